@@ -1,0 +1,101 @@
+"""What a door needs of the cluster: any node takes any request. `Gateway` is implemented by `kraft.broker.routing`.
+
+Data requests go to the partition's leader, at most one hop; a produce whose outcome is unknown is never sent
+again. Administrative requests go to the active controller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+from uuid import UUID
+
+from metadata.controller.events import Request
+from metadata.environment import Buffer
+from metadata.image import MetadataImage, TopicIdPartition
+from metadata.settings import BrokerSettings, TopicSettings
+from replication.requests import OffsetAnswer, ProduceOutcome
+
+Reply = TypeVar("Reply")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Records:
+    """Whole batches as they are in the log, up to the high watermark. The first may begin before the asked offset."""
+
+    data: Buffer
+    high_watermark: int
+    log_start_offset: int
+    leader_id: int
+    leader_epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeInfo:
+    """One node of cluster.toml, for status pages; `is_voter` and addresses come from the configuration."""
+
+    node_id: int
+    roles: tuple[str, ...]
+    rest: str
+    kafka: str
+    quorum: str | None
+    rack: str | None
+
+
+class Gateway(Protocol):
+    @property
+    def node_id(self) -> int: ...
+    @property
+    def cluster_id(self) -> str: ...
+    @property
+    def image(self) -> MetadataImage: ...
+    @property
+    def controller_id(self) -> int:
+        """The active controller as known here; -1 when none is."""
+        ...
+
+    @property
+    def nodes(self) -> Mapping[int, NodeInfo]: ...
+    @property
+    def settings(self) -> BrokerSettings:
+        """This node's settings, dynamic ones included."""
+        ...
+
+    def topic_settings(self, topic: str) -> TopicSettings: ...
+
+    async def produce(
+        self, batches: Mapping[TopicIdPartition, Buffer], *, acks: int, timeout_ms: int
+    ) -> Mapping[TopicIdPartition, ProduceOutcome]:
+        """One record batch (or several, back to back) per partition. Every partition has its own outcome (P10).
+
+        acks=0 returns at once with error 0 and no offset, whatever becomes of it. Raises only for the request
+        as a whole: InvalidRequiredAcks 21.
+        """
+        ...
+
+    async def read(
+        self, partition: TopicIdPartition, *, offset: int, bytes_max: int, bytes_min: int, wait_ms_max: int
+    ) -> Records:
+        """A consumer's fetch of one partition, waiting up to `wait_ms_max` for `bytes_min`; wakes on append.
+
+        Raises UnknownTopicOrPartition 3, OffsetOutOfRange 1, NotLeaderOrFollower 6, LeaderNotAvailable 5,
+        KafkaStorageError 56, RequestTimedOut 7.
+        """
+        ...
+
+    async def list_offset(self, partition: TopicIdPartition, timestamp: int) -> OffsetAnswer:
+        """`timestamp` in ms, or one of LATEST/EARLIEST/MAX_TIMESTAMP."""
+        ...
+
+    async def delete_records(self, partition: TopicIdPartition, *, offset: int, timeout_ms: int) -> int:
+        """S4: move the log start; -1 means the high watermark. Returns the low watermark."""
+        ...
+
+    async def control(self, request: Request[Reply], *, timeout_ms: int) -> Reply:
+        """Ask the active controller. Raises the KafkaError it answered, or NotController 41/RequestTimedOut 7."""
+        ...
+
+    async def topic_id_or_create(self, name: str) -> UUID:
+        """The id of a topic; creates it when auto.create.topics.enable. Raises UnknownTopicOrPartition 3."""
+        ...

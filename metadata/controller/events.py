@@ -1,0 +1,222 @@
+"""What the controller can be asked, and what it answers. Plain frozen data, no behaviour.
+
+Each request becomes one event for `decide`; a refused request raises a `KafkaError` and changes nothing. Requests
+about several things (topics, partitions) carry one outcome per thing: an `ErrorDetail` where that one was refused.
+The wire protocol, the HTTP door and the broker lifecycle all build these; nothing here knows them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Generic, Literal, TypeAlias, TypeVar
+from uuid import UUID
+
+from metadata.errors import KafkaError
+from metadata.image import PartitionImage, TopicIdPartition
+
+Reply = TypeVar("Reply")
+
+
+class Request(Generic[Reply]):
+    """A request whose answer is a `Reply`."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorDetail:
+    error: type[KafkaError]
+    message: str
+
+    def exception(self) -> KafkaError:
+        return self.error(self.message)
+
+
+# --- brokers (B1 to B7) -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerRegistered:
+    broker_epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegisterBroker(Request[BrokerRegistered]):
+    cluster_id: str
+    broker_id: int
+    incarnation_id: UUID
+    rest: str
+    kafka: str
+    rack: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeartbeatAnswer:
+    is_caught_up: bool
+    """The broker has applied its own registration record (B2)."""
+    is_fenced: bool
+    should_shut_down: bool
+    """B6: the broker leads nothing and all active brokers know it; it may stop."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerHeartbeat(Request[HeartbeatAnswer]):
+    broker_id: int
+    broker_epoch: int
+    metadata_offset: int
+    """Last metadata offset that the broker has applied."""
+    wants_fence: bool = False
+    wants_shutdown: bool = False
+
+
+# --- partitions ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IsrMember:
+    broker_id: int
+    broker_epoch: int = -1
+    """-1: not checked (KIP-903 callers always fill it)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionAlteration:
+    topic_id: UUID
+    partition: int
+    leader_epoch: int
+    partition_epoch: int
+    new_isr: tuple[IsrMember, ...]
+    recovered: bool
+    """The leader has finished recovering from an unclean election (L3)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlterPartition(Request[Mapping[TopicIdPartition, "PartitionImage | ErrorDetail"]]):
+    """KIP-497. The reply holds the committed state of each partition, or why its change was refused (I5, I6, I9)."""
+
+    broker_id: int
+    broker_epoch: int
+    alterations: tuple[PartitionAlteration, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ElectLeaders(Request[Mapping[tuple[str, int], "ErrorDetail | None"]]):
+    """L5, L6. `partitions` None means all. An unclean election here asks the replicas first, like any other (L8)."""
+
+    election: Literal["preferred", "unclean"]
+    partitions: tuple[tuple[str, int], ...] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionReassignment:
+    topic: str
+    partition: int
+    replicas: tuple[int, ...] | None
+    """None cancels the reassignment under way."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlterReassignments(Request[Mapping[tuple[str, int], "ErrorDetail | None"]]):
+    """S8, I9."""
+
+    reassignments: tuple[PartitionReassignment, ...]
+
+
+# --- topics -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicCreated:
+    topic_id: UUID
+    partitions: int
+    replication_factor: int
+    configs: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewTopic:
+    name: str
+    partitions: int = -1
+    """-1: num.partitions."""
+    replication_factor: int = -1
+    """-1: default.replication.factor."""
+    assignment: Mapping[int, tuple[int, ...]] | None = None
+    configs: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateTopics(Request[Mapping[str, "TopicCreated | ErrorDetail"]]):
+    topics: tuple[NewTopic, ...]
+    validate_only: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteTopics(Request[Mapping["str | UUID", "ErrorDetail | None"]]):
+    topics: tuple[str | UUID, ...]
+    """Names or ids."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewPartitions:
+    topic: str
+    count: int
+    """The total number of partitions afterwards (S7)."""
+    assignments: tuple[tuple[int, ...], ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreatePartitions(Request[Mapping[str, "ErrorDetail | None"]]):
+    topics: tuple[NewPartitions, ...]
+    validate_only: bool = False
+
+
+# --- configs and ids ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigAlteration:
+    name: str
+    operation: Literal["set", "delete", "append", "subtract"]
+    value: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigResource:
+    resource_type: Literal["topic", "broker"]
+    name: str
+    """Topic name; broker id as decimal text; "" for the cluster-wide broker default."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlterConfigs(Request[Mapping[ConfigResource, "ErrorDetail | None"]]):
+    """KIP-339 incremental alteration; all alterations of one resource are applied or none."""
+
+    resources: Mapping[ConfigResource, tuple[ConfigAlteration, ...]]
+    validate_only: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProducerIdBlock:
+    first: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AllocateProducerIds(Request[ProducerIdBlock]):
+    broker_id: int
+    broker_epoch: int
+
+
+ControllerRequest: TypeAlias = (
+    RegisterBroker
+    | BrokerHeartbeat
+    | AlterPartition
+    | ElectLeaders
+    | AlterReassignments
+    | CreateTopics
+    | DeleteTopics
+    | CreatePartitions
+    | AlterConfigs
+    | AllocateProducerIds
+)

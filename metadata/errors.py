@@ -1,0 +1,106 @@
+"""Kafka's errors as one tree: each has Kafka's code and name, and whether a retry can help.
+
+A peer or a client can cause every one of these. Broken invariants of our own are `AssertionError`s and
+stop the node. HTTP and the wire protocol turn these into answers in one table each.
+Source: org.apache.kafka.common.protocol.Errors.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class KafkaError(Exception):
+    """Base of all errors with a Kafka code. `message` says what was wrong and what would be right."""
+
+    code: ClassVar[int] = -1
+    name: ClassVar[str] = "UNKNOWN_SERVER_ERROR"
+    retriable: ClassVar[bool] = False
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message or self.name)
+        self.message = message or self.name
+
+
+BY_CODE: dict[int, type[KafkaError]] = {-1: KafkaError}
+
+
+def _error(class_name: str, code: int, *, retriable: bool = False) -> type[KafkaError]:
+    name = "".join("_" + c if c.isupper() else c.upper() for c in class_name).lstrip("_")
+    attributes = {"code": code, "name": name, "retriable": retriable, "__module__": __name__}
+    cls = type(class_name, (KafkaError,), attributes)
+    BY_CODE[code] = cls
+    return cls
+
+
+OffsetOutOfRange = _error("OffsetOutOfRange", 1)
+CorruptMessage = _error("CorruptMessage", 2, retriable=True)
+UnknownTopicOrPartition = _error("UnknownTopicOrPartition", 3, retriable=True)
+InvalidFetchSize = _error("InvalidFetchSize", 4)
+LeaderNotAvailable = _error("LeaderNotAvailable", 5, retriable=True)
+NotLeaderOrFollower = _error("NotLeaderOrFollower", 6, retriable=True)
+RequestTimedOut = _error("RequestTimedOut", 7, retriable=True)
+BrokerNotAvailable = _error("BrokerNotAvailable", 8)
+ReplicaNotAvailable = _error("ReplicaNotAvailable", 9, retriable=True)
+MessageTooLarge = _error("MessageTooLarge", 10)
+NetworkException = _error("NetworkException", 13, retriable=True)
+CoordinatorLoadInProgress = _error("CoordinatorLoadInProgress", 14, retriable=True)
+CoordinatorNotAvailable = _error("CoordinatorNotAvailable", 15, retriable=True)
+NotCoordinator = _error("NotCoordinator", 16, retriable=True)
+InvalidTopicException = _error("InvalidTopicException", 17)
+RecordListTooLarge = _error("RecordListTooLarge", 18)
+NotEnoughReplicas = _error("NotEnoughReplicas", 19, retriable=True)
+NotEnoughReplicasAfterAppend = _error("NotEnoughReplicasAfterAppend", 20, retriable=True)
+InvalidRequiredAcks = _error("InvalidRequiredAcks", 21)
+TopicAuthorizationFailed = _error("TopicAuthorizationFailed", 29)
+ClusterAuthorizationFailed = _error("ClusterAuthorizationFailed", 31)
+InvalidTimestamp = _error("InvalidTimestamp", 32)
+UnsupportedSaslMechanism = _error("UnsupportedSaslMechanism", 33)
+IllegalSaslState = _error("IllegalSaslState", 34)
+UnsupportedVersion = _error("UnsupportedVersion", 35)
+TopicAlreadyExists = _error("TopicAlreadyExists", 36)
+InvalidPartitions = _error("InvalidPartitions", 37)
+InvalidReplicationFactor = _error("InvalidReplicationFactor", 38)
+InvalidReplicaAssignment = _error("InvalidReplicaAssignment", 39)
+InvalidConfig = _error("InvalidConfig", 40)
+NotController = _error("NotController", 41, retriable=True)
+InvalidRequest = _error("InvalidRequest", 42)
+UnsupportedForMessageFormat = _error("UnsupportedForMessageFormat", 43)
+PolicyViolation = _error("PolicyViolation", 44)
+OutOfOrderSequenceNumber = _error("OutOfOrderSequenceNumber", 45)
+InvalidProducerEpoch = _error("InvalidProducerEpoch", 47)
+KafkaStorageError = _error("KafkaStorageError", 56, retriable=True)
+LogDirNotFound = _error("LogDirNotFound", 57)
+SaslAuthenticationFailed = _error("SaslAuthenticationFailed", 58)
+UnknownProducerId = _error("UnknownProducerId", 59)
+ReassignmentInProgress = _error("ReassignmentInProgress", 60)
+FetchSessionIdNotFound = _error("FetchSessionIdNotFound", 70, retriable=True)
+InvalidFetchSessionEpoch = _error("InvalidFetchSessionEpoch", 71, retriable=True)
+ListenerNotFound = _error("ListenerNotFound", 72, retriable=True)
+FencedLeaderEpoch = _error("FencedLeaderEpoch", 74, retriable=True)
+UnknownLeaderEpoch = _error("UnknownLeaderEpoch", 75, retriable=True)
+UnsupportedCompressionType = _error("UnsupportedCompressionType", 76)
+StaleBrokerEpoch = _error("StaleBrokerEpoch", 77)
+OffsetNotAvailable = _error("OffsetNotAvailable", 78, retriable=True)
+PreferredLeaderNotAvailable = _error("PreferredLeaderNotAvailable", 80, retriable=True)
+EligibleLeadersNotAvailable = _error("EligibleLeadersNotAvailable", 83, retriable=True)
+ElectionNotNeeded = _error("ElectionNotNeeded", 84)
+NoReassignmentInProgress = _error("NoReassignmentInProgress", 85)
+InvalidRecord = _error("InvalidRecord", 87)
+ThrottlingQuotaExceeded = _error("ThrottlingQuotaExceeded", 89, retriable=True)
+InvalidUpdateVersion = _error("InvalidUpdateVersion", 95)
+SnapshotNotFound = _error("SnapshotNotFound", 98)
+PositionOutOfRange = _error("PositionOutOfRange", 99)
+UnknownTopicId = _error("UnknownTopicId", 100, retriable=True)
+DuplicateBrokerRegistration = _error("DuplicateBrokerRegistration", 101)
+BrokerIdNotRegistered = _error("BrokerIdNotRegistered", 102)
+InconsistentTopicId = _error("InconsistentTopicId", 103, retriable=True)
+InconsistentClusterId = _error("InconsistentClusterId", 104)
+FetchSessionTopicIdError = _error("FetchSessionTopicIdError", 106, retriable=True)
+IneligibleReplica = _error("IneligibleReplica", 107)
+NewLeaderElected = _error("NewLeaderElected", 108)
+
+
+def for_code(code: int, message: str = "") -> KafkaError:
+    """The error of a code read from a peer; a code we do not know becomes the base class."""
+    return BY_CODE.get(code, KafkaError)(message)

@@ -1,0 +1,289 @@
+"""The metadata image: everything the cluster knows at one offset of the metadata log. Immutable.
+
+`MetadataImage.apply` is the only place where a fact changes the image; it is the same for voters, observers,
+restart and tests. Applying copies only the mappings that the batch touches. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from types import MappingProxyType
+from uuid import UUID
+
+from metadata.records import (
+    NO_LEADER,
+    BrokerChangeRecord,
+    ConfigRecord,
+    ControllerEpochRecord,
+    LeaderRecovery,
+    PartitionChangeRecord,
+    PartitionRecord,
+    ProducerIdsRecord,
+    Record,
+    RegisterBrokerRecord,
+    RemoveTopicRecord,
+    TopicRecord,
+    UncleanElectionReport,
+    UnregisterBrokerRecord,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TopicIdPartition:
+    topic_id: UUID
+    partition: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerImage:
+    broker_id: int
+    broker_epoch: int
+    """Offset of the registration record (B1)."""
+    incarnation_id: UUID
+    rest: str
+    kafka: str
+    rack: str | None
+    fenced: bool
+    in_controlled_shutdown: bool
+
+    @property
+    def is_active(self) -> bool:
+        """May lead and join ISRs (L1, I6)."""
+        return not self.fenced and not self.in_controlled_shutdown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionImage:
+    topic_id: UUID
+    partition: int
+    replicas: tuple[int, ...]
+    isr: tuple[int, ...]
+    leader: int
+    leader_epoch: int
+    partition_epoch: int
+    adding_replicas: tuple[int, ...] = ()
+    removing_replicas: tuple[int, ...] = ()
+    leader_recovery: LeaderRecovery = LeaderRecovery.RECOVERED
+    unclean: UncleanElectionReport | None = None
+    """Report of the latest unclean election, until a clean change of leader."""
+
+    @property
+    def has_leader(self) -> bool:
+        return self.leader != NO_LEADER
+
+    @property
+    def is_reassigning(self) -> bool:
+        return bool(self.adding_replicas or self.removing_replicas)
+
+    @property
+    def is_under_replicated(self) -> bool:
+        return len(self.isr) < len(self.replicas)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopicImage:
+    name: str
+    topic_id: UUID
+    partitions: Mapping[int, PartitionImage] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def replication_factor(self) -> int:
+        return max((len(p.replicas) for p in self.partitions.values()), default=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetadataImage:
+    offset: int = -1
+    """Offset of the last record applied; -1 for the empty image."""
+    controller_epoch: int = 0
+    controller_id: int = -1
+    brokers: Mapping[int, BrokerImage] = field(default_factory=lambda: MappingProxyType({}))
+    topics: Mapping[UUID, TopicImage] = field(default_factory=lambda: MappingProxyType({}))
+    topic_ids: Mapping[str, UUID] = field(default_factory=lambda: MappingProxyType({}))
+    configs: Mapping[tuple[str, str], Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
+    """(resource type, resource name) -> dynamic settings."""
+    next_producer_id: int = 0
+
+    @property
+    def next_offset(self) -> int:
+        return self.offset + 1
+
+    def topic(self, name: str) -> TopicImage | None:
+        topic_id = self.topic_ids.get(name)
+        return None if topic_id is None else self.topics[topic_id]
+
+    def partition(self, topic_id: UUID, partition: int) -> PartitionImage | None:
+        topic = self.topics.get(topic_id)
+        return None if topic is None else topic.partitions.get(partition)
+
+    def config(self, resource_type: str, resource_name: str) -> Mapping[str, str]:
+        return self.configs.get((resource_type, resource_name), {})
+
+    def all_partitions(self) -> Iterator[PartitionImage]:
+        for topic in self.topics.values():
+            yield from topic.partitions.values()
+
+    @cached_property
+    def topics_by_name(self) -> Mapping[str, TopicImage]:
+        """Sorted by name."""
+        return {name: self.topics[self.topic_ids[name]] for name in sorted(self.topic_ids)}
+
+    def is_active_broker(self, broker_id: int) -> bool:
+        broker = self.brokers.get(broker_id)
+        return broker is not None and broker.is_active
+
+    def apply(self, records: Sequence[Record]) -> MetadataImage:
+        """The image after these records, the first of which has offset `next_offset`.
+
+        A record that does not fit the image (an unknown topic, broker or partition) is a broken invariant:
+        only a controller that decided on exactly this image may have written it.
+        """
+        draft = _Draft(self)
+        for record in records:
+            draft.apply(record)
+        return draft.finish()
+
+
+class _Draft:
+    """A mutable copy-on-write working copy of an image, alive during one `apply`."""
+
+    def __init__(self, image: MetadataImage) -> None:
+        self.offset = image.offset
+        self.controller_epoch = image.controller_epoch
+        self.controller_id = image.controller_id
+        self.next_producer_id = image.next_producer_id
+        self.brokers = dict(image.brokers)
+        self.topics = dict(image.topics)
+        self.topic_ids = dict(image.topic_ids)
+        self.configs = dict(image.configs)
+        self._owned: dict[UUID, dict[int, PartitionImage]] = {}
+
+    def finish(self) -> MetadataImage:
+        for topic_id, partitions in self._owned.items():
+            if topic_id in self.topics:
+                self.topics[topic_id] = replace(
+                    self.topics[topic_id], partitions=MappingProxyType(dict(sorted(partitions.items())))
+                )
+        return MetadataImage(
+            offset=self.offset,
+            controller_epoch=self.controller_epoch,
+            controller_id=self.controller_id,
+            brokers=MappingProxyType(self.brokers),
+            topics=MappingProxyType(self.topics),
+            topic_ids=MappingProxyType(self.topic_ids),
+            configs=MappingProxyType(self.configs),
+            next_producer_id=self.next_producer_id,
+        )
+
+    def apply(self, record: Record) -> None:
+        self.offset += 1
+        match record:
+            case ControllerEpochRecord():
+                assert record.epoch > self.controller_epoch, (record, self.controller_epoch)
+                self.controller_epoch, self.controller_id = record.epoch, record.node_id
+            case RegisterBrokerRecord():
+                self._register(record)
+            case BrokerChangeRecord():
+                self._change_broker(record)
+            case UnregisterBrokerRecord():
+                del self.brokers[record.broker_id]
+            case TopicRecord():
+                self._add_topic(record)
+            case RemoveTopicRecord():
+                self._remove_topic(record)
+            case PartitionRecord():
+                self._add_partition(record)
+            case PartitionChangeRecord():
+                self._change_partition(record)
+            case ConfigRecord():
+                self._set_config(record)
+            case ProducerIdsRecord():
+                self.next_producer_id = record.next_producer_id
+
+    def _register(self, record: RegisterBrokerRecord) -> None:
+        self.brokers[record.broker_id] = BrokerImage(
+            broker_id=record.broker_id,
+            broker_epoch=self.offset,
+            incarnation_id=record.incarnation_id,
+            rest=record.rest,
+            kafka=record.kafka,
+            rack=record.rack,
+            fenced=True,
+            in_controlled_shutdown=False,
+        )
+
+    def _change_broker(self, record: BrokerChangeRecord) -> None:
+        broker = self.brokers[record.broker_id]
+        assert broker.broker_epoch == record.broker_epoch, (record, broker)
+        self.brokers[record.broker_id] = replace(
+            broker, fenced=record.fenced, in_controlled_shutdown=record.in_controlled_shutdown
+        )
+
+    def _add_topic(self, record: TopicRecord) -> None:
+        assert record.name not in self.topic_ids, record
+        assert record.topic_id not in self.topics, record
+        self.topics[record.topic_id] = TopicImage(name=record.name, topic_id=record.topic_id)
+        self.topic_ids[record.name] = record.topic_id
+
+    def _remove_topic(self, record: RemoveTopicRecord) -> None:
+        topic = self.topics.pop(record.topic_id)
+        del self.topic_ids[topic.name]
+        self.configs.pop(("topic", topic.name), None)
+        self._owned.pop(record.topic_id, None)
+
+    def _partitions(self, topic_id: UUID) -> dict[int, PartitionImage]:
+        if topic_id not in self._owned:
+            self._owned[topic_id] = dict(self.topics[topic_id].partitions)
+        return self._owned[topic_id]
+
+    def _add_partition(self, record: PartitionRecord) -> None:
+        self._partitions(record.topic_id)[record.partition] = PartitionImage(
+            topic_id=record.topic_id,
+            partition=record.partition,
+            replicas=record.replicas,
+            isr=record.isr,
+            leader=record.leader,
+            leader_epoch=record.leader_epoch,
+            partition_epoch=record.partition_epoch,
+            adding_replicas=record.adding_replicas,
+            removing_replicas=record.removing_replicas,
+            leader_recovery=record.leader_recovery,
+        )
+
+    def _change_partition(self, record: PartitionChangeRecord) -> None:
+        partitions = self._partitions(record.topic_id)
+        old = partitions[record.partition]
+        assert record.partition_epoch == old.partition_epoch + 1, (record, old)
+        assert record.leader_epoch in (old.leader_epoch, old.leader_epoch + 1), (record, old)
+        changed_leader = record.leader is not None and record.leader != old.leader
+        partitions[record.partition] = PartitionImage(
+            topic_id=old.topic_id,
+            partition=old.partition,
+            replicas=_either(record.replicas, old.replicas),
+            isr=_either(record.isr, old.isr),
+            leader=old.leader if record.leader is None else record.leader,
+            leader_epoch=record.leader_epoch,
+            partition_epoch=record.partition_epoch,
+            adding_replicas=_either(record.adding_replicas, old.adding_replicas),
+            removing_replicas=_either(record.removing_replicas, old.removing_replicas),
+            leader_recovery=record.leader_recovery or old.leader_recovery,
+            unclean=record.unclean if changed_leader else (record.unclean or old.unclean),
+        )
+
+    def _set_config(self, record: ConfigRecord) -> None:
+        key = (record.resource_type, record.resource_name)
+        settings = dict(self.configs.get(key, {}))
+        if record.value is None:
+            settings.pop(record.name, None)
+        else:
+            settings[record.name] = record.value
+        if settings:
+            self.configs[key] = MappingProxyType(settings)
+        else:
+            self.configs.pop(key, None)
+
+
+def _either(new: tuple[int, ...] | None, old: tuple[int, ...]) -> tuple[int, ...]:
+    return old if new is None else new

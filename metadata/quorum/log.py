@@ -1,0 +1,106 @@
+"""The metadata log as its users see it: committed records in order, and compare-and-set appends.
+
+Offsets count records, not Raft entries, so that a broker epoch is the offset of its registration (B1) and an
+observer fetches `[offset, ...)`. The one implementation is Raft over PySyncObj; tests have an in-memory one,
+and one contract suite runs on both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from metadata.image import MetadataImage
+from metadata.records import Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Committed:
+    """One committed append, already applied."""
+
+    base_offset: int
+    records: tuple[Record, ...]
+    image: MetadataImage
+    """The image after these records."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotInstalled:
+    """The image was replaced as a whole: at start, or because we were too far behind."""
+
+    image: MetadataImage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leadership:
+    """Who leads the quorum, as far as this node knows. `leader_id` is -1 when nobody is known to."""
+
+    leader_id: int
+    term: int
+    is_self: bool
+
+
+class AppendLost(Exception):
+    """This append is surely not in the log: we do not lead, the queue is full, or the compare-and-set failed."""
+
+
+class AppendUnknown(Exception):
+    """Nobody knows whether this append will be in the log: leadership was lost or its deadline passed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetadataSlice:
+    """Committed records for an observer. `records[i]` is one encoded record with offset `base_offset + i`."""
+
+    base_offset: int
+    records: tuple[bytes, ...]
+    controller_epoch: int
+    end_offset: int
+    """Offset after the last committed record on this voter."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotNeeded:
+    """The asked offset lies before the log: fetch the snapshot that ends at `end_offset`."""
+
+    end_offset: int
+    epoch: int
+
+
+class MetadataLog(Protocol):
+    """What the active controller, the publisher and the observers' fetches need. Called on the node's main loop."""
+
+    @property
+    def image(self) -> MetadataImage:
+        """The latest committed image on this node."""
+        ...
+
+    @property
+    def leadership(self) -> Leadership: ...
+
+    async def append(self, records: Sequence[Record], *, controller_epoch: int, expected_offset: int) -> MetadataImage:
+        """Commit all records as one entry, if the image is still at `expected_offset` and the epoch is still ours.
+
+        `controller_epoch` is the epoch of the appending controller; a first append that consists of exactly one
+        ControllerEpochRecord with a higher epoch claims that epoch. Returns the image after it.
+        Raises AppendLost or AppendUnknown.
+        """
+        ...
+
+    def subscribe(
+        self,
+        on_change: Callable[[Committed | SnapshotInstalled], None],
+        on_leadership: Callable[[Leadership], None],
+    ) -> None:
+        """Callbacks run on the main loop, in log order, without gaps."""
+        ...
+
+    def read(self, from_offset: int, *, bytes_max: int) -> MetadataSlice | SnapshotNeeded: ...
+
+    def read_snapshot(self, end_offset: int, *, position: int, bytes_max: int) -> tuple[bytes, int]:
+        """A piece of the snapshot and its whole size. Raises SnapshotNotFound (98), PositionOutOfRange (99)."""
+        ...
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...

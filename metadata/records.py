@@ -1,0 +1,201 @@
+"""The facts of the metadata log: what happened, never what was asked for.
+
+Records are frozen pydantic models. On disk and on the wire one record is compact JSON with a `type` field
+(`encode_record`/`decode_record`); JSON keeps `kraft metadata dump` honest. Times are not part of facts
+except where Kafka has them. Every PartitionChangeRecord carries its reason.
+Source: the record schemas under metadata/src/main/resources/common/metadata in apache/kafka (KIP-631, KIP-516).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Annotated, Literal, TypeAlias
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+NO_LEADER = -1
+
+
+class Fact(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Reason(StrEnum):
+    """Why a partition changed."""
+
+    CREATED = "created"
+    BROKER_FENCED = "broker fenced"
+    BROKER_UNFENCED = "broker unfenced"
+    BROKER_SHUTDOWN = "broker in controlled shutdown"
+    BROKER_RESTARTED = "broker came with a new incarnation"
+    ISR_SHRUNK = "ISR shrunk by its leader"
+    ISR_EXPANDED = "ISR grown by its leader"
+    PREFERRED_ELECTION = "preferred leader election"
+    UNCLEAN_ELECTION = "unclean leader election"
+    RECOVERED = "leader recovered"
+    REASSIGNMENT_STARTED = "reassignment started"
+    REASSIGNMENT_COMPLETED = "reassignment completed"
+    REASSIGNMENT_CANCELLED = "reassignment cancelled"
+
+
+class LeaderRecovery(StrEnum):
+    """State of a leader after an unclean election (KIP-704)."""
+
+    RECOVERED = "recovered"
+    RECOVERING = "recovering"
+
+
+class ControllerEpochRecord(Fact):
+    """First record of each active controller (Q5): fences everything that older ones still try to append."""
+
+    type: Literal["controller_epoch"] = "controller_epoch"
+    epoch: int
+    node_id: int
+
+
+class RegisterBrokerRecord(Fact):
+    """B1. The broker epoch is the offset of this record in the metadata log. A broker starts fenced (B2)."""
+
+    type: Literal["register_broker"] = "register_broker"
+    broker_id: int
+    incarnation_id: UUID
+    rest: str
+    """`host:port` of the REST listener."""
+    kafka: str
+    """`host:port` of the Kafka listener."""
+    rack: str | None = None
+
+
+class BrokerChangeRecord(Fact):
+    """A registered broker was fenced or unfenced, or began its controlled shutdown."""
+
+    type: Literal["broker_change"] = "broker_change"
+    broker_id: int
+    broker_epoch: int
+    fenced: bool
+    in_controlled_shutdown: bool
+    reason: str
+
+
+class UnregisterBrokerRecord(Fact):
+    type: Literal["unregister_broker"] = "unregister_broker"
+    broker_id: int
+    broker_epoch: int
+
+
+class TopicRecord(Fact):
+    type: Literal["topic"] = "topic"
+    name: str
+    topic_id: UUID
+
+
+class RemoveTopicRecord(Fact):
+    """Removes the topic, its partitions and its configs."""
+
+    type: Literal["remove_topic"] = "remove_topic"
+    topic_id: UUID
+
+
+class PartitionRecord(Fact):
+    """A new partition, whole."""
+
+    type: Literal["partition"] = "partition"
+    topic_id: UUID
+    partition: int
+    replicas: tuple[int, ...]
+    isr: tuple[int, ...]
+    leader: int
+    leader_epoch: int = 0
+    partition_epoch: int = 0
+    adding_replicas: tuple[int, ...] = ()
+    removing_replicas: tuple[int, ...] = ()
+    leader_recovery: LeaderRecovery = LeaderRecovery.RECOVERED
+
+
+class UncleanElectionReport(Fact):
+    """What an unclean election gave up: records from the new leader's log end up to the known high watermark."""
+
+    answers: dict[int, tuple[int, int]]
+    """Per live replica asked: (last leader epoch, log end offset). Empty when none answered in time."""
+    log_end_offset: int
+    """Of the chosen leader; -1 when it did not answer."""
+    high_watermark_known: int
+    """The highest high watermark any replica reported; -1 when unknown."""
+
+
+class PartitionChangeRecord(Fact):
+    """Only what changed is set. The leader epoch rises when `leader` is set or an assigned replica is removed (L2).
+
+    Epochs are facts too: the deciding controller writes the new values; replay copies them.
+    """
+
+    type: Literal["partition_change"] = "partition_change"
+    topic_id: UUID
+    partition: int
+    reason: Reason
+    leader_epoch: int
+    partition_epoch: int
+    leader: int | None = None
+    isr: tuple[int, ...] | None = None
+    replicas: tuple[int, ...] | None = None
+    adding_replicas: tuple[int, ...] | None = None
+    removing_replicas: tuple[int, ...] | None = None
+    leader_recovery: LeaderRecovery | None = None
+    unclean: UncleanElectionReport | None = None
+
+
+class ConfigRecord(Fact):
+    """One dynamic setting. `resource_name` is a topic name, a broker id, or "" for the cluster-wide broker default."""
+
+    type: Literal["config"] = "config"
+    resource_type: Literal["topic", "broker"]
+    resource_name: str
+    name: str
+    value: str | None
+    """None removes the setting."""
+
+
+class ProducerIdsRecord(Fact):
+    """A block of producer ids was given to a broker (AllocateProducerIds)."""
+
+    type: Literal["producer_ids"] = "producer_ids"
+    broker_id: int
+    broker_epoch: int
+    next_producer_id: int
+
+
+Record: TypeAlias = Annotated[
+    ControllerEpochRecord
+    | RegisterBrokerRecord
+    | BrokerChangeRecord
+    | UnregisterBrokerRecord
+    | TopicRecord
+    | RemoveTopicRecord
+    | PartitionRecord
+    | PartitionChangeRecord
+    | ConfigRecord
+    | ProducerIdsRecord,
+    Field(discriminator="type"),
+]
+
+_ADAPTER: TypeAdapter[Record] = TypeAdapter(Record)
+_LIST: TypeAdapter[list[Record]] = TypeAdapter(list[Record])
+
+
+def encode_record(record: Record) -> bytes:
+    return _ADAPTER.dump_json(record, exclude_none=True, exclude_defaults=False)
+
+
+def decode_record(data: bytes | bytearray | memoryview) -> Record:
+    """Raises pydantic.ValidationError for bytes that are no record of ours."""
+    return _ADAPTER.validate_json(bytes(data))
+
+
+def encode_records(records: Iterable[Record]) -> bytes:
+    return _LIST.dump_json(list(records), exclude_none=True)
+
+
+def decode_records(data: bytes | bytearray | memoryview) -> tuple[Record, ...]:
+    return tuple(_LIST.validate_json(bytes(data)))

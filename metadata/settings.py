@@ -1,0 +1,200 @@
+"""Settings under Kafka's names: type, default, range and a sentence for each, in two frozen models.
+
+`BrokerSettings` holds what a broker (static in cluster.toml, dynamic through the `broker` config resource) can set;
+`TopicSettings` what a topic can. A topic setting not set on the topic comes from the broker setting named in
+`BROKER_SYNONYMS`, as in Kafka. The pydantic alias of each field is Kafka's name. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field
+
+INT32_MAX = 2**31 - 1
+INT64_MAX = 2**63 - 1
+
+CleanupPolicy: TypeAlias = Literal["delete", "compact", "compact,delete", "delete,compact"]
+TimestampType: TypeAlias = Literal["CreateTime", "LogAppendTime"]
+
+
+def _kafka_name(field_name: str) -> str:
+    return field_name.replace("_", ".")
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=_kafka_name, populate_by_name=True)
+
+
+def _int(default: int, low: int, high: int, text: str) -> Any:
+    return Field(default=default, ge=low, le=high, description=text)
+
+
+class TopicSettings(_Settings):
+    """Effective settings of one topic."""
+
+    cleanup_policy: CleanupPolicy = Field(default="delete", description="Delete old segments, compact by key, or both.")
+    compression_type: Literal["producer"] = Field(
+        default="producer", description="Batches are stored as the producer compressed them."
+    )
+    delete_retention_ms: int = _int(86_400_000, 0, INT64_MAX, "How long tombstones stay after a clean pass.")
+    file_delete_delay_ms: int = _int(60_000, 0, INT64_MAX, "Wait before a deleted segment's files are removed.")
+    flush_messages: int = _int(INT64_MAX, 1, INT64_MAX, "fsync after this many records; 1: before each ack.")
+    flush_ms: int = _int(INT64_MAX, 0, INT64_MAX, "fsync a record at the latest after this time.")
+    index_interval_bytes: int = _int(4096, 0, INT32_MAX, "Bytes of log between two entries of the offset index.")
+    max_message_bytes: int = _int(1_048_588, 0, INT32_MAX, "Largest record batch, in bytes.")
+    max_compaction_lag_ms: int = _int(INT64_MAX, 1, INT64_MAX, "Longest time a record stays uncompacted.")
+    message_timestamp_after_max_ms: int = _int(3_600_000, 0, INT64_MAX, "How far ahead a timestamp may be.")
+    message_timestamp_before_max_ms: int = _int(INT64_MAX, 0, INT64_MAX, "How far back a timestamp may be.")
+    message_timestamp_type: TimestampType = Field(
+        default="CreateTime", description="Who stamps a record: its producer, or the leader on append."
+    )
+    min_cleanable_dirty_ratio: float = Field(
+        default=0.5, ge=0, le=1, description="Share of uncompacted bytes that makes a log worth compacting."
+    )
+    min_compaction_lag_ms: int = _int(0, 0, INT64_MAX, "Shortest time a record stays uncompacted.")
+    min_insync_replicas: int = _int(1, 1, INT32_MAX, "ISR size below which acks=all is refused (P1).")
+    preallocate: bool = Field(default=False, description="Accepted for compatibility; segments grow as written.")
+    retention_bytes: int = _int(-1, -1, INT64_MAX, "Log size above which old segments go; -1: no limit.")
+    retention_ms: int = _int(604_800_000, -1, INT64_MAX, "Age after which segments go; -1: never.")
+    segment_bytes: int = _int(1_073_741_824, 14, INT32_MAX, "Size at which a segment is rolled.")
+    segment_index_bytes: int = _int(10_485_760, 4, INT32_MAX, "Largest size of an index file.")
+    segment_jitter_ms: int = _int(0, 0, INT64_MAX, "Largest random time taken off segment.ms.")
+    segment_ms: int = _int(604_800_000, 1, INT64_MAX, "Age at which a segment is rolled.")
+    unclean_leader_election_enable: bool = Field(
+        default=False, description="May a replica outside the ISR become leader when no member is left (L3)?"
+    )
+
+
+class BrokerSettings(_Settings):
+    """Settings of a broker or controller. Those in `BROKER_SYNONYMS` are defaults of topic settings."""
+
+    # Topics
+    auto_create_topics_enable: bool = Field(
+        default=False, description="Does a produce to an unknown topic create it? (Kafka's default is true.)"
+    )
+    default_replication_factor: int = _int(1, 1, 32767, "Replication factor of a topic that names none.")
+    num_partitions: int = _int(1, 1, INT32_MAX, "Partitions of a topic that names none.")
+    min_insync_replicas: int = _int(1, 1, INT32_MAX, "Default of the topic setting min.insync.replicas.")
+    unclean_leader_election_enable: bool = Field(
+        default=False, description="Default of the topic setting unclean.leader.election.enable."
+    )
+    message_max_bytes: int = _int(1_048_588, 0, INT32_MAX, "Default of the topic setting max.message.bytes.")
+    log_cleanup_policy: CleanupPolicy = Field(
+        default="delete", description="Default of the topic setting cleanup.policy."
+    )
+    log_cleaner_delete_retention_ms: int = _int(86_400_000, 0, INT64_MAX, "Default of delete.retention.ms.")
+    log_cleaner_min_cleanable_ratio: float = Field(
+        default=0.5, ge=0, le=1, description="Default of the topic setting min.cleanable.dirty.ratio."
+    )
+    log_cleaner_min_compaction_lag_ms: int = _int(0, 0, INT64_MAX, "Default of min.compaction.lag.ms.")
+    log_cleaner_max_compaction_lag_ms: int = _int(INT64_MAX, 1, INT64_MAX, "Default of max.compaction.lag.ms.")
+    log_flush_interval_messages: int = _int(INT64_MAX, 1, INT64_MAX, "Default of flush.messages.")
+    log_flush_interval_ms: int = _int(INT64_MAX, 0, INT64_MAX, "Default of flush.ms.")
+    log_index_interval_bytes: int = _int(4096, 0, INT32_MAX, "Default of index.interval.bytes.")
+    log_index_size_max_bytes: int = _int(10_485_760, 4, INT32_MAX, "Default of segment.index.bytes.")
+    log_message_timestamp_after_max_ms: int = _int(3_600_000, 0, INT64_MAX, "Default of the topic setting.")
+    log_message_timestamp_before_max_ms: int = _int(INT64_MAX, 0, INT64_MAX, "Default of the topic setting.")
+    log_message_timestamp_type: TimestampType = Field(
+        default="CreateTime", description="Default of the topic setting message.timestamp.type."
+    )
+    log_retention_bytes: int = _int(-1, -1, INT64_MAX, "Default of retention.bytes.")
+    log_retention_ms: int = _int(604_800_000, -1, INT64_MAX, "Default of retention.ms.")
+    log_roll_ms: int = _int(604_800_000, 1, INT64_MAX, "Default of segment.ms.")
+    log_roll_jitter_ms: int = _int(0, 0, INT64_MAX, "Default of segment.jitter.ms.")
+    log_segment_bytes: int = _int(1_073_741_824, 14, INT32_MAX, "Default of segment.bytes.")
+    log_segment_delete_delay_ms: int = _int(60_000, 0, INT64_MAX, "Default of file.delete.delay.ms.")
+    # Log manager
+    log_retention_check_interval_ms: int = _int(300_000, 1, INT64_MAX, "How often retention is looked at (S1).")
+    log_flush_offset_checkpoint_interval_ms: int = _int(60_000, 1, INT32_MAX, "How often recovery points are saved.")
+    log_flush_scheduler_interval_ms: int = _int(1_000, 1, INT64_MAX, "How often flush.ms is looked at.")
+    # Replication
+    replica_lag_time_max_ms: int = _int(30_000, 1, INT64_MAX, "A follower behind for longer leaves the ISR (I1).")
+    replica_fetch_wait_max_ms: int = _int(500, 1, INT32_MAX, "Longest wait of a follower's fetch (R9).")
+    replica_fetch_min_bytes: int = _int(1, 0, INT32_MAX, "Bytes a follower's fetch waits for.")
+    replica_fetch_max_bytes: int = _int(1_048_576, 1, INT32_MAX, "Bytes per partition in a follower's fetch.")
+    replica_fetch_response_max_bytes: int = _int(10_485_760, 1, INT32_MAX, "Bytes in a follower's fetch.")
+    replica_fetch_backoff_ms: int = _int(1_000, 0, INT32_MAX, "Wait after a failed fetch of a partition (R6).")
+    replica_socket_timeout_ms: int = _int(30_000, 1, INT32_MAX, "Longest wait for an answer from another broker.")
+    replica_high_watermark_checkpoint_interval_ms: int = _int(
+        5_000, 1, INT64_MAX, "How often high watermarks are saved (R7)."
+    )
+    max_incremental_fetch_session_cache_slots: int = _int(1_000, 0, INT32_MAX, "Fetch sessions kept (KIP-227).")
+    fetch_max_bytes: int = _int(57_671_680, 1024, INT32_MAX, "Most bytes in the answer to any fetch.")
+    # Brokers and controller
+    broker_heartbeat_interval_ms: int = _int(2_000, 1, INT32_MAX, "How often a broker beats (B3).")
+    broker_session_timeout_ms: int = _int(9_000, 1, INT32_MAX, "A broker silent for longer is fenced (B3).")
+    broker_probe_timeout_ms: int = _int(
+        200, 1, INT32_MAX, "After a broken connection the broker's port is tried; refused within this: fenced now."
+    )
+    initial_broker_registration_timeout_ms: int = _int(60_000, 1, INT32_MAX, "A broker not registered by then stops.")
+    controlled_shutdown_enable: bool = Field(default=True, description="Move leaders away before stopping (B6).")
+    controlled_shutdown_timeout_ms: int = _int(10_000, 1, INT32_MAX, "Longest wait for a controlled shutdown.")
+    auto_leader_rebalance_enable: bool = Field(default=True, description="Elect preferred leaders now and then (L6).")
+    leader_imbalance_check_interval_seconds: int = _int(300, 1, INT32_MAX, "How often that happens.")
+    unclean_leader_election_interval_ms: int = _int(300_000, 1, INT64_MAX, "Sweep of offline partitions (L4).")
+    unclean_recovery_timeout_ms: int = _int(1_000, 1, INT32_MAX, "How long replicas have to tell their log end (L8).")
+    # Quorum
+    controller_quorum_election_timeout_ms: int = _int(
+        300, 50, 60_000, "Shortest election timeout; longest is twice it."
+    )
+    metadata_log_max_record_bytes_between_snapshots: int = _int(
+        20_971_520, 1024, INT64_MAX, "Bytes of log after which a snapshot is taken (Q7)."
+    )
+    # Requests
+    socket_request_max_bytes: int = _int(104_857_600, 1024, INT32_MAX, "Largest request on the Kafka listener.")
+    max_connections: int = _int(10_000, 1, INT32_MAX, "Open connections per listener; one more is closed.")
+    queued_max_request_bytes: int = _int(
+        268_435_456, 1024, INT64_MAX, "Bytes of request bodies held at once; beyond it requests get 503 or wait."
+    )
+    request_timeout_ms: int = _int(30_000, 1, INT32_MAX, "Default of a produce request's timeout.")
+    producer_id_expiration_ms: int = _int(86_400_000, 1, INT32_MAX, "Producer state unused for longer is dropped.")
+    background_threads: int = _int(4, 1, 64, "Worker threads for fsync, recovery and deletion.")
+
+
+BROKER_SYNONYMS: Mapping[str, str] = {
+    "cleanup.policy": "log.cleanup.policy",
+    "delete.retention.ms": "log.cleaner.delete.retention.ms",
+    "file.delete.delay.ms": "log.segment.delete.delay.ms",
+    "flush.messages": "log.flush.interval.messages",
+    "flush.ms": "log.flush.interval.ms",
+    "index.interval.bytes": "log.index.interval.bytes",
+    "max.message.bytes": "message.max.bytes",
+    "max.compaction.lag.ms": "log.cleaner.max.compaction.lag.ms",
+    "message.timestamp.after.max.ms": "log.message.timestamp.after.max.ms",
+    "message.timestamp.before.max.ms": "log.message.timestamp.before.max.ms",
+    "message.timestamp.type": "log.message.timestamp.type",
+    "min.cleanable.dirty.ratio": "log.cleaner.min.cleanable.ratio",
+    "min.compaction.lag.ms": "log.cleaner.min.compaction.lag.ms",
+    "min.insync.replicas": "min.insync.replicas",
+    "retention.bytes": "log.retention.bytes",
+    "retention.ms": "log.retention.ms",
+    "segment.bytes": "log.segment.bytes",
+    "segment.index.bytes": "log.index.size.max.bytes",
+    "segment.jitter.ms": "log.roll.jitter.ms",
+    "segment.ms": "log.roll.ms",
+    "unclean.leader.election.enable": "unclean.leader.election.enable",
+}
+"""Topic setting -> the broker setting that is its default."""
+
+TopicConfigs: TypeAlias = Annotated[Mapping[str, str], "Kafka name -> value as text"]
+
+
+def broker_settings(*layers: Mapping[str, Any]) -> BrokerSettings:
+    """Merge layers of Kafka-named values, the later ones winning: static, cluster-wide dynamic, per broker dynamic.
+
+    Raises pydantic.ValidationError naming each bad key.
+    """
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged.update(layer)
+    return BrokerSettings.model_validate(merged)
+
+
+def topic_settings(broker: BrokerSettings, overrides: Mapping[str, Any]) -> TopicSettings:
+    """A topic's effective settings. Raises pydantic.ValidationError naming each bad key."""
+    defaults = broker.model_dump(by_alias=True)
+    values: dict[str, Any] = {topic: defaults[name] for topic, name in BROKER_SYNONYMS.items()}
+    values.update(overrides)
+    return TopicSettings.model_validate(values)

@@ -1,0 +1,124 @@
+"""What a partition needs of its log. `replication.storage` implements it.
+
+Offsets are of records; `max_bytes` of whole batches. Calls that only touch the page cache are plain functions; those
+that wait for a device are coroutines and run on a worker thread.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
+
+from metadata.environment import Buffer
+
+
+@dataclass(frozen=True, slots=True)
+class EpochEnd:
+    """An epoch and the offset after its last record (R3)."""
+
+    epoch: int
+    end_offset: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Appended:
+    base_offset: int
+    last_offset: int
+    max_timestamp: int
+    size_bytes: int
+    log_append_time_ms: int
+    """-1 under CreateTime."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogRead:
+    """Whole batches from the one that holds the asked offset."""
+
+    data: bytes
+    next_offset: int
+    """The offset after the last batch in `data`; the asked offset when it is empty."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimestampedOffset:
+    offset: int
+    timestamp: int
+    leader_epoch: int
+
+
+class ReplicaLog(Protocol):
+    @property
+    def topic_id(self) -> UUID: ...
+    @property
+    def log_start_offset(self) -> int: ...
+    @property
+    def log_end_offset(self) -> int:
+        """The next offset to be written."""
+        ...
+
+    @property
+    def flushed_offset(self) -> int:
+        """Everything below it has been fsynced."""
+        ...
+
+    @property
+    def latest_epoch(self) -> int:
+        """Epoch of the last entry of the leader epoch cache; -1 when empty."""
+        ...
+
+    @property
+    def size_bytes(self) -> int: ...
+
+    def append_as_leader(self, data: Buffer, *, leader_epoch: int, now_ms: int) -> Appended:
+        """Validate each batch once (CRC, magic, counts, deltas, sizes, timestamps), stamp base offset and leader
+        epoch, append. Nothing is appended when one batch is refused.
+
+        Raises CorruptMessage 2, MessageTooLarge 10, RecordListTooLarge 18, InvalidTimestamp 32, InvalidRecord 87,
+        UnsupportedCompressionType 76, KafkaStorageError 56.
+        """
+        ...
+
+    def append_as_follower(self, data: Buffer, *, now_ms: int) -> Appended | None:
+        """Append batches as the leader stamped them; a trailing partial batch is ignored (None: nothing whole).
+
+        Raises CorruptMessage 2 when a CRC is wrong or the base offset is not the log end offset.
+        """
+        ...
+
+    def read(self, offset: int, *, bytes_max: int, upper_bound: int, at_least_one_batch: bool = True) -> LogRead:
+        """Batches that start below `upper_bound` and end at or before it.
+
+        Raises OffsetOutOfRange 1 for an offset < log start or > log end.
+        """
+        ...
+
+    def offset_for_timestamp(self, timestamp_ms: int, *, upper_bound: int) -> TimestampedOffset | None:
+        """The first record with a timestamp >= the asked one, below the bound."""
+        ...
+
+    def max_timestamp(self, *, upper_bound: int) -> TimestampedOffset | None: ...
+    def assign_epoch_start(self, epoch: int, start_offset: int) -> None:
+        """L9: a new leader records its epoch even with no write; durable before it returns (R8)."""
+        ...
+
+    def end_offset_for_epoch(self, epoch: int) -> EpochEnd | None:
+        """R3. The largest known epoch <= the asked one with its end offset; None when undefined."""
+        ...
+
+    def truncate_to(self, offset: int) -> None:
+        """Drop everything from `offset` on; the epoch cache is cut with it (R8)."""
+        ...
+
+    def truncate_fully_and_start_at(self, offset: int) -> None: ...
+    def maybe_increment_log_start(self, offset: int) -> bool:
+        """DeleteRecords and the leader's log start (R8). Segments wholly below are deleted later."""
+        ...
+
+    def needs_flush(self) -> bool:
+        """flush.messages reached (with 1: after each append). flush.ms is the log manager's timer."""
+        ...
+
+    async def flush(self) -> int:
+        """fsync up to the current end; returns the flushed offset. Concurrent calls share one fsync."""
+        ...

@@ -1,0 +1,130 @@
+"""Fetch and epoch requests between replicas (and from consumers) as plain frozen data.
+
+The wire protocol turns Kafka's RPCs into these and back; the simulator passes them as they are.
+Sources: KIP-101/279/320/595 (epochs, diverging epoch), KIP-227 (incremental fetch sessions), KIP-903 (broker epoch).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
+
+from metadata.environment import Buffer
+from metadata.image import TopicIdPartition
+from replication.partition.log import EpochEnd
+
+CONSUMER = -1
+"""`replica_id` of a consumer."""
+
+FINAL_EPOCH = -1
+INITIAL_EPOCH = 0
+NO_SESSION = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchPartition:
+    topic_id: UUID
+    partition: int
+    current_leader_epoch: int
+    """-1: not checked (R1)."""
+    fetch_offset: int
+    last_fetched_epoch: int
+    """-1: no divergence check (R2)."""
+    log_start_offset: int
+    """Of the follower; -1 for consumers."""
+    bytes_max: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchRequest:
+    """A session request names only the partitions that changed, and those to forget (KIP-227)."""
+
+    replica_id: int
+    replica_epoch: int
+    """Broker epoch of the follower (R10); -1 for consumers."""
+    wait_ms_max: int
+    bytes_min: int
+    bytes_max: int
+    session_id: int = NO_SESSION
+    session_epoch: int = FINAL_EPOCH
+    partitions: tuple[FetchPartition, ...] = ()
+    forgotten: tuple[TopicIdPartition, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchedPartition:
+    topic_id: UUID
+    partition: int
+    error_code: int = 0
+    high_watermark: int = -1
+    last_stable_offset: int = -1
+    log_start_offset: int = -1
+    diverging_epoch: EpochEnd | None = None
+    current_leader: tuple[int, int] | None = None
+    """(leader id, leader epoch) with errors 6, 74, 75."""
+    records: Buffer = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchResponse:
+    error_code: int = 0
+    session_id: int = NO_SESSION
+    partitions: Sequence[FetchedPartition] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaLogEnd:
+    """A replica's answer when the controller asks before an unclean election (L8)."""
+
+    topic_id: UUID
+    partition: int
+    last_epoch: int
+    log_end_offset: int
+    high_watermark: int
+    error_code: int = 0
+
+
+class LeaderChannel(Protocol):
+    """A follower's way to one leader broker. One connection, of purpose `fetch`."""
+
+    async def fetch(self, request: FetchRequest) -> FetchResponse:
+        """Raises OSError/ConnectionClosed/TimeoutError when the leader cannot be reached, KafkaError when refused."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProduceOutcome:
+    """What became of one partition's batch. `error_code` 0 means: as durable as `acks` asked for."""
+
+    error_code: int = 0
+    message: str = ""
+    base_offset: int = -1
+    last_offset: int = -1
+    log_append_time_ms: int = -1
+    log_start_offset: int = -1
+    leader_id: int = -1
+    leader_epoch: int = -1
+    is_appended: bool = False
+    """With an error: the records are in the leader's log and may survive (P5, P6, P7)."""
+    isr: tuple[int, ...] = ()
+    """With errors 19 and 20: the ISR that was too small."""
+    min_isr: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OffsetAnswer:
+    """Answer to a ListOffsets question; offset -1 when no record qualifies."""
+
+    offset: int
+    timestamp: int = -1
+    leader_epoch: int = -1
+
+
+LATEST_TIMESTAMP = -1
+EARLIEST_TIMESTAMP = -2
+MAX_TIMESTAMP = -3
+"""Special timestamps of ListOffsets (KIP-79, KIP-734)."""
