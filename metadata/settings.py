@@ -137,7 +137,7 @@ class BrokerSettings(_Settings):
     unclean_recovery_timeout_ms: int = _int(1_000, 1, INT32_MAX, "How long replicas have to tell their log end (L8).")
     # Quorum
     controller_quorum_election_timeout_ms: int = _int(
-        300, 50, 60_000, "Shortest election timeout; longest is twice it."
+        300, 50, 60_000, "Shortest election timeout; the longest is twice it."
     )
     metadata_log_max_record_bytes_between_snapshots: int = _int(
         20_971_520, 1024, INT64_MAX, "Bytes of log after which a snapshot is taken (Q7)."

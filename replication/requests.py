@@ -74,18 +74,6 @@ class FetchResponse:
     partitions: Sequence[FetchedPartition] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReplicaLogEnd:
-    """A replica's answer when the controller asks before an unclean election (L8)."""
-
-    topic_id: UUID
-    partition: int
-    last_epoch: int
-    log_end_offset: int
-    high_watermark: int
-    error_code: int = 0
-
-
 class LeaderChannel(Protocol):
     """A follower's way to one leader broker. One connection, of purpose `fetch`."""
 

@@ -7,9 +7,9 @@ The wire protocol, the HTTP door and the broker lifecycle all build these; nothi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, Literal, TypeAlias, TypeVar
+from typing import Generic, Literal, Protocol, TypeAlias, TypeVar
 from uuid import UUID
 
 from metadata.errors import KafkaError
@@ -220,3 +220,34 @@ ControllerRequest: TypeAlias = (
     | AlterConfigs
     | AllocateProducerIds
 )
+
+
+# --- what the controller asks the brokers ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaLogEnd:
+    """A replica's answer when the controller asks before an unclean election (L8)."""
+
+    topic_id: UUID
+    partition: int
+    last_epoch: int
+    log_end_offset: int
+    high_watermark: int
+    error_code: int = 0
+
+
+class ReplicaQuery(Protocol):
+    """How the active controller asks a broker about its replicas before an unclean election (L8)."""
+
+    async def log_ends(self, broker_id: int, partitions: Sequence[TopicIdPartition]) -> Sequence[ReplicaLogEnd]:
+        """Raises OSError, TimeoutError or KafkaError when the broker does not answer."""
+        ...
+
+
+class BrokerProbe(Protocol):
+    """How the active controller finds out whether a broker whose connection broke is dead."""
+
+    async def is_refused(self, broker_id: int) -> bool:
+        """True only if the broker's port refuses connections now; False when it accepts or stays silent."""
+        ...
