@@ -1,0 +1,78 @@
+"""The way of a request to the active controller, from any node: in process when it is here, else one RPC.
+
+A request that was surely not carried out (nobody leads, refused connection, NOT_CONTROLLER) is tried again until
+its deadline; one whose outcome is unknown never is: it ends in REQUEST_TIMED_OUT and the caller decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from metadata.controller.events import Request
+from metadata.environment import Clock, ConnectionClosed
+from metadata.errors import KafkaError, NotController, RequestTimedOut
+from metadata.quorum.log import Leadership
+
+Reply = TypeVar("Reply")
+
+CONTROLLER_RETRY_MS = 20
+"""Wait between two tries while no active controller answers."""
+
+
+class LocalController(Protocol):
+    @property
+    def is_active(self) -> bool: ...
+    async def submit(self, request: Request[Reply], *, timeout_ms: int) -> Reply: ...
+
+
+class RemoteController(Protocol):
+    async def request(self, node_id: int, request: Request[Reply], *, timeout_ms: int) -> Reply:
+        """One attempt. Raises ConnectionRefusedError, OSError, ConnectionClosed, TimeoutError or a KafkaError."""
+        ...
+
+
+class ControllerDoor:
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        leadership: Callable[[], Leadership],
+        local: LocalController | None,
+        remote: RemoteController,
+    ) -> None:
+        self._clock = clock
+        self._leadership = leadership
+        self._local = local
+        self._remote = remote
+
+    async def control(self, request: Request[Reply], *, timeout_ms: int) -> Reply:
+        """Raises the KafkaError of a refusal, NotController when none was found, RequestTimedOut when unknown."""
+        deadline_ms = self._clock.monotonic_ms() + timeout_ms
+        while True:
+            remaining_ms = deadline_ms - self._clock.monotonic_ms()
+            if remaining_ms <= 0:
+                raise NotController(f"no active controller was found within {timeout_ms} ms; try again later")
+            try:
+                return await self._attempt(request, timeout_ms=remaining_ms)
+            except (NotController, ConnectionRefusedError):
+                await self._clock.sleep(min(CONTROLLER_RETRY_MS, max(remaining_ms, 1)))
+            except (ConnectionClosed, TimeoutError) as lost:
+                raise RequestTimedOut(
+                    f"the controller did not answer ({type(lost).__name__}); the request may or may not have been done"
+                ) from lost
+
+    async def _attempt(self, request: Request[Reply], *, timeout_ms: int) -> Reply:
+        leadership = self._leadership()
+        if leadership.is_self:
+            if self._local is None:
+                raise NotController("this node has no controller role")
+            return await self._local.submit(request, timeout_ms=timeout_ms)
+        if leadership.leader_id < 0:
+            raise NotController("no leader of the metadata quorum is known")
+        try:
+            return await self._remote.request(leadership.leader_id, request, timeout_ms=timeout_ms)
+        except (KafkaError, ConnectionRefusedError, ConnectionClosed, TimeoutError):
+            raise
+        except OSError as error:
+            raise ConnectionRefusedError(str(error)) from error

@@ -1,0 +1,194 @@
+"""One broker's life with the controller: register, beat, be unfenced, shut down in order (B1 to B7).
+
+Owns the broker epoch of this process. A heartbeat is sent each interval and, besides, at once when there is news: our
+registration was applied, the active controller changed, or another broker waits in its controlled shutdown for us to
+have seen it (B6). States: registering -> active (fenced or not) -> shutting down -> stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+from uuid import UUID
+
+from metadata.controller.events import BrokerHeartbeat, HeartbeatAnswer, RegisterBroker, Request
+from metadata.environment import Clock
+from metadata.errors import BrokerIdNotRegistered, DuplicateBrokerRegistration, KafkaError, StaleBrokerEpoch
+from metadata.events import Events
+from metadata.image import MetadataImage
+from metadata.settings import BrokerSettings
+
+Reply = TypeVar("Reply")
+
+REGISTRATION_RETRY_MS = 100
+SHUTDOWN_BEAT_MS = 50
+"""Interval of heartbeats while waiting for permission to stop."""
+CATCHING_UP_BEAT_MS = 50
+"""Interval of heartbeats while registered and not yet unfenced."""
+
+
+class RegistrationFailed(Exception):
+    """This broker could not join the cluster; the message says why and what would help."""
+
+
+class Control(Protocol):
+    async def control(self, request: Request[Reply], *, timeout_ms: int) -> Reply: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerIdentity:
+    cluster_id: str
+    broker_id: int
+    incarnation_id: UUID
+    rest: str
+    kafka: str
+    rack: str | None
+
+
+class BrokerLifecycle:
+    def __init__(
+        self,
+        *,
+        identity: BrokerIdentity,
+        clock: Clock,
+        control: Control,
+        image: Callable[[], MetadataImage],
+        settings: Callable[[], BrokerSettings],
+        events: Events,
+        on_fatal: Callable[[Exception], None],
+    ) -> None:
+        self._identity = identity
+        self._clock = clock
+        self._control = control
+        self._image = image
+        self._settings = settings
+        self._events = events
+        self._on_fatal = on_fatal
+        self._broker_epoch = -1
+        self._news = asyncio.Event()
+        self._wants_shutdown = False
+        self._may_stop = asyncio.Event()
+        self._is_unfenced = False
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def broker_epoch(self) -> int:
+        """-1 until registered."""
+        return self._broker_epoch
+
+    @property
+    def is_unfenced(self) -> bool:
+        return self._is_unfenced
+
+    def start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="broker-lifecycle")
+
+    def on_image(self, image: MetadataImage) -> None:
+        """Beat at once when the new image has something the controller waits to hear back about."""
+        own = image.brokers.get(self._identity.broker_id)
+        is_waiting = own is not None and own.broker_epoch == self._broker_epoch and own.fenced
+        others_stop = any(b.in_controlled_shutdown and not b.fenced for b in image.brokers.values())
+        if is_waiting or others_stop:
+            self._news.set()
+
+    def on_controller_change(self) -> None:
+        self._news.set()
+
+    async def controlled_shutdown(self) -> bool:
+        """Ask the controller to move leaders away; True when it allowed us to stop within the limit (B6)."""
+        if self._task is None or self._broker_epoch < 0:
+            return True
+        self._wants_shutdown = True
+        self._news.set()
+        try:
+            async with self._clock.timeout(self._settings().controlled_shutdown_timeout_ms):
+                await self._may_stop.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        try:
+            await self._register()
+            while not self._may_stop.is_set():
+                await self._beat()
+                await self._pause()
+        except RegistrationFailed as failure:
+            self._on_fatal(failure)
+
+    async def _register(self) -> None:
+        limit_ms = self._settings().initial_broker_registration_timeout_ms
+        deadline_ms = self._clock.monotonic_ms() + limit_ms
+        last = "no active controller was found"
+        while self._clock.monotonic_ms() < deadline_ms:
+            try:
+                reply = await self._control.control(self._registration(), timeout_ms=limit_ms)
+                self._broker_epoch = reply.broker_epoch
+                return
+            except DuplicateBrokerRegistration as error:
+                last = error.message
+            except KafkaError as error:
+                if not error.retriable:
+                    raise RegistrationFailed(f"the controller refused this broker: {error.message}") from error
+                last = error.message
+            await self._clock.sleep(REGISTRATION_RETRY_MS)
+        raise RegistrationFailed(
+            f"broker {self._identity.broker_id} was not registered within {limit_ms} ms "
+            f"(initial.broker.registration.timeout.ms): {last}"
+        )
+
+    def _registration(self) -> RegisterBroker:
+        i = self._identity
+        return RegisterBroker(
+            cluster_id=i.cluster_id,
+            broker_id=i.broker_id,
+            incarnation_id=i.incarnation_id,
+            rest=i.rest,
+            kafka=i.kafka,
+            rack=i.rack,
+        )
+
+    async def _beat(self) -> None:
+        try:
+            answer = await self._control.control(
+                BrokerHeartbeat(
+                    broker_id=self._identity.broker_id,
+                    broker_epoch=self._broker_epoch,
+                    metadata_offset=self._image().offset,
+                    wants_shutdown=self._wants_shutdown,
+                ),
+                timeout_ms=self._settings().broker_session_timeout_ms // 2,
+            )
+        except (StaleBrokerEpoch, BrokerIdNotRegistered):
+            self._is_unfenced = False
+            await self._register()
+        except KafkaError:
+            return  # no controller, or no answer: the next beat tries again; fencing is the controller's decision
+        else:
+            self._learn(answer)
+
+    def _learn(self, answer: HeartbeatAnswer) -> None:
+        self._is_unfenced = not answer.is_fenced
+        if self._wants_shutdown and answer.should_shut_down:
+            self._may_stop.set()
+
+    async def _pause(self) -> None:
+        interval_ms = self._settings().broker_heartbeat_interval_ms
+        if self._wants_shutdown:
+            interval_ms = min(interval_ms, SHUTDOWN_BEAT_MS)
+        elif not self._is_unfenced:
+            interval_ms = min(interval_ms, CATCHING_UP_BEAT_MS)
+        try:
+            async with self._clock.timeout(interval_ms):
+                await self._news.wait()
+        except TimeoutError:
+            return
+        finally:
+            self._news.clear()

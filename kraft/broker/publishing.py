@@ -1,0 +1,113 @@
+"""The one place where a node learns of new metadata: hands (delta, image) in order to everyone who needs it.
+
+Owns the node's current image, leadership and effective settings. Subscribers run in the order they subscribed, on the
+node's loop, for every change, without gaps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+from metadata.delta import MetadataDelta, delta_between
+from metadata.environment import Clock
+from metadata.image import MetadataImage
+from metadata.quorum.log import Committed, Leadership, MetadataLog, SnapshotInstalled
+from metadata.settings import BrokerSettings, TopicSettings, broker_settings, topic_settings
+
+OnMetadata: TypeAlias = Callable[[MetadataDelta, MetadataImage], None]
+
+NOBODY = Leadership(leader_id=-1, term=0, is_self=False)
+
+
+class MetadataPublisher:
+    def __init__(self, *, node_id: int, clock: Clock, static: Mapping[str, Any]) -> None:
+        self._node_id = node_id
+        self._clock = clock
+        self._static = static
+        self._image = MetadataImage()
+        self._leadership = NOBODY
+        self._settings = broker_settings(static)
+        self._topic_settings: dict[str, TopicSettings] = {}
+        self._subscribers: list[OnMetadata] = []
+        self._leadership_subscribers: list[Callable[[Leadership], None]] = []
+        self._changed = asyncio.Event()
+        self._version = 0
+
+    @property
+    def image(self) -> MetadataImage:
+        return self._image
+
+    @property
+    def leadership(self) -> Leadership:
+        return self._leadership
+
+    @property
+    def version(self) -> int:
+        """Rises with every change of the image; for `wait_newer`."""
+        return self._version
+
+    @property
+    def settings(self) -> BrokerSettings:
+        """Static, then cluster-wide dynamic, then this broker's dynamic settings."""
+        return self._settings
+
+    def topic_settings(self, topic: str) -> TopicSettings:
+        cached = self._topic_settings.get(topic)
+        if cached is None:
+            cached = topic_settings(self._settings, self._image.config("topic", topic))
+            self._topic_settings[topic] = cached
+        return cached
+
+    def attach(self, log: MetadataLog) -> None:
+        log.subscribe(self._on_change, self._on_leadership)
+
+    def subscribe(self, on_metadata: OnMetadata) -> None:
+        self._subscribers.append(on_metadata)
+
+    def subscribe_leadership(self, on_leadership: Callable[[Leadership], None]) -> None:
+        self._leadership_subscribers.append(on_leadership)
+
+    async def wait_newer(self, version: int, *, deadline_ms: int) -> bool:
+        """Wait for an image newer than `version`; False when the deadline came first."""
+        while self._version <= version:
+            remaining_ms = deadline_ms - self._clock.monotonic_ms()
+            if remaining_ms <= 0:
+                return False
+            changed = self._changed
+            try:
+                async with self._clock.timeout(remaining_ms):
+                    await changed.wait()
+            except TimeoutError:
+                return False
+        return True
+
+    async def wait_for(self, condition: Callable[[MetadataImage], bool], *, timeout_ms: int) -> bool:
+        deadline_ms = self._clock.monotonic_ms() + timeout_ms
+        while not condition(self._image):
+            if not await self.wait_newer(self._version, deadline_ms=deadline_ms):
+                return False
+        return True
+
+    def _on_change(self, change: Committed | SnapshotInstalled) -> None:
+        old, self._image = self._image, change.image
+        delta = delta_between(old, self._image)
+        if old.configs is not self._image.configs:
+            self._refresh_settings()
+        for subscriber in self._subscribers:
+            subscriber(delta, self._image)
+        self._version += 1
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    def _refresh_settings(self) -> None:
+        cluster_wide = self._image.config("broker", "")
+        own = self._image.config("broker", str(self._node_id))
+        self._settings = broker_settings(self._static, cluster_wide, own)
+        self._topic_settings.clear()
+
+    def _on_leadership(self, leadership: Leadership) -> None:
+        self._leadership = leadership
+        for subscriber in self._leadership_subscribers:
+            subscriber(leadership)
