@@ -98,8 +98,8 @@ class BrokerLifecycle:
 
     async def controlled_shutdown(self) -> bool:
         """Ask the controller to move leaders away; True when it allowed us to stop within the limit (B6)."""
-        if self._task is None or self._broker_epoch < 0:
-            return True
+        if self._task is None or self._broker_epoch < 0 or not self._has_other_active_broker():
+            return True  # nobody could take our partitions over
         self._wants_shutdown = True
         self._news.set()
         try:
@@ -108,6 +108,10 @@ class BrokerLifecycle:
         except TimeoutError:
             return False
         return True
+
+    def _has_other_active_broker(self) -> bool:
+        own = self._identity.broker_id
+        return any(broker.is_active for broker in self._image().brokers.values() if broker.broker_id != own)
 
     async def stop(self) -> None:
         if self._task is not None:

@@ -1,0 +1,74 @@
+"""Finding the leader of a partition and the way to it: in process when it is here, else the `forward` connection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from kraft.broker.publishing import MetadataPublisher
+from metadata.environment import Buffer
+from metadata.errors import (
+    LeaderNotAvailable,
+    NotLeaderOrFollower,
+    ReplicaNotAvailable,
+    UnknownTopicId,
+    UnknownTopicOrPartition,
+)
+from metadata.image import PartitionImage, TopicIdPartition
+from replication.requests import FetchRequest, FetchResponse, OffsetAnswer, ProduceOutcome
+
+LEADER_WAIT_MS = 1_000
+"""How long a request waits for a partition to get a leader that takes it."""
+
+MOVED = (NotLeaderOrFollower, LeaderNotAvailable, ReplicaNotAvailable, UnknownTopicId)
+"""Errors that new metadata may cure."""
+
+
+class Leaders(Protocol):
+    """A leader's data requests; the local replica manager and the forward channel to a peer both have them."""
+
+    async def produce(
+        self, batches: Mapping[TopicIdPartition, Buffer], *, acks: int, timeout_ms: int
+    ) -> Mapping[TopicIdPartition, ProduceOutcome]: ...
+
+    async def fetch(self, request: FetchRequest) -> FetchResponse: ...
+
+    async def list_offset(self, partition: TopicIdPartition, timestamp: int) -> OffsetAnswer: ...
+
+    async def delete_records(self, partition: TopicIdPartition, *, offset: int, timeout_ms: int) -> int: ...
+
+
+class LeaderFinder:
+    def __init__(
+        self,
+        *,
+        node_id: int,
+        publisher: MetadataPublisher,
+        local: Leaders | None,
+        peer: Callable[[int], Leaders],
+    ) -> None:
+        self._node_id = node_id
+        self._publisher = publisher
+        self._local = local
+        self._peer = peer
+
+    def leader_of(self, partition: TopicIdPartition) -> PartitionImage:
+        """Raises UnknownTopicId, UnknownTopicOrPartition or LeaderNotAvailable."""
+        topic = self._publisher.image.topics.get(partition.topic_id)
+        if topic is None:
+            raise UnknownTopicId(f"no topic has the id {partition.topic_id}")
+        state = topic.partitions.get(partition.partition)
+        if state is None:
+            raise UnknownTopicOrPartition(
+                f"topic {topic.name!r} has no partition {partition.partition}; it has {len(topic.partitions)}"
+            )
+        if not state.has_leader:
+            raise LeaderNotAvailable(
+                f"partition {topic.name}-{partition.partition} has no leader; its ISR is {list(state.isr)}"
+            )
+        return state
+
+    def way_to(self, leader: int) -> Leaders:
+        if leader == self._node_id and self._local is not None:
+            return self._local
+        return self._peer(leader)

@@ -1,0 +1,89 @@
+"""Routing a produce request. It is appended at most once by what happens here.
+
+A batch that was surely not appended (no leader known, connection refused, NOT_LEADER before the append) waits for new
+metadata and is routed again within LEADER_WAIT_MS; one whose outcome is unknown is never sent again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from kraft.broker.leaders import LEADER_WAIT_MS, MOVED, LeaderFinder
+from kraft.broker.publishing import MetadataPublisher
+from metadata.environment import Buffer, Clock, ConnectionClosed
+from metadata.errors import InvalidRequiredAcks, KafkaError, LeaderNotAvailable, RequestTimedOut
+from metadata.image import TopicIdPartition
+from replication.requests import ProduceOutcome
+
+
+class ProduceRouter:
+    def __init__(self, *, clock: Clock, publisher: MetadataPublisher, finder: LeaderFinder) -> None:
+        self._clock = clock
+        self._publisher = publisher
+        self._finder = finder
+
+    async def produce(
+        self, batches: Mapping[TopicIdPartition, Buffer], *, acks: int, timeout_ms: int
+    ) -> Mapping[TopicIdPartition, ProduceOutcome]:
+        if acks not in (-1, 0, 1):
+            raise InvalidRequiredAcks(f"acks was {acks}; it must be 0, 1 or -1 (all)")
+        deadline_ms = self._clock.monotonic_ms() + min(LEADER_WAIT_MS, timeout_ms)
+        outcomes: dict[TopicIdPartition, ProduceOutcome] = {}
+        pending = dict(batches)
+        while True:
+            epoch_seen = self._publisher.version
+            outcomes.update(await self._produce_once(pending, acks=acks, timeout_ms=timeout_ms))
+            pending = {p: batches[p] for p in pending if _is_worth_routing_again(outcomes[p])}
+            if not pending or not await self._publisher.wait_newer(epoch_seen, deadline_ms=deadline_ms):
+                return outcomes
+
+    async def _produce_once(
+        self, batches: Mapping[TopicIdPartition, Buffer], *, acks: int, timeout_ms: int
+    ) -> dict[TopicIdPartition, ProduceOutcome]:
+        outcomes: dict[TopicIdPartition, ProduceOutcome] = {}
+        by_leader: dict[int, dict[TopicIdPartition, Buffer]] = {}
+        for partition, data in batches.items():
+            try:
+                by_leader.setdefault(self._finder.leader_of(partition).leader, {})[partition] = data
+            except KafkaError as error:
+                outcomes[partition] = ProduceOutcome(error_code=error.code, message=error.message)
+        if len(by_leader) == 1:
+            ((leader, part),) = by_leader.items()
+            outcomes.update(await self._produce_at(leader, part, acks=acks, timeout_ms=timeout_ms))
+        elif by_leader:
+            parts = await asyncio.gather(
+                *(self._produce_at(leader, p, acks=acks, timeout_ms=timeout_ms) for leader, p in by_leader.items())
+            )
+            for part_outcomes in parts:
+                outcomes.update(part_outcomes)
+        return outcomes
+
+    async def _produce_at(
+        self, leader: int, batches: Mapping[TopicIdPartition, Buffer], *, acks: int, timeout_ms: int
+    ) -> Mapping[TopicIdPartition, ProduceOutcome]:
+        try:
+            return await self._finder.way_to(leader).produce(batches, acks=acks, timeout_ms=timeout_ms)
+        except ConnectionRefusedError:
+            refused = LeaderNotAvailable(
+                f"broker {leader} leads the partition and refuses connections; nothing was sent"
+            )
+            return _all_failed(batches, refused, is_appended=False)
+        except (ConnectionClosed, OSError) as lost:
+            unknown = RequestTimedOut(
+                f"the connection to leader {leader} failed ({type(lost).__name__}); the records may have been written"
+            )
+            return _all_failed(batches, unknown, is_appended=True)
+        except KafkaError as error:
+            return _all_failed(batches, error, is_appended=False)
+
+
+def _is_worth_routing_again(outcome: ProduceOutcome) -> bool:
+    return not outcome.is_appended and outcome.error_code in {error.code for error in MOVED}
+
+
+def _all_failed(
+    batches: Mapping[TopicIdPartition, Buffer], error: KafkaError, *, is_appended: bool
+) -> dict[TopicIdPartition, ProduceOutcome]:
+    outcome = ProduceOutcome(error_code=error.code, message=error.message, is_appended=is_appended)
+    return dict.fromkeys(batches, outcome)
