@@ -1,0 +1,131 @@
+"""What must hold between the keys of a cluster.toml: unique ids and ports, the roles that a cluster needs. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from kraft.config.positions import line_of
+from kraft.config.problems import Problem
+from metadata.settings import broker_settings
+
+if TYPE_CHECKING:
+    from kraft.config.models import ClusterConfig, ClusterFile, NodeConfig
+
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+def check_cluster(parsed: ClusterFile, lines: Mapping[str, int]) -> list[Problem]:
+    return [
+        *_duplicate_ids(parsed.nodes, lines),
+        *_duplicate_ports(parsed.nodes, lines),
+        *_duplicate_folders(parsed.nodes, lines),
+        *_missing_roles(parsed.nodes, lines),
+        *_bad_peers(parsed.nodes, lines),
+        *_two_secrets(parsed, lines),
+    ]
+
+
+def warnings(config: ClusterConfig) -> list[str]:
+    """What starts, and is probably not meant."""
+    settings = broker_settings(config.settings)
+    found: list[str] = []
+    brokers, voters = len(config.brokers), len(config.voters)
+    factor, minimum = settings.default_replication_factor, settings.min_insync_replicas
+    if factor > brokers:
+        found.append(
+            f"default.replication.factor={factor} but there are {brokers} brokers: "
+            "creating a topic without an explicit factor will fail"
+        )
+    if minimum > factor:
+        found.append(
+            f"min.insync.replicas={minimum} is more than default.replication.factor={factor}: "
+            "acks=all will be refused on topics that set neither"
+        )
+    if voters % 2 == 0:
+        found.append(f"{voters} controllers survive no more failures than {voters - 1} would")
+    return found
+
+
+def _duplicate_ids(nodes: tuple[NodeConfig, ...], lines: Mapping[str, int]) -> Iterator[Problem]:
+    seen: dict[int, int] = {}
+    for index, node in enumerate(nodes):
+        first = seen.setdefault(node.id, index)
+        if first != index:
+            wrong = f"two nodes have the id {node.id} (the other is on line {line_of(f'nodes.{first}.id', lines)})"
+            yield Problem(
+                key="id", wrong=wrong, right="each node needs its own id", line=line_of(f"nodes.{index}.id", lines)
+            )
+
+
+def _duplicate_ports(nodes: tuple[NodeConfig, ...], lines: Mapping[str, int]) -> Iterator[Problem]:
+    seen: dict[tuple[str, int], str] = {}
+    for index, node in enumerate(nodes):
+        for key in ("rest_port", "kafka_port", "quorum_port")[: 3 if node.is_voter else 2]:
+            port: int = getattr(node, key)
+            user = f"{key} of node {node.id}"
+            first = seen.setdefault((node.bind_host, port), user)
+            if first != user:
+                yield Problem(
+                    key=key,
+                    wrong=f"port {port} on {node.bind_host} is also the {first}",
+                    right="each listener needs its own port",
+                    line=line_of(f"nodes.{index}.{key}", lines),
+                )
+
+
+def _duplicate_folders(nodes: tuple[NodeConfig, ...], lines: Mapping[str, int]) -> Iterator[Problem]:
+    folders = Counter(folder for node in nodes for folder in {node.data, *node.log_dirs})
+    for index, node in enumerate(nodes):
+        for key, values in (("data", (node.data,)), ("log_dirs", node.log_dirs)):
+            for folder in values:
+                if folders[folder] > 1 and len({n.id for n in nodes if folder in (n.data, *n.log_dirs)}) > 1:
+                    yield Problem(
+                        key=key,
+                        wrong=f"{folder} belongs to more than one node",
+                        right="each node needs folders of its own",
+                        line=line_of(f"nodes.{index}.{key}", lines),
+                    )
+
+
+def _missing_roles(nodes: tuple[NodeConfig, ...], lines: Mapping[str, int]) -> Iterator[Problem]:
+    for role, purpose in (("controller", "the quorum needs a voter"), ("broker", "nobody would hold records")):
+        if not any(role in node.roles for node in nodes):
+            yield Problem(
+                key="roles",
+                wrong=f"no node has the role {role}",
+                right=f"at least one must: {purpose}",
+                line=line_of("nodes.0.roles", lines),
+            )
+
+
+def _bad_peers(nodes: tuple[NodeConfig, ...], lines: Mapping[str, int]) -> Iterator[Problem]:
+    known = {node.id: node for node in nodes}
+    for index, node in enumerate(nodes):
+        for peer, addresses in node.peers.items():
+            line = line_of(f"nodes.{index}.peers.{peer}", lines)
+            ids = ", ".join(str(other) for other in known if other != node.id) or "none"
+            if peer not in known or peer == node.id:
+                yield Problem(key=f"peers.{peer}", wrong="no such peer", right=f"the peers are {ids}", line=line)
+            elif addresses.quorum and not (node.is_voter and known[peer].is_voter):
+                yield Problem(
+                    key=f"peers.{peer}.quorum",
+                    wrong="only controllers talk to each other in the quorum",
+                    right="leave it out, or give both nodes the role controller",
+                    line=line,
+                )
+
+
+def _two_secrets(parsed: ClusterFile, lines: Mapping[str, int]) -> Iterator[Problem]:
+    if parsed.secret and parsed.secret_file:
+        line = line_of("secret_file", lines)
+        yield Problem(key="secret_file", wrong="secret is given as well", right="give one of the two", line=line)
+
+
+def needs_written_identity(parsed: ClusterFile) -> list[str]:
+    """Keys that nodes on several machines cannot each make for themselves."""
+    if all(node.host in LOOPBACK_HOSTS for node in parsed.nodes):
+        return []
+    missing = [] if parsed.cluster_id else ["cluster_id"]
+    return missing if parsed.secret or parsed.secret_file else [*missing, "secret or secret_file"]

@@ -1,0 +1,190 @@
+"""A cluster's configuration as frozen models: what cluster.toml may say, and what a node is started with.
+
+`ClusterFile` is the file, where identity may be left out; `ClusterConfig` is complete. Values are checked
+when the models are made and never afterwards. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+
+from metadata.settings import INT32_MAX, BrokerSettings, broker_settings
+
+Role: TypeAlias = Literal["broker", "controller"]
+Purpose: TypeAlias = Literal["quorum", "controller", "fetch", "forward"]
+Toml: TypeAlias = str | int | float | bool
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+def parse_address(text: str) -> Address:
+    """Raises ValueError unless the text is `host:port`."""
+    host, colon, port = text.rpartition(":")
+    if not (colon and host and port.isdecimal() and 1 <= int(port) <= 65535):
+        raise ValueError("should be host:port with a port from 1 to 65535")
+    return Address(host, int(port))
+
+
+def _check_address(text: str) -> str:
+    parse_address(text)
+    return text
+
+
+AddressText: TypeAlias = Annotated[str, AfterValidator(_check_address)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PeerAddresses(_Model):
+    """Other addresses under which this node reaches one peer, one per purpose: through a proxy, for example."""
+
+    quorum: AddressText | None = Field(default=None, description="Raft messages between voters, host:port.")
+    controller: AddressText | None = Field(
+        default=None, description="Registration, heartbeats and other requests to the active controller, host:port."
+    )
+    fetch: AddressText | None = Field(
+        default=None, description="Replica fetches and fetches of the metadata log, host:port."
+    )
+    forward: AddressText | None = Field(
+        default=None, description="Requests of clients that are passed on to a leader, host:port."
+    )
+
+
+class NodeConfig(_Model):
+    """One node. Ports and folders that the file leaves out are filled in by their defaults."""
+
+    id: int = Field(ge=0, le=INT32_MAX, description="The node's id; unique, and never given to another data folder.")
+    roles: tuple[Role, ...] = Field(
+        default=("broker", "controller"),
+        min_length=1,
+        description="broker, controller (a voter of the quorum) or both.",
+    )
+    host: str = Field(default="127.0.0.1", min_length=1, description="Address that others reach this node under.")
+    bind: str | None = Field(default=None, min_length=1, description="Address that the node listens on; default: host.")
+    rest_port: int = Field(ge=1, le=65535, description="HTTP port; default: 8082, 8083 and so on by place.")
+    kafka_port: int = Field(ge=1, le=65535, description="Kafka protocol port; default: 9092, 9093 and so on by place.")
+    quorum_port: int = Field(
+        ge=1, le=65535, description="Raft port, controllers only; default: 9192, 9193 and so on by place."
+    )
+    data: str = Field(
+        min_length=1, description="The node's folder: metadata, logs, run files; default: <data>/node-ID."
+    )
+    log_dirs: tuple[str, ...] = Field(
+        min_length=1, description="Folders for partition data; default: `logs` in the node's folder."
+    )
+    rack: str | None = Field(default=None, min_length=1, description="Rack that replicas are spread over (KIP-36).")
+    settings: Mapping[str, Toml] = Field(default_factory=dict, description="Kafka settings of this node only.")
+    peers: Mapping[int, PeerAddresses] = Field(
+        default_factory=dict, description="Other addresses of single peers: peers.2.fetch = 'host:port'."
+    )
+
+    @property
+    def is_broker(self) -> bool:
+        return "broker" in self.roles
+
+    @property
+    def is_voter(self) -> bool:
+        return "controller" in self.roles
+
+    @property
+    def bind_host(self) -> str:
+        return self.bind or self.host
+
+    @property
+    def rest(self) -> Address:
+        return Address(self.host, self.rest_port)
+
+    @property
+    def rest_url(self) -> str:
+        return f"http://{self.rest}"
+
+    @property
+    def kafka(self) -> Address:
+        return Address(self.host, self.kafka_port)
+
+    @property
+    def quorum(self) -> Address | None:
+        """None on a node that is no voter."""
+        return Address(self.host, self.quorum_port) if self.is_voter else None
+
+
+class ClusterFile(_Model):
+    """cluster.toml as written. What is None here is made once and kept in the data folder."""
+
+    cluster_id: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=64,
+        pattern=r"^[A-Za-z0-9_-]+$",
+        description="Name of the cluster; a data folder belongs to one. Default: random, kept in the data folder.",
+    )
+    secret: SecretStr | None = Field(
+        default=None,
+        min_length=8,
+        max_length=1024,
+        description="What nodes authenticate to each other with. Default: random, kept in the data folder.",
+    )
+    secret_file: str | None = Field(
+        default=None, min_length=1, description="File that holds the secret, instead of the secret itself."
+    )
+    data: str | None = Field(default=None, min_length=1, description="Folder of everything; default ./data (--data).")
+    settings: Mapping[str, Toml] = Field(
+        default_factory=dict, description="Kafka settings of all nodes, under Kafka's names."
+    )
+    nodes: tuple[NodeConfig, ...] = Field(min_length=1, description="One [[nodes]] table per node.")
+
+
+class ClusterConfig(_Model):
+    """Everything that every node knows of its cluster before it starts."""
+
+    cluster_id: str
+    secret: SecretStr
+    data: str
+    settings: Mapping[str, Toml]
+    nodes: tuple[NodeConfig, ...]
+
+    @property
+    def voters(self) -> tuple[NodeConfig, ...]:
+        return tuple(node for node in self.nodes if node.is_voter)
+
+    @property
+    def brokers(self) -> tuple[NodeConfig, ...]:
+        return tuple(node for node in self.nodes if node.is_broker)
+
+    def node(self, node_id: int) -> NodeConfig:
+        """Raises LookupError, naming the ids that there are."""
+        for node in self.nodes:
+            if node.id == node_id:
+                return node
+        ids = ", ".join(str(node.id) for node in self.nodes)
+        raise LookupError(f"there is no node {node_id}; the nodes are {ids}")
+
+    def address(self, from_node: int, to_node: int, purpose: Purpose) -> Address:
+        """Where `from_node` connects to `to_node` for this purpose: its own override, else what the peer says."""
+        peer = self.node(to_node)
+        overrides = self.node(from_node).peers.get(to_node)
+        override: str | None = getattr(overrides, purpose) if overrides else None
+        if override:
+            return parse_address(override)
+        return Address(peer.host, peer.quorum_port if purpose == "quorum" else peer.kafka_port)
+
+    def static_settings(self, node_id: int) -> Mapping[str, Toml]:
+        """Kafka-named settings of the file for one node, without defaults: the layer under the dynamic ones."""
+        return {**self.settings, **self.node(node_id).settings}
+
+    def broker_settings(self, node_id: int) -> BrokerSettings:
+        """A node's settings while no dynamic ones are set."""
+        return broker_settings(self.static_settings(node_id))

@@ -1,0 +1,155 @@
+"""TOML text -> `ClusterFile`, or one `ConfigError` with every problem of the file. Pure."""
+
+from __future__ import annotations
+
+import posixpath
+import tomllib
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from kraft.config.checks import check_cluster
+from kraft.config.models import ClusterFile, NodeConfig, PeerAddresses
+from kraft.config.positions import key_lines, line_of, line_of_toml_error
+from kraft.config.problems import ConfigError, Problem, nearest
+from metadata.settings import BrokerSettings
+
+REST_PORT_FIRST: Final = 8082
+KAFKA_PORT_FIRST: Final = 9092
+QUORUM_PORT_FIRST: Final = 9192
+DATA_DEFAULT: Final = "data"
+
+SETTING_NAMES: Final = frozenset(str(field.alias) for field in BrokerSettings.model_fields.values())
+
+
+def parse_config(text: str, *, file: str = "cluster.toml", data: str | None = None) -> ClusterFile:
+    """`data` (the command line's --data) wins over the file's. Raises ConfigError."""
+    lines = key_lines(text)
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        problem = Problem(
+            key="", wrong=f"this is not TOML: {error}", right="see toml.io", line=line_of_toml_error(str(error), text)
+        )
+        raise ConfigError(file, [problem]) from error
+    completed = _complete(document, data=data or document.get("data") or DATA_DEFAULT)
+    problems = list(_setting_problems(completed, lines))
+    try:
+        parsed = ClusterFile.model_validate(completed)
+    except ValidationError as error:
+        problems += [_problem(details, lines) for details in _causes(error.errors())]
+        raise ConfigError(file, problems) from error
+    problems += check_cluster(parsed, lines)
+    if problems:
+        raise ConfigError(file, problems)
+    return parsed
+
+
+def _complete(document: Mapping[str, Any], *, data: str) -> dict[str, Any]:
+    """The document with settings flattened to Kafka's dotted names and defaults that depend on the place filled in."""
+    completed = dict(document) | {"data": data}
+    if isinstance(completed.get("settings"), dict):
+        completed["settings"] = dict(_leaves(completed["settings"]))
+    nodes = completed.get("nodes")
+    if isinstance(nodes, list):
+        completed["nodes"] = [_complete_node(node, index, data) for index, node in enumerate(nodes)]
+    return completed
+
+
+def _complete_node(node: Any, index: int, data: object) -> Any:
+    if not isinstance(node, dict):
+        return node
+    folder = node.get("data") or posixpath.join(str(data), f"node-{node.get('id', index + 1)}")
+    defaults: dict[str, Any] = {
+        "rest_port": REST_PORT_FIRST + index,
+        "kafka_port": KAFKA_PORT_FIRST + index,
+        "quorum_port": QUORUM_PORT_FIRST + index,
+        "data": folder,
+        "log_dirs": [posixpath.join(str(folder), "logs")],
+    }
+    completed = defaults | node
+    if isinstance(completed.get("settings"), dict):
+        completed["settings"] = dict(_leaves(completed["settings"]))
+    return completed
+
+
+def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """TOML nests bare dotted keys; Kafka's names are flat."""
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _setting_problems(document: Mapping[str, Any], lines: Mapping[str, int]) -> Iterator[Problem]:
+    layers = [("settings", document.get("settings"))]
+    nodes = document.get("nodes")
+    for index, node in enumerate(nodes if isinstance(nodes, list) else ()):
+        if isinstance(node, dict):
+            layers.append((f"nodes.{index}.settings", node.get("settings")))
+    for path, settings in layers:
+        if isinstance(settings, dict):
+            yield from _layer_problems(path, settings, lines)
+
+
+def _layer_problems(path: str, settings: Mapping[str, Any], lines: Mapping[str, int]) -> Iterator[Problem]:
+    try:
+        BrokerSettings.model_validate(settings)
+    except ValidationError as error:
+        for details in error.errors():
+            name = str(details["loc"][0])
+            line = line_of(f"{path}.{name}", lines)
+            if details["type"] == "extra_forbidden":
+                yield Problem(key=name, wrong="unknown setting", right=nearest(name, SETTING_NAMES), line=line)
+            else:
+                right = f"it {_expected(details)}{_sentence(BrokerSettings, name)}"
+                yield Problem(key=name, wrong=_got(details), right=right, line=line)
+
+
+def _causes(errors: list[ErrorDetails]) -> Iterator[ErrorDetails]:
+    """Without those that only follow from another: a tuple is also too short when its elements are bad."""
+    for details in errors:
+        depth = len(details["loc"])
+        below = [other for other in errors if len(other["loc"]) > depth and other["loc"][:depth] == details["loc"]]
+        if details["type"] != "too_short" or not below:
+            yield details
+
+
+def _problem(details: ErrorDetails, lines: Mapping[str, int]) -> Problem:
+    path = ".".join(str(part) for part in details["loc"])
+    line = line_of(path, lines)
+    model, name = _model_of(details["loc"])
+    if details["type"] == "extra_forbidden":
+        return Problem(key=name, wrong="unknown key", right=nearest(name, model.model_fields), line=line)
+    if details["type"] == "missing":
+        return Problem(key=name, wrong="missing", right=f"it must be there{_sentence(model, name)}", line=line)
+    return Problem(key=name, wrong=_got(details), right=f"it {_expected(details)}{_sentence(model, name)}", line=line)
+
+
+def _model_of(location: tuple[int | str, ...]) -> tuple[type[BaseModel], str]:
+    """The model that a pydantic location lies in, and the key there."""
+    if location[0] != "nodes" or len(location) < 3:
+        return ClusterFile, str(location[0])
+    if location[2] == "peers" and len(location) > 4:
+        return PeerAddresses, str(location[4])
+    return NodeConfig, str(location[2])
+
+
+def _got(details: ErrorDetails) -> str:
+    shown = "the value" if "secret" in details["loc"] else repr(details["input"])
+    return f"{shown} is not possible"
+
+
+def _expected(details: ErrorDetails) -> str:
+    message = details["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return message if message.startswith("should") else f"should satisfy: {message}"
+
+
+def _sentence(model: type[BaseModel], name: str) -> str:
+    for field_name, field in model.model_fields.items():
+        if name in (field_name, field.alias) and field.description:
+            return f" ({field.description.rstrip('.')})"
+    return ""

@@ -1,0 +1,37 @@
+"""A complete configuration as TOML text, so that every node of a cluster starts from the same resolved file. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+
+from kraft.config.models import ClusterConfig, NodeConfig, Toml
+
+
+def render(config: ClusterConfig, *, secret_file: str) -> str:
+    """The text says where the secret is, not what it is. `parse_config` of it gives the same configuration."""
+    lines = ["# Written by kraft: the configuration that this cluster runs with.", ""]
+    lines += [f"cluster_id = {_value(config.cluster_id)}", f"secret_file = {_value(secret_file)}"]
+    lines += [f"data = {_value(config.data)}", "", "[settings]"]
+    lines += [f"{name} = {_value(value)}" for name, value in config.settings.items()]
+    for node in config.nodes:
+        lines += ["", *_node_lines(node)]
+    return "\n".join(lines) + "\n"
+
+
+def _node_lines(node: NodeConfig) -> Iterator[str]:
+    yield "[[nodes]]"
+    for key in ("id", "roles", "host", "bind", "rest_port", "kafka_port", "quorum_port", "data", "log_dirs", "rack"):
+        value = getattr(node, key)
+        if value is not None:
+            yield f"{key} = {_value(value)}"
+    for peer, addresses in node.peers.items():
+        for purpose, address in addresses.model_dump(exclude_none=True).items():
+            yield f"peers.{peer}.{purpose} = {_value(address)}"
+    for name, setting in node.settings.items():
+        yield f"settings.{name} = {_value(setting)}"
+
+
+def _value(value: Toml | Sequence[str]) -> str:
+    """JSON's strings, numbers, booleans and arrays of strings are TOML's too."""
+    return json.dumps(value, ensure_ascii=False)
