@@ -1,0 +1,150 @@
+"""A metadata image as bytes, for the quorum's snapshots and for observers that are too far behind.
+
+Equal images give equal bytes. Format: the 8 bytes `KRAFTIMG`, version (u8), CRC-32 of the body (u32, big-endian),
+then the body: one JSON object with sorted keys. Anything else is refused with `CorruptSnapshot`. Pure.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from types import MappingProxyType
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from metadata.image import BrokerImage, MetadataImage, PartitionImage, TopicImage
+from metadata.records import LeaderRecovery, UncleanElectionReport
+
+MAGIC = b"KRAFTIMG"
+VERSION = 1
+_HEADER = struct.Struct(">8sBI")
+
+
+class CorruptSnapshot(ValueError):
+    """These bytes are no snapshot of a metadata image, or not of a version that we know."""
+
+
+def encode_image(image: MetadataImage) -> bytes:
+    body = orjson.dumps(
+        {
+            "offset": image.offset,
+            "controller_epoch": image.controller_epoch,
+            "controller_id": image.controller_id,
+            "next_producer_id": image.next_producer_id,
+            "brokers": [_broker_fields(image.brokers[broker_id]) for broker_id in sorted(image.brokers)],
+            "topics": [_topic_fields(topic) for topic in image.topics_by_name.values()],
+            "configs": [[kind, name, dict(image.configs[kind, name])] for kind, name in sorted(image.configs)],
+        },
+        option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS,
+    )
+    return _HEADER.pack(MAGIC, VERSION, zlib.crc32(body)) + body
+
+
+def decode_image(data: bytes | bytearray | memoryview) -> MetadataImage:
+    """Raises CorruptSnapshot."""
+    body = _checked_body(memoryview(data))
+    try:
+        return _image(orjson.loads(body))
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptSnapshot(f"snapshot body does not describe an image: {error!r}") from error
+
+
+def _checked_body(data: memoryview) -> memoryview:
+    if len(data) < _HEADER.size:
+        raise CorruptSnapshot(f"snapshot has {len(data)} bytes, less than its header of {_HEADER.size}")
+    magic, version, crc = _HEADER.unpack_from(data)
+    if magic != MAGIC:
+        raise CorruptSnapshot(f"snapshot begins with {magic!r} instead of {MAGIC!r}")
+    if version != VERSION:
+        raise CorruptSnapshot(f"snapshot has version {version}; this node reads version {VERSION}")
+    body = data[_HEADER.size :]
+    if (actual := zlib.crc32(body)) != crc:
+        raise CorruptSnapshot(f"snapshot has CRC {actual:#010x}, its header says {crc:#010x}: it is cut or damaged")
+    return body
+
+
+def _broker_fields(broker: BrokerImage) -> dict[str, Any]:
+    return {
+        "broker_id": broker.broker_id,
+        "broker_epoch": broker.broker_epoch,
+        "incarnation_id": str(broker.incarnation_id),
+        "rest": broker.rest,
+        "kafka": broker.kafka,
+        "rack": broker.rack,
+        "fenced": broker.fenced,
+        "in_controlled_shutdown": broker.in_controlled_shutdown,
+    }
+
+
+def _topic_fields(topic: TopicImage) -> dict[str, Any]:
+    partitions = [_partition_fields(topic.partitions[index]) for index in sorted(topic.partitions)]
+    return {"name": topic.name, "topic_id": str(topic.topic_id), "partitions": partitions}
+
+
+def _partition_fields(partition: PartitionImage) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "partition": partition.partition,
+        "replicas": partition.replicas,
+        "isr": partition.isr,
+        "leader": partition.leader,
+        "leader_epoch": partition.leader_epoch,
+        "partition_epoch": partition.partition_epoch,
+    }
+    if partition.is_reassigning:
+        fields["adding"] = partition.adding_replicas
+        fields["removing"] = partition.removing_replicas
+    if partition.leader_recovery is not LeaderRecovery.RECOVERED:
+        fields["recovery"] = str(partition.leader_recovery)
+    if partition.unclean is not None:
+        fields["unclean"] = partition.unclean.model_dump(mode="json")
+    return fields
+
+
+def _image(fields: dict[str, Any]) -> MetadataImage:
+    topics = [_topic(topic) for topic in fields["topics"]]
+    brokers = [_broker(broker) for broker in fields["brokers"]]
+    return MetadataImage(
+        offset=fields["offset"],
+        controller_epoch=fields["controller_epoch"],
+        controller_id=fields["controller_id"],
+        next_producer_id=fields["next_producer_id"],
+        brokers=MappingProxyType({broker.broker_id: broker for broker in brokers}),
+        topics=MappingProxyType({topic.topic_id: topic for topic in topics}),
+        topic_ids=MappingProxyType({topic.name: topic.topic_id for topic in topics}),
+        configs=MappingProxyType(
+            {(kind, name): MappingProxyType(settings) for kind, name, settings in fields["configs"]}
+        ),
+    )
+
+
+def _broker(fields: dict[str, Any]) -> BrokerImage:
+    return BrokerImage(**{**fields, "incarnation_id": UUID(fields["incarnation_id"])})
+
+
+def _topic(fields: dict[str, Any]) -> TopicImage:
+    topic_id = UUID(fields["topic_id"])
+    partitions = [_partition(topic_id, partition) for partition in fields["partitions"]]
+    return TopicImage(
+        name=fields["name"],
+        topic_id=topic_id,
+        partitions=MappingProxyType({partition.partition: partition for partition in partitions}),
+    )
+
+
+def _partition(topic_id: UUID, fields: dict[str, Any]) -> PartitionImage:
+    unclean = fields.get("unclean")
+    return PartitionImage(
+        topic_id=topic_id,
+        partition=fields["partition"],
+        replicas=tuple(fields["replicas"]),
+        isr=tuple(fields["isr"]),
+        leader=fields["leader"],
+        leader_epoch=fields["leader_epoch"],
+        partition_epoch=fields["partition_epoch"],
+        adding_replicas=tuple(fields.get("adding", ())),
+        removing_replicas=tuple(fields.get("removing", ())),
+        leader_recovery=LeaderRecovery(fields.get("recovery", LeaderRecovery.RECOVERED)),
+        unclean=None if unclean is None else UncleanElectionReport.model_validate(unclean),
+    )
