@@ -1,0 +1,5 @@
+"""`python -m kraft`."""
+
+from kraft.cli.main import main
+
+main()

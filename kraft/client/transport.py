@@ -1,0 +1,58 @@
+"""A transport for programs: aiohttp, connections kept open, any number of requests at once.
+
+One call is one attempt: nothing here repeats a request, follows a redirect, or hides a broken connection.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Final
+
+import aiohttp
+
+from kraft.client.outcome import CONNECT_TIMEOUT_MS, Answer, Outcome, Refused, Request, Unknown
+
+CONNECTIONS_MAX: Final = 256
+"""Requests beyond this wait for a connection; the wait counts towards their timeout."""
+
+
+class Transport:
+    """An async context manager; requests go to any base URL."""
+
+    def __init__(self, *, connections_max: int = CONNECTIONS_MAX) -> None:
+        connector = aiohttp.TCPConnector(limit=connections_max)
+        self._session = aiohttp.ClientSession(connector=connector, auto_decompress=True)
+
+    async def __aenter__(self) -> Transport:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def send(self, base_url: str, request: Request) -> Outcome:
+        """One attempt."""
+        limits = aiohttp.ClientTimeout(total=request.timeout_ms / 1000, sock_connect=CONNECT_TIMEOUT_MS / 1000)
+        try:
+            return await self._exchange(base_url.rstrip("/") + request.path, request, limits)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
+            return Refused(reason=f"{base_url}: {error or 'no connection in time'}")
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            return Unknown(reason=f"{base_url}: {error or type(error).__name__} after the request was sent")
+
+    async def _exchange(self, url: str, request: Request, limits: aiohttp.ClientTimeout) -> Answer:
+        async with self._session.request(
+            request.method,
+            url,
+            data=request.body or None,
+            headers=dict(request.headers),
+            timeout=limits,
+            allow_redirects=False,
+        ) as response:
+            body = await response.read()
+            headers = {name.lower(): value for name, value in response.headers.items()}
+            return Answer(status=response.status, headers=headers, body=body)

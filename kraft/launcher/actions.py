@@ -1,0 +1,87 @@
+"""What other commands do to a running cluster: stop all of it, or stop, kill and restart one node."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+
+from kraft.launcher.processes import (
+    STOP_LIMIT_MS,
+    is_alive,
+    log_tail,
+    send_signal,
+    start_node,
+    stop_nodes,
+    wait_for_end,
+)
+from kraft.launcher.readiness import StartFailed, wait_for_nodes
+from kraft.launcher.runfile import ClusterRun, NodeRun, load_run, remove_run, save_run
+
+Say = Callable[[str], None]
+
+
+class NotRunning(Exception):
+    """There is no cluster, or no such node, to act on."""
+
+
+def running_cluster(data: str) -> ClusterRun:
+    """Raises NotRunning."""
+    run = load_run(data)
+    if run is None:
+        raise NotRunning(f"no cluster was started from the data folder {data}; --data DIR names another")
+    return run
+
+
+def bring_down(data: str, *, say: Say) -> ClusterRun:
+    run = running_cluster(data)
+    stop_nodes(run.nodes, say=say)
+    remove_run(run.data)
+    return run
+
+
+def stop_node(data: str, node_id: int, *, say: Say) -> NodeRun:
+    """In order: the node gives its leaderships away first."""
+    node = _running_node(data, node_id)
+    stop_nodes([node], say=say)
+    return node
+
+
+def kill_node(data: str, node_id: int) -> NodeRun:
+    """At once, as a power failure would."""
+    node = _running_node(data, node_id)
+    send_signal(node, signal.SIGKILL)
+    wait_for_end([node], limit_ms=STOP_LIMIT_MS)
+    return node
+
+
+def restart_node(data: str, node_id: int, *, say: Say) -> NodeRun:
+    """Stop the node in order if it runs, start it again, and wait until it is ready. Raises StartFailed."""
+    run = running_cluster(data)
+    node = _node(run, node_id)
+    stop_nodes([node], say=say)
+    parent = run.launcher_pid
+    process = start_node(config=run.config, node_id=node_id, data=run.data, log=node.log, parent_pid=parent)
+    process.returncode = 0  # it outlives this command on purpose
+    run = running_cluster(data).with_pid(node_id, process.pid)
+    save_run(run)
+    started = run.node(node_id)
+    try:
+        wait_for_nodes(run, [started], say=say)
+    except StartFailed as failure:
+        tail = "\n".join(f"  | {line}" for line in log_tail(started.log))
+        raise StartFailed(f"{failure}. Last lines of {started.log}:\n{tail}", node=started) from failure
+    return started
+
+
+def _running_node(data: str, node_id: int) -> NodeRun:
+    node = _node(running_cluster(data), node_id)
+    if not is_alive(node.pid):
+        raise NotRunning(f"node {node_id} does not run; start it with `kraft node restart {node_id} --data {data}`")
+    return node
+
+
+def _node(run: ClusterRun, node_id: int) -> NodeRun:
+    try:
+        return run.node(node_id)
+    except LookupError as error:
+        raise NotRunning(str(error)) from error

@@ -1,0 +1,131 @@
+"""From a path to a complete configuration: reads cluster.toml and fills in the identity kept in the data folder.
+
+A data folder belongs to one cluster: `cluster.id` and `cluster.secret` (mode 0600) are made once, and a file that
+says otherwise is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import uuid
+from base64 import urlsafe_b64encode
+from pathlib import Path
+from typing import Final
+
+from pydantic import SecretStr
+
+from kraft.config.models import ClusterConfig, ClusterFile
+from kraft.config.parse import parse_config
+from kraft.config.positions import key_lines, line_of
+from kraft.config.problems import ConfigError, Problem
+
+BUILT_IN: Final = str(Path(__file__).parent.parent / "config" / "cluster.toml")
+ID_FILE: Final = "cluster.id"
+SECRET_FILE: Final = "cluster.secret"
+SECRET_BYTES: Final = 32
+SECRET_LENGTH_MIN: Final = 8
+
+
+def load_config(path: str | None = None, *, data: str | None = None) -> ClusterConfig:
+    """The configuration of a file, or the built-in one. `data` wins over the file's. Raises ConfigError.
+
+    Makes the data folder, and in it the cluster id and the secret, unless they are given or already there.
+    """
+    file = path or BUILT_IN
+    text = _read_config(file)
+    parsed = parse_config(text, file=file, data=data)
+    return _identified(parsed, file=file, text=text)
+
+
+def read_text(path: str) -> str:
+    return Path(path).read_text(encoding="utf-8")
+
+
+def write_whole(path: str, text: str, *, mode: int = 0o644) -> None:
+    """Replace a file wholly or not at all."""
+    temporary = _write_temporary(path, text, mode)
+    os.replace(temporary, path)
+
+
+def write_once(path: str, text: str) -> str:
+    """Make a private file unless it is there; returns what is in it, whoever of several processes was first."""
+    if not os.path.exists(path):
+        temporary = _write_temporary(path, text, 0o600)
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, path)
+        os.unlink(temporary)
+    return read_text(path)
+
+
+def _write_temporary(path: str, text: str, mode: int) -> str:
+    temporary = f"{path}.{os.getpid()}.tmp"
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w", encoding="utf-8") as out:
+        out.write(text)
+        out.flush()
+        os.fsync(out.fileno())
+    return temporary
+
+
+def _read_config(file: str) -> str:
+    try:
+        return read_text(file)
+    except (OSError, UnicodeDecodeError) as error:
+        problem = Problem(key="", wrong=f"cannot be read: {error}", right="give the path of a cluster.toml")
+        raise ConfigError(file, [problem]) from error
+
+
+def _identified(parsed: ClusterFile, *, file: str, text: str) -> ClusterConfig:
+    assert parsed.data is not None, "the parser fills in the data folder"
+    folder = Path(parsed.data).absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        secret = _secret(parsed, folder, file=file, text=text)
+        cluster_id = _cluster_id(parsed, folder, file=file, text=text)
+    except OSError as error:
+        right = "--data DIR needs a folder that can be written, and secret_file a file that can be read"
+        raise ConfigError(file, [Problem(key="", wrong=str(error), right=right)]) from error
+    nodes = tuple(
+        node.model_copy(update={"data": _absolute(node.data), "log_dirs": tuple(map(_absolute, node.log_dirs))})
+        for node in parsed.nodes
+    )
+    return ClusterConfig(
+        cluster_id=cluster_id, secret=SecretStr(secret), data=str(folder), settings=parsed.settings, nodes=nodes
+    )
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).absolute())
+
+
+def _cluster_id(parsed: ClusterFile, folder: Path, *, file: str, text: str) -> str:
+    kept = write_once(str(folder / ID_FILE), (parsed.cluster_id or _random_cluster_id()) + "\n").strip()
+    if parsed.cluster_id not in (None, kept):
+        wrong = f"{parsed.cluster_id!r}, but the data folder {folder} belongs to cluster {kept!r}"
+        right = "use another --data DIR, or that cluster's id"
+        line = line_of("cluster_id", key_lines(text))
+        raise ConfigError(file, [Problem(key="cluster_id", wrong=wrong, right=right, line=line)])
+    return kept
+
+
+def _random_cluster_id() -> str:
+    """A UUID in Kafka's 22 characters of URL-safe base64, never starting with the sign of an option."""
+    while True:
+        text = urlsafe_b64encode(uuid.uuid4().bytes).decode("ascii").rstrip("=")
+        if not text.startswith("-"):
+            return text
+
+
+def _secret(parsed: ClusterFile, folder: Path, *, file: str, text: str) -> str:
+    if parsed.secret is not None:
+        return parsed.secret.get_secret_value()
+    kept = parsed.secret_file or str(folder / SECRET_FILE)
+    made = secrets.token_urlsafe(SECRET_BYTES) + "\n"
+    secret = (read_text(kept) if parsed.secret_file else write_once(kept, made)).strip()
+    if len(secret) < SECRET_LENGTH_MIN:
+        line = line_of("secret_file", key_lines(text))
+        right = f"it needs at least {SECRET_LENGTH_MIN} characters"
+        problem = Problem(key="secret_file", wrong=f"the secret in {kept} is too short", right=right, line=line)
+        raise ConfigError(file, [problem])
+    return secret

@@ -1,0 +1,117 @@
+"""Node processes: start, look at, signal. A node is always `python -m kraft node --config FILE --id N`.
+
+Every node is in a session of its own, so that Ctrl-C reaches only `kraft up`, which stops the nodes in order.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from kraft.launcher.runfile import NodeRun
+
+STOP_LIMIT_MS: Final = 15_000
+"""How long a node may take to stop after SIGTERM before it is killed."""
+POLL_MS: Final = 20
+LOG_TAIL_LINES: Final = 20
+LOG_TAIL_BYTES: Final = 64 * 1024
+
+
+def start_node(*, config: str, node_id: int, data: str, log: str, parent_pid: int | None) -> subprocess.Popen[bytes]:
+    """`parent_pid`: the node stops by itself when that process ends, however it ends."""
+    command = [sys.executable, "-m", "kraft", "node", "--config", config, "--id", str(node_id), "--data", data]
+    if parent_pid is not None:
+        command += ["--parent", str(parent_pid)]
+    os.makedirs(os.path.dirname(log), exist_ok=True)
+    with open(log, "ab") as output:
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+
+
+def is_alive(pid: int) -> bool:
+    """Whether the process runs and is one of ours: not a zombie, and not another program that got its id."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return False
+    return _is_node(pid)
+
+
+def _is_node(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat, open(f"/proc/{pid}/cmdline", "rb") as command_line:
+            state = stat.read().rpartition(b")")[2].split()[0]
+            arguments = command_line.read().split(b"\0")
+    except FileNotFoundError:
+        return not os.path.isdir("/proc/self")
+    except ProcessLookupError:
+        return False
+    return state not in (b"Z", b"X") and (b"node" in arguments or arguments == [b""])
+
+
+def send_signal(node: NodeRun, number: signal.Signals) -> bool:
+    """False when the node does not run."""
+    if not is_alive(node.pid):
+        return False
+    try:
+        os.kill(node.pid, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def stop_nodes(nodes: Iterable[NodeRun], *, say: Callable[[str], None], limit_ms: int = STOP_LIMIT_MS) -> None:
+    """SIGTERM in order: brokers first, the quorum that lets them go last; after the limit, SIGKILL, said aloud."""
+    waves: dict[int, list[NodeRun]] = {0: [], 1: [], 2: []}
+    for node in nodes:
+        waves[0 if "controller" not in node.roles else 1 if node.is_broker else 2].append(node)
+    for wave in waves.values():
+        _stop_wave(wave, say=say, limit_ms=limit_ms)
+
+
+def _stop_wave(nodes: Sequence[NodeRun], *, say: Callable[[str], None], limit_ms: int) -> None:
+    signalled = [node for node in nodes if send_signal(node, signal.SIGTERM)]
+    for node in signalled:
+        send_signal(node, signal.SIGCONT)
+    for node in wait_for_end(signalled, limit_ms=limit_ms):
+        say(f"node {node.id} (pid {node.pid}) did not stop within {limit_ms / 1000:g} s: killed")
+        send_signal(node, signal.SIGKILL)
+        wait_for_end([node], limit_ms=limit_ms)
+
+
+def wait_for_end(nodes: Sequence[NodeRun], *, limit_ms: int) -> list[NodeRun]:
+    """Wait until none runs; returns those that still do at the limit."""
+    deadline = time.monotonic() + limit_ms / 1000
+    running = list(nodes)
+    while running and time.monotonic() < deadline:
+        reap([node.pid for node in running])
+        running = [node for node in running if is_alive(node.pid)]
+        if running:
+            time.sleep(POLL_MS / 1000)
+    return running
+
+
+def reap(pids: Iterable[int]) -> None:
+    """Take leave of ended children, so that they do not stay as zombies."""
+    for pid in pids:
+        try:
+            os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:
+            continue
+
+
+def log_tail(path: str, *, lines_max: int = LOG_TAIL_LINES) -> list[str]:
+    try:
+        with open(path, "rb") as log:
+            log.seek(max(0, os.path.getsize(path) - LOG_TAIL_BYTES))
+            return log.read().decode("utf-8", "replace").splitlines()[-lines_max:]
+    except FileNotFoundError:
+        return []

@@ -1,0 +1,88 @@
+"""`<data>/cluster.json`: which processes a cluster runs as, so that other commands find them.
+
+Written when the nodes are started and again when one of them is restarted; removed when all are stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final
+
+RUN_FILE: Final = "cluster.json"
+RESOLVED_FILE: Final = "resolved.toml"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeRun:
+    """One node as started. `rest` is a base URL, `kafka` and `quorum` are host:port."""
+
+    id: int
+    roles: tuple[str, ...]
+    pid: int
+    rest: str
+    kafka: str
+    quorum: str | None
+    data: str
+
+    @property
+    def log(self) -> str:
+        return os.path.join(self.data, "node.log")
+
+    @property
+    def is_broker(self) -> bool:
+        return "broker" in self.roles
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterRun:
+    cluster_id: str
+    config: str
+    """The resolved configuration that every node was started with."""
+    data: str
+    launcher_pid: int | None
+    """The `kraft up` that the nodes live and die with; None when detached."""
+    nodes: tuple[NodeRun, ...]
+
+    def node(self, node_id: int) -> NodeRun:
+        """Raises LookupError, naming the ids that there are."""
+        for node in self.nodes:
+            if node.id == node_id:
+                return node
+        ids = ", ".join(str(node.id) for node in self.nodes)
+        raise LookupError(f"there is no node {node_id}; the nodes are {ids}")
+
+    def with_pid(self, node_id: int, pid: int) -> ClusterRun:
+        return replace(self, nodes=tuple(replace(n, pid=pid) if n.id == node_id else n for n in self.nodes))
+
+    def summary(self) -> dict[str, Any]:
+        """What `kraft up --json` prints."""
+        return {"cluster_id": self.cluster_id, "nodes": [asdict(node) for node in self.nodes]}
+
+
+def run_path(data: str) -> str:
+    return os.path.join(data, RUN_FILE)
+
+
+def save_run(run: ClusterRun) -> None:
+    path = run_path(run.data)
+    with open(f"{path}.tmp", "w", encoding="utf-8") as out:
+        json.dump(asdict(run), out, indent=2)
+    os.replace(f"{path}.tmp", path)
+
+
+def load_run(data: str) -> ClusterRun | None:
+    """None when no cluster runs from this folder, or its run file is not readable as one."""
+    try:
+        with open(run_path(data), encoding="utf-8") as text:
+            document = json.load(text)
+        nodes = tuple(NodeRun(**{**node, "roles": tuple(node["roles"])}) for node in document.pop("nodes"))
+        return ClusterRun(nodes=nodes, **document)
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, KeyError, TypeError):
+        return None
+
+
+def remove_run(data: str) -> None:
+    if os.path.exists(run_path(data)):
+        os.remove(run_path(data))
