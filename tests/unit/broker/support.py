@@ -1,0 +1,130 @@
+"""A publisher fed by hand, scripted leaders and a scripted controller, all under virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+from uuid import UUID
+
+from kraft.broker.leaders import LeaderFinder
+from kraft.broker.publishing import MetadataPublisher
+from metadata.environment import Buffer
+from metadata.image import MetadataImage, TopicIdPartition
+from metadata.quorum.log import Committed, Leadership, MetadataSlice, SnapshotInstalled
+from metadata.records import PartitionChangeRecord, PartitionRecord, Reason, Record, TopicRecord
+from replication.requests import FetchRequest, FetchResponse, OffsetAnswer, ProduceOutcome
+from tests.simulation.clock import SimulatedClock
+from tests.simulation.loop import VirtualLoop
+
+TOPIC = UUID(int=7)
+P0 = TopicIdPartition(TOPIC, 0)
+P1 = TopicIdPartition(TOPIC, 1)
+BATCH = b"batch"
+
+
+def run(main: Callable[[SimulatedClock], Coroutine[Any, Any, None]]) -> None:
+    loop = VirtualLoop()
+    try:
+        loop.run_until_complete(main(SimulatedClock(loop)))
+    finally:
+        loop.close()
+    assert not loop.failures, loop.failures
+
+
+class HandLog:
+    """A metadata log whose commits are made by the test."""
+
+    def __init__(self) -> None:
+        self.image = MetadataImage()
+        self.leadership = Leadership(leader_id=-1, term=0, is_self=False)
+        self.on_change: Callable[[Committed | SnapshotInstalled], None] | None = None
+        self.on_leadership: Callable[[Leadership], None] | None = None
+
+    def subscribe(
+        self,
+        on_change: Callable[[Committed | SnapshotInstalled], None],
+        on_leadership: Callable[[Leadership], None],
+    ) -> None:
+        self.on_change, self.on_leadership = on_change, on_leadership
+
+    def commit(self, *records: Record) -> None:
+        base_offset = self.image.next_offset
+        self.image = self.image.apply(records)
+        assert self.on_change is not None
+        self.on_change(Committed(base_offset=base_offset, records=records, image=self.image))
+
+    def lead(self, leadership: Leadership) -> None:
+        assert self.on_leadership is not None
+        self.on_leadership(leadership)
+
+    async def append(self, *_: object, **__: object) -> MetadataImage:
+        raise AssertionError("a broker does not append")
+
+    def read(self, from_offset: int, *, bytes_max: int) -> MetadataSlice:
+        raise AssertionError((from_offset, bytes_max))
+
+
+class ScriptedLeader:
+    """Answers each call with the next scripted thing: an outcome, or an exception to raise."""
+
+    def __init__(self, *script: Any) -> None:
+        self.script = list(script)
+        self.calls = 0
+
+    def _next(self) -> Any:
+        self.calls += 1
+        step = self.script.pop(0)
+        if isinstance(step, BaseException):
+            raise step
+        return step
+
+    async def produce(
+        self, batches: Mapping[TopicIdPartition, Buffer], *, acks: int, timeout_ms: int
+    ) -> Mapping[TopicIdPartition, ProduceOutcome]:
+        return dict.fromkeys(batches, self._next())
+
+    async def fetch(self, request: FetchRequest) -> FetchResponse:
+        answer: FetchResponse = self._next()
+        return answer
+
+    async def list_offset(self, partition: TopicIdPartition, timestamp: int) -> OffsetAnswer:
+        answer: OffsetAnswer = self._next()
+        return answer
+
+    async def delete_records(self, partition: TopicIdPartition, *, offset: int, timeout_ms: int) -> int:
+        answer: int = self._next()
+        return answer
+
+
+def two_partitions(log: HandLog, *, leaders: tuple[int, int] = (1, 2)) -> None:
+    log.commit(
+        TopicRecord(name="t", topic_id=TOPIC),
+        *(
+            PartitionRecord(topic_id=TOPIC, partition=p, replicas=(1, 2, 3), isr=(1, 2, 3), leader=leader)
+            for p, leader in enumerate(leaders)
+        ),
+    )
+
+
+def move_leader(log: HandLog, *, partition: int, leader: int) -> None:
+    state = log.image.topics[TOPIC].partitions[partition]
+    log.commit(
+        PartitionChangeRecord(
+            topic_id=TOPIC,
+            partition=partition,
+            reason=Reason.BROKER_FENCED,
+            leader=leader,
+            leader_epoch=state.leader_epoch + 1,
+            partition_epoch=state.partition_epoch + 1,
+        )
+    )
+
+
+def publisher_on(clock: SimulatedClock, log: HandLog, static: Mapping[str, Any] | None = None) -> MetadataPublisher:
+    publisher = MetadataPublisher(node_id=1, clock=clock, static=static or {})
+    publisher.attach(log)  # type: ignore[arg-type]  # only what a publisher uses
+    return publisher
+
+
+def finder_on(publisher: MetadataPublisher, leaders: Mapping[int, ScriptedLeader]) -> LeaderFinder:
+    return LeaderFinder(node_id=1, publisher=publisher, local=leaders.get(1), peer=lambda node_id: leaders[node_id])

@@ -1,0 +1,141 @@
+"""The way to the active controller, and how a node learns of new metadata."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kraft.broker.control import ControllerDoor
+from metadata.controller.events import AllocateProducerIds, ProducerIdBlock
+from metadata.environment import ConnectionClosed
+from metadata.errors import InvalidTopicException, NotController, RequestTimedOut
+from metadata.image import MetadataImage
+from metadata.quorum.log import Leadership
+from metadata.records import ConfigRecord
+from tests.simulation.clock import SimulatedClock
+from tests.unit.broker.support import HandLog, move_leader, publisher_on, run, two_partitions
+
+ASK = AllocateProducerIds(broker_id=1, broker_epoch=1)
+BLOCK = ProducerIdBlock(first=0, count=1000)
+
+
+class Scripted:
+    def __init__(self, *script: Any, is_active: bool = True) -> None:
+        self.script = list(script)
+        self.is_active = is_active
+        self.asked: list[int] = []
+
+    def _next(self) -> Any:
+        step = self.script.pop(0)
+        if isinstance(step, BaseException):
+            raise step
+        return step
+
+    async def submit(self, request: Any, *, timeout_ms: int) -> Any:
+        self.asked.append(timeout_ms)
+        return self._next()
+
+    async def request(self, node_id: int, request: Any, *, timeout_ms: int) -> Any:
+        self.asked.append(node_id)
+        return self._next()
+
+
+def _leads(leader_id: int, *, is_self: bool = False) -> Leadership:
+    return Leadership(leader_id=leader_id, term=1, is_self=is_self)
+
+
+def test_what_was_surely_not_done_is_asked_again_where_the_leader_is_now() -> None:
+    async def main(clock: SimulatedClock) -> None:
+        leaders = [_leads(-1), _leads(2), _leads(2), _leads(3), _leads(3)]
+        remote = Scripted(NotController("not me"), ConnectionRefusedError("dead"), OSError("no route"), BLOCK)
+        door = ControllerDoor(clock=clock, leadership=lambda: leaders.pop(0), local=None, remote=remote)
+        assert await door.control(ASK, timeout_ms=1_000) == BLOCK
+        assert remote.asked == [2, 2, 3, 3]
+
+    run(main)
+
+
+@pytest.mark.parametrize("lost", [ConnectionClosed("cut"), TimeoutError()])
+def test_an_unknown_outcome_is_said_and_never_asked_again(lost: Exception) -> None:
+    async def main(clock: SimulatedClock) -> None:
+        remote = Scripted(lost, BLOCK)
+        door = ControllerDoor(clock=clock, leadership=lambda: _leads(2), local=None, remote=remote)
+        with pytest.raises(RequestTimedOut, match="may or may not have been done"):
+            await door.control(ASK, timeout_ms=1_000)
+        assert remote.asked == [2]
+
+    run(main)
+
+
+def test_a_refusal_passes_through_and_the_local_controller_is_asked_in_process() -> None:
+    async def main(clock: SimulatedClock) -> None:
+        local, remote = Scripted(InvalidTopicException("bad name")), Scripted()
+        door = ControllerDoor(clock=clock, leadership=lambda: _leads(1, is_self=True), local=local, remote=remote)
+        with pytest.raises(InvalidTopicException, match="bad name"):
+            await door.control(ASK, timeout_ms=1_000)
+        assert remote.asked == []
+
+    run(main)
+
+
+def test_without_a_controller_the_wait_ends_at_its_deadline() -> None:
+    async def main(clock: SimulatedClock) -> None:
+        door = ControllerDoor(clock=clock, leadership=lambda: _leads(-1), local=None, remote=Scripted())
+        with pytest.raises(NotController, match="within 500 ms"):
+            await door.control(ASK, timeout_ms=500)
+        assert 500 <= clock.monotonic_ms() <= 530
+
+    run(main)
+
+
+def test_subscribers_see_every_change_in_order_with_its_delta() -> None:
+    async def main(clock: SimulatedClock) -> None:
+        log = HandLog()
+        publisher = publisher_on(clock, log)
+        seen: list[tuple[int, int]] = []
+        publisher.subscribe(lambda delta, image: seen.append((len(delta.changed_partitions), image.offset)))
+        two_partitions(log)
+        move_leader(log, partition=1, leader=3)
+        assert seen == [(2, 2), (1, 3)]
+        assert publisher.image is log.image
+
+    run(main)
+
+
+def test_settings_are_static_then_cluster_wide_then_this_brokers_and_topics_follow() -> None:
+    async def main(clock: SimulatedClock) -> None:
+        log = HandLog()
+        publisher = publisher_on(clock, log, {"min.insync.replicas": 2, "log.retention.ms": 5})
+        two_partitions(log)
+        assert publisher.topic_settings("t").min_insync_replicas == 2
+
+        def setting(kind: str, name: str, key: str, value: str | None) -> ConfigRecord:
+            return ConfigRecord(resource_type=kind, resource_name=name, name=key, value=value)  # type: ignore[arg-type]
+
+        log.commit(setting("broker", "", "min.insync.replicas", "3"))
+        assert publisher.topic_settings("t").min_insync_replicas == 3
+        log.commit(setting("broker", "1", "log.retention.ms", "7"), setting("broker", "2", "log.retention.ms", "8"))
+        assert publisher.topic_settings("t").retention_ms == 7
+        log.commit(setting("topic", "t", "retention.ms", "9"))
+        assert publisher.topic_settings("t").retention_ms == 9
+        log.commit(setting("topic", "t", "retention.ms", None))
+        assert publisher.topic_settings("t").retention_ms == 7
+
+    run(main)
+
+
+def test_waiting_for_metadata_ends_with_the_change_or_at_the_deadline() -> None:
+    async def main(clock: SimulatedClock) -> None:
+        log = HandLog()
+        publisher = publisher_on(clock, log)
+
+        def has_topic(image: MetadataImage) -> bool:
+            return image.topic("t") is not None
+
+        assert not await publisher.wait_for(has_topic, timeout_ms=100)
+        clock.call_later(50, lambda: two_partitions(log))
+        assert await publisher.wait_for(has_topic, timeout_ms=100)
+        assert clock.monotonic_ms() == 150
+
+    run(main)

@@ -1,0 +1,214 @@
+"""A broker's life with a scripted controller (B1 to B7)."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from kraft.broker.lifecycle import BrokerIdentity, BrokerLifecycle, RegistrationFailed
+from metadata.controller.events import BrokerHeartbeat, BrokerRegistered, HeartbeatAnswer, RegisterBroker
+from metadata.errors import DuplicateBrokerRegistration, InconsistentClusterId, NotController, StaleBrokerEpoch
+from metadata.image import MetadataImage
+from metadata.records import BrokerChangeRecord, RegisterBrokerRecord
+from metadata.settings import BrokerSettings, broker_settings
+from tests.simulation.clock import SimulatedClock
+from tests.unit.broker.support import run
+
+FENCED = HeartbeatAnswer(is_caught_up=False, is_fenced=True, should_shut_down=False)
+ACTIVE = HeartbeatAnswer(is_caught_up=True, is_fenced=False, should_shut_down=False)
+GO = HeartbeatAnswer(is_caught_up=True, is_fenced=False, should_shut_down=True)
+
+
+class Controller:
+    def __init__(self, clock: SimulatedClock) -> None:
+        self.clock = clock
+        self.registrations: list[RegisterBroker] = []
+        self.beats: list[tuple[int, BrokerHeartbeat]] = []
+        self.refusals: list[Exception] = []
+        self.beat_refusals: list[Exception] = []
+        self.answer = ACTIVE
+
+    async def control(self, request: Any, *, timeout_ms: int) -> Any:
+        assert timeout_ms > 0
+        if isinstance(request, RegisterBroker):
+            self.registrations.append(request)
+            if self.refusals:
+                raise self.refusals.pop(0)
+            return BrokerRegistered(broker_epoch=10 * len(self.registrations))
+        self.beats.append((self.clock.monotonic_ms(), request))
+        if self.beat_refusals:
+            raise self.beat_refusals.pop(0)
+        return self.answer
+
+
+class Silent:
+    def emit(self, event: str, /, **fields: object) -> None:
+        assert event
+        assert fields is not None
+
+
+def _brokers(*ids: int) -> MetadataImage:
+    image = MetadataImage()
+    for broker_id in ids:
+        epoch = image.next_offset
+        registered = RegisterBrokerRecord(
+            broker_id=broker_id, incarnation_id=UUID(int=broker_id), rest="h:1", kafka="h:2"
+        )
+        unfenced = BrokerChangeRecord(
+            broker_id=broker_id, broker_epoch=epoch, fenced=False, in_controlled_shutdown=False, reason="test"
+        )
+        image = image.apply([registered, unfenced])
+    return image
+
+
+def _life(
+    clock: SimulatedClock,
+    controller: Controller,
+    *,
+    image: MetadataImage | None = None,
+    fatal: list[Exception] | None = None,
+) -> BrokerLifecycle:
+    settings: BrokerSettings = broker_settings({"initial.broker.registration.timeout.ms": 5000})
+    current = image or _brokers(1, 2)
+    return BrokerLifecycle(
+        identity=BrokerIdentity(
+            cluster_id="c", broker_id=1, incarnation_id=UUID(int=1), rest="h:1", kafka="h:2", rack=None
+        ),
+        clock=clock,
+        control=controller,
+        image=lambda: current,
+        settings=lambda: settings,
+        events=Silent(),
+        on_fatal=(fatal if fatal is not None else []).append,
+    )
+
+
+def test_registers_and_beats_quickly_until_unfenced_then_each_interval() -> None:
+    async def main(clock: SimulatedClock) -> None:
+        controller = Controller(clock)
+        controller.answer = FENCED
+        life = _life(clock, controller)
+        life.start()
+        await clock.sleep(120)
+        assert len(controller.beats) == 3  # at 0, 50 and 100 ms
+        assert not life.is_unfenced
+        controller.answer = ACTIVE
+        await clock.sleep(4_100)
+        assert life.is_unfenced
+        assert life.broker_epoch == 10
+        assert len(controller.beats) == 3 + 3  # at 150, 2150 and 4150 ms
+        await life.stop()
+
+    run(main)
+
+
+def test_b1_a_live_session_of_another_incarnation_is_waited_out() -> None:
+    async def main(clock: SimulatedClock) -> None:
+        controller = Controller(clock)
+        controller.refusals = [DuplicateBrokerRegistration("broker 1 is alive elsewhere")] * 3
+        life = _life(clock, controller)
+        life.start()
+        await clock.sleep(500)
+        assert life.broker_epoch == 40
+        await life.stop()
+
+    run(main)
+
+
+def test_a_registration_that_never_succeeds_is_fatal_and_says_why() -> None:
+    async def main(clock: SimulatedClock) -> None:
+        controller, fatal = Controller(clock), list[Exception]()
+        controller.refusals = [DuplicateBrokerRegistration("broker 1 is alive elsewhere")] * 1000
+        life = _life(clock, controller, fatal=fatal)
+        life.start()
+        await clock.sleep(6_000)
+        assert isinstance(fatal[0], RegistrationFailed)
+        assert "alive elsewhere" in str(fatal[0])
+        assert "initial.broker.registration.timeout.ms" in str(fatal[0])
+
+    run(main)
+
+
+def test_a_refusal_that_no_retry_can_cure_is_fatal_at_once() -> None:
+    async def main(clock: SimulatedClock) -> None:
+        controller, fatal = Controller(clock), list[Exception]()
+        controller.refusals = [InconsistentClusterId("this is cluster x")]
+        life = _life(clock, controller, fatal=fatal)
+        life.start()
+        await clock.sleep(10)
+        assert "cluster x" in str(fatal[0])
+
+    run(main)
+
+
+def test_b3_a_stale_epoch_makes_it_register_again() -> None:
+    async def main(clock: SimulatedClock) -> None:
+        controller = Controller(clock)
+        controller.beat_refusals = [NotController("moved"), StaleBrokerEpoch("old")]
+        life = _life(clock, controller)
+        life.start()
+        await clock.sleep(4_500)
+        assert len(controller.registrations) == 2
+        assert life.broker_epoch == 20
+        await life.stop()
+
+    run(main)
+
+
+def test_b6_controlled_shutdown_waits_for_the_controllers_word() -> None:
+    async def main(clock: SimulatedClock) -> None:
+        controller = Controller(clock)
+        life = _life(clock, controller)
+        life.start()
+        await clock.sleep(10)
+        clock.call_later(300, lambda: setattr(controller, "answer", GO))
+        assert await life.controlled_shutdown()
+        assert 300 <= clock.monotonic_ms() <= 500
+        assert controller.beats[-1][1].wants_shutdown
+
+    run(main)
+
+
+def test_b6_controlled_shutdown_ends_at_its_limit() -> None:
+    async def main(clock: SimulatedClock) -> None:
+        controller = Controller(clock)
+        life = _life(clock, controller)
+        life.start()
+        await clock.sleep(10)
+        assert not await life.controlled_shutdown()
+        assert clock.monotonic_ms() >= 10_000
+        await life.stop()
+
+    run(main)
+
+
+def test_the_last_active_broker_asks_nobody() -> None:
+    async def main(clock: SimulatedClock) -> None:
+        controller = Controller(clock)
+        life = _life(clock, controller, image=_brokers(1))
+        life.start()
+        await clock.sleep(10)
+        assert await life.controlled_shutdown()
+        assert clock.monotonic_ms() <= 20
+        await life.stop()
+
+    run(main)
+
+
+def test_news_is_answered_with_a_beat_at_once() -> None:
+    async def main(clock: SimulatedClock) -> None:
+        controller = Controller(clock)
+        life = _life(clock, controller)
+        life.start()
+        await clock.sleep(100)
+        beats = len(controller.beats)
+        image = _brokers(1, 2)
+        stopping = BrokerChangeRecord(
+            broker_id=2, broker_epoch=2, fenced=False, in_controlled_shutdown=True, reason="test"
+        )
+        life.on_image(image.apply([stopping]))
+        await clock.sleep(5)
+        assert len(controller.beats) == beats + 1
+        await life.stop()
+
+    run(main)

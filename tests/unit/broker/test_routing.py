@@ -1,0 +1,157 @@
+"""Where requests go, what is tried again and what never is."""
+
+from __future__ import annotations
+
+import pytest
+
+from kraft.broker.produce_routing import ProduceRouter
+from kraft.broker.read_routing import ReadRouter
+from metadata.environment import ConnectionClosed
+from metadata.errors import InvalidRequiredAcks, LeaderNotAvailable, OffsetOutOfRange, UnknownTopicId
+from metadata.image import TopicIdPartition
+from replication.requests import FetchedPartition, FetchResponse, OffsetAnswer, ProduceOutcome
+from tests.simulation.clock import SimulatedClock
+from tests.unit.broker.support import (
+    BATCH,
+    P0,
+    P1,
+    TOPIC,
+    HandLog,
+    ScriptedLeader,
+    finder_on,
+    move_leader,
+    publisher_on,
+    run,
+    two_partitions,
+)
+
+STORED = ProduceOutcome(base_offset=5, last_offset=5, is_appended=True)
+MOVED_BEFORE_APPEND = ProduceOutcome(error_code=6)
+LOST_AFTER_APPEND = ProduceOutcome(error_code=6, is_appended=True)
+
+
+def _router(clock: SimulatedClock, log: HandLog, **leaders: ScriptedLeader) -> ProduceRouter:
+    publisher = publisher_on(clock, log)
+    finder = finder_on(publisher, {int(name[1:]): leader for name, leader in leaders.items()})
+    return ProduceRouter(clock=clock, publisher=publisher, finder=finder)
+
+
+def test_each_partition_goes_to_its_leader_and_has_its_own_outcome() -> None:
+    async def main(clock: SimulatedClock) -> None:
+        log, local, remote = HandLog(), ScriptedLeader(STORED), ScriptedLeader(ProduceOutcome(error_code=10))
+        router = _router(clock, log, n1=local, n2=remote)
+        two_partitions(log)
+        outcomes = await router.produce({P0: BATCH, P1: BATCH}, acks=-1, timeout_ms=1000)
+        assert outcomes == {P0: STORED, P1: ProduceOutcome(error_code=10)}
+        assert (local.calls, remote.calls) == (1, 1)
+
+    run(main)
+
+
+@pytest.mark.parametrize("first", [MOVED_BEFORE_APPEND, ConnectionRefusedError("dead")])
+def test_a_produce_that_was_surely_not_appended_follows_the_new_leader(first: object) -> None:
+    async def main(clock: SimulatedClock) -> None:
+        log, old, new = HandLog(), ScriptedLeader(first), ScriptedLeader(STORED)
+        router = _router(clock, log, n1=old, n2=new)
+        two_partitions(log, leaders=(1, 1))
+        clock.call_later(300, lambda: move_leader(log, partition=0, leader=2))
+        outcomes = await router.produce({P0: BATCH}, acks=-1, timeout_ms=30_000)
+        assert outcomes == {P0: STORED}
+        assert clock.monotonic_ms() >= 300
+
+    run(main)
+
+
+@pytest.mark.parametrize("unknown", [LOST_AFTER_APPEND, ConnectionClosed("cut"), TimeoutError()])
+def test_a_produce_whose_outcome_is_unknown_is_never_sent_again(unknown: object) -> None:
+    async def main(clock: SimulatedClock) -> None:
+        log, old, new = HandLog(), ScriptedLeader(unknown), ScriptedLeader(STORED)
+        router = _router(clock, log, n1=old, n2=new)
+        two_partitions(log, leaders=(1, 1))
+        clock.call_later(1, lambda: move_leader(log, partition=0, leader=2))
+        outcome = (await router.produce({P0: BATCH}, acks=-1, timeout_ms=30_000))[P0]
+        assert outcome.error_code in (6, 7)
+        assert outcome.is_appended
+        assert new.calls == 0
+
+    run(main)
+
+
+def test_a_partition_that_stays_without_leader_is_refused_within_a_second() -> None:
+    async def main(clock: SimulatedClock) -> None:
+        log = HandLog()
+        router = _router(clock, log)
+        two_partitions(log, leaders=(-1, -1))
+        outcome = (await router.produce({P0: BATCH}, acks=1, timeout_ms=30_000))[P0]
+        assert outcome.error_code == LeaderNotAvailable.code
+        assert not outcome.is_appended
+        assert clock.monotonic_ms() <= 1_000
+
+    run(main)
+
+
+def test_acks_other_than_kafkas_are_refused() -> None:
+    async def main(clock: SimulatedClock) -> None:
+        log = HandLog()
+        router = _router(clock, log)
+        with pytest.raises(InvalidRequiredAcks, match="acks was 2"):
+            await router.produce({P0: BATCH}, acks=2, timeout_ms=1)
+
+    run(main)
+
+
+def _reads(clock: SimulatedClock, log: HandLog, **leaders: ScriptedLeader) -> ReadRouter:
+    publisher = publisher_on(clock, log)
+    finder = finder_on(publisher, {int(name[1:]): leader for name, leader in leaders.items()})
+    return ReadRouter(clock=clock, publisher=publisher, finder=finder)
+
+
+def _fetched(**fields: object) -> FetchResponse:
+    partition = FetchedPartition(topic_id=TOPIC, partition=0, **fields)  # type: ignore[arg-type]
+    return FetchResponse(partitions=(partition,))
+
+
+def test_a_read_is_routed_again_until_a_leader_answers() -> None:
+    async def main(clock: SimulatedClock) -> None:
+        log = HandLog()
+        old = ScriptedLeader(ConnectionClosed("cut"), _fetched(error_code=6))
+        new = ScriptedLeader(_fetched(high_watermark=9, log_start_offset=0, records=b"xyz"))
+        router = _reads(clock, log, n1=old, n2=new)
+        two_partitions(log, leaders=(1, 1))
+        clock.call_later(35, lambda: move_leader(log, partition=0, leader=2))
+        records = await router.read(P0, offset=0, bytes_max=100, bytes_min=1, wait_ms_max=500)
+        assert (bytes(records.data), records.high_watermark, old.calls, new.calls) == (b"xyz", 9, 2, 1)
+
+    run(main)
+
+
+def test_an_offset_out_of_range_is_the_answer_and_says_what_the_range_is() -> None:
+    async def main(clock: SimulatedClock) -> None:
+        log, leader = HandLog(), ScriptedLeader(_fetched(error_code=1, log_start_offset=4, high_watermark=9))
+        router = _reads(clock, log, n1=leader)
+        two_partitions(log, leaders=(1, 1))
+        with pytest.raises(OffsetOutOfRange, match="starts at 4 and its high watermark is 9"):
+            await router.read(P0, offset=99, bytes_max=100, bytes_min=1, wait_ms_max=500)
+
+    run(main)
+
+
+def test_an_unknown_topic_is_waited_for_no_longer_than_the_leader_wait() -> None:
+    async def main(clock: SimulatedClock) -> None:
+        router = _reads(clock, HandLog())
+        with pytest.raises(UnknownTopicId):
+            await router.list_offset(TopicIdPartition(TOPIC, 0), -1)
+        assert clock.monotonic_ms() <= 1_100
+
+    run(main)
+
+
+def test_offsets_and_deletes_go_to_the_leader() -> None:
+    async def main(clock: SimulatedClock) -> None:
+        log, leader = HandLog(), ScriptedLeader(OffsetAnswer(offset=3), 2)
+        router = _reads(clock, log, n1=leader)
+        two_partitions(log, leaders=(1, 1))
+        assert (await router.list_offset(P0, -1)).offset == 3
+        assert await router.delete_records(P0, offset=2, timeout_ms=100) == 2
+
+    run(main)
