@@ -1,0 +1,121 @@
+"""The simulated world: one seed, one virtual time, one network, and a machine for each node.
+
+The same seed gives the same trace in every process. A world ends with no failure that nobody caught.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from metadata.environment import Environment
+from tests.simulation.clock import SimulatedClock
+from tests.simulation.disk import Disk, SimulatedFiles
+from tests.simulation.loop import Process, VirtualLoop
+from tests.simulation.network import HostNetwork, SimulatedNetwork
+from tests.simulation.workers import SimulatedWorkers
+
+T = TypeVar("T")
+
+
+class Machine:
+    """A host with a disk and a clock that outlive the processes that run on it, one at a time."""
+
+    def __init__(self, world: SimulatedWorld, name: str, *, rate: float, offset_ms: int) -> None:
+        self._world = world
+        self.name = name
+        self.disk = Disk(world.rng(f"{name} disk"))
+        self.clock = SimulatedClock(world.loop, rate=rate, offset_ms=offset_ms)
+        self.process = Process(name)
+        self._starts = 0
+        self.environment = self._new_environment()
+
+    def _new_environment(self) -> Environment:
+        self._starts += 1
+        return Environment(
+            clock=self.clock,
+            files=SimulatedFiles(self.disk),
+            network=HostNetwork(self._world.network, self.name),
+            workers=SimulatedWorkers(self.disk, self._world.rng(f"{self.name} workers {self._starts}")),
+            rng=self._world.rng(f"{self.name} node {self._starts}"),
+        )
+
+    async def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run in this machine's process: tasks, timers and connections made there die with it."""
+        return await self._world.loop.spawn(self.process, coroutine)  # type: ignore[no-any-return]
+
+    def kill(self) -> None:
+        """SIGKILL: no code of the process runs any more; the page cache survives."""
+        self._world.trace("kill", self.name)
+        self._world.loop.kill(self.process)
+        self._world.network.kill(self.process)
+        self.disk.release_locks(self.process)
+        self._renew()
+
+    def lose_power(self) -> None:
+        """The machine stops without a word, and what was not synced is lost, wholly or in part."""
+        self._world.trace("lose power", self.name)
+        self._world.loop.kill(self.process)
+        self._world.network.power_off(self.name)
+        self.disk.lose_power()
+        self._renew()
+
+    def _renew(self) -> None:
+        self.process = Process(self.name)
+        self.environment = self._new_environment()
+
+    def power_on(self) -> None:
+        self._world.network.power_on(self.name)
+
+    def pause(self) -> None:
+        self._world.trace("pause", self.name)
+        self._world.loop.pause(self.process)
+
+    def resume(self) -> None:
+        self._world.trace("resume", self.name)
+        self._world.loop.resume(self.process)
+
+
+class SimulatedWorld:
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.loop = VirtualLoop()
+        self.network = SimulatedNetwork(self.loop, self.rng("network"), self.trace)
+        self.machines: dict[str, Machine] = {}
+        self._digest = hashlib.sha256()
+        self.events = 0
+
+    def rng(self, purpose: str) -> random.Random:
+        """Each purpose has a generator of its own: a change in one leaves the others' numbers as they were."""
+        return random.Random(f"{self.seed} {purpose}")
+
+    def machine(self, name: str, *, rate: float = 1.0, offset_ms: int = 0) -> Machine:
+        assert name not in self.machines, name
+        self.machines[name] = Machine(self, name, rate=rate, offset_ms=offset_ms)
+        return self.machines[name]
+
+    def trace(self, *event: object) -> None:
+        self._digest.update(f"{self.loop.now_us} {event!r}\n".encode())
+        self.events += 1
+
+    @property
+    def fingerprint(self) -> str:
+        return self._digest.hexdigest()
+
+    def run(self, scenario: Coroutine[Any, Any, T]) -> T:
+        """Run to the end, close the world, and fail when anything failed that nobody caught."""
+        try:
+            result = self.loop.run_until_complete(scenario)
+        finally:
+            self._cancel_rest()
+            self.loop.close()
+        assert not self.loop.failures, (self.seed, self.loop.failures)
+        return result
+
+    def _cancel_rest(self) -> None:
+        """Processes still running are killed; the scenario's own tasks are cancelled."""
+        for machine in self.machines.values():
+            self.loop.kill(machine.process)
+        self.loop.cancel_outside()

@@ -1,0 +1,304 @@
+"""The simulated world itself: virtual time, death and pause of processes, the disk's promises, the network's faults."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+
+import pytest
+
+from metadata.environment import ConnectionClosed, FrameConnection
+from tests.simulation.clock import EPOCH_MS
+from tests.simulation.environment import Machine, SimulatedWorld
+from tests.simulation.loop import Deadlock, Livelock
+from tests.simulation.story import run_story
+
+
+async def echo(connection: FrameConnection) -> None:
+    while True:
+        connection.send([await connection.receive()])
+
+
+async def dial(machine: Machine, host: str, port: int = 9000, *, timeout_ms: int = 1000) -> FrameConnection:
+    return await machine.environment.network.connect(host, port, frame_bytes_max=1000, timeout_ms=timeout_ms)
+
+
+async def serve(machine: Machine, port: int = 9000) -> None:
+    await machine.run(machine.environment.network.listen(machine.name, port, echo, frame_bytes_max=1000))
+
+
+def test_time_jumps_to_the_next_timer_and_keeps_the_order_of_one_instant() -> None:
+    world, order = SimulatedWorld(1), []
+
+    async def scenario() -> None:
+        for number in (1, 2, 3):
+            world.loop.call_later(3600, order.append, number)
+        await asyncio.sleep(3600)
+        order.append(4)
+
+    world.run(scenario())
+    assert (order, world.loop.now_us) == ([1, 2, 3, 4], 3_600_000_000)
+
+
+def test_waiting_for_what_never_comes_is_a_deadlock() -> None:
+    async def scenario() -> None:
+        await asyncio.Event().wait()
+
+    with pytest.raises(Deadlock, match="nothing is scheduled"):
+        SimulatedWorld(1).run(scenario())
+
+
+def test_spinning_is_a_livelock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.simulation.loop.STEPS_PER_INSTANT_MAX", 1000)
+
+    async def scenario() -> None:
+        while True:
+            await asyncio.sleep(0)
+
+    with pytest.raises(Livelock):
+        SimulatedWorld(1).run(scenario())
+
+
+def test_a_failure_that_nobody_caught_fails_the_world() -> None:
+    async def scenario() -> None:
+        asyncio.get_running_loop().call_soon(lambda: 1 // 0)
+        await asyncio.sleep(1)
+
+    with pytest.raises(AssertionError, match="ZeroDivisionError"):
+        SimulatedWorld(1).run(scenario())
+
+
+def test_a_fast_clock_ends_its_timeouts_early_and_a_jump_moves_wall_time_only() -> None:
+    world = SimulatedWorld(1)
+    fast = world.machine("fast", rate=2.0).clock
+
+    async def scenario() -> None:
+        with pytest.raises(TimeoutError):
+            async with fast.timeout(1000):
+                await asyncio.sleep(60)
+        assert world.loop.now_us == 500_000
+        assert fast.monotonic_ms() == 1000
+        fast.jump(-5000)
+        assert (fast.wall_ms(), fast.monotonic_ms()) == (EPOCH_MS - 4000, 1000)
+
+    world.run(scenario())
+
+
+def test_a_killed_process_runs_no_more_code_and_its_peers_get_a_reset() -> None:
+    world, ran = SimulatedWorld(1), []
+    one, two = world.machine("one"), world.machine("two")
+
+    async def working() -> None:
+        try:
+            await asyncio.sleep(10)
+            ran.append("worked")
+        finally:
+            ran.append("finally")
+
+    async def scenario() -> None:
+        await serve(two)
+        world.loop.spawn(two.process, working())
+        connection = await dial(one, "two")
+        two.kill()
+        with pytest.raises(ConnectionClosed):
+            await connection.receive()
+        with pytest.raises(ConnectionRefusedError):
+            await dial(one, "two")
+        await asyncio.sleep(20)
+        assert ran == []
+
+    world.run(scenario())
+
+
+def test_a_paused_process_goes_on_where_it_was() -> None:
+    world, ran = SimulatedWorld(1), []
+    machine = world.machine("one")
+
+    async def working() -> None:
+        for number in range(3):
+            await asyncio.sleep(1)
+            ran.append((number, world.loop.now_us // 1_000_000))
+
+    async def scenario() -> None:
+        world.loop.spawn(machine.process, working())
+        await asyncio.sleep(1.5)
+        machine.pause()
+        await asyncio.sleep(10)
+        machine.resume()
+        await asyncio.sleep(5)
+
+    world.run(scenario())
+    assert ran == [(0, 1), (1, 11), (2, 12)]
+
+
+def test_a_lost_power_keeps_what_was_synced_and_may_lose_the_rest() -> None:
+    outcomes = set()
+    for seed in range(40):
+        machine = SimulatedWorld(seed).machine("one")
+        files = machine.environment.files
+        files.make_directories("/d")
+        file = files.open("/d/log", create=True)
+        file.append([b"synced"])
+        file.sync()
+        files.sync_directory("/d")
+        files.sync_directory("/")
+        file.append([b"x" * 2000])
+        file.append([b"y" * 2000])
+        machine.lose_power()
+        data = machine.environment.files.open("/d/log").pread(0, 10_000)
+        assert data.startswith(b"synced")
+        outcomes.add(bytes(data))
+    assert b"synced" in outcomes
+    assert b"synced" + b"x" * 2000 + b"y" * 2000 in outcomes
+    assert any((len(data) - 6) % 2000 > 0 for data in outcomes), "no write was ever torn"
+    assert b"synced" + b"\0" * 2000 + b"y" * 2000 in outcomes, "writes never reached the disk out of order"
+
+
+def test_a_name_is_durable_only_when_its_directory_is() -> None:
+    survived = set()
+    for seed in range(20):
+        machine = SimulatedWorld(seed).machine("one")
+        files = machine.environment.files
+        files.make_directories("/d")
+        files.sync_directory("/")
+        files.open("/d/new", create=True).append([b"1"])
+        files.open("/d/new").sync()
+        files.rename("/d/new", "/d/final")
+        machine.lose_power()
+        survived.add(tuple(machine.environment.files.list_directory("/d")))
+    assert survived == {(), ("new",), ("final",)}
+
+
+def test_a_full_or_failing_disk_says_so_and_leaves_the_file_as_it_was() -> None:
+    machine = SimulatedWorld(1).machine("one")
+    file = machine.environment.files.open("/log", create=True)
+    file.append([b"abc"])
+    machine.disk.is_full = True
+    with pytest.raises(OSError, match="No space left"):
+        file.append([b"def"])
+    machine.disk.is_full = False
+    machine.disk.fails = lambda path: path == "/log"
+    with pytest.raises(OSError, match="Input/output error"):
+        file.append([b"def"])
+    machine.disk.fails = lambda path: False
+    machine.disk.flip_bit("/log", offset=0, bit=0)
+    assert file.pread(0, 10) == b"`bc"
+
+
+def test_frames_arrive_in_order_and_a_cut_link_holds_them_until_it_heals() -> None:
+    world = SimulatedWorld(1)
+    one, two = world.machine("one"), world.machine("two")
+
+    async def scenario() -> None:
+        await serve(two)
+        connection = await dial(one, "two")
+        world.network.cut("one", "two", direction="from")
+        for number in range(5):
+            connection.send([b"%d" % number])
+        with pytest.raises(TimeoutError):
+            async with one.clock.timeout(5000):
+                await connection.receive()
+        with pytest.raises(TimeoutError):
+            await dial(one, "two")
+        world.network.heal("one", "two")
+        assert [bytes(await connection.receive()) for _ in range(5)] == [b"0", b"1", b"2", b"3", b"4"]
+
+    world.run(scenario())
+
+
+def test_a_message_cut_in_the_middle_resets_both_ends() -> None:
+    world = SimulatedWorld(1)
+    one, two = world.machine("one"), world.machine("two")
+
+    async def scenario() -> None:
+        await serve(two)
+        connection = await dial(one, "two")
+        world.network.link("one", "two").frames_until_reset = 1
+        connection.send([b"whole"])
+        assert bytes(await connection.receive()) == b"whole"
+        connection.send([b"cut"])
+        with pytest.raises(ConnectionClosed, match="middle of a message"):
+            await connection.receive()
+
+    world.run(scenario())
+
+
+def test_bandwidth_delays_and_a_receiver_that_does_not_read_holds_back() -> None:
+    world = SimulatedWorld(1)
+    one, two = world.machine("one"), world.machine("two")
+
+    async def silent(connection: FrameConnection) -> None:
+        await asyncio.sleep(100)
+
+    async def scenario() -> None:
+        network = two.environment.network
+        await two.run(network.listen("two", 1, silent, frame_bytes_max=10_000_000))
+        connection = await dial(one, "two", 1)
+        world.network.link("one", "two").bytes_per_s = 1_000_000
+        connection.send([bytes(2_000_000)])
+        assert connection.unsent_bytes == 2_000_000
+        before = world.loop.time()
+        await connection.drain()
+        assert 2 <= world.loop.time() - before < 2.1
+        for _ in range(2):
+            connection.send([bytes(1_000_000)])
+        with pytest.raises(TimeoutError):
+            async with one.clock.timeout(60_000):
+                await connection.drain()
+
+    world.run(scenario())
+
+
+def test_a_machine_without_power_is_silent_and_resets_old_connections_when_back() -> None:
+    world = SimulatedWorld(1)
+    one, two = world.machine("one"), world.machine("two")
+
+    async def scenario() -> None:
+        await serve(two)
+        connection = await dial(one, "two")
+        two.lose_power()
+        with pytest.raises(TimeoutError):
+            async with one.clock.timeout(1000):
+                await connection.receive()
+        with pytest.raises(TimeoutError):
+            await dial(one, "two")
+        two.power_on()
+        with pytest.raises(ConnectionClosed, match="reset"):
+            await connection.receive()
+        await serve(two)
+        (await dial(one, "two")).send([b"again"])
+
+    world.run(scenario())
+
+
+def test_a_data_folder_is_locked_until_its_owner_dies() -> None:
+    world = SimulatedWorld(1)
+    machine = world.machine("one")
+
+    async def lock() -> None:
+        machine.environment.files.lock_directory("/")
+
+    async def scenario() -> None:
+        await machine.run(lock())
+        with pytest.raises(BlockingIOError):
+            machine.environment.files.lock_directory("/")
+        machine.kill()
+        machine.environment.files.lock_directory("/").release()
+
+    world.run(scenario())
+
+
+def test_a_seed_is_a_story_and_another_seed_another_one() -> None:
+    assert run_story(7) == run_story(7)
+    assert run_story(7) != run_story(8)
+
+
+def test_a_seed_gives_the_same_trace_whatever_the_hash_seed() -> None:
+    def fingerprint(hash_seed: str) -> str:
+        command = [sys.executable, "-m", "tests.simulation.story", "7"]
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        return subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=60).stdout
+
+    assert fingerprint("1") == fingerprint("2") == run_story(7) + "\n"
