@@ -1,0 +1,195 @@
+"""Records inside a batch: checking their framing, decoding them for people, building batches of them.
+
+The compiled codec of aiokafka does the work per record (about 0.1 us to check, 0.2 us to read, 0.3 us to build);
+this is the only module that knows it. The hot path never decodes what it does not have to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+
+from aiokafka.errors import CorruptRecordException
+from aiokafka.record._crecords import DefaultRecordBatch, DefaultRecordBatchBuilder
+
+from metadata.environment import Buffer
+from metadata.errors import CorruptMessage, InvalidRecord, UnsupportedCompressionType
+from replication.batches.compression import DECOMPRESSED_BYTES_MAX, decompress
+from replication.batches.header import (
+    CODEC_MASK,
+    CODEC_NAMES,
+    CRC_START,
+    HEADER_BYTES,
+    NO_PRODUCER_ID,
+    BatchHeader,
+    header_at,
+    whole_batches,
+)
+
+_BATCH_BYTES_MAX = 2**31 - 1
+
+Header = tuple[str, bytes | None]
+
+
+@dataclass(frozen=True, slots=True)
+class NewRecord:
+    """A record to be written. Many are made per request, hence positional."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: list[Header]
+    timestamp_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRecord:
+    offset: int
+    timestamp: int
+    timestamp_type: int
+    """0 CreateTime, 1 LogAppendTime."""
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[Header]
+
+
+def build_batch(
+    records: Iterable[NewRecord],
+    *,
+    compression: str = "none",
+    base_offset: int = 0,
+    leader_epoch: int = -1,
+    producer_id: int = NO_PRODUCER_ID,
+    producer_epoch: int = -1,
+    base_sequence: int = -1,
+    is_transactional: bool = False,
+) -> bytes:
+    """One RecordBatch v2 of all records, in order. Raises InvalidRecord when there are none."""
+    if compression not in CODEC_NAMES:
+        raise UnsupportedCompressionType(f"compression {compression!r} is not one of {', '.join(CODEC_NAMES)}")
+    builder = DefaultRecordBatchBuilder(
+        magic=2,
+        compression_type=CODEC_NAMES.index(compression),
+        is_transactional=is_transactional,
+        producer_id=producer_id,
+        producer_epoch=producer_epoch,
+        base_sequence=base_sequence,
+        batch_size=_BATCH_BYTES_MAX,
+    )
+    append = builder.append
+    index = -1
+    for index, record in enumerate(records):
+        append(index, record.timestamp_ms, record.key, record.value, record.headers)
+    if index < 0:
+        raise InvalidRecord("a batch needs at least one record")
+    batch = builder.build()
+    batch[0:8] = base_offset.to_bytes(8, "big", signed=True)
+    batch[12:16] = leader_epoch.to_bytes(4, "big", signed=True)
+    return bytes(batch)
+
+
+def read_batches(data: Buffer, *, from_offset: int = 0, with_control: bool = False) -> Iterator[ReadRecord]:
+    """The records at or after `from_offset`. Control records are not for people and left out.
+
+    Raises CorruptMessage. CRCs are not checked here: what is in a log has been.
+    """
+    for position, header in whole_batches(data):
+        if header.next_offset > from_offset and (with_control or not header.is_control):
+            yield from _read_batch(data, position, header, from_offset)
+
+
+def _read_batch(data: Buffer, position: int, header: BatchHeader, from_offset: int) -> Iterator[ReadRecord]:
+    batch = plain_batch(memoryview(data)[position : position + header.size], header)
+    kind = int(header.is_log_append_time)
+    try:
+        for record in DefaultRecordBatch(batch):
+            if record.offset >= from_offset:
+                timestamp = header.max_timestamp if kind else record.timestamp
+                yield ReadRecord(record.offset, timestamp, kind, record.key, record.value, record.headers)
+    except (CorruptRecordException, ValueError) as error:
+        raise CorruptMessage(f"the batch at offset {header.base_offset} does not decode: {error}") from None
+
+
+def plain_batch(batch: Buffer, header: BatchHeader, *, decompressed_bytes_max: int = DECOMPRESSED_BYTES_MAX) -> bytes:
+    """The batch with its records decompressed (and a CRC that no longer fits)."""
+    if not header.codec:
+        return bytes(batch)
+    view = memoryview(batch)
+    payload = decompress(view[HEADER_BYTES:], codec=header.codec, bytes_max=decompressed_bytes_max)
+    head = bytearray(view[:HEADER_BYTES])
+    head[CRC_START + 1] &= ~CODEC_MASK & 0xFF
+    return bytes(head) + payload
+
+
+_offset_of = attrgetter("offset")
+_key_of = attrgetter("key")
+_timestamp_of = attrgetter("timestamp")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FramingCheck:
+    """What is asked of the records of a batch besides their framing."""
+
+    needs_keys: bool = False
+    checks_timestamps: bool = True
+    decompressed_bytes_max: int = DECOMPRESSED_BYTES_MAX
+
+
+def check_records(batch: Buffer, header: BatchHeader, check: FramingCheck) -> int:
+    """Walk all records: lengths must add up, offset deltas be 0..n-1. Returns the smallest timestamp.
+
+    Raises CorruptMessage for broken framing, InvalidRecord for deltas, keys or a false maximal timestamp.
+    """
+    plain = plain_batch(batch, header, decompressed_bytes_max=check.decompressed_bytes_max)
+    try:
+        records = list(DefaultRecordBatch(plain))
+    except (CorruptRecordException, ValueError, MemoryError, OverflowError) as error:
+        raise CorruptMessage(f"the records of a batch are not framed as its header says: {error}") from None
+    base = header.base_offset
+    if list(map(_offset_of, records)) != list(range(base, base + header.record_count)):
+        raise InvalidRecord(
+            f"offset deltas of the {header.record_count} records are not 0 to {header.record_count - 1} in order"
+        )
+    if check.needs_keys and None in map(_key_of, records):
+        raise InvalidRecord("a record without a key cannot be in a compacted topic; give every record a key")
+    if not check.checks_timestamps:
+        return header.base_timestamp
+    return _check_timestamps(list(map(_timestamp_of, records)), header)
+
+
+def _check_timestamps(timestamps: list[int], header: BatchHeader) -> int:
+    highest = max(timestamps)
+    if highest != header.max_timestamp:
+        raise InvalidRecord(f"maximal timestamp {header.max_timestamp} in the header, {highest} in the records")
+    return min(timestamps)
+
+
+def first_record_at_or_after(batch: Buffer, *, timestamp_ms: int, from_offset: int) -> tuple[int, int] | None:
+    """(offset, timestamp) of the batch's first record with a timestamp >= the asked one."""
+    for record in _read_batch(batch, 0, header_at(batch), from_offset):
+        if record.timestamp >= timestamp_ms:
+            return record.offset, record.timestamp
+    return None
+
+
+def latest_record(batch: Buffer) -> tuple[int, int]:
+    """(offset, timestamp) of the first record that carries the batch's maximal timestamp."""
+    header = header_at(batch)
+    for record in _read_batch(batch, 0, header, header.base_offset):
+        if record.timestamp == header.max_timestamp:
+            return record.offset, record.timestamp
+    return header.last_offset, header.max_timestamp
+
+
+__all__ = [
+    "FramingCheck",
+    "NewRecord",
+    "ReadRecord",
+    "build_batch",
+    "check_records",
+    "first_record_at_or_after",
+    "header_at",
+    "latest_record",
+    "plain_batch",
+    "read_batches",
+]
