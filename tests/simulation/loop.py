@@ -11,6 +11,7 @@ run again (no `finally` either, as with SIGKILL); those of a paused one wait (as
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import heapq
 import itertools
@@ -220,8 +221,6 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Close what killed processes left, here and not whenever the garbage collector finds it."""
         for task in sorted(self._buried, key=hash):
             coroutine = task.get_coro()
-            try:
+            with contextlib.suppress(BaseException):  # A dead process's `finally` may do anything.
                 coroutine.close()
-            except BaseException:  # noqa: BLE001  (a dead process's `finally` may do anything)
-                pass
         self._buried.clear()

@@ -24,6 +24,7 @@ UNSENT_BYTES_MAX = 1024 * 1024
 """`drain` waits while more than this has not left the sender."""
 UNREAD_BYTES_MAX = 256 * 1024
 """A receiver that does not read holds back the sender beyond this."""
+SYN_RETRY_S = 1.0
 PORTS_FROM = 49_152
 LOCAL_NAMES = ("127.0.0.1", "localhost", "::1", "0.0.0.0")
 
@@ -267,9 +268,8 @@ class SimulatedNetwork:
     async def connect(self, host: str, target: str, port: int, limit: int) -> SimulatedConnection:
         there, back = self.link(host, target), self.link(target, host)
         await asyncio.sleep(self._latency(there))
-        while there.is_cut or back.is_cut or target in self.hosts_off:
-            # SYN is sent again and again until the caller's timeout.
-            await asyncio.sleep(1.0)
+        while there.is_cut or back.is_cut or target in self.hosts_off:  # noqa: ASYNC110  (TCP sends SYN again)
+            await asyncio.sleep(SYN_RETRY_S)
         listener = self.listeners.get((target, port))
         if listener is None:
             await asyncio.sleep(self._latency(back))

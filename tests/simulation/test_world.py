@@ -54,7 +54,7 @@ def test_spinning_is_a_livelock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.simulation.loop.STEPS_PER_INSTANT_MAX", 1000)
 
     async def scenario() -> None:
-        while True:
+        while True:  # noqa: ASYNC110
             await asyncio.sleep(0)
 
     with pytest.raises(Livelock):

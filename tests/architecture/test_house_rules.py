@@ -1,0 +1,144 @@
+"""The house rules, over the whole product; and for each rule a planted snippet that it must catch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.architecture import rules
+from tests.architecture.sources import ROOT, Module, module, product_modules
+
+MODULES = product_modules()
+
+Rule = Callable[[Module], Iterator[str]]
+RULES: tuple[Rule, ...] = (
+    rules.touches_outside,
+    rules.long_functions,
+    rules.long_file,
+    rules.foreign_imports,
+    rules.prints,
+    rules.missing_docstring,
+    rules.unfinished,
+)
+
+PLANTED: tuple[tuple[Rule, str, str, str], ...] = (
+    (rules.touches_outside, "metadata.x", "import time", "environment.clock"),
+    (rules.touches_outside, "metadata.x", "from time import monotonic", "environment.clock"),
+    (rules.touches_outside, "kraft.http.x", "from datetime import datetime\ndatetime.now()", "wall_ms"),
+    (rules.touches_outside, "kraft.http.x", "import datetime\ndatetime.datetime.now()", "wall_ms"),
+    (rules.touches_outside, "metadata.x", "import random\nrandom.randint(1, 2)", "environment.rng"),
+    (rules.touches_outside, "metadata.x", "from random import choice", "environment.rng"),
+    (rules.touches_outside, "metadata.x", "import random\nrandom.SystemRandom()", "environment.rng"),
+    (rules.touches_outside, "metadata.x", "import os\nos.urandom(4)", "environment.rng"),
+    (rules.touches_outside, "metadata.x", "import os\nf = os.replace", "environment.files"),
+    (rules.touches_outside, "metadata.x", "import os\nos.path.exists('/')", "environment.files"),
+    (rules.touches_outside, "metadata.x", "import uuid\nuuid.uuid4()", "randbytes"),
+    (rules.touches_outside, "metadata.x", "from uuid import uuid4", "randbytes"),
+    (rules.touches_outside, "metadata.x", "import secrets", "randbytes"),
+    (rules.touches_outside, "replication.x", "open('f')", "environment.files.open"),
+    (rules.touches_outside, "replication.x", "Path('f').read_bytes()", "environment.files"),
+    (rules.touches_outside, "replication.x", "import shutil", "environment.files"),
+    (rules.touches_outside, "replication.x", "import tempfile", "environment.files"),
+    (rules.touches_outside, "kraft.wire.x", "import socket", "environment.network"),
+    (rules.touches_outside, "kraft.wire.x", "import threading", "environment.workers"),
+    (rules.touches_outside, "kraft.wire.x", "import concurrent.futures", "environment.workers"),
+    (rules.touches_outside, "kraft.wire.x", "import subprocess", "kraft.launcher"),
+    (rules.touches_outside, "kraft.broker.x", "import asyncio\nasyncio.sleep(1)", "clock.sleep"),
+    (rules.touches_outside, "kraft.broker.x", "from asyncio import sleep", "clock.sleep"),
+    (rules.touches_outside, "kraft.broker.x", "import asyncio\nasyncio.wait_for(f(), 1)", "clock.timeout"),
+    (rules.touches_outside, "kraft.broker.x", "import asyncio\nasyncio.timeout(1)", "clock.timeout"),
+    (rules.touches_outside, "kraft.broker.x", "import asyncio\nasyncio.to_thread(f)", "workers.run"),
+    (rules.touches_outside, "kraft.broker.x", "import asyncio\nasyncio.open_connection()", "network.connect"),
+    (rules.touches_outside, "kraft.broker.x", "import asyncio\nasyncio.start_server(f)", "network.listen"),
+    (rules.touches_outside, "kraft.broker.x", "loop.run_in_executor(None, f)", "workers.run"),
+    (rules.touches_outside, "kraft.broker.x", "self._loop.time()", "monotonic_ms"),
+    (rules.touches_outside, "kraft.broker.x", "asyncio.get_running_loop().call_later(1, f)", "clock.call_later"),
+    (rules.long_functions, "kraft.x", "def f():\n" + "    pass\n" * 50, "51 lines"),
+    (rules.long_file, "kraft.x", "x = 1\n" * 301, "301 lines"),
+    (rules.foreign_imports, "kraft.broker.x", "import aiohttp.web", "kraft.http and kraft.client"),
+    (rules.foreign_imports, "metadata.controller.x", "from pysyncobj import SyncObj", "metadata.quorum"),
+    (rules.foreign_imports, "replication.partition.x", "from kio.schema import fetch", "kraft.wire"),
+    (rules.prints, "kraft.http.x", "print('x')", "logging"),
+    (rules.missing_docstring, "kraft.x", "x = 1", "docstring"),
+    (rules.unfinished, "kraft.x", "raise NotImplementedError", "unfinished"),
+)
+
+ALLOWED = (
+    "import asyncio\nasyncio.get_running_loop().call_soon(f)\nasyncio.Event()\nasyncio.gather()",
+    "async def f(clock):\n    await clock.sleep(1)\n    clock.call_later(1, f)\n    environment.files.open('x')",
+    "import random\ndef f(rng: random.Random) -> None: ...\nrandom.Random(1)",
+    "import os\nos.path.join('a', 'b')\nos.strerror(2)",
+    "import uuid\nuuid.UUID(bytes=b'', version=4)",
+)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_the_product_keeps_the_rule(rule: Rule) -> None:
+    complaints = [complaint for module in MODULES for complaint in rule(module)]
+    assert not complaints, "\n" + "\n".join(complaints)
+
+
+@pytest.mark.parametrize(("rule", "name", "text", "expected"), PLANTED)
+def test_the_rule_catches_a_planted_offence(rule: Rule, name: str, text: str, expected: str) -> None:
+    complaints = list(rule(module(name, text)))
+    assert complaints, f"{rule.__name__} let {text!r} pass"
+    assert expected in complaints[0]
+
+
+@pytest.mark.parametrize("text", ALLOWED)
+def test_what_is_allowed_is_not_complained_about(text: str) -> None:
+    assert list(rules.touches_outside(module("kraft.broker.x", text))) == []
+
+
+def test_only_the_folders_outside_may_touch_the_world() -> None:
+    offence = "import socket"
+    assert list(rules.touches_outside(module("kraft.runtime.network", offence))) == []
+    assert list(rules.touches_outside(module("kraft.runtimes", offence)))
+
+
+def test_no_module_is_dead() -> None:
+    assert not list(rules.dead_modules(MODULES)), "\n" + "\n".join(rules.dead_modules(MODULES))
+
+
+def test_a_dead_module_is_found() -> None:
+    alive, dead = module("kraft.alive", ""), module("kraft.dead", "from kraft import alive")
+    assert list(rules.dead_modules([alive, dead])) == [
+        "kraft/dead.py is imported by no module of the product: remove it, or make it an entry point"
+    ]
+
+
+def test_every_exception_is_still_needed() -> None:
+    """Exceptions shrink, never grow: one that nothing needs any more goes."""
+    lengths = {module.path: len(module.text.splitlines()) for module in MODULES}
+    idle = [path for path in rules.LONG_FILES if not lengths.get(path, 0) > rules.FILE_LINES_USUAL]
+    assert not idle, f"these files no longer need an exception from the usual length: {idle}"
+
+
+def lint_imports(folder: Path, config: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command as main; main()"]
+    options = ["--config", str(config), "--no-cache"]
+    return subprocess.run([*command, *options], cwd=folder, capture_output=True, text=True, timeout=100)
+
+
+def test_imports_point_one_way() -> None:
+    result = lint_imports(ROOT, ROOT / "pyproject.toml")
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_an_import_that_points_the_other_way_is_found(tmp_path: Path) -> None:
+    for package in ("metadata", "replication", "kraft"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").touch()
+    (tmp_path / "metadata" / "bad.py").write_text("import replication\n")
+    config = tmp_path / "importlinter.ini"
+    config.write_text(
+        "[importlinter]\nroot_packages =\n    metadata\n    replication\n    kraft\n\n[importlinter:contract:1]\n"
+        "name = layers\ntype = layers\nlayers =\n    kraft\n    replication\n    metadata\n"
+    )
+    result = lint_imports(tmp_path, config)
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "metadata is not allowed to import replication" in result.stdout

@@ -1,0 +1,117 @@
+"""For every test: no process outlives it, hypothesis draws the same examples each run, a hang prints its stacks.
+
+A test that starts processes uses the fixture `processes`, which ends each process group when the test ends,
+however it ends. A last sweep at the end of the run catches what processes have left behind, by a mark that each
+process inherits through its environment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+STACKS_AFTER_S = 110
+"""Shortly before pytest's own timeout, which may not be able to show where other threads are."""
+END_S = 10
+"""How long a process has to end after SIGTERM, before SIGKILL."""
+MARK = "KRAFT_TEST_RUN"
+"""Environment variable that all processes of one test run inherit."""
+
+hypothesis.settings.register_profile(
+    "repeatable", derandomize=True, deadline=None, database=None, print_blob=True, max_examples=100
+)
+hypothesis.settings.load_profile("repeatable")
+
+
+class Processes:
+    """Processes of one test, each the leader of a group of its own."""
+
+    def __init__(self) -> None:
+        self._started: list[subprocess.Popen[bytes]] = []
+
+    def start(
+        self, command: Sequence[str], *, cwd: Path | None = None, environment: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Standard output and error are pipes; standard input is empty."""
+        process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env={**os.environ, **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        self._started.append(process)
+        return process
+
+    def end(self) -> None:
+        for process in self._started:
+            _signal_group(process.pid, signal.SIGTERM)
+        for process in self._started:
+            try:
+                process.wait(END_S)
+            except subprocess.TimeoutExpired:
+                pass
+            finally:
+                _signal_group(process.pid, signal.SIGKILL)
+                process.communicate()
+
+
+def _signal_group(leader: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, number)
+
+
+@pytest.fixture
+def processes() -> Iterator[Processes]:
+    running = Processes()
+    try:
+        yield running
+    finally:
+        running.end()
+
+
+@pytest.fixture(autouse=True)
+def _stacks_of_a_hang() -> Iterator[None]:
+    faulthandler.dump_traceback_later(STACKS_AFTER_S, exit=False, file=sys.__stderr__)
+    yield
+    faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_process_outlives_the_run() -> Iterator[None]:
+    outer = os.environ.get(MARK)
+    mark = f"{os.getpid()}-{uuid.uuid4()}"
+    os.environ[MARK] = mark
+    yield
+    left = _marked_processes(mark)
+    for pid in left:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+    if outer is None:
+        del os.environ[MARK]
+    else:
+        os.environ[MARK] = outer
+    assert not left, f"processes {left} outlived their tests and were killed; use the fixture `processes`"
+
+
+def _marked_processes(mark: str) -> list[int]:
+    """Living processes, other than this one, that have inherited our mark (where there is a /proc)."""
+    wanted = f"{MARK}={mark}".encode()
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if wanted in (folder / "environ").read_bytes().split(b"\0") and int(folder.name) != os.getpid():
+                found.append(int(folder.name))
+    return sorted(found)
