@@ -35,9 +35,7 @@ class MetadataDelta:
     @cached_property
     def changed_topics(self) -> Mapping[UUID, tuple[TopicImage, TopicImage]]:
         """Topics in both images whose partitions changed."""
-        return {
-            id_: (old, new) for id_, (old, new) in self._topics.items() if old is not None and new is not None
-        }
+        return {id_: (old, new) for id_, (old, new) in self._topics.items() if old is not None and new is not None}
 
     @cached_property
     def changed_partitions(self) -> Mapping[TopicIdPartition, tuple[PartitionImage | None, PartitionImage | None]]:

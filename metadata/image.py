@@ -81,6 +81,25 @@ class PartitionImage:
     def is_under_replicated(self) -> bool:
         return len(self.isr) < len(self.replicas)
 
+    def changed_by(self, record: PartitionChangeRecord) -> PartitionImage:
+        """The partition after this change."""
+        assert record.partition_epoch == self.partition_epoch + 1, (record, self)
+        assert record.leader_epoch in (self.leader_epoch, self.leader_epoch + 1), (record, self)
+        has_new_leader = record.leader is not None and record.leader != self.leader
+        return PartitionImage(
+            topic_id=self.topic_id,
+            partition=self.partition,
+            replicas=_either(record.replicas, self.replicas),
+            isr=_either(record.isr, self.isr),
+            leader=self.leader if record.leader is None else record.leader,
+            leader_epoch=record.leader_epoch,
+            partition_epoch=record.partition_epoch,
+            adding_replicas=_either(record.adding_replicas, self.adding_replicas),
+            removing_replicas=_either(record.removing_replicas, self.removing_replicas),
+            leader_recovery=record.leader_recovery or self.leader_recovery,
+            unclean=record.unclean if has_new_leader else (record.unclean or self.unclean),
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class TopicImage:
@@ -255,22 +274,7 @@ class _Draft:
     def _change_partition(self, record: PartitionChangeRecord) -> None:
         partitions = self._partitions(record.topic_id)
         old = partitions[record.partition]
-        assert record.partition_epoch == old.partition_epoch + 1, (record, old)
-        assert record.leader_epoch in (old.leader_epoch, old.leader_epoch + 1), (record, old)
-        changed_leader = record.leader is not None and record.leader != old.leader
-        partitions[record.partition] = PartitionImage(
-            topic_id=old.topic_id,
-            partition=old.partition,
-            replicas=_either(record.replicas, old.replicas),
-            isr=_either(record.isr, old.isr),
-            leader=old.leader if record.leader is None else record.leader,
-            leader_epoch=record.leader_epoch,
-            partition_epoch=record.partition_epoch,
-            adding_replicas=_either(record.adding_replicas, old.adding_replicas),
-            removing_replicas=_either(record.removing_replicas, old.removing_replicas),
-            leader_recovery=record.leader_recovery or old.leader_recovery,
-            unclean=record.unclean if changed_leader else (record.unclean or old.unclean),
-        )
+        partitions[record.partition] = old.changed_by(record)
 
     def _set_config(self, record: ConfigRecord) -> None:
         key = (record.resource_type, record.resource_name)

@@ -7,10 +7,13 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from metadata.errors import InvalidConfig
 
 INT32_MAX = 2**31 - 1
 INT64_MAX = 2**63 - 1
@@ -198,3 +201,65 @@ def topic_settings(broker: BrokerSettings, overrides: Mapping[str, Any]) -> Topi
     values: dict[str, Any] = {topic: defaults[name] for topic, name in BROKER_SYNONYMS.items()}
     values.update(overrides)
     return TopicSettings.model_validate(values)
+
+
+STATIC_SETTINGS = frozenset(
+    {
+        "background.threads",
+        "controller.quorum.election.timeout.ms",
+        "metadata.log.max.record.bytes.between.snapshots",
+        "socket.request.max.bytes",
+    }
+)
+"""Broker settings that are read once, at start: they cannot be altered dynamically."""
+
+_LISTS = frozenset({"cleanup.policy", "log.cleanup.policy"})
+
+
+def nearest_key_hint(name: str, known: Mapping[str, Any]) -> str:
+    """A sentence for the message about an unknown key."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else "see the list of settings"
+
+
+def settings_by_name(model: type[TopicSettings] | type[BrokerSettings]) -> Mapping[str, Any]:
+    """Kafka name -> pydantic field."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
+
+
+def canonical_value(model: type[TopicSettings] | type[BrokerSettings], name: str, value: str | None) -> str:
+    """One setting's text as Kafka would write it (None: its default). Raises InvalidConfig 40."""
+    field = _field(model, name)
+    text = "" if value is None else value.strip()
+    if value is None:
+        parsed = field.default
+    elif field.annotation is bool and text.lower() not in ("true", "false"):
+        raise InvalidConfig(f"{name} is true or false, not {value!r}")
+    elif field.annotation is int and not text.removeprefix("-").isdecimal():
+        raise InvalidConfig(f"{name} is a whole number, not {value!r}")
+    else:
+        parsed = _parsed(model, name, text.lower() if field.annotation is bool else text)
+    return str(parsed).lower() if isinstance(parsed, bool) else str(parsed)
+
+
+def is_list(model: type[TopicSettings] | type[BrokerSettings], name: str) -> bool:
+    """Can it be appended to? Raises InvalidConfig 40 for an unknown name."""
+    _field(model, name)
+    return name in _LISTS
+
+
+def _field(model: type[TopicSettings] | type[BrokerSettings], name: str) -> Any:
+    known = settings_by_name(model)
+    if name not in known:
+        kind = "topic" if model is TopicSettings else "broker"
+        raise InvalidConfig(f"there is no {kind} setting {name!r}: {nearest_key_hint(name, known)}")
+    return known[name]
+
+
+def _parsed(model: type[TopicSettings] | type[BrokerSettings], name: str, text: str) -> object:
+    try:
+        settings = model.model_validate({name: text})
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]["msg"]
+        raise InvalidConfig(f"{name}={text!r} is not valid: {problem}") from error
+    return settings.model_dump(by_alias=True)[name]

@@ -1,0 +1,35 @@
+"""The controller's pure core: what an event means for the cluster, as records, a reply and soft state."""
+
+from metadata.controller.decide.decision import Decision, Situation
+from metadata.controller.decide.dispatch import decide
+from metadata.controller.decide.inputs import (
+    ActivationEvent,
+    BrokerDisconnected,
+    BrokerUnreachable,
+    ExpiredHeartbeat,
+    Input,
+    InternalEvent,
+    LogEndsLearned,
+    PreferredElectionTick,
+    SessionsTick,
+    UncleanSweepTick,
+)
+from metadata.controller.decide.liveness import BrokerLiveness, Liveness
+
+__all__ = [
+    "ActivationEvent",
+    "BrokerDisconnected",
+    "BrokerLiveness",
+    "BrokerUnreachable",
+    "Decision",
+    "ExpiredHeartbeat",
+    "Input",
+    "InternalEvent",
+    "Liveness",
+    "LogEndsLearned",
+    "PreferredElectionTick",
+    "SessionsTick",
+    "Situation",
+    "UncleanSweepTick",
+    "decide",
+]

@@ -1,0 +1,36 @@
+"""Replica lists that a person wrote: what makes them valid, and the first state of a partition made from them."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from metadata.controller.decide.decision import Situation
+from metadata.errors import InvalidReplicaAssignment
+from metadata.records import PartitionRecord
+
+
+def check_assignment(situation: Situation, replicas: tuple[int, ...], *, replication_factor: int | None) -> None:
+    """Raises InvalidReplicaAssignment 39."""
+    text = list(replicas)
+    if not replicas:
+        raise InvalidReplicaAssignment("an assignment needs at least one replica")
+    if len(set(replicas)) != len(replicas):
+        raise InvalidReplicaAssignment(f"assignment {text} names a broker twice")
+    unknown = [replica for replica in replicas if replica not in situation.image.brokers]
+    if unknown:
+        known = sorted(situation.image.brokers)
+        raise InvalidReplicaAssignment(f"assignment {text} names {unknown}, which are not registered; {known} are")
+    if replication_factor is not None and len(replicas) != replication_factor:
+        raise InvalidReplicaAssignment(
+            f"assignment {text} has {len(replicas)} replica(s), the other partitions have {replication_factor}"
+        )
+
+
+def new_partition(situation: Situation, *, topic_id: UUID, index: int, replicas: tuple[int, ...]) -> PartitionRecord:
+    """Its ISR are the replicas that are alive. Raises InvalidReplicaAssignment 39 when none is."""
+    isr = tuple(replica for replica in replicas if replica in situation.active)
+    if not isr:
+        raise InvalidReplicaAssignment(
+            f"all brokers {list(replicas)} of partition {index} are fenced or shutting down: nobody could lead it"
+        )
+    return PartitionRecord(topic_id=topic_id, partition=index, replicas=replicas, isr=isr, leader=isr[0])

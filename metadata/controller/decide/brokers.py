@@ -1,0 +1,240 @@
+"""Brokers come, beat, stop and die (B1 to B7): registration, heartbeats, controlled shutdown, fencing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from metadata.controller.decide.decision import Decision, Situation
+from metadata.controller.decide.elections import elect_for_offline, leave_isrs, offline_after, questions
+from metadata.controller.decide.inputs import BrokerDisconnected, BrokerUnreachable, ExpiredHeartbeat, SessionsTick
+from metadata.controller.decide.liveness import BrokerLiveness, Liveness
+from metadata.controller.events import BrokerHeartbeat, BrokerRegistered, HeartbeatAnswer, RegisterBroker
+from metadata.errors import BrokerIdNotRegistered, DuplicateBrokerRegistration, InconsistentClusterId
+from metadata.image import BrokerImage
+from metadata.records import BrokerChangeRecord, PartitionChangeRecord, Reason, Record, RegisterBrokerRecord
+
+
+def register_broker(situation: Situation, request: RegisterBroker) -> Decision:
+    """B1, B7: a new incarnation leaves the ISRs of the old one first, and starts fenced."""
+    if request.cluster_id != situation.cluster_id:
+        raise InconsistentClusterId(f"this is cluster {situation.cluster_id!r}, not {request.cluster_id!r}")
+    known = situation.image.brokers.get(request.broker_id)
+    if known is not None and known.incarnation_id != request.incarnation_id:
+        _refuse_duplicate(situation, known)
+    if known is not None and _is_same(known, request):
+        liveness = _touched(situation, known)
+        return Decision(liveness=liveness, reply=BrokerRegistered(broker_epoch=known.broker_epoch))
+    changes = [] if known is None else leave_isrs(situation, request.broker_id, Reason.BROKER_RESTARTED)
+    broker_epoch = situation.image.next_offset + len(changes)
+    registration = RegisterBrokerRecord(
+        broker_id=request.broker_id,
+        incarnation_id=request.incarnation_id,
+        rest=request.rest,
+        kafka=request.kafka,
+        rack=request.rack,
+    )
+    state = BrokerLiveness(broker_epoch=broker_epoch, last_contact_ms=situation.now_ms)
+    reply = BrokerRegistered(broker_epoch=broker_epoch)
+    ask, asked = questions(situation, offline_after(situation, changes), situation.active - {request.broker_id})
+    return Decision(
+        records=(*changes, registration),
+        reply=reply,
+        liveness=situation.liveness.with_broker(request.broker_id, state),
+        ask=ask,
+        asked_partitions=asked,
+    )
+
+
+def _refuse_duplicate(situation: Situation, known: BrokerImage) -> None:
+    timeout_ms = situation.settings.broker_session_timeout_ms
+    if situation.liveness.has_session(known.broker_id, now_ms=situation.now_ms, timeout_ms=timeout_ms):
+        raise DuplicateBrokerRegistration(
+            f"broker {known.broker_id} is alive at {known.kafka} with incarnation {known.incarnation_id}; "
+            f"another may take its id once it has been silent for {timeout_ms} ms"
+        )
+
+
+def _is_same(known: BrokerImage, request: RegisterBroker) -> bool:
+    """A repeated request of one incarnation: its first answer was lost."""
+    old = (known.incarnation_id, known.rest, known.kafka, known.rack)
+    return old == (request.incarnation_id, request.rest, request.kafka, request.rack)
+
+
+# --- heartbeats -------------------------------------------------------------------------------------------------
+
+
+def heartbeat(situation: Situation, request: BrokerHeartbeat) -> Decision:
+    """B2, B3, B6. Heartbeats are soft state; only what they change about the broker becomes a fact."""
+    if request.broker_id not in situation.image.brokers:
+        raise BrokerIdNotRegistered(f"broker {request.broker_id} is not registered: register it before its heartbeats")
+    broker = situation.broker_at_epoch(request.broker_id, request.broker_epoch)
+    state = replace(
+        _state(situation, broker),
+        last_contact_ms=situation.now_ms,
+        metadata_offset=request.metadata_offset,
+        wants_shutdown=request.wants_shutdown,
+        is_disconnected=False,
+    )
+    heard = replace_liveness(situation, situation.liveness.with_broker(broker.broker_id, state))
+    if broker.fenced:
+        return _heartbeat_of_fenced(heard, broker, request)
+    if request.wants_shutdown or broker.in_controlled_shutdown:
+        return _shut_down(heard, broker, request)
+    if request.wants_fence:
+        return _fence(heard, broker, "the broker asked for it", reply=_answer(broker, request, is_fenced=True))
+    return Decision(liveness=heard.liveness, reply=_answer(broker, request))
+
+
+def replace_liveness(situation: Situation, liveness: Liveness) -> Situation:
+    return replace(situation, liveness=liveness)
+
+
+def _heartbeat_of_fenced(situation: Situation, broker: BrokerImage, request: BrokerHeartbeat) -> Decision:
+    if request.wants_shutdown:
+        answer = _answer(broker, request, should_shut_down=True)
+        return Decision(liveness=situation.liveness.without(broker.broker_id), reply=answer)
+    if request.wants_fence or request.metadata_offset < broker.broker_epoch:
+        return Decision(liveness=situation.liveness, reply=_answer(broker, request))
+    unfencing = _broker_change(broker, fenced=False, shutting_down=False, reason="caught up with its registration")
+    records, stuck = elect_for_offline(situation, Reason.BROKER_UNFENCED, joining=broker.broker_id)
+    ask, asked = questions(situation, stuck, situation.active | {broker.broker_id})
+    return Decision(
+        liveness=situation.liveness,
+        records=(unfencing, *records),
+        reply=_answer(broker, request, is_fenced=False),
+        ask=ask,
+        asked_partitions=asked,
+    )
+
+
+def _shut_down(situation: Situation, broker: BrokerImage, request: BrokerHeartbeat) -> Decision:
+    """B6: first leave ISRs and leaderships; stop when nothing is led and all active brokers know it."""
+    leads = any(partition.leader == broker.broker_id for partition in situation.image.all_partitions())
+    if not leads and (not broker.in_controlled_shutdown or _all_know(situation, broker)):
+        answer = _answer(broker, request, is_fenced=True, should_shut_down=True)
+        return _fence(situation, broker, "controlled shutdown is complete", reply=answer)
+    records: list[Record] = []
+    if not broker.in_controlled_shutdown:
+        records.append(_broker_change(broker, fenced=False, shutting_down=True, reason="controlled shutdown began"))
+    changes = leave_isrs(situation, broker.broker_id, Reason.BROKER_SHUTDOWN)
+    records.extend(changes)
+    state = situation.liveness.brokers[broker.broker_id]
+    if records or state.shutdown_offset < 0:
+        state = replace(state, shutdown_offset=situation.image.offset + len(records))
+    ask, asked = questions(situation, offline_after(situation, changes), situation.active - {broker.broker_id})
+    return Decision(
+        liveness=situation.liveness.with_broker(broker.broker_id, state),
+        records=tuple(records),
+        reply=_answer(broker, request),
+        ask=ask,
+        asked_partitions=asked,
+    )
+
+
+def _all_know(situation: Situation, broker: BrokerImage) -> bool:
+    """Every active broker has applied the records that moved this broker's leaderships."""
+    shutdown_offset = situation.liveness.brokers[broker.broker_id].shutdown_offset
+    if shutdown_offset < 0:
+        return False
+    heard = situation.liveness.brokers
+    return all(other in heard and heard[other].metadata_offset >= shutdown_offset for other in situation.active)
+
+
+def _answer(
+    broker: BrokerImage, request: BrokerHeartbeat, *, is_fenced: bool | None = None, should_shut_down: bool = False
+) -> HeartbeatAnswer:
+    return HeartbeatAnswer(
+        is_caught_up=request.metadata_offset >= broker.broker_epoch,
+        is_fenced=broker.fenced if is_fenced is None else is_fenced,
+        should_shut_down=should_shut_down,
+    )
+
+
+# --- silence ----------------------------------------------------------------------------------------------------
+
+
+def activate(situation: Situation, offline: Decision) -> Decision:
+    """A new controller has heard nobody yet: every unfenced broker gets a whole session (no mass fencing)."""
+    liveness = Liveness()
+    for broker in situation.image.brokers.values():
+        if not broker.fenced:
+            state = BrokerLiveness(broker_epoch=broker.broker_epoch, last_contact_ms=situation.now_ms)
+            liveness = liveness.with_broker(broker.broker_id, state)
+    return replace(offline, liveness=liveness)
+
+
+def renew_session(situation: Situation, event: ExpiredHeartbeat) -> Decision:
+    broker = situation.broker_at_epoch(event.broker_id, event.broker_epoch)
+    return Decision(liveness=_touched(situation, broker))
+
+
+def note_disconnection(situation: Situation, event: BrokerDisconnected) -> Decision:
+    state = situation.liveness.brokers.get(event.broker_id)
+    if state is None or state.broker_epoch != event.broker_epoch:
+        return Decision(liveness=situation.liveness)
+    gone = replace(state, is_disconnected=True)
+    return Decision(liveness=situation.liveness.with_broker(event.broker_id, gone))
+
+
+def fence_unreachable(situation: Situation, event: BrokerUnreachable) -> Decision:
+    broker = situation.image.brokers.get(event.broker_id)
+    if broker is None or broker.fenced or broker.broker_epoch != event.broker_epoch:
+        return Decision(liveness=situation.liveness)
+    return _fence(situation, broker, "its connection broke and its port refuses connections")
+
+
+def check_sessions(situation: Situation, event: SessionsTick) -> Decision:
+    """B3, B5: fence the broker that has been silent for longest, if for too long; one at a time."""
+    heard = replace_liveness(
+        situation, situation.liveness.postponed(event.late_ms) if event.late_ms else situation.liveness
+    )
+    timeout_ms = situation.settings.broker_session_timeout_ms
+    stale = sorted(
+        (state.last_contact_ms, broker_id)
+        for broker_id, state in heard.liveness.brokers.items()
+        if situation.now_ms - state.last_contact_ms >= timeout_ms and not situation.image.brokers[broker_id].fenced
+    )
+    if not stale:
+        return Decision(liveness=heard.liveness)
+    last_contact_ms, broker_id = stale[0]
+    reason = f"silent for {situation.now_ms - last_contact_ms} ms, session timeout is {timeout_ms} ms"
+    decision = _fence(heard, situation.image.brokers[broker_id], reason)
+    return replace(decision, follow_up=SessionsTick()) if len(stale) > 1 else decision
+
+
+def _fence(situation: Situation, broker: BrokerImage, reason: str, *, reply: object = None) -> Decision:
+    fencing = _broker_change(broker, fenced=True, shutting_down=broker.in_controlled_shutdown, reason=reason)
+    shut_down = broker.in_controlled_shutdown or reply is not None
+    why = Reason.BROKER_SHUTDOWN if shut_down else Reason.BROKER_FENCED
+    changes: Sequence[PartitionChangeRecord] = leave_isrs(situation, broker.broker_id, why)
+    ask, asked = questions(situation, offline_after(situation, changes), situation.active - {broker.broker_id})
+    return Decision(
+        liveness=situation.liveness.without(broker.broker_id),
+        records=(fencing, *changes),
+        reply=reply,
+        ask=ask,
+        asked_partitions=asked,
+    )
+
+
+def _broker_change(broker: BrokerImage, *, fenced: bool, shutting_down: bool, reason: str) -> BrokerChangeRecord:
+    return BrokerChangeRecord(
+        broker_id=broker.broker_id,
+        broker_epoch=broker.broker_epoch,
+        fenced=fenced,
+        in_controlled_shutdown=shutting_down,
+        reason=reason,
+    )
+
+
+def _state(situation: Situation, broker: BrokerImage) -> BrokerLiveness:
+    state = situation.liveness.brokers.get(broker.broker_id)
+    if state is not None and state.broker_epoch == broker.broker_epoch:
+        return state
+    return BrokerLiveness(broker_epoch=broker.broker_epoch, last_contact_ms=situation.now_ms)
+
+
+def _touched(situation: Situation, broker: BrokerImage) -> Liveness:
+    state = replace(_state(situation, broker), last_contact_ms=situation.now_ms, is_disconnected=False)
+    return situation.liveness.with_broker(broker.broker_id, state)

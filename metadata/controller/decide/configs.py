@@ -1,0 +1,102 @@
+"""Dynamic settings of topics and brokers (IncrementalAlterConfigs, KIP-339): checked against the settings models."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from metadata.controller.decide.decision import Decision, Situation
+from metadata.controller.decide.inputs import UncleanSweepTick
+from metadata.controller.events import AlterConfigs, ConfigAlteration, ConfigResource, ErrorDetail
+from metadata.errors import (
+    BrokerIdNotRegistered,
+    InvalidConfig,
+    InvalidRequest,
+    KafkaError,
+    UnknownTopicOrPartition,
+)
+from metadata.records import ConfigRecord
+from metadata.settings import STATIC_SETTINGS, BrokerSettings, TopicSettings, canonical_value, is_list
+
+_UNCLEAN = "unclean.leader.election.enable"
+
+
+def checked_topic_configs(configs: Mapping[str, str]) -> dict[str, str]:
+    """The configs of a new topic in their canonical spelling. Raises InvalidConfig 40."""
+    return {name: canonical_value(TopicSettings, name, configs[name]) for name in sorted(configs)}
+
+
+def alter_configs(situation: Situation, request: AlterConfigs) -> Decision:
+    """All alterations of one resource or none; switching unclean elections on acts on offline partitions at once."""
+    records: list[ConfigRecord] = []
+    reply: dict[ConfigResource, ErrorDetail | None] = {}
+    for resource, alterations in request.resources.items():
+        try:
+            records.extend(_alter(situation, resource, alterations))
+        except KafkaError as error:
+            reply[resource] = ErrorDetail(type(error), error.message)
+        else:
+            reply[resource] = None
+    if request.validate_only:
+        records = []
+    follow_up = UncleanSweepTick() if any(record.name == _UNCLEAN for record in records) else None
+    return Decision(liveness=situation.liveness, records=tuple(records), reply=reply, follow_up=follow_up)
+
+
+def _alter(
+    situation: Situation, resource: ConfigResource, alterations: tuple[ConfigAlteration, ...]
+) -> list[ConfigRecord]:
+    _check_resource(situation, resource)
+    repeated = [name for name, count in Counter(change.name for change in alterations).items() if count > 1]
+    if repeated:
+        raise InvalidRequest(f"settings {sorted(repeated)} are altered twice in one request")
+    current = situation.image.config(resource.resource_type, resource.name)
+    records = []
+    for change in alterations:
+        value = _new_value(resource, change, current.get(change.name))
+        if value != current.get(change.name):
+            records.append(
+                ConfigRecord(
+                    resource_type=resource.resource_type, resource_name=resource.name, name=change.name, value=value
+                )
+            )
+    return records
+
+
+def _check_resource(situation: Situation, resource: ConfigResource) -> None:
+    if resource.resource_type == "topic":
+        if resource.name not in situation.image.topic_ids:
+            raise UnknownTopicOrPartition(f"there is no topic {resource.name!r}")
+    elif resource.name:
+        if not resource.name.isdecimal():
+            raise InvalidRequest(f"a broker is named by its id, or '' for all of them, not {resource.name!r}")
+        if int(resource.name) not in situation.image.brokers:
+            raise BrokerIdNotRegistered(f"broker {resource.name} is not registered")
+
+
+def _new_value(resource: ConfigResource, change: ConfigAlteration, current: str | None) -> str | None:
+    model = TopicSettings if resource.resource_type == "topic" else BrokerSettings
+    if resource.resource_type == "broker" and change.name in STATIC_SETTINGS:
+        raise InvalidRequest(f"{change.name} is read once, at start: set it in cluster.toml and restart the node")
+    if change.operation == "delete":
+        if current is None:
+            is_list(model, change.name)
+        return None
+    if change.value is None:
+        raise InvalidRequest(f"operation {change.operation} on {change.name} needs a value")
+    if change.operation == "set":
+        return canonical_value(model, change.name, change.value)
+    if not is_list(model, change.name):
+        raise InvalidConfig(f"{change.name} is not a list: it can be set or deleted, not {change.operation}ed")
+    return canonical_value(model, change.name, _edited_list(model, change, current))
+
+
+def _edited_list(
+    model: type[TopicSettings] | type[BrokerSettings], change: ConfigAlteration, current: str | None
+) -> str:
+    """Append to or subtract from a list; one that is not set begins as its default, as in Kafka."""
+    items = (canonical_value(model, change.name, None) if current is None else current).split(",")
+    edited = [item.strip() for item in (change.value or "").split(",") if item.strip()]
+    if change.operation == "append":
+        return ",".join([*items, *(item for item in edited if item not in items)])
+    return ",".join(item for item in items if item not in edited)

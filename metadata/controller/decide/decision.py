@@ -1,0 +1,70 @@
+"""What a decision is made from (`Situation`) and what it is (`Decision`)."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
+
+from metadata.controller.decide.inputs import InternalEvent
+from metadata.controller.decide.liveness import Liveness
+from metadata.errors import StaleBrokerEpoch
+from metadata.image import BrokerImage, MetadataImage, TopicIdPartition
+from metadata.records import Record
+from metadata.settings import BrokerSettings
+
+Ask: TypeAlias = tuple[tuple[int, tuple[TopicIdPartition, ...]], ...]
+"""(broker id, partitions whose log end to ask it for)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Situation:
+    """Everything a decision may look at."""
+
+    image: MetadataImage
+    liveness: Liveness
+    now_ms: int
+    settings: BrokerSettings
+    """The controller's effective settings: static ones under the cluster-wide dynamic ones."""
+    rng: random.Random
+    cluster_id: str
+
+    @cached_property
+    def active(self) -> frozenset[int]:
+        """Brokers that may lead and join ISRs (L1, I6)."""
+        return frozenset(broker.broker_id for broker in self.image.brokers.values() if broker.is_active)
+
+    def broker_at_epoch(self, broker_id: int, broker_epoch: int) -> BrokerImage:
+        """The registration that a broker claims to act under. Raises StaleBrokerEpoch 77."""
+        broker = self.image.brokers.get(broker_id)
+        if broker is None:
+            raise StaleBrokerEpoch(
+                f"broker {broker_id} is not registered, so broker epoch {broker_epoch} is not current"
+            )
+        if broker.broker_epoch != broker_epoch:
+            raise StaleBrokerEpoch(
+                f"broker {broker_id} has broker epoch {broker.broker_epoch}, the request came with {broker_epoch}"
+            )
+        return broker
+
+    def allows_unclean(self, topic_name: str) -> bool:
+        """L3: the topic's own setting, else the broker default."""
+        override = self.image.config("topic", topic_name).get("unclean.leader.election.enable")
+        return self.settings.unclean_leader_election_enable if override is None else override.lower() == "true"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """The facts to commit, the answer to give once they are, and the soft state from then on."""
+
+    liveness: Liveness
+    records: tuple[Record, ...] = ()
+    reply: object = None
+    ask: Ask = ()
+    """Questions to put to live replicas; the answers come back as one `LogEndsLearned` (L8)."""
+    asked_partitions: tuple[TopicIdPartition, ...] = ()
+    is_deferred: bool = False
+    """The reply is not known yet: it is that of the `LogEndsLearned` with this request."""
+    follow_up: InternalEvent | None = None
+    """Decide this next, on the image with these records."""

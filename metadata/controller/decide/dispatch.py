@@ -1,0 +1,95 @@
+"""`decide`: the one way from an event to a decision. Pure; replay never comes here."""
+
+from __future__ import annotations
+
+import random
+
+from metadata.controller.decide import brokers, configs, elections, growth, isr, producer_ids, reassignment, topics
+from metadata.controller.decide.decision import Decision, Situation
+from metadata.controller.decide.inputs import (
+    ActivationEvent,
+    BrokerDisconnected,
+    BrokerUnreachable,
+    ExpiredHeartbeat,
+    Input,
+    LogEndsLearned,
+    PreferredElectionTick,
+    SessionsTick,
+    UncleanSweepTick,
+)
+from metadata.controller.decide.liveness import Liveness
+from metadata.controller.events import (
+    AllocateProducerIds,
+    AlterConfigs,
+    AlterPartition,
+    AlterReassignments,
+    BrokerHeartbeat,
+    ControllerRequest,
+    CreatePartitions,
+    CreateTopics,
+    DeleteTopics,
+    ElectLeaders,
+    RegisterBroker,
+)
+from metadata.image import MetadataImage
+from metadata.settings import BrokerSettings
+
+
+def decide(
+    image: MetadataImage,
+    liveness: Liveness,
+    request: Input,
+    *,
+    now_ms: int,
+    settings: BrokerSettings,
+    rng: random.Random,
+    cluster_id: str,
+) -> Decision:
+    """What this request or event means, on exactly this image. Raises the KafkaError that refuses it."""
+    situation = Situation(
+        image=image, liveness=liveness, now_ms=now_ms, settings=settings, rng=rng, cluster_id=cluster_id
+    )
+    match request:
+        case BrokerHeartbeat():
+            return brokers.heartbeat(situation, request)
+        case SessionsTick():
+            return brokers.check_sessions(situation, request)
+        case ActivationEvent():
+            return brokers.activate(situation, elections.sweep_offline(situation))
+        case ExpiredHeartbeat():
+            return brokers.renew_session(situation, request)
+        case BrokerDisconnected():
+            return brokers.note_disconnection(situation, request)
+        case BrokerUnreachable():
+            return brokers.fence_unreachable(situation, request)
+        case LogEndsLearned():
+            return elections.learn_log_ends(situation, request)
+        case PreferredElectionTick():
+            return elections.elect_preferred_now_and_then(situation)
+        case UncleanSweepTick():
+            return elections.sweep_offline(situation)
+    return _decide_request(situation, request)
+
+
+def _decide_request(situation: Situation, request: ControllerRequest) -> Decision:
+    match request:
+        case RegisterBroker():
+            return brokers.register_broker(situation, request)
+        case BrokerHeartbeat():
+            return brokers.heartbeat(situation, request)
+        case AlterPartition():
+            return isr.alter_partition(situation, request)
+        case ElectLeaders():
+            return elections.elect_leaders(situation, request)
+        case AlterReassignments():
+            return reassignment.alter_reassignments(situation, request)
+        case CreateTopics():
+            return topics.create_topics(situation, request)
+        case DeleteTopics():
+            return topics.delete_topics(situation, request)
+        case CreatePartitions():
+            return growth.create_partitions(situation, request)
+        case AlterConfigs():
+            return configs.alter_configs(situation, request)
+        case AllocateProducerIds():
+            return producer_ids.allocate_producer_ids(situation, request)

@@ -1,0 +1,260 @@
+"""Leaders of partitions: after a broker went or came, preferred ones, and unclean ones (L1 to L6, L8).
+
+An unclean election takes two decisions: the first leaves the partition offline and asks its live replicas for the
+ends of their logs, the second (`learn_log_ends`) chooses the longest log of the newest epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from metadata.controller.decide.changes import change_partition
+from metadata.controller.decide.decision import Ask, Decision, Situation
+from metadata.controller.decide.inputs import LogEndsLearned
+from metadata.controller.events import ElectLeaders, ErrorDetail, ReplicaLogEnd
+from metadata.errors import (
+    ElectionNotNeeded,
+    EligibleLeadersNotAvailable,
+    PreferredLeaderNotAvailable,
+    UnknownTopicOrPartition,
+)
+from metadata.image import PartitionImage, TopicIdPartition
+from metadata.records import (
+    NO_LEADER,
+    LeaderRecovery,
+    PartitionChangeRecord,
+    Reason,
+    Record,
+    UncleanElectionReport,
+)
+
+PREFERRED_ELECTIONS_PER_TICK_MAX = 1000
+"""Partitions moved by one automatic preferred election; the rest waits for the next tick, as in Kafka."""
+
+
+def leave_isrs(situation: Situation, broker_id: int, reason: Reason) -> list[PartitionChangeRecord]:
+    """B4: take a broker out of every ISR and leadership."""
+    active = situation.active - {broker_id}
+    records = []
+    for partition in situation.image.all_partitions():
+        if broker_id in partition.isr or partition.leader == broker_id:
+            isr = tuple(member for member in partition.isr if member != broker_id)
+            record = change_partition(partition, active=active, reason=reason, isr=isr)
+            if record is not None:
+                records.append(record)
+    return records
+
+
+def elect_for_offline(
+    situation: Situation, reason: Reason, *, joining: int | None = None
+) -> tuple[list[PartitionChangeRecord], list[PartitionImage]]:
+    """B7, L4: leaders for offline partitions that have a live ISR member, and those that only unclean can help.
+
+    `joining` is a broker that this decision makes active; only partitions with a replica there are looked at.
+    """
+    active = situation.active if joining is None else situation.active | {joining}
+    records: list[PartitionChangeRecord] = []
+    stuck: list[PartitionImage] = []
+    for partition in situation.image.all_partitions():
+        if partition.has_leader or (joining is not None and joining not in partition.replicas):
+            continue
+        record = change_partition(partition, active=active, reason=reason)
+        if record is not None:
+            records.append(record)
+        else:
+            stuck.append(partition)
+    return records, stuck
+
+
+def offline_after(situation: Situation, records: Iterable[PartitionChangeRecord]) -> list[PartitionImage]:
+    """The partitions that these records leave without a leader, as they are now."""
+    lost = []
+    for record in records:
+        if record.leader == NO_LEADER:
+            partition = situation.image.partition(record.topic_id, record.partition)
+            assert partition is not None, record
+            lost.append(partition)
+    return lost
+
+
+def questions(
+    situation: Situation, stuck: Iterable[PartitionImage], active: frozenset[int], *, forced: bool = False
+) -> tuple[Ask, tuple[TopicIdPartition, ...]]:
+    """Whom to ask about which offline partitions: those whose topic allows an unclean election, and live replicas."""
+    by_broker: dict[int, list[TopicIdPartition]] = {}
+    asked: list[TopicIdPartition] = []
+    for partition in stuck:
+        live = [replica for replica in partition.replicas if replica in active]
+        if not live or not (forced or situation.allows_unclean(situation.image.topics[partition.topic_id].name)):
+            continue
+        key = TopicIdPartition(partition.topic_id, partition.partition)
+        asked.append(key)
+        for replica in live:
+            by_broker.setdefault(replica, []).append(key)
+    return tuple((broker_id, tuple(by_broker[broker_id])) for broker_id in sorted(by_broker)), tuple(asked)
+
+
+def sweep_offline(situation: Situation) -> Decision:
+    """L4: every now and then, at activation, and when unclean elections were switched on."""
+    records, stuck = elect_for_offline(situation, Reason.BROKER_UNFENCED)
+    ask, asked = questions(situation, stuck, situation.active)
+    return Decision(liveness=situation.liveness, records=tuple(records), ask=ask, asked_partitions=asked)
+
+
+def elect_preferred_now_and_then(situation: Situation) -> Decision:
+    """L6. The 10 % setting is not read by the KRaft controller, and so not here."""
+    records: list[Record] = []
+    if situation.settings.auto_leader_rebalance_enable:
+        for partition in situation.image.all_partitions():
+            record = _preferred(situation, partition)
+            if record is not None:
+                records.append(record)
+            if len(records) == PREFERRED_ELECTIONS_PER_TICK_MAX:
+                break
+    return Decision(liveness=situation.liveness, records=tuple(records))
+
+
+def _preferred(situation: Situation, partition: PartitionImage) -> PartitionChangeRecord | None:
+    preferred = partition.replicas[0]
+    if partition.leader == preferred or preferred not in partition.isr or preferred not in situation.active:
+        return None
+    return change_partition(partition, active=situation.active, reason=Reason.PREFERRED_ELECTION, prefer=preferred)
+
+
+# --- ElectLeaders ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Outcome:
+    records: tuple[PartitionChangeRecord, ...]
+    reply: Mapping[tuple[str, int], ErrorDetail | None]
+    stuck: tuple[PartitionImage, ...]
+
+
+def elect_leaders(situation: Situation, request: ElectLeaders) -> Decision:
+    """L5, L6. An unclean election first asks (L8): its reply waits for the answers."""
+    outcome = _elect(situation, request)
+    if outcome.stuck:
+        ask, asked = questions(situation, outcome.stuck, situation.active, forced=True)
+        return Decision(liveness=situation.liveness, ask=ask, asked_partitions=asked, is_deferred=True)
+    return Decision(liveness=situation.liveness, records=outcome.records, reply=outcome.reply)
+
+
+def _elect(situation: Situation, request: ElectLeaders) -> _Outcome:
+    names = request.partitions
+    if names is None:
+        names = tuple(
+            (topic.name, index) for topic in situation.image.topics_by_name.values() for index in topic.partitions
+        )
+    records: list[PartitionChangeRecord] = []
+    reply: dict[tuple[str, int], ErrorDetail | None] = {}
+    stuck: list[PartitionImage] = []
+    for name, index in dict.fromkeys(names):
+        topic = situation.image.topic(name)
+        partition = None if topic is None else topic.partitions.get(index)
+        if partition is None:
+            reply[name, index] = ErrorDetail(UnknownTopicOrPartition, f"there is no partition {name}-{index}")
+            continue
+        result = _elect_one(situation, request, partition)
+        if isinstance(result, PartitionChangeRecord):
+            records.append(result)
+            reply[name, index] = None
+        elif isinstance(result, PartitionImage):
+            stuck.append(result)
+        elif request.partitions is not None or result.error is not ElectionNotNeeded:
+            reply[name, index] = result
+    return _Outcome(records=tuple(records), reply=reply, stuck=tuple(stuck))
+
+
+def _elect_one(
+    situation: Situation, request: ElectLeaders, partition: PartitionImage
+) -> PartitionChangeRecord | PartitionImage | ErrorDetail:
+    """A change, a refusal, or the partition itself when its replicas must be asked first."""
+    if request.election == "preferred":
+        if partition.leader == partition.replicas[0]:
+            return ErrorDetail(ElectionNotNeeded, f"replica {partition.leader} is the preferred one and leads already")
+        message = f"preferred replica {partition.replicas[0]} is not alive in the ISR {list(partition.isr)}"
+        return _preferred(situation, partition) or ErrorDetail(PreferredLeaderNotAvailable, message)
+    if partition.has_leader:
+        return ErrorDetail(ElectionNotNeeded, f"replica {partition.leader} leads; unclean elections are for none")
+    clean = change_partition(partition, active=situation.active, reason=Reason.BROKER_UNFENCED)
+    if clean is not None:
+        return clean
+    if situation.active.isdisjoint(partition.replicas):
+        return ErrorDetail(EligibleLeadersNotAvailable, f"none of the replicas {list(partition.replicas)} is alive")
+    return partition
+
+
+# --- the second half of an unclean election (L8) ---------------------------------------------------------------
+
+
+def learn_log_ends(situation: Situation, event: LogEndsLearned) -> Decision:
+    """The replicas have answered, or not in time: choose, unless the partition got a leader or lost its leave."""
+    outcome = None if event.request is None else _elect(situation, event.request)
+    records: list[PartitionChangeRecord] = [] if outcome is None else list(outcome.records)
+    reply = {} if outcome is None else dict(outcome.reply)
+    done = {(record.topic_id, record.partition) for record in records}
+    for key in event.partitions:
+        topic = situation.image.topics.get(key.topic_id)
+        if topic is None or (key.topic_id, key.partition) in done:
+            continue
+        if event.request is None and not situation.allows_unclean(topic.name):
+            continue
+        record = _elect_offline(situation, topic.partitions[key.partition], event)
+        if record is not None:
+            records.append(record)
+            reply.setdefault((topic.name, key.partition), None)
+    if outcome is not None:
+        for partition in outcome.stuck:
+            name = situation.image.topics[partition.topic_id].name
+            refusal = ErrorDetail(EligibleLeadersNotAvailable, "no live replica was found while the others were asked")
+            reply.setdefault((name, partition.partition), refusal)
+    return Decision(liveness=situation.liveness, records=tuple(records), reply=reply)
+
+
+def _elect_offline(
+    situation: Situation, partition: PartitionImage, event: LogEndsLearned
+) -> PartitionChangeRecord | None:
+    if partition.has_leader:
+        return None
+    clean = change_partition(partition, active=situation.active, reason=Reason.BROKER_UNFENCED)
+    if clean is not None:
+        return clean
+    live = [replica for replica in partition.replicas if replica in situation.active]
+    if not live:
+        return None
+    answers = _answers_about(partition, event.answers, live)
+    leader = choose_longest(answers, live)
+    report = UncleanElectionReport(
+        answers={broker_id: (end.last_epoch, end.log_end_offset) for broker_id, end in answers.items()},
+        log_end_offset=answers[leader].log_end_offset if leader in answers else -1,
+        high_watermark_known=max((end.high_watermark for end in answers.values()), default=-1),
+    )
+    return change_partition(
+        partition,
+        active=situation.active,
+        reason=Reason.UNCLEAN_ELECTION,
+        isr=(leader,),
+        recovery=LeaderRecovery.RECOVERING,
+        unclean=report,
+    )
+
+
+def choose_longest(answers: Mapping[int, ReplicaLogEnd], live: list[int]) -> int:
+    """L8: the longest log of the newest epoch; among equals, and if nobody answered, the first in assignment order."""
+    known = [replica for replica in live if replica in answers]
+    if not known:
+        return live[0]
+    return max(known, key=lambda replica: (answers[replica].last_epoch, answers[replica].log_end_offset))
+
+
+def _answers_about(
+    partition: PartitionImage, answers: Mapping[int, tuple[ReplicaLogEnd, ...]], live: list[int]
+) -> dict[int, ReplicaLogEnd]:
+    found = {}
+    for broker_id in live:
+        for end in answers.get(broker_id, ()):
+            if (end.topic_id, end.partition) == (partition.topic_id, partition.partition) and end.error_code == 0:
+                found[broker_id] = end
+    return found

@@ -1,0 +1,82 @@
+"""What happens to the controller besides requests: time, broken connections, answers to its own questions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from metadata.controller.events import ControllerRequest, ElectLeaders, ReplicaLogEnd
+from metadata.image import TopicIdPartition
+
+
+@dataclass(frozen=True, slots=True)
+class ActivationEvent:
+    """This node became the active controller: every unfenced broker gets a session's time to make itself heard."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionsTick:
+    """Look for brokers that have been silent for too long (B3); fences at most one."""
+
+    late_ms: int = 0
+    """How late this tick came. A controller that slept heard nobody: not their fault (B5)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpiredHeartbeat:
+    """A heartbeat that waited too long in the queue: it renews the session and changes nothing else (B5)."""
+
+    broker_id: int
+    broker_epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerDisconnected:
+    """The broker's connection to the controller broke; it may come back."""
+
+    broker_id: int
+    broker_epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerUnreachable:
+    """The broker's connection broke and its port refuses: this process is dead now, not in a session's time."""
+
+    broker_id: int
+    broker_epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogEndsLearned:
+    """What the live replicas of offline partitions said about their logs (L8); nobody is missing but the silent."""
+
+    partitions: tuple[TopicIdPartition, ...]
+    answers: Mapping[int, tuple[ReplicaLogEnd, ...]]
+    """Per broker that answered in time."""
+    request: ElectLeaders | None = None
+    """The request that made the controller ask, if one did: it overrides the topics' settings, as in Kafka."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreferredElectionTick:
+    """L6."""
+
+
+@dataclass(frozen=True, slots=True)
+class UncleanSweepTick:
+    """L4: look at all partitions without a leader."""
+
+
+InternalEvent: TypeAlias = (
+    ActivationEvent
+    | SessionsTick
+    | ExpiredHeartbeat
+    | BrokerDisconnected
+    | BrokerUnreachable
+    | LogEndsLearned
+    | PreferredElectionTick
+    | UncleanSweepTick
+)
+
+Input: TypeAlias = ControllerRequest | InternalEvent

@@ -1,0 +1,47 @@
+"""Soft state of the brokers: what the active controller heard from them. Never in the log, lost with the controller.
+
+Fenced or not is a fact and lives in the image; an entry here ends when its broker is fenced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerLiveness:
+    broker_epoch: int
+    last_contact_ms: int
+    metadata_offset: int = -1
+    """Last metadata offset the broker says it has applied; -1 until it says so."""
+    wants_shutdown: bool = False
+    shutdown_offset: int = -1
+    """B6: all active brokers must have applied this offset before this one may stop; -1: no shutdown under way."""
+    is_disconnected: bool = False
+    """Its connection broke and no heartbeat came since: a new incarnation need not wait for the session to end (B1)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Liveness:
+    brokers: Mapping[int, BrokerLiveness] = field(default_factory=lambda: MappingProxyType({}))
+
+    def with_broker(self, broker_id: int, state: BrokerLiveness) -> Liveness:
+        return Liveness(brokers=MappingProxyType({**self.brokers, broker_id: state}))
+
+    def without(self, broker_id: int) -> Liveness:
+        left = {other: state for other, state in self.brokers.items() if other != broker_id}
+        return Liveness(brokers=MappingProxyType(left))
+
+    def postponed(self, by_ms: int) -> Liveness:
+        """As if all had been heard `by_ms` later."""
+        moved = {
+            broker_id: replace(state, last_contact_ms=state.last_contact_ms + by_ms)
+            for broker_id, state in self.brokers.items()
+        }
+        return Liveness(brokers=MappingProxyType(moved))
+
+    def has_session(self, broker_id: int, *, now_ms: int, timeout_ms: int) -> bool:
+        state = self.brokers.get(broker_id)
+        return state is not None and not state.is_disconnected and now_ms - state.last_contact_ms < timeout_ms

@@ -1,0 +1,27 @@
+"""Blocks of producer ids (AllocateProducerIds, KIP-730): an id is never given twice."""
+
+from __future__ import annotations
+
+from metadata.controller.decide.decision import Decision, Situation
+from metadata.controller.events import AllocateProducerIds, ProducerIdBlock
+from metadata.errors import KafkaError
+from metadata.records import ProducerIdsRecord
+from metadata.settings import INT64_MAX
+
+PRODUCER_IDS_PER_BLOCK = 1000
+"""Kafka's ProducerIdsBlock.PRODUCER_ID_BLOCK_SIZE."""
+
+
+def allocate_producer_ids(situation: Situation, request: AllocateProducerIds) -> Decision:
+    """Raises StaleBrokerEpoch 77."""
+    situation.broker_at_epoch(request.broker_id, request.broker_epoch)
+    first = situation.image.next_producer_id
+    if first > INT64_MAX - PRODUCER_IDS_PER_BLOCK:
+        raise KafkaError(f"all producer ids up to {first} have been given away")
+    record = ProducerIdsRecord(
+        broker_id=request.broker_id,
+        broker_epoch=request.broker_epoch,
+        next_producer_id=first + PRODUCER_IDS_PER_BLOCK,
+    )
+    reply = ProducerIdBlock(first=first, count=PRODUCER_IDS_PER_BLOCK)
+    return Decision(liveness=situation.liveness, records=(record,), reply=reply)

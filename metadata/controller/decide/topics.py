@@ -1,0 +1,163 @@
+"""Topics come, grow and go (S6, S7, KIP-516): names, sizes, placement, first configs."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from uuid import UUID
+
+from metadata.controller.decide.assignments import check_assignment, new_partition
+from metadata.controller.decide.configs import checked_topic_configs
+from metadata.controller.decide.decision import Decision, Situation
+from metadata.controller.decide.placement import place_replicas
+from metadata.controller.events import CreateTopics, DeleteTopics, ErrorDetail, NewTopic, TopicCreated
+from metadata.errors import (
+    InvalidPartitions,
+    InvalidReplicaAssignment,
+    InvalidReplicationFactor,
+    InvalidRequest,
+    InvalidTopicException,
+    KafkaError,
+    PolicyViolation,
+    TopicAlreadyExists,
+    UnknownTopicId,
+    UnknownTopicOrPartition,
+)
+from metadata.records import ConfigRecord, PartitionRecord, Record, RemoveTopicRecord, TopicRecord
+
+NAME_LENGTH_MAX = 249
+PARTITIONS_PER_REQUEST_MAX = 10_000
+"""Partitions created by one request, as Kafka's MAX_RECORDS_PER_USER_OP: they become one append."""
+
+_LEGAL_NAME = re.compile(r"[a-zA-Z0-9._-]+")
+
+
+def create_topics(situation: Situation, request: CreateTopics) -> Decision:
+    names = Counter(topic.name for topic in request.topics)
+    taken = {_collision_key(name): name for name in situation.image.topic_ids}
+    records: list[Record] = []
+    reply: dict[str, TopicCreated | ErrorDetail] = {}
+    budget = PARTITIONS_PER_REQUEST_MAX
+    for topic in request.topics:
+        if names[topic.name] > 1:
+            reply[topic.name] = ErrorDetail(InvalidRequest, f"topic {topic.name!r} is named twice in one request")
+            continue
+        try:
+            check_topic_name(topic.name)
+            _check_free(situation, topic.name, taken)
+            made, created = _create(situation, topic, budget=budget)
+        except KafkaError as error:
+            reply[topic.name] = ErrorDetail(type(error), error.message)
+            continue
+        taken[_collision_key(topic.name)] = topic.name
+        budget -= created.partitions
+        records.extend(made)
+        reply[topic.name] = created
+    return Decision(liveness=situation.liveness, records=() if request.validate_only else tuple(records), reply=reply)
+
+
+def check_topic_name(name: str) -> None:
+    """S6. Raises InvalidTopicException 17."""
+    if not name:
+        raise InvalidTopicException("a topic name may not be empty")
+    if name in (".", ".."):
+        raise InvalidTopicException(f"a topic may not be called {name!r}")
+    if len(name) > NAME_LENGTH_MAX:
+        raise InvalidTopicException(f"a topic name has at most {NAME_LENGTH_MAX} characters, this one {len(name)}")
+    if not _LEGAL_NAME.fullmatch(name):
+        raise InvalidTopicException(
+            f"topic name {name!r} has other characters than ASCII letters, digits, '.', '_', '-'"
+        )
+
+
+def _collision_key(name: str) -> str:
+    """Metric names of '.' and '_' are the same in Kafka, so two such topics may not exist together."""
+    return name.replace(".", "_")
+
+
+def _check_free(situation: Situation, name: str, taken: dict[str, str]) -> None:
+    if name in situation.image.topic_ids:
+        raise TopicAlreadyExists(f"topic {name!r} already exists")
+    other = taken.get(_collision_key(name))
+    if other is not None:
+        raise InvalidTopicException(f"topic {name!r} collides with {other!r}: '.' and '_' count as the same")
+
+
+def _create(situation: Situation, topic: NewTopic, *, budget: int) -> tuple[list[Record], TopicCreated]:
+    configs = checked_topic_configs(topic.configs)
+    topic_id = UUID(bytes=situation.rng.randbytes(16), version=4)
+    if topic.assignment is None:
+        partitions = _placed(situation, topic, topic_id, budget=budget)
+    else:
+        partitions = _assigned(situation, topic, topic_id, budget=budget)
+    records: list[Record] = [TopicRecord(name=topic.name, topic_id=topic_id), *partitions]
+    for name, value in configs.items():
+        records.append(ConfigRecord(resource_type="topic", resource_name=topic.name, name=name, value=value))
+    created = TopicCreated(
+        topic_id=topic_id,
+        partitions=len(partitions),
+        replication_factor=len(partitions[0].replicas),
+        configs=configs,
+    )
+    return records, created
+
+
+def _placed(situation: Situation, topic: NewTopic, topic_id: UUID, *, budget: int) -> list[PartitionRecord]:
+    count = situation.settings.num_partitions if topic.partitions == -1 else topic.partitions
+    factor = topic.replication_factor
+    factor = situation.settings.default_replication_factor if factor == -1 else factor
+    if count <= 0:
+        raise InvalidPartitions(f"a topic has at least 1 partition (-1: num.partitions), not {count}")
+    if factor <= 0:
+        raise InvalidReplicationFactor(
+            f"a replication factor is at least 1 (-1: default.replication.factor), not {factor}"
+        )
+    check_budget(count, budget=budget)
+    placed = place_replicas(
+        situation.image.brokers.values(), partitions=count, replication_factor=factor, rng=situation.rng
+    )
+    return [
+        new_partition(situation, topic_id=topic_id, index=index, replicas=replicas)
+        for index, replicas in enumerate(placed)
+    ]
+
+
+def _assigned(situation: Situation, topic: NewTopic, topic_id: UUID, *, budget: int) -> list[PartitionRecord]:
+    assignment = topic.assignment or {}
+    if topic.partitions != -1 or topic.replication_factor != -1:
+        raise InvalidRequest("with an assignment, the number of partitions and the replication factor must be -1")
+    if sorted(assignment) != list(range(len(assignment))) or not assignment:
+        raise InvalidReplicaAssignment(f"assigned partitions must be 0, 1, 2, ..., not {sorted(assignment)}")
+    check_budget(len(assignment), budget=budget)
+    for index in sorted(assignment):
+        check_assignment(situation, assignment[index], replication_factor=len(assignment[0]) if index else None)
+    return [
+        new_partition(situation, topic_id=topic_id, index=index, replicas=assignment[index])
+        for index in sorted(assignment)
+    ]
+
+
+def check_budget(count: int, *, budget: int) -> None:
+    if count > budget:
+        raise PolicyViolation(f"one request creates at most {PARTITIONS_PER_REQUEST_MAX} partitions")
+
+
+def delete_topics(situation: Situation, request: DeleteTopics) -> Decision:
+    reply: dict[str | UUID, ErrorDetail | None] = {}
+    doomed: dict[UUID, None] = {}
+    for topic in request.topics:
+        if isinstance(topic, UUID):
+            topic_id = topic if topic in situation.image.topics else None
+            missing = ErrorDetail(UnknownTopicId, f"no topic has the id {topic}")
+        else:
+            topic_id = situation.image.topic_ids.get(topic)
+            missing = ErrorDetail(UnknownTopicOrPartition, f"there is no topic {topic!r}")
+        if topic_id is None:
+            reply[topic] = missing
+        elif topic_id in doomed:
+            reply[topic] = ErrorDetail(InvalidRequest, f"topic {topic} is named twice in one request")
+        else:
+            doomed[topic_id] = None
+            reply[topic] = None
+    records = tuple(RemoveTopicRecord(topic_id=topic_id) for topic_id in doomed)
+    return Decision(liveness=situation.liveness, records=records, reply=reply)
