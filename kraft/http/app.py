@@ -1,0 +1,145 @@
+"""`create_app`: the HTTP door as an aiohttp application over a `Gateway`. Every node serves every request.
+
+Invariant: each request is answered once, with a JSON error body when it is refused, and gives back what it reserved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeAlias
+
+from aiohttp import web
+
+from kraft.broker.gateway import Gateway
+from kraft.http.body import BodyLease, check_length
+from kraft.http.context import Context
+from kraft.http.errors import HttpError, error_response, from_kafka
+from kraft.http.limits import BodyBudget, Limits, Slots
+from kraft.http.metrics import GaugeValues, Metrics
+from kraft.http.openapi import openapi_route
+from kraft.http.partitioner import Partitioner
+from kraft.http.routes import Call, Route
+from kraft.http.status import partition_gauges
+from kraft.http.table import ALL_ROUTES
+from metadata.environment import Environment
+from metadata.errors import KafkaError
+
+CONTEXT = web.AppKey("context", Context)
+ROUTES = web.AppKey("routes", tuple)
+
+AioHandler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def create_app(
+    gateway: Gateway,
+    *,
+    environment: Environment,
+    limits: Limits | None = None,
+    ready: Callable[[], tuple[bool, str]] | None = None,
+    gauges: Callable[[], GaugeValues] | None = None,
+    extra_routes: Sequence[Route] = (),
+) -> web.Application:
+    """The door. `ready` says (ready, why not); `gauges` adds gauges to /metrics; later resources add routes."""
+    limits = limits or Limits(
+        body_bytes_max=gateway.settings.socket_request_max_bytes, read_bytes_max=gateway.settings.fetch_max_bytes
+    )
+    context = Context(
+        gateway=gateway,
+        clock=environment.clock,
+        limits=limits,
+        bodies=BodyBudget(lambda: gateway.settings.queued_max_request_bytes),
+        long_polls=Slots(limits.long_polls_max, what="waiting reads"),
+        partitioner=Partitioner(),
+        metrics=Metrics(lambda: {**partition_gauges(gateway), **(gauges() if gauges else {})}),
+        ready=ready or (lambda: (True, "")),
+    )
+    routes = (*ALL_ROUTES, *extra_routes)
+    routes = (*routes, openapi_route(routes))
+    app = web.Application(client_max_size=limits.body_bytes_max)
+    app[CONTEXT], app[ROUTES] = context, routes
+    for route in routes:
+        _register(app, context, route)
+    app.router.add_route("*", "/{anything:.*}", _unmatched)
+    return app
+
+
+def _register(app: web.Application, context: Context, route: Route) -> None:
+    handler, expect = _adapt(context, route), _continue(context, route)
+    paths = (route.path,) if route.path == "/" else (route.path, route.path + "/")
+    for path in paths:
+        app.router.add_route(route.method, path, handler, expect_handler=expect)
+        if route.method == "GET":
+            app.router.add_route("HEAD", path, handler)
+
+
+def _adapt(context: Context, route: Route) -> AioHandler:
+    observe = context.metrics.observer(route.method, route.path)
+    monotonic_us = context.clock.monotonic_us
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        started_us = monotonic_us()
+        response = await (_answer_with_body if route.body else _answer)(context, route, request)
+        observe(response.status, (monotonic_us() - started_us) / 1e6)
+        return response
+
+    return handle
+
+
+async def _answer(context: Context, route: Route, request: web.Request) -> web.StreamResponse:
+    call = Call(context, request)
+    try:
+        if route.check:
+            route.check(call)
+        return await route.handler(call)
+    except HttpError as error:
+        return error_response(error)
+    except KafkaError as error:
+        return error_response(from_kafka(error, is_v3=route.is_v3))
+
+
+async def _answer_with_body(context: Context, route: Route, request: web.Request) -> web.StreamResponse:
+    call, lease = Call(context, request), BodyLease(context)
+    try:
+        if route.check:
+            route.check(call)
+        call.body = await lease.read(request)
+        return await route.handler(call)
+    except HttpError as error:
+        return error_response(error)
+    except KafkaError as error:
+        return error_response(from_kafka(error, is_v3=route.is_v3))
+    finally:
+        lease.release()
+
+
+def _continue(context: Context, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse | None]]:
+    """RFC 9110 10.1.1: refuse before a client that asked with `Expect: 100-continue` has sent its body."""
+
+    async def expect(request: web.Request) -> web.StreamResponse | None:
+        try:
+            check_length(request, context.limits.body_bytes_max)
+            if route.check:
+                route.check(Call(context, request))
+        except HttpError as error:
+            return error_response(error)
+        except KafkaError as error:
+            return error_response(from_kafka(error, is_v3=route.is_v3))
+        transport = request.transport
+        if transport is not None:
+            transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        return None
+
+    return expect
+
+
+async def _unmatched(request: web.Request) -> web.StreamResponse:
+    """404 for a path that nobody serves, 405 with `Allow` for a method that its path does not know."""
+    allowed: set[str] = set()
+    for resource in request.app.router.resources():
+        if resource.canonical != "/{anything}":
+            _, methods = await resource.resolve(request)
+            allowed |= methods
+    if allowed:
+        message = f"{request.path} does not know {request.method}; it knows {', '.join(sorted(allowed))}"
+        return error_response(HttpError(405, message, headers={"Allow": ", ".join(sorted(allowed))}))
+    return error_response(HttpError(404, f"nothing is served at {request.path}; see /openapi.json"))

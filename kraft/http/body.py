@@ -1,0 +1,68 @@
+"""Reading request bodies: within the limit, within the budget, with one copy."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from kraft.http.context import Context
+from kraft.http.errors import HttpError
+
+
+class BodyLease:
+    """A body and the bytes of the budget that it holds. `release` is called exactly once."""
+
+    __slots__ = ("_context", "_reserved")
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._reserved = 0
+
+    async def read(self, request: web.Request) -> bytes:
+        """Raises HttpError 413 (before reading, when Content-Length tells) and 503."""
+        length = check_length(request, self._context.limits.body_bytes_max)
+        if length is not None:
+            self._reserve(length)
+        content = request.content
+        first = await content.readany()
+        if content.at_eof():
+            if length is None:
+                self._reserve(len(first))
+            return first
+        return await self._read_rest(request, first, length)
+
+    async def _read_rest(self, request: web.Request, first: bytes, length: int | None) -> bytes:
+        parts, total, limit = [first], len(first), self._context.limits.body_bytes_max
+        content = request.content
+        if length is None:
+            self._reserve(total)
+        while not content.at_eof():
+            part = await content.readany()
+            total += len(part)
+            if total > limit:
+                raise too_large(limit)
+            if length is None:
+                self._reserve(len(part))
+            parts.append(part)
+        return b"".join(parts)
+
+    def _reserve(self, size: int) -> None:
+        self._context.bodies.reserve(size)
+        self._reserved += size
+
+    def release(self) -> None:
+        self._context.bodies.release(self._reserved)
+        self._reserved = 0
+
+
+def check_length(request: web.Request, limit: int) -> int | None:
+    length = request.content_length
+    if length is not None and length > limit:
+        raise too_large(limit, length)
+    return length
+
+
+def too_large(limit: int, length: int | None = None) -> HttpError:
+    size = "the body" if length is None else f"a body of {length} bytes"
+    return HttpError(
+        413, f"{size} is longer than the {limit} bytes that one request may have (socket.request.max.bytes)"
+    )

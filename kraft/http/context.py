@@ -1,0 +1,66 @@
+"""What every handler shares, and the few questions that all of them ask of the cluster's image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+from uuid import UUID
+
+from kraft.broker.gateway import Gateway
+from kraft.http.errors import PARTITION_NOT_FOUND, HttpError
+from kraft.http.limits import BodyBudget, Limits, Slots
+from kraft.http.metrics import Metrics
+from kraft.http.partitioner import Partitioner
+from metadata.controller.events import Request
+from metadata.environment import Clock
+from metadata.errors import LeaderNotAvailable, UnknownTopicOrPartition
+from metadata.image import PartitionImage, TopicIdPartition, TopicImage
+
+Reply = TypeVar("Reply")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    gateway: Gateway
+    clock: Clock
+    limits: Limits
+    bodies: BodyBudget
+    long_polls: Slots
+    partitioner: Partitioner
+    metrics: Metrics
+    ready: Callable[[], tuple[bool, str]]
+
+    def topic_or_raise(self, name: str) -> TopicImage:
+        topic = self.gateway.image.topic(name)
+        if topic is None:
+            raise UnknownTopicOrPartition(f"topic {name!r} does not exist")
+        return topic
+
+    def partition_or_raise(self, topic: TopicImage, partition: int) -> PartitionImage:
+        image = topic.partitions.get(partition)
+        if image is None:
+            raise HttpError(
+                PARTITION_NOT_FOUND,
+                f"topic {topic.name!r} has no partition {partition}; it has {len(topic.partitions)}, from 0",
+                extra={"kafka_code": UnknownTopicOrPartition.code},
+            )
+        return image
+
+    def find_partition(self, topic: str, partition: int) -> tuple[TopicIdPartition, PartitionImage]:
+        image = self.topic_or_raise(topic)
+        return TopicIdPartition(image.topic_id, partition), self.partition_or_raise(image, partition)
+
+    async def topic_or_create(self, name: str) -> TopicImage:
+        """The topic to produce to; created when auto.create.topics.enable."""
+        topic = self.gateway.image.topic(name)
+        if topic is not None:
+            return topic
+        topic_id: UUID = await self.gateway.topic_id_or_create(name)
+        created = self.gateway.image.topics.get(topic_id)
+        if created is None:
+            raise LeaderNotAvailable(f"topic {name!r} was just created and is not known to this node yet")
+        return created
+
+    async def control(self, request: Request[Reply]) -> Reply:
+        return await self.gateway.control(request, timeout_ms=self.limits.control_timeout_ms)

@@ -1,0 +1,97 @@
+"""Records as a JSON array, keys and values embedded as base64, as JSON, or as text.
+
+A value that is not in the asked format is an error that names its offset; a key falls back to base64, as in Karapace.
+"""
+
+from __future__ import annotations
+
+from binascii import b2a_base64
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from kraft.http.errors import UNPROCESSABLE, HttpError
+from kraft.http.media import Format
+from kraft.http.records import InRecord
+
+_encode = msgspec.json.Encoder().encode
+_check_json = msgspec.json.Decoder(Raw).decode
+
+
+class Header(msgspec.Struct, gc=False):
+    key: str
+    value: bytes | None
+
+
+class Consumed(msgspec.Struct, gc=False):
+    """One record of the answer; bytes become base64."""
+
+    topic: str
+    key: Any
+    value: Any
+    partition: int
+    offset: int
+    timestamp: int
+    headers: list[Header]
+
+
+_NO_HEADERS: list[Header] = []
+
+
+def encode_json(records: Sequence[InRecord], form: Format, *, topic: str, partition: int) -> bytes:
+    """Raises HttpError 422 for a value that is not `form`."""
+    convert = _CONVERT[form]
+    return _encode(
+        [
+            Consumed(
+                topic,
+                _key(r.key, convert),
+                r.value if convert is None else _value(r, convert),
+                partition,
+                r.offset,
+                r.timestamp,
+                [Header(name, value) for name, value in r.headers] if r.headers else _NO_HEADERS,
+            )
+            for r in records
+        ]
+    )
+
+
+def _as_json(data: bytes) -> Raw:
+    """Raises ValueError unless the bytes are one JSON value in UTF-8."""
+    if not data.isascii():
+        data.decode()
+    _check_json(data)
+    return Raw(data)
+
+
+_CONVERT: dict[Format, Callable[[bytes], Any] | None] = {
+    Format.BINARY: None,
+    Format.JSON: _as_json,
+    Format.TEXT: bytes.decode,
+}
+
+
+def _key(key: bytes | None, convert: Callable[[bytes], Any] | None) -> Any:
+    if key is None or convert is None:
+        return key
+    try:
+        return convert(key)
+    except (ValueError, msgspec.DecodeError):
+        return b2a_base64(key, newline=False).decode()
+
+
+def _value(record: InRecord, convert: Callable[[bytes], Any]) -> Any:
+    if record.value is None:
+        return None
+    try:
+        return convert(record.value)
+    except (ValueError, msgspec.DecodeError) as error:
+        kind = "JSON" if convert is _as_json else "UTF-8 text"
+        raise HttpError(
+            UNPROCESSABLE,
+            f"the value at offset {record.offset} is not {kind} ({error}); read it as binary, or from the next offset",
+            extra={"offset": record.offset},
+        ) from error

@@ -1,0 +1,133 @@
+"""The one table that turns Kafka's errors into HTTP answers, and the JSON body of every error.
+
+The status of an answer is the first three digits of its five-digit `error_code` (Confluent's catalogue); codes
+without a finer meaning equal the status. `kafka_code` and `retriable` are additions of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from metadata import errors as kafka
+from metadata.errors import KafkaError
+
+RETRY_AFTER_SECONDS = 1
+
+TOPIC_NOT_FOUND = 40401
+PARTITION_NOT_FOUND = 40402
+V3_TOPIC_NOT_FOUND = 40403
+BAD_REQUEST = 40002
+UNPROCESSABLE = 422
+PAYLOAD = 42206
+SERIALIZATION = 42207
+BATCH = 42208
+KAFKA_FATAL = 50002
+KAFKA_RETRIABLE = 50003
+UNAVAILABLE = 50302
+
+_TABLE: dict[type[KafkaError], int] = {
+    kafka.OffsetOutOfRange: BAD_REQUEST,
+    kafka.CorruptMessage: SERIALIZATION,
+    kafka.UnknownTopicOrPartition: TOPIC_NOT_FOUND,
+    kafka.InvalidFetchSize: BAD_REQUEST,
+    kafka.LeaderNotAvailable: UNAVAILABLE,
+    kafka.NotLeaderOrFollower: UNAVAILABLE,
+    kafka.RequestTimedOut: 50401,
+    kafka.BrokerNotAvailable: UNAVAILABLE,
+    kafka.ReplicaNotAvailable: UNAVAILABLE,
+    kafka.MessageTooLarge: 413,
+    kafka.NetworkException: UNAVAILABLE,
+    kafka.CoordinatorLoadInProgress: UNAVAILABLE,
+    kafka.CoordinatorNotAvailable: UNAVAILABLE,
+    kafka.NotCoordinator: UNAVAILABLE,
+    kafka.InvalidTopicException: PAYLOAD,
+    kafka.RecordListTooLarge: 413,
+    kafka.NotEnoughReplicas: UNAVAILABLE,
+    kafka.NotEnoughReplicasAfterAppend: UNAVAILABLE,
+    kafka.InvalidRequiredAcks: BAD_REQUEST,
+    kafka.TopicAuthorizationFailed: 40301,
+    kafka.ClusterAuthorizationFailed: 40301,
+    kafka.InvalidTimestamp: SERIALIZATION,
+    kafka.UnsupportedSaslMechanism: 40101,
+    kafka.IllegalSaslState: 40101,
+    kafka.UnsupportedVersion: BAD_REQUEST,
+    kafka.TopicAlreadyExists: BAD_REQUEST,
+    kafka.InvalidPartitions: BAD_REQUEST,
+    kafka.InvalidReplicationFactor: BAD_REQUEST,
+    kafka.InvalidReplicaAssignment: BAD_REQUEST,
+    kafka.InvalidConfig: BAD_REQUEST,
+    kafka.NotController: UNAVAILABLE,
+    kafka.InvalidRequest: BAD_REQUEST,
+    kafka.UnsupportedForMessageFormat: SERIALIZATION,
+    kafka.PolicyViolation: BAD_REQUEST,
+    kafka.OutOfOrderSequenceNumber: BAD_REQUEST,
+    kafka.InvalidProducerEpoch: BAD_REQUEST,
+    kafka.KafkaStorageError: UNAVAILABLE,
+    kafka.LogDirNotFound: UNAVAILABLE,
+    kafka.SaslAuthenticationFailed: 40101,
+    kafka.UnknownProducerId: BAD_REQUEST,
+    kafka.ReassignmentInProgress: BAD_REQUEST,
+    kafka.UnsupportedCompressionType: SERIALIZATION,
+    kafka.EligibleLeadersNotAvailable: UNAVAILABLE,
+    kafka.ElectionNotNeeded: BAD_REQUEST,
+    kafka.NoReassignmentInProgress: BAD_REQUEST,
+    kafka.InvalidRecord: SERIALIZATION,
+    kafka.ThrottlingQuotaExceeded: 42901,
+    kafka.UnknownTopicId: TOPIC_NOT_FOUND,
+    kafka.InconsistentTopicId: TOPIC_NOT_FOUND,
+    kafka.BrokerIdNotRegistered: 404,
+}
+
+
+class HttpError(Exception):
+    """An answer of our own making: a client's fault, or this node being busy."""
+
+    def __init__(
+        self,
+        code: int,
+        message: str,
+        *,
+        extra: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.extra = dict(extra or {})
+        self.headers = dict(headers or {})
+
+    @property
+    def status(self) -> int:
+        return status_of(self.code)
+
+
+def status_of(code: int) -> int:
+    return code if code < 1000 else code // 100
+
+
+def overloaded(message: str) -> HttpError:
+    return HttpError(UNAVAILABLE, message, extra={"retriable": True})
+
+
+def code_of(error: KafkaError) -> int:
+    """Errors that the table does not name are retriable (the cluster is changing) or a fault of the cluster."""
+    return _TABLE.get(type(error), UNAVAILABLE if error.retriable else KAFKA_FATAL)
+
+
+def from_kafka(error: KafkaError, *, is_v3: bool = False) -> HttpError:
+    code = code_of(error)
+    if is_v3 and code == TOPIC_NOT_FOUND:
+        code = V3_TOPIC_NOT_FOUND
+    return HttpError(code, error.message, extra={"kafka_code": error.code, "retriable": error.retriable})
+
+
+def error_response(error: HttpError) -> web.Response:
+    body = {"error_code": error.code, "message": error.message, **error.extra}
+    headers = {"Content-Type": "application/json", **error.headers}
+    if error.status in (429, 503):
+        headers.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
+    return web.Response(status=error.status, body=orjson.dumps(body), headers=headers)

@@ -1,0 +1,75 @@
+"""Named limits of the HTTP door, and the budget of request bodies held in memory.
+
+Invariant: the bytes reserved in a `BodyBudget` are those of requests that are being answered now; each is
+released when its request ends, however it ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kraft.http.errors import overloaded
+
+INT32_MAX = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one node's HTTP door takes on at once."""
+
+    body_bytes_max: int = 104_857_600
+    """Largest request body; a longer one is answered 413."""
+    long_polls_max: int = 4_096
+    """Reads waiting for records at once; one more is answered 503."""
+    read_bytes_default: int = 1_048_576
+    read_bytes_max: int = 57_671_680
+    """A read that asks for more gets this much."""
+    read_wait_ms_default: int = 500
+    read_wait_ms_max: int = 300_000
+    batch_entries_max: int = 10_000
+    """Entries of one `records:batch`; one more is answered 422."""
+    control_timeout_ms: int = 30_000
+    """How long an administrative request waits for the controller."""
+
+
+class BodyBudget:
+    """Bytes of request bodies held at once (`queued.max.request.bytes`)."""
+
+    def __init__(self, capacity: Callable[[], int]) -> None:
+        self._capacity = capacity
+        self._used = 0
+
+    @property
+    def used(self) -> int:
+        return self._used
+
+    def reserve(self, size: int) -> None:
+        """Raises HttpError 503 when the budget is spent; a request alone in the house is always let in."""
+        if self._used and self._used + size > self._capacity():
+            raise overloaded(
+                f"this node holds {self._used} bytes of request bodies and takes no {size} more "
+                f"(queued.max.request.bytes is {self._capacity()}); try again"
+            )
+        self._used += size
+
+    def release(self, size: int) -> None:
+        assert 0 <= size <= self._used, (size, self._used)
+        self._used -= size
+
+
+class Slots:
+    """A number of places, e.g. for long polls."""
+
+    def __init__(self, limit: int, *, what: str) -> None:
+        self._limit = limit
+        self._what = what
+        self.taken = 0
+
+    def __enter__(self) -> None:
+        if self.taken >= self._limit:
+            raise overloaded(f"{self.taken} {self._what} are open, which is the most this node serves; try again")
+        self.taken += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.taken -= 1

@@ -1,0 +1,146 @@
+"""Content negotiation: which embedded format a body is in, and which one an answer takes.
+
+Names are Confluent's, in their v2, v1 and unversioned spellings, and the two raw types of ours. Pure and cached: a
+header is parsed once, as clients send the same few for ever.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from functools import lru_cache
+
+from kraft.http.errors import HttpError
+
+V2_JSON = "application/vnd.kafka.v2+json"
+PLAIN_JSON = "application/json"
+RECORD_BATCH = "application/vnd.kafka.recordbatch.v2"
+RECORDS = "application/vnd.kafka.records.v1"
+HEADERS_CACHED_MAX = 256
+
+_KAFKA = re.compile(r"application/vnd\.kafka(?:\.(binary|json|text|avro|jsonschema|protobuf))?(?:\.v[12])?\+json")
+_NEED_SCHEMAS = ("avro", "jsonschema", "protobuf")
+
+
+class Format(StrEnum):
+    BINARY = "binary"
+    JSON = "json"
+    TEXT = "text"
+    RECORD_BATCH = "recordbatch"
+    RECORDS = "records"
+
+    @property
+    def media_type(self) -> str:
+        match self:
+            case Format.RECORD_BATCH:
+                return RECORD_BATCH
+            case Format.RECORDS:
+                return RECORDS
+        return f"application/vnd.kafka.{self.value}.v2+json"
+
+    @property
+    def is_raw(self) -> bool:
+        return self in (Format.RECORD_BATCH, Format.RECORDS)
+
+
+EMBEDDED = (Format.BINARY, Format.JSON, Format.TEXT)
+
+
+@lru_cache(maxsize=HEADERS_CACHED_MAX)
+def produce_format(content_type: str | None) -> Format:
+    """The format of a produce body. No content type, application/json and the bare envelope mean binary."""
+    media = _media(content_type or V2_JSON)
+    if media == RECORD_BATCH:
+        return Format.RECORD_BATCH
+    if media == RECORDS:
+        return Format.RECORDS
+    if media in (PLAIN_JSON, "application/octet-stream"):
+        return Format.BINARY
+    matched = _KAFKA.fullmatch(media)
+    if matched is None:
+        raise _unsupported(media)
+    embedded = matched.group(1) or "binary"
+    if embedded in _NEED_SCHEMAS:
+        raise HttpError(415, f"{media} needs a schema registry, which this cluster has not; use binary, json or text")
+    return Format(embedded)
+
+
+@lru_cache(maxsize=HEADERS_CACHED_MAX)
+def require_json_body(content_type: str | None) -> None:
+    media = _media(content_type or PLAIN_JSON)
+    if media != PLAIN_JSON and not media.endswith("+json"):
+        raise HttpError(415, f"content type {media} is not supported here; send {PLAIN_JSON}")
+
+
+@lru_cache(maxsize=HEADERS_CACHED_MAX)
+def v2_answer(accept: str | None) -> str:
+    """Content type of a v2 answer. Raises HttpError 406."""
+    for media in _ranges(accept):
+        if media in ("*/*", "application/*") or _is_v2(media):
+            return V2_JSON
+        if media == PLAIN_JSON:
+            return PLAIN_JSON
+    raise HttpError(406, f"cannot answer in {accept}; accept {V2_JSON} or {PLAIN_JSON}")
+
+
+@lru_cache(maxsize=HEADERS_CACHED_MAX)
+def read_answer(accept: str | None) -> tuple[Format, str]:
+    """Format and content type of records read. Raises HttpError 406."""
+    for media in _ranges(accept):
+        if media in ("*/*", "application/*"):
+            return Format.BINARY, Format.BINARY.media_type
+        if media == PLAIN_JSON:
+            return Format.BINARY, PLAIN_JSON
+        if media in (RECORD_BATCH, RECORDS):
+            chosen = Format.RECORD_BATCH if media == RECORD_BATCH else Format.RECORDS
+            return chosen, media
+        matched = _KAFKA.fullmatch(media)
+        if matched and matched.group(1) not in _NEED_SCHEMAS:
+            embedded = Format(matched.group(1) or "binary")
+            return embedded, embedded.media_type
+    known = ", ".join(form.media_type for form in Format)
+    raise HttpError(406, f"cannot answer in {accept}; accept one of {known}")
+
+
+@lru_cache(maxsize=HEADERS_CACHED_MAX)
+def require_accepts(accept: str | None, media_type: str) -> None:
+    """Raises HttpError 406 unless the client takes `media_type`."""
+    family = media_type.split("/")[0] + "/*"
+    if not any(media in ("*/*", family, media_type) for media in _ranges(accept)):
+        raise HttpError(406, f"cannot answer in {accept}; accept {media_type}")
+
+
+def _is_v2(media: str) -> bool:
+    return _KAFKA.fullmatch(media) is not None
+
+
+def _unsupported(media: str) -> HttpError:
+    known = ", ".join(form.media_type for form in Format)
+    return HttpError(415, f"content type {media} is not supported; send one of {known}")
+
+
+def _media(content_type: str) -> str:
+    media, *parameters = (part.strip().lower() for part in content_type.split(";"))
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip() == "charset" and value.strip(' "') not in ("utf-8", "utf8", "us-ascii"):
+            raise HttpError(415, f"charset {value} is not supported; send UTF-8")
+    return media
+
+
+def _ranges(accept: str | None) -> list[str]:
+    """Media ranges, the most wanted first; those with q=0 are left out."""
+    weighted: list[tuple[float, str]] = []
+    for part in (accept or "*/*").split(","):
+        media, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        quality = next((_quality(p) for p in parameters if p.startswith("q=")), 1.0)
+        if media and quality > 0:
+            weighted.append((quality, media))
+    return [media for _, media in sorted(weighted, key=lambda pair: -pair[0])]
+
+
+def _quality(parameter: str) -> float:
+    try:
+        return float(parameter[2:])
+    except ValueError:
+        return 0.0

@@ -1,0 +1,88 @@
+"""Which partition a record without one goes to: Kafka's murmur2 of the key, or one partition a request without keys.
+
+`murmur2` equals org.apache.kafka.common.utils.Utils.murmur2, so that a key lands where any Kafka producer puts it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from struct import unpack_from
+from typing import Protocol
+from uuid import UUID
+
+from metadata.image import TopicImage
+
+KEYS_CACHED_MAX = 16_384
+CACHED_KEY_BYTES_MAX = 64
+TOPICS_CACHED_MAX = 10_000
+
+_MASK = 0xFFFFFFFF
+_M = 0x5BD1E995
+
+
+def murmur2(data: bytes) -> int:
+    """Unsigned 32-bit murmur2 with Kafka's seed."""
+    length = len(data)
+    h = 0x9747B28C ^ length
+    words = length >> 2
+    for k in unpack_from(f"<{words}I", data):
+        k = (k * _M) & _MASK
+        h = ((h * _M) & _MASK) ^ (((k ^ (k >> 24)) * _M) & _MASK)
+    tail = data[words * 4 :]
+    if tail:
+        h = ((h ^ int.from_bytes(tail, "little")) * _M) & _MASK
+    h = ((h ^ (h >> 13)) * _M) & _MASK
+    return h ^ (h >> 15)
+
+
+_cached_murmur2 = lru_cache(maxsize=KEYS_CACHED_MAX)(murmur2)
+
+
+def partition_of_key(key: bytes, partitions: int) -> int:
+    digest = _cached_murmur2(key) if len(key) <= CACHED_KEY_BYTES_MAX else murmur2(key)
+    return (digest & 0x7FFFFFFF) % partitions
+
+
+class Keyed(Protocol):
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def partition(self) -> int | None: ...
+
+
+class Partitioner:
+    """Hands out the partitions of keyless requests in turn, those with a leader only (KIP-480, KIP-794)."""
+
+    def __init__(self) -> None:
+        self._turns: dict[UUID, tuple[TopicImage, tuple[int, ...], int]] = {}
+
+    def next_for(self, topic: TopicImage) -> int:
+        """The partition of the next keyless request; an offline one only when all are."""
+        known = self._turns.get(topic.topic_id)
+        if known is None or known[0] is not topic:
+            if len(self._turns) >= TOPICS_CACHED_MAX:
+                self._turns.clear()
+            online = tuple(number for number, partition in topic.partitions.items() if partition.has_leader)
+            known = (topic, online or tuple(topic.partitions), 0 if known is None else known[2])
+        _, available, turn = known
+        self._turns[topic.topic_id] = (topic, available, turn + 1)
+        return available[turn % len(available)]
+
+    def place(self, topic: TopicImage, records: Sequence[Keyed]) -> list[int]:
+        """Each record's partition; all keyless records of one request share one."""
+        count = len(topic.partitions)
+        if count == 1:
+            return [0 if record.partition is None else record.partition for record in records]
+        keyless = -1
+        places: list[int] = []
+        for record in records:
+            if record.partition is not None:
+                places.append(record.partition)
+            elif record.key is not None:
+                places.append(partition_of_key(record.key, count))
+            else:
+                if keyless < 0:
+                    keyless = self.next_for(topic)
+                places.append(keyless)
+        return places

@@ -1,0 +1,112 @@
+"""A route, declared once: aiohttp's registration and the OpenAPI document are both made from it.
+
+A handler gets a `Call` and returns a response; whatever it raises of ours becomes the JSON error of the table.
+`check` runs before the body is read, so that a wrong content type or topic costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+
+import orjson
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+
+from kraft.http.errors import PARTITION_NOT_FOUND, UNPROCESSABLE, HttpError
+
+if TYPE_CHECKING:
+    from kraft.http.context import Context
+
+Model = TypeVar("Model", bound=BaseModel)
+Method: TypeAlias = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+
+
+@dataclass(slots=True)
+class Call:
+    """One request on its way through a handler."""
+
+    context: Context
+    request: web.Request
+    body: bytes = b""
+
+    @property
+    def path(self) -> Mapping[str, str]:
+        return self.request.match_info
+
+    @property
+    def topic(self) -> str:
+        return self.request.match_info["topic"]
+
+    @property
+    def partition(self) -> int:
+        text = self.request.match_info["partition"]
+        if not (text.isascii() and text.isdigit() and len(text) <= 10):
+            raise HttpError(PARTITION_NOT_FOUND, f"no partition {text!r}: a partition is a number from 0")
+        return int(text)
+
+    def model(self, model: type[Model]) -> Model:
+        """The body as a model. Raises HttpError 400 for malformed JSON, 422 for JSON that is not the model."""
+        try:
+            document = orjson.loads(self.body)
+        except orjson.JSONDecodeError as error:
+            raise HttpError(400, f"malformed JSON: {error}") from error
+        try:
+            return model.model_validate(document)
+        except ValidationError as error:
+            raise HttpError(UNPROCESSABLE, describe(error)) from error
+
+
+Handler: TypeAlias = Callable[[Call], Awaitable[web.StreamResponse]]
+
+
+def describe(error: ValidationError) -> str:
+    """The first few problems of a body, each with its place."""
+    problems = [
+        f"{'.'.join(str(part) for part in problem['loc']) or 'body'}: {problem['msg']}"
+        for problem in error.errors(include_url=False, include_input=False)[:5]
+    ]
+    return "; ".join(problems)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    """A query parameter."""
+
+    name: str
+    description: str
+    schema: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Body:
+    """What a request or an answer may hold: media type -> model, or None for bytes."""
+
+    content: Mapping[str, Any]
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    method: Method
+    path: str
+    handler: Handler
+    summary: str
+    tag: str
+    answers: Mapping[int, Body | None]
+    """Status -> body, or None for an empty one."""
+    body: Body | None = None
+    query: tuple[Parameter, ...] = ()
+    errors: tuple[int, ...] = ()
+    """Codes that this route can answer; the OpenAPI document groups them by status."""
+    check: Callable[[Call], None] | None = None
+    name: str = field(default="")
+
+    @property
+    def operation_id(self) -> str:
+        return self.name or f"{self.tag}_{self.handler.__name__}"
+
+    @property
+    def is_v3(self) -> bool:
+        return self.path.startswith("/v3")

@@ -1,0 +1,64 @@
+"""`HttpServer`: the listener of the HTTP door, started and stopped by the composition root.
+
+Stop: no new connections, idle ones are closed, requests under way get `drain_ms` to finish, then are cancelled.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+
+READ_BUFFER_BYTES = 262_144
+KEEPALIVE_SECONDS = 75.0
+LINGER_SECONDS = 2.0
+"""How long the rest of a refused body is read away, so that its client sees the answer."""
+BACKLOG = 1_024
+DRAIN_MS = 5_000
+
+
+class HttpServer:
+    """Serves an application on one address. Port 0 lets the system choose; `port` tells which it chose."""
+
+    def __init__(self, app: web.Application, *, host: str, port: int, drain_ms: int = DRAIN_MS) -> None:
+        self._app = app
+        self._host = host
+        self._port = port
+        self._drain_ms = drain_ms
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def port(self) -> int:
+        return self._port
+
+    @property
+    def connections(self) -> int:
+        server = None if self._runner is None else self._runner.server
+        return 0 if server is None else len(server.connections)
+
+    async def start(self) -> None:
+        """Raises OSError (EADDRINUSE)."""
+        assert self._runner is None, "started twice"
+        options: dict[str, Any] = {
+            "access_log": None,
+            "handler_cancellation": True,
+            "keepalive_timeout": KEEPALIVE_SECONDS,
+            "lingering_time": LINGER_SECONDS,
+            "read_bufsize": READ_BUFFER_BYTES,
+            "shutdown_timeout": self._drain_ms / 1000,
+        }
+        runner = web.AppRunner(self._app, **options)
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, self._host, self._port, backlog=BACKLOG)
+            await site.start()
+        except OSError:
+            await runner.cleanup()
+            raise
+        self._runner = runner
+        self._port = runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.cleanup()

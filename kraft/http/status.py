@@ -1,0 +1,187 @@
+"""What operators ask first: is the node alive, is it ready, and how is the cluster."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import orjson
+from aiohttp import web
+from pydantic import BaseModel
+
+from kraft.broker.gateway import Gateway, NodeInfo
+from kraft.http.media import PLAIN_JSON
+from kraft.http.routes import Body, Call, Route
+from metadata.image import MetadataImage
+from metadata.records import NO_LEADER
+
+PROMETHEUS_TEXT = "text/plain; version=0.0.4"
+CONTROLLER = "controller"
+
+State = Literal["active", "fenced", "shutting down", "down", "controller"]
+
+
+class NodeStatus(BaseModel):
+    id: int
+    roles: list[str]
+    rest: str
+    kafka: str
+    quorum: str | None
+    rack: str | None
+    state: State
+
+
+class PartitionTotals(BaseModel):
+    total: int
+    under_replicated: int
+    offline: int
+    under_min_isr: int
+
+
+class ClusterStatus(BaseModel):
+    cluster_id: str
+    node_id: int
+    controller_id: int
+    controller_epoch: int
+    metadata_offset: int
+    nodes: list[NodeStatus]
+    partitions: PartitionTotals
+    topics: int
+
+
+class Health(BaseModel):
+    status: str
+    reason: str | None = None
+
+
+class Index(BaseModel):
+    name: str
+    cluster_id: str
+    node_id: int
+    links: dict[str, str]
+
+
+def node_state(node: NodeInfo, image: MetadataImage) -> State:
+    """Of a node of cluster.toml. A broker that never registered, or no longer is registered, is down."""
+    if "broker" not in node.roles:
+        return "controller"
+    broker = image.brokers.get(node.node_id)
+    if broker is None:
+        return "down"
+    if broker.in_controlled_shutdown:
+        return "shutting down"
+    return "fenced" if broker.fenced else "active"
+
+
+def partition_totals(gateway: Gateway) -> PartitionTotals:
+    total = under_replicated = offline = under_min_isr = 0
+    for topic in gateway.image.topics.values():
+        min_isr = gateway.topic_settings(topic.name).min_insync_replicas
+        for partition in topic.partitions.values():
+            total += 1
+            under_replicated += partition.is_under_replicated
+            offline += not partition.has_leader
+            under_min_isr += len(partition.isr) < min(min_isr, len(partition.replicas))
+    return PartitionTotals(total=total, under_replicated=under_replicated, offline=offline, under_min_isr=under_min_isr)
+
+
+def partition_gauges(gateway: Gateway) -> dict[str, float]:
+    """Gauges of /metrics that the image alone answers."""
+    totals = partition_totals(gateway)
+    led = sum(partition.leader == gateway.node_id for partition in gateway.image.all_partitions())
+    return {
+        "partitions": totals.total,
+        "partitions_led": led,
+        "partitions_under_replicated": totals.under_replicated,
+        "partitions_offline": totals.offline,
+        "partitions_under_min_isr": totals.under_min_isr,
+        "metadata_offset": gateway.image.offset,
+        "is_active_controller": float(gateway.controller_id == gateway.node_id),
+        "controller_known": float(gateway.controller_id != NO_LEADER),
+    }
+
+
+def cluster_status(gateway: Gateway) -> ClusterStatus:
+    image = gateway.image
+    nodes = [
+        NodeStatus(
+            id=node.node_id,
+            roles=list(node.roles),
+            rest=node.rest,
+            kafka=node.kafka,
+            quorum=node.quorum,
+            rack=node.rack,
+            state=node_state(node, image),
+        )
+        for _, node in sorted(gateway.nodes.items())
+    ]
+    return ClusterStatus(
+        cluster_id=gateway.cluster_id,
+        node_id=gateway.node_id,
+        controller_id=gateway.controller_id,
+        controller_epoch=image.controller_epoch,
+        metadata_offset=image.offset,
+        nodes=nodes,
+        partitions=partition_totals(gateway),
+        topics=len(image.topics),
+    )
+
+
+def _json(document: Any, *, status: int = 200) -> web.Response:
+    return web.Response(status=status, body=orjson.dumps(document), headers={"Content-Type": PLAIN_JSON})
+
+
+async def status(call: Call) -> web.Response:
+    return _json(cluster_status(call.context.gateway).model_dump())
+
+
+async def healthz(call: Call) -> web.Response:
+    return _json({"status": "ok"})
+
+
+async def readyz(call: Call) -> web.Response:
+    is_ready, reason = call.context.ready()
+    if is_ready:
+        return _json({"status": "ready"})
+    return _json({"status": "not ready", "reason": reason}, status=503)
+
+
+async def metrics(call: Call) -> web.Response:
+    call.context.metrics.bodies_bytes.set(call.context.bodies.used)
+    headers = {"Content-Type": f"{PROMETHEUS_TEXT}; charset=utf-8"}
+    return web.Response(body=call.context.metrics.exposition(), headers=headers)
+
+
+_LINKS = {
+    "topics": "/topics",
+    "clusters": "/v3/clusters",
+    "status": "/kraft/status",
+    "openapi": "/openapi.json",
+    "metrics": "/metrics",
+    "health": "/healthz",
+    "ready": "/readyz",
+}
+
+
+async def index(call: Call) -> web.Response:
+    gateway = call.context.gateway
+    if "text/html" in call.request.headers.get("Accept", ""):
+        items = "".join(f'<li><a href="{href}">{name}</a></li>' for name, href in _LINKS.items())
+        page = f"<!doctype html><title>kraft</title><h1>Node {gateway.node_id} of kraft</h1><ul>{items}</ul>"
+        return web.Response(text=page, content_type="text/html")
+    return _json({"name": "kraft", "cluster_id": gateway.cluster_id, "node_id": gateway.node_id, "links": _LINKS})
+
+
+def _get(path: str, handler: Any, summary: str, model: Any, media: str = PLAIN_JSON) -> Route:
+    answers = {200: Body(content={media: model})}
+    if handler is readyz:
+        answers[503] = Body(content={media: model}, description="Not ready, and why.")
+    return Route(method="GET", path=path, handler=handler, summary=summary, tag="node", answers=answers)
+
+
+ROUTES: tuple[Route, ...] = (
+    _get("/", index, "Where to go from here.", Index),
+    _get("/healthz", healthz, "The process answers.", Health),
+    _get("/readyz", readyz, "The node takes requests.", Health),
+    _get("/metrics", metrics, "Metrics in Prometheus text.", None, PROMETHEUS_TEXT),
+    _get("/kraft/status", status, "Nodes, controller and partitions as this node knows them.", ClusterStatus),
+)

@@ -1,0 +1,34 @@
+"""All routes, in the order in which they are tried: the busy ones first."""
+
+from __future__ import annotations
+
+from kraft.http import status
+from kraft.http.routes import Route
+from kraft.http.v2 import metadata, produce, read
+from kraft.http.v3 import (
+    broker_configs,
+    brokers,
+    clusters,
+    elections,
+    partitions,
+    produce_batch,
+    reassignments,
+    topic_configs,
+    topics,
+)
+
+ALL_ROUTES: tuple[Route, ...] = (
+    *produce.ROUTES,
+    *read.ROUTES,
+    *metadata.ROUTES,
+    *status.ROUTES,
+    *clusters.ROUTES,
+    *brokers.ROUTES,
+    *broker_configs.ROUTES,
+    *topic_configs.ROUTES,
+    *topics.ROUTES,
+    *reassignments.ROUTES,
+    *partitions.ROUTES,
+    *elections.ROUTES,
+    *produce_batch.ROUTES,
+)

@@ -1,0 +1,89 @@
+"""v2 metadata: brokers, topics, partitions, offsets. Everything but offsets is answered from the image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from kraft.http.configs import config_text
+from kraft.http.media import V2_JSON, v2_answer
+from kraft.http.routes import Body, Call, Route
+from kraft.http.v2 import models
+from metadata.image import PartitionImage
+from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
+
+
+def answer(call: Call, document: Any, *, status: int = 200) -> web.Response:
+    content_type = v2_answer(call.request.headers.get("Accept"))
+    return web.Response(status=status, body=orjson.dumps(document), headers={"Content-Type": content_type})
+
+
+def partition_info(partition: PartitionImage) -> dict[str, Any]:
+    replicas = [
+        {"broker": broker, "leader": broker == partition.leader, "in_sync": broker in partition.isr}
+        for broker in partition.replicas
+    ]
+    return {"partition": partition.partition, "leader": partition.leader, "replicas": replicas}
+
+
+async def list_brokers(call: Call) -> web.Response:
+    return answer(call, {"brokers": sorted(call.context.gateway.image.brokers)})
+
+
+async def list_topics(call: Call) -> web.Response:
+    return answer(call, list(call.context.gateway.image.topics_by_name))
+
+
+async def get_topic(call: Call) -> web.Response:
+    topic = call.context.topic_or_raise(call.topic)
+    settings = call.context.gateway.topic_settings(topic.name).model_dump(by_alias=True)
+    configs = {name: config_text(value) for name, value in sorted(settings.items())}
+    partitions = [partition_info(partition) for partition in topic.partitions.values()]
+    return answer(call, {"name": topic.name, "configs": configs, "partitions": partitions})
+
+
+async def list_partitions(call: Call) -> web.Response:
+    topic = call.context.topic_or_raise(call.topic)
+    return answer(call, [partition_info(partition) for partition in topic.partitions.values()])
+
+
+async def get_partition(call: Call) -> web.Response:
+    _, partition = call.context.find_partition(call.topic, call.partition)
+    return answer(call, partition_info(partition))
+
+
+async def get_offsets(call: Call) -> web.Response:
+    which, _ = call.context.find_partition(call.topic, call.partition)
+    earliest = await call.context.gateway.list_offset(which, EARLIEST_TIMESTAMP)
+    latest = await call.context.gateway.list_offset(which, LATEST_TIMESTAMP)
+    return answer(call, {"beginning_offset": earliest.offset, "end_offset": latest.offset})
+
+
+def _check(call: Call) -> None:
+    v2_answer(call.request.headers.get("Accept"))
+
+
+def _get(path: str, handler: Any, summary: str, model: Any, *errors: int) -> Route:
+    return Route(
+        method="GET", path=path, handler=handler, summary=summary, tag="v2", check=_check,
+        answers={200: Body(content={V2_JSON: model})}, errors=(406, *errors),
+    )  # fmt: skip
+
+
+ROUTES: tuple[Route, ...] = (
+    _get("/brokers", list_brokers, "Ids of the registered brokers.", models.Brokers),
+    _get("/topics", list_topics, "Names of the topics.", list[str]),
+    _get("/topics/{topic}", get_topic, "Settings and partitions of a topic.", models.TopicInfo, 40401),
+    _get(
+        "/topics/{topic}/partitions", list_partitions, "Partitions of a topic.", list[models.PartitionInfo], 40401
+    ),
+    _get(
+        "/topics/{topic}/partitions/{partition}", get_partition, "One partition.", models.PartitionInfo, 40401, 40402
+    ),
+    _get(
+        "/topics/{topic}/partitions/{partition}/offsets", get_offsets, "First offset and high watermark.",
+        models.PartitionOffsets, 40401, 40402, 50302,
+    ),
+)  # fmt: skip

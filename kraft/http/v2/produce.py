@@ -1,0 +1,177 @@
+"""v2 produce: a body becomes one batch per partition, one gateway call, one answer with an entry per record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from kraft.http import query
+from kraft.http.errors import UNPROCESSABLE, HttpError
+from kraft.http.media import RECORD_BATCH, RECORDS, V2_JSON, Format, produce_format, v2_answer
+from kraft.http.raw import decode_records
+from kraft.http.records import OutRecord, to_batches
+from kraft.http.routes import Body, Call, Route
+from kraft.http.v2 import models
+from kraft.http.v2.outcomes import document, failed, written
+from kraft.http.v2.parse import parse_produce
+from metadata.environment import Buffer
+from metadata.errors import UnknownTopicOrPartition
+from metadata.image import TopicIdPartition, TopicImage
+from replication.requests import ProduceOutcome
+
+NO_ACKS = 0
+
+
+async def produce_to_topic(call: Call) -> web.Response:
+    return await _produce(call, None)
+
+
+async def produce_to_partition(call: Call) -> web.Response:
+    return await _produce(call, call.partition)
+
+
+async def _produce(call: Call, partition: int | None) -> web.Response:
+    context = call.context
+    form = produce_format(call.request.headers.get("Content-Type"))
+    topic = await context.topic_or_create(call.topic)
+    if partition is not None:
+        context.partition_or_raise(topic, partition)
+    if form is Format.RECORD_BATCH:
+        assert partition is not None
+        return await _produce_raw(call, TopicIdPartition(topic.topic_id, partition))
+    now_ms = context.clock.wall_ms()
+    if form is Format.RECORDS:
+        records = decode_records(call.body, now_ms=now_ms)
+    else:
+        records = parse_produce(call.body, form, now_ms=now_ms)
+    return await _produce_records(call, topic, records, partition)
+
+
+async def _produce_raw(call: Call, where: TopicIdPartition) -> web.Response:
+    """The bytes go to the leader as they came; it validates them (CRC, counts, offsets)."""
+    if not call.body:
+        raise HttpError(UNPROCESSABLE, "the body is empty; send one or more RecordBatch v2")
+    outcomes = await _send(call, {where: call.body})
+    outcome = outcomes[where]
+    if outcome.error_code:
+        entry = failed(where.partition, outcome) | {"last_offset": None}
+    else:
+        entry = written(where.partition, outcome.base_offset) | {"last_offset": outcome.last_offset}
+    return _answer(call, [entry])
+
+
+async def _produce_records(
+    call: Call, topic: TopicImage, records: list[OutRecord], partition: int | None
+) -> web.Response:
+    where = place(call, topic, records, partition)
+    groups = _group(records, where)
+    size_max = call.context.gateway.topic_settings(topic.name).max_message_bytes
+    batches: dict[TopicIdPartition, Buffer] = {
+        TopicIdPartition(topic.topic_id, number): to_batches(group, size_max=size_max)
+        for number, group in groups.items()
+        if number in topic.partitions
+    }
+    call.context.metrics.produced_records.inc(len(records))
+    outcomes = await _send(call, batches) if batches else {}
+    by_partition = {which.partition: outcome for which, outcome in outcomes.items()}
+    return _answer(call, entries(where, by_partition, topic=topic))
+
+
+async def _send(call: Call, batches: Mapping[TopicIdPartition, Buffer]) -> Mapping[TopicIdPartition, ProduceOutcome]:
+    gateway = call.context.gateway
+    acks = query.acks_of(call)
+    timeout_ms = query.integer(call, "timeout", default=gateway.settings.request_timeout_ms)
+    call.context.metrics.produced_bytes.inc(sum(len(batch) for batch in batches.values()))
+    return await gateway.produce(batches, acks=acks, timeout_ms=timeout_ms)
+
+
+def place(call: Call, topic: TopicImage, records: Sequence[OutRecord], partition: int | None) -> list[int]:
+    """The partition of each record: of the path, its own, by its key, or the one whose turn it is."""
+    if partition is not None:
+        wrong = next((r.partition for r in records if r.partition not in (None, partition)), None)
+        if wrong is not None:
+            raise HttpError(UNPROCESSABLE, f"a record names partition {wrong}, the path names {partition}")
+        return [partition] * len(records)
+    return call.context.partitioner.place(topic, records)
+
+
+def _group(records: list[OutRecord], where: list[int]) -> dict[int, list[OutRecord]]:
+    first = where[0]
+    if where.count(first) == len(where):
+        return {first: records}
+    groups: dict[int, list[OutRecord]] = {}
+    for record, number in zip(records, where, strict=True):
+        groups.setdefault(number, []).append(record)
+    return groups
+
+
+def entries(where: list[int], outcomes: Mapping[int, ProduceOutcome], *, topic: TopicImage) -> list[dict[str, Any]]:
+    """One entry per record, in request order; offsets of a partition count up from its base offset."""
+    result: list[dict[str, Any]] = []
+    next_offset = {number: outcome.base_offset for number, outcome in outcomes.items() if not outcome.error_code}
+    failures = {number: failed(number, outcome) for number, outcome in outcomes.items() if outcome.error_code}
+    for number in where:
+        offset = next_offset.get(number)
+        if offset is not None:
+            next_offset[number] = offset + 1
+            result.append({"partition": number, "offset": offset, "error_code": None, "error": None})
+        elif number in failures:
+            result.append(failures[number])
+        else:
+            result.append(failed(number, _no_such_partition(topic, number)))
+    return result
+
+
+def _no_such_partition(topic: TopicImage, number: int) -> ProduceOutcome:
+    message = f"topic {topic.name!r} has no partition {number}; it has {len(topic.partitions)}, from 0"
+    return ProduceOutcome(error_code=UnknownTopicOrPartition.code, message=message)
+
+
+def _answer(call: Call, offsets: list[dict[str, Any]]) -> web.Response:
+    content_type = v2_answer(call.request.headers.get("Accept"))
+    status = 200
+    if call.request.query.get("acks") == "0":
+        failures = [entry for entry in offsets if entry["error_code"]]
+        status, offsets = (200, offsets) if failures else (202, [])
+    return web.Response(status=status, body=orjson.dumps(document(offsets)), headers={"Content-Type": content_type})
+
+
+def _check(call: Call) -> None:
+    """Everything that can be refused before the body is read."""
+    headers = call.request.headers
+    form = produce_format(headers.get("Content-Type"))
+    v2_answer(headers.get("Accept"))
+    query.acks_of(call)
+    query.integer(call, "timeout", default=0)
+    if form is Format.RECORD_BATCH and "partition" not in call.path:
+        raise HttpError(415, f"{RECORD_BATCH} is for one partition: POST it to /topics/{call.topic}/partitions/N")
+
+
+_EMBEDDED = {
+    Format.BINARY.media_type: models.BinaryProduce,
+    Format.JSON.media_type: models.JsonProduce,
+    Format.TEXT.media_type: models.TextProduce,
+    RECORDS: None,
+}
+_ANSWERS = {
+    200: Body(content={V2_JSON: models.ProduceAnswer}, description="One entry per record, failed ones included."),
+    202: Body(content={V2_JSON: models.AcceptedAnswer}, description="acks=0: taken, without offsets."),
+}
+_ERRORS = (400, 40002, 40401, 406, 413, 415, 422, 50302)
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        method="POST", path="/topics/{topic}", handler=produce_to_topic, check=_check, tag="v2",
+        summary="Write records to the partitions of a topic.", query=(query.ACKS, query.TIMEOUT),
+        body=Body(content=_EMBEDDED), answers=_ANSWERS, errors=_ERRORS,
+    ),
+    Route(
+        method="POST", path="/topics/{topic}/partitions/{partition}", handler=produce_to_partition, check=_check,
+        tag="v2", summary="Write records, or a RecordBatch v2 as it is, to one partition.",
+        query=(query.ACKS, query.TIMEOUT), body=Body(content={**_EMBEDDED, RECORD_BATCH: None}),
+        answers=_ANSWERS, errors=(*_ERRORS, 40402),
+    ),
+)  # fmt: skip

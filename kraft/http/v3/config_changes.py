@@ -1,0 +1,76 @@
+"""What topic, broker and cluster-wide configs share: their documents and their changes (KIP-339)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from aiohttp import web
+
+from kraft.http.configs import ConfigEntry
+from kraft.http.errors import PAYLOAD, HttpError
+from kraft.http.routes import Call
+from kraft.http.v3 import models
+from kraft.http.v3.envelope import Document, no_content, raise_refusal
+from metadata.controller.events import AlterConfigs, ConfigAlteration, ConfigResource
+
+Operation = Literal["set", "delete", "append", "subtract"]
+_OPERATIONS: dict[str, Operation] = {"SET": "set", "DELETE": "delete", "APPEND": "append", "SUBTRACT": "subtract"}
+
+
+def config_fields(entry: ConfigEntry) -> Document:
+    return {
+        "name": entry.name,
+        "value": entry.value,
+        "is_default": entry.is_default,
+        "is_read_only": False,
+        "is_sensitive": False,
+        "source": entry.source,
+        "synonyms": [{"name": s.name, "value": s.value, "source": s.source} for s in entry.synonyms],
+    }
+
+
+def one_config(entries: Iterable[ConfigEntry], name: str, *, of: str) -> ConfigEntry:
+    for entry in entries:
+        if entry.name == name:
+            return entry
+    raise HttpError(404, f"Config {name} cannot be found for {of}.")
+
+
+async def alter(
+    call: Call, resources: Sequence[ConfigResource], changes: Sequence[ConfigAlteration], *, validate_only: bool = False
+) -> web.Response:
+    alterations = dict.fromkeys(resources, tuple(changes))
+    outcomes = await call.context.control(AlterConfigs(resources=alterations, validate_only=validate_only))
+    for resource in resources:
+        raise_refusal(outcomes[resource])
+    return no_content()
+
+
+async def set_one(call: Call, resource: ConfigResource) -> web.Response:
+    value = call.model(models.ConfigUpdate).value
+    if value is None:
+        raise HttpError(PAYLOAD, "value is missing; DELETE resets a config to its default")
+    change = ConfigAlteration(name=call.path["name"], operation="set", value=value)
+    return await alter(call, [resource], [change])
+
+
+async def reset_one(call: Call, resource: ConfigResource) -> web.Response:
+    change = ConfigAlteration(name=call.path["name"], operation="delete")
+    return await alter(call, [resource], [change])
+
+
+async def alter_many(call: Call, resources: Sequence[ConfigResource]) -> web.Response:
+    asked = call.model(models.ConfigChanges)
+    changes = [_alteration(change) for change in asked.data]
+    return await alter(call, resources, changes, validate_only=asked.validate_only)
+
+
+def _alteration(change: models.ConfigChange) -> ConfigAlteration:
+    operation = _OPERATIONS[change.operation]
+    if operation != "delete" and change.value is None:
+        raise HttpError(PAYLOAD, f"{change.operation} of {change.name} needs a value")
+    return ConfigAlteration(name=change.name, operation=operation, value=change.value)
+
+
+CHANGE_ERRORS: tuple[int, ...] = (40002, 50302, 50401)

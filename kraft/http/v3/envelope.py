@@ -1,0 +1,97 @@
+"""Confluent's resource envelope: kind, metadata with self and crn, and relations as links."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import orjson
+from aiohttp import web
+
+from kraft.http.errors import HttpError
+from kraft.http.media import PLAIN_JSON, require_accepts, require_json_body
+from kraft.http.routes import Body, Call, Handler, Method, Parameter, Route
+from metadata.controller.events import ErrorDetail
+
+CLUSTER = "/v3/clusters/{cluster_id}"
+Document: TypeAlias = dict[str, Any]
+
+
+def check(call: Call) -> None:
+    """Accept, content type and cluster id, before anything else."""
+    headers = call.request.headers
+    require_accepts(headers.get("Accept"), PLAIN_JSON)
+    if call.request.body_exists:
+        require_json_body(headers.get("Content-Type"))
+    asked, ours = call.path.get("cluster_id"), call.context.gateway.cluster_id
+    if asked is not None and asked != ours:
+        raise HttpError(404, f"Cluster {asked} cannot be found; this is cluster {ours}.")
+
+
+def url(call: Call, *path: object) -> str:
+    """An absolute URL below this cluster, under the host name that the client used."""
+    tail = "".join(f"/{part}" for part in path)
+    return f"{call.request.scheme}://{call.request.host}/v3/clusters/{call.context.gateway.cluster_id}{tail}"
+
+
+def related(call: Call, *path: object) -> Document:
+    return {"related": url(call, *path)}
+
+
+def crn(call: Call, **parts: object) -> str:
+    tail = "".join(f"/{name.replace('_', '-')}={value}" for name, value in parts.items())
+    return f"crn:///kafka={call.context.gateway.cluster_id}{tail}"
+
+
+def resource(call: Call, kind: str, path: Sequence[object], name: str, fields: Mapping[str, Any]) -> Document:
+    return {
+        "kind": kind,
+        "metadata": {"self": url(call, *path), "resource_name": name},
+        "cluster_id": call.context.gateway.cluster_id,
+        **fields,
+    }
+
+
+def listing(call: Call, kind: str, path: Sequence[object], data: Iterable[Document]) -> Document:
+    return {"kind": kind, "metadata": {"self": url(call, *path), "next": None}, "data": list(data)}
+
+
+def answer(document: Any, *, status: int = 200, location: str | None = None) -> web.Response:
+    headers = {"Content-Type": PLAIN_JSON}
+    if location:
+        headers["Location"] = location
+    return web.Response(status=status, body=orjson.dumps(document), headers=headers)
+
+
+def no_content() -> web.Response:
+    return web.Response(status=204)
+
+
+def raise_refusal(outcome: object) -> None:
+    if isinstance(outcome, ErrorDetail):
+        raise outcome.exception()
+
+
+def route(
+    method: Method,
+    path: str,
+    handler: Handler,
+    summary: str,
+    model: Any = None,
+    *,
+    body: Any = None,
+    status: int = 200,
+    errors: tuple[int, ...] = (),
+    query: tuple[Parameter, ...] = (),
+    below: str = CLUSTER,
+    also: Mapping[int, Any] | None = None,
+    before: Callable[[Call], None] = check,
+) -> Route:
+    """A v3 route; without a model the answer is an empty 204. `also` names further statuses and their models."""
+    models = {status if model is not None else 204: model, **(also or {})}
+    answers = {code: Body(content={PLAIN_JSON: m}) if m is not None else None for code, m in models.items()}
+    body_errors = (400, 413, 415, 422) if body else ()
+    return Route(
+        method=method, path=below + path, handler=handler, summary=summary, tag="v3", answers=answers, query=query,
+        body=Body(content={PLAIN_JSON: body}) if body else None, errors=(404, 406, *body_errors, *errors), check=before,
+    )  # fmt: skip

@@ -1,0 +1,266 @@
+"""Models of the v3 dialect: Confluent's shapes, with our additions at the end of each."""
+
+from __future__ import annotations
+
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from kraft.http.limits import INT32_MAX
+
+Item = TypeVar("Item")
+
+
+class _Request(BaseModel):
+    """Confluent ignores unknown fields nowhere; neither do we."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Metadata(BaseModel):
+    self: str
+    resource_name: str
+
+
+class ListMetadata(BaseModel):
+    self: str
+    next: str | None
+
+
+class Related(BaseModel):
+    related: str
+
+
+class Resource(BaseModel):
+    kind: str
+    metadata: Metadata
+    cluster_id: str
+
+
+class Listing(BaseModel, Generic[Item]):
+    kind: str
+    metadata: ListMetadata
+    data: list[Item]
+
+
+class Cluster(Resource):
+    controller: Related | None
+    acls: Related
+    brokers: Related
+    broker_configs: Related
+    consumer_groups: Related
+    topics: Related
+    partition_reassignments: Related
+
+
+class Broker(Resource):
+    broker_id: int
+    host: str | None
+    port: int | None
+    rack: str | None
+    configs: Related
+    partition_replicas: Related
+    broker_epoch: int
+    is_fenced: bool
+    rest: str = Field(description="host:port of the REST listener; host and port are Kafka's.")
+
+
+class Topic(Resource):
+    topic_name: str
+    is_internal: bool
+    replication_factor: int
+    partitions_count: int
+    partitions: Related
+    configs: Related
+    partition_reassignments: Related
+    authorized_operations: list[str]
+    topic_id: str | None
+
+
+class Partition(Resource):
+    topic_name: str
+    partition_id: int
+    leader: Related | None
+    replicas: Related
+    reassignment: Related
+    leader_id: int
+    leader_epoch: int
+    partition_epoch: int
+    isr: list[int]
+    assignment: list[int]
+    leader_recovery: str
+
+
+class Offset(Resource):
+    topic_name: str
+    partition_id: int
+    earliest_offset: int
+    latest_offset: int
+
+
+class Replica(Resource):
+    topic_name: str
+    partition_id: int
+    broker_id: int
+    is_leader: bool
+    is_in_sync: bool
+    broker: Related
+
+
+class Reassignment(Resource):
+    topic_name: str
+    partition_id: int
+    adding_replicas: list[int]
+    removing_replicas: list[int]
+    replicas: Related
+
+
+class ConfigSynonym(BaseModel):
+    name: str
+    value: str | None
+    source: str
+
+
+class _Config(Resource):
+    name: str
+    value: str | None
+    is_default: bool
+    is_read_only: bool
+    is_sensitive: bool
+    source: str
+    synonyms: list[ConfigSynonym]
+
+
+class TopicConfig(_Config):
+    topic_name: str
+
+
+class BrokerConfig(_Config):
+    broker_id: int
+
+
+class ClusterConfig(_Config):
+    config_type: Literal["BROKER"]
+
+
+class ConfigValue(_Request):
+    name: str
+    value: str | None = None
+
+
+class NewTopic(_Request):
+    topic_name: str
+    partitions_count: int | None = Field(default=None, ge=1, le=INT32_MAX)
+    replication_factor: int | None = Field(default=None, ge=1, le=32767)
+    replicas_assignments: dict[int, list[int]] | None = None
+    configs: list[ConfigValue] = Field(default_factory=list)
+    validate_only: bool = False
+
+
+class PartitionsCount(_Request):
+    partitions_count: int = Field(ge=1, le=INT32_MAX)
+    validate_only: bool = False
+
+
+class ConfigUpdate(_Request):
+    value: str | None = None
+
+
+class ConfigChange(_Request):
+    name: str
+    value: str | None = None
+    operation: Literal["SET", "DELETE", "APPEND", "SUBTRACT"] = "SET"
+
+
+class ConfigChanges(_Request):
+    data: list[ConfigChange] = Field(min_length=1)
+    validate_only: bool = False
+
+
+class PartitionTarget(_Request):
+    topic_name: str
+    partition_id: int = Field(ge=0, le=INT32_MAX)
+
+
+class ElectionRequest(_Request):
+    """Without `partitions`: every partition."""
+
+    election_type: Literal["preferred", "unclean"] = "preferred"
+    partitions: list[PartitionTarget] | None = None
+
+
+class PartitionElection(_Request):
+    election_type: Literal["preferred", "unclean"] = "preferred"
+
+
+class PartitionResult(BaseModel):
+    topic_name: str
+    partition_id: int
+    error_code: int | None
+    message: str | None
+    kafka_code: int | None = None
+    retriable: bool | None = None
+
+
+class PartitionResults(BaseModel):
+    kind: str
+    data: list[PartitionResult]
+
+
+class NewReassignment(_Request):
+    replicas: list[int] = Field(min_length=1)
+
+
+class BatchHeader(_Request):
+    name: str
+    value: str | None = Field(default=None, json_schema_extra={"contentEncoding": "base64"})
+
+
+class BatchData(_Request):
+    """BINARY data is base64, STRING a string, JSON any JSON."""
+
+    type: Literal["BINARY", "JSON", "STRING"] = "BINARY"
+    data: Any = None
+
+
+class BatchEntry(_Request):
+    id: str = Field(min_length=1, max_length=80)
+    partition_id: int | None = Field(default=None, ge=0, le=INT32_MAX)
+    headers: list[BatchHeader] = Field(default_factory=list)
+    key: BatchData | None = None
+    value: BatchData | None = None
+    timestamp: str | None = Field(default=None, description="ISO-8601.")
+
+
+class BatchRequest(_Request):
+    entries: list[BatchEntry]
+
+
+class BatchSize(BaseModel):
+    type: str
+    size: int
+
+
+class BatchSuccess(BaseModel):
+    id: str
+    cluster_id: str
+    topic_name: str
+    partition_id: int
+    offset: int | None
+    timestamp: str
+    key: BatchSize | None = None
+    value: BatchSize | None = None
+
+
+class BatchFailure(BaseModel):
+    id: str
+    error_code: int
+    message: str
+    kafka_code: int | None = None
+    retriable: bool | None = None
+    is_appended: bool | None = None
+
+
+class BatchAnswer(BaseModel):
+    successes: list[BatchSuccess]
+    failures: list[BatchFailure]

@@ -1,0 +1,169 @@
+"""v3 `records:batch`: entries with ids, answered 207 with one success or failure each."""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from binascii import Error as Base64Error
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+import orjson
+from aiohttp import web
+
+from kraft.http import query
+from kraft.http.errors import BATCH, UNPROCESSABLE, HttpError
+from kraft.http.records import OutRecord, to_batches
+from kraft.http.routes import Call
+from kraft.http.v2.outcomes import failed
+from kraft.http.v2.read import parse_timestamp
+from kraft.http.v3 import models
+from kraft.http.v3.envelope import Document, answer, check, route
+from metadata.environment import Buffer
+from metadata.errors import UnknownTopicOrPartition
+from metadata.image import TopicIdPartition, TopicImage
+from replication.requests import ProduceOutcome
+
+
+async def produce_batch(call: Call) -> web.Response:
+    topic = await call.context.topic_or_create(call.topic)
+    entries = call.model(models.BatchRequest).entries
+    _check_entries(entries, maximum=call.context.limits.batch_entries_max)
+    now_ms = call.context.clock.wall_ms()
+    failures: list[Document] = []
+    good: list[tuple[models.BatchEntry, OutRecord]] = []
+    for entry in entries:
+        try:
+            good.append((entry, _record(entry, now_ms)))
+        except HttpError as error:
+            failures.append({"id": entry.id, "error_code": 422, "message": f"Error: 42206 : {error.message}"})
+    successes = await _write(call, topic, good, failures)
+    order = {entry.id: number for number, entry in enumerate(entries)}
+    failures.sort(key=lambda failure: order[failure["id"]])
+    return answer({"successes": successes, "failures": failures}, status=207)
+
+
+def _check_entries(entries: list[models.BatchEntry], *, maximum: int) -> None:
+    if not entries:
+        raise HttpError(BATCH, "entries is empty; send at least one")
+    if len(entries) > maximum:
+        raise HttpError(BATCH, f"{len(entries)} entries in a batch; it has at most {maximum}")
+    if len({entry.id for entry in entries}) != len(entries):
+        raise HttpError(BATCH, "entry ids are not unique")
+
+
+async def _write(
+    call: Call, topic: TopicImage, good: list[tuple[models.BatchEntry, OutRecord]], failures: list[Document]
+) -> list[Document]:
+    where = call.context.partitioner.place(topic, [record for _, record in good])
+    groups: dict[int, list[OutRecord]] = {}
+    for (_, record), number in zip(good, where, strict=True):
+        groups.setdefault(number, []).append(record)
+    outcomes = await _send(call, topic, groups)
+    next_offset = {number: outcome.base_offset for number, outcome in outcomes.items()}
+    successes: list[Document] = []
+    for (entry, record), number in zip(good, where, strict=True):
+        outcome = outcomes[number]
+        if outcome.error_code:
+            failures.append(_failure(entry.id, number, outcome))
+            continue
+        offset = next_offset[number]
+        next_offset[number] = offset + 1
+        successes.append(_success(call, topic.name, entry, record, number, offset if offset >= 0 else None))
+    return successes
+
+
+async def _send(call: Call, topic: TopicImage, groups: Mapping[int, list[OutRecord]]) -> Mapping[int, ProduceOutcome]:
+    gateway = call.context.gateway
+    size_max = gateway.topic_settings(topic.name).max_message_bytes
+    batches: dict[TopicIdPartition, Buffer] = {}
+    outcomes: dict[int, ProduceOutcome] = {}
+    for number, group in groups.items():
+        if number in topic.partitions:
+            batches[TopicIdPartition(topic.topic_id, number)] = to_batches(group, size_max=size_max)
+        else:
+            outcomes[number] = _no_partition(topic, number)
+    if batches:
+        timeout_ms = query.integer(call, "timeout", default=gateway.settings.request_timeout_ms)
+        call.context.metrics.produced_bytes.inc(sum(len(batch) for batch in batches.values()))
+        answers = await gateway.produce(batches, acks=query.acks_of(call), timeout_ms=timeout_ms)
+        outcomes |= {which.partition: outcome for which, outcome in answers.items()}
+    return outcomes
+
+
+def _no_partition(topic: TopicImage, number: int) -> ProduceOutcome:
+    message = f"topic {topic.name!r} has no partition {number}; it has {len(topic.partitions)}, from 0"
+    return ProduceOutcome(error_code=UnknownTopicOrPartition.code, message=message)
+
+
+def _failure(entry_id: str, number: int, outcome: ProduceOutcome) -> Document:
+    fields = failed(number, outcome)
+    return {
+        "id": entry_id,
+        "error_code": fields["error_code"],
+        "message": fields["error"],
+        "kafka_code": fields["kafka_code"],
+        "retriable": fields["retriable"],
+        "is_appended": fields["is_appended"],
+    }
+
+
+def _success(
+    call: Call, topic: str, entry: models.BatchEntry, record: OutRecord, number: int, offset: int | None
+) -> Document:
+    document: Document = {
+        "id": entry.id,
+        "cluster_id": call.context.gateway.cluster_id,
+        "topic_name": topic,
+        "partition_id": number,
+        "offset": offset,
+        "timestamp": datetime.fromtimestamp(record.timestamp_ms / 1000, UTC).isoformat().replace("+00:00", "Z"),
+    }
+    for field, data, stored in (("key", entry.key, record.key), ("value", entry.value, record.value)):
+        if data is not None:
+            document[field] = {"type": data.type, "size": len(stored or b"")}
+    return document
+
+
+def _record(entry: models.BatchEntry, now_ms: int) -> OutRecord:
+    headers = [(h.name, None if h.value is None else _base64(h.value, "header")) for h in entry.headers]
+    timestamp = now_ms if entry.timestamp is None else parse_timestamp(entry.timestamp)
+    return OutRecord(_data(entry.key, "key"), _data(entry.value, "value"), headers, timestamp, entry.partition_id)
+
+
+def _data(data: models.BatchData | None, what: str) -> bytes | None:
+    if data is None or data.data is None:
+        return None
+    if data.type == "JSON":
+        return orjson.dumps(data.data)
+    if not isinstance(data.data, str):
+        raise HttpError(UNPROCESSABLE, f"{what}: data of type {data.type} is a string")
+    return data.data.encode() if data.type == "STRING" else _base64(data.data, what)
+
+
+def _base64(text: str, what: str) -> bytes:
+    try:
+        return b64decode(text, validate=True)
+    except (Base64Error, ValueError) as error:
+        raise HttpError(UNPROCESSABLE, f"{what}: data is not base64: {error}") from error
+
+
+def _check(call: Call) -> None:
+    check(call)
+    query.acks_of(call)
+    query.integer(call, "timeout", default=0)
+
+
+ROUTES = (
+    route(
+        "POST",
+        "/topics/{topic}/records:batch",
+        produce_batch,
+        "Write a batch of records, each with an id.",
+        models.BatchAnswer,
+        body=models.BatchRequest,
+        status=207,
+        query=(query.ACKS, query.TIMEOUT),
+        errors=(40002, 40403, 42206, 42208, 50302),
+        before=_check,
+    ),
+)

@@ -1,0 +1,90 @@
+"""v3 configs of topics; `-` stands for every topic."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from kraft.http.configs import ConfigEntry, topic_configs
+from kraft.http.routes import Call
+from kraft.http.v3 import models
+from kraft.http.v3.config_changes import CHANGE_ERRORS, alter_many, config_fields, one_config, reset_one, set_one
+from kraft.http.v3.envelope import Document, answer, crn, listing, resource, route
+from metadata.controller.events import ConfigResource
+
+
+def _document(call: Call, topic: str, entry: ConfigEntry) -> Document:
+    path = ("topics", topic, "configs", entry.name)
+    name = crn(call, topic=topic, config=entry.name)
+    return resource(call, "KafkaTopicConfig", path, name, {"topic_name": topic, **config_fields(entry)})
+
+
+async def list_topic_configs(call: Call) -> web.Response:
+    return _listing(call, call.topic, [call.context.topic_or_raise(call.topic).name])
+
+
+async def list_all_topic_configs(call: Call) -> web.Response:
+    return _listing(call, "-", list(call.context.gateway.image.topics_by_name))
+
+
+def _listing(call: Call, shown: str, topics: list[str]) -> web.Response:
+    gateway = call.context.gateway
+    documents = (_document(call, topic, entry) for topic in topics for entry in topic_configs(gateway, topic))
+    return answer(listing(call, "KafkaTopicConfigList", ("topics", shown, "configs"), documents))
+
+
+async def get_topic_config(call: Call) -> web.Response:
+    topic = call.context.topic_or_raise(call.topic).name
+    entries = topic_configs(call.context.gateway, topic)
+    entry = one_config(entries, call.path["name"], of=f"topic {topic}")
+    return answer(_document(call, topic, entry))
+
+
+def _resource(call: Call) -> ConfigResource:
+    return ConfigResource(resource_type="topic", name=call.context.topic_or_raise(call.topic).name)
+
+
+async def set_topic_config(call: Call) -> web.Response:
+    return await set_one(call, _resource(call))
+
+
+async def reset_topic_config(call: Call) -> web.Response:
+    return await reset_one(call, _resource(call))
+
+
+async def alter_topic_configs(call: Call) -> web.Response:
+    return await alter_many(call, [_resource(call)])
+
+
+async def alter_all_topic_configs(call: Call) -> web.Response:
+    names = call.context.gateway.image.topics_by_name
+    return await alter_many(call, [ConfigResource(resource_type="topic", name=name) for name in names])
+
+
+_ALL = "/topics/-/configs"
+_OF = "/topics/{topic}/configs"
+_LIST = models.Listing[models.TopicConfig]
+_ERRORS = (*CHANGE_ERRORS, 40403)
+
+ROUTES = (
+    route("GET", _ALL, list_all_topic_configs, "Configs of all topics.", _LIST),
+    route(
+        "POST",
+        _ALL + ":alter",
+        alter_all_topic_configs,
+        "Change configs of all topics.",
+        body=models.ConfigChanges,
+        errors=CHANGE_ERRORS,
+    ),
+    route("GET", _OF, list_topic_configs, "Configs of a topic.", _LIST, errors=(40403,)),
+    route(
+        "POST",
+        _OF + ":alter",
+        alter_topic_configs,
+        "Change configs of a topic, all or none.",
+        body=models.ConfigChanges,
+        errors=_ERRORS,
+    ),
+    route("GET", _OF + "/{name}", get_topic_config, "One config.", models.TopicConfig, errors=(40403,)),
+    route("PUT", _OF + "/{name}", set_topic_config, "Set a config.", body=models.ConfigUpdate, errors=_ERRORS),
+    route("DELETE", _OF + "/{name}", reset_topic_config, "Reset a config to its default.", errors=_ERRORS),
+)
