@@ -1,0 +1,89 @@
+"""Kafka's APIs that this node speaks: key, schema name and the versions that it takes.
+
+Between brokers one version of each API is pinned: the newest whose meaning fits. ApiVersions is answered for every
+version, as KIP-35 asks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+NEVER = 1 << 15
+"""`flexible_from` of an API without tagged fields (KIP-482)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Api:
+    key: int
+    name: str
+    """CamelCase, as in the names of Kafka's message classes."""
+    schema: str
+    version: int
+    """What we send."""
+    version_min: int
+    """The oldest that we answer."""
+    flexible_from: int
+
+    def is_flexible(self, version: int) -> bool:
+        return version >= self.flexible_from
+
+    def takes(self, version: int) -> bool:
+        return self.version_min <= version <= self.version
+
+
+def _api(key: int, name: str, version: int, *, oldest: int | None = None, flexible_from: int = 0) -> Api:
+    schema = "".join("_" + c.lower() if c.isupper() else c for c in name).lstrip("_")
+    return Api(
+        key=key,
+        name=name,
+        schema=schema,
+        version=version,
+        version_min=version if oldest is None else oldest,
+        flexible_from=flexible_from,
+    )
+
+
+PRODUCE = _api(0, "Produce", 13, flexible_from=9)
+FETCH = _api(1, "Fetch", 17, flexible_from=12)
+LIST_OFFSETS = _api(2, "ListOffsets", 10, flexible_from=6)
+SASL_HANDSHAKE = _api(17, "SaslHandshake", 1, flexible_from=NEVER)
+API_VERSIONS = _api(18, "ApiVersions", 4, oldest=0, flexible_from=3)
+CREATE_TOPICS = _api(19, "CreateTopics", 7, flexible_from=5)
+DELETE_TOPICS = _api(20, "DeleteTopics", 6, flexible_from=4)
+DELETE_RECORDS = _api(21, "DeleteRecords", 2, flexible_from=2)
+OFFSET_FOR_LEADER_EPOCH = _api(23, "OffsetForLeaderEpoch", 4, flexible_from=4)
+SASL_AUTHENTICATE = _api(36, "SaslAuthenticate", 2, flexible_from=2)
+CREATE_PARTITIONS = _api(37, "CreatePartitions", 3, flexible_from=2)
+ELECT_LEADERS = _api(43, "ElectLeaders", 2, flexible_from=2)
+INCREMENTAL_ALTER_CONFIGS = _api(44, "IncrementalAlterConfigs", 1, flexible_from=1)
+ALTER_PARTITION_REASSIGNMENTS = _api(45, "AlterPartitionReassignments", 0)
+ALTER_PARTITION = _api(56, "AlterPartition", 3)
+FETCH_SNAPSHOT = _api(59, "FetchSnapshot", 1)
+BROKER_REGISTRATION = _api(62, "BrokerRegistration", 4)
+BROKER_HEARTBEAT = _api(63, "BrokerHeartbeat", 1)
+ALLOCATE_PRODUCER_IDS = _api(67, "AllocateProducerIds", 0)
+
+BY_KEY: dict[int, Api] = {
+    api.key: api
+    for api in (
+        PRODUCE,
+        FETCH,
+        LIST_OFFSETS,
+        SASL_HANDSHAKE,
+        API_VERSIONS,
+        CREATE_TOPICS,
+        DELETE_TOPICS,
+        DELETE_RECORDS,
+        OFFSET_FOR_LEADER_EPOCH,
+        SASL_AUTHENTICATE,
+        CREATE_PARTITIONS,
+        ELECT_LEADERS,
+        INCREMENTAL_ALTER_CONFIGS,
+        ALTER_PARTITION_REASSIGNMENTS,
+        ALTER_PARTITION,
+        FETCH_SNAPSHOT,
+        BROKER_REGISTRATION,
+        BROKER_HEARTBEAT,
+        ALLOCATE_PRODUCER_IDS,
+    )
+}

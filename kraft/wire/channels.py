@@ -1,0 +1,196 @@
+"""What the rest of the node asks of other nodes, as the protocols that it declares; each is a few RPCs over `Peers`.
+
+Purposes keep slow and fast apart (KIP-291 in small): `controller` for requests about the cluster, whose breaking tells
+the controller that a broker died; `fetch` for a follower's long polls; `forward` for data requests of clients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeVar, cast
+
+from kraft.wire.connection import NotConnected
+from kraft.wire.messages.controller import CONTROLLER_RPCS
+from kraft.wire.messages.fetch import FETCH, log_ends_of, log_ends_request
+from kraft.wire.messages.metadata_log import (
+    FETCH_SNAPSHOT,
+    METADATA_FETCH,
+    MetadataFetch,
+    MetadataFetched,
+    SnapshotFetch,
+    SnapshotPiece,
+)
+from kraft.wire.messages.offsets import (
+    DELETE_RECORDS,
+    LIST_OFFSETS,
+    OFFSET_FOR_LEADER_EPOCH,
+    DeleteRecords,
+    EpochQuestion,
+    ListOffset,
+)
+from kraft.wire.messages.produce import PRODUCE, ProduceRequest
+from kraft.wire.peers import Peers
+from metadata.controller.events import ReplicaLogEnd, Request
+from metadata.environment import Buffer
+from metadata.errors import for_code
+from metadata.image import TopicIdPartition
+from replication.partition.log import EpochEnd
+from replication.requests import FetchRequest, FetchResponse, OffsetAnswer, ProduceOutcome
+
+Reply = TypeVar("Reply")
+
+ANSWER_SLACK_MS = 2_000
+"""Beyond the wait that a request itself allows its server."""
+REPLICA_TIMEOUT_MS = 30_000
+"""Default of replica.socket.timeout.ms."""
+
+
+class WireLeaderChannel:
+    """A follower's fetches from one leader (`replication.requests.LeaderChannel`)."""
+
+    def __init__(self, peers: Peers, leader_id: int, *, timeout_ms: int = REPLICA_TIMEOUT_MS) -> None:
+        self._peers = peers
+        self._leader_id = leader_id
+        self._timeout_ms = timeout_ms
+
+    async def fetch(self, request: FetchRequest) -> FetchResponse:
+        timeout_ms = max(self._timeout_ms, request.wait_ms_max + ANSWER_SLACK_MS)
+        return await self._peers.call(self._leader_id, "fetch", FETCH, request, timeout_ms=timeout_ms)
+
+    async def offset_for_leader_epoch(self, question: EpochQuestion) -> EpochEnd | None:
+        return await self._peers.call(
+            self._leader_id, "fetch", OFFSET_FOR_LEADER_EPOCH, question, timeout_ms=self._timeout_ms
+        )
+
+    async def close(self) -> None:
+        """The connection belongs to `Peers`, which closes it with the node."""
+
+
+class ControllerChannel:
+    """One attempt of a request to the controller on one node."""
+
+    def __init__(self, peers: Peers) -> None:
+        self._peers = peers
+
+    async def request(self, node_id: int, request: Request[Reply], *, timeout_ms: int) -> Reply:
+        """Raises ConnectionRefusedError or NotConnected (surely not done), ConnectionClosed or TimeoutError
+        (unknown), or the KafkaError of the refusal."""
+        rpc = CONTROLLER_RPCS[type(request)]
+        reply = await self._peers.call(node_id, "controller", rpc, request, timeout_ms=timeout_ms, tells_timeout=True)
+        return cast(Reply, reply)
+
+
+class MetadataSourceChannel:
+    """An observer's way to any voter's copy of the metadata log."""
+
+    def __init__(self, peers: Peers, *, cluster_id: str) -> None:
+        self._peers = peers
+        self._cluster_id = cluster_id
+
+    async def fetch(self, voter_id: int, *, offset: int, wait_ms_max: int, bytes_max: int) -> MetadataFetched:
+        request = MetadataFetch(
+            cluster_id=self._cluster_id,
+            replica_id=self._peers.node_id,
+            offset=offset,
+            wait_ms_max=wait_ms_max,
+            bytes_max=bytes_max,
+        )
+        timeout_ms = wait_ms_max + ANSWER_SLACK_MS
+        return await self._peers.call(voter_id, "fetch", METADATA_FETCH, request, timeout_ms=timeout_ms)
+
+    async def fetch_snapshot(
+        self, voter_id: int, *, end_offset: int, epoch: int, position: int, bytes_max: int
+    ) -> SnapshotPiece:
+        """Raises SnapshotNotFound 98 or PositionOutOfRange 99, beside the connection's errors."""
+        request = SnapshotFetch(
+            cluster_id=self._cluster_id,
+            replica_id=self._peers.node_id,
+            end_offset=end_offset,
+            epoch=epoch,
+            position=position,
+            bytes_max=bytes_max,
+        )
+        return await self._peers.call(voter_id, "fetch", FETCH_SNAPSHOT, request, timeout_ms=REPLICA_TIMEOUT_MS)
+
+
+class WireReplicaQuery:
+    """`metadata.controller.events.ReplicaQuery`: log ends of replicas that need not lead (see `messages.fetch`)."""
+
+    def __init__(self, peers: Peers, *, timeout_ms: int) -> None:
+        self._peers = peers
+        self._timeout_ms = timeout_ms
+
+    async def log_ends(self, broker_id: int, partitions: Sequence[TopicIdPartition]) -> Sequence[ReplicaLogEnd]:
+        request = log_ends_request(partitions)
+        response = await self._peers.call(broker_id, "controller", FETCH, request, timeout_ms=self._timeout_ms)
+        if response.error_code:
+            raise for_code(response.error_code)
+        return log_ends_of(response)
+
+
+class WireBrokerProbe:
+    """`metadata.controller.events.BrokerProbe`: a bare connection attempt, nothing is sent."""
+
+    def __init__(self, peers: Peers, *, timeout_ms: int) -> None:
+        self._peers = peers
+        self._timeout_ms = timeout_ms
+
+    async def is_refused(self, broker_id: int) -> bool:
+        host, port = self._peers.address(broker_id, "controller")
+        network = self._peers.environment.network
+        try:
+            connection = await network.connect(host, port, frame_bytes_max=0, timeout_ms=self._timeout_ms)
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False
+        connection.abort()
+        return False
+
+
+class ForwardChannel:
+    """Data requests of clients, carried to the leader of their partition; at most one hop."""
+
+    def __init__(self, peers: Peers, node_id: int, *, timeout_ms: int = REPLICA_TIMEOUT_MS) -> None:
+        self._peers = peers
+        self._node_id = node_id
+        self._timeout_ms = timeout_ms
+
+    async def produce(
+        self, batches: Mapping[TopicIdPartition, Buffer], *, acks: int, timeout_ms: int
+    ) -> Mapping[TopicIdPartition, ProduceOutcome]:
+        request = ProduceRequest(batches=batches, acks=acks, timeout_ms=timeout_ms)
+        answer_ms = timeout_ms + ANSWER_SLACK_MS
+        if acks != 0:
+            return await self._peers.call(self._node_id, "forward", PRODUCE, request, timeout_ms=answer_ms)
+        connection = await self._peers.connection(self._node_id, "forward", timeout_ms=answer_ms)
+        await connection.send(PRODUCE.api, PRODUCE.to_request(request, timeout_ms))
+        return {partition: ProduceOutcome() for partition in batches}
+
+    async def fetch(self, request: FetchRequest) -> FetchResponse:
+        timeout_ms = max(self._timeout_ms, request.wait_ms_max + ANSWER_SLACK_MS)
+        return await self._peers.call(self._node_id, "forward", FETCH, request, timeout_ms=timeout_ms)
+
+    async def list_offset(self, partition: TopicIdPartition, timestamp: int) -> OffsetAnswer:
+        request = ListOffset(partition=partition, timestamp=timestamp, timeout_ms=self._timeout_ms)
+        return await self._peers.call(self._node_id, "forward", LIST_OFFSETS, request, timeout_ms=self._timeout_ms)
+
+    async def delete_records(self, partition: TopicIdPartition, *, offset: int, timeout_ms: int) -> int:
+        request = DeleteRecords(offsets={partition: offset}, timeout_ms=timeout_ms)
+        answer_ms = timeout_ms + ANSWER_SLACK_MS
+        results = await self._peers.call(self._node_id, "forward", DELETE_RECORDS, request, timeout_ms=answer_ms)
+        low_watermark, code = results[partition]
+        if code:
+            raise for_code(code)
+        return low_watermark
+
+
+__all__ = [
+    "ControllerChannel",
+    "ForwardChannel",
+    "MetadataSourceChannel",
+    "NotConnected",
+    "WireBrokerProbe",
+    "WireLeaderChannel",
+    "WireReplicaQuery",
+]

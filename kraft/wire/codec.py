@@ -1,0 +1,198 @@
+"""Request and response headers, and bodies through kio.
+
+Request header:  api key int16, api version int16, correlation id int32, client id nullable string (int16 length),
+                 then tagged fields when the version is flexible (KIP-482).
+Response header: correlation id int32, then tagged fields when flexible; ApiVersions never has them (KIP-511).
+
+Two facts that Kafka's bodies have no field for travel as tagged fields of the headers, which any Kafka peer skips:
+how long the sender of a controller request waits, and the exact error of a request that was refused as a whole.
+Record payloads are opaque: a body is a list of parts in which they stay the buffers that they were.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from kraft.wire import schemas
+from kraft.wire.apis import API_VERSIONS, Api
+from kraft.wire.varints import Reader, varint
+from metadata.environment import Buffer
+from metadata.errors import KafkaError
+
+TIMEOUT_TAG = 10_000
+"""Request header: int32, how long the sender waits for the answer, in ms."""
+REFUSAL_TAG = 10_001
+"""Response header: int16 error code and the message in UTF-8."""
+
+_REQUEST_HEAD = struct.Struct(">hhih")
+_CORRELATION = struct.Struct(">i")
+_INT16 = struct.Struct(">h")
+
+
+class Malformed(Exception):
+    """The peer's fault: bytes that are no message of the API and version that they claim to be."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestHeader:
+    api_key: int
+    api_version: int
+    correlation_id: int
+    client_id: str | None
+    timeout_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResponseHeader:
+    correlation_id: int
+    refusal: tuple[int, str] | None = None
+    """Error code and message of a request refused as a whole."""
+
+
+class _Parts:
+    """What kio's writers need of a buffer; keeps every write as it is."""
+
+    __slots__ = ("parts", "write")
+
+    def __init__(self) -> None:
+        self.parts: list[Buffer] = []
+        self.write = self.parts.append
+
+
+# --- requests ---------------------------------------------------------------------------------------------------
+
+
+def encode_request(api: Api, header: RequestHeader, body: Any) -> list[Buffer]:
+    client_id = (header.client_id or "").encode()
+    length = -1 if header.client_id is None else len(client_id)
+    head = _REQUEST_HEAD.pack(header.api_key, header.api_version, header.correlation_id, length) + client_id
+    tags = b""
+    if api.is_flexible(header.api_version):
+        tags = _timeout_tag(header.timeout_ms)
+    return [head + tags, *encode_body(body)]
+
+
+def _timeout_tag(timeout_ms: int | None) -> bytes:
+    if timeout_ms is None:
+        return b"\0"
+    return varint(1) + varint(TIMEOUT_TAG) + varint(4) + _CORRELATION.pack(timeout_ms)
+
+
+def decode_request_head(frame: memoryview) -> RequestHeader:
+    """The part of the header that is the same in all versions (tagged fields are left to `decode_request`)."""
+    try:
+        key, version, correlation_id, length = _REQUEST_HEAD.unpack_from(frame, 0)
+        client_id = None if length < 0 else str(_client_id(frame, length), "utf-8")
+    except (struct.error, UnicodeDecodeError) as error:
+        raise Malformed(f"request header: {error}") from error
+    return RequestHeader(api_key=key, api_version=version, correlation_id=correlation_id, client_id=client_id)
+
+
+def _client_id(frame: memoryview, length: int) -> memoryview:
+    end = _REQUEST_HEAD.size + length
+    if end > len(frame):
+        raise Malformed(f"request header: client id of {length} bytes in a frame of {len(frame)}")
+    return frame[_REQUEST_HEAD.size : end]
+
+
+def decode_request(api: Api, header: RequestHeader, frame: memoryview) -> tuple[Any, int | None]:
+    """The body and, if the sender told, how long it waits in ms. Raises Malformed."""
+    client_id_bytes = len((header.client_id or "").encode())
+    reader = Reader(frame, _REQUEST_HEAD.size + client_id_bytes)
+    timeout_ms = None
+    if api.is_flexible(header.api_version):
+        tag = _tags(reader).get(TIMEOUT_TAG)
+        if tag is not None and len(tag) == _CORRELATION.size:
+            (timeout_ms,) = _CORRELATION.unpack(tag)
+    return decode_body(schemas.request_class(api, header.api_version), frame, reader.offset), timeout_ms
+
+
+# --- responses --------------------------------------------------------------------------------------------------
+
+
+def encode_response(
+    api: Api, version: int, correlation_id: int, body: Any, *, refused: KafkaError | None = None
+) -> list[Buffer]:
+    head = _CORRELATION.pack(correlation_id)
+    if has_flexible_response_header(api, version):
+        head += b"\0" if refused is None else _refusal_tag(refused)
+    return [head, *encode_body(body)]
+
+
+def has_flexible_response_header(api: Api, version: int) -> bool:
+    return api.is_flexible(version) and api.key != API_VERSIONS.key
+
+
+def _refusal_tag(refused: KafkaError) -> bytes:
+    value = _INT16.pack(refused.code) + refused.message.encode()
+    return varint(1) + varint(REFUSAL_TAG) + varint(len(value)) + value
+
+
+def decode_response_head(api: Api, version: int, frame: memoryview) -> tuple[ResponseHeader, int]:
+    """The header and the offset of the body. Raises Malformed."""
+    try:
+        (correlation_id,) = _CORRELATION.unpack_from(frame, 0)
+    except struct.error as error:
+        raise Malformed(f"response header: {error}") from error
+    if not has_flexible_response_header(api, version):
+        return ResponseHeader(correlation_id=correlation_id), _CORRELATION.size
+    reader = Reader(frame, _CORRELATION.size)
+    tag = _tags(reader).get(REFUSAL_TAG)
+    refusal = None
+    if tag is not None and len(tag) >= _INT16.size:
+        refusal = (_INT16.unpack_from(tag)[0], str(tag[_INT16.size :], "utf-8", "replace"))
+    return ResponseHeader(correlation_id=correlation_id, refusal=refusal), reader.offset
+
+
+def correlation_id_of(frame: memoryview) -> int:
+    if len(frame) < _CORRELATION.size:
+        raise Malformed(f"response of {len(frame)} bytes")
+    (correlation_id,) = _CORRELATION.unpack_from(frame, 0)
+    return int(correlation_id)
+
+
+def _tags(reader: Reader) -> dict[int, memoryview]:
+    try:
+        return reader.tagged_fields()
+    except ValueError as error:
+        raise Malformed(f"tagged fields of a header: {error}") from error
+
+
+# --- bodies -----------------------------------------------------------------------------------------------------
+
+
+def encode_body(entity: Any) -> Sequence[Buffer]:
+    sink = _Parts()
+    entity_class: Any = type(entity)
+    _writer(entity_class)(sink, entity)
+    return sink.parts
+
+
+def decode_body(entity_class: Any, frame: memoryview, offset: int) -> Any:
+    """Raises Malformed; also for bytes after the end of the body."""
+    try:
+        entity, size = _reader(entity_class)(frame, offset)
+    except Exception as error:
+        # kio raises a dozen types for bad bytes (DecodeError, KeyError for unknown tags, ValueError, ...).
+        raise Malformed(f"{entity_class.__name__}: {type(error).__name__}: {error}") from error
+    if offset + size != len(frame):
+        raise Malformed(f"{entity_class.__name__}: {len(frame) - offset - size} bytes after its end")
+    return entity
+
+
+@cache
+def _writer(entity_class: Any) -> Callable[[Any, Any], None]:
+    from kio.serial import entity_writer
+
+    return entity_writer(entity_class)
+
+
+@cache
+def _reader(entity_class: Any) -> Callable[[Any, int], tuple[Any, int]]:
+    from kio.serial import entity_reader
+
+    return entity_reader(entity_class)

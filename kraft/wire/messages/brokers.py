@@ -1,0 +1,167 @@
+"""BrokerRegistration (62), BrokerHeartbeat (63) and AllocateProducerIds (67).
+
+A broker's two listeners are the endpoints `REST` and `KAFKA` of its registration.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kraft.wire import apis, schemas
+from kraft.wire.messages.common import Rpc
+from metadata.controller.events import (
+    AllocateProducerIds,
+    BrokerHeartbeat,
+    BrokerRegistered,
+    HeartbeatAnswer,
+    ProducerIdBlock,
+    RegisterBroker,
+)
+from metadata.errors import InvalidRequest
+
+REST = "REST"
+KAFKA = "KAFKA"
+SASL_PLAINTEXT = 2
+PLAINTEXT = 0
+
+
+# --- BrokerRegistration -------------------------------------------------------------------------------------------
+
+
+def _registration_request(request: RegisterBroker, timeout_ms: int) -> Any:
+    types = schemas.requests_of(apis.BROKER_REGISTRATION, apis.BROKER_REGISTRATION.version)
+    return types.BrokerRegistrationRequest(
+        broker_id=request.broker_id,
+        cluster_id=request.cluster_id,
+        incarnation_id=request.incarnation_id,
+        listeners=(
+            _listener(types, REST, request.rest, PLAINTEXT),
+            _listener(types, KAFKA, request.kafka, SASL_PLAINTEXT),
+        ),
+        features=(),
+        rack=request.rack,
+    )
+
+
+def _listener(types: Any, name: str, address: str, security_protocol: int) -> Any:
+    host, _, port = address.rpartition(":")
+    return types.Listener(name=name, host=host, port=int(port), security_protocol=security_protocol)
+
+
+def _registration(message: Any) -> RegisterBroker:
+    addresses = {listener.name: f"{listener.host}:{listener.port}" for listener in message.listeners}
+    if REST not in addresses or KAFKA not in addresses or message.incarnation_id is None:
+        raise InvalidRequest(f"a broker registers the listeners {REST} and {KAFKA} and an incarnation id")
+    return RegisterBroker(
+        cluster_id=message.cluster_id,
+        broker_id=message.broker_id,
+        incarnation_id=message.incarnation_id,
+        rest=addresses[REST],
+        kafka=addresses[KAFKA],
+        rack=message.rack,
+    )
+
+
+def _registration_reply(request: RegisterBroker, reply: BrokerRegistered) -> Any:
+    response = schemas.response_class(apis.BROKER_REGISTRATION, apis.BROKER_REGISTRATION.version)
+    return response(
+        throttle_time=schemas.NO_THROTTLE, error_code=schemas.error_code(0), broker_epoch=reply.broker_epoch
+    )
+
+
+def _registration_refused(message: Any, code: int) -> Any:
+    response = schemas.response_class(apis.BROKER_REGISTRATION, apis.BROKER_REGISTRATION.version)
+    return response(throttle_time=schemas.NO_THROTTLE, error_code=schemas.error_code(code))
+
+
+REGISTRATION: Rpc[RegisterBroker, BrokerRegistered] = Rpc(
+    api=apis.BROKER_REGISTRATION,
+    to_request=_registration_request,
+    from_request=_registration,
+    to_reply=_registration_reply,
+    from_reply=lambda request, message: BrokerRegistered(broker_epoch=message.broker_epoch),
+    refuse=_registration_refused,
+)
+
+
+# --- BrokerHeartbeat ----------------------------------------------------------------------------------------------
+
+
+def _heartbeat_request(request: BrokerHeartbeat, timeout_ms: int) -> Any:
+    return schemas.request_class(apis.BROKER_HEARTBEAT, apis.BROKER_HEARTBEAT.version)(
+        broker_id=request.broker_id,
+        broker_epoch=request.broker_epoch,
+        current_metadata_offset=request.metadata_offset,
+        want_fence=request.wants_fence,
+        want_shut_down=request.wants_shutdown,
+    )
+
+
+def _heartbeat(message: Any) -> BrokerHeartbeat:
+    return BrokerHeartbeat(
+        broker_id=message.broker_id,
+        broker_epoch=message.broker_epoch,
+        metadata_offset=message.current_metadata_offset,
+        wants_fence=message.want_fence,
+        wants_shutdown=message.want_shut_down,
+    )
+
+
+def _heartbeat_reply(request: BrokerHeartbeat, reply: HeartbeatAnswer) -> Any:
+    return schemas.response_class(apis.BROKER_HEARTBEAT, apis.BROKER_HEARTBEAT.version)(
+        throttle_time=schemas.NO_THROTTLE,
+        error_code=schemas.error_code(0),
+        is_caught_up=reply.is_caught_up,
+        is_fenced=reply.is_fenced,
+        should_shut_down=reply.should_shut_down,
+    )
+
+
+def _heartbeat_answer(request: BrokerHeartbeat, message: Any) -> HeartbeatAnswer:
+    return HeartbeatAnswer(
+        is_caught_up=message.is_caught_up, is_fenced=message.is_fenced, should_shut_down=message.should_shut_down
+    )
+
+
+def _heartbeat_refused(message: Any, code: int) -> Any:
+    return schemas.response_class(apis.BROKER_HEARTBEAT, apis.BROKER_HEARTBEAT.version)(
+        throttle_time=schemas.NO_THROTTLE, error_code=schemas.error_code(code), should_shut_down=False
+    )
+
+
+HEARTBEAT: Rpc[BrokerHeartbeat, HeartbeatAnswer] = Rpc(
+    api=apis.BROKER_HEARTBEAT,
+    to_request=_heartbeat_request,
+    from_request=_heartbeat,
+    to_reply=_heartbeat_reply,
+    from_reply=_heartbeat_answer,
+    refuse=_heartbeat_refused,
+)
+
+
+# --- AllocateProducerIds ------------------------------------------------------------------------------------------
+
+
+def _allocate_request(request: AllocateProducerIds, timeout_ms: int) -> Any:
+    return schemas.request_class(apis.ALLOCATE_PRODUCER_IDS, apis.ALLOCATE_PRODUCER_IDS.version)(
+        broker_id=request.broker_id, broker_epoch=request.broker_epoch
+    )
+
+
+def _allocated(code: int, *, first: int, count: int) -> Any:
+    return schemas.response_class(apis.ALLOCATE_PRODUCER_IDS, apis.ALLOCATE_PRODUCER_IDS.version)(
+        throttle_time=schemas.NO_THROTTLE,
+        error_code=schemas.error_code(code),
+        producer_id_start=first,
+        producer_id_len=count,
+    )
+
+
+PRODUCER_IDS: Rpc[AllocateProducerIds, ProducerIdBlock] = Rpc(
+    api=apis.ALLOCATE_PRODUCER_IDS,
+    to_request=_allocate_request,
+    from_request=lambda message: AllocateProducerIds(broker_id=message.broker_id, broker_epoch=message.broker_epoch),
+    to_reply=lambda request, reply: _allocated(0, first=reply.first, count=reply.count),
+    from_reply=lambda request, message: ProducerIdBlock(first=message.producer_id_start, count=message.producer_id_len),
+    refuse=lambda message, code: _allocated(code, first=-1, count=0),
+)

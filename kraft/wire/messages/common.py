@@ -1,0 +1,53 @@
+"""What the messages of all APIs share: one RPC as a pair of encoders and decoders, error details, grouping by topic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from kraft.wire.apis import Api
+from metadata.controller.events import ErrorDetail
+from metadata.errors import BY_CODE, KafkaError
+
+RequestT = TypeVar("RequestT")
+ReplyT = TypeVar("ReplyT")
+Key = TypeVar("Key")
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rpc(Generic[RequestT, ReplyT]):
+    """Our data <-> Kafka's message, for one API. Messages are kio entities."""
+
+    api: Api
+    to_request: Callable[[RequestT, int], Any]
+    """(request, timeout in ms) -> message."""
+    from_request: Callable[[Any], RequestT]
+    to_reply: Callable[[RequestT, ReplyT], Any]
+    from_reply: Callable[[RequestT, Any], ReplyT]
+    refuse: Callable[[Any, int], Any]
+    """(request message, error code) -> the response that Kafka gives when a request fails as a whole."""
+    has_error_in_reply: bool = False
+    """Our reply carries the error code of the response as a whole; otherwise the caller gets it raised."""
+
+
+def group(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
+    groups: dict[Key, list[Item]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
+
+
+def detail_code(detail: object) -> int:
+    return detail.error.code if isinstance(detail, ErrorDetail) else 0
+
+
+def detail_message(detail: object) -> str | None:
+    return detail.message if isinstance(detail, ErrorDetail) else None
+
+
+def to_detail(code: int, message: str | None) -> ErrorDetail | None:
+    if code == 0:
+        return None
+    return ErrorDetail(BY_CODE.get(code, KafkaError), message or "")

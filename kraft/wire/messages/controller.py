@@ -1,0 +1,33 @@
+"""The RPC of each request that the controller takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kraft.wire.messages import brokers, partitions, topics
+from kraft.wire.messages.common import Rpc
+from metadata.controller.events import (
+    AllocateProducerIds,
+    AlterConfigs,
+    AlterPartition,
+    AlterReassignments,
+    BrokerHeartbeat,
+    CreatePartitions,
+    CreateTopics,
+    DeleteTopics,
+    ElectLeaders,
+    RegisterBroker,
+)
+
+CONTROLLER_RPCS: dict[type, Rpc[Any, Any]] = {
+    RegisterBroker: brokers.REGISTRATION,
+    BrokerHeartbeat: brokers.HEARTBEAT,
+    AllocateProducerIds: brokers.PRODUCER_IDS,
+    AlterPartition: partitions.ALTER_PARTITION,
+    ElectLeaders: partitions.ELECT_LEADERS,
+    AlterReassignments: partitions.REASSIGNMENTS,
+    CreateTopics: topics.CREATE_TOPICS,
+    DeleteTopics: topics.DELETE_TOPICS,
+    CreatePartitions: topics.CREATE_PARTITIONS,
+    AlterConfigs: topics.ALTER_CONFIGS,
+}

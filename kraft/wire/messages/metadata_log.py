@@ -1,0 +1,229 @@
+"""The metadata log for brokers that are no voters: Fetch (1) of `__cluster_metadata`-0 and FetchSnapshot (59).
+
+One metadata record is one record of a RecordBatch v2, so offsets count the same on both sides. The high watermark is
+the end of the committed log, `current_leader` the active controller as the asked voter knows it, and `snapshot_id`
+says that the asked offset is older than the log (KIP-595, KIP-630).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from kraft.wire import apis, schemas
+from kraft.wire.messages.common import Rpc
+from metadata.errors import CorruptMessage, InvalidRequest
+from metadata.quorum.log import MetadataSlice, SnapshotNeeded
+from replication.batches.header import computed_crc, whole_batches
+from replication.batches.records import NewRecord, build_batch, read_batches
+
+TOPIC = "__cluster_metadata"
+TOPIC_ID = UUID(int=1)
+"""Kafka's Uuid.METADATA_TOPIC_ID."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetadataFetch:
+    cluster_id: str
+    replica_id: int
+    offset: int
+    wait_ms_max: int
+    bytes_max: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetadataFetched:
+    result: MetadataSlice | SnapshotNeeded
+    leader_id: int
+    """-1: the asked voter knows of no leader."""
+    leader_epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotFetch:
+    cluster_id: str
+    replica_id: int
+    end_offset: int
+    epoch: int
+    position: int
+    bytes_max: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotPiece:
+    data: bytes
+    position: int
+    size: int
+    """Of the whole snapshot."""
+
+
+# --- Fetch --------------------------------------------------------------------------------------------------------
+
+
+def is_metadata_fetch(message: Any) -> bool:
+    return len(message.topics) == 1 and message.topics[0].topic_id == TOPIC_ID
+
+
+def _fetch_request(request: MetadataFetch, timeout_ms: int) -> Any:
+    types = schemas.requests_of(apis.FETCH, apis.FETCH.version)
+    partition = types.FetchPartition(partition=0, fetch_offset=request.offset, partition_max_bytes=request.bytes_max)
+    return types.FetchRequest(
+        cluster_id=request.cluster_id,
+        replica_state=types.ReplicaState(replica_id=request.replica_id),
+        max_wait=schemas.milliseconds(request.wait_ms_max),
+        min_bytes=1,
+        max_bytes=request.bytes_max,
+        topics=(types.FetchTopic(topic_id=TOPIC_ID, partitions=(partition,)),),
+        forgotten_topics_data=(),
+    )
+
+
+def _from_fetch_request(message: Any) -> MetadataFetch:
+    partitions = message.topics[0].partitions
+    if len(partitions) != 1 or partitions[0].partition != 0:
+        raise InvalidRequest("the metadata log has one partition, 0, and is fetched alone")
+    return MetadataFetch(
+        cluster_id=message.cluster_id or "",
+        replica_id=message.replica_state.replica_id,
+        offset=partitions[0].fetch_offset,
+        wait_ms_max=schemas.to_ms(message.max_wait),
+        bytes_max=partitions[0].partition_max_bytes,
+    )
+
+
+def _fetch_reply(request: MetadataFetch, reply: MetadataFetched) -> Any:
+    types = schemas.responses_of(apis.FETCH, apis.FETCH.version)
+    content: dict[str, Any]
+    if isinstance(reply.result, SnapshotNeeded):
+        snapshot = types.SnapshotId(end_offset=reply.result.end_offset, epoch=reply.result.epoch)
+        content = {"high_watermark": reply.result.end_offset, "snapshot_id": snapshot, "records": None}
+    else:
+        content = {"high_watermark": reply.result.end_offset, "records": _pack(reply.result)}
+    partition = types.PartitionData(
+        partition_index=0,
+        error_code=schemas.error_code(0),
+        current_leader=types.LeaderIdAndEpoch(leader_id=reply.leader_id, leader_epoch=reply.leader_epoch),
+        aborted_transactions=None,
+        **content,
+    )
+    return types.FetchResponse(
+        throttle_time=schemas.NO_THROTTLE,
+        error_code=schemas.error_code(0),
+        responses=(types.FetchableTopicResponse(topic_id=TOPIC_ID, partitions=(partition,)),),
+    )
+
+
+def _pack(piece: MetadataSlice) -> bytes:
+    if not piece.records:
+        return b""
+    records = [NewRecord(None, value, [], 0) for value in piece.records]
+    return build_batch(records, base_offset=piece.base_offset, leader_epoch=piece.controller_epoch)
+
+
+def _from_fetch_reply(request: MetadataFetch, message: Any) -> MetadataFetched:
+    partition = message.responses[0].partitions[0]
+    leader, snapshot = partition.current_leader, partition.snapshot_id
+    result: MetadataSlice | SnapshotNeeded
+    if snapshot.end_offset >= 0:
+        result = SnapshotNeeded(end_offset=snapshot.end_offset, epoch=snapshot.epoch)
+    else:
+        result = _unpack(request.offset, partition.records or b"", leader.leader_epoch, partition.high_watermark)
+    return MetadataFetched(result=result, leader_id=leader.leader_id, leader_epoch=leader.leader_epoch)
+
+
+def _unpack(offset: int, data: bytes, controller_epoch: int, end_offset: int) -> MetadataSlice:
+    for position, header in whole_batches(data):
+        controller_epoch = header.leader_epoch
+        if computed_crc(data, position, header.size) != header.crc:
+            raise CorruptMessage(f"metadata batch at offset {header.base_offset}: the CRC does not fit")
+    records = list(read_batches(data))
+    if [record.offset for record in records] != list(range(offset, offset + len(records))):
+        raise CorruptMessage(f"metadata records do not follow offset {offset} one by one")
+    return MetadataSlice(
+        base_offset=offset,
+        records=tuple(record.value or b"" for record in records),
+        controller_epoch=controller_epoch,
+        end_offset=end_offset,
+    )
+
+
+METADATA_FETCH: Rpc[MetadataFetch, MetadataFetched] = Rpc(
+    api=apis.FETCH,
+    to_request=_fetch_request,
+    from_request=_from_fetch_request,
+    to_reply=_fetch_reply,
+    from_reply=_from_fetch_reply,
+    refuse=lambda message, code: schemas.response_class(apis.FETCH, apis.FETCH.version)(
+        throttle_time=schemas.NO_THROTTLE, error_code=schemas.error_code(code), responses=()
+    ),
+)
+
+
+# --- FetchSnapshot ------------------------------------------------------------------------------------------------
+
+
+def _snapshot_request(request: SnapshotFetch, timeout_ms: int) -> Any:
+    types = schemas.requests_of(apis.FETCH_SNAPSHOT, apis.FETCH_SNAPSHOT.version)
+    partition = types.PartitionSnapshot(
+        partition=0,
+        current_leader_epoch=-1,
+        snapshot_id=types.SnapshotId(end_offset=request.end_offset, epoch=request.epoch),
+        position=request.position,
+    )
+    return types.FetchSnapshotRequest(
+        cluster_id=request.cluster_id,
+        replica_id=request.replica_id,
+        max_bytes=request.bytes_max,
+        topics=(types.TopicSnapshot(name=TOPIC, partitions=(partition,)),),
+    )
+
+
+def _from_snapshot_request(message: Any) -> SnapshotFetch:
+    partitions = [(topic.name, item) for topic in message.topics for item in topic.partitions]
+    if len(partitions) != 1 or partitions[0][0] != TOPIC or partitions[0][1].partition != 0:
+        raise InvalidRequest(f"snapshots exist of {TOPIC}-0 only")
+    item = partitions[0][1]
+    return SnapshotFetch(
+        cluster_id=message.cluster_id or "",
+        replica_id=message.replica_id,
+        end_offset=item.snapshot_id.end_offset,
+        epoch=item.snapshot_id.epoch,
+        position=item.position,
+        bytes_max=message.max_bytes,
+    )
+
+
+def _snapshot_reply(request: SnapshotFetch, reply: SnapshotPiece) -> Any:
+    types = schemas.responses_of(apis.FETCH_SNAPSHOT, apis.FETCH_SNAPSHOT.version)
+    partition = types.PartitionSnapshot(
+        index=0,
+        error_code=schemas.error_code(0),
+        snapshot_id=types.SnapshotId(end_offset=request.end_offset, epoch=request.epoch),
+        current_leader=types.LeaderIdAndEpoch(leader_id=-1, leader_epoch=-1),
+        size=reply.size,
+        position=reply.position,
+        unaligned_records=reply.data,
+    )
+    return types.FetchSnapshotResponse(
+        throttle_time=schemas.NO_THROTTLE,
+        error_code=schemas.error_code(0),
+        topics=(types.TopicSnapshot(name=TOPIC, partitions=(partition,)),),
+    )
+
+
+def _from_snapshot_reply(request: SnapshotFetch, message: Any) -> SnapshotPiece:
+    item = message.topics[0].partitions[0]
+    return SnapshotPiece(data=item.unaligned_records, position=item.position, size=item.size)
+
+
+FETCH_SNAPSHOT: Rpc[SnapshotFetch, SnapshotPiece] = Rpc(
+    api=apis.FETCH_SNAPSHOT,
+    to_request=_snapshot_request,
+    from_request=_from_snapshot_request,
+    to_reply=_snapshot_reply,
+    from_reply=_from_snapshot_reply,
+    refuse=lambda message, code: schemas.response_class(apis.FETCH_SNAPSHOT, apis.FETCH_SNAPSHOT.version)(
+        throttle_time=schemas.NO_THROTTLE, error_code=schemas.error_code(code), topics=()
+    ),
+)

@@ -1,0 +1,137 @@
+"""Produce (0): batches per partition and what became of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from kraft.wire import apis, schemas
+from kraft.wire.messages.common import Rpc, group
+from metadata.environment import Buffer
+from metadata.image import TopicIdPartition
+from replication.requests import ProduceOutcome
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NIL = UUID(int=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProduceRequest:
+    batches: Mapping[TopicIdPartition, Buffer]
+    acks: int
+    timeout_ms: int
+
+
+Outcomes = Mapping[TopicIdPartition, ProduceOutcome]
+
+
+def _request(request: ProduceRequest, timeout_ms: int) -> Any:
+    types = schemas.requests_of(apis.PRODUCE, apis.PRODUCE.version)
+    return types.ProduceRequest(
+        transactional_id=None,
+        acks=request.acks,
+        timeout=schemas.milliseconds(request.timeout_ms),
+        topic_data=tuple(
+            types.TopicProduceData(
+                topic_id=topic_id,
+                partition_data=tuple(
+                    types.PartitionProduceData(index=key.partition, records=request.batches[key]) for key in keys
+                ),
+            )
+            for topic_id, keys in group(request.batches, lambda key: key.topic_id).items()
+        ),
+    )
+
+
+def _from_request(message: Any) -> ProduceRequest:
+    return ProduceRequest(
+        batches={
+            TopicIdPartition(topic.topic_id or _NIL, item.index): item.records or b""
+            for topic in message.topic_data
+            for item in topic.partition_data
+        },
+        acks=message.acks,
+        timeout_ms=schemas.to_ms(message.timeout),
+    )
+
+
+def _reply(request: ProduceRequest, outcomes: Outcomes) -> Any:
+    from kraft.wire import extensions
+
+    topics = group(outcomes, lambda key: key.topic_id)
+    return extensions.ProduceResponse(
+        responses=tuple(
+            extensions.ProducedTopic(
+                topic_id=topic_id,
+                partition_responses=tuple(_produced(key.partition, outcomes[key]) for key in keys),
+            )
+            for topic_id, keys in topics.items()
+        )
+    )
+
+
+def _produced(partition: int, outcome: ProduceOutcome) -> Any:
+    from kraft.wire import extensions
+
+    types: Any = extensions
+    leaders = schemas.responses_of(apis.PRODUCE, apis.PRODUCE.version)
+    return types.ProducedPartition(
+        index=partition,
+        error_code=schemas.error_code(outcome.error_code),
+        base_offset=outcome.base_offset,
+        log_append_time=_to_datetime(outcome.log_append_time_ms),
+        log_start_offset=outcome.log_start_offset,
+        record_errors=(),
+        error_message=outcome.message or None,
+        current_leader=leaders.LeaderIdAndEpoch(leader_id=outcome.leader_id, leader_epoch=outcome.leader_epoch),
+        last_offset=outcome.last_offset,
+        is_appended=outcome.is_appended,
+        isr=outcome.isr,
+        min_isr=outcome.min_isr,
+    )
+
+
+def _from_reply(request: ProduceRequest, message: Any) -> Outcomes:
+    return {
+        TopicIdPartition(topic.topic_id or _NIL, item.index): ProduceOutcome(
+            error_code=item.error_code.value,
+            message=item.error_message or "",
+            base_offset=item.base_offset,
+            last_offset=item.last_offset,
+            log_append_time_ms=_to_ms(item.log_append_time),
+            log_start_offset=item.log_start_offset,
+            leader_id=item.current_leader.leader_id,
+            leader_epoch=item.current_leader.leader_epoch,
+            is_appended=item.is_appended,
+            isr=item.isr,
+            min_isr=item.min_isr,
+        )
+        for topic in message.responses
+        for item in topic.partition_responses
+    }
+
+
+def _refused(message: Any, code: int) -> Any:
+    request = _from_request(message)
+    return _reply(request, dict.fromkeys(request.batches, ProduceOutcome(error_code=code)))
+
+
+def _to_datetime(ms: int) -> datetime | None:
+    return None if ms < 0 else _EPOCH + timedelta(milliseconds=ms)
+
+
+def _to_ms(moment: datetime | None) -> int:
+    return -1 if moment is None else (moment - _EPOCH) // timedelta(milliseconds=1)
+
+
+PRODUCE: Rpc[ProduceRequest, Outcomes] = Rpc(
+    api=apis.PRODUCE,
+    to_request=_request,
+    from_request=_from_request,
+    to_reply=_reply,
+    from_reply=_from_reply,
+    refuse=_refused,
+)

@@ -1,0 +1,146 @@
+"""The connections of this node to the others: one per node and purpose, opened when first needed, never shared.
+
+A connection that broke is opened again by the next request, `RECONNECT_BACKOFF_MS` after the last try at the
+earliest. No request is ever sent again here; a refused connection is told to the caller at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from kraft.wire.connection import CONNECT_TIMEOUT_MS, NotConnected, RpcConnection, open_connection
+from kraft.wire.messages.common import ReplyT, RequestT, Rpc
+from kraft.wire.principal import Principal, Purpose
+from metadata.environment import Environment
+from metadata.errors import for_code
+
+RECONNECT_BACKOFF_MS = 50
+FRAME_BYTES_MAX = 128 * 1024 * 1024
+"""Largest answer taken from a peer: above fetch.max.bytes and one oversized first batch (F3)."""
+
+Address = Callable[[int, Purpose], tuple[str, int]]
+"""Host and port of a node. Raises a KafkaError (BrokerNotAvailable) when it is not known."""
+
+
+class Peers:
+    def __init__(
+        self,
+        environment: Environment,
+        *,
+        node_id: int,
+        secret: str,
+        address: Address,
+        frame_bytes_max: int = FRAME_BYTES_MAX,
+        connect_timeout_ms: int = CONNECT_TIMEOUT_MS,
+    ) -> None:
+        self.environment = environment
+        self.node_id = node_id
+        self.address = address
+        self._secret = secret
+        self._frame_bytes_max = frame_bytes_max
+        self._connect_timeout_ms = connect_timeout_ms
+        self._ways: dict[tuple[int, Purpose], _Way] = {}
+
+    async def call(
+        self,
+        node_id: int,
+        purpose: Purpose,
+        rpc: Rpc[RequestT, ReplyT],
+        request: RequestT,
+        *,
+        timeout_ms: int,
+        tells_timeout: bool = False,
+    ) -> ReplyT:
+        """One attempt. Raises ConnectionRefusedError or NotConnected (not sent), ConnectionClosed or TimeoutError
+        (unknown), or the KafkaError that the peer answered."""
+        connection = await self.connection(node_id, purpose, timeout_ms=timeout_ms)
+        body = rpc.to_request(request, timeout_ms)
+        answer = await connection.call(rpc.api, body, timeout_ms=timeout_ms, tells_timeout=tells_timeout)
+        if not rpc.has_error_in_reply:
+            _raise_top_level(answer)
+        return rpc.from_reply(request, answer)
+
+    async def connection(self, node_id: int, purpose: Purpose, *, timeout_ms: int) -> RpcConnection:
+        """Raises ConnectionRefusedError, NotConnected, or the KafkaError of a refused authentication."""
+        key = (node_id, purpose)
+        way = self._ways.get(key)
+        if way is None:
+            way = self._ways[key] = _Way(self.environment, lambda: self._open(node_id, purpose))
+        try:
+            async with self.environment.clock.timeout(timeout_ms):
+                return await way.connection(self.address(node_id, purpose))
+        except TimeoutError as error:
+            raise NotConnected(f"node {node_id}: no connection within {timeout_ms} ms") from error
+
+    async def _open(self, node_id: int, purpose: Purpose) -> RpcConnection:
+        return await open_connection(
+            self.environment,
+            Principal(self.node_id, purpose),
+            address=self.address(node_id, purpose),
+            secret=self._secret,
+            frame_bytes_max=self._frame_bytes_max,
+            connect_timeout_ms=self._connect_timeout_ms,
+        )
+
+    async def close_node(self, node_id: int) -> None:
+        for key in [key for key in self._ways if key[0] == node_id]:
+            await self._ways.pop(key).close()
+
+    async def close(self) -> None:
+        ways, self._ways = self._ways, {}
+        for way in ways.values():
+            await way.close()
+
+
+class _Way:
+    """The current connection to one node for one purpose, or the one attempt to get it that all callers share."""
+
+    def __init__(self, environment: Environment, open_: Callable[[], Any]) -> None:
+        self._clock = environment.clock
+        self._open = open_
+        self._current: RpcConnection | None = None
+        self._opening: asyncio.Task[RpcConnection] | None = None
+        self._tried_ms: int | None = None
+
+    async def connection(self, address: tuple[str, int]) -> RpcConnection:
+        current = self._current
+        if current is not None and not current.is_closed and current.address == address:
+            return current
+        if self._opening is None or self._opening.done():
+            self._opening = asyncio.get_running_loop().create_task(self._reopen())
+            self._opening.add_done_callback(_retrieve)
+        return await asyncio.shield(self._opening)
+
+    async def _reopen(self) -> RpcConnection:
+        if self._current is not None:
+            await self._current.close()
+            self._current = None
+        if self._tried_ms is not None:
+            waited_ms = self._clock.monotonic_ms() - self._tried_ms
+            if waited_ms < RECONNECT_BACKOFF_MS:
+                await self._clock.sleep(RECONNECT_BACKOFF_MS - waited_ms)
+        self._tried_ms = self._clock.monotonic_ms()
+        self._current = await self._open()
+        return self._current
+
+    async def close(self) -> None:
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.gather(self._opening, return_exceptions=True)
+        if self._current is not None:
+            await self._current.close()
+
+
+def _retrieve(task: asyncio.Task[RpcConnection]) -> None:
+    """Every caller may have gone by the time an attempt fails; asyncio wants its error looked at."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _raise_top_level(answer: Any) -> None:
+    """An error of the request as a whole from a peer that sends no refusal in the header."""
+    code = getattr(answer, "error_code", None)
+    if code is not None and code.value:
+        raise for_code(code.value, getattr(answer, "error_message", None) or "")

@@ -1,0 +1,31 @@
+"""Who is at the other end of an authenticated connection.
+
+All brokers share one SCRAM user, `__cluster__`; its password is the cluster secret. Which node it is, and what the
+connection is for, says the client id of the request that completed the authentication: `node-3-controller`. So a
+holder of the secret can claim any node id; the secret is what the cluster trusts.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal, cast, get_args
+
+Purpose = Literal["controller", "fetch", "forward"]
+
+_CLIENT_ID = re.compile(r"node-(\d{1,9})-(" + "|".join(get_args(Purpose)) + ")")
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    node_id: int
+    purpose: Purpose
+
+    @property
+    def client_id(self) -> str:
+        return f"node-{self.node_id}-{self.purpose}"
+
+
+def principal_of(client_id: str | None) -> Principal | None:
+    match = _CLIENT_ID.fullmatch(client_id or "")
+    return None if match is None else Principal(int(match[1]), cast(Purpose, match[2]))

@@ -1,0 +1,98 @@
+"""A connection's authentication on the server: SaslHandshake, then two SaslAuthenticate requests (KIP-43, KIP-152).
+
+    START --handshake--> CHOSEN --client-first--> CHALLENGED --client-final--> authenticated
+
+Any other order is ILLEGAL_SASL_STATE 34, a wrong secret SASL_AUTHENTICATION_FAILED 58; both end the connection.
+"""
+
+from __future__ import annotations
+
+import random
+from base64 import b64encode
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from kraft.wire import apis, schemas, scram
+from kraft.wire.principal import Principal, principal_of
+from kraft.wire.scram import Credential, ScramFailed, ScramServer
+from metadata.errors import IllegalSaslState, KafkaError, SaslAuthenticationFailed, UnsupportedSaslMechanism
+
+
+class State(Enum):
+    START = "start"
+    CHOSEN = "mechanism chosen"
+    CHALLENGED = "challenged"
+    AUTHENTICATED = "authenticated"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The response to one SASL request, and whether the connection ends after it."""
+
+    response: Any
+    is_last: bool = False
+
+
+class Authentication:
+    def __init__(self, credential: Credential, rng: random.Random) -> None:
+        self.state = State.START
+        self.principal: Principal | None = None
+        self.reason = ""
+        nonce = b64encode(rng.randbytes(scram.NONCE_BYTES)).decode()
+        self._server = ScramServer(credential, user=scram.CLUSTER_USER, nonce=nonce)
+
+    def handshake(self, message: Any) -> Step:
+        if self.state is not State.START:
+            return self._handshake_failed(IllegalSaslState.code)
+        if message.mechanism != scram.MECHANISM:
+            return self._handshake_failed(UnsupportedSaslMechanism.code)
+        self.state = State.CHOSEN
+        return Step(_handshake_response(0))
+
+    def _handshake_failed(self, code: int) -> Step:
+        self.state = State.FAILED
+        self.reason = f"SASL handshake refused with error {code}"
+        return Step(_handshake_response(code), is_last=True)
+
+    def authenticate(self, message: Any, client_id: str | None) -> Step:
+        try:
+            return Step(_authenticate_response(token=self._next(bytes(message.auth_bytes), client_id)))
+        except ScramFailed as failure:
+            return self._failed(SaslAuthenticationFailed(f"Authentication failed: {failure}"))
+        except IllegalSaslState as error:
+            return self._failed(error)
+
+    def _next(self, token: bytes, client_id: str | None) -> bytes:
+        match self.state:
+            case State.CHOSEN:
+                answer = self._server.first(token)
+                self.state = State.CHALLENGED
+            case State.CHALLENGED:
+                answer = self._server.final(token)
+                self.principal = principal_of(client_id)
+                if self.principal is None:
+                    raise ScramFailed("the client id is not node-<id>-<controller|fetch|forward>")
+                self.state = State.AUTHENTICATED
+            case _:
+                raise IllegalSaslState(f"SaslAuthenticate in state '{self.state.value}'; send SaslHandshake first")
+        return answer
+
+    def _failed(self, error: KafkaError) -> Step:
+        self.state = State.FAILED
+        self.reason = error.message
+        return Step(_authenticate_response(error=error), is_last=True)
+
+
+def _handshake_response(code: int) -> Any:
+    response = schemas.response_class(apis.SASL_HANDSHAKE, apis.SASL_HANDSHAKE.version)
+    return response(error_code=schemas.error_code(code), mechanisms=(scram.MECHANISM,))
+
+
+def _authenticate_response(*, token: bytes = b"", error: KafkaError | None = None) -> Any:
+    return schemas.response_class(apis.SASL_AUTHENTICATE, apis.SASL_AUTHENTICATE.version)(
+        error_code=schemas.error_code(0 if error is None else error.code),
+        error_message=None if error is None else error.message,
+        auth_bytes=token,
+    )

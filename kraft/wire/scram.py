@@ -1,0 +1,177 @@
+"""SCRAM-SHA-256 (RFC 5802, RFC 7677) as pure functions of its messages; no channel binding, one user.
+
+    client-first  n,,n=USER,r=CNONCE
+    server-first  r=CNONCE+SNONCE,s=SALT,i=ITERATIONS
+    client-final  c=biws,r=CNONCE+SNONCE,p=PROOF
+    server-final  v=SIGNATURE, or e=ERROR
+
+Both sides prove that they know the password; it never crosses the network, nor does anything that could be replayed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from base64 import b64decode, b64encode
+from binascii import Error as BadBase64
+from dataclasses import dataclass
+from functools import lru_cache
+
+MECHANISM = "SCRAM-SHA-256"
+CLUSTER_USER = "__cluster__"
+ITERATIONS = 4096
+"""Least number that RFC 7677 allows; the cluster secret is long and random, so more would add nothing."""
+ITERATIONS_MAX = 1_000_000
+"""A client computes no more than this for a server that it does not trust yet."""
+NONCE_BYTES = 18
+_HEADER = "n,,"
+
+
+class ScramFailed(Exception):
+    """The other side does not know the password, or does not speak SCRAM."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What a server keeps of a password (RFC 5802 section 3)."""
+
+    salt: bytes
+    iterations: int
+    stored_key: bytes
+    server_key: bytes
+
+
+def salt_of(cluster_id: str) -> bytes:
+    """The same on every node of a cluster, so that each node derives the salted password once."""
+    return hashlib.sha256(b"kraft cluster " + cluster_id.encode()).digest()[:16]
+
+
+@lru_cache(maxsize=16)
+def salted_password(password: str, salt: bytes, iterations: int) -> bytes:
+    return hashlib.pbkdf2_hmac("sha256", password.encode(), salt, iterations)
+
+
+def credential(password: str, *, salt: bytes, iterations: int = ITERATIONS) -> Credential:
+    salted = salted_password(password, salt, iterations)
+    return Credential(
+        salt=salt,
+        iterations=iterations,
+        stored_key=hashlib.sha256(_hmac(salted, b"Client Key")).digest(),
+        server_key=_hmac(salted, b"Server Key"),
+    )
+
+
+class ScramClient:
+    def __init__(self, *, user: str, password: str, nonce: str) -> None:
+        self._password = password
+        self._nonce = nonce
+        self._first_bare = f"n={_escaped(user)},r={nonce}"
+        self._signature = b""
+
+    def first(self) -> bytes:
+        return (_HEADER + self._first_bare).encode()
+
+    def final(self, server_first: bytes) -> bytes:
+        """Raises ScramFailed."""
+        fields = _fields(server_first)
+        nonce, iterations = fields.get("r", ""), _number(fields.get("i", ""))
+        if not nonce.startswith(self._nonce) or len(nonce) == len(self._nonce):
+            raise ScramFailed("the server did not extend our nonce")
+        if not ITERATIONS <= iterations <= ITERATIONS_MAX:
+            raise ScramFailed(f"{iterations} iterations; {ITERATIONS} to {ITERATIONS_MAX} are taken")
+        salted = salted_password(self._password, _base64(fields.get("s", "")), iterations)
+        without_proof = f"c={_encoded(_HEADER.encode())},r={nonce}"
+        message = b",".join((self._first_bare.encode(), server_first, without_proof.encode()))
+        client_key = _hmac(salted, b"Client Key")
+        proof = _xor(client_key, _hmac(hashlib.sha256(client_key).digest(), message))
+        self._signature = _hmac(_hmac(salted, b"Server Key"), message)
+        return f"{without_proof},p={_encoded(proof)}".encode()
+
+    def verify(self, server_final: bytes) -> None:
+        """Raises ScramFailed unless the server knows the password too."""
+        fields = _fields(server_final)
+        if "e" in fields:
+            raise ScramFailed(f"the server refused: {fields['e']}")
+        if not self._signature or not hmac.compare_digest(_base64(fields.get("v", "")), self._signature):
+            raise ScramFailed("the server does not know the cluster secret")
+
+
+class ScramServer:
+    """One authentication; `first` then `final`."""
+
+    def __init__(self, credential: Credential, *, user: str, nonce: str) -> None:
+        self._credential = credential
+        self._user = user
+        self._nonce = nonce
+        self._first_bare = ""
+        self._server_first = ""
+
+    def first(self, client_first: bytes) -> bytes:
+        """Raises ScramFailed."""
+        text = _text(client_first)
+        if not text.startswith(_HEADER):
+            raise ScramFailed("channel binding and authorization ids are not supported; begin with 'n,,'")
+        self._first_bare = text.removeprefix(_HEADER)
+        fields = _fields(self._first_bare.encode())
+        if fields.get("n") != _escaped(self._user) or not fields.get("r"):
+            raise ScramFailed("unknown user")
+        nonce, salt = fields["r"] + self._nonce, _encoded(self._credential.salt)
+        self._server_first = f"r={nonce},s={salt},i={self._credential.iterations}"
+        return self._server_first.encode()
+
+    def final(self, client_final: bytes) -> bytes:
+        """Raises ScramFailed when the proof is wrong."""
+        text = _text(client_final)
+        without_proof, _, proof = text.rpartition(",p=")
+        fields = _fields(without_proof.encode())
+        expected_nonce = _fields(self._server_first.encode()).get("r")
+        if fields.get("c") != _encoded(_HEADER.encode()) or not expected_nonce or fields.get("r") != expected_nonce:
+            raise ScramFailed("the nonce or the channel binding is not that of this exchange")
+        message = f"{self._first_bare},{self._server_first},{without_proof}".encode()
+        client_key = _xor(_base64(proof), _hmac(self._credential.stored_key, message))
+        if not hmac.compare_digest(hashlib.sha256(client_key).digest(), self._credential.stored_key):
+            raise ScramFailed("wrong cluster secret")
+        return f"v={_encoded(_hmac(self._credential.server_key, message))}".encode()
+
+
+def _hmac(key: bytes, message: bytes) -> bytes:
+    return hmac.digest(key, message, "sha256")
+
+
+def _xor(left: bytes, right: bytes) -> bytes:
+    if len(left) != len(right):
+        raise ScramFailed(f"a proof has {len(right)} bytes, not {len(left)}")
+    return bytes(a ^ b for a, b in zip(left, right, strict=True))
+
+
+def _escaped(user: str) -> str:
+    return user.replace("=", "=3D").replace(",", "=2C")
+
+
+def _encoded(data: bytes) -> str:
+    return b64encode(data).decode()
+
+
+def _base64(text: str) -> bytes:
+    try:
+        return b64decode(text, validate=True)
+    except (BadBase64, ValueError) as error:
+        raise ScramFailed(f"not base64: {error}") from error
+
+
+def _text(message: bytes) -> str:
+    try:
+        return message.decode()
+    except UnicodeDecodeError as error:
+        raise ScramFailed("not UTF-8") from error
+
+
+def _fields(message: bytes) -> dict[str, str]:
+    pairs = (item.partition("=") for item in _text(message).split(","))
+    return {name: value for name, separator, value in pairs if separator and len(name) == 1}
+
+
+def _number(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise ScramFailed(f"not a number: {text[:20]!r}")
+    return int(text)

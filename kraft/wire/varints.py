@@ -1,0 +1,56 @@
+"""Unsigned varints and tagged fields (KIP-482), for the headers that we read and write by hand."""
+
+from __future__ import annotations
+
+TAGS_MAX = 64
+"""Tagged fields in one header."""
+
+
+def varint(value: int) -> bytes:
+    assert value >= 0, value
+    out = bytearray()
+    while value > 0x7F:
+        out.append(0x80 | (value & 0x7F))
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+class Reader:
+    """A position in a frame. Raises ValueError where the frame ends too early or a number is too long."""
+
+    __slots__ = ("frame", "offset")
+
+    def __init__(self, frame: memoryview, offset: int) -> None:
+        self.frame = frame
+        self.offset = offset
+
+    def varint(self) -> int:
+        value = 0
+        for shift in range(0, 35, 7):
+            if self.offset >= len(self.frame):
+                raise ValueError("the frame ends inside a varint")
+            byte = self.frame[self.offset]
+            self.offset += 1
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value
+        raise ValueError("varint of more than 5 bytes")
+
+    def take(self, size: int) -> memoryview:
+        end = self.offset + size
+        if end > len(self.frame):
+            raise ValueError(f"{size} bytes wanted, {len(self.frame) - self.offset} are left")
+        piece = self.frame[self.offset : end]
+        self.offset = end
+        return piece
+
+    def tagged_fields(self) -> dict[int, memoryview]:
+        count = self.varint()
+        if count > TAGS_MAX:
+            raise ValueError(f"{count} tagged fields, at most {TAGS_MAX} are taken")
+        fields: dict[int, memoryview] = {}
+        for _ in range(count):
+            tag = self.varint()
+            fields[tag] = self.take(self.varint())
+        return fields
