@@ -1,0 +1,66 @@
+"""One append as the bytes of one Raft entry: our own codec, with a version of its own (S17).
+
+Format: `version (u8) | controller epoch (i32) | expected offset (i64) | records (u32)`, then per record
+`length (u32) | record`, big-endian. A record is the JSON of `metadata.records.encode_record`; observers get the
+same bytes.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from metadata.records import Record, decode_record, encode_record
+
+VERSION = 1
+COMMAND_BYTES_MAX = 512 * 1024
+"""Largest append. Below the library's batch size, because what is larger it would send in pieces (L8)."""
+
+_HEADER = struct.Struct(">BiqI")
+_LENGTH = struct.Struct(">I")
+
+
+class UnreadableCommand(Exception):
+    """A committed entry that this version cannot read: the node must stop rather than skip it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    controller_epoch: int
+    expected_offset: int
+    encoded: tuple[bytes, ...]
+    records: tuple[Record, ...]
+
+
+def encode_command(records: Sequence[Record], *, controller_epoch: int, expected_offset: int) -> bytes:
+    parts = [_HEADER.pack(VERSION, controller_epoch, expected_offset, len(records))]
+    for record in records:
+        encoded = encode_record(record)
+        parts += (_LENGTH.pack(len(encoded)), encoded)
+    return b"".join(parts)
+
+
+def decode_command(data: bytes) -> Command:
+    """Raises UnreadableCommand."""
+    try:
+        version, controller_epoch, expected_offset, count = _HEADER.unpack_from(data)
+        if version != VERSION:
+            raise UnreadableCommand(f"a command has version {version}; this node reads version {VERSION}")
+        encoded = _split(data, count)
+        records = tuple(decode_record(one) for one in encoded)
+    except (struct.error, ValueError) as error:
+        raise UnreadableCommand(f"a committed command cannot be read: {error}") from error
+    return Command(controller_epoch=controller_epoch, expected_offset=expected_offset, encoded=encoded, records=records)
+
+
+def _split(data: bytes, count: int) -> tuple[bytes, ...]:
+    position, encoded = _HEADER.size, []
+    for _ in range(count):
+        (length,) = _LENGTH.unpack_from(data, position)
+        position += _LENGTH.size
+        encoded.append(data[position : position + length])
+        position += length
+    if position != len(data):
+        raise UnreadableCommand(f"a command of {len(data)} bytes holds records up to byte {position}")
+    return tuple(encoded)

@@ -1,0 +1,74 @@
+"""Small files that are either whole or refused: written aside, synced, renamed, and checked by CRC when read.
+
+A document is `magic (8) | payload length (u32) | CRC-32 of the payload (u32) | payload`, big-endian.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Sequence
+
+from metadata.environment import Buffer, Files
+
+_HEADER = struct.Struct(">8sII")
+
+
+class QuorumStorageError(Exception):
+    """The files of the quorum cannot be trusted: the node refuses to start and says what to do."""
+
+
+class DamagedFile(QuorumStorageError):
+    def __init__(self, *, path: str, offset: int, problem: str, advice: str) -> None:
+        super().__init__(f"{path}: {problem} at byte {offset}. {advice}")
+        self.path = path
+        self.offset = offset
+
+
+RESTORE_ADVICE = (
+    "This voter must not start with a damaged file, because it could forget what it promised to the others. "
+    "Restore the file from this node's own disk image, or, with a majority of the other voters healthy, empty this "
+    "node's __cluster_metadata folder and let it copy the log again."
+)
+
+
+def replace_file(files: Files, path: str, parts: Sequence[Buffer], *, sync: bool = True) -> None:
+    """Atomically replace `path`. With `sync` it survives a power loss once this returns (S6)."""
+    temporary = f"{path}.tmp"
+    file = files.open(temporary, create=True)
+    try:
+        file.truncate(0)
+        file.append(parts)
+        if sync:
+            file.sync()
+    finally:
+        file.close()
+    files.rename(temporary, path)
+    if sync:
+        files.sync_directory(path.rpartition("/")[0])
+
+
+def read_file(files: Files, path: str) -> bytes:
+    file = files.open(path, read_only=True)
+    try:
+        return file.pread(0, file.size)
+    finally:
+        file.close()
+
+
+def encode_document(magic: bytes, payload: bytes) -> bytes:
+    return _HEADER.pack(magic, len(payload), zlib.crc32(payload)) + payload
+
+
+def decode_document(data: bytes, *, magic: bytes, path: str) -> tuple[bytes, int]:
+    """The payload and where it ends. Raises DamagedFile."""
+    if len(data) < _HEADER.size:
+        raise DamagedFile(path=path, offset=len(data), problem="the file is cut short", advice=RESTORE_ADVICE)
+    found, length, crc = _HEADER.unpack_from(data)
+    if found != magic:
+        problem = f"found {found!r} where {magic!r} belongs"
+        raise DamagedFile(path=path, offset=0, problem=problem, advice=RESTORE_ADVICE)
+    payload = data[_HEADER.size : _HEADER.size + length]
+    if len(payload) != length or zlib.crc32(payload) != crc:
+        raise DamagedFile(path=path, offset=_HEADER.size, problem="the checksum is wrong", advice=RESTORE_ADVICE)
+    return payload, _HEADER.size + length

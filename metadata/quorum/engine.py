@@ -1,0 +1,375 @@
+"""The Raft half of the quorum: runs on the Raft loop, owns the files, the link and the voter.
+
+It ticks the voter after messages, after proposals and now and then; it reports what happened as a list of outputs,
+once per tick. When the disk fails (full, or an I/O error) it gives up the voter with all its memory, and builds it
+again from disk once a probe can be written: what was never acknowledged may be forgotten. Any other exception out
+of the library leaves it in an unknown state, and stops the node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from metadata.environment import DirectoryLock, Environment, TimerHandle
+from metadata.image import MetadataImage
+from metadata.quorum.command import COMMAND_BYTES_MAX
+from metadata.quorum.durable import QuorumStorageError
+from metadata.quorum.filters import MessageFilter, standard_filters
+from metadata.quorum.identity import claim_directory
+from metadata.quorum.journal import Journal
+from metadata.quorum.library import SUCCESS, SURELY_LOST, configuration, load_private_copy
+from metadata.quorum.link import Link, LinkIdentity
+from metadata.quorum.log import AppendLost, AppendUnknown, Leadership, SnapshotInstalled
+from metadata.quorum.messages import MalformedMessage
+from metadata.quorum.outputs import AppendEnded, Emitted, Failed, Output, SnapshotTaken, Started
+from metadata.quorum.prevote import PreVote
+from metadata.quorum.raft import Filters, RaftNode, RaftParts
+from metadata.quorum.snapshots import SnapshotStore
+from metadata.quorum.state_machine import Dropped, MetadataStateMachine, Result
+from metadata.quorum.votes import VoteStore
+
+TICK_MS = 25
+"""Between ticks when nothing happens."""
+HEARTBEATS_PER_ELECTION_TIMEOUT = 6
+BATCH_BYTES = 2 * COMMAND_BYTES_MAX
+PROPOSALS_MAX = 10_000
+"""Proposals that wait for a tick; one more is answered AppendLost."""
+STAGGER_MS = 40
+"""Between the moments at which voters, in order of their ids, stand after a start or the loss of a leader."""
+PROBE_DISK_MS = 1_000
+PROBE_BYTES = 64 * 1024
+SNAPSHOT_RETRY_MS = 30_000
+SNAPSHOT_STAGGER = 0.2
+"""Each further voter snapshots after this share more of the log, so that not all do at once (S2)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuorumConfig:
+    cluster_id: str
+    node_id: int
+    secret: bytes
+    voters: Mapping[int, tuple[str, int]]
+    """Where this node reaches each voter; its own entry is not used."""
+    listen: tuple[str, int]
+    directory: str
+    """`<data>/__cluster_metadata`."""
+    election_timeout_ms: int
+    snapshot_bytes: int
+    """Bytes of journal after which a snapshot is taken (Q7)."""
+
+    @property
+    def peers(self) -> tuple[int, ...]:
+        return tuple(sorted(voter for voter in self.voters if voter != self.node_id))
+
+    @property
+    def rank(self) -> int:
+        return sorted(self.voters).index(self.node_id)
+
+
+class QuorumEngine:
+    def __init__(
+        self,
+        environment: Environment,
+        config: QuorumConfig,
+        *,
+        deliver: Callable[[list[Output]], None],
+        filters: Callable[[], list[MessageFilter]] = standard_filters,
+    ) -> None:
+        assert config.node_id in config.voters, f"node {config.node_id} is not one of {sorted(config.voters)}"
+        self._clock = environment.clock
+        self._files = environment.files
+        self._rng = environment.rng
+        self._config = config
+        self._deliver = deliver
+        self._make_filters = filters
+        self._outputs: list[Output] = []
+        self._node: RaftNode | None = None
+        """None before the start, while the disk fails, and after the end."""
+        self._journal: Journal | None = None
+        self._module = load_private_copy(clock=environment.clock, rng=environment.rng)
+        self._machine = MetadataStateMachine(on_applied=self._outputs_append, on_installed=self._on_installed)
+        identity = LinkIdentity(cluster_id=config.cluster_id, node_id=config.node_id, secret=config.secret)
+        peers = {peer: config.voters[peer] for peer in config.peers}
+        self._link = Link(environment, identity, peers=peers, listen=config.listen, handler=self)
+        self._leadership = Leadership(leader_id=-1, term=0, is_self=False)
+        self._waiting: set[int] = set()
+        """Tokens of proposals that were not answered yet."""
+        self._timer: TimerHandle | None = None
+        self._is_woken = False
+        self._snapshot_not_before_ms = 0
+        self._stopping = asyncio.Event()
+
+    # --- life ---------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Open, report Started, and serve until `stop`."""
+        lock: DirectoryLock | None = None
+        try:
+            lock = claim_directory(
+                self._files,
+                self._config.directory,
+                cluster_id=self._config.cluster_id,
+                node_id=self._config.node_id,
+            )
+            self._open()
+            await self._link.start()
+        except Exception as error:  # noqa: BLE001 - whatever keeps it from starting is the answer to the start
+            self._close(lock)
+            self._report(Started(error=error))
+            return
+        self._report(Started(error=None))
+        await self._serve()
+        self._close(lock)
+
+    async def _serve(self) -> None:
+        assert self._node is not None
+        self._node.stand_soon(after_ms=STAGGER_MS * (1 + self._config.rank))
+        self._on_timer()
+        link = asyncio.get_running_loop().create_task(self._link.run())
+        link.add_done_callback(self._on_link_ended)
+        await self._stopping.wait()
+        link.cancel()
+        await asyncio.gather(link, return_exceptions=True)
+        await self._link.close()
+
+    def _on_link_ended(self, link: asyncio.Task[None]) -> None:
+        error = None if link.cancelled() else link.exception()
+        if error is not None:
+            self._fail(error)
+            self._flush()
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def _close(self, lock: DirectoryLock | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._drop_node()
+        self._flush()
+        if lock is not None:
+            lock.release()
+
+    # --- the voter ----------------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        config, directory = self._config, self._config.directory
+        snapshots = SnapshotStore(
+            self._files,
+            directory,
+            images=self._machine,
+            on_taken=self._on_snapshot_taken,
+            on_failed=self._on_snapshot_failed,
+        )
+        header = snapshots.header
+        journal = Journal(
+            self._files,
+            directory,
+            votes=VoteStore(self._files, directory),
+            snapshot=None if header is None else (header.previous, header.last),
+        )
+        if journal.torn_bytes:
+            self.emit("quorum_journal_torn_tail_cut", bytes=journal.torn_bytes)
+        self._journal = journal
+        self._node = RaftNode(self._module, self._parts(journal, snapshots), clock=self._clock, link=self._link)
+        assert config.snapshot_bytes > 0, config
+
+    def _parts(self, journal: Journal, snapshots: SnapshotStore) -> RaftParts:
+        config = self._config
+        pre_vote = PreVote(
+            clock=self._clock, rng=self._rng, peers=config.peers, election_timeout_ms=config.election_timeout_ms
+        )
+        return RaftParts(
+            configuration=configuration(
+                election_timeout_ms=config.election_timeout_ms,
+                heartbeat_ms=max(1, config.election_timeout_ms // HEARTBEATS_PER_ELECTION_TIMEOUT),
+                queue_max=PROPOSALS_MAX,
+                batch_bytes=BATCH_BYTES,
+            ),
+            node_id=config.node_id,
+            peers=config.peers,
+            journal=journal,
+            snapshots=snapshots,
+            machine=self._machine,
+            filters=Filters([*self._make_filters(), pre_vote], link=self._link, journal=journal),
+            pre_vote=pre_vote,
+        )
+
+    def _drop_node(self) -> None:
+        """Forget the voter; what it was asked to append may or may not be in the log."""
+        node, self._node = self._node, None
+        if node is not None:
+            node.close()
+        for token in sorted(self._waiting):
+            self._outputs.append(AppendEnded(token=token, outcome=AppendUnknown("this voter stopped")))
+        self._waiting.clear()
+
+    # --- ticking ------------------------------------------------------------------------------------------------
+
+    def _on_timer(self) -> None:
+        if self._stopping.is_set():
+            return
+        self._timer = self._clock.call_later(TICK_MS if self._node else PROBE_DISK_MS, self._on_timer)
+        if self._node is None:
+            self._try_reopen()
+        else:
+            self._tick()
+
+    def _wake(self) -> None:
+        """Tick once for all that this turn of the loop brings."""
+        if not self._is_woken:
+            self._is_woken = True
+            asyncio.get_running_loop().call_soon(self._tick)
+
+    def _tick(self) -> None:
+        self._is_woken = False
+        node = self._node
+        if node is None or self._stopping.is_set():
+            return
+        self._guarded(node.tick)
+        if self._node is not None:
+            if node.has_unfinished_entries:
+                self._wake()
+            self._maybe_take_snapshot(node)
+        self._flush()
+
+    def _guarded(self, step: Callable[..., None], *arguments: Any) -> None:
+        try:
+            step(*arguments)
+        except MalformedMessage:
+            raise
+        except OSError as error:
+            self._suspend(error)
+        except Exception as error:  # noqa: BLE001 - whatever escapes the library must stop the node
+            self._fail(error)
+
+    def _maybe_take_snapshot(self, node: RaftNode) -> None:
+        assert self._journal is not None
+        limit = self._config.snapshot_bytes * (1 + SNAPSHOT_STAGGER * self._config.rank)
+        if self._journal.size_bytes > limit and self._clock.monotonic_ms() >= self._snapshot_not_before_ms:
+            node.take_snapshot()
+
+    # --- failing ------------------------------------------------------------------------------------------------
+
+    def _suspend(self, error: OSError) -> None:
+        self.emit("quorum_suspended", error=str(error))
+        self._drop_node()
+        self._link.disconnect_all()
+
+    def _try_reopen(self) -> None:
+        probe = f"{self._config.directory}/probe"
+        try:
+            file = self._files.open(probe, create=True)
+            try:
+                file.append([bytes(PROBE_BYTES)])
+                file.sync()
+            finally:
+                file.close()
+                self._files.remove(probe)
+            self._open()
+        except OSError:
+            return  # still failing; the timer tries again
+        except QuorumStorageError as error:
+            self._fail(error)
+            return
+        self.emit("quorum_resumed")
+        self._flush()
+
+    def _fail(self, error: BaseException) -> None:
+        self._drop_node()
+        self._stopping.set()
+        self._outputs.append(Failed(error=error))
+
+    # --- proposals ----------------------------------------------------------------------------------------------
+
+    def propose(self, token: int, command: bytes) -> None:
+        """Answered by one AppendEnded with the token."""
+        node = self._node
+        if node is None or not node.is_leader:
+            self._report(AppendEnded(token=token, outcome=AppendLost("this node does not lead the quorum")))
+            return
+        self._waiting.add(token)
+
+        def answer(result: Result | None, failure: int) -> None:
+            if token in self._waiting:
+                self._waiting.discard(token)
+                self._outputs.append(AppendEnded(token=token, outcome=_outcome(result, failure)))
+
+        self._guarded(node.propose, command, answer)
+        self._wake()
+
+    # --- what the link reports ----------------------------------------------------------------------------------
+
+    def on_connected(self, peer: int) -> None:
+        if self._node is not None:
+            self._guarded(self._node.connected, peer)
+            self._wake()
+
+    def on_disconnected(self, peer: int) -> None:
+        if self._node is not None:
+            self._guarded(self._node.disconnected, peer)
+            self._wake()
+
+    def on_message(self, peer: int, message: Any) -> None:
+        if self._node is not None:
+            self._guarded(self._node.receive, peer, message)
+            self._wake()
+
+    def on_refused(self, peer: int) -> None:
+        """Nothing listens at the leader's port: stand now, the others see the same (the pre-vote asks them)."""
+        node = self._node
+        if node is not None and node.leader_id == peer:
+            rank = [voter for voter in sorted(self._config.voters) if voter != peer].index(self._config.node_id)
+            node.leader_is_gone(after_ms=STAGGER_MS * rank)
+            self._wake()
+
+    def emit(self, event: str, /, **fields: object) -> None:
+        self._outputs.append(Emitted(event=event, fields=fields))
+
+    # --- reporting ----------------------------------------------------------------------------------------------
+
+    def _outputs_append(self, output: Output) -> None:
+        self._outputs.append(output)
+
+    def _on_installed(self, image: MetadataImage) -> None:
+        self._outputs.append(SnapshotInstalled(image=image))
+
+    def _on_snapshot_taken(self, end_offset: int, controller_epoch: int, body: bytes) -> None:
+        self._outputs.append(SnapshotTaken(end_offset=end_offset, controller_epoch=controller_epoch, body=body))
+
+    def _on_snapshot_failed(self, problem: str) -> None:
+        self._snapshot_not_before_ms = self._clock.monotonic_ms() + SNAPSHOT_RETRY_MS
+        self.emit("quorum_snapshot_failed", problem=problem)
+
+    def _report(self, output: Output) -> None:
+        self._outputs.append(output)
+        self._flush()
+
+    def _flush(self) -> None:
+        self._note_leadership()
+        if self._outputs:
+            outputs, self._outputs = self._outputs, []
+            self._deliver(outputs)
+
+    def _note_leadership(self) -> None:
+        node = self._node
+        if node is None:
+            now = Leadership(leader_id=-1, term=self._leadership.term, is_self=False)
+        else:
+            now = Leadership(leader_id=node.leader_id, term=node.term, is_self=node.is_leader)
+        if now != self._leadership:
+            self._leadership = now
+            self._outputs.append(now)
+
+
+def _outcome(result: Result | None, failure: int) -> MetadataImage | AppendLost | AppendUnknown:
+    if failure == SUCCESS:
+        if isinstance(result, Dropped):
+            return AppendLost(result.reason)
+        assert result is not None, "a proposal of this voter was answered by an entry applied before"
+        return result
+    if failure in SURELY_LOST:
+        return AppendLost("this node lost the leadership of the quorum before the entry was appended")
+    return AppendUnknown("this node lost the leadership of the quorum while the entry was being replicated")

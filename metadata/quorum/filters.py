@@ -1,0 +1,179 @@
+"""What stands between the network and the library's Raft: one filter for each way it can be led astray.
+
+A filter sees each message on its way out and in, and passes it on, changed or not, or drops it by returning None.
+The ids (S1, L1, ...) name the faults of pysyncobj 0.3.17 that ARCHITECTURE.md lists. Removing any one of these
+makes a test of tests/simulation/quorum fail.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, TypeAlias
+
+Message: TypeAlias = dict[str, Any]
+
+FIRST_SENDABLE_INDEX = 2
+"""Entry 1 is made by each voter itself."""
+
+
+class RaftView(Protocol):
+    """What the filters may know of the Raft that they protect."""
+
+    @property
+    def term(self) -> int: ...
+    @property
+    def commit_index(self) -> int: ...
+    @property
+    def is_leader(self) -> bool: ...
+    @property
+    def last_entry(self) -> tuple[int, int]:
+        """(term, index) of the last entry: the order in which logs are up to date."""
+        ...
+
+    def next_index(self, peer: int) -> int | None: ...
+    def set_next_index(self, peer: int, index: int) -> None: ...
+    def send_to(self, peer: int, message: Message) -> None:
+        """Send past the filters."""
+        ...
+
+
+class MessageFilter:
+    raft: RaftView
+
+    def connected(self, peer: int) -> None: ...
+    def outgoing(self, _peer: int, message: Message) -> Message | None:
+        return message
+
+    def incoming(self, _peer: int, message: Message) -> Message | None:
+        return message
+
+    def handled(self, peer: int) -> None:
+        """The library has handled the message that came last."""
+
+
+class AckTerms(MessageFilter):
+    """S5: acks carry no term, so one that is late is credited to a later term of the same leader. Ours do."""
+
+    def outgoing(self, _peer: int, message: Message) -> Message | None:
+        return {**message, "term": self.raft.term} if message["type"] == "next_node_idx" else message
+
+    def incoming(self, _peer: int, message: Message) -> Message | None:
+        is_stale = message["type"] == "next_node_idx" and message["term"] != self.raft.term
+        return None if is_stale else message
+
+
+class ResetSequence(MessageFilter):
+    """L1, leader's side: obey a reset only if it answers something sent since the last reset.
+
+    With several batches in flight each is answered by a reset of its own, and the last one wins for ever.
+    """
+
+    def __init__(self) -> None:
+        self._sent: dict[int, int] = {}
+        self._received: dict[int, int] = {}
+        self._sent_at_reset: dict[int, int] = {}
+
+    def connected(self, peer: int) -> None:
+        self._sent[peer] = self._received[peer] = self._sent_at_reset[peer] = 0
+
+    def outgoing(self, peer: int, message: Message) -> Message | None:
+        if message["type"] == "append_entries":
+            self._sent[peer] = self._sent.get(peer, 0) + 1
+            return {**message, "sequence": self._sent[peer]}
+        if message["type"] == "next_node_idx":
+            return {**message, "sequence": self._received.get(peer, 0)}
+        return message
+
+    def incoming(self, peer: int, message: Message) -> Message | None:
+        if message["type"] == "append_entries":
+            self._received[peer] = message["sequence"]
+        elif message["type"] == "next_node_idx" and message["reset"]:
+            if message["sequence"] <= self._sent_at_reset.get(peer, 0):
+                return {**message, "reset": False}
+            self._sent_at_reset[peer] = self._sent.get(peer, 0)
+        return message
+
+
+class ResetToCommit(MessageFilter):
+    """L1, follower's side: ask for what follows the commit index. That always matches, so one reset is enough."""
+
+    def outgoing(self, _peer: int, message: Message) -> Message | None:
+        if message["type"] != "next_node_idx" or not message["reset"]:
+            return message
+        after_commit = max(FIRST_SENDABLE_INDEX, self.raft.commit_index + 1)
+        return {**message, "next_node_idx": min(message["next_node_idx"], after_commit)}
+
+
+class VotesOnce(MessageFilter):
+    """S14: votes are counted without looking at the voter. Each voter counts once a term."""
+
+    def __init__(self) -> None:
+        self._term = 0
+        self._voters: set[int] = set()
+
+    def incoming(self, peer: int, message: Message) -> Message | None:
+        if message["type"] != "response_vote":
+            return message
+        if message["term"] != self._term:
+            if message["term"] < self._term:
+                return None
+            self._term, self._voters = message["term"], set()
+        if peer in self._voters:
+            return None
+        self._voters.add(peer)
+        return message
+
+
+class SnapshotKeepsCommit(MessageFilter):
+    """S1: a piece of a snapshot says nothing about our log, so it must not commit what is in it."""
+
+    def incoming(self, _peer: int, message: Message) -> Message | None:
+        if message["type"] == "append_entries" and "prevLogIdx" not in message:
+            return {**message, "commit_index": min(message["commit_index"], self.raft.commit_index)}
+        return message
+
+
+class HigherTerm(MessageFilter):
+    """L6: a leader of the past gets no answer, and so never learns. Tell it the term.
+
+    What it hears becomes a vote request that cannot win, the one message by which the library takes over a term.
+    """
+
+    def incoming(self, peer: int, message: Message) -> Message | None:
+        if message["type"] == "append_entries" and message["term"] < self.raft.term:
+            self.raft.send_to(peer, {"type": "higher_term", "term": self.raft.term})
+            return None
+        if message["type"] == "higher_term":
+            if message["term"] <= self.raft.term:
+                return None
+            return {"type": "request_vote", "term": message["term"], "last_log_index": 0, "last_log_term": -1}
+        return message
+
+
+class NextIndexKept(MessageFilter):
+    """S4, leader's side: an ack rewinds next_index below what is in flight, and all of that is sent again."""
+
+    def __init__(self) -> None:
+        self._before: int | None = None
+
+    def incoming(self, peer: int, message: Message) -> Message | None:
+        is_ack = message["type"] == "next_node_idx" and message["success"] and not message["reset"]
+        self._before = self.raft.next_index(peer) if is_ack else None
+        return message
+
+    def handled(self, peer: int) -> None:
+        now = self.raft.next_index(peer)
+        if self._before is not None and now is not None and now < self._before:
+            self.raft.set_next_index(peer, self._before)
+
+
+def standard_filters() -> list[MessageFilter]:
+    """In the order of arrival. Pre-votes are a filter too (see `prevote`) and come after these."""
+    return [
+        AckTerms(),
+        ResetSequence(),
+        ResetToCommit(),
+        VotesOnce(),
+        SnapshotKeepsCommit(),
+        HigherTerm(),
+        NextIndexKept(),
+    ]

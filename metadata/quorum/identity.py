@@ -1,0 +1,54 @@
+"""Whose folder this is: the file `meta` and the lock, so that no folder serves two nodes or two clusters."""
+
+from __future__ import annotations
+
+import msgspec
+
+from metadata.environment import DirectoryLock, Files
+from metadata.quorum.durable import (
+    QuorumStorageError,
+    decode_document,
+    encode_document,
+    read_file,
+    replace_file,
+)
+
+FILE_NAME = "meta"
+_MAGIC = b"KRMETA1\n"
+
+
+class Owner(msgspec.Struct, kw_only=True, frozen=True):
+    version: int = 1
+    cluster_id: str
+    node_id: int
+
+
+def claim_directory(files: Files, directory: str, *, cluster_id: str, node_id: int) -> DirectoryLock:
+    """Lock the folder for this node. Raises QuorumStorageError when it is another's, OSError when it cannot be used."""
+    files.make_directories(directory)
+    try:
+        lock = files.lock_directory(directory)
+    except BlockingIOError as error:
+        raise QuorumStorageError(
+            f"{directory} is in use by another process: stop that node, or give this one a data folder of its own"
+        ) from error
+    try:
+        _check_owner(files, f"{directory}/{FILE_NAME}", Owner(cluster_id=cluster_id, node_id=node_id))
+    except (OSError, QuorumStorageError):
+        lock.release()
+        raise
+    return lock
+
+
+def _check_owner(files: Files, path: str, owner: Owner) -> None:
+    if not files.exists(path):
+        replace_file(files, path, [encode_document(_MAGIC, msgspec.json.encode(owner))])
+        return
+    payload, _ = decode_document(read_file(files, path), magic=_MAGIC, path=path)
+    found = msgspec.json.decode(payload, type=Owner)
+    if found != owner:
+        raise QuorumStorageError(
+            f"{path}: this folder belongs to node {found.node_id} of cluster {found.cluster_id!r} (version "
+            f"{found.version}), and this is node {owner.node_id} of cluster {owner.cluster_id!r}: "
+            "start the node with its own data folder"
+        )

@@ -1,0 +1,264 @@
+"""Authenticated connections between the voters: at most one live session per pair, found dead within two seconds.
+
+The voter with the higher id dials. A peer is who it proved to be in the hello (see `seal`), never where it was
+reached, for its address may be a proxy's. A connection that fails a check is closed with one event and touches
+nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+
+from metadata.environment import ConnectionClosed, Environment, FrameConnection, FrameListener
+from metadata.quorum.filters import Message
+from metadata.quorum.messages import MalformedMessage
+from metadata.quorum.seal import (
+    NONCE_BYTES,
+    Hello,
+    Refused,
+    Seal,
+    check_hello,
+    decode_hello,
+    encode_hello,
+    session_key,
+)
+
+FRAME_BYTES_MAX = 8 * 1024 * 1024
+"""More than the largest batch of entries (1 MiB and one command) and than a piece of a snapshot."""
+UNSENT_BYTES_MAX = 128 * 1024 * 1024
+"""A peer that takes no more is disconnected and starts over (L12)."""
+PING_MS = 500
+"""So that a voter's first vote request finds a live connection (L2)."""
+DEAD_MS = 2_000
+CONNECT_TIMEOUT_MS = 1_000
+HANDSHAKE_TIMEOUT_MS = 2_000
+RECONNECT_MS = 100
+REFUSED_RETRY_MS = 2_000
+"""After a failed check, which a person has to mend."""
+DUPLICATE_CHECK_MS = PING_MS + 250
+"""The old session of a node that appears again must be silent for this long to be replaced."""
+_ANYBODY = -1
+
+
+class LinkHandler(Protocol):
+    def on_connected(self, peer: int) -> None: ...
+    def on_disconnected(self, peer: int) -> None: ...
+    def on_message(self, peer: int, message: Any) -> None:
+        """Raises MalformedMessage."""
+        ...
+
+    def on_refused(self, peer: int) -> None:
+        """The peer's port refuses connections: no process listens there."""
+        ...
+
+    def emit(self, event: str, /, **fields: object) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkIdentity:
+    cluster_id: str
+    node_id: int
+    secret: bytes
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Session:
+    peer: int
+    connection: FrameConnection
+    seal: Seal
+    incarnation: bytes
+    received_at_ms: int
+    frames: int = 0
+
+
+class Link:
+    def __init__(
+        self,
+        environment: Environment,
+        identity: LinkIdentity,
+        *,
+        peers: Mapping[int, tuple[str, int]],
+        listen: tuple[str, int],
+        handler: LinkHandler,
+    ) -> None:
+        self._clock = environment.clock
+        self._network = environment.network
+        self._rng = environment.rng
+        self._identity = identity
+        self._incarnation = environment.rng.randbytes(NONCE_BYTES)
+        self._peers = dict(peers)
+        self._listen = listen
+        self._handler = handler
+        self._sessions: dict[int, _Session] = {}
+        self._listener: FrameListener | None = None
+
+    async def start(self) -> None:
+        """Raises OSError when the port is taken."""
+        if self._peers:
+            host, port = self._listen
+            self._listener = await self._network.listen(host, port, self._accept, frame_bytes_max=FRAME_BYTES_MAX)
+
+    async def run(self) -> None:
+        """Keep the sessions alive until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._watch())
+            for peer in self._peers:
+                if peer < self._identity.node_id:
+                    tasks.create_task(self._dial_forever(peer))
+
+    async def close(self) -> None:
+        self.disconnect_all()
+        if self._listener is not None:
+            await self._listener.close()
+
+    def send(self, peer: int, message: Message) -> bool:
+        """False when the peer is not connected."""
+        session = self._sessions.get(peer)
+        if session is None or session.connection.is_closed:
+            return False
+        if session.connection.unsent_bytes > UNSENT_BYTES_MAX:
+            self._handler.emit("quorum_peer_too_slow", peer=peer, unsent_bytes=session.connection.unsent_bytes)
+            self._drop(session)
+            return False
+        session.connection.send(session.seal.close(msgspec.msgpack.encode(message)))
+        return True
+
+    def disconnect_all(self) -> None:
+        for session in list(self._sessions.values()):
+            self._drop(session)
+
+    # --- making sessions ----------------------------------------------------------------------------------------
+
+    async def _dial_forever(self, peer: int) -> None:
+        while True:
+            await self._clock.sleep(await self._dial(peer))
+
+    async def _dial(self, peer: int) -> int:
+        """One session, if it can be had; how long to wait before the next try."""
+        connection = await self._connect(peer)
+        if connection is None:
+            return RECONNECT_MS
+        return await self._serve(connection, peer)
+
+    async def _connect(self, peer: int) -> FrameConnection | None:
+        host, port = self._peers[peer]
+        try:
+            return await self._network.connect(
+                host, port, frame_bytes_max=FRAME_BYTES_MAX, timeout_ms=CONNECT_TIMEOUT_MS
+            )
+        except ConnectionRefusedError:
+            self._handler.on_refused(peer)
+        except (OSError, TimeoutError):
+            pass  # unreachable for now; the caller tries again
+        return None
+
+    async def _accept(self, connection: FrameConnection) -> None:
+        await self._serve(connection, _ANYBODY)
+
+    async def _probe(self, peer: int) -> None:
+        """We were called by a peer and lost it: is it only the connection, or has its process gone?"""
+        connection = await self._connect(peer)
+        if connection is not None:
+            connection.abort()
+
+    async def _serve(self, connection: FrameConnection, receiver: int) -> int:
+        """Run a session to its end. Returns how long a dialer should wait before the next."""
+        try:
+            async with self._clock.timeout(HANDSHAKE_TIMEOUT_MS):
+                session = await self._shake_hands(connection, receiver)
+            await self._admit(session)
+        except Refused as refused:
+            self._handler.emit("quorum_connection_refused", address=connection.peer, reason=str(refused))
+            connection.close()
+            return REFUSED_RETRY_MS
+        except (ConnectionClosed, TimeoutError):
+            connection.abort()
+            return RECONNECT_MS
+        retry_ms = await self._receive_all(session)
+        if session.peer > self._identity.node_id:
+            await self._probe(session.peer)
+        return retry_ms
+
+    async def _shake_hands(self, connection: FrameConnection, receiver: int) -> _Session:
+        ours = Hello(
+            cluster_id=self._identity.cluster_id,
+            sender=self._identity.node_id,
+            receiver=receiver,
+            nonce=self._rng.randbytes(NONCE_BYTES),
+            incarnation=self._incarnation,
+        )
+        is_dialer = receiver != _ANYBODY
+        if is_dialer:
+            connection.send([encode_hello(ours)])
+        theirs = decode_hello(await connection.receive())
+        if not is_dialer:
+            connection.send([encode_hello(ours)])
+        check_hello(theirs, ours=ours, voters=sorted(self._peers))
+        dialer, acceptor = (ours, theirs) if is_dialer else (theirs, ours)
+        seal = Seal(session_key(self._identity.secret, dialer=dialer, acceptor=acceptor), is_dialer=is_dialer)
+        connection.send(seal.close(b""))
+        seal.open(await connection.receive())
+        return _Session(
+            peer=theirs.sender,
+            connection=connection,
+            seal=seal,
+            incarnation=theirs.incarnation,
+            received_at_ms=self._clock.monotonic_ms(),
+        )
+
+    async def _admit(self, session: _Session) -> None:
+        """Replace the peer's older session (L12), but let no second node with its id push it out."""
+        old = self._sessions.get(session.peer)
+        if old is not None and old.incarnation != session.incarnation:
+            frames = old.frames
+            await self._clock.sleep(DUPLICATE_CHECK_MS)
+            if self._sessions.get(session.peer) is old and old.frames != frames:
+                self._handler.emit("quorum_duplicate_node_id", node=session.peer, address=session.connection.peer)
+                raise Refused(f"node {session.peer} is connected already: two processes have this id")
+        current = self._sessions.get(session.peer)
+        if current is not None:
+            self._drop(current)
+        self._sessions[session.peer] = session
+        self._handler.on_connected(session.peer)
+
+    # --- a session's life ---------------------------------------------------------------------------------------
+
+    async def _receive_all(self, session: _Session) -> int:
+        try:
+            while self._sessions.get(session.peer) is session:
+                body = session.seal.open(await session.connection.receive())
+                session.received_at_ms = self._clock.monotonic_ms()
+                session.frames += 1
+                if body:
+                    self._handler.on_message(session.peer, msgspec.msgpack.decode(body))
+        except ConnectionClosed:
+            return RECONNECT_MS if session.frames == 0 else 0
+        except (Refused, MalformedMessage, msgspec.MsgspecError) as error:
+            self._handler.emit("quorum_connection_refused", address=session.connection.peer, reason=str(error))
+            return REFUSED_RETRY_MS
+        finally:
+            self._drop(session)
+        return RECONNECT_MS
+
+    def _drop(self, session: _Session) -> None:
+        session.connection.abort()
+        if self._sessions.get(session.peer) is session:
+            del self._sessions[session.peer]
+            self._handler.on_disconnected(session.peer)
+
+    async def _watch(self) -> None:
+        """An empty frame to each peer now and then, and an end to those that were silent for too long."""
+        while True:
+            await self._clock.sleep(PING_MS)
+            now_ms = self._clock.monotonic_ms()
+            for session in list(self._sessions.values()):
+                if now_ms - session.received_at_ms > DEAD_MS:
+                    self._handler.emit("quorum_peer_silent", peer=session.peer)
+                    self._drop(session)
+                else:
+                    session.connection.send(session.seal.close(b""))

@@ -1,0 +1,57 @@
+"""The messages that voters exchange, and nothing else: an authenticated peer may still be broken.
+
+Forwarded commands (S15), commands in pieces (L8), membership changes and utility messages have no place here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from metadata.quorum.filters import Message
+
+
+class MalformedMessage(Exception):
+    """A voter sent what no voter sends: its connection is closed."""
+
+
+_REQUIRED: dict[str, dict[str, type]] = {
+    "append_entries": {"term": int, "commit_index": int, "sequence": int},
+    "next_node_idx": {"term": int, "next_node_idx": int, "reset": bool, "success": bool, "sequence": int},
+    "request_vote": {"term": int, "last_log_index": int, "last_log_term": int},
+    "response_vote": {"term": int},
+    "higher_term": {"term": int},
+    "pre_vote_request": {"round": int, "term": int, "last_log_index": int, "last_log_term": int},
+    "pre_vote_granted": {"round": int},
+}
+
+
+def checked(message: Any) -> Message:
+    """The message in the types that the library expects. Raises MalformedMessage."""
+    if not isinstance(message, dict) or message.get("type") not in _REQUIRED:
+        raise MalformedMessage(f"no message of the quorum: {str(message)[:100]}")
+    for name, kind in _REQUIRED[message["type"]].items():
+        if type(message.get(name)) is not kind:
+            raise MalformedMessage(f"{message['type']} needs {name} as {kind.__name__}, got {message.get(name)!r:.50}")
+    if message["type"] == "append_entries":
+        _check_content(message)
+    return message
+
+
+def _check_content(message: Message) -> None:
+    if "serialized" in message:
+        message["serialized"] = _fields(message["serialized"], (bytes, bool, bool))
+    else:
+        position = [message.get("prevLogIdx"), message.get("prevLogTerm")]
+        # The library looks up an entry that a truncation has just removed and then sends None.
+        if position != [None, None]:
+            _fields(position, (int, int))
+        entries = message.get("entries")
+        if not isinstance(entries, list):
+            raise MalformedMessage("append_entries needs entries as list")
+        message["entries"] = [_fields(entry, (bytes, int, int)) for entry in entries]
+
+
+def _fields(values: Any, kinds: tuple[type, ...]) -> tuple[Any, ...]:
+    if not isinstance(values, list | tuple) or tuple(type(value) for value in values) != kinds:
+        raise MalformedMessage(f"expected {[kind.__name__ for kind in kinds]}, got {str(values)[:100]}")
+    return tuple(values)

@@ -1,0 +1,46 @@
+"""What the Raft half tells the main half, in the order in which it happened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from metadata.image import MetadataImage
+from metadata.quorum.log import AppendLost, AppendUnknown, Leadership, SnapshotInstalled
+from metadata.quorum.state_machine import Applied
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    error: Exception | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppendEnded:
+    token: int
+    outcome: MetadataImage | AppendLost | AppendUnknown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotTaken:
+    """A snapshot is on disk; `body` is the encoded image that ends at `end_offset`."""
+
+    end_offset: int
+    controller_epoch: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Emitted:
+    event: str
+    fields: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """A broken invariant: the node must stop."""
+
+    error: BaseException
+
+
+Output: TypeAlias = Started | Applied | SnapshotInstalled | SnapshotTaken | Leadership | AppendEnded | Emitted | Failed

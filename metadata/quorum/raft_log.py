@@ -1,0 +1,199 @@
+"""The metadata log of a voter: `MetadataLog` on the node's main loop, in front of the engine on the Raft loop.
+
+Owns the published image, the appends that wait for an answer, and what observers may read. Everything that the
+engine reports arrives in order through `_on_outputs`; an append is answered after its records were published.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from metadata.environment import Environment
+from metadata.events import Events
+from metadata.image import MetadataImage
+from metadata.quorum.command import COMMAND_BYTES_MAX, encode_command
+from metadata.quorum.engine import QuorumConfig, QuorumEngine
+from metadata.quorum.hosting import QuorumHost
+from metadata.quorum.log import (
+    AppendLost,
+    AppendUnknown,
+    Committed,
+    Leadership,
+    MetadataSlice,
+    SnapshotInstalled,
+    SnapshotNeeded,
+)
+from metadata.quorum.outputs import AppendEnded, Emitted, Failed, Output, SnapshotTaken, Started
+from metadata.quorum.retained import RetainedRecords
+from metadata.quorum.state_machine import Applied
+from metadata.records import Record
+
+APPEND_TIMEOUT_MS = 5_000
+"""After this an append is answered AppendUnknown: the library may never answer it (L9)."""
+APPENDS_MAX = 10_000
+"""Appends that wait for an answer; one more is answered AppendLost."""
+
+OnChange = Callable[[Committed | SnapshotInstalled], None]
+OnLeadership = Callable[[Leadership], None]
+_Answer = MetadataImage | AppendLost | AppendUnknown
+
+
+class RaftMetadataLog:
+    def __init__(
+        self,
+        environment: Environment,
+        config: QuorumConfig,
+        *,
+        raft_environment: Environment,
+        host: QuorumHost,
+        events: Events,
+        on_fatal: Callable[[BaseException], None],
+    ) -> None:
+        """`environment` is the main loop's and `raft_environment` the Raft loop's. `on_fatal` must stop the node."""
+        self._clock = environment.clock
+        self._host = host
+        self._events = events
+        self._on_fatal = on_fatal
+        self._engine = QuorumEngine(
+            raft_environment, config, deliver=lambda outputs: host.call_main(self._on_outputs, outputs)
+        )
+        self._image = MetadataImage()
+        self._leadership = Leadership(leader_id=-1, term=0, is_self=False)
+        self._retained = RetainedRecords()
+        self._subscribers: list[tuple[OnChange, OnLeadership]] = []
+        self._appends: dict[int, asyncio.Future[_Answer]] = {}
+        self._next_token = 0
+        self._started: asyncio.Future[None] | None = None
+        self._grown = asyncio.Event()
+
+    # --- MetadataLog --------------------------------------------------------------------------------------------
+
+    @property
+    def image(self) -> MetadataImage:
+        return self._image
+
+    @property
+    def leadership(self) -> Leadership:
+        return self._leadership
+
+    async def start(self) -> None:
+        """Raises QuorumStorageError when the files cannot be trusted, OSError when a port or folder cannot be had."""
+        self._started = asyncio.get_running_loop().create_future()
+        self._host.start(self._engine.run)
+        await self._started
+
+    async def stop(self) -> None:
+        self._host.call(self._engine.stop)
+        await self._host.stop()
+        self._end_appends("this node is stopping")
+
+    def subscribe(self, on_change: OnChange, on_leadership: OnLeadership) -> None:
+        self._subscribers.append((on_change, on_leadership))
+
+    async def append(self, records: Sequence[Record], *, controller_epoch: int, expected_offset: int) -> MetadataImage:
+        command = encode_command(records, controller_epoch=controller_epoch, expected_offset=expected_offset)
+        self._check_append(records, command)
+        token = self._next_token
+        self._next_token += 1
+        answer: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
+        self._appends[token] = answer
+        self._host.call(self._engine.propose, token, command)
+        try:
+            async with self._clock.timeout(APPEND_TIMEOUT_MS):
+                outcome = await answer
+        except TimeoutError:
+            raise AppendUnknown(f"no answer of the quorum within {APPEND_TIMEOUT_MS} ms") from None
+        finally:
+            self._appends.pop(token, None)
+        if isinstance(outcome, MetadataImage):
+            return outcome
+        raise outcome
+
+    def read(self, from_offset: int, *, bytes_max: int) -> MetadataSlice | SnapshotNeeded:
+        return self._retained.read(from_offset, bytes_max=bytes_max)
+
+    def read_snapshot(self, end_offset: int, *, position: int, bytes_max: int) -> tuple[bytes, int]:
+        return self._retained.read_snapshot(end_offset, position=position, bytes_max=bytes_max)
+
+    async def wait(self, offset: int, *, wait_ms_max: int) -> None:
+        try:
+            async with self._clock.timeout(wait_ms_max):
+                while self._image.next_offset <= offset:
+                    await self._grown.wait()
+        except TimeoutError:
+            return  # the answer to a long poll that saw nothing
+
+    # --- appending ----------------------------------------------------------------------------------------------
+
+    def _check_append(self, records: Sequence[Record], command: bytes) -> None:
+        assert records, "an append without records"
+        if len(command) > COMMAND_BYTES_MAX:
+            raise AppendLost(f"an append of {len(command)} bytes; the limit is {COMMAND_BYTES_MAX}: split it")
+        if len(self._appends) >= APPENDS_MAX:
+            raise AppendLost(f"{APPENDS_MAX} appends wait for an answer already")
+        if not self._leadership.is_self:
+            raise AppendLost(f"this node does not lead the quorum; node {self._leadership.leader_id} does")
+
+    def _end_appends(self, reason: str) -> None:
+        for answer in list(self._appends.values()):
+            if not answer.done():
+                answer.set_result(AppendUnknown(reason))
+
+    # --- from the engine ----------------------------------------------------------------------------------------
+
+    def _on_outputs(self, outputs: list[Output]) -> None:
+        for output in outputs:
+            self._on_output(output)
+
+    def _on_output(self, output: Output) -> None:
+        match output:
+            case Applied():
+                self._on_applied(output)
+            case SnapshotInstalled():
+                self._image = output.image
+                self._publish(output)
+            case SnapshotTaken():
+                self._retained.add_snapshot(
+                    end_offset=output.end_offset, controller_epoch=output.controller_epoch, body=output.body
+                )
+            case Leadership():
+                self._on_leadership(output)
+            case AppendEnded():
+                answer = self._appends.get(output.token)
+                if answer is not None and not answer.done():
+                    answer.set_result(output.outcome)
+            case Emitted():
+                self._events.emit(output.event, **output.fields)
+            case Started():
+                self._on_started(output)
+            case Failed():
+                self._end_appends("this node is stopping")
+                self._on_fatal(output.error)
+
+    def _on_applied(self, applied: Applied) -> None:
+        committed = applied.committed
+        self._image = committed.image
+        self._retained.append(committed.base_offset, applied.encoded, controller_epoch=committed.image.controller_epoch)
+        self._publish(committed)
+
+    def _publish(self, change: Committed | SnapshotInstalled) -> None:
+        for on_change, _ in self._subscribers:
+            on_change(change)
+        grown, self._grown = self._grown, asyncio.Event()
+        grown.set()
+
+    def _on_leadership(self, leadership: Leadership) -> None:
+        self._leadership = leadership
+        self._events.emit("quorum_leadership", leader=leadership.leader_id, term=leadership.term)
+        for _, on_leadership in self._subscribers:
+            on_leadership(leadership)
+
+    def _on_started(self, started: Started) -> None:
+        assert self._started is not None
+        if self._started.done():
+            return
+        if started.error is None:
+            self._started.set_result(None)
+        else:
+            self._started.set_exception(started.error)

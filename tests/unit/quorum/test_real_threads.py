@@ -1,0 +1,51 @@
+"""Three voters over loopback with the real runtime: elections, commits, failover, restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+from tests.unit.quorum.cluster import running, setting, until
+
+
+def test_a_commit_reaches_all_voters_and_survives_a_restart(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as cluster:
+            begun = time.monotonic()
+            leader, epoch = await cluster.claim()
+            print(f"first leader and claim after {1000 * (time.monotonic() - begun):.0f} ms")
+            latencies = []
+            for number in range(100):
+                begun = time.monotonic()
+                await leader.append(
+                    [setting(f"s{number}")], controller_epoch=epoch, expected_offset=leader.image.next_offset
+                )
+                latencies.append(time.monotonic() - begun)
+            latencies.sort()
+            print(f"append p50 {1000 * latencies[50]:.2f} ms, p99 {1000 * latencies[98]:.2f} ms")
+            await until(lambda: all(log.image.next_offset == 101 for log in cluster.logs.values()))
+            assert len({str(log.image.config("broker", "")) for log in cluster.logs.values()}) == 1
+            await cluster.stop()
+            await cluster.start()
+            await until(lambda: all(log.image.next_offset == 101 for log in cluster.logs.values()))
+
+    asyncio.run(scenario())
+
+
+def test_the_next_leader_stands_at_once_when_the_old_one_s_port_refuses(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as cluster:
+            for _ in range(3):
+                leader, _ = await cluster.claim()
+                old = leader.leadership.leader_id
+                await asyncio.sleep(0.3)
+                await cluster.stop(old)
+                begun = time.monotonic()
+                await cluster.claim()
+                took_ms = 1000 * (time.monotonic() - begun)
+                print(f"failover to the next commit: {took_ms:.0f} ms")
+                assert took_ms < 1500
+                await cluster.start(old)
+
+    asyncio.run(scenario())
