@@ -27,11 +27,12 @@ def check_cluster(parsed: ClusterFile, lines: Mapping[str, int]) -> list[Problem
     ]
 
 
-def warnings(config: ClusterConfig) -> list[str]:
+def warnings(config: ClusterFile | ClusterConfig) -> list[str]:
     """What starts, and is probably not meant."""
     settings = broker_settings(config.settings)
     found: list[str] = []
-    brokers, voters = len(config.brokers), len(config.voters)
+    brokers = sum(node.is_broker for node in config.nodes)
+    voters = sum(node.is_voter for node in config.nodes)
     factor, minimum = settings.default_replication_factor, settings.min_insync_replicas
     if factor > brokers:
         found.append(

@@ -62,7 +62,9 @@ def _type(annotation: Any) -> str:
 
 def _default(field: FieldInfo) -> str:
     if field.is_required():
-        described = re.search(r"default: (.*?)(?: and so on by place)?\.?$", field.description or "", flags=re.IGNORECASE)
+        described = re.search(
+            r"default: (.*?)(?: and so on by place)?\.?$", field.description or "", flags=re.IGNORECASE
+        )
         return described[1].rstrip(".") if described else "(required)"
     value = field.default
     if value is None:

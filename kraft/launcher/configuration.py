@@ -34,7 +34,7 @@ def load_config(path: str | None = None, *, data: str | None = None) -> ClusterC
     Makes the data folder, and in it the cluster id and the secret, unless they are given or already there.
     """
     file = path or BUILT_IN
-    text = _read_config(file)
+    text = read_config(file)
     parsed = parse_config(text, file=file, data=data)
     return _identified(parsed, file=file, text=text)
 
@@ -68,7 +68,8 @@ def _write_temporary(path: str, text: str, mode: int) -> str:
     return temporary
 
 
-def _read_config(file: str) -> str:
+def read_config(file: str) -> str:
+    """Raises ConfigError."""
     try:
         return read_text(file)
     except (OSError, UnicodeDecodeError) as error:

@@ -106,8 +106,8 @@ def status_line(run: ClusterRun, status: dict[str, Any] | None) -> str:
     return (
         f"quorum leader {leader} | brokers {len(active)}/{len(brokers)} active"
         f"{_named(' | down', down)} | partitions {partitions.get('total', 0)}, "
-        f"under-replicated {partitions.get('under_replicated', 0)}, under min ISR {partitions.get('under_min_isr', 0)}, "
-        f"offline {partitions.get('offline', 0)}"
+        f"under-replicated {partitions.get('under_replicated', 0)}, "
+        f"under min ISR {partitions.get('under_min_isr', 0)}, offline {partitions.get('offline', 0)}"
     )
 
 

@@ -1,0 +1,91 @@
+"""`kraft reassign` and `kraft elect`: where replicas are, and which of them leads."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from kraft.cli.options import DataOption, JsonOption, RestOption, TopicArgument
+from kraft.cli.output import write, write_json, write_rows
+from kraft.cli.rest import Rest, segment
+
+PartitionArgument = Annotated[int, typer.Argument(metavar="PARTITION", min=0, help="Number of the partition.")]
+
+
+def reassign(
+    topic: Annotated[
+        str | None, typer.Argument(metavar="[TOPIC]", help="Without a topic: list what is going on.")
+    ] = None,
+    partition: Annotated[int | None, typer.Argument(metavar="[PARTITION]", min=0)] = None,
+    replicas: Annotated[
+        str | None, typer.Option(metavar="2,3,1", help="The brokers to have it, preferred leader first.")
+    ] = None,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Give up a reassignment that is going on.")] = False,
+    rest: RestOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Move a partition's replicas to other brokers, cancel that, or list what is being moved.
+
+    Example: `kraft reassign orders 0 --replicas 2,3,1`
+    """
+    client = Rest(rest, data)
+    if replicas is None and not cancel:
+        _list_reassignments(client, topic or "-", as_json=as_json)
+        return
+    if topic is None or partition is None or (replicas is not None and cancel):
+        raise typer.BadParameter("name TOPIC and PARTITION, and either --replicas or --cancel")
+    path = client.cluster(f"/topics/{segment(topic)}/partitions/{partition}/reassignment")
+    if cancel:
+        document = client.send_json("DELETE", path)
+    else:
+        document = client.send_json("POST", path, {"replicas": parse_brokers(str(replicas))})
+    if as_json:
+        write_json(document or {"topic_name": topic, "partition_id": partition})
+    else:
+        write(f"reassignment of {topic}-{partition} {'cancelled' if cancel else 'started'}")
+
+
+def elect(
+    topic: TopicArgument,
+    partition: Annotated[int | None, typer.Argument(metavar="[PARTITION]", min=0, help="Default: all.")] = None,
+    kind: Annotated[
+        Literal["preferred", "unclean"],
+        typer.Option("--type", help="preferred: the first replica; unclean: any live one, and records may be lost."),
+    ] = "preferred",
+    rest: RestOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Elect a leader: the preferred one, or, when all in-sync replicas are gone, one that may miss records."""
+    client = Rest(rest, data)
+    numbers = [partition] if partition is not None else _partitions(client, topic)
+    wanted = [{"topic_name": topic, "partition_id": number} for number in numbers]
+    document = client.send_json(
+        "POST", client.cluster("/elections"), {"election_type": kind.upper(), "partitions": wanted}
+    )
+    if as_json:
+        write_json(document)
+        return
+    rows = (document or {}).get("data", wanted)
+    write_rows(rows, ("topic_name", "partition_id", "error_code", "message"), as_json=False)
+
+
+def parse_brokers(text: str) -> list[int]:
+    """Raises typer.BadParameter."""
+    try:
+        return [int(broker) for broker in text.split(",")]
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is not like 2,3,1", param_hint="--replicas") from error
+
+
+def _list_reassignments(client: Rest, topic: str, *, as_json: bool) -> None:
+    path = client.cluster(f"/topics/{segment(topic) if topic != '-' else '-'}/partitions/-/reassignment")
+    columns = ("topic_name", "partition_id", "adding_replicas", "removing_replicas")
+    rows = [{column: entry[column] for column in columns} for entry in client.get(path)["data"]]
+    write_rows(rows, columns, as_json=as_json)
+
+
+def _partitions(client: Rest, topic: str) -> list[int]:
+    return [int(entry["partition"]) for entry in client.get(f"/topics/{segment(topic)}/partitions")]

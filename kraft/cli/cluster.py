@@ -1,0 +1,104 @@
+"""`kraft up`, `down` and `status`: the cluster as a whole."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from kraft.cli.options import DataOption, JsonOption, RestOption
+from kraft.cli.output import progress, say, write, write_json, write_rows
+from kraft.cli.rest import DATA_DEFAULT, Rest
+from kraft.launcher import actions, live
+from kraft.launcher.runfile import ClusterRun
+from kraft.launcher.up import Interrupted, interruptible, start_cluster, stop_cluster, uninterruptible
+
+
+def up(
+    config: Annotated[
+        str | None, typer.Argument(metavar="[CLUSTER.TOML]", help="Default: three nodes on this machine.")
+    ] = None,
+    data: DataOption = None,
+    free_ports: Annotated[bool, typer.Option("--free-ports", help="Pick free ports instead of the file's.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Return when ready; `kraft down` stops it.")] = False,
+    as_json: JsonOption = False,
+    help_config: Annotated[bool, typer.Option("--help-config", help="List every key of cluster.toml.")] = False,
+) -> None:
+    """Start every node of a cluster on this machine and show it until Ctrl-C, which stops all in order.
+
+    With --json the first line on standard output, printed when the cluster is ready, is one JSON object:
+    cluster_id and nodes, each with id, roles, pid, rest, kafka, quorum, data.
+    """
+    if help_config:
+        from kraft.cli.configuration import show_keys
+
+        show_keys(as_json=as_json)
+        return
+    interruptible()
+    try:
+        run = start_cluster(config, data=data, free_ports=free_ports, detach=detach, say=say)
+    except Interrupted:
+        say("stopped before the cluster was ready")
+        sys.exit(130)
+    if not detach:
+        _show_until_stopped(run, as_json=as_json)
+        return
+    _announce(run, as_json=as_json)
+    if not as_json:
+        say(f"detached; `kraft down --data {run.data}` stops it")
+
+
+def _show_until_stopped(run: ClusterRun, *, as_json: bool) -> None:
+    try:
+        _announce(run, as_json=as_json)
+        on_terminal = sys.stdout.isatty() and not as_json
+        live.watch(run, say=progress(as_json=as_json), on_terminal=on_terminal)
+    except (Interrupted, BrokenPipeError):
+        say("stopping all nodes in order")
+    finally:
+        uninterruptible()
+        stop_cluster(run, say=say)
+    say("all nodes have stopped")
+
+
+def _announce(run: ClusterRun, *, as_json: bool) -> None:
+    if as_json:
+        write_json(run.summary())
+        return
+    columns = ("id", "roles", "rest", "kafka", "quorum", "pid", "data")
+    write_rows(live.node_rows(run), columns, as_json=False, title=f"cluster {run.cluster_id} is ready")
+    write("\nTry:\n")
+    write(live.first_commands(run) + "\n")
+
+
+def down(data: DataOption = None, as_json: JsonOption = False) -> None:
+    """Stop the cluster that runs from a data folder, in order. Its data stays."""
+    folder = os.path.abspath(data or DATA_DEFAULT)
+    run = actions.bring_down(folder, say=say)
+    if as_json:
+        write_json({"cluster_id": run.cluster_id, "stopped": [node.id for node in run.nodes]})
+    else:
+        write(f"cluster {run.cluster_id} has stopped")
+
+
+def status(rest: RestOption = None, data: DataOption = None, as_json: JsonOption = False) -> None:
+    """Show the nodes, the leader of the quorum, and how the partitions are."""
+    document = Rest(rest, data).get("/kraft/status")
+    if as_json:
+        write_json(document)
+        return
+    partitions = document["partitions"]
+    leader = document["controller_id"]
+    write(f"cluster {document['cluster_id']}, as node {document['node_id']} sees it")
+    write(
+        f"quorum leader {leader if leader >= 0 else 'none'} (epoch {document['controller_epoch']}), "
+        f"metadata offset {document['metadata_offset']}"
+    )
+    write(
+        f"topics {document['topics']}, partitions {partitions['total']}: "
+        f"under-replicated {partitions['under_replicated']}, under min ISR {partitions['under_min_isr']}, "
+        f"offline {partitions['offline']}"
+    )
+    write_rows(document["nodes"], ("id", "roles", "state", "rest", "kafka", "quorum", "rack"), as_json=False)

@@ -1,0 +1,96 @@
+"""`kraft metadata` and `kraft log`: what a node's files hold, whether it runs or not. Nothing is changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Final
+
+import typer
+from pydantic import BaseModel
+
+from kraft.cli.options import JsonOption
+from kraft.cli.output import CommandFailed, cell, write, write_json
+from kraft.runtime.files import DiskFiles
+from metadata.quorum.durable import QuorumStorageError
+from metadata.quorum.files import MetadataFiles, read_metadata_files
+
+metadata_app = typer.Typer(help="Read the metadata log from a node's folder.", no_args_is_help=True)
+log_app = typer.Typer(help="Read the records of a partition from its folder.", no_args_is_help=True)
+
+METADATA_FOLDER: Final = "metadata"
+TAIL_EVERY_MS: Final = 250
+
+FolderArgument = Annotated[
+    str, typer.Argument(metavar="FOLDER", help="A node's data folder, or the metadata folder in it.")
+]
+
+
+@metadata_app.command("dump")
+def dump_metadata(folder: FolderArgument, as_json: JsonOption = False) -> None:
+    """Print the snapshot's offset and every committed record after it."""
+    for row in _metadata_rows(_read_metadata(folder), after=-1):
+        _write_row(row, as_json=as_json)
+
+
+@metadata_app.command("tail")
+def tail_metadata(folder: FolderArgument, as_json: JsonOption = False) -> None:
+    """Print records as they are committed, until Ctrl-C. A running node saves how far it is about once a second."""
+    position = _read_metadata(folder).image.next_offset - 1
+    try:
+        while True:
+            read = _read_metadata(folder)
+            for row in _metadata_rows(read, after=position):
+                _write_row(row, as_json=as_json)
+            position = max(position, read.image.next_offset - 1)
+            time.sleep(TAIL_EVERY_MS / 1000)
+    except KeyboardInterrupt:
+        return
+
+
+@log_app.command("dump")
+def dump_log(
+    path: Annotated[str, typer.Argument(metavar="PATH", help="A partition's folder, or one file in it.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Print batches and records of a segment, or the entries of an index or a checkpoint file."""
+    from replication.storage.dump import dump
+
+    if not os.path.exists(path):
+        raise CommandFailed(f"there is no {path}; give a partition's folder like data/node-1/logs/orders-0")
+    for row in dump(DiskFiles(), path):
+        _write_row(row, as_json=as_json)
+
+
+def _read_metadata(folder: str) -> MetadataFiles:
+    inner = os.path.join(folder, METADATA_FOLDER)
+    try:
+        return read_metadata_files(DiskFiles(), inner if os.path.isdir(inner) else folder)
+    except (QuorumStorageError, OSError) as error:
+        raise CommandFailed(str(error)) from error
+
+
+def _metadata_rows(read: MetadataFiles, *, after: int) -> Iterator[dict[str, Any]]:
+    if read.snapshot is not None and after < 0:
+        yield {"type": "Snapshot", "next_offset": read.snapshot.next_offset}
+    for entry in read.records:
+        if entry.offset > after:
+            yield {
+                "offset": entry.offset,
+                "controller_epoch": entry.controller_epoch,
+                "type": type(entry.record).__name__,
+                "record": _plain(entry.record),
+            }
+
+
+def _plain(record: object) -> Any:
+    return record.model_dump(mode="json") if isinstance(record, BaseModel) else str(record)
+
+
+def _write_row(row: Mapping[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        write_json(row)
+        return
+    write("  ".join(f"{name}: {json.dumps(v) if isinstance(v, dict) else cell(v)}" for name, v in row.items()))

@@ -1,0 +1,23 @@
+"""Options that several commands share, with one wording."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+import typer
+
+DataOption: TypeAlias = Annotated[
+    str | None, typer.Option("--data", metavar="DIR", help="Folder of everything the cluster keeps; default: data.")
+]
+RestOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--rest",
+        metavar="URL",
+        help="REST address of any node (several with commas). Default: the cluster running from the data folder, "
+        "else http://127.0.0.1:8082.",
+        envvar="KRAFT_REST",
+    ),
+]
+JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="JSON for machines instead of tables.")]
+TopicArgument: TypeAlias = Annotated[str, typer.Argument(metavar="TOPIC", help="Name of the topic.")]

@@ -1,0 +1,89 @@
+"""How commands answer: tables on a terminal, tab-separated text in a pipe, JSON for machines; errors on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
+
+FAILED = 1
+USAGE = 2
+
+
+class CommandFailed(Exception):
+    """The command could not do what it was asked; the message is for the person who asked."""
+
+
+def write(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def say(line: str) -> None:
+    """Progress and warnings: never mixed with results."""
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+def progress(*, as_json: bool) -> Callable[[str], None]:
+    """Where progress goes: the standard output belongs to the document when that is JSON."""
+    return say if as_json else write
+
+
+def write_json(document: Any) -> None:
+    write(json.dumps(document, ensure_ascii=False))
+
+
+def write_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool, title: str = "") -> None:
+    """One JSON document, a table, or a header line and one tab-separated line per row."""
+    if as_json:
+        write_json(list(rows))
+    elif sys.stdout.isatty():
+        _write_table(rows, columns, title)
+    else:
+        write("\t".join(columns))
+        for row in rows:
+            write("\t".join(cell(row.get(column)) for column in columns))
+
+
+def write_pairs(pairs: Mapping[str, Any], *, as_json: bool, title: str = "") -> None:
+    """One thing with its properties."""
+    if as_json:
+        write_json(dict(pairs))
+    else:
+        rows = [{"property": name, "value": value} for name, value in pairs.items()]
+        write_rows(rows, ("property", "value"), as_json=False, title=title)
+
+
+def cell(value: Any) -> str:
+    match value:
+        case None:
+            return "-"
+        case bool():
+            return str(value).lower()
+        case list() | tuple():
+            return ",".join(cell(item) for item in value) or "-"
+        case dict():
+            return json.dumps(value, ensure_ascii=False)
+        case _:
+            return str(value)
+
+
+def fail(message: str, *, code: int = FAILED) -> NoReturn:
+    say(f"error: {message}")
+    sys.exit(code)
+
+
+def _write_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], title: str) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
+    for column in columns:
+        table.add_column(column.replace("_", " "), overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell(row.get(column))) for column in columns))
+    Console().print(table)

@@ -1,0 +1,98 @@
+"""Reading partitions through the stateless read: where we are in each, and going on when a node dies."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import quote
+
+from kraft.cli.output import CommandFailed, say
+from kraft.cli.rest import Rest, checked, segment
+from kraft.client.outcome import Answer, Request
+
+READ_BYTES_MAX: Final = 1024 * 1024
+READ_TIMEOUT_MS: Final = 10_000
+"""Added to the server's wait for records."""
+FOLLOW_WAIT_MS: Final = 2_000
+"""Longest wait of one round over all followed partitions."""
+RETRY_LIMIT_MS: Final = 60_000
+"""How long a partition may have no reachable leader before reading ends in an error."""
+RETRY_EVERY_MS: Final = 200
+
+
+@dataclass(slots=True, kw_only=True)
+class Position:
+    topic: str
+    partition: int
+    offset: str
+    """What to ask for next: a number, or still the name that reading began with."""
+
+
+def start_offset(text: str) -> str:
+    """As the server spells it: a number, `earliest`, `latest`, or `ts:` and a time."""
+    if re.fullmatch(r"earliest|latest|-?\d+|ts:.+", text):
+        return text
+    return f"ts:{text}"
+
+
+def partitions_of(client: Rest, topic: str) -> list[int]:
+    return [int(entry["partition"]) for entry in client.get(f"/topics/{segment(topic)}/partitions")]
+
+
+def read_partitions(
+    client: Rest, positions: Sequence[Position], *, form: str, timeout_ms: int
+) -> Iterator[dict[str, Any]]:
+    """Every record up to the high watermark, partition after partition; waits once for a first record."""
+    for position in positions:
+        wait_ms = timeout_ms
+        at_end = False
+        while not at_end:
+            records, at_end = _read(client, position, form=form, wait_ms=wait_ms)
+            wait_ms = 0
+            yield from records
+
+
+def follow_partitions(
+    client: Rest, positions: Sequence[Position], *, form: str, timeout_ms: int
+) -> Iterator[dict[str, Any]]:
+    """Every record, and then new ones for ever, asking the partitions in turn."""
+    wait_ms = max(timeout_ms, FOLLOW_WAIT_MS) // len(positions)
+    while True:
+        for position in positions:
+            records, _ = _read(client, position, form=form, wait_ms=wait_ms)
+            yield from records
+
+
+def _read(client: Rest, position: Position, *, form: str, wait_ms: int) -> tuple[list[dict[str, Any]], bool]:
+    """One read; moves the position. The flag says whether that was everything there is."""
+    path = (
+        f"/topics/{segment(position.topic)}/partitions/{position.partition}/records"
+        f"?offset={quote(position.offset, safe='')}&timeout={wait_ms}&max_bytes={READ_BYTES_MAX}"
+    )
+    headers = {"Accept": f"application/vnd.kafka.{form}.v2+json"}
+    request = Request(method="GET", path=path, headers=headers, timeout_ms=wait_ms + READ_TIMEOUT_MS)
+    answer = checked(_patiently(client, request))
+    records: list[dict[str, Any]] = answer.json()
+    position.offset = answer.headers["x-next-offset"]
+    return records, int(position.offset) >= int(answer.headers["x-high-watermark"])
+
+
+def _patiently(client: Rest, request: Request) -> Answer:
+    """A read may be repeated: while a new leader is elected it is."""
+    deadline = time.monotonic() + RETRY_LIMIT_MS / 1000
+    said = False
+    while True:
+        try:
+            answer = client.read(request)
+            if answer.status != 503 or time.monotonic() > deadline:
+                return answer
+        except CommandFailed:
+            if time.monotonic() > deadline:
+                raise
+        if not said:
+            said = True
+            say("no leader answers; trying again")
+        time.sleep(RETRY_EVERY_MS / 1000)
