@@ -120,6 +120,10 @@ class ConnectionClosed(Exception):
     """The peer or the network ended this connection; what was sent may or may not have arrived."""
 
 
+class NotConnected(ConnectionError):
+    """No usable connection came about; the request was surely not sent."""
+
+
 class FrameConnection(Protocol):
     """A TCP connection that carries frames: a 4-byte big-endian length, then that many bytes."""
 

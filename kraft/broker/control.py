@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from metadata.controller.events import Request
-from metadata.environment import Clock, ConnectionClosed
-from metadata.errors import KafkaError, NotController, RequestTimedOut
+from metadata.environment import Clock, ConnectionClosed, NotConnected
+from metadata.errors import NotController, RequestTimedOut
 from metadata.quorum.log import Leadership
 
 Reply = TypeVar("Reply")
@@ -28,7 +28,8 @@ class LocalController(Protocol):
 
 class RemoteController(Protocol):
     async def request(self, node_id: int, request: Request[Reply], *, timeout_ms: int) -> Reply:
-        """One attempt. Raises ConnectionRefusedError, OSError, ConnectionClosed, TimeoutError or a KafkaError."""
+        """One attempt. Raises ConnectionRefusedError or NotConnected (surely not done), ConnectionClosed or another OSError
+        (unknown), or the KafkaError of the refusal."""
         ...
 
 
@@ -55,9 +56,9 @@ class ControllerDoor:
                 raise NotController(f"no active controller was found within {timeout_ms} ms; try again later")
             try:
                 return await self._attempt(request, timeout_ms=remaining_ms)
-            except (NotController, ConnectionRefusedError):
+            except (NotController, ConnectionRefusedError, NotConnected):
                 await self._clock.sleep(min(CONTROLLER_RETRY_MS, max(remaining_ms, 1)))
-            except (ConnectionClosed, TimeoutError) as lost:
+            except (ConnectionClosed, OSError) as lost:
                 raise RequestTimedOut(
                     f"the controller did not answer ({type(lost).__name__}); the request may or may not have been done"
                 ) from lost
@@ -70,9 +71,4 @@ class ControllerDoor:
             return await self._local.submit(request, timeout_ms=timeout_ms)
         if leadership.leader_id < 0:
             raise NotController("no leader of the metadata quorum is known")
-        try:
-            return await self._remote.request(leadership.leader_id, request, timeout_ms=timeout_ms)
-        except (KafkaError, ConnectionRefusedError, ConnectionClosed, TimeoutError):
-            raise
-        except OSError as error:
-            raise ConnectionRefusedError(str(error)) from error
+        return await self._remote.request(leadership.leader_id, request, timeout_ms=timeout_ms)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from kraft.broker.leaders import LEADER_WAIT_MS, MOVED, LeaderFinder
 from kraft.broker.publishing import MetadataPublisher
-from metadata.environment import Buffer, Clock, ConnectionClosed
+from metadata.environment import Buffer, Clock, ConnectionClosed, NotConnected
 from metadata.errors import InvalidRequiredAcks, KafkaError, LeaderNotAvailable, RequestTimedOut
 from metadata.image import TopicIdPartition
 from replication.requests import ProduceOutcome
@@ -64,9 +64,9 @@ class ProduceRouter:
     ) -> Mapping[TopicIdPartition, ProduceOutcome]:
         try:
             return await self._finder.way_to(leader).produce(batches, acks=acks, timeout_ms=timeout_ms)
-        except ConnectionRefusedError:
+        except (ConnectionRefusedError, NotConnected):
             refused = LeaderNotAvailable(
-                f"broker {leader} leads the partition and refuses connections; nothing was sent"
+                f"broker {leader} leads the partition and cannot be connected to; nothing was sent"
             )
             return _all_failed(batches, refused, is_appended=False)
         except (ConnectionClosed, OSError) as lost:

@@ -15,7 +15,7 @@ from kraft.wire import apis, codec, schemas, scram
 from kraft.wire.apis import Api
 from kraft.wire.codec import Malformed, RequestHeader
 from kraft.wire.principal import Principal
-from metadata.environment import ConnectionClosed, Environment, FrameConnection
+from metadata.environment import ConnectionClosed, Environment, FrameConnection, NotConnected
 from metadata.errors import for_code
 
 LOG = logging.getLogger(__name__)
@@ -25,10 +25,6 @@ IN_FLIGHT_MAX = 256
 CONNECT_TIMEOUT_MS = 2_000
 AUTHENTICATE_TIMEOUT_MS = 5_000
 _INT32_MASK = 0x7FFFFFFF
-
-
-class NotConnected(ConnectionError):
-    """No usable connection came about; the request was not sent."""
 
 
 class RpcConnection:

@@ -8,7 +8,7 @@ import pytest
 
 from kraft.broker.control import ControllerDoor
 from metadata.controller.events import AllocateProducerIds, ProducerIdBlock
-from metadata.environment import ConnectionClosed
+from metadata.environment import ConnectionClosed, NotConnected
 from metadata.errors import InvalidTopicException, NotController, RequestTimedOut
 from metadata.image import MetadataImage
 from metadata.quorum.log import Leadership
@@ -48,7 +48,7 @@ def _leads(leader_id: int, *, is_self: bool = False) -> Leadership:
 def test_what_was_surely_not_done_is_asked_again_where_the_leader_is_now() -> None:
     async def main(clock: SimulatedClock) -> None:
         leaders = [_leads(-1), _leads(2), _leads(2), _leads(3), _leads(3)]
-        remote = Scripted(NotController("not me"), ConnectionRefusedError("dead"), OSError("no route"), BLOCK)
+        remote = Scripted(NotController("not me"), ConnectionRefusedError("dead"), NotConnected("no route"), BLOCK)
         door = ControllerDoor(clock=clock, leadership=lambda: leaders.pop(0), local=None, remote=remote)
         assert await door.control(ASK, timeout_ms=1_000) == BLOCK
         assert remote.asked == [2, 2, 3, 3]
