@@ -62,6 +62,7 @@ class FetchedPartition:
     last_stable_offset: int = -1
     log_start_offset: int = -1
     diverging_epoch: EpochEnd | None = None
+    """R2. With error 1 to a replica: the latest epoch and the end of the leader's log (R6)."""
     current_leader: tuple[int, int] | None = None
     """(leader id, leader epoch) with errors 6, 74, 75."""
     records: Buffer = b""

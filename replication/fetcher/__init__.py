@@ -1,0 +1,1 @@
+"""How a follower copies its leaders' logs."""

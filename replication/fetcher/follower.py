@@ -1,0 +1,145 @@
+"""What one follower does with its leader's answer: append, truncate, move its high watermark (R2, R4-R6, R8, R11)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from enum import Enum, auto
+
+from metadata.environment import Clock
+from metadata.errors import CorruptMessage, KafkaError, OffsetOutOfRange
+from metadata.events import Events
+from replication.partition.high_watermark import follower_high_watermark
+from replication.partition.log import EpochEnd
+from replication.partition.replica import Replica
+from replication.partition.states import FollowerState
+from replication.requests import FetchedPartition, FetchPartition
+
+METADATA_BEHIND_CODES = frozenset({3, 5, 6, 74, 75, 78, 100, 103})
+"""The leader's metadata is behind ours or ours behind its: asked again soon."""
+
+
+class Taken(Enum):
+    """What became of an answer."""
+
+    DONE = auto()
+    APPENDED = auto()
+    IGNORED = auto()
+    """It answers a question that is no longer ours."""
+    METADATA_BEHIND = auto()
+    BACK_OFF = auto()
+    FAILED = auto()
+
+
+class Follower:
+    def __init__(self, *, clock: Clock, events: Events) -> None:
+        self._clock = clock
+        self._events = events
+
+    def take(self, replica: Replica, asked: FetchPartition, answer: FetchedPartition) -> Taken:
+        state, log = replica.state, replica.log
+        if (
+            not isinstance(state, FollowerState)
+            or state.leader_epoch != asked.current_leader_epoch
+            or log.log_end_offset != asked.fetch_offset
+        ):
+            return Taken.IGNORED
+        try:
+            return self._take(replica, state, answer)
+        except CorruptMessage as error:
+            self._emit("replica_fetch_corrupt", replica, error=error.message)  # R11
+            return Taken.BACK_OFF
+        except (KafkaError, OSError) as error:
+            self._emit("replica_fetch_failed", replica, error=str(error))
+            return Taken.FAILED
+
+    def _take(self, replica: Replica, state: FollowerState, answer: FetchedPartition) -> Taken:
+        if answer.error_code == OffsetOutOfRange.code:
+            return self._out_of_range(replica, state, answer)
+        if answer.error_code in METADATA_BEHIND_CODES:
+            return Taken.METADATA_BEHIND
+        if answer.error_code:
+            self._emit("replica_fetch_refused", replica, error_code=answer.error_code)
+            return Taken.BACK_OFF
+        if answer.diverging_epoch is not None:
+            return self._diverged(replica, state, answer.diverging_epoch)
+        appended = None
+        if len(answer.records):
+            appended = replica.log.append_as_follower(answer.records, now_ms=self._clock.wall_ms())
+        if answer.log_start_offset > replica.log.log_start_offset:
+            self._follow_log_start(replica, answer.log_start_offset)
+        self._move_high_watermark(replica, state, answer.high_watermark)
+        return Taken.DONE if appended is None else Taken.APPENDED
+
+    def _move_high_watermark(self, replica: Replica, state: FollowerState, leader_high_watermark: int) -> None:
+        """R5."""
+        high_watermark = follower_high_watermark(
+            leader_high_watermark=leader_high_watermark,
+            log_start_offset=replica.log.log_start_offset,
+            log_end_offset=replica.log.log_end_offset,
+        )
+        if high_watermark != state.high_watermark:
+            replica.state = FollowerState(image=state.image, high_watermark=high_watermark)
+
+    def _follow_log_start(self, replica: Replica, log_start_offset: int) -> None:
+        """R8; never beyond the own end: the records up to there come first."""
+        replica.log.maybe_increment_log_start(min(log_start_offset, replica.log.log_end_offset))
+
+    def _diverged(self, replica: Replica, state: FollowerState, leader: EpochEnd) -> Taken:
+        """R2: cut to where the logs may still agree; the next fetch tells whether they do."""
+        log = replica.log
+        before = (log.log_end_offset, log.latest_epoch)
+        if log.latest_epoch == -1:
+            target = min(state.high_watermark, log.log_end_offset)  # R4: the only truncation by high watermark
+        else:
+            own = log.end_offset_for_epoch(leader.epoch)
+            own_end = log.log_end_offset if own is None else own.end_offset
+            target = min(leader.end_offset, own_end, log.log_end_offset)
+        self._truncate(replica, state, max(target, log.log_start_offset))
+        return Taken.DONE if (log.log_end_offset, log.latest_epoch) != before else Taken.BACK_OFF
+
+    def _truncate(self, replica: Replica, state: FollowerState, target: int) -> None:
+        """Also when nothing is cut: an epoch that this replica began as leader without a record has to go (KIP-101)."""
+        end, epoch = replica.log.log_end_offset, replica.log.latest_epoch
+        replica.log.truncate_to(target)
+        if target < end:
+            self._report_cut(replica, state, start=target, end=end, epoch=epoch)
+        if state.high_watermark > target:
+            replica.state = replace(state, high_watermark=target)
+
+    def _report_cut(self, replica: Replica, state: FollowerState, *, start: int, end: int, epoch: int) -> None:
+        cut = {"from_offset": start, "to_offset": end, "epoch": epoch, "leader_epoch": state.leader_epoch}
+        self._emit("truncated", replica, **cut, high_watermark=state.high_watermark)
+        if start < state.high_watermark:
+            # R4: records that were committed once are gone: an unclean election gave them up
+            self._emit(
+                "truncated_below_high_watermark",
+                replica,
+                **{**cut, "to_offset": min(end, state.high_watermark)},
+                high_watermark=state.high_watermark,
+            )
+
+    def _out_of_range(self, replica: Replica, state: FollowerState, answer: FetchedPartition) -> Taken:
+        """R6. The leader tells its log's start, and its end as a diverging epoch."""
+        log, leader_start = replica.log, answer.log_start_offset
+        leader_end = answer.diverging_epoch.end_offset if answer.diverging_epoch is not None else None
+        if leader_end is not None and log.log_end_offset > leader_end:
+            if leader_end < log.log_start_offset:
+                self._restart_at(replica, state, leader_start)
+            else:
+                self._truncate(replica, state, leader_end)
+            return Taken.BACK_OFF
+        if log.log_end_offset < leader_start:
+            self._restart_at(replica, state, leader_start)
+            return Taken.DONE
+        self._emit("replica_fetch_out_of_range", replica, log_end_offset=log.log_end_offset, leader_end=leader_end)
+        return Taken.BACK_OFF
+
+    def _restart_at(self, replica: Replica, state: FollowerState, offset: int) -> None:
+        log = replica.log
+        if log.log_end_offset > log.log_start_offset:
+            self._report_cut(replica, state, start=log.log_start_offset, end=log.log_end_offset, epoch=log.latest_epoch)
+        log.truncate_fully_and_start_at(offset)
+        replica.state = replace(state, high_watermark=offset)
+
+    def _emit(self, event: str, replica: Replica, **fields: object) -> None:
+        self._events.emit(event, topic=replica.topic, partition=replica.key.partition, **fields)

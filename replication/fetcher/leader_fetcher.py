@@ -1,0 +1,225 @@
+"""One loop for one leader broker: fetches all partitions followed from it, on a connection of its own.
+
+A request names only what changed (KIP-227). Its order is: answer, append, flush where the policy asks, next request:
+so the offset that a request reports is always in the log, and on disk where flush.messages=1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from metadata.environment import ConnectionClosed
+from metadata.errors import KafkaError
+from metadata.image import TopicIdPartition
+from replication.fetcher.follower import Follower, Taken
+from replication.manager.registry import Registry
+from replication.partition.replica import Replica
+from replication.partition.states import FollowerState
+from replication.requests import FetchPartition, FetchRequest, FetchResponse, LeaderChannel
+from replication.sessions.client import FollowerSession
+
+RECONNECT_MS = 50
+"""Wait before a leader that could not be reached is tried again: one that restarts is found within 100 ms."""
+
+METADATA_BEHIND_MS_FIRST = 10
+"""Wait before a partition is asked for again while leader and follower know different metadata; doubles."""
+
+FAILED_RETRY_MS = 5_000
+"""Wait before a partition is tried again whose own log failed (R11)."""
+
+ADDED_GRACE_MS = 10
+"""How long a long poll may go on after a partition was added. A new leader ends it by itself when it learns that it
+has one more partition for us; else the connection is given up for a new one."""
+
+
+@dataclass(slots=True)
+class Followed:
+    """One partition in the loop. `question` is rebuilt only when the replica has moved."""
+
+    replica: Replica
+    retry_at_ms: int = 0
+    behind_ms: int = METADATA_BEHIND_MS_FIRST
+    question: FetchPartition | None = None
+
+
+class LeaderFetcher:
+    def __init__(self, registry: Registry, leader: int, *, channels: Callable[[int], LeaderChannel]) -> None:
+        self._registry = registry
+        self._leader = leader
+        self._channels = channels
+        self._channel: LeaderChannel | None = None
+        self._session = FollowerSession()
+        self._follower = Follower(clock=registry.clock, events=registry.events)
+        self._followed: dict[TopicIdPartition, Followed] = {}
+        self._changed = asyncio.Event()
+        self._polling: asyncio.Future[FetchResponse] | None = None
+        self._abandoned: asyncio.Future[FetchResponse] | None = None
+        self._is_reachable = True
+
+    @property
+    def followed(self) -> dict[TopicIdPartition, Followed]:
+        return self._followed
+
+    def add(self, replica: Replica) -> None:
+        self._followed[replica.key] = Followed(replica)
+        self._changed.set()
+        if self._polling is not None:
+            self._registry.clock.call_later(ADDED_GRACE_MS, self._give_up, self._polling)
+
+    def remove(self, key: TopicIdPartition) -> None:
+        self._followed.pop(key, None)
+
+    async def run(self) -> None:
+        try:
+            while True:
+                self._changed.clear()
+                wanted, wait_ms = self._wanted()
+                if not wanted:
+                    await self._pause(wait_ms)
+                    continue
+                try:
+                    await self._round(wanted, wait_ms)
+                except (OSError, ConnectionClosed, KafkaError) as error:
+                    await self._lost(error)
+        finally:
+            await self._disconnect()
+
+    async def _lost(self, error: Exception) -> None:
+        if self._is_reachable:
+            self._is_reachable = False
+            self._registry.events.emit("leader_unreachable", leader=self._leader, error=str(error))
+        await self._disconnect()
+        await self._registry.clock.sleep(RECONNECT_MS)
+
+    async def _pause(self, wait_ms: int) -> None:
+        """Nothing to ask for: until a partition is added or the first backoff is over."""
+        timer = self._registry.clock.call_later(wait_ms, self._changed.set)
+        try:
+            await self._changed.wait()
+        finally:
+            timer.cancel()
+
+    def _wanted(self) -> tuple[dict[TopicIdPartition, FetchPartition], int]:
+        """The questions of all partitions that are not backing off, and how long until another one is due."""
+        now_ms = self._registry.clock.monotonic_ms()
+        settings = self._registry.settings()
+        wait_ms = settings.replica_fetch_wait_max_ms
+        wanted: dict[TopicIdPartition, FetchPartition] = {}
+        for key, followed in self._followed.items():
+            if followed.retry_at_ms > now_ms:
+                wait_ms = min(wait_ms, followed.retry_at_ms - now_ms)
+            else:
+                wanted[key] = _question(followed, bytes_max=settings.replica_fetch_max_bytes)
+        return wanted, wait_ms
+
+    async def _round(self, wanted: dict[TopicIdPartition, FetchPartition], wait_ms: int) -> None:
+        settings = self._registry.settings()
+        changed, forgotten = self._session.changes(wanted)
+        request = FetchRequest(
+            replica_id=self._registry.node_id,
+            replica_epoch=self._registry.broker_epoch,
+            wait_ms_max=wait_ms,
+            bytes_min=settings.replica_fetch_min_bytes,
+            bytes_max=settings.replica_fetch_response_max_bytes,
+            session_id=self._session.session_id,
+            session_epoch=self._session.epoch,
+            partitions=changed,
+            forgotten=forgotten,
+        )
+        response = await self._ask(request, timeout_ms=wait_ms + settings.replica_socket_timeout_ms)
+        if response is None:
+            return
+        self._is_reachable = True
+        self._session.on_response(response)
+        await self._take(response, wanted)
+
+    async def _ask(self, request: FetchRequest, *, timeout_ms: int) -> FetchResponse | None:
+        """None when the long poll was given up because there is more to ask for."""
+        if self._channel is None:
+            self._channel = self._channels(self._leader)
+        polling = asyncio.ensure_future(self._channel.fetch(request))
+        self._polling = polling
+        try:
+            async with self._registry.clock.timeout(timeout_ms):
+                return await polling
+        except asyncio.CancelledError:
+            if self._abandoned is not polling:
+                raise
+            await self._disconnect()
+            return None
+        finally:
+            self._polling = None
+
+    def _give_up(self, polling: asyncio.Future[FetchResponse]) -> None:
+        if self._polling is polling and not polling.done() and self._changed.is_set():
+            self._abandoned = polling
+            polling.cancel()
+
+    async def _disconnect(self) -> None:
+        """The leader's session dies with the connection: what it got of the last request is unknown."""
+        self._session.reset()
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            await channel.close()
+
+    async def _take(self, response: FetchResponse, wanted: dict[TopicIdPartition, FetchPartition]) -> None:
+        due: list[Followed] = []
+        for answer in response.partitions:
+            key = TopicIdPartition(answer.topic_id, answer.partition)
+            followed, asked = self._followed.get(key), wanted.get(key)
+            if followed is None or asked is None:
+                continue
+            taken = self._follower.take(followed.replica, asked, answer)
+            if taken is Taken.APPENDED and followed.replica.log.needs_flush():
+                due.append(followed)
+            self._schedule(followed, taken)
+        if due:
+            await asyncio.gather(*(self._flush(followed) for followed in due))
+
+    async def _flush(self, followed: Followed) -> None:
+        try:
+            await followed.replica.log.flush()
+        except (OSError, KafkaError) as error:
+            self._registry.events.emit("replica_flush_failed", partition=followed.replica.name, error=str(error))
+            self._schedule(followed, Taken.FAILED)
+
+    def _schedule(self, followed: Followed, taken: Taken) -> None:
+        now_ms = self._registry.clock.monotonic_ms()
+        backoff_ms = self._registry.settings().replica_fetch_backoff_ms
+        match taken:
+            case Taken.DONE | Taken.APPENDED | Taken.IGNORED:
+                followed.behind_ms = METADATA_BEHIND_MS_FIRST
+            case Taken.METADATA_BEHIND:
+                followed.retry_at_ms = now_ms + followed.behind_ms
+                followed.behind_ms = min(2 * followed.behind_ms, max(backoff_ms, METADATA_BEHIND_MS_FIRST))
+            case Taken.BACK_OFF:
+                followed.retry_at_ms = now_ms + backoff_ms
+            case Taken.FAILED:
+                followed.retry_at_ms = now_ms + FAILED_RETRY_MS
+
+
+def _question(followed: Followed, *, bytes_max: int) -> FetchPartition:
+    replica, asked = followed.replica, followed.question
+    log, state = replica.log, replica.state
+    assert isinstance(state, FollowerState), (replica.name, state)
+    if (
+        asked is not None
+        and asked.fetch_offset == log.log_end_offset
+        and asked.last_fetched_epoch == log.latest_epoch
+        and asked.log_start_offset == log.log_start_offset
+        and asked.current_leader_epoch == state.leader_epoch
+        and asked.bytes_max == bytes_max
+    ):
+        return asked
+    followed.question = FetchPartition(
+        topic_id=replica.key.topic_id,
+        partition=replica.key.partition,
+        current_leader_epoch=state.leader_epoch,
+        fetch_offset=log.log_end_offset,
+        last_fetched_epoch=log.latest_epoch,
+        log_start_offset=log.log_start_offset,
+        bytes_max=bytes_max,
+    )
+    return followed.question

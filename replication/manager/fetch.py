@@ -1,0 +1,142 @@
+"""Fetch by followers and consumers: read, note how far the follower is, wait for bytes, read again (F1 to F3).
+
+A follower's progress is noted before it waits, once per request; the answer after a wait only reads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+
+from metadata.errors import KafkaError
+from replication.manager.reader import Bounds, PartitionReader
+from replication.manager.registry import Registry
+from replication.partition.replica import Replica
+from replication.partition.states import LeaderState
+from replication.requests import CONSUMER, FetchedPartition, FetchRequest, FetchResponse
+from replication.sessions.cache import FetchSession, SessionCache, SessionPartition
+
+
+class Fetch:
+    def __init__(self, registry: Registry, reader: PartitionReader) -> None:
+        self._registry = registry
+        self._reader = reader
+        self._sessions = SessionCache(
+            clock=registry.clock,
+            rng=registry.environment.rng,
+            slots_max=registry.settings().max_incremental_fetch_session_cache_slots,
+        )
+        self._waiting_followers: dict[int, set[DelayedFetch]] = {}
+
+    @property
+    def session_count(self) -> int:
+        return len(self._sessions)
+
+    async def fetch(self, request: FetchRequest) -> FetchResponse:
+        try:
+            session = self._sessions.open(request)
+        except KafkaError as error:
+            return FetchResponse(error_code=error.code)
+        round_ = self._read(session, request, notes_progress=request.replica_id != CONSUMER)
+        if not self._answers_now(round_, session, request):
+            await self._wait(session, request)
+            round_ = self._read(session, request, notes_progress=False)
+        return session.respond(round_.answers)
+
+    def wake_followers(self, broker_ids: Iterable[int]) -> None:
+        """Answer waiting fetches of these brokers: they have more partitions to ask for than when they asked."""
+        for broker_id in broker_ids:
+            for operation in tuple(self._waiting_followers.get(broker_id, ())):
+                self._registry.fetches.forget(operation)
+                operation.expire()
+
+    def _answers_now(self, round_: Round, session: FetchSession, request: FetchRequest) -> bool:
+        return (
+            request.wait_ms_max <= 0
+            or not session.partitions
+            or round_.has_news
+            or round_.size_bytes >= request.bytes_min
+        )
+
+    def _read(self, session: FetchSession, request: FetchRequest, *, notes_progress: bool) -> Round:
+        round_ = Round()
+        bounds = Bounds(bytes_left=min(request.bytes_max, self._registry.settings().fetch_max_bytes))
+        is_stale = self._reader.is_stale(request)
+        tell_all = not session.is_incremental
+        for partition in tuple(session.partitions.values()):
+            answer = self._reader.read(
+                partition, request, bounds, notes_progress=notes_progress, is_stale=is_stale, tell_all=tell_all
+            )
+            if answer is not None:
+                round_.add(partition, answer)
+        return round_
+
+    async def _wait(self, session: FetchSession, request: FetchRequest) -> None:
+        replicas = {
+            replica: partition
+            for partition in session.partitions.values()
+            if (replica := self._registry.replicas.get(partition.key)) is not None
+        }
+        operation = DelayedFetch(self._reader, request, replicas)
+        if not self._registry.fetches.watch(operation, replicas, wait_ms=request.wait_ms_max):
+            return
+        waiting = self._waiting_followers.setdefault(request.replica_id, set())
+        waiting.add(operation)
+        try:
+            await operation.done
+        finally:
+            waiting.discard(operation)
+            self._registry.fetches.forget(operation)
+
+
+@dataclass(slots=True)
+class Round:
+    """One pass over the partitions of a session."""
+
+    answers: list[tuple[SessionPartition, FetchedPartition]] = field(default_factory=list)
+    size_bytes: int = 0
+    has_news: bool = False
+    """An error or a divergence: answered without waiting."""
+
+    def add(self, partition: SessionPartition, answer: FetchedPartition) -> None:
+        self.answers.append((partition, answer))
+        self.size_bytes += len(answer.records)
+        if answer.error_code or answer.diverging_epoch is not None:
+            self.has_news = True
+
+
+class DelayedFetch:
+    """A long poll: ends when `bytes_min` can be read, or a partition's role changes."""
+
+    def __init__(
+        self, reader: PartitionReader, request: FetchRequest, partitions: dict[Replica, SessionPartition]
+    ) -> None:
+        self._reader = reader
+        self._request = request
+        self._partitions = partitions
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def try_complete(self, replica: Replica, /) -> bool:
+        state = replica.state
+        partition = self._partitions[replica]
+        if isinstance(state, LeaderState):
+            available = self._reader.bound(replica, state, self._request) - partition.fetch.fetch_offset
+            if available <= 0 or (self._request.bytes_min > 1 and not self._has_enough(self._partitions)):
+                return False
+        self.expire()
+        return True
+
+    def _has_enough(self, partitions: Collection[Replica]) -> bool:
+        size_bytes = 0
+        for replica in partitions:
+            size_bytes += self._reader.available_bytes(
+                replica, self._partitions[replica].fetch, self._request, bytes_max=self._request.bytes_min
+            )
+            if size_bytes >= self._request.bytes_min:
+                return True
+        return False
+
+    def expire(self) -> None:
+        if not self.done.done():
+            self.done.set_result(None)

@@ -1,0 +1,36 @@
+"""What the replica manager needs of the logs on disk. `replication.storage` implements it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+from uuid import UUID
+
+from metadata.image import TopicIdPartition
+from metadata.settings import TopicSettings
+from replication.partition.log import ReplicaLog
+
+
+class Logs(Protocol):
+    def get_or_create(self, *, topic: str, topic_id: UUID, partition: int, settings: TopicSettings) -> ReplicaLog:
+        """Raises KafkaStorageError 56 when its folder cannot be used, InconsistentTopicId 103 when the folder holds
+        a log of another topic id."""
+        ...
+
+    def delete(self, partition: TopicIdPartition) -> None:
+        """Take the log out of use at once; its files go later. Nothing happens when there is none."""
+        ...
+
+    def update_settings(self, topic_id: UUID, settings: TopicSettings) -> None: ...
+
+    def all_partitions(self) -> Mapping[TopicIdPartition, str]:
+        """Every log found on disk with its topic's name, also of topics deleted while this broker was down."""
+        ...
+
+    def high_watermark(self, partition: TopicIdPartition) -> int:
+        """From `replication-offset-checkpoint`; 0 when there is none (R7)."""
+        ...
+
+    async def checkpoint_high_watermarks(self, high_watermarks: Mapping[TopicIdPartition, int]) -> None:
+        """Write `replication-offset-checkpoint`. Also bounds retention (S1) and compaction."""
+        ...

@@ -1,0 +1,173 @@
+"""The replica manager: what a broker does with the partitions that metadata gives it.
+
+It owns every replica's role and state; logs belong to the log manager, roles to the controller. All of it runs on one
+event loop; `start` begins the background work, `stop` ends it, answers who still waits, and saves the high watermarks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+
+from metadata.controller.events import ReplicaLogEnd
+from metadata.delta import MetadataDelta, delta_between
+from metadata.environment import Buffer, Environment
+from metadata.events import Events
+from metadata.image import MetadataImage, TopicIdPartition
+from metadata.settings import BrokerSettings, TopicSettings
+from replication.fetcher.pool import FetcherPool
+from replication.manager.fetch import Fetch
+from replication.manager.isr_keeper import AlterPartitions, IsrKeeper
+from replication.manager.logs import Logs
+from replication.manager.offsets import Offsets
+from replication.manager.produce import Produce
+from replication.manager.reader import PartitionReader
+from replication.manager.registry import ANY_EPOCH, Registry
+from replication.manager.roles import Roles
+from replication.manager.status import (
+    ReplicaStatus,
+    ReplicationStatus,
+    all_replica_status,
+    replication_status,
+)
+from replication.partition.log import EpochEnd
+from replication.partition.states import LeaderState
+from replication.requests import FetchRequest, FetchResponse, LeaderChannel, OffsetAnswer, ProduceOutcome
+
+
+class ReplicaManager:
+    def __init__(
+        self,
+        node_id: int,
+        *,
+        environment: Environment,
+        logs: Logs,
+        channels: Callable[[int], LeaderChannel],
+        alter_partition: AlterPartitions,
+        events: Events,
+        settings: Callable[[], BrokerSettings],
+    ) -> None:
+        self._registry = Registry(node_id=node_id, environment=environment, events=events, settings=settings)
+        self._logs = logs
+        self._isr = IsrKeeper(self._registry, alter_partition)
+        self._fetchers = FetcherPool(self._registry, channels=channels)
+        self._roles = Roles(self._registry, logs=logs, isr=self._isr, fetchers=self._fetchers)
+        self._produce = Produce(self._registry)
+        self._fetch = Fetch(self._registry, PartitionReader(self._registry, on_join=self._isr.join))
+        self._offsets = Offsets(self._registry)
+        self._background: asyncio.Task[None] | None = None
+
+    # --- metadata
+
+    @property
+    def image(self) -> MetadataImage:
+        """The image applied last."""
+        return self._registry.image
+
+    def apply_metadata(self, delta: MetadataDelta) -> None:
+        """Take on what changed, in order. The first image has to be current (B2: this broker's own registration is
+        in it): a topic id that it does not have frees the folder of its name.
+
+        A delta that does not begin at the image applied last is computed again from there; an older one is ignored.
+        """
+        if delta.new.offset < self._registry.image.offset:
+            return
+        if delta.old is not self._registry.image:
+            delta = delta_between(self._registry.image, delta.new)
+        self._fetch.wake_followers(self._roles.apply(delta))
+
+    def remove_strays(self) -> None:
+        """Delete logs on disk that the current image does not give to this broker."""
+        self._roles.remove_strays()
+
+    def topic_settings(self, topic: str) -> TopicSettings:
+        return self._roles.settings_of(topic)
+
+    # --- requests
+
+    async def produce(
+        self, batches: Mapping[TopicIdPartition, Buffer], *, acks: int, timeout_ms: int
+    ) -> Mapping[TopicIdPartition, ProduceOutcome]:
+        """Raises InvalidRequiredAcks 21, ThrottlingQuotaExceeded 89; all else is an outcome of its partition."""
+        return await self._produce.produce(batches, acks=acks, timeout_ms=timeout_ms)
+
+    async def fetch(self, request: FetchRequest) -> FetchResponse:
+        return await self._fetch.fetch(request)
+
+    async def list_offset(
+        self,
+        partition: TopicIdPartition,
+        timestamp: int,
+        *,
+        is_consumer: bool = True,
+        leader_epoch: int = ANY_EPOCH,
+    ) -> OffsetAnswer:
+        return self._offsets.list_offset(partition, timestamp, is_consumer=is_consumer, leader_epoch=leader_epoch)
+
+    def offset_for_leader_epoch(
+        self, partition: TopicIdPartition, epoch: int, *, current_leader_epoch: int = ANY_EPOCH
+    ) -> EpochEnd | None:
+        return self._offsets.offset_for_leader_epoch(partition, epoch, current_leader_epoch=current_leader_epoch)
+
+    async def delete_records(self, partition: TopicIdPartition, *, offset: int, timeout_ms: int) -> int:
+        return await self._offsets.delete_records(partition, offset=offset, timeout_ms=timeout_ms)
+
+    def log_ends(self, partitions: Sequence[TopicIdPartition]) -> Sequence[ReplicaLogEnd]:
+        return self._offsets.log_ends(partitions)
+
+    # --- status
+
+    def status(self) -> ReplicationStatus:
+        return replication_status(self._registry, fetch_sessions=self._fetch.session_count)
+
+    def describe(self) -> Mapping[TopicIdPartition, ReplicaStatus]:
+        return all_replica_status(self._registry)
+
+    def high_watermarks(self) -> Mapping[TopicIdPartition, int]:
+        """Of every replica here; retention and compaction stay below them (S1)."""
+        return {key: replica.state.high_watermark for key, replica in self._registry.replicas.items()}
+
+    @property
+    def leads_nothing(self) -> bool:
+        """B6."""
+        return not any(isinstance(replica.state, LeaderState) for replica in self._registry.replicas.values())
+
+    # --- life
+
+    async def start(self) -> None:
+        started = asyncio.Event()
+        self._background = asyncio.get_running_loop().create_task(self._run(started))
+        self._background.add_done_callback(_report_failure)
+        await started.wait()
+
+    async def stop(self) -> None:
+        if self._background is not None:
+            self._background.cancel()
+            await asyncio.gather(self._background, return_exceptions=True)
+        for purgatory in (self._registry.produces, self._registry.fetches, self._registry.deletes):
+            purgatory.expire_all()
+        await self._logs.checkpoint_high_watermarks(self.high_watermarks())
+
+    async def _run(self, started: asyncio.Event) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._isr.watch_lag())
+            group.create_task(self._isr.carry())
+            group.create_task(self._checkpoint_high_watermarks())
+            self._fetchers.start(group)
+            started.set()
+
+    async def _checkpoint_high_watermarks(self) -> None:
+        """R7."""
+        registry = self._registry
+        while True:
+            await registry.clock.sleep(registry.settings().replica_high_watermark_checkpoint_interval_ms)
+            try:
+                await self._logs.checkpoint_high_watermarks(self.high_watermarks())
+            except OSError as error:
+                registry.events.emit("high_watermark_checkpoint_failed", error=str(error))
+
+
+def _report_failure(task: asyncio.Task[None]) -> None:
+    """A broken invariant in the background: the loop's handler decides; the node stops rather than serves."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        task.get_loop().call_exception_handler({"message": "replication has stopped", "exception": error, "task": task})

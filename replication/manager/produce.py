@@ -1,0 +1,205 @@
+"""The way of a produced batch through its leader (P1 to P10): check, append, wake, flush, advance, answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from metadata.environment import Buffer
+from metadata.errors import (
+    InvalidRequiredAcks,
+    KafkaError,
+    KafkaStorageError,
+    NotEnoughReplicas,
+    NotEnoughReplicasAfterAppend,
+    NotLeaderOrFollower,
+    RequestTimedOut,
+    ThrottlingQuotaExceeded,
+)
+from metadata.image import TopicIdPartition
+from replication.manager.registry import WAITING_PRODUCE_MAX, Registry
+from replication.partition.replica import Replica
+from replication.partition.states import LeaderState
+from replication.requests import ProduceOutcome
+
+ACKS_ALL = -1
+ACKS_LEADER = 1
+ACKS_NONE = 0
+
+Outcomes = dict[TopicIdPartition, ProduceOutcome]
+
+
+class Produce:
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    async def produce(
+        self, batches: Mapping[TopicIdPartition, Buffer], *, acks: int, timeout_ms: int
+    ) -> Mapping[TopicIdPartition, ProduceOutcome]:
+        """The order that makes an acknowledgement true. Every partition has its own outcome (P10)."""
+        self._check(acks)
+        outcomes: Outcomes = {}
+        appended: list[Replica] = []
+        for key, data in batches.items():
+            self._append(key, data, acks=acks, outcomes=outcomes, appended=appended)
+        self._wake_followers(appended)
+        await self._flush_if_policy_asks(appended, outcomes)
+        self._advance_high_watermarks(appended)
+        if acks == ACKS_ALL and appended:
+            await self._wait_for_replicas(appended, outcomes, timeout_ms=timeout_ms)
+        return outcomes
+
+    def _check(self, acks: int) -> None:
+        if acks not in (ACKS_ALL, ACKS_LEADER, ACKS_NONE):
+            raise InvalidRequiredAcks(f"acks={acks}; must be -1 (all), 0 or 1")  # P9
+        if acks == ACKS_ALL and self._registry.produces.is_full:
+            raise ThrottlingQuotaExceeded(f"{WAITING_PRODUCE_MAX} produce requests wait for replicas already")
+
+    def _append(
+        self, key: TopicIdPartition, data: Buffer, *, acks: int, outcomes: Outcomes, appended: list[Replica]
+    ) -> None:
+        try:
+            replica, state = self._registry.leader_or_raise(key)
+            if acks == ACKS_ALL and state.is_under_min_isr:
+                outcomes[key] = _too_few(state, NotEnoughReplicas, name=replica.name)  # P1
+                return
+            batch = replica.log.append_as_leader(
+                data, leader_epoch=state.leader_epoch, now_ms=self._registry.clock.wall_ms()
+            )
+        except KafkaError as error:
+            outcomes[key] = ProduceOutcome(error_code=error.code, message=error.message)
+            return
+        except OSError as error:
+            outcomes[key] = ProduceOutcome(error_code=KafkaStorageError.code, message=f"cannot append: {error}")
+            return
+        appended.append(replica)
+        outcomes[key] = ProduceOutcome(
+            base_offset=batch.base_offset,
+            last_offset=batch.last_offset,
+            log_append_time_ms=batch.log_append_time_ms,
+            log_start_offset=replica.log.log_start_offset,
+            leader_id=self._registry.node_id,
+            leader_epoch=state.leader_epoch,
+            is_appended=True,
+        )
+
+    def _wake_followers(self, appended: list[Replica]) -> None:
+        """They carry the bytes away while the leader fsyncs; its own end does not count before that."""
+        for replica in appended:
+            self._registry.fetches.check(replica)
+
+    async def _flush_if_policy_asks(self, appended: list[Replica], outcomes: Outcomes) -> None:
+        due = [replica for replica in appended if replica.log.needs_flush()]
+        if not due:
+            return
+        results = await asyncio.gather(*(replica.log.flush() for replica in due), return_exceptions=True)
+        for replica, result in zip(due, results, strict=True):
+            if isinstance(result, (OSError, KafkaError)):
+                outcomes[replica.key] = _failed(
+                    outcomes[replica.key], KafkaStorageError, f"cannot fsync {replica.name}: {result}"
+                )
+                appended.remove(replica)
+            elif isinstance(result, BaseException):
+                raise result
+
+    def _advance_high_watermarks(self, appended: list[Replica]) -> None:
+        for replica in appended:
+            self._registry.advance(replica)
+
+    async def _wait_for_replicas(self, appended: list[Replica], outcomes: Outcomes, *, timeout_ms: int) -> None:
+        operation = DelayedProduce(appended, outcomes)
+        if operation.is_done:
+            return
+        purgatory = self._registry.produces
+        if timeout_ms <= 0 or not purgatory.watch(operation, appended, wait_ms=timeout_ms):
+            operation.expire()
+            return
+        try:
+            await operation.done
+        finally:
+            purgatory.forget(operation)
+
+
+class DelayedProduce:
+    """Waits until the high watermark has passed what was appended to each partition (P5)."""
+
+    def __init__(self, appended: list[Replica], outcomes: Outcomes) -> None:
+        self._outcomes = outcomes
+        self._waiting = dict.fromkeys(appended)
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        for replica in appended:
+            self._try(replica)
+
+    @property
+    def is_done(self) -> bool:
+        return not self._waiting
+
+    def try_complete(self, replica: Replica, /) -> bool:
+        if replica in self._waiting:
+            self._try(replica)
+        if self._waiting:
+            return False
+        if not self.done.done():
+            self.done.set_result(None)
+        return True
+
+    def _try(self, replica: Replica) -> None:
+        outcome, state = self._outcomes[replica.key], replica.state
+        if not isinstance(state, LeaderState):
+            error: type[KafkaError] = NotLeaderOrFollower  # P7
+            self._outcomes[replica.key] = _failed(
+                outcome, error, f"leadership of {replica.name} was lost while waiting; the records may survive"
+            )
+        elif state.high_watermark > outcome.last_offset:
+            if len(state.isr.maximal) < state.min_isr:
+                self._outcomes[replica.key] = _too_few(
+                    state, NotEnoughReplicasAfterAppend, name=replica.name, outcome=outcome
+                )
+        else:
+            return
+        del self._waiting[replica]
+
+    def expire(self) -> None:
+        """P6: the records stay in the log."""
+        for replica in self._waiting:
+            outcome = self._outcomes[replica.key]
+            self._outcomes[replica.key] = _failed(
+                outcome,
+                RequestTimedOut,
+                f"offset {outcome.last_offset} of {replica.name} was not replicated in time; it stays in the log",
+            )
+        self._waiting.clear()
+        if not self.done.done():
+            self.done.set_result(None)
+
+
+def _failed(outcome: ProduceOutcome, error: type[KafkaError], message: str) -> ProduceOutcome:
+    return ProduceOutcome(
+        error_code=error.code,
+        message=message,
+        base_offset=outcome.base_offset,
+        last_offset=outcome.last_offset,
+        log_append_time_ms=outcome.log_append_time_ms,
+        log_start_offset=outcome.log_start_offset,
+        leader_id=outcome.leader_id,
+        leader_epoch=outcome.leader_epoch,
+        is_appended=outcome.is_appended,
+    )
+
+
+def _too_few(
+    state: LeaderState, error: type[KafkaError], *, name: str, outcome: ProduceOutcome | None = None
+) -> ProduceOutcome:
+    isr = state.isr.members if outcome is None else state.isr.maximal
+    told = outcome or ProduceOutcome()
+    return ProduceOutcome(
+        error_code=error.code,
+        message=f"ISR of {name} is {list(isr)}; min.insync.replicas asks for {state.min_isr}",
+        base_offset=told.base_offset,
+        last_offset=told.last_offset,
+        leader_id=state.image.leader,
+        leader_epoch=state.leader_epoch,
+        is_appended=outcome is not None,
+        isr=isr,
+        min_isr=state.min_isr,
+    )

@@ -1,0 +1,201 @@
+"""Reading one partition for a fetch: epochs (R1), divergence (R2), bounds (F1, F2), and the follower's progress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from metadata.errors import FencedLeaderEpoch, KafkaError, NotLeaderOrFollower, OffsetOutOfRange, UnknownLeaderEpoch
+from replication.manager.registry import Registry
+from replication.partition.isr import may_join
+from replication.partition.leader import with_fetch
+from replication.partition.log import EpochEnd, ReplicaLog
+from replication.partition.replica import Replica
+from replication.partition.states import LeaderState
+from replication.requests import CONSUMER, FetchedPartition, FetchPartition, FetchRequest
+from replication.sessions.cache import SessionPartition
+
+TELLS_LEADER = (NotLeaderOrFollower.code, FencedLeaderEpoch.code, UnknownLeaderEpoch.code)
+"""Errors that carry who leads instead (KIP-951)."""
+
+
+@dataclass(slots=True)
+class Bounds:
+    """Bytes that this answer may still carry. The first batch of all goes out whatever its size (F3)."""
+
+    bytes_left: int
+    is_empty: bool = True
+
+
+class PartitionReader:
+    def __init__(self, registry: Registry, *, on_join: Callable[[Replica, int], None]) -> None:
+        self._registry = registry
+        self._on_join = on_join
+
+    def is_stale(self, request: FetchRequest) -> bool:
+        """R10, KIP-903: the follower has been registered again since; this is not its latest incarnation."""
+        if request.replica_id == CONSUMER or request.replica_epoch == -1:
+            return False
+        broker = self._registry.image.brokers.get(request.replica_id)
+        return broker is not None and broker.broker_epoch > request.replica_epoch
+
+    def read(
+        self,
+        partition: SessionPartition,
+        request: FetchRequest,
+        bounds: Bounds,
+        *,
+        notes_progress: bool,
+        is_stale: bool,
+        tell_all: bool,
+    ) -> FetchedPartition | None:
+        """None: nothing that the session's owner does not know already."""
+        fetch = partition.fetch
+        try:
+            replica, state = self._registry.leader_or_raise(partition.key, leader_epoch=fetch.current_leader_epoch)
+        except KafkaError as error:
+            return self._refusal(partition, error)
+        try:
+            log, offset = replica.log, fetch.fetch_offset
+            if request.replica_id != CONSUMER:
+                _check_assigned(replica, state, request, is_stale=is_stale)
+            diverging = _divergence(log, fetch)
+            if diverging is not None:
+                return _answer(fetch, replica, state, diverging=diverging)
+            if not log.log_start_offset <= offset <= log.log_end_offset:
+                raise OffsetOutOfRange(f"{offset} is outside the log of {replica.name}")
+            if notes_progress:
+                state = self._note(replica, state, fetch, request)
+            records = self._records(replica, state, fetch, request, bounds)
+        except OffsetOutOfRange:
+            return self._out_of_range(fetch, replica, state, request)
+        except KafkaError as error:
+            return self._refusal(partition, error)
+        if (
+            records
+            or tell_all
+            or partition.told_error
+            or partition.told_high_watermark != state.high_watermark
+            or partition.told_log_start_offset != log.log_start_offset
+        ):
+            return _answer(fetch, replica, state, records=records)
+        return None
+
+    def bound(self, replica: Replica, state: LeaderState, request: FetchRequest) -> int:
+        """F1: followers read up to the log end, consumers up to the high watermark."""
+        return state.high_watermark if request.replica_id == CONSUMER else replica.log.log_end_offset
+
+    def available_bytes(self, replica: Replica, fetch: FetchPartition, request: FetchRequest, *, bytes_max: int) -> int:
+        state = replica.state
+        if not isinstance(state, LeaderState):
+            return 0
+        bound = self.bound(replica, state, request)
+        if not replica.log.log_start_offset <= fetch.fetch_offset < bound:
+            return 0
+        limit = min(bytes_max, fetch.bytes_max)
+        return len(replica.log.read(fetch.fetch_offset, bytes_max=limit, upper_bound=bound).data)
+
+    def _note(self, replica: Replica, state: LeaderState, fetch: FetchPartition, request: FetchRequest) -> LeaderState:
+        """The follower has everything below the offset that it asks for: progress, high watermark, ISR (I2, I4)."""
+        registry = self._registry
+        old_log_start = state.followers[request.replica_id].log_start_offset
+        registry.set_leader_state(
+            replica,
+            with_fetch(
+                state,
+                request.replica_id,
+                fetch_offset=fetch.fetch_offset,
+                log_start_offset=fetch.log_start_offset,
+                broker_epoch=request.replica_epoch,
+                log_end_offset=replica.log.log_end_offset,
+                now_ms=registry.clock.monotonic_ms(),
+            ),
+        )
+        if old_log_start != fetch.log_start_offset:
+            registry.deletes.check(replica)
+        noted = replica.state
+        assert isinstance(noted, LeaderState), noted
+        if may_join(noted, request.replica_id, registry.image.brokers):
+            self._on_join(replica, request.replica_id)
+            noted = replica.state
+            assert isinstance(noted, LeaderState), noted
+        return noted
+
+    def _records(
+        self, replica: Replica, state: LeaderState, fetch: FetchPartition, request: FetchRequest, bounds: Bounds
+    ) -> bytes:
+        bound = self.bound(replica, state, request)
+        limit = min(fetch.bytes_max, bounds.bytes_left)
+        if fetch.fetch_offset >= bound or (limit <= 0 and not bounds.is_empty):
+            return b""  # F2
+        data = replica.log.read(
+            fetch.fetch_offset, bytes_max=max(limit, 0), upper_bound=bound, at_least_one_batch=bounds.is_empty
+        ).data
+        if data:
+            bounds.bytes_left -= len(data)
+            bounds.is_empty = False
+        return data
+
+    def _out_of_range(
+        self, fetch: FetchPartition, replica: Replica, state: LeaderState, request: FetchRequest
+    ) -> FetchedPartition:
+        """R6: a follower also learns where this log starts and, as its diverging epoch, where it ends."""
+        end = EpochEnd(replica.log.latest_epoch, replica.log.log_end_offset)
+        return _answer(
+            fetch,
+            replica,
+            state,
+            diverging=None if request.replica_id == CONSUMER else end,
+            error_code=OffsetOutOfRange.code,
+        )
+
+    def _refusal(self, partition: SessionPartition, error: KafkaError) -> FetchedPartition:
+        leader = None
+        if error.code in TELLS_LEADER:
+            image = self._registry.image.partition(partition.key.topic_id, partition.key.partition)
+            leader = None if image is None else (image.leader, image.leader_epoch)
+        return FetchedPartition(
+            topic_id=partition.key.topic_id,
+            partition=partition.key.partition,
+            error_code=error.code,
+            current_leader=leader,
+        )
+
+
+def _check_assigned(replica: Replica, state: LeaderState, request: FetchRequest, *, is_stale: bool) -> None:
+    if request.replica_id not in state.followers:
+        raise NotLeaderOrFollower(f"broker {request.replica_id} is no replica of {replica.name}")
+    if is_stale:
+        raise NotLeaderOrFollower(f"broker {request.replica_id} fetches under the old epoch {request.replica_epoch}")
+
+
+def _divergence(log: ReplicaLog, fetch: FetchPartition) -> EpochEnd | None:
+    """R2, R3. Raises OffsetOutOfRange when nothing is known of so old an epoch."""
+    epoch, offset = fetch.last_fetched_epoch, fetch.fetch_offset
+    if epoch == -1 or (epoch == log.latest_epoch and offset <= log.log_end_offset):
+        return None
+    end = log.end_offset_for_epoch(epoch)
+    if end is None:
+        raise OffsetOutOfRange(f"the end of epoch {epoch} is not known here")
+    return end if end.epoch < epoch or end.end_offset < offset else None
+
+
+def _answer(
+    fetch: FetchPartition,
+    replica: Replica,
+    state: LeaderState,
+    *,
+    records: bytes = b"",
+    diverging: EpochEnd | None = None,
+    error_code: int = 0,
+) -> FetchedPartition:
+    return FetchedPartition(
+        topic_id=fetch.topic_id,
+        partition=fetch.partition,
+        error_code=error_code,
+        high_watermark=state.high_watermark,
+        last_stable_offset=state.high_watermark,
+        log_start_offset=replica.log.log_start_offset,
+        diverging_epoch=diverging,
+        records=records,
+    )

@@ -1,0 +1,127 @@
+"""All replicas of this broker, and the one place where a leader's state moves on and wakes who waits for it.
+
+Owned by the replica manager; its parts (produce, fetch, metadata, ISR keeping) share it on one event loop, and none
+of them keeps a state across an `await`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from metadata.environment import Environment
+from metadata.errors import (
+    FencedLeaderEpoch,
+    KafkaError,
+    KafkaStorageError,
+    NotLeaderOrFollower,
+    UnknownLeaderEpoch,
+    UnknownTopicId,
+    UnknownTopicOrPartition,
+)
+from metadata.events import Events
+from metadata.image import MetadataImage, TopicIdPartition
+from metadata.settings import BrokerSettings
+from replication.partition.leader import with_end_offset, with_high_watermark
+from replication.partition.replica import Replica
+from replication.partition.states import LeaderState, OfflineState
+from replication.purgatory import Purgatory
+
+WAITING_PRODUCE_MAX = 10_000
+"""Produce requests that wait for replicas; one more is refused with 89 before anything is appended."""
+
+WAITING_FETCH_MAX = 10_000
+"""Fetch requests that wait for bytes; one more is answered at once with what there is."""
+
+WAITING_DELETE_MAX = 1_000
+"""DeleteRecords requests that wait for replicas; one more is refused with 7."""
+
+ANY_EPOCH = -1
+
+
+class Registry:
+    def __init__(
+        self, *, node_id: int, environment: Environment, events: Events, settings: Callable[[], BrokerSettings]
+    ) -> None:
+        self.node_id = node_id
+        self.environment = environment
+        self.clock = environment.clock
+        self.events = events
+        self.settings = settings
+        self.image = MetadataImage()
+        self.replicas: dict[TopicIdPartition, Replica] = {}
+        self.offline: dict[TopicIdPartition, OfflineState] = {}
+        self.produces: Purgatory[Replica] = Purgatory(environment.clock, waiting_max=WAITING_PRODUCE_MAX)
+        self.fetches: Purgatory[Replica] = Purgatory(environment.clock, waiting_max=WAITING_FETCH_MAX)
+        self.deletes: Purgatory[Replica] = Purgatory(environment.clock, waiting_max=WAITING_DELETE_MAX)
+
+    @property
+    def broker_epoch(self) -> int:
+        broker = self.image.brokers.get(self.node_id)
+        return -1 if broker is None else broker.broker_epoch
+
+    def led(self) -> Iterator[tuple[Replica, LeaderState]]:
+        for replica in self.replicas.values():
+            state = replica.state
+            if isinstance(state, LeaderState):
+                yield replica, state
+
+    def replica_or_raise(self, key: TopicIdPartition) -> Replica:
+        """Raises UnknownTopicId 100, UnknownTopicOrPartition 3, KafkaStorageError 56, NotLeaderOrFollower 6."""
+        replica = self.replicas.get(key)
+        if replica is None:
+            raise self._absence(key)
+        return replica
+
+    def leader_or_raise(self, key: TopicIdPartition, *, leader_epoch: int = ANY_EPOCH) -> tuple[Replica, LeaderState]:
+        """R1. Raises also FencedLeaderEpoch 74, UnknownLeaderEpoch 75."""
+        replica = self.replica_or_raise(key)
+        state = replica.state
+        if leader_epoch not in (ANY_EPOCH, state.leader_epoch):
+            raise _wrong_epoch(replica, leader_epoch)
+        if not isinstance(state, LeaderState):
+            raise NotLeaderOrFollower(
+                f"broker {self.node_id} does not lead {replica.name}; its leader is {state.image.leader}"
+            )
+        return replica, state
+
+    def _absence(self, key: TopicIdPartition) -> KafkaError:
+        if (offline := self.offline.get(key)) is not None:
+            return KafkaStorageError(f"partition {key.partition} of {key.topic_id} is offline here: {offline.reason}")
+        topic = self.image.topics.get(key.topic_id)
+        if topic is None:
+            return UnknownTopicId(f"no topic has the id {key.topic_id}")
+        if key.partition not in topic.partitions:
+            return UnknownTopicOrPartition(f"topic {topic.name!r} has no partition {key.partition}")
+        return NotLeaderOrFollower(f"broker {self.node_id} has no replica of {topic.name}-{key.partition}")
+
+    def set_leader_state(self, replica: Replica, state: LeaderState) -> None:
+        """Take the next state of a leader, move the high watermark, and wake who waits for that."""
+        old = replica.state
+        moved = with_high_watermark(
+            state,
+            brokers=self.image.brokers,
+            lag_ms_max=self.settings().replica_lag_time_max_ms,
+            now_ms=self.clock.monotonic_ms(),
+        )
+        replica.state = moved
+        if not isinstance(old, LeaderState) or moved.high_watermark != old.high_watermark:
+            self.produces.check(replica)
+            self.fetches.check(replica)
+
+    def advance(self, replica: Replica) -> None:
+        """The own log has grown or was fsynced: count it."""
+        state = replica.state
+        if isinstance(state, LeaderState):
+            self.set_leader_state(replica, with_end_offset(state, replica.counted_end_offset))
+
+    def wake_all(self, replica: Replica) -> None:
+        """The role of this replica has changed: whoever waits finds out now."""
+        self.produces.check(replica)
+        self.fetches.check(replica)
+        self.deletes.check(replica)
+
+
+def _wrong_epoch(replica: Replica, leader_epoch: int) -> KafkaError:
+    current = replica.state.leader_epoch
+    error = FencedLeaderEpoch if leader_epoch < current else UnknownLeaderEpoch
+    return error(f"request carries leader epoch {leader_epoch} of {replica.name}; here it is {current}")

@@ -1,0 +1,232 @@
+"""Metadata becomes roles: which replicas this broker has, which it leads, whom the others follow.
+
+Applying is ordered, idempotent, and costs nothing for what did not change. Removals go before creations, so that a
+topic made again under its old name finds the folder free.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Protocol
+
+from metadata.delta import MetadataDelta
+from metadata.errors import KafkaError
+from metadata.image import PartitionImage, TopicIdPartition
+from metadata.records import NO_LEADER
+from metadata.settings import TopicSettings, topic_settings
+from replication.manager.isr_keeper import IsrKeeper
+from replication.manager.logs import Logs
+from replication.manager.registry import Registry
+from replication.partition.high_watermark import follower_high_watermark
+from replication.partition.leader import become_leader, continue_leadership, effective_min_isr
+from replication.partition.log import ReplicaLog
+from replication.partition.replica import Replica
+from replication.partition.states import FollowerState, LeaderState, OfflineState, is_recovering
+
+
+class Fetchers(Protocol):
+    def follow(self, replica: Replica, leader: int) -> None: ...
+    def unfollow(self, replica: Replica) -> None: ...
+
+
+class Roles:
+    def __init__(self, registry: Registry, *, logs: Logs, isr: IsrKeeper, fetchers: Fetchers) -> None:
+        self._registry = registry
+        self._logs = logs
+        self._isr = isr
+        self._fetchers = fetchers
+        self._topic_settings: dict[str, TopicSettings] = {}
+        self._on_disk: dict[tuple[str, int], TopicIdPartition] | None = None
+
+    def apply(self, delta: MetadataDelta) -> set[int]:
+        """Returns the brokers that follow partitions which this broker leads anew."""
+        registry = self._registry
+        registry.image = delta.new
+        self._apply_settings(delta)
+        mine = {}
+        for key, (_old, new) in delta.changed_partitions.items():
+            if new is None or registry.node_id not in new.replicas:
+                self._remove(key)
+            else:
+                mine[key] = new
+        self._on_disk = None
+        followers: set[int] = set()
+        for key, image in mine.items():
+            followers.update(self._apply_partition(key, image))
+        if delta.changed_brokers:
+            self._recount()
+        return followers
+
+    def settings_of(self, topic: str) -> TopicSettings:
+        settings = self._topic_settings.get(topic)
+        if settings is None:
+            settings = topic_settings(self._registry.settings(), self._registry.image.config("topic", topic))
+            self._topic_settings[topic] = settings
+        return settings
+
+    def remove_strays(self) -> None:
+        """Delete logs on disk that the metadata does not give to this broker any more."""
+        for key, topic in self._logs.all_partitions().items():
+            image = self._registry.image.partition(key.topic_id, key.partition)
+            if image is None or self._registry.node_id not in image.replicas:
+                self._registry.events.emit("stray_log_deleted", topic=topic, partition=key.partition)
+                self._logs.delete(key)
+
+    # --- settings
+
+    def _apply_settings(self, delta: MetadataDelta) -> None:
+        changed = delta.changed_configs
+        if any(resource == "broker" for resource, _name in changed):
+            names = {replica.topic for replica in self._registry.replicas.values()}
+            self._topic_settings.clear()
+        else:
+            names = {name for resource, name in changed if resource == "topic"}
+        for name in names:
+            self._topic_settings.pop(name, None)
+        for removed in delta.removed_topics.values():
+            self._topic_settings.pop(removed.name, None)
+        if names:
+            self._give_settings(names)
+
+    def _give_settings(self, names: set[str]) -> None:
+        told = set()
+        for replica in self._registry.replicas.values():
+            if replica.topic not in names:
+                continue
+            replica.settings = self.settings_of(replica.topic)
+            if replica.key.topic_id not in told:
+                told.add(replica.key.topic_id)
+                self._logs.update_settings(replica.key.topic_id, replica.settings)
+            state = replica.state
+            if isinstance(state, LeaderState):
+                min_isr = effective_min_isr(state.image, replica.settings.min_insync_replicas)
+                self._registry.set_leader_state(replica, replace(state, min_isr=min_isr))
+
+    # --- partitions
+
+    def _remove(self, key: TopicIdPartition) -> None:
+        self._registry.offline.pop(key, None)
+        replica = self._registry.replicas.pop(key, None)
+        if replica is None:
+            return
+        self._leave_leadership(replica)
+        self._fetchers.unfollow(replica)
+        replica.state = FollowerState(image=replica.state.image, high_watermark=replica.state.high_watermark)
+        self._registry.wake_all(replica)
+        self._logs.delete(key)
+        self._registry.events.emit("replica_removed", topic=replica.topic, partition=key.partition)
+
+    def _apply_partition(self, key: TopicIdPartition, image: PartitionImage) -> tuple[int, ...]:
+        replica = self._registry.replicas.get(key) or self._create(key, image)
+        if replica is None:
+            return ()
+        if image.leader == self._registry.node_id:
+            return self._lead(replica, image)
+        self._follow(replica, image)
+        return ()
+
+    def _create(self, key: TopicIdPartition, image: PartitionImage) -> Replica | None:
+        topic = self._registry.image.topics[key.topic_id].name
+        settings = self.settings_of(topic)
+        try:
+            self._free_folder(topic, key)
+            log = self._logs.get_or_create(
+                topic=topic, topic_id=key.topic_id, partition=key.partition, settings=settings
+            )
+        except (KafkaError, OSError) as error:
+            self._registry.offline[key] = OfflineState(image=image, reason=str(error))
+            self._registry.events.emit("replica_offline", topic=topic, partition=key.partition, reason=str(error))
+            return None
+        self._registry.offline.pop(key, None)
+        high_watermark = _within(log, self._logs.high_watermark(key))  # R7
+        never_led = replace(image, leader=NO_LEADER, leader_epoch=-1, partition_epoch=-1)
+        state = FollowerState(image=never_led, high_watermark=high_watermark)
+        replica = Replica(key=key, topic=topic, log=log, settings=settings, state=state)
+        self._registry.replicas[key] = replica
+        return replica
+
+    def _free_folder(self, topic: str, key: TopicIdPartition) -> None:
+        """KIP-516: a log of the same name under another id belongs to a topic that was deleted."""
+        other = self._folders().get((topic, key.partition), key)
+        if other.topic_id != key.topic_id:
+            self._registry.events.emit("stray_log_deleted", topic=topic, partition=key.partition)
+            self._logs.delete(other)
+
+    def _folders(self) -> dict[tuple[str, int], TopicIdPartition]:
+        """Read once for all partitions of one delta; only removals come between."""
+        if self._on_disk is None:
+            self._on_disk = {(name, key.partition): key for key, name in self._logs.all_partitions().items()}
+        return self._on_disk
+
+    def _lead(self, replica: Replica, image: PartitionImage) -> tuple[int, ...]:
+        old = replica.state
+        is_new_epoch = not isinstance(old, LeaderState) or image.leader_epoch > old.leader_epoch
+        end_offset = replica.log.log_end_offset
+        if is_new_epoch:
+            replica.log.assign_epoch_start(image.leader_epoch, end_offset)  # L9
+        now_ms = self._registry.clock.monotonic_ms()
+        min_isr = replica.settings.min_insync_replicas
+        if isinstance(old, LeaderState):
+            state = continue_leadership(old, image, epoch_start_offset=end_offset, min_isr=min_isr, now_ms=now_ms)
+            self._isr.emit_change(replica, old=old, new=state)
+        else:
+            self._fetchers.unfollow(replica)
+            state = become_leader(
+                image,
+                end_offset=replica.counted_end_offset,
+                epoch_start_offset=end_offset,
+                high_watermark=_within(replica.log, old.high_watermark),
+                min_isr=min_isr,
+                now_ms=now_ms,
+            )
+            self._emit_leader(replica, state)
+        self._registry.set_leader_state(replica, state)
+        if is_new_epoch:
+            self._registry.wake_all(replica)
+        if is_new_epoch and is_recovering(image):
+            self._isr.recovered(replica)  # L3
+        return tuple(state.followers) if is_new_epoch else ()
+
+    def _emit_leader(self, replica: Replica, state: LeaderState) -> None:
+        self._registry.events.emit(
+            "became_leader",
+            topic=replica.topic,
+            partition=replica.key.partition,
+            leader_epoch=state.leader_epoch,
+            epoch_start_offset=state.epoch_start_offset,
+            high_watermark=state.high_watermark,
+        )
+
+    def _follow(self, replica: Replica, image: PartitionImage) -> None:
+        old = replica.state
+        if isinstance(old, LeaderState):
+            self._leave_leadership(replica)
+        replica.state = FollowerState(image=image, high_watermark=_within(replica.log, old.high_watermark))
+        if isinstance(old, LeaderState):
+            self._registry.wake_all(replica)
+        is_same = isinstance(old, FollowerState) and (old.image.leader, old.leader_epoch) == (
+            image.leader,
+            image.leader_epoch,
+        )
+        if is_same:
+            return
+        if image.leader == NO_LEADER:
+            self._fetchers.unfollow(replica)
+        else:
+            self._fetchers.follow(replica, image.leader)
+
+    def _leave_leadership(self, replica: Replica) -> None:
+        self._isr.forget(replica)
+
+    def _recount(self) -> None:
+        """Whether a replica outside the ISR counts for the high watermark depends on its broker (P4)."""
+        for replica, state in list(self._registry.led()):
+            self._registry.set_leader_state(replica, state)
+
+
+def _within(log: ReplicaLog, high_watermark: int) -> int:
+    return follower_high_watermark(
+        leader_high_watermark=high_watermark,
+        log_start_offset=log.log_start_offset,
+        log_end_offset=log.log_end_offset,
+    )

@@ -1,0 +1,87 @@
+"""How the replicas of this broker are: numbers for metrics and status pages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from metadata.image import TopicIdPartition
+from replication.manager.registry import Registry
+from replication.partition.replica import Replica
+from replication.partition.states import LeaderState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaStatus:
+    topic: str
+    partition: int
+    is_leader: bool
+    leader: int
+    leader_epoch: int
+    partition_epoch: int
+    log_start_offset: int
+    log_end_offset: int
+    high_watermark: int
+    isr: tuple[int, ...]
+    maximal_isr: tuple[int, ...]
+    replicas: tuple[int, ...]
+    lag: dict[int, int]
+    """Follower -> records behind this leader; empty on followers."""
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicationStatus:
+    partitions: int
+    leaders: int
+    under_replicated: int
+    under_min_isr: int
+    at_min_isr: int
+    offline: int
+    waiting_produces: int
+    waiting_fetches: int
+    fetch_sessions: int
+
+
+def replication_status(registry: Registry, *, fetch_sessions: int) -> ReplicationStatus:
+    led = [state for _replica, state in registry.led()]
+    return ReplicationStatus(
+        partitions=len(registry.replicas),
+        leaders=len(led),
+        under_replicated=sum(len(state.isr.members) < len(state.image.replicas) for state in led),
+        under_min_isr=sum(state.is_under_min_isr for state in led),
+        at_min_isr=sum(len(state.isr.members) == state.min_isr for state in led),
+        offline=len(registry.offline),
+        waiting_produces=len(registry.produces),
+        waiting_fetches=len(registry.fetches),
+        fetch_sessions=fetch_sessions,
+    )
+
+
+def replica_status(replica: Replica) -> ReplicaStatus:
+    state, log = replica.state, replica.log
+    is_leader = isinstance(state, LeaderState)
+    isr = state.isr.members if isinstance(state, LeaderState) else state.image.isr
+    return ReplicaStatus(
+        topic=replica.topic,
+        partition=replica.key.partition,
+        is_leader=is_leader,
+        leader=state.image.leader,
+        leader_epoch=state.leader_epoch,
+        partition_epoch=state.partition_epoch if isinstance(state, LeaderState) else state.image.partition_epoch,
+        log_start_offset=log.log_start_offset,
+        log_end_offset=log.log_end_offset,
+        high_watermark=state.high_watermark,
+        isr=isr,
+        maximal_isr=state.isr.maximal if isinstance(state, LeaderState) else isr,
+        replicas=state.image.replicas,
+        lag=_lag(state, log.log_end_offset) if isinstance(state, LeaderState) else {},
+        size_bytes=log.size_bytes,
+    )
+
+
+def _lag(state: LeaderState, log_end_offset: int) -> dict[int, int]:
+    return {replica: log_end_offset - max(progress.end_offset, 0) for replica, progress in state.followers.items()}
+
+
+def all_replica_status(registry: Registry) -> dict[TopicIdPartition, ReplicaStatus]:
+    return {key: replica_status(replica) for key, replica in registry.replicas.items()}

@@ -1,0 +1,167 @@
+"""Transitions of a leader: each takes the state and what happened and returns the next state. Pure.
+
+Invariants: the high watermark never goes down within a leadership (R5); it never passes the end offset of a member
+of the maximal ISR (P4, I7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from metadata.image import BrokerImage, PartitionImage
+from replication.partition.high_watermark import advance_high_watermark
+from replication.partition.isr import is_eligible
+from replication.partition.states import CommittedIsr, FollowerProgress, LeaderState, is_recovering
+
+
+def become_leader(
+    image: PartitionImage, *, end_offset: int, epoch_start_offset: int, high_watermark: int, min_isr: int, now_ms: int
+) -> LeaderState:
+    """A new leadership. Members of the ISR count as caught up from now on; nobody has fetched yet."""
+    followers = {
+        replica: FollowerProgress(caught_up_ms=now_ms) if replica in image.isr else FollowerProgress()
+        for replica in image.replicas
+        if replica != image.leader
+    }
+    return LeaderState(
+        image=image,
+        isr=CommittedIsr(members=image.isr),
+        partition_epoch=image.partition_epoch,
+        is_recovering=is_recovering(image),
+        epoch_start_offset=epoch_start_offset,
+        end_offset=end_offset,
+        high_watermark=high_watermark,
+        followers=followers,
+        min_isr=effective_min_isr(image, min_isr),
+    )
+
+
+def continue_leadership(
+    state: LeaderState, image: PartitionImage, *, epoch_start_offset: int, min_isr: int, now_ms: int
+) -> LeaderState:
+    """New facts about a partition we lead already. A pending change is settled by any newer partition epoch (I8)."""
+    if image.partition_epoch < state.partition_epoch:
+        return state
+    is_new_epoch = image.leader_epoch > state.leader_epoch
+    is_newer = image.partition_epoch > state.partition_epoch
+    return replace(
+        state,
+        image=image,
+        isr=CommittedIsr(members=image.isr) if is_newer else state.isr,
+        partition_epoch=image.partition_epoch,
+        is_recovering=is_recovering(image) if is_newer else state.is_recovering,
+        epoch_start_offset=epoch_start_offset if is_new_epoch else state.epoch_start_offset,
+        followers=_kept_followers(state, image, is_new_epoch=is_new_epoch, now_ms=now_ms),
+        min_isr=effective_min_isr(image, min_isr),
+    )
+
+
+def _kept_followers(
+    state: LeaderState, image: PartitionImage, *, is_new_epoch: bool, now_ms: int
+) -> Mapping[int, FollowerProgress]:
+    followers: dict[int, FollowerProgress] = {}
+    for replica in image.replicas:
+        if replica == image.leader:
+            continue
+        known = state.followers.get(replica, FollowerProgress())
+        if is_new_epoch and replica in image.isr:
+            known = replace(known, caught_up_ms=now_ms)
+        followers[replica] = known
+    return followers
+
+
+def effective_min_isr(image: PartitionImage, min_isr: int) -> int:
+    return min(min_isr, len(image.replicas))
+
+
+def with_end_offset(state: LeaderState, end_offset: int) -> LeaderState:
+    """The own log has grown (or more of it has been fsynced)."""
+    if end_offset == state.end_offset:
+        return state
+    return _changed(state, end_offset=end_offset, high_watermark=state.high_watermark, followers=state.followers)
+
+
+def with_fetch(
+    state: LeaderState,
+    follower: int,
+    *,
+    fetch_offset: int,
+    log_start_offset: int,
+    broker_epoch: int,
+    log_end_offset: int,
+    now_ms: int,
+) -> LeaderState:
+    """I2: a follower's fetch says that it has everything below `fetch_offset`."""
+    old = state.followers[follower]
+    if fetch_offset >= log_end_offset:
+        caught_up_ms = now_ms
+    elif fetch_offset >= old.leader_end_offset_at_fetch >= 0:
+        caught_up_ms = max(old.caught_up_ms, old.fetched_ms)
+    else:
+        caught_up_ms = old.caught_up_ms
+    followers = dict(state.followers)
+    followers[follower] = FollowerProgress(
+        end_offset=fetch_offset,
+        log_start_offset=log_start_offset,
+        fetched_ms=now_ms,
+        leader_end_offset_at_fetch=log_end_offset,
+        caught_up_ms=caught_up_ms,
+        broker_epoch=broker_epoch,
+    )
+    return _changed(state, end_offset=state.end_offset, high_watermark=state.high_watermark, followers=followers)
+
+
+def with_high_watermark(
+    state: LeaderState, *, brokers: Mapping[int, BrokerImage], lag_ms_max: int, now_ms: int
+) -> LeaderState:
+    """P3, P4: move the high watermark as far as it may go."""
+    if state.high_watermark >= state.end_offset:
+        return state
+    high_watermark = advance_high_watermark(
+        current=state.high_watermark,
+        leader_end_offset=state.end_offset,
+        counted_end_offsets=_counted(state, brokers=brokers, lag_ms_max=lag_ms_max, now_ms=now_ms),
+        isr_size=len(state.isr.members),
+        min_isr=state.min_isr,
+    )
+    if high_watermark == state.high_watermark:
+        return state
+    return _changed(state, end_offset=state.end_offset, high_watermark=high_watermark, followers=state.followers)
+
+
+def _counted(state: LeaderState, *, brokers: Mapping[int, BrokerImage], lag_ms_max: int, now_ms: int) -> Iterator[int]:
+    maximal = state.isr.maximal
+    for replica, progress in state.followers.items():
+        if replica in maximal or (
+            progress.is_caught_up(leader_end_offset=state.end_offset, now_ms=now_ms, lag_ms_max=lag_ms_max)
+            and is_eligible(replica, progress, brokers)
+        ):
+            yield progress.end_offset
+
+
+def _changed(
+    state: LeaderState, *, end_offset: int, high_watermark: int, followers: Mapping[int, FollowerProgress]
+) -> LeaderState:
+    """`dataclasses.replace` without its cost: this runs for each partition of each fetch."""
+    return LeaderState(
+        image=state.image,
+        isr=state.isr,
+        partition_epoch=state.partition_epoch,
+        is_recovering=state.is_recovering,
+        epoch_start_offset=state.epoch_start_offset,
+        end_offset=end_offset,
+        high_watermark=high_watermark,
+        followers=followers,
+        min_isr=state.min_isr,
+    )
+
+
+def low_watermark(state: LeaderState, *, own_log_start_offset: int, brokers: Mapping[int, BrokerImage]) -> int:
+    """S4: the lowest log start offset of the live replicas."""
+    lowest = own_log_start_offset
+    for replica, progress in state.followers.items():
+        broker = brokers.get(replica)
+        if broker is not None and broker.is_active and progress.log_start_offset < lowest:
+            lowest = progress.log_start_offset
+    return lowest

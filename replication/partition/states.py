@@ -1,0 +1,109 @@
+"""What a replica is: leader, follower or offline, each a frozen type. Pure.
+
+Everything in `image` is a fact of the metadata log; all other fields are soft state of this leadership.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from metadata.image import PartitionImage
+from metadata.records import LeaderRecovery
+
+UNKNOWN_OFFSET = -1
+NEVER_MS = -(2**62)
+"""A time before any other."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FollowerProgress:
+    """What a leader knows of one follower from its fetches."""
+
+    end_offset: int = UNKNOWN_OFFSET
+    log_start_offset: int = UNKNOWN_OFFSET
+    fetched_ms: int = NEVER_MS
+    leader_end_offset_at_fetch: int = UNKNOWN_OFFSET
+    caught_up_ms: int = NEVER_MS
+    """I2."""
+    broker_epoch: int = -1
+
+    def is_caught_up(self, *, leader_end_offset: int, now_ms: int, lag_ms_max: int) -> bool:
+        """The opposite of I1's out of sync."""
+        return self.end_offset == leader_end_offset or now_ms - self.caught_up_ms <= lag_ms_max
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommittedIsr:
+    members: tuple[int, ...]
+
+    @property
+    def maximal(self) -> tuple[int, ...]:
+        return self.members
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingIsr:
+    """An AlterPartition is under way. `maximal` counts for high watermark and acks (I7)."""
+
+    members: tuple[int, ...]
+    """The committed ISR."""
+    proposed: tuple[int, ...]
+    maximal: tuple[int, ...]
+
+
+Isr: TypeAlias = CommittedIsr | PendingIsr
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaderState:
+    image: PartitionImage
+    isr: Isr
+    partition_epoch: int
+    is_recovering: bool
+    epoch_start_offset: int
+    end_offset: int
+    """The own log end that counts: with flush.messages=1 only what has been fsynced."""
+    high_watermark: int
+    followers: Mapping[int, FollowerProgress]
+    min_isr: int
+    """P2: min(min.insync.replicas, replication factor)."""
+
+    @property
+    def leader_epoch(self) -> int:
+        return self.image.leader_epoch
+
+    @property
+    def is_under_min_isr(self) -> bool:
+        return len(self.isr.members) < self.min_isr
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FollowerState:
+    image: PartitionImage
+    high_watermark: int
+
+    @property
+    def leader_epoch(self) -> int:
+        return self.image.leader_epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfflineState:
+    """The log of this replica cannot be used: a storage error took it away."""
+
+    image: PartitionImage
+    reason: str
+    high_watermark: int = UNKNOWN_OFFSET
+
+    @property
+    def leader_epoch(self) -> int:
+        return self.image.leader_epoch
+
+
+ReplicaState: TypeAlias = LeaderState | FollowerState | OfflineState
+
+
+def is_recovering(image: PartitionImage) -> bool:
+    return image.leader_recovery is LeaderRecovery.RECOVERING

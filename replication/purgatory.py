@@ -1,0 +1,80 @@
+"""Operations that wait for something to happen to a partition: produce for replicas, fetch for bytes.
+
+An operation is tried again whenever something happens to one of its keys, and ends at its deadline at the latest.
+Invariant: an operation ends exactly once. At most `waiting_max` wait; one more is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from typing import Generic, Protocol, TypeVar
+
+from metadata.environment import Clock, TimerHandle
+
+KeyOf = TypeVar("KeyOf", bound=Hashable, contravariant=True)
+Key = TypeVar("Key", bound=Hashable)
+
+
+class Operation(Protocol[KeyOf]):
+    def try_complete(self, key: KeyOf, /) -> bool:
+        """Something happened to `key`. True: the operation has ended itself and waits no longer."""
+        ...
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+        ...
+
+
+class Purgatory(Generic[Key]):
+    def __init__(self, clock: Clock, *, waiting_max: int) -> None:
+        self._clock = clock
+        self._waiting_max = waiting_max
+        self._watched: dict[Key, dict[Operation[Key], None]] = {}
+        self._timers: dict[Operation[Key], tuple[TimerHandle, tuple[Key, ...]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._timers)
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._timers) >= self._waiting_max
+
+    def watch(self, operation: Operation[Key], keys: Iterable[Key], *, wait_ms: int) -> bool:
+        """Wait for events on `keys`. False when too many wait already: the operation is not taken."""
+        if self.is_full:
+            return False
+        watched = tuple(keys)
+        for key in watched:
+            self._watched.setdefault(key, {})[operation] = None
+        self._timers[operation] = (self._clock.call_later(wait_ms, self._expire, operation), watched)
+        return True
+
+    def check(self, key: Key) -> None:
+        """Something happened to `key`."""
+        waiting = self._watched.get(key)
+        if not waiting:
+            return
+        for operation in tuple(waiting):
+            if operation in self._timers and operation.try_complete(key):
+                self.forget(operation)
+
+    def forget(self, operation: Operation[Key]) -> None:
+        """The operation has ended, or whoever waited for it has gone."""
+        timer, keys = self._timers.pop(operation, (None, ()))
+        if timer is not None:
+            timer.cancel()
+        for key in keys:
+            waiting = self._watched[key]
+            waiting.pop(operation, None)
+            if not waiting:
+                del self._watched[key]
+
+    def expire_all(self) -> None:
+        """On shutdown: nobody waits any longer."""
+        for operation in tuple(self._timers):
+            self._expire(operation)
+
+    def _expire(self, operation: Operation[Key]) -> None:
+        if operation in self._timers:
+            self.forget(operation)
+            operation.expire()

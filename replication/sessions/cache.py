@@ -1,0 +1,142 @@
+"""Incremental fetch sessions on the leader's side (KIP-227): a request names only what changed, so does the answer.
+
+The cache holds at most `slots_max` sessions. A full cache drops one that nobody used for EVICTION_MS, else a consumer's
+for a follower's; else the newcomer gets no session and sends full requests. A session's partitions are kept in the
+order in which they are served: one that got records goes to the end.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from metadata.environment import Clock
+from metadata.errors import FetchSessionIdNotFound, InvalidFetchSessionEpoch
+from metadata.image import TopicIdPartition
+from replication.requests import (
+    CONSUMER,
+    FINAL_EPOCH,
+    INITIAL_EPOCH,
+    NO_SESSION,
+    FetchedPartition,
+    FetchPartition,
+    FetchRequest,
+    FetchResponse,
+)
+
+EVICTION_MS = 120_000
+"""min.incremental.fetch.session.eviction.ms"""
+
+SESSION_EPOCH_MAX = 2**31 - 1
+
+
+@dataclass(slots=True)
+class SessionPartition:
+    """What one session knows of one partition: the question, and what was last told."""
+
+    key: TopicIdPartition
+    fetch: FetchPartition
+    told_high_watermark: int = -1
+    told_log_start_offset: int = -1
+    told_error: bool = True
+    """Tell it whatever it is: true until the first clean answer."""
+
+
+class FetchSession:
+    def __init__(self, *, session_id: int, replica_id: int, now_ms: int) -> None:
+        self.session_id = session_id
+        self.replica_id = replica_id
+        self.next_epoch = 1
+        self.used_ms = now_ms
+        self.is_incremental = False
+        """Whether the current request may be answered with changes only."""
+        self.partitions: dict[TopicIdPartition, SessionPartition] = {}
+
+    @property
+    def is_follower(self) -> bool:
+        return self.replica_id != CONSUMER
+
+    def update(self, request: FetchRequest) -> None:
+        for key in request.forgotten:
+            self.partitions.pop(key, None)
+        for fetch in request.partitions:
+            key = TopicIdPartition(fetch.topic_id, fetch.partition)
+            known = self.partitions.get(key)
+            if known is None:
+                self.partitions[key] = SessionPartition(key, fetch)
+            else:
+                known.fetch = fetch
+
+    def respond(self, fetched: Iterable[tuple[SessionPartition, FetchedPartition]]) -> FetchResponse:
+        """The answer, remembering what it tells."""
+        told = []
+        for partition, answer in fetched:
+            told.append(answer)
+            partition.told_high_watermark = answer.high_watermark
+            partition.told_log_start_offset = answer.log_start_offset
+            partition.told_error = answer.error_code != 0 or answer.diverging_epoch is not None
+            if len(answer.records) and self.partitions.pop(partition.key, None) is not None:
+                self.partitions[partition.key] = partition
+        return FetchResponse(session_id=self.session_id, partitions=told)
+
+
+class SessionCache:
+    def __init__(self, *, clock: Clock, rng: random.Random, slots_max: int) -> None:
+        self._clock = clock
+        self._rng = rng
+        self._slots_max = slots_max
+        self._sessions: dict[int, FetchSession] = {}
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def open(self, request: FetchRequest) -> FetchSession:
+        """The session of a request, brought up to date by it.
+
+        Raises FetchSessionIdNotFound 70 or InvalidFetchSessionEpoch 71.
+        """
+        now_ms = self._clock.monotonic_ms()
+        if request.session_epoch not in (FINAL_EPOCH, INITIAL_EPOCH):
+            return self._continue(request, now_ms)
+        self._sessions.pop(request.session_id, None)
+        session = FetchSession(session_id=NO_SESSION, replica_id=request.replica_id, now_ms=now_ms)
+        if request.session_epoch == INITIAL_EPOCH and self._make_room(session, now_ms):
+            session.session_id = self._new_id()
+            self._sessions[session.session_id] = session
+        session.update(request)
+        return session
+
+    def _continue(self, request: FetchRequest, now_ms: int) -> FetchSession:
+        session = self._sessions.get(request.session_id)
+        if session is None or session.replica_id != request.replica_id:
+            raise FetchSessionIdNotFound(f"no fetch session has the id {request.session_id}")
+        if session.next_epoch != request.session_epoch:
+            raise InvalidFetchSessionEpoch(
+                f"fetch session {request.session_id} is at epoch {session.next_epoch}, not {request.session_epoch}"
+            )
+        session.next_epoch = 1 if session.next_epoch == SESSION_EPOCH_MAX else session.next_epoch + 1
+        session.used_ms = now_ms
+        session.is_incremental = True
+        session.update(request)
+        return session
+
+    def _make_room(self, newcomer: FetchSession, now_ms: int) -> bool:
+        if len(self._sessions) < self._slots_max:
+            return True
+        oldest = min(self._sessions.values(), key=lambda s: s.used_ms, default=None)
+        if oldest is not None and now_ms - oldest.used_ms > EVICTION_MS:
+            del self._sessions[oldest.session_id]
+            return True
+        if newcomer.is_follower:
+            consumers = [s for s in self._sessions.values() if not s.is_follower]
+            if consumers:
+                del self._sessions[min(consumers, key=lambda s: s.used_ms).session_id]
+                return True
+        return False
+
+    def _new_id(self) -> int:
+        while True:
+            session_id = self._rng.randrange(1, 2**31)
+            if session_id not in self._sessions:
+                return session_id
