@@ -28,8 +28,8 @@ class LocalController(Protocol):
 
 class RemoteController(Protocol):
     async def request(self, node_id: int, request: Request[Reply], *, timeout_ms: int) -> Reply:
-        """One attempt. Raises ConnectionRefusedError or NotConnected (surely not done), ConnectionClosed or another OSError
-        (unknown), or the KafkaError of the refusal."""
+        """One attempt. Raises ConnectionRefusedError or NotConnected (surely not done), ConnectionClosed or another
+        OSError (unknown), or the KafkaError of the refusal."""
         ...
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeVar, cast
 
-from kraft.wire.connection import NotConnected
 from kraft.wire.messages.controller import CONTROLLER_RPCS
 from kraft.wire.messages.fetch import FETCH, log_ends_of, log_ends_request
 from kraft.wire.messages.metadata_log import (
@@ -189,7 +188,6 @@ __all__ = [
     "ControllerChannel",
     "ForwardChannel",
     "MetadataSourceChannel",
-    "NotConnected",
     "WireBrokerProbe",
     "WireLeaderChannel",
     "WireReplicaQuery",

@@ -10,10 +10,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from kraft.wire.connection import CONNECT_TIMEOUT_MS, NotConnected, RpcConnection, open_connection
+from kraft.wire.connection import CONNECT_TIMEOUT_MS, RpcConnection, open_connection
 from kraft.wire.messages.common import ReplyT, RequestT, Rpc
 from kraft.wire.principal import Principal, Purpose
-from metadata.environment import Environment
+from metadata.environment import Environment, NotConnected
 from metadata.errors import for_code
 
 RECONNECT_BACKOFF_MS = 50
