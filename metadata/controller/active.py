@@ -1,0 +1,135 @@
+"""The active controller: one task on each voter, in office while this node leads the metadata quorum.
+
+It owns the inbox and starts a `Reign` for every term that this node wins. Outside a reign every request is answered
+with NOT_CONTROLLER 41.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, TypeVar, cast
+
+from metadata.controller.events import BrokerProbe, ControllerRequest, ReplicaQuery, Request
+from metadata.controller.inbox import Inbox, Item
+from metadata.controller.reign import CLAIM_RETRY_MS, Reign, Tools
+from metadata.environment import Environment
+from metadata.errors import NotController, RequestTimedOut
+from metadata.events import Events
+from metadata.quorum.log import Committed, Leadership, MetadataLog, SnapshotInstalled
+
+Reply = TypeVar("Reply")
+
+
+class ActiveController:
+    def __init__(
+        self,
+        *,
+        node_id: int,
+        cluster_id: str,
+        log: MetadataLog,
+        environment: Environment,
+        events: Events,
+        static_settings: Mapping[str, Any],
+        query: ReplicaQuery,
+        probe: BrokerProbe,
+    ) -> None:
+        self._log = log
+        self._clock = environment.clock
+        self._inbox = Inbox()
+        self._tools = Tools(
+            node_id=node_id,
+            cluster_id=cluster_id,
+            log=log,
+            environment=environment,
+            events=events,
+            static_settings=static_settings,
+            query=query,
+            probe=probe,
+            inbox=self._inbox,
+        )
+        self._elected = asyncio.Event()
+        self._reign: Reign | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def is_active(self) -> bool:
+        """This node leads the quorum, and a record of its own epoch is committed."""
+        return self._reign is not None and self._reign.epoch >= 0
+
+    @property
+    def epoch(self) -> int:
+        """The controller epoch of this node's reign; -1 when it is not active."""
+        return self._reign.epoch if self._reign is not None else -1
+
+    async def start(self) -> None:
+        assert self._task is None, "started twice"
+        self._log.subscribe(_ignore_change, self._on_leadership)
+        self._on_leadership(self._log.leadership)
+        self._task = asyncio.create_task(self._run(), name="active-controller")
+
+    async def stop(self) -> None:
+        """Ends the reign; who waits is answered with NOT_CONTROLLER. Raises what the controller failed with."""
+        if self._task is None:
+            return
+        task, self._task = self._task, None
+        task.cancel()
+        try:
+            await task
+        except asyncio.CancelledError:
+            return
+
+    async def wait(self) -> None:
+        """Never returns while all is well: raises what the controller failed with, a broken invariant."""
+        assert self._task is not None, "not started"
+        await asyncio.shield(self._task)
+
+    async def submit(self, request: Request[Reply], *, timeout_ms: int) -> Reply:
+        """Decide, commit, answer. Raises the refusal; NotController 41 when this node is not the active one;
+        RequestTimedOut 7 when the deadline passed: the outcome is then unknown."""
+        leadership = self._log.leadership
+        if self._reign is None or not leadership.is_self:
+            raise NotController(f"this node is not the active controller; node {leadership.leader_id} may be")
+        waiter: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        decidable = cast(ControllerRequest, request)
+        self._inbox.put_request(Item(request=decidable, enqueued_ms=self._clock.monotonic_ms(), waiter=waiter))
+        try:
+            async with self._clock.timeout(timeout_ms):
+                return cast(Reply, await waiter)
+        except TimeoutError:
+            raise RequestTimedOut(f"no answer within {timeout_ms} ms: whether it was done is not known") from None
+        finally:
+            waiter.cancel()
+
+    def broker_connection_lost(self, broker_id: int) -> None:
+        """An authenticated connection of this broker to us broke: if its port refuses now, it is fenced at once."""
+        reign = self._reign
+        if reign is None or reign.questions is None:
+            return
+        broker = reign.image.brokers.get(broker_id)
+        if broker is None:
+            return
+        reign.questions.note_disconnection(broker)
+        if not broker.fenced:
+            reign.questions.probe(broker)
+
+    def _on_leadership(self, leadership: Leadership) -> None:
+        if leadership.is_self:
+            self._elected.set()
+        self._inbox.wake()
+
+    async def _run(self) -> None:
+        while True:
+            await self._elected.wait()
+            self._elected.clear()
+            while self._log.leadership.is_self:
+                self._reign = Reign(self._tools, term=self._log.leadership.term)
+                try:
+                    await self._reign.run()
+                finally:
+                    self._reign = None
+                await self._clock.sleep(CLAIM_RETRY_MS)
+
+
+def _ignore_change(_: Committed | SnapshotInstalled) -> None:
+    """Images are the publisher's business."""

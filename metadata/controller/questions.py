@@ -1,0 +1,97 @@
+"""What the active controller asks the brokers: is your port closed, and where does your log end (L8)?
+
+Each question is a task with a deadline, a child of the reign; the answer comes back as an event in the inbox.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from metadata.controller.decide import BrokerDisconnected, BrokerUnreachable, Decision, LogEndsLearned
+from metadata.controller.events import ElectLeaders, ReplicaLogEnd
+from metadata.controller.inbox import Item
+from metadata.errors import KafkaError, NotController
+from metadata.image import BrokerImage, TopicIdPartition
+from metadata.settings import BrokerSettings
+
+if TYPE_CHECKING:
+    from metadata.controller.reign import Tools
+
+PROBE_ATTEMPTS_MAX = 5
+"""Tries of a broker's port, spread over broker.probe.timeout.ms: a dying process closes its sockets one by one."""
+
+
+class Questions:
+    """Bounded: one probe per broker, and no second automatic question about partitions already asked for."""
+
+    def __init__(self, tools: Tools, group: asyncio.TaskGroup, *, settings: Callable[[], BrokerSettings]) -> None:
+        self._tools = tools
+        self._group = group
+        self._settings = settings
+        self._probed: set[int] = set()
+        self._asked: set[TopicIdPartition] = set()
+
+    def probe(self, broker: BrokerImage) -> None:
+        """Find out whether a broker whose connection broke is dead; if so, it is fenced now."""
+        if broker.broker_id not in self._probed:
+            self._probed.add(broker.broker_id)
+            self._group.create_task(self._probe(broker))
+
+    def note_disconnection(self, broker: BrokerImage) -> None:
+        event = BrokerDisconnected(broker_id=broker.broker_id, broker_epoch=broker.broker_epoch)
+        self._tools.inbox.put_event(event, now_ms=self._tools.environment.clock.monotonic_ms())
+
+    async def _probe(self, broker: BrokerImage) -> None:
+        clock = self._tools.environment.clock
+        timeout_ms = self._settings().broker_probe_timeout_ms
+        try:
+            async with clock.timeout(timeout_ms):
+                for _ in range(PROBE_ATTEMPTS_MAX):
+                    if await self._tools.probe.is_refused(broker.broker_id):
+                        dead = BrokerUnreachable(broker_id=broker.broker_id, broker_epoch=broker.broker_epoch)
+                        self._tools.inbox.put_event(dead, now_ms=clock.monotonic_ms())
+                        return
+                    await clock.sleep(timeout_ms / PROBE_ATTEMPTS_MAX)
+        except TimeoutError:
+            return  # silent but not refused: its session decides
+        finally:
+            self._probed.discard(broker.broker_id)
+
+    def ask(self, decision: Decision, *, item: Item) -> None:
+        """Ask all live replicas at once; answer with what came in within unclean.recovery.timeout.ms."""
+        request = item.request if decision.is_deferred and isinstance(item.request, ElectLeaders) else None
+        if request is None and self._asked.issuperset(decision.asked_partitions):
+            return
+        self._asked.update(decision.asked_partitions)
+        self._group.create_task(self._ask(decision, request=request, waiter=item.waiter if request else None))
+
+    async def _ask(
+        self, decision: Decision, *, request: ElectLeaders | None, waiter: asyncio.Future[object] | None
+    ) -> None:
+        try:
+            answers = await asyncio.gather(*(self._log_ends(broker_id, keys) for broker_id, keys in decision.ask))
+        except asyncio.CancelledError:
+            if waiter is not None and not waiter.done():
+                waiter.set_exception(NotController("this node stopped being the active controller while it asked"))
+            raise
+        self._asked.difference_update(decision.asked_partitions)
+        event = LogEndsLearned(
+            partitions=decision.asked_partitions,
+            answers={
+                broker_id: tuple(ends)
+                for (broker_id, _), ends in zip(decision.ask, answers, strict=True)
+                if ends is not None
+            },
+            request=request,
+        )
+        self._tools.inbox.put_event(event, now_ms=self._tools.environment.clock.monotonic_ms(), waiter=waiter)
+
+    async def _log_ends(self, broker_id: int, partitions: Sequence[TopicIdPartition]) -> Sequence[ReplicaLogEnd] | None:
+        try:
+            async with self._tools.environment.clock.timeout(self._settings().unclean_recovery_timeout_ms):
+                return await self._tools.query.log_ends(broker_id, partitions)
+        except (OSError, KafkaError) as error:  # TimeoutError is an OSError
+            self._tools.events.emit("log_end_unknown", broker=broker_id, error=repr(error))
+            return None
