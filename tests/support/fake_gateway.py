@@ -1,0 +1,328 @@
+"""An in-memory `Gateway` with real record batches: one node, three brokers on paper, no replication.
+
+Faults are set by hand: `fail_produce` ends every produce with an outcome, `fail_read` every read with an error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
+from uuid import UUID
+
+from kraft.broker.gateway import NodeInfo, Records
+from metadata import errors
+from metadata.controller.events import (
+    AlterConfigs,
+    AlterReassignments,
+    CreatePartitions,
+    CreateTopics,
+    DeleteTopics,
+    ElectLeaders,
+    ErrorDetail,
+    NewTopic,
+    Request,
+    TopicCreated,
+)
+from metadata.environment import Buffer
+from metadata.image import MetadataImage, TopicIdPartition
+from metadata.records import (
+    BrokerChangeRecord,
+    ConfigRecord,
+    ControllerEpochRecord,
+    PartitionChangeRecord,
+    PartitionRecord,
+    Reason,
+    Record,
+    RegisterBrokerRecord,
+    RemoveTopicRecord,
+    TopicRecord,
+)
+from metadata.settings import BrokerSettings, TopicSettings, broker_settings, topic_settings
+from replication.batches.header import stamp, whole_batches
+from replication.batches.records import read_batches
+from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, MAX_TIMESTAMP, OffsetAnswer, ProduceOutcome
+
+Reply = TypeVar("Reply")
+
+BROKERS = (1, 2, 3)
+
+
+@dataclass
+class FakeLog:
+    data: bytearray = field(default_factory=bytearray)
+    start: int = 0
+    end: int = 0
+    grown: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def append(self, batches: Buffer) -> tuple[int, int]:
+        base = self.end
+        copy = bytearray(batches)
+        for position, header in list(whole_batches(copy)):
+            count = header.record_count
+            stamp(copy, position, base_offset=self.end, leader_epoch=0)
+            self.end += count
+        self.data += copy
+        self.grown.set()
+        self.grown = asyncio.Event()
+        return base, self.end - 1
+
+    def read(self, offset: int, bytes_max: int) -> bytes:
+        found: int | None = None
+        until = 0
+        for position, header in whole_batches(self.data):
+            if header.next_offset <= offset:
+                continue
+            if found is None:
+                found = position
+            elif position + header.size - found > bytes_max:
+                break
+            until = position + header.size
+        return b"" if found is None else bytes(self.data[found:until])
+
+
+class FakeGateway:
+    def __init__(self, *, static: Mapping[str, Any] | None = None) -> None:
+        self.static = dict(static or {})
+        self._image = MetadataImage()
+        self.logs: dict[TopicIdPartition, FakeLog] = {}
+        self.fail_produce: ProduceOutcome | None = None
+        self.fail_read: errors.KafkaError | None = None
+        self.requests: list[Request[Any]] = []
+        self.refuse: ErrorDetail | None = None
+        self.produced: list[tuple[int, int]] = []
+        """(acks, timeout_ms) of each produce."""
+        self._next_id = 0
+        self._settings_cache: dict[str, TopicSettings] = {}
+        self.apply(ControllerEpochRecord(epoch=1, node_id=1))
+        for broker in BROKERS:
+            self._register(broker)
+
+    def apply(self, *records: Record) -> None:
+        self._image = self._image.apply(records)
+        self._settings_cache.clear()
+        self.settings_now = broker_settings(self.static, self._image.config("broker", ""))
+
+    def _register(self, broker: int) -> None:
+        epoch = self._image.next_offset
+        self.apply(
+            RegisterBrokerRecord(
+                broker_id=broker,
+                incarnation_id=UUID(int=broker),
+                rest=f"127.0.0.1:{8081 + broker}",
+                kafka=f"127.0.0.1:{9091 + broker}",
+                rack=f"rack-{broker}",
+            ),
+            BrokerChangeRecord(
+                broker_id=broker, broker_epoch=epoch, fenced=False, in_controlled_shutdown=False, reason="test"
+            ),
+        )
+
+    @property
+    def node_id(self) -> int:
+        return 1
+
+    @property
+    def cluster_id(self) -> str:
+        return "test-cluster"
+
+    @property
+    def image(self) -> MetadataImage:
+        return self._image
+
+    @property
+    def controller_id(self) -> int:
+        return self._image.controller_id
+
+    @property
+    def nodes(self) -> Mapping[int, NodeInfo]:
+        brokers = {
+            number: NodeInfo(
+                node_id=number,
+                roles=("controller", "broker") if number < 3 else ("broker",),
+                rest=f"127.0.0.1:{8081 + number}",
+                kafka=f"127.0.0.1:{9091 + number}",
+                quorum=f"127.0.0.1:{9191 + number}" if number < 3 else None,
+                rack=None,
+            )
+            for number in (*BROKERS, 4)
+        }
+        alone = NodeInfo(node_id=9, roles=("controller",), rest="", kafka="", quorum="127.0.0.1:9199", rack=None)
+        return {**brokers, 9: alone}
+
+    @property
+    def settings(self) -> BrokerSettings:
+        return self.settings_now
+
+    def topic_settings(self, topic: str) -> TopicSettings:
+        if topic not in self._settings_cache:
+            self._settings_cache[topic] = topic_settings(self.settings, self._image.config("topic", topic))
+        return self._settings_cache[topic]
+
+    # --- topics by hand ---
+
+    def add_topic(self, name: str, partitions: int = 1, *, configs: Mapping[str, str] | None = None) -> UUID:
+        self._next_id += 1
+        topic_id = UUID(int=self._next_id << 64)
+        self.apply(TopicRecord(name=name, topic_id=topic_id))
+        for number in range(partitions):
+            self._add_partition(topic_id, number)
+        for key, value in (configs or {}).items():
+            self.apply(ConfigRecord(resource_type="topic", resource_name=name, name=key, value=value))
+        return topic_id
+
+    def _add_partition(self, topic_id: UUID, number: int) -> None:
+        replicas = tuple(BROKERS[(number + i) % 3] for i in range(3))
+        self.apply(
+            PartitionRecord(topic_id=topic_id, partition=number, replicas=replicas, isr=replicas, leader=replicas[0])
+        )
+        self.logs[TopicIdPartition(topic_id, number)] = FakeLog()
+
+    def change(self, topic: str, partition: int, **fields: Any) -> None:
+        image = self._image.topics[self._image.topic_ids[topic]].partitions[partition]
+        self.apply(
+            PartitionChangeRecord(
+                topic_id=image.topic_id,
+                partition=partition,
+                reason=Reason.ISR_SHRUNK,
+                leader_epoch=image.leader_epoch + ("leader" in fields),
+                partition_epoch=image.partition_epoch + 1,
+                **fields,
+            )
+        )
+
+    def log(self, topic: str, partition: int = 0) -> FakeLog:
+        return self.logs[TopicIdPartition(self._image.topic_ids[topic], partition)]
+
+    # --- data ---
+
+    async def produce(
+        self, batches: Mapping[TopicIdPartition, Buffer], *, acks: int, timeout_ms: int
+    ) -> Mapping[TopicIdPartition, ProduceOutcome]:
+        self.produced.append((acks, timeout_ms))
+        return {which: self._produce_one(which, data, acks) for which, data in batches.items()}
+
+    def _produce_one(self, which: TopicIdPartition, data: Buffer, acks: int) -> ProduceOutcome:
+        if acks == 0:
+            self.logs[which].append(data)
+            return ProduceOutcome()
+        if self.fail_produce is not None:
+            return self.fail_produce
+        name = self._image.topics[which.topic_id].name
+        limit = self.topic_settings(name).max_message_bytes
+        if any(header.size > limit for _, header in whole_batches(data)):
+            return ProduceOutcome(error_code=10, message=f"a batch is larger than max.message.bytes={limit}")
+        base, last = self.logs[which].append(data)
+        return ProduceOutcome(base_offset=base, last_offset=last, leader_id=1, log_start_offset=0)
+
+    async def read(
+        self, partition: TopicIdPartition, *, offset: int, bytes_max: int, bytes_min: int, wait_ms_max: int
+    ) -> Records:
+        if self.fail_read is not None:
+            raise self.fail_read
+        log = self.logs[partition]
+        if not log.start <= offset <= log.end:
+            raise errors.OffsetOutOfRange(f"offset {offset} is not within {log.start} to {log.end}")
+        if offset == log.end and wait_ms_max:
+            try:
+                async with asyncio.timeout(wait_ms_max / 1000):
+                    await log.grown.wait()
+            except TimeoutError:
+                pass
+        data = log.read(offset, bytes_max)
+        return Records(data=data, high_watermark=log.end, log_start_offset=log.start, leader_id=1, leader_epoch=0)
+
+    async def list_offset(self, partition: TopicIdPartition, timestamp: int) -> OffsetAnswer:
+        log = self.logs[partition]
+        if timestamp == EARLIEST_TIMESTAMP:
+            return OffsetAnswer(offset=log.start)
+        if timestamp == LATEST_TIMESTAMP:
+            return OffsetAnswer(offset=log.end)
+        assert timestamp != MAX_TIMESTAMP
+        for record in read_batches(log.data, from_offset=log.start):
+            if record.timestamp >= timestamp:
+                return OffsetAnswer(offset=record.offset, timestamp=record.timestamp)
+        return OffsetAnswer(offset=-1)
+
+    async def delete_records(self, partition: TopicIdPartition, *, offset: int, timeout_ms: int) -> int:
+        log = self.logs[partition]
+        log.start = log.end if offset == -1 else offset
+        return log.start
+
+    # --- administration ---
+
+    async def control(self, request: Request[Reply], *, timeout_ms: int) -> Reply:
+        self.requests.append(request)
+        return cast(Reply, self._control(request))
+
+    def _control(self, request: Request[Any]) -> object:
+        match request:
+            case CreateTopics():
+                return {new.name: self._create(new, request.validate_only) for new in request.topics}
+            case DeleteTopics():
+                return {name: self.refuse or self._delete(cast(str, name)) for name in request.topics}
+            case CreatePartitions():
+                return {
+                    new.topic: self.refuse or self._grow(new.topic, new.count, request.validate_only)
+                    for new in request.topics
+                }
+            case AlterConfigs():
+                return {resource: self.refuse or self._alter(request, resource) for resource in request.resources}
+            case ElectLeaders():
+                every = [(t.name, p) for t in self._image.topics.values() for p in t.partitions]
+                return dict.fromkeys(request.partitions or every, self.refuse)
+            case AlterReassignments():
+                return {(r.topic, r.partition): self.refuse for r in request.reassignments}
+        raise AssertionError(request)
+
+    def _create(self, new: NewTopic, validate_only: bool) -> TopicCreated | ErrorDetail:
+        if self.refuse:
+            return self.refuse
+        if new.name in self._image.topic_ids:
+            return ErrorDetail(errors.TopicAlreadyExists, f"topic {new.name!r} already exists")
+        if "/" in new.name or " " in new.name:
+            return ErrorDetail(errors.InvalidTopicException, f"topic name {new.name!r} is not allowed")
+        partitions = len(new.assignment) if new.assignment else max(new.partitions, 1)
+        topic_id = UUID(int=0) if validate_only else self.add_topic(new.name, partitions, configs=new.configs)
+        return TopicCreated(topic_id=topic_id, partitions=partitions, replication_factor=3, configs=new.configs)
+
+    def _delete(self, name: str) -> None:
+        self.apply(RemoveTopicRecord(topic_id=self._image.topic_ids[name]))
+
+    def _grow(self, name: str, count: int, validate_only: bool) -> ErrorDetail | None:
+        topic = self._image.topic(name)
+        assert topic is not None
+        if count <= len(topic.partitions):
+            return ErrorDetail(
+                errors.InvalidPartitions, f"topic {name!r} already has {len(topic.partitions)} partitions"
+            )
+        if not validate_only:
+            for number in range(len(topic.partitions), count):
+                self._add_partition(topic.topic_id, number)
+        return None
+
+    def _alter(self, request: AlterConfigs, resource: Any) -> ErrorDetail | None:
+        known = TopicSettings if resource.resource_type == "topic" else BrokerSettings
+        names = known().model_dump(by_alias=True)
+        for change in request.resources[resource]:
+            if change.name not in names:
+                return ErrorDetail(errors.InvalidConfig, f"{change.name} is no setting of a {resource.resource_type}")
+        for change in request.resources[resource]:
+            if request.validate_only:
+                continue
+            value = change.value if change.operation == "set" else None
+            self.apply(
+                ConfigRecord(
+                    resource_type=resource.resource_type, resource_name=resource.name, name=change.name, value=value
+                )
+            )
+        return None
+
+    async def topic_id_or_create(self, name: str) -> UUID:
+        known = self._image.topic_ids.get(name)
+        if known is not None:
+            return known
+        if not self.settings.auto_create_topics_enable:
+            raise errors.UnknownTopicOrPartition(f"topic {name!r} does not exist")
+        return self.add_topic(name)
