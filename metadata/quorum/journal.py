@@ -24,7 +24,7 @@ from metadata.quorum.votes import VoteStore
 FILE_NAME = "journal"
 COMMIT_FILE_NAME = "commit"
 FIRST_INDEX = 1
-_COMMIT_MAGIC = b"KRCMIT1\n"
+COMMIT_MAGIC = b"KRCMIT1\n"
 _COMMIT = struct.Struct(">Q")
 
 
@@ -99,7 +99,7 @@ class Journal:
     def onOneSecondTimer(self) -> None:  # noqa: N802
         """Save the commit index, so that a restart can apply before it finds a leader. Not needed for safety."""
         if self._commit != self._commit_saved:
-            document = encode_document(_COMMIT_MAGIC, _COMMIT.pack(self._commit))
+            document = encode_document(COMMIT_MAGIC, _COMMIT.pack(self._commit))
             replace_file(self._files, self._commit_path, [document], sync=False)
             self._commit_saved = self._commit
 
@@ -159,7 +159,7 @@ class Journal:
             return FIRST_INDEX
         data = read_file(self._files, self._commit_path)
         try:
-            payload, _ = decode_document(data, magic=_COMMIT_MAGIC, path=self._commit_path)
+            payload, _ = decode_document(data, magic=COMMIT_MAGIC, path=self._commit_path)
         except DamagedFile:
             return FIRST_INDEX  # written without fsync: a power loss may damage it, and the leader knows better
         return int(_COMMIT.unpack(payload)[0])

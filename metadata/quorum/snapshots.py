@@ -31,7 +31,7 @@ FILE_NAME = "snapshot"
 CHUNK_BYTES = 256 * 1024
 SNAPSHOT_BYTES_MAX = 256 * 1024 * 1024
 """A peer that sends more gets its transfer dropped."""
-_MAGIC = b"KRSNAP1\n"
+SNAPSHOT_MAGIC = b"KRSNAP1\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +101,7 @@ class SnapshotStore:
             crc=zlib.crc32(body),
         )
         try:
-            replace_file(self._files, self._path, [encode_document(_MAGIC, msgspec.json.encode(header)), body])
+            replace_file(self._files, self._path, [encode_document(SNAPSHOT_MAGIC, msgspec.json.encode(header)), body])
         except OSError as error:  # the journal just stays longer
             self._finished = (SNAPSHOT_FAILED, None)
             self._on_failed(f"{self._path}: {error}")
@@ -167,7 +167,7 @@ class SnapshotStore:
 
 def decode_snapshot(data: bytes, *, path: str) -> tuple[SnapshotHeader, bytes]:
     """Raises DamagedFile."""
-    payload, position = decode_document(data, magic=_MAGIC, path=path)
+    payload, position = decode_document(data, magic=SNAPSHOT_MAGIC, path=path)
     try:
         header = msgspec.json.decode(payload, type=SnapshotHeader)
     except msgspec.MsgspecError as error:

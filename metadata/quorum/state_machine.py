@@ -47,9 +47,9 @@ class MetadataStateMachine:
             return None
         self._applied_index = index
         command = decode_command(data)
-        refusal = _refusal(self.image, command)
-        if refusal is not None:
-            return Dropped(refusal)
+        reason = refusal(self.image, command)
+        if reason is not None:
+            return Dropped(reason)
         base_offset = self.image.next_offset
         self.image = self.image.apply(command.records)
         committed = Committed(base_offset=base_offset, records=command.records, image=self.image)
@@ -68,7 +68,7 @@ class MetadataStateMachine:
         self._on_installed(image)
 
 
-def _refusal(image: MetadataImage, command: Command) -> str | None:
+def refusal(image: MetadataImage, command: Command) -> str | None:
     if is_claim(command):
         record = command.records[0]
         assert isinstance(record, ControllerEpochRecord)

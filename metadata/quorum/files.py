@@ -1,0 +1,114 @@
+"""Read the metadata log of a voter or an observer from its folder, live or stopped: for `kraft metadata`.
+
+No lock is taken, and nothing is changed. What a running node is writing at that moment may be missing at the end.
+A voter's journal may hold entries that are not committed; those are left out unless asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from metadata.environment import Files
+from metadata.image import MetadataImage
+from metadata.quorum.command import decode_command
+from metadata.quorum.durable import DamagedFile, QuorumStorageError, decode_document, read_file
+from metadata.quorum.journal import COMMIT_FILE_NAME, COMMIT_MAGIC
+from metadata.quorum.journal import FILE_NAME as JOURNAL_FILE_NAME
+from metadata.quorum.journal_format import Entry, parse_journal
+from metadata.quorum.library import OUR_COMMAND
+from metadata.quorum.record_file import FILE_NAME as RECORDS_FILE_NAME
+from metadata.quorum.record_file import parse_records
+from metadata.quorum.snapshots import FILE_NAME as SNAPSHOT_FILE_NAME
+from metadata.quorum.snapshots import SnapshotHeader, decode_snapshot
+from metadata.quorum.state_machine import refusal
+from metadata.records import Record, decode_record
+from metadata.snapshot import decode_image
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetadataRecord:
+    offset: int
+    controller_epoch: int
+    record: Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetadataFiles:
+    snapshot: MetadataImage | None
+    """The image that the snapshot file holds; the records follow it."""
+    records: tuple[MetadataRecord, ...]
+    image: MetadataImage
+    """The image after all of them."""
+
+
+def read_metadata_files(files: Files, directory: str, *, with_uncommitted: bool = False) -> MetadataFiles:
+    """Raises QuorumStorageError for damaged files, or a folder that has none of ours."""
+    header, image = _read_snapshot(files, f"{directory}/{SNAPSHOT_FILE_NAME}")
+    start = image or MetadataImage()
+    if files.exists(f"{directory}/{JOURNAL_FILE_NAME}"):
+        entries = _committed(files, directory, header, with_uncommitted)
+        records, end = _replay(entries, start)
+    elif files.exists(f"{directory}/{RECORDS_FILE_NAME}"):
+        records, end = _observed(read_file(files, f"{directory}/{RECORDS_FILE_NAME}"), start)
+    else:
+        raise QuorumStorageError(f"{directory} has no metadata log: expected a file {JOURNAL_FILE_NAME!r} or 'records'")
+    return MetadataFiles(snapshot=image, records=tuple(records), image=end)
+
+
+def iterate_metadata(files: Files, directory: str) -> Iterator[tuple[int, int, Record]]:
+    """(offset, controller epoch, record) of everything committed after the snapshot."""
+    for each in read_metadata_files(files, directory).records:
+        yield each.offset, each.controller_epoch, each.record
+
+
+def _read_snapshot(files: Files, path: str) -> tuple[SnapshotHeader | None, MetadataImage | None]:
+    if not files.exists(path):
+        return None, None
+    header, body = decode_snapshot(read_file(files, path), path=path)
+    return header, decode_image(body)
+
+
+def _committed(files: Files, directory: str, header: SnapshotHeader | None, with_uncommitted: bool) -> list[Entry]:
+    path = f"{directory}/{JOURNAL_FILE_NAME}"
+    parsed = parse_journal(read_file(files, path))
+    if parsed.damage is not None:
+        raise DamagedFile(path=path, offset=parsed.end, problem=parsed.damage, advice="Everything before it is intact.")
+    first = 0 if header is None else header.last[1] + 1
+    commit = 2**63 if with_uncommitted else _commit_index(files, f"{directory}/{COMMIT_FILE_NAME}")
+    return [entry for entry in parsed.entries if first <= entry[1] <= commit]
+
+
+def _commit_index(files: Files, path: str) -> int:
+    """As saved about once a second; a live node may have committed more."""
+    if not files.exists(path):
+        return 0
+    payload, _ = decode_document(read_file(files, path), magic=COMMIT_MAGIC, path=path)
+    return int.from_bytes(payload, "big")
+
+
+def _replay(entries: list[Entry], image: MetadataImage) -> tuple[list[MetadataRecord], MetadataImage]:
+    records: list[MetadataRecord] = []
+    for data, _, _ in entries:
+        if data[:1] != OUR_COMMAND:
+            continue
+        command = decode_command(data[1:])
+        if refusal(image, command) is not None:
+            continue
+        before, image = image, image.apply(command.records)
+        records += [
+            MetadataRecord(offset=before.next_offset + i, controller_epoch=image.controller_epoch, record=record)
+            for i, record in enumerate(command.records)
+        ]
+    return records, image
+
+
+def _observed(data: bytes, image: MetadataImage) -> tuple[list[MetadataRecord], MetadataImage]:
+    records = [
+        MetadataRecord(
+            offset=stored.offset, controller_epoch=stored.controller_epoch, record=decode_record(stored.encoded)
+        )
+        for stored in parse_records(data)
+        if stored.offset >= image.next_offset
+    ]
+    return records, image.apply([each.record for each in records])

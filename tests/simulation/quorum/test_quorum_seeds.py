@@ -1,0 +1,24 @@
+"""Seeded runs of the whole voter. `KRAFT_QUORUM_SEEDS=1000` runs more; a failing seed is in the test's name."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.simulation.quorum.world import Plan, World
+
+SEEDS = int(os.environ.get("KRAFT_QUORUM_SEEDS", "60"))
+
+PLANS = {
+    "power": Plan(power=1.0),
+    "kill": Plan(power=0.0, large_share=0.25),
+    "snapshots": Plan(snapshot_bytes=40_000, large_share=0.1, outage=0.1, orphan=0.3),
+    "five": Plan(nodes=5, orphan=0.3, large_share=0.05),
+}
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_seed(seed: int) -> None:
+    name = list(PLANS)[seed % len(PLANS)]
+    World(seed, PLANS[name]).run()
