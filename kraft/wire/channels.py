@@ -182,13 +182,3 @@ class ForwardChannel:
         if code:
             raise for_code(code)
         return low_watermark
-
-
-__all__ = [
-    "ControllerChannel",
-    "ForwardChannel",
-    "MetadataSourceChannel",
-    "WireBrokerProbe",
-    "WireLeaderChannel",
-    "WireReplicaQuery",
-]

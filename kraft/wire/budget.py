@@ -1,0 +1,50 @@
+"""A limit on bytes held at once; whoever would exceed it waits in line.
+
+Invariant: the bytes taken are at most the limit, except for one holder that alone is larger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+
+class ByteBudget:
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit = limit_bytes
+        self._taken = 0
+        self._line: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @property
+    def taken(self) -> int:
+        return self._taken
+
+    async def take(self, size: int) -> None:
+        if not self._line and self._fits(size):
+            self._taken += size
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._line.append((size, turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.give_back(size)
+            else:
+                self._line.remove((size, turn))
+                self._admit()
+            raise
+
+    def give_back(self, size: int) -> None:
+        self._taken -= size
+        assert self._taken >= 0, self._taken
+        self._admit()
+
+    def _admit(self) -> None:
+        while self._line and self._fits(self._line[0][0]):
+            size, turn = self._line.popleft()
+            self._taken += size
+            turn.set_result(None)
+
+    def _fits(self, size: int) -> bool:
+        return self._taken == 0 or self._taken + size <= self._limit

@@ -1,0 +1,17 @@
+"""Every handler of a node, by API key. A role that the node does not have is None and its requests are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kraft.wire.handlers.control import Controller, controller_handlers
+from kraft.wire.handlers.data import Replicas, data_handlers
+from kraft.wire.handlers.metadata_log import MetadataFetches, snapshot_handlers
+from kraft.wire.handlers.served import Served
+
+
+def node_handlers(
+    *, replicas: Replicas | None, controller: Controller | None, metadata: MetadataFetches | None
+) -> Mapping[int, Served]:
+    served = [*data_handlers(replicas, metadata), *snapshot_handlers(metadata), *controller_handlers(controller)]
+    return {one.api.key: one for one in served}

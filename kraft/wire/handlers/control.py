@@ -1,0 +1,35 @@
+"""Requests to the controller: decode, `submit`, encode. A node without the controller role answers NOT_CONTROLLER."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, TypeVar
+
+from kraft.wire.handlers.served import Call, Served
+from kraft.wire.messages.common import Rpc
+from kraft.wire.messages.controller import CONTROLLER_RPCS
+from metadata.controller.events import Request
+from metadata.errors import NotController
+
+Reply = TypeVar("Reply")
+
+TIMEOUT_MS = 30_000
+"""For senders that do not tell how long they wait."""
+
+
+class Controller(Protocol):
+    async def submit(self, request: Request[Reply], *, timeout_ms: int) -> Reply: ...
+
+
+def controller_handlers(controller: Controller | None) -> list[Served]:
+    return [_served(rpc, controller) for rpc in CONTROLLER_RPCS.values()]
+
+
+def _served(rpc: Rpc[Any, Any], controller: Controller | None) -> Served:
+    async def handle(call: Call) -> Any:
+        if controller is None:
+            raise NotController("this node has no controller role; ask the leader of the metadata quorum")
+        request = rpc.from_request(call.message)
+        timeout_ms = TIMEOUT_MS if call.timeout_ms is None else call.timeout_ms
+        return rpc.to_reply(request, await controller.submit(request, timeout_ms=timeout_ms))
+
+    return Served(api=rpc.api, handle=handle, refuse=rpc.refuse)

@@ -1,0 +1,122 @@
+"""Requests about partitions: decode, ask the replica manager, encode. Payloads pass through as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from kraft.wire.handlers.metadata_log import MetadataFetches
+from kraft.wire.handlers.served import NO_RESPONSE, Call, CloseConnection, Served
+from kraft.wire.messages.fetch import DEBUGGING_REPLICA, FETCH, log_ends_response
+from kraft.wire.messages.metadata_log import METADATA_FETCH, is_metadata_fetch
+from kraft.wire.messages.offsets import DELETE_RECORDS, LIST_OFFSETS, OFFSET_FOR_LEADER_EPOCH, LowWatermarks
+from kraft.wire.messages.produce import PRODUCE
+from metadata.controller.events import ReplicaLogEnd
+from metadata.environment import Buffer
+from metadata.errors import KafkaError, NotLeaderOrFollower
+from metadata.image import TopicIdPartition
+from replication.partition.log import EpochEnd
+from replication.requests import FetchRequest, FetchResponse, OffsetAnswer, ProduceOutcome
+
+
+class Replicas(Protocol):
+    async def fetch(self, request: FetchRequest) -> FetchResponse: ...
+
+    async def produce(
+        self, batches: Mapping[TopicIdPartition, Buffer], *, acks: int, timeout_ms: int
+    ) -> Mapping[TopicIdPartition, ProduceOutcome]: ...
+
+    async def list_offset(self, partition: TopicIdPartition, timestamp: int) -> OffsetAnswer: ...
+
+    async def delete_records(self, partition: TopicIdPartition, *, offset: int, timeout_ms: int) -> int: ...
+
+    def offset_for_leader_epoch(
+        self, partition: TopicIdPartition, *, current_leader_epoch: int, epoch: int
+    ) -> EpochEnd | None: ...
+
+    def log_ends(self, partitions: Sequence[TopicIdPartition]) -> Sequence[ReplicaLogEnd]: ...
+
+
+def data_handlers(replicas: Replicas | None, metadata: MetadataFetches | None) -> list[Served]:
+    """`replicas` is None on a node without the broker role, `metadata` on one that is no voter."""
+    handlers = _DataHandlers(replicas, metadata)
+    return [
+        Served(api=PRODUCE.api, handle=handlers.produce, refuse=PRODUCE.refuse),
+        Served(api=FETCH.api, handle=handlers.fetch, refuse=FETCH.refuse),
+        Served(api=LIST_OFFSETS.api, handle=handlers.list_offsets, refuse=LIST_OFFSETS.refuse),
+        Served(api=DELETE_RECORDS.api, handle=handlers.delete_records, refuse=DELETE_RECORDS.refuse),
+        Served(
+            api=OFFSET_FOR_LEADER_EPOCH.api,
+            handle=handlers.offset_for_leader_epoch,
+            refuse=OFFSET_FOR_LEADER_EPOCH.refuse,
+        ),
+    ]
+
+
+class _DataHandlers:
+    def __init__(self, replicas: Replicas | None, metadata: MetadataFetches | None) -> None:
+        self._optional_replicas = replicas
+        self._metadata = metadata
+
+    @property
+    def _replicas(self) -> Replicas:
+        if self._optional_replicas is None:
+            raise NotLeaderOrFollower("this node has no broker role and so no replicas")
+        return self._optional_replicas
+
+    async def produce(self, call: Call) -> Any:
+        request = PRODUCE.from_request(call.message)
+        if request.acks == 0:
+            await self._produce_silently(request.batches, timeout_ms=request.timeout_ms)
+            return NO_RESPONSE
+        outcomes = await self._replicas.produce(request.batches, acks=request.acks, timeout_ms=request.timeout_ms)
+        return PRODUCE.to_reply(request, outcomes)
+
+    async def _produce_silently(self, batches: Mapping[TopicIdPartition, Buffer], *, timeout_ms: int) -> None:
+        try:
+            outcomes = await self._replicas.produce(batches, acks=0, timeout_ms=timeout_ms)
+        except KafkaError as error:
+            raise CloseConnection(f"acks=0: {error}") from error
+        failed = [outcome for outcome in outcomes.values() if outcome.error_code]
+        if failed:
+            raise CloseConnection(f"acks=0: error {failed[0].error_code} {failed[0].message}")
+
+    async def fetch(self, call: Call) -> Any:
+        if is_metadata_fetch(call.message):
+            return await self._fetch_metadata(call.message)
+        request = FETCH.from_request(call.message)
+        if request.replica_id == DEBUGGING_REPLICA:
+            wanted = [TopicIdPartition(item.topic_id, item.partition) for item in request.partitions]
+            return FETCH.to_reply(request, log_ends_response(self._replicas.log_ends(wanted)))
+        return FETCH.to_reply(request, await self._replicas.fetch(request))
+
+    async def _fetch_metadata(self, message: Any) -> Any:
+        if self._metadata is None:
+            raise NotLeaderOrFollower("this node is no voter of the metadata quorum")
+        request = METADATA_FETCH.from_request(message)
+        return METADATA_FETCH.to_reply(request, await self._metadata.fetch(request))
+
+    async def list_offsets(self, call: Call) -> Any:
+        request = LIST_OFFSETS.from_request(call.message)
+        return LIST_OFFSETS.to_reply(request, await self._replicas.list_offset(request.partition, request.timestamp))
+
+    async def delete_records(self, call: Call) -> Any:
+        request = DELETE_RECORDS.from_request(call.message)
+        results: dict[TopicIdPartition, tuple[int, int]] = {}
+        for partition, offset in request.offsets.items():
+            try:
+                low = await self._replicas.delete_records(partition, offset=offset, timeout_ms=request.timeout_ms)
+                results[partition] = (low, 0)
+            except KafkaError as error:
+                if len(request.offsets) == 1:
+                    raise
+                results[partition] = (-1, error.code)
+        reply: LowWatermarks = results
+        return DELETE_RECORDS.to_reply(request, reply)
+
+    async def offset_for_leader_epoch(self, call: Call) -> Any:
+        request = OFFSET_FOR_LEADER_EPOCH.from_request(call.message)
+        end = self._replicas.offset_for_leader_epoch(
+            request.partition, current_leader_epoch=request.current_leader_epoch, epoch=request.epoch
+        )
+        return OFFSET_FOR_LEADER_EPOCH.to_reply(request, end)

@@ -1,0 +1,77 @@
+"""Observers' fetches of the metadata log: a long poll that wakes when something commits, and snapshots in pieces."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from kraft.wire.handlers.served import Call, Served
+from kraft.wire.messages.metadata_log import (
+    FETCH_SNAPSHOT,
+    MetadataFetch,
+    MetadataFetched,
+    SnapshotFetch,
+    SnapshotPiece,
+)
+from metadata.environment import Clock
+from metadata.errors import InconsistentClusterId, SnapshotNotFound
+from metadata.quorum.log import MetadataLog, MetadataSlice
+
+FETCH_BYTES_MAX = 8 * 1024 * 1024
+"""Of one answer, whatever the observer asks for."""
+WAIT_MS_MAX = 30_000
+
+
+class MetadataFetches:
+    """Owns the observers that wait on this voter. Made before the log starts, because it subscribes."""
+
+    def __init__(self, log: MetadataLog, *, clock: Clock, cluster_id: str) -> None:
+        self._log = log
+        self._clock = clock
+        self._cluster_id = cluster_id
+        self._changed = asyncio.Event()
+        log.subscribe(lambda change: self._wake(), lambda leadership: self._wake())
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    async def fetch(self, request: MetadataFetch) -> MetadataFetched:
+        """Q8: another cluster's observer is refused. A changed leader ends the wait too: the observer needs to know."""
+        self._check_cluster(request.cluster_id)
+        changed = self._changed
+        answer = self._read(request)
+        if not isinstance(answer.result, MetadataSlice) or answer.result.records:
+            return answer
+        try:
+            async with self._clock.timeout(min(request.wait_ms_max, WAIT_MS_MAX)):
+                await changed.wait()
+        except TimeoutError:
+            return answer
+        return self._read(request)
+
+    def _read(self, request: MetadataFetch) -> MetadataFetched:
+        result = self._log.read(request.offset, bytes_max=min(request.bytes_max, FETCH_BYTES_MAX))
+        leadership, image = self._log.leadership, self._log.image
+        return MetadataFetched(result=result, leader_id=leadership.leader_id, leader_epoch=image.controller_epoch)
+
+    def fetch_snapshot(self, request: SnapshotFetch) -> SnapshotPiece:
+        """Q7."""
+        self._check_cluster(request.cluster_id)
+        bytes_max = min(request.bytes_max, FETCH_BYTES_MAX)
+        data, size = self._log.read_snapshot(request.end_offset, position=request.position, bytes_max=bytes_max)
+        return SnapshotPiece(data=data, position=request.position, size=size)
+
+    def _check_cluster(self, cluster_id: str) -> None:
+        if cluster_id != self._cluster_id:
+            raise InconsistentClusterId(f"this is cluster {self._cluster_id!r}, the request is for {cluster_id!r}")
+
+
+def snapshot_handlers(metadata: MetadataFetches | None) -> list[Served]:
+    async def handle(call: Call) -> Any:
+        if metadata is None:
+            raise SnapshotNotFound("this node is no voter of the metadata quorum")
+        request = FETCH_SNAPSHOT.from_request(call.message)
+        return FETCH_SNAPSHOT.to_reply(request, metadata.fetch_snapshot(request))
+
+    return [Served(api=FETCH_SNAPSHOT.api, handle=handle, refuse=FETCH_SNAPSHOT.refuse)]

@@ -1,0 +1,38 @@
+"""One API as the server serves it: a handler between a decoded request and its response, and how to refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from kraft.wire.apis import Api
+from kraft.wire.principal import Principal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    message: Any
+    """The request, a kio entity."""
+    principal: Principal
+    timeout_ms: int | None
+    """How long the sender waits, if it told."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    api: Api
+    handle: Callable[[Call], Awaitable[Any]]
+    """Returns the response, or `NO_RESPONSE`. Raises KafkaError to refuse the request as a whole."""
+    refuse: Callable[[Any, int], Any]
+
+
+class NoResponse:
+    """acks=0: nothing is sent (P8)."""
+
+
+NO_RESPONSE = NoResponse()
+
+
+class CloseConnection(Exception):
+    """acks=0 failed: closing the connection is all that can be told (P8)."""

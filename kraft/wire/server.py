@@ -1,0 +1,103 @@
+"""The node's Kafka listener: one session per connection; a bad one costs only itself.
+
+When the last authenticated `controller` connection of a broker ends, whoever listens is told at once: the active
+controller then probes the broker's port and fences it if nobody listens there, long before its session times out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+from kraft.wire import scram
+from kraft.wire.budget import ByteBudget
+from kraft.wire.handlers.served import Served
+from kraft.wire.principal import Principal
+from kraft.wire.session import Session, Shared
+from metadata.environment import Environment, FrameConnection, FrameListener
+from metadata.settings import BrokerSettings
+
+OnBrokerLost = Callable[[int], None]
+
+
+class WireServer:
+    def __init__(
+        self,
+        environment: Environment,
+        *,
+        host: str,
+        port: int,
+        cluster_id: str,
+        secret: str,
+        handlers: Mapping[int, Served],
+        settings: BrokerSettings,
+        on_broker_connection_lost: OnBrokerLost | None = None,
+    ) -> None:
+        self._environment = environment
+        self._host = host
+        self._asked_port = port
+        self._frame_bytes_max = settings.socket_request_max_bytes
+        self._connections_max = settings.max_connections
+        self._shared = Shared(
+            environment=environment,
+            credential=scram.credential(secret, salt=scram.salt_of(cluster_id)),
+            handlers=handlers,
+            connection_bytes_max=settings.socket_request_max_bytes,
+            produce_budget=ByteBudget(settings.queued_max_request_bytes),
+        )
+        self._on_broker_connection_lost = on_broker_connection_lost
+        self._listener: FrameListener | None = None
+        self._open = 0
+        self._controller_connections: Counter[int] = Counter()
+        self._is_stopping = False
+
+    @property
+    def port(self) -> int:
+        assert self._listener is not None, "not started"
+        return self._listener.port
+
+    @property
+    def connections(self) -> int:
+        return self._open
+
+    async def start(self) -> None:
+        """Raises OSError when the port is taken."""
+        self._listener = await self._environment.network.listen(
+            self._host, self._asked_port, self._serve, frame_bytes_max=self._frame_bytes_max
+        )
+
+    async def stop(self) -> None:
+        self._is_stopping = True
+        if self._listener is not None:
+            await self._listener.close()
+
+    async def _serve(self, connection: FrameConnection) -> None:
+        if self._open >= self._connections_max:
+            connection.abort()
+            return
+        self._open += 1
+        try:
+            session = Session(self._shared, connection)
+            principal = await session.authenticate()
+            if principal is not None:
+                await self._serve_principal(session, principal)
+        finally:
+            self._open -= 1
+
+    async def _serve_principal(self, session: Session, principal: Principal) -> None:
+        if principal.purpose != "controller":
+            await session.serve(principal)
+            return
+        broker_id = principal.node_id
+        self._controller_connections[broker_id] += 1
+        try:
+            await session.serve(principal)
+        finally:
+            self._controller_connections[broker_id] -= 1
+            if self._controller_connections[broker_id] == 0:
+                del self._controller_connections[broker_id]
+                self._tell_lost(broker_id)
+
+    def _tell_lost(self, broker_id: int) -> None:
+        if self._on_broker_connection_lost is not None and not self._is_stopping:
+            self._on_broker_connection_lost(broker_id)

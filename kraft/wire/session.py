@@ -1,0 +1,199 @@
+"""One accepted connection: first it authenticates, then its requests are served.
+
+Requests begin in the order in which they came, and each is answered when it is done, found by its correlation id: a
+long poll or an acks=all produce holds up nothing behind it. Kafka answers one connection strictly in order; here one
+connection carries the forwarded requests of many clients, which must not wait for each other.
+Bounds: `IN_FLIGHT_MAX` requests and `ByteBudget` bytes at once; then the peer is held back by TCP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kraft.wire import apis, codec
+from kraft.wire.api_versions import api_versions_response
+from kraft.wire.apis import Api
+from kraft.wire.budget import ByteBudget
+from kraft.wire.codec import Malformed, RequestHeader
+from kraft.wire.handlers.served import NO_RESPONSE, Call, CloseConnection, Served
+from kraft.wire.principal import Principal
+from kraft.wire.sasl import Authentication
+from kraft.wire.scram import Credential
+from metadata.environment import Environment, FrameConnection
+from metadata.errors import ClusterAuthorizationFailed, KafkaError
+
+LOG = logging.getLogger(__name__)
+
+IN_FLIGHT_MAX = 256
+"""Requests of one connection being served; the next is read when one is done."""
+AUTHENTICATION_TIMEOUT_MS = 10_000
+UNAUTHENTICATED_BYTES_MAX = 524_288
+"""Largest request before authentication (Kafka's sasl.server.max.receive.size)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """What all sessions of a server have in common."""
+
+    environment: Environment
+    credential: Credential
+    handlers: Mapping[int, Served]
+    connection_bytes_max: int
+    produce_budget: ByteBudget
+    """Only produce requests count: a follower's fetch must never wait for the produce that waits for it."""
+
+
+class Session:
+    def __init__(self, shared: Shared, connection: FrameConnection) -> None:
+        self._shared = shared
+        self._connection = connection
+        self._slots = asyncio.Semaphore(IN_FLIGHT_MAX)
+        self._budget = ByteBudget(shared.connection_bytes_max)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def authenticate(self) -> Principal | None:
+        """None when the connection is to be closed. Raises ConnectionClosed."""
+        authentication = Authentication(self._shared.credential, self._shared.environment.rng)
+        try:
+            async with self._shared.environment.clock.timeout(AUTHENTICATION_TIMEOUT_MS):
+                while authentication.principal is None:
+                    if not await self._authentication_step(authentication):
+                        return None
+        except TimeoutError:
+            LOG.info("closing %s: not authenticated in %d ms", self._connection.peer, AUTHENTICATION_TIMEOUT_MS)
+            return None
+        except Malformed as error:
+            LOG.warning("closing %s: %s", self._connection.peer, error)
+            return None
+        return authentication.principal
+
+    async def serve(self, principal: Principal) -> None:
+        """Until the connection breaks (ConnectionClosed) or sends what no peer sends (returns)."""
+        try:
+            while True:
+                frame = await self._connection.receive()
+                await self._connection.drain()
+                await self._begin(frame, principal)
+        except Malformed as error:
+            LOG.warning("closing %s: %s", self._connection.peer, error)
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # --- before authentication ----------------------------------------------------------------------------
+
+    async def _authentication_step(self, authentication: Authentication) -> bool:
+        frame = await self._connection.receive()
+        if len(frame) > UNAUTHENTICATED_BYTES_MAX:
+            raise Malformed(f"{len(frame)} bytes before authentication, at most {UNAUTHENTICATED_BYTES_MAX} are taken")
+        header = codec.decode_request_head(frame)
+        if header.api_key == apis.API_VERSIONS.key:
+            self._answer_api_versions(header)
+            return True
+        api = _api_of(header)
+        message, _ = codec.decode_request(api, header, frame)
+        if api is apis.SASL_HANDSHAKE:
+            step = authentication.handshake(message)
+        elif api is apis.SASL_AUTHENTICATE:
+            step = authentication.authenticate(message, header.client_id)
+        else:
+            return self._refuse_unauthenticated(api, header, message)
+        self._send(api, header, step.response)
+        if step.is_last:
+            LOG.warning("closing %s: %s", self._connection.peer, authentication.reason)
+        return not step.is_last
+
+    def _refuse_unauthenticated(self, api: Api, header: RequestHeader, message: Any) -> bool:
+        served = self._shared.handlers.get(api.key)
+        if served is None:
+            return False
+        error = ClusterAuthorizationFailed("authenticate first: SaslHandshake, then SaslAuthenticate (SCRAM-SHA-256)")
+        self._send(api, header, served.refuse(message, error.code), refused=error)
+        return True
+
+    # --- after authentication -----------------------------------------------------------------------------
+
+    async def _begin(self, frame: memoryview, principal: Principal) -> None:
+        header = codec.decode_request_head(frame)
+        if header.api_key == apis.API_VERSIONS.key:
+            self._answer_api_versions(header)
+            return
+        api = _api_of(header)
+        served = self._shared.handlers.get(api.key)
+        if served is None:
+            raise Malformed(f"{api.name} is not served here after authentication")
+        await self._admit(api, len(frame))
+        try:
+            message, timeout_ms = codec.decode_request(api, header, frame)
+        except Malformed:
+            self._release(api, len(frame))
+            raise
+        call = Call(message=message, principal=principal, timeout_ms=timeout_ms)
+        task = asyncio.get_running_loop().create_task(self._answer(served, header, call))
+        self._tasks.add(task)
+        task.add_done_callback(lambda done: self._finished(done, api, len(frame)))
+
+    async def _admit(self, api: Api, size: int) -> None:
+        await self._slots.acquire()
+        try:
+            await self._budget.take(size)
+            if api is apis.PRODUCE:
+                try:
+                    await self._shared.produce_budget.take(size)
+                except asyncio.CancelledError:
+                    self._budget.give_back(size)
+                    raise
+        except asyncio.CancelledError:
+            self._slots.release()
+            raise
+
+    def _finished(self, task: asyncio.Task[None], api: Api, size: int) -> None:
+        self._tasks.discard(task)
+        self._release(api, size)
+
+    def _release(self, api: Api, size: int) -> None:
+        self._slots.release()
+        self._budget.give_back(size)
+        if api is apis.PRODUCE:
+            self._shared.produce_budget.give_back(size)
+
+    async def _answer(self, served: Served, header: RequestHeader, call: Call) -> None:
+        try:
+            response = await served.handle(call)
+        except KafkaError as error:
+            self._send(served.api, header, served.refuse(call.message, error.code), refused=error)
+        except CloseConnection as reason:
+            LOG.info("closing %s: %s", self._connection.peer, reason)
+            self._connection.close()
+        except Exception:
+            # Ours, not the peer's: it learns that the outcome is unknown, we keep serving the others.
+            LOG.exception("%s from %s failed; closing that connection", served.api.name, self._connection.peer)
+            self._connection.abort()
+        else:
+            if response is not NO_RESPONSE:
+                self._send(served.api, header, response)
+
+    # --- both ---------------------------------------------------------------------------------------------
+
+    def _answer_api_versions(self, header: RequestHeader) -> None:
+        version, response = api_versions_response(header.api_version)
+        self._connection.send(codec.encode_response(apis.API_VERSIONS, version, header.correlation_id, response))
+
+    def _send(self, api: Api, header: RequestHeader, response: Any, *, refused: KafkaError | None = None) -> None:
+        parts = codec.encode_response(api, header.api_version, header.correlation_id, response, refused=refused)
+        self._connection.send(parts)
+
+
+def _api_of(header: RequestHeader) -> Api:
+    """Raises Malformed for an API or a version that we do not speak: Kafka closes such a connection too."""
+    api = apis.BY_KEY.get(header.api_key)
+    if api is None:
+        raise Malformed(f"unknown API key {header.api_key}")
+    if not api.takes(header.api_version):
+        raise Malformed(f"{api.name} version {header.api_version}; {api.version_min} to {api.version} are taken")
+    return api
