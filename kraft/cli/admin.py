@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import typer
 
 from kraft.cli.options import DataOption, JsonOption, RestOption, TopicArgument
-from kraft.cli.output import write, write_json, write_rows
+from kraft.cli.output import CommandFailed, write, write_json, write_rows
 from kraft.cli.rest import Rest, segment
 
-PartitionArgument = Annotated[int, typer.Argument(metavar="PARTITION", min=0, help="Number of the partition.")]
+ELECTION_NOT_NEEDED: Final = 84
+"""Kafka's code for a partition that already has the leader that was asked for: no failure."""
 
 
 def reassign(
@@ -62,14 +63,12 @@ def elect(
     client = Rest(rest, data)
     numbers = [partition] if partition is not None else _partitions(client, topic)
     wanted = [{"topic_name": topic, "partition_id": number} for number in numbers]
-    document = client.send_json(
-        "POST", client.cluster("/elections"), {"election_type": kind.upper(), "partitions": wanted}
-    )
-    if as_json:
-        write_json(document)
-        return
-    rows = (document or {}).get("data", wanted)
-    write_rows(rows, ("topic_name", "partition_id", "error_code", "message"), as_json=False)
+    document = client.send_json("POST", client.cluster("/elections"), {"election_type": kind, "partitions": wanted})
+    rows = document["data"]
+    write_rows(rows, ("topic_name", "partition_id", "error_code", "message"), as_json=as_json)
+    refused = [row for row in rows if row["error_code"] is not None and row.get("kafka_code") != ELECTION_NOT_NEEDED]
+    if refused:
+        raise CommandFailed(f"{len(refused)} of {len(rows)} partitions have no new leader")
 
 
 def parse_brokers(text: str) -> list[int]:

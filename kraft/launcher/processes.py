@@ -15,6 +15,7 @@ from typing import Final
 
 from kraft.launcher.runfile import NodeRun
 
+NODE_COMMAND: tuple[str, ...] = (sys.executable, "-m", "kraft", "node")
 STOP_LIMIT_MS: Final = 15_000
 """How long a node may take to stop after SIGTERM before it is killed."""
 POLL_MS: Final = 20
@@ -24,7 +25,7 @@ LOG_TAIL_BYTES: Final = 64 * 1024
 
 def start_node(*, config: str, node_id: int, data: str, log: str, parent_pid: int | None) -> subprocess.Popen[bytes]:
     """`parent_pid`: the node stops by itself when that process ends, however it ends."""
-    command = [sys.executable, "-m", "kraft", "node", "--config", config, "--id", str(node_id), "--data", data]
+    command = [*NODE_COMMAND, "--config", config, "--id", str(node_id), "--data", data]
     if parent_pid is not None:
         command += ["--parent", str(parent_pid)]
     os.makedirs(os.path.dirname(log), exist_ok=True)

@@ -1,0 +1,82 @@
+"""`<data>/events.jsonl`: what happened on this node, one JSON object per line.
+
+Each line has `at_ms` (wall clock), `monotonic_us`, `node_id`, `sequence` and `event`, then the event's own fields.
+A file that would grow past its limit is renamed to `events.jsonl.1` first, replacing the one before: two files
+at most. Events are for people; a full disk loses them and nothing else, and the sequence shows the gap.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Final
+
+from metadata.environment import Environment, File
+
+EVENTS_FILE: Final = "events.jsonl"
+ROTATED_FILE: Final = "events.jsonl.1"
+EVENTS_BYTES_MAX: Final = 16 * 1024 * 1024
+"""Size of one file; two are kept."""
+EVENT_BYTES_MAX: Final = 64 * 1024
+"""A longer event is replaced by a note of its name and length."""
+
+
+class EventLog:
+    """Implements `metadata.events.Events`. One owner: the node's event loop."""
+
+    def __init__(self, environment: Environment, *, data: str, node_id: int, bytes_max: int = EVENTS_BYTES_MAX) -> None:
+        self._environment = environment
+        self._path = f"{data}/{EVENTS_FILE}"
+        self._rotated_path = f"{data}/{ROTATED_FILE}"
+        self._data = data
+        self._node_id = node_id
+        self._bytes_max = bytes_max
+        self._sequence = 0
+        self._file: File | None = None
+        self.lost = 0
+        """Events that could not be written."""
+
+    def emit(self, event: str, /, **fields: object) -> None:
+        """Never raises."""
+        line = self._line(event, fields)
+        self._sequence += 1
+        try:
+            self._open_for(len(line)).append([line])
+        except OSError:
+            self.lost += 1
+            self._drop_file()
+
+    def close(self) -> None:
+        self._drop_file()
+
+    def _line(self, event: str, fields: dict[str, object]) -> bytes:
+        clock = self._environment.clock
+        head = {
+            "at_ms": clock.wall_ms(),
+            "monotonic_us": clock.monotonic_us(),
+            "node_id": self._node_id,
+            "sequence": self._sequence,
+            "event": event,
+        }
+        # The head wins: a field may not pretend to be another event. `default=str`: a stray value is still readable.
+        try:
+            line = json.dumps(fields | head, default=str).encode() + b"\n"
+        except (TypeError, ValueError) as error:
+            return json.dumps(head | {"unreadable": str(error)}).encode() + b"\n"
+        if len(line) > EVENT_BYTES_MAX:
+            return json.dumps(head | {"bytes": len(line)}).encode() + b"\n"
+        return line
+
+    def _open_for(self, line_bytes: int) -> File:
+        files = self._environment.files
+        if self._file is not None and self._file.size + line_bytes > self._bytes_max:
+            self._drop_file()
+            files.rename(self._path, self._rotated_path)
+        if self._file is None:
+            files.make_directories(self._data)
+            self._file = files.open(self._path, create=True)
+        return self._file
+
+    def _drop_file(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
