@@ -37,10 +37,9 @@ CODEC_NAMES = ("none", "gzip", "snappy", "lz4", "zstd")
 
 _STAMP_OFFSET = struct.Struct(">q")
 _STAMP_EPOCH = struct.Struct(">i")
-_CRC = struct.Struct(">I")
-_ATTRIBUTES = struct.Struct(">h")
-_MAX_TIMESTAMP = struct.Struct(">q")
+_STAMP = struct.Struct(">qii")
 _EXTENT = struct.Struct(">qi")
+_OFFSETS = struct.Struct(">qi11xi")
 
 assert HEADER_BYTES == 61, HEADER_BYTES
 
@@ -118,6 +117,22 @@ def extent_at(data: Buffer, position: int) -> tuple[int, int]:
     return base_offset, length + LOG_OVERHEAD
 
 
+def end_within(data: Buffer, *, upper_bound: int) -> tuple[int, int]:
+    """Bytes of the whole batches at the start of `data` that end at or before the bound, and their next offset.
+
+    The next offset is -1 when there is none.
+    """
+    position, end, next_offset = 0, len(data), -1
+    unpack = _OFFSETS.unpack_from
+    while position + HEADER_BYTES <= end:
+        base_offset, length, delta = unpack(data, position)
+        after = position + LOG_OVERHEAD + length
+        if after > end or after <= position or base_offset + delta >= upper_bound:
+            break
+        position, next_offset = after, base_offset + delta + 1
+    return position, next_offset
+
+
 def computed_crc(data: Buffer, position: int, size: int) -> int:
     value: int = crc32c(memoryview(data)[position + CRC_START : position + size])
     return value
@@ -129,8 +144,22 @@ def stamp(batch: bytearray | memoryview, position: int, *, base_offset: int, lea
     _STAMP_EPOCH.pack_into(batch, position + LOG_OVERHEAD, leader_epoch)
 
 
-def stamp_log_append_time(batch: bytearray, position: int, *, header: BatchHeader, now_ms: int) -> None:
-    """LogAppendTime: maximal timestamp and attribute become the leader's, and the CRC is computed again."""
-    _ATTRIBUTES.pack_into(batch, position + CRC_START, header.attributes | LOG_APPEND_TIME)
-    _MAX_TIMESTAMP.pack_into(batch, position + 35, now_ms)
-    _CRC.pack_into(batch, position + 17, computed_crc(batch, position, header.size))
+def stamped(header: BatchHeader, *, base_offset: int, leader_epoch: int) -> tuple[BatchHeader, bytes]:
+    """The header as the log keeps it, and the bytes that replace the batch's first `len(bytes)`."""
+    header = header._replace(base_offset=base_offset, leader_epoch=leader_epoch)
+    return header, _STAMP.pack(base_offset, header.length, leader_epoch)
+
+
+def stamped_with_append_time(
+    header: BatchHeader, records: Buffer, *, base_offset: int, leader_epoch: int, now_ms: int
+) -> tuple[BatchHeader, bytes]:
+    """The same under LogAppendTime: maximal timestamp, attribute and CRC are the leader's."""
+    header = header._replace(
+        base_offset=base_offset,
+        leader_epoch=leader_epoch,
+        attributes=header.attributes | LOG_APPEND_TIME,
+        max_timestamp=now_ms,
+    )
+    crc: int = crc32c(records, crc32c(HEADER.pack(*header)[CRC_START:]))
+    header = header._replace(crc=crc)
+    return header, HEADER.pack(*header)

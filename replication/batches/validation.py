@@ -7,6 +7,7 @@ Source: org.apache.kafka.storage.internals.log.LogValidator and UnifiedLog.analy
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from metadata.environment import Buffer
 from metadata.errors import (
@@ -66,8 +67,7 @@ class BatchRules:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class ValidBatch:
+class ValidBatch(NamedTuple):
     position: int
     header: BatchHeader
 

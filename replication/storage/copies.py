@@ -1,0 +1,46 @@
+"""What a follower checks of the batches that its leader sent, and how they are cut to fit segments. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from metadata.errors import CorruptMessage
+from replication.batches.header import MAGIC, BatchHeader, computed_crc, whole_batches
+from replication.partition.log import Appended
+
+
+def check_leader_batches(view: memoryview, *, log: str, log_end_offset: int) -> list[BatchHeader]:
+    """Headers of the whole batches, which must continue the log. Raises CorruptMessage (R11)."""
+    headers: list[BatchHeader] = []
+    expected = log_end_offset
+    for position, header in whole_batches(view):
+        if header.magic != MAGIC or computed_crc(view, position, header.size) != header.crc:
+            raise CorruptMessage(f"{log}: the leader's batch for offset {expected} has a wrong CRC or format")
+        if header.base_offset != expected or header.last_offset_delta < 0:
+            raise CorruptMessage(f"{log}: the leader sent offset {header.base_offset}, the log ends at {expected}")
+        headers.append(header)
+        expected = header.next_offset
+    return headers
+
+
+def segment_groups(headers: Sequence[BatchHeader], bytes_max: int) -> list[list[BatchHeader]]:
+    """Runs of batches that fit a segment together; one that alone does not is a run of its own."""
+    groups: list[list[BatchHeader]] = []
+    size = 0
+    for header in headers:
+        if not groups or size + header.size > bytes_max:
+            groups.append([])
+            size = 0
+        groups[-1].append(header)
+        size += header.size
+    return groups
+
+
+def joined(first: Appended, second: Appended) -> Appended:
+    return Appended(
+        base_offset=first.base_offset,
+        last_offset=second.last_offset,
+        max_timestamp=max(first.max_timestamp, second.max_timestamp),
+        size_bytes=first.size_bytes + second.size_bytes,
+        log_append_time_ms=second.log_append_time_ms,
+    )

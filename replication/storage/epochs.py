@@ -1,0 +1,97 @@
+"""The leader epoch cache: where each epoch of a log begins, on disk as `leader-epoch-checkpoint` (KIP-101).
+
+Invariant: epochs and start offsets both ascend, strictly and not strictly. Cut together with the log (R8). An epoch
+start that a new leader assigns is durable at once; what appended batches carry can be read from them again.
+Source: org.apache.kafka.storage.internals.epoch.LeaderEpochFileCache.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+
+from metadata.environment import Files
+from replication.partition.log import EpochEnd
+from replication.storage.text_files import read_epochs, write_epochs
+
+NO_EPOCH = -1
+
+
+class LeaderEpochCache:
+    def __init__(self, files: Files, path: str) -> None:
+        self._files = files
+        self._path = path
+        self._entries = sorted(read_epochs(files, path))
+        self._is_synced = True
+
+    @property
+    def latest_epoch(self) -> int:
+        return self._entries[-1][0] if self._entries else NO_EPOCH
+
+    @property
+    def entries(self) -> tuple[tuple[int, int], ...]:
+        """(epoch, start offset), ascending."""
+        return tuple(self._entries)
+
+    def assign(self, epoch: int, start_offset: int, *, durable: bool) -> None:
+        """An epoch that is not newer than the latest changes nothing, unless it starts before it."""
+        if self._entries and epoch <= self.latest_epoch and start_offset >= self._entries[-1][1]:
+            return
+        kept = [(e, s) for e, s in self._entries if e < epoch and s < start_offset]
+        self._entries = [*kept, (epoch, start_offset)]
+        self._save(durable=durable)
+
+    def end_offset_for(self, epoch: int, *, log_end_offset: int) -> EpochEnd | None:
+        """R3. None when the epoch is newer than all that are known, or none is."""
+        if not self._entries or epoch < 0 or epoch > self.latest_epoch:
+            return None
+        if epoch == self.latest_epoch:
+            return EpochEnd(epoch=epoch, end_offset=log_end_offset)
+        at = self._after(epoch)
+        known = self._entries[at - 1][0] if at else epoch
+        return EpochEnd(epoch=known, end_offset=self._entries[at][1])
+
+    def epoch_of(self, offset: int) -> int:
+        """Epoch of the record at the offset; -1 when it lies before the first entry."""
+        at = bisect_right(self._entries, offset, key=lambda entry: entry[1])
+        return self._entries[at - 1][0] if at else NO_EPOCH
+
+    def _after(self, epoch: int) -> int:
+        return bisect_right(self._entries, epoch, key=lambda entry: entry[0])
+
+    def truncate_from_end(self, end_offset: int) -> None:
+        """Forget epochs that begin at or after the new end of the log. Durable with the next `sync`."""
+        kept = [entry for entry in self._entries if entry[1] < end_offset]
+        if len(kept) != len(self._entries):
+            self._entries = kept
+            self._save(durable=False)
+
+    def truncate_from_start(self, start_offset: int) -> None:
+        """Forget epochs that end before the new start; the one that spans it begins there now."""
+        at = bisect_right(self._entries, start_offset, key=lambda entry: entry[1])
+        if at == 0 or (at == 1 and self._entries[0][1] == start_offset):
+            return
+        self._entries = [(self._entries[at - 1][0], start_offset), *self._entries[at:]]
+        self._save(durable=False)
+
+    def clear(self) -> None:
+        if self._entries:
+            self._entries = []
+            self._save(durable=False)
+
+    def take_unsynced(self) -> bool:
+        """Is there something that `sync` has to make durable? The caller promises to call it."""
+        unsynced, self._is_synced = not self._is_synced, True
+        return unsynced
+
+    def sync(self) -> None:
+        """fsync of whatever the file holds now. Blocking; may run beside changes of the cache."""
+        file = self._files.open(self._path)
+        try:
+            file.sync()
+        finally:
+            file.close()
+        self._files.sync_directory(self._path.rpartition("/")[0])
+
+    def _save(self, *, durable: bool) -> None:
+        self._is_synced = durable
+        write_epochs(self._files, self._path, self._entries, sync=durable)

@@ -1,0 +1,71 @@
+"""Which part of a log is on the disk for certain, and one fsync for all who wait for it (P11).
+
+Invariant: everything below `flushed_offset` survives a loss of power. Whoever asks while an fsync runs waits for the
+next one, which then covers all of them. A truncation during an fsync lowers what that may claim.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from metadata.environment import Workers
+from replication.storage.epochs import LeaderEpochCache
+from replication.storage.segment import Segment
+from replication.storage.segments import Segments
+
+
+class Flusher:
+    def __init__(self, workers: Workers, flushed_offset: int) -> None:
+        self._workers = workers
+        self._flushed_offset = flushed_offset
+        self._ceiling = flushed_offset
+        self._running: asyncio.Task[None] | None = None
+        self.messages_max = 2**63 - 1
+        self.folder_changed = True
+        """Files came or went since the folder was last synced."""
+
+    @property
+    def flushed_offset(self) -> int:
+        return self._flushed_offset
+
+    def is_due(self, end_offset: int) -> bool:
+        return end_offset - self._flushed_offset >= self.messages_max
+
+    def cut(self, end_offset: int) -> None:
+        self._flushed_offset = min(self._flushed_offset, end_offset)
+        self._ceiling = min(self._ceiling, end_offset)
+
+    def raise_to(self, offset: int) -> None:
+        """Records below a new log start need no flush."""
+        self._flushed_offset = max(self._flushed_offset, offset)
+
+    async def flush(self, end_offset: Callable[[], int], segments: Segments, epochs: LeaderEpochCache) -> int:
+        target = end_offset()
+        while self._flushed_offset < min(target, end_offset()):
+            if self._running is None or self._running.done():
+                self._running = asyncio.create_task(self._flush_once(end_offset(), segments, epochs))
+            await asyncio.shield(self._running)
+        return self._flushed_offset
+
+    async def wait_idle(self) -> None:
+        """Until no fsync runs any more, however it ended."""
+        if self._running is not None and not self._running.done():
+            await asyncio.wait([self._running])
+
+    async def _flush_once(self, end_offset: int, segments: Segments, epochs: LeaderEpochCache) -> None:
+        self._ceiling = end_offset
+        unflushed = segments.from_offset(self._flushed_offset)
+        folder_changed, self.folder_changed = self.folder_changed, False
+        sync_epochs = epochs.take_unsynced()
+        await self._workers.run(_sync, unflushed, segments if folder_changed else None, epochs if sync_epochs else None)
+        self._flushed_offset = max(self._flushed_offset, self._ceiling)
+
+
+def _sync(unflushed: list[Segment], folder: Segments | None, epochs: LeaderEpochCache | None) -> None:
+    for segment in unflushed:
+        segment.sync()
+    if epochs is not None:
+        epochs.sync()
+    if folder is not None:
+        folder.sync_folder()

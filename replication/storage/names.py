@@ -1,0 +1,72 @@
+"""Names of Kafka's files and folders. Pure text.
+
+`<topic>-<partition>/` holds `<20-digit base offset>.log|.index|.timeindex`; files waiting for removal end in
+`.deleted`, folders in `-delete`. Source: org.apache.kafka.storage.internals.log.LogFileUtils, UnifiedLog.
+"""
+
+from __future__ import annotations
+
+import base64
+from uuid import UUID
+
+LOG_SUFFIX = ".log"
+INDEX_SUFFIX = ".index"
+TIME_INDEX_SUFFIX = ".timeindex"
+SEGMENT_SUFFIXES = (LOG_SUFFIX, INDEX_SUFFIX, TIME_INDEX_SUFFIX)
+DELETED_SUFFIX = ".deleted"
+DELETE_FOLDER_SUFFIX = "-delete"
+
+EPOCHS_FILE = "leader-epoch-checkpoint"
+PARTITION_METADATA_FILE = "partition.metadata"
+META_PROPERTIES_FILE = "meta.properties"
+RECOVERY_POINTS_FILE = "recovery-point-offset-checkpoint"
+HIGH_WATERMARKS_FILE = "replication-offset-checkpoint"
+LOG_STARTS_FILE = "log-start-offset-checkpoint"
+CLEAN_SHUTDOWN_FILE = ".kafka_cleanshutdown"
+
+_NAME_BYTES_MAX = 255
+
+
+def segment_file(folder: str, base_offset: int, suffix: str) -> str:
+    return f"{folder}/{base_offset:020d}{suffix}"
+
+
+def base_offset_of(name: str) -> int | None:
+    """The base offset in a segment file's name; None when it is no such file."""
+    stem, dot, suffix = name.partition(".")
+    if dot + suffix not in SEGMENT_SUFFIXES or len(stem) != 20 or not stem.isdecimal():
+        return None
+    return int(stem)
+
+
+def partition_folder(topic: str, partition: int) -> str:
+    return f"{topic}-{partition}"
+
+
+def topic_partition_of(folder_name: str) -> tuple[str, int] | None:
+    """Topic and partition of a folder's name; None for a folder that is no live partition."""
+    if folder_name.endswith(DELETE_FOLDER_SUFFIX):
+        return None
+    topic, dash, partition = folder_name.rpartition("-")
+    if not (topic and dash and partition.isdecimal() and partition.isascii()):
+        return None
+    return topic, int(partition)
+
+
+def delete_folder(topic: str, partition: int, unique: UUID) -> str:
+    """`<topic>-<partition>.<hex>-delete`, the topic cut so that the whole fits a file system's limit."""
+    suffix = f"-{partition}.{unique.hex}{DELETE_FOLDER_SUFFIX}"
+    return topic[: _NAME_BYTES_MAX - len(suffix)] + suffix
+
+
+def uuid_text(value: UUID) -> str:
+    """As Kafka's Uuid.toString: URL-safe base64 without padding."""
+    return base64.urlsafe_b64encode(value.bytes).rstrip(b"=").decode()
+
+
+def uuid_of(text: str) -> UUID:
+    """Raises ValueError for text that is no Kafka Uuid."""
+    raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    if len(raw) != 16:
+        raise ValueError(f"{text!r} is {len(raw)} bytes, not the 16 of a Uuid")
+    return UUID(bytes=raw)

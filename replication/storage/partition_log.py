@@ -1,0 +1,373 @@
+"""One partition's log: segments in order, their epochs, and the offsets that bound them. Implements `ReplicaLog`.
+
+Invariant: log start <= flushed offset's log <= log end, and every batch between start and end is in exactly one
+segment. All writing goes through `_append`; there producer state will hook in. Owned by the event loop; only `flush`
+and removal of files use worker threads, on files that stay open until they are done.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+from uuid import UUID
+
+from metadata.environment import Buffer, Environment
+from metadata.errors import KafkaError, KafkaStorageError, OffsetOutOfRange
+from metadata.settings import TopicSettings
+from replication.batches.header import (
+    HEADER_BYTES,
+    BatchHeader,
+    stamped,
+    stamped_with_append_time,
+)
+from replication.batches.validation import BatchRules, validate_batches
+from replication.partition.log import Appended, EpochEnd, LogRead, TimestampedOffset
+from replication.storage import lookups
+from replication.storage.copies import check_leader_batches, joined, segment_groups
+from replication.storage.flushing import Flusher
+from replication.storage.recovery import LoadedLog
+from replication.storage.scanning import DamagedLog
+from replication.storage.segments import Segments
+
+T = TypeVar("T")
+
+MARKS_MAX = 512
+"""Batch boundaries of the tail that are remembered, so that a read between two of them is one pread."""
+
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class PartitionLog:
+    def __init__(
+        self,
+        environment: Environment,
+        loaded: LoadedLog,
+        *,
+        topic: str,
+        partition: int,
+        topic_id: UUID,
+        folder: str,
+        settings: TopicSettings,
+        flushed_offset: int,
+        on_offline: Callable[[PartitionLog, OSError | None], None],
+        on_roll: Callable[[PartitionLog], None],
+    ) -> None:
+        self.topic, self.partition, self.folder = topic, partition, folder
+        self._topic_id = topic_id
+        self._environment = environment
+        self._on_offline, self._on_roll = on_offline, on_roll
+        self._offline_reason: str | None = None
+        self._epochs = loaded.epochs
+        self._start, self._end = loaded.log_start_offset, loaded.log_end_offset
+        self._segments = Segments(environment, folder, loaded.segments, settings)
+        self._flusher = Flusher(environment.workers, min(max(flushed_offset, self._start), self._end))
+        self._marks: dict[int, int] = {}
+        self._apply_settings(settings)
+        self._reset_marks()
+
+    # --- facts ------------------------------------------------------------------------------------------------
+
+    @property
+    def topic_id(self) -> UUID:
+        return self._topic_id
+
+    @property
+    def log_start_offset(self) -> int:
+        return self._start
+
+    @property
+    def log_end_offset(self) -> int:
+        return self._end
+
+    @property
+    def flushed_offset(self) -> int:
+        return self._flusher.flushed_offset
+
+    @property
+    def latest_epoch(self) -> int:
+        return self._epochs.latest_epoch
+
+    @property
+    def epoch_entries(self) -> tuple[tuple[int, int], ...]:
+        return self._epochs.entries
+
+    @property
+    def size_bytes(self) -> int:
+        return self._segments.size_bytes
+
+    @property
+    def segment_count(self) -> int:
+        return len(self._segments)
+
+    @property
+    def is_offline(self) -> bool:
+        return self._offline_reason is not None
+
+    @property
+    def offline_reason(self) -> str | None:
+        return self._offline_reason
+
+    @property
+    def settings(self) -> TopicSettings:
+        return self._settings
+
+    def update_settings(self, settings: TopicSettings) -> None:
+        self._apply_settings(settings)
+        self._segments.update_settings(settings)
+
+    def _apply_settings(self, settings: TopicSettings) -> None:
+        self._settings = settings
+        self._rules = BatchRules.of(settings)
+        self._flusher.messages_max = settings.flush_messages
+
+    # --- appending --------------------------------------------------------------------------------------------
+
+    def append_as_leader(self, data: Buffer, *, leader_epoch: int, now_ms: int) -> Appended:
+        self._check_online()
+        view = memoryview(data)
+        parts: list[Buffer] = []
+        headers: list[BatchHeader] = []
+        offset = self._end
+        for position, header in validate_batches(view, rules=self._rules, now_ms=now_ms):
+            batch = view[position : position + header.size]
+            if self._rules.is_log_append_time:
+                header, front = stamped_with_append_time(
+                    header, batch[HEADER_BYTES:], base_offset=offset, leader_epoch=leader_epoch, now_ms=now_ms
+                )
+            else:
+                header, front = stamped(header, base_offset=offset, leader_epoch=leader_epoch)
+            parts += (front, batch[len(front) :])
+            headers.append(header)
+            offset = header.next_offset
+        return self._append(parts, headers, now_ms=now_ms)
+
+    def append_as_follower(self, data: Buffer, *, now_ms: int) -> Appended | None:
+        """What exceeds a segment is appended in several steps, each whole."""
+        self._check_online()
+        view = memoryview(data)
+        headers = check_leader_batches(view, log=str(self), log_end_offset=self._end)
+        appended: Appended | None = None
+        position = 0
+        for group in segment_groups(headers, self._settings.segment_bytes):
+            size = sum(header.size for header in group)
+            step = self._append([view[position : position + size]], group, now_ms=now_ms)
+            appended = step if appended is None else joined(appended, step)
+            position += size
+        return appended
+
+    def _append(self, parts: Sequence[Buffer], headers: Sequence[BatchHeader], *, now_ms: int) -> Appended:
+        """The one place where the log grows: roll, write, then let epochs, marks and the end follow."""
+        base_offset, last_offset = headers[0].base_offset, headers[-1].last_offset
+        assert base_offset == self._end, (base_offset, self._end)
+        size = sum(header.size for header in headers)
+        max_timestamp = max(header.max_timestamp for header in headers)
+        try:
+            self._maybe_roll(size=size, last_offset=last_offset, max_timestamp=max_timestamp, now_ms=now_ms)
+            for header in headers:
+                if header.leader_epoch > self._epochs.latest_epoch:
+                    self._epochs.assign(header.leader_epoch, header.base_offset, durable=False)
+            self._segments.append(parts, headers)
+        except OSError as error:
+            raise self._failed(error, "appending") from error
+        self._end = last_offset + 1
+        self._mark_end()
+        return Appended(
+            base_offset=base_offset,
+            last_offset=last_offset,
+            max_timestamp=max_timestamp,
+            size_bytes=size,
+            log_append_time_ms=now_ms if headers[0].is_log_append_time else -1,
+        )
+
+    def _maybe_roll(self, *, size: int, last_offset: int, max_timestamp: int, now_ms: int) -> None:
+        active = self._segments.active
+        if self._segments.should_roll(
+            more_bytes=size, last_offset=last_offset, max_timestamp=max_timestamp, now_ms=now_ms
+        ):
+            self._roll(now_ms, was_empty=not active.size)
+
+    def _roll(self, now_ms: int, *, was_empty: bool) -> None:
+        self._segments.roll(self._end, now_ms=now_ms)
+        self._flusher.folder_changed = True
+        self._reset_marks()
+        if not was_empty:
+            self._on_roll(self)
+
+    # --- reading ----------------------------------------------------------------------------------------------
+
+    def read(self, offset: int, *, bytes_max: int, upper_bound: int, at_least_one_batch: bool = True) -> LogRead:
+        self._check_online()
+        if not self._start <= offset <= self._end:
+            raise OffsetOutOfRange(f"{self}: offset {offset} is not between {self._start} and {self._end}")
+        bound = min(upper_bound, self._end)
+        if offset >= bound:
+            return LogRead(data=b"", next_offset=offset)
+        start, stop = self._marks.get(offset), self._marks.get(bound)
+        try:
+            if start is not None and stop is not None and stop - start <= bytes_max:
+                return LogRead(data=self._segments.active.log.pread(start, stop - start), next_offset=bound)
+            return lookups.read(
+                self._segments.from_offset(offset),
+                offset,
+                start=start,
+                bytes_max=bytes_max,
+                upper_bound=bound,
+                at_least_one_batch=at_least_one_batch,
+            )
+        except (OSError, DamagedLog) as error:
+            raise self._failed(error, "reading") from error
+
+    def offset_for_timestamp(self, timestamp_ms: int, *, upper_bound: int) -> TimestampedOffset | None:
+        bounds = range(self._start, min(upper_bound, self._end))
+        return self._look_up(lambda: lookups.offset_for_timestamp(self._segments, timestamp_ms, bounds))
+
+    def max_timestamp(self, *, upper_bound: int) -> TimestampedOffset | None:
+        bounds = range(self._start, min(upper_bound, self._end))
+        return self._look_up(lambda: lookups.max_timestamp(self._segments, bounds))
+
+    def _look_up(self, search: Callable[[], T]) -> T:
+        self._check_online()
+        try:
+            return search()
+        except (OSError, DamagedLog) as error:
+            raise self._failed(error, "looking up a timestamp") from error
+
+    # --- epochs and truncation --------------------------------------------------------------------------------
+
+    def assign_epoch_start(self, epoch: int, start_offset: int) -> None:
+        self._check_online()
+        try:
+            self._epochs.assign(epoch, start_offset, durable=True)
+        except OSError as error:
+            raise self._failed(error, "recording a leader epoch") from error
+
+    def end_offset_for_epoch(self, epoch: int) -> EpochEnd | None:
+        return self._epochs.end_offset_for(epoch, log_end_offset=self._end)
+
+    def truncate_to(self, offset: int) -> None:
+        self._check_online()
+        if offset >= self._end:
+            return
+        if offset < self._start:
+            self.truncate_fully_and_start_at(offset)
+            return
+        try:
+            self._end = self._segments.truncate_to(offset)
+            self._epochs.truncate_from_end(self._end)
+        except (OSError, DamagedLog) as error:
+            raise self._failed(error, "truncating") from error
+        self._cut(self._end)
+
+    def truncate_fully_and_start_at(self, offset: int) -> None:
+        self._check_online()
+        try:
+            self._segments.start_over_at(offset)
+            self._epochs.clear()
+        except OSError as error:
+            self.take_offline(f"truncating fully failed: {error}")
+            raise self._failed(error, "truncating") from error
+        self._start = self._end = offset
+        self._cut(offset)
+
+    def _cut(self, end_offset: int) -> None:
+        self._flusher.cut(end_offset)
+        self._flusher.folder_changed = True
+        self._reset_marks()
+
+    def maybe_increment_log_start(self, offset: int) -> bool:
+        """Raises OffsetOutOfRange beyond the log end."""
+        if offset <= self._start:
+            return False
+        if offset > self._end:
+            raise OffsetOutOfRange(f"{self}: the log cannot start at {offset}, it ends at {self._end}")
+        try:
+            self._epochs.truncate_from_start(offset)
+        except OSError as error:
+            raise self._failed(error, "moving the log start") from error
+        self._start = offset
+        self._flusher.raise_to(offset)
+        return True
+
+    # --- retention (S1) ---------------------------------------------------------------------------------------
+
+    def delete_old_segments(self, *, high_watermark: int, now_ms: int) -> tuple[int, str]:
+        """Take the segments that retention allows out of the log; how many, and by which setting."""
+        self._check_online()
+        deletion = self._segments.deletable(
+            log_start_offset=self._start, high_watermark=high_watermark, log_end_offset=self._end, now_ms=now_ms
+        )
+        if deletion is None:
+            return 0, ""
+        try:
+            if deletion.count == len(self._segments):
+                self._roll(now_ms, was_empty=False)
+            self._segments.drop_oldest(deletion.count)
+        except OSError as error:
+            raise self._failed(error, "deleting old segments") from error
+        self.maybe_increment_log_start(self._segments.first_base_offset)
+        return deletion.count, deletion.reason
+
+    async def remove_deleted_files(self, *, everything: bool = False) -> int:
+        """Remove the files whose file.delete.delay.ms is over; how many segments went."""
+        return await self._segments.remove_condemned(everything=everything)
+
+    # --- flushing (P11) ---------------------------------------------------------------------------------------
+
+    def needs_flush(self) -> bool:
+        return self._flusher.is_due(self._end)
+
+    async def flush(self) -> int:
+        self._check_online()
+        try:
+            return await self._flusher.flush(lambda: self._end, self._segments, self._epochs)
+        except OSError as error:
+            raise self._failed(error, "flushing") from error
+
+    async def close(self) -> None:
+        """Flush, complete the time index, close. An offline log is only closed."""
+        await self._flusher.wait_idle()
+        try:
+            if not self.is_offline:
+                self._segments.active.finish_time_index()
+                await self.flush()
+        finally:
+            self._segments.close()
+
+    def abandon(self) -> None:
+        """Close the files as they are: the partition is being deleted, or its disk is gone."""
+        self._segments.close()
+
+    # --- failures ---------------------------------------------------------------------------------------------
+
+    def take_offline(self, reason: str) -> None:
+        """Every later call raises KafkaStorageError; only this log stops, never the node."""
+        if self._offline_reason is None:
+            self._offline_reason = reason
+            self._on_offline(self, None)
+
+    def _check_online(self) -> None:
+        if self._offline_reason is not None:
+            raise KafkaStorageError(f"{self} is offline: {self._offline_reason}")
+
+    def _failed(self, error: OSError | DamagedLog, doing: str) -> KafkaError:
+        message = f"{self}: {doing} failed: {error}"
+        is_full = isinstance(error, OSError) and error.errno in _DISK_FULL
+        if not is_full and self._offline_reason is None:
+            self._offline_reason = message
+            self._on_offline(self, error if isinstance(error, OSError) else None)
+        return KafkaStorageError(message)
+
+    # --- marks of the tail ------------------------------------------------------------------------------------
+
+    def _mark_end(self) -> None:
+        if len(self._marks) >= MARKS_MAX:
+            del self._marks[next(iter(self._marks))]
+        self._marks[self._end] = self._segments.active.size
+
+    def _reset_marks(self) -> None:
+        self._marks.clear()
+        self._mark_end()
+
+    def __str__(self) -> str:
+        return f"{self.topic}-{self.partition}"

@@ -1,0 +1,229 @@
+"""Opening a partition's folder: trust after a clean shutdown, scan after any other (S5).
+
+Returns segments that are whole and indexed, and notes of everything that was repaired. Blocking.
+Source: org.apache.kafka.storage.internals.log.LogLoader.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from metadata.environment import Files
+from metadata.settings import TopicSettings
+from replication.batches.header import MAGIC, BatchHeader, computed_crc
+from replication.storage.epochs import LeaderEpochCache
+from replication.storage.indexes import CorruptIndex
+from replication.storage.names import (
+    DELETED_SUFFIX,
+    EPOCHS_FILE,
+    SEGMENT_SUFFIXES,
+    base_offset_of,
+    segment_file,
+)
+from replication.storage.scanning import DamagedLog, headers_from
+from replication.storage.segment import Segment
+from replication.storage.text_files import MalformedFile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repair:
+    """One thing that recovery changed; becomes the event of the same name."""
+
+    event: str
+    fields: dict[str, object]
+
+
+@dataclass(slots=True, kw_only=True)
+class LoadedLog:
+    segments: list[Segment]
+    epochs: LeaderEpochCache
+    log_start_offset: int
+    log_end_offset: int
+    repairs: list[Repair] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadPlan:
+    files: Files
+    folder: str
+    settings: TopicSettings
+    recovery_point: int
+    """Everything below it was fsynced."""
+    log_start_offset: int
+    is_clean: bool
+    """The last shutdown left its marker: the files are as they were closed."""
+    now_ms: int
+
+
+def load_log(plan: LoadPlan) -> LoadedLog:
+    plan.files.make_directories(plan.folder)
+    repairs: list[Repair] = []
+    bases = _tidy(plan)
+    epochs = _load_epochs(plan, repairs)
+    segments: list[Segment] = []
+    end_offset = plan.log_start_offset
+    for index, base in enumerate(bases):
+        next_base = bases[index + 1] if index + 1 < len(bases) else None
+        segment, end_offset, is_cut = _load_segment(plan, base, next_base, epochs, repairs)
+        segments.append(segment)
+        if is_cut:
+            _drop_later(plan, bases[index + 1 :], end_offset, repairs)
+            break
+    if segments and end_offset < plan.log_start_offset:
+        segments = _start_over(plan, segments, end_offset, repairs)
+        end_offset = plan.log_start_offset
+    if not segments:
+        segments = [_new_segment(plan, end_offset)]
+    start = max(plan.log_start_offset, segments[0].base_offset)
+    epochs.truncate_from_end(end_offset)
+    epochs.truncate_from_start(start)
+    return LoadedLog(
+        segments=segments, epochs=epochs, log_start_offset=start, log_end_offset=end_offset, repairs=repairs
+    )
+
+
+def _tidy(plan: LoadPlan) -> list[int]:
+    """Remove what a crash left of deletions and half-written files; returns the base offsets of segments."""
+    files, folder = plan.files, plan.folder
+    names = files.list_directory(folder)
+    for name in names:
+        is_orphan = base_offset_of(name) is not None and f"{name[:20]}.log" not in names
+        if is_orphan or name.endswith((DELETED_SUFFIX, ".tmp")):
+            files.remove(f"{folder}/{name}")
+    return [int(name[:20]) for name in names if name.endswith(".log") and base_offset_of(name) is not None]
+
+
+def _load_epochs(plan: LoadPlan, repairs: list[Repair]) -> LeaderEpochCache:
+    path = f"{plan.folder}/{EPOCHS_FILE}"
+    try:
+        return LeaderEpochCache(plan.files, path)
+    except MalformedFile as error:
+        plan.files.remove(path)
+        repairs.append(Repair(event="epoch_checkpoint_dropped", fields={"reason": str(error)}))
+        return LeaderEpochCache(plan.files, path)
+
+
+def _load_segment(
+    plan: LoadPlan, base: int, next_base: int | None, epochs: LeaderEpochCache, repairs: list[Repair]
+) -> tuple[Segment, int, bool]:
+    """The segment, the offset after it, and whether it had to be cut."""
+    is_flushed = next_base is not None and next_base <= plan.recovery_point
+    has_indexes = all(plan.files.exists(segment_file(plan.folder, base, suffix)) for suffix in SEGMENT_SUFFIXES)
+    segment = _open(plan, base)
+    if plan.is_clean or is_flushed:
+        end_offset = _trusted_end(plan, segment, next_base, has_indexes=has_indexes, repairs=repairs)
+        if end_offset is not None:
+            return segment, end_offset, False
+    end_offset, problem = _scan(plan, segment, epochs, next_base)
+    if problem is not None:
+        repairs.append(_cut_note(segment, end_offset, problem))
+        segment.cut_at(problem.position)
+        segment.reload()
+    return segment, end_offset, problem is not None
+
+
+def _open(plan: LoadPlan, base: int) -> Segment:
+    return Segment.open(
+        plan.files, plan.folder, base, index_bytes_max=plan.settings.segment_index_bytes, created_ms=plan.now_ms
+    )
+
+
+def _new_segment(plan: LoadPlan, base: int) -> Segment:
+    return Segment.open(
+        plan.files,
+        plan.folder,
+        base,
+        index_bytes_max=plan.settings.segment_index_bytes,
+        created_ms=plan.now_ms,
+        create=True,
+    )
+
+
+def _trusted_end(
+    plan: LoadPlan, segment: Segment, next_base: int | None, *, has_indexes: bool, repairs: list[Repair]
+) -> int | None:
+    """The offset after a segment that needs no scan; None when its files do not fit each other after all."""
+    try:
+        if not has_indexes and segment.size:
+            raise CorruptIndex(f"{segment.log.path}: an index file is missing")
+        segment.offsets.check(log_bytes=segment.size)
+        segment.times.check()
+        if next_base is not None:
+            return next_base
+        return segment.reload()
+    except (CorruptIndex, DamagedLog) as error:
+        fields: dict[str, object] = {"base_offset": segment.base_offset, "reason": str(error)}
+        repairs.append(Repair(event="index_rebuilt", fields=fields))
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Problem:
+    position: int
+    bytes_dropped: int
+    reason: str
+
+
+def _scan(
+    plan: LoadPlan, segment: Segment, epochs: LeaderEpochCache, next_base: int | None
+) -> tuple[int, _Problem | None]:
+    """Check every batch of a segment, rebuild its indexes and learn its epochs."""
+    segment.offsets.truncate_entries(0)
+    segment.times.truncate_entries(0)
+    segment.reset_marks()
+    valid_bytes, next_offset = 0, segment.base_offset
+    try:
+        for position, header in headers_from(segment.log, 0):
+            _check_batch(segment, position, header, next_offset)
+            segment.note(header, position, index_interval_bytes=plan.settings.index_interval_bytes)
+            if header.leader_epoch > epochs.latest_epoch:
+                epochs.assign(header.leader_epoch, header.base_offset, durable=False)
+            next_offset = header.next_offset
+            valid_bytes += header.size
+    except DamagedLog as error:
+        dropped = segment.size - valid_bytes
+        return next_offset, _Problem(position=valid_bytes, bytes_dropped=dropped, reason=str(error))
+    if next_base is not None:
+        segment.finish_time_index()
+    return next_offset if next_base is None else next_base, None
+
+
+def _check_batch(segment: Segment, position: int, header: BatchHeader, next_offset: int) -> None:
+    """CRC, format and order. Raises DamagedLog."""
+    batch = segment.log.pread(position, header.size)
+    if header.magic != MAGIC or computed_crc(batch, 0, header.size) != header.crc:
+        raise DamagedLog(f"{segment.log.path}: the batch at position {position} does not have the CRC of its header")
+    if header.base_offset < next_offset or header.last_offset_delta < 0:
+        raise DamagedLog(f"{segment.log.path}: offset {header.base_offset} at position {position} is out of order")
+
+
+def _cut_note(segment: Segment, end_offset: int, problem: _Problem) -> Repair:
+    fields: dict[str, object] = {
+        "segment": segment.base_offset,
+        "first_offset_dropped": end_offset,
+        "bytes_dropped": problem.bytes_dropped,
+        "reason": problem.reason,
+    }
+    return Repair(event="segment_repaired", fields=fields)
+
+
+def _drop_later(plan: LoadPlan, bases: list[int], end_offset: int, repairs: list[Repair]) -> None:
+    """What comes after a cut can no longer be reached without a hole, so it goes, as in Kafka."""
+    for base in bases:
+        size = plan.files.size(segment_file(plan.folder, base, ".log"))
+        for suffix in SEGMENT_SUFFIXES:
+            if plan.files.exists(segment_file(plan.folder, base, suffix)):
+                plan.files.remove(segment_file(plan.folder, base, suffix))
+        fields: dict[str, object] = {"segment": base, "bytes_dropped": size, "log_end_offset": end_offset}
+        repairs.append(Repair(event="segment_dropped", fields=fields))
+
+
+def _start_over(plan: LoadPlan, segments: list[Segment], end_offset: int, repairs: list[Repair]) -> list[Segment]:
+    """The checkpointed log start lies behind the log's end: nothing that is left may be shown."""
+    for segment in segments:
+        segment.close()
+        for path in segment.paths():
+            plan.files.remove(path)
+    fields: dict[str, object] = {"log_start_offset": plan.log_start_offset, "log_end_offset": end_offset}
+    repairs.append(Repair(event="log_restarted_at_start_offset", fields=fields))
+    return [_new_segment(plan, plan.log_start_offset)]

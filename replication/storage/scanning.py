@@ -1,0 +1,34 @@
+"""Walking the batch headers of a log file without reading the records: where offsets and timestamps are.
+
+Headers are read in pieces of the file, so that neighbouring small batches cost one read together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from metadata.environment import File
+from replication.batches.header import HEADER_BYTES, LOG_OVERHEAD, BatchHeader, header_at
+
+SCAN_BYTES = 16 * 1024
+
+
+class DamagedLog(Exception):
+    """Bytes that should be a batch are not; names file and position."""
+
+
+def headers_from(file: File, position: int, *, end: int | None = None) -> Iterator[tuple[int, BatchHeader]]:
+    """Position and header of every batch from `position` to the end. Raises DamagedLog."""
+    end = file.size if end is None else end
+    piece, start = b"", position
+    while position < end:
+        at = position - start
+        if at + HEADER_BYTES > len(piece):
+            piece, start, at = file.pread(position, min(SCAN_BYTES, end - position)), position, 0
+        if len(piece) < HEADER_BYTES:
+            raise DamagedLog(f"{file.path}: {len(piece)} bytes at position {position} are no batch")
+        header = header_at(piece, at)
+        if header.length < HEADER_BYTES - LOG_OVERHEAD or position + header.size > end:
+            raise DamagedLog(f"{file.path}: the batch at position {position} says it has {header.length} bytes")
+        yield position, header
+        position += header.size

@@ -1,0 +1,180 @@
+"""The segments of one log in order of their offsets: finding, rolling, dropping, and files that wait for removal.
+
+Invariant: never empty; base offsets ascend; the last one is active, the only one that is written to. Dropped
+segments are renamed at once and removed after file.delete.delay.ms; until then their files stay open.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from metadata.environment import Buffer, Environment
+from metadata.settings import TopicSettings
+from replication.batches.header import BatchHeader
+from replication.storage.names import DELETED_SUFFIX
+from replication.storage.retention import Deletion, SegmentFacts, segments_to_delete
+from replication.storage.segment import Segment
+
+
+@dataclass(frozen=True, slots=True)
+class _Condemned:
+    due_ms: int
+    segment: Segment
+    paths: tuple[str, ...]
+
+
+class Segments:
+    def __init__(
+        self, environment: Environment, folder: str, segments: Sequence[Segment], settings: TopicSettings
+    ) -> None:
+        assert segments, folder
+        self._environment = environment
+        self._folder = folder
+        self._segments = list(segments)
+        self._bases = [segment.base_offset for segment in segments]
+        self._condemned: list[_Condemned] = []
+        self._settings = settings
+        self._jitter_ms = self._new_jitter()
+
+    def update_settings(self, settings: TopicSettings) -> None:
+        self._settings = settings
+        self._jitter_ms = self._new_jitter()
+
+    def _new_jitter(self) -> int:
+        """So that many logs begun together do not roll together."""
+        highest = min(self._settings.segment_jitter_ms, self._settings.segment_ms)
+        return self._environment.rng.randrange(highest) if highest else 0
+
+    def __len__(self) -> int:
+        return len(self._segments)
+
+    def __iter__(self) -> Iterator[Segment]:
+        return iter(self._segments)
+
+    @property
+    def active(self) -> Segment:
+        return self._segments[-1]
+
+    @property
+    def first_base_offset(self) -> int:
+        return self._bases[0]
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(segment.size for segment in self._segments)
+
+    def from_offset(self, offset: int) -> list[Segment]:
+        """The segment that may hold the offset and all after it."""
+        return self._segments[max(bisect_right(self._bases, offset) - 1, 0) :]
+
+    def append(self, parts: Sequence[Buffer], headers: Sequence[BatchHeader]) -> None:
+        self.active.append(parts, headers, index_interval_bytes=self._settings.index_interval_bytes)
+
+    def should_roll(self, *, more_bytes: int, last_offset: int, max_timestamp: int, now_ms: int) -> bool:
+        return self.active.should_roll(
+            more_bytes=more_bytes,
+            last_offset=last_offset,
+            max_timestamp=max_timestamp,
+            now_ms=now_ms,
+            jitter_ms=self._jitter_ms,
+            settings=self._settings,
+        )
+
+    def roll(self, base_offset: int, *, now_ms: int) -> None:
+        """Begin a new active segment. Raises OSError and changes nothing."""
+        old = self.active
+        if old.base_offset == base_offset:
+            assert not old.size, (base_offset, old.size)
+            return
+        old.finish_time_index()
+        self._add(base_offset, now_ms=now_ms)
+        self._jitter_ms = self._new_jitter()
+
+    def _add(self, base_offset: int, *, now_ms: int) -> None:
+        segment = Segment.open(
+            self._environment.files,
+            self._folder,
+            base_offset,
+            index_bytes_max=self._settings.segment_index_bytes,
+            created_ms=now_ms,
+            create=True,
+        )
+        self._segments.append(segment)
+        self._bases.append(base_offset)
+
+    def truncate_to(self, offset: int) -> int:
+        """Drop everything from the offset on; returns the log's new end."""
+        keep = max(bisect_right(self._bases, offset), 1)
+        for segment in reversed(self._segments[keep:]):
+            self._condemn(segment)
+        del self._segments[keep:], self._bases[keep:]
+        return self.active.truncate_to(offset)
+
+    def start_over_at(self, offset: int) -> None:
+        """Drop all segments and begin an empty one. The old files make room for a name of their own."""
+        for segment in self._segments:
+            self._condemn(segment)
+        self._segments.clear()
+        self._bases.clear()
+        self._add(offset, now_ms=self._environment.clock.wall_ms())
+
+    def deletable(
+        self, *, log_start_offset: int, high_watermark: int, log_end_offset: int, now_ms: int
+    ) -> Deletion | None:
+        ends = [*self._bases[1:], log_end_offset]
+        facts = [
+            SegmentFacts(
+                base_offset=segment.base_offset,
+                next_offset=end,
+                size_bytes=segment.size,
+                largest_timestamp=segment.max_timestamp if segment.max_timestamp >= 0 else segment.created_ms,
+            )
+            for segment, end in zip(self._segments, ends, strict=True)
+        ]
+        return segments_to_delete(
+            facts,
+            log_start_offset=log_start_offset,
+            high_watermark=high_watermark,
+            now_ms=now_ms,
+            settings=self._settings,
+        )
+
+    def drop_oldest(self, count: int) -> None:
+        assert count < len(self._segments), (count, len(self._segments))
+        for segment in self._segments[:count]:
+            self._condemn(segment)
+        del self._segments[:count], self._bases[:count]
+
+    def _condemn(self, segment: Segment) -> None:
+        files = self._environment.files
+        paths = []
+        for path in segment.paths():
+            files.rename(path, path + DELETED_SUFFIX)
+            paths.append(path + DELETED_SUFFIX)
+        due_ms = self._environment.clock.monotonic_ms() + self._settings.file_delete_delay_ms
+        self._condemned.append(_Condemned(due_ms, segment, tuple(paths)))
+
+    async def remove_condemned(self, *, everything: bool = False) -> int:
+        now_ms = self._environment.clock.monotonic_ms()
+        due = [each for each in self._condemned if everything or each.due_ms <= now_ms]
+        if due:
+            self._condemned = [each for each in self._condemned if each not in due]
+            await self._environment.workers.run(self._remove, due)
+        return len(due)
+
+    def _remove(self, due: Sequence[_Condemned]) -> None:
+        for each in due:
+            each.segment.close()
+            for path in each.paths:
+                if self._environment.files.exists(path):
+                    self._environment.files.remove(path)
+
+    def close(self) -> None:
+        for segment in (*self._segments, *(each.segment for each in self._condemned)):
+            segment.close()
+
+    def sync_folder(self) -> None:
+        """Make new, renamed and removed names durable. Blocking."""
+        self._environment.files.sync_directory(self._folder)

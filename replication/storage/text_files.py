@@ -1,0 +1,135 @@
+"""Kafka's small text files: checkpoints, `meta.properties`, `partition.metadata`; replaced whole, never edited.
+
+A checkpoint is `0` (version), the number of entries, then one entry a line: `<topic> <partition> <offset>` or
+`<epoch> <start offset>`. Writing goes to `<name>.tmp`, is synced, then renamed over the old one.
+Source: org.apache.kafka.server.common.CheckpointFile, PartitionMetadataFile, PropertiesUtils.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from uuid import UUID
+
+from metadata.environment import Files
+from replication.storage.names import uuid_of, uuid_text
+
+_VERSION = 0
+
+
+class MalformedFile(ValueError):
+    """A text file does not have its format; the message names the file, the line and what was expected."""
+
+
+def read_text(files: Files, path: str) -> str | None:
+    """The file's text; None when there is no such file."""
+    try:
+        file = files.open(path, read_only=True)
+    except FileNotFoundError:
+        return None
+    try:
+        return file.pread(0, file.size).decode("utf-8", errors="replace")
+    finally:
+        file.close()
+
+
+def replace_text(files: Files, path: str, text: str, *, sync: bool = True) -> None:
+    """Write a whole file atomically. With `sync` it is durable when this returns (which then waits for the disk)."""
+    temporary = path + ".tmp"
+    file = files.open(temporary, create=True)
+    try:
+        file.truncate(0)
+        file.append([text.encode()])
+        if sync:
+            file.sync()
+    finally:
+        file.close()
+    files.rename(temporary, path)
+    if sync:
+        files.sync_directory(path.rpartition("/")[0] or ".")
+
+
+def format_checkpoint(entries: Sequence[str]) -> str:
+    return "\n".join([str(_VERSION), str(len(entries)), *entries]) + "\n"
+
+
+def parse_checkpoint(text: str, *, path: str, columns: int) -> list[list[str]]:
+    lines = text.splitlines()
+    if len(lines) < 2 or lines[0] != str(_VERSION) or not lines[1].isdecimal():
+        raise MalformedFile(f"{path}: expected version {_VERSION} and a count in the first two lines")
+    entries = [line.split(" ") for line in lines[2:] if line]
+    if len(entries) != int(lines[1]):
+        raise MalformedFile(f"{path}: line 2 announces {lines[1]} entries, {len(entries)} follow")
+    for number, entry in enumerate(entries, start=3):
+        if len(entry) != columns:
+            raise MalformedFile(f"{path}: line {number} has {len(entry)} fields instead of {columns}")
+    return entries
+
+
+def read_offsets(files: Files, path: str) -> dict[tuple[str, int], int]:
+    """(topic, partition) -> offset; empty when there is no file. Raises MalformedFile."""
+    text = read_text(files, path)
+    if text is None:
+        return {}
+    try:
+        return {(t, int(p)): int(offset) for t, p, offset in parse_checkpoint(text, path=path, columns=3)}
+    except MalformedFile:
+        raise
+    except ValueError as error:
+        raise MalformedFile(f"{path}: {error}") from None
+
+
+def write_offsets(files: Files, path: str, offsets: Mapping[tuple[str, int], int]) -> None:
+    lines = [f"{topic} {partition} {offset}" for (topic, partition), offset in sorted(offsets.items())]
+    replace_text(files, path, format_checkpoint(lines))
+
+
+def read_epochs(files: Files, path: str) -> list[tuple[int, int]]:
+    """(epoch, start offset) entries; empty when there is no file. Raises MalformedFile."""
+    text = read_text(files, path)
+    if text is None:
+        return []
+    try:
+        return [(int(epoch), int(start)) for epoch, start in parse_checkpoint(text, path=path, columns=2)]
+    except MalformedFile:
+        raise
+    except ValueError as error:
+        raise MalformedFile(f"{path}: {error}") from None
+
+
+def write_epochs(files: Files, path: str, entries: Iterable[tuple[int, int]], *, sync: bool) -> None:
+    replace_text(files, path, format_checkpoint([f"{epoch} {start}" for epoch, start in entries]), sync=sync)
+
+
+def read_properties(files: Files, path: str) -> dict[str, str] | None:
+    """A Java properties file of simple lines; None when there is no file."""
+    text = read_text(files, path)
+    if text is None:
+        return None
+    properties: dict[str, str] = {}
+    for line in text.splitlines():
+        key, equals, value = line.partition("=")
+        if equals and not line.startswith(("#", "!")):
+            properties[key.strip()] = value.strip().replace("\\", "")
+    return properties
+
+
+def write_properties(files: Files, path: str, properties: Mapping[str, str]) -> None:
+    replace_text(files, path, "#\n" + "".join(f"{key}={properties[key]}\n" for key in sorted(properties)))
+
+
+def read_topic_id(files: Files, path: str) -> UUID | None:
+    """The topic id in a `partition.metadata`; None when there is no file. Raises MalformedFile."""
+    text = read_text(files, path)
+    if text is None:
+        return None
+    fields = dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
+    try:
+        if fields.get("version") != "0":
+            raise ValueError("expected `version: 0`")
+        return uuid_of(fields["topic_id"])
+    except (KeyError, ValueError) as error:
+        raise MalformedFile(f"{path}: {error}") from None
+
+
+def write_topic_id(files: Files, path: str, topic_id: UUID) -> None:
+    replace_text(files, path, f"version: 0\ntopic_id: {uuid_text(topic_id)}")
