@@ -30,10 +30,12 @@ def key_lines(text: str) -> dict[str, int]:
 
 
 def line_of(path: str, lines: Mapping[str, int]) -> int:
-    """The line of a path, or of its nearest parent that stands in the file; 0 when none does."""
+    """The line of a path or of its first child, or of its nearest parent that stands in the file; 0 when none does."""
     while path:
         if path in lines:
             return lines[path]
+        if children := [line for key, line in lines.items() if key.startswith(f"{path}.")]:
+            return min(children)
         path = path.rpartition(".")[0]
     return 0
 
