@@ -1,0 +1,166 @@
+"""A real cluster for a test: three processes on free ports with data in tmp_path, always gone at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kraft.client.blocking import send
+from kraft.client.outcome import Answer, Outcome, Request
+from kraft.launcher.processes import is_alive, reap
+from kraft.launcher.runfile import NodeRun, load_run
+from tests.integration.support.waiting import wait_until
+
+COMMAND_TIMEOUT_S = 60
+JSON = "application/json"
+
+
+def kraft(*arguments: str, check: bool = True, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a person does."""
+    done = subprocess.run(
+        [sys.executable, "-m", "kraft", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_TIMEOUT_S,
+        check=False,
+        input=stdin if stdin is not None else "",
+    )
+    assert not check or done.returncode == 0, f"kraft {arguments} -> {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+@dataclass
+class Cluster:
+    data: str
+    config: str | None = None
+    ever_started: set[int] = field(default_factory=set)
+
+    def start(self, *, free_ports: bool = True) -> None:
+        arguments = ["up", "--detach", "--json", "--data", self.data]
+        arguments += ["--free-ports"] if free_ports else []
+        done = kraft(*arguments, *([self.config] if self.config else []))
+        summary = json.loads(done.stdout.splitlines()[0])
+        self.ever_started |= {node["pid"] for node in summary["nodes"]}
+
+    def stop_all(self) -> None:
+        kraft("down", "--data", self.data)
+
+    @property
+    def nodes(self) -> tuple[NodeRun, ...]:
+        run = load_run(self.data)
+        assert run is not None, f"no cluster runs from {self.data}"
+        return run.nodes
+
+    @property
+    def ids(self) -> list[int]:
+        return [node.id for node in self.nodes]
+
+    def node(self, node_id: int) -> NodeRun:
+        return next(node for node in self.nodes if node.id == node_id)
+
+    def is_running(self, node_id: int) -> bool:
+        return is_alive(self.node(node_id).pid)
+
+    # Faults
+
+    def kill(self, node_id: int) -> None:
+        """kill -9, and wait until the process is gone."""
+        pid = self.node(node_id).pid
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not is_alive(pid), deadline_s=10, what=f"the end of node {node_id}")
+
+    def kill_all(self) -> None:
+        """All nodes at once, as when the power fails."""
+        pids = [node.pid for node in self.nodes if is_alive(node.pid)]
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not any(map(is_alive, pids)), deadline_s=10, what="the end of all nodes")
+
+    def stop(self, node_id: int) -> None:
+        """In order."""
+        kraft("node", "stop", str(node_id), "--data", self.data)
+
+    def restart(self, node_id: int) -> None:
+        kraft("node", "restart", str(node_id), "--data", self.data)
+        self.ever_started.add(self.node(node_id).pid)
+
+    def pause(self, node_id: int) -> None:
+        os.kill(self.node(node_id).pid, signal.SIGSTOP)
+
+    def resume(self, node_id: int) -> None:
+        os.kill(self.node(node_id).pid, signal.SIGCONT)
+
+    # Requests
+
+    def send(self, node_id: int, method: str, path: str, document: Any = None, **headers: str) -> Outcome:
+        body = b"" if document is None else document if isinstance(document, bytes) else json.dumps(document).encode()
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        if body and "Content-Type" not in given:
+            given["Content-Type"] = JSON
+        return send(self.node(node_id).rest, Request(method=method, path=path, body=body, headers=given))
+
+    def get(self, path: str, *, node_id: int | None = None) -> Any:
+        """From one node, or from the first that answers."""
+        for candidate in [node_id] if node_id is not None else self.ids:
+            if not self.is_running(candidate):
+                continue
+            outcome = self.send(candidate, "GET", path)
+            if isinstance(outcome, Answer) and outcome.is_success:
+                return outcome.json()
+        raise AssertionError(f"no success for GET {path}; last: {outcome if self.ids else 'no nodes'}")
+
+    def status(self, node_id: int | None = None) -> dict[str, Any]:
+        document = self.get("/kraft/status", node_id=node_id)
+        assert isinstance(document, dict)
+        return document
+
+    def controller(self) -> int:
+        """Id of the active controller, as the first living node knows it."""
+        return int(wait_until(lambda: self.status()["controller_id"] + 1, what="an active controller")) - 1
+
+    def leader_of(self, topic: str, partition: int = 0, *, node_id: int | None = None) -> int:
+        """The leader that a living node knows; -1 for none."""
+        document = self.get(f"/topics/{topic}/partitions/{partition}", node_id=node_id)
+        return -1 if document["leader"] is None else int(document["leader"])
+
+    def wait_for_leader(self, topic: str, partition: int = 0, *, other_than: int = -1, deadline_s: float = 30) -> int:
+        def leader() -> int:
+            found = self.leader_of(topic, partition)
+            return found if found >= 0 and found != other_than else 0
+
+        return wait_until(leader, deadline_s=deadline_s, what=f"a leader of {topic}-{partition} but {other_than}")
+
+    def isr_of(self, topic: str, partition: int = 0) -> list[int]:
+        document = self.get(f"/topics/{topic}/partitions/{partition}")
+        return [replica["broker"] for replica in document["replicas"] if replica["in_sync"]]
+
+    def create_topic(self, name: str, *, partitions: int = 1, replication_factor: int = 3, **configs: str) -> None:
+        arguments = ["topics", "create", name, "--data", self.data]
+        arguments += ["--partitions", str(partitions), "--replication-factor", str(replication_factor)]
+        for key, value in configs.items():
+            arguments += ["--config", f"{key.replace('_', '.')}={value}"]
+        kraft(*arguments)
+
+    # The end
+
+    def destroy(self) -> None:
+        """Kill whatever was started, by pid; called however the test ended."""
+        run = load_run(self.data)
+        pids = self.ever_started | {node.pid for node in (run.nodes if run else ())}
+        for pid in pids:
+            if is_alive(pid):
+                os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: (reap(pids), not any(map(is_alive, pids)))[1], deadline_s=15, what="the end of all nodes")
+
+    def logs(self) -> str:
+        """The ends of all node logs, for the message of a failed test."""
+        texts = []
+        for log in sorted(Path(self.data).glob("node-*/node.log")):
+            texts.append(f"--- {log}\n" + "\n".join(log.read_text(errors="replace").splitlines()[-30:]))
+        return "\n".join(texts)
