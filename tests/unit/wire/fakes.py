@@ -1,0 +1,152 @@
+"""A server on loopback with fake replicas and a fake controller behind it, and peers that talk to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import uvloop
+
+from kraft.runtime.environment import close_environment, system_environment
+from kraft.wire.handlers.all import node_handlers
+from kraft.wire.handlers.metadata_log import MetadataFetches
+from kraft.wire.peers import Peers
+from kraft.wire.server import WireServer
+from metadata.controller.events import ReplicaLogEnd
+from metadata.environment import Buffer, Environment
+from metadata.errors import KafkaError
+from metadata.image import TopicIdPartition
+from metadata.settings import BrokerSettings
+from replication.partition.log import EpochEnd
+from replication.requests import FetchRequest, FetchResponse, OffsetAnswer, ProduceOutcome
+
+CLUSTER = "test-cluster"
+SECRET = "a long and random cluster secret"
+TOPIC = UUID(int=0xABC)
+T0 = TopicIdPartition(TOPIC, 0)
+T1 = TopicIdPartition(TOPIC, 1)
+
+
+class FakeController:
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, int]] = []
+        self.answer: Any = None
+
+    async def submit(self, request: Any, *, timeout_ms: int) -> Any:
+        self.asked.append((request, timeout_ms))
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+class FakeReplicas:
+    def __init__(self) -> None:
+        self.fetched: list[FetchRequest] = []
+        self.produced: list[tuple[Mapping[TopicIdPartition, Buffer], int, int]] = []
+        self.on_fetch: Callable[[FetchRequest], Awaitable[FetchResponse]] | None = None
+        self.fetch_answer = FetchResponse()
+        self.outcomes: Mapping[TopicIdPartition, ProduceOutcome] = {}
+        self.error: KafkaError | None = None
+        self.ends: Sequence[ReplicaLogEnd] = ()
+        self.epoch_end: EpochEnd | None = None
+        self.asked: list[Any] = []
+
+    def _maybe_raise(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+    async def fetch(self, request: FetchRequest) -> FetchResponse:
+        self.fetched.append(request)
+        self._maybe_raise()
+        return self.fetch_answer if self.on_fetch is None else await self.on_fetch(request)
+
+    async def produce(
+        self, batches: Mapping[TopicIdPartition, Buffer], *, acks: int, timeout_ms: int
+    ) -> Mapping[TopicIdPartition, ProduceOutcome]:
+        self.produced.append((batches, acks, timeout_ms))
+        self._maybe_raise()
+        return self.outcomes
+
+    async def list_offset(self, partition: TopicIdPartition, timestamp: int) -> OffsetAnswer:
+        self.asked.append((partition, timestamp))
+        self._maybe_raise()
+        return OffsetAnswer(offset=7, timestamp=8, leader_epoch=9)
+
+    async def delete_records(self, partition: TopicIdPartition, *, offset: int, timeout_ms: int) -> int:
+        self.asked.append((partition, offset, timeout_ms))
+        self._maybe_raise()
+        return offset + 1
+
+    def offset_for_leader_epoch(
+        self, partition: TopicIdPartition, *, current_leader_epoch: int, epoch: int
+    ) -> EpochEnd | None:
+        self.asked.append((partition, current_leader_epoch, epoch))
+        self._maybe_raise()
+        return self.epoch_end
+
+    def log_ends(self, partitions: Sequence[TopicIdPartition]) -> Sequence[ReplicaLogEnd]:
+        self.asked.append(tuple(partitions))
+        return self.ends
+
+
+@dataclass
+class Loopback:
+    environment: Environment
+    server: WireServer
+    replicas: FakeReplicas
+    controller: FakeController
+    lost: list[int] = field(default_factory=list)
+
+    def peers(self, *, node_id: int = 2, secret: str = SECRET, **options: Any) -> Peers:
+        port = self.server.port
+        return Peers(
+            self.environment,
+            node_id=node_id,
+            secret=secret,
+            address=lambda node, purpose: ("127.0.0.1", port),
+            **options,
+        )
+
+
+@asynccontextmanager
+async def loopback(
+    *, metadata: Callable[[Environment], MetadataFetches] | None = None, port: int = 0, **settings: Any
+) -> AsyncIterator[Loopback]:
+    environment = system_environment(threads=1)
+    replicas, controller, lost = FakeReplicas(), FakeController(), list[int]()
+    fetches = None if metadata is None else metadata(environment)
+    server = WireServer(
+        environment,
+        host="127.0.0.1",
+        port=port,
+        cluster_id=CLUSTER,
+        secret=SECRET,
+        handlers=node_handlers(replicas=replicas, controller=controller, metadata=fetches),
+        settings=BrokerSettings(**settings),
+        on_broker_connection_lost=lost.append,
+    )
+    await server.start()
+    try:
+        yield Loopback(environment, server, replicas, controller, lost)
+    finally:
+        await server.stop()
+        close_environment(environment)
+
+
+def run(main: Awaitable[None]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(30):
+            await main
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(bounded())
+
+
+async def until(condition: Callable[[], bool], *, ms: int = 5_000) -> None:
+    async with asyncio.timeout(ms / 1_000):
+        while not condition():
+            await asyncio.sleep(0.002)
