@@ -23,27 +23,17 @@ class BodyLease:
         if length is not None:
             self._reserve(length)
         content = request.content
-        first = await content.readany()
-        if content.at_eof():
-            if length is None:
-                self._reserve(len(first))
-            return first
-        return await self._read_rest(request, first, length)
-
-    async def _read_rest(self, request: web.Request, first: bytes, length: int | None) -> bytes:
-        parts, total, limit = [first], len(first), self._context.limits.body_bytes_max
-        content = request.content
-        if length is None:
-            self._reserve(total)
+        parts: list[bytes] = []
+        total = 0
         while not content.at_eof():
             part = await content.readany()
-            total += len(part)
-            if total > limit:
-                raise too_large(limit)
             if length is None:
+                total += len(part)
+                if total > self._context.limits.body_bytes_max:
+                    raise too_large(self._context.limits.body_bytes_max)
                 self._reserve(len(part))
             parts.append(part)
-        return b"".join(parts)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _reserve(self, size: int) -> None:
         self._context.bodies.reserve(size)
