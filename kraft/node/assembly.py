@@ -1,0 +1,271 @@
+"""`Node`: the composition root. Builds every part of one node, starts them in order and stops them in reverse.
+
+Nothing is decided here. The world outside comes in as arguments, so a simulation builds the same node with virtual
+time, an in-memory disk and network, no thread for the quorum and no HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+from uuid import UUID
+
+from replication.storage.manager import LogManager
+
+from kraft.broker.control import ControllerDoor
+from kraft.broker.gateway import Gateway
+from kraft.broker.leaders import LeaderFinder
+from kraft.broker.lifecycle import BrokerIdentity, BrokerLifecycle
+from kraft.broker.publishing import MetadataPublisher
+from kraft.broker.routing import Router
+from kraft.config.models import ClusterConfig, NodeConfig
+from kraft.events import EventLog
+from kraft.node.addresses import AddressBook, node_infos
+from kraft.node.controlling import AlterPartitionSender
+from kraft.node.quorum import HostedQuorum, observer_log, voter_log
+from kraft.wire.channels import (
+    ControllerChannel,
+    ForwardChannel,
+    WireBrokerProbe,
+    WireLeaderChannel,
+    WireReplicaQuery,
+)
+from kraft.wire.handlers.all import node_handlers
+from kraft.wire.handlers.metadata_log import MetadataFetches
+from kraft.wire.peers import Peers
+from kraft.wire.server import WireServer
+from metadata.controller.active import ActiveController
+from metadata.delta import MetadataDelta
+from metadata.environment import Environment
+from metadata.image import MetadataImage
+from metadata.quorum.log import Leadership, MetadataLog
+from replication.manager.manager import ReplicaManager
+
+OnFatal = Callable[[BaseException], None]
+
+
+class Door(Protocol):
+    """A listener for clients, beside the Kafka one: HTTP. Its port is open while it is started."""
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+
+
+class Node:
+    def __init__(
+        self,
+        config: ClusterConfig,
+        node_id: int,
+        *,
+        environment: Environment,
+        quorum: HostedQuorum,
+        door: Callable[[Node], Door] | None,
+        on_fatal: OnFatal,
+    ) -> None:
+        """`door` makes the HTTP listener, if there is one. `on_fatal` must stop the node."""
+        self.config = config
+        self.node: NodeConfig = config.node(node_id)
+        self.environment = environment
+        self._quorum = quorum
+        self._on_fatal = on_fatal
+        self._static = config.static_settings(node_id)
+        self.events = EventLog(environment, data=self.node.data, node_id=node_id)
+        self.publisher = MetadataPublisher(node_id=node_id, clock=environment.clock, static=self._static)
+        self._incarnation_id = UUID(bytes=environment.rng.randbytes(16), version=4)
+        self._has_own_registration = False
+        addresses = AddressBook(config, node_id=node_id, image=lambda: self.publisher.image)
+        self._peers = Peers(
+            environment, node_id=node_id, secret=config.secret.get_secret_value(), address=addresses.address
+        )
+        self.log = self._make_log()
+        self.controller = self._make_controller() if self.node.is_voter else None
+        self._control = ControllerDoor(
+            clock=environment.clock,
+            leadership=lambda: self.publisher.leadership,
+            local=self.controller,
+            remote=ControllerChannel(self._peers),
+        )
+        self.logs: LogManager | None = None
+        self.replicas: ReplicaManager | None = None
+        self.lifecycle: BrokerLifecycle | None = None
+        if self.node.is_broker:
+            self._make_broker()
+        self.gateway: Gateway = self._make_gateway()
+        self._wire = self._make_wire()
+        self._door = None if door is None else door(self)
+        self._subscribe()
+
+    # --- life -----------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Ready soon after this returns: see `readiness`. Raises what makes a start impossible; stop it then."""
+        self.environment.files.make_directories(self.node.data)
+        self.events.emit("node_starting", roles=list(self.node.roles))
+        if self.logs is not None:
+            await self.logs.start()
+        await self._wire.start()
+        if self._door is not None:
+            await self._door.start()
+        if self.controller is not None:
+            await self.controller.start()
+        await self.log.start()
+        if self.replicas is not None:
+            await self.replicas.start()
+        if self.lifecycle is not None:
+            self.lifecycle.start()
+
+    async def stop(self) -> None:
+        """In order: hand over the partitions, stop taking requests, flush and mark the logs, leave the quorum."""
+        if self.lifecycle is not None:
+            handed_over = await self.lifecycle.controlled_shutdown()
+            self.events.emit("controlled_shutdown", handed_over=handed_over)
+            await self.lifecycle.stop()
+        if self._door is not None:
+            await self._door.stop()
+        await self._wire.stop()
+        if self.replicas is not None:
+            await self.replicas.stop()
+        if self.logs is not None:
+            await self.logs.stop(clean=True)
+        if self.controller is not None:
+            await self.controller.stop()
+        await self._peers.close()
+        await self.log.stop()
+        self.events.emit("node_stopped")
+        self.events.close()
+
+    def readiness(self) -> tuple[bool, str]:
+        """Whether this node can serve, and if not, what it waits for."""
+        if self.publisher.leadership.leader_id < 0:
+            return False, "the metadata quorum has no leader yet"
+        if self.lifecycle is not None and self.lifecycle.broker_epoch < 0:
+            return False, "this broker is not registered yet"
+        if self.lifecycle is not None and not self.lifecycle.is_unfenced:
+            return False, "this broker is fenced"
+        return True, ""
+
+    # --- parts ----------------------------------------------------------------------------------------------
+
+    def _make_log(self) -> MetadataLog:
+        if self.node.is_voter:
+            return voter_log(
+                self.config,
+                self.node.id,
+                environment=self.environment,
+                host=self._quorum,
+                events=self.events,
+                on_fatal=self._on_fatal,
+            )
+        return observer_log(
+            self.config, self.node.id, environment=self.environment, peers=self._peers, events=self.events
+        )
+
+    def _make_controller(self) -> ActiveController:
+        settings = self.publisher.settings
+        return ActiveController(
+            node_id=self.node.id,
+            cluster_id=self.config.cluster_id,
+            log=self.log,
+            environment=self.environment,
+            events=self.events,
+            static_settings=self._static,
+            query=WireReplicaQuery(self._peers, timeout_ms=settings.unclean_recovery_timeout_ms),
+            probe=WireBrokerProbe(self._peers, timeout_ms=settings.broker_probe_timeout_ms),
+        )
+
+    def _make_broker(self) -> None:
+        self.logs = LogManager(
+            self.environment,
+            directories=self.node.log_dirs,
+            cluster_id=self.config.cluster_id,
+            node_id=self.node.id,
+            events=self.events,
+            settings=lambda: self.publisher.settings,
+        )
+        self.replicas = ReplicaManager(
+            self.node.id,
+            environment=self.environment,
+            logs=self.logs,
+            channels=lambda leader_id: WireLeaderChannel(self._peers, leader_id),
+            alter_partition=AlterPartitionSender(self._control, lambda: self.publisher.settings),
+            events=self.events,
+            settings=lambda: self.publisher.settings,
+        )
+        self.lifecycle = BrokerLifecycle(
+            identity=BrokerIdentity(
+                cluster_id=self.config.cluster_id,
+                broker_id=self.node.id,
+                incarnation_id=self._incarnation_id,
+                rest=str(self.node.rest),
+                kafka=str(self.node.kafka),
+                rack=self.node.rack,
+            ),
+            clock=self.environment.clock,
+            control=self._control,
+            image=lambda: self.publisher.image,
+            settings=lambda: self.publisher.settings,
+            events=self.events,
+            on_fatal=self._on_fatal,
+        )
+
+    def _make_gateway(self) -> Gateway:
+        finder = LeaderFinder(
+            node_id=self.node.id,
+            publisher=self.publisher,
+            local=self.replicas,
+            peer=lambda node_id: ForwardChannel(self._peers, node_id),
+        )
+        return Router(
+            node_id=self.node.id,
+            cluster_id=self.config.cluster_id,
+            nodes=node_infos(self.config),
+            clock=self.environment.clock,
+            publisher=self.publisher,
+            door=self._control,
+            finder=finder,
+        )
+
+    def _make_wire(self) -> WireServer:
+        fetches = None
+        if self.node.is_voter:
+            fetches = MetadataFetches(self.log, clock=self.environment.clock, cluster_id=self.config.cluster_id)
+        return WireServer(
+            self.environment,
+            host=self.node.bind_host,
+            port=self.node.kafka_port,
+            cluster_id=self.config.cluster_id,
+            secret=self.config.secret.get_secret_value(),
+            handlers=node_handlers(replicas=self.replicas, controller=self.controller, metadata=fetches),
+            settings=self.publisher.settings,
+            on_broker_connection_lost=None if self.controller is None else self.controller.broker_connection_lost,
+        )
+
+    # --- metadata -------------------------------------------------------------------------------------------
+
+    def _subscribe(self) -> None:
+        self.publisher.attach(self.log)
+        self.publisher.subscribe(self._on_metadata)
+        if self.lifecycle is not None:
+            lifecycle = self.lifecycle
+            self.publisher.subscribe_leadership(lambda leadership: _beat_on(leadership, lifecycle))
+
+    def _on_metadata(self, delta: MetadataDelta, image: MetadataImage) -> None:
+        """Replicas take on metadata only from the image that holds this process's registration on (B2): what came
+        before is an earlier life's, and leading by it would be leading in the past."""
+        if self.replicas is None or self.lifecycle is None:
+            return
+        if not self._has_own_registration:
+            own = image.brokers.get(self.node.id)
+            self._has_own_registration = own is not None and own.incarnation_id == self._incarnation_id
+            if not self._has_own_registration:
+                return
+            self.replicas.apply_metadata(delta)
+            self.replicas.remove_strays()
+        else:
+            self.replicas.apply_metadata(delta)
+        self.lifecycle.on_image(image)
+
+
+def _beat_on(leadership: Leadership, lifecycle: BrokerLifecycle) -> None:
+    if leadership.leader_id >= 0:
+        lifecycle.on_controller_change()

@@ -1,0 +1,126 @@
+"""The process that is a node: its event loop, its signals, its exit code, and its last words when it cannot go on."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import resource
+import signal
+import sys
+from typing import Any
+
+import uvloop
+from replication.storage.directories import StartupError
+
+from kraft.config.models import ClusterConfig
+from kraft.http.app import create_app
+from kraft.http.server import HttpServer
+from kraft.node.assembly import Node
+from kraft.runtime.environment import close_environment, system_environment
+from kraft.runtime.quorum_thread import QuorumThread
+from metadata.quorum.durable import QuorumStorageError
+
+OPEN_FILES_WANTED = 65_536
+FAILED = 1
+
+
+def run_node(config: ClusterConfig, node_id: int, *, data: str) -> int:
+    """Run one node in this process until SIGTERM or SIGINT; returns its exit code. `data` is the cluster's folder."""
+    _raise_open_file_limit()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(config, node_id))
+
+
+async def _serve(config: ClusterConfig, node_id: int) -> int:
+    process = _NodeProcess(config, node_id)
+    return await process.run()
+
+
+class _NodeProcess:
+    def __init__(self, config: ClusterConfig, node_id: int) -> None:
+        self._config = config
+        self._ending = asyncio.Event()
+        self._failure: BaseException | None = None
+        threads = config.broker_settings(node_id).background_threads
+        self._environment = system_environment(threads=threads)
+        self._node = Node(
+            config,
+            node_id,
+            environment=self._environment,
+            quorum=QuorumThread(),
+            door=_http_door,
+            on_fatal=self._fail,
+        )
+
+    async def run(self) -> int:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._ending.set)
+        loop.set_exception_handler(self._on_unhandled)
+        try:
+            await self._node.start()
+        except (OSError, StartupError, QuorumStorageError) as error:
+            self._failure = error
+        else:
+            _say(f"node {self._node.node.id} started: REST {self._node.node.rest_url}, Kafka {self._node.node.kafka}")
+            gc.collect()
+            gc.freeze()  # what lives as long as the node need not be looked at by every collection
+            await self._ending.wait()
+        await self._stop()
+        if self._failure is None:
+            _say(f"node {self._node.node.id} stopped")
+            return 0
+        _say(f"node {self._node.node.id} failed: {self._explain(self._failure)}")
+        return FAILED
+
+    async def _stop(self) -> None:
+        try:
+            await self._node.stop()
+        except Exception as error:  # noqa: BLE001 - the process ends here; the first failure is the one to report
+            self._failure = self._failure or error
+        close_environment(self._environment)
+
+    def _fail(self, error: BaseException) -> None:
+        """A broken invariant or a hopeless start: the node stops rather than serves."""
+        self._failure = self._failure or error
+        self._ending.set()
+
+    def _on_unhandled(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        loop.default_exception_handler(context)
+        if isinstance(error, AssertionError):
+            self._fail(error)
+
+    def _explain(self, error: BaseException) -> str:
+        text = str(error) or type(error).__name__
+        if isinstance(error, OSError) and "address" in text.lower():
+            node = self._node.node
+            return (
+                f"{text}. Node {node.id} wants the ports rest_port = {node.rest_port}, kafka_port = {node.kafka_port}"
+                f" and quorum_port = {node.quorum_port}: change the one that is taken in cluster.toml"
+            )
+        return text
+
+
+def _http_door(node: Node) -> HttpServer:
+    app = create_app(node.gateway, environment=node.environment, ready=node.readiness, gauges=lambda: _gauges(node))
+    return HttpServer(app, host=node.node.bind_host, port=node.node.rest_port)
+
+
+def _gauges(node: Node) -> dict[str, float]:
+    gauges: dict[str, float] = {"events_lost": node.events.lost}
+    if node.controller is not None:
+        gauges["active_controller"] = float(node.controller.is_active)
+    return gauges
+
+
+def _raise_open_file_limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES_WANTED if hard == resource.RLIM_INFINITY else min(OPEN_FILES_WANTED, hard)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
