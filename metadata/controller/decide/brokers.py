@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from metadata.controller.decide.decision import Decision, Situation
@@ -12,7 +11,7 @@ from metadata.controller.decide.liveness import BrokerLiveness, Liveness
 from metadata.controller.events import BrokerHeartbeat, BrokerRegistered, HeartbeatAnswer, RegisterBroker
 from metadata.errors import BrokerIdNotRegistered, DuplicateBrokerRegistration, InconsistentClusterId
 from metadata.image import BrokerImage
-from metadata.records import BrokerChangeRecord, PartitionChangeRecord, Reason, Record, RegisterBrokerRecord
+from metadata.records import BrokerChangeRecord, Reason, Record, RegisterBrokerRecord
 
 
 def register_broker(situation: Situation, request: RegisterBroker) -> Decision:
@@ -76,7 +75,7 @@ def heartbeat(situation: Situation, request: BrokerHeartbeat) -> Decision:
         wants_shutdown=request.wants_shutdown,
         is_disconnected=False,
     )
-    heard = replace_liveness(situation, situation.liveness.with_broker(broker.broker_id, state))
+    heard = _hearing(situation, situation.liveness.with_broker(broker.broker_id, state))
     if broker.fenced:
         return _heartbeat_of_fenced(heard, broker, request)
     if request.wants_shutdown or broker.in_controlled_shutdown:
@@ -86,7 +85,7 @@ def heartbeat(situation: Situation, request: BrokerHeartbeat) -> Decision:
     return Decision(liveness=heard.liveness, reply=_answer(broker, request))
 
 
-def replace_liveness(situation: Situation, liveness: Liveness) -> Situation:
+def _hearing(situation: Situation, liveness: Liveness) -> Situation:
     return replace(situation, liveness=liveness)
 
 
@@ -113,7 +112,8 @@ def _shut_down(situation: Situation, broker: BrokerImage, request: BrokerHeartbe
     leads = any(partition.leader == broker.broker_id for partition in situation.image.all_partitions())
     if not leads and (not broker.in_controlled_shutdown or _all_know(situation, broker)):
         answer = _answer(broker, request, is_fenced=True, should_shut_down=True)
-        return _fence(situation, broker, "controlled shutdown is complete", reply=answer)
+        why = Reason.BROKER_SHUTDOWN
+        return _fence(situation, broker, "controlled shutdown is complete", why=why, reply=answer)
     records: list[Record] = []
     if not broker.in_controlled_shutdown:
         records.append(_broker_change(broker, fenced=False, shutting_down=True, reason="controlled shutdown began"))
@@ -203,11 +203,16 @@ def check_sessions(situation: Situation, event: SessionsTick) -> Decision:
     return replace(decision, follow_up=SessionsTick()) if len(stale) > 1 else decision
 
 
-def _fence(situation: Situation, broker: BrokerImage, reason: str, *, reply: object = None) -> Decision:
+def _fence(
+    situation: Situation,
+    broker: BrokerImage,
+    reason: str,
+    *,
+    why: Reason = Reason.BROKER_FENCED,
+    reply: object = None,
+) -> Decision:
     fencing = _broker_change(broker, fenced=True, shutting_down=broker.in_controlled_shutdown, reason=reason)
-    shut_down = broker.in_controlled_shutdown or reply is not None
-    why = Reason.BROKER_SHUTDOWN if shut_down else Reason.BROKER_FENCED
-    changes: Sequence[PartitionChangeRecord] = leave_isrs(situation, broker.broker_id, why)
+    changes = leave_isrs(situation, broker.broker_id, why)
     ask, asked = questions(situation, offline_after(situation, changes), situation.active - {broker.broker_id})
     return Decision(
         liveness=situation.liveness.without(broker.broker_id),
