@@ -186,9 +186,7 @@ def fence_unreachable(situation: Situation, event: BrokerUnreachable) -> Decisio
 
 def check_sessions(situation: Situation, event: SessionsTick) -> Decision:
     """B3, B5: fence the broker that has been silent for longest, if for too long; one at a time."""
-    heard = replace_liveness(
-        situation, situation.liveness.postponed(event.late_ms) if event.late_ms else situation.liveness
-    )
+    heard = _hearing(situation, situation.liveness.postponed(event.late_ms))
     timeout_ms = situation.settings.broker_session_timeout_ms
     stale = sorted(
         (state.last_contact_ms, broker_id)
