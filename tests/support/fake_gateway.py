@@ -55,6 +55,8 @@ class FakeLog:
     start: int = 0
     end: int = 0
     grown: asyncio.Event = field(default_factory=asyncio.Event)
+    waited_for: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once a read waits."""
 
     def append(self, batches: Buffer) -> tuple[int, int]:
         base = self.end
@@ -225,6 +227,7 @@ class FakeGateway:
         if not log.start <= offset <= log.end:
             raise errors.OffsetOutOfRange(f"offset {offset} is not within {log.start} to {log.end}")
         if offset == log.end and wait_ms_max:
+            log.waited_for.set()
             try:
                 async with asyncio.timeout(wait_ms_max / 1000):
                     await log.grown.wait()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from kraft.http import errors as table
+from kraft.http.app import CONTEXT
 from kraft.http.errors import code_of, status_of
 from kraft.http.limits import Limits
 from metadata import errors
@@ -221,8 +222,6 @@ def test_expect_continue_is_refused_before_the_body() -> None:
 
 def test_bodies_beyond_the_budget_get_503_and_the_budget_is_given_back() -> None:
     async def story(door: Door) -> None:
-        from kraft.http.app import CONTEXT
-
         budget = door.app[CONTEXT].bodies
         budget.reserve(1000)
         answer = await door.ask("POST", "/topics/t", b"x" * 100, Content_Type=BINARY)

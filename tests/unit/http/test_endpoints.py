@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from kraft.http.app import ROUTES
 from metadata.controller.events import AlterConfigs, AlterReassignments, ElectLeaders
 from tests.support.fake_gateway import FakeGateway
 from tests.unit.http.door import BINARY, JSON, TEXT, V3, Door, b64, with_door
@@ -194,8 +195,6 @@ def test_every_route_has_a_case() -> None:
         await door.ask("GET", "/openapi.json")
         await door.ask("GET", "/metrics")
         text = (await door.ask("GET", "/metrics")).body.decode()
-        from kraft.http.app import ROUTES
-
         for route in door.app[ROUTES]:
             line = f'kraft_http_requests_total{{method="{route.method}",route="{route.path}"'
             assert line in text, f"{route.method} {route.path} has no case"
