@@ -10,11 +10,12 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from metadata.errors import KafkaError
-from replication.manager.reader import Bounds, PartitionReader
+from metadata.image import TopicIdPartition
+from replication.manager.reader import PartitionReader
 from replication.manager.registry import Registry
 from replication.partition.replica import Replica
 from replication.partition.states import LeaderState
-from replication.requests import CONSUMER, FetchedPartition, FetchRequest, FetchResponse
+from replication.requests import FetchedPartition, FetchRequest, FetchResponse
 from replication.sessions.cache import FetchSession, SessionCache, SessionPartition
 
 
@@ -38,10 +39,12 @@ class Fetch:
             session = self._sessions.open(request)
         except KafkaError as error:
             return FetchResponse(error_code=error.code)
-        round_ = self._read(session, request, notes_progress=request.replica_id != CONSUMER)
+        round_ = self._read(session, request, session.partitions.values(), notes_progress=True)
         if not self._answers_now(round_, session, request):
-            await self._wait(session, request)
-            round_ = self._read(session, request, notes_progress=False)
+            touched = await self._wait(session, request)
+            touched.update(partition.key for partition, _answer in round_.answers)
+            again = [partition for key, partition in session.partitions.items() if key in touched]
+            round_ = self._read(session, request, again, notes_progress=False)
         return session.respond(round_.answers)
 
     def wake_followers(self, broker_ids: Iterable[int]) -> None:
@@ -59,20 +62,24 @@ class Fetch:
             or round_.size_bytes >= request.bytes_min
         )
 
-    def _read(self, session: FetchSession, request: FetchRequest, *, notes_progress: bool) -> Round:
+    def _read(
+        self,
+        session: FetchSession,
+        request: FetchRequest,
+        partitions: Iterable[SessionPartition],
+        *,
+        notes_progress: bool,
+    ) -> Round:
         round_ = Round()
-        bounds = Bounds(bytes_left=min(request.bytes_max, self._registry.settings().fetch_max_bytes))
-        is_stale = self._reader.is_stale(request)
-        tell_all = not session.is_incremental
-        for partition in tuple(session.partitions.values()):
-            answer = self._reader.read(
-                partition, request, bounds, notes_progress=notes_progress, is_stale=is_stale, tell_all=tell_all
-            )
+        pass_ = self._reader.begin(request, notes_progress=notes_progress, tells_all=not session.is_incremental)
+        for partition in partitions:
+            answer = self._reader.read(partition, pass_)
             if answer is not None:
                 round_.add(partition, answer)
         return round_
 
-    async def _wait(self, session: FetchSession, request: FetchRequest) -> None:
+    async def _wait(self, session: FetchSession, request: FetchRequest) -> set[TopicIdPartition]:
+        """Returns the partitions to which something happened meanwhile; the others need not be read again."""
         replicas = {
             replica: partition
             for partition in session.partitions.values()
@@ -80,7 +87,7 @@ class Fetch:
         }
         operation = DelayedFetch(self._reader, request, replicas)
         if not self._registry.fetches.watch(operation, replicas, wait_ms=request.wait_ms_max):
-            return
+            return set()
         waiting = self._waiting_followers.setdefault(request.replica_id, set())
         waiting.add(operation)
         try:
@@ -88,6 +95,7 @@ class Fetch:
         finally:
             waiting.discard(operation)
             self._registry.fetches.forget(operation)
+        return operation.touched
 
 
 @dataclass(slots=True)
@@ -115,11 +123,13 @@ class DelayedFetch:
         self._reader = reader
         self._request = request
         self._partitions = partitions
+        self.touched: set[TopicIdPartition] = set()
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def try_complete(self, replica: Replica, /) -> bool:
         state = replica.state
         partition = self._partitions[replica]
+        self.touched.add(replica.key)
         if isinstance(state, LeaderState):
             available = self._reader.bound(replica, state, self._request) - partition.fetch.fetch_offset
             if available <= 0 or (self._request.bytes_min > 1 and not self._has_enough(self._partitions)):

@@ -19,12 +19,21 @@ TELLS_LEADER = (NotLeaderOrFollower.code, FencedLeaderEpoch.code, UnknownLeaderE
 """Errors that carry who leads instead (KIP-951)."""
 
 
-@dataclass(slots=True)
-class Bounds:
-    """Bytes that this answer may still carry. The first batch of all goes out whatever its size (F3)."""
+@dataclass(slots=True, kw_only=True)
+class Pass:
+    """One pass over the partitions of a request. Asked once here, not once a partition: time and standing."""
 
+    request: FetchRequest
+    now_ms: int
+    is_follower: bool
+    is_stale: bool
+    """R10, KIP-903: the follower has been registered again since; this is not its latest incarnation."""
+    notes_progress: bool
+    tells_all: bool
+    """A full answer, not only what changed (KIP-227)."""
     bytes_left: int
     is_empty: bool = True
+    """The first batch of all goes out whatever its size (F3)."""
 
 
 class PartitionReader:
@@ -32,48 +41,48 @@ class PartitionReader:
         self._registry = registry
         self._on_join = on_join
 
-    def is_stale(self, request: FetchRequest) -> bool:
-        """R10, KIP-903: the follower has been registered again since; this is not its latest incarnation."""
-        if request.replica_id == CONSUMER or request.replica_epoch == -1:
-            return False
-        broker = self._registry.image.brokers.get(request.replica_id)
-        return broker is not None and broker.broker_epoch > request.replica_epoch
+    def begin(self, request: FetchRequest, *, notes_progress: bool, tells_all: bool) -> Pass:
+        is_follower = request.replica_id != CONSUMER
+        return Pass(
+            request=request,
+            now_ms=self._registry.clock.monotonic_ms(),
+            is_follower=is_follower,
+            is_stale=is_follower and self._is_stale(request),
+            notes_progress=notes_progress and is_follower,
+            tells_all=tells_all,
+            bytes_left=min(request.bytes_max, self._registry.settings().fetch_max_bytes),
+        )
 
-    def read(
-        self,
-        partition: SessionPartition,
-        request: FetchRequest,
-        bounds: Bounds,
-        *,
-        notes_progress: bool,
-        is_stale: bool,
-        tell_all: bool,
-    ) -> FetchedPartition | None:
+    def _is_stale(self, request: FetchRequest) -> bool:
+        broker = self._registry.image.brokers.get(request.replica_id)
+        return broker is not None and request.replica_epoch != -1 and broker.broker_epoch > request.replica_epoch
+
+    def read(self, partition: SessionPartition, pass_: Pass) -> FetchedPartition | None:
         """None: nothing that the session's owner does not know already."""
-        fetch = partition.fetch
+        fetch, request = partition.fetch, pass_.request
         try:
             replica, state = self._registry.leader_or_raise(partition.key, leader_epoch=fetch.current_leader_epoch)
         except KafkaError as error:
             return self._refusal(partition, error)
         try:
             log, offset = replica.log, fetch.fetch_offset
-            if request.replica_id != CONSUMER:
-                _check_assigned(replica, state, request, is_stale=is_stale)
+            if pass_.is_follower:
+                _check_assigned(replica, state, pass_)
             diverging = _divergence(log, fetch)
             if diverging is not None:
                 return _answer(fetch, replica, state, diverging=diverging)
             if not log.log_start_offset <= offset <= log.log_end_offset:
                 raise OffsetOutOfRange(f"{offset} is outside the log of {replica.name}")
-            if notes_progress:
-                state = self._note(replica, state, fetch, request)
-            records = self._records(replica, state, fetch, request, bounds)
+            if pass_.notes_progress:
+                state = self._note(replica, state, fetch, pass_)
+            records = self._records(replica, state, fetch, pass_)
         except OffsetOutOfRange:
             return self._out_of_range(fetch, replica, state, request)
         except KafkaError as error:
             return self._refusal(partition, error)
         if (
             records
-            or tell_all
+            or pass_.tells_all
             or partition.told_error
             or partition.told_high_watermark != state.high_watermark
             or partition.told_log_start_offset != log.log_start_offset
@@ -95,9 +104,9 @@ class PartitionReader:
         limit = min(bytes_max, fetch.bytes_max)
         return len(replica.log.read(fetch.fetch_offset, bytes_max=limit, upper_bound=bound).data)
 
-    def _note(self, replica: Replica, state: LeaderState, fetch: FetchPartition, request: FetchRequest) -> LeaderState:
+    def _note(self, replica: Replica, state: LeaderState, fetch: FetchPartition, pass_: Pass) -> LeaderState:
         """The follower has everything below the offset that it asks for: progress, high watermark, ISR (I2, I4)."""
-        registry = self._registry
+        registry, request = self._registry, pass_.request
         old_log_start = state.followers[request.replica_id].log_start_offset
         registry.set_leader_state(
             replica,
@@ -108,7 +117,7 @@ class PartitionReader:
                 log_start_offset=fetch.log_start_offset,
                 broker_epoch=request.replica_epoch,
                 log_end_offset=replica.log.log_end_offset,
-                now_ms=registry.clock.monotonic_ms(),
+                now_ms=pass_.now_ms,
             ),
         )
         if old_log_start != fetch.log_start_offset:
@@ -121,19 +130,17 @@ class PartitionReader:
             assert isinstance(noted, LeaderState), noted
         return noted
 
-    def _records(
-        self, replica: Replica, state: LeaderState, fetch: FetchPartition, request: FetchRequest, bounds: Bounds
-    ) -> bytes:
-        bound = self.bound(replica, state, request)
-        limit = min(fetch.bytes_max, bounds.bytes_left)
-        if fetch.fetch_offset >= bound or (limit <= 0 and not bounds.is_empty):
+    def _records(self, replica: Replica, state: LeaderState, fetch: FetchPartition, pass_: Pass) -> bytes:
+        bound = replica.log.log_end_offset if pass_.is_follower else state.high_watermark  # F1
+        limit = min(fetch.bytes_max, pass_.bytes_left)
+        if fetch.fetch_offset >= bound or (limit <= 0 and not pass_.is_empty):
             return b""  # F2
         data = replica.log.read(
-            fetch.fetch_offset, bytes_max=max(limit, 0), upper_bound=bound, at_least_one_batch=bounds.is_empty
+            fetch.fetch_offset, bytes_max=max(limit, 0), upper_bound=bound, at_least_one_batch=pass_.is_empty
         ).data
         if data:
-            bounds.bytes_left -= len(data)
-            bounds.is_empty = False
+            pass_.bytes_left -= len(data)
+            pass_.is_empty = False
         return data
 
     def _out_of_range(
@@ -162,10 +169,11 @@ class PartitionReader:
         )
 
 
-def _check_assigned(replica: Replica, state: LeaderState, request: FetchRequest, *, is_stale: bool) -> None:
+def _check_assigned(replica: Replica, state: LeaderState, pass_: Pass) -> None:
+    request = pass_.request
     if request.replica_id not in state.followers:
         raise NotLeaderOrFollower(f"broker {request.replica_id} is no replica of {replica.name}")
-    if is_stale:
+    if pass_.is_stale:
         raise NotLeaderOrFollower(f"broker {request.replica_id} fetches under the old epoch {request.replica_epoch}")
 
 

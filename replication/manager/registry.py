@@ -97,12 +97,15 @@ class Registry:
     def set_leader_state(self, replica: Replica, state: LeaderState) -> None:
         """Take the next state of a leader, move the high watermark, and wake who waits for that."""
         old = replica.state
-        moved = with_high_watermark(
-            state,
-            brokers=self.image.brokers,
-            lag_ms_max=self.settings().replica_lag_time_max_ms,
-            now_ms=self.clock.monotonic_ms(),
-        )
+        if state.high_watermark < state.end_offset:
+            moved = with_high_watermark(
+                state,
+                brokers=self.image.brokers,
+                lag_ms_max=self.settings().replica_lag_time_max_ms,
+                now_ms=self.clock.monotonic_ms(),
+            )
+        else:
+            moved = state
         replica.state = moved
         if not isinstance(old, LeaderState) or moved.high_watermark != old.high_watermark:
             self.produces.check(replica)
