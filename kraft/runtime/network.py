@@ -140,7 +140,7 @@ class TcpConnection(asyncio.BufferedProtocol):
             self._large_filled += nbytes
             if self._large_filled == len(self._large):
                 frame, self._large = self._large, None
-                self._deliver(frame)
+                self._deliver(frame.toreadonly())
         self._after_read()
 
     def eof_received(self) -> bool:

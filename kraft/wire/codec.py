@@ -175,7 +175,7 @@ def encode_body(entity: Any) -> Sequence[Buffer]:
 def decode_body(entity_class: Any, frame: memoryview, offset: int) -> Any:
     """Raises Malformed; also for bytes after the end of the body."""
     try:
-        entity, size = _reader(entity_class)(frame, offset)
+        entity, size = _reader(entity_class)(frame.toreadonly(), offset)
     except Exception as error:
         # kio raises a dozen types for bad bytes (DecodeError, KeyError for unknown tags, ValueError, ...).
         raise Malformed(f"{entity_class.__name__}: {type(error).__name__}: {error}") from error

@@ -148,5 +148,5 @@ def run(main: Awaitable[None]) -> None:
 
 async def until(condition: Callable[[], bool], *, ms: int = 5_000) -> None:
     async with asyncio.timeout(ms / 1_000):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - the condition is anything at all
             await asyncio.sleep(0.002)
