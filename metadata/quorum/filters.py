@@ -2,7 +2,7 @@
 
 A filter sees each message on its way out and in, and passes it on, changed or not, or drops it by returning None.
 The ids (S1, L1, ...) name the faults of pysyncobj 0.3.17 that ARCHITECTURE.md lists. Removing any one of these
-makes a test of tests/simulation/quorum fail.
+makes a test fail.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import logging
 import random
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, SourceFileLoader
@@ -87,11 +88,19 @@ def load_private_copy(*, clock: Clock, rng: random.Random, expected_sha256: str 
         "createPoller": _NoPoller,
         "PIPE_NOTIFIER_ENABLED": False,
         "pickle": _NoPickle,
+        # What it logs is either harmless here (truncations are tentative, S4) or asserted by us (failed loads, S11).
+        "logger": _quiet_logger(),
     }
     for name, value in names.items():
         assert hasattr(module, name), f"{_SOURCE_MODULE} has no global {name}"
         setattr(module, name, value)
     return module
+
+
+def _quiet_logger() -> logging.Logger:
+    logger = logging.getLogger("pysyncobj.private_syncobj")
+    logger.disabled = True
+    return logger
 
 
 def _verified_spec(expected_sha256: str) -> ModuleSpec:

@@ -83,7 +83,8 @@ class MetadataLog(Protocol):
         """Commit all records as one entry, if the image is still at `expected_offset` and the epoch is still ours.
 
         `controller_epoch` is the epoch of the appending controller; a first append that consists of exactly one
-        ControllerEpochRecord with a higher epoch claims that epoch. Returns the image after it.
+        ControllerEpochRecord with a higher epoch claims that epoch. `expected_offset` is `image.offset` of the image
+        that the records were decided on; a claim is decided on none, and is not held to it. Returns the image after it.
         Raises AppendLost or AppendUnknown.
         """
         ...

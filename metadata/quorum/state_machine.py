@@ -77,8 +77,8 @@ def refusal(image: MetadataImage, command: Command) -> str | None:
         return f"epoch {record.epoch} was claimed when {image.controller_epoch} was reached"
     if command.controller_epoch != image.controller_epoch:
         return f"controller epoch {command.controller_epoch}, but {image.controller_epoch} has begun"
-    if command.expected_offset != image.next_offset:
-        return f"decided at offset {command.expected_offset}, but the log has reached {image.next_offset}"
+    if command.expected_offset != image.offset:
+        return f"decided at offset {command.expected_offset}, but the image is at {image.offset}"
     return None
 
 

@@ -44,7 +44,7 @@ def setting(name: str, value: str = "1") -> ConfigRecord:
 
 async def until(condition: Callable[[], bool], *, timeout_s: float = 10) -> None:
     async with asyncio.timeout(timeout_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - polls with a deadline
             await asyncio.sleep(0.002)
 
 
@@ -102,7 +102,7 @@ class Cluster:
         leader = await self.leader()
         epoch = leader.image.controller_epoch + 1
         record = ControllerEpochRecord(epoch=epoch, node_id=leader.leadership.leader_id)
-        await leader.append([record], controller_epoch=epoch, expected_offset=leader.image.next_offset)
+        await leader.append([record], controller_epoch=epoch, expected_offset=leader.image.offset)
         return leader, epoch
 
     async def close(self) -> None:

@@ -19,7 +19,7 @@ def test_a_commit_reaches_all_voters_and_survives_a_restart(tmp_path: Path) -> N
             for number in range(100):
                 begun = time.monotonic()
                 await leader.append(
-                    [setting(f"s{number}")], controller_epoch=epoch, expected_offset=leader.image.next_offset
+                    [setting(f"s{number}")], controller_epoch=epoch, expected_offset=leader.image.offset
                 )
                 latencies.append(time.monotonic() - begun)
             latencies.sort()
