@@ -1,0 +1,171 @@
+"""Three whole nodes in one thread: each with its own machine, disk and clock; no HTTP, no thread for the quorum."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from pydantic import SecretStr
+
+from kraft.config.models import ClusterConfig, NodeConfig, Toml
+from kraft.node.assembly import Node
+from metadata.controller.events import CreateTopics, ErrorDetail, NewTopic
+from metadata.environment import Environment
+from metadata.image import PartitionImage, TopicIdPartition
+from metadata.quorum.hosting import InlineHost
+from tests.simulation.environment import Machine, SimulatedWorld
+
+POLL_S = 0.02
+START_S = 30
+STOP_S = 60
+REQUEST_MS = 10_000
+
+
+class InlineQuorum(InlineHost):
+    """The Raft half on the node's own loop, with the node's own environment."""
+
+    def __init__(self, environment: Environment) -> None:
+        super().__init__()
+        self.environment = environment
+
+
+def cluster_config(*, nodes: int = 3, settings: Mapping[str, Toml] | None = None) -> ClusterConfig:
+    return ClusterConfig(
+        cluster_id="simulated",
+        secret=SecretStr("simulated secret"),
+        data="/data",
+        settings={"default.replication.factor": 3, "min.insync.replicas": 2, **(settings or {})},
+        nodes=tuple(
+            NodeConfig(
+                id=number,
+                host=f"node-{number}",
+                rest_port=8082,
+                kafka_port=9092,
+                quorum_port=9192,
+                data="/data",
+                log_dirs=("/data/logs",),
+            )
+            for number in range(1, nodes + 1)
+        ),
+    )
+
+
+class SimulatedNode:
+    """One node of the configuration on its machine; `node` is the life that runs now."""
+
+    def __init__(self, config: ClusterConfig, node_id: int, machine: Machine) -> None:
+        self._config = config
+        self.node_id = node_id
+        self.machine = machine
+        self.node: Node | None = None
+        self.fatal: list[BaseException] = []
+
+    async def start(self) -> None:
+        self.machine.power_on()
+        async with asyncio.timeout(START_S):
+            await self.machine.run(self._start())
+
+    async def _start(self) -> None:
+        environment = self.machine.environment
+        node = Node(
+            self._config,
+            self.node_id,
+            environment=environment,
+            quorum=InlineQuorum(environment),
+            door=None,
+            on_fatal=self.fatal.append,
+        )
+        await node.start()
+        self.node = node
+
+    async def stop(self) -> None:
+        if self.node is not None:
+            node, self.node = self.node, None
+            async with asyncio.timeout(STOP_S):
+                await self.machine.run(node.stop())
+
+    def kill(self) -> None:
+        self.node = None
+        self.machine.kill()
+
+    def lose_power(self) -> None:
+        self.node = None
+        self.machine.lose_power()
+
+
+class SimulatedCluster:
+    def __init__(
+        self, world: SimulatedWorld, *, settings: Mapping[str, Toml] | None = None, rates: tuple[float, ...] = (1, 1, 1)
+    ) -> None:
+        self.world = world
+        self.config = cluster_config(nodes=len(rates), settings=settings)
+        self.nodes = {
+            node.id: SimulatedNode(self.config, node.id, world.machine(f"node-{node.id}", rate=rate))
+            for node, rate in zip(self.config.nodes, rates, strict=True)
+        }
+
+    @property
+    def hosts(self) -> list[str]:
+        return [f"node-{node_id}" for node_id in self.nodes]
+
+    @property
+    def alive(self) -> list[SimulatedNode]:
+        return [node for node in self.nodes.values() if node.node is not None]
+
+    async def start(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for node in self.nodes.values():
+                group.create_task(node.start())
+        await self.wait_ready()
+
+    async def stop(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for node in self.alive:
+                group.create_task(node.stop())
+
+    async def wait_ready(self, *, within_s: float = START_S) -> None:
+        """Until every node that runs is unfenced and knows the leader of the quorum."""
+        async with asyncio.timeout(within_s):
+            while any(node.node is None or not node.node.readiness()[0] for node in self.alive):
+                self.raise_fatal()
+                await asyncio.sleep(POLL_S)
+
+    def raise_fatal(self) -> None:
+        for node in self.nodes.values():
+            assert not node.fatal, (node.node_id, node.fatal)
+
+    async def create_topic(self, name: str, *, configs: Mapping[str, str] | None = None) -> TopicIdPartition:
+        """One partition on all nodes; returns once every node knows its leader."""
+        new = NewTopic(name=name, partitions=1, replication_factor=len(self.nodes), configs=configs or {})
+        first = self.alive[0]
+        assert first.node is not None
+        gateway = first.node.gateway
+        created = await first.machine.run(gateway.control(CreateTopics(topics=(new,)), timeout_ms=REQUEST_MS))
+        answer = created[name]
+        assert not isinstance(answer, ErrorDetail), answer
+        which = TopicIdPartition(answer.topic_id, 0)
+        await self.wait_in_sync(which)
+        return which
+
+    async def wait_in_sync(self, which: TopicIdPartition, *, within_s: float = 60) -> None:
+        """Until every node sees a leader and the whole assignment in sync."""
+        async with asyncio.timeout(within_s):
+            while not all(self._is_in_sync(node, which) for node in self.alive):
+                self.raise_fatal()
+                await asyncio.sleep(POLL_S)
+
+    def _is_in_sync(self, node: SimulatedNode, which: TopicIdPartition) -> bool:
+        partition = self.partition(node, which)
+        return partition is not None and partition.has_leader and len(partition.isr) == len(self.nodes)
+
+    def partition(self, node: SimulatedNode, which: TopicIdPartition) -> PartitionImage | None:
+        if node.node is None:
+            return None
+        topic = node.node.publisher.image.topics.get(which.topic_id)
+        return None if topic is None else topic.partitions.get(which.partition)
+
+    def leader(self, which: TopicIdPartition) -> SimulatedNode | None:
+        """As the best informed node knows it."""
+        known = [found for node in self.alive if (found := self.partition(node, which)) is not None]
+        newest = max(known, key=lambda partition: partition.leader_epoch, default=None)
+        return None if newest is None or not newest.has_leader else self.nodes[newest.leader]
