@@ -22,6 +22,8 @@ class Transport:
     def __init__(self, *, connections_max: int = CONNECTIONS_MAX) -> None:
         connector = aiohttp.TCPConnector(limit=connections_max)
         self._session = aiohttp.ClientSession(connector=connector, auto_decompress=True)
+        # aiohttp repeats GET, PUT and DELETE by itself when a kept connection breaks, and has no public switch.
+        self._session._retry_connection = False
 
     async def __aenter__(self) -> Transport:
         return self

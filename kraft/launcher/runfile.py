@@ -77,8 +77,8 @@ def load_run(data: str) -> ClusterRun | None:
     try:
         with open(run_path(data), encoding="utf-8") as text:
             document = json.load(text)
-        nodes = tuple(NodeRun(**{**node, "roles": tuple(node["roles"])}) for node in document.pop("nodes"))
-        return ClusterRun(nodes=nodes, **document)
+        nodes = tuple(NodeRun(**{**node, "roles": tuple(node["roles"])}) for node in document["nodes"])
+        return ClusterRun(**{**document, "nodes": nodes})
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, KeyError, TypeError):
         return None
 

@@ -1,0 +1,278 @@
+"""The commands against a scripted REST server: what they ask, what they print, how they fail."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from kraft.cli.main import main
+from kraft.cli.reading import start_offset
+from kraft.cli.records import RECORDS_PER_REQUEST_MAX, batches
+from kraft.cli.topics import parse_assignment
+
+CLUSTERS = {"data": [{"cluster_id": "c1"}]}
+DEAD = "http://127.0.0.1:9"
+
+
+@dataclass
+class Script:
+    """Answers by method and path (without the query); records what was asked."""
+
+    url: str = ""
+    answers: dict[str, Any] = field(default_factory=lambda: {"GET /v3/clusters": CLUSTERS})
+    asked: list[tuple[str, Any]] = field(default_factory=list)
+
+    def bodies(self, start: str) -> list[Any]:
+        return [body for line, body in self.asked if line.startswith(start)]
+
+
+@pytest.fixture
+def script() -> Iterator[Script]:
+    script = Script()
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            script.asked.append((f"{self.command} {self.path}", json.loads(body) if body else None))
+            found = script.answers.get(f"{self.command} {self.path.partition('?')[0]}")
+            status, document, headers = found if isinstance(found, tuple) else (200, found, {})
+            if found is None:
+                status, document = 404, {"error_code": 40401, "message": "Topic not found."}
+            data = b"" if status == 204 else json.dumps(document).encode()
+            self.send_response(status)
+            for name, value in {"Content-Length": len(data), **headers}.items():
+                self.send_header(name, str(value))
+            self.end_headers()
+            self.wfile.write(data)
+
+        do_GET = do_POST = do_PATCH = do_DELETE = answer  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    script.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield script
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def run(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["kraft", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    captured = capsys.readouterr()
+    code = ended.value.code
+    return (code if isinstance(code, int) else 0), captured.out, captured.err
+
+
+@pytest.fixture
+def kraft(monkeypatch, capsys, script):
+    return lambda *arguments: run(monkeypatch, capsys, *arguments, "--rest", script.url)
+
+
+def test_topics_list_is_tab_separated_in_a_pipe_and_json_for_machines(kraft, script):
+    topic = {"topic_name": "a", "partitions_count": 2, "replication_factor": 3}
+    script.answers["GET /v3/clusters/c1/topics"] = {"data": [topic]}
+    assert kraft("topics", "list") == (0, "topic\tpartitions\treplication_factor\na\t2\t3\n", "")
+    code, out, _ = kraft("topics", "list", "--json")
+    assert (code, json.loads(out)) == (0, [{"topic": "a", "partitions": 2, "replication_factor": 3}])
+
+
+def test_topics_create_sends_only_what_was_given(kraft, script):
+    script.answers["POST /v3/clusters/c1/topics"] = (201, {"topic_name": "a"}, {})
+    assert kraft("topics", "create", "a")[0] == 0
+    assert kraft("topics", "create", "a", "--assignment", "1,2;2,3", "--config", "retention.ms=5")[0] == 0
+    assert script.bodies("POST") == [
+        {"topic_name": "a"},
+        {
+            "topic_name": "a",
+            "replicas_assignments": {"0": [1, 2], "1": [2, 3]},
+            "configs": [{"name": "retention.ms", "value": "5"}],
+        },
+    ]
+
+
+def test_topics_alter_sets_deletes_and_grows(kraft, script):
+    script.answers["POST /v3/clusters/c1/topics/a/configs:alter"] = (204, None, {})
+    script.answers["PATCH /v3/clusters/c1/topics/a"] = {}
+    code, out, _ = kraft("topics", "alter", "a", "--partitions", "4", "--config", "x=1", "--delete-config", "y")
+    assert (code, out) == (0, "topic a altered\n")
+    changes = [{"name": "x", "value": "1", "operation": "SET"}, {"name": "y", "operation": "DELETE"}]
+    assert script.bodies("POST") == [{"data": changes}]
+    assert script.bodies("PATCH") == [{"partitions_count": 4}]
+    assert kraft("topics", "alter", "a")[0] == 2
+
+
+def test_topics_describe_shows_the_isr(kraft, script):
+    replicas = [{"broker": 1, "leader": True, "in_sync": True}, {"broker": 2, "leader": False, "in_sync": False}]
+    partitions = [{"partition": 0, "leader": 1, "replicas": replicas}]
+    script.answers["GET /topics/a"] = {"name": "a", "configs": {"retention.ms": "5"}, "partitions": partitions}
+    script.answers["GET /topics/a/partitions/0/offsets"] = {"beginning_offset": 3, "end_offset": 9}
+    code, out, _ = kraft("topics", "describe", "a", "--json")
+    row = {"partition": 0, "leader": 1, "replicas": [1, 2], "isr": [1], "beginning_offset": 3, "end_offset": 9}
+    assert (code, json.loads(out)["partitions"]) == (0, [row])
+
+
+def test_the_servers_words_become_the_error(kraft):
+    code, out, err = kraft("topics", "describe", "a")
+    assert (code, out, err) == (1, "", "error: Topic not found. (error_code 40401)\n")
+
+
+def test_wrong_usage_is_two(kraft):
+    assert kraft("topics", "create", "a", "--config", "nonsense")[0] == 2
+    assert kraft("topics", "create", "a", "--partitions", "many")[0] == 2
+
+
+def test_a_lookup_turns_to_the_next_node(monkeypatch, capsys, script):
+    script.answers["GET /v3/clusters/c1/topics"] = {"data": []}
+    code, out, _ = run(monkeypatch, capsys, "topics", "list", "--json", "--rest", f"{DEAD},{script.url}")
+    assert (code, out) == (0, "[]\n")
+
+
+def test_when_nobody_answers_that_is_an_error(monkeypatch, capsys):
+    code, _, err = run(monkeypatch, capsys, "status", "--rest", DEAD)
+    assert code == 1
+    assert "no node answers" in err
+    assert DEAD in err
+
+
+def test_produce_prints_where_each_record_is(kraft, script):
+    places = [{"partition": 0, "offset": 5, "error_code": None}, {"partition": 1, "offset": 0, "error_code": None}]
+    script.answers["POST /topics/a"] = {"offsets": places}
+    code, out, _ = kraft("produce", "a", '{"n":1}', "2", "--format", "json", "--key", "k", "--acks", "1")
+    assert (code, out) == (0, "0\t5\n1\t0\n")
+    assert script.bodies("POST") == [{"records": [{"value": {"n": 1}, "key": "k"}, {"value": 2, "key": "k"}]}]
+    assert "acks=1" in script.asked[-1][0]
+
+
+def test_produce_stops_at_a_refused_record(kraft, script):
+    refused = {"partition": 0, "offset": None, "error_code": 50003, "error": "NOT_ENOUGH_REPLICAS"}
+    script.answers["POST /topics/a"] = {"offsets": [refused]}
+    code, _, err = kraft("produce", "a", "x")
+    assert code == 1
+    assert "NOT_ENOUGH_REPLICAS" in err
+
+
+def test_produce_refuses_what_is_no_json_before_sending(kraft, script):
+    code, _, err = kraft("produce", "a", "{", "--format", "json")
+    assert code == 1
+    assert "is not JSON" in err
+    assert script.asked == []
+
+
+def test_produce_is_never_sent_again_when_its_outcome_is_unknown(monkeypatch, capsys, script):
+    script.answers["POST /topics/a"] = {"offsets": []}
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Breaking) as breaking:
+        thread = threading.Thread(target=breaking.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        rest = f"http://127.0.0.1:{breaking.server_port},{script.url}"
+        code, _, err = run(monkeypatch, capsys, "produce", "a", "x", "--rest", rest)
+        breaking.shutdown()
+        thread.join()
+    assert code == 1
+    assert "not known whether" in err
+    assert script.asked == []
+
+
+class _Breaking(BaseHTTPRequestHandler):
+    """Reads the request, then closes the connection without a word."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_consume_reads_to_the_high_watermark(kraft, script):
+    records = [{"topic": "a", "partition": 0, "offset": 4, "timestamp": 7, "key": None, "value": "x\ty"}]
+    headers = {"X-Next-Offset": 5, "X-High-Watermark": 5}
+    script.answers["GET /topics/a/partitions/0/records"] = (200, records, headers)
+    code, out, _ = kraft("consume", "a", "--partition", "0", "--offset", "4")
+    assert (code, out) == (0, "0\t4\t7\t-\tx\ty\n")
+    assert json.loads(kraft("consume", "a", "--partition", "0", "--json")[1]) == records[0]
+    assert "offset=4&" in script.asked[0][0]
+
+
+def test_elect_fails_when_a_partition_has_no_new_leader(kraft, script):
+    script.answers["GET /topics/a/partitions"] = [{"partition": 0}, {"partition": 1}]
+    fine = {"topic_name": "a", "partition_id": 0, "error_code": 40002, "message": "not needed", "kafka_code": 84}
+    bad = {"topic_name": "a", "partition_id": 1, "error_code": 50302, "message": "no replica", "kafka_code": 83}
+    script.answers["POST /v3/clusters/c1/elections"] = {"data": [fine]}
+    assert kraft("elect", "a", "0")[0] == 0
+    script.answers["POST /v3/clusters/c1/elections"] = {"data": [fine, bad]}
+    code, _, err = kraft("elect", "a", "--type", "unclean")
+    assert code == 1
+    assert "1 of 2" in err
+    wanted = [{"topic_name": "a", "partition_id": 0}, {"topic_name": "a", "partition_id": 1}]
+    assert script.bodies("POST")[-1] == {"election_type": "unclean", "partitions": wanted}
+
+
+def test_reassign_starts_cancels_and_lists(kraft, script):
+    path = "/v3/clusters/c1/topics/a/partitions/0/reassignment"
+    script.answers |= {f"POST {path}": (204, None, {}), f"DELETE {path}": (204, None, {})}
+    script.answers["GET /v3/clusters/c1/topics/-/partitions/-/reassignment"] = {"data": []}
+    assert kraft("reassign", "a", "0", "--replicas", "2,3,1")[0] == 0
+    assert script.bodies("POST") == [{"replicas": [2, 3, 1]}]
+    assert kraft("reassign", "a", "0", "--cancel")[1] == "reassignment of a-0 cancelled\n"
+    assert kraft("reassign", "--json")[1] == "[]\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("-h",), ("up", "-h"), ("node", "-h"), ("node", "kill", "-h"), ("log", "dump", "-h"), ("produce", "-h")],
+)
+def test_every_help_can_be_read(monkeypatch, capsys, arguments):
+    code, out, _ = run(monkeypatch, capsys, *arguments)
+    assert code == 0
+    assert "Usage: kraft" in out
+
+
+def test_config_checks_a_file(monkeypatch, capsys, tmp_path):
+    path = tmp_path / "cluster.toml"
+    path.write_text("[[nodes]]\nid = 1\nrest_prt = 1\n")
+    code, _, err = run(monkeypatch, capsys, "config", str(path))
+    assert code == 1
+    assert f"{path}:3: rest_prt: unknown key; did you mean rest_port?" in err
+    path.write_text("[[nodes]]\nid = 1\n")
+    assert run(monkeypatch, capsys, "config", str(path))[0] == 0
+
+
+def test_a_node_that_is_not_in_the_file_is_an_error(monkeypatch, capsys, tmp_path):
+    path = tmp_path / "cluster.toml"
+    path.write_text("[[nodes]]\nid = 1\n")
+    data = str(tmp_path / "d")
+    code, _, err = run(monkeypatch, capsys, "node", "--config", str(path), "--id", "4", "--data", data)
+    assert code == 1
+    assert "there is no node 4; the nodes are 1" in err
+
+
+def test_requests_are_bounded_and_in_order():
+    entries = [{"value": n} for n in range(RECORDS_PER_REQUEST_MAX + 1)]
+    sizes = [len(batch) for batch in batches(entries)]
+    assert sizes == [RECORDS_PER_REQUEST_MAX, 1]
+    large = list(batches({"value": "x" * 400_000} for _ in range(3)))
+    assert [len(batch) for batch in large] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "asked"),
+    [("earliest", "earliest"), ("12", "12"), ("ts:5", "ts:5"), ("2013-01-01T05:00:00Z", "ts:2013-01-01T05:00:00Z")],
+)
+def test_offsets_as_people_write_them(text, asked):
+    assert start_offset(text) == asked
+
+
+def test_an_assignment_is_one_list_per_partition():
+    assert parse_assignment("1,2;3,1") == {"0": [1, 2], "1": [3, 1]}
