@@ -145,6 +145,9 @@ class Reign:
         except AppendUnknown as error:
             self._refuse(fold, RequestTimedOut(f"the controller changed; the outcome is not known: {error}"))
             raise Resigned from error
+        except asyncio.CancelledError:
+            self._refuse(fold, RequestTimedOut("the node stops; the outcome is not known"))
+            raise
         assert image.offset == fold.image.offset, (image.offset, fold.image.offset)
         return image
 

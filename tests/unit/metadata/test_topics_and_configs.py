@@ -1,0 +1,219 @@
+"""Each refusal of topics, partitions, configs, ids and registrations has Kafka's code and says what would be right."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import pytest
+
+from metadata.controller.events import (
+    AllocateProducerIds,
+    AlterConfigs,
+    BrokerHeartbeat,
+    ConfigAlteration,
+    ConfigResource,
+    CreatePartitions,
+    CreateTopics,
+    DeleteTopics,
+    ErrorDetail,
+    NewPartitions,
+    NewTopic,
+    ProducerIdBlock,
+    RegisterBroker,
+    TopicCreated,
+)
+from metadata.errors import BrokerIdNotRegistered, InconsistentClusterId, StaleBrokerEpoch
+from tests.support.controller_world import World
+
+
+def world() -> World:
+    made = World()
+    made.start(1, 2, 3)
+    made.create("a.b", (1, 2))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("topic", "code", "told"),
+    [
+        (NewTopic(name=""), 17, "empty"),
+        (NewTopic(name="."), 17, "'.'"),
+        (NewTopic(name=".."), 17, "'..'"),
+        (NewTopic(name="x" * 250), 17, "249"),
+        (NewTopic(name="a b"), 17, "ASCII"),
+        (NewTopic(name="ä"), 17, "ASCII"),
+        (NewTopic(name="a_b"), 17, "collides with 'a.b'"),
+        (NewTopic(name="a.b"), 36, "exists"),
+        (NewTopic(name="t", partitions=0), 37, "at least 1"),
+        (NewTopic(name="t", partitions=-2), 37, "at least 1"),
+        (NewTopic(name="t", partitions=10_001), 44, "10000"),
+        (NewTopic(name="t", replication_factor=0), 38, "at least 1"),
+        (NewTopic(name="t", replication_factor=4), 38, "only 3"),
+        (NewTopic(name="t", assignment={0: (1,)}, partitions=1), 42, "must be -1"),
+        (NewTopic(name="t", assignment={1: (1,)}), 39, "0, 1, 2"),
+        (NewTopic(name="t", assignment={}), 39, "0, 1, 2"),
+        (NewTopic(name="t", assignment={0: ()}), 39, "at least one"),
+        (NewTopic(name="t", assignment={0: (1, 1)}), 39, "twice"),
+        (NewTopic(name="t", assignment={0: (9,)}), 39, "not registered"),
+        (NewTopic(name="t", assignment={0: (1, 2), 1: (1,)}), 39, "2"),
+        (NewTopic(name="t", configs={"retention.m": "1"}), 40, "did you mean retention.ms?"),
+        (NewTopic(name="t", configs={"retention.ms": "soon"}), 40, "whole number"),
+        (NewTopic(name="t", configs={"retention.ms": "-2"}), 40, "greater than or equal to -1"),
+        (NewTopic(name="t", configs={"unclean.leader.election.enable": "yes"}), 40, "true or false"),
+        (NewTopic(name="t", configs={"cleanup.policy": "burn"}), 40, "cleanup.policy"),
+    ],
+)
+def test_create_refused(topic: NewTopic, code: int, told: str) -> None:
+    reply = world().decide(CreateTopics(topics=(topic,))).reply[topic.name]  # type: ignore[index]
+    assert isinstance(reply, ErrorDetail), reply
+    assert (reply.error.code, told in reply.message) == (code, True), reply
+
+
+def test_create_gives_what_was_asked() -> None:
+    made = world()
+    topics = (
+        NewTopic(name="__consumer_offsets", partitions=4, replication_factor=3, configs={"cleanup.policy": "compact"}),
+        NewTopic(name="bad name"),
+    )
+    decision = made.decide(CreateTopics(topics=topics))
+    created = decision.reply["__consumer_offsets"]  # type: ignore[index]
+    assert isinstance(created, TopicCreated)
+    assert (created.partitions, created.replication_factor, created.configs) == (4, 3, {"cleanup.policy": "compact"})
+    topic = made.image.topic("__consumer_offsets")
+    assert topic is not None
+    assert [sorted(partition.replicas) for partition in topic.partitions.values()] == [[1, 2, 3]] * 4
+    assert len({partition.leader for partition in topic.partitions.values()}) == 3
+    assert made.image.config("topic", "__consumer_offsets") == {"cleanup.policy": "compact"}
+
+
+def test_validate_only_changes_nothing() -> None:
+    made = world()
+    before = made.image
+    made.decide(CreateTopics(topics=(NewTopic(name="t"),), validate_only=True))
+    made.decide(CreatePartitions(topics=(NewPartitions(topic="a.b", count=5),), validate_only=True))
+    assert made.image == before
+
+
+def test_twice_in_one_request() -> None:
+    made = world()
+    reply = made.decide(CreateTopics(topics=(NewTopic(name="t"), NewTopic(name="t")))).reply
+    assert reply["t"].error.code == 42  # type: ignore[index]
+    both = made.decide(CreateTopics(topics=(NewTopic(name="c_d"), NewTopic(name="c.d")))).reply
+    assert both["c.d"].error.code == 17  # type: ignore[index]
+
+
+def test_a_topic_made_again_is_another_one() -> None:
+    made = world()
+    first = made.image.topic_ids["a.b"]
+    assert made.decide(DeleteTopics(topics=(first, "nope", UUID(int=7)))).reply == {
+        first: None,
+        "nope": ErrorDetail(*_of(made, "nope")),
+        UUID(int=7): ErrorDetail(*_of(made, UUID(int=7))),
+    }
+    assert made.create("a.b", (1,)) != first
+
+
+def _of(made: World, topic: str | UUID) -> tuple[type, str]:
+    detail = made.decide(DeleteTopics(topics=(topic,))).reply[topic]  # type: ignore[index]
+    assert detail.error.code == (3 if isinstance(topic, str) else 100)
+    return detail.error, detail.message
+
+
+@pytest.mark.parametrize(
+    ("wanted", "code"),
+    [
+        (NewPartitions(topic="nope", count=2), 3),
+        (NewPartitions(topic="a.b", count=1), 37),
+        (NewPartitions(topic="a.b", count=0), 37),
+        (NewPartitions(topic="a.b", count=20_000), 44),
+        (NewPartitions(topic="a.b", count=3, assignments=((1, 2),)), 39),
+        (NewPartitions(topic="a.b", count=2, assignments=((1,),)), 39),
+        (NewPartitions(topic="a.b", count=2, assignments=((1, 8),)), 39),
+    ],
+)
+def test_growth_refused(wanted: NewPartitions, code: int) -> None:
+    reply = world().decide(CreatePartitions(topics=(wanted,))).reply
+    assert reply[wanted.topic].error.code == code  # type: ignore[index]
+
+
+def test_growth() -> None:
+    made = world()
+    wanted = NewPartitions(topic="a.b", count=3, assignments=((3, 1), (2, 3)))
+    assert made.decide(CreatePartitions(topics=(wanted,))).reply == {"a.b": None}
+    assert [made.partition("a.b", index).replicas for index in range(3)] == [(1, 2), (3, 1), (2, 3)]
+
+
+TOPIC = ConfigResource(resource_type="topic", name="a.b")
+ALL_BROKERS = ConfigResource(resource_type="broker", name="")
+
+
+@pytest.mark.parametrize(
+    ("resource", "change", "code"),
+    [
+        (ConfigResource(resource_type="topic", name="nope"), ("retention.ms", "set", "1"), 3),
+        (ConfigResource(resource_type="broker", name="x"), ("log.retention.ms", "set", "1"), 42),
+        (ConfigResource(resource_type="broker", name="9"), ("log.retention.ms", "set", "1"), 102),
+        (TOPIC, ("retention.ms", "set", None), 42),
+        (TOPIC, ("retention.ms", "append", "1"), 40),
+        (TOPIC, ("log.retention.ms", "set", "1"), 40),
+        (TOPIC, ("cleanup.policy", "subtract", "delete"), 40),
+        (TOPIC, ("no.such.thing", "delete", None), 40),
+        (ALL_BROKERS, ("background.threads", "set", "2"), 42),
+    ],
+)
+def test_config_refused(resource: ConfigResource, change: tuple[str, str, str | None], code: int) -> None:
+    made = world()
+    alteration = ConfigAlteration(name=change[0], operation=change[1], value=change[2])  # type: ignore[arg-type]
+    good = ConfigAlteration(name="min.insync.replicas", operation="set", value="2")
+    reply = made.decide(AlterConfigs(resources={resource: (good, alteration)})).reply
+    assert reply[resource].error.code == code  # type: ignore[index]
+    assert not made.image.configs, "all alterations of one resource or none"
+
+
+def test_config_lists_and_canonical_values() -> None:
+    made = world()
+    for operation, value, expected in [
+        ("append", "compact", "delete,compact"),
+        ("append", "compact", "delete,compact"),
+        ("subtract", "delete", "compact"),
+        ("delete", None, None),
+    ]:
+        change = ConfigAlteration(name="cleanup.policy", operation=operation, value=value)  # type: ignore[arg-type]
+        assert made.decide(AlterConfigs(resources={TOPIC: (change,)})).reply == {TOPIC: None}
+        assert made.image.config("topic", "a.b").get("cleanup.policy") == expected
+    change = ConfigAlteration(name="retention.ms", operation="set", value=" 07 ")
+    made.decide(AlterConfigs(resources={TOPIC: (change,)}))
+    assert made.image.config("topic", "a.b") == {"retention.ms": "7"}
+
+
+def test_producer_ids_are_never_given_twice() -> None:
+    made = world()
+    blocks = [made.decide(AllocateProducerIds(broker_id=id_, broker_epoch=made.epoch(id_))).reply for id_ in (1, 2, 1)]
+    assert blocks == [ProducerIdBlock(first=first, count=1000) for first in (0, 1000, 2000)]
+    with pytest.raises(StaleBrokerEpoch):
+        made.decide(AllocateProducerIds(broker_id=1, broker_epoch=77))
+    with pytest.raises(StaleBrokerEpoch):
+        made.decide(AllocateProducerIds(broker_id=9, broker_epoch=1))
+
+
+def test_heartbeats_refused() -> None:
+    made = world()
+    with pytest.raises(BrokerIdNotRegistered):
+        made.decide(BrokerHeartbeat(broker_id=9, broker_epoch=0, metadata_offset=0))
+    with pytest.raises(StaleBrokerEpoch):
+        made.decide(BrokerHeartbeat(broker_id=1, broker_epoch=7, metadata_offset=0))
+
+
+def test_a_broker_of_another_cluster() -> None:
+    request = RegisterBroker(cluster_id="other", broker_id=1, incarnation_id=UUID(int=1), rest="r", kafka="k")
+    with pytest.raises(InconsistentClusterId):
+        world().decide(request)
+
+
+def test_a_broker_is_fenced_until_it_has_its_own_registration() -> None:
+    made = World()
+    epoch = made.register(1)
+    behind = made.beat(1, offset=epoch - 1).reply
+    assert (behind.is_caught_up, behind.is_fenced) == (False, True)  # type: ignore[attr-defined]
+    ahead = made.beat(1, offset=epoch).reply
+    assert (ahead.is_caught_up, ahead.is_fenced) == (True, False)  # type: ignore[attr-defined]
