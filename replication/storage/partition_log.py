@@ -58,6 +58,7 @@ class PartitionLog:
         self._environment = environment
         self._on_offline, self._on_roll = on_offline, on_roll
         self._offline_reason: str | None = None
+        self._is_retired = False
         self._epochs = loaded.epochs
         self._start, self._end = loaded.log_start_offset, loaded.log_end_offset
         self._segments = Segments(environment, folder, loaded.segments, settings)
@@ -253,7 +254,7 @@ class PartitionLog:
             self.truncate_fully_and_start_at(offset)
             return
         try:
-            self._end = self._segments.truncate_to(offset)
+            self._end = max(self._segments.truncate_to(offset), self._start)
             self._epochs.truncate_from_end(self._end)
         except (OSError, DamagedLog) as error:
             raise self._failed(error, "truncating") from error
@@ -334,8 +335,18 @@ class PartitionLog:
         finally:
             self._segments.close()
 
-    def abandon(self) -> None:
-        """Close the files as they are: the partition is being deleted, or its disk is gone."""
+    def retire(self, reason: str) -> None:
+        """The partition is being deleted: late users get an error, nobody is told of a failure."""
+        self._offline_reason = reason
+        self._is_retired = True
+
+    @property
+    def is_retired(self) -> bool:
+        return self._is_retired
+
+    async def abandon(self) -> None:
+        """Close the files as they are, once no fsync uses them."""
+        await self._flusher.wait_idle()
         self._segments.close()
 
     # --- failures ---------------------------------------------------------------------------------------------

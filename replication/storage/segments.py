@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from metadata.environment import Buffer, Environment
 from metadata.settings import TopicSettings
 from replication.batches.header import BatchHeader
-from replication.storage.names import DELETED_SUFFIX
+from replication.storage.names import DELETED_SUFFIX, PARTITION_METADATA_FILE
 from replication.storage.retention import Deletion, SegmentFacts, segments_to_delete
 from replication.storage.segment import Segment
 
@@ -176,5 +176,14 @@ class Segments:
             segment.close()
 
     def sync_folder(self) -> None:
-        """Make new, renamed and removed names durable. Blocking."""
-        self._environment.files.sync_directory(self._folder)
+        """Make new, renamed and removed names durable, with the topic id that a new folder begins with. Blocking."""
+        files = self._environment.files
+        path = f"{self._folder}/{PARTITION_METADATA_FILE}"
+        if files.exists(path):
+            metadata = files.open(path)
+            try:
+                metadata.sync()
+            finally:
+                metadata.close()
+        files.sync_directory(self._folder)
+        files.sync_directory(self._folder.rpartition("/")[0] or ".")

@@ -131,5 +131,5 @@ def read_topic_id(files: Files, path: str) -> UUID | None:
         raise MalformedFile(f"{path}: {error}") from None
 
 
-def write_topic_id(files: Files, path: str, topic_id: UUID) -> None:
-    replace_text(files, path, f"version: 0\ntopic_id: {uuid_text(topic_id)}")
+def write_topic_id(files: Files, path: str, topic_id: UUID, *, sync: bool = True) -> None:
+    replace_text(files, path, f"version: 0\ntopic_id: {uuid_text(topic_id)}", sync=sync)

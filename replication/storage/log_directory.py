@@ -1,0 +1,154 @@
+"""One log directory: who it belongs to, what is in it, and the checkpoints that cover all its partitions.
+
+Files of its own: `meta.properties` (version, cluster.id, node.id, directory.id), `recovery-point-offset-checkpoint`,
+`log-start-offset-checkpoint`, `replication-offset-checkpoint`, and `.kafka_cleanshutdown` while no node runs on it
+that was stopped in order. Locked for one process. All calls block.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from uuid import UUID
+
+from metadata.environment import DirectoryLock, Environment
+from metadata.events import Events
+from replication.storage.names import (
+    CLEAN_SHUTDOWN_FILE,
+    DELETE_FOLDER_SUFFIX,
+    HIGH_WATERMARKS_FILE,
+    LOG_STARTS_FILE,
+    META_PROPERTIES_FILE,
+    RECOVERY_POINTS_FILE,
+    topic_partition_of,
+    uuid_text,
+)
+from replication.storage.text_files import (
+    MalformedFile,
+    read_offsets,
+    read_properties,
+    replace_text,
+    write_offsets,
+    write_properties,
+)
+
+_META_VERSION = "1"
+
+TopicPartition = tuple[str, int]
+
+
+class StartupError(Exception):
+    """A node cannot start on this folder; the message names the file, what is in it and what should be."""
+
+
+class LogDirectory:
+    def __init__(self, environment: Environment, path: str, *, cluster_id: str, node_id: int, events: Events) -> None:
+        self.path = path
+        self._files = environment.files
+        self._rng = environment.rng
+        self._cluster_id, self._node_id = cluster_id, node_id
+        self._events = events
+        self._lock: DirectoryLock | None = None
+        self.offline_reason: str | None = None
+        self.was_clean = False
+        """The last node that ran on it was stopped in order."""
+        self.recovery_points: dict[TopicPartition, int] = {}
+        self.log_starts: dict[TopicPartition, int] = {}
+        self.high_watermarks: dict[TopicPartition, int] = {}
+
+    @property
+    def is_offline(self) -> bool:
+        return self.offline_reason is not None
+
+    def open(self) -> None:
+        """Lock the folder, check whose it is, read its checkpoints, and take the marker away.
+
+        Raises StartupError.
+        """
+        try:
+            self._files.make_directories(self.path)
+            self._lock = self._files.lock_directory(self.path)
+        except BlockingIOError:
+            raise StartupError(f"{self.path} is in use by another process; stop it, or choose another folder") from None
+        except OSError as error:
+            raise StartupError(f"{self.path} cannot be used as a log directory: {error}") from error
+        try:
+            self._check_owner()
+        except StartupError:
+            self.close()
+            raise
+        self._read_state()
+
+    def _check_owner(self) -> None:
+        path = f"{self.path}/{META_PROPERTIES_FILE}"
+        found = read_properties(self._files, path)
+        if found is None:
+            self._claim(path)
+            return
+        expected = {"version": _META_VERSION, "cluster.id": self._cluster_id, "node.id": str(self._node_id)}
+        for key, value in expected.items():
+            if found.get(key) != value:
+                raise StartupError(
+                    f"{path} says {key}={found.get(key, '(nothing)')}, this node has {key}={value}; "
+                    "give this node its own data folder, or remove the old one"
+                )
+
+    def _claim(self, path: str) -> None:
+        directory_id = UUID(bytes=self._rng.randbytes(16), version=4)
+        properties = {
+            "version": _META_VERSION,
+            "cluster.id": self._cluster_id,
+            "node.id": str(self._node_id),
+            "directory.id": uuid_text(directory_id),
+        }
+        write_properties(self._files, path, properties)
+
+    def _read_state(self) -> None:
+        marker = f"{self.path}/{CLEAN_SHUTDOWN_FILE}"
+        self.was_clean = self._files.exists(marker)
+        if self.was_clean:
+            self._files.remove(marker)
+            self._files.sync_directory(self.path)
+        self.recovery_points = self._read_checkpoint(RECOVERY_POINTS_FILE)
+        self.log_starts = self._read_checkpoint(LOG_STARTS_FILE)
+        self.high_watermarks = self._read_checkpoint(HIGH_WATERMARKS_FILE)
+
+    def _read_checkpoint(self, name: str) -> dict[TopicPartition, int]:
+        """A checkpoint that cannot be read costs a longer recovery, nothing else."""
+        try:
+            return read_offsets(self._files, f"{self.path}/{name}")
+        except MalformedFile as error:
+            self._events.emit("checkpoint_ignored", path=f"{self.path}/{name}", reason=str(error))
+            return {}
+
+    def partitions(self) -> list[TopicPartition]:
+        found = (topic_partition_of(name) for name in self._folders())
+        return [each for each in found if each is not None]
+
+    def remove_deleted_folders(self) -> int:
+        doomed = [name for name in self._folders() if name.endswith(DELETE_FOLDER_SUFFIX)]
+        for name in doomed:
+            self._files.remove_tree(f"{self.path}/{name}")
+        return len(doomed)
+
+    def _folders(self) -> list[str]:
+        names = self._files.list_directory(self.path)
+        return [name for name in names if self._files.is_directory(f"{self.path}/{name}")]
+
+    def write_recovery(
+        self, recovery_points: Mapping[TopicPartition, int], starts: Mapping[TopicPartition, int]
+    ) -> None:
+        write_offsets(self._files, f"{self.path}/{RECOVERY_POINTS_FILE}", recovery_points)
+        write_offsets(self._files, f"{self.path}/{LOG_STARTS_FILE}", starts)
+
+    def write_high_watermarks(self, offsets: Mapping[TopicPartition, int]) -> None:
+        write_offsets(self._files, f"{self.path}/{HIGH_WATERMARKS_FILE}", offsets)
+
+    def write_marker(self, broker_epoch: int) -> None:
+        text = json.dumps({"version": 0, "brokerEpoch": broker_epoch}, separators=(",", ":"))
+        replace_text(self._files, f"{self.path}/{CLEAN_SHUTDOWN_FILE}", text)
+
+    def close(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None

@@ -1,0 +1,287 @@
+"""All logs of a node over its log directories: found at start, created, deleted, kept in order in the background.
+
+Invariant: a (topic id, partition) has at most one log, in one directory; `<topic>-<partition>` names its folder.
+A directory that fails takes its own partitions offline, no others. Implements the replica manager's `Logs`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from uuid import UUID
+
+from metadata.environment import Environment
+from metadata.errors import InconsistentTopicId, KafkaError, KafkaStorageError
+from metadata.events import Events
+from metadata.image import TopicIdPartition
+from metadata.settings import BrokerSettings, TopicSettings, topic_settings
+from replication.storage.log_directory import LogDirectory, StartupError, TopicPartition
+from replication.storage.names import PARTITION_METADATA_FILE, delete_folder, partition_folder
+from replication.storage.partition_log import PartitionLog
+from replication.storage.recovery import LoadedLog, LoadPlan, load_log
+from replication.storage.text_files import MalformedFile, read_topic_id, write_topic_id
+from replication.storage.upkeep import Upkeep
+
+_DISK_GONE = frozenset({errno.EIO, errno.EROFS, errno.ENODEV, errno.ENXIO})
+
+
+class LogManager:
+    def __init__(
+        self,
+        environment: Environment,
+        *,
+        directories: Sequence[str],
+        cluster_id: str,
+        node_id: int,
+        events: Events,
+        settings: Callable[[], BrokerSettings],
+        topic_settings_of: Callable[[str], TopicSettings] | None = None,
+    ) -> None:
+        """`topic_settings_of` is asked at start, before the first `update_settings`; the default: broker defaults."""
+        assert directories, "a broker needs a log directory"
+        self._environment = environment
+        self._events = events
+        self._settings = settings
+        self._topic_settings_of = topic_settings_of or (lambda _topic: topic_settings(settings(), {}))
+        self._directories = [
+            LogDirectory(environment, path, cluster_id=cluster_id, node_id=node_id, events=events)
+            for path in directories
+        ]
+        self._logs: dict[TopicIdPartition, PartitionLog] = {}
+        self._directory_of: dict[TopicIdPartition, LogDirectory] = {}
+        self._high_watermarks: dict[TopicIdPartition, int] = {}
+        self.upkeep = Upkeep(environment, events=events, settings=settings, manager=self)
+
+    # --- start and stop ---------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Lock, check and load everything, then begin the upkeep. Raises StartupError."""
+        opened: list[LogDirectory] = []
+        try:
+            for directory in self._directories:
+                await self._environment.workers.run(directory.open)
+                opened.append(directory)
+        except StartupError:
+            for directory in opened:
+                directory.close()
+            raise
+        await asyncio.gather(*(self._load_directory(directory) for directory in self._directories))
+        self.upkeep.start()
+
+    async def _load_directory(self, directory: LogDirectory) -> None:
+        removed = await self._environment.workers.run(directory.remove_deleted_folders)
+        partitions = directory.partitions()
+        await asyncio.gather(*(self._load(directory, topic, number) for topic, number in partitions))
+        self._events.emit(
+            "log_directory_opened",
+            path=directory.path,
+            partitions=len(partitions),
+            was_clean=directory.was_clean,
+            removed_folders=removed,
+        )
+
+    async def _load(self, directory: LogDirectory, topic: str, partition: int) -> None:
+        folder = f"{directory.path}/{partition_folder(topic, partition)}"
+        try:
+            topic_id = read_topic_id(self._environment.files, f"{folder}/{PARTITION_METADATA_FILE}")
+            if topic_id is None:
+                raise MalformedFile(f"{folder}/{PARTITION_METADATA_FILE} is missing")
+            plan = self._plan(directory, folder, topic, partition)
+            loaded = await self._environment.workers.run(load_log, plan)
+        except (MalformedFile, OSError) as error:
+            self._events.emit("log_not_loaded", topic=topic, partition=partition, reason=str(error))
+            return
+        for repair in loaded.repairs:
+            self._events.emit(repair.event, topic=topic, partition=partition, **repair.fields)
+        key = TopicIdPartition(topic_id, partition)
+        flushed = loaded.log_end_offset if directory.was_clean else plan.recovery_point
+        self._adopt(key, directory, self._open_log(loaded, plan, topic, key, flushed_offset=flushed))
+        self._high_watermarks[key] = directory.high_watermarks.get((topic, partition), 0)
+
+    def _plan(self, directory: LogDirectory, folder: str, topic: str, partition: int) -> LoadPlan:
+        return LoadPlan(
+            files=self._environment.files,
+            folder=folder,
+            settings=self._topic_settings_of(topic),
+            recovery_point=directory.recovery_points.get((topic, partition), 0),
+            log_start_offset=directory.log_starts.get((topic, partition), 0),
+            is_clean=directory.was_clean,
+            now_ms=self._environment.clock.wall_ms(),
+        )
+
+    def _open_log(
+        self, loaded: LoadedLog, plan: LoadPlan, topic: str, key: TopicIdPartition, *, flushed_offset: int
+    ) -> PartitionLog:
+        return PartitionLog(
+            self._environment,
+            loaded,
+            topic=topic,
+            partition=key.partition,
+            topic_id=key.topic_id,
+            folder=plan.folder,
+            settings=plan.settings,
+            flushed_offset=flushed_offset,
+            on_offline=self._log_failed,
+            on_roll=self.upkeep.flush_soon,
+        )
+
+    def _adopt(self, key: TopicIdPartition, directory: LogDirectory, log: PartitionLog) -> None:
+        self._logs[key] = log
+        self._directory_of[key] = directory
+
+    async def stop(self, *, clean: bool = True, broker_epoch: int = -1) -> None:
+        """Flush and close everything; with `clean` leave checkpoints and the marker, so that nothing is scanned."""
+        await self.upkeep.stop()
+        results = await asyncio.gather(*(log.close() for log in self._logs.values()), return_exceptions=True)
+        failed = {self._directory_of[key] for key, result in zip(self._logs, results, strict=True) if result}
+        failed |= {self._directory_of[key] for key, log in self._logs.items() if log.is_offline}
+        for result in results:
+            if isinstance(result, BaseException) and not isinstance(result, (KafkaError, OSError)):
+                raise result
+        for directory in self._directories:
+            if clean and not directory.is_offline:
+                await self.checkpoint_recovery(directory)
+                if directory not in failed:
+                    await self._environment.workers.run(directory.write_marker, broker_epoch)
+            directory.close()
+
+    # --- the replica manager's view ---------------------------------------------------------------------------
+
+    def get(self, partition: TopicIdPartition) -> PartitionLog | None:
+        return self._logs.get(partition)
+
+    def get_or_create(self, *, topic: str, topic_id: UUID, partition: int, settings: TopicSettings) -> PartitionLog:
+        key = TopicIdPartition(topic_id, partition)
+        log = self._logs.get(key)
+        if log is None:
+            log = self._create(topic, key, settings)
+        elif log.is_offline:
+            raise KafkaStorageError(f"{log} is offline: {log.offline_reason}")
+        else:
+            log.update_settings(settings)
+        return log
+
+    def _create(self, topic: str, key: TopicIdPartition, settings: TopicSettings) -> PartitionLog:
+        self._refuse_taken_folder(topic, key)
+        directory = self._emptiest_directory()
+        folder = f"{directory.path}/{partition_folder(topic, key.partition)}"
+        plan = LoadPlan(
+            files=self._environment.files,
+            folder=folder,
+            settings=settings,
+            recovery_point=0,
+            log_start_offset=0,
+            is_clean=True,
+            now_ms=self._environment.clock.wall_ms(),
+        )
+        try:
+            self._environment.files.make_directories(folder)
+            write_topic_id(self._environment.files, f"{folder}/{PARTITION_METADATA_FILE}", key.topic_id, sync=False)
+            loaded = load_log(plan)
+        except OSError as error:
+            raise KafkaStorageError(f"{folder} cannot be created: {error}") from error
+        log = self._open_log(loaded, plan, topic, key, flushed_offset=0)
+        self._adopt(key, directory, log)
+        self._high_watermarks[key] = 0
+        return log
+
+    def _refuse_taken_folder(self, topic: str, key: TopicIdPartition) -> None:
+        for other, log in self._logs.items():
+            if log.topic == topic and other.partition == key.partition:
+                raise InconsistentTopicId(f"{log.folder} holds topic id {other.topic_id}, not {key.topic_id}")
+        for directory in self._directories:
+            folder = f"{directory.path}/{partition_folder(topic, key.partition)}"
+            if not directory.is_offline and self._environment.files.exists(folder):
+                raise KafkaStorageError(f"{folder} exists and could not be loaded; repair it or move it away")
+
+    def _emptiest_directory(self) -> LogDirectory:
+        counts = {directory: 0 for directory in self._directories if not directory.is_offline}
+        if not counts:
+            raise KafkaStorageError("all log directories of this broker have failed")
+        for directory in self._directory_of.values():
+            if directory in counts:
+                counts[directory] += 1
+        return min(counts, key=lambda directory: counts[directory])
+
+    def delete(self, partition: TopicIdPartition) -> None:
+        log = self._logs.pop(partition, None)
+        if log is None:
+            return
+        directory = self._directory_of.pop(partition)
+        self._high_watermarks.pop(partition, None)
+        log.retire("it has been deleted")
+        unique = UUID(bytes=self._environment.rng.randbytes(16), version=4)
+        doomed = f"{directory.path}/{delete_folder(log.topic, log.partition, unique)}"
+        try:
+            self._environment.files.rename(log.folder, doomed)
+        except OSError as error:
+            self._events.emit("log_not_deleted", topic=log.topic, partition=log.partition, reason=str(error))
+            return
+        self.upkeep.remove_later(log, doomed)
+
+    def update_settings(self, topic_id: UUID, settings: TopicSettings) -> None:
+        for key, log in self._logs.items():
+            if key.topic_id == topic_id:
+                log.update_settings(settings)
+
+    def all_partitions(self) -> Mapping[TopicIdPartition, str]:
+        return {key: log.topic for key, log in self._logs.items()}
+
+    def high_watermark(self, partition: TopicIdPartition) -> int:
+        return self._high_watermarks.get(partition, 0)
+
+    def high_watermarks(self) -> Mapping[TopicIdPartition, int]:
+        return dict(self._high_watermarks)
+
+    async def checkpoint_high_watermarks(self, high_watermarks: Mapping[TopicIdPartition, int]) -> None:
+        self._high_watermarks.update({key: hw for key, hw in high_watermarks.items() if key in self._logs})
+        for directory in self._directories:
+            offsets = {name: self._high_watermarks[key] for key, name, _ in self._online_in(directory)}
+            await self._on_directory(directory, partial(directory.write_high_watermarks, offsets))
+
+    # --- for the upkeep ---------------------------------------------------------------------------------------
+
+    def online_logs(self) -> list[tuple[TopicIdPartition, PartitionLog]]:
+        return [(key, log) for key, log in self._logs.items() if not log.is_offline]
+
+    def directories(self) -> Sequence[LogDirectory]:
+        return self._directories
+
+    async def checkpoint_recovery(self, directory: LogDirectory) -> None:
+        """S5: from where a scan would begin, and where logs start."""
+        points = {name: log.flushed_offset for _, name, log in self._online_in(directory)}
+        starts = {name: log.log_start_offset for _, name, log in self._online_in(directory)}
+        await self._on_directory(directory, lambda: directory.write_recovery(points, starts))
+
+    def _online_in(self, directory: LogDirectory) -> Iterator[tuple[TopicIdPartition, TopicPartition, PartitionLog]]:
+        for key, log in self._logs.items():
+            if self._directory_of[key] is directory:
+                yield key, (log.topic, log.partition), log
+
+    async def _on_directory(self, directory: LogDirectory, write: Callable[[], None]) -> None:
+        if directory.is_offline:
+            return
+        try:
+            await self._environment.workers.run(write)
+        except OSError as error:
+            self._directory_failed(directory, error)
+
+    def _directory_failed(self, directory: LogDirectory, error: OSError) -> None:
+        if error.errno not in _DISK_GONE:
+            self._events.emit("checkpoint_failed", path=directory.path, reason=str(error))
+            return
+        if directory.is_offline:
+            return
+        directory.offline_reason = str(error)
+        self._events.emit("log_directory_offline", path=directory.path, reason=str(error))
+        for key, log in list(self._logs.items()):
+            if self._directory_of[key] is directory:
+                log.take_offline(f"log directory {directory.path} failed: {error}")
+
+    def _log_failed(self, log: PartitionLog, error: OSError | None) -> None:
+        self._events.emit("log_offline", topic=log.topic, partition=log.partition, reason=log.offline_reason)
+        directory = self._directory_of.get(TopicIdPartition(log.topic_id, log.partition))
+        if error is not None and directory is not None and error.errno in _DISK_GONE:
+            self._directory_failed(directory, error)

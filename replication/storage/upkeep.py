@@ -1,0 +1,158 @@
+"""What goes on in the background for all logs: retention, flush.ms, recovery points, removal of deleted files.
+
+Each loop looks at all logs on its own interval; what fails is an event and is tried again at the next turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from metadata.environment import Environment
+from metadata.errors import KafkaError
+from metadata.events import Events
+from metadata.image import TopicIdPartition
+from metadata.settings import INT64_MAX, BrokerSettings
+from replication.storage.log_directory import LogDirectory
+from replication.storage.partition_log import PartitionLog
+
+REMOVAL_INTERVAL_MS = 1_000
+"""How often files and folders whose delay is over are looked for."""
+
+
+class ManagedLogs(Protocol):
+    def online_logs(self) -> list[tuple[TopicIdPartition, PartitionLog]]: ...
+    def directories(self) -> Sequence[LogDirectory]: ...
+    def high_watermark(self, partition: TopicIdPartition) -> int: ...
+    async def checkpoint_recovery(self, directory: LogDirectory) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _DoomedFolder:
+    due_ms: int
+    log: PartitionLog
+    path: str
+
+
+class Upkeep:
+    def __init__(
+        self, environment: Environment, *, events: Events, settings: Callable[[], BrokerSettings], manager: ManagedLogs
+    ) -> None:
+        self._environment = environment
+        self._events = events
+        self._settings = settings
+        self._manager = manager
+        self._tasks: list[asyncio.Task[None]] = []
+        self._doomed: list[_DoomedFolder] = []
+        self._rolled: dict[PartitionLog, None] = {}
+        self._has_rolled = asyncio.Event()
+        self._unflushed_since_ms: dict[PartitionLog, int] = {}
+
+    def start(self) -> None:
+        settings = self._settings
+        self._tasks = [
+            asyncio.create_task(self._every(lambda: settings().log_retention_check_interval_ms, self.apply_retention)),
+            asyncio.create_task(self._every(lambda: settings().log_flush_scheduler_interval_ms, self.flush_due)),
+            asyncio.create_task(
+                self._every(lambda: settings().log_flush_offset_checkpoint_interval_ms, self.checkpoint)
+            ),
+            asyncio.create_task(self._every(lambda: REMOVAL_INTERVAL_MS, self.remove_due)),
+            asyncio.create_task(self._flush_rolled()),
+        ]
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        for doomed in self._doomed:
+            await doomed.log.abandon()
+
+    async def _every(self, interval_ms: Callable[[], int], act: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await self._environment.clock.sleep(interval_ms())
+            try:
+                await act()
+            except (KafkaError, OSError) as error:
+                self._events.emit("log_upkeep_failed", reason=str(error))
+
+    # --- retention --------------------------------------------------------------------------------------------
+
+    async def apply_retention(self) -> None:
+        """S1, S4. The high watermark is the one of the last checkpoint: older, hence safe."""
+        now_ms = self._environment.clock.wall_ms()
+        for key, log in self._manager.online_logs():
+            high_watermark = min(max(self._manager.high_watermark(key), log.log_start_offset), log.log_end_offset)
+            try:
+                count, reason = log.delete_old_segments(high_watermark=high_watermark, now_ms=now_ms)
+            except KafkaError as error:
+                self._events.emit("retention_failed", topic=log.topic, partition=log.partition, reason=str(error))
+                continue
+            if count:
+                self._events.emit(
+                    "segments_deleted",
+                    topic=log.topic,
+                    partition=log.partition,
+                    segments=count,
+                    because=reason,
+                    log_start_offset=log.log_start_offset,
+                )
+
+    # --- flushing ---------------------------------------------------------------------------------------------
+
+    def flush_soon(self, log: PartitionLog) -> None:
+        """A segment was rolled: it gets no more, so put it on the disk."""
+        self._rolled[log] = None
+        self._has_rolled.set()
+
+    async def _flush_rolled(self) -> None:
+        while True:
+            await self._has_rolled.wait()
+            self._has_rolled.clear()
+            while self._rolled:
+                log = next(iter(self._rolled))
+                del self._rolled[log]
+                await self._flush(log)
+
+    async def flush_due(self) -> None:
+        """flush.ms: seen unflushed for longer than that."""
+        now_ms = self._environment.clock.monotonic_ms()
+        waiting: dict[PartitionLog, int] = {}
+        for _, log in self._manager.online_logs():
+            if log.settings.flush_ms == INT64_MAX or log.flushed_offset >= log.log_end_offset:
+                continue
+            since_ms = self._unflushed_since_ms.get(log, now_ms)
+            if now_ms - since_ms >= log.settings.flush_ms:
+                await self._flush(log)
+            else:
+                waiting[log] = since_ms
+        self._unflushed_since_ms = waiting
+
+    async def _flush(self, log: PartitionLog) -> None:
+        try:
+            await log.flush()
+        except KafkaError as error:
+            if not log.is_retired:
+                self._events.emit("flush_failed", topic=log.topic, partition=log.partition, reason=str(error))
+
+    async def checkpoint(self) -> None:
+        for directory in self._manager.directories():
+            await self._manager.checkpoint_recovery(directory)
+
+    # --- removal ----------------------------------------------------------------------------------------------
+
+    def remove_later(self, log: PartitionLog, folder: str) -> None:
+        due_ms = self._environment.clock.monotonic_ms() + log.settings.file_delete_delay_ms
+        self._doomed.append(_DoomedFolder(due_ms, log, folder))
+
+    async def remove_due(self) -> None:
+        for _, log in self._manager.online_logs():
+            await log.remove_deleted_files()
+        now_ms = self._environment.clock.monotonic_ms()
+        due = [each for each in self._doomed if each.due_ms <= now_ms]
+        self._doomed = [each for each in self._doomed if each.due_ms > now_ms]
+        for each in due:
+            await each.log.abandon()
+            await self._environment.workers.run(self._environment.files.remove_tree, each.path)
