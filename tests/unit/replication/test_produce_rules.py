@@ -1,0 +1,168 @@
+"""P1 to P10: what a produce is answered."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from metadata.errors import InvalidRequiredAcks
+from metadata.image import TopicIdPartition
+from replication.partition.replica import Replica
+from replication.partition.states import CommittedIsr, LeaderState, PendingIsr
+from tests.unit.replication.harness.cluster import TOPIC_ID, Cluster
+from tests.unit.replication.harness.memory_log import batch
+from tests.unit.replication.harness.virtual import run
+
+
+def replica_at(cluster: Cluster, node_id: int, key: TopicIdPartition) -> Replica:
+    return cluster.nodes[node_id].manager._registry.replicas[key]
+
+
+def test_p1_a_small_isr_refuses_acks_all_and_appends_nothing_but_takes_acks_1() -> None:
+    async def story() -> None:
+        async with Cluster() as cluster:
+            key = cluster.create(min_insync_replicas=2, isr=(1,))
+            cluster.cut |= {(2, 1), (3, 1)}
+            refused = await cluster.produce(key, b"a")
+            assert (refused.error_code, refused.is_appended, refused.isr, refused.min_isr) == (19, False, (1,), 2)
+            assert cluster.payloads(1, key) == []
+            for acks in (0, 1):
+                assert (await cluster.produce(key, b"b", acks=acks)).error_code == 0
+            assert cluster.high_watermark(1, key) == 0, "P3: accepted and invisible"
+
+    run(story())
+
+
+def test_p6_the_wait_expires_and_the_record_stays_and_is_replicated_later() -> None:
+    async def story() -> None:
+        async with Cluster() as cluster:
+            key = cluster.create(min_insync_replicas=2)
+            cluster.cut |= {(2, 1), (3, 1)}
+            late = await cluster.produce(key, b"a", timeout_ms=300)
+            assert (late.error_code, late.is_appended, late.base_offset) == (7, True, 0)
+            cluster.cut.clear()
+            await cluster.until(lambda: cluster.high_watermark(1, key) == 1)
+            assert cluster.copies_agree(key)
+
+    run(story())
+
+
+def test_p6_in_flight_when_the_isr_falls_below_min_ends_in_7_with_the_record_kept() -> None:
+    async def story() -> None:
+        async with Cluster() as cluster:
+            key = cluster.create(min_insync_replicas=2)
+            cluster.cut |= {(2, 1), (3, 1)}
+            waiting = asyncio.ensure_future(cluster.produce(key, b"a", timeout_ms=1_000))
+            await asyncio.sleep(0.1)
+            cluster.change_isr(key, (1,))
+            outcome = await waiting
+            assert (outcome.error_code, outcome.is_appended) == (7, True)
+            assert cluster.high_watermark(1, key) == 0
+            cluster.cut.clear()
+            await cluster.until(lambda: set(cluster.partition(key).isr) == {1, 2, 3})
+            await cluster.until(lambda: cluster.high_watermark(1, key) == 1)
+
+    run(story())
+
+
+def test_p5_reached_while_the_maximal_isr_is_too_small_is_20() -> None:
+    async def story() -> None:
+        async with Cluster() as cluster:
+            key = cluster.create(min_insync_replicas=2)
+            cluster.cut |= {(2, 1), (3, 1)}
+            waiting = asyncio.ensure_future(cluster.produce(key, b"a", timeout_ms=1_000))
+            await asyncio.sleep(0.1)
+            replica = replica_at(cluster, 1, key)
+            state = replica.state
+            assert isinstance(state, LeaderState)
+            shrunk = CommittedIsr(members=(1,))
+            replica.state = LeaderState(
+                image=state.image,
+                isr=shrunk,
+                partition_epoch=state.partition_epoch,
+                is_recovering=False,
+                epoch_start_offset=0,
+                end_offset=1,
+                high_watermark=1,
+                followers=state.followers,
+                min_isr=2,
+            )
+            cluster.nodes[1].manager._registry.produces.check(replica)
+            outcome = await waiting
+            assert (outcome.error_code, outcome.is_appended, outcome.isr) == (20, True, (1,))
+
+    run(story())
+
+
+def test_p7_leadership_lost_while_waiting_is_6_and_indeterminate() -> None:
+    async def story() -> None:
+        async with Cluster() as cluster:
+            key = cluster.create()
+            cluster.cut |= {(2, 1), (3, 1)}
+            waiting = asyncio.ensure_future(cluster.produce(key, b"a"))
+            await asyncio.sleep(0.1)
+            cluster.elect(key, 2, (2, 3))
+            outcome = await waiting
+            assert (outcome.error_code, outcome.is_appended) == (6, True)
+
+    run(story())
+
+
+def test_p9_other_acks_are_refused() -> None:
+    async def story() -> None:
+        async with Cluster() as cluster:
+            key = cluster.create()
+            with pytest.raises(InvalidRequiredAcks):
+                await cluster.produce(key, b"a", acks=2)
+
+    run(story())
+
+
+def test_p10_every_partition_has_its_own_outcome() -> None:
+    async def story() -> None:
+        async with Cluster() as cluster:
+            key = cluster.create(partitions=2)
+            absent = TopicIdPartition(TOPIC_ID, 9)
+            outcomes = await cluster.nodes[1].manager.produce(
+                {key: batch(b"a"), absent: batch(b"b")}, acks=-1, timeout_ms=1_000
+            )
+            assert outcomes[key].error_code == 0
+            assert (outcomes[absent].error_code, outcomes[absent].is_appended) == (3, False)
+            elsewhere = await cluster.nodes[2].manager.produce({key: batch(b"a")}, acks=1, timeout_ms=1_000)
+            assert elsewhere[key].error_code == 6
+
+    run(story())
+
+
+def test_p11_with_flush_messages_1_a_record_counts_once_the_leader_has_fsynced_it() -> None:
+    async def story() -> None:
+        async with Cluster() as cluster:
+            key = cluster.create(flush_messages=1)
+            cluster.log(1, key).flush_ms = 200
+            waiting = asyncio.ensure_future(cluster.produce(key, b"a"))
+            await asyncio.sleep(0.1)
+            assert cluster.payloads(2, key) == [b"a"], "followers carry it away meanwhile"
+            assert cluster.log(2, key).flushed_offset == 1, "and fsync before they report it"
+            assert cluster.high_watermark(1, key) == 0
+            assert (await waiting).error_code == 0
+            assert cluster.log(1, key).flushed_offset == 1
+
+    run(story())
+
+
+def test_i7_a_leaving_member_is_waited_for_until_the_shrink_is_committed() -> None:
+    async def story() -> None:
+        async with Cluster(replica_lag_time_max_ms=200) as cluster:
+            key = cluster.create()
+            cluster.is_controller_up = False
+            cluster.cut.add((3, 1))
+            waiting = asyncio.ensure_future(cluster.produce(key, b"a", timeout_ms=9_000))
+            await asyncio.sleep(1)
+            assert isinstance(cluster.leader(key).isr, PendingIsr)
+            assert not waiting.done()
+            cluster.is_controller_up = True
+            assert (await waiting).error_code == 0
+            assert cluster.partition(key).isr == (1, 2)
+
+    run(story())
