@@ -31,7 +31,7 @@ class Replicas(Protocol):
     async def delete_records(self, partition: TopicIdPartition, *, offset: int, timeout_ms: int) -> int: ...
 
     def offset_for_leader_epoch(
-        self, partition: TopicIdPartition, *, current_leader_epoch: int, epoch: int
+        self, partition: TopicIdPartition, epoch: int, *, current_leader_epoch: int
     ) -> EpochEnd | None: ...
 
     def log_ends(self, partitions: Sequence[TopicIdPartition]) -> Sequence[ReplicaLogEnd]: ...
@@ -117,6 +117,6 @@ class _DataHandlers:
     async def offset_for_leader_epoch(self, call: Call) -> Any:
         request = OFFSET_FOR_LEADER_EPOCH.from_request(call.message)
         end = self._replicas.offset_for_leader_epoch(
-            request.partition, current_leader_epoch=request.current_leader_epoch, epoch=request.epoch
+            request.partition, request.epoch, current_leader_epoch=request.current_leader_epoch
         )
         return OFFSET_FOR_LEADER_EPOCH.to_reply(request, end)

@@ -82,7 +82,7 @@ class FakeReplicas:
         return offset + 1
 
     def offset_for_leader_epoch(
-        self, partition: TopicIdPartition, *, current_leader_epoch: int, epoch: int
+        self, partition: TopicIdPartition, epoch: int, *, current_leader_epoch: int
     ) -> EpochEnd | None:
         self.asked.append((partition, current_leader_epoch, epoch))
         self._maybe_raise()

@@ -1,0 +1,356 @@
+"""What a server does with strangers, garbage and peers that break: it closes that connection and serves the others."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from kraft.wire import apis, codec, schemas, scram
+from kraft.wire.apis import Api
+from kraft.wire.channels import ControllerChannel, ForwardChannel
+from kraft.wire.codec import RequestHeader
+from kraft.wire.messages.controller import CONTROLLER_RPCS
+from kraft.wire.messages.fetch import FETCH
+from kraft.wire.messages.metadata_log import FETCH_SNAPSHOT, SnapshotFetch
+from kraft.wire.messages.offsets import (
+    DELETE_RECORDS,
+    LIST_OFFSETS,
+    OFFSET_FOR_LEADER_EPOCH,
+    DeleteRecords,
+    EpochQuestion,
+    ListOffset,
+)
+from kraft.wire.messages.produce import PRODUCE, ProduceRequest
+from kraft.wire.session import UNAUTHENTICATED_BYTES_MAX
+from metadata.controller.events import AllocateProducerIds, ProducerIdBlock
+from metadata.environment import ConnectionClosed, FrameConnection, NotConnected
+from metadata.errors import SaslAuthenticationFailed
+from tests.unit.wire.fakes import T0, Loopback, loopback, run, until
+from tests.unit.wire.test_controller_round_trips import CASES
+from tests.unit.wire.test_data_round_trips import REQUEST
+
+
+@asynccontextmanager
+async def raw(world: Loopback) -> AsyncIterator[FrameConnection]:
+    connection = await world.environment.network.connect(
+        "127.0.0.1", world.server.port, frame_bytes_max=1 << 30, timeout_ms=1_000
+    )
+    try:
+        yield connection
+    finally:
+        connection.abort()
+
+
+def send(connection: FrameConnection, api: Api, body: Any, *, client_id: str | None = "test") -> None:
+    header = RequestHeader(api_key=api.key, api_version=api.version, correlation_id=7, client_id=client_id)
+    connection.send(codec.encode_request(api, header, body))
+
+
+async def ask(connection: FrameConnection, api: Api, body: Any, *, client_id: str | None = "test") -> Any:
+    send(connection, api, body, client_id=client_id)
+    frame = await connection.receive()
+    header, offset = codec.decode_response_head(api, api.version, frame)
+    assert header.correlation_id == 7
+    return codec.decode_body(schemas.response_class(api, api.version), frame, offset)
+
+
+async def assert_closed(connection: FrameConnection) -> None:
+    async with asyncio.timeout(5):
+        with pytest.raises(ConnectionClosed):
+            await connection.receive()
+
+
+async def assert_alive(world: Loopback) -> None:
+    world.controller.answer = ProducerIdBlock(first=1, count=2)
+    peers = world.peers(node_id=99)
+    reply = await ControllerChannel(peers).request(
+        1, AllocateProducerIds(broker_id=1, broker_epoch=1), timeout_ms=5_000
+    )
+    assert reply == ProducerIdBlock(first=1, count=2)
+    await peers.close()
+
+
+EVERY_API: dict[str, tuple[Any, Any]] = {
+    **{rpc.api.name: (rpc, request) for request, _ in CASES for rpc in [CONTROLLER_RPCS[type(request)]]},
+    "ElectLeaders": (CONTROLLER_RPCS[type(CASES[6][0])], CASES[6][0]),
+    "Fetch": (FETCH, REQUEST),
+    "Produce": (PRODUCE, ProduceRequest(batches={T0: b"x"}, acks=-1, timeout_ms=1)),
+    "ListOffsets": (LIST_OFFSETS, ListOffset(partition=T0, timestamp=-1, timeout_ms=1)),
+    "DeleteRecords": (DELETE_RECORDS, DeleteRecords(offsets={T0: 1}, timeout_ms=1)),
+    "OffsetForLeaderEpoch": (
+        OFFSET_FOR_LEADER_EPOCH,
+        EpochQuestion(replica_id=1, partition=T0, current_leader_epoch=1, epoch=1),
+    ),
+    "FetchSnapshot": (
+        FETCH_SNAPSHOT,
+        SnapshotFetch(cluster_id="c", replica_id=1, end_offset=1, epoch=1, position=0, bytes_max=1),
+    ),
+}
+
+
+def error_codes(message: Any) -> set[int]:
+    """Every error code anywhere in a message."""
+    if isinstance(message, tuple):
+        return set().union(*(error_codes(item) for item in message))
+    fields = getattr(message, "__dataclass_fields__", {})
+    found = {message.error_code.value} if "error_code" in fields else set()
+    return found.union(*(error_codes(getattr(message, name)) for name in fields))
+
+
+def test_the_table_names_every_api() -> None:
+    free = {"ApiVersions", "SaslHandshake", "SaslAuthenticate"}
+    assert set(EVERY_API) | free == {api.name for api in apis.BY_KEY.values()}
+
+
+@pytest.mark.parametrize("name", sorted(EVERY_API))
+def test_strangers_get_error_31_for_every_api(name: str) -> None:
+    rpc, request = EVERY_API[name]
+
+    async def main() -> None:
+        async with loopback() as world, raw(world) as connection:
+            response = await ask(connection, rpc.api, rpc.to_request(request, 1))
+            assert 31 in error_codes(response)
+            assert world.controller.asked == world.replicas.produced == world.replicas.fetched == []
+
+    run(main())
+
+
+@pytest.mark.parametrize("version", [0, 1, 2, 3, 4, 5, 99])
+def test_api_versions_is_answered_to_strangers_in_every_version(version: int) -> None:
+    answered = version if version <= 4 else 0
+
+    async def main() -> None:
+        async with loopback() as world, raw(world) as connection:
+            head = struct.pack(">hhih", 18, version, 5, -1)
+            software = b"\0\x02a\x02b\0" if version >= 3 else b""
+            connection.send([head + software])
+            frame = await connection.receive()
+            assert frame[:4] == b"\0\0\0\x05"
+            body = codec.decode_body(schemas.response_class(apis.API_VERSIONS, answered), frame, 4)
+            assert body.error_code.value == (0 if version <= 4 else 35)
+            ranges = {item.api_key: (item.min_version, item.max_version) for item in body.api_keys}
+            assert ranges == {api.key: (api.version_min, api.version) for api in apis.BY_KEY.values()}
+            assert not connection.is_closed
+
+    run(main())
+
+
+def handshake(mechanism: str = scram.MECHANISM) -> Any:
+    return schemas.request_class(apis.SASL_HANDSHAKE, 1)(mechanism=mechanism)
+
+
+def token(data: bytes) -> Any:
+    return schemas.request_class(apis.SASL_AUTHENTICATE, 2)(auth_bytes=data)
+
+
+def test_an_unknown_mechanism_is_refused_with_what_would_be_right() -> None:
+    async def main() -> None:
+        async with loopback() as world, raw(world) as connection:
+            answer = await ask(connection, apis.SASL_HANDSHAKE, handshake("PLAIN"))
+            assert (answer.error_code.value, answer.mechanisms) == (33, ("SCRAM-SHA-256",))
+            await assert_closed(connection)
+
+    run(main())
+
+
+def test_a_token_before_the_handshake_is_illegal() -> None:
+    async def main() -> None:
+        async with loopback() as world, raw(world) as connection:
+            answer = await ask(connection, apis.SASL_AUTHENTICATE, token(b"n,,n=x,r=y"))
+            assert answer.error_code.value == 34
+            await assert_closed(connection)
+
+    run(main())
+
+
+@pytest.mark.parametrize("client_id", [None, "", "node-1", "node-x-fetch", "node-1-fetch2", "kafka-python"])
+def test_a_peer_without_a_node_id_is_refused(client_id: str | None) -> None:
+    async def main() -> None:
+        async with loopback() as world, raw(world) as connection:
+            await ask(connection, apis.SASL_HANDSHAKE, handshake(), client_id=client_id)
+            client = scram.ScramClient(user="__cluster__", password="a long and random cluster secret", nonce="abc")
+            first = await ask(connection, apis.SASL_AUTHENTICATE, token(client.first()), client_id=client_id)
+            final = token(client.final(first.auth_bytes))
+            answer = await ask(connection, apis.SASL_AUTHENTICATE, final, client_id=client_id)
+            assert answer.error_code.value == 58
+            await assert_closed(connection)
+
+    run(main())
+
+
+def test_a_wrong_secret_gets_error_58_and_a_close() -> None:
+    async def main() -> None:
+        async with loopback() as world:
+            peers = world.peers(secret="wrong")
+            with pytest.raises(SaslAuthenticationFailed, match="wrong cluster secret"):
+                await ForwardChannel(peers, 1).list_offset(T0, -1)
+            await until(lambda: world.server.connections == 0)
+            await peers.close()
+            await assert_alive(world)
+
+    run(main())
+
+
+def test_a_huge_request_before_authentication_closes() -> None:
+    async def main() -> None:
+        async with loopback() as world, raw(world) as connection:
+            connection.send([bytes(UNAUTHENTICATED_BYTES_MAX + 1)])
+            await assert_closed(connection)
+            await assert_alive(world)
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        struct.pack(">hhih", 999, 0, 1, -1),
+        struct.pack(">hhih", 0, 3, 1, -1),
+        struct.pack(">hhih", 1, 18, 1, -1),
+        struct.pack(">hhih", 17, 0, 1, -1),
+        struct.pack(">hhih", -1, -1, -1, -1),
+        struct.pack(">hhih", 18, 3, 1, 500),
+        b"",
+        b"\0\x12",
+    ],
+    ids=["unknown api", "old produce", "new fetch", "raw sasl", "negative", "client id too long", "empty", "short"],
+)
+def test_what_we_do_not_speak_closes_the_connection(head: bytes) -> None:
+    async def main() -> None:
+        async with loopback() as world, raw(world) as connection:
+            connection.send([head])
+            await assert_closed(connection)
+            await assert_alive(world)
+
+    run(main())
+
+
+@pytest.mark.parametrize("is_authenticated", [False, True])
+def test_garbage_costs_only_its_own_connection(is_authenticated: bool) -> None:
+    rng = random.Random(2024)
+    good = [
+        b"".join(codec.encode_request(rpc.api, _header(rpc.api), rpc.to_request(request, 1)))
+        for rpc, request in EVERY_API.values()
+    ]
+
+    async def main() -> None:
+        async with loopback() as world:
+            peers = world.peers()
+            for n in range(300):
+                frame = _damaged(rng, rng.choice(good))
+                if is_authenticated:
+                    connection = await peers.connection(1, "forward", timeout_ms=1_000)
+                    connection._connection.send([frame])
+                else:
+                    async with raw(world) as stranger:
+                        stranger.send([frame])
+                        await stranger.drain()
+                if n % 100 == 99:
+                    await assert_alive(world)
+            await peers.close()
+
+    run(main())
+
+
+def _header(api: Api) -> RequestHeader:
+    return RequestHeader(api_key=api.key, api_version=api.version, correlation_id=-5, client_id="node-1-fetch")
+
+
+def _damaged(rng: random.Random, frame: bytes) -> bytes:
+    kind = rng.randrange(4)
+    if kind == 0:
+        return frame[: rng.randrange(len(frame))]
+    if kind == 1:
+        return frame + rng.randbytes(rng.randrange(1, 20))
+    if kind == 2:
+        return frame[:10] + rng.randbytes(rng.randrange(100))
+    damaged = bytearray(frame)
+    for _ in range(rng.randrange(1, 8)):
+        damaged[rng.randrange(8, len(damaged))] = rng.choice([0, 0x7F, 0x80, 0xFF, rng.randrange(256)])
+    return bytes(damaged)
+
+
+def test_one_connection_too_many_is_closed() -> None:
+    async def main() -> None:
+        async with loopback(max_connections=2) as world, raw(world), raw(world):
+            await until(lambda: world.server.connections == 2)
+            async with raw(world) as third:
+                await assert_closed(third)
+
+    run(main())
+
+
+def test_a_broken_controller_connection_is_told_once() -> None:
+    async def main() -> None:
+        async with loopback() as world:
+            world.controller.answer = ProducerIdBlock(first=1, count=2)
+            peers = world.peers(node_id=5)
+            await ForwardChannel(peers, 1).list_offset(T0, -1)
+            await ControllerChannel(peers).request(
+                1, AllocateProducerIds(broker_id=1, broker_epoch=1), timeout_ms=1_000
+            )
+            assert world.lost == []
+            await peers.close()
+            await until(lambda: world.server.connections == 0)
+            assert world.lost == [5]
+
+    run(main())
+
+
+def test_a_bug_in_a_handler_closes_that_connection_only() -> None:
+    async def main() -> None:
+        async with loopback() as world:
+            peers = world.peers()
+            world.controller.answer = ValueError("bug")
+            with pytest.raises(ConnectionClosed):
+                await ControllerChannel(peers).request(
+                    1, AllocateProducerIds(broker_id=1, broker_epoch=1), timeout_ms=1_000
+                )
+            await peers.close()
+            await assert_alive(world)
+
+    run(main())
+
+
+def test_peers_reconnect_after_the_server_restarts() -> None:
+    async def main() -> None:
+        async with loopback() as first:
+            port = first.server.port
+            peers = first.peers(connect_timeout_ms=500)
+            peers.address = lambda node, purpose: ("127.0.0.1", port)
+            channel = ForwardChannel(peers, 1)
+            assert (await channel.list_offset(T0, -1)).offset == 7
+            await first.server.stop()
+            await until(lambda: first.server.connections == 0)
+            with pytest.raises((ConnectionRefusedError, ConnectionClosed)):
+                await channel.list_offset(T0, -1)
+            with pytest.raises(ConnectionRefusedError):
+                await channel.list_offset(T0, -1)
+            async with loopback(port=port):
+                assert (await channel.list_offset(T0, -1)).offset == 7
+                await peers.close()
+
+    run(main())
+
+
+def test_a_silent_peer_is_given_up() -> None:
+    async def main() -> None:
+        async def silent(connection: FrameConnection) -> None:
+            await asyncio.Event().wait()
+
+        async with loopback() as world:
+            listener = await world.environment.network.listen("127.0.0.1", 0, silent, frame_bytes_max=1_000)
+            peers = world.peers()
+            peers.address = lambda node, purpose: ("127.0.0.1", listener.port)
+            with pytest.raises(NotConnected):
+                await peers.connection(1, "fetch", timeout_ms=50)
+            await peers.close()
+            await listener.close()
+
+    run(main())
