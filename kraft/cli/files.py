@@ -6,16 +6,15 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
-from pydantic import BaseModel
 
 from kraft.cli.options import JsonOption
 from kraft.cli.output import CommandFailed, cell, write, write_json
-from kraft.runtime.files import DiskFiles
-from metadata.quorum.durable import QuorumStorageError
-from metadata.quorum.files import MetadataFiles, read_metadata_files
+
+if TYPE_CHECKING:
+    from metadata.quorum.files import MetadataFiles
 
 metadata_app = typer.Typer(help="Read the metadata log from a node's folder.", no_args_is_help=True)
 log_app = typer.Typer(help="Read the records of a partition from its folder.", no_args_is_help=True)
@@ -58,6 +57,8 @@ def dump_log(
     """Print batches and records of a segment, or the entries of an index or a checkpoint file."""
     from replication.storage.dump import dump
 
+    from kraft.runtime.files import DiskFiles
+
     if not os.path.exists(path):
         raise CommandFailed(f"there is no {path}; give a partition's folder like data/node-1/logs/orders-0")
     for row in dump(DiskFiles(), path):
@@ -65,6 +66,10 @@ def dump_log(
 
 
 def _read_metadata(folder: str) -> MetadataFiles:
+    from kraft.runtime.files import DiskFiles
+    from metadata.quorum.durable import QuorumStorageError
+    from metadata.quorum.files import read_metadata_files
+
     inner = os.path.join(folder, METADATA_FOLDER)
     try:
         return read_metadata_files(DiskFiles(), inner if os.path.isdir(inner) else folder)
@@ -86,6 +91,8 @@ def _metadata_rows(read: MetadataFiles, *, after: int) -> Iterator[dict[str, Any
 
 
 def _plain(record: object) -> Any:
+    from pydantic import BaseModel
+
     return record.model_dump(mode="json") if isinstance(record, BaseModel) else str(record)
 
 
