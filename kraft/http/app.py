@@ -14,7 +14,7 @@ from kraft.broker.gateway import Gateway
 from kraft.http.body import BodyLease, check_length
 from kraft.http.context import Context
 from kraft.http.errors import HttpError, error_response, from_kafka
-from kraft.http.limits import BodyBudget, Limits, Slots
+from kraft.http.limits import BodyBudget, Connections, Limits, Slots
 from kraft.http.metrics import GaugeValues, Metrics
 from kraft.http.openapi import openapi_route
 from kraft.http.partitioner import Partitioner
@@ -23,6 +23,7 @@ from kraft.http.status import partition_gauges
 from kraft.http.table import ALL_ROUTES
 from metadata.environment import Environment
 from metadata.errors import KafkaError
+from metadata.events import Events
 
 CONTEXT = web.AppKey("context", Context)
 ROUTES = web.AppKey("routes", tuple)
@@ -34,12 +35,16 @@ def create_app(
     gateway: Gateway,
     *,
     environment: Environment,
+    events: Events | None = None,
     limits: Limits | None = None,
     ready: Callable[[], tuple[bool, str]] | None = None,
     gauges: Callable[[], GaugeValues] | None = None,
     extra_routes: Sequence[Route] = (),
 ) -> web.Application:
-    """The door. `ready` says (ready, why not); `gauges` adds gauges to /metrics; later resources add routes."""
+    """The door. `ready` says (ready, why not); `gauges` adds gauges to /metrics; later resources add routes.
+
+    A fault of ours in a handler is an event `http_request_failed` and an answer 500.
+    """
     limits = limits or Limits(
         body_bytes_max=gateway.settings.socket_request_max_bytes, read_bytes_max=gateway.settings.fetch_max_bytes
     )
@@ -48,6 +53,7 @@ def create_app(
         clock=environment.clock,
         limits=limits,
         bodies=BodyBudget(lambda: gateway.settings.queued_max_request_bytes),
+        connections=Connections(lambda: gateway.settings.max_connections),
         long_polls=Slots(limits.long_polls_max, what="waiting reads"),
         partitioner=Partitioner(),
         metrics=Metrics(lambda: {**partition_gauges(gateway), **(gauges() if gauges else {})}),
@@ -58,13 +64,13 @@ def create_app(
     app = web.Application(client_max_size=limits.body_bytes_max)
     app[CONTEXT], app[ROUTES] = context, routes
     for route in routes:
-        _register(app, context, route)
+        _register(app, context, route, events)
     app.router.add_route("*", "/{anything:.*}", _unmatched)
     return app
 
 
-def _register(app: web.Application, context: Context, route: Route) -> None:
-    handler, expect = _adapt(context, route), _continue(context, route)
+def _register(app: web.Application, context: Context, route: Route, events: Events | None) -> None:
+    handler, expect = _adapt(context, route, events), _continue(context, route)
     paths = (route.path,) if route.path == "/" else (route.path, route.path + "/")
     for path in paths:
         app.router.add_route(route.method, path, handler, expect_handler=expect)
@@ -72,13 +78,19 @@ def _register(app: web.Application, context: Context, route: Route) -> None:
             app.router.add_route("HEAD", path, handler)
 
 
-def _adapt(context: Context, route: Route) -> AioHandler:
+def _adapt(context: Context, route: Route, events: Events | None) -> AioHandler:
     observe = context.metrics.observer(route.method, route.path)
     monotonic_us = context.clock.monotonic_us
 
     async def handle(request: web.Request) -> web.StreamResponse:
         started_us = monotonic_us()
-        response = await (_answer_with_body if route.body else _answer)(context, route, request)
+        try:
+            response = await _answer(context, route, request)
+        except Exception as error:
+            observe(500, (monotonic_us() - started_us) / 1e6)
+            if events is not None:
+                events.emit("http_request_failed", method=route.method, route=route.path, error=repr(error))
+            raise
         observe(response.status, (monotonic_us() - started_us) / 1e6)
         return response
 
@@ -86,30 +98,22 @@ def _adapt(context: Context, route: Route) -> AioHandler:
 
 
 async def _answer(context: Context, route: Route, request: web.Request) -> web.StreamResponse:
-    call = Call(context, request)
+    call, lease = Call(context, request), None
     try:
+        context.connections.check()
         if route.check:
             route.check(call)
-        return await route.handler(call)
-    except HttpError as error:
-        return error_response(error)
-    except KafkaError as error:
-        return error_response(from_kafka(error, is_v3=route.is_v3))
-
-
-async def _answer_with_body(context: Context, route: Route, request: web.Request) -> web.StreamResponse:
-    call, lease = Call(context, request), BodyLease(context)
-    try:
-        if route.check:
-            route.check(call)
-        call.body = await lease.read(request)
+        if route.body:
+            lease = BodyLease(context)
+            call.body = await lease.read(request)
         return await route.handler(call)
     except HttpError as error:
         return error_response(error)
     except KafkaError as error:
         return error_response(from_kafka(error, is_v3=route.is_v3))
     finally:
-        lease.release()
+        if lease is not None:
+            lease.release()
 
 
 def _continue(context: Context, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse | None]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from aiohttp import web
+from aiohttp.http_exceptions import BadHttpMessage
 
 from kraft.http.context import Context
 from kraft.http.errors import HttpError
@@ -22,18 +23,25 @@ class BodyLease:
         length = check_length(request, self._context.limits.body_bytes_max)
         if length is not None:
             self._reserve(length)
-        content = request.content
         parts: list[bytes] = []
-        total = 0
-        while not content.at_eof():
-            part = await content.readany()
-            if length is None:
+        total, content = 0, request.content
+        try:
+            while not content.at_eof():
+                part = await content.readany()
                 total += len(part)
-                if total > self._context.limits.body_bytes_max:
-                    raise too_large(self._context.limits.body_bytes_max)
-                self._reserve(len(part))
-            parts.append(part)
+                # A compressed body is longer than its Content-Length says.
+                self._grow_to(total)
+                parts.append(part)
+        except (web.RequestPayloadError, BadHttpMessage) as error:
+            raise HttpError(400, f"the body cannot be read: {error}") from error
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _grow_to(self, total: int) -> None:
+        limit = self._context.limits.body_bytes_max
+        if total > limit:
+            raise too_large(limit)
+        if total > self._reserved:
+            self._reserve(total - self._reserved)
 
     def _reserve(self, size: int) -> None:
         self._context.bodies.reserve(size)

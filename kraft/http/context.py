@@ -9,7 +9,7 @@ from uuid import UUID
 
 from kraft.broker.gateway import Gateway
 from kraft.http.errors import PARTITION_NOT_FOUND, HttpError
-from kraft.http.limits import BodyBudget, Limits, Slots
+from kraft.http.limits import BodyBudget, Connections, Limits, Slots
 from kraft.http.metrics import Metrics
 from kraft.http.partitioner import Partitioner
 from metadata.controller.events import Request
@@ -26,6 +26,7 @@ class Context:
     clock: Clock
     limits: Limits
     bodies: BodyBudget
+    connections: Connections
     long_polls: Slots
     partitioner: Partitioner
     metrics: Metrics

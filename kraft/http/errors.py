@@ -93,12 +93,15 @@ class HttpError(Exception):
         *,
         extra: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
+        closes: bool = False,
     ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.extra = dict(extra or {})
         self.headers = dict(headers or {})
+        self.closes = closes
+        """The connection ends with this answer."""
 
     @property
     def status(self) -> int:
@@ -109,8 +112,8 @@ def status_of(code: int) -> int:
     return code if code < 1000 else code // 100
 
 
-def overloaded(message: str) -> HttpError:
-    return HttpError(UNAVAILABLE, message, extra={"retriable": True})
+def overloaded(message: str, *, closes: bool = False) -> HttpError:
+    return HttpError(UNAVAILABLE, message, extra={"retriable": True}, closes=closes)
 
 
 def code_of(error: KafkaError) -> int:
@@ -130,4 +133,7 @@ def error_response(error: HttpError) -> web.Response:
     headers = {"Content-Type": "application/json", **error.headers}
     if error.status in (429, 503):
         headers.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
-    return web.Response(status=error.status, body=orjson.dumps(body), headers=headers)
+    response = web.Response(status=error.status, body=orjson.dumps(body), headers=headers)
+    if error.closes:
+        response.force_close()
+    return response

@@ -73,3 +73,17 @@ class Slots:
 
     def __exit__(self, *_: object) -> None:
         self.taken -= 1
+
+
+class Connections:
+    """How many connections there are (the listener tells) and may be (`max.connections`)."""
+
+    def __init__(self, limit: Callable[[], int]) -> None:
+        self._limit = limit
+        self.count: Callable[[], int] = lambda: 0
+
+    def check(self) -> None:
+        """Raises HttpError 503, which closes the connection, when there are too many."""
+        count = self.count()
+        if count > self._limit():
+            raise overloaded(f"{count} connections are open, more than max.connections={self._limit()}", closes=True)

@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
-import orjson
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
@@ -49,13 +48,10 @@ class Call:
     def model(self, model: type[Model]) -> Model:
         """The body as a model. Raises HttpError 400 for malformed JSON, 422 for JSON that is not the model."""
         try:
-            document = orjson.loads(self.body)
-        except orjson.JSONDecodeError as error:
-            raise HttpError(400, f"malformed JSON: {error}") from error
-        try:
-            return model.model_validate(document)
+            return model.model_validate_json(self.body)
         except ValidationError as error:
-            raise HttpError(UNPROCESSABLE, describe(error)) from error
+            is_malformed = any(problem["type"] == "json_invalid" for problem in error.errors(include_url=False))
+            raise HttpError(400 if is_malformed else UNPROCESSABLE, describe(error)) from error
 
 
 Handler: TypeAlias = Callable[[Call], Awaitable[web.StreamResponse]]

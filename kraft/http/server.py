@@ -9,6 +9,8 @@ from typing import Any
 
 from aiohttp import web
 
+from kraft.http.app import CONTEXT
+
 READ_BUFFER_BYTES = 262_144
 KEEPALIVE_SECONDS = 75.0
 LINGER_SECONDS = 2.0
@@ -57,6 +59,7 @@ class HttpServer:
             raise
         self._runner = runner
         self._port = runner.addresses[0][1]
+        self._app[CONTEXT].connections.count = lambda: self.connections
 
     async def stop(self) -> None:
         runner, self._runner = self._runner, None

@@ -6,7 +6,7 @@ offset, the high watermark and the log start, and `Link: rel="next"` the request
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from aiohttp import web
 from multidict import CIMultiDict
@@ -25,6 +25,7 @@ from metadata.image import TopicIdPartition
 from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
 
 INT64_MAX = 2**63 - 1
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NAMED = {"earliest": EARLIEST_TIMESTAMP, "latest": LATEST_TIMESTAMP}
 
 
@@ -77,15 +78,19 @@ def parse_timestamp(text: str) -> int:
     """Milliseconds since the epoch, from themselves or from ISO-8601; a time without zone is UTC."""
     if text.isascii() and text.isdigit():
         return parse_integer(text, "offset=ts:", high=INT64_MAX)
+    return parse_iso_time(text, "offset=ts:")
+
+
+def parse_iso_time(text: str, what: str) -> int:
     try:
         # A `+` of a zone that came unescaped in a query is a space by now.
         when = datetime.fromisoformat(text.replace(" ", "+") if "T" in text else text)
     except ValueError as error:
-        raise HttpError(BAD_REQUEST, f"offset=ts:{text} is neither milliseconds nor an ISO-8601 time") from error
+        raise HttpError(BAD_REQUEST, f"{what}{text} is no ISO-8601 time") from error
     when = when if when.tzinfo else when.replace(tzinfo=UTC)
-    timestamp_ms = int(when.timestamp() * 1000)
+    timestamp_ms = (when - _EPOCH) // timedelta(milliseconds=1)
     if timestamp_ms < 0:
-        raise HttpError(BAD_REQUEST, f"offset=ts:{text} is before 1970")
+        raise HttpError(BAD_REQUEST, f"{what}{text} is before 1970")
     return timestamp_ms
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-import orjson
 from aiohttp import web
 
 from kraft.http import query
@@ -15,7 +15,7 @@ from kraft.http.errors import BATCH, UNPROCESSABLE, HttpError
 from kraft.http.records import OutRecord, to_batches
 from kraft.http.routes import Call
 from kraft.http.v2.outcomes import failed
-from kraft.http.v2.read import parse_timestamp
+from kraft.http.v2.read import parse_iso_time
 from kraft.http.v3 import models
 from kraft.http.v3.envelope import Document, answer, check, route
 from metadata.environment import Buffer
@@ -126,7 +126,7 @@ def _success(
 
 def _record(entry: models.BatchEntry, now_ms: int) -> OutRecord:
     headers = [(h.name, None if h.value is None else _base64(h.value, "header")) for h in entry.headers]
-    timestamp = now_ms if entry.timestamp is None else parse_timestamp(entry.timestamp)
+    timestamp = now_ms if entry.timestamp is None else parse_iso_time(entry.timestamp, "timestamp ")
     return OutRecord(_data(entry.key, "key"), _data(entry.value, "value"), headers, timestamp, entry.partition_id)
 
 
@@ -134,10 +134,17 @@ def _data(data: models.BatchData | None, what: str) -> bytes | None:
     if data is None or data.data is None:
         return None
     if data.type == "JSON":
-        return orjson.dumps(data.data)
+        return _json(data.data, what)
     if not isinstance(data.data, str):
         raise HttpError(UNPROCESSABLE, f"{what}: data of type {data.type} is a string")
     return data.data.encode() if data.type == "STRING" else _base64(data.data, what)
+
+
+def _json(data: object, what: str) -> bytes:
+    try:
+        return json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    except ValueError as error:
+        raise HttpError(UNPROCESSABLE, f"{what}: data is not JSON: {error}") from error
 
 
 def _base64(text: str, what: str) -> bytes:

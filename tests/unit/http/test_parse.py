@@ -25,7 +25,8 @@ MODELS: dict[Format, type[BaseModel]] = {
 ODD: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 2**31 - 1, 2**31, 2**63 - 1, 2**63, 10**30, 1.5, 0.0, "", "a", "YQ==", "YQ", "YR==",
     "é😀", "\n", [], {}, [None], {"a": [1, "x y"]}, [{"key": "a"}], [{"name": "a", "value": "YQ=="}],
-    [{"key": "a", "name": "b"}], [{"key": None, "name": "b", "value": None}], [{"value": "YQ=="}], [{"key": "a", "value": "!"}], [{"key": 1}], [1],
+    [{"key": "a", "name": "b"}], [{"key": None, "name": "b", "value": None}], [{"value": "YQ=="}],
+    [{"key": "a", "value": "!"}], [{"key": 1}], [1],
 )  # fmt: skip
 FIELDS = ("key", "value", "partition", "timestamp", "headers", "extra")
 

@@ -1,0 +1,183 @@
+"""The listener: port, ordered stop, limits of connections, and bodies that are not what they claim to be."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+
+from kraft.http.app import CONTEXT, create_app
+from kraft.http.limits import Limits
+from kraft.http.server import HttpServer
+from kraft.runtime.environment import close_environment, system_environment
+from replication.batches.records import NewRecord, build_batch
+from tests.support.fake_gateway import FakeGateway
+from tests.unit.http.door import BINARY, RAW_RECORDS, V3, Door, raw_records, with_door
+
+LONG_POLL = "/topics/t/partitions/0/records?offset=latest&timeout=60000"
+
+
+@asynccontextmanager
+async def listening(fake: FakeGateway, *, port: int = 0, drain_ms: int = 5_000) -> AsyncIterator[HttpServer]:
+    environment = system_environment()
+    server = HttpServer(create_app(fake, environment=environment), host="127.0.0.1", port=port, drain_ms=drain_ms)
+    try:
+        await server.start()
+        yield server
+    finally:
+        await server.stop()
+        close_environment(environment)
+
+
+def gateway(**static: Any) -> FakeGateway:
+    fake = FakeGateway(static={name.replace("_", "."): value for name, value in static.items()})
+    fake.add_topic("t")
+    return fake
+
+
+def test_serves_on_a_free_port_and_stops() -> None:
+    async def story() -> None:
+        async with aiohttp.ClientSession() as session:
+            async with listening(gateway()) as server:
+                url = f"http://127.0.0.1:{server.port}/healthz"
+                async with session.get(url) as response:
+                    assert response.status == 200
+                    assert server.connections == 1
+            with pytest.raises(aiohttp.ClientConnectionError):
+                await session.get(url)
+
+    asyncio.run(story())
+
+
+def test_a_taken_port_is_an_error_and_leaves_nothing_behind() -> None:
+    async def story() -> None:
+        async with listening(gateway()) as server:
+            with pytest.raises(OSError, match="address already in use"):
+                async with listening(gateway(), port=server.port):
+                    pass
+
+    asyncio.run(story())
+
+
+def test_stop_lets_a_request_under_way_finish() -> None:
+    async def story() -> None:
+        fake = gateway()
+        async with aiohttp.ClientSession() as session, listening(fake) as server:
+            waiting = asyncio.create_task(session.get(f"http://127.0.0.1:{server.port}{LONG_POLL}"))
+            await fake.log("t").waited_for.wait()
+            stopping = asyncio.create_task(server.stop())
+            await asyncio.sleep(0)
+            fake.log("t").append(build_batch([NewRecord(None, b"late", [], 1)]))
+            async with asyncio.timeout(10):
+                answer = await waiting
+                assert len(await answer.json(content_type=None)) == 1
+                await stopping
+
+    asyncio.run(story())
+
+
+def test_stop_cancels_what_does_not_finish_in_time() -> None:
+    async def story() -> None:
+        fake = gateway()
+        async with aiohttp.ClientSession() as session, listening(fake, drain_ms=50) as server:
+            waiting = asyncio.create_task(session.get(f"http://127.0.0.1:{server.port}{LONG_POLL}"))
+            await fake.log("t").waited_for.wait()
+            async with asyncio.timeout(10):
+                await server.stop()
+                with pytest.raises(aiohttp.ClientConnectionError):
+                    await waiting
+
+    asyncio.run(story())
+
+
+def test_a_client_that_goes_away_frees_its_place() -> None:
+    async def story(door: Door) -> None:
+        log, slots = door.gateway.log("t"), door.app[CONTEXT].long_polls
+        waiting = asyncio.create_task(door.ask("GET", LONG_POLL))
+        await log.waited_for.wait()
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        log.grown.set()
+        async with asyncio.timeout(10):
+            await door.ask("GET", "/healthz")
+        assert slots.taken == 0
+
+    with_door(story, gateway())
+
+
+def test_connections_beyond_the_limit_are_told_so_and_closed() -> None:
+    async def story() -> None:
+        async with listening(gateway(max_connections=1)) as server, aiohttp.ClientSession() as session:
+            url = f"http://127.0.0.1:{server.port}"
+            first = asyncio.create_task(session.get(url + "/topics/t/partitions/0/records?timeout=200"))
+            async with first_connected(server), session.get(url + "/healthz") as second:
+                assert second.status == 503
+                assert second.headers["Connection"] == "close"
+            assert (await first).status == 200
+
+    asyncio.run(story())
+
+
+@asynccontextmanager
+async def first_connected(server: HttpServer) -> AsyncIterator[None]:
+    async with asyncio.timeout(10):
+        while not server.connections:  # noqa: ASYNC110  nothing announces a connection
+            await asyncio.sleep(0)
+    yield
+
+
+def test_a_compressed_body_counts_by_what_it_becomes() -> None:
+    async def story(door: Door) -> None:
+        bomb = gzip.compress(raw_records([(None, bytes(200_000))]))
+        assert len(bomb) < 1_000
+        answer = await door.ask("POST", "/topics/t", bomb, Content_Type=RAW_RECORDS, Content_Encoding="gzip")
+        assert answer.status == 413
+        fine = gzip.compress(raw_records([(None, b"x" * 5_000)]))
+        answer = await door.ask("POST", "/topics/t", fine, Content_Type=RAW_RECORDS, Content_Encoding="gzip")
+        assert answer.json["offsets"][0]["offset"] == 0
+        garbage = await door.ask("POST", "/topics/t", b"no gzip", Content_Type=BINARY, Content_Encoding="gzip")
+        assert garbage.status == 400
+        assert door.app[CONTEXT].bodies.used == 0
+
+    with_door(story, gateway(), limits=Limits(body_bytes_max=100_000))
+
+
+def test_v3_entries_keep_their_digits_and_bad_times_fail_alone() -> None:
+    async def story(door: Door) -> None:
+        entries = (
+            b'{"entries":[{"id":"a","value":{"type":"JSON","data":{"n":123456789012345678901234567890}}},'
+            b'{"id":"b","timestamp":"99999999999999999"},{"id":"c","value":{"type":"JSON","data":NaN}},'
+            b'{"id":"d","timestamp":"1969-12-31T00:00:00Z"},{"id":"e","value":{"type":"STRING","data":5}}]}'
+        )
+        answer = await door.ask("POST", f"{V3}/topics/t/records:batch", entries)
+        assert [entry["id"] for entry in answer.json["successes"]] == ["a"]
+        assert [(entry["id"], entry["error_code"]) for entry in answer.json["failures"]] == [
+            ("b", 422), ("c", 422), ("d", 422), ("e", 422),
+        ]  # fmt: skip
+        read = await door.ask("GET", "/topics/t/partitions/0/records", Accept="application/vnd.kafka.json.v2+json")
+        assert b'"value":{"n":123456789012345678901234567890}' in read.body
+
+    with_door(story, gateway())
+
+
+def test_a_fault_of_ours_is_an_event_and_500() -> None:
+    emitted: list[tuple[str, dict[str, object]]] = []
+
+    class Collected:
+        def emit(self, event: str, /, **fields: object) -> None:
+            emitted.append((event, fields))
+
+    async def story(door: Door) -> None:
+        door.gateway.logs.clear()
+        assert (await door.ask("GET", "/topics/t/partitions/0/records")).status == 500
+        ((event, fields),) = emitted
+        assert event == "http_request_failed"
+        assert fields["route"] == "/topics/{topic}/partitions/{partition}/records"
+
+    with_door(story, gateway(), events=Collected())
