@@ -1,0 +1,147 @@
+"""KIP-227: sessions on both sides."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from uuid import UUID
+
+import pytest
+
+from metadata.errors import FetchSessionIdNotFound, InvalidFetchSessionEpoch
+from metadata.image import TopicIdPartition
+from replication.requests import CONSUMER, FetchedPartition, FetchPartition, FetchRequest, FetchResponse
+from replication.sessions.cache import EVICTION_MS, SessionCache
+from replication.sessions.client import FollowerSession
+from tests.unit.replication.harness.cluster import Cluster
+from tests.unit.replication.harness.virtual import environment, run
+
+TOPIC = UUID(int=1)
+
+
+def question(partition: int, offset: int = 0) -> FetchPartition:
+    return FetchPartition(
+        topic_id=TOPIC,
+        partition=partition,
+        current_leader_epoch=0,
+        fetch_offset=offset,
+        last_fetched_epoch=-1,
+        log_start_offset=0,
+        bytes_max=1_000,
+    )
+
+
+def request(
+    *,
+    replica: int = 2,
+    session_id: int = 0,
+    epoch: int = 0,
+    partitions: tuple[int, ...] = (),
+    forget: tuple[int, ...] = (),
+) -> FetchRequest:
+    return FetchRequest(
+        replica_id=replica,
+        replica_epoch=-1,
+        wait_ms_max=0,
+        bytes_min=1,
+        bytes_max=1_000,
+        session_id=session_id,
+        session_epoch=epoch,
+        partitions=tuple(question(p) for p in partitions),
+        forgotten=tuple(TopicIdPartition(TOPIC, p) for p in forget),
+    )
+
+
+def cache(slots: int) -> SessionCache:
+    env = environment(1)
+    return SessionCache(clock=env.clock, rng=random.Random(1), slots_max=slots)
+
+
+def test_a_session_remembers_adds_and_forgets() -> None:
+    async def story() -> None:
+        sessions = cache(2)
+        opened = sessions.open(request(partitions=(0, 1)))
+        assert opened.session_id != 0
+        assert not opened.is_incremental
+        again = sessions.open(request(session_id=opened.session_id, epoch=1, partitions=(2,), forget=(0,)))
+        assert again is opened
+        assert again.is_incremental
+        assert [key.partition for key in again.partitions] == [1, 2]
+        with pytest.raises(InvalidFetchSessionEpoch):
+            sessions.open(request(session_id=opened.session_id, epoch=1))
+        with pytest.raises(FetchSessionIdNotFound):
+            sessions.open(request(session_id=opened.session_id, replica=3, epoch=2))
+        sessions.open(request(session_id=opened.session_id, epoch=-1))
+        assert len(sessions) == 0
+
+    run(story())
+
+
+def test_a_full_cache_gives_way_to_followers_and_drops_the_unused() -> None:
+    async def story() -> None:
+        sessions = cache(1)
+        consumer = sessions.open(request(replica=CONSUMER, partitions=(0,)))
+        assert consumer.session_id
+        assert sessions.open(request(replica=CONSUMER)).session_id == 0
+        follower = sessions.open(request(replica=2))
+        assert follower.session_id
+        with pytest.raises(FetchSessionIdNotFound):
+            sessions.open(request(replica=CONSUMER, session_id=consumer.session_id, epoch=1))
+        assert sessions.open(request(replica=3)).session_id == 0
+        await asyncio.sleep(EVICTION_MS / 1_000 + 1)
+        assert sessions.open(request(replica=3)).session_id
+        assert len(sessions) == 1
+
+    run(story())
+
+
+def test_a_partition_that_got_records_is_served_last_next_time() -> None:
+    async def story() -> None:
+        session = cache(1).open(request(partitions=(0, 1, 2)))
+        first = session.partitions[TopicIdPartition(TOPIC, 0)]
+        session.respond([(first, FetchedPartition(topic_id=TOPIC, partition=0, records=b"x"))])
+        assert [key.partition for key in session.partitions] == [1, 2, 0]
+
+    run(story())
+
+
+def test_the_follower_names_only_what_changed() -> None:
+    session = FollowerSession()
+    keys = [TopicIdPartition(TOPIC, p) for p in range(3)]
+    wanted = {key: question(key.partition) for key in keys}
+    assert session.changes(wanted) == (tuple(wanted.values()), ())
+    session.on_response(FetchResponse(session_id=5))
+    assert (session.session_id, session.epoch) == (5, 1)
+    assert session.changes(wanted) == ((), ())
+    session.on_response(FetchResponse(session_id=5))
+    moved = {keys[0]: question(0, offset=4), keys[1]: wanted[keys[1]]}
+    assert session.changes(moved) == ((question(0, offset=4),), (keys[2],))
+    session.on_response(FetchResponse(error_code=71))
+    assert session.epoch == 0
+    assert session.changes(moved) == (tuple(moved.values()), ())
+
+
+def test_swapping_one_partition_for_another_forgets_the_first() -> None:
+    session = FollowerSession()
+    session.changes({TopicIdPartition(TOPIC, 0): question(0)})
+    session.on_response(FetchResponse(session_id=5))
+    changed, forgotten = session.changes({TopicIdPartition(TOPIC, 1): question(1)})
+    assert [fetch.partition for fetch in changed] == [1]
+    assert [key.partition for key in forgotten] == [0]
+
+
+def test_an_idle_round_names_nothing_and_a_lost_session_is_opened_again() -> None:
+    async def story() -> None:
+        async with Cluster(nodes=2) as cluster:
+            key = cluster.create(partitions=20, replicas=(1, 2))
+            await cluster.produce(key, b"a")
+            await asyncio.sleep(2)
+            cluster.requests.clear()
+            await asyncio.sleep(2)
+            assert cluster.requests
+            assert all(not r.partitions and r.session_id for r in cluster.requests)
+            cluster.nodes[1].manager._fetch._sessions._sessions.clear()
+            assert (await cluster.produce(key, b"b")).error_code == 0
+            assert any(len(r.partitions) == 20 and r.session_epoch == 0 for r in cluster.requests)
+
+    run(story())
