@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from metadata.controller.decide import BrokerDisconnected, BrokerUnreachable, Decision, LogEndsLearned
 from metadata.controller.events import ElectLeaders, ReplicaLogEnd
 from metadata.controller.inbox import Item
+from metadata.environment import ConnectionClosed
 from metadata.errors import KafkaError, NotController
 from metadata.image import BrokerImage, TopicIdPartition
 from metadata.settings import BrokerSettings
@@ -54,8 +55,8 @@ class Questions:
                         self._tools.inbox.put_event(dead, now_ms=clock.monotonic_ms())
                         return
                     await clock.sleep(timeout_ms / PROBE_ATTEMPTS_MAX)
-        except TimeoutError:
-            return  # silent but not refused: its session decides
+        except (OSError, ConnectionClosed):  # TimeoutError is an OSError
+            return  # not refused: its session decides
         finally:
             self._probed.discard(broker.broker_id)
 
@@ -92,6 +93,6 @@ class Questions:
         try:
             async with self._tools.environment.clock.timeout(self._settings().unclean_recovery_timeout_ms):
                 return await self._tools.query.log_ends(broker_id, partitions)
-        except (OSError, KafkaError) as error:  # TimeoutError is an OSError
+        except (OSError, ConnectionClosed, KafkaError) as error:
             self._tools.events.emit("log_end_unknown", broker=broker_id, error=repr(error))
             return None

@@ -159,7 +159,9 @@ def activate(situation: Situation, offline: Decision) -> Decision:
     liveness = Liveness()
     for broker in situation.image.brokers.values():
         if not broker.fenced:
-            state = BrokerLiveness(broker_epoch=broker.broker_epoch, last_contact_ms=situation.now_ms)
+            state = BrokerLiveness(
+                broker_epoch=broker.broker_epoch, last_contact_ms=situation.now_ms, is_disconnected=True
+            )
             liveness = liveness.with_broker(broker.broker_id, state)
     return replace(offline, liveness=liveness)
 

@@ -20,7 +20,8 @@ class BrokerLiveness:
     shutdown_offset: int = -1
     """B6: all active brokers must have applied this offset before this one may stop; -1: no shutdown under way."""
     is_disconnected: bool = False
-    """Its connection broke and no heartbeat came since: a new incarnation need not wait for the session to end (B1)."""
+    """Its connection broke, or this controller is new and has not heard it: no heartbeat came since. A new incarnation
+    then need not wait for the session to end (B1), or a restart of everything would take a session's time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -198,13 +198,15 @@ def check(old: MetadataImage, new: MetadataImage) -> None:
 def test_walk(seed: int) -> None:
     walk = Walk(seed)
     refused = 0
-    for _ in range(EVENTS_PER_WALK):
+    for count in range(EVENTS_PER_WALK):
         before = walk.world.image
         try:
             walk.step()
         except KafkaError:
             refused += 1
         check(before, walk.world.image)
+        if count % 100 == 0:
+            assert decode_image(encode_image(walk.world.image)) == walk.world.image
     records = walk.world.records
     image = walk.world.image
     assert MetadataImage().apply(decode_records(encode_records(records))) == image
