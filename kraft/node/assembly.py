@@ -10,8 +10,6 @@ from collections.abc import Callable
 from typing import Protocol
 from uuid import UUID
 
-from replication.storage.manager import LogManager
-
 from kraft.broker.control import ControllerDoor
 from kraft.broker.gateway import Gateway
 from kraft.broker.leaders import LeaderFinder
@@ -40,6 +38,7 @@ from metadata.environment import Environment
 from metadata.image import MetadataImage
 from metadata.quorum.log import Leadership, MetadataLog
 from replication.manager.manager import ReplicaManager
+from replication.storage.log_manager import LogManager
 
 OnFatal = Callable[[BaseException], None]
 

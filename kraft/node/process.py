@@ -10,7 +10,6 @@ import sys
 from typing import Any
 
 import uvloop
-from replication.storage.directories import StartupError
 
 from kraft.config.models import ClusterConfig
 from kraft.http.app import create_app
@@ -19,6 +18,7 @@ from kraft.node.assembly import Node
 from kraft.runtime.environment import close_environment, system_environment
 from kraft.runtime.quorum_thread import QuorumThread
 from metadata.quorum.durable import QuorumStorageError
+from replication.storage.log_directory import StartupError
 
 OPEN_FILES_WANTED = 65_536
 FAILED = 1
