@@ -55,9 +55,8 @@ def dump_log(
     as_json: JsonOption = False,
 ) -> None:
     """Print batches and records of a segment, or the entries of an index or a checkpoint file."""
-    from replication.storage.dump import dump
-
     from kraft.runtime.files import DiskFiles
+    from replication.storage.dump import dump
 
     if not os.path.exists(path):
         raise CommandFailed(f"there is no {path}; give a partition's folder like data/node-1/logs/orders-0")

@@ -16,8 +16,6 @@ from kraft.client.outcome import Answer, Request
 READ_BYTES_MAX: Final = 1024 * 1024
 READ_TIMEOUT_MS: Final = 10_000
 """Added to the server's wait for records."""
-FOLLOW_WAIT_MS: Final = 2_000
-"""Longest wait of one round over all followed partitions."""
 RETRY_LIMIT_MS: Final = 60_000
 """How long a partition may have no reachable leader before reading ends in an error."""
 RETRY_EVERY_MS: Final = 200
@@ -44,7 +42,7 @@ def partitions_of(client: Rest, topic: str) -> list[int]:
 
 def read_partitions(
     client: Rest, positions: Sequence[Position], *, form: str, timeout_ms: int
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[list[dict[str, Any]]]:
     """Every record up to the high watermark, partition after partition; waits once for a first record."""
     for position in positions:
         wait_ms = timeout_ms
@@ -52,31 +50,29 @@ def read_partitions(
         while not at_end:
             records, at_end = _read(client, position, form=form, wait_ms=wait_ms)
             wait_ms = 0
-            yield from records
+            yield records
 
 
-def follow_partitions(
-    client: Rest, positions: Sequence[Position], *, form: str, timeout_ms: int
-) -> Iterator[dict[str, Any]]:
-    """Every record, and then new ones for ever, asking the partitions in turn."""
-    wait_ms = max(timeout_ms, FOLLOW_WAIT_MS) // len(positions)
-    while True:
-        for position in positions:
-            records, _ = _read(client, position, form=form, wait_ms=wait_ms)
-            yield from records
-
-
-def _read(client: Rest, position: Position, *, form: str, wait_ms: int) -> tuple[list[dict[str, Any]], bool]:
-    """One read; moves the position. The flag says whether that was everything there is."""
+def read_request(position: Position, *, form: str, wait_ms: int) -> Request:
     path = (
         f"/topics/{segment(position.topic)}/partitions/{position.partition}/records"
         f"?offset={quote(position.offset, safe='')}&timeout={wait_ms}&max_bytes={READ_BYTES_MAX}"
     )
     headers = {"Accept": f"application/vnd.kafka.{form}.v2+json"}
-    request = Request(method="GET", path=path, headers=headers, timeout_ms=wait_ms + READ_TIMEOUT_MS)
-    answer = checked(_patiently(client, request))
+    return Request(method="GET", path=path, headers=headers, timeout_ms=wait_ms + READ_TIMEOUT_MS)
+
+
+def move(position: Position, answer: Answer) -> list[dict[str, Any]]:
+    """The records of an answer; the position is behind them then."""
     records: list[dict[str, Any]] = answer.json()
     position.offset = answer.headers["x-next-offset"]
+    return records
+
+
+def _read(client: Rest, position: Position, *, form: str, wait_ms: int) -> tuple[list[dict[str, Any]], bool]:
+    """One read. The flag says whether that was everything there is."""
+    answer = checked(_patiently(client, read_request(position, form=form, wait_ms=wait_ms)))
+    records = move(position, answer)
     return records, int(position.offset) >= int(answer.headers["x-high-watermark"])
 
 

@@ -15,7 +15,7 @@ import typer
 
 from kraft.cli.options import DataOption, JsonOption, RestOption, TopicArgument
 from kraft.cli.output import CommandFailed, say, write, write_json
-from kraft.cli.reading import Position, follow_partitions, partitions_of, read_partitions, start_offset
+from kraft.cli.reading import Position, partitions_of, read_partitions, start_offset
 from kraft.cli.rest import Rest, checked, segment
 from kraft.client.outcome import Request
 
@@ -86,14 +86,36 @@ def consume(
     wanted = [partition] if partition is not None else partitions_of(client, topic)
     start = start_offset(offset)
     positions = [Position(topic=topic, partition=number, offset=start) for number in wanted]
-    reader = follow_partitions if follow else read_partitions
+    printer = _Printer(form=form, limit=limit, as_json=as_json)
     try:
-        for count, entry in enumerate(reader(client, positions, form=form, timeout_ms=timeout_ms), start=1):
-            write_json(entry) if as_json else write(_line(entry, form))
-            if count == limit:
+        if follow:
+            from kraft.cli import following
+
+            following.follow(client.urls, positions, form=form, on_records=printer.show)
+            return
+        for entries in read_partitions(client, positions, form=form, timeout_ms=timeout_ms):
+            if not printer.show(entries):
                 return
     except KeyboardInterrupt:
         return
+
+
+class _Printer:
+    """Prints records up to a limit."""
+
+    def __init__(self, *, form: Format, limit: int | None, as_json: bool) -> None:
+        self._form = form
+        self._left = limit if limit is not None else -1
+        self._as_json = as_json
+
+    def show(self, entries: list[dict[str, Any]]) -> bool:
+        """False once the limit is reached."""
+        for entry in entries:
+            write_json(entry) if self._as_json else write(_line(entry, self._form))
+            self._left -= 1
+            if self._left == 0:
+                return False
+        return True
 
 
 def batches(entries: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

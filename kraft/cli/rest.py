@@ -38,6 +38,11 @@ class Rest:
     def __init__(self, rest: str | None = None, data: str | None = None) -> None:
         self._urls = base_urls(rest, data)
 
+    @property
+    def urls(self) -> list[str]:
+        """Of all nodes, the one that answered last first."""
+        return list(self._urls)
+
     @cached_property
     def cluster_id(self) -> str:
         return str(self.get("/v3/clusters")["data"][0]["cluster_id"])

@@ -205,6 +205,25 @@ def test_consume_reads_to_the_high_watermark(kraft, script):
     assert "offset=4&" in script.asked[0][0]
 
 
+def test_consume_follows_all_partitions_at_once_until_the_limit(kraft, script):
+    script.answers["GET /topics/a/partitions"] = [{"partition": 0}, {"partition": 1}]
+    for number in (0, 1):
+        record = {"topic": "a", "partition": number, "offset": 0, "timestamp": 7, "key": "k", "value": "v"}
+        headers = {"X-Next-Offset": 1, "X-High-Watermark": 9}
+        script.answers[f"GET /topics/a/partitions/{number}/records"] = (200, [record], headers)
+    code, out, _ = kraft("consume", "a", "--follow", "--max", "5")
+    assert code == 0
+    lines = out.splitlines()
+    assert len(lines) == 5
+    assert {line.split("\t")[0] for line in lines} == {"0", "1"}
+
+
+def test_consume_follow_ends_with_the_servers_words(kraft, script):
+    code, out, err = kraft("consume", "a", "--partition", "7", "--follow")
+    assert (code, out) == (1, "")
+    assert "Topic not found" in err
+
+
 def test_elect_fails_when_a_partition_has_no_new_leader(kraft, script):
     script.answers["GET /topics/a/partitions"] = [{"partition": 0}, {"partition": 1}]
     fine = {"topic_name": "a", "partition_id": 0, "error_code": 40002, "message": "not needed", "kafka_code": 84}

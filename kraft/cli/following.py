@@ -1,0 +1,84 @@
+"""`kraft consume --follow`: one long poll per partition, all at once, into one bounded queue.
+
+Order is kept within each partition. A partition without a reachable leader is asked again, at another node each
+time, and ends the command when that lasts too long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from kraft.cli.output import CommandFailed, say
+from kraft.cli.reading import RETRY_EVERY_MS, RETRY_LIMIT_MS, Position, move, read_request
+from kraft.cli.rest import checked
+from kraft.client.outcome import Answer, Request
+from kraft.client.transport import Transport
+
+FOLLOW_WAIT_MS: Final = 5_000
+"""Longest wait of one long poll; a new record ends it at once."""
+QUEUED_READS_MAX: Final = 8
+"""Answers read and not yet printed; more long polls wait."""
+
+OnRecords = Callable[[list[dict[str, Any]]], bool]
+
+
+def follow(urls: Sequence[str], positions: Sequence[Position], *, form: str, on_records: OnRecords) -> None:
+    """Until `on_records` returns False. Raises CommandFailed."""
+    asyncio.run(_follow(urls, positions, form=form, on_records=on_records))
+
+
+async def _follow(urls: Sequence[str], positions: Sequence[Position], *, form: str, on_records: OnRecords) -> None:
+    queue: asyncio.Queue[list[dict[str, Any]] | CommandFailed] = asyncio.Queue(QUEUED_READS_MAX)
+    async with Transport() as transport:
+        tasks = [
+            asyncio.create_task(_follow_one(transport, urls, position, form=form, queue=queue))
+            for position in positions
+        ]
+        try:
+            while True:
+                read = await queue.get()
+                if isinstance(read, CommandFailed):
+                    raise read
+                if not on_records(read):
+                    return
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _follow_one(
+    transport: Transport,
+    urls: Sequence[str],
+    position: Position,
+    *,
+    form: str,
+    queue: asyncio.Queue[list[dict[str, Any]] | CommandFailed],
+) -> None:
+    try:
+        while True:
+            request = read_request(position, form=form, wait_ms=FOLLOW_WAIT_MS)
+            answer = checked(await _patiently(transport, urls, request))
+            if records := move(position, answer):
+                await queue.put(records)
+    except CommandFailed as failure:
+        await queue.put(failure)
+
+
+async def _patiently(transport: Transport, urls: Sequence[str], request: Request) -> Answer:
+    deadline = time.monotonic() + RETRY_LIMIT_MS / 1000
+    attempt = 0
+    while True:
+        outcome = await transport.send(urls[attempt % len(urls)], request)
+        done = isinstance(outcome, Answer) and outcome.status != 503
+        if isinstance(outcome, Answer) and (done or time.monotonic() > deadline):
+            return outcome
+        if time.monotonic() > deadline:
+            raise CommandFailed(f"no node answers: {outcome}")
+        if attempt == len(urls):
+            say("no leader answers; trying again")
+        attempt += 1
+        await asyncio.sleep(RETRY_EVERY_MS / 1000)
