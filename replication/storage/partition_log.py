@@ -249,6 +249,7 @@ class PartitionLog:
     def truncate_to(self, offset: int) -> None:
         self._check_online()
         if offset >= self._end:
+            self._forget_empty_epochs()
             return
         if offset < self._start:
             self.truncate_fully_and_start_at(offset)
@@ -259,6 +260,13 @@ class PartitionLog:
         except (OSError, DamagedLog) as error:
             raise self._failed(error, "truncating") from error
         self._cut(self._end)
+
+    def _forget_empty_epochs(self) -> None:
+        """KIP-101: a leader that wrote nothing in its epoch began it all the same; its next leader may not know it."""
+        try:
+            self._epochs.truncate_from_end(self._end)
+        except OSError as error:
+            raise self._failed(error, "truncating epochs") from error
 
     def truncate_fully_and_start_at(self, offset: int) -> None:
         self._check_online()

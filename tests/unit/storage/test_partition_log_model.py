@@ -167,7 +167,7 @@ def _compare(log: PartitionLog, model: Model, rng: random.Random) -> None:
         timestamp = NOW_MS - rng.randint(-100, 11_000)
         found = log.offset_for_timestamp(timestamp, upper_bound=bound)
         assert (found and (found.offset, found.timestamp)) == model.first_at(timestamp, bound)
-    for epoch in range(0, 8):
+    for epoch in range(8):
         end = log.end_offset_for_epoch(epoch)
         assert (end and (end.epoch, end.end_offset)) == model.end_for_epoch(epoch)
     _compare_max_timestamp(log, model)

@@ -1,0 +1,156 @@
+"""Segments, indexes and checkpoints as plain rows for people. Reads live folders without locks; bad data is a row.
+
+A row is a dict with `kind` (batch, record, offset_entry, time_entry, checkpoint, error); an error row says in which
+file and where. Nothing here raises on what it finds in a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from metadata.environment import File, Files
+from metadata.errors import KafkaError
+from replication.batches.header import BatchHeader, computed_crc
+from replication.batches.records import read_batches
+from replication.storage.indexes import OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES, OffsetIndex, TimeIndex
+from replication.storage.names import EPOCHS_FILE, INDEX_SUFFIX, LOG_SUFFIX, TIME_INDEX_SUFFIX
+from replication.storage.scanning import DamagedLog, headers_from
+from replication.storage.text_files import read_text
+
+Row = dict[str, object]
+
+
+def dump_folder(files: Files, path: str, *, records: bool = False) -> Iterator[Row]:
+    """Every file of a partition's folder that has a format, in the order of their names."""
+    try:
+        names = files.list_directory(path)
+    except OSError as error:
+        yield _error(path, str(error))
+        return
+    for name in names:
+        if name.endswith(LOG_SUFFIX):
+            yield from dump_segment(files, f"{path}/{name}", records=records)
+        elif name.endswith((TIME_INDEX_SUFFIX, INDEX_SUFFIX)):
+            yield from dump_index(files, f"{path}/{name}")
+        elif name == EPOCHS_FILE:
+            yield from _dump_text(files, f"{path}/{name}")
+
+
+def dump_segment(files: Files, path: str, *, records: bool = False) -> Iterator[Row]:
+    """One row per batch, each followed by its records when they are asked for."""
+    try:
+        file = files.open(path, read_only=True)
+    except OSError as error:
+        yield _error(path, str(error))
+        return
+    try:
+        for position, header in headers_from(file, 0):
+            yield from _dump_batch(file, position, header, records=records)
+    except (DamagedLog, OSError) as error:
+        yield _error(path, str(error))
+    finally:
+        file.close()
+
+
+def _dump_batch(file: File, position: int, header: BatchHeader, *, records: bool) -> Iterator[Row]:
+    data = file.pread(position, header.size)
+    is_valid = computed_crc(data, 0, header.size) == header.crc
+    yield {
+        "kind": "batch",
+        "file": file.path,
+        "base_offset": header.base_offset,
+        "last_offset": header.last_offset,
+        "count": header.record_count,
+        "leader_epoch": header.leader_epoch,
+        "producer_id": header.producer_id,
+        "producer_epoch": header.producer_epoch,
+        "base_sequence": header.base_sequence,
+        "is_transactional": header.is_transactional,
+        "is_control": header.is_control,
+        "position": position,
+        "timestamp": header.max_timestamp,
+        "timestamp_type": "LogAppendTime" if header.is_log_append_time else "CreateTime",
+        "size": header.size,
+        "magic": header.magic,
+        "compression": header.codec_name,
+        "crc": header.crc,
+        "is_valid": is_valid,
+    }
+    if records:
+        yield from _dump_records(file.path, data)
+
+
+def _dump_records(path: str, data: bytes) -> Iterator[Row]:
+    try:
+        for record in read_batches(data, with_control=True):
+            yield {
+                "kind": "record",
+                "offset": record.offset,
+                "timestamp": record.timestamp,
+                "key": record.key,
+                "value": record.value,
+                "headers": list(record.headers),
+            }
+    except KafkaError as error:
+        yield _error(path, str(error))
+
+
+def dump_index(files: Files, path: str) -> Iterator[Row]:
+    """The entries of an `.index` or a `.timeindex`."""
+    base = path.rpartition("/")[2].partition(".")[0]
+    base_offset = int(base) if base.isdecimal() else 0
+    try:
+        file = files.open(path, read_only=True)
+    except OSError as error:
+        yield _error(path, str(error))
+        return
+    try:
+        if path.endswith(TIME_INDEX_SUFFIX):
+            yield from _dump_time_index(file, base_offset)
+        else:
+            yield from _dump_offset_index(file, base_offset)
+    except OSError as error:
+        yield _error(path, str(error))
+    finally:
+        file.close()
+
+
+def _dump_offset_index(file: File, base_offset: int) -> Iterator[Row]:
+    for relative_offset, position in OffsetIndex(file, bytes_max=file.size).rows():
+        yield {
+            "kind": "offset_entry",
+            "file": file.path,
+            "offset": base_offset + relative_offset,
+            "position": position,
+        }
+    yield from _odd_bytes(file, OFFSET_ENTRY_BYTES)
+
+
+def _dump_time_index(file: File, base_offset: int) -> Iterator[Row]:
+    for timestamp, relative_offset in TimeIndex(file, bytes_max=file.size).rows():
+        yield {
+            "kind": "time_entry",
+            "file": file.path,
+            "timestamp": timestamp,
+            "offset": base_offset + relative_offset,
+        }
+    yield from _odd_bytes(file, TIME_ENTRY_BYTES)
+
+
+def _odd_bytes(file: File, entry_bytes: int) -> Iterator[Row]:
+    odd = file.size % entry_bytes
+    if odd:
+        yield _error(file.path, f"{odd} bytes after the last whole entry of {entry_bytes}")
+
+
+def _dump_text(files: Files, path: str) -> Iterator[Row]:
+    try:
+        text = read_text(files, path)
+    except OSError as error:
+        yield _error(path, str(error))
+        return
+    yield {"kind": "checkpoint", "file": path, "lines": (text or "").splitlines()}
+
+
+def _error(path: str, message: str) -> Row:
+    return {"kind": "error", "file": path, "error": message}

@@ -1,0 +1,181 @@
+"""LogManager: what survives a stop, a crash, a deletion; whose folder it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from metadata.environment import Environment
+from metadata.errors import InconsistentTopicId, KafkaStorageError
+from metadata.image import TopicIdPartition
+from metadata.settings import BrokerSettings, TopicSettings
+from replication.storage.log_directory import StartupError
+from replication.storage.log_manager import LogManager
+from replication.storage.partition_log import PartitionLog
+from tests.unit.storage.world import NOW_MS, TOPIC_ID, RecordedEvents, batch, run
+
+KEY = TopicIdPartition(TOPIC_ID, 0)
+
+
+def _manager(environment: Environment, *paths: Path, **changes: Any) -> tuple[LogManager, RecordedEvents]:
+    events = RecordedEvents()
+    options: dict[str, Any] = {"cluster_id": "c1", "node_id": 1, "settings": BrokerSettings, **changes}
+    return LogManager(environment, directories=[str(path) for path in paths], events=events, **options), events
+
+
+def _create(manager: LogManager, **changes: Any) -> PartitionLog:
+    options: dict[str, Any] = {"topic": "t", "topic_id": TOPIC_ID, "partition": 0, "settings": TopicSettings()}
+    return manager.get_or_create(**{**options, **changes})
+
+
+def _names(folder: Path, pattern: str) -> list[str]:
+    return sorted(path.name for path in folder.glob(pattern))
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_records_and_high_watermark_survive(clean: bool, tmp_path: Path) -> None:
+    async def play(environment: Environment) -> None:
+        manager, _ = _manager(environment, tmp_path)
+        await manager.start()
+        _create(manager).append_as_leader(batch(5), leader_epoch=2, now_ms=NOW_MS)
+        await manager.checkpoint_high_watermarks({KEY: 3})
+        await manager.stop(clean=clean, broker_epoch=7)
+        marker = tmp_path / ".kafka_cleanshutdown"
+        assert marker.exists() is clean
+        if clean:
+            assert marker.read_text() == '{"version":0,"brokerEpoch":7}'
+        again, events = _manager(environment, tmp_path)
+        await again.start()
+        log = again.get(KEY)
+        assert log is not None
+        assert (log.log_end_offset, log.latest_epoch, again.high_watermark(KEY)) == (5, 2, 3)
+        opened = [fields for name, fields in events.seen if name == "log_directory_opened"]
+        assert opened[0]["was_clean"] is clean
+        assert not marker.exists()
+        await again.stop()
+
+    run(play)
+
+
+def test_folder_of_another_cluster_or_node_is_refused(tmp_path: Path) -> None:
+    async def play(environment: Environment) -> None:
+        manager, _ = _manager(environment, tmp_path)
+        await manager.start()
+        await manager.stop()
+        for wrong, text in (({"cluster_id": "c2"}, "cluster.id=c1"), ({"node_id": 2}, "node.id=1")):
+            other, _ = _manager(environment, tmp_path, **wrong)
+            with pytest.raises(StartupError, match=text) as raised:
+                await other.start()
+            assert "meta.properties" in str(raised.value)
+
+    run(play)
+
+
+def test_folder_in_use_is_refused(tmp_path: Path) -> None:
+    async def play(environment: Environment) -> None:
+        manager, _ = _manager(environment, tmp_path)
+        await manager.start()
+        other, _ = _manager(environment, tmp_path)
+        with pytest.raises(StartupError, match="in use by another process"):
+            await other.start()
+        await manager.stop()
+
+    run(play)
+
+
+def test_topic_made_again_is_another_topic(tmp_path: Path) -> None:
+    async def play(environment: Environment) -> None:
+        manager, _ = _manager(environment, tmp_path)
+        await manager.start()
+        old = _create(manager)
+        old.append_as_leader(batch(5), leader_epoch=0, now_ms=NOW_MS)
+        with pytest.raises(InconsistentTopicId):
+            _create(manager, topic_id=UUID(int=5))
+        manager.delete(KEY)
+        with pytest.raises(KafkaStorageError):
+            old.append_as_leader(batch(1), leader_epoch=0, now_ms=NOW_MS)
+        new = _create(manager, topic_id=UUID(int=5), settings=TopicSettings(file_delete_delay_ms=0))
+        assert new.log_end_offset == 0
+        assert len(_names(tmp_path, "t-0.*-delete")) == 1
+        await manager.stop()
+        again, _ = _manager(environment, tmp_path)
+        await again.start()
+        assert not _names(tmp_path, "*-delete")
+        assert list(again.all_partitions()) == [TopicIdPartition(UUID(int=5), 0)]
+        await again.stop()
+
+    run(play)
+
+
+def test_deleted_folder_goes_after_its_delay(tmp_path: Path) -> None:
+    async def play(environment: Environment) -> None:
+        manager, _ = _manager(environment, tmp_path)
+        await manager.start()
+        _create(manager, settings=TopicSettings(file_delete_delay_ms=0))
+        _create(manager, partition=1)
+        manager.delete(KEY)
+        manager.delete(TopicIdPartition(TOPIC_ID, 1))
+        await manager.upkeep.remove_due()
+        left = _names(tmp_path, "*-delete")
+        assert len(left) == 1
+        assert left[0].startswith("t-1.")
+        await manager.stop()
+
+    run(play)
+
+
+def test_new_partitions_go_to_the_emptiest_directory(tmp_path: Path) -> None:
+    async def play(environment: Environment) -> None:
+        manager, _ = _manager(environment, tmp_path / "a", tmp_path / "b")
+        await manager.start()
+        for partition in range(6):
+            _create(manager, partition=partition)
+        assert [len(_names(tmp_path / name, "t-*")) for name in "ab"] == [3, 3]
+        await manager.stop()
+
+    run(play)
+
+
+def test_retention_works_below_the_checkpointed_high_watermark(tmp_path: Path) -> None:
+    async def play(environment: Environment) -> None:
+        manager, events = _manager(environment, tmp_path)
+        await manager.start()
+        settings = TopicSettings(segment_bytes=150, retention_ms=1, file_delete_delay_ms=0)
+        log = _create(manager, settings=settings)
+        for _ in range(6):
+            log.append_as_leader(batch(2), leader_epoch=0, now_ms=NOW_MS)
+        await manager.upkeep.apply_retention()
+        assert log.log_start_offset == 0
+        await manager.checkpoint_high_watermarks({KEY: 7})
+        await manager.upkeep.apply_retention()
+        assert log.log_start_offset == 6
+        await manager.checkpoint_high_watermarks({KEY: 12})
+        await manager.upkeep.apply_retention()
+        assert (log.log_start_offset, log.log_end_offset, log.size_bytes) == (12, 12, 0)
+        assert events.names().count("segments_deleted") == 2
+        await manager.upkeep.remove_due()
+        assert len(_names(tmp_path / "t-0", "*.log*")) == 1
+        await manager.stop()
+
+    run(play)
+
+
+def test_unreadable_topic_id_leaves_the_folder_alone(tmp_path: Path) -> None:
+    async def play(environment: Environment) -> None:
+        manager, _ = _manager(environment, tmp_path)
+        await manager.start()
+        _create(manager)
+        await manager.stop()
+        (tmp_path / "t-0" / "partition.metadata").write_text("garbage")
+        again, events = _manager(environment, tmp_path)
+        await again.start()
+        assert "log_not_loaded" in events.names()
+        with pytest.raises(KafkaStorageError, match="could not be loaded"):
+            _create(again)
+        assert (tmp_path / "t-0" / "00000000000000000000.log").exists()
+        await again.stop()
+
+    run(play)
