@@ -68,9 +68,13 @@ class Peers:
         way = self._ways.get(key)
         if way is None:
             way = self._ways[key] = _Way(self.environment, lambda: self._open(node_id, purpose))
+        address = self.address(node_id, purpose)
+        current = way.current(address)
+        if current is not None:
+            return current
         try:
             async with self.environment.clock.timeout(timeout_ms):
-                return await way.connection(self.address(node_id, purpose))
+                return await way.reopened()
         except TimeoutError as error:
             raise NotConnected(f"node {node_id}: no connection within {timeout_ms} ms") from error
 
@@ -104,10 +108,14 @@ class _Way:
         self._opening: asyncio.Task[RpcConnection] | None = None
         self._tried_ms: int | None = None
 
-    async def connection(self, address: tuple[str, int]) -> RpcConnection:
+    def current(self, address: tuple[str, int]) -> RpcConnection | None:
+        """The open connection, unless the node has moved."""
         current = self._current
         if current is not None and not current.is_closed and current.address == address:
             return current
+        return None
+
+    async def reopened(self) -> RpcConnection:
         if self._opening is None or self._opening.done():
             self._opening = asyncio.get_running_loop().create_task(self._reopen())
             self._opening.add_done_callback(_retrieve)
