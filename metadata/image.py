@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
+from typing import Generic, TypeVar
 from uuid import UUID
 
 from metadata.records import (
@@ -28,6 +29,9 @@ from metadata.records import (
     UncleanElectionReport,
     UnregisterBrokerRecord,
 )
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +169,23 @@ class MetadataImage:
         return draft.finish()
 
 
+class _CopyOnWrite(Generic[K, V]):
+    """A mapping of the old image until somebody writes to it. Untouched mappings stay the same object."""
+
+    def __init__(self, mapping: Mapping[K, V]) -> None:
+        self.now = mapping
+        self._own: dict[K, V] | None = None
+
+    def own(self) -> dict[K, V]:
+        if self._own is None:
+            self._own = dict(self.now)
+            self.now = self._own
+        return self._own
+
+    def frozen(self) -> Mapping[K, V]:
+        return self.now if self._own is None else MappingProxyType(self._own)
+
+
 class _Draft:
     """A mutable copy-on-write working copy of an image, alive during one `apply`."""
 
@@ -173,26 +194,24 @@ class _Draft:
         self.controller_epoch = image.controller_epoch
         self.controller_id = image.controller_id
         self.next_producer_id = image.next_producer_id
-        self.brokers = dict(image.brokers)
-        self.topics = dict(image.topics)
-        self.topic_ids = dict(image.topic_ids)
-        self.configs = dict(image.configs)
+        self.brokers = _CopyOnWrite(image.brokers)
+        self.topics = _CopyOnWrite(image.topics)
+        self.topic_ids = _CopyOnWrite(image.topic_ids)
+        self.configs = _CopyOnWrite(image.configs)
         self._owned: dict[UUID, dict[int, PartitionImage]] = {}
 
     def finish(self) -> MetadataImage:
         for topic_id, partitions in self._owned.items():
-            if topic_id in self.topics:
-                self.topics[topic_id] = replace(
-                    self.topics[topic_id], partitions=MappingProxyType(dict(sorted(partitions.items())))
-                )
+            topic = self.topics.now[topic_id]
+            self.topics.own()[topic_id] = replace(topic, partitions=MappingProxyType(dict(sorted(partitions.items()))))
         return MetadataImage(
             offset=self.offset,
             controller_epoch=self.controller_epoch,
             controller_id=self.controller_id,
-            brokers=MappingProxyType(self.brokers),
-            topics=MappingProxyType(self.topics),
-            topic_ids=MappingProxyType(self.topic_ids),
-            configs=MappingProxyType(self.configs),
+            brokers=self.brokers.frozen(),
+            topics=self.topics.frozen(),
+            topic_ids=self.topic_ids.frozen(),
+            configs=self.configs.frozen(),
             next_producer_id=self.next_producer_id,
         )
 
@@ -207,7 +226,7 @@ class _Draft:
             case BrokerChangeRecord():
                 self._change_broker(record)
             case UnregisterBrokerRecord():
-                del self.brokers[record.broker_id]
+                del self.brokers.own()[record.broker_id]
             case TopicRecord():
                 self._add_topic(record)
             case RemoveTopicRecord():
@@ -222,7 +241,7 @@ class _Draft:
                 self.next_producer_id = record.next_producer_id
 
     def _register(self, record: RegisterBrokerRecord) -> None:
-        self.brokers[record.broker_id] = BrokerImage(
+        self.brokers.own()[record.broker_id] = BrokerImage(
             broker_id=record.broker_id,
             broker_epoch=self.offset,
             incarnation_id=record.incarnation_id,
@@ -234,27 +253,28 @@ class _Draft:
         )
 
     def _change_broker(self, record: BrokerChangeRecord) -> None:
-        broker = self.brokers[record.broker_id]
+        broker = self.brokers.now[record.broker_id]
         assert broker.broker_epoch == record.broker_epoch, (record, broker)
-        self.brokers[record.broker_id] = replace(
+        self.brokers.own()[record.broker_id] = replace(
             broker, fenced=record.fenced, in_controlled_shutdown=record.in_controlled_shutdown
         )
 
     def _add_topic(self, record: TopicRecord) -> None:
-        assert record.name not in self.topic_ids, record
-        assert record.topic_id not in self.topics, record
-        self.topics[record.topic_id] = TopicImage(name=record.name, topic_id=record.topic_id)
-        self.topic_ids[record.name] = record.topic_id
+        assert record.name not in self.topic_ids.now, record
+        assert record.topic_id not in self.topics.now, record
+        self.topics.own()[record.topic_id] = TopicImage(name=record.name, topic_id=record.topic_id)
+        self.topic_ids.own()[record.name] = record.topic_id
 
     def _remove_topic(self, record: RemoveTopicRecord) -> None:
-        topic = self.topics.pop(record.topic_id)
-        del self.topic_ids[topic.name]
-        self.configs.pop(("topic", topic.name), None)
+        topic = self.topics.own().pop(record.topic_id)
+        del self.topic_ids.own()[topic.name]
+        if ("topic", topic.name) in self.configs.now:
+            del self.configs.own()["topic", topic.name]
         self._owned.pop(record.topic_id, None)
 
     def _partitions(self, topic_id: UUID) -> dict[int, PartitionImage]:
         if topic_id not in self._owned:
-            self._owned[topic_id] = dict(self.topics[topic_id].partitions)
+            self._owned[topic_id] = dict(self.topics.now[topic_id].partitions)
         return self._owned[topic_id]
 
     def _add_partition(self, record: PartitionRecord) -> None:
@@ -278,15 +298,15 @@ class _Draft:
 
     def _set_config(self, record: ConfigRecord) -> None:
         key = (record.resource_type, record.resource_name)
-        settings = dict(self.configs.get(key, {}))
+        settings = dict(self.configs.now.get(key, {}))
         if record.value is None:
             settings.pop(record.name, None)
         else:
             settings[record.name] = record.value
         if settings:
-            self.configs[key] = MappingProxyType(settings)
+            self.configs.own()[key] = MappingProxyType(settings)
         else:
-            self.configs.pop(key, None)
+            self.configs.own().pop(key, None)
 
 
 def _either(new: tuple[int, ...] | None, old: tuple[int, ...]) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from uuid import UUID
 
-from metadata.controller.decide import Decision, Input, Liveness, LogEndsLearned, decide
+from metadata.controller.decide import BrokerUnreachable, Decision, Input, Liveness, LogEndsLearned, decide
 from metadata.controller.events import (
     BrokerHeartbeat,
     CreateTopics,
@@ -115,6 +115,10 @@ class World:
             if broker_id in ends
         }
         return self.decide(LogEndsLearned(partitions=decision.asked_partitions, answers=answers, request=request))
+
+    def decide_fence(self, broker_id: int) -> Decision:
+        """Its connection broke and its port refuses."""
+        return self.decide(BrokerUnreachable(broker_id=broker_id, broker_epoch=self.epoch(broker_id)))
 
     def epoch(self, broker_id: int) -> int:
         broker = self.image.brokers.get(broker_id)
