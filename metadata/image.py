@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Generic, TypeVar
 from uuid import UUID
 
+from metadata.copy_on_write import CopyOnWrite
 from metadata.records import (
     NO_LEADER,
     BrokerChangeRecord,
@@ -29,9 +29,6 @@ from metadata.records import (
     UncleanElectionReport,
     UnregisterBrokerRecord,
 )
-
-K = TypeVar("K")
-V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,23 +166,6 @@ class MetadataImage:
         return draft.finish()
 
 
-class _CopyOnWrite(Generic[K, V]):
-    """A mapping of the old image until somebody writes to it. Untouched mappings stay the same object."""
-
-    def __init__(self, mapping: Mapping[K, V]) -> None:
-        self.now = mapping
-        self._own: dict[K, V] | None = None
-
-    def own(self) -> dict[K, V]:
-        if self._own is None:
-            self._own = dict(self.now)
-            self.now = self._own
-        return self._own
-
-    def frozen(self) -> Mapping[K, V]:
-        return self.now if self._own is None else MappingProxyType(self._own)
-
-
 class _Draft:
     """A mutable copy-on-write working copy of an image, alive during one `apply`."""
 
@@ -194,10 +174,10 @@ class _Draft:
         self.controller_epoch = image.controller_epoch
         self.controller_id = image.controller_id
         self.next_producer_id = image.next_producer_id
-        self.brokers = _CopyOnWrite(image.brokers)
-        self.topics = _CopyOnWrite(image.topics)
-        self.topic_ids = _CopyOnWrite(image.topic_ids)
-        self.configs = _CopyOnWrite(image.configs)
+        self.brokers = CopyOnWrite(image.brokers)
+        self.topics = CopyOnWrite(image.topics)
+        self.topic_ids = CopyOnWrite(image.topic_ids)
+        self.configs = CopyOnWrite(image.configs)
         self._owned: dict[UUID, dict[int, PartitionImage]] = {}
 
     def finish(self) -> MetadataImage:
