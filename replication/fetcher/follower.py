@@ -101,10 +101,11 @@ class Follower:
         """Also when nothing is cut: an epoch that this replica began as leader without a record has to go (KIP-101)."""
         end, epoch = replica.log.log_end_offset, replica.log.latest_epoch
         replica.log.truncate_to(target)
-        if target < end:
-            self._report_cut(replica, state, start=target, end=end, epoch=epoch)
-        if state.high_watermark > target:
-            replica.state = replace(state, high_watermark=target)
+        start = replica.log.log_end_offset  # a batch that spans the target goes whole
+        if start < end:
+            self._report_cut(replica, state, start=start, end=end, epoch=epoch)
+        if state.high_watermark > start:
+            replica.state = replace(state, high_watermark=start)
 
     def _report_cut(self, replica: Replica, state: FollowerState, *, start: int, end: int, epoch: int) -> None:
         cut = {"from_offset": start, "to_offset": end, "epoch": epoch, "leader_epoch": state.leader_epoch}
