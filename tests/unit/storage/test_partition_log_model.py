@@ -98,6 +98,8 @@ async def _play(environment: Environment, rng: random.Random, folder: str) -> No
             log.truncate_to(offset)
             if offset < model.end:
                 model.truncate(offset)
+            else:
+                model.epochs = [entry for entry in model.epochs if entry[1] < model.end]
         elif step < 0.82:
             log.delete_old_segments(high_watermark=log.log_end_offset, now_ms=NOW_MS)
             assert log.size_bytes <= 6000 + 1500
