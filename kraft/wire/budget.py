@@ -30,7 +30,7 @@ class ByteBudget:
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
                 self.give_back(size)
-            else:
+            elif (size, turn) in self._line:
                 self._line.remove((size, turn))
                 self._admit()
             raise
@@ -43,8 +43,9 @@ class ByteBudget:
     def _admit(self) -> None:
         while self._line and self._fits(self._line[0][0]):
             size, turn = self._line.popleft()
-            self._taken += size
-            turn.set_result(None)
+            if not turn.cancelled():
+                self._taken += size
+                turn.set_result(None)
 
     def _fits(self, size: int) -> bool:
         return self._taken == 0 or self._taken + size <= self._limit

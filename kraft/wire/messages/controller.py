@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kraft.wire.messages import brokers, partitions, topics
+from kraft.wire.messages import brokers, configs, elections, partitions, topics
 from kraft.wire.messages.common import Rpc
 from metadata.controller.events import (
     AllocateProducerIds,
@@ -24,10 +24,10 @@ CONTROLLER_RPCS: dict[type, Rpc[Any, Any]] = {
     BrokerHeartbeat: brokers.HEARTBEAT,
     AllocateProducerIds: brokers.PRODUCER_IDS,
     AlterPartition: partitions.ALTER_PARTITION,
-    ElectLeaders: partitions.ELECT_LEADERS,
-    AlterReassignments: partitions.REASSIGNMENTS,
+    ElectLeaders: elections.ELECT_LEADERS,
+    AlterReassignments: elections.REASSIGNMENTS,
     CreateTopics: topics.CREATE_TOPICS,
     DeleteTopics: topics.DELETE_TOPICS,
     CreatePartitions: topics.CREATE_PARTITIONS,
-    AlterConfigs: topics.ALTER_CONFIGS,
+    AlterConfigs: configs.ALTER_CONFIGS,
 }
