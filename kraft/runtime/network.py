@@ -1,10 +1,4 @@
-"""Real TCP: frames of a 4-byte big-endian length and that many bytes, as Kafka's protocol has them.
-
-Reading: bytes arrive in one small buffer per connection. Small frames are copied out of it; a frame that does not
-fit gets a buffer of its own size into which the kernel writes directly, so a large payload is copied once. While
-nobody receives, reading stops after `QUEUED_BYTES_MAX` of whole frames.
-Writing: small frames are joined into one write; large parts are handed to the kernel where they are.
-"""
+"""Real TCP: connecting, listening, and the tasks that serve accepted connections."""
 
 from __future__ import annotations
 
@@ -12,218 +6,18 @@ import asyncio
 import ipaddress
 import logging
 import socket
-import struct
-from collections import deque
-from collections.abc import Sequence
 from typing import cast
 
-from metadata.environment import Buffer, ConnectionClosed, OnConnection
+from kraft.runtime.tcp import TcpConnection
+from metadata.environment import ConnectionClosed, OnConnection
 
 LOG = logging.getLogger(__name__)
 
-READ_BUFFER_BYTES = 64 * 1024
-"""Of each connection, allocated with the connection."""
-QUEUED_BYTES_MAX = READ_BUFFER_BYTES
-"""Whole frames kept while nobody receives; then the peer is held back by TCP."""
-JOINED_BYTES_MAX = 32 * 1024
-"""Frames up to this size are joined into one buffer: a copy costs less than another vector."""
-WRITE_HIGH_BYTES = 1024 * 1024
-"""`drain` waits while more is unsent, until `WRITE_LOW_BYTES`."""
-WRITE_LOW_BYTES = 256 * 1024
 CONNECTIONS_MAX = 10_000
 """Open connections of one listener (default of max.connections); one more is reset."""
 BACKLOG = 512
 CLOSE_FLUSH_MS = 1_000
 """How long a closing listener lets its connections send what they have queued."""
-
-_LENGTH = struct.Struct(">i")
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-
-
-class TcpConnection(asyncio.BufferedProtocol):
-    """One connection, both the protocol that the loop calls and the `FrameConnection` that its owner uses."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, frame_bytes_max: int) -> None:
-        self._loop = loop
-        self._frame_bytes_max = frame_bytes_max
-        self._transport: asyncio.Transport | None = None
-        self._peer = "?"
-        self._buffer = memoryview(bytearray(READ_BUFFER_BYTES))
-        self._filled = 0
-        """Bytes of an unfinished small frame at the start of `_buffer`."""
-        self._large: memoryview | None = None
-        self._large_filled = 0
-        self._frames: deque[memoryview] = deque()
-        self._queued_bytes = 0
-        self._receiver: asyncio.Future[None] | None = None
-        self._is_reading_paused = False
-        self._is_closed = False
-        self._reason = "closed here"
-        self._writable: asyncio.Future[None] | None = None
-        self.lost: asyncio.Future[None] = loop.create_future()
-        """Done once the socket is closed."""
-
-    # --- what the owner calls -----------------------------------------------------------------------------
-
-    @property
-    def peer(self) -> str:
-        return self._peer
-
-    @property
-    def is_closed(self) -> bool:
-        return self._is_closed
-
-    @property
-    def unsent_bytes(self) -> int:
-        return 0 if self._transport is None or self._is_closed else self._transport.get_write_buffer_size()
-
-    def send(self, parts: Sequence[Buffer]) -> None:
-        if self._is_closed or self._transport is None:
-            return
-        size = sum(map(len, parts))
-        if size <= JOINED_BYTES_MAX:
-            self._transport.write(b"".join((_LENGTH.pack(size), *parts)))
-        else:
-            self._transport.writelines(_gathered(_LENGTH.pack(size), parts))
-
-    async def drain(self) -> None:
-        while self._writable is not None and not self._is_closed:
-            await asyncio.shield(self._writable)
-        if self._is_closed:
-            raise self._closed_error()
-
-    async def receive(self) -> memoryview:
-        assert self._receiver is None, f"two receivers on the connection with {self._peer}"
-        while not self._frames:
-            if self._is_closed:
-                raise self._closed_error()
-            self._receiver = self._loop.create_future()
-            try:
-                await self._receiver
-            finally:
-                self._receiver = None
-        frame = self._frames.popleft()
-        self._queued_bytes -= len(frame) + _LENGTH.size
-        if self._is_reading_paused and not self._frames:
-            self._resume_reading()
-        return frame
-
-    def close(self) -> None:
-        self._end("closed here")
-        if self._transport is not None:
-            self._transport.close()
-
-    def abort(self) -> None:
-        self._end("aborted here")
-        if self._transport is not None and not self.lost.done():
-            _reset_on_close(self._transport)
-            self._transport.abort()
-
-    # --- what the event loop calls ------------------------------------------------------------------------
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        self._peer = _address(transport.get_extra_info("peername"))
-        self._transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES, low=WRITE_LOW_BYTES)
-        _set_options(transport)
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        if self._large is not None:
-            return self._large[self._large_filled :]
-        return self._buffer[self._filled :]
-
-    def buffer_updated(self, nbytes: int) -> None:
-        if self._large is None:
-            self._filled += nbytes
-            self._parse()
-        else:
-            self._large_filled += nbytes
-            if self._large_filled == len(self._large):
-                frame, self._large = self._large, None
-                self._deliver(frame.toreadonly())
-        self._after_read()
-
-    def eof_received(self) -> bool:
-        return False
-
-    def connection_lost(self, exception: Exception | None) -> None:
-        self._end("closed by the peer" if exception is None else str(exception))
-        if not self.lost.done():
-            self.lost.set_result(None)
-
-    def pause_writing(self) -> None:
-        self._writable = self._loop.create_future()
-
-    def resume_writing(self) -> None:
-        self._release_writer()
-
-    # --- inside -------------------------------------------------------------------------------------------
-
-    def _parse(self) -> None:
-        """Deliver the whole frames in the buffer and move the rest to its start."""
-        buffer, position, filled = self._buffer, 0, self._filled
-        while filled - position >= _LENGTH.size:
-            (size,) = _LENGTH.unpack_from(buffer, position)
-            if not 0 <= size <= self._frame_bytes_max:
-                self._refuse(size)
-                return
-            start = position + _LENGTH.size
-            if start + size > filled:
-                if size + _LENGTH.size > READ_BUFFER_BYTES:
-                    self._begin_large(size, buffer[start:filled])
-                    position = filled
-                break
-            self._deliver(memoryview(bytes(buffer[start : start + size])))
-            position = start + size
-        self._filled = filled - position
-        if position and self._filled:
-            buffer[: self._filled] = bytes(buffer[position:filled])
-
-    def _begin_large(self, size: int, head: memoryview) -> None:
-        # Untouched pages of a fresh bytearray cost no memory: a peer pays for the length it announces.
-        self._large = memoryview(bytearray(size))
-        self._large[: len(head)] = head
-        self._large_filled = len(head)
-
-    def _refuse(self, size: int) -> None:
-        LOG.warning("closing %s: frame of %d bytes, the limit is %d", self._peer, size, self._frame_bytes_max)
-        self._filled = 0
-        self.abort()
-
-    def _deliver(self, frame: memoryview) -> None:
-        self._frames.append(frame)
-        self._queued_bytes += len(frame) + _LENGTH.size
-
-    def _after_read(self) -> None:
-        if self._frames and self._receiver is not None:
-            if not self._receiver.done():
-                self._receiver.set_result(None)
-        elif self._queued_bytes >= QUEUED_BYTES_MAX and not self._is_reading_paused and not self._is_closed:
-            assert self._transport is not None
-            self._is_reading_paused = True
-            self._transport.pause_reading()
-
-    def _resume_reading(self) -> None:
-        self._is_reading_paused = False
-        if self._transport is not None and not self._is_closed:
-            self._transport.resume_reading()
-
-    def _end(self, reason: str) -> None:
-        if self._is_closed:
-            return
-        self._is_closed = True
-        self._reason = reason
-        if self._receiver is not None and not self._receiver.done():
-            self._receiver.set_result(None)
-        self._release_writer()
-
-    def _release_writer(self) -> None:
-        writable, self._writable = self._writable, None
-        if writable is not None and not writable.done():
-            writable.set_result(None)
-
-    def _closed_error(self) -> ConnectionClosed:
-        return ConnectionClosed(f"{self._peer}: {self._reason}")
 
 
 class TcpListener:
@@ -342,42 +136,9 @@ async def _wait_lost(connections: list[TcpConnection]) -> None:
         connection.abort()
 
 
-def _gathered(length: bytes, parts: Sequence[Buffer]) -> list[Buffer]:
-    """The frame as few buffers: runs of small parts joined, large ones untouched."""
-    gathered: list[Buffer] = []
-    small: list[Buffer] = [length]
-    for part in parts:
-        if len(part) < JOINED_BYTES_MAX:
-            small.append(part)
-            continue
-        if small:
-            gathered.append(b"".join(small))
-            small = []
-        gathered.append(part)
-    if small:
-        gathered.append(b"".join(small))
-    return gathered
-
-
-def _set_options(transport: asyncio.BaseTransport) -> None:
-    sock = transport.get_extra_info("socket")
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-
-
-def _reset_on_close(transport: asyncio.BaseTransport) -> None:
-    sock = transport.get_extra_info("socket")
-    if sock is not None and sock.fileno() >= 0:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-
-
 def _is_numeric(host: str) -> bool:
     try:
         ipaddress.ip_address(host)
     except ValueError:
         return False
     return True
-
-
-def _address(name: object) -> str:
-    return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name)
