@@ -51,17 +51,35 @@ def tail_metadata(folder: FolderArgument, as_json: JsonOption = False) -> None:
 
 @log_app.command("dump")
 def dump_log(
-    path: Annotated[str, typer.Argument(metavar="PATH", help="A partition's folder, or one file in it.")],
+    path: Annotated[str, typer.Argument(metavar="PATH", help="A partition's folder, or one segment or index in it.")],
+    records: Annotated[bool, typer.Option("--records", help="Each batch with its records.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Print batches and records of a segment, or the entries of an index or a checkpoint file."""
-    from kraft.runtime.files import DiskFiles
-    from replication.storage.dump import dump
+    """Print the batches of a segment, the entries of an index, or everything in a partition's folder.
 
+    Damage is a row of its own, and makes the exit code 1.
+    """
     if not os.path.exists(path):
         raise CommandFailed(f"there is no {path}; give a partition's folder like data/node-1/logs/orders-0")
-    for row in dump(DiskFiles(), path):
+    damaged = 0
+    for row in _log_rows(path, records=records):
+        damaged += row.get("kind") == "error"
         _write_row(row, as_json=as_json)
+    if damaged:
+        raise CommandFailed(f"{damaged} places in {path} are damaged")
+
+
+def _log_rows(path: str, *, records: bool) -> Iterator[Mapping[str, Any]]:
+    from kraft.runtime.files import DiskFiles
+    from replication.storage.dump import dump_folder, dump_index, dump_segment
+
+    if os.path.isdir(path):
+        return dump_folder(DiskFiles(), path, records=records)
+    if path.endswith((".index", ".timeindex")):
+        return dump_index(DiskFiles(), path)
+    if path.endswith(".log"):
+        return dump_segment(DiskFiles(), path, records=records)
+    raise CommandFailed(f"{path} is neither a folder nor a .log, .index or .timeindex file")
 
 
 def _read_metadata(folder: str) -> MetadataFiles:

@@ -14,7 +14,7 @@ from kraft.launcher.processes import (
     stop_nodes,
     wait_for_end,
 )
-from kraft.launcher.readiness import StartFailed, wait_for_nodes
+from kraft.launcher.readiness import StartFailed, wait_until_ready
 from kraft.launcher.runfile import ClusterRun, NodeRun, load_run, remove_run, save_run
 
 Say = Callable[[str], None]
@@ -66,7 +66,7 @@ def restart_node(data: str, node_id: int, *, say: Say) -> NodeRun:
     save_run(run)
     started = run.node(node_id)
     try:
-        wait_for_nodes(run, [started], say=say)
+        wait_until_ready([started], say=say)
     except StartFailed as failure:
         tail = "\n".join(f"  | {line}" for line in log_tail(started.log))
         raise StartFailed(f"{failure}. Last lines of {started.log}:\n{tail}", node=started) from failure

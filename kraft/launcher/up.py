@@ -116,7 +116,7 @@ def _start_nodes(config: ClusterConfig, resolved: str, *, detach: bool, say: Say
 
 def _ready_or_stopped(run: ClusterRun, *, say: Say) -> ClusterRun:
     try:
-        wait_until_ready(run, say=say)
+        wait_until_ready(run.nodes, say=say)
     except StartFailed as failure:
         stop_cluster(run, say=say)
         raise LaunchError(_explain(failure)) from failure
