@@ -23,7 +23,7 @@ from metadata.controller.decide import (
 )
 from metadata.controller.events import BrokerProbe, ReplicaQuery
 from metadata.controller.fold import LATE_MS, Fold, Step
-from metadata.controller.inbox import Inbox
+from metadata.controller.inbox import Inbox, Item
 from metadata.controller.questions import Questions
 from metadata.environment import Environment
 from metadata.errors import KafkaError, NotController, RequestTimedOut
@@ -69,6 +69,7 @@ class Reign:
         self._tools = tools
         self._liveness = Liveness()
         self._rng: random.Random = tools.environment.rng
+        self._taken: list[Item] = []
 
     @property
     def settings(self) -> BrokerSettings:
@@ -125,9 +126,11 @@ class Reign:
             cluster_id=self._tools.cluster_id,
         )
         items = self._tools.inbox.take_all()
+        self._taken = items
         rest = fold.add_all(items, now_ms=self._tools.environment.clock.monotonic_ms())
         if rest:
             self._tools.inbox.put_back(rest)
+        self._taken = [step.item for step in fold.steps]
         if fold.records:
             self.image = await self._commit(fold)
         self._liveness = fold.liveness
@@ -145,9 +148,6 @@ class Reign:
         except AppendUnknown as error:
             self._refuse(fold, RequestTimedOut(f"the controller changed; the outcome is not known: {error}"))
             raise Resigned from error
-        except asyncio.CancelledError:
-            self._refuse(fold, RequestTimedOut("the node stops; the outcome is not known"))
-            raise
         assert image.offset == fold.image.offset, (image.offset, fold.image.offset)
         return image
 
@@ -204,6 +204,8 @@ class Reign:
 
     def _dismiss(self) -> None:
         leader_id = self._tools.log.leadership.leader_id
+        for item in self._taken:
+            item.refuse(RequestTimedOut("the controller stopped in the middle of this; the outcome is not known"))
         for item in self._tools.inbox.take_all():
             item.refuse(NotController(f"this node is no longer the active controller; node {leader_id} may be"))
         if self.epoch >= 0:

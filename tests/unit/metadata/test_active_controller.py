@@ -14,12 +14,14 @@ import pytest
 from metadata.controller.active import ActiveController
 from metadata.controller.events import (
     AlterConfigs,
+    AlterReassignments,
     BrokerHeartbeat,
     ConfigAlteration,
     ConfigResource,
     CreateTopics,
     ElectLeaders,
     NewTopic,
+    PartitionReassignment,
     RegisterBroker,
     ReplicaLogEnd,
 )
@@ -436,6 +438,51 @@ async def lose_isr(node: Node, topic_id: UUID) -> None:
     for broker_id in (2, 3):
         assert await node.beat(broker_id)
     assert node.shared.image.topics[topic_id].partitions[0].leader == -1
+
+
+def test_a_broken_invariant_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise AssertionError("two leaders")
+
+    async def main() -> None:
+        shared = SharedLog()
+        node = Node(shared)
+        await node.controller.start()
+        shared.elect(1)
+        await until(lambda: node.controller.is_active, what="activation")
+        monkeypatch.setattr("metadata.controller.fold.decide", broken)
+        waiting = asyncio.create_task(node.register(1))
+        with pytest.raises(ExceptionGroup) as failure:
+            await node.controller.wait()
+        assert failure.group_contains(AssertionError, match="two leaders")
+        assert not node.controller.is_active
+        with pytest.raises(RequestTimedOut):
+            await waiting
+
+    asyncio.run(main())
+
+
+def test_reassignment_and_shutdown_are_announced() -> None:
+    async def story(node: Node) -> None:
+        await node.start_brokers(1, 2)
+        await node.create("t", 1)
+        wanted = PartitionReassignment(topic="t", partition=0, replicas=(2,))
+        await node.controller.submit(AlterReassignments(reassignments=(wanted,)), timeout_ms=2000)
+        moved = node.events.named("replicas_changed")[0]
+        assert (moved["replicas"], moved["adding"], moved["removing"]) == ([2, 1], [2], [1])
+        image = node.shared.image
+        stop = BrokerHeartbeat(
+            broker_id=1,
+            broker_epoch=image.brokers[1].broker_epoch,
+            metadata_offset=image.offset,
+            wants_shutdown=True,
+        )
+        answer = await node.controller.submit(stop, timeout_ms=2000)
+        assert not answer.should_shut_down
+        assert [fields["broker"] for fields in node.events.named("broker_shutting_down")] == [1]
+        assert node.events.named("leader_elected")[0]["leader"] == -1
+
+    run(story)
 
 
 def test_stopping_answers_who_waits() -> None:
