@@ -359,3 +359,23 @@ def test_min_isr_changed_while_running_takes_effect_at_once() -> None:
             assert cluster.nodes[1].manager.status().under_min_isr == 1
 
     run(story())
+
+
+def test_i7_a_joining_member_counts_although_the_leader_never_hears_that_it_has_joined() -> None:
+    async def story() -> None:
+        async with Cluster() as cluster:
+            cluster.nodes[1].hears_metadata = True
+            key = cluster.create(isr=(1, 2))
+            cluster.nodes[1].hears_metadata = False
+            cluster.loses_replies = True
+            await cluster.until(lambda: cluster.partition(key).isr == (1, 2, 3))
+            cluster.cut.add((3, 1))
+            await asyncio.sleep(1)
+            assert (await cluster.produce(key, b"a", timeout_ms=500)).error_code == 7
+            cluster.cut.clear()
+            cluster.loses_replies = False
+            cluster.nodes[1].hears_metadata = True
+            cluster.publish()
+            assert (await cluster.produce(key, b"b")).error_code == 0
+
+    run(story())

@@ -34,29 +34,38 @@ class History:
     def step(self) -> None:
         cluster, rng = self.cluster, self.rng
         a, b = rng.sample([1, 2, 3], 2)
-        match rng.randrange(8):
-            case 0:
+        match rng.randrange(12):
+            case 0 | 1:
                 cluster.cut.add((a, b))
-            case 1 | 2:
-                cluster.cut.clear()
+            case 2:
+                cluster.cut |= {(a, 1), (a, 2), (a, 3)}
             case 3:
-                state = cluster.partition(self.key)
-                others = [m for m in state.isr if m != state.leader]
-                if others:
-                    cluster.elect(self.key, rng.choice(others), state.isr)
-            case 4:
+                cluster.cut.clear()
+            case 4 | 5:
+                for _ in range(rng.randrange(1, 4)):
+                    self.elect()
+            case 6:
                 cluster.is_controller_up = rng.random() < 0.7
-            case 5:
+            case 7:
                 cluster.nodes[a].hears_metadata = rng.random() < 0.6
-            case _:
+            case 8:
+                cluster.loses_replies = rng.random() < 0.5
+            case 9:
                 cluster.publish()
+            case _:
+                pass
         for _ in range(rng.randrange(4)):
             self.spawn(self.produce())
+
+    def elect(self) -> None:
+        state = self.cluster.partition(self.key)
+        self.cluster.elect(self.key, self.rng.choice(state.isr), state.isr)
 
     async def settle(self) -> None:
         cluster = self.cluster
         cluster.cut.clear()
         cluster.is_controller_up = True
+        cluster.loses_replies = False
         for node in cluster.nodes.values():
             node.hears_metadata = True
         cluster.publish()
@@ -72,9 +81,9 @@ def test_no_acknowledged_record_is_lost(seed: int) -> None:
         async with Cluster(replica_lag_time_max_ms=400, replica_fetch_backoff_ms=50) as cluster:
             cluster.delay_ms = rng.choice([0.0, 1.0, 5.0])
             history = History(cluster, cluster.create(min_insync_replicas=2), rng)
-            for _ in range(60):
+            for _ in range(100):
                 history.step()
-                await asyncio.sleep(rng.choice([0.001, 0.01, 0.1, 0.4]))
+                await asyncio.sleep(rng.choice([0.001, 0.01, 0.02, 0.1, 0.3]))
             await history.settle()
             assert cluster.copies_agree(history.key)
             log = {b.base_offset: b.payload for b in cluster.log(1, history.key).batches}

@@ -98,6 +98,7 @@ class Cluster:
         self.alterations: list[AlterPartition] = []
         self.refusals: list[Exception | ErrorDetail] = []
         self.is_controller_up = True
+        self.loses_replies = False
         self.delay_ms = 0.0
         self.nodes = {i: Node(self, i, MemoryLogs()) for i in range(1, nodes + 1)}
 
@@ -217,9 +218,12 @@ class Cluster:
         if self.refusals and isinstance(refusal := self.refusals[0], Exception):
             del self.refusals[0]
             raise refusal
-        return {
+        reply = {
             TopicIdPartition(a.topic_id, a.partition): self._alter(a, request.broker_id) for a in request.alterations
         }
+        if self.loses_replies:
+            raise ConnectionResetError("committed, but the answer was lost")
+        return reply
 
     def _alter(self, wish: PartitionAlteration, broker_id: int) -> PartitionImage | ErrorDetail:
         if self.refusals:
