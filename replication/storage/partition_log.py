@@ -319,7 +319,11 @@ class PartitionLog:
 
     async def remove_deleted_files(self, *, everything: bool = False) -> int:
         """Remove the files whose file.delete.delay.ms is over; how many segments went."""
-        return await self._segments.remove_condemned(everything=everything)
+        due = self._segments.take_due(everything=everything)
+        if due:
+            await self._flusher.wait_idle()
+            await self._environment.workers.run(self._segments.remove, due)
+        return len(due)
 
     # --- flushing (P11) ---------------------------------------------------------------------------------------
 

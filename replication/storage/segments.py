@@ -156,15 +156,15 @@ class Segments:
         due_ms = self._environment.clock.monotonic_ms() + self._settings.file_delete_delay_ms
         self._condemned.append(_Condemned(due_ms, segment, tuple(paths)))
 
-    async def remove_condemned(self, *, everything: bool = False) -> int:
+    def take_due(self, *, everything: bool = False) -> list[_Condemned]:
+        """Dropped segments whose delay is over; the caller removes them once no fsync uses them."""
         now_ms = self._environment.clock.monotonic_ms()
         due = [each for each in self._condemned if everything or each.due_ms <= now_ms]
-        if due:
-            self._condemned = [each for each in self._condemned if each not in due]
-            await self._environment.workers.run(self._remove, due)
-        return len(due)
+        self._condemned = [each for each in self._condemned if each not in due]
+        return due
 
-    def _remove(self, due: Sequence[_Condemned]) -> None:
+    def remove(self, due: Sequence[_Condemned]) -> None:
+        """Blocking."""
         for each in due:
             each.segment.close()
             for path in each.paths:

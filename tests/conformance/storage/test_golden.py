@@ -1,0 +1,74 @@
+"""Our bytes against the golden files, and our dump against what Apache Kafka's DumpLogSegments said of them."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+
+import pytest
+
+from kraft.runtime.files import DiskFiles
+from replication.storage.dump import Row, dump_folder
+from tests.conformance.storage.inputs import GOLDEN, LOGS, write_logs
+
+OURS = GOLDEN / "ours"
+TEXT = "kafka-dump.txt"
+
+
+@pytest.fixture(scope="module")
+def rebuilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("golden")
+    asyncio.run(write_logs(root))
+    return root
+
+
+@pytest.mark.parametrize("name", LOGS)
+def test_bytes_are_those_that_kafka_read(name: str, rebuilt: Path) -> None:
+    golden = {path.name: path.read_bytes() for path in (OURS / name).iterdir() if path.name != TEXT}
+    assert {path.name: path.read_bytes() for path in (rebuilt / name).iterdir()} == golden
+
+
+@pytest.mark.parametrize("name", LOGS)
+def test_kafka_found_nothing_wrong(name: str) -> None:
+    text = (OURS / name / TEXT).read_text()
+    assert "passed sanity check" in text or ".index is empty" in text
+    for complaint in ("isvalid: false", "Mismatches", "mismatch", "Found timestamp", "not found", "xception"):
+        assert complaint not in text
+
+
+@pytest.mark.parametrize("name", LOGS)
+def test_our_dump_agrees_with_kafkas(name: str) -> None:
+    text = (OURS / name / TEXT).read_text()
+    rows = list(dump_folder(DiskFiles(), str(OURS / name), records=True))
+    assert not [row for row in rows if row["kind"] == "error"]
+    assert [_as_kafka_prints(row) for row in rows if row["kind"] == "batch"] == _batches(text)
+    ours = [(row["offset"], row["timestamp"], row["headers"] != []) for row in rows if row["kind"] == "record"]
+    assert ours == _records(text)
+    entries = [(row["offset"], row["position"]) for row in rows if row["kind"] == "offset_entry"]
+    assert entries == _pairs(text, r"^offset: (\d+) position: (\d+)$")
+    times = [(row["timestamp"], row["offset"]) for row in rows if row["kind"] == "time_entry"]
+    assert times == _pairs(text, r"^timestamp: (\d+) offset: (\d+)$")
+
+
+def _as_kafka_prints(row: Row) -> str:
+    return (
+        f"baseOffset: {row['base_offset']} lastOffset: {row['last_offset']} count: {row['count']} "
+        f"partitionLeaderEpoch: {row['leader_epoch']} position: {row['position']} "
+        f"{row['timestamp_type']}: {row['timestamp']} size: {row['size']} magic: {row['magic']} "
+        f"compresscodec: {row['compression']} crc: {row['crc']} isvalid: {str(row['is_valid']).lower()}"
+    )
+
+
+def _batches(text: str) -> list[str]:
+    left_out = r"(baseSequence|lastSequence|producerId|producerEpoch|isTransactional|isControl|deleteHorizonMs): \S+ "
+    return [re.sub(left_out, "", line) for line in text.splitlines() if line.startswith("baseOffset")]
+
+
+def _records(text: str) -> list[tuple[int, int, bool]]:
+    pattern = r"^\| offset: (\d+) \w+: (\d+) .*headerKeys: \[(.*?)\]"
+    return [(int(o), int(t), bool(h)) for o, t, h in re.findall(pattern, text, re.MULTILINE)]
+
+
+def _pairs(text: str, pattern: str) -> list[tuple[int, int]]:
+    return [(int(first), int(second)) for first, second in re.findall(pattern, text, re.MULTILINE)]

@@ -1,0 +1,141 @@
+"""S5: what a crash, a flipped bit or a lost file leaves, and what recovery makes of it."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+from metadata.environment import Environment
+from metadata.settings import TopicSettings
+from replication.batches.header import whole_batches
+from replication.storage.partition_log import PartitionLog
+from tests.unit.storage.world import NOW_MS, batch, idle_environment, load, run
+
+SETTINGS = TopicSettings(segment_bytes=600, index_interval_bytes=100)
+
+
+def _fill(log: PartitionLog, batches: int) -> None:
+    for turn in range(batches):
+        log.append_as_leader(batch(1 + turn % 3, value=b"v" * 20), leader_epoch=turn // 5, now_ms=NOW_MS)
+
+
+async def _one_segment(environment: Environment, folder: str) -> None:
+    log, _ = load(environment, folder)
+    _fill(log, 8)
+    await log.close()
+
+
+def test_every_length_of_a_torn_tail_is_cut_to_whole_batches(tmp_path: Path) -> None:
+    run(lambda environment: _one_segment(environment, str(tmp_path / "whole-0")))
+    data = (tmp_path / "whole-0" / f"{0:020d}.log").read_bytes()
+    ends = [0] + [position + header.size for position, header in whole_batches(data)]
+    offsets = [0] + [header.next_offset for _, header in whole_batches(data)]
+    with idle_environment() as environment:
+        for length in range(0, len(data), 7):
+            folder = tmp_path / f"cut{length}-0"
+            folder.mkdir()
+            (folder / f"{0:020d}.log").write_bytes(data[:length])
+            log, loaded = load(environment, str(folder))
+            whole = sum(end <= length for end in ends) - 1
+            assert (log.size_bytes, log.log_end_offset) == (ends[whole], offsets[whole])
+            assert [r.event for r in loaded.repairs] == (["segment_repaired"] if ends[whole] != length else [])
+            log.retire("done")
+            shutil.rmtree(folder)
+
+
+def test_a_flipped_byte_cuts_at_its_batch(tmp_path: Path) -> None:
+    run(lambda environment: _one_segment(environment, str(tmp_path / "whole-0")))
+    data = (tmp_path / "whole-0" / f"{0:020d}.log").read_bytes()
+    batches = list(whole_batches(data))
+    rng = random.Random(4)
+    with idle_environment() as environment:
+        for at in range(21, len(data), 5):
+            position, header = next((p, h) for p, h in batches if p <= at < p + h.size)
+            if at - position < 21:
+                continue
+            broken = bytearray(data)
+            broken[at] ^= 1 << rng.randrange(8)
+            folder = tmp_path / f"flip{at}-0"
+            folder.mkdir()
+            (folder / f"{0:020d}.log").write_bytes(broken)
+            log, loaded = load(environment, str(folder))
+            assert (log.log_end_offset, log.size_bytes) == (header.base_offset, position)
+            assert loaded.repairs[0].fields["first_offset_dropped"] == header.base_offset
+            shutil.rmtree(folder)
+
+
+def test_damage_in_the_middle_drops_what_comes_after(tmp_path: Path) -> None:
+    async def play(environment: Environment) -> None:
+        folder = tmp_path / "t-0"
+        log, _ = load(environment, str(folder), settings=SETTINGS)
+        _fill(log, 30)
+        await log.close()
+        _flip(sorted(folder.glob("*.log"))[2], at=130)
+        repaired, loaded = load(environment, str(folder), settings=SETTINGS)
+        events = [repair.event for repair in loaded.repairs]
+        assert events[0] == "segment_repaired"
+        assert set(events[1:]) == {"segment_dropped"}
+        end = repaired.log_end_offset
+        assert repaired.segment_count == 3
+        assert all(start < end for _, start in repaired.epoch_entries)
+        _fill(repaired, 3)
+        assert repaired.read(end, bytes_max=10_000, upper_bound=end + 6).next_offset == end + 6
+        await repaired.close()
+
+    run(play)
+
+
+def _flip(path: Path, *, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 0xFF
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", ["missing", "odd", "beyond"])
+def test_bad_indexes_are_rebuilt_as_they_were(damage: str, tmp_path: Path) -> None:
+    async def play(environment: Environment) -> None:
+        folder = tmp_path / "t-0"
+        log, _ = load(environment, str(folder), settings=SETTINGS)
+        _fill(log, 30)
+        await log.close()
+        before = _contents(folder)
+        victim = sorted(folder.glob("*.index"))[1]
+        _damage(victim, damage)
+        again, loaded = load(environment, str(folder), settings=SETTINGS, is_clean=True)
+        assert [repair.event for repair in loaded.repairs] == ["index_rebuilt"]
+        await again.close()
+        assert _contents(folder) == before
+
+    run(play)
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def _damage(index: Path, damage: str) -> None:
+    if damage == "missing":
+        index.unlink()
+    elif damage == "odd":
+        index.write_bytes(index.read_bytes() + b"odd")
+    else:
+        index.write_bytes(b"\0\0\0\5\x7f\0\0\0")
+
+
+def test_garbage_epochs_are_learnt_again_from_the_log(tmp_path: Path) -> None:
+    async def play(environment: Environment) -> None:
+        folder = tmp_path / "t-0"
+        log, _ = load(environment, str(folder), settings=SETTINGS)
+        _fill(log, 30)
+        entries = log.epoch_entries
+        await log.close()
+        (folder / "leader-epoch-checkpoint").write_text("0\n7\nnonsense\n")
+        again, loaded = load(environment, str(folder), settings=SETTINGS)
+        assert again.epoch_entries == entries
+        assert [repair.event for repair in loaded.repairs] == ["epoch_checkpoint_dropped"]
+        await again.close()
+
+    run(play)
