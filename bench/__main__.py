@@ -99,8 +99,8 @@ def show(row: Row, options: argparse.Namespace) -> None:
 
 async def run(options: argparse.Namespace) -> None:
     cluster = Cluster()
-    cluster.start()
     try:
+        cluster.start()
         async for row in cluster_rows(cluster, options):
             show(row, options)
         if options.kafka:

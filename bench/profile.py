@@ -96,8 +96,8 @@ def main() -> int:
         print("py-spy is missing: pip install py-spy", file=sys.stderr)
         return 2
     cluster = Cluster()
-    cluster.start()
     try:
+        cluster.start()
         with tempfile.TemporaryDirectory() as folder, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(profile(cluster, found[0], options, Path(folder) / "stacks"))
     except BenchError as error:

@@ -19,6 +19,9 @@ POLL_S = 0.02
 START_S = 30
 STOP_S = 60
 REQUEST_MS = 10_000
+EVENTS = "/data/events.jsonl"
+EVENTS_BYTES = 10_000_000
+EVENTS_TOLD = 25
 
 
 class InlineQuorum(InlineHost):
@@ -59,6 +62,9 @@ class SimulatedNode:
         self.machine = machine
         self.node: Node | None = None
         self.fatal: list[BaseException] = []
+        # The folder that an operator gives a node is there, and durable, before the node is.
+        machine.environment.files.make_directories("/data")
+        machine.environment.files.sync_directory("/")
 
     async def start(self) -> None:
         self.machine.power_on()
@@ -149,10 +155,21 @@ class SimulatedCluster:
 
     async def wait_in_sync(self, which: TopicIdPartition, *, within_s: float = 60) -> None:
         """Until every node sees a leader and the whole assignment in sync."""
-        async with asyncio.timeout(within_s):
-            while not all(self._is_in_sync(node, which) for node in self.alive):
-                self.raise_fatal()
-                await asyncio.sleep(POLL_S)
+        deadline = self.world.loop.time() + within_s
+        while not all(self._is_in_sync(node, which) for node in self.alive):
+            self.raise_fatal()
+            assert self.world.loop.time() < deadline, self._story(which)
+            await asyncio.sleep(POLL_S)
+
+    def _story(self, which: TopicIdPartition) -> str:
+        """What each node believes, and its last events: for the message of a failed wait."""
+        lines = [f"seed {self.world.seed}, {self.world.loop.now_us} us: {which} is not in sync"]
+        for node in self.nodes.values():
+            lines.append(f"--- node {node.node_id}, running: {node.node is not None}: {self.partition(node, which)}")
+            files = node.machine.environment.files
+            if files.exists(EVENTS):
+                lines += files.open(EVENTS).pread(0, EVENTS_BYTES).decode().splitlines()[-EVENTS_TOLD:]
+        return "\n".join(lines)
 
     def _is_in_sync(self, node: SimulatedNode, which: TopicIdPartition) -> bool:
         partition = self.partition(node, which)

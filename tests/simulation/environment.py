@@ -5,6 +5,7 @@ The same seed gives the same trace in every process. A world ends with no failur
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import random
 from collections.abc import Coroutine
@@ -44,7 +45,17 @@ class Machine:
 
     async def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run in this machine's process: tasks, timers and connections made there die with it."""
-        return await self._world.loop.spawn(self.process, coroutine)  # type: ignore[no-any-return]
+        task = self._world.loop.spawn(self.process, coroutine)
+        # Not `await task`: a task of a dead process takes no cancellation, and its caller must be able to give up.
+        done: asyncio.Future[None] = self._world.loop.create_future()
+        task.add_done_callback(lambda _: done.done() or done.set_result(None))
+        try:
+            await done
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+        result: T = task.result()
+        return result
 
     def kill(self) -> None:
         """SIGKILL: no code of the process runs any more; the page cache survives."""
@@ -109,8 +120,10 @@ class SimulatedWorld:
         try:
             result = self.loop.run_until_complete(scenario)
         finally:
-            self._cancel_rest()
-            self.loop.close()
+            try:
+                self._cancel_rest()
+            finally:
+                self.loop.close()
         assert not self.loop.failures, (self.seed, self.loop.failures)
         return result
 

@@ -11,6 +11,7 @@ import random
 
 import pytest
 
+from metadata.image import TopicIdPartition
 from tests.simulation.cluster import SimulatedCluster, SimulatedNode
 from tests.simulation.environment import SimulatedWorld
 from tests.simulation.producing import Producer, check, read_all
@@ -144,7 +145,7 @@ async def _all_in_sync(cluster: SimulatedCluster) -> None:
     node = cluster.alive[0].node
     assert node is not None
     for partition in node.publisher.image.all_partitions():
-        await cluster.wait_in_sync(partition.id)
+        await cluster.wait_in_sync(TopicIdPartition(partition.topic_id, partition.partition))
 
 
 async def _produce_for(producer: Producer, seconds: float) -> None:
