@@ -100,7 +100,7 @@ def _adapt(context: Context, route: Route, events: Events | None) -> AioHandler:
 async def _answer(context: Context, route: Route, request: web.Request) -> web.StreamResponse:
     call, lease = Call(context, request), None
     try:
-        context.connections.check()
+        context.connections.admit(request.protocol)
         if route.check:
             route.check(call)
         if route.body:

@@ -6,7 +6,7 @@ released when its request ends, however it ends.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from kraft.http.errors import overloaded
@@ -76,14 +76,20 @@ class Slots:
 
 
 class Connections:
-    """How many connections there are (the listener tells) and may be (`max.connections`)."""
+    """The connections that may send requests (`max.connections`): each is let in once, at its first request."""
 
     def __init__(self, limit: Callable[[], int]) -> None:
         self._limit = limit
-        self.count: Callable[[], int] = lambda: 0
+        self._admitted: set[object] = set()
+        self.live: Callable[[], Iterable[object]] = lambda: ()
+        """The open connections; the listener sets it. Closed ones are forgotten when the next one comes."""
 
-    def check(self) -> None:
-        """Raises HttpError 503, which closes the connection, when there are too many."""
-        count = self.count()
-        if count > self._limit():
-            raise overloaded(f"{count} connections are open, more than max.connections={self._limit()}", closes=True)
+    def admit(self, connection: object) -> None:
+        """Raises HttpError 503, which closes the connection, when there are as many as may be."""
+        if connection in self._admitted:
+            return
+        self._admitted.intersection_update(self.live())
+        count = len(self._admitted)
+        if count >= self._limit():
+            raise overloaded(f"{count} connections are open, which is max.connections; try again", closes=True)
+        self._admitted.add(connection)

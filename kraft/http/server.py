@@ -59,7 +59,9 @@ class HttpServer:
             raise
         self._runner = runner
         self._port = runner.addresses[0][1]
-        self._app[CONTEXT].connections.count = lambda: self.connections
+        server = runner.server
+        assert server is not None, "a runner that is set up has a server"
+        self._app[CONTEXT].connections.live = lambda: server.connections
 
     async def stop(self) -> None:
         runner, self._runner = self._runner, None
