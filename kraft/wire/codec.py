@@ -19,6 +19,7 @@ from typing import Any
 
 from kraft.wire import schemas
 from kraft.wire.apis import API_VERSIONS, Api
+from kraft.wire.lengths import check_lengths
 from kraft.wire.varints import Reader, varint
 from metadata.environment import Buffer
 from metadata.errors import KafkaError
@@ -99,7 +100,7 @@ def _client_id(frame: memoryview, length: int) -> memoryview:
     return frame[_REQUEST_HEAD.size : end]
 
 
-def decode_request(api: Api, header: RequestHeader, frame: memoryview) -> tuple[Any, int | None]:
+def decode_request(api: Api, header: RequestHeader, frame: memoryview, *, is_trusted: bool) -> tuple[Any, int | None]:
     """The body and, if the sender told, how long it waits in ms. Raises Malformed."""
     client_id_bytes = len((header.client_id or "").encode())
     reader = Reader(frame, _REQUEST_HEAD.size + client_id_bytes)
@@ -108,7 +109,17 @@ def decode_request(api: Api, header: RequestHeader, frame: memoryview) -> tuple[
         tag = _tags(reader).get(TIMEOUT_TAG)
         if tag is not None and len(tag) == _CORRELATION.size:
             (timeout_ms,) = _CORRELATION.unpack(tag)
-    return decode_body(schemas.request_class(api, header.api_version), frame, reader.offset), timeout_ms
+    entity_class = schemas.request_class(api, header.api_version)
+    if not is_trusted:
+        _check_lengths(entity_class, frame, reader.offset)
+    return decode_body(entity_class, frame, reader.offset), timeout_ms
+
+
+def _check_lengths(entity_class: Any, frame: memoryview, offset: int) -> None:
+    try:
+        check_lengths(entity_class, frame, offset)
+    except ValueError as error:
+        raise Malformed(f"{entity_class.__name__}: {error}") from error
 
 
 # --- responses --------------------------------------------------------------------------------------------------

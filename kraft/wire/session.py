@@ -96,7 +96,7 @@ class Session:
             self._answer_api_versions(header)
             return True
         api = _api_of(header)
-        message, _ = codec.decode_request(api, header, frame)
+        message, _ = codec.decode_request(api, header, frame, is_trusted=False)
         if api is apis.SASL_HANDSHAKE:
             step = authentication.handshake(message)
         elif api is apis.SASL_AUTHENTICATE:
@@ -129,7 +129,7 @@ class Session:
             raise Malformed(f"{api.name} is not served here after authentication")
         await self._admit(api, len(frame))
         try:
-            message, timeout_ms = codec.decode_request(api, header, frame)
+            message, timeout_ms = codec.decode_request(api, header, frame, is_trusted=True)
         except Malformed:
             self._release(api, len(frame))
             raise

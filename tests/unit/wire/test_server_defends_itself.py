@@ -354,3 +354,15 @@ def test_a_silent_peer_is_given_up() -> None:
             await listener.close()
 
     run(main())
+
+
+@pytest.mark.parametrize("count", [b"\xff\xff\xff\xff\x07", b"\xff\xff\xff\xff\x0f", b"\x40"])
+def test_an_array_that_claims_more_than_there_is_reserves_nothing(count: bytes) -> None:
+    async def main() -> None:
+        async with loopback() as world, raw(world) as connection:
+            head = struct.pack(">hhih", 1, 17, 1, -1) + b"\0" + struct.pack(">iiibii", 0, 0, 0, 0, 0, 0)
+            connection.send([head + count])
+            await assert_closed(connection)
+            await assert_alive(world)
+
+    run(main())
