@@ -156,7 +156,12 @@ class Node:
                 on_fatal=self._on_fatal,
             )
         return observer_log(
-            self.config, self.node.id, environment=self.environment, peers=self._peers, events=self.events
+            self.config,
+            self.node.id,
+            environment=self.environment,
+            peers=self._peers,
+            events=self.events,
+            on_fatal=self._on_fatal,
         )
 
     def _make_controller(self) -> ActiveController:

@@ -54,7 +54,13 @@ def voter_log(
 
 
 def observer_log(
-    config: ClusterConfig, node_id: int, *, environment: Environment, peers: Peers, events: Events
+    config: ClusterConfig,
+    node_id: int,
+    *,
+    environment: Environment,
+    peers: Peers,
+    events: Events,
+    on_fatal: Callable[[BaseException], None],
 ) -> MetadataLog:
     settings = config.broker_settings(node_id)
     return ObserverLog(
@@ -66,4 +72,5 @@ def observer_log(
         source=MetadataSourceChannel(peers, cluster_id=config.cluster_id),
         snapshot_bytes=settings.metadata_log_max_record_bytes_between_snapshots,
         events=events,
+        on_fatal=on_fatal,
     )

@@ -29,6 +29,8 @@ from metadata.snapshot import decode_image
 
 FETCH_WAIT_MS = 500
 FETCH_BYTES_MAX = 8 * 1024 * 1024
+QUIET_MS_MAX = 10_000
+"""A voter that has had nothing new for so long may be cut off without knowing: the next one is asked."""
 FETCH_RETRY_MS = 100
 """Wait before the next voter is asked, after one has failed or knew less than we do."""
 SNAPSHOT_PIECE_BYTES = 1024 * 1024
@@ -69,7 +71,7 @@ class MetadataSource(Protocol):
 
 
 class VoterBehind(Exception):
-    """This voter knows less than we do."""
+    """This voter knows less than we do, or may know less than the others."""
 
 
 OnChange = Callable[[Committed | SnapshotInstalled], None]
@@ -88,7 +90,9 @@ class ObserverLog:
         source: MetadataSource,
         snapshot_bytes: int,
         events: Events,
+        on_fatal: Callable[[BaseException], None],
     ) -> None:
+        """`on_fatal` must stop the node: what the voters agreed on does not fit this node's image."""
         assert voters, "an observer needs voters"
         self._clock = environment.clock
         self._files = environment.files
@@ -101,12 +105,14 @@ class ObserverLog:
         """Index of the voter that is asked; observers begin with different ones."""
         self._source = source
         self._events = events
+        self._on_fatal = on_fatal
         self._store: ObserverStore | None = None
         self._image = MetadataImage()
         self._leadership = Leadership(leader_id=-1, term=0, is_self=False)
         self._subscribers: list[tuple[OnChange, OnLeadership]] = []
         self._grown = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._news_at_ms = environment.clock.monotonic_ms()
 
     # --- MetadataLog --------------------------------------------------------------------------------------------
 
@@ -127,6 +133,7 @@ class ObserverLog:
         if image.next_offset:
             self._publish_image(image)
         self._task = asyncio.get_running_loop().create_task(self._follow())
+        self._task.add_done_callback(self._on_ended)
 
     async def stop(self) -> None:
         if self._task is not None:
@@ -164,6 +171,11 @@ class ObserverLog:
         except TimeoutError:
             return  # the answer to a long poll that saw nothing
 
+    def _on_ended(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._on_fatal(error)
+
     # --- following ----------------------------------------------------------------------------------------------
 
     def _open(self) -> tuple[ObserverStore, MetadataImage]:
@@ -184,7 +196,7 @@ class ObserverLog:
                 await self._fetch_from(voter)
             except (KafkaError, OSError, TimeoutError, ConnectionClosed, VoterBehind) as error:
                 self._events.emit("metadata_fetch_failed", voter=voter, error=str(error) or type(error).__name__)
-                self._asking = (self._asking + 1) % len(self._voters)
+                self._ask_next()
                 await self._clock.sleep(FETCH_RETRY_MS)
 
     async def _fetch_from(self, voter: int) -> None:
@@ -195,22 +207,35 @@ class ObserverLog:
         self._note_leader(Leadership(leader_id=fetched.leader_id, term=fetched.leader_epoch, is_self=False))
         match fetched.result:
             case MetadataSlice():
-                self._take_slice(fetched.result)
+                self._take_slice(fetched.result, leader_id=fetched.leader_id)
             case SnapshotNeeded():
                 await self._take_snapshot(voter, fetched.result)
 
-    def _take_slice(self, piece: MetadataSlice) -> None:
+    def _take_slice(self, piece: MetadataSlice, *, leader_id: int) -> None:
         image = self._image
         if piece.end_offset < image.next_offset or piece.controller_epoch < image.controller_epoch:
             raise VoterBehind(f"it is at offset {piece.end_offset}, this observer at {image.next_offset}")
         if not piece.records:
+            self._check_quiet(leader_id)
             return
+        self._news_at_ms = self._clock.monotonic_ms()
         assert piece.base_offset == image.next_offset, (piece.base_offset, image.next_offset)
         records = tuple(decode_record(record) for record in piece.records)
         after = image.apply(records)
         self._keep(after, piece.records, records)
         self._image = after
         self._publish(Committed(base_offset=piece.base_offset, records=records, image=after))
+
+    def _check_quiet(self, leader_id: int) -> None:
+        if leader_id == -1:
+            raise VoterBehind("it knows of no leader, and has nothing new")
+        quiet_ms = self._clock.monotonic_ms() - self._news_at_ms
+        if quiet_ms > QUIET_MS_MAX:
+            self._news_at_ms = self._clock.monotonic_ms()
+            self._ask_next()
+
+    def _ask_next(self) -> None:
+        self._asking = (self._asking + 1) % len(self._voters)
 
     def _keep(self, after: MetadataImage, encoded: tuple[bytes, ...], records: tuple[Record, ...]) -> None:
         assert self._store is not None

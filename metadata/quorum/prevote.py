@@ -66,6 +66,11 @@ class PreVote(MessageFilter):
         """The leader's port refuses: what was heard of it lately counts no more."""
         self._leader_heard_at_ms = NEVER_MS
 
+    @property
+    def is_leader_silent(self) -> bool:
+        """Nothing was heard of a leader for longer than any election timeout."""
+        return self._clock.monotonic_ms() - self._leader_heard_at_ms > 2 * self._election_timeout_ms
+
     def incoming(self, peer: int, message: Message) -> Message | None:
         match message["type"]:
             case "append_entries":

@@ -222,6 +222,7 @@ class RaftNode:
         self._raft._SyncObj__raftElectionDeadline = self._clock.monotonic_us() / 1_000_000 + after_ms / 1_000
 
     def leader_is_gone(self, *, after_ms: float) -> None:
+        """Nothing listens at the leader's port any more."""
         self._parts.pre_vote.leader_is_gone()
         self._parts.pre_vote.ask_again_soon()
         self.stand_soon(after_ms=after_ms)
@@ -260,7 +261,9 @@ class RaftNode:
 
     @property
     def leader_id(self) -> int:
-        """-1 when none is known."""
+        """-1 when none is known, or none was heard of lately."""
+        if not self.is_leader and self._parts.pre_vote.is_leader_silent:
+            return -1
         leader = self._raft._getLeader()
         return -1 if leader is None else int(leader.id)
 
