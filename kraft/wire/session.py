@@ -30,6 +30,8 @@ LOG = logging.getLogger(__name__)
 
 IN_FLIGHT_MAX = 256
 """Requests of one connection being served; the next is read when one is done."""
+HOT = (apis.FETCH, apis.PRODUCE)
+"""Requests whose array lengths are not checked beforehand once the peer has proved that it knows the secret."""
 AUTHENTICATION_TIMEOUT_MS = 10_000
 UNAUTHENTICATED_BYTES_MAX = 524_288
 """Largest request before authentication (Kafka's sasl.server.max.receive.size)."""
@@ -129,7 +131,7 @@ class Session:
             raise Malformed(f"{api.name} is not served here after authentication")
         await self._admit(api, len(frame))
         try:
-            message, timeout_ms = codec.decode_request(api, header, frame, is_trusted=True)
+            message, timeout_ms = codec.decode_request(api, header, frame, is_trusted=api in HOT)
         except Malformed:
             self._release(api, len(frame))
             raise
