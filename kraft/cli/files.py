@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import time
@@ -64,7 +65,7 @@ def dump_log(
     damaged = 0
     for row in _log_rows(path, records=records):
         damaged += row.get("kind") == "error"
-        _write_row(row, as_json=as_json)
+        _write_row({name: _readable(value) for name, value in row.items()}, as_json=as_json)
     if damaged:
         raise CommandFailed(f"{damaged} places in {path} are damaged")
 
@@ -80,6 +81,23 @@ def _log_rows(path: str, *, records: bool) -> Iterator[Mapping[str, Any]]:
     if path.endswith(".log"):
         return dump_segment(DiskFiles(), path, records=records)
     raise CommandFailed(f"{path} is neither a folder nor a .log, .index or .timeindex file")
+
+
+def _readable(value: object) -> Any:
+    """Bytes as the text that they are, else in base64, so that every row is JSON."""
+    match value:
+        case bytes() | bytearray() | memoryview():
+            data = bytes(value)
+            try:
+                return data.decode("utf-8")
+            except UnicodeDecodeError:
+                return {"base64": base64.b64encode(data).decode("ascii")}
+        case list() | tuple():
+            return [_readable(item) for item in value]
+        case dict():
+            return {str(name): _readable(item) for name, item in value.items()}
+        case _:
+            return value
 
 
 def _read_metadata(folder: str) -> MetadataFiles:

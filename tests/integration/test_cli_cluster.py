@@ -1,0 +1,58 @@
+"""The command line against a real cluster: start, topics, records, a killed node, dumps, stop and start again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.integration.support.cluster import Cluster, kraft
+from tests.integration.support.waiting import wait_until
+
+
+def values(cluster: Cluster, topic: str) -> list[str]:
+    lines = kraft("consume", topic, "--data", cluster.data, "--json").stdout.splitlines()
+    return [json.loads(line)["value"] for line in lines]
+
+
+def test_records_survive_a_killed_leader_and_a_stop_of_everything(cluster: Cluster):
+    cluster.create_topic("t")
+    kraft("produce", "t", "one", "two", "--data", cluster.data)
+    leader = cluster.leader_of("t")
+    kraft("node", "kill", str(leader), "--data", cluster.data)
+    cluster.wait_for_leader("t", other_than=leader)
+    kraft("produce", "t", "--data", cluster.data, stdin="three\nfour\n")
+    assert values(cluster, "t") == ["one", "two", "three", "four"]
+    kraft("node", "restart", str(leader), "--data", cluster.data)
+    wait_until(lambda: sorted(cluster.isr_of("t")) == [1, 2, 3], what="the whole ISR")
+    cluster.stop_all()
+    cluster.start()
+    assert values(cluster, "t") == ["one", "two", "three", "four"]
+
+
+def test_status_topics_and_dumps(cluster: Cluster):
+    status = json.loads(kraft("status", "--json", "--data", cluster.data).stdout)
+    assert status["controller_id"] in cluster.ids
+    assert [node["state"] for node in status["nodes"]] == ["active"] * 3
+    cluster.create_topic("t", partitions=2, retention_ms="5000")
+    listed = json.loads(kraft("topics", "list", "--json", "--data", cluster.data).stdout)
+    assert {"topic": "t", "partitions": 2, "replication_factor": 3} in listed
+    kraft("topics", "alter", "t", "--partitions", "3", "--data", cluster.data)
+    kraft("produce", "t", "hello", "--partition", "0", "--data", cluster.data)
+    described = json.loads(kraft("topics", "describe", "t", "--json", "--data", cluster.data).stdout)
+    assert [row["partition"] for row in described["partitions"]] == [0, 1, 2]
+    assert described["partitions"][0]["end_offset"] == 1
+    leader = cluster.node(described["partitions"][0]["leader"])
+    folder = str(Path(leader.data) / "logs" / "t-0")
+    rows = [json.loads(line) for line in kraft("log", "dump", folder, "--records", "--json").stdout.splitlines()]
+    assert {"batch", "record"} <= {row["kind"] for row in rows}
+    kraft("topics", "delete", "t", "--data", cluster.data)
+    cluster.stop_all()
+    dumped = kraft("metadata", "dump", leader.data, "--json").stdout
+    assert '"TopicRecord"' in dumped or '"Topic' in dumped
+
+
+def test_the_first_line_of_json_is_the_cluster(cluster: Cluster):
+    assert cluster.ids == [1, 2, 3]
+    for node in cluster.nodes:
+        assert node.rest.startswith("http://127.0.0.1:")
+        assert cluster.is_running(node.id)
