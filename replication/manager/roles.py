@@ -120,10 +120,26 @@ class Roles:
         replica = self._registry.replicas.get(key) or self._create(key, image)
         if replica is None:
             return ()
-        if image.leader == self._registry.node_id:
-            return self._lead(replica, image)
-        self._follow(replica, image)
+        try:
+            if image.leader == self._registry.node_id:
+                return self._lead(replica, image)
+            self._follow(replica, image)
+        except (KafkaError, OSError) as error:
+            self._take_offline(replica, image, reason=str(error))
         return ()
+
+    def _take_offline(self, replica: Replica, image: PartitionImage, *, reason: str) -> None:
+        """A log that cannot take its role costs this partition only, until metadata or a restart tries again."""
+        self._isr.forget(replica)
+        self._fetchers.unfollow(replica)
+        del self._registry.replicas[replica.key]
+        replica.state = FollowerState(image=image, high_watermark=replica.state.high_watermark)
+        self._registry.offline[replica.key] = OfflineState(image=image, reason=reason)
+        self._registry.wake_all(replica)
+        self._emit_offline(replica.topic, replica.key, reason)
+
+    def _emit_offline(self, topic: str, key: TopicIdPartition, reason: str) -> None:
+        self._registry.events.emit("replica_offline", topic=topic, partition=key.partition, reason=reason)
 
     def _create(self, key: TopicIdPartition, image: PartitionImage) -> Replica | None:
         topic = self._registry.image.topics[key.topic_id].name
@@ -135,7 +151,7 @@ class Roles:
             )
         except (KafkaError, OSError) as error:
             self._registry.offline[key] = OfflineState(image=image, reason=str(error))
-            self._registry.events.emit("replica_offline", topic=topic, partition=key.partition, reason=str(error))
+            self._emit_offline(topic, key, str(error))
             return None
         self._registry.offline.pop(key, None)
         high_watermark = _within(log, self._logs.high_watermark(key))  # R7

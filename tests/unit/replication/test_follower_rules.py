@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from metadata.controller.events import ErrorDetail
-from metadata.errors import IneligibleReplica, NotController, OffsetNotAvailable
+from metadata.errors import IneligibleReplica, KafkaStorageError, NotController, OffsetNotAvailable
 from metadata.image import TopicIdPartition
 from metadata.records import LeaderRecovery
 from replication.requests import LATEST_TIMESTAMP, FetchedPartition, FetchPartition, FetchRequest
@@ -377,5 +377,25 @@ def test_i7_a_joining_member_counts_although_the_leader_never_hears_that_it_has_
             cluster.nodes[1].hears_metadata = True
             cluster.publish()
             assert (await cluster.produce(key, b"b")).error_code == 0
+
+    run(story())
+
+
+def test_a_log_that_fails_in_a_change_of_roles_costs_only_its_partition(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        async with Cluster() as cluster:
+            key = cluster.create(partitions=2)
+
+            def refuse(epoch: int, start_offset: int) -> None:
+                raise KafkaStorageError("the disk is gone")
+
+            monkeypatch.setattr(cluster.log(2, key), "assign_epoch_start", refuse)
+            cluster.elect(key, 2, (2, 3))
+            manager = cluster.nodes[2].manager
+            assert (await cluster.produce(key, b"a", at=2)).error_code == 56
+            assert manager.status().offline == 1
+            other = TopicIdPartition(key.topic_id, 1)
+            assert (await cluster.produce(other, b"b")).error_code == 0
+            assert manager.describe()[other].log_end_offset == 1
 
     run(story())
