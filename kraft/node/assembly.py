@@ -6,6 +6,7 @@ time, an in-memory disk and network, no thread for the quorum and no HTTP.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Protocol
 from uuid import UUID
@@ -70,6 +71,7 @@ class Node:
         self._static = config.static_settings(node_id)
         self.events = EventLog(environment, data=self.node.data, node_id=node_id)
         self.publisher = MetadataPublisher(node_id=node_id, clock=environment.clock, static=self._static)
+        self._watch: asyncio.Task[None] | None = None
         self._incarnation_id = UUID(bytes=environment.rng.randbytes(16), version=4)
         self._has_own_registration = False
         addresses = AddressBook(config, node_id=node_id, image=lambda: self.publisher.image)
@@ -107,6 +109,7 @@ class Node:
             await self._door.start()
         if self.controller is not None:
             await self.controller.start()
+            self._watch = asyncio.get_running_loop().create_task(self._watch_controller(self.controller))
         await self.log.start()
         if self.replicas is not None:
             await self.replicas.start()
@@ -126,6 +129,8 @@ class Node:
             await self.replicas.stop()
         if self.logs is not None:
             await self.logs.stop(clean=True)
+        if self._watch is not None:
+            self._watch.cancel()
         if self.controller is not None:
             await self.controller.stop()
         await self._peers.close()
@@ -142,6 +147,12 @@ class Node:
         if self.lifecycle is not None and not self.lifecycle.is_unfenced:
             return False, "this broker is fenced"
         return True, ""
+
+    async def _watch_controller(self, controller: ActiveController) -> None:
+        try:
+            await controller.wait()
+        except Exception as error:  # noqa: BLE001 - a broken invariant of the controller stops the node
+            self._on_fatal(error)
 
     # --- parts ----------------------------------------------------------------------------------------------
 
