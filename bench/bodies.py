@@ -51,7 +51,7 @@ def binary_body(records: int, size: int) -> Body:
 
 def raw_body(batch_bytes: int, size: int) -> Body:
     """One batch with as many records as fit in `batch_bytes`."""
-    value, now_ms = _text(size).encode(), time.time_ns() // 1_000_000
+    value, now_ms = json.dumps(_text(size - 2)).encode(), time.time_ns() // 1_000_000
     record = NewRecord(None, value, [], now_ms)
     count = max(1, batch_bytes // size)
     while len(data := build_batch([record] * count)) > batch_bytes and count > 1:
