@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 metadata_app = typer.Typer(help="Read the metadata log from a node's folder.", no_args_is_help=True)
 log_app = typer.Typer(help="Read the records of a partition from its folder.", no_args_is_help=True)
 
-METADATA_FOLDER: Final = "metadata"
+METADATA_FOLDER: Final = "__cluster_metadata"
 TAIL_EVERY_MS: Final = 250
 
 FolderArgument = Annotated[
