@@ -89,6 +89,8 @@ async def _one_gap(cluster: Cluster, *, is_controller: bool) -> float:
     try:
         await sender.wait_ack_after(time.perf_counter())
         await asyncio.sleep(STEADY_S)
+        if await cluster.leader(topic) != victim or (await cluster.controller_id() == victim) != is_controller:
+            raise BenchError(f"node {victim} is not what was to be killed any more")
         os.kill(cluster.nodes[victim]["pid"], signal.SIGKILL)
         await sender.wait_ack_after(time.perf_counter() + 0.1)
         await asyncio.sleep(AFTER_S)
