@@ -12,9 +12,6 @@ FILE_LINES_MAX = 400
 FILE_LINES_USUAL = 300
 
 LONG_FILES: Mapping[str, str] = {
-    "kraft/runtime/network.py": "one protocol class and its listener; the hot path stays in one place",
-    "kraft/wire/messages/partitions.py": "Kafka's fields on both sides of each request, line by line",
-    "kraft/wire/messages/topics.py": "Kafka's fields on both sides of each request, line by line",
     "metadata/quorum/engine.py": "the Raft half's one owner of state, and the order in which it persists and sends",
     "replication/storage/partition_log.py": "one method for each of the log protocol's, around one state",
 }
