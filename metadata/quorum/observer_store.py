@@ -18,7 +18,7 @@ from metadata.quorum.record_file import RecordFile
 from metadata.quorum.snapshots import FILE_NAME as SNAPSHOT_FILE_NAME
 from metadata.quorum.snapshots import SNAPSHOT_MAGIC, SnapshotHeader, decode_snapshot
 from metadata.records import ControllerEpochRecord, Record, decode_record
-from metadata.snapshot import decode_image, encode_image
+from metadata.snapshot import CorruptSnapshot, decode_image, encode_image
 
 NO_ENTRY = (b"", 0, 0)
 
@@ -31,6 +31,8 @@ class ObserverStore:
         self._snapshot_path = f"{directory}/{SNAPSHOT_FILE_NAME}"
         self._snapshot_bytes = snapshot_bytes
         self._records = RecordFile(files, directory)
+        self._end_offset = 0
+        """After the last record in the files; behind the image after a write has failed."""
         self.problem: str | None = None
         """Why the copy was given up at the start, if it was."""
 
@@ -39,21 +41,28 @@ class ObserverStore:
         try:
             image = self._load_snapshot()
             stored = self._records.load()
-        except DamagedFile as error:
+        except (DamagedFile, CorruptSnapshot) as error:
             self.problem = str(error)
             image, stored = MetadataImage(), []
+            self._files.remove(self._snapshot_path)
         fitting = [record for record in stored if record.offset >= image.next_offset]
         if stored and stored[0].offset > image.next_offset:
             self.problem = f"records begin at {stored[0].offset}, the snapshot ends at {image.next_offset}"
             fitting = []
         if fitting:
-            return image.apply([decode_record(record.encoded) for record in fitting])
-        self._records.restart(image.next_offset)
+            image = image.apply([decode_record(record.encoded) for record in fitting])
+        else:
+            self._records.restart(image.next_offset)
+        self._end_offset = image.next_offset
         return image
 
     def append(self, image: MetadataImage, encoded: tuple[bytes, ...], records: tuple[Record, ...]) -> None:
         """`image` is the one after these records. Raises OSError; the copy then ends before them."""
+        if self._end_offset != image.next_offset - len(records):
+            self.save_snapshot(image)  # a write has failed before, and records cannot be left out
+            return
         self._records.append(encoded, controller_epochs=epochs_of(records, before=image.controller_epoch))
+        self._end_offset = image.next_offset
         if self._records.size_bytes > self._snapshot_bytes:
             self.save_snapshot(image)
 
@@ -68,8 +77,10 @@ class ObserverStore:
             crc=zlib.crc32(body),
         )
         document = encode_document(SNAPSHOT_MAGIC, msgspec.json.encode(header))
-        replace_file(self._files, self._snapshot_path, [document, body])
+        # Not synced: it runs on the main loop, and what a power loss damages is noticed and fetched again.
+        replace_file(self._files, self._snapshot_path, [document, body], sync=False)
         self._records.restart(image.next_offset)
+        self._end_offset = image.next_offset
 
     def close(self) -> None:
         self._records.close()

@@ -81,7 +81,7 @@ class RecordFile:
 
     def restart(self, base_offset: int) -> None:
         """Begin anew after a snapshot that ends at `base_offset`."""
-        replace_file(self._files, self._path, [_BASE.pack(_MAGIC, base_offset)])
+        replace_file(self._files, self._path, [_BASE.pack(_MAGIC, base_offset)], sync=False)
         self._file.close()
         self._file = self._files.open(self._path)
 

@@ -1,0 +1,54 @@
+"""The observer's copy on a disk that fills up and loses power."""
+
+from __future__ import annotations
+
+import pytest
+
+from metadata.image import MetadataImage
+from metadata.quorum.observer_store import ObserverStore
+from metadata.records import ControllerEpochRecord, Record, encode_record
+from tests.simulation.disk import SimulatedFiles
+from tests.unit.quorum.cluster import setting
+from tests.unit.quorum.disk import new_disk
+
+
+def _open(files: SimulatedFiles) -> ObserverStore:
+    return ObserverStore(files, "/o", cluster_id="c", node_id=7, snapshot_bytes=2_000)
+
+
+def _append(store: ObserverStore, image: MetadataImage, *records: Record) -> MetadataImage:
+    after = image.apply(records)
+    store.append(after, tuple(encode_record(record) for record in records), records)
+    return after
+
+
+def test_a_full_disk_leaves_no_gap_in_the_copy() -> None:
+    disk, files = new_disk()
+    store = _open(files)
+    image = _append(store, store.load(), ControllerEpochRecord(epoch=1, node_id=1), setting("a"))
+    disk.is_full = True
+    missed = image.apply([setting("b")])
+    with pytest.raises(OSError, match="No space"):
+        _append(store, image, setting("b"))
+    with pytest.raises(OSError, match="No space"):
+        _append(store, missed, setting("c"))
+    disk.is_full = False
+    image = _append(store, missed.apply([setting("c")]), setting("d"))
+    image = _append(store, image, setting("e"))
+    store.close()
+    again = _open(files)
+    assert again.load() == image
+    assert again.problem is None
+
+
+def test_after_a_power_loss_the_copy_is_an_older_image_or_none() -> None:
+    for seed in range(60):
+        disk, files = new_disk(seed)
+        store = _open(files)
+        images = [store.load()]
+        images.append(_append(store, images[-1], ControllerEpochRecord(epoch=1, node_id=1)))
+        for number in range(seed):
+            images.append(_append(store, images[-1], setting(f"s{number}")))
+        disk.lose_power()
+        if files.exists("/o"):
+            assert _open(files).load() in images
