@@ -10,7 +10,7 @@ from kraft.wire.channels import MetadataSourceChannel
 from kraft.wire.peers import Peers
 from metadata.environment import Environment
 from metadata.events import Events
-from metadata.quorum.engine import QuorumConfig
+from metadata.quorum.config import QuorumConfig
 from metadata.quorum.hosting import QuorumHost
 from metadata.quorum.log import MetadataLog
 from metadata.quorum.observer import ObserverLog

@@ -9,34 +9,28 @@ of the library leaves it in an unknown state, and stops the node.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 from metadata.environment import DirectoryLock, Environment, TimerHandle
 from metadata.image import MetadataImage
-from metadata.quorum.command import COMMAND_BYTES_MAX
+from metadata.quorum.assembly import open_journal, raft_parts
+from metadata.quorum.config import QuorumConfig
 from metadata.quorum.durable import QuorumStorageError
 from metadata.quorum.filters import MessageFilter, standard_filters
 from metadata.quorum.identity import claim_directory
 from metadata.quorum.journal import Journal
-from metadata.quorum.library import SUCCESS, SURELY_LOST, configuration, load_private_copy
+from metadata.quorum.library import SUCCESS, SURELY_LOST, load_private_copy
 from metadata.quorum.link import Link, LinkIdentity
 from metadata.quorum.log import AppendLost, AppendUnknown, Leadership, SnapshotInstalled
 from metadata.quorum.messages import MalformedMessage
 from metadata.quorum.outputs import AppendEnded, Emitted, Failed, Output, SnapshotTaken, Started
-from metadata.quorum.prevote import PreVote
-from metadata.quorum.raft import Filters, RaftNode, RaftParts
+from metadata.quorum.raft import RaftNode
 from metadata.quorum.snapshots import SnapshotStore
 from metadata.quorum.state_machine import Dropped, MetadataStateMachine, Result
-from metadata.quorum.votes import VoteStore
 
 TICK_MS = 25
 """Between ticks when nothing happens."""
-HEARTBEATS_PER_ELECTION_TIMEOUT = 6
-BATCH_BYTES = 2 * COMMAND_BYTES_MAX
-PROPOSALS_MAX = 10_000
-"""Proposals that wait for a tick; one more is answered AppendLost."""
 STAGGER_MS = 40
 """Between the moments at which voters, in order of their ids, stand after a start or the loss of a leader."""
 PROBE_DISK_MS = 1_000
@@ -44,29 +38,6 @@ PROBE_BYTES = 64 * 1024
 SNAPSHOT_RETRY_MS = 30_000
 SNAPSHOT_STAGGER = 0.2
 """Each further voter snapshots after this share more of the log, so that not all do at once (S2)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QuorumConfig:
-    cluster_id: str
-    node_id: int
-    secret: bytes
-    voters: Mapping[int, tuple[str, int]]
-    """Where this node reaches each voter; its own entry is not used."""
-    listen: tuple[str, int]
-    directory: str
-    """`<data>/__cluster_metadata`."""
-    election_timeout_ms: int
-    snapshot_bytes: int
-    """Bytes of journal after which a snapshot is taken (Q7)."""
-
-    @property
-    def peers(self) -> tuple[int, ...]:
-        return tuple(sorted(voter for voter in self.voters if voter != self.node_id))
-
-    @property
-    def rank(self) -> int:
-        return sorted(self.voters).index(self.node_id)
 
 
 class QuorumEngine:
@@ -155,47 +126,28 @@ class QuorumEngine:
     # --- the voter ----------------------------------------------------------------------------------------------
 
     def _open(self) -> None:
-        config, directory = self._config, self._config.directory
         snapshots = SnapshotStore(
             self._files,
-            directory,
+            self._config.directory,
             images=self._machine,
             on_taken=self._on_snapshot_taken,
             on_failed=self._on_snapshot_failed,
         )
-        header = snapshots.header
-        journal = Journal(
-            self._files,
-            directory,
-            votes=VoteStore(self._files, directory),
-            snapshot=None if header is None else (header.previous, header.last),
-        )
+        journal = open_journal(self._files, self._config.directory, snapshots)
         if journal.torn_bytes:
             self.emit("quorum_journal_torn_tail_cut", bytes=journal.torn_bytes)
-        self._journal = journal
-        self._node = RaftNode(self._module, self._parts(journal, snapshots), clock=self._clock, link=self._link)
-        assert config.snapshot_bytes > 0, config
-
-    def _parts(self, journal: Journal, snapshots: SnapshotStore) -> RaftParts:
-        config = self._config
-        pre_vote = PreVote(
-            clock=self._clock, rng=self._rng, peers=config.peers, election_timeout_ms=config.election_timeout_ms
-        )
-        return RaftParts(
-            configuration=configuration(
-                election_timeout_ms=config.election_timeout_ms,
-                heartbeat_ms=max(1, config.election_timeout_ms // HEARTBEATS_PER_ELECTION_TIMEOUT),
-                queue_max=PROPOSALS_MAX,
-                batch_bytes=BATCH_BYTES,
-            ),
-            node_id=config.node_id,
-            peers=config.peers,
+        parts = raft_parts(
+            self._config,
             journal=journal,
             snapshots=snapshots,
             machine=self._machine,
-            filters=Filters([*self._make_filters(), pre_vote], link=self._link, journal=journal),
-            pre_vote=pre_vote,
+            filters=self._make_filters(),
+            link=self._link,
+            clock=self._clock,
+            rng=self._rng,
         )
+        self._journal = journal
+        self._node = RaftNode(self._module, parts, clock=self._clock, link=self._link)
 
     def _drop_node(self) -> None:
         """Forget the voter; what it was asked to append may or may not be in the log."""

@@ -13,7 +13,8 @@ from metadata.environment import Environment
 from metadata.events import Events
 from metadata.image import MetadataImage
 from metadata.quorum.command import COMMAND_BYTES_MAX, encode_command
-from metadata.quorum.engine import QuorumConfig, QuorumEngine
+from metadata.quorum.config import QuorumConfig
+from metadata.quorum.engine import QuorumEngine
 from metadata.quorum.hosting import QuorumHost
 from metadata.quorum.log import (
     AppendLost,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from metadata.environment import FrameConnection
-from metadata.quorum.engine import QuorumConfig
+from metadata.quorum.config import QuorumConfig
 from metadata.quorum.hosting import InlineHost
 from metadata.quorum.log import AppendLost, AppendUnknown, Leadership
 from metadata.quorum.raft_log import RaftMetadataLog

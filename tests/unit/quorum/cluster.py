@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kraft.runtime.environment import close_environment, system_environment
 from kraft.runtime.quorum_thread import QuorumThread
-from metadata.quorum.engine import QuorumConfig
+from metadata.quorum.config import QuorumConfig
 from metadata.quorum.raft_log import RaftMetadataLog
 from metadata.records import ConfigRecord, ControllerEpochRecord
 

@@ -13,7 +13,7 @@ import sys
 
 from kraft.runtime.environment import system_environment
 from kraft.runtime.quorum_thread import QuorumThread
-from metadata.quorum.engine import QuorumConfig
+from metadata.quorum.config import QuorumConfig
 from metadata.quorum.log import AppendLost, AppendUnknown
 from metadata.quorum.raft_log import RaftMetadataLog
 from metadata.records import ConfigRecord, ControllerEpochRecord

@@ -1,0 +1,29 @@
+"""What a voter must know to take part: its names, its secret, where the others are, and when to act."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuorumConfig:
+    cluster_id: str
+    node_id: int
+    secret: bytes
+    voters: Mapping[int, tuple[str, int]]
+    """Where this node reaches each voter; its own entry is not used."""
+    listen: tuple[str, int]
+    directory: str
+    """`<data>/__cluster_metadata`."""
+    election_timeout_ms: int
+    snapshot_bytes: int
+    """Bytes of journal after which a snapshot is taken (Q7)."""
+
+    @property
+    def peers(self) -> tuple[int, ...]:
+        return tuple(sorted(voter for voter in self.voters if voter != self.node_id))
+
+    @property
+    def rank(self) -> int:
+        return sorted(self.voters).index(self.node_id)
