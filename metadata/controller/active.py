@@ -12,7 +12,8 @@ from typing import Any, TypeVar, cast
 
 from metadata.controller.events import BrokerProbe, ControllerRequest, ReplicaQuery, Request
 from metadata.controller.inbox import Inbox, Item
-from metadata.controller.reign import CLAIM_RETRY_MS, Reign, Tools
+from metadata.controller.reign import CLAIM_RETRY_MS, Reign
+from metadata.controller.tools import Tools
 from metadata.environment import Environment
 from metadata.errors import NotController, RequestTimedOut
 from metadata.events import Events

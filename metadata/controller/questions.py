@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from metadata.controller.decide import BrokerDisconnected, BrokerUnreachable, Decision, LogEndsLearned
 from metadata.controller.events import ElectLeaders, ReplicaLogEnd
 from metadata.controller.inbox import Item
+from metadata.controller.tools import Tools
 from metadata.environment import ConnectionClosed
 from metadata.errors import KafkaError, NotController
 from metadata.image import BrokerImage, TopicIdPartition
 from metadata.settings import BrokerSettings
-
-if TYPE_CHECKING:
-    from metadata.controller.reign import Tools
 
 PROBE_ATTEMPTS_MAX = 5
 """Tries of a broker's port, spread over broker.probe.timeout.ms: a dying process closes its sockets one by one."""

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
 
 from metadata.controller.announce import announce
 from metadata.controller.decide import (
@@ -21,15 +19,13 @@ from metadata.controller.decide import (
     SessionsTick,
     UncleanSweepTick,
 )
-from metadata.controller.events import BrokerProbe, ReplicaQuery
 from metadata.controller.fold import LATE_MS, Fold, Step
-from metadata.controller.inbox import Inbox, Item
+from metadata.controller.inbox import Item
 from metadata.controller.questions import Questions
-from metadata.environment import Environment
+from metadata.controller.tools import Tools
 from metadata.errors import KafkaError, NotController, RequestTimedOut
-from metadata.events import Events
 from metadata.image import MetadataImage
-from metadata.quorum.log import AppendLost, AppendUnknown, MetadataLog
+from metadata.quorum.log import AppendLost, AppendUnknown
 from metadata.records import ControllerEpochRecord
 from metadata.settings import BrokerSettings, broker_settings
 
@@ -42,21 +38,6 @@ SESSION_TICK_MS_MAX = 500
 
 class Resigned(Exception):
     """This reign is over."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tools:
-    """What every reign of one node works with."""
-
-    node_id: int
-    cluster_id: str
-    log: MetadataLog
-    environment: Environment
-    events: Events
-    static_settings: Mapping[str, Any]
-    query: ReplicaQuery
-    probe: BrokerProbe
-    inbox: Inbox
 
 
 class Reign:
