@@ -35,6 +35,7 @@ from kraft.wire.peers import Peers
 from kraft.wire.server import WireServer
 from metadata.controller.active import ActiveController
 from metadata.delta import MetadataDelta
+from metadata.durable_directories import make_durable_directories
 from metadata.environment import Environment
 from metadata.image import MetadataImage
 from metadata.quorum.log import Leadership, MetadataLog
@@ -100,7 +101,7 @@ class Node:
 
     async def start(self) -> None:
         """Ready soon after this returns: see `readiness`. Raises what makes a start impossible; stop it then."""
-        self.environment.files.make_directories(self.node.data)
+        await self.environment.workers.run(make_durable_directories, self.environment.files, self.node.data)
         self.events.emit("node_starting", roles=list(self.node.roles))
         if self.logs is not None:
             await self.logs.start()
@@ -119,6 +120,8 @@ class Node:
     async def stop(self) -> None:
         """In order: hand over the partitions, stop taking requests, flush and mark the logs, leave the quorum."""
         if self.lifecycle is not None:
+            if self.replicas is not None and self.lifecycle.can_hand_over:
+                await self.replicas.hand_over()
             handed_over = await self.lifecycle.controlled_shutdown()
             self.events.emit("controlled_shutdown", handed_over=handed_over)
             await self.lifecycle.stop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from metadata.durable_directories import make_durable_directories
 from metadata.environment import DirectoryLock, Files
 from metadata.quorum.durable import (
     QuorumStorageError,
@@ -25,7 +26,7 @@ class Owner(msgspec.Struct, kw_only=True, frozen=True):
 
 def claim_directory(files: Files, directory: str, *, cluster_id: str, node_id: int) -> DirectoryLock:
     """Lock the folder for this node. Raises QuorumStorageError when it is another's, OSError when it cannot be used."""
-    _make_durable_directories(files, directory)
+    make_durable_directories(files, directory)
     try:
         lock = files.lock_directory(directory)
     except BlockingIOError as error:
@@ -38,18 +39,6 @@ def claim_directory(files: Files, directory: str, *, cluster_id: str, node_id: i
         lock.release()
         raise
     return lock
-
-
-def _make_durable_directories(files: Files, directory: str) -> None:
-    """A power loss must not take the folder away with all that was synced in it."""
-    missing = []
-    path = directory
-    while path and not files.exists(path):
-        missing.append(path)
-        path = path.rpartition("/")[0]
-    files.make_directories(directory)
-    for made in missing:
-        files.sync_directory(made.rpartition("/")[0] or ("/" if made.startswith("/") else "."))
 
 
 def _check_owner(files: Files, path: str, owner: Owner) -> None:

@@ -56,6 +56,7 @@ class ReplicaManager:
         self._fetch = Fetch(self._registry, PartitionReader(self._registry, on_join=self._isr.join))
         self._offsets = Offsets(self._registry)
         self._background: asyncio.Task[None] | None = None
+        self._is_stopping = False
 
     # --- metadata
 
@@ -68,9 +69,10 @@ class ReplicaManager:
         """Take on what changed, in order. The first image has to be current (B2: this broker's own registration is
         in it): a topic id that it does not have frees the folder of its name.
 
-        A delta that does not begin at the image applied last is computed again from there; an older one is ignored.
+        A delta that does not begin at the image applied last is computed again from there; an older one is ignored,
+        and so is any once `stop` has begun: roles are not taken on any more.
         """
-        if delta.new.offset < self._registry.image.offset:
+        if self._is_stopping or delta.new.offset < self._registry.image.offset:
             return
         if delta.old is not self._registry.image:
             delta = delta_between(self._registry.image, delta.new)
@@ -141,6 +143,7 @@ class ReplicaManager:
         await started.wait()
 
     async def stop(self) -> None:
+        self._is_stopping = True
         if self._background is not None:
             self._background.cancel()
             await asyncio.gather(self._background, return_exceptions=True)

@@ -21,7 +21,7 @@ class LeaderEpochCache:
         self._files = files
         self._path = path
         self._entries = sorted(read_epochs(files, path))
-        self._is_synced = True
+        self.is_synced = True
 
     @property
     def latest_epoch(self) -> int:
@@ -80,7 +80,7 @@ class LeaderEpochCache:
 
     def take_unsynced(self) -> bool:
         """Is there something that `sync` has to make durable? The caller promises to call it."""
-        unsynced, self._is_synced = not self._is_synced, True
+        unsynced, self.is_synced = not self.is_synced, True
         return unsynced
 
     def sync(self) -> None:
@@ -93,5 +93,5 @@ class LeaderEpochCache:
         self._files.sync_directory(self._path.rpartition("/")[0])
 
     def _save(self, *, durable: bool) -> None:
-        self._is_synced = durable
+        self.is_synced = durable
         write_epochs(self._files, self._path, self._entries, sync=durable)

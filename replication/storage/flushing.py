@@ -58,7 +58,14 @@ class Flusher:
         unflushed = segments.from_offset(self._flushed_offset)
         folder_changed, self.folder_changed = self.folder_changed, False
         sync_epochs = epochs.take_unsynced()
-        await self._workers.run(_sync, unflushed, segments if folder_changed else None, epochs if sync_epochs else None)
+        try:
+            await self._workers.run(
+                _sync, unflushed, segments if folder_changed else None, epochs if sync_epochs else None
+            )
+        except OSError:
+            self.folder_changed |= folder_changed
+            epochs.is_synced &= not sync_epochs
+            raise
         self._flushed_offset = max(self._flushed_offset, self._ceiling)
 
 

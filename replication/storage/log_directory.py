@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from uuid import UUID
 
+from metadata.durable_directories import make_durable_directories
 from metadata.environment import DirectoryLock, Environment
 from metadata.events import Events
 from replication.storage.names import (
@@ -66,7 +67,7 @@ class LogDirectory:
         Raises StartupError.
         """
         try:
-            self._files.make_directories(self.path)
+            make_durable_directories(self._files, self.path)
             self._lock = self._files.lock_directory(self.path)
         except BlockingIOError:
             raise StartupError(f"{self.path} is in use by another process; stop it, or choose another folder") from None

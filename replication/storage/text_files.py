@@ -14,6 +14,7 @@ from metadata.environment import Files
 from replication.storage.names import uuid_of, uuid_text
 
 _VERSION = 0
+_TOPIC_ID_HEAD = "version: 0\ntopic_id: "
 
 
 class MalformedFile(ValueError):
@@ -131,5 +132,19 @@ def read_topic_id(files: Files, path: str) -> UUID | None:
         raise MalformedFile(f"{path}: {error}") from None
 
 
+def is_torn_topic_id(files: Files, path: str) -> bool:
+    """Is this a `partition.metadata` whose bytes never reached the disk, and not one that was damaged afterwards?
+
+    A file that was renamed into place and lost power before its bytes were synced is missing, empty, a beginning of
+    what was written, or has zeros instead.
+    """
+    text = read_text(files, path)
+    if text is None:
+        return True
+    written = text.rstrip("\0")
+    whole = len(_TOPIC_ID_HEAD) + len(uuid_text(UUID(int=0)))
+    return not written.strip("\0") or (len(written) < whole and written.startswith(_TOPIC_ID_HEAD[: len(written)]))
+
+
 def write_topic_id(files: Files, path: str, topic_id: UUID, *, sync: bool = True) -> None:
-    replace_text(files, path, f"version: 0\ntopic_id: {uuid_text(topic_id)}", sync=sync)
+    replace_text(files, path, f"{_TOPIC_ID_HEAD}{uuid_text(topic_id)}", sync=sync)

@@ -62,9 +62,6 @@ class SimulatedNode:
         self.machine = machine
         self.node: Node | None = None
         self.fatal: list[BaseException] = []
-        # The folder that an operator gives a node is there, and durable, before the node is.
-        machine.environment.files.make_directories("/data")
-        machine.environment.files.sync_directory("/")
 
     async def start(self) -> None:
         self.machine.power_on()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
 
+from metadata.durable_directories import make_durable_directories
 from metadata.environment import Environment
 from metadata.errors import InconsistentTopicId, KafkaStorageError
 from metadata.image import TopicIdPartition
@@ -15,6 +17,7 @@ from metadata.settings import BrokerSettings, TopicSettings
 from replication.storage.log_directory import StartupError
 from replication.storage.log_manager import LogManager
 from replication.storage.partition_log import PartitionLog
+from tests.simulation.disk import Disk, SimulatedFiles
 from tests.unit.storage.world import NOW_MS, TOPIC_ID, RecordedEvents, batch, run
 
 KEY = TopicIdPartition(TOPIC_ID, 0)
@@ -179,3 +182,53 @@ def test_unreadable_topic_id_leaves_the_folder_alone(tmp_path: Path) -> None:
         await again.stop()
 
     run(play)
+
+
+@pytest.mark.parametrize("left", [b"", b"version: 0\ntopic_", bytes(40), None])
+def test_a_folder_whose_topic_id_never_became_durable_makes_room(left: bytes | None, tmp_path: Path) -> None:
+    async def play(environment: Environment) -> None:
+        manager, _ = _manager(environment, tmp_path)
+        await manager.start()
+        _create(manager)
+        await manager.stop(clean=False)
+        identity = tmp_path / "t-0" / "partition.metadata"
+        if left is None:
+            identity.unlink()
+        else:
+            identity.write_bytes(left)
+        again, events = _manager(environment, tmp_path)
+        await again.start()
+        assert "unfinished_log_set_aside" in events.names()
+        assert _create(again, topic_id=UUID(int=9)).log_end_offset == 0
+        assert len(_names(tmp_path, "t-0.*-delete")) == 1
+        await again.stop()
+
+    run(play)
+
+
+def test_a_flushed_folder_that_lost_its_topic_id_is_left_alone(tmp_path: Path) -> None:
+    async def play(environment: Environment) -> None:
+        manager, _ = _manager(environment, tmp_path)
+        await manager.start()
+        log = _create(manager)
+        log.append_as_leader(batch(5), leader_epoch=0, now_ms=NOW_MS)
+        await log.flush()
+        await manager.upkeep.checkpoint()
+        await manager.stop(clean=False)
+        (tmp_path / "t-0" / "partition.metadata").write_bytes(b"")
+        again, events = _manager(environment, tmp_path)
+        await again.start()
+        assert "log_not_loaded" in events.names()
+        await again.stop()
+
+    run(play)
+
+
+def test_new_folders_survive_a_loss_of_power() -> None:
+    for seed in range(20):
+        disk = Disk(random.Random(seed))
+        files = SimulatedFiles(disk)
+        make_durable_directories(files, "/data/logs/one")
+        make_durable_directories(files, "/data/logs/two")
+        disk.lose_power()
+        assert files.list_directory("/data/logs") == ["one", "two"]
