@@ -60,7 +60,12 @@ def _announce_partition(events: Events, before: MetadataImage, record: Partition
     topic = before.topics[record.topic_id]
     old = topic.partitions[record.partition]
     new = old.changed_by(record)
-    where = {"topic": topic.name, "partition": record.partition, "reason": str(record.reason)}
+    where = {
+        "topic": topic.name,
+        "topic_id": str(record.topic_id),
+        "partition": record.partition,
+        "reason": str(record.reason),
+    }
     if new.leader != old.leader:
         events.emit(
             "leader_elected",

@@ -94,7 +94,8 @@ class Offsets:
             raise OffsetOutOfRange(
                 f"cannot delete {replica.name} up to {target}: between 0 and its high watermark {state.high_watermark}"
             )
-        replica.log.maybe_increment_log_start(target)
+        if replica.log.maybe_increment_log_start(target):
+            self._emit_deleted(replica, target)
         operation = DelayedDelete(self._registry, target)
         if operation.try_complete(replica):
             return await operation.done
@@ -105,6 +106,12 @@ class Offsets:
             return await operation.done
         finally:
             self._registry.deletes.forget(operation)
+
+    def _emit_deleted(self, replica: Replica, log_start_offset: int) -> None:
+        """S4: operators see who removed records that were acknowledged."""
+        self._registry.events.emit(
+            "records_deleted", topic=replica.topic, partition=replica.key.partition, log_start_offset=log_start_offset
+        )
 
 
 class DelayedDelete:

@@ -195,9 +195,9 @@ class Roles:
                 min_isr=min_isr,
                 now_ms=now_ms,
             )
-            self._emit_leader(replica, state)
         self._registry.set_leader_state(replica, state)
         if is_new_epoch:
+            self._emit_leader(replica, state)
             self._registry.wake_all(replica)
         if is_new_epoch and is_recovering(image):
             self._isr.recovered(replica)  # L3
@@ -207,6 +207,7 @@ class Roles:
         self._registry.events.emit(
             "became_leader",
             topic=replica.topic,
+            topic_id=str(replica.key.topic_id),
             partition=replica.key.partition,
             leader_epoch=state.leader_epoch,
             epoch_start_offset=state.epoch_start_offset,
@@ -226,10 +227,23 @@ class Roles:
         )
         if is_same:
             return
+        self._emit_follower(replica, replica.state)
         if image.leader == NO_LEADER:
             self._fetchers.unfollow(replica)
         else:
             self._fetchers.follow(replica, image.leader)
+
+    def _emit_follower(self, replica: Replica, state: FollowerState) -> None:
+        self._registry.events.emit(
+            "became_follower",
+            topic=replica.topic,
+            topic_id=str(replica.key.topic_id),
+            partition=replica.key.partition,
+            leader=state.image.leader,
+            leader_epoch=state.leader_epoch,
+            log_end_offset=replica.log.log_end_offset,
+            high_watermark=state.high_watermark,
+        )
 
     def _leave_leadership(self, replica: Replica) -> None:
         self._isr.forget(replica)

@@ -328,6 +328,7 @@ def test_a_dead_broker_is_fenced_when_its_connection_breaks() -> None:
         await until(lambda: bool(node.events.named("leader_elected")), what="announcement")
         elected = node.events.named("leader_elected")[0]
         assert (elected["old_leader"], elected["leader"], elected["leader_epoch"]) == (1, 2, 1)
+        assert elected["topic_id"] == str(topic_id)
         partition = node.shared.image.topics[topic_id].partitions[0]
         assert (partition.leader, partition.isr) == (2, (2,))
 

@@ -1,0 +1,59 @@
+"""What a change of roles tells operators: enough to say later who led which epoch from which offset on."""
+
+from __future__ import annotations
+
+from tests.unit.replication.harness.cluster import Cluster
+from tests.unit.replication.harness.virtual import run
+
+
+def test_a_leader_tells_its_epoch_and_where_it_began() -> None:
+    async def story() -> None:
+        async with Cluster() as cluster:
+            key = cluster.create()
+            await cluster.produce(key, b"a")
+            cluster.elect(key, 2, (1, 2, 3))
+            told = cluster.nodes[2].events.named("became_leader")[-1]
+            assert (told["leader_epoch"], told["epoch_start_offset"]) == (cluster.partition(key).leader_epoch, 1)
+            assert told["topic_id"] == str(key.topic_id)
+
+    run(story())
+
+
+def test_a_leader_that_stays_tells_a_new_epoch_too() -> None:
+    async def story() -> None:
+        async with Cluster() as cluster:
+            key = cluster.create()
+            await cluster.produce(key, b"a")
+            cluster.elect(key, 1, (1, 2, 3))
+            epochs = [told["leader_epoch"] for told in cluster.nodes[1].events.named("became_leader")]
+            assert epochs == sorted(set(epochs))
+            assert epochs[-1] == cluster.partition(key).leader_epoch
+
+    run(story())
+
+
+def test_a_follower_tells_whom_it_follows_and_what_it_has() -> None:
+    async def story() -> None:
+        async with Cluster() as cluster:
+            key = cluster.create()
+            await cluster.produce(key, b"a")
+            cluster.elect(key, 2, (1, 2, 3))
+            told = cluster.nodes[1].events.named("became_follower")[-1]
+            assert (told["leader"], told["leader_epoch"]) == (2, cluster.partition(key).leader_epoch)
+            assert (told["log_end_offset"], told["partition"]) == (1, 0)
+
+    run(story())
+
+
+def test_deleted_records_are_told_once() -> None:
+    async def story() -> None:
+        async with Cluster() as cluster:
+            key = cluster.create()
+            await cluster.produce(key, b"a")
+            await cluster.produce(key, b"b")
+            for _ in range(2):
+                await cluster.nodes[1].manager.delete_records(key, offset=1, timeout_ms=5_000)
+            told = [event["log_start_offset"] for event in cluster.nodes[1].events.named("records_deleted")]
+            assert told == [1]
+
+    run(story())
