@@ -20,12 +20,16 @@ from replication.storage.names import (
     HIGH_WATERMARKS_FILE,
     LOG_STARTS_FILE,
     META_PROPERTIES_FILE,
+    PARTITION_METADATA_FILE,
     RECOVERY_POINTS_FILE,
+    delete_folder,
+    partition_folder,
     topic_partition_of,
     uuid_text,
 )
 from replication.storage.text_files import (
     MalformedFile,
+    is_torn_topic_id,
     read_offsets,
     read_properties,
     replace_text,
@@ -125,6 +129,21 @@ class LogDirectory:
     def partitions(self) -> list[TopicPartition]:
         found = (topic_partition_of(name) for name in self._folders())
         return [each for each in found if each is not None]
+
+    def set_aside_unfinished(self, topic: str, partition: int) -> bool:
+        """Was this a folder whose topic id never became durable? It holds nothing that was promised, for the first
+        flush of a log syncs its topic id, too: it makes room for a new one, and is removed at the next start."""
+        folder = f"{self.path}/{partition_folder(topic, partition)}"
+        was_flushed = self.was_clean or self.recovery_points.get((topic, partition), 0) > 0
+        if was_flushed or not is_torn_topic_id(self._files, f"{folder}/{PARTITION_METADATA_FILE}"):
+            return False
+        self._files.rename(folder, self.doomed_path(topic, partition))
+        return True
+
+    def doomed_path(self, topic: str, partition: int) -> str:
+        """A name of its own for a folder that waits for its removal."""
+        unique = UUID(bytes=self._rng.randbytes(16), version=4)
+        return f"{self.path}/{delete_folder(topic, partition, unique)}"
 
     def remove_deleted_folders(self) -> int:
         doomed = [name for name in self._folders() if name.endswith(DELETE_FOLDER_SUFFIX)]

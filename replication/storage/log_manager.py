@@ -18,15 +18,10 @@ from metadata.events import Events
 from metadata.image import TopicIdPartition
 from metadata.settings import BrokerSettings, TopicSettings, topic_settings
 from replication.storage.log_directory import LogDirectory, StartupError, TopicPartition
-from replication.storage.names import PARTITION_METADATA_FILE, delete_folder, partition_folder
+from replication.storage.names import PARTITION_METADATA_FILE, partition_folder
 from replication.storage.partition_log import PartitionLog
 from replication.storage.recovery import LoadedLog, LoadPlan, load_log
-from replication.storage.text_files import (
-    MalformedFile,
-    is_torn_topic_id,
-    read_topic_id,
-    write_topic_id,
-)
+from replication.storage.text_files import MalformedFile, read_topic_id, write_topic_id
 from replication.storage.upkeep import Upkeep
 
 _DISK_GONE = frozenset({errno.EIO, errno.EROFS, errno.ENODEV, errno.ENXIO})
@@ -96,8 +91,8 @@ class LogManager:
             plan = self._plan(directory, folder, topic, partition)
             loaded = await self._environment.workers.run(load_log, plan)
         except (MalformedFile, OSError) as error:
-            if not self._set_aside_unfinished(directory, folder, topic, partition, reason=str(error)):
-                self._events.emit("log_not_loaded", topic=topic, partition=partition, reason=str(error))
+            event = "unfinished_log_set_aside" if directory.set_aside_unfinished(topic, partition) else "log_not_loaded"
+            self._events.emit(event, topic=topic, partition=partition, reason=str(error))
             return
         for repair in loaded.repairs:
             self._events.emit(repair.event, topic=topic, partition=partition, **repair.fields)
@@ -105,22 +100,6 @@ class LogManager:
         flushed = loaded.log_end_offset if directory.was_clean else plan.recovery_point
         self._adopt(key, directory, self._open_log(loaded, plan, topic, key, flushed_offset=flushed))
         self._high_watermarks[key] = directory.high_watermarks.get((topic, partition), 0)
-
-    def _set_aside_unfinished(
-        self, directory: LogDirectory, folder: str, topic: str, partition: int, *, reason: str
-    ) -> bool:
-        """A folder whose topic id never became durable holds nothing that was promised: the first flush of a log syncs
-        its topic id, too. It makes room for a new one, and is removed at the next start."""
-        was_flushed = directory.was_clean or directory.recovery_points.get((topic, partition), 0) > 0
-        if was_flushed or not is_torn_topic_id(self._environment.files, f"{folder}/{PARTITION_METADATA_FILE}"):
-            return False
-        self._environment.files.rename(folder, self._doomed_name(directory, topic, partition))
-        self._events.emit("unfinished_log_set_aside", topic=topic, partition=partition, reason=reason)
-        return True
-
-    def _doomed_name(self, directory: LogDirectory, topic: str, partition: int) -> str:
-        unique = UUID(bytes=self._environment.rng.randbytes(16), version=4)
-        return f"{directory.path}/{delete_folder(topic, partition, unique)}"
 
     def _plan(self, directory: LogDirectory, folder: str, topic: str, partition: int) -> LoadPlan:
         return LoadPlan(
@@ -234,7 +213,7 @@ class LogManager:
         directory = self._directory_of.pop(partition)
         self._high_watermarks.pop(partition, None)
         log.retire("it has been deleted")
-        doomed = self._doomed_name(directory, log.topic, log.partition)
+        doomed = directory.doomed_path(log.topic, log.partition)
         try:
             self._environment.files.rename(log.folder, doomed)
         except OSError as error:
