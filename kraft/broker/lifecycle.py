@@ -98,8 +98,8 @@ class BrokerLifecycle:
 
     async def controlled_shutdown(self) -> bool:
         """Ask the controller to move leaders away; True when it allowed us to stop within the limit (B6)."""
-        if self._task is None or self._broker_epoch < 0 or not self._has_other_active_broker():
-            return True  # nobody could take our partitions over
+        if not self.can_hand_over:
+            return True
         self._wants_shutdown = True
         self._news.set()
         try:
@@ -109,9 +109,12 @@ class BrokerLifecycle:
             return False
         return True
 
-    def _has_other_active_broker(self) -> bool:
+    @property
+    def can_hand_over(self) -> bool:
+        """Whether anybody could take our partitions over."""
         own = self._identity.broker_id
-        return any(broker.is_active for broker in self._image().brokers.values() if broker.broker_id != own)
+        others = (broker for broker in self._image().brokers.values() if broker.broker_id != own)
+        return self._task is not None and self._broker_epoch >= 0 and any(broker.is_active for broker in others)
 
     async def stop(self) -> None:
         if self._task is not None:

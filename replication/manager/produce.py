@@ -26,18 +26,46 @@ ACKS_ALL = -1
 ACKS_LEADER = 1
 ACKS_NONE = 0
 
+HAND_OVER_WAIT_MS = 500
+"""A broker that stops waits so long for what was already appended, so that few clients are left in doubt (P7)."""
+
 Outcomes = dict[TopicIdPartition, ProduceOutcome]
 
 
 class Produce:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
+        self._under_way = 0
+        self._is_handing_over = False
+        self._idle = asyncio.Event()
 
     async def produce(
         self, batches: Mapping[TopicIdPartition, Buffer], *, acks: int, timeout_ms: int
     ) -> Mapping[TopicIdPartition, ProduceOutcome]:
-        """The order that makes an acknowledgement true. Every partition has its own outcome (P10)."""
+        """Raises InvalidRequiredAcks 21, ThrottlingQuotaExceeded 89; all else is an outcome of its partition."""
         self._check(acks)
+        self._under_way += 1
+        try:
+            return await self._produce(batches, acks=acks, timeout_ms=timeout_ms)
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._idle.set()
+
+    async def hand_over(self) -> None:
+        """Append nothing any more; return when what was appended is answered, or when waiting longer helps nobody."""
+        self._is_handing_over = True
+        self._idle.clear()
+        if not self._under_way:
+            return
+        try:
+            async with self._registry.clock.timeout(HAND_OVER_WAIT_MS):
+                await self._idle.wait()
+        except TimeoutError:
+            return
+
+    async def _produce(self, batches: Mapping[TopicIdPartition, Buffer], *, acks: int, timeout_ms: int) -> Outcomes:
+        """The order that makes an acknowledgement true. Every partition has its own outcome (P10)."""
         outcomes: Outcomes = {}
         appended: list[Replica] = []
         for key, data in batches.items():
@@ -60,6 +88,8 @@ class Produce:
     ) -> None:
         try:
             replica, state = self._registry.leader_or_raise(key)
+            if self._is_handing_over:
+                raise NotLeaderOrFollower(f"broker {state.image.leader} stops and hands {replica.name} over")
             if acks == ACKS_ALL and state.is_under_min_isr:
                 outcomes[key] = _too_few(state, NotEnoughReplicas, name=replica.name)  # P1
                 return
