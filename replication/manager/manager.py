@@ -142,6 +142,11 @@ class ReplicaManager:
         self._background.add_done_callback(_report_failure)
         await started.wait()
 
+    async def hand_over(self) -> None:
+        """Before a controlled shutdown (B6): take no more records as a leader, and let what was taken be acknowledged.
+        Others are answered 6 with nothing appended, and find the next leader."""
+        await self._produce.hand_over()
+
     async def stop(self) -> None:
         self._is_stopping = True
         if self._background is not None:
