@@ -64,7 +64,10 @@ class Reign:
                 self.questions = Questions(self._tools, group, settings=lambda: self.settings)
                 for every_ms, tick in self._ticks():
                     group.create_task(self._tick(every_ms, tick))
-                await self._govern(self.questions)
+                try:
+                    await self._govern(self.questions)
+                finally:
+                    self.questions = None  # before the group ends: it takes no more tasks then
         except* Resigned:
             pass
         finally:
