@@ -1,8 +1,8 @@
 """What a step waits for: `isr(t, 0) == [1] and acked(p1) >= 500`, as data that cannot do anything but compare.
 
-An expression has Python's syntax, of which a few harmless forms are allowed: comparisons, `and`, `or`, `not`, sums, lists, subscripts,
-and calls of the functions in `FUNCTIONS`. Names are those that earlier steps remembered; in a call, a name that nobody
-remembered stands for itself: `t` in `hw(t, 0)` is the topic. What is not known at the moment is None, and no
+An expression has Python's syntax, of which a few harmless forms are allowed: comparisons, `and`, `or`, `not`, sums,
+lists, subscripts, and calls of the functions in `FUNCTIONS`. Names are those that earlier steps remembered; in a
+call, a name that nobody remembered stands for itself: `t` in `hw(t, 0)` is the topic. What is not known at the moment is None, and no
 comparison by size with it holds. Pure: what the functions tell comes from a `World`.
 """
 

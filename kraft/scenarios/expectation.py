@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from kraft.scenarios.conditions import BadExpression, Expression, Value, World, parse_expression
+from kraft.scenarios.conditions import BadExpression, Expression, Value, parse_expression
 
 _OPERATORS: Final = ("==", "!=", ">=", "<=", ">", "<")
 _BETWEEN: Final = re.compile(r"^(.+?)\.\.(.+)$")
@@ -46,7 +46,6 @@ def parse_range(written: int | str) -> Range:
     if condition.calls:
         raise BadExpression(f"{text!r} asks {condition.calls[0].function}", "let a step remember it under a name")
     return Range(text=text, condition=condition)
-
 
 
 def _as_condition(text: str) -> str:

@@ -1,8 +1,8 @@
 """A scenario as frozen models: what its TOML file may say.
 
-The story is a list of steps. Each waits for its condition, at most `deadline_ms`, remembers what it is told to, and then
-does one thing. Nodes in a step are ids, remembered names or expressions (`leader of t-0`, `controller()`), resolved when the
-step is done and never earlier. Pure.
+The story is a list of steps. Each waits for its condition, at most `deadline_ms`, remembers what it is told to, and
+then does one thing. Nodes in a step are ids, remembered names or expressions (`leader of t-0`, `controller()`),
+resolved when the step is done and never earlier. Pure.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""TOML text -> `Scenario`, or one `ConfigError` with every problem of the file: line, key, what is wrong, what is right. Pure.
+"""TOML text -> `Scenario`, or one `ConfigError` with every problem: line, key, what is wrong, what would be right.
 
-In the file a step is one flat table; here the keys of its action are gathered under `action`.
+Pure. In the file a step is one flat table; here the keys of its action are gathered under `action`.
 """
 
 from __future__ import annotations

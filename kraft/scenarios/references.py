@@ -21,9 +21,17 @@ _NODE_KEYS: Final = ("node", "dials", "answers", "groups", "replicas")
 def check_references(scenario: Scenario, lines: Mapping[str, int]) -> list[Problem]:
     """Every problem, each with the line of its key."""
     return [
-        Problem(key=path.rpartition(".")[2], wrong=wrong, right=right, line=line_of(path, lines))
+        Problem(key=_key(path), wrong=wrong, right=right, line=line_of(path, lines))
         for path, wrong, right in _complaints(scenario)
     ]
+
+
+def _key(path: str) -> str:
+    """As the reader wrote it: a setting keeps its dots."""
+    for table in (".settings.", ".configs."):
+        if table in path:
+            return path.partition(table)[2]
+    return path.rpartition(".")[2]
 
 
 _Complaints = Iterator[tuple[str, str, str]]
@@ -140,7 +148,7 @@ def _settings(path: str, model: type[BaseModel], settings: Mapping[str, Any]) ->
         for details in error.errors():
             name = str(details["loc"][0])
             if details["type"] == "extra_forbidden":
-                yield f"{path}.{name}", f"unknown setting {name}", nearest(name, names)
+                yield f"{path}.{name}", "unknown setting", nearest(name, names)
             else:
                 message = details["msg"].removeprefix("Input ")
                 yield f"{path}.{name}", f"{details['input']!r} is not possible", f"{name} {message}"
