@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.integration.support.cluster import Cluster
+from tests.integration.support.configuration import QUICK_FAILURES, REPLICATED, write_config
 
 
 @pytest.fixture
@@ -27,3 +29,25 @@ def cluster(stopped_cluster: Cluster) -> Cluster:
     """Three ready nodes."""
     stopped_cluster.start()
     return stopped_cluster
+
+
+@pytest.fixture(scope="module")
+def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Three ready nodes for all tests of a module: each makes topics of its own and leaves the nodes as they were."""
+    yield from run_cluster(tmp_path_factory.mktemp("shared"), settings=REPLICATED)
+
+
+@pytest.fixture(scope="module")
+def fragile_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """The same with short limits, so that a node that stops for seconds is noticed."""
+    yield from run_cluster(tmp_path_factory.mktemp("fragile"), settings=QUICK_FAILURES)
+
+
+def run_cluster(folder: Path, *, settings: Mapping[str, Any]) -> Iterator[Cluster]:
+    cluster = Cluster(data=str(folder / "data"), config=write_config(folder / "cluster.toml", settings=settings))
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.destroy()
+        sys.stderr.write(cluster.logs())

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from kraft.client.blocking import send
 from kraft.client.outcome import Answer, Outcome, Request
 from kraft.launcher.processes import is_alive, reap
-from kraft.launcher.runfile import NodeRun, load_run
+from kraft.launcher.runfile import RESOLVED_FILE, NodeRun, load_run
 from tests.integration.support.waiting import wait_until
 
 COMMAND_TIMEOUT_S = 60
@@ -40,6 +41,7 @@ class Cluster:
     data: str
     config: str | None = None
     ever_started: set[int] = field(default_factory=set)
+    paused: set[int] = field(default_factory=set)
 
     def start(self, *, free_ports: bool = True) -> None:
         arguments = ["up", "--detach", "--json", "--data", self.data]
@@ -47,6 +49,11 @@ class Cluster:
         done = kraft(*arguments, *([self.config] if self.config else []))
         summary = json.loads(done.stdout.splitlines()[0])
         self.ever_started |= {node["pid"] for node in summary["nodes"]}
+
+    def start_again(self) -> None:
+        """On the ports of the last time."""
+        self.config = str(Path(self.data) / RESOLVED_FILE)
+        self.start(free_ports=False)
 
     def stop_all(self) -> None:
         kraft("down", "--data", self.data)
@@ -66,6 +73,11 @@ class Cluster:
 
     def is_running(self, node_id: int) -> bool:
         return is_alive(self.node(node_id).pid)
+
+    @property
+    def serving(self) -> list[int]:
+        """Ids of the nodes that can answer: they run and are not paused."""
+        return [node_id for node_id in self.ids if node_id not in self.paused and self.is_running(node_id)]
 
     # Faults
 
@@ -92,9 +104,11 @@ class Cluster:
 
     def pause(self, node_id: int) -> None:
         os.kill(self.node(node_id).pid, signal.SIGSTOP)
+        self.paused.add(node_id)
 
     def resume(self, node_id: int) -> None:
         os.kill(self.node(node_id).pid, signal.SIGCONT)
+        self.paused.discard(node_id)
 
     # Requests
 
@@ -107,13 +121,13 @@ class Cluster:
 
     def get(self, path: str, *, node_id: int | None = None) -> Any:
         """From one node, or from the first that answers."""
-        for candidate in [node_id] if node_id is not None else self.ids:
-            if not self.is_running(candidate):
-                continue
+        failures = []
+        for candidate in [node_id] if node_id is not None else self.serving:
             outcome = self.send(candidate, "GET", path)
             if isinstance(outcome, Answer) and outcome.is_success:
                 return outcome.json()
-        raise AssertionError(f"no success for GET {path}; last: {outcome if self.ids else 'no nodes'}")
+            failures.append((candidate, outcome))
+        raise AssertionError(f"no success for GET {path}: {failures}")
 
     def status(self, node_id: int | None = None) -> dict[str, Any]:
         document = self.get("/kraft/status", node_id=node_id)
@@ -146,6 +160,88 @@ class Cluster:
         for key, value in configs.items():
             arguments += ["--config", f"{key.replace('_', '.')}={value}"]
         kraft(*arguments)
+
+    # Topics with more said about them than the command line can
+
+    @property
+    def v3(self) -> str:
+        run = load_run(self.data)
+        assert run is not None
+        return f"/v3/clusters/{run.cluster_id}"
+
+    def call(self, method: str, path: str, document: Any = None, *, node_id: int | None = None) -> Answer:
+        """Below the cluster's v3 path, at one node or the first that runs; the answer, whatever its status."""
+        chosen = node_id if node_id is not None else self.serving[0]
+        outcome = self.send(chosen, method, self.v3 + path, document)
+        assert isinstance(outcome, Answer), f"{method} {path} at node {chosen}: {outcome}"
+        return outcome
+
+    def create_assigned(self, name: str, *assignment: list[int], **configs: str) -> None:
+        """One partition for each list of replicas, its first the preferred leader; waits until all lead."""
+        document = {
+            "topic_name": name,
+            "replicas_assignments": dict(enumerate(assignment)),
+            "configs": [{"name": key.replace("_", "."), "value": value} for key, value in configs.items()],
+        }
+        answer = self.call("POST", "/topics", document)
+        assert answer.status == 201, answer
+        for number, replicas in enumerate(assignment):
+            self.wait_for_isr(name, number, replicas)
+
+    # States to wait for
+
+    def wait_for_isr(self, topic: str, partition: int, ids: Iterable[int], *, deadline_s: float = 30) -> None:
+        """Until every node that serves believes so: one that was away may still live in the past."""
+        wanted = sorted(ids)
+        path = f"/topics/{topic}/partitions/{partition}"
+
+        def beliefs() -> dict[int, Any]:
+            return {node_id: self.get(path, node_id=node_id) for node_id in self.serving}
+
+        def in_sync(document: Any) -> list[int]:
+            return sorted(replica["broker"] for replica in document["replicas"] if replica["in_sync"])
+
+        def agree() -> bool:
+            found = beliefs().values()
+            return all(in_sync(document) == wanted and document["leader"] is not None for document in found)
+
+        try:
+            wait_until(agree, deadline_s=deadline_s, what=f"the ISR {wanted} of {topic}-{partition}")
+        except AssertionError as late:
+            raise AssertionError(f"{late}; it is {beliefs()}") from late
+
+    def state_of(self, node_id: int) -> str:
+        """active, fenced and so on, as a living node knows it."""
+        living = next(each for each in self.serving if each != node_id)
+        return str(next(node["state"] for node in self.status(living)["nodes"] if node["id"] == node_id))
+
+    def wait_for_state(self, node_id: int, state: str, *, deadline_s: float = 30) -> None:
+        wait_until(
+            lambda: self.state_of(node_id) == state, deadline_s=deadline_s, what=f"node {node_id} to be {state}"
+        )
+
+    def heal(self) -> None:
+        """All nodes run, unfenced and in sync, and know it, whatever a test before did to them."""
+        for node_id in self.ids:
+            self.resume(node_id) if self.is_running(node_id) else self.restart(node_id)
+
+        def is_whole() -> bool:
+            known = [self.status(node_id) for node_id in self.ids]
+            offsets = {status["metadata_offset"] for status in known}
+            states = {node["state"] for status in known for node in status["nodes"]} - {"controller"}
+            missing = any(status["partitions"]["under_replicated"] for status in known)
+            return len(offsets) == 1 and states == {"active"} and not missing
+
+        wait_until(is_whole, what="all nodes to take part, in sync and of one mind")
+
+    def events(self, *names: str, node_id: int | None = None) -> list[dict[str, Any]]:
+        """What happened, by the nodes' own account."""
+        found = []
+        for node in self.nodes:
+            path = Path(node.data) / "events.jsonl"
+            if node_id in (None, node.id) and path.exists():
+                found += [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+        return [event for event in found if not names or event["event"] in names]
 
     # The end
 
