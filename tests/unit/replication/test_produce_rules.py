@@ -166,3 +166,38 @@ def test_i7_a_leaving_member_is_waited_for_until_the_shrink_is_committed() -> No
             assert cluster.partition(key).isr == (1, 2)
 
     run(story())
+
+
+def test_a_broker_that_hands_over_waits_for_what_it_appended_and_appends_nothing_more() -> None:
+    async def story() -> None:
+        async with Cluster() as cluster:
+            key = cluster.create(min_insync_replicas=2)
+            cluster.cut |= {(2, 1), (3, 1)}
+            waiting = asyncio.ensure_future(cluster.produce(key, b"a"))
+            await asyncio.sleep(0.1)
+            handed_over = asyncio.ensure_future(cluster.nodes[1].manager.hand_over())
+            await asyncio.sleep(0.1)
+            refused = await cluster.produce(key, b"b")
+            assert (refused.error_code, refused.is_appended) == (6, False)
+            assert not handed_over.done()
+            cluster.cut.clear()
+            await handed_over
+            assert (await waiting).error_code == 0
+            assert cluster.payloads(1, key) == [b"a"]
+
+    run(story())
+
+
+def test_handing_over_does_not_wait_for_ever_nor_for_nothing() -> None:
+    async def story() -> None:
+        async with Cluster() as cluster:
+            key = cluster.create(min_insync_replicas=2)
+            await cluster.nodes[2].manager.hand_over()
+            cluster.cut |= {(2, 1), (3, 1)}
+            waiting = asyncio.ensure_future(cluster.produce(key, b"a", timeout_ms=60_000))
+            await asyncio.sleep(0.1)
+            await asyncio.wait_for(cluster.nodes[1].manager.hand_over(), 1)
+            assert not waiting.done()
+            waiting.cancel()
+
+    run(story())
