@@ -98,7 +98,7 @@ class Journal:
 
     def onOneSecondTimer(self) -> None:  # noqa: N802
         """Save the commit index, so that a restart can apply before it finds a leader. Not needed for safety."""
-        if self._commit != self._commit_saved:
+        if not self.is_commit_saved:
             document = encode_document(COMMIT_MAGIC, _COMMIT.pack(self._commit))
             replace_file(self._files, self._commit_path, [document], sync=False)
             self._commit_saved = self._commit
@@ -117,6 +117,10 @@ class Journal:
     def size_bytes(self) -> int:
         """Bytes in the file, which is what accumulated since the last snapshot."""
         return self._file.size
+
+    @property
+    def is_commit_saved(self) -> bool:
+        return self._commit == self._commit_saved
 
     def sync(self) -> None:
         """Make everything added durable, as one frame. Raises OSError."""

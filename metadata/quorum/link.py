@@ -232,6 +232,8 @@ class Link:
         try:
             while self._sessions.get(session.peer) is session:
                 body = session.seal.open(await session.connection.receive())
+                if self._sessions.get(session.peer) is not session:
+                    break  # replaced while this frame came in: a newer session may have begun with its messages (L12)
                 session.received_at_ms = self._clock.monotonic_ms()
                 session.frames += 1
                 if body:

@@ -6,27 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from metadata.quorum import filters
 from metadata.quorum.durable import DamagedFile
-from metadata.quorum.filters import Message, MessageFilter, standard_filters
 from metadata.quorum.journal import Journal
 from metadata.quorum.journal_format import encode_frame
 from metadata.quorum.prevote import PreVote
+from tests.simulation.quorum.plan import Plan, Violation
+from tests.simulation.quorum.scripting import CALM, calm, commit, heal, isolate, without
+from tests.simulation.quorum.story import Story
 from tests.simulation.quorum.test_quorum_seeds import PLANS
-from tests.simulation.quorum.world import Plan, Violation, World
-
-CALM = Plan(latency_ms=(0.5, 2), orphan=0.0, batch_bytes=2**16)
-
-
-class AnyAck(filters.AckTerms):
-    def incoming(self, _peer: int, message: Message) -> Message | None:
-        return message
-
-
-class AnyReset(filters.ResetSequence):
-    def incoming(self, peer: int, message: Message) -> Message | None:
-        changed = super().incoming(peer, message)
-        return message if message["type"] == "next_node_idx" else changed
+from tests.simulation.quorum.world import World
 
 
 class NeverSynced(Journal):
@@ -42,58 +30,18 @@ class NoPreVote(PreVote):
         return True
 
 
-def without(*names: str) -> list[MessageFilter]:
-    weak: dict[str, type[MessageFilter]] = {"AckTerms": AnyAck, "ResetSequence": AnyReset}
-    chosen = []
-    for each in standard_filters():
-        name = type(each).__name__
-        if name not in names:
-            chosen.append(each)
-        elif name in weak:
-            chosen.append(weak[name]())
-    return chosen
-
-
-def _calm(seed: int, plan: Plan) -> World:
-    world = World(seed, plan)
-    for i in world.ids:
-        world.start(i)
-    world.reconnect_forever()
-    assert world.run_for(5000, until=lambda: world.leader is not None)
-    world.run_for(200)
-    return world
-
-
-def _isolate(world: World, i: int) -> None:
-    for peer in world.ids:
-        if peer != i:
-            world.denied.add((min(i, peer), max(i, peer)))
-            world.disconnect(i, peer)
-
-
-def _commit(world: World, command: bytes, *, within_ms: float = 3000) -> None:
-    deadline = world.time.us + within_ms * 1000
-    while command not in world.acked and world.time.us < deadline:
-        leader = world.leader
-        if leader is not None:
-            world.submit(leader, command)
-        world.run_for(100, until=lambda: command in world.acked)
-    assert command in world.acked, f"{command!r} was not committed within {within_ms} ms"
-
-
 def _ex_leader_meets_a_snapshot(plan: Plan) -> World:
     """S1: an isolated leader appends, the others go on and snapshot past it, then it comes back."""
-    world = _calm(3, plan)
+    world = calm(3, plan)
     old = world.leader
     assert old is not None
-    _isolate(world, old)
+    isolate(world, old)
     for k in range(30):
         world.submit(old, b"phantom%d" % k)
     world.run_for(1500)
     for k in range(80):
-        _commit(world, b"real%d." % k + bytes(40_000))
-    world.denied.clear()
-    world.healed = True
+        commit(world, b"real%d." % k + bytes(40_000))
+    heal(world)
     world.run_for(3000)
     world.check_acked()
     return world
@@ -108,7 +56,7 @@ def test_s1_a_snapshot_does_not_commit_an_ex_leader_s_own_tail() -> None:
 
 def _run_seeds(plan: Plan) -> None:
     for seed in range(40):
-        World(seed, plan).run()
+        Story(seed, plan).tell()
 
 
 def test_s1_without_its_filter_some_seed_applies_what_was_never_committed() -> None:
@@ -125,18 +73,17 @@ def test_s6_without_fsync_some_seed_loses_what_was_acknowledged() -> None:
 
 def _divergent_node_rejoins(plan: Plan) -> float:
     """L1: one divergent entry, and more than one batch to send. Returns ms until it has caught up."""
-    world = _calm(5, plan)
+    world = calm(5, plan)
     old = world.leader
     assert old is not None
-    _isolate(world, old)
+    isolate(world, old)
     world.submit(old, b"divergent")
     world.run_for(1500)
     for k in range(12):
-        _commit(world, b"big%d." % k + bytes(30_000))
-    world.denied.clear()
-    world.healed = True
+        commit(world, b"big%d." % k + bytes(30_000))
+    heal(world)
     begun = world.time.us
-    target = max(world.applied)
+    target = max(world.checks.applied)
     caught_up = world.run_for(8000, until=lambda: world.nodes[old].raft.applied_index >= target)
     assert caught_up, "the divergent node never caught up"
     return (world.time.us - begun) / 1000
@@ -148,16 +95,15 @@ def test_l1_a_divergent_node_catches_up_over_several_batches() -> None:
 
 def _blackholed_follower(plan: Plan) -> tuple[int, int]:
     """L6: a follower hears nothing for a while. Returns how often the term and the leader changed."""
-    world = _calm(7, plan)
+    world = calm(7, plan)
     leader = world.leader
     assert leader is not None
     follower = next(i for i in world.ids if i != leader)
     term = world.nodes[leader].raft.term
-    _isolate(world, follower)
+    isolate(world, follower)
     elections = world.elections
     world.run_for(3400)
-    world.denied.clear()
-    world.healed = True
+    heal(world)
     world.run_for(2000)
     assert world.leader is not None
     return world.nodes[world.leader].raft.term - term, world.elections - elections
@@ -170,7 +116,7 @@ def test_l6_a_follower_that_was_cut_off_disturbs_nobody() -> None:
 
 def test_l6_a_leader_of_the_past_learns_the_term_from_those_it_calls() -> None:
     """It was paused while another was elected; its next message must be answered."""
-    world = _calm(9, CALM)
+    world = calm(9, CALM)
     old = world.leader
     assert old is not None
     world.pause(old, 2000)
@@ -203,7 +149,7 @@ def test_s9_a_repeated_entry_is_applied_once() -> None:
 
 def _late_ack(plan: Plan) -> int:
     """S5: an ack of an older term arrives at a leader that was elected again. Returns the match index it made."""
-    world = _calm(11, plan)
+    world = calm(11, plan)
     leader = world.leader
     assert leader is not None
     node = world.nodes[leader]
@@ -221,15 +167,15 @@ def test_s5_an_ack_of_an_older_term_counts_for_nothing() -> None:
 @pytest.mark.parametrize("nodes", [1, 3, 5])
 def test_acknowledged_commands_survive_power_loss_of_all_right_after_the_answer(nodes: int) -> None:
     for seed in range(5):
-        world = _calm(seed, replace(CALM, nodes=nodes))
+        world = calm(seed, replace(CALM, nodes=nodes))
         for k in range(20):
-            _commit(world, b"c%d" % k)
+            commit(world, b"c%d" % k)
             for i in world.ids:
-                world.crash(i, power=True, restart=False)
+                world.crash(i, power=True)
             for i in world.ids:
                 world.start(i)
             world.run_for(50)
         world.healed = True
-        _commit(world, b"last")
+        commit(world, b"last")
         world.run_for(1000)
         world.check_acked()

@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from tests.simulation.quorum.world import Plan, World
+from tests.simulation.quorum.plan import Plan
+from tests.simulation.quorum.story import Story
 
 SEEDS = int(os.environ.get("KRAFT_QUORUM_SEEDS", "60"))
 
@@ -15,10 +16,11 @@ PLANS = {
     "kill": Plan(power=0.0, large_share=0.25),
     "snapshots": Plan(snapshot_bytes=40_000, large_share=0.1, outage=0.1, orphan=0.3),
     "five": Plan(nodes=5, orphan=0.3, large_share=0.05),
+    "idle": Plan(snapshot_bytes=20_000, large_bytes=5_000, last_outage=True, drop=0.5),
 }
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_seed(seed: int) -> None:
     name = list(PLANS)[seed % len(PLANS)]
-    World(seed, PLANS[name]).run()
+    Story(seed, PLANS[name]).tell()

@@ -1,8 +1,6 @@
 """A cluster of voters under one seed: real filters, journal, votes and snapshots; simulated time, network and disks.
 
-One heap of events, so the same seed gives the same run in every process. Faults: lost and one-way slow links,
-partitions, pauses, kills, power loss of one or all. Checked throughout: one leader a term, leader completeness,
-agreement of what is applied at each index; after all is healed: acknowledged commands are there, and commits go on.
+One heap of events, so the same seed gives the same run in every process. `story` adds the faults and the ending.
 """
 
 from __future__ import annotations
@@ -15,45 +13,23 @@ from typing import Any
 
 import msgspec
 
-from metadata.quorum.filters import Message, MessageFilter, standard_filters
+from metadata.quorum.filters import Message
+from metadata.quorum.hardened import RaftParts
 from metadata.quorum.journal import Journal
 from metadata.quorum.library import SUCCESS, configuration, load_private_copy
-from metadata.quorum.prevote import PreVote
-from metadata.quorum.raft import Filters, RaftNode, RaftParts
+from metadata.quorum.raft import RaftNode
 from metadata.quorum.snapshots import SnapshotStore
+from metadata.quorum.transport import Filters
 from metadata.quorum.votes import VoteStore
 from tests.simulation.disk import Disk, SimulatedFiles
+from tests.simulation.quorum.checks import Checks
+from tests.simulation.quorum.network import Network
+from tests.simulation.quorum.plan import ELECTION_MS, Plan, Violation
 
 DIRECTORY = "/quorum"
-ELECTION_MS = 200
-
-
-class Violation(AssertionError):
-    """An invariant does not hold."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    nodes: int = 3
-    faults_ms: int = 10_000
-    fault_every_ms: float = 350
-    drop: float = 0.25
-    crash: float = 0.15
-    pause: float = 0.2
-    partition: float = 0.25
-    power: float = 0.5
-    outage: float = 0.05
-    orphan: float = 0.1
-    latency_ms: tuple[float, float] = (0.5, 20)
-    slow_ms: float = 800
-    commands_per_s: float = 40
-    large_bytes: int = 30_000
-    large_share: float = 0.1
-    snapshot_bytes: int = 10**9
-    batch_bytes: int = 2**16
-    filters: Callable[[], list[MessageFilter]] = standard_filters
-    journal: type[Journal] = Journal
-    pre_vote: type[PreVote] = PreVote
+RECONNECT_MS = 50
+SNAPSHOT_STAGGER = 0.2
+"""As in the engine: voters snapshot at different lengths of their logs."""
 
 
 class Time:
@@ -109,25 +85,29 @@ class World:
         self.module = {i: load_private_copy(clock=self.time, rng=random.Random(seed * 17 + i)) for i in self.ids}  # type: ignore[arg-type]
         self.nodes: dict[int, Node] = {}
         self.generation = dict.fromkeys(self.ids, 0)
-        self.links: dict[tuple[int, int], int] = {}
-        """Epoch of each live connection."""
-        self.epochs = 0
-        self.blocked: set[tuple[int, int]] = set()
-        self.denied: set[tuple[int, int]] = set()
-        self.slow: dict[tuple[int, int], float] = {}
-        self.last_delivery: dict[tuple[int, int, int], int] = {}
-        self.applied: dict[int, bytes] = {}
-        self.applied_terms: dict[int, int] = {}
-        self.leaders: dict[int, int] = {}
-        self.acked: dict[bytes, int] = {}
+        self.checks = Checks()
+        self.network = Network(plan, self.rng, self)
         self.healed = False
         self.elections = 0
         self.snapshots_loaded = 0
-        self._commands = 0
         self._heap: list[tuple[int, int, Callable[[], None]]] = []
         self._sequence = 0
 
+    @property
+    def acked(self) -> dict[bytes, int]:
+        return self.checks.acked
+
+    @property
+    def leader(self) -> int | None:
+        """Of the newest term."""
+        leading = [(node.raft.term, i) for i, node in self.nodes.items() if node.raft.is_leader]
+        return max(leading)[1] if leading else None
+
     # --- time ---------------------------------------------------------------------------------------------------
+
+    @property
+    def now_us(self) -> int:
+        return self.time.us
 
     def after(self, ms: float, action: Callable[[], None]) -> None:
         self._sequence += 1
@@ -171,7 +151,7 @@ class World:
 
     def _raft(self, i: int, journal: Journal, snapshots: SnapshotStore, machine: AppliedCommands) -> RaftNode:
         peers = tuple(j for j in self.ids if j != i)
-        link = _Link(self, i)
+        link = _Link(self.network, i)
         pre_vote = self.plan.pre_vote(
             clock=self.time,  # type: ignore[arg-type]
             rng=self.rng,
@@ -209,20 +189,19 @@ class World:
         if node is None or node.is_paused:
             return
         node.raft.tick()
-        if node.journal.size_bytes > self.plan.snapshot_bytes:
+        if node.journal.size_bytes > self.plan.snapshot_bytes * (1 + SNAPSHOT_STAGGER * self.ids.index(i)):
             node.raft.take_snapshot()
         self._check_leadership(i, node)
 
-    def crash(self, i: int, *, power: bool, restart: bool = True) -> None:
+    def crash(self, i: int, *, power: bool, restart_ms: float | None = None) -> None:
         if i not in self.nodes:
             return
-        for peer in self.ids:
-            self.disconnect(i, peer)
+        self.network.gone(i, self.ids)
         del self.nodes[i]
         if power:
             self.disks[i].lose_power()
-        if restart:
-            self.after(50 + self.rng.random() * 1500, lambda: self.start(i))
+        if restart_ms is not None:
+            self.after(restart_ms, lambda: self.start(i))
 
     def pause(self, i: int, ms: float) -> None:
         node = self.nodes.get(i)
@@ -237,106 +216,45 @@ class World:
         for action in held:
             action()
 
-    def _to(self, i: int, action: Callable[[Node], None]) -> None:
+    # --- for the network ----------------------------------------------------------------------------------------
+
+    def is_up(self, i: int) -> bool:
+        return i in self.nodes
+
+    def to(self, i: int, action: Callable[[], None]) -> None:
         node = self.nodes.get(i)
         if node is None:
             return
 
         def act() -> None:
             if self.nodes.get(i) is node:
-                action(node)
+                action()
 
         if node.is_paused:
             node.held.append(act)
         else:
             act()
 
-    @property
-    def leader(self) -> int | None:
-        """Of the newest term."""
-        leading = [(node.raft.term, i) for i, node in self.nodes.items() if node.raft.is_leader]
-        return max(leading)[1] if leading else None
+    def on_connected(self, i: int, peer: int) -> None:
+        self.nodes[i].raft.connected(peer)
 
-    # --- invariants ---------------------------------------------------------------------------------------------
+    def on_disconnected(self, i: int, peer: int) -> None:
+        self.nodes[i].raft.disconnected(peer)
 
-    def _check_leadership(self, i: int, node: Node) -> None:
-        if node.raft.is_leader and not node.was_leader:
-            self.elections += 1
-            term = node.raft.term
-            if self.leaders.setdefault(term, i) != i:
-                raise Violation(f"two leaders in term {term}: {self.leaders[term]} and {i}")
-            held = {index: command for command, index, _ in node.raft.entries}
-            first = min(held)
-            for index, command in self.applied.items():
-                if index >= first and self.applied_terms[index] < term and held.get(index, b"")[1:] != command:
-                    raise Violation(f"leader {i} of term {term} lacks committed entry {index}")
-        node.was_leader = node.raft.is_leader
-
-    def _on_apply(self, i: int, index: int, command: bytes) -> None:
-        known = self.applied.setdefault(index, command)
-        if known != command:
-            raise Violation(f"{i} applies {command[:20]!r} at {index}, where {known[:20]!r} was applied")
-        node = self.nodes.get(i)
-        self.applied_terms.setdefault(index, node.raft.term if node else 2**62)
-
-    def check_acked(self) -> None:
-        for i, node in self.nodes.items():
-            for command, index in self.acked.items():
-                if index <= node.raft.applied_index and node.machine.commands.get(index) != command:
-                    raise Violation(f"{i} has lost {command[:20]!r}, acknowledged at {index}")
-
-    # --- network ------------------------------------------------------------------------------------------------
-
-    def connect(self, a: int, b: int) -> None:
-        pair = _pair(a, b)
-        if pair in self.links or pair in self.denied or a not in self.nodes or b not in self.nodes:
-            return
-        if (a, b) in self.blocked or (b, a) in self.blocked:
-            return
-        self.epochs += 1
-        self.links[pair] = self.epochs
-        self._to(a, lambda node: node.raft.connected(b))
-        self._to(b, lambda node: node.raft.connected(a))
-
-    def disconnect(self, a: int, b: int) -> None:
-        if self.links.pop(_pair(a, b), None) is not None:
-            self._to(a, lambda node: node.raft.disconnected(b))
-            self._to(b, lambda node: node.raft.disconnected(a))
-
-    def send(self, a: int, b: int, message: Message) -> bool:
-        epoch = self.links.get(_pair(a, b))
-        if epoch is None:
-            return False
-        if (a, b) in self.blocked:
-            return True
-        data = msgspec.msgpack.encode(message)
-        low, high = self.plan.latency_ms
-        delay_ms = low + self.rng.random() * (high - low) + self.slow.get((a, b), 0)
-        at = max(self.time.us + int(delay_ms * 1000), self.last_delivery.get((a, b, epoch), 0))
-        self.last_delivery[a, b, epoch] = at
-        self.after((at - self.time.us) / 1000, lambda: self._arrive(a, b, epoch, data))
-        return True
-
-    def _arrive(self, a: int, b: int, epoch: int, data: bytes) -> None:
-        is_orphan = self.links.get(_pair(a, b)) != epoch
-        if is_orphan and self.rng.random() >= self.plan.orphan:
-            return
-
-        def handle(node: Node) -> None:
-            node.raft.receive(a, msgspec.msgpack.decode(data))
-            self._check_leadership(b, node)
-            self.after(0.2, lambda: self.tick(b))
-
-        self._to(b, handle)
+    def on_message(self, i: int, peer: int, message: Message) -> None:
+        node = self.nodes[i]
+        node.raft.receive(peer, message)
+        self._check_leadership(i, node)
+        self.after(0.2, lambda: self.tick(i))
 
     def reconnect_forever(self) -> None:
         for a in self.ids:
             for b in self.ids[a:]:
                 if self.healed or self.rng.random() < 0.5:
-                    self.connect(a, b)
-        self.after(50, self.reconnect_forever)
+                    self.network.connect(a, b)
+        self.after(RECONNECT_MS, self.reconnect_forever)
 
-    # --- clients and faults -------------------------------------------------------------------------------------
+    # --- clients ------------------------------------------------------------------------------------------------
 
     def submit(self, i: int, command: bytes, answer: Callable[[Any, int], None] = lambda *_: None) -> None:
         def answered(result: Any, failure: int) -> None:
@@ -347,73 +265,47 @@ class World:
         self.nodes[i].raft.propose(command, answered)
         self.after(0.1, lambda: self.tick(i))
 
-    def client_forever(self) -> None:
-        live = [i for i, node in self.nodes.items() if not node.is_paused]
-        if live:
-            leaders = [i for i in live if self.nodes[i].raft.is_leader]
-            i = self.rng.choice(leaders) if leaders and self.rng.random() < 0.8 else self.rng.choice(live)
-            self._commands += 1
-            large = self.plan.large_bytes if self.rng.random() < self.plan.large_share else 0
-            self.submit(i, b"c%d." % self._commands + bytes(large))
-        self.after(self.rng.expovariate(self.plan.commands_per_s) * 1000, self.client_forever)
+    # --- invariants ---------------------------------------------------------------------------------------------
 
-    def fault_forever(self) -> None:
-        if self.healed:
-            return
-        plan, dice = self.plan, self.rng.random()
-        a, b = self.rng.sample(self.ids, 2)
-        if self.rng.random() < plan.outage:
-            for i in self.ids:
-                self.crash(i, power=self.rng.random() < plan.power)
-        elif dice < plan.drop:
-            self.disconnect(a, b)
-        elif dice < plan.drop + plan.crash:
-            self.crash(a, power=self.rng.random() < plan.power)
-        elif dice < plan.drop + plan.crash + plan.pause:
-            self.pause(a, self.rng.random() * 1000)
-        elif dice < plan.drop + plan.crash + plan.pause + plan.partition:
-            self._partition(a, b)
-        else:
-            self.slow[a, b] = self.rng.random() * plan.slow_ms
-            self.after(self.rng.random() * 2000, lambda: self.slow.pop((a, b), None))
-        self.after(self.rng.expovariate(1 / plan.fault_every_ms), self.fault_forever)
+    def _check_leadership(self, i: int, node: Node) -> None:
+        if node.raft.is_leader and not node.was_leader:
+            self.elections += 1
+            held = {index: command for command, index, _ in node.raft.entries}
+            self.checks.on_leader(i, term=node.raft.term, held=held)
+        node.was_leader = node.raft.is_leader
 
-    def _partition(self, a: int, b: int) -> None:
-        self.blocked |= {(a, b), (b, a)}
-        self.after(100 + self.rng.random() * 2000, lambda: self.blocked.difference_update({(a, b), (b, a)}))
-        if self.rng.random() < 0.7:
-            self.disconnect(a, b)
+    def _on_apply(self, i: int, index: int, command: bytes) -> None:
+        node = self.nodes.get(i)
+        self.checks.on_apply(i, term=node.raft.term if node else 2**62, index=index, command=command)
 
-    def run(self) -> None:
-        """A whole story: faults, healing, and the checks after it."""
-        for i in self.ids:
-            self.start(i)
-        self.reconnect_forever()
-        self.client_forever()
-        self.after(1000, self.fault_forever)
-        self.run_for(self.plan.faults_ms)
-        self.healed = True
-        self.blocked.clear()
-        self.slow.clear()
-        self.run_for(6000)
-        before = len(self.acked)
-        self.run_for(3000, until=lambda: len(self.acked) > before + 5)
-        if len(self.acked) <= before:
-            raise Violation("no commit in 3 s, 6 s after all was healed")
-        self.check_acked()
+    def check_acked(self) -> None:
+        for i, node in self.nodes.items():
+            self.checks.on_end(i, applied_index=node.raft.applied_index, commands=node.machine.commands)
+
+    @property
+    def is_converged(self) -> bool:
+        """Every voter is there and has applied the leader's whole log."""
+        if self.leader is None or len(self.nodes) < len(self.ids):
+            return False
+        end = self.nodes[self.leader].raft.last_entry[1]
+        first = self.nodes[self.leader].machine.commands
+        return all(
+            node.raft.applied_index == end and node.machine.commands == first and not node.is_paused
+            for node in self.nodes.values()
+        )
+
+    def __str__(self) -> str:
+        """What each voter believes, for a failing seed."""
+        return "\n".join(f"{i}: {node.raft}" for i, node in sorted(self.nodes.items()))
 
 
 class _Link:
-    def __init__(self, world: World, i: int) -> None:
-        self._world = world
+    def __init__(self, network: Network, i: int) -> None:
+        self._network = network
         self._i = i
 
     def send(self, peer: int, message: Message) -> bool:
-        return self._world.send(self._i, peer, message)
-
-
-def _pair(a: int, b: int) -> tuple[int, int]:
-    return (a, b) if a < b else (b, a)
+        return self._network.send(self._i, peer, message)
 
 
 def _raise(problem: str) -> None:

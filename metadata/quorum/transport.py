@@ -1,0 +1,109 @@
+"""The library's transport: messages pass the filters on their way in and out, acks wait for the fsync.
+
+Invariant: what an ack or a vote says is durable before it is sent (S6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from metadata.quorum.filters import Message, MessageFilter
+from metadata.quorum.journal import Journal
+from metadata.quorum.library import Voter
+
+
+class PeerSender(Protocol):
+    def send(self, peer: int, message: Message) -> bool: ...
+
+
+class Filters:
+    """The library's transport: each message passes the filters, in order, on its way in and out.
+
+    Acks are kept until the end of the tick, so that one fsync covers all of them (S6, group commit).
+    """
+
+    ready = True
+
+    def __init__(self, filters: Sequence[MessageFilter], *, link: PeerSender, journal: Journal) -> None:
+        self._filters = filters
+        self._link = link
+        self._journal = journal
+        self._acks: list[tuple[int, Message]] = []
+        self._handle: Callable[[Voter, Message], None] = _ignore
+        self._connected: Callable[[Voter], None] = _ignore
+        self._disconnected: Callable[[Voter], None] = _ignore
+        self.refuse_forward: Callable[[Message], None] = _ignore
+
+    # --- from the library ---------------------------------------------------------------------------------------
+
+    def send(self, voter: Voter, message: Message) -> bool:
+        if message["type"] == "apply_command":
+            self.refuse_forward(message)  # S15: a command is proposed to the local leader or not at all
+            return False
+        outgoing = _passed([each.outgoing for each in self._filters], voter.id, message)
+        if outgoing is None:
+            return False
+        if outgoing["type"] == "next_node_idx":
+            self._acks.append((voter.id, outgoing))
+            return True
+        if outgoing["type"] in ("request_vote", "response_vote"):
+            self.flush_acks(term=outgoing["term"])
+        return self._link.send(voter.id, outgoing)
+
+    def flush_acks(self, *, term: int) -> None:
+        """Make durable what was received, then say so. Acks of an older term are dropped (S5)."""
+        self._journal.sync()
+        acks, self._acks = self._acks, []
+        for peer, message in acks:
+            if message["term"] == term:
+                self._link.send(peer, message)
+
+    def setOnMessageReceivedCallback(self, callback: Callable[[Voter, Message], None]) -> None:  # noqa: N802
+        self._handle = callback
+
+    def setOnNodeConnectedCallback(self, callback: Callable[[Voter], None]) -> None:  # noqa: N802
+        self._connected = callback
+
+    def setOnNodeDisconnectedCallback(self, callback: Callable[[Voter], None]) -> None:  # noqa: N802
+        self._disconnected = callback
+
+    def setOnReadonlyNodeConnectedCallback(self, callback: object) -> None: ...  # noqa: N802
+    def setOnReadonlyNodeDisconnectedCallback(self, callback: object) -> None: ...  # noqa: N802
+    def setOnUtilityMessageCallback(self, name: str, callback: object) -> None: ...  # noqa: N802
+    def destroy(self) -> None: ...
+
+    # --- from the link ------------------------------------------------------------------------------------------
+
+    def connected(self, peer: int) -> None:
+        self._acks = [ack for ack in self._acks if ack[0] != peer]
+        for each in self._filters:
+            each.connected(peer)
+        self._connected(Voter(peer))
+
+    def disconnected(self, peer: int) -> None:
+        self._acks = [ack for ack in self._acks if ack[0] != peer]
+        self._disconnected(Voter(peer))
+
+    def receive(self, peer: int, message: Message) -> None:
+        incoming = _passed([each.incoming for each in self._filters], peer, message)
+        if incoming is None:
+            return
+        try:
+            self._handle(Voter(peer), incoming)
+        finally:
+            self._journal.end_of_message()
+        for each in self._filters:
+            each.handled(peer)
+
+
+def _passed(filters: Sequence[Callable[[int, Message], Message | None]], peer: int, message: Message) -> Message | None:
+    for each in filters:
+        changed = each(peer, message)
+        if changed is None:
+            return None
+        message = changed
+    return message
+
+
+def _ignore(*_arguments: object) -> None: ...

@@ -1,0 +1,46 @@
+"""A voter that is behind catches up by the heartbeats alone, whatever its files say it knew to be committed."""
+
+from __future__ import annotations
+
+import pytest
+
+from metadata.quorum.hardened import HardenedRaft
+from tests.simulation.quorum.scripting import calm, commit, heal
+from tests.simulation.quorum.world import World
+
+
+def _restarted_with_a_snapshot_newer_than_its_commit_index() -> World:
+    """L13: a follower is killed after a snapshot and before it saves its commit index; then all are restarted."""
+    world = calm(3)
+    heal(world)
+    behind = next(i for i in world.ids if i != world.leader)
+    node = world.nodes[behind]
+    assert world.run_for(2000, until=lambda: node.journal.is_commit_saved)
+    for k in range(10):
+        commit(world, b"before%d" % k)
+    world.run_for(100)
+    node.raft.take_snapshot()
+    world.run_for(50)
+    assert not node.journal.is_commit_saved
+    assert node.raft.first_index > 2, "there is no snapshot"
+    world.crash(behind, power=False)
+    for k in range(3):
+        commit(world, b"after%d" % k)
+    for i in world.ids:
+        world.crash(i, power=False)
+    for i in world.ids:
+        world.start(i)
+    return world
+
+
+def test_l13_a_snapshot_newer_than_the_saved_commit_index_keeps_nobody_behind() -> None:
+    world = _restarted_with_a_snapshot_newer_than_its_commit_index()
+    assert world.run_for(2000, until=lambda: world.is_converged), str(world)
+    world.check_acked()
+
+
+def test_l13_without_its_override_the_voter_stays_behind_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = HardenedRaft._SyncObj__raftCommitIndex
+    monkeypatch.setattr(HardenedRaft, "_SyncObj__raftCommitIndex", property(lambda raft: raft._commit_index, own.fset))
+    world = _restarted_with_a_snapshot_newer_than_its_commit_index()
+    assert not world.run_for(30_000, until=lambda: world.is_converged)
