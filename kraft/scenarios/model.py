@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from kraft.config.models import Toml
 from kraft.scenarios.actions import Action, ExpressionText, Model, Wait
+from kraft.scenarios.checker.verdict import Kind
 from kraft.scenarios.expectation import parse_range
 
 DEADLINE_MS: Final = 10_000
@@ -126,7 +127,7 @@ class Expect(Model):
     phantom: RangeText = Field(default="0", description="Refused records that are there.")
     unknown_kept: RangeText = Field(default=">= 0", description="Records with an unknown outcome that are there.")
     unknown_gone: RangeText = Field(default=">= 0", description="Records with an unknown outcome that are not.")
-    anomalies: tuple[str, ...] = Field(default=(), description="Kinds of anomalies that belong to the story.")
+    anomalies: tuple[Kind, ...] = Field(default=(), description="Kinds of anomalies that belong to the story.")
     causes: tuple[str, ...] = Field(default=(), description="Texts, each of which a cause must contain.")
     holds: tuple[ExpressionText, ...] = Field(default=(), description="What must be true when all has healed.")
 
