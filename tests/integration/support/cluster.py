@@ -216,9 +216,7 @@ class Cluster:
         return str(next(node["state"] for node in self.status(living)["nodes"] if node["id"] == node_id))
 
     def wait_for_state(self, node_id: int, state: str, *, deadline_s: float = 30) -> None:
-        wait_until(
-            lambda: self.state_of(node_id) == state, deadline_s=deadline_s, what=f"node {node_id} to be {state}"
-        )
+        wait_until(lambda: self.state_of(node_id) == state, deadline_s=deadline_s, what=f"node {node_id} to be {state}")
 
     def heal(self) -> None:
         """All nodes run, unfenced and in sync, and know it, whatever a test before did to them."""

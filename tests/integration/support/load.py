@@ -35,6 +35,8 @@ class Client:
     partition: int
     acks: str
     urls: list[str]
+    pause_s: float = 0.0
+    """After each request."""
     acknowledged: dict[int, str] = field(default_factory=dict)
     """Offset -> value, in order of acknowledgement."""
     unknown: set[str] = field(default_factory=set)
@@ -53,6 +55,7 @@ class Client:
                 self.next_number += len(batch)
             if self._send(batch, self.urls[turn % len(self.urls)]):
                 batch = []
+                stop.wait(self.pause_s)
             else:
                 turn += 1
                 stop.wait(PAUSE_AFTER_FAILURE_S)
@@ -111,12 +114,13 @@ class Load:
         partitions: int = 1,
         acks: str = "all",
         through: Iterable[int] | None = None,
+        pause_s: float = 0.0,
     ) -> None:
-        """Requests go `through` these nodes, all if None."""
+        """Requests go `through` these nodes, all if None, with a pause after each."""
         self._cluster = cluster
         self.topic = topic
         urls = [node.rest for node in cluster.nodes if through is None or node.id in through]
-        self.clients = [Client(topic, partition, acks, urls) for partition in range(partitions)]
+        self.clients = [Client(topic, partition, acks, urls, pause_s) for partition in range(partitions)]
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=client.run, args=(self._stop,)) for client in self.clients]
 
