@@ -109,6 +109,11 @@ class BrokerSettings(_Settings):
     log_segment_bytes: int = _int(1_073_741_824, 14, INT32_MAX, "Default of segment.bytes.")
     log_segment_delete_delay_ms: int = _int(60_000, 0, INT64_MAX, "Default of file.delete.delay.ms.")
     # Log manager
+    log_cleaner_enable: bool = Field(default=True, description="Are compacted topics compacted on this broker (S2)?")
+    log_cleaner_backoff_ms: int = _int(15_000, 0, INT64_MAX, "How often logs to compact are looked for.")
+    log_cleaner_dedupe_buffer_size: int = _int(
+        134_217_728, 1_048_576, INT64_MAX, "Memory for the keys of one compaction pass, in bytes."
+    )
     log_retention_check_interval_ms: int = _int(300_000, 1, INT64_MAX, "How often retention is looked at (S1).")
     log_flush_offset_checkpoint_interval_ms: int = _int(60_000, 1, INT32_MAX, "How often recovery points are saved.")
     log_flush_scheduler_interval_ms: int = _int(1_000, 1, INT64_MAX, "How often flush.ms is looked at.")

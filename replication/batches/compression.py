@@ -1,4 +1,6 @@
-"""Decompression of a batch's records with a bound on what comes out, so that no small batch can fill the memory.
+"""Compression of a batch's records, and decompression with a bound on what comes out.
+
+The bound is there so that no small batch can fill the memory.
 
 Codecs as Kafka's: gzip (RFC 1952), snappy (xerial blocks, or raw), lz4 frames, zstd frames.
 """
@@ -10,6 +12,7 @@ import zlib
 from collections.abc import Callable
 
 import cramjam
+from aiokafka.codec import gzip_encode, lz4_encode, snappy_encode, zstd_encode
 
 from metadata.environment import Buffer
 from metadata.errors import CorruptMessage, UnsupportedCompressionType
@@ -28,6 +31,14 @@ _BLOCK_LENGTH = struct.Struct(">i")
 
 class _TooLarge(Exception):
     pass
+
+
+_ENCODERS: dict[int, Callable[[bytes], bytes]] = {1: gzip_encode, 2: snappy_encode, 3: lz4_encode, 4: zstd_encode}
+
+
+def compress(payload: bytes, *, codec: int) -> bytes:
+    """The inverse of `decompress`; codec 0 is none."""
+    return bytes(_ENCODERS[codec](payload)) if codec else payload
 
 
 def decompress(payload: Buffer, *, codec: int, bytes_max: int = DECOMPRESSED_BYTES_MAX) -> bytes:

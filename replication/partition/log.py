@@ -82,7 +82,7 @@ class ReplicaLog(Protocol):
     def append_as_follower(self, data: Buffer, *, now_ms: int) -> Appended | None:
         """Append batches as the leader stamped them; a trailing partial batch is ignored (None: nothing whole).
 
-        Raises CorruptMessage 2 when a CRC is wrong or the base offset is not the log end offset.
+        Raises CorruptMessage 2 when a CRC is wrong or the base offset lies before the log end offset.
         """
         ...
 

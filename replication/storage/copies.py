@@ -10,13 +10,13 @@ from replication.partition.log import Appended
 
 
 def check_leader_batches(view: memoryview, *, log: str, log_end_offset: int) -> list[BatchHeader]:
-    """Headers of the whole batches, which must continue the log. Raises CorruptMessage (R11)."""
+    """Headers of the whole batches; compaction may have left gaps between them. Raises CorruptMessage (R11)."""
     headers: list[BatchHeader] = []
     expected = log_end_offset
     for position, header in whole_batches(view):
         if header.magic != MAGIC or computed_crc(view, position, header.size) != header.crc:
             raise CorruptMessage(f"{log}: the leader's batch for offset {expected} has a wrong CRC or format")
-        if header.base_offset != expected or header.last_offset_delta < 0:
+        if header.base_offset < expected or header.last_offset_delta < 0:
             raise CorruptMessage(f"{log}: the leader sent offset {header.base_offset}, the log ends at {expected}")
         headers.append(header)
         expected = header.next_offset

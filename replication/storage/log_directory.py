@@ -1,8 +1,8 @@
 """One log directory: who it belongs to, what is in it, and the checkpoints that cover all its partitions.
 
 Files of its own: `meta.properties` (version, cluster.id, node.id, directory.id), `recovery-point-offset-checkpoint`,
-`log-start-offset-checkpoint`, `replication-offset-checkpoint`, and `.kafka_cleanshutdown` while no node runs on it
-that was stopped in order. Locked for one process. All calls block.
+`log-start-offset-checkpoint`, `replication-offset-checkpoint`, `cleaner-offset-checkpoint`, and
+`.kafka_cleanshutdown` while no node runs on it that was stopped in order. Locked for one process. All calls block.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from metadata.environment import DirectoryLock, Environment
 from metadata.events import Events
 from replication.storage.names import (
     CLEAN_SHUTDOWN_FILE,
+    CLEANER_OFFSETS_FILE,
     DELETE_FOLDER_SUFFIX,
     HIGH_WATERMARKS_FILE,
     LOG_STARTS_FILE,
@@ -60,6 +61,7 @@ class LogDirectory:
         self.recovery_points: dict[TopicPartition, int] = {}
         self.log_starts: dict[TopicPartition, int] = {}
         self.high_watermarks: dict[TopicPartition, int] = {}
+        self.cleaned: dict[TopicPartition, int] = {}
 
     @property
     def is_offline(self) -> bool:
@@ -117,6 +119,7 @@ class LogDirectory:
         self.recovery_points = self._read_checkpoint(RECOVERY_POINTS_FILE)
         self.log_starts = self._read_checkpoint(LOG_STARTS_FILE)
         self.high_watermarks = self._read_checkpoint(HIGH_WATERMARKS_FILE)
+        self.cleaned = self._read_checkpoint(CLEANER_OFFSETS_FILE)
 
     def _read_checkpoint(self, name: str) -> dict[TopicPartition, int]:
         """A checkpoint that cannot be read costs a longer recovery, nothing else."""
@@ -163,6 +166,11 @@ class LogDirectory:
 
     def write_high_watermarks(self, offsets: Mapping[TopicPartition, int]) -> None:
         write_offsets(self._files, f"{self.path}/{HIGH_WATERMARKS_FILE}", offsets)
+
+    def write_cleaned(self, offsets: Mapping[TopicPartition, int]) -> None:
+        if offsets != self.cleaned:
+            write_offsets(self._files, f"{self.path}/{CLEANER_OFFSETS_FILE}", offsets)
+            self.cleaned = dict(offsets)
 
     def write_marker(self, broker_epoch: int) -> None:
         text = json.dumps({"version": 0, "brokerEpoch": broker_epoch}, separators=(",", ":"))

@@ -100,6 +100,8 @@ class LogManager:
         flushed = loaded.log_end_offset if directory.was_clean else plan.recovery_point
         self._adopt(key, directory, self._open_log(loaded, plan, topic, key, flushed_offset=flushed))
         self._high_watermarks[key] = directory.high_watermarks.get((topic, partition), 0)
+        cleaned_to = directory.cleaned.get((topic, partition), 0)
+        self._logs[key].cleaning.restore(cleaned_to, log_end_offset=loaded.log_end_offset)
 
     def _plan(self, directory: LogDirectory, folder: str, topic: str, partition: int) -> LoadPlan:
         return LoadPlan(
@@ -254,6 +256,11 @@ class LogManager:
         points = {name: log.flushed_offset for _, name, log in self._online_in(directory)}
         starts = {name: log.log_start_offset for _, name, log in self._online_in(directory)}
         await self._on_directory(directory, lambda: directory.write_recovery(points, starts))
+
+    async def checkpoint_cleaned(self, directory: LogDirectory) -> None:
+        cleaned = {name: log.cleaning.cleaned_to for _, name, log in self._online_in(directory)}
+        cleaned = {name: offset for name, offset in cleaned.items() if offset}
+        await self._on_directory(directory, lambda: directory.write_cleaned(cleaned))
 
     def _online_in(self, directory: LogDirectory) -> Iterator[tuple[TopicIdPartition, TopicPartition, PartitionLog]]:
         for key, log in self._logs.items():

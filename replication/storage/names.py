@@ -1,7 +1,8 @@
 """Names of Kafka's files and folders. Pure text.
 
 `<topic>-<partition>/` holds `<20-digit base offset>.log|.index|.timeindex`; files waiting for removal end in
-`.deleted`, folders in `-delete`. Source: org.apache.kafka.storage.internals.log.LogFileUtils, UnifiedLog.
+`.deleted`, folders in `-delete`, those of a compaction in `.cleaned` and then `.swap`.
+Source: org.apache.kafka.storage.internals.log.LogFileUtils, UnifiedLog.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ INDEX_SUFFIX = ".index"
 TIME_INDEX_SUFFIX = ".timeindex"
 SEGMENT_SUFFIXES = (LOG_SUFFIX, INDEX_SUFFIX, TIME_INDEX_SUFFIX)
 DELETED_SUFFIX = ".deleted"
+CLEANED_SUFFIX = ".cleaned"
+SWAP_SUFFIX = ".swap"
 DELETE_FOLDER_SUFFIX = "-delete"
 
 EPOCHS_FILE = "leader-epoch-checkpoint"
@@ -22,6 +25,7 @@ META_PROPERTIES_FILE = "meta.properties"
 RECOVERY_POINTS_FILE = "recovery-point-offset-checkpoint"
 HIGH_WATERMARKS_FILE = "replication-offset-checkpoint"
 LOG_STARTS_FILE = "log-start-offset-checkpoint"
+CLEANER_OFFSETS_FILE = "cleaner-offset-checkpoint"
 CLEAN_SHUTDOWN_FILE = ".kafka_cleanshutdown"
 
 _NAME_BYTES_MAX = 255

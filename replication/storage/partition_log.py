@@ -24,6 +24,7 @@ from replication.batches.header import (
 from replication.batches.validation import BatchRules, validate_batches
 from replication.partition.log import Appended, EpochEnd, LogRead, TimestampedOffset
 from replication.storage import lookups
+from replication.storage.cleaner_log import LogCleaning
 from replication.storage.copies import check_leader_batches, joined, segment_groups
 from replication.storage.flushing import Flusher
 from replication.storage.recovery import LoadedLog
@@ -64,6 +65,7 @@ class PartitionLog:
         self._segments = Segments(environment, folder, loaded.segments, settings)
         self._flusher = Flusher(environment.workers, min(max(flushed_offset, self._start), self._end))
         self._marks: dict[int, int] = {}
+        self.cleaning = LogCleaning(environment, folder, self._segments)
         self._apply_settings(settings)
         self._reset_marks()
 
@@ -160,7 +162,7 @@ class PartitionLog:
     def _append(self, parts: Sequence[Buffer], headers: Sequence[BatchHeader], *, now_ms: int) -> Appended:
         """The one place where the log grows: roll, write, then let epochs, marks and the end follow."""
         base_offset, last_offset = headers[0].base_offset, headers[-1].last_offset
-        assert base_offset == self._end, (base_offset, self._end)
+        assert base_offset >= self._end, (base_offset, self._end)  # compaction leaves gaps (S2)
         size = sum(header.size for header in headers)
         max_timestamp = max(header.max_timestamp for header in headers)
         try:
@@ -281,6 +283,7 @@ class PartitionLog:
 
     def _cut(self, end_offset: int) -> None:
         self._flusher.cut(end_offset)
+        self.cleaning.cut(end_offset)
         self._flusher.folder_changed = True
         self._reset_marks()
 
@@ -322,6 +325,7 @@ class PartitionLog:
         due = self._segments.take_due(everything=everything)
         if due:
             await self._flusher.wait_idle()
+            await self.cleaning.wait_idle()
             await self._environment.workers.run(self._segments.remove, due)
         return len(due)
 
@@ -339,7 +343,7 @@ class PartitionLog:
 
     async def close(self) -> None:
         """Flush, complete the time index, close. An offline log is only closed."""
-        await self._flusher.wait_idle()
+        await self._settle()
         try:
             if not self.is_offline:
                 self._segments.active.finish_time_index()
@@ -357,11 +361,13 @@ class PartitionLog:
         return self._is_retired
 
     async def abandon(self) -> None:
-        """Close the files as they are, once no fsync uses them."""
-        await self._flusher.wait_idle()
+        """Close the files as they are, once nothing uses them."""
+        await self._settle()
         self._segments.close()
 
-    # --- failures ---------------------------------------------------------------------------------------------
+    async def _settle(self) -> None:
+        await self.cleaning.stop()
+        await self._flusher.wait_idle()
 
     def take_offline(self, reason: str) -> None:
         """Every later call raises KafkaStorageError; only this log stops, never the node."""
@@ -380,8 +386,6 @@ class PartitionLog:
             self._offline_reason = message
             self._on_offline(self, error if isinstance(error, OSError) else None)
         return KafkaStorageError(message)
-
-    # --- marks of the tail ------------------------------------------------------------------------------------
 
     def _mark_end(self) -> None:
         if len(self._marks) >= MARKS_MAX:

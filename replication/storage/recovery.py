@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from metadata.environment import Files
 from metadata.settings import TopicSettings
 from replication.batches.header import MAGIC, BatchHeader, computed_crc
+from replication.storage.cleaner_swap import finish_swaps
 from replication.storage.epochs import LeaderEpochCache
 from replication.storage.indexes import CorruptIndex
 from replication.storage.names import (
@@ -85,6 +86,7 @@ def load_log(plan: LoadPlan) -> LoadedLog:
 def _tidy(plan: LoadPlan) -> list[int]:
     """Remove what a crash left of deletions and half-written files; returns the base offsets of segments."""
     files, folder = plan.files, plan.folder
+    finish_swaps(files, folder)
     names = files.list_directory(folder)
     for name in names:
         is_orphan = base_offset_of(name) is not None and f"{name[:20]}.log" not in names

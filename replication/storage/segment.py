@@ -37,13 +37,21 @@ class Segment:
 
     @classmethod
     def open(
-        cls, files: Files, folder: str, base_offset: int, *, index_bytes_max: int, created_ms: int, create: bool = False
+        cls,
+        files: Files,
+        folder: str,
+        base_offset: int,
+        *,
+        index_bytes_max: int,
+        created_ms: int,
+        create: bool = False,
+        state_suffix: str = "",
     ) -> Segment:
         """Missing index files come up empty: whoever opens an existing segment checks and rebuilds them."""
         opened: list[File] = []
         try:
             for suffix in SEGMENT_SUFFIXES:
-                path = segment_file(folder, base_offset, suffix)
+                path = segment_file(folder, base_offset, suffix) + state_suffix
                 opened.append(files.open(path, create=create or suffix != LOG_SUFFIX))
         except OSError:
             for file in opened:
@@ -157,12 +165,10 @@ class Segment:
         found = self.find(offset)
         if found is None:
             return offset
-        position, header = found
-        self.cut_at(position)
+        self.cut_at(found[0])
         self.offsets.truncate_from(offset - self.base_offset)
         self.times.truncate_from(offset - self.base_offset)
-        self.reload()
-        return min(offset, header.base_offset)
+        return min(offset, self.reload())  # where a compaction took records, the end of those before the gap
 
     def cut_at(self, position: int) -> None:
         self._log.truncate(position)

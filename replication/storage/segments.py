@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from metadata.environment import Buffer, Environment
 from metadata.settings import TopicSettings
 from replication.batches.header import BatchHeader
-from replication.storage.names import DELETED_SUFFIX, PARTITION_METADATA_FILE
+from replication.storage.names import (
+    CLEANED_SUFFIX,
+    DELETED_SUFFIX,
+    PARTITION_METADATA_FILE,
+    SEGMENT_SUFFIXES,
+    SWAP_SUFFIX,
+    segment_file,
+)
 from replication.storage.retention import Deletion, SegmentFacts, segments_to_delete
 from replication.storage.segment import Segment
 
@@ -146,6 +153,28 @@ class Segments:
         for segment in self._segments[:count]:
             self._condemn(segment)
         del self._segments[:count], self._bases[:count]
+
+    def holds(self, group: Sequence[Segment]) -> bool:
+        """Are these still neighbours in the log, and none of them active?"""
+        at = bisect_right(self._bases, group[0].base_offset) - 1
+        return at >= 0 and self._segments[at : at + len(group)] == list(group) and self.active not in group
+
+    def replace(self, group: Sequence[Segment], *, now_ms: int) -> None:
+        """Swap in the compacted files that stand beside a group. `.log.swap` is what a crash goes on from."""
+        files, base_offset = self._environment.files, group[0].base_offset
+        paths = [segment_file(self._folder, base_offset, suffix) for suffix in reversed(SEGMENT_SUFFIXES)]
+        for path in paths:
+            files.rename(path + CLEANED_SUFFIX, path + SWAP_SUFFIX)
+        for segment in group:
+            self._condemn(segment)
+        for path in paths:
+            files.rename(path + SWAP_SUFFIX, path)
+        index_bytes_max = self._settings.segment_index_bytes
+        new = Segment.open(files, self._folder, base_offset, index_bytes_max=index_bytes_max, created_ms=now_ms)
+        new.reload()
+        at = self._segments.index(group[0])
+        self._segments[at : at + len(group)] = [new]
+        self._bases[at : at + len(group)] = [base_offset]
 
     def _condemn(self, segment: Segment) -> None:
         files = self._environment.files

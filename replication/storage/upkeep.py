@@ -1,4 +1,4 @@
-"""What goes on in the background for all logs: retention, flush.ms, recovery points, removal of deleted files.
+"""What goes on in the background for all logs: retention, compaction, flush.ms, recovery points, removal of files.
 
 Each loop looks at all logs on its own interval; what fails is an event and is tried again at the next turn.
 """
@@ -15,6 +15,7 @@ from metadata.errors import KafkaError
 from metadata.events import Events
 from metadata.image import TopicIdPartition
 from metadata.settings import INT64_MAX, BrokerSettings
+from replication.storage.cleaner import Cleaner
 from replication.storage.log_directory import LogDirectory
 from replication.storage.partition_log import PartitionLog
 
@@ -27,6 +28,7 @@ class ManagedLogs(Protocol):
     def directories(self) -> Sequence[LogDirectory]: ...
     def high_watermark(self, partition: TopicIdPartition) -> int: ...
     async def checkpoint_recovery(self, directory: LogDirectory) -> None: ...
+    async def checkpoint_cleaned(self, directory: LogDirectory) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class Upkeep:
         self._events = events
         self._settings = settings
         self._manager = manager
+        self.cleaner = Cleaner(environment, events=events, settings=settings, manager=manager)
         self._tasks: list[asyncio.Task[None]] = []
         self._doomed: list[_DoomedFolder] = []
         self._rolled: dict[PartitionLog, None] = {}
@@ -59,6 +62,7 @@ class Upkeep:
                 self._every(lambda: settings().log_flush_offset_checkpoint_interval_ms, self.checkpoint)
             ),
             asyncio.create_task(self._every(lambda: REMOVAL_INTERVAL_MS, self.remove_due)),
+            asyncio.create_task(self._every(lambda: settings().log_cleaner_backoff_ms, self.cleaner.clean_all)),
             asyncio.create_task(self._flush_rolled()),
         ]
 

@@ -61,15 +61,25 @@ def test_a_follower_takes_the_leaders_bytes_and_epochs_as_they_are(subject: Subj
     assert follower.end_offset_for_epoch(3) == leader.end_offset_for_epoch(3) == EpochEnd(3, 2)
 
 
-def test_a_gap_is_corrupt_and_a_partial_batch_is_ignored(subject: Subject) -> None:
+def test_a_step_back_is_corrupt_and_a_partial_batch_is_ignored(subject: Subject) -> None:
     leader, follower = subject.log(), subject.log()
     subject.append(leader, b"a", b"b")
-    second = leader.read(1, bytes_max=10_000, upper_bound=2).data
-    with pytest.raises(CorruptMessage):
-        follower.append_as_follower(second, now_ms=NOW_MS)
     first = leader.read(0, bytes_max=1, upper_bound=2).data
     assert follower.append_as_follower(first[:-1], now_ms=NOW_MS) is None
     assert follower.log_end_offset == 0
+    follower.append_as_follower(first, now_ms=NOW_MS)
+    with pytest.raises(CorruptMessage):
+        follower.append_as_follower(first, now_ms=NOW_MS)
+    assert follower.log_end_offset == 1
+
+
+def test_a_gap_that_compaction_left_is_followed(subject: Subject) -> None:
+    leader, follower = subject.log(), subject.log()
+    subject.append(leader, b"a", b"b")
+    second = leader.read(1, bytes_max=10_000, upper_bound=2).data
+    follower.append_as_follower(second, now_ms=NOW_MS)
+    assert follower.log_end_offset == 2
+    assert follower.read(0, bytes_max=10_000, upper_bound=2).data == second
 
 
 def test_reads_stay_below_the_bound_and_give_one_batch_at_least(subject: Subject) -> None:

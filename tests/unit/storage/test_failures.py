@@ -149,7 +149,7 @@ def test_a_follower_refuses_what_does_not_continue_its_log(tmp_path: Path) -> No
         log, _ = load(environment, str(tmp_path / "t-0"))
         broken = bytearray(batch(2, leader_epoch=1))
         broken[-1] ^= 1
-        for data in (batch(2, base_offset=1), bytes(broken), batch(2) + batch(2, base_offset=3)):
+        for data in (bytes(broken), batch(2) + batch(2, base_offset=1), batch(2, base_offset=5) + batch(2)):
             with pytest.raises(CorruptMessage):
                 log.append_as_follower(data, now_ms=NOW_MS)
         assert log.append_as_follower(batch(2)[:-1], now_ms=NOW_MS) is None

@@ -1,0 +1,177 @@
+"""The blocking half of a compaction pass: read the dirty part into a map, write the records that stay to new files.
+
+The old segments are only read. A new segment is called `<base offset>.log.cleaned` (and its indexes likewise) until it
+is swapped in, and is synced before this returns. The last batch of a group stays, emptied if need be, so that the new
+segment ends where the old ones did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from metadata.environment import Files
+from metadata.settings import TopicSettings
+from replication.batches.filtering import decoded, delete_horizon_of, emptied, with_records
+from replication.batches.header import NO_PRODUCER_ID, BatchHeader, header_at
+from replication.storage.cleaner_map import OffsetMap
+from replication.storage.names import CLEANED_SUFFIX, SEGMENT_SUFFIXES, segment_file
+from replication.storage.scanning import headers_from
+from replication.storage.segment import Segment
+
+WRITE_BYTES = 1024 * 1024
+"""New batches are gathered up to this size before they are written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyRules:
+    files: Files
+    folder: str
+    settings: TopicSettings
+    producer_id_expiration_ms: int
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copied:
+    base_offset: int
+    bytes_before: int
+    bytes_after: int
+
+
+def build_map(segments: Sequence[Segment], *, start: int, end: int, bytes_max: int) -> OffsetMap:
+    """Blocking. Stops at the first batch that does not fit any more."""
+    offsets = OffsetMap(bytes_max=bytes_max)
+    offsets.end_offset = start
+    for segment in segments:
+        for position, header in headers_from(segment.log, 0):
+            if header.last_offset < start:
+                continue
+            if header.base_offset >= end:
+                return offsets
+            if not offsets.has_room_for(header.record_count):
+                return offsets
+            if not header.is_control:
+                _note_keys(offsets, segment, position, header, start=start)
+            offsets.end_offset = header.next_offset
+    offsets.end_offset = max(offsets.end_offset, end)
+    return offsets
+
+
+def _note_keys(offsets: OffsetMap, segment: Segment, position: int, header: BatchHeader, *, start: int) -> None:
+    for record in decoded(segment.log.pread(position, header.size), header):
+        if record.key is not None and record.offset >= start:
+            offsets.put(record.key, record.offset)
+
+
+def last_batches(segments: Sequence[Segment], rules: CopyRules) -> frozenset[int]:
+    """Base offsets of the last batch of each producer that may still come back (D9). Blocking."""
+    last: dict[int, tuple[int, int]] = {}
+    for segment in segments:
+        for _, header in headers_from(segment.log, 0):
+            if header.producer_id != NO_PRODUCER_ID:
+                last[header.producer_id] = header.base_offset, header.max_timestamp
+    oldest_ms = rules.now_ms - rules.producer_id_expiration_ms
+    return frozenset(offset for offset, timestamp in last.values() if timestamp >= oldest_ms)
+
+
+def copy_group(group: Sequence[Segment], offsets: OffsetMap, kept_empty: frozenset[int], rules: CopyRules) -> Copied:
+    """Blocking."""
+    base_offset = group[0].base_offset
+    target = _new_target(rules, base_offset)
+    try:
+        writer = _Writer(target, rules.settings)
+        for position, header, segment, is_last in _batches(group):
+            batch = _cleaned(segment, position, header, offsets, rules)
+            if batch is None and (is_last or header.base_offset in kept_empty):
+                batch = emptied(header)
+            if batch is not None:
+                writer.write(batch)
+        writer.flush()
+        target.finish_time_index()
+        target.sync()
+        return Copied(base_offset=base_offset, bytes_before=sum(s.size for s in group), bytes_after=target.size)
+    finally:
+        target.close()
+
+
+def remove_cleaned(files: Files, folder: str) -> None:
+    """Files of a pass that was not swapped in."""
+    for name in files.list_directory(folder):
+        if name.endswith(CLEANED_SUFFIX):
+            files.remove(f"{folder}/{name}")
+
+
+def _new_target(rules: CopyRules, base_offset: int) -> Segment:
+    for suffix in SEGMENT_SUFFIXES:
+        path = segment_file(rules.folder, base_offset, suffix) + CLEANED_SUFFIX
+        if rules.files.exists(path):
+            rules.files.remove(path)
+    return Segment.open(
+        rules.files,
+        rules.folder,
+        base_offset,
+        index_bytes_max=rules.settings.segment_index_bytes,
+        created_ms=rules.now_ms,
+        create=True,
+        state_suffix=CLEANED_SUFFIX,
+    )
+
+
+def _batches(group: Sequence[Segment]) -> Iterator[tuple[int, BatchHeader, Segment, bool]]:
+    held: tuple[int, BatchHeader, Segment] | None = None
+    for segment in group:
+        for position, header in headers_from(segment.log, 0):
+            if held is not None:
+                yield *held, False
+            held = position, header, segment
+    if held is not None:
+        yield *held, True
+
+
+def _cleaned(
+    segment: Segment, position: int, header: BatchHeader, offsets: OffsetMap, rules: CopyRules
+) -> bytes | None:
+    """The batch without what is superseded; None when nothing of it stays."""
+    batch = segment.log.pread(position, header.size)
+    if header.is_control:
+        return batch
+    records = decoded(batch, header)
+    horizon = delete_horizon_of(header)
+    keeps_deletes = horizon is None or rules.now_ms < horizon
+    kept = [
+        record
+        for record in records
+        if record.key is not None
+        and (record.value is not None or keeps_deletes)
+        and offsets.is_latest(record.key, record.offset)
+    ]
+    if not kept:
+        return None
+    if horizon is None and any(record.value is None for record in kept):
+        horizon = rules.now_ms + rules.settings.delete_retention_ms
+        return with_records(header, kept, delete_horizon_ms=horizon)
+    if len(kept) == len(records):
+        return batch
+    return with_records(header, kept, delete_horizon_ms=horizon)
+
+
+class _Writer:
+    def __init__(self, target: Segment, settings: TopicSettings) -> None:
+        self._target = target
+        self._interval_bytes = settings.index_interval_bytes
+        self._parts: list[bytes] = []
+        self._headers: list[BatchHeader] = []
+        self._size = 0
+
+    def write(self, batch: bytes) -> None:
+        self._parts.append(batch)
+        self._headers.append(header_at(batch))
+        self._size += len(batch)
+        if self._size >= WRITE_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._parts:
+            self._target.append(self._parts, self._headers, index_interval_bytes=self._interval_bytes)
+        self._parts, self._headers, self._size = [], [], 0
