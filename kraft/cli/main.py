@@ -58,7 +58,7 @@ def _run_app() -> None:
 def build_app() -> typer.Typer:
     import typer
 
-    from kraft.cli import admin, cluster, configuration, files, node, records, topics
+    from kraft.cli import admin, cluster, configuration, files, node, records, scenario, topics
 
     app = typer.Typer(
         help="A Kafka cluster that you install with pip. Start with `kraft up`.",
@@ -79,4 +79,5 @@ def build_app() -> typer.Typer:
     app.add_typer(files.metadata_app, name="metadata")
     app.add_typer(files.log_app, name="log")
     app.command("config")(configuration.config)
+    app.add_typer(scenario.app, name="scenario")
     return app

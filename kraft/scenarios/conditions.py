@@ -2,8 +2,8 @@
 
 An expression has Python's syntax, of which a few harmless forms are allowed: comparisons, `and`, `or`, `not`, sums,
 lists, subscripts, and calls of the functions in `FUNCTIONS`. Names are those that earlier steps remembered; in a
-call, a name that nobody remembered stands for itself: `t` in `hw(t, 0)` is the topic. What is not known at the moment is None, and no
-comparison by size with it holds. Pure: what the functions tell comes from a `World`.
+call, a name that nobody remembered stands for itself: `t` in `hw(t, 0)` is the topic. What is not known at the moment
+is None, and no comparison with it holds. Pure: what the functions tell comes from a `World`.
 """
 
 from __future__ import annotations
@@ -285,6 +285,8 @@ class _Evaluation:
 
 
 def _compared(op: ast.cmpop, left: Value, right: Value) -> bool:
+    if left is None or right is None:
+        return False
     if isinstance(op, ast.In | ast.NotIn) and not isinstance(right, list):
         return False
     if isinstance(op, ast.Lt | ast.LtE | ast.Gt | ast.GtE) and type(left) is not type(right):

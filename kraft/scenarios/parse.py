@@ -104,14 +104,15 @@ def _problem(details: ErrorDetails, lines: Mapping[str, int]) -> Problem:
         case "missing":
             return Problem(key=name, wrong="missing", right=f"it must be there{right}", line=line)
         case "union_tag_invalid" | "union_tag_not_found":
-            return _unknown_kind(details, path, line)
+            return _unknown_kind(details, path, lines)
     message = details["msg"].removeprefix("Value error, ").removeprefix("Input ")
     expected = message if message.startswith("should") else f"should satisfy: {message}"
     return Problem(key=name, wrong=f"{details['input']!r} is not possible", right=f"it {expected}{right}", line=line)
 
 
-def _unknown_kind(details: ErrorDetails, path: tuple[int | str, ...], line: int) -> Problem:
+def _unknown_kind(details: ErrorDetails, path: tuple[int | str, ...], lines: Mapping[str, int]) -> Problem:
     key, known = ("do", _ACTIONS) if path[0] == "steps" else ("kind", _CLIENTS)
+    line = line_of(".".join(map(str, (*path, key))), lines)
     given = details["input"].get(key) if isinstance(details["input"], Mapping) else None
     if given is None:
         return Problem(key=key, wrong="missing", right=f"it must be one of {', '.join(known)}", line=line)

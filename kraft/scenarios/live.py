@@ -1,0 +1,144 @@
+"""What a person sees of a running scenario: one line per node, what happened, how far the story is. Pure text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from kraft.scenarios.actions import Action
+from kraft.scenarios.checker.verdict import Range, Verdict
+from kraft.scenarios.model import COUNTS, Scenario, Step
+from kraft.scenarios.snapshot import NodeView, Snapshot
+
+TIMELINE_LINES_MAX = 12
+RANGES_SHOWN_MAX = 10
+
+
+class Watcher(Protocol):
+    """Who is told how a run goes on. Never raises."""
+
+    def begun(self, scenario: Scenario) -> None: ...
+
+    def phase(self, text: str) -> None:
+        """`starting three nodes`, `reading everything back`."""
+        ...
+
+    def step(self, number: int, text: str) -> None:
+        """Step `number`, counted from 1, waits or is done now."""
+        ...
+
+    def happened(self, text: str, *, after_ms: int) -> None:
+        """A fault, counted from the beginning of the story."""
+        ...
+
+    def looked(self, snapshot: Snapshot) -> None: ...
+
+    def ended(self, verdict: Verdict) -> None: ...
+
+
+class NobodyWatches:
+    """Implements `Watcher`."""
+
+    def begun(self, scenario: Scenario) -> None:
+        """Nobody looks."""
+
+    def phase(self, text: str) -> None:
+        """Nobody looks."""
+
+    def step(self, number: int, text: str) -> None:
+        """Nobody looks."""
+
+    def happened(self, text: str, *, after_ms: int) -> None:
+        """Nobody looks."""
+
+    def looked(self, snapshot: Snapshot) -> None:
+        """Nobody looks."""
+
+    def ended(self, verdict: Verdict) -> None:
+        """Nobody looks."""
+
+
+def describe_step(step: Step) -> str:
+    waits = []
+    if step.after_ms:
+        waits.append(f"after {step.after_ms} ms")
+    if step.after_acked:
+        waits.append(f"after {step.after_acked} more records acknowledged")
+    if step.when:
+        waits.append(f"when {step.when}")
+    done = describe_action(step.action)
+    return ": ".join(part for part in (", ".join(waits), done) if part) or "nothing"
+
+
+def describe_action(action: Action) -> str:
+    """`kill node 1`, `cut fetch answers 1`; empty for a step that only waits."""
+    if action.do == "wait":
+        return ""
+    fields = action.model_dump(mode="json", exclude_defaults=True, exclude={"do"})
+    return " ".join([action.do.replace("_", " "), *(f"{key} {_shown(value)}" for key, value in fields.items())])
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={item}" for key, item in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def node_lines(snapshot: Snapshot) -> list[str]:
+    """One line per node: process, standing in the cluster, what it leads with epoch and ISR, what it follows."""
+    lines = []
+    for node, state in sorted(snapshot.states.items()):
+        roles = _roles(snapshot.views.get(node), node, snapshot)
+        lines.append(f"node {node}  {_standing(node, state, snapshot):<12} {roles}".rstrip())
+    return lines
+
+
+def _standing(node: int, state: str, snapshot: Snapshot) -> str:
+    newest = snapshot.newest
+    if state != "running" or newest is None:
+        return state
+    fenced = node in newest.fenced_brokers
+    return ("fenced" if fenced else "active") if node in newest.active_brokers or fenced else "running"
+
+
+def _roles(view: NodeView | None, node: int, snapshot: Snapshot) -> str:
+    parts = ["controller"] if snapshot.controller == node and view is not None else []
+    for (topic, partition), replica in sorted(view.replicas.items()) if view else ():
+        name = f"{topic}-{partition}"
+        if replica.role == "leader":
+            parts.append(f"leads {name} in epoch {replica.leader_epoch}, ISR {list(replica.isr)}")
+        else:
+            parts.append(f"{'follows' if replica.role == 'follower' else 'has offline'} {name}")
+    return "; ".join(parts)
+
+
+def verdict_rows(verdict: Verdict, scenario: Scenario) -> list[dict[str, str]]:
+    expected = scenario.expect.ranges()
+    return [
+        {
+            "records": name.replace("_", " "),
+            "found": str(getattr(verdict.counts, name)),
+            "expected": expected[name].removeprefix("==").strip(),
+        }
+        for name in COUNTS
+    ]
+
+
+def verdict_lines(verdict: Verdict) -> list[str]:
+    """What was lost, duplicated or reordered and why; then how the verdict departs from the expected one."""
+    lines = [
+        *_range_lines("lost", verdict.losses),
+        *_range_lines("duplicated", verdict.duplicates),
+        *_range_lines("reordered", verdict.reorders),
+        *(f"anomaly {anomaly.kind}: {anomaly.text}; {anomaly.cause}" for anomaly in verdict.anomalies),
+    ]
+    if verdict.as_expected:
+        return [*lines, f"{verdict.scenario}: as expected"]
+    problems = [f"not expected: {problem}" for problem in verdict.problems]
+    return [*lines, *problems, f"{verdict.scenario}: NOT as expected"]
+
+
+def _range_lines(what: str, ranges: Sequence[Range]) -> list[str]:
+    lines = [f"{what}: {entry.cause}" for entry in ranges[:RANGES_SHOWN_MAX]]
+    left = len(ranges) - RANGES_SHOWN_MAX
+    return [*lines, f"{what}: {left} more ranges, see verdict.json"] if left > 0 else lines

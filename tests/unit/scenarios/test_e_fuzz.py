@@ -1,0 +1,91 @@
+"""Random stories are possible ones, are repeated by their seed, and are shortened to what makes them fail."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from kraft.scenarios.actions import NodeFault
+from kraft.scenarios.fuzz.profiles import PROFILES, STRICT
+from kraft.scenarios.fuzz.story import make_story
+from kraft.scenarios.model import Scenario
+from kraft.scenarios.parse import parse_scenario
+from kraft.scenarios.render import render_scenario
+from kraft.scenarios.shorten import shorten
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
+def test_stories_are_repeated_by_their_seed_and_differ_between_seeds(profile: object) -> None:
+    stories = [make_story(profile, seed=seed) for seed in range(30)]  # type: ignore[arg-type]
+    assert stories == [make_story(profile, seed=seed) for seed in range(30)]  # type: ignore[arg-type]
+    assert len({render_scenario(story) for story in stories}) == 30
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
+def test_a_story_written_down_is_the_same_story(profile: object) -> None:
+    story = make_story(profile, seed=4)  # type: ignore[arg-type]
+    assert parse_scenario(render_scenario(story), file="story.toml") == story
+
+
+def _nodes(action: NodeFault) -> tuple[int, ...]:
+    given = action.node if isinstance(action.node, tuple) else (action.node,)
+    return tuple(int(node) for node in given)
+
+
+def _check_order(story: Scenario) -> None:
+    down: set[int] = set()
+    paused: set[int] = set()
+    for step in story.steps:
+        if not isinstance(step.action, NodeFault):
+            continue
+        nodes, kind = set(_nodes(step.action)), step.action.do
+        if kind == "restart":
+            assert nodes <= down
+            down -= nodes
+        elif kind == "resume":
+            assert nodes <= paused
+            paused -= nodes
+        elif kind == "pause":
+            assert not nodes & (down | paused)
+            paused |= nodes
+        else:
+            assert not nodes & down
+            assert kind != "stop" or not nodes & paused
+            down |= nodes
+            paused -= nodes
+
+
+def test_no_step_asks_for_what_cannot_be_done() -> None:
+    for profile in PROFILES.values():
+        for seed in range(200):
+            _check_order(make_story(profile, seed=seed))
+
+
+def test_the_strict_profile_allows_nothing() -> None:
+    expect = STRICT.expect
+    assert (expect.lost, expect.duplicated, expect.phantom, expect.anomalies) == ("0", "0", "0", ())
+
+
+def _shortened(items: Sequence[int], culprits: set[int], *, runs_max: int = 200) -> tuple[list[int], int]:
+    runs = 0
+
+    async def still_fails(candidate: Sequence[int]) -> bool:
+        nonlocal runs
+        runs += 1
+        return culprits <= set(candidate)
+
+    return asyncio.run(shorten(items, still_fails, runs_max=runs_max)), runs
+
+
+@pytest.mark.parametrize("culprits", [{3}, {0, 19}, {4, 5, 17}, set(), set(range(20))])
+def test_shortening_leaves_only_what_is_needed(culprits: set[int]) -> None:
+    assert _shortened(range(20), culprits)[0] == sorted(culprits)
+
+
+def test_shortening_stops_after_its_limit_of_runs_with_something_that_fails() -> None:
+    kept, runs = _shortened(range(64), {7, 40}, runs_max=5)
+    assert runs == 5
+    assert {7, 40} <= set(kept)
+    assert len(kept) < 64
