@@ -8,8 +8,9 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,36 @@ import pytest
 
 from tests.unit.quorum.cluster import free_ports
 
+POLL_S = 0.02
+PAUSE = threading.Event()
+"""Never set: waiting for it is a pause."""
 ROUNDS = int(os.environ.get("KRAFT_QUORUM_KILL_ROUNDS", "5"))
 START_S = 20
+CONVERGE_S = 20
+"""Python needs seconds to start three times on a loaded machine; then the heartbeats are enough."""
+
+
+class Output:
+    """The JSON lines that one process has printed so far; each is read once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.acked: set[str] = set()
+        self.states: list[dict[str, Any]] = []
+        self._position = 0
+
+    def read(self) -> None:
+        with self.path.open("rb") as file:
+            file.seek(self._position)
+            whole, _, _ = file.read().rpartition(b"\n")
+        self._position += len(whole) + 1 if whole else 0
+        for text in whole.splitlines():
+            line = json.loads(text)
+            assert "fatal" not in line, line
+            if "acked" in line:
+                self.acked.add(line["acked"])
+            elif "offset" in line:
+                self.states.append(line)
 
 
 class Voters:
@@ -26,15 +55,15 @@ class Voters:
         self._directory = directory
         self._ports = [str(port) for port in free_ports(3)]
         self._processes: dict[int, subprocess.Popen[str]] = {}
-        self._outputs: list[Path] = []
-        self._current: dict[int, Path] = {}
+        self._outputs: list[Output] = []
+        self._current: dict[int, Output] = {}
 
     def start(self, node: int, mode: str) -> None:
-        output = self._directory / f"out{len(self._outputs)}"
+        output = Output(self._directory / f"out{len(self._outputs)}")
         self._outputs.append(output)
         self._current[node] = output
         command = [sys.executable, "-m", "tests.unit.quorum.voter_process", str(node), str(self._directory), mode]
-        with output.open("w") as out:
+        with output.path.open("w") as out:
             self._processes[node] = subprocess.Popen(
                 [*command, *self._ports], stdin=subprocess.PIPE, stdout=out, text=True
             )
@@ -53,37 +82,34 @@ class Voters:
         self.kill(*list(self._processes))
 
     def acked(self) -> set[str]:
-        return {line["acked"] for output in self._outputs for line in _lines(output) if "acked" in line}
+        for output in self._outputs:
+            output.read()
+        return set().union(*(output.acked for output in self._outputs))
 
     def ask(self, node: int) -> dict[str, Any]:
-        before = len(_lines(self._current[node]))
+        output = self._current[node]
+        before = len(output.states)
         stdin = self._processes[node].stdin
         assert stdin is not None
         stdin.write("\n")
         stdin.flush()
-        deadline = time.monotonic() + START_S
-        while time.monotonic() < deadline:
-            for line in _lines(self._current[node])[before:]:
-                if "offset" in line:
-                    return line
-        raise AssertionError(f"voter {node} does not answer: {_lines(self._current[node])[-3:]}")
+        poll(lambda: len(output.states) > before, output.read, f"voter {node} does not answer")
+        return output.states[-1]
 
     def await_acks(self, more_than: int) -> float:
         """Seconds until another append was acknowledged."""
         begun = time.monotonic()
-        while time.monotonic() < begun + START_S:
-            if len(self.acked()) > more_than:
-                return time.monotonic() - begun
-        raise AssertionError("no append was acknowledged")
+        poll(lambda: len(self.acked()) > more_than, lambda: None, "no append was acknowledged")
+        return time.monotonic() - begun
 
 
-def _lines(output: Path) -> list[dict[str, Any]]:
-    lines = []
-    for line in output.read_text().splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
-            lines.append(json.loads(line))
-    assert not [line for line in lines if "fatal" in line], lines[-3:]
-    return lines
+def poll(condition: Callable[[], bool], refresh: Callable[[], None], problem: str) -> None:
+    deadline = time.monotonic() + START_S
+    refresh()
+    while not condition():
+        assert time.monotonic() < deadline, problem
+        PAUSE.wait(POLL_S)
+        refresh()
 
 
 @pytest.fixture
@@ -109,11 +135,18 @@ def test_no_acknowledged_append_is_lost(voters: Voters) -> None:
     acked = voters.acked()
     for node in (1, 2, 3):
         voters.start(node, "idle")
-    deadline = time.monotonic() + START_S
+    deadline = time.monotonic() + CONVERGE_S
     while True:
         states = [voters.ask(node) for node in (1, 2, 3)]
         if len({state["digest"] for state in states}) == 1 and acked <= set(states[0]["names"]):
             break
-        missing = acked - set(states[0]["names"])
-        assert time.monotonic() < deadline, f"{len(missing)} lost, offsets {[s['offset'] for s in states]}"
+        assert time.monotonic() < deadline, describe(states, acked)
+        PAUSE.wait(POLL_S)
     print(f"{len(acked)} acknowledged, none lost")
+
+
+def describe(states: list[dict[str, Any]], acked: set[str]) -> str:
+    lines = [f"{len(acked - set(states[0]['names']))} acknowledged appends are not at voter 1"]
+    for node, state in enumerate(states, 1):
+        lines += [f"voter {node} at offset {state['offset']}: {state['voter']}", *state["events"]]
+    return "\n".join(lines)

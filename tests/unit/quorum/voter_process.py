@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import sys
+from collections import deque
 
 from kraft.runtime.environment import system_environment
 from kraft.runtime.quorum_thread import QuorumThread
@@ -18,9 +19,15 @@ from metadata.quorum.log import AppendLost, AppendUnknown
 from metadata.quorum.raft_log import RaftMetadataLog
 from metadata.records import ConfigRecord, ControllerEpochRecord
 
+EVENTS_KEPT = 40
 
-class NoEvents:
-    def emit(self, event: str, /, **fields: object) -> None: ...
+
+class LastEvents:
+    def __init__(self) -> None:
+        self.all: deque[str] = deque(maxlen=EVENTS_KEPT)
+
+    def emit(self, event: str, /, **fields: object) -> None:
+        self.all.append(f"{event} {fields}")
 
 
 def say(**fields: object) -> None:
@@ -67,12 +74,13 @@ async def main() -> None:
         election_timeout_ms=300,
         snapshot_bytes=40_000,
     )
+    events = LastEvents()
     log = RaftMetadataLog(
         system_environment(),
         config,
         raft_environment=host.environment,
         host=host,
-        events=NoEvents(),
+        events=events,
         on_fatal=give_up,
     )
     await log.start()
@@ -83,7 +91,9 @@ async def main() -> None:
     while await reader.readline():
         names = sorted(log.image.config("broker", ""))
         digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()
-        say(offset=log.image.offset, names=names, digest=digest, leader=log.leadership.leader_id)
+        # The voter belongs to the other thread: what is read here may be a moment old, and is only printed.
+        voter = str(log._engine._node)
+        say(offset=log.image.offset, names=names, digest=digest, voter=voter, events=list(events.all))
     assert writer is None or not writer.done()
 
 
