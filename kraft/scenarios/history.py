@@ -2,9 +2,10 @@
 
 The first line is the header: `{"history": 1, "scenario": "s", "seed": 1, "settings": {}, "start_us": 5, "wall_ms": 9}`.
 Each further line is one operation, told apart by `op`: `produce` or `read`. Times are microseconds on one monotonic
-clock, that of the process that ran the clients; `start_us` and `wall_ms` name the same instant on both clocks. Values are
-unique in a run: `<process>:<counter>`, counted in the order of sending. The writer buffers at most `BUFFER_BYTES_MAX`;
-the reader holds one line.
+clock, that of the process that ran the clients; `start_us` and `wall_ms` name the same instant on both clocks.
+`settings` has Kafka's names; those of one topic are under `topics`, by name. Values are unique in a run:
+`<process>:<counter>`, counted in the order of sending. The writer buffers at most `BUFFER_BYTES_MAX`; the reader
+holds one line.
 """
 
 from __future__ import annotations

@@ -46,6 +46,8 @@ class Counts(msgspec.Struct, kw_only=True):
     phantom: int = 0
     unknown_kept: int = 0
     unknown_gone: int = 0
+    unread: int = 0
+    """Acknowledged, but nobody read as far as where it should be: nothing is known."""
     failed: int = 0
     """Surely not done, and not there: as it should be."""
 
