@@ -1,0 +1,105 @@
+"""Random stories one after the other until the time is up; a story that fails is shortened and written down."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from kraft.scenarios.fuzz.profiles import Profile
+from kraft.scenarios.fuzz.story import make_story
+from kraft.scenarios.model import Scenario, Step
+from kraft.scenarios.render import render_scenario
+from kraft.scenarios.result import AS_EXPECTED, RunResult
+from kraft.scenarios.shorten import RUNS_MAX, shorten
+from kraft.scenarios.timeline import now_us
+
+STORIES_AT_A_TIME: Final = 2
+REPEATS_MAX: Final = 3
+"""A violation may need luck: a shorter story counts as harmless when so many runs of it show nothing."""
+
+Run: TypeAlias = Callable[[Scenario, int], Awaitable[RunResult]]
+"""Runs a scenario with a seed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Violation:
+    """A story that did not end as its profile allows."""
+
+    scenario: Scenario
+    result: RunResult
+    problems: tuple[str, ...]
+    file: Path
+
+
+class FuzzSession:
+    def __init__(
+        self, profile: Profile, *, seed: int, minutes: float, directory: Path, run: Run, say: Callable[[str], None]
+    ) -> None:
+        self._profile = profile
+        self._seed = seed
+        self._deadline_us = now_us() + int(minutes * 60_000_000)
+        self._directory = directory
+        self._run = run
+        self._say = say
+        self.stories = 0
+        self.records = 0
+        self.violations: list[Violation] = []
+
+    async def tell_until_time_is_up(self, *, at_a_time: int = STORIES_AT_A_TIME) -> None:
+        async with asyncio.TaskGroup() as tellers:
+            for _ in range(at_a_time):
+                tellers.create_task(self._tell())
+
+    async def _tell(self) -> None:
+        while now_us() < self._deadline_us:
+            seed = self._seed + self.stories
+            self.stories += 1
+            scenario = make_story(self._profile, seed=seed)
+            result = await self._run(scenario, seed)
+            self._count(result)
+            if result.exit_code == AS_EXPECTED:
+                self._say(f"story {seed}: as allowed ({result.elapsed_ms / 1000:.1f} s)")
+            else:
+                await self._violated(scenario, result)
+
+    def _count(self, result: RunResult) -> None:
+        if result.verdict is not None:
+            self.records += result.verdict.counts.kept + result.verdict.counts.lost
+
+    async def _violated(self, scenario: Scenario, result: RunResult) -> None:
+        problems = problems_of(result)
+        self._say(f"story {result.seed}: VIOLATION: {'; '.join(problems)}")
+        self._write(scenario, result, problems)
+        shorter = await self._shortened(scenario, result.seed)
+        file = self._write(shorter, result, problems)
+        left_out = len(scenario.steps) - len(shorter.steps)
+        self._say(f"story {result.seed}: written to {file}, {left_out} of {len(scenario.steps)} steps left out")
+        self.violations.append(Violation(scenario=shorter, result=result, problems=problems, file=file))
+
+    async def _shortened(self, scenario: Scenario, seed: int) -> Scenario:
+        async def still_fails(steps: Sequence[Step]) -> bool:
+            if now_us() > self._deadline_us:
+                return False
+            shorter = scenario.model_copy(update={"steps": tuple(steps)})
+            for _ in range(REPEATS_MAX):
+                if (await self._run(shorter, seed)).exit_code != AS_EXPECTED:
+                    return True
+            return False
+
+        steps = await shorten(scenario.steps, still_fails, runs_max=RUNS_MAX)
+        return scenario.model_copy(update={"steps": tuple(steps)})
+
+    def _write(self, scenario: Scenario, result: RunResult, problems: tuple[str, ...]) -> Path:
+        told = "\n".join((f"Found by kraft scenario fuzz --profile {self._profile.name}.", *problems))
+        self._directory.mkdir(parents=True, exist_ok=True)
+        file = self._directory / f"{scenario.name}.toml"
+        file.write_text(render_scenario(scenario, comment=told))
+        return file
+
+
+def problems_of(result: RunResult) -> tuple[str, ...]:
+    told = [result.failure] if result.failure else []
+    return (*told, *(result.verdict.problems if result.verdict else ()))
