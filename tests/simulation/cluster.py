@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from pydantic import SecretStr
 
-from kraft.config.models import ClusterConfig, NodeConfig, Toml
+from kraft.config.models import ClusterConfig, NodeConfig, Role, Toml
 from kraft.node.assembly import Node
 from metadata.controller.events import CreateTopics, ErrorDetail, NewTopic
 from metadata.environment import Environment
@@ -32,7 +32,12 @@ class InlineQuorum(InlineHost):
         self.environment = environment
 
 
-def cluster_config(*, nodes: int = 3, settings: Mapping[str, Toml] | None = None) -> ClusterConfig:
+BOTH: tuple[Role, ...] = ("broker", "controller")
+
+
+def cluster_config(
+    *, roles: Sequence[tuple[Role, ...]] = (BOTH,) * 3, settings: Mapping[str, Toml] | None = None
+) -> ClusterConfig:
     return ClusterConfig(
         cluster_id="simulated",
         secret=SecretStr("simulated secret"),
@@ -41,6 +46,7 @@ def cluster_config(*, nodes: int = 3, settings: Mapping[str, Toml] | None = None
         nodes=tuple(
             NodeConfig(
                 id=number,
+                roles=node_roles,
                 host=f"node-{number}",
                 rest_port=8082,
                 kafka_port=9092,
@@ -48,7 +54,7 @@ def cluster_config(*, nodes: int = 3, settings: Mapping[str, Toml] | None = None
                 data="/data",
                 log_dirs=("/data/logs",),
             )
-            for number in range(1, nodes + 1)
+            for number, node_roles in enumerate(roles, start=1)
         ),
     )
 
@@ -62,9 +68,14 @@ class SimulatedNode:
         self.machine = machine
         self.node: Node | None = None
         self.fatal: list[BaseException] = []
+        self.is_running = False
+        """Started, and neither stopped nor killed since; `node` is None while it starts or stops."""
+        self.on_made: Callable[[Node], None] = lambda node: None
+        """Called with each life before it starts."""
 
     async def start(self) -> None:
         self.machine.power_on()
+        self.is_running = True
         async with asyncio.timeout(START_S):
             await self.machine.run(self._start())
 
@@ -78,30 +89,37 @@ class SimulatedNode:
             door=None,
             on_fatal=self.fatal.append,
         )
+        self.on_made(node)
         await node.start()
         self.node = node
 
     async def stop(self) -> None:
         if self.node is not None:
             node, self.node = self.node, None
+            self.is_running = False
             async with asyncio.timeout(STOP_S):
                 await self.machine.run(node.stop())
 
     def kill(self) -> None:
-        self.node = None
+        self.node, self.is_running = None, False
         self.machine.kill()
 
     def lose_power(self) -> None:
-        self.node = None
+        self.node, self.is_running = None, False
         self.machine.lose_power()
 
 
 class SimulatedCluster:
     def __init__(
-        self, world: SimulatedWorld, *, settings: Mapping[str, Toml] | None = None, rates: tuple[float, ...] = (1, 1, 1)
+        self,
+        world: SimulatedWorld,
+        *,
+        settings: Mapping[str, Toml] | None = None,
+        rates: tuple[float, ...] = (1, 1, 1),
+        roles: Sequence[tuple[Role, ...]] | None = None,
     ) -> None:
         self.world = world
-        self.config = cluster_config(nodes=len(rates), settings=settings)
+        self.config = cluster_config(roles=roles or (BOTH,) * len(rates), settings=settings)
         self.nodes = {
             node.id: SimulatedNode(self.config, node.id, world.machine(f"node-{node.id}", rate=rate))
             for node, rate in zip(self.config.nodes, rates, strict=True)

@@ -30,6 +30,7 @@ class Machine:
         self.disk = Disk(world.rng(f"{name} disk"))
         self.clock = SimulatedClock(world.loop, rate=rate, offset_ms=offset_ms)
         self.process = Process(name)
+        self.pauses = 0
         self._starts = 0
         self.environment = self._new_environment()
 
@@ -82,6 +83,7 @@ class Machine:
 
     def pause(self) -> None:
         self._world.trace("pause", self.name)
+        self.pauses += 1
         self._world.loop.pause(self.process)
 
     def resume(self) -> None:
@@ -97,6 +99,8 @@ class SimulatedWorld:
         self.machines: dict[str, Machine] = {}
         self._digest = hashlib.sha256()
         self.events = 0
+        self.lines: list[str] | None = None
+        """The trace as text, when somebody wants to read it."""
 
     def rng(self, purpose: str) -> random.Random:
         """Each purpose has a generator of its own: a change in one leaves the others' numbers as they were."""
@@ -108,8 +112,11 @@ class SimulatedWorld:
         return self.machines[name]
 
     def trace(self, *event: object) -> None:
-        self._digest.update(f"{self.loop.now_us} {event!r}\n".encode())
+        line = f"{self.loop.now_us} {event!r}\n"
+        self._digest.update(line.encode())
         self.events += 1
+        if self.lines is not None:
+            self.lines.append(line)
 
     @property
     def fingerprint(self) -> str:

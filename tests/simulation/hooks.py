@@ -1,0 +1,100 @@
+"""Where the oracle listens: product functions are wrapped for the length of one run. Wrappers change nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from kraft.events import EventLog
+from kraft.wire import scram
+from metadata.quorum import state_machine
+from metadata.quorum.link import Link
+from metadata.quorum.log import AppendLost, AppendUnknown
+from metadata.quorum.raft_log import RaftMetadataLog
+from metadata.quorum.state_machine import MetadataStateMachine
+from replication.manager.registry import Registry
+from replication.partition.states import LeaderState
+from tests.simulation.oracle import Oracle
+
+_salted_password = functools.lru_cache(maxsize=10_000)(scram.salted_password)
+"""The one costly calculation that is the same again and again: a pure function, so remembering it changes nothing."""
+
+
+@contextlib.contextmanager
+def listening(oracle: Oracle) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        for owner, name, wrap in _WRAPPERS:
+            original = getattr(owner, name)
+            setattr(owner, name, wrap(oracle, original))
+            stack.callback(setattr, owner, name, original)
+        yield
+
+
+def _set_leader_state(oracle: Oracle, original: Callable[..., None]) -> Callable[..., None]:
+    def set_leader_state(self: Registry, replica: Any, state: LeaderState) -> None:
+        old = replica.state
+        original(self, replica, state)
+        if isinstance(replica.state, LeaderState) and _is_alive(oracle, self.node_id, self):
+            oracle.leader_moved(self.node_id, replica, old, replica.state)
+
+    return set_leader_state
+
+
+def _is_alive(oracle: Oracle, node_id: int, registry: Registry) -> bool:
+    """Is this the registry of the life that runs now (or starts)?"""
+    node = oracle.cluster.nodes[node_id].node
+    return node is None or (node.replicas is not None and node.replicas._registry is registry)
+
+
+def _emit(oracle: Oracle, original: Callable[..., None]) -> Callable[..., None]:
+    def emit(self: EventLog, event: str, /, **fields: object) -> None:
+        oracle.event(self._node_id, event, fields)
+        original(self, event, **fields)
+
+    return emit
+
+
+def _send(oracle: Oracle, original: Callable[..., bool]) -> Callable[..., bool]:
+    def send(self: Link, peer: int, message: Any) -> bool:
+        oracle.message_sent(self._identity.node_id, peer, message)
+        return original(self, peer, message)
+
+    return send
+
+
+def _apply(oracle: Oracle, original: Callable[..., Any]) -> Callable[..., Any]:
+    def apply(self: MetadataStateMachine, data: bytes, *, index: int) -> Any:
+        before, is_new = self.image, index > self._applied_index
+        result = original(self, data, index=index)
+        if is_new:
+            oracle.appended(before, state_machine.decode_command(data), result)
+        return result
+
+    return apply
+
+
+def _append(oracle: Oracle, original: Callable[..., Any]) -> Callable[..., Any]:
+    async def append(self: RaftMetadataLog, records: Any, **options: Any) -> Any:
+        try:
+            return await original(self, records, **options)
+        except (AppendLost, AppendUnknown) as error:
+            oracle.count(f"metadata {type(error).__name__}")
+            raise
+
+    return append
+
+
+def _remember(_oracle: Oracle, _original: Callable[..., Any]) -> Callable[..., Any]:
+    return _salted_password
+
+
+_WRAPPERS: tuple[tuple[Any, str, Callable[[Oracle, Callable[..., Any]], Callable[..., Any]]], ...] = (
+    (Registry, "set_leader_state", _set_leader_state),
+    (EventLog, "emit", _emit),
+    (Link, "send", _send),
+    (MetadataStateMachine, "apply", _apply),
+    (RaftMetadataLog, "append", _append),
+    (scram, "salted_password", _remember),
+)

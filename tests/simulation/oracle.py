@@ -1,0 +1,326 @@
+"""The all-seeing judge of a run: it watches every node at once and keeps the one true history of the metadata.
+
+Checked at every step: one leader per partition and epoch; a leader's high watermark only rises within its leadership
+and never passes the log end of a member of the maximal ISR; the ISR is part of the replicas and contains the leader;
+all nodes apply the same metadata records at the same offsets, by compare-and-set; one leader and one vote per term, and
+nothing promised to another voter that a power loss could take back. Every few moments: logs match below the high
+watermark. An acknowledged record is held by the whole ISR.
+
+The promise (see docs/simulation.md) is followed as the run goes: `excused` holds the partitions whose every ISR member
+has lost unsynced data, `unclean` those that had an unclean election; only they may lose what acks=all acknowledged.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from kraft.node.assembly import Node
+from metadata.image import MetadataImage, PartitionImage, TopicIdPartition
+from metadata.quorum.log import Committed, Leadership, SnapshotInstalled
+from metadata.records import NO_LEADER, PartitionChangeRecord, Reason, Record
+from replication.batches.header import whole_batches
+from replication.partition.replica import Replica
+from replication.partition.states import FollowerState, LeaderState
+
+if TYPE_CHECKING:
+    from tests.simulation.clients import Attempt
+    from tests.simulation.cluster import SimulatedCluster
+
+MATCH_BYTES = 1 << 20
+COUNTED_EVENTS_WITH_REASON = ("leader_elected", "isr_changed")
+STORY_LINES = 60
+
+
+class Violation(AssertionError):
+    """An invariant does not hold."""
+
+
+class Oracle:
+    def __init__(self, cluster: SimulatedCluster) -> None:
+        self.cluster = cluster
+        self.image = MetadataImage()
+        """The newest committed image that any node has applied."""
+        self.attempts: list[Attempt] = []
+        self.states: Counter[str] = Counter()
+        self.unclean: dict[TopicIdPartition, str] = {}
+        self.excused: dict[TopicIdPartition, str] = {}
+        self.history: list[str] = []
+        self.violation: BaseException | None = None
+        self._records: dict[int, Record] = {}
+        self._images: dict[int, MetadataImage] = {}
+        self._lossy: dict[TopicIdPartition, set[int]] = {}
+        self._leaders: dict[tuple[TopicIdPartition, int], int] = {}
+        self.leader_epochs: dict[TopicIdPartition, int] = {}
+        self._terms: dict[int, int] = {}
+        self._votes: dict[tuple[int, int], int] = {}
+        self._committed: dict[TopicIdPartition, dict[int, tuple[int, int, int]]] = {}
+        self._matched: dict[tuple[TopicIdPartition, int], int] = {}
+        self._seen: dict[TopicIdPartition, dict[int, bytes]] = {}
+
+    # --- what is told -------------------------------------------------------------------------------------------
+
+    def note(self, text: str) -> None:
+        self.history.append(f"{self.cluster.world.loop.now_us / 1000:10.3f} ms  {text}")
+        self.cluster.world.trace("note", text)
+
+    def count(self, state: str) -> None:
+        self.states[state] += 1
+
+    def check(self, holds: bool, *what: object) -> None:
+        if not holds:
+            violation = Violation(" ".join(str(each) for each in what))
+            self.note(f"VIOLATION {violation}")
+            if self.violation is None:
+                self.violation = violation
+            raise violation
+
+    def event(self, node_id: int, event: str, fields: Mapping[str, object]) -> None:
+        """From the node's own event log."""
+        self.count(event)
+        if event in COUNTED_EVENTS_WITH_REASON:
+            self.count(f"{event}: {fields.get('reason')}")
+        elif event == "isr_change_refused":
+            self.count(f"{event}: {fields.get('error')}")
+        self.note(f"node {node_id} {event} " + " ".join(f"{k}={v}" for k, v in fields.items()))
+
+    # --- metadata -----------------------------------------------------------------------------------------------
+
+    def watch(self, node_id: int, node: Node) -> None:
+        """A new life of a node, before it starts."""
+
+        def on_change(change: Committed | SnapshotInstalled) -> None:
+            if isinstance(change, Committed):
+                self._on_committed(node_id, change)
+            else:
+                self._on_installed(node_id, change.image)
+
+        def on_leadership(leadership: Leadership) -> None:
+            if leadership.is_self:
+                other = self._terms.setdefault(leadership.term, node_id)
+                self.check(other == node_id, f"nodes {other} and {node_id} both lead the quorum in term {leadership.term}")
+
+        node.log.subscribe(on_change, on_leadership)
+
+    def _on_committed(self, node_id: int, change: Committed) -> None:
+        for offset, record in enumerate(change.records, start=change.base_offset):
+            known = self._records.setdefault(offset, record)
+            self.check(known == record, f"node {node_id} applies {record} at offset {offset}, where {known} was committed")
+        end = change.base_offset + len(change.records)
+        self._images.setdefault(end, change.image)
+        if end > self.image.next_offset:
+            self.check(change.base_offset == self.image.next_offset, "a gap in the history", change.base_offset)
+            before, self.image = self.image, change.image
+            self._on_new(before, change.records)
+
+    def _on_installed(self, node_id: int, image: MetadataImage) -> None:
+        self.count("metadata snapshot installed")
+        known = self._images.get(image.next_offset)
+        if image.next_offset > self.image.next_offset:  # applied by a node that died before it could publish
+            before, self.image = self.image, image
+            self._images[image.next_offset] = image
+            self._on_new(before, ())
+            return
+        if known is not None:
+            self.check(known == image, f"node {node_id} has another image at offset {image.offset}: {known} {image}")
+
+    def _on_new(self, before: MetadataImage, records: Sequence[Record]) -> None:
+        for record in records:
+            if isinstance(record, PartitionChangeRecord):
+                key = TopicIdPartition(record.topic_id, record.partition)
+                if record.reason is Reason.UNCLEAN_ELECTION or record.unclean is not None:
+                    self._become_unclean(key, "an unclean election")
+        for partition in self.image.all_partitions():
+            old = before.partition(partition.topic_id, partition.partition)
+            if old is not partition and old != partition:
+                self._check_partition(old, partition)
+
+    def _check_partition(self, old: PartitionImage | None, new: PartitionImage) -> None:
+        key = TopicIdPartition(new.topic_id, new.partition)
+        self.check(set(new.isr) <= set(new.replicas) and bool(new.isr), f"the ISR is no part of the replicas: {new}")
+        self.check(new.leader in (NO_LEADER, *new.isr), f"the leader is not in the ISR: {new}")
+        if new.has_leader:
+            other = self._leaders.setdefault((key, new.leader_epoch), new.leader)
+            self.check(other == new.leader, f"two leaders in epoch {new.leader_epoch}: {other} and {new}")
+        if old is not None:
+            self.check(new.partition_epoch > old.partition_epoch, f"the partition epoch did not rise: {old} {new}")
+            self.check(
+                new.leader_epoch > old.leader_epoch or new.leader == old.leader,
+                f"a new leader, and the leader epoch did not rise: {old} {new}",
+            )
+        self.leader_epochs[key] = new.leader_epoch
+        lossy = self._lossy.get(key)
+        if lossy:
+            lossy &= set(new.isr)
+            self._maybe_excuse(key, new)
+
+    # --- the promise --------------------------------------------------------------------------------------------
+
+    def power_lost(self, node_id: int) -> None:
+        """What the node had not synced is gone, in part or wholly; topics with flush.messages=1 had synced it."""
+        self.count("power lost")
+        self._lose(node_id, all_partitions=False)
+
+    def disk_lost(self, node_id: int) -> None:
+        self._lose(node_id, all_partitions=True)
+
+    def _lose(self, node_id: int, *, all_partitions: bool) -> None:
+        for topic in self.image.topics.values():
+            if not all_partitions and self.image.config("topic", topic.name).get("flush.messages") == "1":
+                continue
+            for partition in topic.partitions.values():
+                if node_id in partition.isr:
+                    key = TopicIdPartition(partition.topic_id, partition.partition)
+                    self._lossy.setdefault(key, set()).add(node_id)
+                    self._maybe_excuse(key, partition)
+
+    def _maybe_excuse(self, key: TopicIdPartition, partition: PartitionImage) -> None:
+        if set(partition.isr) <= self._lossy[key]:
+            if key not in self.excused:
+                self.count("whole ISR lost unsynced data")
+                self.note(f"{self.name(key)}: every member of the ISR {partition.isr} has lost data")
+            self.excused[key] = f"the whole ISR {partition.isr} has lost data"
+            self._forget_match(key)
+
+    def _become_unclean(self, key: TopicIdPartition, why: str) -> None:
+        self.unclean[key] = why
+        self._forget_match(key)
+
+    def may_lose(self, key: TopicIdPartition) -> bool:
+        return key in self.excused or key in self.unclean or self.image.partition(key.topic_id, key.partition) is None
+
+    def name(self, key: TopicIdPartition) -> str:
+        topic = self.image.topics.get(key.topic_id)
+        return f"{topic.name if topic else key.topic_id}-{key.partition}"
+
+    # --- replication --------------------------------------------------------------------------------------------
+
+    def replica(self, node_id: int, key: TopicIdPartition) -> Replica | None:
+        node = self.cluster.nodes[node_id].node
+        if node is None or node.replicas is None:
+            return None
+        return node.replicas._registry.replicas.get(key)
+
+    def leader_moved(self, node_id: int, replica: Replica, old: object, new: LeaderState) -> None:
+        """A leader's state was replaced."""
+        key = replica.key
+        other = self._leaders.setdefault((key, new.leader_epoch), node_id)
+        self.check(other == node_id, f"{self.name(key)}: {other} and {node_id} both lead in epoch {new.leader_epoch}")
+        if not isinstance(old, LeaderState) or new.high_watermark == old.high_watermark:
+            return
+        self.check(
+            new.high_watermark > old.high_watermark,
+            f"{self.name(key)}: the high watermark of leader {node_id} fell from {old.high_watermark} to "
+            f"{new.high_watermark} in epoch {new.leader_epoch}",
+        )
+        if self.may_lose(key):
+            return
+        for member in new.isr.maximal:
+            held = self.replica(member, key)
+            if held is not None and member not in self._lossy.get(key, ()):
+                self.check(
+                    held.log.log_end_offset >= new.high_watermark,
+                    f"{self.name(key)}: leader {node_id} moves its high watermark to {new.high_watermark}, but member "
+                    f"{member} of the maximal ISR {new.isr.maximal} ends at {held.log.log_end_offset}",
+                )
+
+    def answered(self, attempt: Attempt) -> None:
+        """A client has got its answer."""
+        outcome = attempt.outcome
+        assert outcome is not None
+        self.count(f"produce acks={attempt.acks} error {outcome.error_code}")
+        if not attempt.is_acked or attempt.acks != -1 or self.may_lose(attempt.which):
+            return
+        partition = self.image.partition(attempt.which.topic_id, attempt.which.partition)
+        if partition is None:
+            return
+        for member in partition.isr:
+            held = self.replica(member, attempt.which)
+            if held is not None and member not in self._lossy.get(attempt.which, ()):
+                self.check(
+                    held.log.log_end_offset > outcome.last_offset,
+                    f"{self.name(attempt.which)}: offset {outcome.last_offset} was acknowledged, and ISR member {member} "
+                    f"of {partition.isr} ends at {held.log.log_end_offset}",
+                )
+
+    def was_read(self, key: TopicIdPartition, found: Iterable[tuple[int, bytes]]) -> None:
+        seen = self._seen.setdefault(key, {})
+        for offset, value in found:
+            known = seen.setdefault(offset, value)
+            if known != value:
+                self.check(
+                    self.may_lose(key),
+                    f"{self.name(key)}: a consumer read {value!r} at offset {offset}, where {known!r} was read before",
+                )
+                seen[offset] = value
+
+    def match_logs(self) -> None:
+        """Below the high watermarks all replicas have the same batches, and they stay (log matching)."""
+        for node_id, node in self.cluster.nodes.items():
+            if node.node is None or node.node.replicas is None:
+                continue
+            for key, replica in node.node.replicas._registry.replicas.items():
+                if not self.may_lose(key):
+                    self._match(node_id, key, replica)
+
+    def _match(self, node_id: int, key: TopicIdPartition, replica: Replica) -> None:
+        state = replica.state
+        assert isinstance(state, (LeaderState, FollowerState)), state
+        log, committed = replica.log, self._committed.setdefault(key, {})
+        offset = max(min(self._matched.get((key, node_id), 0), log.log_end_offset), log.log_start_offset)
+        while offset < state.high_watermark:
+            read = log.read(offset, bytes_max=MATCH_BYTES, upper_bound=state.high_watermark)
+            if not read.data:
+                break
+            for _, header in whole_batches(read.data):
+                found = (header.last_offset, header.crc, header.leader_epoch)
+                known = committed.setdefault(header.base_offset, found)
+                self.check(
+                    known == found,
+                    f"{self.name(key)}: node {node_id} has batch {found} at committed offset {header.base_offset}, where "
+                    f"{known} was (last offset, CRC, leader epoch)",
+                )
+            offset = read.next_offset
+        self._matched[key, node_id] = offset
+
+    def _forget_match(self, key: TopicIdPartition) -> None:
+        self._committed.pop(key, None)
+        for at in [at for at in self._matched if at[0] == key]:
+            del self._matched[at]
+
+    # --- quorum -------------------------------------------------------------------------------------------------
+
+    def message_sent(self, node_id: int, peer: int, message: Mapping[str, Any]) -> None:
+        """What a voter says to another, at the moment it leaves: it must be durable, and said once."""
+        match message["type"]:
+            case "response_vote":
+                self._voted(node_id, message["term"], peer)
+            case "request_vote":
+                self._voted(node_id, message["term"], node_id)
+            case "next_node_idx" if message["success"]:
+                self._check_durable(node_id, "journal", f"acknowledges entries to {peer}")
+
+    def _voted(self, node_id: int, term: int, candidate: int) -> None:
+        self.count("vote given")
+        other = self._votes.setdefault((node_id, term), candidate)
+        self.check(other == candidate, f"node {node_id} voted for {other} and for {candidate} in term {term}")
+        self._check_durable(node_id, "vote", f"votes for {candidate} in term {term}")
+
+    def _check_durable(self, node_id: int, name: str, what: str) -> None:
+        disk = self.cluster.nodes[node_id].machine.disk
+        folder = disk.directory("/data/__cluster_metadata")
+        inode = folder.names.get(name)
+        is_durable = inode is not None and folder.durable.get(name) is inode and not inode.unsynced
+        self.check(is_durable, f"node {node_id} {what}, and its {name} is not durable")
+
+    def appended(self, before: MetadataImage, command: Any, after: object) -> None:
+        """Compare-and-set: only what was decided on this image, by the controller of this epoch, may be applied."""
+        self.count("metadata command applied" if isinstance(after, MetadataImage) else "metadata command dropped")
+        is_claim = len(command.records) == 1 and command.records[0].type == "controller_epoch"
+        if isinstance(after, MetadataImage) and not is_claim:
+            decided = (command.controller_epoch, command.expected_offset)
+            now = (before.controller_epoch, before.offset)
+            self.check(decided == now, f"a command decided at (epoch, offset) {decided} was applied at {now}")
+
+

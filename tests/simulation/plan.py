@@ -1,0 +1,222 @@
+"""What one seed draws before anything runs: topology, settings, topics, clients, and the list of what will happen.
+
+Everything that a run does on purpose is in the plan, so that a failing run can be cut down: events are dropped from
+the list and the rest is played again, with the same numbers for all else. A profile says which kinds of events a
+seed may draw from; each seed then takes a subset of them, and its own rates, sizes and timeouts (swarm testing).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from kraft.config.models import Role, Toml
+
+NETWORK = ("cut", "isolate", "split", "slow_link", "cut_message", "reset", "slow_all")
+DISKS = ("power_loss", "disk_full", "slow_fsync", "blackout")
+NODES = ("kill", "pause", "restart", "clock_jump", "clock_drift", "rolling_restart", "kill_controller", "kill_leader")
+RECONFIGURATION = (
+    "create_topic",
+    "delete_topic",
+    "recreate_topic",
+    "grow_topic",
+    "set_unclean",
+    "set_min_isr",
+    "elect_preferred",
+    "elect_unclean",
+    "reassign",
+    "cancel_reassignment",
+    "delete_records",
+)
+ROT = ("rot", "wipe_logs")
+
+PROFILES: Mapping[str, tuple[str, ...]] = {
+    "swarm": NETWORK + DISKS + NODES + RECONFIGURATION,
+    "network": NETWORK,
+    "power": ("power_loss", "blackout", "slow_fsync", "kill", "disk_full", "kill_leader"),
+    "nodes": NODES,
+    "reconfigure": (*RECONFIGURATION, "kill", "restart", "pause", "isolate"),
+    "unclean": ("kill_leader", "kill", "power_loss", "isolate", "pause", "elect_unclean", "set_unclean"),
+    "quorum": ("kill_controller", "blackout", "isolate", "pause", "split", "power_loss", "create_topic", "set_min_isr"),
+    "rot": (*ROT, "kill", "power_loss", "restart"),
+}
+"""Profile -> the events that its seeds draw from."""
+
+FAULTS_MS = (2_500, 8_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happens to the cluster. The numbers choose nodes, topics and amounts, whatever is there then."""
+
+    at_ms: int
+    kind: str
+    lasts_ms: int
+    numbers: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.at_ms:6d} ms  {self.kind} for {self.lasts_ms} ms, numbers {list(self.numbers)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicPlan:
+    name: str
+    partitions: int
+    replication_factor: int
+    configs: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProducerPlan:
+    name: str
+    topic: int
+    acks: int
+    in_flight: int
+    retries: int
+    pause_ms: int
+    records: int
+    timeout_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    seed: int
+    profile: str
+    roles: tuple[tuple[Role, ...], ...]
+    rates: tuple[float, ...]
+    settings: Mapping[str, Toml]
+    topics: tuple[TopicPlan, ...]
+    producers: tuple[ProducerPlan, ...]
+    readers: int
+    latency_us: tuple[int, int]
+    sync_us: tuple[int, int]
+    down_max: int
+    """At most so many nodes are taken away at the same time, except by a blackout."""
+    faults_ms: int
+    events: tuple[Event, ...] = field(default=())
+
+    @property
+    def voters(self) -> tuple[int, ...]:
+        return tuple(number for number, roles in enumerate(self.roles, start=1) if "controller" in roles)
+
+    @property
+    def brokers(self) -> tuple[int, ...]:
+        return tuple(number for number, roles in enumerate(self.roles, start=1) if "broker" in roles)
+
+    def with_events(self, events: tuple[Event, ...]) -> Plan:
+        return replace(self, events=events)
+
+    def __str__(self) -> str:
+        nodes = ", ".join(f"{n}: {'+'.join(roles)}" for n, roles in enumerate(self.roles, start=1))
+        lines = [
+            f"seed {self.seed}, profile {self.profile}; nodes {nodes}; at most {self.down_max} away at once",
+            "settings " + ", ".join(f"{name}={value}" for name, value in self.settings.items()),
+            *(f"topic {t.name}: {t.partitions} x {t.replication_factor} {dict(t.configs)}" for t in self.topics),
+            *(f"producer {p.name}: acks={p.acks}, in flight {p.in_flight}, retries {p.retries}" for p in self.producers),
+        ]
+        return "\n".join(lines)
+
+
+def draw_plan(seed: int, profile: str = "swarm") -> Plan:
+    rng = random.Random(f"{profile} {seed}")
+    roles = _roles(rng)
+    brokers = sum("broker" in each for each in roles)
+    topics = tuple(_topic(rng, f"topic-{i}", brokers, profile) for i in range(rng.choice((1, 1, 2, 3))))
+    plan = Plan(
+        seed=seed,
+        profile=profile,
+        roles=roles,
+        rates=tuple(rng.uniform(0.97, 1.03) for _ in roles),
+        settings=_settings(rng),
+        topics=topics,
+        producers=tuple(_producer(rng, f"p{i}", len(topics)) for i in range(rng.choice((1, 2, 2, 3)))),
+        readers=rng.choice((0, 1, 1)),
+        latency_us=rng.choice(((50, 200), (100, 1_000), (500, 15_000))),
+        sync_us=rng.choice(((50, 500), (100, 2_000), (1_000, 30_000))),
+        down_max=rng.choice((1, 1, 2, brokers)),
+        faults_ms=rng.randint(*FAULTS_MS),
+    )
+    return plan.with_events(_events(rng, plan))
+
+
+def _roles(rng: random.Random) -> tuple[tuple[Role, ...], ...]:
+    both: tuple[Role, ...] = ("broker", "controller")
+    brokers = rng.choice((3, 3, 3, 4, 5))
+    if rng.random() < 0.7:
+        voters = rng.choice((1, 3, 3, 3)) if brokers < 5 else rng.choice((3, 5))
+        return tuple(both if number < voters else ("broker",) for number in range(brokers))
+    return (*(("controller",) for _ in range(rng.choice((1, 3)))), *(("broker",) for _ in range(min(brokers, 4))))
+
+
+def _settings(rng: random.Random) -> dict[str, Toml]:
+    session_ms = rng.choice((600, 1_500, 3_000))
+    settings: dict[str, Toml] = {
+        "controller.quorum.election.timeout.ms": rng.choice((100, 200, 400)),
+        "broker.session.timeout.ms": session_ms,
+        "broker.heartbeat.interval.ms": session_ms // 5,
+        "broker.probe.timeout.ms": rng.choice((50, 200)),
+        "replica.lag.time.max.ms": rng.choice((200, 600, 2_000)),
+        "replica.fetch.wait.max.ms": rng.choice((20, 100, 500)),
+        "replica.fetch.backoff.ms": rng.choice((20, 200)),
+        "replica.socket.timeout.ms": rng.choice((500, 2_000)),
+        "replica.fetch.max.bytes": rng.choice((200, 2_000, 1_048_576)),
+        "replica.high.watermark.checkpoint.interval.ms": rng.choice((100, 500, 2_000)),
+        "log.flush.offset.checkpoint.interval.ms": rng.choice((200, 1_000, 10_000)),
+        "log.segment.bytes": rng.choice((300, 2_000, 20_000)),
+        "log.index.interval.bytes": rng.choice((0, 200, 4_096)),
+        "log.segment.delete.delay.ms": rng.choice((0, 500, 2_000)),
+        "metadata.log.max.record.bytes.between.snapshots": rng.choice((1_024, 4_000, 20_971_520)),
+        "unclean.leader.election.interval.ms": 1_000,
+        "unclean.recovery.timeout.ms": rng.choice((50, 300)),
+        "leader.imbalance.check.interval.seconds": rng.choice((1, 300)),
+        "controlled.shutdown.timeout.ms": rng.choice((500, 3_000)),
+        "initial.broker.registration.timeout.ms": 600_000,
+    }
+    if rng.random() < 0.3:
+        settings["max.incremental.fetch.session.cache.slots"] = rng.choice((0, 1, 2))
+    return settings
+
+
+def _topic(rng: random.Random, name: str, brokers: int, profile: str) -> TopicPlan:
+    factor = rng.choice((1, 2, 3, 3, 3, brokers))
+    configs = {"min.insync.replicas": str(rng.choice((1, 2, 2, 3)))}
+    if rng.random() < 0.25:
+        configs["flush.messages"] = "1"
+    if rng.random() < (0.7 if profile == "unclean" else 0.2):
+        configs["unclean.leader.election.enable"] = "true"
+    if rng.random() < 0.15:
+        configs["segment.bytes"] = "300"
+    return TopicPlan(
+        name=name, partitions=rng.choice((1, 1, 2, 3)), replication_factor=min(factor, brokers), configs=configs
+    )
+
+
+def _producer(rng: random.Random, name: str, topics: int) -> ProducerPlan:
+    return ProducerPlan(
+        name=name,
+        topic=rng.randrange(topics),
+        acks=rng.choice((-1, -1, -1, 1, 0)),
+        in_flight=rng.choice((1, 1, 3, 5)),
+        retries=rng.choice((0, 0, 3)),
+        pause_ms=rng.choice((15, 40, 120)),
+        records=rng.choice((1, 1, 3)),
+        timeout_ms=rng.choice((300, 1_000, 3_000)),
+    )
+
+
+def _events(rng: random.Random, plan: Plan) -> tuple[Event, ...]:
+    known = PROFILES[plan.profile]
+    kinds = sorted(rng.sample(known, rng.randint(min(2, len(known)), max(2, min(len(known), 9)))))
+    count = rng.randint(2, max(3, plan.faults_ms // rng.choice((250, 500, 1_000))))
+    longest_ms = rng.choice((300, 1_500, 4_000))
+    events = [
+        Event(
+            at_ms=rng.randint(0, plan.faults_ms),
+            kind=rng.choice(kinds),
+            lasts_ms=rng.randint(0, longest_ms),
+            numbers=tuple(rng.randrange(10_000) for _ in range(4)),
+        )
+        for _ in range(count)
+    ]
+    return tuple(sorted(events, key=lambda event: event.at_ms))

@@ -1,0 +1,50 @@
+"""Which interesting states runs have reached: a state that is never reached is a hole in what is tested."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+NIGHTLY = (
+    "acknowledged record lost, acks=1",
+    "alter_partition_failed",
+    "broker_fenced",
+    "controller_changed",
+    "isr_change_refused: FENCED_LEADER_EPOCH",
+    "isr_change_refused: INELIGIBLE_REPLICA",
+    "isr_change_refused: INVALID_UPDATE_VERSION",
+    "isr_expanded",
+    "isr_shrunk",
+    "leader_elected: preferred leader election",
+    "leader_elected: unclean leader election",
+    "metadata AppendUnknown",
+    "metadata command dropped",
+    "metadata snapshot installed",
+    "power lost",
+    "produce acks=-1 error 0",
+    "produce acks=-1 error 19",
+    "produce acks=-1 error 20",
+    "produce acks=-1 error 6",
+    "produce acks=-1 error 7",
+    "quorum_suspended",
+    "reader out of range",
+    "replica_fetch_out_of_range",
+    "request to a node that died or slept",
+    "segment_repaired",
+    "stray_log_deleted",
+    "topic_deleted",
+    "truncated",
+    "truncated_below_high_watermark",
+    "unfinished_log_set_aside",
+    "whole ISR lost unsynced data",
+)
+"""States that the nightly profile has to reach."""
+
+
+def never_reached(states: Counter[str]) -> list[str]:
+    return [state for state in NIGHTLY if not states[state]]
+
+
+def table(states: Counter[str]) -> str:
+    shown = sorted(set(NIGHTLY) | set(states))
+    width = max(len(state) for state in shown)
+    return "\n".join(f"{state:{width}}  {states[state]:9d}" + ("" if states[state] else "  NEVER") for state in shown)
