@@ -13,21 +13,22 @@ from collections.abc import Callable
 from typing import Any
 
 from metadata.environment import DirectoryLock, Environment, TimerHandle
-from metadata.image import MetadataImage
 from metadata.quorum.assembly import open_journal, raft_parts
 from metadata.quorum.config import QuorumConfig
 from metadata.quorum.durable import QuorumStorageError
 from metadata.quorum.filters import MessageFilter, standard_filters
 from metadata.quorum.identity import claim_directory
 from metadata.quorum.journal import Journal
-from metadata.quorum.library import SUCCESS, SURELY_LOST, load_private_copy
+from metadata.quorum.library import load_private_copy
 from metadata.quorum.link import Link, LinkIdentity
-from metadata.quorum.log import AppendLost, AppendUnknown, Leadership, SnapshotInstalled
+from metadata.quorum.log import AppendLost
 from metadata.quorum.messages import MalformedMessage
-from metadata.quorum.outputs import AppendEnded, Emitted, Failed, Output, SnapshotTaken, Started
+from metadata.quorum.outputs import AppendEnded, Failed, Output, Started
+from metadata.quorum.proposals import Proposals
 from metadata.quorum.raft import RaftNode
+from metadata.quorum.reporting import Report
 from metadata.quorum.snapshots import SnapshotStore
-from metadata.quorum.state_machine import Dropped, MetadataStateMachine, Result
+from metadata.quorum.state_machine import MetadataStateMachine
 
 TICK_MS = 25
 """Between ticks when nothing happens."""
@@ -54,20 +55,17 @@ class QuorumEngine:
         self._files = environment.files
         self._rng = environment.rng
         self._config = config
-        self._deliver = deliver
+        self._report = Report(deliver)
+        self._proposals = Proposals(self._report.add)
         self._make_filters = filters
-        self._outputs: list[Output] = []
         self._node: RaftNode | None = None
         """None before the start, while the disk fails, and after the end."""
         self._journal: Journal | None = None
         self._module = load_private_copy(clock=environment.clock, rng=environment.rng)
-        self._machine = MetadataStateMachine(on_applied=self._outputs_append, on_installed=self._on_installed)
+        self._machine = MetadataStateMachine(on_applied=self._report.add, on_installed=self._report.installed)
         identity = LinkIdentity(cluster_id=config.cluster_id, node_id=config.node_id, secret=config.secret)
         peers = {peer: config.voters[peer] for peer in config.peers}
         self._link = Link(environment, identity, peers=peers, listen=config.listen, handler=self)
-        self._leadership = Leadership(leader_id=-1, term=0, is_self=False)
-        self._waiting: set[int] = set()
-        """Tokens of proposals that were not answered yet."""
         self._timer: TimerHandle | None = None
         self._is_woken = False
         self._snapshot_not_before_ms = 0
@@ -89,9 +87,9 @@ class QuorumEngine:
             await self._link.start()
         except Exception as error:  # noqa: BLE001 - whatever keeps it from starting is the answer to the start
             self._close(lock)
-            self._report(Started(error=error))
+            self._tell(Started(error=error))
             return
-        self._report(Started(error=None))
+        self._tell(Started(error=None))
         await self._serve()
         self._close(lock)
 
@@ -130,7 +128,7 @@ class QuorumEngine:
             self._files,
             self._config.directory,
             images=self._machine,
-            on_taken=self._on_snapshot_taken,
+            on_taken=self._report.snapshot_taken,
             on_failed=self._on_snapshot_failed,
         )
         journal = open_journal(self._files, self._config.directory, snapshots)
@@ -150,13 +148,10 @@ class QuorumEngine:
         self._node = RaftNode(self._module, parts, clock=self._clock, link=self._link)
 
     def _drop_node(self) -> None:
-        """Forget the voter; what it was asked to append may or may not be in the log."""
         node, self._node = self._node, None
         if node is not None:
             node.close()
-        for token in sorted(self._waiting):
-            self._outputs.append(AppendEnded(token=token, outcome=AppendUnknown("this voter stopped")))
-        self._waiting.clear()
+        self._proposals.give_up()
 
     # --- ticking ------------------------------------------------------------------------------------------------
 
@@ -232,7 +227,7 @@ class QuorumEngine:
     def _fail(self, error: BaseException) -> None:
         self._drop_node()
         self._stopping.set()
-        self._outputs.append(Failed(error=error))
+        self._report.add(Failed(error=error))
 
     # --- proposals ----------------------------------------------------------------------------------------------
 
@@ -240,16 +235,9 @@ class QuorumEngine:
         """Answered by one AppendEnded with the token."""
         node = self._node
         if node is None or not node.is_leader:
-            self._report(AppendEnded(token=token, outcome=AppendLost("this node does not lead the quorum")))
+            self._tell(AppendEnded(token=token, outcome=AppendLost("this node does not lead the quorum")))
             return
-        self._waiting.add(token)
-
-        def answer(result: Result | None, failure: int) -> None:
-            if token in self._waiting:
-                self._waiting.discard(token)
-                self._outputs.append(AppendEnded(token=token, outcome=_outcome(result, failure)))
-
-        self._guarded(node.propose, command, answer)
+        self._guarded(node.propose, command, self._proposals.begin(token))
         self._wake()
 
     # --- what the link reports ----------------------------------------------------------------------------------
@@ -277,51 +265,23 @@ class QuorumEngine:
             node.leader_is_gone(after_ms=STAGGER_MS * rank)
             self._wake()
 
-    def emit(self, event: str, /, **fields: object) -> None:
-        self._outputs.append(Emitted(event=event, fields=fields))
-
     # --- reporting ----------------------------------------------------------------------------------------------
 
-    def _outputs_append(self, output: Output) -> None:
-        self._outputs.append(output)
-
-    def _on_installed(self, image: MetadataImage) -> None:
-        self._outputs.append(SnapshotInstalled(image=image))
-
-    def _on_snapshot_taken(self, end_offset: int, controller_epoch: int, body: bytes) -> None:
-        self._outputs.append(SnapshotTaken(end_offset=end_offset, controller_epoch=controller_epoch, body=body))
+    def emit(self, event: str, /, **fields: object) -> None:
+        self._report.emit(event, **fields)
 
     def _on_snapshot_failed(self, problem: str) -> None:
         self._snapshot_not_before_ms = self._clock.monotonic_ms() + SNAPSHOT_RETRY_MS
         self.emit("quorum_snapshot_failed", problem=problem)
 
-    def _report(self, output: Output) -> None:
-        self._outputs.append(output)
+    def _tell(self, output: Output) -> None:
+        self._report.add(output)
         self._flush()
 
     def _flush(self) -> None:
-        self._note_leadership()
-        if self._outputs:
-            outputs, self._outputs = self._outputs, []
-            self._deliver(outputs)
-
-    def _note_leadership(self) -> None:
         node = self._node
         if node is None:
-            now = Leadership(leader_id=-1, term=self._leadership.term, is_self=False)
+            self._report.no_voter()
         else:
-            now = Leadership(leader_id=node.leader_id, term=node.term, is_self=node.is_leader)
-        if now != self._leadership:
-            self._leadership = now
-            self._outputs.append(now)
-
-
-def _outcome(result: Result | None, failure: int) -> MetadataImage | AppendLost | AppendUnknown:
-    if failure == SUCCESS:
-        if isinstance(result, Dropped):
-            return AppendLost(result.reason)
-        assert result is not None, "a proposal of this voter was answered by an entry applied before"
-        return result
-    if failure in SURELY_LOST:
-        return AppendLost("this node lost the leadership of the quorum before the entry was appended")
-    return AppendUnknown("this node lost the leadership of the quorum while the entry was being replicated")
+            self._report.leadership(leader_id=node.leader_id, term=node.term, is_self=node.is_leader)
+        self._report.flush()

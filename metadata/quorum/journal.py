@@ -106,6 +106,10 @@ class Journal:
     # --- what the adapter calls ---------------------------------------------------------------------------------
 
     @property
+    def first_index(self) -> int:
+        return self._entries[0][1] if self._entries else FIRST_INDEX
+
+    @property
     def last_index(self) -> int:
         return self._entries[-1][1] if self._entries else FIRST_INDEX
 

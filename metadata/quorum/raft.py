@@ -101,7 +101,7 @@ class RaftNode:
     @property
     def first_index(self) -> int:
         """Where the log begins."""
-        return self._parts.journal[0][1]
+        return self._parts.journal.first_index
 
     @property
     def last_entry(self) -> tuple[int, int]:

@@ -12,7 +12,6 @@ FILE_LINES_MAX = 400
 FILE_LINES_USUAL = 300
 
 LONG_FILES: Mapping[str, str] = {
-    "metadata/quorum/engine.py": "the Raft half's one owner of state, and the order in which it persists and sends",
     "replication/storage/partition_log.py": "one method for each of the log protocol's, around one state",
 }
 """Files between the usual and the hard limit, each with its reason. May shrink, never grow."""
