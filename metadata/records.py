@@ -153,7 +153,7 @@ class ConfigRecord(Fact):
     resource_type: Literal["topic", "broker"]
     resource_name: str
     name: str
-    value: str | None
+    value: str | None = None
     """None removes the setting."""
 
 
