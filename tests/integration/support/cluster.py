@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from kraft.client.blocking import send
 from kraft.client.outcome import Answer, Outcome, Request
@@ -187,6 +188,31 @@ class Cluster:
         assert answer.status == 201, answer
         for number, replicas in enumerate(assignment):
             self.wait_for_isr(name, number, replicas)
+
+    def topic_id(self, name: str) -> UUID:
+        return UUID(self.call("GET", f"/topics/{name}").json()["topic_id"])
+
+    def write(self, topic: str, values: Iterable[str], *, partition: int = 0, query: str = "") -> list[dict[str, Any]]:
+        """Text records in one request; the entries of the answer."""
+        body = {"records": [{"value": value} for value in values]}
+        path = f"/topics/{topic}/partitions/{partition}{query}"
+        outcome = self.send(self.serving[0], "POST", path, body, Content_Type="application/vnd.kafka.text.v2+json")
+        assert isinstance(outcome, Answer), outcome
+        assert outcome.is_success, outcome
+        entries: list[dict[str, Any]] = outcome.json()["offsets"]
+        return entries
+
+    def write_all(self, topic: str, values: Iterable[str], *, partition: int = 0) -> None:
+        """The same, where every record has to be taken."""
+        entries = self.write(topic, values, partition=partition)
+        assert not [entry for entry in entries if entry["error_code"]], entries[0]
+
+    def folder(self, node_id: int, topic: str, partition: int = 0) -> Path:
+        return Path(self.node(node_id).data) / "logs" / f"{topic}-{partition}"
+
+    def log_bytes(self, node_id: int, topic: str, partition: int = 0) -> bytes:
+        """All segments of a replica, one after the other."""
+        return b"".join(path.read_bytes() for path in sorted(self.folder(node_id, topic, partition).glob("*.log")))
 
     # States to wait for
 
