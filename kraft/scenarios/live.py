@@ -97,8 +97,7 @@ def _standing(node: int, state: str, snapshot: Snapshot) -> str:
     newest = snapshot.newest
     if state != "running" or newest is None:
         return state
-    fenced = node in newest.fenced_brokers
-    return ("fenced" if fenced else "active") if node in newest.active_brokers or fenced else "running"
+    return newest.brokers.get(node, "running")
 
 
 def _roles(view: NodeView | None, node: int, snapshot: Snapshot) -> str:
@@ -124,14 +123,20 @@ def verdict_rows(verdict: Verdict, scenario: Scenario) -> list[dict[str, str]]:
     ]
 
 
-def verdict_lines(verdict: Verdict) -> list[str]:
-    """What was lost, duplicated or reordered and why; then how the verdict departs from the expected one."""
-    lines = [
+def finding_lines(verdict: Verdict) -> list[str]:
+    """What was lost, duplicated or reordered, and why."""
+    return [
         *_range_lines("lost", verdict.losses),
         *_range_lines("duplicated", verdict.duplicates),
         *_range_lines("reordered", verdict.reorders),
+        *_range_lines("refused, yet there", verdict.phantoms),
         *(f"anomaly {anomaly.kind}: {anomaly.text}; {anomaly.cause}" for anomaly in verdict.anomalies),
     ]
+
+
+def verdict_lines(verdict: Verdict) -> list[str]:
+    """The findings, then how the verdict departs from the expected one."""
+    lines = finding_lines(verdict)
     if verdict.as_expected:
         return [*lines, f"{verdict.scenario}: as expected"]
     problems = [f"not expected: {problem}" for problem in verdict.problems]

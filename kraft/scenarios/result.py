@@ -38,6 +38,11 @@ class RunResult:
     def outcome(self) -> str:
         return ("as expected", "NOT as expected", "could not be run")[self.exit_code]
 
+    @property
+    def problems(self) -> tuple[str, ...]:
+        told = [self.failure] if self.failure else []
+        return (*told, *(self.verdict.problems if self.verdict else ()))
+
     def to_document(self) -> dict[str, Any]:
         return {
             "scenario": self.scenario,

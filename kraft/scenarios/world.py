@@ -1,4 +1,4 @@
-"""What conditions ask of a run: a snapshot of the cluster, the clients' counts, the nodes' events. Implements `World`."""
+"""What conditions ask of a run: snapshots of the cluster, the clients' counts, the nodes' events."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Protocol
 
 from kraft.scenarios.conditions import Value
 from kraft.scenarios.snapshot import UNKNOWN, NodeView, Snapshot
-
 
 
 class ClientCounts(Protocol):
@@ -99,9 +98,7 @@ class RunWorld:
             case "metadata_offset":
                 return None if view is None else view.metadata_offset
         newest = self._snapshot.newest
-        if newest is None:
-            return None
-        return "active" if node in newest.active_brokers else "fenced" if node in newest.fenced_brokers else "down"
+        return None if newest is None else newest.brokers.get(node, "down")
 
     def _of_clients(self, function: str, name: str = "") -> Value:
         chosen = [self._clients[name]] if name else list(self._clients.values())

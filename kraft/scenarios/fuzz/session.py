@@ -70,7 +70,7 @@ class FuzzSession:
             self.records += result.verdict.counts.kept + result.verdict.counts.lost
 
     async def _violated(self, scenario: Scenario, result: RunResult) -> None:
-        problems = problems_of(result)
+        problems = result.problems
         self._say(f"story {result.seed}: VIOLATION: {'; '.join(problems)}")
         self._write(scenario, result, problems)
         shorter = await self._shortened(scenario, result.seed)
@@ -98,8 +98,3 @@ class FuzzSession:
         file = self._directory / f"{scenario.name}.toml"
         file.write_text(render_scenario(scenario, comment=told))
         return file
-
-
-def problems_of(result: RunResult) -> tuple[str, ...]:
-    told = [result.failure] if result.failure else []
-    return (*told, *(result.verdict.problems if result.verdict else ()))

@@ -1,4 +1,4 @@
-"""A seed and a profile -> a scenario: random faults at random times, each of them possible when its turn comes. Pure."""
+"""A seed and a profile -> a scenario: random faults at random times, each possible when its turn comes. Pure."""
 
 from __future__ import annotations
 
