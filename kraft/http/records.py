@@ -7,7 +7,7 @@ from typing import NamedTuple, cast
 
 from metadata.environment import Buffer
 from replication.batches.header import whole_batches
-from replication.batches.records import NewRecord, ReadRecord, build_batch, read_batches
+from replication.batches.records import NewRecord, ReadRecord, read_batches, unstamped_batch
 
 
 class OutRecord(NamedTuple):
@@ -26,7 +26,7 @@ InRecord = ReadRecord
 def to_batches(records: Sequence[OutRecord], *, size_max: int) -> Buffer:
     """One batch; several back to back only where one would be larger than `size_max` (as a Kafka producer splits)."""
     # Only attributes are read, and a tuple is made three times as fast as a frozen dataclass.
-    batch = build_batch(cast(Iterable[NewRecord], records))
+    batch = unstamped_batch(cast(Iterable[NewRecord], records))
     if len(batch) <= size_max or len(records) == 1:
         return batch
     middle = len(records) // 2

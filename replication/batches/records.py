@@ -76,16 +76,35 @@ def build_batch(
         base_sequence=base_sequence,
         batch_size=_BATCH_BYTES_MAX,
     )
+    batch = _built(builder, records)
+    batch[0:8] = base_offset.to_bytes(8, "big", signed=True)
+    batch[12:16] = leader_epoch.to_bytes(4, "big", signed=True)
+    return bytes(batch)
+
+
+def unstamped_batch(records: Iterable[NewRecord]) -> bytearray:
+    """The same for a leader to stamp: without producer, uncompressed, and not copied once more."""
+    builder = DefaultRecordBatchBuilder(
+        magic=2,
+        compression_type=0,
+        is_transactional=False,
+        producer_id=NO_PRODUCER_ID,
+        producer_epoch=-1,
+        base_sequence=-1,
+        batch_size=_BATCH_BYTES_MAX,
+    )
+    return _built(builder, records)
+
+
+def _built(builder: DefaultRecordBatchBuilder, records: Iterable[NewRecord]) -> bytearray:
     append = builder.append
     index = -1
     for index, record in enumerate(records):
         append(index, record.timestamp_ms, record.key, record.value, record.headers)
     if index < 0:
         raise InvalidRecord("a batch needs at least one record")
-    batch = builder.build()
-    batch[0:8] = base_offset.to_bytes(8, "big", signed=True)
-    batch[12:16] = leader_epoch.to_bytes(4, "big", signed=True)
-    return bytes(batch)
+    batch: bytearray = builder.build()
+    return batch
 
 
 def read_batches(data: Buffer, *, from_offset: int = 0, with_control: bool = False) -> Iterator[ReadRecord]:
@@ -110,10 +129,10 @@ def _read_batch(data: Buffer, position: int, header: BatchHeader, from_offset: i
         raise CorruptMessage(f"the batch at offset {header.base_offset} does not decode: {error}") from None
 
 
-def plain_batch(batch: Buffer, header: BatchHeader, *, decompressed_bytes_max: int = DECOMPRESSED_BYTES_MAX) -> bytes:
+def plain_batch(batch: Buffer, header: BatchHeader, *, decompressed_bytes_max: int = DECOMPRESSED_BYTES_MAX) -> Buffer:
     """The batch with its records decompressed (and a CRC that no longer fits)."""
     if not header.codec:
-        return bytes(batch)
+        return batch
     view = memoryview(batch)
     payload = decompress(view[HEADER_BYTES:], codec=header.codec, bytes_max=decompressed_bytes_max)
     head = bytearray(view[:HEADER_BYTES])
@@ -192,4 +211,5 @@ __all__ = [
     "latest_record",
     "plain_batch",
     "read_batches",
+    "unstamped_batch",
 ]

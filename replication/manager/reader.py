@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from metadata.environment import Buffer
 from metadata.errors import FencedLeaderEpoch, KafkaError, NotLeaderOrFollower, OffsetOutOfRange, UnknownLeaderEpoch
 from replication.manager.registry import Registry
 from replication.partition.isr import may_join
@@ -81,7 +82,7 @@ class PartitionReader:
         except KafkaError as error:
             return self._refusal(partition, error)
         if (
-            records
+            len(records)
             or pass_.tells_all
             or partition.told_error
             or partition.told_high_watermark != state.high_watermark
@@ -130,7 +131,7 @@ class PartitionReader:
             assert isinstance(noted, LeaderState), noted
         return noted
 
-    def _records(self, replica: Replica, state: LeaderState, fetch: FetchPartition, pass_: Pass) -> bytes:
+    def _records(self, replica: Replica, state: LeaderState, fetch: FetchPartition, pass_: Pass) -> Buffer:
         bound = replica.log.log_end_offset if pass_.is_follower else state.high_watermark  # F1
         limit = min(fetch.bytes_max, pass_.bytes_left)
         if fetch.fetch_offset >= bound or (limit <= 0 and not pass_.is_empty):
@@ -138,7 +139,7 @@ class PartitionReader:
         data = replica.log.read(
             fetch.fetch_offset, bytes_max=max(limit, 0), upper_bound=bound, at_least_one_batch=pass_.is_empty
         ).data
-        if data:
+        if len(data):
             pass_.bytes_left -= len(data)
             pass_.is_empty = False
         return data
@@ -193,7 +194,7 @@ def _answer(
     replica: Replica,
     state: LeaderState,
     *,
-    records: bytes = b"",
+    records: Buffer = b"",
     diverging: EpochEnd | None = None,
     error_code: int = 0,
 ) -> FetchedPartition:

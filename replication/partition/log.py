@@ -35,7 +35,7 @@ class Appended:
 class LogRead:
     """Whole batches from the one that holds the asked offset."""
 
-    data: bytes
+    data: Buffer
     next_offset: int
     """The offset after the last batch in `data`; the asked offset when it is empty."""
 

@@ -21,6 +21,7 @@ from replication.storage.log_directory import LogDirectory, StartupError, TopicP
 from replication.storage.names import PARTITION_METADATA_FILE, partition_folder
 from replication.storage.partition_log import PartitionLog
 from replication.storage.recovery import LoadedLog, LoadPlan, load_log
+from replication.storage.tail import RecentAppends
 from replication.storage.text_files import MalformedFile, read_topic_id, write_topic_id
 from replication.storage.upkeep import Upkeep
 
@@ -49,6 +50,7 @@ class LogManager:
             LogDirectory(environment, path, cluster_id=cluster_id, node_id=node_id, events=events)
             for path in directories
         ]
+        self._recent = RecentAppends()
         self._logs: dict[TopicIdPartition, PartitionLog] = {}
         self._directory_of: dict[TopicIdPartition, LogDirectory] = {}
         self._high_watermarks: dict[TopicIdPartition, int] = {}
@@ -128,6 +130,7 @@ class LogManager:
             flushed_offset=flushed_offset,
             on_offline=self._log_failed,
             on_roll=self.upkeep.flush_soon,
+            recent=self._recent,
         )
 
     def _adopt(self, key: TopicIdPartition, directory: LogDirectory, log: PartitionLog) -> None:

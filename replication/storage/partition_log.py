@@ -25,16 +25,14 @@ from replication.batches.validation import BatchRules, validate_batches
 from replication.partition.log import Appended, EpochEnd, LogRead, TimestampedOffset
 from replication.storage import lookups
 from replication.storage.cleaner_log import LogCleaning
-from replication.storage.copies import check_leader_batches, joined, segment_groups
+from replication.storage.copies import check_leader_batches, joined, segment_groups, writable
 from replication.storage.flushing import Flusher
 from replication.storage.recovery import LoadedLog
 from replication.storage.scanning import DamagedLog
 from replication.storage.segments import Segments
+from replication.storage.tail import RecentAppends, Tail
 
 T = TypeVar("T")
-
-MARKS_MAX = 512
-"""Batch boundaries of the tail that are remembered, so that a read between two of them is one pread."""
 
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -53,6 +51,7 @@ class PartitionLog:
         flushed_offset: int,
         on_offline: Callable[[PartitionLog, OSError | None], None],
         on_roll: Callable[[PartitionLog], None],
+        recent: RecentAppends,
     ) -> None:
         self.topic, self.partition, self.folder = topic, partition, folder
         self._topic_id = topic_id
@@ -64,10 +63,9 @@ class PartitionLog:
         self._start, self._end = loaded.log_start_offset, loaded.log_end_offset
         self._segments = Segments(environment, folder, loaded.segments, settings)
         self._flusher = Flusher(environment.workers, min(max(flushed_offset, self._start), self._end))
-        self._marks: dict[int, int] = {}
+        self._tail = Tail(recent, end_offset=self._end, position=self._segments.active.size)
         self.cleaning = LogCleaning(environment, folder, self._segments)
         self._apply_settings(settings)
-        self._reset_marks()
 
     # --- facts ------------------------------------------------------------------------------------------------
 
@@ -128,22 +126,23 @@ class PartitionLog:
 
     def append_as_leader(self, data: Buffer, *, leader_epoch: int, now_ms: int) -> Appended:
         self._check_online()
-        view = memoryview(data)
-        parts: list[Buffer] = []
+        owned = writable(data)
         headers: list[BatchHeader] = []
         offset = self._end
-        for position, header in validate_batches(view, rules=self._rules, now_ms=now_ms):
-            batch = view[position : position + header.size]
+        for position, header in validate_batches(owned, rules=self._rules, now_ms=now_ms):
             if self._rules.is_log_append_time:
+                records = owned[position + HEADER_BYTES : position + header.size]
                 header, front = stamped_with_append_time(
-                    header, batch[HEADER_BYTES:], base_offset=offset, leader_epoch=leader_epoch, now_ms=now_ms
+                    header, records, base_offset=offset, leader_epoch=leader_epoch, now_ms=now_ms
                 )
             else:
                 header, front = stamped(header, base_offset=offset, leader_epoch=leader_epoch)
-            parts += (front, batch[len(front) :])
+            owned[position : position + len(front)] = front
             headers.append(header)
             offset = header.next_offset
-        return self._append(parts, headers, now_ms=now_ms)
+        appended = self._append(owned, headers, now_ms=now_ms)
+        self._tail.keep(owned, base_offset=appended.base_offset, next_offset=offset)
+        return appended
 
     def append_as_follower(self, data: Buffer, *, now_ms: int) -> Appended | None:
         """What exceeds a segment is appended in several steps, each whole."""
@@ -154,12 +153,12 @@ class PartitionLog:
         position = 0
         for group in segment_groups(headers, self._settings.segment_bytes):
             size = sum(header.size for header in group)
-            step = self._append([view[position : position + size]], group, now_ms=now_ms)
+            step = self._append(view[position : position + size], group, now_ms=now_ms)
             appended = step if appended is None else joined(appended, step)
             position += size
         return appended
 
-    def _append(self, parts: Sequence[Buffer], headers: Sequence[BatchHeader], *, now_ms: int) -> Appended:
+    def _append(self, data: Buffer, headers: Sequence[BatchHeader], *, now_ms: int) -> Appended:
         """The one place where the log grows: roll, write, then let epochs, marks and the end follow."""
         base_offset, last_offset = headers[0].base_offset, headers[-1].last_offset
         assert base_offset >= self._end, (base_offset, self._end)  # compaction leaves gaps (S2)
@@ -170,11 +169,11 @@ class PartitionLog:
             for header in headers:
                 if header.leader_epoch > self._epochs.latest_epoch:
                     self._epochs.assign(header.leader_epoch, header.base_offset, durable=False)
-            self._segments.append(parts, headers)
+            self._segments.append((data,), headers)
         except OSError as error:
             raise self._failed(error, "appending") from error
         self._end = last_offset + 1
-        self._mark_end()
+        self._tail.appended(next_offset=self._end, position=self._segments.active.size)
         return Appended(
             base_offset=base_offset,
             last_offset=last_offset,
@@ -193,7 +192,7 @@ class PartitionLog:
     def _roll(self, now_ms: int, *, was_empty: bool) -> None:
         self._segments.roll(self._end, now_ms=now_ms)
         self._flusher.folder_changed = True
-        self._reset_marks()
+        self._reset_tail()
         if not was_empty:
             self._on_roll(self)
 
@@ -206,14 +205,14 @@ class PartitionLog:
         bound = min(upper_bound, self._end)
         if offset >= bound:
             return LogRead(data=b"", next_offset=offset)
-        start, stop = self._marks.get(offset), self._marks.get(bound)
         try:
-            if start is not None and stop is not None and stop - start <= bytes_max:
-                return LogRead(data=self._segments.active.log.pread(start, stop - start), next_offset=bound)
+            found = self._tail.read(self._segments.active.log, offset, bytes_max=bytes_max, bound=bound)
+            if found is not None:
+                return found
             return lookups.read(
                 self._segments.from_offset(offset),
                 offset,
-                start=start,
+                start=self._tail.mark(offset),
                 bytes_max=bytes_max,
                 upper_bound=bound,
                 at_least_one_batch=at_least_one_batch,
@@ -285,7 +284,7 @@ class PartitionLog:
         self._flusher.cut(end_offset)
         self.cleaning.cut(end_offset)
         self._flusher.folder_changed = True
-        self._reset_marks()
+        self._reset_tail()
 
     def maybe_increment_log_start(self, offset: int) -> bool:
         """Raises OffsetOutOfRange beyond the log end."""
@@ -366,6 +365,7 @@ class PartitionLog:
         self._segments.close()
 
     async def _settle(self) -> None:
+        self._reset_tail()
         await self.cleaning.stop()
         await self._flusher.wait_idle()
 
@@ -387,14 +387,8 @@ class PartitionLog:
             self._on_offline(self, error if isinstance(error, OSError) else None)
         return KafkaStorageError(message)
 
-    def _mark_end(self) -> None:
-        if len(self._marks) >= MARKS_MAX:
-            del self._marks[next(iter(self._marks))]
-        self._marks[self._end] = self._segments.active.size
-
-    def _reset_marks(self) -> None:
-        self._marks.clear()
-        self._mark_end()
+    def _reset_tail(self) -> None:
+        self._tail.reset(end_offset=self._end, position=self._segments.active.size)
 
     def __str__(self) -> str:
         return f"{self.topic}-{self.partition}"

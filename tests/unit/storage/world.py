@@ -15,6 +15,7 @@ from metadata.settings import TopicSettings
 from replication.batches.records import NewRecord, build_batch
 from replication.storage.partition_log import PartitionLog
 from replication.storage.recovery import LoadedLog, LoadPlan, load_log
+from replication.storage.tail import RecentAppends
 
 NOW_MS = 1_700_000_000_000
 TOPIC_ID = UUID("0f0e0d0c-0b0a-4908-8706-050403020100")
@@ -90,6 +91,7 @@ def load(
         flushed_offset=recovery_point,
         on_offline=lambda log, error: None,
         on_roll=lambda log: None,
+        recent=RecentAppends(),
     )
     return log, loaded
 
