@@ -41,6 +41,7 @@ class RaftNode:
         self._parts.filters.receive(peer, checked(message))
 
     def connected(self, peer: int) -> None:
+        self._parts.snapshots.cancelTransmisstion(Voter(peer))
         self._parts.filters.connected(peer)
         if self.leader_id == -1:
             self._parts.pre_vote.ask_again_soon()
