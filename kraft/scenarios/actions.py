@@ -12,13 +12,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from kraft.config.models import Toml
 from kraft.scenarios.conditions import parse_expression
+from kraft.scenarios.links import ALL_PURPOSES, BETWEEN_NODES, Purpose
+from kraft.scenarios.proxy.rules import Direction
 
-LinkPurpose: TypeAlias = Literal["quorum", "controller", "fetch", "forward", "rest"]
-Direction: TypeAlias = Literal["both", "requests", "answers"]
 Damage: TypeAlias = Literal["flip active", "flip closed", "torn tail", "delete index"]
-
-PURPOSES: tuple[LinkPurpose, ...] = ("quorum", "controller", "fetch", "forward", "rest")
-BETWEEN_NODES: tuple[LinkPurpose, ...] = ("quorum", "controller", "fetch", "forward")
 
 
 def _check_expression(text: str) -> str:
@@ -74,7 +71,7 @@ class LinkFault(Model):
     """From the side that dials to the side that answers; `direction` says whose bytes are affected."""
 
     do: Literal["cut", "blackhole", "delay", "bandwidth", "drop_answers", "close_mid_message"]
-    purpose: LinkPurpose | tuple[LinkPurpose, ...] = Field(
+    purpose: Purpose | tuple[Purpose, ...] = Field(
         default=BETWEEN_NODES, description="quorum, controller, fetch, forward (between nodes) or rest (from clients)."
     )
     dials: NodesText | None = Field(default=None, description="Nodes (or clients, for rest) that dial; default: all.")
@@ -90,7 +87,7 @@ class Heal(Model):
     """Links work again: those named, or all."""
 
     do: Literal["heal"]
-    purpose: LinkPurpose | tuple[LinkPurpose, ...] = Field(default=PURPOSES, description="Purposes; default: all.")
+    purpose: Purpose | tuple[Purpose, ...] = Field(default=ALL_PURPOSES, description="Purposes; default: all.")
     dials: NodesText | None = Field(default=None, description="Nodes or clients that dial; default: all.")
     answers: NodesText | None = Field(default=None, description="Nodes that are dialled; default: all.")
 
@@ -100,7 +97,7 @@ class Partition(Model):
 
     do: Literal["partition"]
     groups: tuple[tuple[NodeText, ...], ...] = Field(min_length=2, description="For example [[1], [2, 3]].")
-    purpose: LinkPurpose | tuple[LinkPurpose, ...] = Field(default=BETWEEN_NODES, description="Purposes; default: all.")
+    purpose: Purpose | tuple[Purpose, ...] = Field(default=BETWEEN_NODES, description="Purposes; default: all.")
 
 
 class Isolate(Model):
@@ -108,7 +105,7 @@ class Isolate(Model):
 
     do: Literal["isolate"]
     node: NodeText = Field(description="The node.")
-    purpose: LinkPurpose | tuple[LinkPurpose, ...] = Field(default=BETWEEN_NODES, description="Purposes; default: all.")
+    purpose: Purpose | tuple[Purpose, ...] = Field(default=BETWEEN_NODES, description="Purposes; default: all.")
 
 
 class CreateTopic(Model):

@@ -12,6 +12,7 @@ from kraft.config.problems import Problem, nearest
 from kraft.scenarios import actions
 from kraft.scenarios.conditions import FUNCTIONS, Expression, parse_expression
 from kraft.scenarios.expectation import parse_range
+from kraft.scenarios.links import Purpose
 from kraft.scenarios.model import Scenario, Step
 from metadata.settings import BrokerSettings, TopicSettings
 
@@ -104,7 +105,7 @@ def _step(path: str, scenario: Scenario, step: Step, bound: set[str], clients: s
             yield from _node(f"{path}.{key}", scenario, node, available | (clients if is_rest else set()))
 
 
-def purposes_of(action: actions.LinkFault | actions.Heal | actions.Partition | actions.Isolate) -> tuple[str, ...]:
+def purposes_of(action: actions.LinkFault | actions.Heal | actions.Partition | actions.Isolate) -> tuple[Purpose, ...]:
     return (action.purpose,) if isinstance(action.purpose, str) else action.purpose
 
 

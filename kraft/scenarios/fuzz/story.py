@@ -139,6 +139,8 @@ class _Narrator:
         self._cut = True
         how = self._rng.choice(("cut", "blackhole", "close_mid_message", "drop_answers"))
         fault: dict[str, Any] = {"do": how, "purpose": self._purposes(), "dials": dials, "answers": answers}
+        if how == "drop_answers":
+            fault["purpose"] = self._rng.choice(("controller", "fetch", "forward"))  # the quorum has no answers
         if how == "blackhole":
             fault["direction"] = self._rng.choice(("both", "requests", "answers"))
         if how in ("close_mid_message", "drop_answers"):
