@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from kraft.launcher.runfile import NodeRun
@@ -23,15 +23,29 @@ LOG_TAIL_LINES: Final = 20
 LOG_TAIL_BYTES: Final = 64 * 1024
 
 
-def start_node(*, config: str, node_id: int, data: str, log: str, parent_pid: int | None) -> subprocess.Popen[bytes]:
-    """`parent_pid`: the node stops by itself when that process ends, however it ends."""
+def start_node(
+    *,
+    config: str,
+    node_id: int,
+    data: str,
+    log: str,
+    parent_pid: int | None,
+    variables: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
+    """`parent_pid`: the node stops by itself when that process ends, however it ends. `variables`: of the node's
+    environment, besides our own."""
     command = [*NODE_COMMAND, "--config", config, "--id", str(node_id), "--data", data]
     if parent_pid is not None:
         command += ["--parent", str(parent_pid)]
     os.makedirs(os.path.dirname(log), exist_ok=True)
     with open(log, "ab") as output:
         return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**os.environ, **(variables or {})},
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import resource
 import signal
 import sys
@@ -13,10 +14,12 @@ import uvloop
 
 from kraft.config.models import ClusterConfig
 from kraft.http.app import create_app
+from kraft.http.replicas import replica_routes
 from kraft.http.server import HttpServer
 from kraft.node.assembly import Node
 from kraft.runtime.environment import close_environment, system_environment
 from kraft.runtime.quorum_thread import QuorumThread
+from kraft.runtime.witness import files_of
 from metadata.quorum.durable import QuorumStorageError
 from replication.storage.log_directory import StartupError
 
@@ -42,12 +45,13 @@ class _NodeProcess:
         self._ending = asyncio.Event()
         self._failure: BaseException | None = None
         threads = config.broker_settings(node_id).background_threads
-        self._environment = system_environment(threads=threads)
+        files = files_of(os.environ)
+        self._environment = system_environment(threads=threads, files=files)
         self._node = Node(
             config,
             node_id,
             environment=self._environment,
-            quorum=QuorumThread(),
+            quorum=QuorumThread(files=files),
             door=_http_door,
             on_fatal=self._fail,
         )
@@ -103,7 +107,13 @@ class _NodeProcess:
 
 
 def _http_door(node: Node) -> HttpServer:
-    app = create_app(node.gateway, environment=node.environment, ready=node.readiness, gauges=lambda: _gauges(node))
+    app = create_app(
+        node.gateway,
+        environment=node.environment,
+        ready=node.readiness,
+        gauges=lambda: _gauges(node),
+        extra_routes=replica_routes(lambda: {} if node.replicas is None else node.replicas.describe()),
+    )
     return HttpServer(app, host=node.node.bind_host, port=node.node.rest_port)
 
 

@@ -9,20 +9,24 @@ from kraft.runtime.clock import SystemClock
 from kraft.runtime.files import DiskFiles
 from kraft.runtime.network import CONNECTIONS_MAX, TcpNetwork
 from kraft.runtime.workers import ThreadWorkers
-from metadata.environment import Environment
+from metadata.environment import Environment, Files
 
 THREADS = 4
 """Default of background.threads."""
 
 
 def system_environment(
-    loop: asyncio.AbstractEventLoop | None = None, *, threads: int = THREADS, connections_max: int = CONNECTIONS_MAX
+    loop: asyncio.AbstractEventLoop | None = None,
+    *,
+    threads: int = THREADS,
+    connections_max: int = CONNECTIONS_MAX,
+    files: Files | None = None,
 ) -> Environment:
     """The environment of `loop`, or of the running one. `close_environment` ends its threads."""
     loop = loop or asyncio.get_running_loop()
     return Environment(
         clock=SystemClock(loop),
-        files=DiskFiles(),
+        files=files or DiskFiles(),
         network=TcpNetwork(loop, connections_max=connections_max),
         workers=ThreadWorkers(loop, threads=threads),
         rng=random.SystemRandom(),

@@ -15,7 +15,7 @@ from typing import Any
 import uvloop
 
 from kraft.runtime.environment import close_environment, system_environment
-from metadata.environment import Environment
+from metadata.environment import Environment, Files
 
 SWITCH_INTERVAL_S = 0.0005
 WORKER_THREADS = 1
@@ -24,9 +24,9 @@ WORKER_THREADS = 1
 class QuorumThread:
     """A `QuorumHost`. Its `environment` is bound to its loop and ends with it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, files: Files | None = None) -> None:
         self._loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-        self.environment: Environment = system_environment(self._loop, threads=WORKER_THREADS)
+        self.environment: Environment = system_environment(self._loop, threads=WORKER_THREADS, files=files)
         self._main_loop: asyncio.AbstractEventLoop | None = None
         self._ended: asyncio.Future[None] | None = None
         self._thread: threading.Thread | None = None

@@ -103,7 +103,7 @@ THIRD_PARTY: Mapping[str, tuple[str, ...]] = {
     "typer": ("kraft.cli", "kraft.launcher"),
     "click": ("kraft.cli", "kraft.launcher"),
     "rich": ("kraft.cli", "kraft.launcher"),
-    "uvloop": ("kraft.runtime", "kraft.node"),
+    "uvloop": ("kraft.runtime", "kraft.node", "kraft.scenarios"),
     "prometheus_client": ("kraft.http",),
 }
 """Each dependency is imported by its own folder only. Pydantic, orjson and msgspec may be used anywhere."""

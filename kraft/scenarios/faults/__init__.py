@@ -1,0 +1,1 @@
+"""What can be broken: processes of nodes, their disks, and the links between them."""

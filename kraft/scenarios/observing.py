@@ -1,0 +1,153 @@
+"""Looking at the cluster: snapshots of what its nodes believe, waits for a condition, samples of leaders over time.
+
+Nodes are asked past all proxies, so a broken link never blinds the observer; a paused or dead node is not asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+import orjson
+
+from kraft.client.outcome import Answer
+from kraft.scenarios.evidence import LeaderSample
+from kraft.scenarios.running import POLL_S, Running
+from kraft.scenarios.snapshot import NodeView, PartitionView, ReplicaView, Snapshot
+from kraft.scenarios.timeline import now_us
+
+DEADLINE_MS: Final = 10_000
+SAMPLE_MS: Final = 50
+SAMPLES_MAX: Final = 200_000
+
+Predicate = Callable[[Snapshot], object]
+
+
+class NotInTime(Exception):
+    """A condition did not come true before its deadline; the message says what was waited for and what there was."""
+
+    def __init__(self, message: str, snapshot: Snapshot) -> None:
+        super().__init__(message)
+        self.snapshot = snapshot
+
+
+class Observing(Running):
+    samples: list[LeaderSample]
+    _latest: dict[tuple[int, str, int], LeaderSample]
+    latest: Snapshot | None = None
+    """The last look at the cluster."""
+
+    async def status(self) -> Snapshot:
+        """What every node that runs believes at this moment."""
+        at_us = now_us()
+        asked = self.running()
+        views = await asyncio.gather(*(self._view(node) for node in asked))
+        snapshot = Snapshot(
+            at_us=at_us,
+            states={node: self.process_state(node) for node in self.nodes},
+            views={view.node: view for view in views if view is not None},
+        )
+        self._sample(snapshot)
+        self.latest = snapshot
+        return snapshot
+
+    async def until(
+        self,
+        predicate: Predicate,
+        *,
+        deadline_ms: int = DEADLINE_MS,
+        describe: str | Callable[[Snapshot], str] = "the condition",
+    ) -> Snapshot:
+        """Look again every few milliseconds until the predicate holds. Raises NotInTime."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + deadline_ms / 1000
+        while True:
+            snapshot = await self.status()
+            if predicate(snapshot):
+                return snapshot
+            if loop.time() > deadline:
+                missing = describe if isinstance(describe, str) else describe(snapshot)
+                raise NotInTime(f"not within {deadline_ms} ms: {missing}\n{snapshot.describe()}", snapshot)
+            await asyncio.sleep(POLL_S)
+
+    async def _view(self, node: int) -> NodeView | None:
+        answer = await self.ask(node, "GET", "/kraft/partitions")
+        if isinstance(answer, Answer) and answer.is_success:
+            return parse_view(orjson.loads(answer.body))
+        return None
+
+    async def _sample_forever(self) -> None:
+        while True:
+            await self.status()
+            await asyncio.sleep(SAMPLE_MS / 1000)
+
+    def _sample(self, snapshot: Snapshot) -> None:
+        """Keep what leaders say of themselves, whenever it has changed."""
+        for view in snapshot.views.values():
+            for (topic, partition), replica in view.replicas.items():
+                if replica.role == "leader":
+                    self._keep(_leader_sample(snapshot.at_us, view.node, topic, partition, replica))
+
+    def _keep(self, sample: LeaderSample) -> None:
+        key = (sample.node, sample.topic, sample.partition)
+        before = self._latest.get(key)
+        if before is None or _facts(before) != _facts(sample):
+            self._latest[key] = sample
+            if len(self.samples) < SAMPLES_MAX:
+                self.samples.append(sample)
+
+
+def _leader_sample(at_us: int, node: int, topic: str, partition: int, replica: ReplicaView) -> LeaderSample:
+    return LeaderSample(
+        at_us=at_us,
+        node=node,
+        topic=topic,
+        partition=partition,
+        leader_epoch=replica.leader_epoch,
+        high_watermark=replica.high_watermark,
+        log_end_offset=replica.log_end_offset,
+        isr=replica.isr,
+        topic_id=replica.topic_id,
+    )
+
+
+def _facts(sample: LeaderSample) -> tuple[object, ...]:
+    return (sample.leader_epoch, sample.high_watermark, sample.log_end_offset, sample.isr, sample.topic_id)
+
+
+def parse_view(document: dict[str, Any]) -> NodeView:
+    """The answer of GET /kraft/partitions."""
+    return NodeView(
+        node=document["node_id"],
+        metadata_offset=document["metadata_offset"],
+        controller_id=document["controller_id"],
+        controller_epoch=document["controller_epoch"],
+        brokers={int(broker): state for broker, state in document["brokers"].items()},
+        partitions={
+            (found["topic"], found["partition"]): PartitionView(
+                topic_id=found["topic_id"],
+                leader=found["leader"],
+                leader_epoch=found["leader_epoch"],
+                partition_epoch=found["partition_epoch"],
+                replicas=tuple(found["replicas"]),
+                isr=tuple(found["isr"]),
+                is_reassigning=found["is_reassigning"],
+            )
+            for found in document["partitions"]
+        },
+        replicas={(found["topic"], found["partition"]): _replica(found) for found in document["replicas"]},
+    )
+
+
+def _replica(found: dict[str, Any]) -> ReplicaView:
+    return ReplicaView(
+        role=found["role"],
+        topic_id=found["topic_id"],
+        leader_epoch=found["leader_epoch"],
+        log_start_offset=found["log_start_offset"],
+        log_end_offset=found["log_end_offset"],
+        high_watermark=found["high_watermark"],
+        isr=tuple(found["isr"]),
+        maximal_isr=tuple(found["maximal_isr"]),
+    )

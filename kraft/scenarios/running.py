@@ -1,0 +1,208 @@
+"""What all parts of a `Cluster` share: its configuration and folders, node processes, proxies, and how to ask nodes.
+
+Owned by one event loop. A node's process is started here and nowhere else, so that the proxy process, which
+guards them, always knows which to kill when the runner dies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import subprocess
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from kraft.client.outcome import Answer, Outcome, Request
+from kraft.client.transport import Transport
+from kraft.config.models import ClusterConfig, NodeConfig
+from kraft.launcher.processes import log_tail, start_node
+from kraft.launcher.runfile import ClusterRun, NodeRun, save_run
+from kraft.runtime.witness import WITNESS_VARIABLE
+from kraft.scenarios.links import LinkId
+from kraft.scenarios.proxy.process import ProxyProcess
+from kraft.scenarios.proxy.rules import Rules
+from kraft.scenarios.snapshot import NodeState
+from kraft.scenarios.spec import ClusterSpec, ScenarioError
+from kraft.scenarios.timeline import Timeline
+
+POLL_S: Final = 0.015
+STOP_LIMIT_MS: Final = 15_000
+START_LIMIT_MS: Final = 30_000
+KILLED_LIMIT_MS: Final = 10_000
+ASK_TIMEOUT_MS: Final = 500
+
+
+class Running:
+    def __init__(
+        self, *, spec: ClusterSpec, config: ClusterConfig, config_file: str, directory: Path, seed: int
+    ) -> None:
+        self.spec = spec
+        self.config = config
+        self.directory = directory
+        self.seed = seed
+        self.rng = random.Random(seed)
+        self.timeline = Timeline(directory)
+        self._config_file = config_file
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._paused: set[int] = set()
+        self._proxies = ProxyProcess(seed=seed)
+        self._links: dict[LinkId, str] = {}
+        """Link -> address of its proxy."""
+        self._rules: dict[LinkId, Rules] = {}
+        self._transport = Transport()
+
+    # --- what there is ----------------------------------------------------------------------------------------------
+
+    @property
+    def nodes(self) -> tuple[int, ...]:
+        return tuple(self.spec.nodes)
+
+    @property
+    def brokers(self) -> tuple[int, ...]:
+        return self.spec.brokers
+
+    @property
+    def voters(self) -> tuple[int, ...]:
+        return self.spec.voters
+
+    def rest(self, node: int) -> str:
+        """Base URL of a node itself; nothing that breaks links is on this way."""
+        return self._node(node).rest_url
+
+    def data(self, node: int) -> Path:
+        return Path(self._node(node).data)
+
+    def log_directory(self, node: int) -> Path:
+        """Where a node keeps its partitions."""
+        return Path(self._node(node).log_dirs[0])
+
+    def witness(self, node: int) -> Path:
+        return self.directory / "witness" / f"node-{node}"
+
+    def node_log(self, node: int, *, lines: int = 20) -> str:
+        """The end of what a node wrote to standard error."""
+        return "\n".join(log_tail(str(self.data(node) / "node.log"), lines_max=lines))
+
+    def pid(self, node: int) -> int | None:
+        process = self._processes.get(node)
+        return process.pid if process is not None and process.poll() is None else None
+
+    def process_state(self, node: int) -> NodeState:
+        if self.pid(node) is None:
+            return "down"
+        return "paused" if node in self._paused else "running"
+
+    def running(self) -> list[int]:
+        return [node for node in self.nodes if self.process_state(node) == "running"]
+
+    def _node(self, node: int) -> NodeConfig:
+        try:
+            return self.config.node(node)
+        except LookupError as error:
+            raise ScenarioError(str(error)) from error
+
+    # --- processes --------------------------------------------------------------------------------------------------
+
+    async def _start_process(self, node: int) -> None:
+        witness = self.witness(node)
+        witness.mkdir(parents=True, exist_ok=True)
+        self._processes[node] = start_node(
+            config=self._config_file,
+            node_id=node,
+            data=self.config.data,
+            log=str(self.data(node) / "node.log"),
+            parent_pid=None,
+            variables={WITNESS_VARIABLE: str(witness)},
+        )
+        self._paused.discard(node)
+        await self._guard()
+
+    async def _guard(self) -> None:
+        await self._proxies.guard(process.pid for process in self._processes.values() if process.poll() is None)
+        save_run(self._run())
+
+    def _run(self) -> ClusterRun:
+        nodes = tuple(
+            NodeRun(
+                id=node,
+                roles=self._node(node).roles,
+                pid=process.pid,
+                rest=self.rest(node),
+                kafka=str(self._node(node).kafka),
+                quorum=None if self._node(node).quorum is None else str(self._node(node).quorum),
+                data=self._node(node).data,
+            )
+            for node, process in self._processes.items()
+        )
+        return ClusterRun(
+            cluster_id=self.config.cluster_id,
+            config=self._config_file,
+            data=self.config.data,
+            launcher_pid=None,
+            nodes=nodes,
+        )
+
+    def _signal(self, node: int, number: signal.Signals) -> None:
+        if self.pid(node) is None:
+            raise ScenarioError(f"node {node} does not run")
+        self._processes[node].send_signal(number)
+
+    async def _ended(self, node: int, *, limit_ms: int) -> bool:
+        """Wait for the end of a process; False when it still runs at the limit."""
+        return await self._poll(lambda: self.pid(node) is None, limit_ms=limit_ms)
+
+    async def _poll(self, condition: Callable[[], bool], *, limit_ms: int) -> bool:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + limit_ms / 1000
+        while not condition():
+            if loop.time() > deadline:
+                return False
+            await asyncio.sleep(POLL_S / 5)
+        return True
+
+    async def _wait_started(self, node: int) -> None:
+        """Until its HTTP door answers. Raises ScenarioError when the process ends, or takes too long."""
+        await self._wait_answer(node, "/healthz", what="answer")
+
+    async def wait_ready(self, node: int, *, limit_ms: int = START_LIMIT_MS) -> None:
+        """Until the node says that it takes requests."""
+        await self._wait_answer(node, "/readyz", what="become ready", limit_ms=limit_ms)
+
+    async def _wait_answer(self, node: int, path: str, *, what: str, limit_ms: int = START_LIMIT_MS) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + limit_ms / 1000
+        while loop.time() < deadline:
+            outcome = await self.ask(node, "GET", path)
+            if isinstance(outcome, Answer) and outcome.is_success:
+                return
+            if self.pid(node) is None:
+                raise ScenarioError(f"node {node} ended instead of starting:\n{self.node_log(node)}")
+            await asyncio.sleep(POLL_S)
+        raise ScenarioError(f"node {node} did not {what} within {limit_ms} ms:\n{self.node_log(node)}")
+
+    async def _all(self, nodes: tuple[int, ...], act: Callable[[int], Awaitable[None]]) -> None:
+        async with asyncio.TaskGroup() as group:
+            for node in nodes:
+                group.create_task(_run(act, node))
+
+    # --- questions --------------------------------------------------------------------------------------------------
+
+    async def ask(
+        self,
+        node: int,
+        method: str,
+        path: str,
+        *,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        timeout_ms: int = ASK_TIMEOUT_MS,
+    ) -> Outcome:
+        """One request to a node itself, past all proxies."""
+        request = Request(method=method, path=path, body=body, headers=headers or {}, timeout_ms=timeout_ms)
+        return await self._transport.send(self.rest(node), request)
+
+
+async def _run(act: Callable[[int], Awaitable[None]], node: int) -> None:
+    await act(node)

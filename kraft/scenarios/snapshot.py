@@ -1,0 +1,166 @@
+"""The cluster at one moment, as its nodes tell it: what predicates of `Cluster.until` look at. Pure.
+
+Cluster-wide answers come from the node that answered with the newest metadata; `view` asks one node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+NodeState: TypeAlias = Literal["running", "paused", "down"]
+NOBODY = -1
+UNKNOWN = -1
+
+PartitionKey: TypeAlias = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaView:
+    """One replica as the node that has it tells."""
+
+    role: Literal["leader", "follower", "offline"]
+    topic_id: str
+    leader_epoch: int
+    log_start_offset: int
+    log_end_offset: int
+    high_watermark: int
+    isr: tuple[int, ...]
+    maximal_isr: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionView:
+    """One partition in a node's copy of the metadata. `leader` is -1 while there is none."""
+
+    topic_id: str
+    leader: int
+    leader_epoch: int
+    partition_epoch: int
+    replicas: tuple[int, ...]
+    isr: tuple[int, ...]
+    is_reassigning: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeView:
+    """What one node told."""
+
+    node: int
+    metadata_offset: int
+    controller_id: int
+    controller_epoch: int
+    brokers: Mapping[int, str]
+    """Registered brokers: active, fenced or shutting down."""
+    partitions: Mapping[PartitionKey, PartitionView]
+    replicas: Mapping[PartitionKey, ReplicaView]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    at_us: int
+    states: Mapping[int, NodeState]
+    """Of every node's process."""
+    views: Mapping[int, NodeView]
+    """Of the nodes that answered."""
+
+    @property
+    def newest(self) -> NodeView | None:
+        return max(self.views.values(), key=lambda view: view.metadata_offset, default=None)
+
+    def view(self, node: int) -> NodeView | None:
+        return self.views.get(node)
+
+    def partition(self, topic: str, partition: int) -> PartitionView | None:
+        newest = self.newest
+        return None if newest is None else newest.partitions.get((topic, partition))
+
+    def replica(self, topic: str, partition: int, *, node: int) -> ReplicaView | None:
+        view = self.views.get(node)
+        return None if view is None else view.replicas.get((topic, partition))
+
+    def leader(self, topic: str, partition: int) -> int:
+        found = self.partition(topic, partition)
+        return NOBODY if found is None else found.leader
+
+    def isr(self, topic: str, partition: int) -> tuple[int, ...]:
+        """As committed; sorted."""
+        found = self.partition(topic, partition)
+        return () if found is None else tuple(sorted(found.isr))
+
+    def replicas(self, topic: str, partition: int) -> tuple[int, ...]:
+        """In the order of assignment: the first is preferred."""
+        found = self.partition(topic, partition)
+        return () if found is None else found.replicas
+
+    def epoch(self, topic: str, partition: int) -> int:
+        found = self.partition(topic, partition)
+        return UNKNOWN if found is None else found.leader_epoch
+
+    def hw(self, topic: str, partition: int, *, node: int | None = None) -> int:
+        """Of one node's replica; by default of the leader. -1 when that does not answer."""
+        found = self.replica(topic, partition, node=self.leader(topic, partition) if node is None else node)
+        return UNKNOWN if found is None else found.high_watermark
+
+    def log_end(self, topic: str, partition: int, *, node: int | None = None) -> int:
+        """Of one node's replica; by default of the leader. -1 when that does not answer."""
+        found = self.replica(topic, partition, node=self.leader(topic, partition) if node is None else node)
+        return UNKNOWN if found is None else found.log_end_offset
+
+    def role(self, topic: str, partition: int, *, node: int) -> str:
+        """leader, follower, offline or none: as the node itself believes."""
+        found = self.replica(topic, partition, node=node)
+        return "none" if found is None else found.role
+
+    @property
+    def controller(self) -> int:
+        newest = self.newest
+        return NOBODY if newest is None else newest.controller_id
+
+    @property
+    def controller_epoch(self) -> int:
+        newest = self.newest
+        return UNKNOWN if newest is None else newest.controller_epoch
+
+    @property
+    def active_brokers(self) -> tuple[int, ...]:
+        newest = self.newest
+        brokers = {} if newest is None else newest.brokers
+        return tuple(sorted(broker for broker, state in brokers.items() if state == "active"))
+
+    def state(self, node: int) -> str:
+        """A broker as the cluster sees it: active, fenced, shutting down or down."""
+        newest = self.newest
+        return "down" if newest is None else newest.brokers.get(node, "down")
+
+    def partitions(self, topic: str) -> tuple[int, ...]:
+        """Numbers of the partitions of a topic; none when it does not exist."""
+        newest = self.newest
+        return tuple(sorted(n for name, n in newest.partitions if name == topic)) if newest else ()
+
+    def alive(self, node: int) -> bool:
+        return self.states.get(node) == "running"
+
+    def describe(self) -> str:
+        """One line per node, for the message of a wait that failed."""
+        lines = [f"controller {self.controller}, active brokers {list(self.active_brokers)}"]
+        newest = self.newest
+        for (topic, number), found in sorted(newest.partitions.items()) if newest else ():
+            lines.append(
+                f"{topic}-{number}: leader {found.leader} in epoch {found.leader_epoch}, ISR {list(found.isr)}"
+            )
+        for node, state in sorted(self.states.items()):
+            lines.append(f"node {node} {state}{_replicas(self.views.get(node))}")
+        return "\n".join(lines)
+
+
+def _replicas(view: NodeView | None) -> str:
+    if view is None:
+        return ", gives no answer"
+    told = [
+        f" {topic}-{number} {replica.role} epoch {replica.leader_epoch}"
+        f" high watermark {replica.high_watermark} log end {replica.log_end_offset}"
+        for (topic, number), replica in sorted(view.replicas.items())
+    ]
+    return ":" + ",".join(told)
