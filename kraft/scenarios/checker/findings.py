@@ -1,4 +1,4 @@
-"""Anomalies as they are found: one per kind, partition and cause, with a count; the text tells the first."""
+"""Anomalies as they are found: one per kind, partition and permitted cause, with a count; the text tells the first."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Findings:
         at_us: int | None = None,
         explanation: Explanation = UNEXPLAINED,
     ) -> None:
-        key = (kind, topic, partition, explanation.cause)
+        key = (kind, topic, partition, explanation.cause if explanation.reason else "")
         if key in self._found or len(self._found) >= FINDINGS_MAX:
             if key not in self._found:
                 key = next(reversed(self._found))

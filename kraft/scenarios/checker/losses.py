@@ -64,8 +64,8 @@ class Losses:
         """Never appended: with acks=0 a server can only close the connection (P8)."""
         if gone.acks != "0":
             return UNEXPLAINED
-        for reign in partition.in_order():
-            if abs(reign.since_us - gone.at_us) <= UNCONFIRMED_US_MAX and reign.epoch > 0:
+        for reign in partition.in_order()[1:]:
+            if abs(reign.since_us - gone.at_us) <= UNCONFIRMED_US_MAX:
                 text = f"sent around the change to epoch {reign.epoch}, and nobody answers a write with acks=0"
                 return Explanation("unconfirmed", text)
         for fault in self._timeline.faults:

@@ -1,6 +1,6 @@
 """Below the high watermark all replicas hold the same: the same value and the same leader epoch at each offset.
 
-A member of the final ISR has to agree up to the final high watermark; any other replica, which may be dead or behind, up
+A member of the final ISR has to agree up to the final high watermark; another replica, which may be dead or behind, up
 to the high watermark that it has checkpointed itself: that is never ahead of the truth.
 """
 
