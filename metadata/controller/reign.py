@@ -35,6 +35,9 @@ CLAIM_RETRY_MS = 20
 SESSION_TICK_MS_MAX = 500
 """Sessions are checked every quarter of the session timeout, but at least this often."""
 
+INTERVAL_LOOK_MS = 1_000
+"""An interval that was altered while it passes counts from here on, and not after five minutes."""
+
 
 class Resigned(Exception):
     """This reign is over."""
@@ -172,9 +175,11 @@ class Reign:
     ) -> None:
         clock = self._tools.environment.clock
         while True:
-            planned_ms = clock.monotonic_ms() + every_ms()
-            await clock.sleep(every_ms())
-            now_ms = clock.monotonic_ms()
+            begin_ms = planned_ms = now_ms = clock.monotonic_ms()
+            while (left_ms := begin_ms + every_ms() - now_ms) > 0:
+                planned_ms = now_ms + min(left_ms, INTERVAL_LOOK_MS)
+                await clock.sleep(planned_ms - now_ms)
+                now_ms = clock.monotonic_ms()
             late_ms = now_ms - planned_ms
             event = SessionsTick(late_ms=late_ms if late_ms > LATE_MS else 0) if kind is SessionsTick else kind()
             self._tools.inbox.put_event(event, now_ms=now_ms)
