@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.integration.support.cluster import Cluster
-from tests.integration.support.configuration import QUICK_FAILURES, REPLICATED, write_config
+from tests.integration.support.configuration import QUICK_FAILURES, REPLICATED, THREE, write_config
 
 
 @pytest.fixture
@@ -43,8 +43,11 @@ def fragile_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluste
     yield from run_cluster(tmp_path_factory.mktemp("fragile"), settings=QUICK_FAILURES)
 
 
-def run_cluster(folder: Path, *, settings: Mapping[str, Any]) -> Iterator[Cluster]:
-    cluster = Cluster(data=str(folder / "data"), config=write_config(folder / "cluster.toml", settings=settings))
+def run_cluster(
+    folder: Path, *, settings: Mapping[str, Any], roles: Mapping[int, Sequence[str]] = THREE
+) -> Iterator[Cluster]:
+    config = write_config(folder / "cluster.toml", settings=settings, roles=roles)
+    cluster = Cluster(data=str(folder / "data"), config=config)
     try:
         cluster.start()
         yield cluster
