@@ -42,7 +42,8 @@ READY_LIMIT_MS: Final = START_LIMIT_MS
 class Cluster(LinkFaults):
     """Made by `Cluster.start`. The parts: faults/ (links, disks, nodes), administration, observing, running."""
 
-    def __init__(self, spec: ClusterSpec, *, config: ClusterConfig, directory: Path, seed: int) -> None:
+    def __init__(self, spec: ClusterSpec, *, directory: Path, seed: int) -> None:
+        config = _configuration(spec, directory / "data")
         config_file = str(Path(config.data) / RESOLVED_FILE)
         super().__init__(spec=spec, config=config, config_file=config_file, directory=directory, seed=seed)
         self.samples = []
@@ -57,9 +58,7 @@ class Cluster(LinkFaults):
     @contextlib.asynccontextmanager
     async def start(spec: ClusterSpec, *, directory: Path, seed: int = 0) -> AsyncIterator[Cluster]:
         """Start all nodes; the block begins when every broker takes part and the quorum has a leader."""
-        directory = Path(directory).absolute()
-        (directory / "data").mkdir(parents=True, exist_ok=True)
-        cluster = Cluster(spec, config=_configuration(spec, directory / "data"), directory=directory, seed=seed)
+        cluster = Cluster(spec, directory=_prepared(directory), seed=seed)
         try:
             await cluster._open()
             yield cluster
@@ -160,6 +159,12 @@ class Cluster(LinkFaults):
         self._proxies.close()
         self.timeline.save()
         remove_run(self.config.data)
+
+
+def _prepared(directory: Path) -> Path:
+    absolute = Path(directory).absolute()
+    (absolute / "data").mkdir(parents=True, exist_ok=True)
+    return absolute
 
 
 def _configuration(spec: ClusterSpec, data: Path) -> ClusterConfig:

@@ -1,0 +1,23 @@
+"""What one client has done so far, in records."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Counts:
+    sent: int = 0
+    acked: int = 0
+    failed: int = 0
+    """Surely not written."""
+    unknown: int = 0
+    read: int = 0
+    is_done: bool = False
+    """It sends no more, and waits for no answer."""
+    codes: Counter[int] = field(default_factory=Counter)
+    """Kafka code -> records of operations that ended with it."""
+
+    def with_code(self, kafka_code: int) -> int:
+        return self.codes[kafka_code]
