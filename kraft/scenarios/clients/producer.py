@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from kraft.client.outcome import Request
+from kraft.client.outcome import Refused, Request
 from kraft.client.transport import Transport
 from kraft.http.partitioner import partition_of_key
 from kraft.scenarios.clients.counts import Counts
@@ -161,6 +161,8 @@ class Producer:
         node = self._targets.choose(self.options.topic, partition)
         invoke_us = now_us()
         answer = await self._transport.send(self._targets.address(node), request)
+        if isinstance(answer, Refused):
+            self._targets.refused(node)
         told = told_produce(answer, acks=self.options.acks)
         attempt = Attempt(
             node=node,

@@ -9,6 +9,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Final
 
+from kraft.client.outcome import Refused
 from kraft.client.transport import Transport
 from kraft.scenarios.clients.counts import Counts
 from kraft.scenarios.clients.producer import Record
@@ -111,7 +112,10 @@ class Reader:
         topic, node = self.options.topic, self._targets.choose(self.options.topic, partition)
         request = read_request(topic, partition, position, wait_ms=WAIT_MS, bytes_max=BYTES_MAX, timeout_ms=TIMEOUT_MS)
         invoke_us = now_us()
-        answer = fetched(await self._transport.send(self._targets.address(node), request))
+        outcome = await self._transport.send(self._targets.address(node), request)
+        if isinstance(outcome, Refused):
+            self._targets.refused(node)
+        answer = fetched(outcome)
         if self._is_news(partition, answer):
             self._keep(partition, position, node, invoke_us, answer)
         return answer

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias
 
 from kraft.scenarios.snapshot import NOBODY, Snapshot
+from kraft.scenarios.timeline import now_us
 
+AVOID_MS: Final = 500
 Target: TypeAlias = int | Literal["any", "leader"]
 
 
@@ -29,6 +31,8 @@ class Targets:
         self._target = target
         self._turn = 0
         self._addresses: dict[int, str] = {}
+        self._refused_us: dict[int, int] = {}
+        """Node -> when it last refused a connection."""
 
     async def open(self) -> None:
         """Make the client's links, so that they can be broken before it has sent anything."""
@@ -46,8 +50,13 @@ class Targets:
             if leader in self._addresses:
                 return leader
         self._turn += 1
-        nodes = tuple(self._addresses)
+        since = now_us() - AVOID_MS * 1000
+        nodes = [node for node in self._addresses if self._refused_us.get(node, 0) < since] or list(self._addresses)
         return nodes[self._turn % len(nodes)]
+
+    def refused(self, node: int) -> None:
+        """A client that may choose leaves this node alone for a while."""
+        self._refused_us[node] = now_us()
 
     def address(self, node: int) -> str:
         return self._addresses[node]
