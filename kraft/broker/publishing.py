@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from metadata.delta import MetadataDelta, delta_between
-
 from metadata.environment import Clock
 from metadata.image import MetadataImage
 from metadata.quorum.log import Committed, Leadership, MetadataLog, SnapshotInstalled

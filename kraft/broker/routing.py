@@ -12,6 +12,7 @@ from kraft.broker.leaders import LeaderFinder
 from kraft.broker.produce_routing import ProduceRouter
 from kraft.broker.publishing import MetadataPublisher
 from kraft.broker.read_routing import ReadRouter
+from kraft.broker.visibility import is_visible
 from metadata.controller.events import CreateTopics, ErrorDetail, NewTopic, Request
 from metadata.environment import Buffer, Clock
 from metadata.errors import LeaderNotAvailable, TopicAlreadyExists, UnknownTopicOrPartition
@@ -23,7 +24,7 @@ Reply = TypeVar("Reply")
 
 AUTO_CREATE_TIMEOUT_MS = 5_000
 METADATA_WAIT_MS = 2_000
-"""How long a node waits to see a topic that the controller has just created."""
+"""How long a node waits to see what the controller has just done."""
 
 
 class Router:
@@ -78,7 +79,10 @@ class Router:
     # --- administrative requests ----------------------------------------------------------------------------
 
     async def control(self, request: Request[Reply], *, timeout_ms: int) -> Reply:
-        return await self._door.control(request, timeout_ms=timeout_ms)
+        """Answers when this node, too, has seen what was done: who asks it next reads what he wrote."""
+        reply = await self._door.control(request, timeout_ms=timeout_ms)
+        await self._publisher.wait_for(lambda image: is_visible(image, request, reply), timeout_ms=METADATA_WAIT_MS)
+        return reply
 
     async def topic_id_or_create(self, name: str) -> UUID:
         topic = self.image.topic(name)
@@ -92,7 +96,6 @@ class Router:
         result = reply[name]
         if isinstance(result, ErrorDetail) and result.error is not TopicAlreadyExists:
             raise result.exception()
-        await self._publisher.wait_for(lambda image: image.topic(name) is not None, timeout_ms=METADATA_WAIT_MS)
         created = self.image.topic(name)
         if created is None:
             raise LeaderNotAvailable(f"topic {name!r} was created, but this node does not know it yet; try again")

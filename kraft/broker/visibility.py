@@ -1,0 +1,68 @@
+"""Whether an image shows what an administrative request did, so that a node answers only when it can be asked about it.
+
+Requests whose effect comes later anyway (elections, reassignments) or is not the image's (heartbeats) count as seen.
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from metadata.controller.events import (
+    AlterConfigs,
+    ConfigAlteration,
+    CreatePartitions,
+    CreateTopics,
+    DeleteTopics,
+    Request,
+    TopicCreated,
+)
+from metadata.image import MetadataImage
+
+
+def is_visible(image: MetadataImage, request: Request[Any], reply: Any) -> bool:
+    match request:
+        case CreateTopics():
+            return request.validate_only or _topics_created(image, reply)
+        case DeleteTopics():
+            return all(not _has_topic(image, topic) for topic, error in reply.items() if error is None)
+        case CreatePartitions():
+            return request.validate_only or _partitions_created(image, request, reply)
+        case AlterConfigs():
+            return request.validate_only or _configs_altered(image, request, reply)
+        case _:
+            return True
+
+
+def _topics_created(image: MetadataImage, reply: Mapping[str, Any]) -> bool:
+    created = [result.topic_id for result in reply.values() if isinstance(result, TopicCreated)]
+    return all(topic_id in image.topics for topic_id in created)
+
+
+def _has_topic(image: MetadataImage, topic: str | UUID) -> bool:
+    return topic in image.topics if isinstance(topic, UUID) else topic in image.topic_ids
+
+
+def _partitions_created(image: MetadataImage, request: CreatePartitions, reply: Mapping[str, Any]) -> bool:
+    for grown in request.topics:
+        topic = image.topic(grown.topic)
+        if reply[grown.topic] is None and (topic is None or len(topic.partitions) < grown.count):
+            return False
+    return True
+
+
+def _configs_altered(image: MetadataImage, request: AlterConfigs, reply: Mapping[Any, Any]) -> bool:
+    return all(
+        _is_altered(image.config(resource.resource_type, resource.name), alterations)
+        for resource, alterations in request.resources.items()
+        if reply[resource] is None
+    )
+
+
+def _is_altered(settings: Mapping[str, str], alterations: tuple[ConfigAlteration, ...]) -> bool:
+    """By name: the controller may have written a value in its canonical form."""
+    deleted = {alteration.name for alteration in alterations if alteration.operation == "delete"}
+    is_set = {alteration.name for alteration in alterations if alteration.operation == "set"}
+    return not deleted & settings.keys() and is_set <= settings.keys()

@@ -1,0 +1,65 @@
+"""A node answers an administrative request when it has seen its effect itself."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from kraft.broker.visibility import is_visible
+from metadata.controller.events import (
+    AlterConfigs,
+    ConfigAlteration,
+    ConfigResource,
+    CreatePartitions,
+    CreateTopics,
+    DeleteTopics,
+    ElectLeaders,
+    ErrorDetail,
+    NewPartitions,
+    NewTopic,
+    TopicCreated,
+)
+from metadata.errors import TopicAlreadyExists
+from metadata.image import MetadataImage
+from metadata.records import ConfigRecord, PartitionRecord, TopicRecord
+
+ID = UUID(int=3)
+EMPTY = MetadataImage()
+WITH_TOPIC = EMPTY.apply(
+    [
+        TopicRecord(name="t", topic_id=ID),
+        PartitionRecord(topic_id=ID, partition=0, replicas=(1,), isr=(1,), leader=1),
+        ConfigRecord(resource_type="topic", resource_name="t", name="retention.ms", value="5"),
+    ]
+)
+CREATE = CreateTopics(topics=(NewTopic(name="t"),))
+CREATED = {"t": TopicCreated(topic_id=ID, partitions=1, replication_factor=1, configs={})}
+REFUSED = ErrorDetail(TopicAlreadyExists, "it exists")
+TOPIC = ConfigResource(resource_type="topic", name="t")
+SET = AlterConfigs(resources={TOPIC: (ConfigAlteration(name="retention.ms", operation="set", value="5"),)})
+UNSET = AlterConfigs(resources={TOPIC: (ConfigAlteration(name="retention.ms", operation="delete"),)})
+GROW = CreatePartitions(topics=(NewPartitions(topic="t", count=2),))
+
+
+@pytest.mark.parametrize(
+    ("request_", "reply", "on_empty", "on_topic"),
+    [
+        (CREATE, CREATED, False, True),
+        (CREATE, {"t": REFUSED}, True, True),
+        (CreateTopics(topics=CREATE.topics, validate_only=True), CREATED, True, True),
+        (DeleteTopics(topics=("t",)), {"t": None}, True, False),
+        (DeleteTopics(topics=(ID,)), {ID: None}, True, False),
+        (DeleteTopics(topics=("t",)), {"t": REFUSED}, True, True),
+        (GROW, {"t": None}, False, False),
+        (GROW, {"t": REFUSED}, True, True),
+        (SET, {TOPIC: None}, False, True),
+        (UNSET, {TOPIC: None}, True, False),
+        (UNSET, {TOPIC: REFUSED}, True, True),
+        (ElectLeaders(election="preferred", partitions=None), {}, True, True),
+    ],
+)
+def test_what_was_done_is_visible(request_: Any, reply: Any, on_empty: bool, on_topic: bool) -> None:
+    assert is_visible(EMPTY, request_, reply) is on_empty
+    assert is_visible(WITH_TOPIC, request_, reply) is on_topic
