@@ -13,6 +13,7 @@ from uuid import UUID
 from metadata.controller.events import (
     AlterConfigs,
     ConfigAlteration,
+    ConfigResource,
     CreatePartitions,
     CreateTopics,
     DeleteTopics,
@@ -20,6 +21,7 @@ from metadata.controller.events import (
     TopicCreated,
 )
 from metadata.image import MetadataImage
+from metadata.settings import BrokerSettings, TopicSettings, canonical_value
 
 
 def is_visible(image: MetadataImage, request: Request[Any], reply: Any) -> bool:
@@ -55,14 +57,18 @@ def _partitions_created(image: MetadataImage, request: CreatePartitions, reply: 
 
 def _configs_altered(image: MetadataImage, request: AlterConfigs, reply: Mapping[Any, Any]) -> bool:
     return all(
-        _is_altered(image.config(resource.resource_type, resource.name), alterations)
+        _is_altered(image.config(resource.resource_type, resource.name), resource, alteration)
         for resource, alterations in request.resources.items()
         if reply[resource] is None
+        for alteration in alterations
     )
 
 
-def _is_altered(settings: Mapping[str, str], alterations: tuple[ConfigAlteration, ...]) -> bool:
-    """By name: the controller may have written a value in its canonical form."""
-    deleted = {alteration.name for alteration in alterations if alteration.operation == "delete"}
-    is_set = {alteration.name for alteration in alterations if alteration.operation == "set"}
-    return not deleted & settings.keys() and is_set <= settings.keys()
+def _is_altered(settings: Mapping[str, str], resource: ConfigResource, alteration: ConfigAlteration) -> bool:
+    """Values are written in their canonical form. Additions to lists count as seen."""
+    if alteration.operation == "delete":
+        return alteration.name not in settings
+    if alteration.operation == "set":
+        model = TopicSettings if resource.resource_type == "topic" else BrokerSettings
+        return settings.get(alteration.name) == canonical_value(model, alteration.name, alteration.value)
+    return True

@@ -39,6 +39,7 @@ CREATED = {"t": TopicCreated(topic_id=ID, partitions=1, replication_factor=1, co
 REFUSED = ErrorDetail(TopicAlreadyExists, "it exists")
 TOPIC = ConfigResource(resource_type="topic", name="t")
 SET = AlterConfigs(resources={TOPIC: (ConfigAlteration(name="retention.ms", operation="set", value="5"),)})
+CHANGE = AlterConfigs(resources={TOPIC: (ConfigAlteration(name="retention.ms", operation="set", value="6"),)})
 UNSET = AlterConfigs(resources={TOPIC: (ConfigAlteration(name="retention.ms", operation="delete"),)})
 GROW = CreatePartitions(topics=(NewPartitions(topic="t", count=2),))
 
@@ -55,6 +56,7 @@ GROW = CreatePartitions(topics=(NewPartitions(topic="t", count=2),))
         (GROW, {"t": None}, False, False),
         (GROW, {"t": REFUSED}, True, True),
         (SET, {TOPIC: None}, False, True),
+        (CHANGE, {TOPIC: None}, False, False),
         (UNSET, {TOPIC: None}, True, False),
         (UNSET, {TOPIC: REFUSED}, True, True),
         (ElectLeaders(election="preferred", partitions=None), {}, True, True),
