@@ -5,13 +5,15 @@ Exit codes: 0, the verdict is what the scenario expects; 1, it is not; 2, the sc
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from kraft.cli.options import JsonOption
-from kraft.cli.output import USAGE, fail, write, write_rows
+from kraft.cli.output import USAGE, fail, progress, write, write_json, write_rows
 from kraft.config.problems import ConfigError
 from kraft.scenarios import catalogue
 from kraft.scenarios.model import Scenario
@@ -19,6 +21,13 @@ from kraft.scenarios.model import Scenario
 app = typer.Typer(
     help="Break a cluster on purpose and get a verdict for every record.", no_args_is_help=True, add_completion=False
 )
+
+ALL: Final = "all"
+SEED_DEFAULT: Final = 1
+MINUTES_DEFAULT: Final = 5.0
+
+SeedOption = Annotated[int, typer.Option("--seed", metavar="S", help="Repeats what is random.")]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME|FILE.toml", help="A built-in scenario or a file.")]
 
 
 @app.command("list")
@@ -46,10 +55,97 @@ def expected_line(scenario: Scenario) -> str:
 
 
 @app.command()
-def describe(name: Annotated[str, typer.Argument(metavar="NAME|FILE.toml", help="Built-in scenario or file.")]) -> None:
+def describe(name: NameArgument) -> None:
     """Print a scenario's file: copy it to begin one of your own."""
     _loaded(name)
     write((Path(name).read_text() if name.endswith(".toml") else catalogue.text_of(name)).rstrip())
+
+
+@app.command()
+def run(
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME|FILE.toml...", help="Built-in scenarios or files; all: the catalogue.")
+    ],
+    repeat: Annotated[int, typer.Option("--repeat", metavar="N", min=1, help="Run each so often.")] = 1,
+    seed: SeedOption = SEED_DEFAULT,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the nodes' folders; the answer says where.")] = False,
+    report: Annotated[
+        str | None, typer.Option("--report", metavar="DIR", help="Write report.html, history, events and verdict.")
+    ] = None,
+    at_a_time: Annotated[
+        int | None, typer.Option("--at-a-time", metavar="N", min=1, help="Scenarios at a time; default: 2 of several.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run scenarios: start a cluster, tell the story, heal, read everything back, judge.
+
+    Exit code 0: every verdict is what its scenario expects; 1: one is not; 2: one could not be run.
+    """
+    from kraft.cli.scenario_run import RunOptions, run_all
+
+    scenarios = [_loaded(name) for given in names for name in (catalogue.NAMES if given == ALL else (given,))]
+    options = RunOptions(repeat=repeat, seed=seed, keep=keep, report=report, at_a_time=at_a_time, as_json=as_json)
+    sys.exit(asyncio.run(run_all(scenarios, options)))
+
+
+@app.command()
+def fuzz(
+    seed: SeedOption = SEED_DEFAULT,
+    minutes: Annotated[float, typer.Option("--minutes", metavar="M", min=0, help="How long.")] = MINUTES_DEFAULT,
+    profile: Annotated[
+        str, typer.Option("--profile", metavar="NAME", help="What may happen, and what it may cost.")
+    ] = ("strict"),
+    into: Annotated[str, typer.Option("--into", metavar="DIR", help="Where stories that fail are written.")] = "fuzz",
+    as_json: JsonOption = False,
+) -> None:
+    """Random load and random faults until the time is up. A violation is shortened and written to a file.
+
+    Exit code 0: every story ended as its profile allows; 1: one did not.
+    """
+    from kraft.cli.scenario_run import fuzz_until_time_is_up
+    from kraft.scenarios.fuzz.profiles import PROFILES
+
+    if profile not in PROFILES:
+        known = "; ".join(f"{one.name}: {one.sentence}" for one in PROFILES.values())
+        fail(f"there is no profile {profile}. {known}", code=USAGE)
+    session = asyncio.run(
+        fuzz_until_time_is_up(
+            PROFILES[profile], seed=seed, minutes=minutes, directory=Path(into), say=progress(as_json=as_json)
+        )
+    )
+    if as_json:
+        files = [str(violation.file) for violation in session.violations]
+        write_json({"stories": session.stories, "records": session.records, "violations": files})
+    else:
+        write(f"{session.stories} stories, {session.records} records, {len(session.violations)} violations")
+    sys.exit(1 if session.violations else 0)
+
+
+@app.command()
+def check(
+    history: Annotated[str, typer.Argument(metavar="HISTORY.jsonl", help="What clients did and were told.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Judge any history: what was kept, lost, duplicated, reordered, and why.
+
+    An events.jsonl and a faults.jsonl beside it tell the causes. Exit code 0: no anomaly, nothing without a cause;
+    1: there is something; 2: the file is no history.
+    """
+    from kraft.cli.scenario_view import show_counts
+    from kraft.scenarios.checker.check import check_beside
+    from kraft.scenarios.history import HistoryError
+
+    try:
+        verdict = check_beside(history)
+    except HistoryError as error:
+        fail(str(error), code=USAGE)
+    except OSError as error:
+        fail(f"{history} cannot be read: {error.strerror}", code=USAGE)
+    if as_json:
+        write(verdict.to_json().decode())
+    else:
+        show_counts(verdict, say=write)
+    sys.exit(0 if verdict.is_clean else 1)
 
 
 def _loaded(name: str) -> Scenario:

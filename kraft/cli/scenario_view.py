@@ -9,7 +9,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from kraft.cli.output import write_rows
-from kraft.scenarios.live import TIMELINE_LINES_MAX, NobodyWatches, node_lines, verdict_lines, verdict_rows
+from kraft.scenarios.live import (
+    TIMELINE_LINES_MAX,
+    NobodyWatches,
+    finding_lines,
+    node_lines,
+    verdict_lines,
+    verdict_rows,
+)
+from kraft.scenarios.model import COUNTS
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -52,7 +60,10 @@ class TerminalView(NobodyWatches):
         from rich.live import Live
 
         self._live = Live(
-            console=Console(file=sys.stdout), refresh_per_second=REFRESH_PER_SECOND, transient=True, get_renderable=self._draw
+            console=Console(file=sys.stdout),
+            refresh_per_second=REFRESH_PER_SECOND,
+            transient=True,
+            get_renderable=self._draw,
         )
         self._title = self._phase = self._step = ""
         self._number = self._steps = 0
@@ -91,13 +102,22 @@ class TerminalView(NobodyWatches):
         from rich.progress_bar import ProgressBar
         from rich.text import Text
 
+        progress = f"{self._phase}  {self._number} of {self._steps}  {self._step}".rstrip()
         parts = [
             Text(self._title, style="bold"),
             Text("\n".join(self._nodes) or "..."),
             Text("\n".join(self._timeline), style="dim"),
-            Text(f"{self._phase}  {self._number} of {self._steps}  {self._step}".rstrip(), overflow="ellipsis", no_wrap=True),
+            Text(progress, overflow="ellipsis", no_wrap=True),
         ]
         return Group(*parts, ProgressBar(total=max(1, self._steps), completed=self._number, width=60))
+
+
+def show_counts(verdict: Verdict, *, say: Callable[[str], None]) -> None:
+    """Of a history that nobody expects anything of."""
+    rows = [{"records": name.replace("_", " "), "found": getattr(verdict.counts, name)} for name in COUNTS]
+    write_rows(rows, ("records", "found"), as_json=False, title=verdict.scenario)
+    for line in finding_lines(verdict):
+        say(line)
 
 
 def show_verdict(verdict: Verdict, scenario: Scenario, *, say: Callable[[str], None]) -> None:

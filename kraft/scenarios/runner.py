@@ -1,0 +1,219 @@
+"""One scenario from its file to its verdict: start the cluster, tell the story, heal, read everything back, judge.
+
+Everything a run makes lies in one folder, which is gone afterwards unless it is asked for. A story that breaks off is
+healed and judged all the same: what was lost until then is worth knowing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from kraft.config.models import Role
+from kraft.scenarios.cast import Cast
+from kraft.scenarios.checker.check import HISTORY_FILE, check_history
+from kraft.scenarios.checker.verdict import Verdict
+from kraft.scenarios.cluster import Cluster
+from kraft.scenarios.conditions import Value, World
+from kraft.scenarios.evidence import Evidence, Fault, LogRecord, ReadBack, read_events
+from kraft.scenarios.clients.requests import fetched, read_request
+from kraft.scenarios.happenings import EventCounter
+from kraft.scenarios.history import Header, HistoryWriter
+from kraft.scenarios.judge import judge
+from kraft.scenarios.live import Watcher
+from kraft.scenarios.model import ClusterPlan, Scenario
+from kraft.scenarios.observing import NotInTime
+from kraft.scenarios.result import RunResult
+from kraft.scenarios.snapshot import Snapshot
+from kraft.scenarios.spec import ClusterSpec, NodeSpec, ScenarioError
+from kraft.scenarios.stage import ClusterStage
+from kraft.scenarios.story import Story
+from kraft.scenarios.timeline import now_us
+
+HEALED_LIMIT_MS: Final = 30_000
+"""From the end of the story until every replica is in sync again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ended:
+    """What is left when the cluster is gone."""
+
+    evidence: Evidence | None
+    world: World | None
+    """Of the healed cluster."""
+    names: Mapping[str, Value]
+    start_ms: int
+    failures: tuple[str, ...]
+
+
+async def run_scenario(
+    scenario: Scenario, *, seed: int, watcher: Watcher, keep: bool = False, report: Path | None = None
+) -> RunResult:
+    """Never raises for what a scenario can do wrong: the result says it."""
+    begun_us = now_us()
+    directory = Path(tempfile.mkdtemp(prefix=f"kraft-{scenario.name}-"))
+    watcher.begun(scenario)
+    try:
+        ended = await _Run(scenario, directory=directory, seed=seed, watcher=watcher).run()
+        verdict = await _judged(scenario, ended, directory, watcher)
+    finally:
+        if not keep:
+            await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+    return RunResult(
+        scenario=scenario.name,
+        seed=seed,
+        elapsed_ms=(now_us() - begun_us) // 1000,
+        start_ms=ended.start_ms,
+        verdict=verdict,
+        failure="; ".join(ended.failures),
+        directory=directory if keep else None,
+    )
+
+
+class _Run:
+    """The part of a run in which there is a cluster."""
+
+    def __init__(self, scenario: Scenario, *, directory: Path, seed: int, watcher: Watcher) -> None:
+        self._scenario = scenario
+        self._directory = directory
+        self._seed = seed
+        self._watcher = watcher
+        self._failures: list[str] = []
+
+    async def run(self) -> _Ended:
+        begun_us = now_us()
+        spec = spec_of(self._scenario.cluster)
+        self._watcher.phase(f"starting {len(spec.nodes)} nodes")
+        try:
+            async with Cluster.start(spec, directory=self._directory, seed=self._seed) as cluster:
+                return await self._with(cluster, start_ms=(now_us() - begun_us) // 1000)
+        except (ScenarioError, NotInTime) as error:
+            self._failures.append(f"the cluster could not be started: {error}")
+        return _Ended(evidence=None, world=None, names={}, start_ms=0, failures=tuple(self._failures))
+
+    async def _with(self, cluster: Cluster, *, start_ms: int) -> _Ended:
+        for topic in self._scenario.topics:
+            await cluster.create_topic(topic.name, assignment=topic.assignment, configs=topic.configs)
+        cluster.timeline.watch(_faults_to(self._watcher, since_us=now_us()))
+        header = self._header()
+        with HistoryWriter(self._directory / HISTORY_FILE, header) as history:
+            cast = Cast(self._scenario.clients, around=cluster, record=history.record)
+            stage = ClusterStage(cluster, cast, count_events=_event_counter(cluster), watcher=self._watcher)
+            story = Story(self._scenario, stage, self._watcher)
+            try:
+                await self._play(cluster, cast, stage, story)
+            finally:
+                await cast.close()
+        world = await stage.look()
+        self._watcher.phase("reading everything back")
+        evidence = await collect(cluster, header)
+        return _Ended(
+            evidence=evidence, world=world, names=story.names, start_ms=start_ms, failures=tuple(self._failures)
+        )
+
+    async def _play(self, cluster: Cluster, cast: Cast, stage: ClusterStage, story: Story) -> None:
+        """Whatever goes wrong is noted, and the rest is done all the same."""
+        self._watcher.phase("telling the story")
+        await self._note(cast.open())
+        await self._note(story.tell())
+        self._watcher.phase("healing")
+        await self._note(cluster.mend())
+        await self._note(self._until_healed(cluster, stage))
+        await self._note(cast.finish_producers())
+        await self._note(self._until_healed(cluster, stage))
+        await self._note(cast.finish_all())
+
+    async def _note(self, doing: Coroutine[Any, Any, None]) -> None:
+        try:
+            await doing
+        except (ScenarioError, NotInTime) as error:
+            self._failures.append(str(error))
+
+    async def _until_healed(self, cluster: Cluster, stage: ClusterStage) -> None:
+        await cluster.until_ready(deadline_ms=HEALED_LIMIT_MS)
+        snapshot = await cluster.until(is_healed, deadline_ms=HEALED_LIMIT_MS, describe="every replica in sync")
+        self._watcher.looked(snapshot)
+
+    def _header(self) -> Header:
+        plan = self._scenario
+        topics = {topic.name: dict(topic.configs) for topic in plan.topics}
+        return Header(
+            scenario=plan.name,
+            seed=self._seed,
+            settings={**plan.cluster.all_settings, "topics": topics},
+            start_us=now_us(),
+            wall_ms=time.time_ns() // 1_000_000,
+        )
+
+
+def spec_of(plan: ClusterPlan) -> ClusterSpec:
+    nodes = {}
+    for node in plan.node_ids:
+        roles: list[Role] = ["broker"] if node in plan.brokers else []
+        roles += ["controller"] if node in plan.controllers else []
+        nodes[node] = NodeSpec(roles=tuple(roles))
+    return ClusterSpec(nodes=nodes, settings=plan.all_settings)
+
+
+def is_healed(snapshot: Snapshot) -> bool:
+    """Every partition has a leader and a full ISR, all nodes know it, and what leaders have is visible."""
+    newest = snapshot.newest
+    if newest is None or len(snapshot.views) < len(snapshot.states):
+        return False
+    if any(view.metadata_offset < newest.metadata_offset for view in snapshot.views.values()):
+        return False
+    for (topic, partition), found in newest.partitions.items():
+        leader = snapshot.replica(topic, partition, node=found.leader)
+        if found.is_reassigning or leader is None or set(found.isr) != set(found.replicas):
+            return False
+        if leader.role != "leader" or leader.high_watermark < 0:
+            return False
+    return True
+
+
+def _event_counter(cluster: Cluster) -> Callable[[str, int | None], int]:
+    return EventCounter({node: cluster.data(node) for node in cluster.nodes}).count
+
+
+def _faults_to(watcher: Watcher, *, since_us: int) -> Callable[[Fault], None]:
+    def tell(fault: Fault) -> None:
+        watcher.happened(fault.text, after_ms=(fault.at_us - since_us) // 1000)
+
+    return tell
+
+
+async def _judged(scenario: Scenario, ended: _Ended, directory: Path, watcher: Watcher) -> Verdict | None:
+    if ended.evidence is None or ended.world is None:
+        return None
+    watcher.phase("judging")
+    verdict = await asyncio.to_thread(check_history, directory / HISTORY_FILE, ended.evidence)
+    verdict = await judge(verdict, scenario.expect, names=ended.names, world=ended.world)
+    watcher.ended(verdict)
+    return verdict
+
+
+async def collect(cluster: Cluster, header: Header) -> Evidence:
+    snapshot = await cluster.status()
+    newest = snapshot.newest
+    read: list[ReadBack] = []
+    for (topic, partition), found in sorted(newest.partitions.items()) if newest else ():
+        records, position = [], 0
+        while True:
+            request = read_request(topic, partition, position, wait_ms=0, bytes_max=10**6, timeout_ms=3000)
+            answer = fetched(await cluster._transport.send(cluster.rest(found.leader), request))
+            if answer.outcome != "ok" or not answer.records: break
+            records += [LogRecord(o, -1, v) for o, v in answer.records]
+            position = answer.next_offset
+        read.append(ReadBack(topic=topic, partition=partition, records=(lambda r=records: iter(r)), high_watermark=position, leader=found.leader, leader_epoch=found.leader_epoch, isr=found.isr))
+    events = []
+    for node in cluster.nodes:
+        f = cluster.data(node) / "events.jsonl"
+        if f.exists(): events += read_events(f, header)
+    events.sort(key=lambda e: e.at_us)
+    return Evidence(readback=read, samples=cluster.samples, events=events, faults=cluster.timeline.faults)
