@@ -18,12 +18,15 @@ class BodyLease:
         self._context = context
         self._reserved = 0
 
-    async def read(self, request: web.Request) -> bytes:
-        """Raises HttpError 413 (before reading, when Content-Length tells) and 503."""
+    async def read(self, request: web.Request) -> bytes | bytearray:
+        """Raises HttpError 413 (before reading, when Content-Length tells) and 503.
+
+        What came in pieces is put together where a leader may stamp it (a bytearray), so that it is not copied again.
+        """
         length = check_length(request, self._context.limits.body_bytes_max)
         if length is not None:
             self._reserve(length)
-        parts: list[bytes] = []
+        first, rest = b"", bytearray()
         total, content = 0, request.content
         try:
             while not content.at_eof():
@@ -31,10 +34,15 @@ class BodyLease:
                 total += len(part)
                 # A compressed body is longer than its Content-Length says.
                 self._grow_to(total)
-                parts.append(part)
+                if not first:
+                    first = part
+                    continue
+                if not rest:
+                    rest += first
+                rest += part
         except (web.RequestPayloadError, BadHttpMessage) as error:
             raise HttpError(400, f"the body cannot be read: {error}") from error
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return rest or first
 
     def _grow_to(self, total: int) -> None:
         limit = self._context.limits.body_bytes_max

@@ -28,7 +28,7 @@ class Call:
 
     context: Context
     request: web.Request
-    body: bytes = b""
+    body: bytes | bytearray = b""
 
     @property
     def path(self) -> Mapping[str, str]:

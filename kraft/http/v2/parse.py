@@ -78,7 +78,7 @@ _text = msgspec.json.Decoder(_TextProduce)
 _json = msgspec.json.Decoder(_JsonProduce)
 
 
-def parse_produce(body: bytes, form: Format, *, now_ms: int) -> list[OutRecord]:
+def parse_produce(body: bytes | bytearray, form: Format, *, now_ms: int) -> list[OutRecord]:
     """The records of a v2 body. Raises HttpError 400 for malformed JSON, 422 for JSON that is not such a body."""
     try:
         match form:
@@ -97,7 +97,7 @@ def parse_produce(body: bytes, form: Format, *, now_ms: int) -> list[OutRecord]:
         raise HttpError(400, f"malformed JSON: {error}") from error
 
 
-def check_utf8(body: bytes) -> None:
+def check_utf8(body: bytes | bytearray) -> None:
     """Raises UnicodeDecodeError. The parser checks the strings it decodes, but not those inside a Raw."""
     if not body.isascii():
         body.decode()

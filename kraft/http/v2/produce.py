@@ -44,7 +44,7 @@ async def _produce(call: Call, partition: int | None) -> web.Response:
         return await _produce_raw(call, TopicIdPartition(topic.topic_id, partition))
     now_ms = context.clock.wall_ms()
     if form is Format.RECORDS:
-        records = decode_records(call.body, now_ms=now_ms)
+        records = decode_records(bytes(call.body), now_ms=now_ms)
     else:
         records = parse_produce(call.body, form, now_ms=now_ms)
     return await _produce_records(call, topic, records, partition)
