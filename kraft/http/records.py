@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple, cast
 
 from metadata.environment import Buffer
+from metadata.errors import CorruptMessage
 from replication.batches.header import whole_batches
 from replication.batches.records import NewRecord, ReadRecord, read_batches, unstamped_batch
 
@@ -37,17 +38,25 @@ def to_batches(records: Sequence[OutRecord], *, size_max: int) -> Buffer:
 def take_records(data: Buffer, offset: int, *, bytes_max: int) -> tuple[list[InRecord], int]:
     """Records from `offset` on, at least one if there is one, and the offset to go on from.
 
-    Raises CorruptMessage.
+    Raises CorruptMessage when the first batch is damaged; what is sound before a damaged one is answered first.
     """
     if len(data) <= bytes_max:
-        return list(read_batches(data, from_offset=offset)), end_of_batches(data, offset)
+        try:
+            return list(read_batches(data, from_offset=offset, checks_crc=True)), end_of_batches(data, offset)
+        except CorruptMessage:
+            pass  # one by one then, up to the damage
     taken: list[InRecord] = []
     size = 0
-    for record in read_batches(data, from_offset=offset):
-        size += len(record.key or b"") + len(record.value or b"")
-        if taken and size > bytes_max:
-            return taken, record.offset
-        taken.append(record)
+    try:
+        for record in read_batches(data, from_offset=offset, checks_crc=True):
+            size += len(record.key or b"") + len(record.value or b"")
+            if taken and size > bytes_max:
+                return taken, record.offset
+            taken.append(record)
+    except CorruptMessage:
+        if not taken:
+            raise
+        return taken, taken[-1].offset + 1
     return taken, end_of_batches(data, offset)
 
 

@@ -23,6 +23,7 @@ from replication.batches.header import (
     HEADER_BYTES,
     NO_PRODUCER_ID,
     BatchHeader,
+    computed_crc,
     header_at,
     whole_batches,
 )
@@ -107,13 +108,17 @@ def _built(builder: DefaultRecordBatchBuilder, records: Iterable[NewRecord]) -> 
     return batch
 
 
-def read_batches(data: Buffer, *, from_offset: int = 0, with_control: bool = False) -> Iterator[ReadRecord]:
+def read_batches(
+    data: Buffer, *, from_offset: int = 0, with_control: bool = False, checks_crc: bool = False
+) -> Iterator[ReadRecord]:
     """The records at or after `from_offset`. Control records are not for people and left out.
 
-    Raises CorruptMessage. CRCs are not checked here: what is in a log has been.
+    Raises CorruptMessage. CRCs are checked where records leave for people: a disk may have changed them since.
     """
     for position, header in whole_batches(data):
         if header.next_offset > from_offset and (with_control or not header.is_control):
+            if checks_crc and header.crc != computed_crc(data, position, header.size):
+                raise CorruptMessage(f"the batch at offset {header.base_offset} does not have the CRC of its header")
             yield from _read_batch(data, position, header, from_offset)
 
 

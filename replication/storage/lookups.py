@@ -18,14 +18,20 @@ def read(
     start: int | None,
     bytes_max: int,
     upper_bound: int,
+    log_end: int,
     at_least_one_batch: bool,
 ) -> LogRead:
-    """From the first of `segments` that has a batch at or after the offset; never across two."""
+    """From the first of `segments` that has a batch at or after the offset; never across two. Raises DamagedLog."""
     for number, segment in enumerate(segments):
         found = segment.find(offset, start=None if number else start)
         if found is None:
             continue
         position, header = found
+        if header.next_offset > log_end:
+            raise DamagedLog(
+                f"{segment.log.path}: the batch at position {position} says that it ends at offset "
+                f"{header.next_offset}; the log ends at {log_end}"
+            )
         is_too_large = header.size > bytes_max and not at_least_one_batch
         if is_too_large or header.next_offset > upper_bound:
             break

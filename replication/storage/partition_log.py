@@ -13,7 +13,7 @@ from typing import TypeVar
 from uuid import UUID
 
 from metadata.environment import Buffer, Environment
-from metadata.errors import KafkaError, KafkaStorageError, OffsetOutOfRange
+from metadata.errors import CorruptMessage, KafkaError, KafkaStorageError, OffsetOutOfRange
 from metadata.settings import TopicSettings
 from replication.batches.header import (
     HEADER_BYTES,
@@ -215,9 +215,12 @@ class PartitionLog:
                 start=self._tail.mark(offset),
                 bytes_max=bytes_max,
                 upper_bound=bound,
+                log_end=self._end,
                 at_least_one_batch=at_least_one_batch,
             )
-        except (OSError, DamagedLog) as error:
+        except DamagedLog as error:
+            raise self._damaged(error) from error
+        except OSError as error:
             raise self._failed(error, "reading") from error
 
     def offset_for_timestamp(self, timestamp_ms: int, *, upper_bound: int) -> TimestampedOffset | None:
@@ -232,7 +235,9 @@ class PartitionLog:
         self._check_online()
         try:
             return search()
-        except (OSError, DamagedLog) as error:
+        except DamagedLog as error:
+            raise self._damaged(error) from error
+        except OSError as error:
             raise self._failed(error, "looking up a timestamp") from error
 
     # --- epochs and truncation --------------------------------------------------------------------------------
@@ -378,6 +383,10 @@ class PartitionLog:
     def _check_online(self) -> None:
         if self._offline_reason is not None:
             raise KafkaStorageError(f"{self} is offline: {self._offline_reason}")
+
+    def _damaged(self, error: DamagedLog) -> KafkaError:
+        """What is damaged cannot be read here; the rest can, and writes go on (Kafka: CORRUPT_MESSAGE)."""
+        return CorruptMessage(f"{self} is damaged: {error}")
 
     def _failed(self, error: OSError | DamagedLog, doing: str) -> KafkaError:
         message = f"{self}: {doing} failed: {error}"
