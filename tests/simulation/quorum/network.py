@@ -52,6 +52,10 @@ class Network:
         """Pairs that cannot connect."""
         self.slow_ms: dict[tuple[int, int], float] = {}
         self._last_us: dict[tuple[int, int, int], int] = {}
+        self.is_doubling = False
+        """Every message arrives twice."""
+        self.entries_sent = 0
+        """Log entries in all messages, those sent again counted again."""
 
     def connect(self, a: int, b: int) -> None:
         pair = pair_of(a, b)
@@ -113,7 +117,9 @@ class Network:
         key = (a, b, number)
         earliest = max(self._last_us.get(key, 0), self._admitted_us[b, number] + 1)
         at = self._last_us[key] = max(self._voters.now_us + int(delay_ms * 1000), earliest)
-        self._voters.after((at - self._voters.now_us) / 1000, lambda: self._arrive(a, b, number, data))
+        self.entries_sent += len(message.get("entries", ()))
+        for _ in range(2 if self.is_doubling else 1):
+            self._voters.after((at - self._voters.now_us) / 1000, lambda: self._arrive(a, b, number, data))
         return True
 
     def _arrive(self, a: int, b: int, number: int, data: bytes) -> None:

@@ -111,7 +111,7 @@ class World:
 
     def after(self, ms: float, action: Callable[[], None]) -> None:
         self._sequence += 1
-        heapq.heappush(self._heap, (self.time.us + int(ms * 1000), self._sequence, action))
+        heapq.heappush(self._heap, (self.time.us + round(ms * 1000), self._sequence, action))
 
     def run_for(self, ms: float, *, until: Callable[[], bool] = lambda: False) -> bool:
         end = self.time.us + int(ms * 1000)
