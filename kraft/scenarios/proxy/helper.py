@@ -34,6 +34,8 @@ class Proxies:
         self._links: dict[str, Link] = {}
         self._targets: dict[tuple[str, int], Target] = {}
         self._guarded: tuple[int, ...] = ()
+        self._ports: set[int] = set()
+        """Of all links: a link whose target is down does not hold its port, and another one must not take it."""
 
     async def obey(self, command: Command) -> Reply:
         ports = {wanted.name: await self._open(wanted) for wanted in command.open}
@@ -56,10 +58,13 @@ class Proxies:
             target = self._targets[address] = Target(self._loop, *address)
         for _ in range(PORT_TRIES_MAX):
             port = self._rng.randint(PORT_FIRST, PORT_LAST)
+            if port in self._ports:
+                continue
             link = Link(self._loop, wanted, target, self._rng)
             with contextlib.suppress(OSError):
                 await link.open(port)
                 self._links[wanted.name] = link
+                self._ports.add(port)
                 return port
         raise OSError(f"no free port on {wanted.host} in {PORT_TRIES_MAX} tries")
 
