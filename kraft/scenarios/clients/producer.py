@@ -69,6 +69,11 @@ class Producer:
         self._transport = Transport(connections_max=self.options.in_flight)
         self._sending = asyncio.get_running_loop().create_task(self._run(), name=self.options.name)
 
+    async def wait(self) -> None:
+        """Until its limit is reached and the last answer is there."""
+        assert self._sending is not None, f"{self.options.name} was never started"
+        await asyncio.shield(self._sending)
+
     async def finish(self) -> None:
         """Send no more; returns when the last answer is there, or has timed out."""
         self._is_ending.set()
