@@ -169,3 +169,23 @@ def test_garbage_on_the_port_closes_that_connection_only() -> None:
         assert not cluster.fatal
 
     world.run(scenario())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_orderly_stop_of_the_leader_costs_less_than_an_election_timeout(seed: int) -> None:
+    """Its port refuses from then on, which the others need not wait for to believe it."""
+    world = SimulatedWorld(seed)
+    cluster = Cluster(world)
+
+    async def scenario() -> float:
+        await cluster.start()
+        await cluster.append_until_done("a")
+        await asyncio.sleep(1)
+        stopped = await cluster.leader()
+        begun = world.loop.now_us
+        await cluster.machines[stopped].run(cluster.logs.pop(stopped).stop())
+        await cluster.append_until_done("b")
+        return (world.loop.now_us - begun) / 1000
+
+    took_ms = world.run(scenario())
+    assert took_ms < 250, f"the next append took {took_ms:.0f} ms; the election timeout is 300 ms"

@@ -19,6 +19,11 @@ def test_each_node_has_a_copy_and_the_shared_module_is_untouched() -> None:
     assert first.monotonicTime() == 1000.0
 
 
+def test_these_tests_refuse_to_unpickle() -> None:
+    with pytest.raises(AssertionError, match="the quorum unpickles"):
+        pickle.loads(pickle.dumps(1))
+
+
 def test_the_copy_never_unpickles() -> None:
     module = load_private_copy(clock=Time(), rng=random.Random(0))  # type: ignore[arg-type]
     with pytest.raises(AssertionError, match="never unpickles"):
