@@ -1,6 +1,6 @@
 """Writes over time, from one pass over the history: records a second that were acknowledged, refused, or left unknown.
 
-A gap in availability is a time in which writes to a partition were waiting and none was acknowledged.
+A gap in availability is a time in which a partition was asked to take writes, and acknowledged none.
 """
 
 from __future__ import annotations
@@ -12,14 +12,17 @@ from typing import Final
 
 from kraft.scenarios.history import Operation, Produce
 
-BUCKETS: Final = 240
+BUCKETS_MAX: Final = 240
+BUCKETS_MIN: Final = 40
+WRITES_PER_BUCKET: Final = 8
+"""Fewer would draw the rhythm of the clients instead of their rate."""
 FINE_BUCKETS: Final = 4_000
 """For gaps: whether a write was waiting is told with this resolution."""
 GAP_US_MIN: Final = 300_000
 GAPS_MAX: Final = 200
 """The longest ones are kept."""
 WAITING_SHARE: Final = 0.5
-"""A pause is a gap when writes were waiting in at least this share of it."""
+"""A pause is a gap when a write failed in it, or writes were waiting in at least this share of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +37,22 @@ class Gap:
 class Curve:
     from_us: int
     until_us: int
-    ok: array[int] = field(default_factory=lambda: array("q", bytes(8 * BUCKETS)))
-    fail: array[int] = field(default_factory=lambda: array("q", bytes(8 * BUCKETS)))
-    info: array[int] = field(default_factory=lambda: array("q", bytes(8 * BUCKETS)))
+    ok: array[int]
+    fail: array[int]
+    info: array[int]
     gaps: list[Gap] = field(default_factory=list)
 
     @property
+    def buckets(self) -> int:
+        return len(self.ok)
+
+    @property
     def bucket_us(self) -> float:
-        return max(self.until_us - self.from_us, 1) / BUCKETS
+        return max(self.until_us - self.from_us, 1) / self.buckets
+
+    @property
+    def highest(self) -> int:
+        return max(sum(bucket) for bucket in zip(self.ok, self.info, self.fail, strict=True))
 
     def per_second(self, records: int) -> float:
         return records / (self.bucket_us / 1e6)
@@ -54,17 +65,21 @@ class _Partition:
         self.pauses: list[tuple[int, int]] = []
         self.waiting = array("i", bytes(4 * (FINE_BUCKETS + 1)))
         """Differences: +1 where a write begins to wait, -1 where it no longer does."""
+        self.refused = bytearray(FINE_BUCKETS + 1)
 
 
-def curve(operations: Iterable[Operation], *, from_us: int, until_us: int) -> Curve:
-    drawn = Curve(from_us, until_us)
+def curve(operations: Iterable[Operation], *, from_us: int, until_us: int, writes: int) -> Curve:
+    """`writes` is how many there are in all."""
+    buckets = min(max(writes // WRITES_PER_BUCKET, BUCKETS_MIN), BUCKETS_MAX)
+    ok, fail, info = (array("q", bytes(8 * buckets)) for _ in range(3))
+    drawn = Curve(from_us, until_us, ok, fail, info)
     counts = {"ok": drawn.ok, "fail": drawn.fail, "info": drawn.info}
     partitions: dict[tuple[str, int], _Partition] = {}
     span = max(until_us - from_us, 1)
     for operation in operations:
         if not isinstance(operation, Produce):
             continue
-        at = min(max((operation.complete_us - from_us) * BUCKETS // span, 0), BUCKETS - 1)
+        at = min(max((operation.complete_us - from_us) * buckets // span, 0), buckets - 1)
         counts[operation.outcome][at] += len(operation.records)
         key = (operation.topic, operation.partition)
         partition = partitions.get(key)
@@ -85,6 +100,7 @@ def _note(partition: _Partition, sent: Produce, from_us: int, span: int) -> None
     partition.waiting[begun] += 1
     partition.waiting[ended] -= 1
     if sent.outcome != "ok":
+        partition.refused[ended] = 1
         return
     if partition.has_ok and sent.complete_us - partition.last_ok_us >= GAP_US_MIN:
         partition.pauses.append((partition.last_ok_us, sent.complete_us))
@@ -105,5 +121,6 @@ def _gaps(partition: _Partition, from_us: int, span: int) -> Iterable[tuple[int,
     for begin, end in partition.pauses:
         first = (begin - from_us) * FINE_BUCKETS // span
         last = max((end - from_us) * FINE_BUCKETS // span, first + 1)
-        if waiting[first:last].count(1) >= WAITING_SHARE * (last - first):
+        is_refused = 1 in partition.refused[first : last + 1]
+        if is_refused or waiting[first:last].count(1) >= WAITING_SHARE * (last - first):
             yield begin, end

@@ -8,14 +8,17 @@ from html import escape
 from typing import Final
 
 from kraft.scenarios.evidence import Fault
-from kraft.scenarios.report.curve import BUCKETS, Curve, Gap
+from kraft.scenarios.report.curve import Curve, Gap
 from kraft.scenarios.report.lanes import Lane, Row, State
 
 ROW_PX: Final = 15
-STRIP_PX: Final = 5
+STRIP_PX: Final = 7
 TITLE_PX: Final = 18
+ROW_NAME_PX: Final = 13
 LANE_GAP_PX: Final = 8
-FAULT_PX: Final = 20
+FAULT_PX: Final = 31
+BAR_PX: Final = 14
+FAULT_CHARACTERS_MAX: Final = 46
 CURVE_PX: Final = 150
 FAULT_ROWS_MAX: Final = 24
 FAULTS_MAX: Final = 400
@@ -57,7 +60,7 @@ class Scale:
 def axis(scale: Scale) -> str:
     """The seconds of the run, below what they measure."""
     total = (scale.until_us - scale.from_us) / 1e6
-    digits = 0 if total >= 10 else 1
+    digits = 0 if total >= 100 else 1
     labels = []
     for tick in range(TICKS + 1):
         anchor = "start" if tick == 0 else "end" if tick == TICKS else "middle"
@@ -79,9 +82,14 @@ def grid(height: int) -> str:
 def lanes_svg(lanes: Sequence[Lane], scale: Scale) -> str:
     parts, y = [], 0
     for lane in lanes:
-        parts.append(f'<text x="0" y="{y + 13}" class="name">node {lane.node}</text>')
+        is_single = len(lane.partitions) == 1
+        only = f'<tspan dx="8" class="row">{escape(lane.partitions[0].name)}</tspan>' if is_single else ""
+        parts.append(f'<text x="0" y="{y + 13}" class="name">node {lane.node}{only}</text>')
         y += TITLE_PX
         for row in lane.partitions:
+            if not is_single:
+                parts.append(f'<text x="0" y="{y + 9}" class="row">{escape(row.name)}</text>')
+                y += ROW_NAME_PX
             parts.append(_row(row, lane.node, y, ROW_PX, scale))
             y += ROW_PX + 2
         parts.append(_row(lane.process, lane.node, y, STRIP_PX, scale))
@@ -106,9 +114,6 @@ def _row(row: Row, node: int, y: int, height: int, scale: Scale) -> str:
         )
         if segment.state is State.LEADER and width >= LABEL_PERCENT_MIN:
             drawn.append(_label(f"e{segment.epoch}", x, y, width, height))
-    if row.name:
-        place = f'x="100%" dx="-4" y="{y + height - 4}" text-anchor="end"'
-        drawn.append(f'<text {place} class="row">{escape(row.name)}</text>')
     return "".join(drawn)
 
 
@@ -131,19 +136,34 @@ _PATTERNS: Final = (
 
 
 def faults_svg(faults: Sequence[Fault], scale: Scale) -> str:
-    rows: list[int] = []
-    parts = []
-    for fault in sorted(faults, key=lambda each: each.at_us)[:FAULTS_MAX]:
-        until_us = fault.at_us if fault.until_us is None else fault.until_us
-        at = _free_row(rows, fault.at_us)
-        # The text needs room to the right of a short bar: about a third of the run.
-        rows[at] = max(until_us, fault.at_us + (scale.until_us - scale.from_us) // 3)
-        parts.append(_fault(fault, until_us, at * FAULT_PX, scale))
-    height = max(len(rows), 1) * FAULT_PX
+    """A line with its text for each; when there are many, bars beside each other, and the text in the tip only."""
+    ordered = sorted(faults, key=lambda each: each.at_us)[:FAULTS_MAX]
+    if len(ordered) <= FAULT_ROWS_MAX:
+        parts = [_told_fault(fault, number * FAULT_PX, scale) for number, fault in enumerate(ordered)]
+        height = max(len(ordered), 1) * FAULT_PX
+    else:
+        parts, rows = _packed(ordered, scale)
+        height = rows * BAR_PX
     return (
         f'<svg width="100%" height="{height}" role="img" aria-label="Faults over time">'
         f"{grid(height)}{''.join(parts)}</svg>"
     )
+
+
+def _told_fault(fault: Fault, y: int, scale: Scale) -> str:
+    """The text begins at the left edge, where it has room on any screen."""
+    text = f'<tspan class="tick">{scale.seconds(fault.at_us)}</tspan><tspan dx="6">{escape(_short(fault.text))}</tspan>'
+    return f'<text x="0" y="{y + 12}" class="fault">{text}</text>{_bar(fault, y + 15, scale)}'
+
+
+def _packed(faults: Sequence[Fault], scale: Scale) -> tuple[list[str], int]:
+    rows: list[int] = []
+    parts = []
+    for fault in faults:
+        at = _free_row(rows, fault.at_us)
+        rows[at] = max(_until(fault), fault.at_us + (scale.until_us - scale.from_us) // 50)
+        parts.append(_bar(fault, at * BAR_PX, scale))
+    return parts, len(rows)
 
 
 def _free_row(rows: list[int], at_us: int) -> int:
@@ -156,31 +176,32 @@ def _free_row(rows: list[int], at_us: int) -> int:
     return min(range(len(rows)), key=rows.__getitem__)
 
 
-def _fault(fault: Fault, until_us: int, y: int, scale: Scale) -> str:
+def _bar(fault: Fault, y: int, scale: Scale) -> str:
+    until_us = _until(fault)
     x, width = scale.percent(fault.at_us), scale.width(fault.at_us, until_us)
     kind = "link" if fault.links else "node"
     when = scale.seconds(fault.at_us) if until_us == fault.at_us else scale.span(fault.at_us, until_us)
     links = f" [{', '.join(fault.links)}]" if fault.links else ""
     tip = escape(f"{fault.text}{links}, {when}", quote=True)
-    bar = f'<rect x="{x}%" y="{y + 3}" width="{width}%" height="14" rx="2" class="f-{kind}" data-t="{tip}"/>'
-    dot = f'<circle cx="{x}%" cy="{y + 10}" r="5" class="f-{kind}" data-t="{tip}"/>'
-    is_left = x > 55
-    place = f'x="{x}%" dx="{-9 if is_left else 9}" text-anchor="{"end" if is_left else "start"}"'
-    text = f'<text {place} y="{y + 14}" class="fault">{escape(_short(fault.text))}</text>'
-    return (bar if width else "") + dot + text
+    bar = f'<rect x="{x}%" y="{y}" width="{width}%" height="10" rx="2" class="f-{kind}" data-t="{tip}"/>'
+    return (bar if width else "") + f'<circle cx="{x}%" cy="{y + 5}" r="5" class="f-{kind}" data-t="{tip}"/>'
+
+
+def _until(fault: Fault) -> int:
+    return fault.at_us if fault.until_us is None else fault.until_us
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= 48 else text[:47] + "…"
+    return text if len(text) <= FAULT_CHARACTERS_MAX else text[: FAULT_CHARACTERS_MAX - 1] + "…"
 
 
 # --- the rate of writes
 
 
 def curve_svg(curve: Curve, scale: Scale) -> str:
-    highest = max((sum(bucket) for bucket in zip(curve.ok, curve.info, curve.fail, strict=True)), default=0) or 1
+    highest = curve.highest or 1
     layers = []
-    below = [0.0] * BUCKETS
+    below = [0.0] * curve.buckets
     for name, counts in (("ok", curve.ok), ("info", curve.info), ("fail", curve.fail)):
         above = [low + count / highest * 100 for low, count in zip(below, counts, strict=True)]
         if any(counts):
@@ -191,13 +212,11 @@ def curve_svg(curve: Curve, scale: Scale) -> str:
         f'height="{CURVE_PX}" class="gap" data-t="{_gap_text(gap, scale)}"/>'
         for gap in curve.gaps
     )
-    rate = f"{curve.per_second(highest):,.0f} records/s"
     return (
         f'<svg width="100%" height="{CURVE_PX}" role="img" aria-label="Records written per second over time">'
         f"{grid(CURVE_PX)}{gaps}"
-        f'<svg viewBox="0 0 {BUCKETS} 100" preserveAspectRatio="none" width="100%" height="{CURVE_PX}">'
-        f"{''.join(layers)}</svg>"
-        f'<text x="4" y="13" class="tick">{rate}</text></svg>'
+        f'<svg viewBox="0 0 {curve.buckets} 100" preserveAspectRatio="none" width="100%" height="{CURVE_PX}">'
+        f"{''.join(layers)}</svg></svg>"
     )
 
 

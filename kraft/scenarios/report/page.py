@@ -50,7 +50,8 @@ def write_report(folder: Path, report: Report) -> Path:
 def render(report: Report) -> str:
     history = History(report.history)
     scale = _scale(report)
-    writes = curve(history.operations(), from_us=scale.from_us, until_us=scale.until_us)
+    produces = report.verdict.operations.produces
+    writes = curve(history.operations(), from_us=scale.from_us, until_us=scale.until_us, writes=produces)
     drawn = lanes(report.evidence, from_us=scale.from_us, until_us=scale.until_us)
     verdict = report.verdict
     sections = [
@@ -100,12 +101,13 @@ def _timeline(report: Report, drawn: list[Lane], writes: Curve, scale: Scale) ->
 
 
 def _gap_note(writes: Curve) -> str:
+    rate = f"At most {writes.per_second(writes.highest):,.0f} records/s."
     if not writes.gaps:
-        return '<p class="quiet">Available all the time.</p>'
+        return f'<p class="quiet">{rate} Available all the time.</p>'
     longest = max(writes.gaps, key=lambda gap: gap.until_us - gap.from_us)
     seconds = (longest.until_us - longest.from_us) / 1e6
     gaps = "One gap" if len(writes.gaps) == 1 else f"{len(writes.gaps)} gaps"
-    return f'<p class="quiet">{gaps} in availability; the longest took {seconds:.2f} s.</p>'
+    return f'<p class="quiet">{rate} {gaps} in availability; the longest took {seconds:.2f} s.</p>'
 
 
 _LANE_LEGEND: Final = (
