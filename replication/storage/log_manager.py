@@ -99,7 +99,7 @@ class LogManager:
         for repair in loaded.repairs:
             self._events.emit(repair.event, topic=topic, partition=partition, **repair.fields)
         key = TopicIdPartition(topic_id, partition)
-        flushed = loaded.log_end_offset if directory.was_clean else plan.recovery_point
+        flushed = loaded.log_end_offset  # recovery syncs what it finds
         self._adopt(key, directory, self._open_log(loaded, plan, topic, key, flushed_offset=flushed))
         self._high_watermarks[key] = directory.high_watermarks.get((topic, partition), 0)
         cleaned_to = directory.cleaned.get((topic, partition), 0)

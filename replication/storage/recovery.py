@@ -6,7 +6,7 @@ Source: org.apache.kafka.storage.internals.log.LogLoader.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from metadata.environment import Files
 from metadata.settings import TopicSettings
@@ -23,6 +23,7 @@ from replication.storage.names import (
 )
 from replication.storage.scanning import DamagedLog, headers_from
 from replication.storage.segment import Segment
+from replication.storage.segments import sync_folder
 from replication.storage.text_files import MalformedFile
 
 
@@ -61,6 +62,8 @@ def load_log(plan: LoadPlan) -> LoadedLog:
     repairs: list[Repair] = []
     bases = _tidy(plan)
     epochs = _load_epochs(plan, repairs)
+    if not epochs.entries:  # lost, or never written: only the batches can tell them
+        plan = replace(plan, is_clean=False, recovery_point=0)
     segments: list[Segment] = []
     end_offset = plan.log_start_offset
     for index, base in enumerate(bases):
@@ -78,9 +81,27 @@ def load_log(plan: LoadPlan) -> LoadedLog:
     start = max(plan.log_start_offset, segments[0].base_offset)
     epochs.truncate_from_end(end_offset)
     epochs.truncate_from_start(start)
+    if not plan.is_clean:
+        _make_durable(plan, segments, epochs)
     return LoadedLog(
         segments=segments, epochs=epochs, log_start_offset=start, log_end_offset=end_offset, repairs=repairs
     )
+
+
+def _make_durable(plan: LoadPlan, segments: list[Segment], epochs: LeaderEpochCache) -> None:
+    """What was found is counted as flushed from now on: a killed process may have left it in the page cache."""
+    unflushed = [segment for segment in segments if segment.size and _end_of(segment) > plan.recovery_point]
+    if not unflushed:
+        return
+    for segment in unflushed:
+        segment.sync()
+    if epochs.entries:
+        epochs.sync()
+    sync_folder(plan.files, plan.folder)
+
+
+def _end_of(segment: Segment) -> int:
+    return segment.reload()
 
 
 def _tidy(plan: LoadPlan) -> list[int]:
@@ -185,9 +206,15 @@ def _scan(
     except DamagedLog as error:
         dropped = segment.size - valid_bytes
         return next_offset, _Problem(position=valid_bytes, bytes_dropped=dropped, reason=str(error))
-    if next_base is not None:
-        segment.finish_time_index()
-    return next_offset if next_base is None else next_base, None
+    if next_base is None:
+        return next_offset, None
+    if next_offset < next_base:
+        # Not even compaction leaves such a hole: a cleaned segment keeps its last batch. A power loss took the tail.
+        return next_offset, _Problem(
+            position=valid_bytes, bytes_dropped=0, reason=f"it ends at {next_offset}, the next begins at {next_base}"
+        )
+    segment.finish_time_index()
+    return next_base, None
 
 
 def _check_batch(segment: Segment, position: int, header: BatchHeader, next_offset: int) -> None:

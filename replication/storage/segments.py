@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from metadata.environment import Buffer, Environment
+from metadata.environment import Buffer, Environment, Files
 from metadata.settings import TopicSettings
 from replication.batches.header import BatchHeader
 from replication.storage.names import (
@@ -205,14 +205,18 @@ class Segments:
             segment.close()
 
     def sync_folder(self) -> None:
-        """Make new, renamed and removed names durable, with the topic id that a new folder begins with. Blocking."""
-        files = self._environment.files
-        path = f"{self._folder}/{PARTITION_METADATA_FILE}"
-        if files.exists(path):
-            metadata = files.open(path)
-            try:
-                metadata.sync()
-            finally:
-                metadata.close()
-        files.sync_directory(self._folder)
-        files.sync_directory(self._folder.rpartition("/")[0] or ".")
+        """Make new, renamed and removed names durable. Blocking."""
+        sync_folder(self._environment.files, self._folder)
+
+
+def sync_folder(files: Files, folder: str) -> None:
+    """Make a partition's names durable, with the topic id that a new folder begins with. Blocking."""
+    path = f"{folder}/{PARTITION_METADATA_FILE}"
+    if files.exists(path):
+        metadata = files.open(path)
+        try:
+            metadata.sync()
+        finally:
+            metadata.close()
+    files.sync_directory(folder)
+    files.sync_directory(folder.rpartition("/")[0] or ".")

@@ -139,3 +139,38 @@ def test_garbage_epochs_are_learnt_again_from_the_log(tmp_path: Path) -> None:
         await again.close()
 
     run(play)
+
+
+def test_a_segment_that_lost_whole_batches_at_its_end_cuts_the_log_there(tmp_path: Path) -> None:
+    """A power loss may keep a later segment and take the end of the one before it: offsets must have no hole."""
+
+    async def play(environment: Environment) -> None:
+        folder = tmp_path / "t-0"
+        log, _ = load(environment, str(folder), settings=SETTINGS)
+        _fill(log, 30)
+        await log.close()
+        victim = sorted(folder.glob("*.log"))[1]
+        data = victim.read_bytes()
+        *_, (position, last) = whole_batches(data)
+        victim.write_bytes(data[:position])
+        again, loaded = load(environment, str(folder), settings=SETTINGS)
+        assert again.log_end_offset == last.base_offset
+        assert loaded.repairs[0].event == "segment_repaired"
+        await again.close()
+
+    run(play)
+
+
+def test_lost_epochs_are_learnt_from_flushed_segments_too(tmp_path: Path) -> None:
+    async def play(environment: Environment) -> None:
+        folder = tmp_path / "t-0"
+        log, _ = load(environment, str(folder), settings=SETTINGS)
+        _fill(log, 30)
+        entries, end = log.epoch_entries, log.log_end_offset
+        await log.close()
+        (folder / "leader-epoch-checkpoint").write_text("")
+        again, _ = load(environment, str(folder), settings=SETTINGS, recovery_point=end)
+        assert again.epoch_entries == entries
+        await again.close()
+
+    run(play)
