@@ -60,10 +60,10 @@ class Causes:
         return self._of_cuts(partition, reign, gone)
 
     def acknowledging_reign(self, partition: PartitionTimeline, gone: Gone) -> Reign | None:
-        """Who led then, in its own opinion; the node that answered, if it was one of them."""
+        """Who led then, in its own opinion, and was outlived; the node that answered, if it was one of them."""
         candidates = believed_reigns(partition, gone.invoke_us, gone.at_us)
         own = [reign for reign in candidates if reign.leader == gone.node]
-        outlived = [reign for reign in own or candidates if self._successor(partition, reign, gone) is not None]
+        outlived = [reign for reign in (*own, *candidates) if self._successor(partition, reign, gone) is not None]
         chosen = outlived[:1] or own[-1:] or candidates[-1:]
         if chosen:
             return chosen[0]

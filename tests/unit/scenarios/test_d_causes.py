@@ -134,6 +134,18 @@ def test_a_write_that_another_node_passed_on_is_laid_to_its_leader(tmp_path: Pat
     assert "acked by node 1 in epoch 3" in only(run.verdict(tmp_path).losses, run.verdict(tmp_path)).cause
 
 
+def test_a_write_shortly_before_the_change_that_the_next_leader_passed_on(tmp_path: Path) -> None:
+    run = led_by_node_1()
+    run.sent("p:412", at_s=2, offset=412, acks="1", node=2)
+    run.fault("kill", 1, at_s=2.05)
+    run.leads(2, 4, at_s=2.1, start=412)
+    run.ends_with(*values(0, 412))
+    assert (
+        "acked by node 1 in epoch 3, node 2 took over in epoch 4"
+        in only(run.verdict(tmp_path).losses, run.verdict(tmp_path)).cause
+    )
+
+
 def power_lost(settings: dict[str, str]) -> Run:
     """The last member of the ISR loses its power, returns as leader, and makes the others truncate (KIP-966)."""
     run = led_by_node_1()
