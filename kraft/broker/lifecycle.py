@@ -148,7 +148,8 @@ class BrokerLifecycle:
             await self._clock.sleep(REGISTRATION_RETRY_MS)
         raise RegistrationFailed(
             f"broker {self._identity.broker_id} was not registered within {limit_ms} ms "
-            f"(initial.broker.registration.timeout.ms): {last}"
+            f"(initial.broker.registration.timeout.ms): {last}. Can it reach the controllers, "
+            "and does no other process run under its id?"
         )
 
     def _registration(self) -> RegisterBroker:

@@ -15,8 +15,8 @@ from uuid import UUID
 
 from kraft.client.blocking import send
 from kraft.client.outcome import Answer, Outcome, Request
-from kraft.launcher.processes import is_alive, reap
-from kraft.launcher.runfile import RESOLVED_FILE, NodeRun, load_run
+from kraft.launcher.processes import is_alive, reap, start_node
+from kraft.launcher.runfile import RESOLVED_FILE, NodeRun, load_run, save_run
 from tests.integration.support.waiting import wait_until
 
 COMMAND_TIMEOUT_S = 60
@@ -102,6 +102,16 @@ class Cluster:
     def restart(self, node_id: int) -> None:
         kraft("node", "restart", str(node_id), "--data", self.data)
         self.ever_started.add(self.node(node_id).pid)
+
+    def restart_unready(self, node_id: int) -> None:
+        """Start a node again that may wait for others before it is ready."""
+        run = load_run(self.data)
+        assert run is not None
+        node = run.node(node_id)
+        process = start_node(config=run.config, node_id=node_id, data=run.data, log=node.log, parent_pid=None)
+        process.returncode = 0
+        self.ever_started.add(process.pid)
+        save_run(run.with_pid(node_id, process.pid))
 
     def pause(self, node_id: int) -> None:
         os.kill(self.node(node_id).pid, signal.SIGSTOP)

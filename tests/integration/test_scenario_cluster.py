@@ -1,0 +1,300 @@
+"""Faults against real clusters: each does what it says, healing undoes it, and nothing is left running."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from kraft.client.transport import Transport
+from kraft.launcher.processes import is_alive
+from kraft.scenarios.clients.producer import Producer, ProducerOptions
+from kraft.scenarios.clients.requests import fetched, produce_request, read_request, told_produce
+from kraft.scenarios.cluster import Cluster
+from kraft.scenarios.history import Header, Operation
+from kraft.scenarios.readback import gather_evidence
+from kraft.scenarios.snapshot import Snapshot
+from kraft.scenarios.spec import ClusterSpec
+from kraft.scenarios.timeline import now_us
+from tests.integration.support.waiting import wait_until
+
+THREE = ClusterSpec.of(3, settings={"replica.lag.time.max.ms": 1_500, "replica.fetch.backoff.ms": 50})
+DEDICATED = ClusterSpec.of(3, controllers=1, settings={"replica.lag.time.max.ms": 30_000})
+T = ("t", 0)
+
+Story = Callable[[Cluster], Awaitable[None]]
+
+
+def play(story: Story, directory: Path, *, spec: ClusterSpec = THREE) -> None:
+    pids: set[int] = set()
+
+    async def main() -> None:
+        async with Cluster.start(spec, directory=directory, seed=1) as cluster:
+            try:
+                await cluster.create_topic("t", assignment=[[1, 2, 3]], configs={"min.insync.replicas": 2})
+                await story(cluster)
+            finally:
+                pids.update(pid for node in cluster.nodes if (pid := cluster.pid(node)) is not None)
+                pids.add(cluster.proxy_pid)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
+    assert not [pid for pid in pids if os.path.exists(f"/proc/{pid}")], "something still runs"
+
+
+class Client:
+    """One process of the history, asked by hand."""
+
+    def __init__(self, cluster: Cluster, name: str = "c") -> None:
+        self._cluster, self._name = cluster, name
+        self._count = 0
+
+    async def write(self, node: int, *, count: int = 1, acks: str = "all", timeout_ms: int = 3_000) -> str:
+        """`ok`, `fail` or `info`."""
+        records = [(None, f"{self._name}:{self._count + n}") for n in range(count)]
+        self._count += count
+        request = produce_request(*T, records, acks=acks, timeout_ms=timeout_ms)  # type: ignore[arg-type]
+        async with Transport() as transport:
+            address = await self._cluster.client_address(self._name, node)
+            return told_produce(await transport.send(address, request), acks="all").outcome
+
+    async def read(self, node: int) -> list[str]:
+        request = read_request(*T, "earliest", wait_ms=0, bytes_max=10_000_000, timeout_ms=3_000)
+        async with Transport() as transport:
+            found = fetched(await transport.send(await self._cluster.client_address(self._name, node), request))
+        assert found.outcome == "ok", found
+        return [value for _, value in found.records]
+
+
+def isr(*members: int) -> Callable[[Snapshot], bool]:
+    return lambda snapshot: snapshot.isr(*T) == members
+
+
+def led_by_others(*nodes: int) -> Callable[[Snapshot], bool]:
+    return lambda snapshot: snapshot.leader(*T) not in (-1, *nodes)
+
+
+def test_nodes_are_killed_stopped_paused_and_back(tmp_path: Path) -> None:
+    async def story(c: Cluster) -> None:
+        client = Client(c)
+        assert await client.write(1, count=3) == "ok"
+        begun = time.monotonic()
+        await c.kill(1)
+        snapshot = await c.until(led_by_others(1), describe="another leader")
+        print(f"another leader after {(time.monotonic() - begun) * 1000:.0f} ms")
+        assert snapshot.states[1] == "down"
+        assert snapshot.epoch(*T) == 1
+        assert await client.write(1) == "fail", "the proxy refuses when its target does"
+        await c.restart(1)
+        await c.until(isr(1, 2, 3), describe="node 1 in the ISR")
+        await c.pause(3)
+        assert (await c.status()).states[3] == "paused"
+        assert await client.write(2, count=5, acks="1") == "ok"
+        await c.until(isr(1, 2), describe="the paused node out of the ISR")
+        await c.resume(3)
+        await c.until(isr(1, 2, 3), describe="the resumed node in the ISR")
+        await c.stop(2)
+        await c.until(led_by_others(2))
+        await c.mend()
+        await c.until(isr(1, 2, 3))
+        assert await client.read(2) == [*(f"c:{n}" for n in range(3)), *(f"c:{n}" for n in range(4, 9))]
+        texts = [fault.text for fault in c.timeline.faults]
+        assert texts[0].startswith("killed node 1 (leader of t-0")
+        paused = next(fault for fault in c.timeline.faults if fault.fault == "pause")
+        assert paused.until_us is not None
+        assert 1_000_000 < paused.until_us - paused.at_us < 8_000_000
+
+    play(story, tmp_path)
+    assert len((tmp_path / "faults.jsonl").read_text().splitlines()) >= 6
+
+
+def test_links_are_cut_each_on_its_own(tmp_path: Path) -> None:
+    async def story(c: Cluster) -> None:
+        client = Client(c)
+        await c.cut(3, 1, purpose="fetch")
+        assert await client.write(2, count=2) == "ok", "nodes 1 and 2 are enough"
+        await c.until(isr(1, 2), describe="node 3, which cannot fetch, out of the ISR")
+        assert (await c.status()).log_end(*T, node=3) == 0
+        await c.heal()
+        await c.until(isr(1, 2, 3), describe="node 3 back")
+        await c.cut(2, 1, purpose="forward")
+        assert await client.write(2, timeout_ms=500) in ("fail", "info"), "node 2 cannot pass it on"
+        assert await client.write(3) == "ok"
+        await c.heal(2, 1, purpose="forward")
+        assert await client.write(2) == "ok"
+        await c.partition("[1] | [2, 3]")
+        cut_at = now_us()
+        snapshot = await c.until(led_by_others(1), describe="a leader on the other side")
+        print(f"fenced and led by another after {(snapshot.at_us - cut_at) // 1000} ms")
+        assert await client.write(1, timeout_ms=500) != "ok"
+        assert await client.write(2) == "ok"
+        await c.heal()
+        await c.until(isr(1, 2, 3), describe="one cluster again")
+        assert all(fault.until_us for fault in c.timeline.faults if fault.fault == "cut")
+
+    play(story, tmp_path)
+
+
+def test_an_isolated_leader_keeps_its_clients(tmp_path: Path) -> None:
+    async def story(c: Cluster) -> None:
+        client = Client(c)
+        await c.isolate(1, from_="quorum")
+        await c.until(led_by_others(1), describe="a leader that the controller sees")
+        believed = (await c.status()).view(1)
+        assert believed is not None
+        assert believed.partitions[T].leader == 1, "nobody told it"
+        assert await client.write(1, count=4, acks="1") == "ok"
+        assert await client.write(1, count=1, timeout_ms=300) == "info"
+        await c.heal()
+        await c.until(isr(1, 2, 3), describe="node 1 follows")
+        assert await client.read(1) == [], "what it took alone was cut off"
+
+    play(story, tmp_path, spec=DEDICATED)
+
+
+def test_one_way_loss_delay_and_lost_answers(tmp_path: Path) -> None:
+    async def story(c: Cluster) -> None:
+        client = Client(c)
+        await client.write(1)
+        await c.blackhole("c", 1, purpose="rest", direction="answers")
+        assert await client.write(1, timeout_ms=200) == "info"
+        await c.until(lambda s: s.hw(*T) == 2, describe="the request was carried out")
+        await c.heal()
+        await c.drop_answers("c", 1, purpose="rest", count=1)
+        assert await client.write(1) == "info"
+        await c.until(lambda s: s.hw(*T) == 3, describe="this one too")
+        assert await client.write(1) == "ok", "only one answer was dropped"
+        await c.close_mid_message("c", 1, purpose="rest", count=1)
+        assert await client.write(1) == "info"
+        assert (await c.status()).log_end(*T) == 4, "half a request does nothing"
+        await c.heal()
+        await c.drop_answers(2, 1, purpose="forward", count=1)
+        assert await client.write(2) == "info"
+        assert (await c.status()).log_end(*T) == 5
+        counts = await c.counts()
+        assert counts["2->1 forward"].dropped_answers == 1
+        await c.delay("c", 1, purpose="rest", delay_ms=60, jitter_ms=10)
+        begun = time.monotonic()
+        assert await client.write(1) == "ok"
+        assert 0.12 <= time.monotonic() - begun < 3
+        await c.heal()
+        assert len(await client.read(1)) == 6
+
+    play(story, tmp_path)
+
+
+def test_power_loss_takes_what_was_not_flushed(tmp_path: Path) -> None:
+    async def story(c: Cluster) -> None:
+        await c.create_topic("flushed", assignment=[[1, 2, 3]], configs={"flush.messages": 1})
+        operations: list[Operation] = []
+        options = [
+            ProducerOptions(name="lazy", topic="t", limit=40, rate=2_000, batch=10),
+            ProducerOptions(name="safe", topic="flushed", limit=40, rate=2_000, batch=10),
+        ]
+        for each in options:
+            producer = Producer(each, around=c, record=operations.append)
+            await producer.open()
+            await producer.start()
+            await producer.wait()
+            await producer.close()
+            assert producer.counts.acked == 40
+        losses = await c.power_loss()
+        assert any(path.endswith(".log") for path in losses[1].removed), "the segment of t-0 was never synced"
+        await c.restart(*c.nodes)
+        await c.until_ready()
+        evidence = await gather_evidence(c, header=Header(scenario="power"))
+        kept = {each.topic: [record.value for record in each.records()] for each in evidence.readback}
+        assert kept == {"t": [], "flushed": [f"safe:{n}" for n in range(40)]}
+        assert evidence.notes == {}
+        assert {(log.node, log.log_end_offset) for log in evidence.replicas if log.topic == "flushed"} == {
+            (1, 40),
+            (2, 40),
+            (3, 40),
+        }
+        assert all(voter.image.topic("flushed") for voter in evidence.voters)
+        assert evidence.events
+
+    play(story, tmp_path)
+
+
+def test_disks_are_spoiled_wiped_and_full(tmp_path: Path) -> None:
+    async def story(c: Cluster) -> None:
+        client = Client(c)
+        assert await client.write(1, count=200) == "ok"
+        assert await client.write(1, count=100) == "ok"
+        values = [f"c:{n}" for n in range(300)]
+        await c.kill(2, 3)
+        await c.tear_tail(2, "t")
+        await c.delete_index(3, "t")
+        await c.restart(2, 3)
+        await c.until(isr(1, 2, 3), describe="torn and robbed replicas back", deadline_ms=15_000)
+        await c.kill(2)
+        await c.corrupt(2, "t", offset=100)
+        await c.restart(2)
+        await c.until(isr(1, 2, 3), describe="the spoiled replica back", deadline_ms=15_000)
+        await c.kill(3)
+        await c.wipe(3)
+        await c.restart(3)
+        await c.until(
+            lambda s: s.isr(*T) == (1, 2, 3) and s.log_end(*T, node=3) == 300, describe="the wiped node has copied all"
+        )
+        assert await client.read(3) == values
+        await c.fill_disk(1)
+        assert await client.write(1, timeout_ms=1_000) != "ok"
+        await c.free_disk(1)
+        await c.kill(1)
+        await c.restart(1)
+        await c.until(lambda s: s.leader(*T) > 0 and len(s.isr(*T)) == 3, deadline_ms=15_000, describe="all well again")
+        assert (await client.read(2))[:300] == values
+
+    play(story, tmp_path)
+
+
+RUNNER = """
+import asyncio, sys
+from pathlib import Path
+from kraft.scenarios.cluster import Cluster
+from kraft.scenarios.spec import ClusterSpec
+
+async def main():
+    async with Cluster.start(ClusterSpec.of(1), directory=Path(sys.argv[1])) as c:
+        await c.pause(1)
+        print(c.pid(1), c.proxy_pid, flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+def test_a_killed_runner_leaves_nothing_behind_not_even_a_paused_node(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", RUNNER, str(tmp_path)], stdout=subprocess.PIPE, text=True) as runner:
+        assert runner.stdout is not None
+        node, proxy = (int(pid) for pid in runner.stdout.readline().split())
+        assert is_alive(node)
+        runner.send_signal(signal.SIGKILL)
+        wait_until(lambda: not _exists(node) and not _exists(proxy), deadline_s=10, what="the end of both")
+
+
+def _exists(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:
+            return stat.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+    except FileNotFoundError:
+        return False
+
+
+def test_a_story_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    async def story(c: Cluster) -> None:
+        await c.pause(1)
+        raise KeyError("the story goes wrong")
+
+    with pytest.raises(KeyError, match="the story goes wrong"):
+        play(story, tmp_path, spec=ClusterSpec.of(3))
