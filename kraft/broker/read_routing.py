@@ -9,7 +9,7 @@ from kraft.broker.gateway import Records
 from kraft.broker.leaders import LEADER_WAIT_MS, MOVED, LeaderFinder, Leaders
 from kraft.broker.publishing import MetadataPublisher
 from metadata.environment import Clock, ConnectionClosed
-from metadata.errors import CorruptMessage, KafkaError, LeaderNotAvailable, for_code
+from metadata.errors import CorruptMessage, KafkaError, KafkaStorageError, LeaderNotAvailable, for_code
 from metadata.image import PartitionImage, TopicIdPartition
 from replication.requests import (
     CONSUMER,
@@ -115,6 +115,8 @@ def _records(response: FetchResponse, state: PartitionImage) -> Records:
 def _explain(fetched: FetchedPartition) -> str:
     if fetched.error_code == CorruptMessage.code:
         return "the leader's log is damaged at this offset; another replica may have it whole"
+    if fetched.error_code == KafkaStorageError.code:
+        return "the leader cannot read its log of this partition; see the events of that node"
     if fetched.error_code == 1:
         return (
             f"the offset is out of range: the log starts at {fetched.log_start_offset} "

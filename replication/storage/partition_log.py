@@ -34,7 +34,7 @@ from replication.storage.tail import RecentAppends, Tail
 
 T = TypeVar("T")
 
-_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class PartitionLog:

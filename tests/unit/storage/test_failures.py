@@ -58,9 +58,10 @@ class FailingDisk(DiskFiles):
                 raise OSError(code, "injected", path)
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG])
 @pytest.mark.parametrize("suffix", [".log", ".index", ".timeindex"])
 @pytest.mark.parametrize("call", ["append", "create"])
-def test_a_full_disk_leaves_nothing_half_written(call: str, suffix: str, tmp_path: Path) -> None:
+def test_a_full_disk_leaves_nothing_half_written(call: str, suffix: str, number: int, tmp_path: Path) -> None:
     disk = FailingDisk()
     settings = TopicSettings(index_interval_bytes=0, segment_bytes=400)
 
@@ -69,7 +70,7 @@ def test_a_full_disk_leaves_nothing_half_written(call: str, suffix: str, tmp_pat
         log, _ = load(environment, folder, settings=settings)
         for turn in range(4):
             log.append_as_leader(batch(1, timestamp_ms=NOW_MS + turn), leader_epoch=0, now_ms=NOW_MS)
-        disk.failures[call, suffix] = errno.ENOSPC
+        disk.failures[call, suffix] = number
         refused = 0
         for turn in range(8):
             before = log.log_end_offset, log.size_bytes
