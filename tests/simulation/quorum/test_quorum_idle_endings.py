@@ -11,7 +11,7 @@ import pytest
 from tests.simulation.environment import SimulatedWorld
 from tests.simulation.quorum.cluster import Cluster, settings
 
-SEEDS = int(os.environ.get("KRAFT_QUORUM_IDLE_SEEDS", "12"))
+SEEDS = int(os.environ.get("KRAFT_QUORUM_IDLE_SEEDS", "8"))
 STEPS = 25
 CONVERGE_S = 2.0
 
