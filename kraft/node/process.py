@@ -25,6 +25,9 @@ from replication.storage.log_directory import StartupError
 
 OPEN_FILES_WANTED = 65_536
 FAILED = 1
+YOUNG_OBJECTS = 20_000
+"""Between two collections. A request of a thousand records makes thousands, and leaves none: Python's 700 would look
+for garbage several times in each."""
 
 
 def run_node(config: ClusterConfig, node_id: int, *, data: str) -> int:
@@ -69,6 +72,7 @@ class _NodeProcess:
             _say(f"node {self._node.node.id} started: REST {self._node.node.rest_url}, Kafka {self._node.node.kafka}")
             gc.collect()
             gc.freeze()  # what lives as long as the node need not be looked at by every collection
+            gc.set_threshold(YOUNG_OBJECTS, *gc.get_threshold()[1:])
             await self._ending.wait()
         await self._stop()
         if self._failure is None:
