@@ -122,6 +122,6 @@ def show_counts(verdict: Verdict, *, say: Callable[[str], None]) -> None:
 
 def show_verdict(verdict: Verdict, scenario: Scenario, *, say: Callable[[str], None]) -> None:
     """The table, then every loss with its cause."""
-    write_rows(verdict_rows(verdict, scenario), ("records", "found", "expected"), as_json=False, title=scenario.name)
+    write_rows(verdict_rows(verdict), ("records", "found", "expected"), as_json=False, title=scenario.name)
     for line in verdict_lines(verdict):
         say(line)

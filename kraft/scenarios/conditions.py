@@ -236,7 +236,7 @@ class _Evaluation:
             case ast.Constant(value=value):
                 return value
             case ast.Name(id=name):
-                return self._names[name]
+                return self._names.get(name)  # None: the story broke off before it was remembered
             case ast.List(elts=elements):
                 return [await self.value(element) for element in elements]
             case ast.UnaryOp(op=op, operand=operand):

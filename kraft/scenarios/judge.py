@@ -21,7 +21,9 @@ async def judge(verdict: Verdict, expect: Expect, *, names: Mapping[str, Value],
         holds, answers = await parse_expression(text).look(world, names)
         if not holds:
             problems.append(f"at the end {text} does not hold: {_told(text, answers, names)}")
-    expected = expect.model_dump(mode="json", exclude_defaults=True) | {"lost": expect.lost}
+    expected = expect.model_dump(mode="json") | {
+        name: parse_range(text).explain(names) for name, text in expect.ranges().items()
+    }
     return verdict.judged(expected=expected, as_expected=not problems, problems=tuple(problems))
 
 

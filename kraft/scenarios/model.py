@@ -24,6 +24,8 @@ RECORDS_PER_SECOND_MAX: Final = 50_000
 NODES_MAX: Final = 9
 CLIENTS_MAX: Final = 64
 STEPS_MAX: Final = 1_000
+ANY: Final = ">= 0"
+"""A count that may be any."""
 
 SCENARIO_SETTINGS: Final[Mapping[str, Toml]] = {
     "broker.heartbeat.interval.ms": 200,
@@ -123,10 +125,12 @@ class Expect(Model):
     kept: RangeText = Field(default="> 0", description="Acknowledged records that are there.")
     lost: RangeText = Field(default="0", description="Acknowledged records that are gone.")
     duplicated: RangeText = Field(default="0", description="Records that are there more than once.")
-    reordered: RangeText = Field(default="0", description="Records that stand before one acknowledged earlier.")
+    reordered: RangeText = Field(
+        default="0", description="Records behind one that was sent later; any, if a producer has several in flight."
+    )
     phantom: RangeText = Field(default="0", description="Refused records that are there.")
-    unknown_kept: RangeText = Field(default=">= 0", description="Records with an unknown outcome that are there.")
-    unknown_gone: RangeText = Field(default=">= 0", description="Records with an unknown outcome that are not.")
+    unknown_kept: RangeText = Field(default=ANY, description="Records with an unknown outcome that are there.")
+    unknown_gone: RangeText = Field(default=ANY, description="Records with an unknown outcome that are not.")
     anomalies: tuple[Kind, ...] = Field(default=(), description="Kinds of anomalies that belong to the story.")
     causes: tuple[str, ...] = Field(default=(), description="Texts, each of which a cause must contain.")
     holds: tuple[ExpressionText, ...] = Field(default=(), description="What must be true when all has healed.")

@@ -17,18 +17,19 @@ from typing import Any, Final
 
 from kraft.config.models import Role
 from kraft.scenarios.cast import Cast
-from kraft.scenarios.checker.check import HISTORY_FILE, check_history
+from kraft.scenarios.checker.check import EVENTS_FILE, FAULTS_FILE, HISTORY_FILE, check_history
 from kraft.scenarios.checker.verdict import Verdict
 from kraft.scenarios.cluster import Cluster
 from kraft.scenarios.conditions import Value, World
-from kraft.scenarios.evidence import Evidence, Fault, LogRecord, ReadBack, read_events
-from kraft.scenarios.clients.requests import fetched, read_request
+from kraft.scenarios.evidence import Evidence, Fault
 from kraft.scenarios.happenings import EventCounter
 from kraft.scenarios.history import Header, HistoryWriter
 from kraft.scenarios.judge import judge
 from kraft.scenarios.live import Watcher
 from kraft.scenarios.model import ClusterPlan, Scenario
 from kraft.scenarios.observing import NotInTime
+from kraft.scenarios.readback import gather_evidence
+from kraft.scenarios.report.page import Report, write_report
 from kraft.scenarios.result import RunResult
 from kraft.scenarios.snapshot import Snapshot
 from kraft.scenarios.spec import ClusterSpec, NodeSpec, ScenarioError
@@ -53,7 +54,7 @@ class _Ended:
 
 
 async def run_scenario(
-    scenario: Scenario, *, seed: int, watcher: Watcher, keep: bool = False, report: Path | None = None
+    scenario: Scenario, *, seed: int, watcher: Watcher, keep: bool = False, report: Path | None = None, source: str = ""
 ) -> RunResult:
     """Never raises for what a scenario can do wrong: the result says it."""
     begun_us = now_us()
@@ -62,6 +63,16 @@ async def run_scenario(
     try:
         ended = await _Run(scenario, directory=directory, seed=seed, watcher=watcher).run()
         verdict = await _judged(scenario, ended, directory, watcher)
+        if report is not None and verdict is not None and ended.evidence is not None:
+            told = Report(
+                verdict=verdict,
+                history=directory / HISTORY_FILE,
+                evidence=ended.evidence,
+                sentence=scenario.scenario.sentence,
+                question=scenario.scenario.question,
+                command=f"kraft scenario run {source or scenario.name} --seed {seed}",
+            )
+            await asyncio.to_thread(_write_report, report, directory, told)
     finally:
         if not keep:
             await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
@@ -112,7 +123,7 @@ class _Run:
                 await cast.close()
         world = await stage.look()
         self._watcher.phase("reading everything back")
-        evidence = await collect(cluster, header)
+        evidence = await gather_evidence(cluster, header=header)
         return _Ended(
             evidence=evidence, world=world, names=story.names, start_ms=start_ms, failures=tuple(self._failures)
         )
@@ -188,6 +199,13 @@ def _faults_to(watcher: Watcher, *, since_us: int) -> Callable[[Fault], None]:
     return tell
 
 
+def _write_report(folder: Path, directory: Path, report: Report) -> None:
+    """The page and the verdict, and beside them what they were made from: `kraft scenario check` reads it again."""
+    write_report(folder, report)
+    for name in (HISTORY_FILE, EVENTS_FILE, FAULTS_FILE):
+        shutil.copyfile(directory / name, folder / name)
+
+
 async def _judged(scenario: Scenario, ended: _Ended, directory: Path, watcher: Watcher) -> Verdict | None:
     if ended.evidence is None or ended.world is None:
         return None
@@ -196,24 +214,3 @@ async def _judged(scenario: Scenario, ended: _Ended, directory: Path, watcher: W
     verdict = await judge(verdict, scenario.expect, names=ended.names, world=ended.world)
     watcher.ended(verdict)
     return verdict
-
-
-async def collect(cluster: Cluster, header: Header) -> Evidence:
-    snapshot = await cluster.status()
-    newest = snapshot.newest
-    read: list[ReadBack] = []
-    for (topic, partition), found in sorted(newest.partitions.items()) if newest else ():
-        records, position = [], 0
-        while True:
-            request = read_request(topic, partition, position, wait_ms=0, bytes_max=10**6, timeout_ms=3000)
-            answer = fetched(await cluster._transport.send(cluster.rest(found.leader), request))
-            if answer.outcome != "ok" or not answer.records: break
-            records += [LogRecord(o, -1, v) for o, v in answer.records]
-            position = answer.next_offset
-        read.append(ReadBack(topic=topic, partition=partition, records=(lambda r=records: iter(r)), high_watermark=position, leader=found.leader, leader_epoch=found.leader_epoch, isr=found.isr))
-    events = []
-    for node in cluster.nodes:
-        f = cluster.data(node) / "events.jsonl"
-        if f.exists(): events += read_events(f, header)
-    events.sort(key=lambda e: e.at_us)
-    return Evidence(readback=read, samples=cluster.samples, events=events, faults=cluster.timeline.faults)

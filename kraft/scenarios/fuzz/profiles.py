@@ -8,12 +8,10 @@ from types import MappingProxyType
 from typing import Final, Literal, TypeAlias
 
 from kraft.config.models import Toml
-from kraft.scenarios.model import Expect
+from kraft.scenarios.model import ANY, Expect
 
 FaultKind: TypeAlias = Literal["crash", "stop", "pause", "power", "cut", "slow", "isolate", "partition", "admin"]
 Acks: TypeAlias = Literal["0", "1", "all"]
-
-ANY: Final = ">= 0"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +30,7 @@ class Profile:
 
     @property
     def expect(self) -> Expect:
-        return Expect.model_validate({"kept": ANY, "anomalies": self.anomalies, **self.allows})
+        return Expect.model_validate({"kept": ANY, "reordered": ANY, "anomalies": self.anomalies, **self.allows})
 
 
 _CRASHES: Final[Mapping[FaultKind, int]] = {"crash": 4, "stop": 1, "pause": 3}
