@@ -49,7 +49,7 @@ class Causes:
         """Also when no reason is found: then the text holds the facts, or nothing."""
         deleted_us = self._timeline.deletion_after(gone.topic, gone.invoke_us)
         if deleted_us is not None:
-            return Explanation("topic deleted", f"{_since(gone, deleted_us)} topic {gone.topic} was deleted")
+            return Explanation("topic deleted", f"topic {gone.topic} was deleted afterwards")
         partition = self._timeline.partition(gone.topic, gone.partition, at_us=gone.at_us)
         if gone.offset < self._log_starts.get((gone.topic, gone.partition), 0):
             return self._of_log_start(partition, gone)
@@ -61,7 +61,9 @@ class Causes:
 
     def acknowledging_reign(self, partition: PartitionTimeline, gone: Gone) -> Reign | None:
         """Who led then, in its own opinion, and was outlived; the node that answered, if it was one of them."""
-        candidates = believed_reigns(partition, gone.invoke_us, gone.at_us)
+        # With slack for clocks only when nobody led without it: the next leader may have passed the request on.
+        candidates = believed_reigns(partition, gone.invoke_us, gone.at_us, slack_us=0)
+        candidates = candidates or believed_reigns(partition, gone.invoke_us, gone.at_us)
         own = [reign for reign in candidates if reign.leader == gone.node]
         outlived = [reign for reign in (*own, *candidates) if self._successor(partition, reign, gone) is not None]
         chosen = outlived[:1] or own[-1:] or candidates[-1:]
@@ -158,27 +160,27 @@ class Causes:
         return UNEXPLAINED
 
 
-def believed_reigns(partition: PartitionTimeline, from_us: int, until_us: int) -> list[Reign]:
+def believed_reigns(
+    partition: PartitionTimeline, from_us: int, until_us: int, *, slack_us: int = SLACK_US
+) -> list[Reign]:
     """The epochs whose leader knew that it led, and not yet that it no longer did, in that time."""
     return [
         reign
         for reign in partition.in_order()
         if reign.leader >= 0
         and reign.began_us is not None
-        and reign.began_us <= until_us + SLACK_US
-        and (reign.ended_us is None or reign.ended_us >= from_us - SLACK_US)
+        and reign.began_us <= until_us + slack_us
+        and (reign.ended_us is None or reign.ended_us >= from_us - slack_us)
     ]
 
 
 def _acked(reign: Reign | None, gone: Gone) -> str:
+    if gone.acks == "0" and reign is not None:
+        return f"sent to node {reign.leader} in epoch {reign.epoch} without waiting for an answer"
     verb = "acked" if gone.acks else "shown"
     if reign is None:
         return f"{verb} by node {gone.node}" if gone.node >= 0 else f"{verb} in an epoch that no event tells"
     return f"{verb} by node {reign.leader} in epoch {reign.epoch}"
-
-
-def _since(gone: Gone, at_us: int) -> str:
-    return f"{max(at_us - gone.at_us, 0) / 1e6:.1f} s later" if at_us > gone.at_us else "at the same time"
 
 
 def _given_up(reign: Reign) -> str:
