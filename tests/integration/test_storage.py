@@ -109,7 +109,7 @@ def test_a_compressed_batch_is_stored_as_sent_everywhere(nodes: Cluster, codec: 
     for node_id in nodes.ids:
         got = page(nodes, node_id, topic, 0, "offset=0&timeout=0", accept=RECORD_BATCH).body
         assert got[HEADER_AFTER_EPOCH:] == sent[HEADER_AFTER_EPOCH:]
-        wait_until(lambda on=node_id: nodes.log_bytes(on, topic) == got, what="the copy on disk")
+        wait_until(lambda on=node_id, whole=got: nodes.log_bytes(on, topic) == whole, what="the copy on disk")
         assert values(nodes, node_id, topic)[49] == "value 49 " * 20
     assert int.from_bytes(got[17:21], "big") == crc32c.crc32c(got[21:])
 
