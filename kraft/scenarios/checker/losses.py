@@ -49,7 +49,7 @@ class Losses:
         gone = self.gone(slot, 0)
         deleted_us = self._timeline.deletion_after(gone.topic, gone.invoke_us)
         if deleted_us is not None:
-            return Explanation("topic deleted", f"topic {gone.topic} was deleted after they were sent")
+            return Explanation("topic deleted", f"topic {gone.topic} was deleted afterwards")
         partition = self._timeline.partition(gone.topic, gone.partition, at_us=gone.at_us)
         kept_offset = self._next_kept.offset(slot)
         for reign in believed_reigns(partition, gone.invoke_us, gone.at_us):

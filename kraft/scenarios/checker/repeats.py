@@ -5,6 +5,7 @@ Columns do not keep attempts, so the history is read once more, for the operatio
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -18,6 +19,8 @@ from kraft.scenarios.history import Attempt, Operation, Produce
 OPERATIONS_MAX: Final = 100_000
 """Attempts of more operations than this are not looked up; their repeats count as without a cause."""
 LINK_FAULTS: Final = frozenset({"cut", "blackhole", "delay", "bandwidth", "drop_answer", "close"})
+NODE_FAULTS: Final = frozenset({"kill", "stop", "power_loss", "pause", "disk_full"})
+REASON_CHARACTERS_MAX: Final = 80
 
 
 class Repeats:
@@ -90,7 +93,8 @@ class Repeats:
             is_during = fault.at_us <= attempt.complete_us and (
                 fault.until_us is None or fault.until_us >= attempt.invoke_us
             )
-            if is_during and (fault.fault in LINK_FAULTS or attempt.node in fault.nodes):
+            is_its_node = fault.fault in NODE_FAULTS and attempt.node in fault.nodes
+            if is_during and (fault.fault in LINK_FAULTS or is_its_node):
                 return f" while this lasted: {fault.text}"
         return ""
 
@@ -105,4 +109,12 @@ class Repeats:
 def _why(attempt: Attempt) -> str:
     if attempt.kafka_code:
         return f" (error {attempt.kafka_code})"
-    return f" ({attempt.error})" if attempt.error else ""
+    if attempt.outcome == "fail":
+        return " (no connection)"
+    if not attempt.error:
+        return ""
+    # Addresses differ from run to run, and would keep apart what happened for the same reason.
+    return f" ({_ADDRESS.sub('', attempt.error)[:REASON_CHARACTERS_MAX]})"
+
+
+_ADDRESS: Final = re.compile(r"https?://\S+: ")

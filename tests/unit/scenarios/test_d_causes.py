@@ -257,7 +257,9 @@ def test_acks_0_lost_with_its_leader(tmp_path: Path) -> None:
     verdict = run.verdict(tmp_path)
     loss = only(verdict.losses, verdict)
     assert (loss.reason, loss.first_offset, loss.first_value) == ("not replicated", None, "p:413")
-    assert loss.cause.startswith("no offset told (1 record, acks=0): acked by node 1 in epoch 3, node 2 took over")
+    assert loss.cause.startswith(
+        "no offset told (1 record, acks=0): sent to node 1 in epoch 3 without waiting for an answer, node 2 took over"
+    )
 
 
 def test_acks_0_that_vanished_on_a_quiet_day_has_no_cause(tmp_path: Path) -> None:
@@ -349,3 +351,19 @@ def test_two_processes_have_no_order_between_them(tmp_path: Path) -> None:
     run.sent("q:0", at_s=2, offset=0, process="q")
     run.ends_with("q:0", "p:0")
     assert run.verdict(tmp_path).is_clean
+
+
+def test_the_same_reason_at_many_addresses_is_told_once(tmp_path: Path) -> None:
+    run = Run()
+    for number in range(3):
+        begun = 1 + number
+        lost = attempt(1, "info", at_s=begun, until_s=begun + 0.1)
+        error = f"http://127.0.0.1:{9_000 + number}: Server disconnected"
+        first = Attempt(node=1, outcome="info", invoke_us=lost.invoke_us, complete_us=lost.complete_us, error=error)
+        again = attempt(1, "ok", at_s=begun + 0.1, until_s=begun + 0.2)
+        run.sent(f"p:{number}", at_s=begun, took_s=0.2, offset=2 * number + 1, attempts=[first, again])
+    run.ends_with("p:0", "p:0", "p:1", "p:1", "p:2", "p:2")
+    verdict = run.verdict(tmp_path)
+    duplicate = only(verdict.duplicates, verdict)
+    assert duplicate.records == 3
+    assert "was lost (Server disconnected), though" in duplicate.cause
