@@ -10,7 +10,7 @@ holds one line.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Literal, TypeAlias
@@ -177,10 +177,3 @@ def _explained(line: bytes, error: Exception) -> str:
     if not line.strip():
         return "an empty line; each line is one operation"
     return str(error)
-
-
-def describe(operation: Operation) -> Mapping[str, object]:
-    """The operation as a JSON object, without its records."""
-    fields: dict[str, object] = msgspec.to_builtins(operation)
-    fields["records"] = len(operation.records)
-    return fields
