@@ -20,6 +20,9 @@ RETRY_AFTER_SECONDS = 1
 TOPIC_NOT_FOUND = 40401
 PARTITION_NOT_FOUND = 40402
 V3_TOPIC_NOT_FOUND = 40403
+INSTANCE_NOT_FOUND = 40403
+GROUP_NOT_FOUND = 40405
+ILLEGAL_STATE = 40903
 BAD_REQUEST = 40002
 UNPROCESSABLE = 422
 PAYLOAD = 42206
@@ -80,6 +83,15 @@ _TABLE: dict[type[KafkaError], int] = {
     kafka.UnknownTopicId: TOPIC_NOT_FOUND,
     kafka.InconsistentTopicId: TOPIC_NOT_FOUND,
     kafka.BrokerIdNotRegistered: 404,
+    kafka.OffsetMetadataTooLarge: BAD_REQUEST,
+    kafka.IllegalGeneration: BAD_REQUEST,
+    kafka.InconsistentGroupProtocol: BAD_REQUEST,
+    kafka.InvalidGroupId: BAD_REQUEST,
+    kafka.InvalidSessionTimeout: BAD_REQUEST,
+    kafka.UnknownMemberId: INSTANCE_NOT_FOUND,
+    kafka.NonEmptyGroup: ILLEGAL_STATE,
+    kafka.GroupSubscribedToTopic: ILLEGAL_STATE,
+    kafka.GroupIdNotFound: GROUP_NOT_FOUND,
 }
 
 

@@ -103,6 +103,18 @@ def read_answer(accept: str | None) -> tuple[Format, str]:
 
 
 @lru_cache(maxsize=HEADERS_CACHED_MAX)
+def consumer_format(accept: str | None) -> str | None:
+    """The embedded format that a consumer's read asks for; None: the one it was created with. Raises HttpError 406."""
+    for media in _ranges(accept):
+        if media in ("*/*", "application/*", PLAIN_JSON):
+            return None
+        matched = _KAFKA.fullmatch(media)
+        if matched:
+            return matched.group(1)
+    raise HttpError(406, f"cannot answer in {accept}; accept the format that the consumer was created with")
+
+
+@lru_cache(maxsize=HEADERS_CACHED_MAX)
 def require_accepts(accept: str | None, media_type: str) -> None:
     """Raises HttpError 406 unless the client takes `media_type`."""
     family = media_type.split("/")[0] + "/*"

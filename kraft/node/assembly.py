@@ -18,9 +18,11 @@ from kraft.broker.lifecycle import BrokerIdentity, BrokerLifecycle
 from kraft.broker.publishing import MetadataPublisher
 from kraft.broker.routing import Router
 from kraft.config.models import ClusterConfig, NodeConfig
+from kraft.coordinators.groups.coordinator import GroupCoordinator
 from kraft.events import EventLog
 from kraft.node.addresses import AddressBook, node_infos
 from kraft.node.controlling import AlterPartitionSender
+from kraft.node.grouping import group_coordinator, groups_of
 from kraft.node.quorum import HostedQuorum, observer_log, voter_log
 from kraft.wire.channels import (
     ControllerChannel,
@@ -90,9 +92,11 @@ class Node:
         self.logs: LogManager | None = None
         self.replicas: ReplicaManager | None = None
         self.lifecycle: BrokerLifecycle | None = None
+        self.coordinator: GroupCoordinator | None = None
         if self.node.is_broker:
             self._make_broker()
         self.gateway: Gateway = self._make_gateway()
+        self.groups = groups_of(self.gateway, environment=environment, coordinator=self.coordinator, peers=self._peers)
         self._wire = self._make_wire()
         self._door = None if door is None else door(self)
         self._subscribe()
@@ -128,6 +132,8 @@ class Node:
         if self._door is not None:
             await self._door.stop()
         await self._wire.stop()
+        if self.coordinator is not None:
+            self.coordinator.stop()
         if self.replicas is not None:
             await self.replicas.stop()
         if self.logs is not None:
@@ -209,6 +215,9 @@ class Node:
             events=self.events,
             settings=lambda: self.publisher.settings,
         )
+        self.coordinator = group_coordinator(
+            self.node.id, self.environment, replicas=self.replicas, publisher=self.publisher, events=self.events
+        )
         self.lifecycle = BrokerLifecycle(
             identity=BrokerIdentity(
                 cluster_id=self.config.cluster_id,
@@ -253,7 +262,7 @@ class Node:
             port=self.node.kafka_port,
             cluster_id=self.config.cluster_id,
             secret=self.config.secret.get_secret_value(),
-            handlers=node_handlers(replicas=self.replicas, controller=self.controller, metadata=fetches),
+            handlers=node_handlers(self.replicas, self.controller, metadata=fetches, groups=self.coordinator),
             settings=self.publisher.settings,
             on_broker_connection_lost=None if self.controller is None else self.controller.broker_connection_lost,
         )
@@ -268,8 +277,8 @@ class Node:
             self.publisher.subscribe_leadership(lambda leadership: _beat_on(leadership, lifecycle))
 
     def _on_metadata(self, delta: MetadataDelta, image: MetadataImage) -> None:
-        """Replicas take on metadata only from the image that holds this process's registration on (B2): what came
-        before is an earlier life's, and leading by it would be leading in the past."""
+        """Replicas take on metadata only from the image that holds this process's registration on (B2): leading by an
+        earlier life's would be leading in the past."""
         if self.replicas is None or self.lifecycle is None:
             return
         if not self._has_own_registration:
@@ -281,6 +290,8 @@ class Node:
             self.replicas.remove_strays()
         else:
             self.replicas.apply_metadata(delta)
+        if self.coordinator is not None:
+            self.coordinator.on_metadata(delta, image)
         self.lifecycle.on_image(image)
 
 

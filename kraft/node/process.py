@@ -16,6 +16,8 @@ from kraft.config.models import ClusterConfig
 from kraft.http.app import create_app
 from kraft.http.replicas import replica_routes
 from kraft.http.server import HttpServer
+from kraft.http.v2.consumers_routes import consumer_routes
+from kraft.http.v3.consumer_groups import group_routes
 from kraft.node.assembly import Node
 from kraft.runtime.environment import close_environment, system_environment
 from kraft.runtime.quorum_thread import QuorumThread
@@ -116,7 +118,11 @@ def _http_door(node: Node) -> HttpServer:
         environment=node.environment,
         ready=node.readiness,
         gauges=lambda: _gauges(node),
-        extra_routes=replica_routes(lambda: {} if node.replicas is None else node.replicas.describe()),
+        extra_routes=(
+            *consumer_routes(node.groups, node.environment.rng),
+            *group_routes(node.groups),
+            *replica_routes(lambda: {} if node.replicas is None else node.replicas.describe()),
+        ),
     )
     return HttpServer(app, host=node.node.bind_host, port=node.node.rest_port)
 

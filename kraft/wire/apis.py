@@ -62,6 +62,8 @@ FETCH_SNAPSHOT = _api(59, "FetchSnapshot", 1)
 BROKER_REGISTRATION = _api(62, "BrokerRegistration", 4)
 BROKER_HEARTBEAT = _api(63, "BrokerHeartbeat", 1)
 ALLOCATE_PRODUCER_IDS = _api(67, "AllocateProducerIds", 0)
+GROUP_REQUEST = _api(10_000, "GroupRequest", 0)
+"""Between our nodes only: a request to a group coordinator in the one form that all doors use."""
 
 BY_KEY: dict[int, Api] = {
     api.key: api
@@ -85,5 +87,6 @@ BY_KEY: dict[int, Api] = {
         BROKER_REGISTRATION,
         BROKER_HEARTBEAT,
         ALLOCATE_PRODUCER_IDS,
+        GROUP_REQUEST,
     )
 }

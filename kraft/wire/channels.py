@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeVar, cast
 
+from kraft.coordinators.groups import requests as groups
+from kraft.coordinators.groups.answers import Answer
 from kraft.wire.messages.controller import CONTROLLER_RPCS
 from kraft.wire.messages.fetch import FETCH, log_ends_of, log_ends_request
+from kraft.wire.messages.groups import GROUP_REQUEST
 from kraft.wire.messages.metadata_log import (
     FETCH_SNAPSHOT,
     METADATA_FETCH,
@@ -145,6 +148,17 @@ class WireBrokerProbe:
             return False
         connection.abort()
         return False
+
+
+class GroupChannel:
+    """Group requests of clients, carried to the coordinator of their group; at most one hop."""
+
+    def __init__(self, peers: Peers, node_id: int) -> None:
+        self._peers = peers
+        self._node_id = node_id
+
+    async def ask(self, request: groups.Request, timeout_ms: int) -> Answer:
+        return await self._peers.call(self._node_id, "forward", GROUP_REQUEST, request, timeout_ms=timeout_ms)
 
 
 class ForwardChannel:

@@ -6,9 +6,40 @@ numbers begin at 10000, far above any that Kafka has given out.
 """
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from kio.schema.alter_partition.v3 import response as alter_partition
+from kio.schema.errors import ErrorCode
 from kio.schema.produce.v13 import response as produce
+from kio.schema.request_header.v2.header import RequestHeader
+from kio.schema.response_header.v1.header import ResponseHeader
+from kio.static.constants import EntityType
+from kio.static.primitive import i16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupRequestRequest:
+    """A request to a group coordinator: MessagePack of `kraft.coordinators.groups.requests`."""
+
+    __type__: ClassVar = EntityType.request
+    __version__: ClassVar[i16] = i16(0)
+    __flexible__: ClassVar[bool] = True
+    __api_key__: ClassVar[i16] = i16(10_000)
+    __header_schema__: ClassVar[type[RequestHeader]] = RequestHeader
+    body: bytes = field(metadata={"kafka_type": "bytes"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupRequestResponse:
+    """Its answer; a refusal is in the header."""
+
+    __type__: ClassVar = EntityType.response
+    __version__: ClassVar[i16] = i16(0)
+    __flexible__: ClassVar[bool] = True
+    __api_key__: ClassVar[i16] = i16(10_000)
+    __header_schema__: ClassVar[type[ResponseHeader]] = ResponseHeader
+    error_code: ErrorCode = field(metadata={"kafka_type": "error_code"})
+    body: bytes = field(metadata={"kafka_type": "bytes"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,8 +15,10 @@ from kraft.wire.apis import Api
 
 NO_THROTTLE = timedelta(0)
 
-EXTENDED = ("AlterPartition", "Produce")
-"""APIs whose responses carry tagged fields of ours (`kraft.wire.extensions`)."""
+EXTENDED = ("AlterPartition", "GroupRequest", "Produce")
+"""APIs whose responses carry tagged fields of ours, or are ours (`kraft.wire.extensions`)."""
+OWN = ("GroupRequest",)
+"""APIs that Kafka does not have."""
 
 
 @cache
@@ -32,6 +34,8 @@ def responses_of(api: Api, version: int) -> Any:
 
 @cache
 def request_class(api: Api, version: int) -> Any:
+    if api.name in OWN:
+        return getattr(import_module("kraft.wire.extensions"), f"{api.name}Request")
     return getattr(requests_of(api, version), f"{api.name}Request")
 
 

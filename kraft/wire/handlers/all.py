@@ -6,12 +6,18 @@ from collections.abc import Mapping
 
 from kraft.wire.handlers.control import Controller, controller_handlers
 from kraft.wire.handlers.data import Replicas, data_handlers
+from kraft.wire.handlers.groups import Coordinator, group_handlers
 from kraft.wire.handlers.metadata_log import MetadataFetches, snapshot_handlers
 from kraft.wire.handlers.served import Served
 
 
 def node_handlers(
-    *, replicas: Replicas | None, controller: Controller | None, metadata: MetadataFetches | None
+    replicas: Replicas | None,
+    controller: Controller | None,
+    *,
+    metadata: MetadataFetches | None,
+    groups: Coordinator | None = None,
 ) -> Mapping[int, Served]:
     served = [*data_handlers(replicas, metadata), *snapshot_handlers(metadata), *controller_handlers(controller)]
+    served += group_handlers(groups)
     return {one.api.key: one for one in served}

@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
+from kraft.coordinators.groups.requests import DescribeGroup
 from kraft.wire import apis, codec, schemas, scram
 from kraft.wire.apis import Api
 from kraft.wire.channels import ControllerChannel, ForwardChannel
 from kraft.wire.codec import RequestHeader
 from kraft.wire.messages.controller import CONTROLLER_RPCS
 from kraft.wire.messages.fetch import FETCH
+from kraft.wire.messages.groups import GROUP_REQUEST
 from kraft.wire.messages.metadata_log import FETCH_SNAPSHOT, SnapshotFetch
 from kraft.wire.messages.offsets import (
     DELETE_RECORDS,
@@ -91,6 +93,7 @@ EVERY_API: dict[str, tuple[Any, Any]] = {
         FETCH_SNAPSHOT,
         SnapshotFetch(cluster_id="c", replica_id=1, end_offset=1, epoch=1, position=0, bytes_max=1),
     ),
+    "GroupRequest": (GROUP_REQUEST, DescribeGroup(group="g")),
 }
 
 

@@ -1,0 +1,1 @@
+"""Coordinators: state that lives in a compacted topic, loaded by replay, decided by pure functions."""

@@ -1,0 +1,1 @@
+"""Consumer groups: membership, offsets, and the consumers of REST clients."""

@@ -1,0 +1,128 @@
+"""What a group coordinator answers; refusals are KafkaErrors, or a `Refused` for REST consumers."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+from msgspec import Struct
+
+from kraft.coordinators.groups.requests import InstanceConfig, Range
+from kraft.coordinators.groups.subscriptions import TopicPartition
+
+
+class _Answer(Struct, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+    pass
+
+
+class Taken(_Answer, frozen=True, kw_only=True):
+    """Done, and replicated."""
+
+
+class Refused(_Answer, frozen=True, kw_only=True):
+    """A REST consumer's request that cannot be carried out."""
+
+    code: int
+    message: str
+    kafka_code: int | None = None
+
+
+class GroupJoined(_Answer, frozen=True, kw_only=True):
+    generation: int
+    protocol_type: str
+    protocol: str
+    leader: str
+    member_id: str
+    members: tuple[tuple[str, str | None, bytes], ...]
+
+
+class GroupSynced(_Answer, frozen=True, kw_only=True):
+    protocol_type: str
+    protocol: str
+    assignment: bytes
+
+
+class OffsetOfGroup(Struct, frozen=True, array_like=True):
+    topic: str
+    partition: int
+    offset: int
+    metadata: str
+    leader_epoch: int
+
+
+class GroupOffsets(_Answer, frozen=True, kw_only=True):
+    offsets: tuple[OffsetOfGroup, ...]
+
+
+class MemberDescription(Struct, frozen=True, kw_only=True):
+    member_id: str
+    instance_id: str | None
+    client_id: str
+    client_host: str
+    partitions: tuple[TopicPartition, ...]
+
+
+class GroupDescription(_Answer, frozen=True, kw_only=True):
+    group: str
+    state: str
+    protocol_type: str
+    protocol: str
+    generation: int
+    coordinator: int
+    members: tuple[MemberDescription, ...]
+    offsets: tuple[OffsetOfGroup, ...]
+
+
+class GroupListing(Struct, frozen=True, array_like=True):
+    group: str
+    state: str
+    protocol_type: str
+
+
+class GroupList(_Answer, frozen=True, kw_only=True):
+    groups: tuple[GroupListing, ...]
+
+
+class InstanceDescription(_Answer, frozen=True, kw_only=True):
+    config: InstanceConfig
+    topics: tuple[str, ...]
+    pattern: str | None
+    partitions: tuple[TopicPartition, ...]
+    """Those that it reads: assigned by the group, or by itself."""
+
+
+class PollPlan(_Answer, frozen=True, kw_only=True):
+    config: InstanceConfig
+    number: int
+    generation: int
+    """Rises whenever the instance's partitions or positions change from outside."""
+    is_repeat: bool
+    ranges: tuple[Range, ...]
+    """What to read, from where; a first offset of -1: as auto.offset.reset says. The end only of a repetition."""
+
+
+class PollEnded(_Answer, frozen=True, kw_only=True):
+    ranges: tuple[Range, ...]
+    """What the batch of this number holds; not what was sent if the instance has lost a partition meanwhile."""
+
+
+Answer: TypeAlias = (
+    Taken
+    | Refused
+    | GroupJoined
+    | GroupSynced
+    | GroupOffsets
+    | GroupDescription
+    | GroupList
+    | InstanceDescription
+    | PollPlan
+    | PollEnded
+)
+
+encode = msgspec.msgpack.Encoder().encode
+_answers: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
+
+
+def decode_answer(data: bytes) -> Answer:
+    """Raises msgspec.DecodeError for what no coordinator of this version answers."""
+    return _answers.decode(data)

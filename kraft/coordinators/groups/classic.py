@@ -1,0 +1,214 @@
+"""Requests of the classic protocol and of administration, on the shard of their group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from kraft.coordinators.groups import answers as a
+from kraft.coordinators.groups import requests as r
+from kraft.coordinators.groups.events import Heartbeat, Join, Joined, Leave, Sync, Synced
+from kraft.coordinators.groups.offsets import (
+    check_change_offsets,
+    check_commit,
+    check_delete_group,
+    commit_records,
+    tombstones,
+)
+from kraft.coordinators.groups.records import GroupKey, GroupRecord
+from kraft.coordinators.groups.shard import Shard
+from kraft.coordinators.groups.state import Phase
+from kraft.coordinators.groups.subscriptions import decode_assignment
+from metadata.errors import GroupIdNotFound, NonEmptyGroup
+
+
+class ClassicRequests:
+    """Of one shard."""
+
+    def __init__(self, shard: Shard) -> None:
+        self._shard = shard
+        self._handlers: Mapping[type, Callable[[Any], Any]] = {
+            r.JoinGroup: self._join,
+            r.SyncGroup: self._sync,
+            r.BeatGroup: self._beat,
+            r.LeaveGroup: self._leave,
+            r.CommitOffsets: self._commit,
+            r.FetchOffsets: self._fetch,
+            r.DescribeGroup: self._describe,
+            r.DeleteGroup: self._delete,
+            r.DeleteOffsets: self._delete_offsets,
+            r.ResetOffsets: self._reset,
+        }
+
+    async def handle(self, request: r.Request) -> a.Answer:
+        """Raises KafkaError."""
+        answer: a.Answer = await self._handlers[type(request)](request)
+        return answer
+
+    # --- membership -----------------------------------------------------------------------------------------
+
+    async def _join(self, request: r.JoinGroup) -> a.Answer:
+        rng = self._shard.around.environment.rng
+        new_member_id = f"{request.instance_id or request.client_id}-{rng.randbytes(16).hex()}"
+        answer = await self._shard.ask(
+            self._shard.entry(request.group),
+            lambda ticket: Join(
+                ticket=ticket,
+                member_id=request.member_id,
+                instance_id=request.instance_id,
+                client_id=request.client_id,
+                client_host=request.client_host,
+                session_timeout_ms=request.session_timeout_ms,
+                rebalance_timeout_ms=request.rebalance_timeout_ms,
+                protocol_type=request.protocol_type,
+                protocols=request.protocols,
+                new_member_id=new_member_id,
+                is_known_required=request.is_known_required,
+            ),
+        )
+        assert isinstance(answer, Joined), answer
+        return a.GroupJoined(
+            generation=answer.generation,
+            protocol_type=answer.protocol_type,
+            protocol=answer.protocol,
+            leader=answer.leader,
+            member_id=answer.member_id,
+            members=answer.members,
+        )
+
+    async def _sync(self, request: r.SyncGroup) -> a.Answer:
+        answer = await self._shard.ask(
+            self._shard.entry(request.group),
+            lambda ticket: Sync(
+                ticket=ticket,
+                member_id=request.member_id,
+                generation=request.generation,
+                instance_id=request.instance_id,
+                protocol_type=request.protocol_type,
+                protocol=request.protocol,
+                assignments=request.assignments,
+            ),
+        )
+        assert isinstance(answer, Synced), answer
+        return a.GroupSynced(protocol_type=answer.protocol_type, protocol=answer.protocol, assignment=answer.assignment)
+
+    async def _beat(self, request: r.BeatGroup) -> a.Answer:
+        await self._shard.ask(
+            self._shard.entry(request.group),
+            lambda ticket: Heartbeat(
+                ticket=ticket,
+                member_id=request.member_id,
+                generation=request.generation,
+                instance_id=request.instance_id,
+            ),
+        )
+        return a.Taken()
+
+    async def _leave(self, request: r.LeaveGroup) -> a.Answer:
+        await self._shard.ask(
+            self._shard.entry(request.group),
+            lambda ticket: Leave(ticket=ticket, member_id=request.member_id, instance_id=request.instance_id),
+        )
+        return a.Taken()
+
+    # --- offsets --------------------------------------------------------------------------------------------
+
+    async def _commit(self, request: r.CommitOffsets) -> a.Answer:
+        entry = self._shard.entry(request.group)
+        check_commit(
+            entry.group,
+            member_id=request.member_id,
+            generation=request.generation,
+            instance_id=request.instance_id,
+        )
+        if request.member_id in entry.group.members:
+            beat = Heartbeat(ticket=0, member_id=request.member_id, generation=request.generation)
+            self._shard.submit(entry, beat)
+        await self._write_offsets(request.group, request.offsets)
+        return a.Taken()
+
+    async def _write_offsets(self, group: str, offsets: tuple[r.OffsetToCommit, ...]) -> None:
+        records = commit_records(
+            group,
+            {(o.topic, o.partition): (o.offset, o.leader_epoch, o.metadata) for o in offsets},
+            metadata_bytes_max=self._shard.around.settings().offset_metadata_max_bytes,
+            wall_ms=self._shard.wall_ms,
+        )
+        if records:
+            await self._shard.write(records)
+
+    async def _fetch(self, request: r.FetchOffsets) -> a.Answer:
+        """Waits for commits under way: what is read has been replicated."""
+        await self._shard.settle()
+        entry = self._shard.entries.get(request.group)
+        if entry is None:
+            asked = request.partitions or ()
+            return a.GroupOffsets(offsets=tuple(a.OffsetOfGroup(*key, -1, "", -1) for key in asked))
+        return a.GroupOffsets(offsets=entry.offset_rows(request.partitions))
+
+    # --- administration -------------------------------------------------------------------------------------
+
+    async def _describe(self, request: r.DescribeGroup) -> a.Answer:
+        await self._shard.settle()
+        entry = self._shard.entries.get(request.group)
+        if entry is None or not entry.exists:
+            raise GroupIdNotFound(f"there is no group {request.group!r}")
+        group = entry.group
+        members = tuple(
+            a.MemberDescription(
+                member_id=member.member_id,
+                instance_id=member.instance_id,
+                client_id=member.client_id,
+                client_host=member.client_host,
+                partitions=_partitions(member.assignment) if group.phase is Phase.STABLE else (),
+            )
+            for member in group.members.values()
+        )
+        return a.GroupDescription(
+            group=group.group_id,
+            state=group.phase,
+            protocol_type=group.protocol_type or "",
+            protocol=group.protocol or "",
+            generation=group.generation,
+            coordinator=self._shard.around.node_id,
+            members=members,
+            offsets=entry.offset_rows(),
+        )
+
+    async def _delete(self, request: r.DeleteGroup) -> a.Answer:
+        entry = self._shard.entries.get(request.group)
+        known = entry is not None and entry.exists
+        check_delete_group(entry.group if entry is not None and known else None, request.group, has_offsets=False)
+        assert entry is not None, request
+        gone = tombstones(request.group, list(entry.offsets))
+        gone += [instance.tombstone() for instance in entry.instances.values()]
+        await self._shard.write([*gone, GroupRecord(GroupKey(request.group), None)])
+        self._shard.forget_idle()
+        return a.Taken()
+
+    async def _delete_offsets(self, request: r.DeleteOffsets) -> a.Answer:
+        entry = self._shard.entries.get(request.group)
+        if entry is None or not entry.exists:
+            raise GroupIdNotFound(f"there is no group {request.group!r}")
+        check_change_offsets(entry.group, frozenset(topic for topic, _ in request.partitions))
+        gone = [key for key in request.partitions if key in entry.offsets]
+        if gone:
+            await self._shard.write(tombstones(request.group, gone))
+        return a.Taken()
+
+    async def _reset(self, request: r.ResetOffsets) -> a.Answer:
+        group = self._shard.entry(request.group).group
+        if group.phase is not Phase.EMPTY:
+            raise NonEmptyGroup(
+                f"group {request.group!r} has {len(group.members)} members ({group.phase}): its offsets can be reset "
+                "when they have left"
+            )
+        await self._write_offsets(request.group, request.offsets)
+        return a.Taken()
+
+
+def _partitions(assignment: bytes) -> tuple[tuple[str, int], ...]:
+    try:
+        return decode_assignment(assignment)
+    except ValueError:
+        return ()

@@ -1,0 +1,254 @@
+"""Requests of REST consumers, on the shard of their group: create, subscribe, seek, poll, commit, delete."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from kraft.coordinators.groups import answers as a
+from kraft.coordinators.groups import requests as r
+from kraft.coordinators.groups.entry import Entry
+from kraft.coordinators.groups.instance import Instance
+from kraft.coordinators.groups.membership import Membership
+from kraft.coordinators.groups.offsets import commit_records
+from kraft.coordinators.groups.records import GroupRecord
+from kraft.coordinators.groups.shard import Shard
+from kraft.coordinators.groups.state import Phase
+from kraft.coordinators.groups.subscriptions import TopicPartition
+from metadata.errors import IllegalGeneration, KafkaError, UnknownMemberId
+
+NOT_FOUND = 40403
+EXISTS = 40902
+ILLEGAL_STATE = 40903
+TOKEN = 40904
+"""A batch was asked for that is neither the last one nor the next."""
+INSTANCES_MAX = 10_000
+"""REST consumers of one group; one more is refused."""
+
+
+class _Refusal(Exception):
+    def __init__(self, code: int, message: str, *, error: type[KafkaError] | None = None) -> None:
+        super().__init__(message)
+        self.answer = a.Refused(code=code, message=message, kafka_code=None if error is None else error.code)
+
+
+class Consumers:
+    """Of one shard."""
+
+    def __init__(self, shard: Shard) -> None:
+        self._shard = shard
+        self.membership = Membership(shard)
+        self._handlers: Mapping[type, Callable[[Entry, Any], Any]] = {
+            r.CreateInstance: self._create,
+            r.DeleteInstance: self._delete,
+            r.DescribeInstance: self._describe,
+            r.Subscribe: self._subscribe,
+            r.AssignInstance: self._assign,
+            r.Seek: self._seek,
+            r.BeginPoll: self._begin_poll,
+            r.EndPoll: self._end_poll,
+            r.CommitInstance: self._commit,
+        }
+
+    async def handle(self, request: r.CreateInstance | r.InstanceRequest) -> a.Answer:
+        """Raises KafkaError."""
+        try:
+            answer: a.Answer = await self._handlers[type(request)](self._shard.entry(request.group), request)
+            return answer
+        except _Refusal as refusal:
+            return refusal.answer
+
+    def _find(self, entry: Entry, name: str) -> Instance:
+        instance = entry.instances.get(name)
+        if instance is None:
+            raise _Refusal(
+                NOT_FOUND,
+                f"Consumer instance not found: {name!r} in group {entry.group.group_id!r}; it was deleted, or expired",
+                error=UnknownMemberId,
+            )
+        self.membership.touch(entry, instance)
+        return entry.instances[name]
+
+    async def _put(self, entry: Entry, *records: GroupRecord) -> None:
+        """Write, let the members take their steps, and wait until all of it is replicated."""
+        self._shard.append(records)
+        self._shard.changed(entry)
+        await self._shard.settle()
+
+    # --- life ---------------------------------------------------------------------------------------------
+
+    async def _create(self, entry: Entry, request: r.CreateInstance) -> a.Answer:
+        known = entry.instances.get(request.instance)
+        if known is not None and known.nonce != request.nonce:
+            raise _Refusal(EXISTS, f"Consumer instance {request.instance!r} exists already in {request.group!r}")
+        if known is None:
+            if len(entry.instances) >= INSTANCES_MAX:
+                raise _Refusal(ILLEGAL_STATE, f"group {request.group!r} has {INSTANCES_MAX} REST consumers already")
+            instance = Instance(
+                group=request.group,
+                name=request.instance,
+                nonce=request.nonce,
+                config=request.config,
+                member_id=f"{request.instance}-{request.nonce}",
+            )
+            self._shard.append([instance.record()])
+            self._shard.changed(entry)
+        await self._shard.settle()
+        return a.Taken()
+
+    async def _delete(self, entry: Entry, request: r.DeleteInstance) -> a.Answer:
+        instance = self._find(entry, request.instance)
+        records: list[GroupRecord] = []
+        if instance.config.auto_commit:
+            records += self._commits(entry, instance, instance.position_of)
+        self._shard.append([*records, *self.membership.remove(entry, instance)])
+        self.membership.leave(entry, instance)
+        self._shard.changed(entry)
+        await self._shard.settle()
+        return a.Taken()
+
+    async def _describe(self, entry: Entry, request: r.DescribeInstance) -> a.Answer:
+        instance = self._find(entry, request.instance)
+        await self._shard.settle()
+        return a.InstanceDescription(
+            config=instance.config, topics=instance.topics, pattern=instance.pattern, partitions=instance.partitions
+        )
+
+    # --- what it reads ------------------------------------------------------------------------------------
+
+    async def _subscribe(self, entry: Entry, request: r.Subscribe) -> a.Answer:
+        instance = self._find(entry, request.instance)
+        if request.topics or request.pattern is not None:
+            if instance.manual is not None:
+                raise _Refusal(ILLEGAL_STATE, "partitions are assigned by hand; delete the subscription first")
+            await self._put(entry, instance.changed(topics=request.topics, pattern=request.pattern).record())
+            return a.Taken()
+        records = self._commits(entry, instance, instance.acknowledged) if instance.config.auto_commit else []
+        cleared = instance.changed(
+            topics=(), pattern=None, manual=None, owned=(), positions=(), batch=(), generation=instance.generation + 1
+        )
+        self._shard.append([*records, cleared.record()])
+        self.membership.leave(entry, instance)
+        await self._put(entry, cleared.record())
+        return a.Taken()
+
+    async def _assign(self, entry: Entry, request: r.AssignInstance) -> a.Answer:
+        instance = self._find(entry, request.instance)
+        if instance.is_subscribed:
+            raise _Refusal(ILLEGAL_STATE, "the instance is subscribed; delete the subscription first")
+        kept = instance.with_partitions(request.partitions)
+        await self._put(entry, kept.changed(manual=tuple(sorted(set(request.partitions))), owned=()).record())
+        return a.Taken()
+
+    async def _seek(self, entry: Entry, request: r.Seek) -> a.Answer:
+        instance = self._find(entry, request.instance)
+        positions = {(topic, partition): offset for topic, partition, offset in request.positions}
+        foreign = sorted(set(positions) - set(instance.partitions))
+        if foreign:
+            topic, partition = foreign[0]
+            raise _Refusal(ILLEGAL_STATE, f"partition {topic}-{partition} is not assigned to this instance")
+        await self._put(entry, instance.with_positions(positions).record())
+        return a.Taken()
+
+    # --- polls --------------------------------------------------------------------------------------------
+
+    async def _begin_poll(self, entry: Entry, request: r.BeginPoll) -> a.Answer:
+        instance = self._find(entry, request.instance)
+        if not instance.is_subscribed and instance.manual is None:
+            raise _Refusal(ILLEGAL_STATE, "the instance is neither subscribed to topics nor assigned partitions")
+        deadline_ms = self._shard.now_ms + request.wait_ms
+        while self._is_rebalancing(entry, instance) and await self._shard.wait_changed(deadline_ms=deadline_ms):
+            self._shard.check()
+            instance = self._find(entry, request.instance)
+        number = instance.served + 1 if request.number is None else request.number
+        if number not in (instance.served, instance.served + 1):
+            raise _Refusal(TOKEN, f"batch {number} was asked for; {instance.served} is the last and can be repeated")
+        is_repeat = number == instance.served and number > 0
+        if not is_repeat and instance.batch:
+            instance = self._acknowledge(entry, instance)
+        return self._plan(entry, instance, number=number, is_repeat=is_repeat)
+
+    def _is_rebalancing(self, entry: Entry, instance: Instance) -> bool:
+        return instance.manual is None and (
+            entry.group.phase is not Phase.STABLE or instance.member_id not in entry.group.members
+        )
+
+    def _acknowledge(self, entry: Entry, instance: Instance) -> Instance:
+        """The client went on, so it has what it was served."""
+        settled = instance.changed(batch=())
+        records = self._commits(entry, instance, instance.position_of) if instance.config.auto_commit else []
+        self._shard.append([*records, settled.record()])
+        return entry.instances[instance.name]
+
+    def _plan(self, entry: Entry, instance: Instance, *, number: int, is_repeat: bool) -> a.PollPlan:
+        ranges: tuple[r.Range, ...] = instance.batch
+        if not is_repeat:
+            known = instance.position_of
+            committed = entry.offsets
+            ranges = tuple(
+                (*key, known.get(key, committed[key].offset if key in committed else -1), -1)
+                for key in ([] if self._is_rebalancing(entry, instance) else instance.partitions)
+            )
+        return a.PollPlan(
+            config=instance.config,
+            number=number,
+            generation=instance.generation,
+            is_repeat=is_repeat,
+            ranges=ranges,
+        )
+
+    async def _end_poll(self, entry: Entry, request: r.EndPoll) -> a.Answer:
+        instance = self._find(entry, request.instance)
+        if request.number == instance.served:
+            await self._shard.settle()
+            return a.PollEnded(ranges=instance.batch)
+        if request.number != instance.served + 1:
+            raise _Refusal(TOKEN, f"batch {request.number} came too late; {instance.served} was served meanwhile")
+        owned = set(instance.partitions)
+        is_current = request.generation == instance.generation and not self._is_rebalancing(entry, instance)
+        ranges = tuple(each for each in request.ranges if each[:2] in owned) if is_current else ()
+        if ranges:
+            await self._put(entry, instance.with_batch(request.number, ranges).record())
+        else:
+            await self._shard.settle()
+        return a.PollEnded(ranges=ranges)
+
+    # --- commits ------------------------------------------------------------------------------------------
+
+    async def _commit(self, entry: Entry, request: r.CommitInstance) -> a.Answer:
+        instance = self._find(entry, request.instance)
+        if request.offsets is None:
+            records = self._commits(entry, instance, instance.position_of)
+        else:
+            foreign = [each for each in request.offsets if (each.topic, each.partition) not in instance.partitions]
+            if foreign and instance.is_subscribed:
+                raise _Refusal(
+                    ILLEGAL_STATE,
+                    f"partition {foreign[0].topic}-{foreign[0].partition} is not assigned to this instance (any more)",
+                    error=IllegalGeneration,
+                )
+            asked = {(o.topic, o.partition): (o.offset, o.leader_epoch, o.metadata) for o in request.offsets}
+            records = self._records(entry, asked)
+        if records:
+            await self._shard.write(records)
+        else:
+            await self._shard.settle()
+        return a.Taken()
+
+    def _commits(self, entry: Entry, instance: Instance, positions: Mapping[TopicPartition, int]) -> list[GroupRecord]:
+        """Positions that are not committed yet."""
+        owned = set(instance.partitions)
+        moved = {
+            key: (offset, -1, "")
+            for key, offset in positions.items()
+            if key in owned and (key not in entry.offsets or entry.offsets[key].offset != offset)
+        }
+        return self._records(entry, moved)
+
+    def _records(self, entry: Entry, offsets: Mapping[TopicPartition, tuple[int, int, str]]) -> list[GroupRecord]:
+        return commit_records(
+            entry.group.group_id,
+            offsets,
+            metadata_bytes_max=self._shard.around.settings().offset_metadata_max_bytes,
+            wall_ms=self._shard.wall_ms,
+        )

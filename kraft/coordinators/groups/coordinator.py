@@ -1,0 +1,195 @@
+"""The group coordinator of one broker: a shard for each partition of `__consumer_offsets` that it leads.
+
+Follows metadata: a partition led anew is loaded, one led no longer is given up. A shard that failed is loaded again
+while this broker leads its partition.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Mapping
+from typing import Any
+
+from kraft.coordinators.groups import answers as a
+from kraft.coordinators.groups import requests as r
+from kraft.coordinators.groups.classic import ClassicRequests
+from kraft.coordinators.groups.consumers import Consumers
+from kraft.coordinators.groups.offsets import expired, tombstones
+from kraft.coordinators.groups.records import OFFSETS_TOPIC
+from kraft.coordinators.groups.shard import Shard, Surroundings
+from metadata.delta import MetadataDelta
+from metadata.environment import TimerHandle
+from metadata.errors import InvalidGroupId, KafkaError, NotCoordinator
+from metadata.events import Events
+from metadata.image import MetadataImage, PartitionImage, TopicIdPartition
+
+RELOAD_MS = 100
+"""Wait before a partition whose shard failed is loaded again."""
+MINUTE_MS = 60_000
+
+
+class _Led:
+    """One shard with those who serve its requests."""
+
+    def __init__(self, shard: Shard) -> None:
+        self.shard = shard
+        self.consumers = Consumers(shard)
+        self.classic = ClassicRequests(shard)
+
+    async def handle(self, request: r.Request) -> a.Answer:
+        self.shard.check()
+        if isinstance(request, r.CreateInstance | r.InstanceRequest):
+            return await self.consumers.handle(request)
+        return await self.classic.handle(request)
+
+
+class GroupCoordinator:
+    def __init__(self, around: Surroundings, events: Events) -> None:
+        self._around = around
+        self._events = events
+        self._led: dict[int, _Led] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._expiry: TimerHandle | None = None
+        self._is_stopped = False
+
+    # --- requests -------------------------------------------------------------------------------------------
+
+    async def ask(self, request: r.Request) -> a.Answer:
+        """Raises NotCoordinator 16, CoordinatorLoadInProgress 14, CoordinatorNotAvailable 15, or a refusal."""
+        if isinstance(request, r.ListGroups):
+            return self._list()
+        if not request.group:
+            raise InvalidGroupId("a group has a name")
+        number = partition_of(request.group, self._around.image())
+        led = self._led.get(number)
+        if led is None:
+            raise NotCoordinator(f"this broker does not lead partition {number} of {OFFSETS_TOPIC}")
+        return await led.handle(request)
+
+    def _list(self) -> a.GroupList:
+        found = []
+        for led in self._led.values():
+            for group_id, entry in led.shard.entries.items():
+                if entry.exists:
+                    found.append(a.GroupListing(group_id, entry.group.phase, entry.group.protocol_type or ""))
+        return a.GroupList(groups=tuple(sorted(found, key=lambda each: each.group)))
+
+    # --- metadata -------------------------------------------------------------------------------------------
+
+    def on_metadata(self, delta: MetadataDelta, image: MetadataImage) -> None:
+        topic = image.topic(OFFSETS_TOPIC)
+        partitions: Mapping[int, PartitionImage] = {} if topic is None else topic.partitions
+        for number in list(self._led):
+            if number not in partitions or not self._leads(partitions[number]):
+                self._give_up(number)
+        for number, partition in partitions.items():
+            if self._leads(partition):
+                self._lead(number, TopicIdPartition(partition.topic_id, number), partition.leader_epoch)
+        if delta.created_topics or delta.removed_topics or delta.changed_topics:
+            for led in self._led.values():
+                if led.shard.is_loaded:
+                    led.consumers.membership.on_metadata()
+        if topic is not None and self._expiry is None and not self._is_stopped:
+            self._expire_later()
+
+    def _leads(self, partition: PartitionImage) -> bool:
+        return partition.leader == self._around.node_id and not self._is_stopped
+
+    def _lead(self, number: int, key: TopicIdPartition, leader_epoch: int) -> None:
+        known = self._led.get(number)
+        if known is not None and known.shard.leader_epoch == leader_epoch:
+            return
+        if known is not None:
+            self._give_up(number)
+        self._start(number, key, leader_epoch)
+
+    def _start(self, number: int, key: TopicIdPartition, leader_epoch: int) -> None:
+        shard = Shard(key, leader_epoch, self._around, on_failed=self._failed)
+        self._led[number] = _Led(shard)
+        self._run(self._load(shard))
+
+    def _give_up(self, number: int) -> None:
+        self._led.pop(number).shard.end(NotCoordinator(f"partition {number} of {OFFSETS_TOPIC} has moved"))
+
+    async def _load(self, shard: Shard) -> None:
+        started_ms = shard.now_ms
+        try:
+            count = await shard.load()
+        except KafkaError as error:
+            shard.end(NotCoordinator(f"the groups of this partition cannot be loaded: {error.message}"))
+            self._failed(shard)
+            return
+        number = shard.partition.partition
+        self._events.emit("groups_loaded", partition=number, records=count, took_ms=shard.now_ms - started_ms)
+
+    def _failed(self, shard: Shard) -> None:
+        """What the shard decided may not be in the log: forget it and read what is."""
+        number = shard.partition.partition
+        led = self._led.get(number)
+        if led is not None and led.shard is shard and not self._is_stopped:
+            self._run(self._reload(number, shard))
+
+    async def _reload(self, number: int, failed: Shard) -> None:
+        await self._around.environment.clock.sleep(RELOAD_MS)
+        led = self._led.get(number)
+        if led is not None and led.shard is failed and not self._is_stopped:
+            self._start(number, failed.partition, failed.leader_epoch)
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            task.get_loop().call_exception_handler({"message": "loading groups failed", "exception": error})
+
+    # --- expiry (G7) ----------------------------------------------------------------------------------------
+
+    def _expire_later(self) -> None:
+        interval_ms = self._around.settings().offsets_retention_check_interval_ms
+        self._expiry = self._around.environment.clock.call_later(interval_ms, self.expire_offsets)
+
+    def expire_offsets(self) -> None:
+        settings = self._around.settings()
+        retention_ms = settings.offsets_retention_minutes * MINUTE_MS
+        for led in self._led.values():
+            if led.shard.is_loaded and not led.shard.has_ended:
+                _expire(led.shard, retention_ms)
+        if not self._is_stopped:
+            self._expire_later()
+
+    def stop(self) -> None:
+        self._is_stopped = True
+        if self._expiry is not None:
+            self._expiry.cancel()
+        for number in list(self._led):
+            self._give_up(number)
+        for task in self._tasks:
+            task.cancel()
+
+
+def _expire(shard: Shard, retention_ms: int) -> None:
+    for group_id, entry in list(shard.entries.items()):
+        gone = expired(entry.group, entry.offsets, wall_ms=shard.wall_ms, retention_ms=retention_ms)
+        if gone:
+            shard.append(tombstones(group_id, gone))
+
+
+def partition_of(group_id: str, image: MetadataImage) -> int:
+    """Kafka's: abs(String.hashCode) modulo the partitions of the topic. Raises NotCoordinator while there is none."""
+    topic = image.topic(OFFSETS_TOPIC)
+    if topic is None:
+        raise NotCoordinator(f"{OFFSETS_TOPIC} does not exist yet")
+    return abs_hash(group_id) % len(topic.partitions)
+
+
+def abs_hash(text: str) -> int:
+    """Java's String.hashCode over UTF-16 units, made positive as Utils.abs does (the smallest integer becomes 0)."""
+    value = 0
+    data = text.encode("utf-16-be", "surrogatepass")
+    for at in range(0, len(data), 2):
+        value = (31 * value + (data[at] << 8 | data[at + 1])) & 0xFFFFFFFF
+    signed = value - (1 << 32) if value >> 31 else value
+    return 0 if signed == -(1 << 31) else abs(signed)

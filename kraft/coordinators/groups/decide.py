@@ -1,0 +1,171 @@
+"""Deciding about a group: (group, event, now) -> (group, records, replies). Pure (G1 to G3, G6).
+
+Source: org.apache.kafka.coordinator.group.GroupMetadataManager, the classic half.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import MappingProxyType
+
+from kraft.coordinators.groups.draft import Decision, Draft, Rules
+from kraft.coordinators.groups.events import Done, Event, Heartbeat, Join, Leave, Sync, Tick
+from kraft.coordinators.groups.joining import join
+from kraft.coordinators.groups.state import NEVER_MS, Group, Member, Phase
+from metadata.errors import (
+    FencedInstanceId,
+    IllegalGeneration,
+    InconsistentGroupProtocol,
+    KafkaError,
+    RebalanceInProgress,
+    UnknownMemberId,
+)
+
+
+def decide(group: Group, event: Event, *, rules: Rules, now_ms: int, wall_ms: int) -> Decision:
+    """`now_ms` is for durations, `wall_ms` for what is written down."""
+    draft = Draft(group, rules, now_ms=now_ms, wall_ms=wall_ms)
+    try:
+        match event:
+            case Join():
+                join(draft, event)
+            case Sync():
+                _sync(draft, event)
+            case Heartbeat():
+                _heartbeat(draft, event)
+            case Leave():
+                _leave(draft, event)
+            case Tick():
+                _tick(draft)
+    except KafkaError as refusal:
+        draft.reply(None if isinstance(event, Tick) else event.ticket, refusal)
+    return draft.decision()
+
+
+def member_or_raise(group: Group, member_id: str, instance_id: str | None) -> Member:
+    """G3, G6. Raises FencedInstanceId 82, UnknownMemberId 25."""
+    if instance_id is not None:
+        static = group.static_member(instance_id)
+        if static is not None and static.member_id != member_id:
+            raise FencedInstanceId(f"instance {instance_id!r} is held by another member of {group.group_id!r} now")
+    member = group.members.get(member_id)
+    if member is None or (instance_id is not None and member.instance_id != instance_id):
+        raise UnknownMemberId(f"group {group.group_id!r} has no member {member_id!r}; join it")
+    return member
+
+
+def check_generation(group: Group, generation: int) -> None:
+    """Raises IllegalGeneration 22."""
+    if generation != group.generation:
+        raise IllegalGeneration(f"generation {generation} of {group.group_id!r}; it is {group.generation} now")
+
+
+def _sync(draft: Draft, event: Sync) -> None:
+    group = draft.group
+    member = member_or_raise(group, event.member_id, event.instance_id)
+    check_generation(group, event.generation)
+    if event.protocol_type not in (None, group.protocol_type) or event.protocol not in (None, group.protocol):
+        raise InconsistentGroupProtocol(
+            f"{event.protocol_type}/{event.protocol} is not {group.protocol_type}/{group.protocol}, which was chosen"
+        )
+    match group.phase:
+        case Phase.COMPLETING:
+            draft.reply(member.syncing, RebalanceInProgress("a newer sync of this member came"))
+            draft.heard_of(replace(member, syncing=event.ticket))
+            if member.member_id == group.leader:
+                _assign(draft, dict(event.assignments))
+        case Phase.STABLE:
+            draft.heard_of(member)
+            draft.reply(event.ticket, draft.synced(member))
+        case Phase.PREPARING:
+            raise RebalanceInProgress(f"group {group.group_id!r} is rebalancing: join again")
+        case _:
+            raise UnknownMemberId(f"group {group.group_id!r} is {group.phase}")
+
+
+def _assign(draft: Draft, assignments: dict[str, bytes]) -> None:
+    draft.change(phase=Phase.STABLE)
+    missing = False
+    for key, member in list(draft.group.members.items()):
+        assigned = replace(member, assignment=assignments.get(key, b""))
+        if member.syncing is not None:
+            draft.reply(member.syncing, draft.synced(assigned))
+            assigned = replace(assigned, syncing=None, deadline_ms=draft.now_ms + member.session_timeout_ms)
+        else:
+            missing = True
+        draft.put(assigned)
+    draft.change(deadline_ms=draft.group.deadline_ms if missing else NEVER_MS)
+    draft.record()
+
+
+def _heartbeat(draft: Draft, event: Heartbeat) -> None:
+    group = draft.group
+    member = member_or_raise(group, event.member_id, event.instance_id)
+    check_generation(group, event.generation)
+    draft.heard_of(member)
+    if group.phase is Phase.PREPARING:
+        raise RebalanceInProgress(f"group {group.group_id!r} is rebalancing: join again")
+    draft.reply(event.ticket, Done())
+
+
+def _leave(draft: Draft, event: Leave) -> None:
+    group = draft.group
+    if event.member_id in group.pending:
+        draft.forget_pending(event.member_id)
+        draft.maybe_complete_join()
+    else:
+        member_id = event.member_id
+        if event.instance_id is not None and not member_id:
+            static = group.static_member(event.instance_id)
+            member_id = "" if static is None else static.member_id
+        _remove(draft, member_or_raise(group, member_id, event.instance_id))
+    draft.reply(event.ticket, Done())
+
+
+def _remove(draft: Draft, member: Member) -> None:
+    draft.drop(member)
+    if draft.group.phase in (Phase.STABLE, Phase.COMPLETING):
+        draft.prepare_rebalance()
+    if not draft.group.members and not draft.group.pending:
+        draft.change(opened_ms=NEVER_MS)
+    draft.maybe_complete_join()
+
+
+def _tick(draft: Draft) -> None:
+    for member_id, due_ms in list(draft.group.pending.items()):
+        if due_ms <= draft.now_ms:
+            draft.forget_pending(member_id)
+    for member in list(draft.group.members.values()):
+        if member.joining is None and member.deadline_ms <= draft.now_ms:
+            _remove(draft, member)
+    draft.maybe_complete_join()
+    if draft.group.deadline_ms <= draft.now_ms:
+        _rebalance_is_over(draft)
+
+
+def _rebalance_is_over(draft: Draft) -> None:
+    group = draft.group
+    match group.phase:
+        case Phase.PREPARING if group.is_opening:
+            _end_initial_delay(draft)
+        case Phase.PREPARING:
+            draft.complete_join()
+        case Phase.COMPLETING:
+            for member in [each for each in group.members.values() if each.syncing is None]:
+                draft.drop(member)
+            draft.change(deadline_ms=NEVER_MS)
+            draft.prepare_rebalance()
+            draft.maybe_complete_join()
+        case _:
+            draft.change(deadline_ms=NEVER_MS)
+
+
+def _end_initial_delay(draft: Draft) -> None:
+    """G1: members that came during the wait prolong it, up to the longest rebalance timeout."""
+    group = draft.group
+    limit_ms = group.opened_ms + draft.longest_rebalance_ms()
+    if group.pending and draft.now_ms < limit_ms:
+        draft.change(deadline_ms=min(draft.now_ms + draft.rules.initial_delay_ms, limit_ms))
+        return
+    draft.change(opened_ms=NEVER_MS, pending=MappingProxyType({}))
+    draft.complete_join()

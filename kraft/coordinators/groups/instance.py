@@ -1,0 +1,104 @@
+"""A REST consumer as its group's coordinator keeps it: what it wants, where it stands, what it was served last.
+
+Frozen; the JSON of it is the value of its record. A batch is a set of ranges: asked for again it is read again, so a
+lost answer loses nothing. Going on to the next number acknowledges it; auto-commit commits acknowledged positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+from msgspec import Struct
+
+from kraft.coordinators.groups.records import GroupRecord, InstanceKey, MalformedRecord
+from kraft.coordinators.groups.requests import InstanceConfig, Range
+from kraft.coordinators.groups.subscriptions import TopicPartition
+
+Position = tuple[str, int, int]
+
+
+class Instance(Struct, frozen=True, kw_only=True):
+    group: str
+    name: str
+    nonce: str
+    config: InstanceConfig
+    member_id: str = ""
+    topics: tuple[str, ...] = ()
+    pattern: str | None = None
+    manual: tuple[TopicPartition, ...] | None = None
+    """Partitions that the client assigned itself."""
+    owned: tuple[TopicPartition, ...] = ()
+    """Partitions that the group assigned."""
+    positions: tuple[Position, ...] = ()
+    served: int = 0
+    """Number of the batch served last."""
+    batch: tuple[Range, ...] = ()
+    """Its ranges, until it is acknowledged."""
+    generation: int = 0
+
+    @property
+    def is_subscribed(self) -> bool:
+        return bool(self.topics) or self.pattern is not None
+
+    @property
+    def partitions(self) -> tuple[TopicPartition, ...]:
+        return self.owned if self.manual is None else self.manual
+
+    @property
+    def position_of(self) -> dict[TopicPartition, int]:
+        return {(topic, partition): offset for topic, partition, offset in self.positions}
+
+    @property
+    def acknowledged(self) -> dict[TopicPartition, int]:
+        """Positions before the batch that is not acknowledged yet."""
+        unsure = {(topic, partition): first for topic, partition, first, _ in self.batch}
+        return self.position_of | unsure
+
+    def changed(self, **fields: object) -> Instance:
+        changed: Instance = msgspec.structs.replace(self, **fields)
+        return changed
+
+    def with_partitions(self, owned: Iterable[TopicPartition]) -> Instance:
+        """The group has assigned anew: positions and the batch go with the partitions that went."""
+        kept = frozenset(owned)
+        return self.changed(
+            owned=tuple(sorted(kept)),
+            positions=tuple(each for each in self.positions if each[:2] in kept),
+            batch=tuple(each for each in self.batch if each[:2] in kept),
+            generation=self.generation + 1,
+        )
+
+    def with_positions(self, positions: dict[TopicPartition, int]) -> Instance:
+        """A seek: what was served is settled by it."""
+        return self.changed(
+            positions=_sorted(self.position_of | positions),
+            batch=tuple(each for each in self.batch if each[:2] not in positions),
+            generation=self.generation + 1,
+        )
+
+    def with_batch(self, number: int, ranges: tuple[Range, ...]) -> Instance:
+        ends = {(topic, partition): end for topic, partition, _, end in ranges}
+        batch = tuple(each for each in ranges if each[2] < each[3])
+        return self.changed(positions=_sorted(self.position_of | ends), served=number, batch=batch)
+
+    def record(self) -> GroupRecord:
+        return GroupRecord(InstanceKey(self.group, self.name), msgspec.json.encode(self))
+
+    def tombstone(self) -> GroupRecord:
+        return GroupRecord(InstanceKey(self.group, self.name), None)
+
+
+def _sorted(positions: dict[TopicPartition, int]) -> tuple[Position, ...]:
+    return tuple((topic, partition, offset) for (topic, partition), offset in sorted(positions.items()))
+
+
+_decoder = msgspec.json.Decoder(Instance)
+
+
+def decode_instance(data: bytes) -> Instance:
+    """Raises MalformedRecord."""
+    try:
+        return _decoder.decode(data)
+    except msgspec.DecodeError as error:
+        raise MalformedRecord(f"no REST instance: {error}") from error

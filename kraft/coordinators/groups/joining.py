@@ -1,0 +1,148 @@
+"""JoinGroup: new members, known ones, and static ones that come back (G1, G2, G6, KIP-345, KIP-394). Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import MappingProxyType
+
+from kraft.coordinators.groups.draft import Draft
+from kraft.coordinators.groups.events import Join
+from kraft.coordinators.groups.state import Member, Phase, common_protocols, with_protocols
+from metadata.errors import (
+    FencedInstanceId,
+    GroupMaxSizeReached,
+    InconsistentGroupProtocol,
+    InvalidGroupId,
+    InvalidSessionTimeout,
+    MemberIdRequired,
+    UnknownMemberId,
+)
+
+
+def join(draft: Draft, event: Join) -> None:
+    _check(draft, event)
+    if event.member_id:
+        _join_known(draft, event)
+    elif event.instance_id is not None:
+        _join_static(draft, event)
+    elif event.is_known_required:
+        due_ms = draft.now_ms + event.session_timeout_ms
+        draft.change(pending=MappingProxyType({**draft.group.pending, event.new_member_id: due_ms}))
+        raise MemberIdRequired(event.new_member_id)
+    else:
+        _add(draft, event, event.new_member_id)
+
+
+def _check(draft: Draft, event: Join) -> None:
+    group, rules = draft.group, draft.rules
+    if not group.group_id:
+        raise InvalidGroupId("a group has a name")
+    if not rules.session_ms_min <= event.session_timeout_ms <= rules.session_ms_max:
+        raise InvalidSessionTimeout(
+            f"a session timeout of {event.session_timeout_ms} ms is not between {rules.session_ms_min} "
+            f"(group.min.session.timeout.ms) and {rules.session_ms_max} (group.max.session.timeout.ms)"
+        )
+    if not event.protocol_type or not event.protocols:
+        raise InconsistentGroupProtocol("a member names a protocol type and at least one protocol")
+    others = [member for key, member in group.members.items() if key != event.member_id and not _is_same(member, event)]
+    if others:
+        common = common_protocols(others)
+        if event.protocol_type != group.protocol_type or not common & {name for name, _ in event.protocols}:
+            raise InconsistentGroupProtocol(
+                f"group {group.group_id!r} uses {group.protocol_type!r} with {sorted(common)}; this member cannot"
+            )
+    if group.phase is Phase.DEAD:
+        raise UnknownMemberId(f"group {group.group_id!r} was deleted")
+
+
+def _is_same(member: Member, event: Join) -> bool:
+    return event.instance_id is not None and member.instance_id == event.instance_id
+
+
+def _add(draft: Draft, event: Join, member_id: str) -> None:
+    group = draft.group
+    if len(group.members) >= draft.rules.members_max:
+        raise GroupMaxSizeReached(f"group {group.group_id!r} has {len(group.members)} members: group.max.size")
+    if not group.members:
+        draft.change(protocol_type=event.protocol_type)
+    draft.put(
+        Member(
+            member_id=member_id,
+            instance_id=event.instance_id,
+            client_id=event.client_id,
+            client_host=event.client_host,
+            session_timeout_ms=event.session_timeout_ms,
+            rebalance_timeout_ms=event.rebalance_timeout_ms,
+            protocols=event.protocols,
+            joining=event.ticket,
+        )
+    )
+    draft.prepare_rebalance()
+    if draft.group.is_opening:
+        limit_ms = draft.group.opened_ms + draft.longest_rebalance_ms()
+        draft.change(deadline_ms=min(draft.now_ms + draft.rules.initial_delay_ms, limit_ms))
+    draft.maybe_complete_join()
+
+
+def _rejoin(draft: Draft, event: Join, member: Member) -> None:
+    draft.reply(member.joining, UnknownMemberId("a newer join of this member came"))
+    updated = with_protocols(
+        member,
+        protocols=event.protocols,
+        session_timeout_ms=event.session_timeout_ms,
+        rebalance_timeout_ms=event.rebalance_timeout_ms,
+    )
+    draft.put(replace(updated, joining=event.ticket))
+    draft.prepare_rebalance()
+    draft.maybe_complete_join()
+
+
+def _join_known(draft: Draft, event: Join) -> None:
+    group = draft.group
+    if event.member_id in group.pending and event.instance_id is None:
+        draft.forget_pending(event.member_id)
+        _add(draft, event, event.member_id)
+        return
+    if event.instance_id is not None:
+        static = group.static_member(event.instance_id)
+        if static is not None and static.member_id != event.member_id:
+            raise FencedInstanceId(f"instance {event.instance_id!r} is held by another member of {group.group_id!r}")
+    member = group.members.get(event.member_id)
+    if member is None:
+        raise UnknownMemberId(f"group {group.group_id!r} has no member {event.member_id!r}; join without an id")
+    is_leader, is_unchanged = event.member_id == group.leader, event.protocols == member.protocols
+    if (group.phase is Phase.COMPLETING and is_unchanged) or (
+        group.phase is Phase.STABLE and is_unchanged and not is_leader
+    ):
+        draft.heard_of(member)
+        draft.reply(event.ticket, draft.joined(member.member_id))
+        return
+    _rejoin(draft, event, member)
+
+
+def _join_static(draft: Draft, event: Join) -> None:
+    """KIP-345: the same instance comes back under a new id; the older holder of its name is fenced."""
+    group = draft.group
+    assert event.instance_id is not None
+    old = group.static_member(event.instance_id)
+    if old is None:
+        _add(draft, event, event.new_member_id)
+        return
+    was_leader = group.leader == old.member_id
+    draft.drop(old, FencedInstanceId(f"instance {event.instance_id!r} was taken over by a newer member"))
+    new = with_protocols(
+        replace(old, member_id=event.new_member_id, joining=None, syncing=None),
+        protocols=event.protocols,
+        session_timeout_ms=event.session_timeout_ms,
+        rebalance_timeout_ms=event.rebalance_timeout_ms,
+    )
+    draft.heard_of(new)
+    if was_leader:
+        draft.change(leader=new.member_id)
+    if group.phase is Phase.STABLE and new.metadata(group.protocol) == old.metadata(group.protocol):
+        draft.record()
+        draft.reply(event.ticket, draft.joined(new.member_id, tells_members=False))
+        return
+    draft.put(replace(draft.group.members[new.member_id], joining=event.ticket))
+    draft.prepare_rebalance()
+    draft.maybe_complete_join()

@@ -1,0 +1,99 @@
+"""Reading one partition of `__consumer_offsets` from its start to the high watermark.
+
+A coordinator is the only writer of its partition and writes nothing before it has loaded, so once the high watermark
+has reached the start of its leader epoch (L10), everything is below it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from kraft.coordinators.groups.records import GroupRecord, MalformedRecord, decode_record
+from metadata.environment import Clock
+from metadata.errors import KafkaError, OffsetNotAvailable, for_code
+from metadata.image import TopicIdPartition
+from replication.batches.header import whole_batches
+from replication.batches.records import read_batches
+from replication.requests import (
+    CONSUMER,
+    EARLIEST_TIMESTAMP,
+    LATEST_TIMESTAMP,
+    FetchPartition,
+    FetchRequest,
+    FetchResponse,
+    OffsetAnswer,
+)
+
+LOAD_BYTES = 4 * 1024 * 1024
+"""Read at once while loading."""
+LOAD_RETRY_MS = 20
+
+
+class Reads(Protocol):
+    async def fetch(self, request: FetchRequest) -> FetchResponse: ...
+    async def list_offset(self, partition: TopicIdPartition, timestamp: int) -> OffsetAnswer: ...
+
+
+async def replay(reads: Reads, partition: TopicIdPartition, *, clock: Clock) -> AsyncIterator[list[GroupRecord]]:
+    """The records in pieces. Raises KafkaError when this broker does not lead the partition any more."""
+    end_offset = await _end(reads, partition, clock=clock)
+    offset = (await reads.list_offset(partition, EARLIEST_TIMESTAMP)).offset
+    while offset < end_offset:
+        data = await _read(reads, partition, offset)
+        records, next_offset = _decoded(data, offset)
+        if next_offset == offset:
+            return
+        yield records
+        offset = next_offset
+
+
+async def _end(reads: Reads, partition: TopicIdPartition, *, clock: Clock) -> int:
+    while True:
+        try:
+            return (await reads.list_offset(partition, LATEST_TIMESTAMP)).offset
+        except OffsetNotAvailable:
+            await clock.sleep(LOAD_RETRY_MS)
+
+
+async def _read(reads: Reads, partition: TopicIdPartition, offset: int) -> bytes:
+    fetch = FetchPartition(
+        topic_id=partition.topic_id,
+        partition=partition.partition,
+        current_leader_epoch=-1,
+        fetch_offset=offset,
+        last_fetched_epoch=-1,
+        log_start_offset=-1,
+        bytes_max=LOAD_BYTES,
+    )
+    response = await reads.fetch(
+        FetchRequest(
+            replica_id=CONSUMER,
+            replica_epoch=-1,
+            wait_ms_max=0,
+            bytes_min=0,
+            bytes_max=LOAD_BYTES,
+            partitions=(fetch,),
+        )
+    )
+    code = response.error_code or response.partitions[0].error_code
+    if code:
+        raise for_code(code)
+    return bytes(response.partitions[0].records)
+
+
+def _decoded(data: bytes, offset: int) -> tuple[list[GroupRecord], int]:
+    records: list[GroupRecord] = []
+    for record in read_batches(data, from_offset=offset):
+        if record.key is None:
+            continue
+        try:
+            decoded = decode_record(record.key, record.value)
+        except MalformedRecord as error:
+            raise KafkaError(f"record {record.offset} of __consumer_offsets: {error}") from error
+        if decoded is not None:
+            records.append(decoded)
+    end = offset
+    for _, header in whole_batches(data):
+        end = header.next_offset
+    return records, max(end, offset)

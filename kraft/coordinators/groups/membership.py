@@ -1,0 +1,239 @@
+"""REST consumers as members of their groups: the coordinator takes each step of the protocol for them, at once.
+
+A rebalance never waits for a REST client to ask for something. What a client did not acknowledge of a partition that it
+loses is read again by the next owner. REST members do range, roundrobin, sticky and cooperative-sticky; where one of
+them leads the group, the assignment is computed here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from kraft.coordinators.groups.assignors import ASSIGNORS, COOPERATIVE, assign
+from kraft.coordinators.groups.entry import Entry
+from kraft.coordinators.groups.events import Event, Heartbeat, Join, Leave, Protocols, Sync
+from kraft.coordinators.groups.instance import Instance
+from kraft.coordinators.groups.offsets import CONSUMER
+from kraft.coordinators.groups.records import OFFSETS_TOPIC, GroupRecord
+from kraft.coordinators.groups.shard import Shard
+from kraft.coordinators.groups.state import Member, Phase
+from kraft.coordinators.groups.subscriptions import (
+    Subscription,
+    TopicPartition,
+    decode_assignment,
+    decode_subscription,
+    encode_assignment,
+    encode_subscription,
+)
+
+PREFERENCE = ("sticky", "range", "roundrobin", COOPERATIVE)
+"""Sticky first: a client goes on with what it was reading."""
+NOBODY = 0
+"""Ticket of a step that nobody waits for."""
+STEPS_MAX = 10_000
+"""Steps that one change may cause; more would be a loop that does not end."""
+REBALANCE_TIMEOUT_MS = 60_000
+"""How long a REST member lets the others of its group join."""
+CLIENT_HOST = "/rest"
+
+assert set(PREFERENCE) == set(ASSIGNORS)
+
+
+class Membership:
+    """Of the REST consumers of one shard."""
+
+    def __init__(self, shard: Shard) -> None:
+        self._shard = shard
+        self._counts: dict[str, Mapping[str, int]] = {}
+        self._is_stepping = False
+        shard.after_change = self.step
+        shard.on_expiry = self._expire
+
+    # --- what a request of a client does ------------------------------------------------------------------
+
+    def touch(self, entry: Entry, instance: Instance) -> None:
+        """A request beats the heart of its member."""
+        entry.expires_ms[instance.name] = self._shard.now_ms + instance.config.timeout_ms
+        member = entry.group.members.get(instance.member_id)
+        if member is not None:
+            beat = Heartbeat(ticket=NOBODY, member_id=member.member_id, generation=entry.group.generation)
+            self._shard.submit(entry, beat)
+
+    def leave(self, entry: Entry, instance: Instance) -> None:
+        if instance.member_id in entry.group.members:
+            self._shard.submit(entry, Leave(ticket=NOBODY, member_id=instance.member_id))
+
+    def remove(self, entry: Entry, instance: Instance) -> list[GroupRecord]:
+        """The records that take an instance away; leaving the group makes its own."""
+        self._counts.pop(entry.group.group_id, None)
+        return [instance.tombstone()]
+
+    # --- steps of the protocol ----------------------------------------------------------------------------
+
+    def step(self, entry: Entry) -> None:
+        """Take all steps that the group waits for from its REST members."""
+        if self._is_stepping:
+            return
+        self._is_stepping = True
+        try:
+            for _ in range(STEPS_MAX):
+                event = self._next(entry)
+                if event is None:
+                    break
+                self._shard.submit(entry, event)
+            else:
+                raise AssertionError(f"group {entry.group.group_id!r} does not come to rest: {entry.group}")
+            self._take_assignments(entry)
+        finally:
+            self._is_stepping = False
+
+    def _next(self, entry: Entry) -> Event | None:
+        for instance in entry.instances.values():
+            if instance.is_subscribed:
+                event = self._step_of(entry, instance)
+                if event is not None:
+                    return event
+        return None
+
+    def _step_of(self, entry: Entry, instance: Instance) -> Event | None:
+        group = entry.group
+        member = group.members.get(instance.member_id)
+        if member is None:
+            return self._join(entry, instance, new_member_id=instance.member_id)
+        match group.phase:
+            case Phase.PREPARING if member.joining is None:
+                return self._join(entry, instance, member=member)
+            case Phase.COMPLETING if member.syncing is None:
+                return self._sync(entry, member)
+            case Phase.STABLE if self._has_changed(entry, instance, member):
+                return self._join(entry, instance, member=member)
+        return None
+
+    def _has_changed(self, entry: Entry, instance: Instance, member: Member) -> bool:
+        """Another subscription, topics that came or grew, or (KIP-429) partitions that were only given up so far."""
+        if frozenset(_topics_of(member)) != frozenset(self._topics(instance)):
+            return True
+        claimed = _subscription_of(member, None).owned
+        if entry.group.protocol == COOPERATIVE and set(claimed) - set(_assignment_of(member)):
+            return True
+        if member.member_id != entry.group.leader:
+            return False
+        counts = self._partition_counts(entry)
+        return self._counts.setdefault(entry.group.group_id, counts) != counts
+
+    def _join(self, entry: Entry, instance: Instance, *, member: Member | None = None, new_member_id: str = "") -> Join:
+        settings = self._shard.around.settings()
+        low, high = settings.group_min_session_timeout_ms, settings.group_max_session_timeout_ms
+        return Join(
+            ticket=NOBODY,
+            member_id="" if member is None else member.member_id,
+            client_id=instance.name,
+            client_host=CLIENT_HOST,
+            session_timeout_ms=min(max(instance.config.timeout_ms, low), high),
+            rebalance_timeout_ms=REBALANCE_TIMEOUT_MS,
+            protocol_type=CONSUMER,
+            protocols=self._protocols(entry, instance),
+            new_member_id=new_member_id,
+            is_known_required=False,
+        )
+
+    def _protocols(self, entry: Entry, instance: Instance) -> Protocols:
+        owned = instance.owned
+        member = entry.group.members.get(instance.member_id)
+        if member is not None and member.assignment and entry.group.protocol == COOPERATIVE:
+            owned = _assignment_of(member)
+        subscription = Subscription(
+            topics=self._topics(instance), owned=owned, generation=entry.group.generation if owned else -1
+        )
+        data = encode_subscription(subscription)
+        return tuple((name, data) for name in PREFERENCE)
+
+    def _sync(self, entry: Entry, member: Member) -> Sync:
+        group = entry.group
+        assignments: tuple[tuple[str, bytes], ...] = ()
+        if member.member_id == group.leader:
+            assignments = self._assign(entry)
+        return Sync(ticket=NOBODY, member_id=member.member_id, generation=group.generation, assignments=assignments)
+
+    def _assign(self, entry: Entry) -> tuple[tuple[str, bytes], ...]:
+        group = entry.group
+        assert group.protocol is not None, group
+        members = {}
+        for key, member in group.members.items():
+            subscription = _subscription_of(member, group.protocol)
+            members[key] = Subscription(
+                topics=subscription.topics,
+                owned=subscription.owned,
+                generation=subscription.generation,
+                instance_id=member.instance_id,
+            )
+        counts = self._partition_counts(entry)
+        self._counts[group.group_id] = counts
+        assigned = assign(group.protocol, members, counts)
+        return tuple((key, encode_assignment(partitions)) for key, partitions in assigned.items())
+
+    def _take_assignments(self, entry: Entry) -> None:
+        """What the group assigned becomes the instance's, once the group is stable."""
+        group = entry.group
+        if group.phase is not Phase.STABLE:
+            return
+        records = []
+        for instance in entry.instances.values():
+            member = group.members.get(instance.member_id)
+            if member is None or not instance.is_subscribed:
+                continue
+            assigned = _assignment_of(member)
+            if set(assigned) != set(instance.owned):
+                records.append(instance.with_partitions(assigned).record())
+        if records:
+            self._shard.append(records)
+
+    # --- topics -------------------------------------------------------------------------------------------
+
+    def _topics(self, instance: Instance) -> tuple[str, ...]:
+        if instance.pattern is None:
+            return instance.topics
+        wanted = re.compile(instance.pattern)
+        names = self._shard.around.image().topics_by_name
+        return tuple(name for name in names if name != OFFSETS_TOPIC and wanted.fullmatch(name))
+
+    def _partition_counts(self, entry: Entry) -> dict[str, int]:
+        image = self._shard.around.image()
+        wanted = {topic for member in entry.group.members.values() for topic in _topics_of(member)}
+        found = {name: image.topic(name) for name in sorted(wanted)}
+        return {name: len(topic.partitions) for name, topic in found.items() if topic is not None}
+
+    def on_metadata(self) -> None:
+        """Topics may have come, grown or gone."""
+        for entry in list(self._shard.entries.values()):
+            if entry.instances and entry.group.members:
+                self._shard.changed(entry)
+
+    # --- time ---------------------------------------------------------------------------------------------
+
+    def _expire(self) -> None:
+        for entry in list(self._shard.entries.values()):
+            for name, due_ms in list(entry.expires_ms.items()):
+                if due_ms <= self._shard.now_ms and name in entry.instances:
+                    instance = entry.instances[name]
+                    self._shard.append(self.remove(entry, instance))
+                    self.leave(entry, instance)
+
+
+def _subscription_of(member: Member, protocol: str | None) -> Subscription:
+    try:
+        return decode_subscription(member.metadata(protocol) or member.protocols[0][1])
+    except ValueError:
+        return Subscription(topics=())
+
+
+def _topics_of(member: Member) -> tuple[str, ...]:
+    return _subscription_of(member, None).topics
+
+
+def _assignment_of(member: Member) -> tuple[TopicPartition, ...]:
+    try:
+        return decode_assignment(member.assignment)
+    except ValueError:
+        return ()

@@ -1,0 +1,105 @@
+"""Committed offsets: who may commit, what a commit records, when an offset is forgotten (G4, G7, G8). Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from kraft.coordinators.groups.decide import check_generation, member_or_raise
+from kraft.coordinators.groups.records import CommittedOffset, GroupRecord, OffsetKey
+from kraft.coordinators.groups.state import Group, Phase
+from kraft.coordinators.groups.subscriptions import TopicPartition, decode_subscription
+from metadata.errors import (
+    GroupIdNotFound,
+    GroupSubscribedToTopic,
+    IllegalGeneration,
+    NonEmptyGroup,
+    OffsetMetadataTooLarge,
+    RebalanceInProgress,
+    UnknownMemberId,
+)
+
+CONSUMER = "consumer"
+Offsets = Mapping[TopicPartition, CommittedOffset]
+
+
+def check_commit(group: Group, *, member_id: str, generation: int, instance_id: str | None = None) -> None:
+    """G4. Raises IllegalGeneration 22, UnknownMemberId 25, RebalanceInProgress 27, FencedInstanceId 82."""
+    is_anonymous = generation < 0 and not member_id and instance_id is None
+    if group.phase in (Phase.EMPTY, Phase.DEAD) and generation < 0:
+        return
+    if is_anonymous:
+        raise UnknownMemberId(f"group {group.group_id!r} has members: only they commit its offsets")
+    if group.phase in (Phase.EMPTY, Phase.DEAD):
+        raise IllegalGeneration(f"group {group.group_id!r} has no members; its last generation was {group.generation}")
+    member_or_raise(group, member_id, instance_id)
+    check_generation(group, generation)
+    if group.phase is Phase.COMPLETING:
+        raise RebalanceInProgress(f"group {group.group_id!r} is rebalancing: sync first, then commit")
+
+
+def commit_records(
+    group_id: str, offsets: Mapping[TopicPartition, tuple[int, int, str]], *, metadata_bytes_max: int, wall_ms: int
+) -> list[GroupRecord]:
+    """`offsets`: offset, leader epoch, metadata. Raises OffsetMetadataTooLarge 12."""
+    records = []
+    for (topic, partition), (offset, leader_epoch, metadata) in offsets.items():
+        if len(metadata.encode()) > metadata_bytes_max:
+            raise OffsetMetadataTooLarge(
+                f"metadata of {topic}-{partition} is longer than the {metadata_bytes_max} bytes of "
+                "offset.metadata.max.bytes"
+            )
+        value = CommittedOffset(offset=offset, leader_epoch=leader_epoch, metadata=metadata, commit_timestamp=wall_ms)
+        records.append(GroupRecord(OffsetKey(group_id, topic, partition), value))
+    return records
+
+
+def tombstones(group_id: str, partitions: Sequence[TopicPartition]) -> list[GroupRecord]:
+    return [GroupRecord(OffsetKey(group_id, topic, partition), None) for topic, partition in partitions]
+
+
+def subscribed_topics(group: Group) -> frozenset[str] | None:
+    """Topics that the members want; None when that cannot be known."""
+    if group.protocol_type != CONSUMER or not group.members:
+        return frozenset() if not group.members else None
+    topics: set[str] = set()
+    for member in group.members.values():
+        for _, metadata in member.protocols[:1]:
+            try:
+                topics.update(decode_subscription(metadata).topics)
+            except ValueError:
+                return None
+    return frozenset(topics)
+
+
+def check_delete_group(group: Group | None, group_id: str, *, has_offsets: bool) -> None:
+    """G8. Raises GroupIdNotFound 69, NonEmptyGroup 68."""
+    if group is None and not has_offsets:
+        raise GroupIdNotFound(f"there is no group {group_id!r}")
+    if group is not None and group.phase is not Phase.EMPTY:
+        raise NonEmptyGroup(f"group {group_id!r} has {len(group.members)} members ({group.phase}); they leave first")
+
+
+def check_change_offsets(group: Group, topics: frozenset[str]) -> None:
+    """G8: offsets that members may be using are not deleted or reset. Raises GroupSubscribedToTopic 86."""
+    subscribed = subscribed_topics(group)
+    taken = topics if subscribed is None else topics & subscribed
+    if taken:
+        raise GroupSubscribedToTopic(f"members of {group.group_id!r} are subscribed to {', '.join(sorted(taken))}")
+
+
+def expired(group: Group | None, offsets: Offsets, *, wall_ms: int, retention_ms: int) -> list[TopicPartition]:
+    """G7: of an empty group from when it became empty; of one with members only what nobody is subscribed to; of one
+    that never had members by the time of the commit."""
+    if group is None or group.protocol_type is None:
+        return [key for key, each in offsets.items() if wall_ms - each.commit_timestamp >= retention_ms]
+    if group.phase is Phase.EMPTY:
+        since = {key: max(each.commit_timestamp, group.state_timestamp) for key, each in offsets.items()}
+        return [key for key, started_ms in since.items() if wall_ms - started_ms >= retention_ms]
+    subscribed = subscribed_topics(group)
+    if subscribed is None:
+        return []
+    return [
+        key
+        for key, each in offsets.items()
+        if key[0] not in subscribed and wall_ms - each.commit_timestamp >= retention_ms
+    ]

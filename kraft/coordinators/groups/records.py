@@ -1,0 +1,239 @@
+"""The records of `__consumer_offsets`, byte for byte Kafka's, and one key type of our own.
+
+Keys: int16 version, then for 0 and 1 (offset) group, topic, partition int32; for 2 (group) group. Strings are an
+int16 length and UTF-8. Offset value, version 3: offset int64, leader epoch int32, metadata, commit timestamp int64.
+Group value, version 3: protocol type, generation int32, protocol, leader, state timestamp int64, and an array of
+members: id, instance id, client id, host, rebalance timeout int32, session timeout int32, subscription and assignment
+as bytes (int32 length). Ours, key version 32000: group and REST instance; its value is version 0 and JSON: Kafka's
+tools skip keys whose version they do not know. A record without a value is a tombstone.
+Source: OffsetCommitKey/Value.json, GroupMetadataKey/Value.json of the group coordinator.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import TypeAlias
+
+OFFSETS_TOPIC = "__consumer_offsets"
+OFFSET_KEY = 1
+GROUP_KEY = 2
+INSTANCE_KEY = 32_000
+VALUE_VERSION = 3
+VALUE_VERSION_MIN = 3
+"""Older values come from brokers before 2.4; their bytes are laid out differently and are skipped."""
+
+_SHORT = struct.Struct(">h")
+_INT = struct.Struct(">i")
+_LONG = struct.Struct(">q")
+
+
+class MalformedRecord(ValueError):
+    """A key or value that is not what its version says."""
+
+
+@dataclass(frozen=True, slots=True)
+class OffsetKey:
+    group: str
+    topic: str
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
+class GroupKey:
+    group: str
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceKey:
+    group: str
+    instance: str
+
+
+Key: TypeAlias = OffsetKey | GroupKey | InstanceKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommittedOffset:
+    offset: int
+    leader_epoch: int = -1
+    metadata: str = ""
+    commit_timestamp: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredMember:
+    member_id: str
+    instance_id: str | None
+    client_id: str
+    client_host: str
+    rebalance_timeout_ms: int
+    session_timeout_ms: int
+    subscription: bytes
+    assignment: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredGroup:
+    protocol_type: str
+    generation: int
+    protocol: str | None
+    leader: str | None
+    state_timestamp: int
+    members: tuple[StoredMember, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRecord:
+    """One change, before it is bytes; `value` None is a tombstone. An instance's value is its JSON."""
+
+    key: Key
+    value: CommittedOffset | StoredGroup | bytes | None
+
+
+def encode_key(key: Key) -> bytes:
+    match key:
+        case OffsetKey(group, topic, partition):
+            return _SHORT.pack(OFFSET_KEY) + _text(group) + _text(topic) + _INT.pack(partition)
+        case GroupKey(group):
+            return _SHORT.pack(GROUP_KEY) + _text(group)
+        case InstanceKey(group, instance):
+            return _SHORT.pack(INSTANCE_KEY) + _text(group) + _text(instance)
+
+
+def encode_value(value: CommittedOffset | StoredGroup | bytes | None) -> bytes | None:
+    match value:
+        case None:
+            return None
+        case CommittedOffset():
+            return (
+                _SHORT.pack(VALUE_VERSION)
+                + _LONG.pack(value.offset)
+                + _INT.pack(value.leader_epoch)
+                + _text(value.metadata)
+                + _LONG.pack(value.commit_timestamp)
+            )
+        case StoredGroup():
+            head = _SHORT.pack(VALUE_VERSION) + _text(value.protocol_type) + _INT.pack(value.generation)
+            head += _text(value.protocol) + _text(value.leader) + _LONG.pack(value.state_timestamp)
+            return head + _INT.pack(len(value.members)) + b"".join(map(_member, value.members))
+        case bytes():
+            return _SHORT.pack(0) + value
+
+
+def decode_record(key: bytes, value: bytes | None) -> GroupRecord | None:
+    """None for a key or value version that is not ours to read. Raises MalformedRecord."""
+    reader = _Reader(key)
+    version = reader.short()
+    if version in (0, OFFSET_KEY):
+        offset_key = OffsetKey(reader.text(), reader.text(), reader.integer())
+        return _with_value(offset_key, value, _read_offset)
+    if version == GROUP_KEY:
+        return _with_value(GroupKey(reader.text()), value, _read_group)
+    if version == INSTANCE_KEY:
+        instance = InstanceKey(reader.text(), reader.text())
+        return GroupRecord(instance, None if value is None else value[_SHORT.size :])
+    return None
+
+
+def _with_value(key: Key, value: bytes | None, read: object) -> GroupRecord | None:
+    if value is None:
+        return GroupRecord(key, None)
+    reader = _Reader(value)
+    if reader.short() < VALUE_VERSION_MIN:
+        return None
+    assert callable(read)
+    return GroupRecord(key, read(reader))
+
+
+def _read_offset(reader: _Reader) -> CommittedOffset:
+    return CommittedOffset(
+        offset=reader.long(), leader_epoch=reader.integer(), metadata=reader.text(), commit_timestamp=reader.long()
+    )
+
+
+def _read_group(reader: _Reader) -> StoredGroup:
+    return StoredGroup(
+        protocol_type=reader.text(),
+        generation=reader.integer(),
+        protocol=reader.nullable(),
+        leader=reader.nullable(),
+        state_timestamp=reader.long(),
+        members=tuple(_read_member(reader) for _ in range(reader.integer())),
+    )
+
+
+def _read_member(reader: _Reader) -> StoredMember:
+    return StoredMember(
+        member_id=reader.text(),
+        instance_id=reader.nullable(),
+        client_id=reader.text(),
+        client_host=reader.text(),
+        rebalance_timeout_ms=reader.integer(),
+        session_timeout_ms=reader.integer(),
+        subscription=reader.data(),
+        assignment=reader.data(),
+    )
+
+
+def _member(member: StoredMember) -> bytes:
+    return (
+        _text(member.member_id)
+        + _text(member.instance_id)
+        + _text(member.client_id)
+        + _text(member.client_host)
+        + _INT.pack(member.rebalance_timeout_ms)
+        + _INT.pack(member.session_timeout_ms)
+        + _bytes(member.subscription)
+        + _bytes(member.assignment)
+    )
+
+
+def _text(text: str | None) -> bytes:
+    if text is None:
+        return _SHORT.pack(-1)
+    data = text.encode()
+    return _SHORT.pack(len(data)) + data
+
+
+def _bytes(data: bytes) -> bytes:
+    return _INT.pack(len(data)) + data
+
+
+class _Reader:
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def _number(self, form: struct.Struct) -> int:
+        try:
+            (value,) = form.unpack_from(self._data, self._at)
+        except struct.error as error:
+            raise MalformedRecord(f"{len(self._data)} bytes end within a number") from error
+        self._at += form.size
+        return int(value)
+
+    def short(self) -> int:
+        return self._number(_SHORT)
+
+    def integer(self) -> int:
+        return self._number(_INT)
+
+    def long(self) -> int:
+        return self._number(_LONG)
+
+    def _take(self, size: int) -> bytes:
+        if size < 0 or self._at + size > len(self._data):
+            raise MalformedRecord(f"a field of {size} bytes does not fit into {len(self._data)} at {self._at}")
+        self._at += size
+        return self._data[self._at - size : self._at]
+
+    def nullable(self) -> str | None:
+        size = self.short()
+        return None if size < 0 else self._take(size).decode("utf-8", "replace")
+
+    def text(self) -> str:
+        return self.nullable() or ""
+
+    def data(self) -> bytes:
+        return self._take(self.integer())

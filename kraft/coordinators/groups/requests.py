@@ -1,0 +1,202 @@
+"""What a coordinator is asked, in one form for every door and for the way between nodes.
+
+Each request names its group; the union is tagged, encoded as MessagePack by `encode` and decoded strictly.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, TypeAlias
+
+import msgspec
+from msgspec import Struct
+
+from kraft.coordinators.groups.subscriptions import TopicPartition
+from metadata.errors import InvalidRequest
+
+Range: TypeAlias = tuple[str, int, int, int]
+"""Topic, partition, first offset, offset after the last; -1 for an end that is not known yet."""
+
+
+class _Request(Struct, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+    group: str
+    is_repeatable: ClassVar[bool] = True
+    """Asking twice does no more than asking once, so that it may be sent again when its answer was lost."""
+
+
+# --- the classic protocol -----------------------------------------------------------------------------------
+
+
+class JoinGroup(_Request, frozen=True, kw_only=True):
+    member_id: str = ""
+    instance_id: str | None = None
+    client_id: str
+    client_host: str
+    session_timeout_ms: int
+    rebalance_timeout_ms: int
+    protocol_type: str
+    protocols: tuple[tuple[str, bytes], ...]
+    is_known_required: bool = True
+    is_repeatable: ClassVar[bool] = False
+
+
+class SyncGroup(_Request, frozen=True, kw_only=True):
+    member_id: str
+    generation: int
+    instance_id: str | None = None
+    protocol_type: str | None = None
+    protocol: str | None = None
+    assignments: tuple[tuple[str, bytes], ...] = ()
+
+
+class BeatGroup(_Request, frozen=True, kw_only=True):
+    member_id: str
+    generation: int
+    instance_id: str | None = None
+
+
+class LeaveGroup(_Request, frozen=True, kw_only=True):
+    member_id: str = ""
+    instance_id: str | None = None
+
+
+class OffsetToCommit(Struct, frozen=True, array_like=True):
+    topic: str
+    partition: int
+    offset: int
+    metadata: str = ""
+    leader_epoch: int = -1
+
+
+class CommitOffsets(_Request, frozen=True, kw_only=True):
+    member_id: str = ""
+    generation: int = -1
+    instance_id: str | None = None
+    offsets: tuple[OffsetToCommit, ...]
+
+
+class FetchOffsets(_Request, frozen=True, kw_only=True):
+    partitions: tuple[TopicPartition, ...] | None = None
+    """None: all that the group has."""
+
+
+# --- administration -----------------------------------------------------------------------------------------
+
+
+class DescribeGroup(_Request, frozen=True, kw_only=True):
+    pass
+
+
+class ListGroups(_Request, frozen=True, kw_only=True):
+    """Of one node; `group` is empty."""
+
+
+class DeleteGroup(_Request, frozen=True, kw_only=True):
+    pass
+
+
+class DeleteOffsets(_Request, frozen=True, kw_only=True):
+    partitions: tuple[TopicPartition, ...]
+
+
+class ResetOffsets(_Request, frozen=True, kw_only=True):
+    """A commit from outside, to a group without members."""
+
+    offsets: tuple[OffsetToCommit, ...]
+
+
+# --- REST consumers -----------------------------------------------------------------------------------------
+
+
+class InstanceConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    format: str = "binary"
+    reset: str = "latest"
+    """earliest, latest or none."""
+    auto_commit: bool = True
+    fetch_bytes_min: int = 1
+    request_timeout_ms: int = 1_000
+    timeout_ms: int = 300_000
+    """Idle for longer, it goes."""
+
+
+class CreateInstance(_Request, frozen=True, kw_only=True):
+    instance: str
+    nonce: str
+    """Tells a repetition of this request from another consumer of the same name."""
+    config: InstanceConfig
+
+
+class _InstanceRequest(_Request, frozen=True, kw_only=True):
+    instance: str
+
+
+class DeleteInstance(_InstanceRequest, frozen=True, kw_only=True):
+    pass
+
+
+class DescribeInstance(_InstanceRequest, frozen=True, kw_only=True):
+    pass
+
+
+class Subscribe(_InstanceRequest, frozen=True, kw_only=True):
+    """Neither topics nor a pattern: no subscription and no assignment any more."""
+
+    topics: tuple[str, ...] = ()
+    pattern: str | None = None
+
+
+class AssignInstance(_InstanceRequest, frozen=True, kw_only=True):
+    partitions: tuple[TopicPartition, ...]
+
+
+class Seek(_InstanceRequest, frozen=True, kw_only=True):
+    positions: tuple[tuple[str, int, int], ...]
+
+
+class BeginPoll(_InstanceRequest, frozen=True, kw_only=True):
+    number: int | None = None
+    """Of the batch that is wanted; None: whichever is next, and what was served before is acknowledged."""
+    wait_ms: int
+    """For an assignment, while the group rebalances."""
+
+
+class EndPoll(_InstanceRequest, frozen=True, kw_only=True):
+    number: int
+    generation: int
+    ranges: tuple[Range, ...]
+
+
+class CommitInstance(_InstanceRequest, frozen=True, kw_only=True):
+    offsets: tuple[OffsetToCommit, ...] | None = None
+    """None: everything that was read."""
+
+
+InstanceRequest: TypeAlias = (
+    DeleteInstance | DescribeInstance | Subscribe | AssignInstance | Seek | BeginPoll | EndPoll | CommitInstance
+)
+Request: TypeAlias = (
+    JoinGroup
+    | SyncGroup
+    | BeatGroup
+    | LeaveGroup
+    | CommitOffsets
+    | FetchOffsets
+    | DescribeGroup
+    | ListGroups
+    | DeleteGroup
+    | DeleteOffsets
+    | ResetOffsets
+    | CreateInstance
+    | InstanceRequest
+)
+
+
+encode = msgspec.msgpack.Encoder().encode
+_requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
+
+
+def decode_request(data: bytes) -> Request:
+    """Raises InvalidRequest 42."""
+    try:
+        return _requests.decode(data)
+    except msgspec.DecodeError as error:
+        raise InvalidRequest(f"no request to a group coordinator: {error}") from error

@@ -1,0 +1,148 @@
+"""Any node takes any group request: in process when the group's coordinator is here, else one hop to its node.
+
+A request that was surely not carried out (moved, loading, refused connection) is asked again until its deadline; one
+whose outcome is unknown only if asking twice does no harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from kraft.broker.gateway import Gateway
+from kraft.coordinators.groups import answers as a
+from kraft.coordinators.groups import requests as r
+from kraft.coordinators.groups.coordinator import partition_of
+from kraft.coordinators.groups.records import OFFSETS_TOPIC
+from metadata.controller.events import CreateTopics, ErrorDetail, NewTopic
+from metadata.environment import Clock, ConnectionClosed, NotConnected
+from metadata.errors import (
+    CoordinatorLoadInProgress,
+    CoordinatorNotAvailable,
+    KafkaError,
+    NotCoordinator,
+    RequestTimedOut,
+    TopicAlreadyExists,
+)
+
+COORDINATOR_WAIT_MS = 10_000
+"""How long a request waits for its group to have a coordinator that takes it."""
+COORDINATOR_RETRY_MS = 20
+CREATE_TIMEOUT_MS = 5_000
+ANSWER_SLACK_MS = 15_000
+"""How long an answer may take, beyond what the request itself waits."""
+REBALANCE_WAIT_MS = 300_000
+"""A join is answered when all have joined."""
+
+MOVED = (NotCoordinator, CoordinatorLoadInProgress)
+
+Way = Callable[[r.Request, int], Awaitable[a.Answer]]
+"""Asks a coordinator, within a time in ms."""
+
+
+class LocalCoordinator(Protocol):
+    async def ask(self, request: r.Request) -> a.Answer: ...
+
+
+class Groups:
+    def __init__(
+        self, *, gateway: Gateway, clock: Clock, local: LocalCoordinator | None, peer: Callable[[int], Way]
+    ) -> None:
+        self._gateway = gateway
+        self._clock = clock
+        self._local = local
+        self._peer = peer
+
+    async def ask(self, request: r.Request) -> a.Answer:
+        """Raises the KafkaError of a refusal; CoordinatorNotAvailable or NotCoordinator when none was found."""
+        deadline_ms = self._clock.monotonic_ms() + COORDINATOR_WAIT_MS
+        await self._ensure_topic()
+        while True:
+            try:
+                return await self._attempt(request, self._coordinator_of(request.group))
+            except (*MOVED, NotConnected, ConnectionRefusedError) as error:
+                failure: Exception = error
+            except CoordinatorNotAvailable as error:
+                if not request.is_repeatable:
+                    raise
+                failure = error
+            except (ConnectionClosed, OSError) as lost:
+                if not request.is_repeatable:
+                    raise RequestTimedOut(
+                        f"the coordinator did not answer ({type(lost).__name__}); the outcome is unknown"
+                    ) from lost
+                failure = lost
+            if self._clock.monotonic_ms() >= deadline_ms:
+                raise _final(request, failure)
+            await self._clock.sleep(COORDINATOR_RETRY_MS)
+
+    async def coordinator_of(self, group: str) -> int:
+        """Node id of the group's coordinator."""
+        await self._ensure_topic()
+        return self._coordinator_of(group)
+
+    async def list_all(self) -> tuple[a.GroupListing, ...]:
+        """Groups of all coordinators that answer. Raises the error of one that does not."""
+        topic = self._gateway.image.topic(OFFSETS_TOPIC)
+        leaders = {} if topic is None else {partition.leader for partition in topic.partitions.values()}
+        found: list[a.GroupListing] = []
+        for leader in sorted(leader for leader in leaders if leader >= 0):
+            try:
+                answer = await self._attempt(r.ListGroups(group=""), leader)
+            except (ConnectionClosed, OSError) as lost:
+                raise CoordinatorNotAvailable(f"node {leader} did not answer: {type(lost).__name__}") from lost
+            assert isinstance(answer, a.GroupList), answer
+            found += answer.groups
+        return tuple(sorted(found, key=lambda each: each.group))
+
+    def _coordinator_of(self, group: str) -> int:
+        number = partition_of(group, self._gateway.image)
+        topic = self._gateway.image.topic(OFFSETS_TOPIC)
+        assert topic is not None, group
+        partition = topic.partitions[number]
+        if not partition.has_leader:
+            raise NotCoordinator(f"partition {number} of {OFFSETS_TOPIC} has no leader")
+        return partition.leader
+
+    async def _attempt(self, request: r.Request, node_id: int) -> a.Answer:
+        if node_id == self._gateway.node_id and self._local is not None:
+            return await self._local.ask(request)
+        return await self._peer(node_id)(request, _answer_ms(request))
+
+    async def _ensure_topic(self) -> None:
+        """G5: `__consumer_offsets` comes into being when it is first needed."""
+        if self._gateway.image.topic(OFFSETS_TOPIC) is not None:
+            return
+        settings = self._gateway.settings
+        brokers = sum("broker" in node.roles for node in self._gateway.nodes.values())
+        new = NewTopic(
+            name=OFFSETS_TOPIC,
+            partitions=settings.offsets_topic_num_partitions,
+            replication_factor=min(settings.offsets_topic_replication_factor, max(brokers, 1)),
+            configs={"cleanup.policy": "compact", "segment.bytes": str(settings.offsets_topic_segment_bytes)},
+        )
+        reply = await self._gateway.control(CreateTopics(topics=(new,)), timeout_ms=CREATE_TIMEOUT_MS)
+        result = reply[OFFSETS_TOPIC]
+        if isinstance(result, ErrorDetail) and result.error is not TopicAlreadyExists:
+            raise CoordinatorNotAvailable(f"{OFFSETS_TOPIC} cannot be created: {result.message}")
+        deadline_ms = self._clock.monotonic_ms() + CREATE_TIMEOUT_MS
+        while self._gateway.image.topic(OFFSETS_TOPIC) is None:
+            if self._clock.monotonic_ms() >= deadline_ms:
+                raise CoordinatorNotAvailable(f"{OFFSETS_TOPIC} was created and is not known to this node yet")
+            await self._clock.sleep(COORDINATOR_RETRY_MS)
+
+
+def _answer_ms(request: r.Request) -> int:
+    if isinstance(request, r.JoinGroup | r.SyncGroup):
+        return REBALANCE_WAIT_MS + ANSWER_SLACK_MS
+    if isinstance(request, r.BeginPoll):
+        return request.wait_ms + ANSWER_SLACK_MS
+    return ANSWER_SLACK_MS
+
+
+def _final(request: r.Request, failure: Exception) -> KafkaError:
+    if isinstance(failure, KafkaError):
+        return failure
+    return CoordinatorNotAvailable(
+        f"the coordinator of group {request.group!r} did not answer within {COORDINATOR_WAIT_MS} ms"
+    )

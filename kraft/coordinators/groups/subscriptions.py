@@ -1,0 +1,112 @@
+"""What members tell each other through the coordinator, which passes it on unread: Kafka's consumer protocol.
+
+Subscription, version 0 to 3: topics, user data; from 1 owned partitions; from 2 generation int32; from 3 rack.
+Assignment, version 0: partitions by topic, user data. Arrays have an int32 length, strings an int16.
+Source: ConsumerProtocolSubscription.json, ConsumerProtocolAssignment.json.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+_SHORT = struct.Struct(">h")
+_INT = struct.Struct(">i")
+
+TopicPartition = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subscription:
+    topics: tuple[str, ...]
+    owned: tuple[TopicPartition, ...] = ()
+    generation: int = -1
+    instance_id: str | None = None
+
+
+def encode_subscription(subscription: Subscription) -> bytes:
+    """Version 2."""
+    topics = sorted(subscription.topics)
+    head = _SHORT.pack(2) + _INT.pack(len(topics)) + b"".join(map(_text, topics))
+    return head + _INT.pack(-1) + _by_topic(subscription.owned) + _INT.pack(subscription.generation)
+
+
+def decode_subscription(data: bytes) -> Subscription:
+    """Raises ValueError for bytes that are none."""
+    try:
+        return _decode_subscription(data)
+    except (struct.error, UnicodeDecodeError) as error:
+        raise ValueError(f"no consumer subscription: {error}") from error
+
+
+def _decode_subscription(data: bytes) -> Subscription:
+    reader = _Reader(data)
+    version = reader.short()
+    topics = tuple(reader.text() for _ in range(reader.integer()))
+    reader.skip(max(reader.integer(), 0))
+    owned = reader.by_topic() if version >= 1 else ()
+    generation = reader.integer() if version >= 2 else -1
+    return Subscription(topics=topics, owned=owned, generation=generation)
+
+
+def encode_assignment(partitions: Iterable[TopicPartition]) -> bytes:
+    return _SHORT.pack(0) + _by_topic(partitions) + _INT.pack(-1)
+
+
+def decode_assignment(data: bytes) -> tuple[TopicPartition, ...]:
+    """Empty bytes are an empty assignment. Raises ValueError for bytes that are none."""
+    if not data:
+        return ()
+    try:
+        reader = _Reader(data)
+        reader.short()
+        return reader.by_topic()
+    except (struct.error, UnicodeDecodeError) as error:
+        raise ValueError(f"no consumer assignment: {error}") from error
+
+
+def _by_topic(partitions: Iterable[TopicPartition]) -> bytes:
+    topics: dict[str, list[int]] = {}
+    for topic, partition in sorted(partitions):
+        topics.setdefault(topic, []).append(partition)
+    rows = [
+        _text(topic) + _INT.pack(len(numbers)) + b"".join(map(_INT.pack, numbers)) for topic, numbers in topics.items()
+    ]
+    return _INT.pack(len(rows)) + b"".join(rows)
+
+
+def _text(text: str) -> bytes:
+    data = text.encode()
+    return _SHORT.pack(len(data)) + data
+
+
+class _Reader:
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def short(self) -> int:
+        (value,) = _SHORT.unpack_from(self._data, self._at)
+        self._at += _SHORT.size
+        return int(value)
+
+    def integer(self) -> int:
+        (value,) = _INT.unpack_from(self._data, self._at)
+        self._at += _INT.size
+        return int(value)
+
+    def skip(self, size: int) -> None:
+        self._at += size
+
+    def text(self) -> str:
+        size = self.short()
+        self._at += size
+        return self._data[self._at - size : self._at].decode()
+
+    def by_topic(self) -> tuple[TopicPartition, ...]:
+        found: list[TopicPartition] = []
+        for _ in range(self.integer()):
+            topic = self.text()
+            found += [(topic, self.integer()) for _ in range(self.integer())]
+        return tuple(found)

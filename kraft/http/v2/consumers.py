@@ -1,0 +1,276 @@
+"""v2 consumers: instances whose state lives with their group's coordinator, so that any node serves any request."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterable
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import orjson
+from aiohttp import web
+from pydantic import BaseModel
+
+from kraft.coordinators.groups import answers as a
+from kraft.coordinators.groups import requests as r
+from kraft.coordinators.groups.routing import Groups
+from kraft.http.errors import ILLEGAL_STATE, PARTITION_NOT_FOUND, UNPROCESSABLE, HttpError
+from kraft.http.limits import INT32_MAX
+from kraft.http.media import EMBEDDED, Format, consumer_format, require_json_body, v2_answer
+from kraft.http.query import integer, parse_integer
+from kraft.http.routes import Call
+from kraft.http.v2 import consumers_models as models
+from kraft.http.v2.consumers_poll import Poll
+from kraft.http.v2.read import parse_iso_time
+from metadata.errors import UnknownTopicOrPartition
+from metadata.image import TopicIdPartition
+from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
+
+CONSUMER_CONFIG = 42204
+FORMAT_MISMATCH = 40601
+NEXT_TOKEN = "X-Next-Token"
+PATTERN_LENGTH_MAX = 1_000
+POSITIONS_MAX = 100_000
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class ConsumerHandlers:
+    """Names and nonces of new instances come from `rng`."""
+
+    def __init__(self, groups: Groups, rng: random.Random) -> None:
+        self._groups = groups
+        self._rng = rng
+
+    async def _ask(self, request: r.Request) -> Any:
+        answer = await self._groups.ask(request)
+        if isinstance(answer, a.Refused):
+            extra = {} if answer.kafka_code is None else {"kafka_code": answer.kafka_code}
+            raise HttpError(answer.code, answer.message, extra=extra)
+        return answer
+
+    # --- life ---------------------------------------------------------------------------------------------
+
+    async def create_consumer(self, call: Call) -> web.Response:
+        asked = _body(call, models.NewConsumer, code=CONSUMER_CONFIG)
+        nonce = self._rng.randbytes(8).hex()
+        name = asked.name or f"rest-consumer-{nonce}"
+        config = r.InstanceConfig(
+            format=asked.format,
+            reset=asked.reset,
+            auto_commit=asked.auto_commit,
+            fetch_bytes_min=max(asked.fetch_bytes_min, 1),
+            request_timeout_ms=asked.request_timeout_ms,
+            timeout_ms=asked.timeout_ms or call.context.gateway.settings.consumer_instance_timeout_ms,
+        )
+        group = call.path["group"]
+        await self._ask(r.CreateInstance(group=group, instance=name, nonce=nonce, config=config))
+        base = f"{call.request.scheme}://{call.request.host}"
+        uri = f"{base}/consumers/{quote(group, safe='')}/instances/{quote(name, safe='')}"
+        return _answer(call, {"instance_id": name, "base_uri": uri})
+
+    async def delete_consumer(self, call: Call) -> web.Response:
+        await self._ask(r.DeleteInstance(**_names(call)))
+        return _done()
+
+    # --- subscription and assignment ----------------------------------------------------------------------
+
+    async def subscribe_consumer(self, call: Call) -> web.Response:
+        asked = _body(call, models.SubscriptionBody)
+        if (asked.topics is None) == (asked.topic_pattern is None):
+            raise HttpError(ILLEGAL_STATE, "a subscription names either `topics` or a `topic_pattern`")
+        if asked.topic_pattern is not None:
+            _check_pattern(asked.topic_pattern)
+            request = r.Subscribe(**_names(call), pattern=asked.topic_pattern)
+        else:
+            if not asked.topics:
+                raise HttpError(ILLEGAL_STATE, "`topics` is empty; DELETE the subscription to end it")
+            request = r.Subscribe(**_names(call), topics=tuple(sorted(set(asked.topics))))
+        await self._ask(request)
+        return _done()
+
+    async def get_consumer_subscription(self, call: Call) -> web.Response:
+        found = await self._ask(r.DescribeInstance(**_names(call)))
+        topics = list(found.topics) or sorted({topic for topic, _ in found.partitions if found.pattern is not None})
+        return _answer(call, {"topics": topics, "topic_pattern": found.pattern})
+
+    async def unsubscribe_consumer(self, call: Call) -> web.Response:
+        await self._ask(r.Subscribe(**_names(call)))
+        return _done()
+
+    async def assign_consumer(self, call: Call) -> web.Response:
+        asked = _body(call, models.Partitions)
+        await self._ask(r.AssignInstance(**_names(call), partitions=_known(call, asked.partitions)))
+        return _done()
+
+    async def get_consumer_assignments(self, call: Call) -> web.Response:
+        found = await self._ask(r.DescribeInstance(**_names(call)))
+        rows = [{"topic": topic, "partition": partition} for topic, partition in found.partitions]
+        return _answer(call, {"partitions": rows})
+
+    # --- positions ----------------------------------------------------------------------------------------
+
+    async def seek_consumer(self, call: Call) -> web.Response:
+        asked = _body(call, models.Positions)
+        _known(call, [*asked.offsets, *asked.timestamps])
+        positions = [(each.topic, each.partition, each.offset) for each in asked.offsets]
+        for each in asked.timestamps:
+            timestamp_ms = parse_iso_time(each.timestamp, "timestamp ")
+            positions.append((each.topic, each.partition, await _offset_at(call, each, timestamp_ms)))
+        await self._ask(r.Seek(**_names(call), positions=tuple(positions)))
+        return _done()
+
+    async def seek_consumer_to_beginning(self, call: Call) -> web.Response:
+        return await self._seek_all(call, EARLIEST_TIMESTAMP)
+
+    async def seek_consumer_to_end(self, call: Call) -> web.Response:
+        return await self._seek_all(call, LATEST_TIMESTAMP)
+
+    async def _seek_all(self, call: Call, timestamp: int) -> web.Response:
+        asked = _body(call, models.Partitions)
+        _known(call, asked.partitions)
+        positions = [(each.topic, each.partition, await _offset_at(call, each, timestamp)) for each in asked.partitions]
+        await self._ask(r.Seek(**_names(call), positions=tuple(positions)))
+        return _done()
+
+    # --- records ------------------------------------------------------------------------------------------
+
+    async def read_consumer_records(self, call: Call) -> web.Response:
+        limits = call.context.limits
+        bytes_max = min(integer(call, "max_bytes", default=limits.read_bytes_max, low=-1), limits.read_bytes_max)
+        text = call.request.query.get("token")
+        number = None if text is None else parse_integer(text, "token", low=1)
+        wait_ms = min(integer(call, "timeout", default=INT32_MAX, low=-1), limits.read_wait_ms_max)
+        with call.context.long_polls:
+            started_ms = call.context.clock.monotonic_ms()
+            plan = await self._ask(r.BeginPoll(**_names(call), number=number, wait_ms=max(min(wait_ms, 5_000), 0)))
+            form = _form(call, plan.config.format)
+            wait_ms = min(wait_ms, plan.config.request_timeout_ms) if wait_ms >= 0 else plan.config.request_timeout_ms
+            left_ms = max(wait_ms - (call.context.clock.monotonic_ms() - started_ms), 0)
+            poll = Poll(call.context, plan, bytes_max=bytes_max if bytes_max > 0 else limits.read_bytes_max)
+            await poll.run(wait_ms=left_ms)
+            token, body = await self._finish(call, plan, poll, form)
+        headers = {"Content-Type": form.media_type, NEXT_TOKEN: str(token)}
+        return web.Response(body=body, headers=headers)
+
+    async def _finish(self, call: Call, plan: a.PollPlan, poll: Poll, form: Format) -> tuple[int, bytes]:
+        """The token to go on with, and the answer's body."""
+        if plan.is_repeat:
+            return plan.number + 1, poll.encoded(form)
+        if not (poll.has_records or poll.has_resolved):
+            return plan.number, b"[]"
+        poll.encoded(form)
+        ended = await self._ask(
+            r.EndPoll(**_names(call), number=plan.number, generation=plan.generation, ranges=poll.ranges)
+        )
+        kept = {each[:2]: each for each in ended.ranges}
+        mine = {each[:2]: each for each in poll.ranges}
+        if all(mine.get(key) == each for key, each in kept.items()):
+            poll.keep(ended.ranges)
+            return plan.number + (1 if kept else 0), poll.encoded(form)
+        other = a.PollPlan(
+            config=plan.config, number=plan.number, generation=plan.generation, is_repeat=True, ranges=ended.ranges
+        )
+        again = Poll(call.context, other, bytes_max=call.context.limits.read_bytes_max)
+        await again.run(wait_ms=0)
+        return plan.number + 1, again.encoded(form)
+
+    # --- offsets ------------------------------------------------------------------------------------------
+
+    async def commit_consumer_offsets(self, call: Call) -> web.Response:
+        asked = _body(call, models.Commit)
+        offsets: tuple[r.OffsetToCommit, ...] | None = None
+        if asked.offsets is not None or asked.partitions is not None:
+            _known(call, [*(asked.offsets or ()), *(asked.partitions or ())])
+            read = [_commit(each, each.offset + 1) for each in asked.offsets or ()]
+            offsets = (*read, *(_commit(each, each.offset) for each in asked.partitions or ()))
+        await self._ask(r.CommitInstance(**_names(call), offsets=offsets))
+        return _done()
+
+    async def get_consumer_offsets(self, call: Call) -> web.Response:
+        asked = _body(call, models.OffsetQuestion)
+        found = await self._ask(r.DescribeInstance(**_names(call)))
+        partitions = found.partitions if asked.partitions is None else _known(call, asked.partitions)
+        answer = await self._ask(r.FetchOffsets(group=call.path["group"], partitions=partitions))
+        rows = [
+            {"topic": each.topic, "partition": each.partition, "offset": each.offset, "metadata": each.metadata}
+            for each in answer.offsets
+        ]
+        return _answer(call, {"offsets": rows})
+
+
+def check(call: Call) -> None:
+    v2_answer(call.request.headers.get("Accept"))
+    if call.request.body_exists:
+        content_type = call.request.headers.get("Content-Type")
+        if content_type != "application/octet-stream":
+            require_json_body(content_type)
+
+
+def _names(call: Call) -> dict[str, Any]:
+    return {"group": call.path["group"], "instance": call.path["instance"]}
+
+
+def _body(call: Call, model: type[Model], *, code: int = UNPROCESSABLE) -> Model:
+    """The body; an empty one is `{}`. Raises HttpError 400, or `code` for JSON that is not the model."""
+    if not call.body.strip():
+        call.body = b"{}"
+    try:
+        return call.model(model)
+    except HttpError as error:
+        raise HttpError(error.code if error.code == 400 else code, error.message) from error
+
+
+def _known(call: Call, partitions: Iterable[Any]) -> tuple[tuple[str, int], ...]:
+    """Raises 40401 and 40402 for what does not exist."""
+    found = []
+    for each in partitions:
+        topic = call.context.gateway.image.topic(each.topic)
+        if topic is None:
+            raise UnknownTopicOrPartition(f"topic {each.topic!r} does not exist")
+        if each.partition not in topic.partitions:
+            raise HttpError(PARTITION_NOT_FOUND, f"topic {each.topic!r} has no partition {each.partition}")
+        found.append((each.topic, each.partition))
+    if len(found) > POSITIONS_MAX:
+        raise HttpError(UNPROCESSABLE, f"{len(found)} partitions in one request; it has at most {POSITIONS_MAX}")
+    return tuple(found)
+
+
+async def _offset_at(call: Call, each: Any, timestamp: int) -> int:
+    topic = call.context.topic_or_raise(each.topic)
+    where = TopicIdPartition(topic.topic_id, each.partition)
+    answer = await call.context.gateway.list_offset(where, timestamp)
+    if answer.offset >= 0:
+        return answer.offset
+    return (await call.context.gateway.list_offset(where, LATEST_TIMESTAMP)).offset
+
+
+def _commit(each: models.OffsetRef, offset: int) -> r.OffsetToCommit:
+    return r.OffsetToCommit(each.topic, each.partition, offset, each.metadata or "")
+
+
+def _check_pattern(pattern: str) -> None:
+    try:
+        if len(pattern) > PATTERN_LENGTH_MAX:
+            raise ValueError(f"longer than {PATTERN_LENGTH_MAX} characters")
+        re.compile(pattern)
+    except (ValueError, re.error, RecursionError, OverflowError) as error:
+        raise HttpError(UNPROCESSABLE, f"topic_pattern is no regular expression: {error}") from error
+
+
+def _form(call: Call, created: str) -> Format:
+    asked = consumer_format(call.request.headers.get("Accept"))
+    if created not in EMBEDDED or (asked is not None and asked != created):
+        accept = call.request.headers.get("Accept")
+        raise HttpError(FORMAT_MISMATCH, f"the consumer was created with format {created}, which {accept} is not")
+    return Format(created)
+
+
+def _answer(call: Call, document: Any) -> web.Response:
+    content_type = v2_answer(call.request.headers.get("Accept"))
+    return web.Response(body=orjson.dumps(document), headers={"Content-Type": content_type})
+
+
+def _done() -> web.Response:
+    return web.Response(status=204)

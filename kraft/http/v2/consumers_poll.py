@@ -1,0 +1,171 @@
+"""One read of a REST consumer: ask its coordinator from where, read the partitions, tell it what was read, answer.
+
+The records never pass through the coordinator. A batch is named by a token: asked for again with the same token it is
+read again; the next token acknowledges it. Without a token, asking again acknowledges.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from kraft.broker.gateway import Gateway, Records
+from kraft.coordinators.groups import answers as a
+from kraft.coordinators.groups import requests as r
+from kraft.coordinators.groups.subscriptions import TopicPartition
+from kraft.http.context import Context
+from kraft.http.embed import encode_json
+from kraft.http.errors import BAD_REQUEST, HttpError
+from kraft.http.media import Format
+from kraft.http.records import InRecord, take_records
+from metadata.errors import KafkaError, OffsetOutOfRange, UnknownTopicOrPartition
+from metadata.image import TopicIdPartition
+from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
+
+_RESET = {"earliest": EARLIEST_TIMESTAMP, "latest": LATEST_TIMESTAMP}
+FETCH_OVERHEAD_BYTES = 65_536
+"""What batches may have beyond their records' keys and values, when they are fetched for a small answer."""
+
+
+@dataclass(slots=True)
+class Part:
+    """One partition of a read."""
+
+    key: TopicPartition
+    first: int
+    next: int
+    end: int = -1
+    """Where a repetition stops."""
+    records: list[InRecord] = field(default_factory=list)
+
+    @property
+    def range(self) -> r.Range:
+        return (*self.key, self.first, self.next)
+
+
+class Poll:
+    def __init__(self, context: Context, plan: a.PollPlan, *, bytes_max: int) -> None:
+        self._context = context
+        self._gateway: Gateway = context.gateway
+        self._plan = plan
+        self._bytes_max = bytes_max
+        self._size = 0
+        self.has_resolved = False
+        """A position was found by auto.offset.reset: it has to be kept, or the next read would look elsewhere."""
+        self.parts: list[Part] = []
+
+    @property
+    def ranges(self) -> tuple[r.Range, ...]:
+        return tuple(part.range for part in self.parts)
+
+    @property
+    def has_records(self) -> bool:
+        return any(part.records for part in self.parts)
+
+    async def run(self, *, wait_ms: int) -> None:
+        """Raises KafkaError, HttpError."""
+        self.parts = [await self._part(each) for each in self._rotated()]
+        deadline_ms = self._context.clock.monotonic_ms() + wait_ms
+        wanted = 1 if self._plan.is_repeat else min(max(self._plan.config.fetch_bytes_min, 1), self._bytes_max)
+        while True:
+            await self._sweep()
+            remaining_ms = deadline_ms - self._context.clock.monotonic_ms()
+            if self._size >= wanted or remaining_ms <= 0 or self._plan.is_repeat:
+                return
+            await self._wait(remaining_ms)
+
+    def keep(self, ranges: tuple[r.Range, ...]) -> None:
+        """Only these stay in the answer."""
+        kept = {each[:2] for each in ranges}
+        self.parts = [part for part in self.parts if part.key in kept]
+
+    def encoded(self, form: Format) -> bytes:
+        pieces = [
+            encode_json(part.records, form, topic=part.key[0], partition=part.key[1])[1:-1]
+            for part in self.parts
+            if part.records
+        ]
+        return b"[" + b",".join(pieces) + b"]"
+
+    def _rotated(self) -> tuple[r.Range, ...]:
+        """No partition is always the last, which a busy one before it would starve."""
+        ranges = self._plan.ranges
+        if self._plan.is_repeat:
+            return ranges
+        start = self._plan.number % len(ranges) if ranges else 0
+        return ranges[start:] + ranges[:start]
+
+    async def _part(self, found: r.Range) -> Part:
+        topic, partition, first, end = found
+        if first < 0:
+            first = await self._reset((topic, partition))
+        return Part((topic, partition), first, first, end)
+
+    async def _reset(self, key: TopicPartition) -> int:
+        policy = self._plan.config.reset
+        if policy not in _RESET:
+            raise HttpError(
+                BAD_REQUEST,
+                f"there is no valid committed offset of {key[0]}-{key[1]}, and auto.offset.reset is none; seek first",
+                extra={"kafka_code": OffsetOutOfRange.code},
+            )
+        self.has_resolved = True
+        return (await self._gateway.list_offset(self._where(key), _RESET[policy])).offset
+
+    async def _sweep(self) -> None:
+        for part in self.parts:
+            left = self._bytes_max - self._size
+            if left <= 0:
+                return
+            try:
+                await self._read(part, left)
+            except OffsetOutOfRange:
+                if self._plan.is_repeat:
+                    raise
+                part.first = part.next = await self._reset(part.key)
+
+    async def _read(self, part: Part, bytes_max: int) -> None:
+        if 0 <= part.end <= part.next:
+            return
+        if part.end >= 0:
+            bytes_max = self._context.limits.read_bytes_max
+        data = (await self._fetch(part, bytes_max=bytes_max, wait_ms=0)).data
+        records, next_offset = take_records(data, part.next, bytes_max=bytes_max)
+        if part.end >= 0:
+            records = [record for record in records if record.offset < part.end]
+            next_offset = min(next_offset, part.end)
+        part.records += records
+        has_moved, part.next = next_offset > part.next, next_offset
+        self._size += sum(len(record.key or b"") + len(record.value or b"") + 1 for record in records)
+        self._context.metrics.fetched_bytes.inc(len(data))
+        if part.end > part.next and has_moved:
+            await self._read(part, bytes_max)
+
+    async def _fetch(self, part: Part, *, bytes_max: int, wait_ms: int) -> Records:
+        return await self._gateway.read(
+            self._where(part.key), offset=part.next, bytes_max=bytes_max, bytes_min=1, wait_ms_max=wait_ms
+        )
+
+    async def _wait(self, wait_ms: int) -> None:
+        """Until one of the partitions has something new, or the time is over."""
+        if not self.parts:
+            await self._context.clock.sleep(wait_ms)
+            return
+        loop = asyncio.get_running_loop()
+        reads = [loop.create_task(self._fetch(part, bytes_max=1, wait_ms=wait_ms)) for part in self.parts]
+        try:
+            done, _ = await asyncio.wait(reads, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for read in reads:
+                read.cancel()
+            await asyncio.gather(*reads, return_exceptions=True)
+        for read in done:
+            error = read.exception()
+            if error is not None and not isinstance(error, KafkaError):
+                raise error
+
+    def _where(self, key: TopicPartition) -> TopicIdPartition:
+        topic = self._gateway.image.topic(key[0])
+        if topic is None:
+            raise UnknownTopicOrPartition(f"topic {key[0]!r} does not exist any more")
+        return TopicIdPartition(topic.topic_id, key[1])

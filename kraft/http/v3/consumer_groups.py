@@ -1,0 +1,247 @@
+"""v3 consumer groups: groups, their consumers, assignments and lags; delete a group, reset its offsets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from aiohttp import web
+
+from kraft.coordinators.groups import answers as a
+from kraft.coordinators.groups import requests as r
+from kraft.coordinators.groups.routing import Groups
+from kraft.http.errors import BAD_REQUEST, PARTITION_NOT_FOUND, HttpError
+from kraft.http.routes import Call, Route
+from kraft.http.v2.read import parse_iso_time
+from kraft.http.v3 import consumer_groups_models as models
+from kraft.http.v3.consumer_groups_lag import Lags
+from kraft.http.v3.envelope import Document, answer, crn, listing, no_content, related, resource, route
+from kraft.http.v3.models import Listing
+from metadata.image import TopicIdPartition
+from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
+
+STATES = {
+    "Empty": "EMPTY",
+    "PreparingRebalance": "PREPARING_REBALANCE",
+    "CompletingRebalance": "COMPLETING_REBALANCE",
+    "Stable": "STABLE",
+    "Dead": "DEAD",
+}
+
+
+class GroupHandlers:
+    def __init__(self, groups: Groups) -> None:
+        self._groups = groups
+
+    async def _describe(self, group: str) -> a.GroupDescription:
+        found = await self._groups.ask(r.DescribeGroup(group=group))
+        assert isinstance(found, a.GroupDescription), found
+        return found
+
+    # --- groups -------------------------------------------------------------------------------------------
+
+    async def list_groups(self, call: Call) -> web.Response:
+        names = [each.group for each in await self._groups.list_all()]
+        found = await asyncio.gather(*(self._describe(name) for name in names))
+        rows = (_group(call, each) for each in found)
+        return answer(listing(call, "KafkaConsumerGroupList", ("consumer-groups",), rows))
+
+    async def get_group(self, call: Call) -> web.Response:
+        return answer(_group(call, await self._describe(call.path["group"])))
+
+    async def delete_group(self, call: Call) -> web.Response:
+        await self._groups.ask(r.DeleteGroup(group=call.path["group"]))
+        return no_content()
+
+    # --- consumers ----------------------------------------------------------------------------------------
+
+    async def list_group_consumers(self, call: Call) -> web.Response:
+        found = await self._describe(call.path["group"])
+        path = ("consumer-groups", found.group, "consumers")
+        return answer(
+            listing(call, "KafkaConsumerList", path, (_consumer(call, found, each) for each in found.members))
+        )
+
+    async def get_group_consumer(self, call: Call) -> web.Response:
+        found = await self._describe(call.path["group"])
+        return answer(_consumer(call, found, _member(call, found)))
+
+    async def list_group_assignments(self, call: Call) -> web.Response:
+        found = await self._describe(call.path["group"])
+        member = _member(call, found)
+        path = ("consumer-groups", found.group, "consumers", member.member_id, "assignments")
+        rows = (_assignment(call, found, member, *each) for each in member.partitions)
+        return answer(listing(call, "KafkaConsumerAssignmentList", path, rows))
+
+    async def get_group_assignment(self, call: Call) -> web.Response:
+        found = await self._describe(call.path["group"])
+        member = _member(call, found)
+        if (call.topic, call.partition) not in member.partitions:
+            raise HttpError(404, f"partition {call.topic}-{call.partition} is not assigned to {member.member_id!r}")
+        return answer(_assignment(call, found, member, call.topic, call.partition))
+
+    # --- lag ----------------------------------------------------------------------------------------------
+
+    async def list_group_lags(self, call: Call) -> web.Response:
+        lags = Lags(call, await self._describe(call.path["group"]))
+        path = ("consumer-groups", call.path["group"], "lags")
+        return answer(listing(call, "KafkaConsumerLagList", path, await lags.documents()))
+
+    async def get_group_lag(self, call: Call) -> web.Response:
+        lags = Lags(call, await self._describe(call.path["group"]))
+        for document in await lags.documents(only=(call.topic, call.partition)):
+            return answer(document)
+        raise HttpError(404, f"group {call.path['group']!r} has no offset of {call.topic}-{call.partition}")
+
+    async def get_group_lag_summary(self, call: Call) -> web.Response:
+        return answer(await Lags(call, await self._describe(call.path["group"])).summary())
+
+    # --- offsets ------------------------------------------------------------------------------------------
+
+    async def reset_group_offsets(self, call: Call) -> web.Response:
+        """To a group without members; it comes into being by this if it does not exist."""
+        asked = call.model(models.OffsetReset)
+        group = call.path["group"]
+        found = await self._groups.ask(r.FetchOffsets(group=group))
+        assert isinstance(found, a.GroupOffsets), found
+        old = {(each.topic, each.partition): each.offset for each in found.offsets}
+        new = await _targets(call, asked, old)
+        if not asked.validate_only and new:
+            offsets = tuple(r.OffsetToCommit(*key, offset) for key, offset in new.items())
+            await self._groups.ask(r.ResetOffsets(group=group, offsets=offsets))
+        rows = [
+            {"topic_name": topic, "partition_id": number, "old_offset": old.get((topic, number), -1), "new_offset": to}
+            for (topic, number), to in sorted(new.items())
+        ]
+        return answer({"kind": "KraftOffsetResetList", "data": rows})
+
+
+async def _targets(
+    call: Call, asked: models.OffsetReset, old: Mapping[tuple[str, int], int]
+) -> dict[tuple[str, int], int]:
+    if asked.offsets is not None:
+        wanted = {(each.topic_name, each.partition_id): each.offset for each in asked.offsets}
+        bounds = await _bounds(call, wanted)
+        for key, offset in wanted.items():
+            low, high = bounds[key]
+            if not low <= offset <= high:
+                raise HttpError(BAD_REQUEST, f"offset {offset} of {key[0]}-{key[1]} is not between {low} and {high}")
+        return wanted
+    keys = _scope(call, asked, old)
+    bounds = await _bounds(call, keys)
+    if asked.shift is not None:
+        return {key: min(max(old.get(key, low) + asked.shift, low), high) for key, (low, high) in bounds.items()}
+    if asked.timestamp is not None:
+        timestamp_ms = parse_iso_time(asked.timestamp, "timestamp ")
+        found = {key: await _list_offset(call, key, timestamp_ms) for key in keys}
+        return {key: offset if offset >= 0 else bounds[key][1] for key, offset in found.items()}
+    return {key: low if asked.to == "earliest" else high for key, (low, high) in bounds.items()}
+
+
+def _scope(call: Call, asked: models.OffsetReset, old: Mapping[tuple[str, int], int]) -> list[tuple[str, int]]:
+    if asked.topics is None:
+        image = call.context.gateway.image
+        known = {key: image.topic(key[0]) for key in old}
+        return [key for key, topic in known.items() if topic is not None and key[1] in topic.partitions]
+    topics = [call.context.topic_or_raise(name) for name in asked.topics]
+    return [(topic.name, number) for topic in topics for number in topic.partitions]
+
+
+async def _bounds(call: Call, keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], tuple[int, int]]:
+    bounds = {}
+    for key in keys:
+        low = await _list_offset(call, key, EARLIEST_TIMESTAMP)
+        bounds[key] = (low, await _list_offset(call, key, LATEST_TIMESTAMP))
+    return bounds
+
+
+async def _list_offset(call: Call, key: tuple[str, int], timestamp: int) -> int:
+    topic = call.context.topic_or_raise(key[0])
+    if key[1] not in topic.partitions:
+        raise HttpError(PARTITION_NOT_FOUND, f"topic {key[0]!r} has no partition {key[1]}")
+    where = TopicIdPartition(topic.topic_id, key[1])
+    return (await call.context.gateway.list_offset(where, timestamp)).offset
+
+
+def _member(call: Call, found: a.GroupDescription) -> a.MemberDescription:
+    wanted = call.path["consumer"]
+    for member in found.members:
+        if member.member_id == wanted:
+            return member
+    raise HttpError(404, f"group {found.group!r} has no consumer {wanted!r}")
+
+
+def _group(call: Call, found: a.GroupDescription) -> Document:
+    path = ("consumer-groups", found.group)
+    fields: dict[str, Any] = {
+        "consumer_group_id": found.group,
+        "is_simple": not found.protocol_type,
+        "partition_assignor": found.protocol,
+        "state": STATES[found.state],
+        "type": "CLASSIC",
+        "is_mixed_consumer_group": False,
+        "coordinator": related(call, "brokers", found.coordinator),
+        "consumers": related(call, *path, "consumers"),
+        "lag_summary": related(call, *path, "lag-summary"),
+        "generation": found.generation,
+    }
+    return resource(call, "KafkaConsumerGroup", path, crn(call, consumer_group=found.group), fields)
+
+
+def _consumer(call: Call, found: a.GroupDescription, member: a.MemberDescription) -> Document:
+    path = ("consumer-groups", found.group, "consumers", member.member_id)
+    fields = {
+        "consumer_group_id": found.group,
+        "consumer_id": member.member_id,
+        "instance_id": member.instance_id,
+        "client_id": member.client_id,
+        "assignments": related(call, *path, "assignments"),
+    }
+    name = crn(call, consumer_group=found.group, consumer=member.member_id)
+    return resource(call, "KafkaConsumer", path, name, fields)
+
+
+def _assignment(
+    call: Call, found: a.GroupDescription, member: a.MemberDescription, topic: str, partition: int
+) -> Document:
+    path = ("consumer-groups", found.group, "consumers", member.member_id, "assignments")
+    fields = {
+        "consumer_group_id": found.group,
+        "consumer_id": member.member_id,
+        "topic_name": topic,
+        "partition_id": partition,
+        "partition": related(call, "topics", topic, "partitions", partition),
+        "lag": related(call, "consumer-groups", found.group, "lags", topic, "partitions", partition),
+    }
+    name = crn(
+        call, consumer_group=found.group, consumer=member.member_id, assignment=None, topic=topic, partition=partition
+    )
+    return resource(
+        call, "KafkaConsumerAssignment", (*path, topic, "partitions", partition), name.replace("=None", ""), fields
+    )
+
+
+def group_routes(groups: Groups) -> tuple[Route, ...]:
+    h = GroupHandlers(groups)
+    one, lags = "/consumer-groups/{group}", "/consumer-groups/{group}/lags"
+    consumer, missing = one + "/consumers/{consumer}", (40405, 50302)
+    return (
+        route("GET", "/consumer-groups", h.list_groups, "List groups.", Listing[models.ConsumerGroup], errors=(50302,)),
+        route("GET", one, h.get_group, "One group.", models.ConsumerGroup, errors=missing),
+        route("DELETE", one, h.delete_group, "Delete a group without members.", errors=(*missing, 40903)),
+        route("GET", one + "/consumers", h.list_group_consumers, "Its consumers.", Listing[models.Consumer],
+              errors=missing),
+        route("GET", consumer, h.get_group_consumer, "One consumer.", models.Consumer, errors=missing),
+        route("GET", consumer + "/assignments", h.list_group_assignments, "Partitions of a consumer.",
+              Listing[models.Assignment], errors=missing),
+        route("GET", consumer + "/assignments/{topic}/partitions/{partition}", h.get_group_assignment,
+              "One assignment.", models.Assignment, errors=(*missing, 40402)),
+        route("GET", one + "/lag-summary", h.get_group_lag_summary, "The largest lag, and all.", models.LagSummary,
+              errors=missing),
+        route("GET", lags, h.list_group_lags, "Lag of each partition.", Listing[models.Lag], errors=missing),
+        route("GET", lags + "/{topic}/partitions/{partition}", h.get_group_lag, "Lag of one partition.", models.Lag,
+              errors=(*missing, 40402)),
+        route("POST", one + "/offsets:reset", h.reset_group_offsets, "Reset offsets of a group without members.",
+              models.ResetOffsets, body=models.OffsetReset, errors=(40002, 40402, 40403, 40903, 50302)),
+    )  # fmt: skip

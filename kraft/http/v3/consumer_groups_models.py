@@ -1,0 +1,107 @@
+"""Models of v3 consumer groups: Confluent's shapes, and our changes to offsets."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from kraft.http.limits import INT32_MAX
+from kraft.http.v3.models import Related, Resource
+
+INT64_MAX = 2**63 - 1
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ConsumerGroup(Resource):
+    consumer_group_id: str
+    is_simple: bool
+    partition_assignor: str
+    state: str
+    type: str
+    is_mixed_consumer_group: bool
+    coordinator: Related
+    consumers: Related
+    lag_summary: Related
+    generation: int = Field(description="An addition of ours.")
+
+
+class Consumer(Resource):
+    consumer_group_id: str
+    consumer_id: str
+    instance_id: str | None
+    client_id: str
+    assignments: Related
+
+
+class Assignment(Resource):
+    consumer_group_id: str
+    consumer_id: str
+    topic_name: str
+    partition_id: int
+    partition: Related
+    lag: Related
+
+
+class Lag(Resource):
+    consumer_group_id: str
+    topic_name: str
+    partition_id: int
+    current_offset: int
+    log_end_offset: int
+    lag: int
+    consumer_id: str
+    instance_id: str | None
+    client_id: str
+
+
+class LagSummary(Resource):
+    consumer_group_id: str
+    max_lag_consumer_id: str
+    max_lag_instance_id: str | None
+    max_lag_client_id: str
+    max_lag_topic_name: str
+    max_lag_partition_id: int
+    max_lag: int
+    total_lag: int
+    max_lag_consumer: Related | None
+    max_lag_partition: Related | None
+
+
+class PartitionOffset(_Request):
+    topic_name: str
+    partition_id: int = Field(ge=0, le=INT32_MAX)
+    offset: int = Field(ge=0, le=INT64_MAX)
+
+
+class OffsetReset(_Request):
+    """One of `to`, `timestamp`, `shift` and `offsets`; the first three for `topics`, or all that have offsets."""
+
+    to: Literal["earliest", "latest"] | None = None
+    timestamp: str | None = Field(default=None, description="ISO-8601: the first record that is not older.")
+    shift: int | None = Field(default=None, ge=-INT64_MAX, le=INT64_MAX, description="Records to go on by, or back.")
+    offsets: list[PartitionOffset] | None = None
+    topics: list[str] | None = None
+    validate_only: bool = False
+
+    @model_validator(mode="after")
+    def _names_one_target(self) -> OffsetReset:
+        targets = (self.to, self.timestamp, self.shift, self.offsets)
+        if sum(each is not None for each in targets) != 1:
+            raise ValueError("name exactly one of to, timestamp, shift and offsets")
+        return self
+
+
+class ResetOffset(BaseModel):
+    topic_name: str
+    partition_id: int
+    old_offset: int = Field(description="-1: there was none.")
+    new_offset: int
+
+
+class ResetOffsets(BaseModel):
+    kind: str
+    data: list[ResetOffset]

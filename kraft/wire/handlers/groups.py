@@ -1,0 +1,25 @@
+"""Requests to this broker's group coordinator, as other nodes forward them."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from kraft.coordinators.groups import answers as a
+from kraft.coordinators.groups import requests as r
+from kraft.wire.handlers.served import Call, Served
+from kraft.wire.messages.groups import GROUP_REQUEST
+from metadata.errors import NotCoordinator
+
+
+class Coordinator(Protocol):
+    async def ask(self, request: r.Request) -> a.Answer: ...
+
+
+def group_handlers(coordinator: Coordinator | None) -> list[Served]:
+    async def handle(call: Call) -> Any:
+        if coordinator is None:
+            raise NotCoordinator("this node has no broker role and so coordinates no groups")
+        request = GROUP_REQUEST.from_request(call.message)
+        return GROUP_REQUEST.to_reply(request, await coordinator.ask(request))
+
+    return [Served(api=GROUP_REQUEST.api, handle=handle, refuse=GROUP_REQUEST.refuse)]

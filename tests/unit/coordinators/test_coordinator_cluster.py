@@ -1,0 +1,218 @@
+"""Groups on three simulated nodes: any node takes any request, and what was answered survives the coordinator."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from kraft.coordinators.groups import answers as a
+from kraft.coordinators.groups import requests as r
+from kraft.coordinators.groups.coordinator import abs_hash
+from kraft.coordinators.groups.subscriptions import Subscription, encode_subscription
+from metadata.controller.events import CreateTopics, NewTopic
+from metadata.errors import GroupIdNotFound, IllegalGeneration, MemberIdRequired, NonEmptyGroup, UnknownMemberId
+from tests.simulation.cluster import SimulatedCluster, SimulatedNode
+from tests.simulation.environment import SimulatedWorld
+
+SETTINGS = {"group.initial.rebalance.delay.ms": 0, "offsets.topic.num.partitions": 5}
+
+
+def play(story: Callable[[SimulatedCluster], Awaitable[None]], *, seed: int = 1, **settings: int) -> None:
+    world = SimulatedWorld(seed)
+    given = {name.replace("_", "."): value for name, value in settings.items()}
+    cluster = SimulatedCluster(world, settings={**SETTINGS, **given})
+
+    async def run() -> None:
+        await cluster.start()
+        await story(cluster)
+        await cluster.stop()
+        cluster.raise_fatal()
+
+    world.run(run())
+
+
+async def ask(node: SimulatedNode, request: r.Request) -> Any:
+    assert node.node is not None
+    return await node.machine.run(node.node.groups.ask(request))
+
+
+async def create(cluster: SimulatedCluster, name: str, partitions: int) -> None:
+    node = cluster.alive[0]
+    assert node.node is not None
+    new = NewTopic(name=name, partitions=partitions, replication_factor=3)
+    await node.machine.run(node.node.gateway.control(CreateTopics(topics=(new,)), timeout_ms=10_000))
+    for each in cluster.alive:
+        assert each.node is not None
+        known = each.node.publisher.wait_for(lambda image: image.topic(name) is not None, timeout_ms=10_000)
+        assert await each.machine.run(known)
+
+
+def instance(group: str, name: str, **config: Any) -> r.CreateInstance:
+    return r.CreateInstance(group=group, instance=name, nonce=f"nonce-{name}", config=r.InstanceConfig(**config))
+
+
+async def partitions_of(node: SimulatedNode, group: str, *names: str) -> list[list[int]]:
+    found = [await ask(node, r.DescribeInstance(group=group, instance=name)) for name in names]
+    return [[partition for _, partition in each.partitions] for each in found]
+
+
+def commit(group: str, offset: int, **who: Any) -> r.CommitOffsets:
+    return r.CommitOffsets(group=group, offsets=(r.OffsetToCommit("t", 0, offset, "m"),), **who)
+
+
+def join(group: str, member_id: str = "", **changes: Any) -> r.JoinGroup:
+    options: dict[str, Any] = {
+        "client_id": "c",
+        "client_host": "/h",
+        "session_timeout_ms": 10_000,
+        "rebalance_timeout_ms": 10_000,
+        "protocol_type": "consumer",
+        "protocols": (("range", encode_subscription(Subscription(topics=("t",)))),),
+    }
+    return r.JoinGroup(group=group, member_id=member_id, **{**options, **changes})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("", 0), ("a", 97), ("group", 98629247), ("hello", 99162322), ("polygenelubricants", 0)]
+)
+def test_groups_are_spread_by_javas_hash(text: str, expected: int) -> None:
+    assert abs_hash(text) == expected
+
+
+def test_commits_survive_the_coordinator_and_every_node_serves_them() -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        nodes = list(cluster.nodes.values())
+        for offset in range(3):
+            await ask(nodes[offset], commit("g", offset))
+        for node in nodes:
+            answer = await ask(node, r.FetchOffsets(group="g", partitions=(("t", 0), ("t", 1))))
+            assert [(row.offset, row.metadata) for row in answer.offsets] == [(2, "m"), (-1, "")]
+        first = nodes[0].node
+        assert first is not None
+        coordinator = cluster.nodes[await nodes[0].machine.run(first.groups.coordinator_of("g"))]
+        coordinator.kill()
+        survivor = next(node for node in nodes if node is not coordinator)
+        answer = await ask(survivor, r.FetchOffsets(group="g"))
+        assert [row.offset for row in answer.offsets] == [2]
+        await ask(survivor, commit("g", 7))
+        await coordinator.start()
+        await cluster.wait_ready()
+        answer = await ask(coordinator, r.FetchOffsets(group="g"))
+        assert [row.offset for row in answer.offsets] == [7]
+
+    play(story)
+
+
+def test_a_kafka_member_joins_syncs_commits_and_is_evicted() -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        one, two, three = cluster.nodes.values()
+        with pytest.raises(MemberIdRequired) as told:
+            await ask(one, join("g"))
+        joined = await ask(two, join("g", told.value.message))
+        assert (joined.generation, joined.leader, joined.protocol) == (1, joined.member_id, "range")
+        who = {"member_id": joined.member_id, "generation": 1}
+        synced = await ask(three, r.SyncGroup(group="g", assignments=((joined.member_id, b"mine"),), **who))
+        assert synced.assignment == b"mine"
+        await ask(one, r.BeatGroup(group="g", **who))
+        await ask(two, commit("g", 5, **who))
+        with pytest.raises(IllegalGeneration):
+            await ask(two, commit("g", 6, member_id=joined.member_id, generation=0))
+        with pytest.raises(UnknownMemberId):
+            await ask(two, commit("g", 6))
+        with pytest.raises(NonEmptyGroup):
+            await ask(three, r.DeleteGroup(group="g"))
+        described = await ask(three, r.DescribeGroup(group="g"))
+        assert (described.state, len(described.members), described.offsets[0].offset) == ("Stable", 1, 5)
+        await asyncio.sleep(11)
+        with pytest.raises(UnknownMemberId):
+            await ask(one, r.BeatGroup(group="g", **who))
+        described = await ask(three, r.DescribeGroup(group="g"))
+        assert (described.state, described.members) == ("Empty", ())
+        await ask(one, r.ResetOffsets(group="g", offsets=(r.OffsetToCommit("t", 0, 1),)))
+        await ask(two, r.DeleteOffsets(group="g", partitions=(("t", 0),)))
+        await ask(one, r.DeleteGroup(group="g"))
+        with pytest.raises(GroupIdNotFound):
+            await ask(two, r.DescribeGroup(group="g"))
+
+    play(story)
+
+
+def test_rest_consumers_share_partitions_and_follow_a_pattern() -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        one, two, three = cluster.nodes.values()
+        await create(cluster, "flights-1", 6)
+        await ask(one, instance("g", "a", reset="earliest"))
+        await ask(two, instance("g", "b"))
+        await ask(three, r.Subscribe(group="g", instance="a", pattern="flights-.*"))
+        assert await partitions_of(one, "g", "a", "b") == [[0, 1, 2, 3, 4, 5], []]
+        await ask(one, r.Subscribe(group="g", instance="b", topics=("flights-1",)))
+        first, second = await partitions_of(two, "g", "a", "b")
+        assert len(first) == len(second) == 3
+        assert sorted(first + second) == list(range(6))
+        await create(cluster, "flights-2", 2)
+        found = await ask(three, r.DescribeInstance(group="g", instance="a"))
+        deadline = 100
+        while ("flights-2", 0) not in found.partitions and deadline:
+            await asyncio.sleep(0.05)
+            deadline -= 1
+            found = await ask(three, r.DescribeInstance(group="g", instance="a"))
+        assert {("flights-2", 0), ("flights-2", 1)} <= set(found.partitions)
+        await ask(two, r.DeleteInstance(group="g", instance="a"))
+        assert await partitions_of(one, "g", "b") == [[0, 1, 2, 3, 4, 5]]
+        listed = await one.machine.run(one.node.groups.list_all())  # type: ignore[union-attr]
+        assert [(each.group, each.state) for each in listed] == [("g", "Stable")]
+
+    play(story)
+
+
+def test_a_batch_is_repeated_until_it_is_acknowledged_also_by_the_next_coordinator() -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        one, *_ = cluster.nodes.values()
+        await create(cluster, "t", 1)
+        await ask(one, instance("g", "a", reset="earliest"))
+        await ask(one, r.Subscribe(group="g", instance="a", topics=("t",)))
+
+        async def begin(node: SimulatedNode, number: int | None) -> Any:
+            return await ask(node, r.BeginPoll(group="g", instance="a", number=number, wait_ms=5_000))
+
+        plan = await begin(one, 1)
+        assert (plan.ranges, plan.is_repeat) == ((("t", 0, -1, -1),), False)
+        ended = await ask(
+            one, r.EndPoll(group="g", instance="a", number=1, generation=plan.generation, ranges=(("t", 0, 0, 10),))
+        )
+        assert ended.ranges == (("t", 0, 0, 10),)
+        assert one.node is not None
+        coordinator = cluster.nodes[await one.machine.run(one.node.groups.coordinator_of("g"))]
+        coordinator.kill()
+        survivor = cluster.alive[0]
+        plan = await begin(survivor, 1)
+        assert (plan.ranges, plan.is_repeat) == ((("t", 0, 0, 10),), True)
+        assert (await ask(survivor, r.FetchOffsets(group="g"))).offsets == ()
+        plan = await begin(survivor, 2)
+        assert (plan.ranges, plan.is_repeat) == ((("t", 0, 10, -1),), False)
+        committed = await ask(survivor, r.FetchOffsets(group="g"))
+        assert [row.offset for row in committed.offsets] == [10]
+        assert isinstance(await begin(survivor, 5), a.Refused)
+        assert isinstance(await begin(survivor, 0), a.Refused)
+
+    play(story)
+
+
+def test_an_idle_consumer_expires_and_leaves_its_group() -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        one, two, _ = cluster.nodes.values()
+        await create(cluster, "t", 2)
+        for name, timeout_ms in (("a", 60_000), ("b", 7_000)):
+            await ask(one, instance("g", name, timeout_ms=timeout_ms))
+            await ask(one, r.Subscribe(group="g", instance=name, topics=("t",)))
+        assert [len(each) for each in await partitions_of(two, "g", "a", "b")] == [1, 1]
+        await asyncio.sleep(8)
+        assert await partitions_of(two, "g", "a") == [[0, 1]]
+        gone = await ask(two, r.CommitInstance(group="g", instance="b"))
+        assert isinstance(gone, a.Refused)
+        assert (gone.code, gone.kafka_code) == (40403, 25)
+
+    play(story)
