@@ -215,6 +215,7 @@ class QuorumEngine:
             finally:
                 file.close()
                 self._files.remove(probe)
+            self._link.disconnect_all()  # the new voter has to hear of each session, also of those made meanwhile
             self._open()
         except OSError:
             return  # still failing; the timer tries again

@@ -189,3 +189,29 @@ def test_an_orderly_stop_of_the_leader_costs_less_than_an_election_timeout(seed:
 
     took_ms = world.run(scenario())
     assert took_ms < 250, f"the next append took {took_ms:.0f} ms; the election timeout is 300 ms"
+
+
+def test_a_voter_whose_disk_was_full_while_a_peer_came_back_hears_of_it() -> None:
+    """A session made while the voter was suspended must not stay unknown to the voter that is built again."""
+    world = SimulatedWorld(8)
+    cluster = Cluster(world)
+
+    async def scenario() -> None:
+        await cluster.start()
+        await cluster.append_until_done("a")
+        leader = await cluster.leader()
+        full, other = [i for i in cluster.machines if i != leader]
+        cluster.machines[full].disk.is_full = True
+        await cluster.append_until_done("b")
+        assert "quorum_suspended" in [name for name, _ in cluster.events[full].all]
+        cluster.kill(other)
+        await cluster.start(other)
+        await asyncio.sleep(1)
+        cluster.machines[full].disk.is_full = False
+        await asyncio.sleep(3)
+        cluster.kill(leader)
+        await cluster.append_until_done("c")
+        await cluster.settle()
+        assert not cluster.fatal
+
+    world.run(scenario())
