@@ -10,7 +10,7 @@ import asyncio
 import random
 import signal
 import subprocess
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -89,6 +89,10 @@ class Running:
         process = self._processes.get(node)
         return process.pid if process is not None and process.poll() is None else None
 
+    @property
+    def proxy_pid(self) -> int:
+        return self._proxies.pid
+
     def process_state(self, node: int) -> NodeState:
         if self.pid(node) is None:
             return "down"
@@ -117,6 +121,13 @@ class Running:
             variables={WITNESS_VARIABLE: str(witness)},
         )
         self._paused.discard(node)
+        await self._guard()
+
+    async def _settle_processes(self, nodes: Iterable[int]) -> None:
+        """Processes have started or ended: nobody dials a proxy that does not know it."""
+        configs = [self._node(node) for node in nodes]
+        ports = [(each.host, port) for each in configs for port in (each.rest_port, each.kafka_port, each.quorum_port)]
+        await self._proxies.check(ports)
         await self._guard()
 
     async def _guard(self) -> None:

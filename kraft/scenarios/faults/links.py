@@ -12,7 +12,18 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 
 from kraft.scenarios.faults.disks import DiskFaults
-from kraft.scenarios.links import BETWEEN_NODES, Ends, Groups, LinkId, Purpose, Purposes, parse_groups, select, split
+from kraft.scenarios.links import (
+    BETWEEN_NODES,
+    Ends,
+    Groups,
+    LinkId,
+    Purpose,
+    Purposes,
+    parse_groups,
+    purposes_of,
+    select,
+    split,
+)
 from kraft.scenarios.proxy.rules import FOR_EVER, Counts, Direction, Flow, Half, Rules
 from kraft.scenarios.spec import ScenarioError
 
@@ -129,9 +140,18 @@ class LinkFaults(DiskFaults):
         keep_clients: bool = True,
         how: How = "cut",
     ) -> None:
-        """Nothing goes from or to a node: not to the quorum and controller, not to brokers, or neither."""
+        """Nothing goes from or to a node: not to the quorum and controller, not to brokers, or neither.
+
+        Who is cut off from the controller gets no metadata from it either: on dedicated controllers that is `fetch`.
+        """
         purposes: Purposes = _ISOLATED_FROM[from_] if purpose is None else purpose
         links = {*self.select_links(node, None, purpose=purposes), *self.select_links(None, node, purpose=purposes)}
+        if "controller" in purposes_of(purposes):
+            links |= {
+                link
+                for link in self._links
+                if link.purpose == "fetch" and node in (link.dials, link.answers) and link.answers not in self.brokers
+            }
         if not keep_clients:
             links |= {link for link in self._links if link.purpose == "rest" and link.answers == node}
         change = _cut if how == "cut" else _on_flows("both", is_held=True)

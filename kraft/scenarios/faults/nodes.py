@@ -29,7 +29,7 @@ class NodeFaults(Administration):
         for node in nodes:
             if not await self._ended(node, limit_ms=STOP_LIMIT_MS):
                 raise ScenarioError(f"node {node} did not stop within {STOP_LIMIT_MS} ms:\n{self.node_log(node)}")
-        await self._guard()
+        await self._settle_processes(nodes)
 
     async def pause(self, *nodes: int) -> None:
         """SIGSTOP: the process stands still, its connections stay open."""
@@ -55,6 +55,7 @@ class NodeFaults(Administration):
             self.timeline_end(node)
             self.timeline.begin("restart", nodes=[node], text=f"started node {node}")
         await self._all(nodes, self._wait_started)
+        await self._settle_processes(nodes)
 
     def timeline_end(self, node: int) -> None:
         """Whatever had taken the node down is over."""
@@ -74,7 +75,7 @@ class NodeFaults(Administration):
         for node in nodes:
             if not await self._ended(node, limit_ms=KILLED_LIMIT_MS):
                 raise ScenarioError(f"node {node} is still there {KILLED_LIMIT_MS} ms after it was killed")
-        await self._guard()
+        await self._settle_processes(nodes)
 
     def _told(self, nodes: Iterable[int]) -> dict[int, str]:
         """`node 1 (leader of t-0, controller)`, as far as the last look at the cluster knows."""

@@ -41,6 +41,7 @@ class Proxies:
         ports = {wanted.name: await self._open(wanted) for wanted in command.open}
         for name, rules in command.rules.items():
             await self._links[name].set_rules(rules)
+        await asyncio.gather(*(self._targets[address].check() for address in command.check if address in self._targets))
         if command.guard is not None:
             self._guarded = command.guard
         counts = {name: link.counts() for name, link in self._links.items()} if command.wants_counts else {}

@@ -39,6 +39,7 @@ class Link:
         server = await self._serve()
         server.close()
         self.target.watch(self._target_changed)
+        await self.target.first_look()
         await self._steer()
 
     async def set_rules(self, rules: Rules) -> None:

@@ -42,6 +42,10 @@ class ProxyProcess:
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._stdout.fileno(), self._read)
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     async def open(self, links: Sequence[OpenLink]) -> Mapping[str, int]:
         """The port of each link, by its name."""
         return (await self._ask(Command(id=next(self._ids), open=tuple(links)))).ports
@@ -52,6 +56,10 @@ class ProxyProcess:
 
     async def guard(self, pids: Iterable[int]) -> None:
         await self._ask(Command(id=next(self._ids), guard=tuple(pids)))
+
+    async def check(self, targets: Iterable[tuple[str, int]]) -> None:
+        """Their processes have started or ended: proxies in front of them listen, or refuse, when this returns."""
+        await self._ask(Command(id=next(self._ids), check=tuple(targets)))
 
     async def counts(self) -> Mapping[str, Counts]:
         return (await self._ask(Command(id=next(self._ids), wants_counts=True))).counts

@@ -72,6 +72,8 @@ class Command(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
     rules: dict[str, Rules] = {}
     guard: tuple[int, ...] | None = None
     """Processes to kill when the runner ends."""
+    check: tuple[tuple[str, int], ...] = ()
+    """Targets that have come or gone: the ports in front of them are as they are when the reply comes."""
     wants_counts: bool = False
 
 

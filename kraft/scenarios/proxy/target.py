@@ -32,8 +32,20 @@ class Target:
     def watch(self, watcher: Callable[[], None]) -> None:
         """Called whenever `is_up` has changed."""
         self._watchers.append(watcher)
+
+    async def first_look(self) -> None:
+        """`is_up` holds from here on."""
         if not self.is_up and self._polling is None:
-            self._polling = self._loop.create_task(self._poll())
+            self.is_up = not await self._is_refused()
+            if not self.is_up and self._polling is None:
+                self._polling = self._loop.create_task(self._poll())
+
+    async def check(self) -> None:
+        """Somebody knows that the target has just come or gone: `is_up` holds from here on."""
+        if self.is_up:
+            await self.look()
+        elif not await self._is_refused() and not self.is_up:
+            self._set(True)
 
     def refused(self) -> None:
         """A connection was refused just now."""
@@ -61,9 +73,10 @@ class Target:
                 return
 
     async def _poll(self) -> None:
-        while await self._is_refused():  # noqa: ASYNC110 - nobody tells us when another process listens
+        while not self.is_up and await self._is_refused():  # noqa: ASYNC110 - nobody tells us when a process listens
             await asyncio.sleep(POLL_MS / 1000)
-        self._set(True)
+        if not self.is_up:
+            self._set(True)
 
     async def _is_refused(self) -> bool:
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
