@@ -64,7 +64,7 @@ class Repeats:
         attempts = self._attempts(slot)
         first, last = unsure[0], attempts[-1]
         text = (
-            f"the answer to the first attempt, to node {first.node}, was lost{_why(first)}{self._while(first)}, "
+            f"the first attempt, to node {first.node}, {_unsure(first)}{self._while(first)}, "
             f"though it was carried out; the retry, to node {last.node}, appended them again"
         )
         return Explanation("retry", text)
@@ -104,6 +104,10 @@ class Repeats:
     def _key(self, slot: int) -> tuple[int, int]:
         operation = self._ledger.operation[slot]
         return self._ledger.process[operation], self._ledger.index[operation]
+
+
+def _unsure(attempt: Attempt) -> str:
+    return f"was answered with error {attempt.kafka_code}" if attempt.kafka_code else f"got no answer{_why(attempt)}"
 
 
 def _why(attempt: Attempt) -> str:

@@ -15,6 +15,8 @@ from kraft.scenarios.report.drawing import Scale
 EVENTS_MAX: Final = 2_000
 """Events in the page; events.jsonl has all."""
 FIELD_CHARACTERS_MAX: Final = 400
+FINDINGS_OPEN: Final = 5
+"""Of one list; the others open with a click."""
 COUNTED: Final = (
     ("kept", "kept", "acknowledged, and there"),
     ("lost", "lost", "acknowledged, and gone"),
@@ -69,7 +71,8 @@ def _ranges(title: str, ranges: Sequence[Range], scale: Scale) -> str:
         )
         for each in ranges
     ]
-    return _list(f"{title}: {sum(each.records for each in ranges):,} records", items)
+    records = sum(each.records for each in ranges)
+    return _list(f"{title}: {records:,} record{'' if records == 1 else 's'}", items)
 
 
 def _anomalies(anomalies: Sequence[Anomaly], scale: Scale) -> str:
@@ -92,7 +95,14 @@ def _item(where: str, text: str, reason: str, *, explained: bool, more: str) -> 
 
 
 def _list(title: str, items: Sequence[str]) -> str:
-    return f'<h3>{escape(title)}</h3><ul class="findings">{"".join(items)}</ul>' if items else ""
+    if not items:
+        return ""
+    first, rest = items[:FINDINGS_OPEN], items[FINDINGS_OPEN:]
+    shown = f'<h3>{escape(title)}</h3><ul class="findings">{"".join(first)}</ul>'
+    if not rest:
+        return shown
+    more = f'<ul class="findings">{"".join(rest)}</ul>'
+    return f'{shown}<details><summary class="quiet">{len(rest)} more</summary>{more}</details>'
 
 
 def settings(fields: Mapping[str, Any]) -> str:

@@ -284,7 +284,7 @@ def test_a_retry_after_a_lost_answer_is_a_duplicate(tmp_path: Path) -> None:
     verdict = run.verdict(tmp_path)
     duplicate = only(verdict.duplicates, verdict)
     assert duplicate.cause == (
-        "offset 2-3 (2 records, acks=all): the answer to the first attempt, to node 1, was lost (timed out) while this "
+        "offset 2-3 (2 records, acks=all): the first attempt, to node 1, got no answer (timed out) while this "
         "lasted: answers of node 1 are dropped, though it was carried out; the retry, to node 2, appended them again"
     )
     assert (verdict.counts.kept, verdict.counts.duplicated, verdict.unexplained) == (2, 2, 0)
@@ -366,4 +366,4 @@ def test_the_same_reason_at_many_addresses_is_told_once(tmp_path: Path) -> None:
     verdict = run.verdict(tmp_path)
     duplicate = only(verdict.duplicates, verdict)
     assert duplicate.records == 3
-    assert "was lost (Server disconnected), though" in duplicate.cause
+    assert "got no answer (Server disconnected), though" in duplicate.cause
