@@ -106,6 +106,7 @@ def first_error(nodes: Cluster, topic: str) -> Answer:
     return answer
 
 
+@pytest.mark.slow
 def test_a_damaged_leader_gives_no_follower_a_bad_copy(nodes: Cluster):
     """R11: a follower that starts from nothing meets the damage, refuses it, and stays out of the ISR."""
     nodes.create_assigned("spread", followers_first(nodes, 3), min_insync_replicas="1", **SMALL_SEGMENTS)

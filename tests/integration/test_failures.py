@@ -42,6 +42,7 @@ def test_kill_the_leader(nodes: Cluster):
     assert load.longest_gap_s < 5
 
 
+@pytest.mark.slow
 def test_kill_the_active_controller_that_leads_nothing(nodes: Cluster):
     controller = nodes.controller()
     nodes.create_assigned("quorum", [*others(nodes, controller), controller])
@@ -92,6 +93,7 @@ def test_pause_the_leader_past_its_session(nodes: Cluster):
     verify_from_every_node(nodes, load, topic="paused")
 
 
+@pytest.mark.slow
 def test_pause_the_active_controller_past_its_session(nodes: Cluster):
     controller = nodes.controller()
     nodes.create_assigned("asleep", [*others(nodes, controller), controller])

@@ -76,6 +76,7 @@ def test_a_broker_that_was_away_gets_the_metadata_as_a_snapshot(nodes: Cluster):
     assert not {f"meanwhile-{number}" for number in range(0, 40, 2)} & topics
 
 
+@pytest.mark.slow
 def test_everything_dies_and_the_metadata_is_what_it_was(nodes: Cluster):
     nodes.create_assigned("kept", [1, 2, 3], retention_ms="12345678")
     nodes.write_all("kept", ["record"])

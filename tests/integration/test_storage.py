@@ -144,6 +144,7 @@ def test_flush_messages_1_keeps_every_acknowledged_record_through_a_kill_of_all(
     assert values(nodes, 2, "flushed") == [f"{number}" for number in range(20)]
 
 
+@pytest.mark.slow
 def test_a_lost_index_is_built_again(nodes: Cluster):
     nodes.create_topic("indexed", segment_bytes="20000")
     for number in range(20):
