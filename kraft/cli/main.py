@@ -58,7 +58,7 @@ def _run_app() -> None:
 def build_app() -> typer.Typer:
     import typer
 
-    from kraft.cli import admin, cluster, configuration, files, node, records, scenario, topics
+    from kraft.cli import admin, cluster, configuration, files, groups, node, records, scenario, topics
 
     app = typer.Typer(
         help="A Kafka cluster that you install with pip. Start with `kraft up`.",
@@ -72,6 +72,7 @@ def build_app() -> typer.Typer:
     app.add_typer(node.app, name="node")
     app.command("status")(cluster.status)
     app.add_typer(topics.app, name="topics")
+    app.add_typer(groups.app, name="groups")
     app.command("produce")(records.produce)
     app.command("consume")(records.consume)
     app.command("reassign")(admin.reassign)

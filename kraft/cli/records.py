@@ -69,6 +69,9 @@ def consume(
         str, typer.Option(help="earliest, latest, a number, or a time: ts:MILLISECONDS or ISO-8601.")
     ] = "earliest",
     limit: Annotated[int | None, typer.Option("--max", min=1, help="Stop after this many records.")] = None,
+    group: Annotated[
+        str | None, typer.Option(help="As a member of this group: from its offsets on, sharing the partitions.")
+    ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new records until Ctrl-C.")] = False,
     timeout_ms: Annotated[
         int, typer.Option("--timeout", min=0, help="Wait this long for a first record, in ms.")
@@ -83,6 +86,12 @@ def consume(
     Without --follow it ends at the last record that all in-sync replicas have.
     """
     client = Rest(rest, data)
+    if group is not None:
+        _consume_as_member(
+            client, group, topic, offset=offset, partition=partition, form=form, timeout_ms=timeout_ms, follow=follow,
+            printer=_Printer(form=form, limit=limit, as_json=as_json),
+        )  # fmt: skip
+        return
     wanted = [partition] if partition is not None else partitions_of(client, topic)
     start = start_offset(offset)
     positions = [Position(topic=topic, partition=number, offset=start) for number in wanted]
@@ -96,6 +105,30 @@ def consume(
         for entries in read_partitions(client, positions, form=form, timeout_ms=timeout_ms):
             if not printer.show(entries):
                 return
+    except KeyboardInterrupt:
+        return
+
+
+def _consume_as_member(
+    client: Rest,
+    group: str,
+    topic: str,
+    *,
+    offset: str,
+    partition: int | None,
+    form: Format,
+    timeout_ms: int,
+    follow: bool,
+    printer: _Printer,
+) -> None:
+    from kraft.cli.group_reading import consume_group
+
+    if partition is not None or offset not in ("earliest", "latest"):
+        raise typer.BadParameter("a group assigns the partitions; --offset is earliest or latest, where it has none")
+    try:
+        consume_group(
+            client, group, topic, form=form, reset=offset, timeout_ms=timeout_ms, follow=follow, show=printer.show
+        )
     except KeyboardInterrupt:
         return
 

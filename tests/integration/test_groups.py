@@ -191,7 +191,7 @@ def test_commits_that_were_answered_survive_every_node(groups: Cluster) -> None:
     read(groups, path, node_id=groups.ids[0], timeout=3000)
     call(groups, "POST", path + "/offsets", {})
     groups.kill_all()
-    groups.start()
+    groups.start_again()
     wait_until(lambda: all(groups.leader_of("t", number) >= 0 for number in range(2)), what="leaders")
     found = call(groups, "GET", path + "/offsets")["offsets"]
     assert [row["offset"] for row in found] == [10, 10]

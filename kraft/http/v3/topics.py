@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from kraft.coordinators.groups.records import OFFSETS_TOPIC
 from kraft.http.errors import BAD_REQUEST, PAYLOAD, HttpError
 from kraft.http.query import flag
 from kraft.http.routes import Call, Parameter
@@ -42,7 +43,7 @@ def topic_document(
         crn(call, topic=name),
         {
             "topic_name": name,
-            "is_internal": False,
+            "is_internal": name == OFFSETS_TOPIC,
             "replication_factor": replication_factor,
             "partitions_count": partitions,
             "partitions": related(call, *path, "partitions"),

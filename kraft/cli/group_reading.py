@@ -1,0 +1,78 @@
+"""`kraft consume --group`: a REST consumer of a group, created, read with tokens, and deleted at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from kraft.cli.output import CommandFailed
+from kraft.cli.rest import Rest, checked, segment
+from kraft.client.outcome import Answer, Request
+
+ASSIGNMENT_WAIT_MS: Final = 15_000
+"""How long the group may take to assign partitions, its initial rebalance delay included."""
+FOLLOW_WAIT_MS: Final = 5_000
+"""One read waits so long for a record."""
+ANSWER_MS: Final = 20_000
+RETRY_LIMIT_MS: Final = 60_000
+RETRY_EVERY_MS: Final = 100
+
+
+def consume_group(
+    client: Rest,
+    group: str,
+    topic: str,
+    *,
+    form: str,
+    reset: str,
+    timeout_ms: int,
+    follow: bool,
+    show: Callable[[list[dict[str, Any]]], bool],
+) -> None:
+    """Ends when `show` says so, or, without `follow`, when nothing came within the timeout."""
+    with _consumer(client, group, topic, form=form, reset=reset) as path:
+        wait_ms = FOLLOW_WAIT_MS if follow else timeout_ms
+        _wait_assigned(client, path)
+        token = 1
+        while True:
+            answer = _read(client, f"{path}/records?token={token}&timeout={wait_ms}", form=form)
+            records, token = answer.json(), int(answer.headers["x-next-token"])
+            if not show(records) or not (records or follow):
+                return
+
+
+@contextmanager
+def _consumer(client: Rest, group: str, topic: str, *, form: str, reset: str) -> Iterator[str]:
+    config = {"format": form, "auto.offset.reset": reset, "consumer.request.timeout.ms": FOLLOW_WAIT_MS}
+    parent = f"/consumers/{segment(group)}"
+    path = f"{parent}/instances/{segment(client.send_json('POST', parent, config)['instance_id'])}"
+    try:
+        client.send_json("POST", path + "/subscription", {"topics": [topic]})
+        yield path
+    finally:
+        client.send_json("DELETE", path)
+
+
+def _wait_assigned(client: Rest, path: str) -> None:
+    """A member may also be left without: the group has more of them than partitions."""
+    deadline = time.monotonic() + ASSIGNMENT_WAIT_MS / 1000
+    while not client.get(path + "/assignments")["partitions"] and time.monotonic() < deadline:
+        time.sleep(RETRY_EVERY_MS / 1000)
+
+
+def _read(client: Rest, path: str, *, form: str) -> Answer:
+    """The same token gives the same batch, from any node, so a read may be repeated."""
+    headers = {"Accept": f"application/vnd.kafka.{form}.v2+json"}
+    request = Request(method="GET", path=path, headers=headers, timeout_ms=ANSWER_MS)
+    deadline = time.monotonic() + RETRY_LIMIT_MS / 1000
+    while True:
+        try:
+            answer = client.read(request)
+            if answer.status != 503 or time.monotonic() > deadline:
+                return checked(answer)
+        except CommandFailed:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(RETRY_EVERY_MS / 1000)
