@@ -1,4 +1,4 @@
-"""Clients of a simulated cluster: producers that remember every attempt and its answer, readers that remember what they saw.
+"""Clients of a simulated cluster: producers that remember each attempt, readers that tell what they saw.
 
 A client talks to any node that runs, as through a load balancer. It lives outside all nodes, so it can see a node
 die in the middle of its request; it gives up after its own timeout, and then knows nothing of the outcome.

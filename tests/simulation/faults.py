@@ -1,4 +1,4 @@
-"""What each kind of event does to a cluster. An event whose condition is not given (the node is away already) is nothing.
+"""What each kind of event does to a cluster. One that cannot happen (the node is away) is nothing.
 
 Everything is undone after `lasts_ms`; `heal` undoes all that is left at the end. Faults come from outside all
 simulated processes; administrative requests run on a node that is alive, as a client's would.
@@ -47,6 +47,7 @@ class Faults:
         self._world = cluster.world
         self._busy: set[int] = set()
         """Nodes that some event has taken away and will bring back."""
+        self._were_full: set[int] = set()
         self.is_healed = False
 
     async def play(self) -> None:
@@ -79,6 +80,10 @@ class Faults:
             node.machine.disk.sync_us = self._plan.sync_us
         self.is_healed = True
         for node in list(self.cluster.nodes.values()):
+            if node.node_id in self._were_full & self._oracle.not_loaded:
+                # A log that could not be loaded on a full disk is tried again at the next start, as in Kafka.
+                self._oracle.count("restarted after its disk was full")
+                node.kill()
             if not node.is_running:
                 await self._bring_back(node)
 
@@ -193,7 +198,9 @@ class Faults:
         chosen = [
             node
             for i, node in enumerate(self.cluster.nodes.values())
-            if node.is_running and (event.numbers[0] % 2 or event.numbers[1] >> i & 1) and node.node_id not in self._busy
+            if node.is_running
+            and (event.numbers[0] % 2 or event.numbers[1] >> i & 1)
+            and node.node_id not in self._busy
         ]
         self._busy.update(node.node_id for node in chosen)
         for node in chosen:
@@ -207,8 +214,10 @@ class Faults:
         self._oracle.power_lost(node.node_id)
 
     async def _disk_full(self, event: Event) -> None:
-        disk = self._node(event.numbers[0]).machine.disk
+        node = self._node(event.numbers[0])
+        disk = node.machine.disk
         disk.is_full = True
+        self._were_full.add(node.node_id)
         await asyncio.sleep(event.lasts_ms / 1000)
         disk.is_full = False
 

@@ -13,13 +13,13 @@ has lost unsynced data, `unclean` those that had an unclean election; only they 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kraft.node.assembly import Node
 from metadata.image import MetadataImage, PartitionImage, TopicIdPartition
 from metadata.quorum.log import Committed, Leadership, SnapshotInstalled
-from metadata.records import NO_LEADER, PartitionChangeRecord, Reason, Record
+from metadata.records import NO_LEADER, PartitionChangeRecord, Reason, Record, RegisterBrokerRecord
 from replication.batches.header import whole_batches
 from replication.partition.replica import Replica
 from replication.partition.states import FollowerState, LeaderState
@@ -46,6 +46,8 @@ class Oracle:
         self.states: Counter[str] = Counter()
         self.unclean: dict[TopicIdPartition, str] = {}
         self.excused: dict[TopicIdPartition, str] = {}
+        self.not_loaded: set[int] = set()
+        """Nodes that found a log which they could not open."""
         self.history: list[str] = []
         self.violation: BaseException | None = None
         self._records: dict[int, Record] = {}
@@ -79,6 +81,10 @@ class Oracle:
     def event(self, node_id: int, event: str, fields: Mapping[str, object]) -> None:
         """From the node's own event log."""
         self.count(event)
+        if event == "node_starting":
+            self.not_loaded.discard(node_id)
+        elif event == "log_not_loaded":
+            self.not_loaded.add(node_id)
         if event in COUNTED_EVENTS_WITH_REASON:
             self.count(f"{event}: {fields.get('reason')}")
         elif event == "isr_change_refused":
@@ -99,14 +105,18 @@ class Oracle:
         def on_leadership(leadership: Leadership) -> None:
             if leadership.is_self:
                 other = self._terms.setdefault(leadership.term, node_id)
-                self.check(other == node_id, f"nodes {other} and {node_id} both lead the quorum in term {leadership.term}")
+                self.check(
+                    other == node_id, f"nodes {other} and {node_id} both lead the quorum in term {leadership.term}"
+                )
 
         node.log.subscribe(on_change, on_leadership)
 
     def _on_committed(self, node_id: int, change: Committed) -> None:
         for offset, record in enumerate(change.records, start=change.base_offset):
             known = self._records.setdefault(offset, record)
-            self.check(known == record, f"node {node_id} applies {record} at offset {offset}, where {known} was committed")
+            self.check(
+                known == record, f"node {node_id} applies {record} at offset {offset}, where {known} was committed"
+            )
         end = change.base_offset + len(change.records)
         self._images.setdefault(end, change.image)
         if end > self.image.next_offset:
@@ -130,11 +140,40 @@ class Oracle:
             if isinstance(record, PartitionChangeRecord):
                 key = TopicIdPartition(record.topic_id, record.partition)
                 if record.reason is Reason.UNCLEAN_ELECTION or record.unclean is not None:
+                    self._check_unclean(record)
                     self._become_unclean(key, "an unclean election")
+            if isinstance(record, RegisterBrokerRecord):
+                self._check_left(record.broker_id)
         for partition in self.image.all_partitions():
             old = before.partition(partition.topic_id, partition.partition)
             if old is not partition and old != partition:
                 self._check_partition(old, partition)
+
+    def _check_unclean(self, record: PartitionChangeRecord) -> None:
+        """L8: the longest log of the newest epoch, by the answers that the record itself tells."""
+        if record.unclean is not None and record.unclean.answers:
+            answers = record.unclean.answers
+            chosen = answers.get(-1 if record.leader is None else record.leader)
+            self.check(chosen == max(answers.values()), f"an unclean election did not choose the longest log: {record}")
+
+    def _check_left(self, broker_id: int) -> None:
+        """B7: a broker that comes anew is in no ISR, unless it is the last member."""
+        for partition in self.image.all_partitions():
+            self.check(
+                broker_id not in partition.isr or len(partition.isr) == 1,
+                f"broker {broker_id} has just registered, and is in the ISR of {partition}",
+            )
+
+    def _check_joined(self, key: TopicIdPartition, member: int, new: PartitionImage) -> None:
+        """I4: who joins the ISR has all that is committed."""
+        held, leading = self.replica(member, key), self.replica(new.leader, key) if new.has_leader else None
+        if held is None or leading is None or self.may_lose(key) or leading.state.leader_epoch != new.leader_epoch:
+            return
+        self.check(
+            held.log.log_end_offset >= leading.state.high_watermark,
+            f"{self.name(key)}: {member} joins the ISR {new.isr} with log end {held.log.log_end_offset}, and the high "
+            f"watermark is {leading.state.high_watermark}",
+        )
 
     def _check_partition(self, old: PartitionImage | None, new: PartitionImage) -> None:
         key = TopicIdPartition(new.topic_id, new.partition)
@@ -149,6 +188,9 @@ class Oracle:
                 new.leader_epoch > old.leader_epoch or new.leader == old.leader,
                 f"a new leader, and the leader epoch did not rise: {old} {new}",
             )
+            for member in new.isr:
+                if member not in old.isr:
+                    self._check_joined(key, member, new)
         self.leader_epochs[key] = new.leader_epoch
         lossy = self._lossy.get(key)
         if lossy:
@@ -207,16 +249,17 @@ class Oracle:
         key = replica.key
         other = self._leaders.setdefault((key, new.leader_epoch), node_id)
         self.check(other == node_id, f"{self.name(key)}: {other} and {node_id} both lead in epoch {new.leader_epoch}")
-        if not isinstance(old, LeaderState) or new.high_watermark == old.high_watermark:
+        was_leader = isinstance(old, LeaderState)
+        if was_leader and new.high_watermark == old.high_watermark:
             return
         self.check(
-            new.high_watermark > old.high_watermark,
-            f"{self.name(key)}: the high watermark of leader {node_id} fell from {old.high_watermark} to "
+            not was_leader or new.high_watermark > old.high_watermark,
+            f"{self.name(key)}: the high watermark of leader {node_id} fell from {old} to "
             f"{new.high_watermark} in epoch {new.leader_epoch}",
         )
         if self.may_lose(key):
             return
-        for member in new.isr.maximal:
+        for member in self._surely_in_sync(key, new):
             held = self.replica(member, key)
             if held is not None and member not in self._lossy.get(key, ()):
                 self.check(
@@ -224,6 +267,18 @@ class Oracle:
                     f"{self.name(key)}: leader {node_id} moves its high watermark to {new.high_watermark}, but member "
                     f"{member} of the maximal ISR {new.isr.maximal} ends at {held.log.log_end_offset}",
                 )
+
+    def _surely_in_sync(self, key: TopicIdPartition, state: LeaderState) -> list[int]:
+        """The maximal ISR, and what is committed whether this leader counts it or not."""
+        committed = self.image.partition(key.topic_id, key.partition)
+        known = {*state.isr.maximal, *state.isr.members}
+        if (
+            committed is not None
+            and committed.leader_epoch == state.leader_epoch
+            and committed.partition_epoch >= state.partition_epoch  # the leader may have its answer before any image
+        ):
+            known |= set(committed.isr)
+        return sorted(known)
 
     def answered(self, attempt: Attempt) -> None:
         """A client has got its answer."""
@@ -240,8 +295,8 @@ class Oracle:
             if held is not None and member not in self._lossy.get(attempt.which, ()):
                 self.check(
                     held.log.log_end_offset > outcome.last_offset,
-                    f"{self.name(attempt.which)}: offset {outcome.last_offset} was acknowledged, and ISR member {member} "
-                    f"of {partition.isr} ends at {held.log.log_end_offset}",
+                    f"{self.name(attempt.which)}: offset {outcome.last_offset} was acknowledged, and ISR member "
+                    f"{member} of {partition.isr} ends at {held.log.log_end_offset}",
                 )
 
     def was_read(self, key: TopicIdPartition, found: Iterable[tuple[int, bytes]]) -> None:
@@ -267,6 +322,11 @@ class Oracle:
     def _match(self, node_id: int, key: TopicIdPartition, replica: Replica) -> None:
         state = replica.state
         assert isinstance(state, (LeaderState, FollowerState)), state
+        self.check(
+            replica.log.log_start_offset <= state.high_watermark <= replica.log.log_end_offset,
+            f"{self.name(key)}: node {node_id} has high watermark {state.high_watermark} outside its log "
+            f"{replica.log.log_start_offset}..{replica.log.log_end_offset}",
+        )
         log, committed = replica.log, self._committed.setdefault(key, {})
         offset = max(min(self._matched.get((key, node_id), 0), log.log_end_offset), log.log_start_offset)
         while offset < state.high_watermark:
@@ -278,8 +338,8 @@ class Oracle:
                 known = committed.setdefault(header.base_offset, found)
                 self.check(
                     known == found,
-                    f"{self.name(key)}: node {node_id} has batch {found} at committed offset {header.base_offset}, where "
-                    f"{known} was (last offset, CRC, leader epoch)",
+                    f"{self.name(key)}: node {node_id} has batch {found} at committed offset {header.base_offset}, "
+                    f"where {known} was (last offset, CRC, leader epoch)",
                 )
             offset = read.next_offset
         self._matched[key, node_id] = offset
@@ -322,5 +382,3 @@ class Oracle:
             decided = (command.controller_epoch, command.expected_offset)
             now = (before.controller_epoch, before.offset)
             self.check(decided == now, f"a command decided at (epoch, offset) {decided} was applied at {now}")
-
-

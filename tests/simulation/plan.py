@@ -113,7 +113,10 @@ class Plan:
             f"seed {self.seed}, profile {self.profile}; nodes {nodes}; at most {self.down_max} away at once",
             "settings " + ", ".join(f"{name}={value}" for name, value in self.settings.items()),
             *(f"topic {t.name}: {t.partitions} x {t.replication_factor} {dict(t.configs)}" for t in self.topics),
-            *(f"producer {p.name}: acks={p.acks}, in flight {p.in_flight}, retries {p.retries}" for p in self.producers),
+            *(
+                f"producer {p.name}: acks={p.acks}, in flight {p.in_flight}, retries {p.retries}"
+                for p in self.producers
+            ),
         ]
         return "\n".join(lines)
 

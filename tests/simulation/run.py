@@ -27,7 +27,7 @@ from tests.simulation.oracle import Oracle
 from tests.simulation.plan import Plan
 
 START_S = 30
-WHOLE_S = 60
+WHOLE_S = 30
 """Virtual time after the last fault within which the cluster has to be whole."""
 CALM_S = 0.5
 LOOK_S = 0.1
@@ -235,7 +235,9 @@ class _Run:
             if not attempt.is_surely_refused:
                 sent.update(attempt.values)
         for value, times in Counter(found.values()).items():
-            oracle.check(times <= sent[value], f"{name}: {value!r} is there {times} times and was sent {sent[value]} times")
+            oracle.check(
+                times <= sent[value], f"{name}: {value!r} is there {times} times and was sent {sent[value]} times"
+            )
         for attempt in attempts:
             if not attempt.is_acked:
                 continue

@@ -1,0 +1,83 @@
+"""Whole clusters by seed: those that once found a bug, a few of each profile, and the proof that a seed is a seed.
+
+A failing seed is in the test's name: `python -m tests.simulation replay SEED --profile NAME` shrinks it and tells its
+story. `KRAFT_SEEDS=50` plays more of them.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.simulation.plan import PROFILES, Plan, draw_plan
+from tests.simulation.run import Result, play
+from tests.simulation.shrink import shrink, tell
+
+ROOT = Path(__file__).parents[2]
+FRESH = int(os.environ.get("KRAFT_SEEDS", "1"))
+
+FOUND = [
+    ("power", 1),  # the high watermark under flush.messages=1 after a restart
+    ("power", 15),  # a voter rebuilt after a full disk that did not know its sessions
+    ("power", 27),  # a hole in the offsets of a recovered log
+    ("power", 28),  # a log that could not be loaded on a full disk
+    ("power", 46),  # the high watermark under flush.messages=1 after a restart
+    ("swarm", 9),
+]
+"""Seeds that failed before something was mended."""
+
+
+def _check(profile: str, seed: int) -> None:
+    result = play(draw_plan(seed, profile))
+    assert result.failure is None, tell(result)
+
+
+@pytest.mark.parametrize(("profile", "seed"), FOUND)
+def test_what_a_seed_once_found_stays_mended(profile: str, seed: int) -> None:
+    _check(profile, seed)
+
+
+@pytest.mark.parametrize("profile", sorted(PROFILES))
+@pytest.mark.parametrize("number", range(FRESH))
+def test_seeds_of_each_profile(profile: str, number: int) -> None:
+    _check(profile, 101 + number)
+
+
+def _fingerprint(profile: str, seed: int, hash_seed: str) -> str:
+    program = (
+        "from tests.simulation.plan import draw_plan; from tests.simulation.run import play; "
+        f"r = play(draw_plan({seed}, {profile!r}), keeps_trace=True); "
+        "import hashlib; print(r.fingerprint, hashlib.sha256(''.join(r.lines).encode()).hexdigest(), r.failure)"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    return done.stdout
+
+
+@pytest.mark.parametrize(("profile", "seed"), [("swarm", 6), ("reconfigure", 4)])
+def test_a_seed_gives_the_same_trace_byte_for_byte_in_two_processes(profile: str, seed: int) -> None:
+    assert _fingerprint(profile, seed, "1") == _fingerprint(profile, seed, "4242")
+
+
+def test_a_failing_run_is_cut_down_to_the_events_that_matter() -> None:
+    def run(plan: Plan) -> Result:
+        kinds = {event.kind for event in plan.events}
+        failure = "Violation: both" if {"kill", "cut"} <= kinds else None
+        return Result(plan, failure, [], Counter(), fingerprint="", virtual_s=0.0, wall_s=0.0)
+
+    plan = next(plan for plan in map(draw_plan, range(1, 500)) if {"kill", "cut"} <= {e.kind for e in plan.events})
+    smallest = shrink(run(plan), run=run)
+    assert sorted(event.kind for event in smallest.plan.events) == ["cut", "kill"]
