@@ -155,7 +155,8 @@ class LinkFaults(DiskFaults):
         if not keep_clients:
             links |= {link for link in self._links if link.purpose == "rest" and link.answers == node}
         change = _cut if how == "cut" else _on_flows("both", is_held=True)
-        await self._break(how, links, change, text=f"isolated node {node} from {purpose or from_}", nodes=[node])
+        shown = ", ".join(purposes_of(purposes))
+        await self._break(how, links, change, text=f"isolated node {node} ({shown})", nodes=[node])
 
     async def bridge(self, node: int, left: Iterable[int], right: Iterable[int], *, how: How = "cut") -> None:
         """Two sides that reach each other only through one node."""
