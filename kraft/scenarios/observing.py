@@ -48,7 +48,6 @@ class Observing(Running):
             states={node: self.process_state(node) for node in self.nodes},
             views={view.node: view for view in views if view is not None},
         )
-        self._sample(snapshot)
         self.latest = snapshot
         return snapshot
 
@@ -79,11 +78,14 @@ class Observing(Running):
 
     async def _sample_forever(self) -> None:
         while True:
-            await self.status()
+            self._sample(await self.status())
             await asyncio.sleep(SAMPLE_MS / 1000)
 
     def _sample(self, snapshot: Snapshot) -> None:
-        """Keep what leaders say of themselves, whenever it has changed."""
+        """Keep what leaders say of themselves, whenever it has changed.
+
+        Only of looks one after the other: of two at the same time the earlier may be answered later.
+        """
         for view in snapshot.views.values():
             for (topic, partition), replica in view.replicas.items():
                 if replica.role == "leader":

@@ -50,6 +50,8 @@ class Lane:
         self._flush()
 
     def feed(self, data: bytes) -> None:
+        if self._sink is not None and self._sink.is_closing():
+            return  # the other side has gone; our own end follows
         if self._sink is not None and not self._queue and self._flow.is_plain:
             self._sink.write(data)
             return
@@ -87,7 +89,7 @@ class Lane:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._sink is None or self._flow.is_held:
+        if self._sink is None or self._sink.is_closing() or self._flow.is_held:
             return
         now = self._loop.time()
         while self._queue and self._queue[0][0] <= now:
