@@ -21,6 +21,7 @@ from kraft.wire import schemas
 from kraft.wire.apis import API_VERSIONS, Api
 from kraft.wire.lengths import check_lengths
 from kraft.wire.varints import Reader, varint
+from kraft.wire.writers import writer_of
 from metadata.environment import Buffer
 from metadata.errors import KafkaError
 
@@ -55,7 +56,7 @@ class ResponseHeader:
 
 
 class _Parts:
-    """What kio's writers need of a buffer; keeps every write as it is."""
+    """What writers need of a buffer; keeps every write as it is."""
 
     __slots__ = ("parts", "write")
 
@@ -179,7 +180,7 @@ def _tags(reader: Reader) -> dict[int, memoryview]:
 def encode_body(entity: Any) -> Sequence[Buffer]:
     sink = _Parts()
     entity_class: Any = type(entity)
-    _writer(entity_class)(sink, entity)
+    writer_of(entity_class)(sink, entity)
     return sink.parts
 
 
@@ -193,13 +194,6 @@ def decode_body(entity_class: Any, frame: memoryview, offset: int) -> Any:
     if offset + size != len(frame):
         raise Malformed(f"{entity_class.__name__}: {len(frame) - offset - size} bytes after its end")
     return entity
-
-
-@cache
-def _writer(entity_class: Any) -> Callable[[Any, Any], None]:
-    from kio.serial import entity_writer
-
-    return entity_writer(entity_class)
 
 
 @cache
