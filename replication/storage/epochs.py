@@ -40,6 +40,16 @@ class LeaderEpochCache:
         self._entries = [*kept, (epoch, start_offset)]
         self._save(durable=durable)
 
+    def learn(self, epoch: int, base_offset: int) -> None:
+        """A batch found in the log is right: entries that say otherwise outlived a truncation whose save was lost."""
+        before = [entry for entry in self._entries if entry[1] <= base_offset and entry[0] <= epoch]
+        after = [entry for entry in self._entries if entry[1] > base_offset and entry[0] > epoch]
+        if not before or before[-1][0] < epoch:
+            before.append((epoch, base_offset))
+        if before + after != self._entries:
+            self._entries = before + after
+            self._save(durable=False)
+
     def end_offset_for(self, epoch: int, *, log_end_offset: int) -> EpochEnd | None:
         """R3. None when the epoch is newer than all that are known, or none is."""
         if not self._entries or epoch < 0 or epoch > self.latest_epoch:

@@ -199,8 +199,8 @@ def _scan(
         for position, header in headers_from(segment.log, 0):
             _check_batch(segment, position, header, next_offset)
             segment.note(header, position, index_interval_bytes=plan.settings.index_interval_bytes)
-            if header.leader_epoch > epochs.latest_epoch:
-                epochs.assign(header.leader_epoch, header.base_offset, durable=False)
+            if epochs.epoch_of(header.base_offset) != header.leader_epoch:
+                epochs.learn(header.leader_epoch, header.base_offset)
             next_offset = header.next_offset
             valid_bytes += header.size
     except DamagedLog as error:

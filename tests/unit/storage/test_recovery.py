@@ -174,3 +174,22 @@ def test_lost_epochs_are_learnt_from_flushed_segments_too(tmp_path: Path) -> Non
         await again.close()
 
     run(play)
+
+
+def test_an_epoch_that_outlived_its_truncation_does_not_outlive_recovery(tmp_path: Path) -> None:
+    """The file that said that epoch 9 was cut away was lost with the power; the batches that replaced it were not."""
+
+    async def play(environment: Environment) -> None:
+        folder = tmp_path / "t-0"
+        log, _ = load(environment, str(folder), settings=SETTINGS)
+        _fill(log, 30)
+        entries, end = log.epoch_entries, log.log_end_offset
+        await log.close()
+        (epoch, start), *_ = entries[1:]
+        stale = f"0\n3\n0 0\n{epoch} {start}\n9 {start + 3}\n"
+        (folder / "leader-epoch-checkpoint").write_text(stale)
+        again, _ = load(environment, str(folder), settings=SETTINGS)
+        assert (again.log_end_offset, again.epoch_entries) == (end, entries)
+        await again.close()
+
+    run(play)
