@@ -84,6 +84,11 @@ class Gateway(Protocol):
         """
         ...
 
+    async def wait_readable(self, positions: Mapping[TopicIdPartition, int], *, wait_ms: int) -> None:
+        """Until one of the partitions can be read from its offset on, or something else is to be said about it, or
+        the time is over: at most one waiting request per leader, however many partitions."""
+        ...
+
     async def list_offset(self, partition: TopicIdPartition, timestamp: int) -> OffsetAnswer:
         """`timestamp` in ms, or one of LATEST/EARLIEST/MAX_TIMESTAMP."""
         ...

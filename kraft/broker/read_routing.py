@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
 from kraft.broker.gateway import Records
@@ -48,6 +49,37 @@ class ReadRouter:
             return _records(response, state)
 
         return await self._at_leader(partition, attempt, wait_ms_max=wait_ms_max)
+
+    async def wait_readable(self, positions: Mapping[TopicIdPartition, int], *, wait_ms: int) -> None:
+        """Errors are left to the read that follows, which is routed again."""
+        by_leader: dict[int, list[FetchPartition]] = {}
+        for partition, offset in positions.items():
+            fetch = _consumer_fetch(partition, offset=offset, bytes_max=1)
+            by_leader.setdefault(self._finder.leader_of(partition).leader, []).append(fetch)
+        waits = [
+            asyncio.get_running_loop().create_task(self._wait_at(leader, fetches, wait_ms=wait_ms))
+            for leader, fetches in by_leader.items()
+        ]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+
+    async def _wait_at(self, leader: int, fetches: list[FetchPartition], *, wait_ms: int) -> None:
+        request = FetchRequest(
+            replica_id=CONSUMER,
+            replica_epoch=-1,
+            wait_ms_max=wait_ms,
+            bytes_min=1,
+            bytes_max=1,
+            partitions=tuple(fetches),
+        )
+        try:
+            await self._finder.way_to(leader).fetch(request)
+        except (KafkaError, ConnectionClosed, OSError):
+            await self._clock.sleep(min(READ_RETRY_MS, wait_ms))
 
     async def list_offset(self, partition: TopicIdPartition, timestamp: int) -> OffsetAnswer:
         async def attempt(leaders: Leaders, _state: PartitionImage) -> OffsetAnswer:

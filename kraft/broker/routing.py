@@ -115,6 +115,9 @@ class Router:
             partition, offset=offset, bytes_max=bytes_max, bytes_min=bytes_min, wait_ms_max=wait_ms_max
         )
 
+    async def wait_readable(self, positions: Mapping[TopicIdPartition, int], *, wait_ms: int) -> None:
+        await self._reads.wait_readable(positions, wait_ms=wait_ms)
+
     async def list_offset(self, partition: TopicIdPartition, timestamp: int) -> OffsetAnswer:
         return await self._reads.list_offset(partition, timestamp)
 

@@ -305,8 +305,6 @@ class PartitionLog:
         self._flusher.raise_to(offset)
         return True
 
-    # --- retention (S1) ---------------------------------------------------------------------------------------
-
     def delete_old_segments(self, *, high_watermark: int, now_ms: int) -> tuple[int, str]:
         """Take the segments that retention allows out of the log; how many, and by which setting."""
         self._check_online()
@@ -332,8 +330,6 @@ class PartitionLog:
             await self.cleaning.wait_idle()
             await self._environment.workers.run(self._segments.remove, due)
         return len(due)
-
-    # --- flushing (P11) ---------------------------------------------------------------------------------------
 
     def needs_flush(self) -> bool:
         return self._flusher.is_due(self._end)

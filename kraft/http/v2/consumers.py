@@ -160,10 +160,12 @@ class ConsumerHandlers:
             return plan.number + 1, poll.encoded(form)
         if not (poll.has_records or poll.has_resolved):
             return plan.number, b"[]"
-        poll.encoded(form)
+        body = poll.encoded(form)
         ended = await self._ask(
             r.EndPoll(**_names(call), number=plan.number, generation=plan.generation, ranges=poll.ranges)
         )
+        if ended.ranges == poll.ranges:
+            return plan.number + 1, body
         kept = {each[:2]: each for each in ended.ranges}
         mine = {each[:2]: each for each in poll.ranges}
         if all(mine.get(key) == each for key, each in kept.items()):

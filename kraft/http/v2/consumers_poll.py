@@ -6,10 +6,9 @@ read again; the next token acknowledges it. Without a token, asking again acknow
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field
 
-from kraft.broker.gateway import Gateway, Records
+from kraft.broker.gateway import Gateway
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.subscriptions import TopicPartition
@@ -50,6 +49,7 @@ class Poll:
         self._plan = plan
         self._bytes_max = bytes_max
         self._size = 0
+        self._unread: KafkaError | None = None
         self.has_resolved = False
         """A position was found by auto.offset.reset: it has to be kept, or the next read would look elsewhere."""
         self.parts: list[Part] = []
@@ -69,6 +69,8 @@ class Poll:
         wanted = 1 if self._plan.is_repeat else min(max(self._plan.config.fetch_bytes_min, 1), self._bytes_max)
         while True:
             await self._sweep()
+            if self._unread is not None and not self._size:
+                raise self._unread
             remaining_ms = deadline_ms - self._context.clock.monotonic_ms()
             if self._size >= wanted or remaining_ms <= 0 or self._plan.is_repeat:
                 return
@@ -123,46 +125,38 @@ class Poll:
                 if self._plan.is_repeat:
                     raise
                 part.first = part.next = await self._reset(part.key)
+            except KafkaError as error:
+                # A partition without a leader must not keep the others' records back; alone, it is the answer.
+                if not error.retriable or self._plan.is_repeat:
+                    raise
+                self._unread = error
 
     async def _read(self, part: Part, bytes_max: int) -> None:
         if 0 <= part.end <= part.next:
             return
         if part.end >= 0:
             bytes_max = self._context.limits.read_bytes_max
-        data = (await self._fetch(part, bytes_max=bytes_max, wait_ms=0)).data
+        where = self._where(part.key)
+        found = await self._gateway.read(where, offset=part.next, bytes_max=bytes_max, bytes_min=1, wait_ms_max=0)
+        data = found.data
         records, next_offset = take_records(data, part.next, bytes_max=bytes_max)
         if part.end >= 0:
             records = [record for record in records if record.offset < part.end]
             next_offset = min(next_offset, part.end)
         part.records += records
         has_moved, part.next = next_offset > part.next, next_offset
-        self._size += sum(len(record.key or b"") + len(record.value or b"") + 1 for record in records)
+        self._size += min(len(data), bytes_max) if records else 0
         self._context.metrics.fetched_bytes.inc(len(data))
         if part.end > part.next and has_moved:
             await self._read(part, bytes_max)
-
-    async def _fetch(self, part: Part, *, bytes_max: int, wait_ms: int) -> Records:
-        return await self._gateway.read(
-            self._where(part.key), offset=part.next, bytes_max=bytes_max, bytes_min=1, wait_ms_max=wait_ms
-        )
 
     async def _wait(self, wait_ms: int) -> None:
         """Until one of the partitions has something new, or the time is over."""
         if not self.parts:
             await self._context.clock.sleep(wait_ms)
             return
-        loop = asyncio.get_running_loop()
-        reads = [loop.create_task(self._fetch(part, bytes_max=1, wait_ms=wait_ms)) for part in self.parts]
-        try:
-            done, _ = await asyncio.wait(reads, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for read in reads:
-                read.cancel()
-            await asyncio.gather(*reads, return_exceptions=True)
-        for read in done:
-            error = read.exception()
-            if error is not None and not isinstance(error, KafkaError):
-                raise error
+        positions = {self._where(part.key): part.next for part in self.parts}
+        await self._gateway.wait_readable(positions, wait_ms=wait_ms)
 
     def _where(self, key: TopicPartition) -> TopicIdPartition:
         topic = self._gateway.image.topic(key[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -216,3 +217,42 @@ def test_an_idle_consumer_expires_and_leaves_its_group() -> None:
         assert (gone.code, gone.kafka_code) == (40403, 25)
 
     play(story)
+
+
+@pytest.mark.parametrize("seed", [11, 12])
+def test_members_that_come_and_go_while_coordinators_die_never_share_a_partition(seed: int) -> None:
+    rng = random.Random(seed)
+    owners: dict[tuple[int, tuple[str, int]], str] = {}
+
+    async def look(cluster: SimulatedCluster) -> None:
+        found = await ask(rng.choice(cluster.alive), r.DescribeGroup(group="g"))
+        if found.state != "Stable":
+            return
+        for member in found.members:
+            for partition in member.partitions:
+                assert owners.setdefault((found.generation, partition), member.member_id) == member.member_id
+        assert sum(len(member.partitions) for member in found.members) in (0, 12)
+
+    async def story(cluster: SimulatedCluster) -> None:
+        await create(cluster, "t", 12)
+        alive: list[str] = []
+        for step in range(40):
+            node = rng.choice(cluster.alive)
+            if len(alive) < 2 or (rng.random() < 0.55 and len(alive) < 12):
+                alive.append(f"i{step}")
+                assert isinstance(await ask(node, instance("g", alive[-1])), a.Taken)
+                assert isinstance(await ask(node, r.Subscribe(group="g", instance=alive[-1], topics=("t",))), a.Taken)
+            else:
+                gone = alive.pop(rng.randrange(len(alive)))
+                assert isinstance(await ask(node, r.DeleteInstance(group="g", instance=gone)), a.Taken)
+            if step % 13 == 12:
+                assert node.node is not None
+                coordinator = cluster.nodes[await node.machine.run(node.node.groups.coordinator_of("g"))]
+                coordinator.kill()
+                await look(cluster)
+                await coordinator.start()
+                await cluster.wait_ready()
+            await look(cluster)
+        assert len({generation for generation, _ in owners}) > 20
+
+    play(story, seed=seed)
