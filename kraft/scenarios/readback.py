@@ -16,7 +16,7 @@ import orjson
 from kraft.client.outcome import Answer
 from kraft.http.media import RECORD_BATCH
 from kraft.scenarios.cluster import Cluster
-from kraft.scenarios.evidence import EPOCH_UNKNOWN, Evidence, ReadBack, read_events
+from kraft.scenarios.evidence import EPOCH_UNKNOWN, Evidence, ReadBack, VoterMetadata, read_events
 from kraft.scenarios.history import Header
 from kraft.scenarios.logs import records_of, replica_logs, voter_metadata
 from kraft.scenarios.observing import NotInTime
@@ -28,6 +28,7 @@ READ_TIMEOUT_MS: Final = 10_000
 READ_LIMIT_MS: Final = 30_000
 """How long one partition is tried to be read to its end."""
 RETRY_S: Final = 0.05
+SAVED_LIMIT_MS: Final = 5_000
 EVENTS_FILE: Final = "events.jsonl"
 
 
@@ -39,7 +40,7 @@ async def gather_evidence(cluster: Cluster, *, header: Header, settle_ms: int = 
     unsettled = await settle(cluster, deadline_ms=settle_ms)
     readback = await read_back(cluster)
     replicas = await asyncio.to_thread(replica_logs, cluster)
-    voters, notes = await asyncio.to_thread(voter_metadata, cluster)
+    voters, notes = await _saved_metadata(cluster)
     events = merge_events(cluster)
     return Evidence(
         readback=readback,
@@ -50,6 +51,20 @@ async def gather_evidence(cluster: Cluster, *, header: Header, settle_ms: int = 
         faults=cluster.timeline.faults,
         notes=({"unsettled": unsettled} if unsettled else {}) | notes,
     )
+
+
+async def _saved_metadata(cluster: Cluster) -> tuple[list[VoterMetadata], dict[str, str]]:
+    """What voters have saved as committed. They save how far they are about once a second: wait for what they tell."""
+    snapshot = await cluster.status()
+    told = {node: view.metadata_offset for node, view in snapshot.views.items()}
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + SAVED_LIMIT_MS / 1000
+    while True:
+        voters, notes = await asyncio.to_thread(voter_metadata, cluster)
+        is_late = any(voter.image.offset < told.get(voter.node, -1) for voter in voters)
+        if not is_late or loop.time() > deadline:
+            return voters, notes
+        await asyncio.sleep(RETRY_S)
 
 
 async def settle(cluster: Cluster, *, deadline_ms: int = SETTLE_MS) -> str:
