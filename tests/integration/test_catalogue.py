@@ -1,0 +1,107 @@
+"""The catalogue on real nodes. A few stories run always; the others with `-m slow`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kraft.scenarios import catalogue
+from kraft.scenarios.live import NobodyWatches
+from kraft.scenarios.result import RunResult
+from kraft.scenarios.runner import run_scenario
+
+ALWAYS = ("acks1-leader-kill", "acks-all-leader-kill", "unclean-switched-on-topic")
+LIMIT_S = 90
+
+
+def run(name: str, *, report: Path | None = None) -> RunResult:
+    return asyncio.run(run_scenario(catalogue.load(name), seed=1, watcher=NobodyWatches(), report=report))
+
+
+def check(result: RunResult) -> None:
+    assert result.problems == ()
+    assert result.exit_code == 0
+
+
+@pytest.mark.timeout(LIMIT_S)
+@pytest.mark.parametrize("name", ALWAYS)
+def test_a_story_ends_as_expected(name: str) -> None:
+    check(run(name))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(LIMIT_S)
+@pytest.mark.parametrize("name", [name for name in catalogue.NAMES if name not in ALWAYS])
+def test_every_other_story_ends_as_expected(name: str) -> None:
+    check(run(name))
+
+
+def kraft(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "kraft", "scenario", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+
+
+WRONG = """\
+[scenario]
+name = "wrong"
+sentence = "Nothing happens"
+question = "Is a wrong expectation noticed?"
+
+[cluster]
+brokers = [1]
+controllers = [1]
+
+[[topics]]
+name = "t"
+assignment = [[1]]
+
+[[clients]]
+kind = "producer"
+name = "p"
+topic = "t"
+limit = 20
+
+[[steps]]
+when = "done(p)"
+
+[expect]
+lost = 3
+"""
+
+
+@pytest.mark.timeout(LIMIT_S)
+def test_the_command_says_with_its_exit_code_what_came_out(tmp_path: Path) -> None:
+    (tmp_path / "wrong.toml").write_text(WRONG)
+    (tmp_path / "right.toml").write_text(WRONG.replace("lost = 3", "lost = 0\nkept = 20"))
+    (tmp_path / "stuck.toml").write_text(
+        WRONG.replace("done(p)", "acked(p) == 21").replace("[[steps]]", "[[steps]]\ndeadline_ms = 1000")
+    )
+    (tmp_path / "broken.toml").write_text(WRONG.replace("done(p)", "dome(p)"))
+
+    right = kraft("run", "right.toml", "--report", "report", "--json", cwd=tmp_path)
+    assert right.returncode == 0, right.stderr
+    assert json.loads(right.stdout)["verdict"]["counts"]["kept"] == 20
+    assert {path.name for path in (tmp_path / "report").iterdir()} >= {
+        "report.html",
+        "history.jsonl",
+        "events.jsonl",
+        "verdict.json",
+    }
+    assert kraft("check", "report/history.jsonl", cwd=tmp_path).returncode == 0
+
+    wrong = kraft("run", "wrong.toml", cwd=tmp_path)
+    assert wrong.returncode == 1
+    assert "lost: 0 records, expected 3" in wrong.stdout
+
+    stuck = kraft("run", "stuck.toml", cwd=tmp_path)
+    assert stuck.returncode == 2
+    assert "acked(p) == 21 did not hold within 1000 ms: acked(p) is 20" in stuck.stdout
+
+    broken = kraft("run", "broken.toml", cwd=tmp_path)
+    assert broken.returncode == 2
+    assert "broken.toml:21: when: 'dome(p)' is not possible" in broken.stderr
