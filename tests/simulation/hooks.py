@@ -9,6 +9,7 @@ from typing import Any
 
 from kraft.events import EventLog
 from kraft.wire import scram
+from metadata.controller.decide import isr
 from metadata.quorum import state_machine
 from metadata.quorum.link import Link
 from metadata.quorum.log import AppendLost, AppendUnknown
@@ -75,6 +76,15 @@ def _apply(oracle: Oracle, original: Callable[..., Any]) -> Callable[..., Any]:
     return apply
 
 
+def _alter_partition(oracle: Oracle, original: Callable[..., Any]) -> Callable[..., Any]:
+    def alter_partition(situation: Any, request: Any) -> Any:
+        decision = original(situation, request)
+        oracle.altered(situation.image, request, decision.reply)
+        return decision
+
+    return alter_partition
+
+
 def _append(oracle: Oracle, original: Callable[..., Any]) -> Callable[..., Any]:
     async def append(self: RaftMetadataLog, records: Any, **options: Any) -> Any:
         try:
@@ -96,5 +106,6 @@ _WRAPPERS: tuple[tuple[Any, str, Callable[[Oracle, Callable[..., Any]], Callable
     (Link, "send", _send),
     (MetadataStateMachine, "apply", _apply),
     (RaftMetadataLog, "append", _append),
+    (isr, "alter_partition", _alter_partition),
     (scram, "salted_password", _remember),
 )

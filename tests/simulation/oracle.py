@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from kraft.node.assembly import Node
 from metadata.image import MetadataImage, PartitionImage, TopicIdPartition
@@ -382,3 +383,24 @@ class Oracle:
             decided = (command.controller_epoch, command.expected_offset)
             now = (before.controller_epoch, before.offset)
             self.check(decided == now, f"a command decided at (epoch, offset) {decided} was applied at {now}")
+
+    def altered(self, image: MetadataImage, request: Any, reply: Mapping[TopicIdPartition, object]) -> None:
+        """I5, I6: an ISR is changed only by who knew both epochs, and only to members that are what they say."""
+        for alteration in request.alterations:
+            key = TopicIdPartition(alteration.topic_id, alteration.partition)
+            partition = image.partition(*_pair(key))
+            if not isinstance(reply[key], PartitionImage) or partition is None:
+                continue
+            knew = (alteration.leader_epoch, alteration.partition_epoch)
+            now = (partition.leader_epoch, partition.partition_epoch)
+            self.check(knew == now, f"{self.name(key)}: an ISR decided at epochs {knew} was taken at {now}")
+            for member in alteration.new_isr:
+                broker = image.brokers[member.broker_id]
+                self.check(
+                    member.broker_epoch in (-1, broker.broker_epoch) and broker.is_active,
+                    f"{self.name(key)}: {member} was taken into the ISR, and the broker is {broker}",
+                )
+
+
+def _pair(key: TopicIdPartition) -> tuple[UUID, int]:
+    return key.topic_id, key.partition
