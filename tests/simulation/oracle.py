@@ -47,6 +47,8 @@ class Oracle:
         self.states: Counter[str] = Counter()
         self.unclean: dict[TopicIdPartition, str] = {}
         self.excused: dict[TopicIdPartition, str] = {}
+        self.rotten: set[int] = set()
+        """Nodes whose flushed bytes may differ: recovery does not read below the recovery point (S5)."""
         self.not_loaded: set[int] = set()
         """Nodes that found a log which they could not open."""
         self.history: list[str] = []
@@ -206,6 +208,7 @@ class Oracle:
         self._lose(node_id, all_partitions=False)
 
     def disk_lost(self, node_id: int) -> None:
+        self.rotten.add(node_id)
         self._lose(node_id, all_partitions=True)
 
     def _lose(self, node_id: int, *, all_partitions: bool) -> None:

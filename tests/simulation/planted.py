@@ -42,7 +42,7 @@ class Planted:
     """From the original function to the broken one."""
     profile: str = "swarm"
     found_by: tuple[int, ...] = ()
-    """Seeds of the profile that have found it; which do changes whenever the product does."""
+    """Seeds of the profile that have found it; which do changes whenever the product does. None: not found yet."""
 
 
 @contextlib.contextmanager
@@ -234,42 +234,49 @@ PLANTED: dict[str, Planted] = {
         owner=DelayedProduce,
         attribute="_try",
         make=_ack_at_once,
+        found_by=(1,),
     ),
     "high_watermark_from_shrunk_isr": Planted(
         what="who is to leave the ISR does not count any more before that is committed (I7)",
         owner=isr_keeper,
         attribute="propose_shrink",
         make=_shrunk_counts_at_once,
+        found_by=(3,),
     ),
     "truncates_to_high_watermark": Planted(
         what="a new follower cuts its log to its high watermark, as Kafka did before KIP-101 (R4)",
         owner=Roles,
         attribute="_follow",
         make=_truncate_to_high_watermark,
+        found_by=(6,),
     ),
     "epochs_not_cut_with_log": Planted(
         what="the epoch cache keeps epochs that were truncated from the log (R8)",
         owner=LeaderEpochCache,
         attribute="truncate_from_end",
         make=_nothing,
+        found_by=(2,),
     ),
     "leader_epoch_not_bumped": Planted(
         what="a new leader leads in the old epoch (L2)",
         owner=changes,
         attribute="_bumps_leader_epoch",
         make=_false,
+        found_by=(2,),
     ),
     "partition_epoch_ignored": Planted(
         what="AlterPartition is not compared with the partition epoch (I5)",
         owner=isr,
         attribute="_epoch_refusal",
         make=_any_partition_epoch,
+        found_by=(9,),
     ),
     "restarted_broker_stays_in_isr": Planted(
         what="a new incarnation stays in the ISRs of the old one (B7)",
         owner=brokers,
         attribute="leave_isrs",
         make=_restarted_stay,
+        found_by=(2,),
     ),
     "stale_broker_epoch_joins": Planted(
         what="AlterPartition lets members join under the epoch of an earlier life (KIP-903)",
@@ -282,18 +289,21 @@ PLANTED: dict[str, Planted] = {
         owner=votes,
         attribute="replace_file",
         make=_unsynced_file,
+        found_by=(1,),
     ),
     "journal_acknowledged_before_fsync": Planted(
         what="metadata entries are acknowledged from the page cache (S6)",
         owner=Journal,
         attribute="sync",
         make=_journal_not_synced,
+        found_by=(1,),
     ),
     "snapshot_of_wrong_index": Planted(
         what="a metadata snapshot lacks the last command that it says it covers",
         owner=MetadataStateMachine,
         attribute="snapshot",
         make=_snapshot_of_before,
+        found_by=(2,),
     ),
     "stale_controller_accepted": Planted(
         what="the compare-and-set of metadata appends always succeeds (Q5)",
@@ -319,6 +329,7 @@ PLANTED: dict[str, Planted] = {
         owner=produce_routing,
         attribute="_is_worth_routing_again",
         make=_worth_again,
+        found_by=(3,),
     ),
     "recreated_topic_adopts_old_log": Planted(
         what="a topic made again under its old name finds the records of the one that was deleted (KIP-516)",
@@ -332,18 +343,21 @@ PLANTED: dict[str, Planted] = {
         owner=reader,
         attribute="may_join",
         make=_joins_early,
+        found_by=(3,),
     ),
     "divergence_ignored": Planted(
         what="a leader does not compare the follower's last epoch with its own (R2)",
         owner=reader,
         attribute="_divergence",
         make=_nothing,
+        found_by=(6,),
     ),
     "leader_exposes_its_whole_log": Planted(
         what="a new leader takes its log end for the high watermark",
         owner=roles,
         attribute="become_leader",
         make=_high_watermark_at_the_end,
+        found_by=(6,),
     ),
     "flush_does_nothing": Planted(
         what="flush.messages=1 answers without an fsync (P11)",
