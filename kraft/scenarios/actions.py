@@ -142,6 +142,7 @@ class Reassign(Model):
     topic: str
     partition: int = Field(default=0, ge=0)
     replicas: tuple[NodeText, ...] = Field(min_length=1, description="The new replicas, the preferred leader first.")
+    may_be_refused: bool = Field(default=False, description="Go on when the cluster cannot do it now.")
 
 
 class Elect(Model):
@@ -149,6 +150,7 @@ class Elect(Model):
     topic: str
     partition: int = Field(default=0, ge=0)
     kind: Literal["preferred", "unclean"] = Field(default="preferred", description="preferred or unclean.")
+    may_be_refused: bool = Field(default=False, description="Go on when the cluster cannot do it now.")
 
 
 Action: TypeAlias = Annotated[

@@ -145,7 +145,9 @@ def parse_expression(text: str) -> Expression:
     try:
         tree = ast.parse(_WORDS.sub(_as_call, text.strip()), mode="eval").body
     except (SyntaxError, ValueError) as error:
-        raise BadExpression(f"{text!r} is no expression ({_first(error)})", "write it like isr(t, 0) == [1]") from error
+        raise BadExpression(
+            f"{text!r} is no expression ({str(error).split(' (<')[0]})", "write it like isr(t, 0) == [1]"
+        ) from error
     calls = tuple(_checked(tree, text))
     free = {node.id for node in _outside_calls(tree) if isinstance(node, ast.Name)}
     mentioned = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} - free - set(FUNCTIONS) - set(_PURE)
@@ -158,10 +160,6 @@ def describe_answers(answers: Mapping[str, Value]) -> str:
 
 def _as_call(match: re.Match[str]) -> str:
     return _WORD_CALLS[match[1]].format(match[2], match[3])
-
-
-def _first(error: Exception) -> str:
-    return str(error).split(" (<")[0]
 
 
 def _outside_calls(tree: ast.AST) -> Iterator[ast.AST]:

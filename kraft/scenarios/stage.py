@@ -74,6 +74,10 @@ class ClusterStage:
             await self._act(step.action, names)
         except NotInTime as error:
             raise ScenarioError(str(error)) from error
+        except ScenarioError as error:
+            if not getattr(step.action, "may_be_refused", False):
+                raise
+            self._watcher.phase(f"refused: {error}")
 
     async def _act(self, action: actions.Action, names: dict[str, Value]) -> None:
         match action:

@@ -166,10 +166,10 @@ class _Narrator:
 
     def _administrate(self) -> list[dict[str, Any]]:
         topic, partition = self._rng.choice((("t", 0), ("u", 0), ("u", 1)))
-        elect = {"do": "elect", "topic": topic, "partition": partition}
+        elect: dict[str, Any] = {"do": "elect", "topic": topic, "partition": partition}
         order = self._rng.sample(NODES, len(NODES))
-        reassign = {"do": "reassign", "topic": topic, "partition": partition, "replicas": order}
-        return [self._rng.choice((elect, reassign))]
+        reassign: dict[str, Any] = {"do": "reassign", "topic": topic, "partition": partition, "replicas": order}
+        return [{**self._rng.choice((elect, reassign)), "may_be_refused": True}]
 
     def _purposes(self) -> list[str]:
         everything = list(PURPOSES)
