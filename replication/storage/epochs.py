@@ -21,7 +21,7 @@ class LeaderEpochCache:
         self._files = files
         self._path = path
         self._entries = sorted(read_epochs(files, path))
-        self.is_synced = True
+        self.is_synced = self._is_saved = True
 
     @property
     def latest_epoch(self) -> int:
@@ -37,8 +37,13 @@ class LeaderEpochCache:
         if self._entries and epoch <= self.latest_epoch and start_offset >= self._entries[-1][1]:
             return
         kept = [(e, s) for e, s in self._entries if e < epoch and s < start_offset]
+        before = self._entries
         self._entries = [*kept, (epoch, start_offset)]
-        self._save(durable=durable)
+        try:
+            self._save(durable=durable)
+        except OSError:  # a full disk: the epoch has not begun
+            self._entries = before
+            raise
 
     def learn(self, epoch: int, base_offset: int) -> None:
         """A batch found in the log is right: entries that say otherwise outlived a truncation whose save was lost."""
@@ -95,6 +100,10 @@ class LeaderEpochCache:
 
     def sync(self) -> None:
         """fsync of whatever the file holds now. Blocking; may run beside changes of the cache."""
+        if not self._is_saved or not self._files.exists(self._path):
+            write_epochs(self._files, self._path, tuple(self._entries), sync=True)
+            self._is_saved = True
+            return
         file = self._files.open(self._path)
         try:
             file.sync()
@@ -103,5 +112,6 @@ class LeaderEpochCache:
         self._files.sync_directory(self._path.rpartition("/")[0])
 
     def _save(self, *, durable: bool) -> None:
-        self.is_synced = durable
+        self.is_synced = self._is_saved = False
         write_epochs(self._files, self._path, self._entries, sync=durable)
+        self.is_synced, self._is_saved = durable, True

@@ -86,7 +86,7 @@ class Oracle:
         self.count(event)
         if event == "node_starting":
             self.not_loaded.discard(node_id)
-        elif event == "log_not_loaded":
+        elif event in ("log_not_loaded", "replica_offline"):
             self.not_loaded.add(node_id)
         if event in COUNTED_EVENTS_WITH_REASON:
             self.count(f"{event}: {fields.get('reason')}")

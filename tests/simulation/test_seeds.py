@@ -27,6 +27,7 @@ FOUND = [
     ("power", 27),  # a hole in the offsets of a recovered log
     ("power", 28),  # a log that could not be loaded on a full disk
     ("power", 46),  # the high watermark under flush.messages=1 after a restart
+    ("power", 102),  # an epoch file that a full disk had no room for, and a flush that wanted to sync it
     ("swarm", 9),
 ]
 """Seeds that failed before something was mended."""
