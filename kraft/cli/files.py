@@ -52,27 +52,30 @@ def tail_metadata(folder: FolderArgument, as_json: JsonOption = False) -> None:
 
 @log_app.command("dump")
 def dump_log(
-    path: Annotated[str, typer.Argument(metavar="PATH", help="A partition's folder, or one segment or index in it.")],
+    path: Annotated[str, typer.Argument(metavar="PATH", help="A folder, or one segment, index or checkpoint in it.")],
     records: Annotated[bool, typer.Option("--records", help="Each batch with its records.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Print the batches of a segment, the entries of an index, or everything in a partition's folder.
+    """Print the batches of a segment, the entries of an index, a checkpoint, or everything in a partition's folder.
 
     Damage is a row of its own, and makes the exit code 1.
     """
     if not os.path.exists(path):
         raise CommandFailed(f"there is no {path}; give a partition's folder like data/node-1/logs/orders-0")
-    damaged = 0
+    rows = damaged = 0
     for row in _log_rows(path, records=records):
+        rows += 1
         damaged += row.get("kind") == "error"
         _write_row({name: _readable(value) for name, value in row.items()}, as_json=as_json)
     if damaged:
         raise CommandFailed(f"{damaged} places in {path} are damaged")
+    if not rows and os.path.isdir(path):
+        raise CommandFailed(f"{path} holds no log; give a partition's folder like data/node-1/logs/orders-0")
 
 
 def _log_rows(path: str, *, records: bool) -> Iterator[Mapping[str, Any]]:
     from kraft.runtime.files import DiskFiles
-    from replication.storage.dump import dump_folder, dump_index, dump_segment
+    from replication.storage.dump import CHECKPOINTS, dump_checkpoint, dump_folder, dump_index, dump_segment
 
     if os.path.isdir(path):
         return dump_folder(DiskFiles(), path, records=records)
@@ -80,7 +83,9 @@ def _log_rows(path: str, *, records: bool) -> Iterator[Mapping[str, Any]]:
         return dump_index(DiskFiles(), path)
     if path.endswith(".log"):
         return dump_segment(DiskFiles(), path, records=records)
-    raise CommandFailed(f"{path} is neither a folder nor a .log, .index or .timeindex file")
+    if os.path.basename(path) in CHECKPOINTS:
+        return dump_checkpoint(DiskFiles(), path)
+    raise CommandFailed(f"{path} is neither a folder nor a .log, .index, .timeindex or checkpoint file")
 
 
 def _readable(value: object) -> Any:

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     import typer
 
+INTERRUPTED: Final = 130
+"""128 + SIGINT, as shells say it: Ctrl-C came while there was nothing to put in order."""
+
 _NODE_OPTIONS: Final = frozenset({"--config", "--id", "--data", "--parent"})
 
 
@@ -50,6 +53,8 @@ def _run_app() -> None:
         build_app()(prog_name="kraft")
     except (CommandFailed, ConfigError, LaunchError, NotRunning, StartFailed) as error:
         fail(str(error))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone: `kraft consume | head`
         sys.exit(0)

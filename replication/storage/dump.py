@@ -13,15 +13,39 @@ from metadata.errors import KafkaError
 from replication.batches.header import BatchHeader, computed_crc
 from replication.batches.records import read_batches
 from replication.storage.indexes import OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES, OffsetIndex, TimeIndex
-from replication.storage.names import EPOCHS_FILE, INDEX_SUFFIX, LOG_SUFFIX, TIME_INDEX_SUFFIX
+from replication.storage.names import (
+    CLEANER_OFFSETS_FILE,
+    EPOCHS_FILE,
+    HIGH_WATERMARKS_FILE,
+    INDEX_SUFFIX,
+    LOG_STARTS_FILE,
+    LOG_SUFFIX,
+    META_PROPERTIES_FILE,
+    PARTITION_METADATA_FILE,
+    RECOVERY_POINTS_FILE,
+    TIME_INDEX_SUFFIX,
+)
 from replication.storage.scanning import DamagedLog, headers_from
 from replication.storage.text_files import read_text
 
 Row = dict[str, object]
 
+CHECKPOINTS = frozenset(
+    {
+        CLEANER_OFFSETS_FILE,
+        EPOCHS_FILE,
+        HIGH_WATERMARKS_FILE,
+        LOG_STARTS_FILE,
+        META_PROPERTIES_FILE,
+        PARTITION_METADATA_FILE,
+        RECOVERY_POINTS_FILE,
+    }
+)
+"""The text files of a partition's folder and of a log directory."""
+
 
 def dump_folder(files: Files, path: str, *, records: bool = False) -> Iterator[Row]:
-    """Every file of a partition's folder that has a format, in the order of their names."""
+    """Every file of a partition's folder, or of a log directory itself, that has a format, in the order of names."""
     try:
         names = files.list_directory(path)
     except OSError as error:
@@ -32,8 +56,8 @@ def dump_folder(files: Files, path: str, *, records: bool = False) -> Iterator[R
             yield from dump_segment(files, f"{path}/{name}", records=records)
         elif name.endswith((TIME_INDEX_SUFFIX, INDEX_SUFFIX)):
             yield from dump_index(files, f"{path}/{name}")
-        elif name == EPOCHS_FILE:
-            yield from _dump_text(files, f"{path}/{name}")
+        elif name in CHECKPOINTS:
+            yield from dump_checkpoint(files, f"{path}/{name}")
 
 
 def dump_segment(files: Files, path: str, *, records: bool = False) -> Iterator[Row]:
@@ -143,7 +167,8 @@ def _odd_bytes(file: File, entry_bytes: int) -> Iterator[Row]:
         yield _error(file.path, f"{odd} bytes after the last whole entry of {entry_bytes}")
 
 
-def _dump_text(files: Files, path: str) -> Iterator[Row]:
+def dump_checkpoint(files: Files, path: str) -> Iterator[Row]:
+    """The lines of a text file."""
     try:
         text = read_text(files, path)
     except OSError as error:

@@ -277,6 +277,29 @@ def test_a_node_that_is_not_in_the_file_is_an_error(monkeypatch, capsys, tmp_pat
     assert "there is no node 4; the nodes are 1" in err
 
 
+def test_log_dump_shows_a_checkpoint_and_says_where_no_log_is(monkeypatch, capsys, tmp_path):
+    path = tmp_path / "replication-offset-checkpoint"
+    code, _, err = run(monkeypatch, capsys, "log", "dump", str(tmp_path))
+    assert code == 1
+    assert "holds no log" in err
+    path.write_text("0\n1\norders 0 17\n")
+    for asked in (path, tmp_path):
+        code, out, _ = run(monkeypatch, capsys, "log", "dump", str(asked), "--json")
+        assert code == 0
+        assert json.loads(out)["lines"] == ["0", "1", "orders 0 17"]
+    other = tmp_path / "orders.txt"
+    other.write_text("")
+    assert "checkpoint file" in run(monkeypatch, capsys, "log", "dump", str(other))[2]
+
+
+def test_ctrl_c_while_a_command_is_loaded_leaves_no_traceback(monkeypatch, capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kraft.cli.main.build_app", interrupted)
+    assert run(monkeypatch, capsys, "status") == (130, "", "")
+
+
 def test_requests_are_bounded_and_in_order():
     entries = [{"value": n} for n in range(RECORDS_PER_REQUEST_MAX + 1)]
     sizes = [len(batch) for batch in batches(entries)]
