@@ -46,11 +46,14 @@ class Metrics:
         self.registry.register(_Provided(values))
 
     def observer(self, method: str, route: str) -> Callable[[int, float], None]:
-        """A function that counts one answer: (status, seconds)."""
+        """A function that counts one answer: (status, seconds). A route that was never asked has no series."""
         by_status: dict[int, Counter] = {}
-        latency = self._latency.labels(method, route)
+        latency: Histogram | None = None
 
         def observe(status: int, seconds: float) -> None:
+            nonlocal latency
+            if latency is None:
+                latency = self._latency.labels(method, route)
             counter = by_status.get(status)
             if counter is None:
                 counter = by_status[status] = self._requests.labels(method, route, str(status))

@@ -40,7 +40,10 @@ def decode_records(body: bytes, *, now_ms: int) -> list[OutRecord]:
             if timestamp < NOW:
                 raise ValueError(f"timestamp {timestamp} is below -1")
             records.append(OutRecord(key, value, headers, now_ms if timestamp == NOW else timestamp, None))
-    except (error, ValueError) as problem:
+    except error as problem:
+        message = f"record {len(records)}, near byte {position} of {end}: the body ends within the record"
+        raise HttpError(UNPROCESSABLE, message) from problem
+    except ValueError as problem:
         raise HttpError(UNPROCESSABLE, f"record {len(records)}, near byte {position} of {end}: {problem}") from problem
     if not records:
         raise HttpError(UNPROCESSABLE, "the body holds no record")

@@ -13,6 +13,7 @@ from kraft.http.routes import Call
 from kraft.http.v3 import models
 from kraft.http.v3.envelope import Document, no_content, raise_refusal
 from metadata.controller.events import AlterConfigs, ConfigAlteration, ConfigResource
+from metadata.settings import STATIC_SETTINGS
 
 Operation = Literal["set", "delete", "append", "subtract"]
 _OPERATIONS: dict[str, Operation] = {"SET": "set", "DELETE": "delete", "APPEND": "append", "SUBTRACT": "subtract"}
@@ -23,7 +24,7 @@ def config_fields(entry: ConfigEntry) -> Document:
         "name": entry.name,
         "value": entry.value,
         "is_default": entry.is_default,
-        "is_read_only": False,
+        "is_read_only": entry.name in STATIC_SETTINGS,
         "is_sensitive": False,
         "source": entry.source,
         "synonyms": [{"name": s.name, "value": s.value, "source": s.source} for s in entry.synonyms],

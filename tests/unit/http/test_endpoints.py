@@ -82,6 +82,8 @@ CASES = (
         200,
         {"value": "3", "source": "STATIC_BROKER_CONFIG", "is_default": False},
     ),
+    Case("GET", f"{V3}/brokers/1/configs/num.partitions", 200, {"is_read_only": False}),
+    Case("GET", f"{V3}/brokers/1/configs/background.threads", 200, {"is_read_only": True}),
     Case("PUT", f"{V3}/brokers/1/configs/num.partitions", 204, None, {"value": "2"}, PLAIN_IN),
     Case("DELETE", f"{V3}/brokers/1/configs/num.partitions", 204),
     Case("POST", f"{V3}/brokers/1/configs:alter", 204, None, {"data": [{"name": "num.partitions", "value": "2"}]}),
@@ -268,6 +270,8 @@ def test_metrics_count_requests_bytes_and_partitions() -> None:
         await door.ask("POST", "/topics/one", {"records": [{"value": b64(b"x")}]}, Content_Type=BINARY)
         text = (await door.ask("GET", "/metrics")).body.decode()
         assert 'kraft_http_requests_total{method="POST",route="/topics/{topic}",status="200"} 1.0' in text
+        assert 'kraft_http_request_seconds_count{method="POST",route="/topics/{topic}"} 1.0' in text
+        assert 'route="/brokers"' not in text, "a route that nobody asked has no series"
         assert "kraft_http_produced_records_total 1.0" in text
         assert "kraft_partitions 3.0" in text
         assert "kraft_partitions_under_replicated 1.0" in text

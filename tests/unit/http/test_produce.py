@@ -127,6 +127,22 @@ def test_length_prefixed_records() -> None:
     with_door(story, gateway())
 
 
+def test_length_prefixed_records_that_end_too_early_are_refused_by_number() -> None:
+    whole = raw_records([(b"k", b"v")], timestamp=9)
+
+    async def story(door: Door) -> None:
+        for cut in range(1, len(whole)):
+            body = whole + whole[:cut]
+            answer = await door.ask("POST", "/topics/t/partitions/0", body, Content_Type=RAW_RECORDS)
+            assert answer.status == 422
+            message = answer.json["message"]
+            assert message.startswith("record 1, near byte ")
+            assert "ends within the record" in message or "bytes left" in message
+        assert stored(door.gateway) == []
+
+    with_door(story, gateway())
+
+
 def test_headers_of_length_prefixed_records_come_back() -> None:
     header = b"\x00\x00\x00\x01n\x00\x00\x00\x02vv" + b"\x00\x00\x00\x01m\xff\xff\xff\xff"
     body = b"\xff\xff\xff\xff" * 2 + (5).to_bytes(8, "big") + b"\x00\x00\x00\x02" + header
