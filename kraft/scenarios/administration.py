@@ -1,4 +1,4 @@
-"""Changes that an operator may ask for: topics, settings, reassignments, elections. Through REST, to a node that runs."""
+"""Changes that an operator may ask for: topics, settings, reassignments, elections. Through REST, to a live node."""
 
 from __future__ import annotations
 

@@ -66,6 +66,7 @@ def segments(nodes: Cluster, node_id: int, topic: str) -> list[Path]:
 # Changed bytes
 
 
+@pytest.mark.slow
 def test_a_follower_that_crashed_with_a_damaged_log_takes_it_from_the_leader_again(nodes: Cluster):
     nodes.create_assigned("crashed", followers_first(nodes, 1), **SMALL_SEGMENTS)
     written = fill(nodes, "crashed")
@@ -134,6 +135,7 @@ BIG = "x" * 100_000
 LIMIT = 1_500_000
 
 
+@pytest.mark.slow
 def test_a_full_disk_of_a_follower_costs_its_place_in_the_isr_and_no_record(nodes: Cluster):
     nodes.create_assigned("full", followers_first(nodes, 1), followers_first(nodes, 3))
     with Load(nodes, "full", partitions=2, through=[3]) as load:

@@ -114,6 +114,7 @@ def test_kill_all_nodes_at_once(nodes: Cluster):
     verify_from_every_node(nodes, load, topic="all")
 
 
+@pytest.mark.slow
 def test_roll_a_restart_through_all_nodes_without_an_error(nodes: Cluster):
     nodes.create_topic("rolled", partitions=3)
     with Load(nodes, "rolled", partitions=3) as load:

@@ -185,6 +185,7 @@ def test_the_coordinators_node_is_killed_under_load(groups: Cluster) -> None:
     assert reader.longest_gap_s < 10, (reader.longest_gap_s, reader.failures)
 
 
+@pytest.mark.slow
 def test_commits_that_were_answered_survive_every_node(groups: Cluster) -> None:
     produce(groups, "t", *[f"v{n}" for n in range(20)])
     path = consumer(groups, "i", "t", **{"auto.commit.enable": False})
@@ -211,6 +212,7 @@ def test_two_consumers_share_and_a_dead_ones_partitions_move(groups: Cluster) ->
     assert (gone["error_code"], gone["kafka_code"]) == (40403, 25)
 
 
+@pytest.mark.slow
 def test_the_command_line_reads_as_a_member_and_administers_the_group(groups: Cluster, tmp_path: Path) -> None:
     def groups_command(*arguments: str) -> Any:
         return json.loads(kraft("groups", *arguments, "--data", groups.data, "--json").stdout)

@@ -61,6 +61,7 @@ def numbers(prefix: str, count: int = 10) -> list[str]:
 # Preferred leaders
 
 
+@pytest.mark.slow
 def test_the_preferred_leader_returns_on_request(nodes: Cluster):
     nodes.create_assigned("preferred", [1, 2, 3])
     with Load(nodes, "preferred", through=[2, 3]) as load:

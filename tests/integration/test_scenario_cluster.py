@@ -143,6 +143,7 @@ def test_links_are_cut_each_on_its_own(tmp_path: Path) -> None:
     play(story, tmp_path)
 
 
+@pytest.mark.slow
 def test_an_isolated_leader_keeps_its_clients(tmp_path: Path) -> None:
     async def story(c: Cluster) -> None:
         client = Client(c)
@@ -191,6 +192,7 @@ def test_one_way_loss_delay_and_lost_answers(tmp_path: Path) -> None:
     play(story, tmp_path)
 
 
+@pytest.mark.slow
 def test_power_loss_takes_what_was_not_flushed(tmp_path: Path) -> None:
     async def story(c: Cluster) -> None:
         await c.create_topic("flushed", assignment=[[1, 2, 3]], configs={"flush.messages": 1})
@@ -225,6 +227,7 @@ def test_power_loss_takes_what_was_not_flushed(tmp_path: Path) -> None:
     play(story, tmp_path)
 
 
+@pytest.mark.slow
 def test_disks_are_spoiled_wiped_and_full(tmp_path: Path) -> None:
     async def story(c: Cluster) -> None:
         client = Client(c)
