@@ -13,6 +13,7 @@ import typer
 
 from kraft.cli.options import JsonOption
 from kraft.cli.output import CommandFailed, cell, write, write_json
+from kraft.layout import METADATA_FOLDER
 
 if TYPE_CHECKING:
     from metadata.quorum.files import MetadataFiles
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 metadata_app = typer.Typer(help="Read the metadata log from a node's folder.", no_args_is_help=True)
 log_app = typer.Typer(help="Read the records of a partition from its folder.", no_args_is_help=True)
 
-METADATA_FOLDER: Final = "__cluster_metadata"
 TAIL_EVERY_MS: Final = 250
 
 FolderArgument = Annotated[

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from kraft.config.models import ClusterConfig
+from kraft.layout import METADATA_FOLDER
 from kraft.wire.channels import MetadataSourceChannel
 from kraft.wire.peers import Peers
 from metadata.environment import Environment
@@ -15,8 +16,6 @@ from metadata.quorum.hosting import QuorumHost
 from metadata.quorum.log import MetadataLog
 from metadata.quorum.observer import ObserverLog
 from metadata.quorum.raft_log import RaftMetadataLog
-
-METADATA_FOLDER = "__cluster_metadata"
 
 
 class HostedQuorum(QuorumHost, Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from kraft.layout import METADATA_FOLDER
 from kraft.runtime.files import DiskFiles
 from kraft.scenarios.clients.requests import value_of
 from kraft.scenarios.cluster import Cluster
@@ -27,7 +28,6 @@ from replication.storage.scanning import DamagedLog, headers_from
 from replication.storage.text_files import MalformedFile, read_epochs, read_offsets, read_topic_id
 
 FILES = DiskFiles()
-METADATA_FOLDER = "__cluster_metadata"
 """As `kraft.node.quorum` names it, whose import would bring a whole node along."""
 
 

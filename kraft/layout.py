@@ -1,0 +1,7 @@
+"""Names that a node's data folder is laid out by, for the node that writes there and for tools that read its files."""
+
+from __future__ import annotations
+
+from typing import Final
+
+METADATA_FOLDER: Final = "__cluster_metadata"
