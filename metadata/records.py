@@ -30,6 +30,8 @@ class Reason(StrEnum):
     BROKER_UNFENCED = "broker unfenced"
     BROKER_SHUTDOWN = "broker in controlled shutdown"
     BROKER_RESTARTED = "broker came with a new incarnation"
+    REPLICA_FAILED = "log of a replica failed"
+    REPLICA_RECOVERED = "log of a replica works again"
     ISR_SHRUNK = "ISR shrunk by its leader"
     ISR_EXPANDED = "ISR grown by its leader"
     PREFERRED_ELECTION = "preferred leader election"

@@ -7,14 +7,16 @@ numbers begin at 10000, far above any that Kafka has given out.
 
 from dataclasses import dataclass, field
 from typing import ClassVar
+from uuid import UUID
 
 from kio.schema.alter_partition.v3 import response as alter_partition
+from kio.schema.broker_heartbeat.v1 import request as broker_heartbeat
 from kio.schema.errors import ErrorCode
 from kio.schema.produce.v13 import response as produce
 from kio.schema.request_header.v2.header import RequestHeader
 from kio.schema.response_header.v1.header import ResponseHeader
 from kio.static.constants import EntityType
-from kio.static.primitive import i16
+from kio.static.primitive import i16, i32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,3 +80,22 @@ class ProducedTopic(produce.TopicProduceResponse):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProduceResponse(produce.ProduceResponse):
     responses: tuple[ProducedTopic, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedTopic:
+    """Replicas of one topic whose logs have failed on the broker that beats."""
+
+    __type__: ClassVar = EntityType.nested
+    __version__: ClassVar[i16] = i16(1)
+    __flexible__: ClassVar[bool] = True
+    __api_key__: ClassVar[i16] = i16(63)
+    __header_schema__: ClassVar[type[RequestHeader]] = RequestHeader
+    topic_id: UUID | None = field(metadata={"kafka_type": "uuid"})
+    offline: tuple[i32, ...] = field(metadata={"kafka_type": "int32"})
+    read_only: tuple[i32, ...] = field(metadata={"kafka_type": "int32"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerHeartbeatRequest(broker_heartbeat.BrokerHeartbeatRequest):
+    failed_topics: tuple[FailedTopic, ...] = field(metadata={"tag": 10_000}, default=())

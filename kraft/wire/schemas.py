@@ -17,8 +17,8 @@ NO_THROTTLE = timedelta(0)
 
 EXTENDED = ("AlterPartition", "GroupRequest", "Produce")
 """APIs whose responses carry tagged fields of ours, or are ours (`kraft.wire.extensions`)."""
-OWN = ("GroupRequest",)
-"""APIs that Kafka does not have."""
+EXTENDED_REQUESTS = ("BrokerHeartbeat", "GroupRequest")
+"""The same for requests."""
 
 
 @cache
@@ -34,7 +34,7 @@ def responses_of(api: Api, version: int) -> Any:
 
 @cache
 def request_class(api: Api, version: int) -> Any:
-    if api.name in OWN:
+    if api.name in EXTENDED_REQUESTS:
         return getattr(import_module("kraft.wire.extensions"), f"{api.name}Request")
     return getattr(requests_of(api, version), f"{api.name}Request")
 

@@ -60,6 +60,26 @@ class HeartbeatAnswer:
     """B6: the broker leads nothing and all active brokers know it; it may stop."""
 
 
+FAILED_REPLICAS_REPORTED_MAX = 10_000
+"""Failed replicas that one heartbeat may name. A broker with more of them asks to be fenced instead."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedReplicas:
+    """The replicas of one broker whose logs have failed: KIP-858, by log instead of by log directory."""
+
+    offline: frozenset[TopicIdPartition] = frozenset()
+    """Neither readable nor writable."""
+    read_only: frozenset[TopicIdPartition] = frozenset()
+    """Nothing can be appended, because the disk is full; what is there can be read."""
+
+    def __len__(self) -> int:
+        return len(self.offline) + len(self.read_only)
+
+
+NO_FAILED_REPLICAS = FailedReplicas()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerHeartbeat(Request[HeartbeatAnswer]):
     broker_id: int
@@ -68,6 +88,8 @@ class BrokerHeartbeat(Request[HeartbeatAnswer]):
     """Last metadata offset that the broker has applied."""
     wants_fence: bool = False
     wants_shutdown: bool = False
+    failed: FailedReplicas = NO_FAILED_REPLICAS
+    """All of them, in every heartbeat: what a controller knows of them is soft state."""
 
 
 # --- partitions ---------------------------------------------------------------------------------------------

@@ -8,9 +8,11 @@ from uuid import UUID
 
 from metadata.controller.decide import BrokerUnreachable, Decision, Input, Liveness, LogEndsLearned, decide
 from metadata.controller.events import (
+    NO_FAILED_REPLICAS,
     BrokerHeartbeat,
     CreateTopics,
     ElectLeaders,
+    FailedReplicas,
     NewTopic,
     RegisterBroker,
     ReplicaLogEnd,
@@ -79,7 +81,13 @@ class World:
         return reply.broker_epoch  # type: ignore[attr-defined,no-any-return]
 
     def beat(
-        self, broker_id: int, *, offset: int | None = None, fence: bool = False, shutdown: bool = False
+        self,
+        broker_id: int,
+        *,
+        offset: int | None = None,
+        fence: bool = False,
+        shutdown: bool = False,
+        failed: FailedReplicas = NO_FAILED_REPLICAS,
     ) -> Decision:
         request = BrokerHeartbeat(
             broker_id=broker_id,
@@ -87,6 +95,7 @@ class World:
             metadata_offset=self.image.offset if offset is None else offset,
             wants_fence=fence,
             wants_shutdown=shutdown,
+            failed=failed,
         )
         return self.decide(request)
 

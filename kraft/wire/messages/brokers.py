@@ -5,19 +5,25 @@ A broker's two listeners are the endpoints `REST` and `KAFKA` of its registratio
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
+from uuid import UUID
 
 from kraft.wire import apis, schemas
 from kraft.wire.messages.common import Rpc
 from metadata.controller.events import (
+    FAILED_REPLICAS_REPORTED_MAX,
+    NO_FAILED_REPLICAS,
     AllocateProducerIds,
     BrokerHeartbeat,
     BrokerRegistered,
+    FailedReplicas,
     HeartbeatAnswer,
     ProducerIdBlock,
     RegisterBroker,
 )
 from metadata.errors import InvalidRequest
+from metadata.image import TopicIdPartition
 
 REST = "REST"
 KAFKA = "KAFKA"
@@ -94,7 +100,30 @@ def _heartbeat_request(request: BrokerHeartbeat, timeout_ms: int) -> Any:
         current_metadata_offset=request.metadata_offset,
         want_fence=request.wants_fence,
         want_shut_down=request.wants_shutdown,
+        failed_topics=_failed_topics(request.failed),
     )
+
+
+def _failed_topics(failed: FailedReplicas) -> tuple[Any, ...]:
+    if not len(failed):
+        return ()
+    failed_topic = import_module("kraft.wire.extensions").FailedTopic
+    offline, read_only = _by_topic(failed.offline), _by_topic(failed.read_only)
+    return tuple(
+        failed_topic(
+            topic_id=topic_id,
+            offline=tuple(sorted(offline.get(topic_id, ()))),
+            read_only=tuple(sorted(read_only.get(topic_id, ()))),
+        )
+        for topic_id in sorted(offline.keys() | read_only.keys())
+    )
+
+
+def _by_topic(keys: frozenset[TopicIdPartition]) -> dict[UUID, list[int]]:
+    found: dict[UUID, list[int]] = {}
+    for key in keys:
+        found.setdefault(key.topic_id, []).append(key.partition)
+    return found
 
 
 def _heartbeat(message: Any) -> BrokerHeartbeat:
@@ -104,7 +133,20 @@ def _heartbeat(message: Any) -> BrokerHeartbeat:
         metadata_offset=message.current_metadata_offset,
         wants_fence=message.want_fence,
         wants_shutdown=message.want_shut_down,
+        failed=_failed_replicas(message.failed_topics),
     )
+
+
+def _failed_replicas(topics: tuple[Any, ...]) -> FailedReplicas:
+    if not topics:
+        return NO_FAILED_REPLICAS
+    failed = FailedReplicas(
+        offline=frozenset(TopicIdPartition(topic.topic_id, index) for topic in topics for index in topic.offline),
+        read_only=frozenset(TopicIdPartition(topic.topic_id, index) for topic in topics for index in topic.read_only),
+    )
+    if len(failed) > FAILED_REPLICAS_REPORTED_MAX:
+        raise InvalidRequest(f"a heartbeat names at most {FAILED_REPLICAS_REPORTED_MAX} failed replicas")
+    return failed
 
 
 def _heartbeat_reply(request: BrokerHeartbeat, reply: HeartbeatAnswer) -> Any:

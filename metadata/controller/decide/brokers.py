@@ -5,10 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 from metadata.controller.decide.decision import Decision, Situation
-from metadata.controller.decide.elections import elect_for_offline, leave_isrs, offline_after, questions
+from metadata.controller.decide.elections import elect_for_offline, leave_isrs, offline_after, questions, sweep_offline
+from metadata.controller.decide.failures import elect_recovered, leave_failed
 from metadata.controller.decide.inputs import BrokerDisconnected, BrokerUnreachable, ExpiredHeartbeat, SessionsTick
 from metadata.controller.decide.liveness import BrokerLiveness, Liveness
-from metadata.controller.events import BrokerHeartbeat, BrokerRegistered, HeartbeatAnswer, RegisterBroker
+from metadata.controller.events import (
+    BrokerHeartbeat,
+    BrokerRegistered,
+    FailedReplicas,
+    HeartbeatAnswer,
+    RegisterBroker,
+)
 from metadata.errors import BrokerIdNotRegistered, DuplicateBrokerRegistration, InconsistentClusterId
 from metadata.image import BrokerImage
 from metadata.records import BrokerChangeRecord, Reason, Record, RegisterBrokerRecord
@@ -68,12 +75,14 @@ def heartbeat(situation: Situation, request: BrokerHeartbeat) -> Decision:
     if request.broker_id not in situation.image.brokers:
         raise BrokerIdNotRegistered(f"broker {request.broker_id} is not registered: register it before its heartbeats")
     broker = situation.broker_at_epoch(request.broker_id, request.broker_epoch)
+    known = _state(situation, broker)
     state = replace(
-        _state(situation, broker),
+        known,
         last_contact_ms=situation.now_ms,
         metadata_offset=request.metadata_offset,
         wants_shutdown=request.wants_shutdown,
         is_disconnected=False,
+        failed=request.failed,
     )
     heard = _hearing(situation, situation.liveness.with_broker(broker.broker_id, state))
     if broker.fenced:
@@ -82,7 +91,25 @@ def heartbeat(situation: Situation, request: BrokerHeartbeat) -> Decision:
         return _shut_down(heard, broker, request)
     if request.wants_fence:
         return _fence(heard, broker, "the broker asked for it", reply=_answer(broker, request, is_fenced=True))
-    return Decision(liveness=heard.liveness, reply=_answer(broker, request))
+    return _note_failures(heard, known.failed, request, reply=_answer(broker, request))
+
+
+def _note_failures(
+    situation: Situation, before: FailedReplicas, request: BrokerHeartbeat, *, reply: HeartbeatAnswer
+) -> Decision:
+    """KIP-858: what failed leaves, what works again may be what an offline partition waits for."""
+    if not len(before) and not len(request.failed):
+        return Decision(liveness=situation.liveness, reply=reply)
+    leaving = leave_failed(situation, request.broker_id, request.failed)
+    elected, stuck = elect_recovered(situation, before, request.failed)
+    ask, asked = questions(situation, [*offline_after(situation, leaving), *stuck], situation.active)
+    return Decision(
+        liveness=situation.liveness,
+        records=(*leaving, *elected),
+        reply=reply,
+        ask=ask,
+        asked_partitions=asked,
+    )
 
 
 def _hearing(situation: Situation, liveness: Liveness) -> Situation:
@@ -154,8 +181,9 @@ def _answer(
 # --- silence ----------------------------------------------------------------------------------------------------
 
 
-def activate(situation: Situation, offline: Decision) -> Decision:
-    """A new controller has heard nobody yet: every unfenced broker gets a whole session (no mass fencing)."""
+def activate(situation: Situation) -> Decision:
+    """A new controller has heard nobody yet: every unfenced broker gets a whole session (no mass fencing). Nor has it
+    heard of failed logs: one that it elects before its broker's next heartbeat gives its leadership up with that."""
     liveness = Liveness()
     for broker in situation.image.brokers.values():
         if not broker.fenced:
@@ -163,7 +191,7 @@ def activate(situation: Situation, offline: Decision) -> Decision:
                 broker_epoch=broker.broker_epoch, last_contact_ms=situation.now_ms, is_disconnected=True
             )
             liveness = liveness.with_broker(broker.broker_id, state)
-    return replace(offline, liveness=liveness)
+    return sweep_offline(replace(situation, liveness=liveness))
 
 
 def renew_session(situation: Situation, event: ExpiredHeartbeat) -> Decision:

@@ -9,8 +9,9 @@ from typing import TypeAlias
 
 from metadata.controller.decide.inputs import InternalEvent
 from metadata.controller.decide.liveness import Liveness
+from metadata.controller.events import FailedReplicas
 from metadata.errors import StaleBrokerEpoch
-from metadata.image import BrokerImage, MetadataImage, TopicIdPartition
+from metadata.image import BrokerImage, MetadataImage, PartitionImage, TopicIdPartition
 from metadata.records import Record
 from metadata.settings import BrokerSettings
 
@@ -34,6 +35,29 @@ class Situation:
     def active(self) -> frozenset[int]:
         """Brokers that may lead and join ISRs (L1, I6)."""
         return frozenset(broker.broker_id for broker in self.image.brokers.values() if broker.is_active)
+
+    def eligible(self, partition: PartitionImage, *, among: frozenset[int] | None = None) -> frozenset[int]:
+        """The active brokers whose log of this partition works (L1, KIP-858).
+
+        One that is read-only may still lead when the ISR has nobody better: its records stay readable, and writes
+        go on as soon as there is room. `among`: the brokers that will be active, if not those of the image.
+        """
+        active = self.active if among is None else among
+        if not self._failing:
+            return active
+        key = TopicIdPartition(partition.topic_id, partition.partition)
+        live = active - {broker for broker, failed in self._failing.items() if key in failed.offline}
+        whole = live - {broker for broker, failed in self._failing.items() if key in failed.read_only}
+        return live if whole.isdisjoint(partition.isr) else whole
+
+    @cached_property
+    def _failing(self) -> dict[int, FailedReplicas]:
+        return {broker: state.failed for broker, state in self.liveness.brokers.items() if len(state.failed)}
+
+    def has_failed(self, broker_id: int, partition: PartitionImage) -> bool:
+        failed = self._failing.get(broker_id)
+        key = TopicIdPartition(partition.topic_id, partition.partition)
+        return failed is not None and (key in failed.offline or key in failed.read_only)
 
     def broker_at_epoch(self, broker_id: int, broker_epoch: int) -> BrokerImage:
         """The registration that a broker claims to act under. Raises StaleBrokerEpoch 77."""

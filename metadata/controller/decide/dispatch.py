@@ -55,7 +55,7 @@ def decide(
         case SessionsTick():
             return brokers.check_sessions(situation, request)
         case ActivationEvent():
-            return brokers.activate(situation, elections.sweep_offline(situation))
+            return brokers.activate(situation)
         case ExpiredHeartbeat():
             return brokers.renew_session(situation, request)
         case BrokerDisconnected():

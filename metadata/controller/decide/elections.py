@@ -40,7 +40,8 @@ def leave_isrs(situation: Situation, broker_id: int, reason: Reason) -> list[Par
     for partition in situation.image.all_partitions():
         if broker_id in partition.isr or partition.leader == broker_id:
             isr = tuple(member for member in partition.isr if member != broker_id)
-            record = change_partition(partition, active=active, reason=reason, isr=isr)
+            eligible = situation.eligible(partition, among=active)
+            record = change_partition(partition, active=eligible, reason=reason, isr=isr)
             if record is not None:
                 records.append(record)
     return records
@@ -59,7 +60,7 @@ def elect_for_offline(
     for partition in situation.image.all_partitions():
         if partition.has_leader or (joining is not None and joining not in partition.replicas):
             continue
-        record = change_partition(partition, active=active, reason=reason)
+        record = change_partition(partition, active=situation.eligible(partition, among=active), reason=reason)
         if record is not None:
             records.append(record)
         else:
@@ -85,7 +86,8 @@ def questions(
     by_broker: dict[int, list[TopicIdPartition]] = {}
     asked: list[TopicIdPartition] = []
     for partition in stuck:
-        live = [replica for replica in partition.replicas if replica in active]
+        eligible = situation.eligible(partition, among=active)
+        live = [replica for replica in partition.replicas if replica in eligible]
         if not live or not (forced or situation.allows_unclean(situation.image.topics[partition.topic_id].name)):
             continue
         key = TopicIdPartition(partition.topic_id, partition.partition)
@@ -117,9 +119,10 @@ def elect_preferred_now_and_then(situation: Situation) -> Decision:
 
 def _preferred(situation: Situation, partition: PartitionImage) -> PartitionChangeRecord | None:
     preferred = partition.replicas[0]
-    if partition.leader == preferred or preferred not in partition.isr or preferred not in situation.active:
+    eligible = situation.eligible(partition)
+    if partition.leader == preferred or preferred not in partition.isr or preferred not in eligible:
         return None
-    return change_partition(partition, active=situation.active, reason=Reason.PREFERRED_ELECTION, prefer=preferred)
+    return change_partition(partition, active=eligible, reason=Reason.PREFERRED_ELECTION, prefer=preferred)
 
 
 # --- ElectLeaders ---------------------------------------------------------------------------------------------
@@ -178,10 +181,11 @@ def _elect_one(
         return _preferred(situation, partition) or ErrorDetail(PreferredLeaderNotAvailable, message)
     if partition.has_leader:
         return ErrorDetail(ElectionNotNeeded, f"replica {partition.leader} leads; unclean elections are for none")
-    clean = change_partition(partition, active=situation.active, reason=Reason.BROKER_UNFENCED)
+    eligible = situation.eligible(partition)
+    clean = change_partition(partition, active=eligible, reason=Reason.BROKER_UNFENCED)
     if clean is not None:
         return clean
-    if situation.active.isdisjoint(partition.replicas):
+    if eligible.isdisjoint(partition.replicas):
         return ErrorDetail(EligibleLeadersNotAvailable, f"none of the replicas {list(partition.replicas)} is alive")
     return partition
 
@@ -218,10 +222,11 @@ def _elect_offline(
 ) -> PartitionChangeRecord | None:
     if partition.has_leader:
         return None
-    clean = change_partition(partition, active=situation.active, reason=Reason.BROKER_UNFENCED)
+    eligible = situation.eligible(partition)
+    clean = change_partition(partition, active=eligible, reason=Reason.BROKER_UNFENCED)
     if clean is not None:
         return clean
-    live = [replica for replica in partition.replicas if replica in situation.active]
+    live = [replica for replica in partition.replicas if replica in eligible]
     if not live:
         return None
     answers = _answers_about(partition, event.answers, live)
@@ -233,7 +238,7 @@ def _elect_offline(
     )
     return change_partition(
         partition,
-        active=situation.active,
+        active=eligible,
         reason=Reason.UNCLEAN_ELECTION,
         isr=(leader,),
         recovery=LeaderRecovery.RECOVERING,

@@ -57,7 +57,7 @@ def _refusal(
     return (
         _epoch_refusal(sender, alteration, old)
         or _shape_refusal(alteration, old)
-        or _member_refusal(situation, alteration.new_isr)
+        or _member_refusal(situation, alteration.new_isr, old)
     )
 
 
@@ -87,8 +87,11 @@ def _shape_refusal(alteration: PartitionAlteration, old: PartitionImage) -> Erro
     return None
 
 
-def _member_refusal(situation: Situation, members: tuple[IsrMember, ...]) -> ErrorDetail | None:
-    """I6, KIP-903: a rebooted replica must not sneak in under its old epoch."""
+def _member_refusal(
+    situation: Situation, members: tuple[IsrMember, ...], partition: PartitionImage
+) -> ErrorDetail | None:
+    """I6, KIP-903: a rebooted replica must not sneak in under its old epoch. A leader that is read-only because nobody
+    else can lead may take in who relieves it."""
     problems = []
     for member in members:
         broker = situation.image.brokers.get(member.broker_id)
@@ -100,6 +103,8 @@ def _member_refusal(situation: Situation, members: tuple[IsrMember, ...]) -> Err
             problems.append(f"{member.broker_id} is shutting down")
         elif member.broker_epoch not in (-1, broker.broker_epoch):
             problems.append(f"{member.broker_id} has epoch {broker.broker_epoch}, not {member.broker_epoch}")
+        elif member.broker_id != partition.leader and situation.has_failed(member.broker_id, partition):
+            problems.append(f"the log of {member.broker_id} has failed")
     return ErrorDetail(IneligibleReplica, "; ".join(problems)) if problems else None
 
 
@@ -112,7 +117,7 @@ def _change(situation: Situation, alteration: PartitionAlteration, old: Partitio
         reason = Reason.RECOVERED
     else:
         reason = Reason.ISR_EXPANDED if len(isr) > len(kept) else Reason.ISR_SHRUNK
-    return change_partition(old, active=situation.active, reason=reason, isr=isr, recovery=recovery)
+    return change_partition(old, active=situation.eligible(old), reason=reason, isr=isr, recovery=recovery)
 
 
 def _outcome(

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
+from metadata.controller.events import NO_FAILED_REPLICAS, FailedReplicas
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerLiveness:
@@ -22,6 +24,8 @@ class BrokerLiveness:
     is_disconnected: bool = False
     """Its connection broke, or this controller is new and has not heard it: no heartbeat came since. A new incarnation
     then need not wait for the session to end (B1), or a restart of everything would take a session's time."""
+    failed: FailedReplicas = NO_FAILED_REPLICAS
+    """As of its last heartbeat. A new controller knows of none until it has heard the broker, which beats at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -65,7 +65,7 @@ def _start(situation: Situation, partition: PartitionImage, target: tuple[int, .
         )
     return change_partition(
         partition,
-        active=situation.active,
+        active=situation.eligible(partition),
         reason=Reason.REASSIGNMENT_STARTED,
         isr=isr,
         replicas=replicas,
@@ -84,7 +84,7 @@ def _cancel(situation: Situation, partition: PartitionImage) -> PartitionChangeR
         )
     return change_partition(
         partition,
-        active=situation.active,
+        active=situation.eligible(partition),
         reason=Reason.REASSIGNMENT_CANCELLED,
         isr=isr,
         replicas=_without(partition.replicas, partition.adding_replicas),

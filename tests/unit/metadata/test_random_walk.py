@@ -11,11 +11,13 @@ from metadata.controller.decide import (
     ActivationEvent,
     BrokerDisconnected,
     BrokerUnreachable,
+    Liveness,
     PreferredElectionTick,
     SessionsTick,
     UncleanSweepTick,
 )
 from metadata.controller.events import (
+    NO_FAILED_REPLICAS,
     AllocateProducerIds,
     AlterConfigs,
     AlterPartition,
@@ -26,6 +28,7 @@ from metadata.controller.events import (
     CreateTopics,
     DeleteTopics,
     ElectLeaders,
+    FailedReplicas,
     IsrMember,
     NewPartitions,
     NewTopic,
@@ -34,7 +37,7 @@ from metadata.controller.events import (
 )
 from metadata.delta import delta_between
 from metadata.errors import KafkaError
-from metadata.image import MetadataImage, PartitionImage
+from metadata.image import MetadataImage, PartitionImage, TopicIdPartition
 from metadata.records import LeaderRecovery, Reason, decode_records, encode_records
 from metadata.snapshot import decode_image, encode_image
 from tests.support.controller_world import World
@@ -48,6 +51,7 @@ class Walk:
         self.rng = random.Random(seed)
         self.world = World(seed)
         self.incarnations = dict.fromkeys(BROKERS, 1)
+        self.failed = dict.fromkeys(BROKERS, NO_FAILED_REPLICAS)
 
     def step(self) -> None:
         rng = self.rng
@@ -75,7 +79,27 @@ class Walk:
     def beat(self) -> None:
         broker_id = self.rng.choice(BROKERS)
         offset = self.world.image.offset - self.rng.choice([0, 0, 0, 5])
-        self.world.beat(broker_id, offset=offset, fence=self.rng.random() < 0.03, shutdown=self.rng.random() < 0.1)
+        self.fail_logs(broker_id)
+        self.world.beat(
+            broker_id,
+            offset=offset,
+            fence=self.rng.random() < 0.03,
+            shutdown=self.rng.random() < 0.1,
+            failed=self.failed[broker_id],
+        )
+
+    def fail_logs(self, broker_id: int) -> None:
+        """A log here and there fails, and works again two heartbeats later or so."""
+        failed, partition = self.failed[broker_id], self.partition()
+        if self.rng.random() < 0.4:
+            self.failed[broker_id] = NO_FAILED_REPLICAS
+        elif partition is not None and self.rng.random() < 0.5:
+            key = frozenset([TopicIdPartition(partition.topic_id, partition.partition)])
+            if self.rng.random() < 0.5:
+                changed = FailedReplicas(offline=failed.offline | key, read_only=failed.read_only - key)
+            else:
+                changed = FailedReplicas(offline=failed.offline - key, read_only=failed.read_only | key)
+            self.failed[broker_id] = changed
 
     def register(self) -> None:
         broker_id = self.rng.choice(BROKERS)
@@ -169,7 +193,12 @@ class Walk:
         self.world.decide(AllocateProducerIds(broker_id=broker_id, broker_epoch=self.world.epoch(broker_id)))
 
 
-def check(old: MetadataImage, new: MetadataImage) -> None:
+def check(old: MetadataImage, new: MetadataImage, liveness: Liveness) -> None:
+    def may_lead(partition: PartitionImage, member: int) -> bool:
+        heard = liveness.brokers.get(member)
+        key = TopicIdPartition(partition.topic_id, partition.partition)
+        return new.is_active_broker(member) and (heard is None or key not in heard.failed.offline)
+
     for key, (before, after) in delta_between(old, new).changed_partitions.items():
         if after is None:
             assert key.topic_id not in new.topics
@@ -178,7 +207,7 @@ def check(old: MetadataImage, new: MetadataImage) -> None:
         assert set(after.isr) <= set(after.replicas), after
         assert len(set(after.isr)) == len(after.isr), after
         assert after.leader == -1 or after.leader in after.isr, after
-        assert after.leader == -1 or new.is_active_broker(after.leader), after
+        assert after.leader == -1 or may_lead(after, after.leader), after
         assert set(after.adding_replicas) | set(after.removing_replicas) <= set(after.replicas), after
         if before is not None:
             assert after.partition_epoch > before.partition_epoch, (before, after)
@@ -187,7 +216,7 @@ def check(old: MetadataImage, new: MetadataImage) -> None:
                 assert after.leader_epoch > before.leader_epoch, (before, after)
     for partition in new.all_partitions():
         if partition.leader == -1:
-            assert not any(new.is_active_broker(member) for member in partition.isr), partition
+            assert not any(may_lead(partition, member) for member in partition.isr), partition
         inactive = [member for member in partition.isr if not new.is_active_broker(member)]
         assert not inactive or partition.isr == tuple(inactive), partition
         if partition.leader_recovery is LeaderRecovery.RECOVERING:
@@ -204,7 +233,7 @@ def test_walk(seed: int) -> None:
             walk.step()
         except KafkaError:
             refused += 1
-        check(before, walk.world.image)
+        check(before, walk.world.image, walk.world.liveness)
         if count % 100 == 0:
             assert decode_image(encode_image(walk.world.image)) == walk.world.image
     records = walk.world.records
