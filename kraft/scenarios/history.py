@@ -17,7 +17,7 @@ from typing import IO, Any, Final, Literal, TypeAlias
 
 import msgspec
 
-from kraft.scenarios.outcomes import Outcome
+from kraft.client.verdicts import Outcome
 
 FORMAT: Final = 1
 BUFFER_BYTES_MAX: Final = 256 * 1024

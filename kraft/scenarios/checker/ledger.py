@@ -10,9 +10,9 @@ from array import array
 from collections.abc import Iterator
 from typing import Final
 
+from kraft.client.verdicts import Outcome
 from kraft.scenarios.checker.values import TEXT_PROCESS, Values
 from kraft.scenarios.history import Acks, HistoryError, Produce
-from kraft.scenarios.outcomes import Outcome
 
 OUTCOME_BITS: Final = 0b11
 OUTCOMES: Final[dict[Outcome, int]] = {"ok": 1, "fail": 2, "info": 3}

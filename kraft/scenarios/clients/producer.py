@@ -13,12 +13,12 @@ from typing import Final
 
 from kraft.client.outcome import Refused, Request
 from kraft.client.transport import Transport
+from kraft.client.verdicts import of_attempts
 from kraft.http.partitioner import partition_of_key
 from kraft.scenarios.clients.counts import Counts
 from kraft.scenarios.clients.requests import KeyValue, Told, produce_request, told_produce, value_text
 from kraft.scenarios.clients.targets import Surroundings, Target, Targets
 from kraft.scenarios.history import Acks, Attempt, Operation, Produce
-from kraft.scenarios.outcomes import of_attempts
 from kraft.scenarios.timeline import now_us
 
 RETRY_BACKOFF_MS: Final = 100

@@ -13,14 +13,14 @@ from urllib.parse import quote
 import orjson
 
 from kraft.client.outcome import Answer, Refused, Request, Unknown
-from kraft.scenarios.history import Acks
-from kraft.scenarios.outcomes import (
+from kraft.client.verdicts import (
     Outcome,
     of_answer,
     of_broken_connection,
     of_refused_connection,
     of_sent_without_answer,
 )
+from kraft.scenarios.history import Acks
 from metadata.errors import for_code
 
 TEXT: Final = "application/vnd.kafka.text.v2+json"

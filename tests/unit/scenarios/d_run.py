@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kraft.client.verdicts import Outcome
 from kraft.scenarios.checker.check import check_history
 from kraft.scenarios.checker.verdict import Verdict
 from kraft.scenarios.evidence import (
@@ -21,7 +22,6 @@ from kraft.scenarios.evidence import (
     VoterMetadata,
 )
 from kraft.scenarios.history import Acks, Attempt, Header, HistoryWriter, Operation, Produce, Read
-from kraft.scenarios.outcomes import Outcome
 
 SECOND = 1_000_000
 TOPIC = "t"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kraft.client.verdicts import Outcome
 from kraft.scenarios.checker.verdict import Counts, Range, Verdict
 from kraft.scenarios.history import Attempt
-from kraft.scenarios.outcomes import Outcome
 from tests.unit.scenarios.d_run import SECOND, Run, values
 
 

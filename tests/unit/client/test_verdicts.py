@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kraft.scenarios import outcomes
+from kraft.client import verdicts as outcomes
 from metadata.errors import BY_CODE
 
 
