@@ -84,9 +84,19 @@ class Gateway(Protocol):
         """
         ...
 
+    async def tail(
+        self, positions: Mapping[TopicIdPartition, int], *, bytes_max: int, wait_ms: int
+    ) -> Mapping[TopicIdPartition, Records | None]:
+        """What comes first at these offsets, empty when nothing comes in time; None for a partition about which
+        something else is to be said: a read will say it. Whoever waits at the same position shares one fetch.
+
+        `bytes_max` is for each partition; a first batch comes whole. Raises ThrottlingQuotaExceeded 89.
+        """
+        ...
+
     async def wait_readable(self, positions: Mapping[TopicIdPartition, int], *, wait_ms: int) -> None:
         """Until one of the partitions can be read from its offset on, or something else is to be said about it, or
-        the time is over: at most one waiting request per leader, however many partitions."""
+        the time is over. Raises ThrottlingQuotaExceeded 89."""
         ...
 
     async def list_offset(self, partition: TopicIdPartition, timestamp: int) -> OffsetAnswer:

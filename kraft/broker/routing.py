@@ -12,6 +12,7 @@ from kraft.broker.leaders import LeaderFinder
 from kraft.broker.produce_routing import ProduceRouter
 from kraft.broker.publishing import MetadataPublisher
 from kraft.broker.read_routing import ReadRouter
+from kraft.broker.tailing import Tails
 from kraft.broker.visibility import is_visible
 from metadata.controller.events import CreateTopics, ErrorDetail, NewTopic, Request
 from metadata.environment import Buffer, Clock
@@ -40,6 +41,7 @@ class Router:
         publisher: MetadataPublisher,
         door: ControllerDoor,
         finder: LeaderFinder,
+        tails: Tails,
     ) -> None:
         self._node_id = node_id
         self._cluster_id = cluster_id
@@ -47,7 +49,7 @@ class Router:
         self._publisher = publisher
         self._door = door
         self._produces = ProduceRouter(clock=clock, publisher=publisher, finder=finder)
-        self._reads = ReadRouter(clock=clock, publisher=publisher, finder=finder)
+        self._reads = ReadRouter(clock=clock, publisher=publisher, finder=finder, tails=tails)
 
     @property
     def node_id(self) -> int:
@@ -114,6 +116,11 @@ class Router:
         return await self._reads.read(
             partition, offset=offset, bytes_max=bytes_max, bytes_min=bytes_min, wait_ms_max=wait_ms_max
         )
+
+    async def tail(
+        self, positions: Mapping[TopicIdPartition, int], *, bytes_max: int, wait_ms: int
+    ) -> Mapping[TopicIdPartition, Records | None]:
+        return await self._reads.tail(positions, bytes_max=bytes_max, wait_ms=wait_ms)
 
     async def wait_readable(self, positions: Mapping[TopicIdPartition, int], *, wait_ms: int) -> None:
         await self._reads.wait_readable(positions, wait_ms=wait_ms)

@@ -17,6 +17,7 @@ from kraft.broker.leaders import LeaderFinder
 from kraft.broker.lifecycle import BrokerIdentity, BrokerLifecycle
 from kraft.broker.publishing import MetadataPublisher
 from kraft.broker.routing import Router
+from kraft.broker.tailing import Tails
 from kraft.config.models import ClusterConfig, NodeConfig
 from kraft.coordinators.groups.coordinator import GroupCoordinator
 from kraft.events import EventLog
@@ -131,6 +132,7 @@ class Node:
             await self.lifecycle.stop()
         if self._door is not None:
             await self._door.stop()
+        self._tails.close()
         await self._wire.stop()
         if self.coordinator is not None:
             self.coordinator.stop()
@@ -242,6 +244,8 @@ class Node:
             local=self.replicas,
             peer=lambda node_id: ForwardChannel(self._peers, node_id),
         )
+        self._tails = Tails(clock=self.environment.clock, finder=finder)
+        self.publisher.subscribe(self._tails.on_metadata)
         return Router(
             node_id=self.node.id,
             cluster_id=self.config.cluster_id,
@@ -250,6 +254,7 @@ class Node:
             publisher=self.publisher,
             door=self._control,
             finder=finder,
+            tails=self._tails,
         )
 
     def _make_wire(self) -> WireServer:

@@ -31,7 +31,7 @@ from kraft.wire.messages.offsets import (
     ListOffset,
 )
 from kraft.wire.messages.produce import PRODUCE, ProduceRequest
-from kraft.wire.peers import Peers
+from kraft.wire.peers import Lane, Peers
 from metadata.controller.events import ReplicaLogEnd, Request
 from metadata.environment import Buffer
 from metadata.errors import for_code
@@ -158,11 +158,16 @@ class GroupChannel:
         self._node_id = node_id
 
     async def ask(self, request: groups.Request, timeout_ms: int) -> Answer:
-        return await self._peers.call(self._node_id, "forward", GROUP_REQUEST, request, timeout_ms=timeout_ms)
+        return await self._peers.call(
+            self._node_id, "forward", GROUP_REQUEST, request, timeout_ms=timeout_ms, lane="groups"
+        )
 
 
 class ForwardChannel:
-    """Data requests of clients, carried to the leader of their partition; at most one hop."""
+    """Data requests of clients, carried to the leader of their partition; at most one hop.
+
+    Produces, reads and waits for records have a connection each: none of them stands in another's queue.
+    """
 
     def __init__(self, peers: Peers, node_id: int, *, timeout_ms: int = REPLICA_TIMEOUT_MS) -> None:
         self._peers = peers
@@ -182,11 +187,14 @@ class ForwardChannel:
 
     async def fetch(self, request: FetchRequest) -> FetchResponse:
         timeout_ms = max(self._timeout_ms, request.wait_ms_max + ANSWER_SLACK_MS)
-        return await self._peers.call(self._node_id, "forward", FETCH, request, timeout_ms=timeout_ms)
+        lane: Lane = "waits" if request.wait_ms_max > 0 else "reads"
+        return await self._peers.call(self._node_id, "forward", FETCH, request, timeout_ms=timeout_ms, lane=lane)
 
     async def list_offset(self, partition: TopicIdPartition, timestamp: int) -> OffsetAnswer:
         request = ListOffset(partition=partition, timestamp=timestamp, timeout_ms=self._timeout_ms)
-        return await self._peers.call(self._node_id, "forward", LIST_OFFSETS, request, timeout_ms=self._timeout_ms)
+        return await self._peers.call(
+            self._node_id, "forward", LIST_OFFSETS, request, timeout_ms=self._timeout_ms, lane="reads"
+        )
 
     async def delete_records(self, partition: TopicIdPartition, *, offset: int, timeout_ms: int) -> int:
         request = DeleteRecords(offsets={partition: offset}, timeout_ms=timeout_ms)

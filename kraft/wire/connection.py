@@ -31,7 +31,13 @@ class RpcConnection:
     """Made by `open_connection`; owned by the task that reads the answers."""
 
     def __init__(
-        self, environment: Environment, connection: FrameConnection, principal: Principal, *, address: tuple[str, int]
+        self,
+        environment: Environment,
+        connection: FrameConnection,
+        principal: Principal,
+        *,
+        address: tuple[str, int],
+        in_flight_max: int = IN_FLIGHT_MAX,
     ) -> None:
         self.address = address
         self._clock = environment.clock
@@ -39,7 +45,7 @@ class RpcConnection:
         self._client_id = principal.client_id
         self._next_id = 0
         self._in_flight: dict[int, asyncio.Future[memoryview]] = {}
-        self._slots = asyncio.Semaphore(IN_FLIGHT_MAX)
+        self._slots = asyncio.Semaphore(in_flight_max)
         self._received_ms = self._clock.monotonic_ms()
         self._reader: asyncio.Task[None] | None = None
 
@@ -145,6 +151,7 @@ async def open_connection(
     secret: str,
     frame_bytes_max: int,
     connect_timeout_ms: int = CONNECT_TIMEOUT_MS,
+    in_flight_max: int = IN_FLIGHT_MAX,
 ) -> RpcConnection:
     """Raises ConnectionRefusedError, NotConnected (timeouts too), or the KafkaError of a refused authentication."""
     host, port = address
@@ -156,7 +163,7 @@ async def open_connection(
         raise
     except OSError as error:
         raise NotConnected(f"{host}:{port}: {type(error).__name__} {error}".rstrip()) from error
-    connection = RpcConnection(environment, frames, principal, address=address)
+    connection = RpcConnection(environment, frames, principal, address=address, in_flight_max=in_flight_max)
     connection.start()
     try:
         await _authenticate(environment, connection, secret=secret)

@@ -1,4 +1,6 @@
-"""The connections of this node to the others: one per node and purpose, opened when first needed, never shared.
+"""The connections of this node to the others: one per node, purpose and lane, opened when first needed, never shared.
+
+Lanes keep requests of one purpose out of each other's queue: reads out of that of produces, and waits out of both.
 
 A connection that broke is opened again by the next request, `RECONNECT_BACKOFF_MS` after the last try at the
 earliest. No request is ever sent again here; a refused connection is told to the caller at once.
@@ -8,17 +10,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
-from kraft.wire.connection import CONNECT_TIMEOUT_MS, RpcConnection, open_connection
+from kraft.wire.connection import CONNECT_TIMEOUT_MS, IN_FLIGHT_MAX, RpcConnection, open_connection
 from kraft.wire.messages.common import ReplyT, RequestT, Rpc
 from kraft.wire.principal import Principal, Purpose
 from metadata.environment import Environment, NotConnected
 from metadata.errors import for_code
 
 RECONNECT_BACKOFF_MS = 50
+WAITS_IN_FLIGHT_MAX = 4_096
+"""Unanswered requests of the lane `waits`: fetches that wait for records, which cost next to nothing."""
 FRAME_BYTES_MAX = 128 * 1024 * 1024
 """Largest answer taken from a peer: above fetch.max.bytes and one oversized first batch (F3)."""
+
+Lane = Literal["", "reads", "waits", "groups"]
 
 Address = Callable[[int, Purpose], tuple[str, int]]
 """Host and port of a node. Raises a KafkaError (BrokerNotAvailable) when it is not known."""
@@ -41,7 +47,7 @@ class Peers:
         self._secret = secret
         self._frame_bytes_max = frame_bytes_max
         self._connect_timeout_ms = connect_timeout_ms
-        self._ways: dict[tuple[int, Purpose], _Way] = {}
+        self._ways: dict[tuple[int, Purpose, Lane], _Way] = {}
 
     async def call(
         self,
@@ -52,22 +58,23 @@ class Peers:
         *,
         timeout_ms: int,
         tells_timeout: bool = False,
+        lane: Lane = "",
     ) -> ReplyT:
         """One attempt. Raises ConnectionRefusedError or NotConnected (not sent), ConnectionClosed or TimeoutError
         (unknown), or the KafkaError that the peer answered."""
-        connection = await self.connection(node_id, purpose, timeout_ms=timeout_ms)
+        connection = await self.connection(node_id, purpose, timeout_ms=timeout_ms, lane=lane)
         body = rpc.to_request(request, timeout_ms)
         answer = await connection.call(rpc.api, body, timeout_ms=timeout_ms, tells_timeout=tells_timeout)
         if not rpc.has_error_in_reply:
             _raise_top_level(answer)
         return rpc.from_reply(request, answer)
 
-    async def connection(self, node_id: int, purpose: Purpose, *, timeout_ms: int) -> RpcConnection:
+    async def connection(self, node_id: int, purpose: Purpose, *, timeout_ms: int, lane: Lane = "") -> RpcConnection:
         """Raises ConnectionRefusedError, NotConnected, or the KafkaError of a refused authentication."""
-        key = (node_id, purpose)
+        key = (node_id, purpose, lane)
         way = self._ways.get(key)
         if way is None:
-            way = self._ways[key] = _Way(self.environment, lambda: self._open(node_id, purpose))
+            way = self._ways[key] = _Way(self.environment, lambda: self._open(node_id, purpose, lane))
         address = self.address(node_id, purpose)
         current = way.current(address)
         if current is not None:
@@ -78,7 +85,7 @@ class Peers:
         except TimeoutError as error:
             raise NotConnected(f"node {node_id}: no connection within {timeout_ms} ms") from error
 
-    async def _open(self, node_id: int, purpose: Purpose) -> RpcConnection:
+    async def _open(self, node_id: int, purpose: Purpose, lane: Lane) -> RpcConnection:
         return await open_connection(
             self.environment,
             Principal(self.node_id, purpose),
@@ -86,6 +93,7 @@ class Peers:
             secret=self._secret,
             frame_bytes_max=self._frame_bytes_max,
             connect_timeout_ms=self._connect_timeout_ms,
+            in_flight_max=WAITS_IN_FLIGHT_MAX if lane == "waits" else IN_FLIGHT_MAX,
         )
 
     async def close_node(self, node_id: int) -> None:

@@ -3,7 +3,8 @@
 Requests begin in the order in which they came, and each is answered when it is done, found by its correlation id: a
 long poll or an acks=all produce holds up nothing behind it. Kafka answers one connection strictly in order; here one
 connection carries the forwarded requests of many clients, which must not wait for each other.
-Bounds: `IN_FLIGHT_MAX` requests and `ByteBudget` bytes at once; then the peer is held back by TCP.
+Bounds: `IN_FLIGHT_MAX` requests, `FETCHES_IN_FLIGHT_MAX` fetches and `ByteBudget` bytes at once; then the peer is held
+back by TCP.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ LOG = logging.getLogger(__name__)
 
 IN_FLIGHT_MAX = 256
 """Requests of one connection being served; the next is read when one is done."""
+FETCHES_IN_FLIGHT_MAX = 4_096
+"""Fetches of one connection being served, beside them: most of them wait, and waiting costs no more than a place."""
 HOT = (apis.FETCH, apis.PRODUCE)
 """Requests whose array lengths are not checked beforehand once the peer has proved that it knows the secret."""
 AUTHENTICATION_TIMEOUT_MS = 10_000
@@ -54,6 +57,7 @@ class Session:
         self._shared = shared
         self._connection = connection
         self._slots = asyncio.Semaphore(IN_FLIGHT_MAX)
+        self._fetch_slots = asyncio.Semaphore(FETCHES_IN_FLIGHT_MAX)
         self._budget = ByteBudget(shared.connection_bytes_max)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -140,8 +144,11 @@ class Session:
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._finished(done, api, len(frame)))
 
+    def _slots_of(self, api: Api) -> asyncio.Semaphore:
+        return self._fetch_slots if api is apis.FETCH else self._slots
+
     async def _admit(self, api: Api, size: int) -> None:
-        await self._slots.acquire()
+        await self._slots_of(api).acquire()
         try:
             await self._budget.take(size)
             if api is apis.PRODUCE:
@@ -151,7 +158,7 @@ class Session:
                     self._budget.give_back(size)
                     raise
         except asyncio.CancelledError:
-            self._slots.release()
+            self._slots_of(api).release()
             raise
 
     def _finished(self, task: asyncio.Task[None], api: Api, size: int) -> None:
@@ -159,7 +166,7 @@ class Session:
         self._release(api, size)
 
     def _release(self, api: Api, size: int) -> None:
-        self._slots.release()
+        self._slots_of(api).release()
         self._budget.give_back(size)
         if api is apis.PRODUCE:
             self._shared.produce_budget.give_back(size)

@@ -6,6 +6,7 @@ import pytest
 
 from kraft.broker.produce_routing import ProduceRouter
 from kraft.broker.read_routing import ReadRouter
+from kraft.broker.tailing import Tails
 from metadata.environment import ConnectionClosed
 from metadata.errors import InvalidRequiredAcks, LeaderNotAvailable, OffsetOutOfRange, UnknownTopicId
 from metadata.image import TopicIdPartition
@@ -103,7 +104,7 @@ def test_acks_other_than_kafkas_are_refused() -> None:
 def _reads(clock: SimulatedClock, log: HandLog, **leaders: ScriptedLeader) -> ReadRouter:
     publisher = publisher_on(clock, log)
     finder = finder_on(publisher, {int(name[1:]): leader for name, leader in leaders.items()})
-    return ReadRouter(clock=clock, publisher=publisher, finder=finder)
+    return ReadRouter(clock=clock, publisher=publisher, finder=finder, tails=Tails(clock=clock, finder=finder))
 
 
 def _fetched(**fields: object) -> FetchResponse:
