@@ -14,10 +14,12 @@ from kraft.broker.gateway import Gateway
 from kraft.http.body import BodyLease, check_length
 from kraft.http.context import Context
 from kraft.http.errors import HttpError, error_response, from_kafka
+from kraft.http.faults import Faults
 from kraft.http.limits import BodyBudget, Connections, Limits, Slots
 from kraft.http.metrics import GaugeValues, Metrics
 from kraft.http.openapi import openapi_route
 from kraft.http.partitioner import Partitioner
+from kraft.http.patience import Patience
 from kraft.http.routes import Call, Route
 from kraft.http.status import partition_gauges
 from kraft.http.table import ALL_ROUTES
@@ -43,7 +45,7 @@ def create_app(
 ) -> web.Application:
     """The door. `ready` says (ready, why not); `gauges` adds gauges to /metrics; later resources add routes.
 
-    A fault of ours in a handler is an event `http_request_failed` and an answer 500.
+    A fault of ours in a handler is an event `http_request_failed` and an answer 500 with the id of the event.
     """
     limits = limits or Limits(
         body_bytes_max=gateway.settings.socket_request_max_bytes, read_bytes_max=gateway.settings.fetch_max_bytes
@@ -57,20 +59,22 @@ def create_app(
         long_polls=Slots(limits.long_polls_max, what="waiting reads"),
         partitioner=Partitioner(),
         metrics=Metrics(lambda: {**partition_gauges(gateway), **(gauges() if gauges else {})}),
+        patience=Patience(environment.clock, limits),
         ready=ready or (lambda: (True, "")),
     )
     routes = (*ALL_ROUTES, *extra_routes)
     routes = (*routes, openapi_route(routes))
+    faults = Faults(events, environment.rng)
     app = web.Application(client_max_size=limits.body_bytes_max)
     app[CONTEXT], app[ROUTES] = context, routes
     for route in routes:
-        _register(app, context, route, events)
+        _register(app, context, route, faults)
     app.router.add_route("*", "/{anything:.*}", _unmatched)
     return app
 
 
-def _register(app: web.Application, context: Context, route: Route, events: Events | None) -> None:
-    handler, expect = _adapt(context, route, events), _continue(context, route)
+def _register(app: web.Application, context: Context, route: Route, faults: Faults) -> None:
+    handler, expect = _adapt(context, route, faults), _continue(context, route)
     paths = (route.path,) if route.path == "/" else (route.path, route.path + "/")
     for path in paths:
         app.router.add_route(route.method, path, handler, expect_handler=expect)
@@ -78,7 +82,7 @@ def _register(app: web.Application, context: Context, route: Route, events: Even
             app.router.add_route("HEAD", path, handler)
 
 
-def _adapt(context: Context, route: Route, events: Events | None) -> AioHandler:
+def _adapt(context: Context, route: Route, faults: Faults) -> AioHandler:
     observe = context.metrics.observer(route.method, route.path)
     monotonic_us = context.clock.monotonic_us
 
@@ -87,10 +91,10 @@ def _adapt(context: Context, route: Route, events: Events | None) -> AioHandler:
         try:
             response = await _answer(context, route, request)
         except Exception as error:
-            observe(500, (monotonic_us() - started_us) / 1e6)
-            if events is not None:
-                events.emit("http_request_failed", method=route.method, route=route.path, error=repr(error))
-            raise
+            if request.writer.output_size:  # the answer has begun: all that is left is to end the connection
+                faults.note(error, route)
+                raise
+            response = error_response(faults.note(error, route))
         observe(response.status, (monotonic_us() - started_us) / 1e6)
         return response
 

@@ -7,6 +7,7 @@ from aiohttp.http_exceptions import BadHttpMessage
 
 from kraft.http.context import Context
 from kraft.http.errors import HttpError
+from kraft.http.patience import BodyWatch, SlowBody, too_slow
 
 
 class BodyLease:
@@ -19,29 +20,36 @@ class BodyLease:
         self._reserved = 0
 
     async def read(self, request: web.Request) -> bytes | bytearray:
-        """Raises HttpError 413 (before reading, when Content-Length tells) and 503.
+        """Raises HttpError 413 (before reading, when Content-Length tells), 503, 408 and 400.
 
         What came in pieces is put together where a leader may stamp it (a bytearray), so that it is not copied again.
         """
         length = check_length(request, self._context.limits.body_bytes_max)
         if length is not None:
             self._reserve(length)
-        first, rest = b"", bytearray()
-        total, content = 0, request.content
+        watch = self._context.patience.watch(request)
         try:
-            while not content.at_eof():
-                part = await content.readany()
-                total += len(part)
-                # A compressed body is longer than its Content-Length says.
-                self._grow_to(total)
-                if not first:
-                    first = part
-                    continue
-                if not rest:
-                    rest += first
-                rest += part
+            return await self._parts(request, watch)
+        except SlowBody as error:
+            raise too_slow(self._context.limits, watch.received) from error
         except (web.RequestPayloadError, BadHttpMessage) as error:
-            raise HttpError(400, f"the body cannot be read: {error}") from error
+            raise HttpError(400, f"the body cannot be read: {error}", closes=True) from error
+        finally:
+            self._context.patience.bodies.discard(watch)
+
+    async def _parts(self, request: web.Request, watch: BodyWatch) -> bytes | bytearray:
+        first, rest, content = b"", bytearray(), request.content
+        while not content.at_eof():
+            part = await content.readany()
+            watch.received += len(part)
+            # A compressed body is longer than its Content-Length says.
+            self._grow_to(watch.received)
+            if not first:
+                first = part
+                continue
+            if not rest:
+                rest += first
+            rest += part
         return rest or first
 
     def _grow_to(self, total: int) -> None:

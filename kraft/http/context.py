@@ -12,6 +12,7 @@ from kraft.http.errors import PARTITION_NOT_FOUND, HttpError
 from kraft.http.limits import BodyBudget, Connections, Limits, Slots
 from kraft.http.metrics import Metrics
 from kraft.http.partitioner import Partitioner
+from kraft.http.patience import Patience
 from metadata.controller.events import Request
 from metadata.environment import Clock
 from metadata.errors import LeaderNotAvailable, UnknownTopicOrPartition
@@ -30,6 +31,7 @@ class Context:
     long_polls: Slots
     partitioner: Partitioner
     metrics: Metrics
+    patience: Patience
     ready: Callable[[], tuple[bool, str]]
 
     def topic_or_raise(self, name: str) -> TopicImage:

@@ -28,6 +28,7 @@ UNPROCESSABLE = 422
 PAYLOAD = 42206
 SERIALIZATION = 42207
 BATCH = 42208
+INTERNAL = 500
 KAFKA_FATAL = 50002
 KAFKA_RETRIABLE = 50003
 UNAVAILABLE = 50302
@@ -145,6 +146,8 @@ def error_response(error: HttpError) -> web.Response:
     headers = {"Content-Type": "application/json", **error.headers}
     if error.status in (429, 503):
         headers.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
+    if error.closes:
+        headers["Connection"] = "close"
     response = web.Response(status=error.status, body=orjson.dumps(body), headers=headers)
     if error.closes:
         response.force_close()

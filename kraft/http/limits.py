@@ -31,6 +31,16 @@ class Limits:
     """Entries of one `records:batch`; one more is answered 422."""
     control_timeout_ms: int = 30_000
     """How long an administrative request waits for the controller."""
+    header_wait_ms: int = 10_000
+    """From the first byte of a request to the end of its headers; then 408."""
+    body_wait_ms: int = 20_000
+    """What a body may take whatever its length, beyond `body_bytes_per_second`; then 408."""
+    body_bytes_per_second: int = 1_024
+    """A body that comes slower than this is given up after `body_wait_ms`."""
+    answer_wait_ms: int = 60_000
+    """A client that takes nothing of its answer for so long is disconnected."""
+    unasked_connections: int = 1_024
+    """Connections beyond `max.connections` that may be open without having asked anything; more are closed at once."""
 
 
 class BodyBudget:

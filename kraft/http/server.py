@@ -5,11 +5,14 @@ Stop: no new connections, idle ones are closed, requests under way get `drain_ms
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from aiohttp import web
 
 from kraft.http.app import CONTEXT
+from kraft.http.connection import HEADER_BYTES_MAX, HEADERS_MAX, REQUEST_LINE_BYTES_MAX, Runner
+from kraft.http.context import Context
 
 READ_BUFFER_BYTES = 262_144
 KEEPALIVE_SECONDS = 75.0
@@ -28,6 +31,7 @@ class HttpServer:
         self._port = port
         self._drain_ms = drain_ms
         self._runner: web.AppRunner | None = None
+        self._patience: asyncio.Task[None] | None = None
 
     @property
     def port(self) -> int:
@@ -45,11 +49,15 @@ class HttpServer:
             "access_log": None,
             "handler_cancellation": True,
             "keepalive_timeout": KEEPALIVE_SECONDS,
+            "max_line_size": REQUEST_LINE_BYTES_MAX,
+            "max_field_size": HEADER_BYTES_MAX,
+            "max_headers": HEADERS_MAX,
             "lingering_time": LINGER_SECONDS,
             "read_bufsize": READ_BUFFER_BYTES,
             "shutdown_timeout": self._drain_ms / 1000,
         }
-        runner = web.AppRunner(self._app, **options)
+        context = self._app[CONTEXT]
+        runner = Runner(self._app, clock=context.clock, connections_max=lambda: _accepted_max(context), **options)
         await runner.setup()
         try:
             site = web.TCPSite(runner, self._host, self._port, backlog=BACKLOG)
@@ -61,9 +69,16 @@ class HttpServer:
         self._port = runner.addresses[0][1]
         server = runner.server
         assert server is not None, "a runner that is set up has a server"
-        self._app[CONTEXT].connections.live = lambda: server.connections
+        context.connections.live = lambda: server.connections
+        self._patience = asyncio.get_running_loop().create_task(context.patience.run(lambda: server.connections))
 
     async def stop(self) -> None:
         runner, self._runner = self._runner, None
+        if self._patience is not None:
+            self._patience.cancel()
         if runner is not None:
             await runner.cleanup()
+
+
+def _accepted_max(context: Context) -> int:
+    return context.gateway.settings.max_connections + context.limits.unasked_connections
