@@ -7,7 +7,7 @@ from typing import NamedTuple, cast
 
 from metadata.environment import Buffer
 from metadata.errors import CorruptMessage
-from replication.batches.header import whole_batches
+from replication.batches.header import end_within
 from replication.batches.records import NewRecord, ReadRecord, read_batches, unstamped_batch
 
 
@@ -22,6 +22,7 @@ class OutRecord(NamedTuple):
 
 
 InRecord = ReadRecord
+_NO_BOUND = 2**63
 
 
 def to_batches(records: Sequence[OutRecord], *, size_max: int) -> Buffer:
@@ -62,7 +63,5 @@ def take_records(data: Buffer, offset: int, *, bytes_max: int) -> tuple[list[InR
 
 def end_of_batches(data: Buffer, offset: int) -> int:
     """The offset after the last batch; `offset` when there is none."""
-    end_offset = offset
-    for _, header in whole_batches(data):
-        end_offset = header.next_offset
-    return max(end_offset, offset)
+    _, next_offset = end_within(data, upper_bound=_NO_BOUND)
+    return max(next_offset, offset)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
+from typing import Protocol
 
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record._crecords import DefaultRecordBatch, DefaultRecordBatchBuilder
@@ -43,12 +44,33 @@ class NewRecord:
     timestamp_ms: int
 
 
+class ReadRecord(Protocol):
+    """What the codec hands out, which is passed on as it is: an object of ours per record would cost four times as
+    much as reading it."""
+
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int: ...
+    @property
+    def timestamp_type(self) -> int | None:
+        """0 CreateTime, 1 LogAppendTime."""
+
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Sequence[Header]: ...
+
+
 @dataclass(frozen=True, slots=True)
-class ReadRecord:
+class _AppendTimeRecord:
+    """A record whose timestamp is its batch's."""
+
     offset: int
     timestamp: int
     timestamp_type: int
-    """0 CreateTime, 1 LogAppendTime."""
     key: bytes | None
     value: bytes | None
     headers: Sequence[Header]
@@ -124,12 +146,15 @@ def read_batches(
 
 def _read_batch(data: Buffer, position: int, header: BatchHeader, from_offset: int) -> Iterator[ReadRecord]:
     batch = plain_batch(memoryview(data)[position : position + header.size], header)
-    kind = int(header.is_log_append_time)
     try:
-        for record in DefaultRecordBatch(batch):
-            if record.offset >= from_offset:
-                timestamp = header.max_timestamp if kind else record.timestamp
-                yield ReadRecord(record.offset, timestamp, kind, record.key, record.value, record.headers)
+        records = iter(DefaultRecordBatch(batch))
+        if header.is_log_append_time:
+            stamp = header.max_timestamp
+            records = (_AppendTimeRecord(r.offset, stamp, 1, r.key, r.value, r.headers) for r in records)
+        if header.base_offset >= from_offset:
+            yield from records
+        else:
+            yield from (record for record in records if record.offset >= from_offset)
     except (CorruptRecordException, ValueError) as error:
         raise CorruptMessage(f"the batch at offset {header.base_offset} does not decode: {error}") from None
 

@@ -148,7 +148,8 @@ class ConsumerHandlers:
             form = _form(call, plan.config.format)
             wait_ms = min(wait_ms, plan.config.request_timeout_ms) if wait_ms >= 0 else plan.config.request_timeout_ms
             left_ms = max(wait_ms - (call.context.clock.monotonic_ms() - started_ms), 0)
-            poll = Poll(call.context, plan, bytes_max=bytes_max if bytes_max > 0 else limits.read_bytes_max)
+            bytes_max = bytes_max if bytes_max > 0 else limits.read_bytes_max
+            poll = Poll(call.context, plan, form, bytes_max=bytes_max)
             await poll.run(wait_ms=left_ms)
             token, body = await self._finish(call, plan, poll, form)
         headers = {"Content-Type": form.media_type, NEXT_TOKEN: str(token)}
@@ -157,10 +158,10 @@ class ConsumerHandlers:
     async def _finish(self, call: Call, plan: a.PollPlan, poll: Poll, form: Format) -> tuple[int, bytes]:
         """The token to go on with, and the answer's body."""
         if plan.is_repeat:
-            return plan.number + 1, poll.encoded(form)
+            return plan.number + 1, poll.encoded()
         if not (poll.has_records or poll.has_resolved):
             return plan.number, b"[]"
-        body = poll.encoded(form)
+        body = poll.encoded()
         ended = await self._ask(
             r.EndPoll(**_names(call), number=plan.number, generation=plan.generation, ranges=poll.ranges)
         )
@@ -170,13 +171,13 @@ class ConsumerHandlers:
         mine = {each[:2]: each for each in poll.ranges}
         if all(mine.get(key) == each for key, each in kept.items()):
             poll.keep(ended.ranges)
-            return plan.number + (1 if kept else 0), poll.encoded(form)
+            return plan.number + (1 if kept else 0), poll.encoded()
         other = a.PollPlan(
             config=plan.config, number=plan.number, generation=plan.generation, is_repeat=True, ranges=ended.ranges
         )
-        again = Poll(call.context, other, bytes_max=call.context.limits.read_bytes_max)
+        again = Poll(call.context, other, form, bytes_max=call.context.limits.read_bytes_max)
         await again.run(wait_ms=0)
-        return plan.number + 1, again.encoded(form)
+        return plan.number + 1, again.encoded()
 
     # --- offsets ------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from kraft.http.context import Context
 from kraft.http.embed import encode_json
 from kraft.http.errors import BAD_REQUEST, HttpError
 from kraft.http.media import Format
-from kraft.http.records import InRecord, take_records
+from kraft.http.records import take_records
 from metadata.errors import KafkaError, OffsetOutOfRange, UnknownTopicOrPartition
 from metadata.image import TopicIdPartition
 from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
@@ -35,7 +35,8 @@ class Part:
     next: int
     end: int = -1
     """Where a repetition stops."""
-    records: list[InRecord] = field(default_factory=list)
+    pieces: list[bytes] = field(default_factory=list)
+    """The records as JSON, without the brackets around them."""
 
     @property
     def range(self) -> r.Range:
@@ -43,10 +44,11 @@ class Part:
 
 
 class Poll:
-    def __init__(self, context: Context, plan: a.PollPlan, *, bytes_max: int) -> None:
+    def __init__(self, context: Context, plan: a.PollPlan, form: Format, *, bytes_max: int) -> None:
         self._context = context
         self._gateway: Gateway = context.gateway
         self._plan = plan
+        self._form = form
         self._bytes_max = bytes_max
         self._size = 0
         self._unread: KafkaError | None = None
@@ -60,7 +62,7 @@ class Poll:
 
     @property
     def has_records(self) -> bool:
-        return any(part.records for part in self.parts)
+        return any(part.pieces for part in self.parts)
 
     async def run(self, *, wait_ms: int) -> None:
         """Raises KafkaError, HttpError."""
@@ -81,13 +83,8 @@ class Poll:
         kept = {each[:2] for each in ranges}
         self.parts = [part for part in self.parts if part.key in kept]
 
-    def encoded(self, form: Format) -> bytes:
-        pieces = [
-            encode_json(part.records, form, topic=part.key[0], partition=part.key[1])[1:-1]
-            for part in self.parts
-            if part.records
-        ]
-        return b"[" + b",".join(pieces) + b"]"
+    def encoded(self) -> bytes:
+        return b"[" + b",".join(piece for part in self.parts for piece in part.pieces) + b"]"
 
     def _rotated(self) -> tuple[r.Range, ...]:
         """No partition is always the last, which a busy one before it would starve."""
@@ -143,7 +140,10 @@ class Poll:
         if part.end >= 0:
             records = [record for record in records if record.offset < part.end]
             next_offset = min(next_offset, part.end)
-        part.records += records
+        if records:
+            # At once, so that no record of a large answer outlives its batch.
+            encoded = encode_json(records, self._form, topic=part.key[0], partition=part.key[1])
+            part.pieces.append(encoded[1:-1])
         has_moved, part.next = next_offset > part.next, next_offset
         self._size += min(len(data), bytes_max) if records else 0
         self._context.metrics.fetched_bytes.inc(len(data))
