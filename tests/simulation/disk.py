@@ -8,6 +8,7 @@ nothing, all, or a part, the last write torn. A killed process loses nothing but
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import posixpath
 import random
@@ -19,6 +20,7 @@ from metadata.environment import Buffer
 from tests.simulation.loop import PROCESS, Process
 
 LOCK_NAME = ".lock"
+PATHS_REMEMBERED = 10_000
 SECTOR_BYTES = 512
 """A torn write keeps whole sectors, as disks do."""
 
@@ -173,7 +175,10 @@ class Disk:
 
     def parent(self, path: str) -> tuple[Directory, str]:
         *above, name = parts(path)
-        return self.directory("/".join(above)), name
+        node: Node | None = self._root
+        for each in above:
+            node = node.names.get(each) if isinstance(node, Directory) else None
+        return (node if isinstance(node, Directory) else self.directory("/".join(above))), name
 
     def check(self, path: str) -> None:
         if self.fails(path):
@@ -184,9 +189,10 @@ class Disk:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
 
 
-def parts(path: str) -> list[str]:
+@functools.lru_cache(maxsize=PATHS_REMEMBERED)
+def parts(path: str) -> tuple[str, ...]:
     normal = posixpath.normpath(path)
-    return [name for name in normal.split("/") if name and name != "."]
+    return tuple(name for name in normal.split("/") if name and name != ".")
 
 
 class SimulatedFile:

@@ -15,12 +15,14 @@ import contextlib
 import contextvars
 import heapq
 import itertools
+from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
 STEPS_PER_INSTANT_MAX = 1_000_000
 """More loop steps than this without time moving on is an endless loop."""
+RESOLUTION_S = 1e-9
 
 
 @dataclass(slots=True, eq=False)
@@ -30,7 +32,7 @@ class Process:
     name: str
     is_alive: bool = True
     is_paused: bool = False
-    held: list[asyncio.Handle] = field(default_factory=list)
+    held: list[_Handle] = field(default_factory=list)
 
 
 PROCESS: contextvars.ContextVar[Process | None] = contextvars.ContextVar("process", default=None)
@@ -44,36 +46,43 @@ class Livelock(AssertionError):
     """Callbacks keep scheduling callbacks, and time never moves on."""
 
 
-class _Handle(asyncio.Handle):
-    __slots__ = ()
+class _Handle:
+    """What asyncio asks of a handle, and no more: there are a million of them in a run."""
 
-    def _run(self) -> None:
-        if _may_run(self):
-            super()._run()
+    __slots__ = ("__weakref__", "_args", "_callback", "_is_cancelled", "_when", "context")
 
+    def __init__(self, callback: Any, args: Any, context: contextvars.Context, when: float = 0.0) -> None:
+        self._callback = callback
+        self._args = args
+        self._is_cancelled = False
+        self._when = when
+        self.context = context
 
-class _Timer(asyncio.TimerHandle):
-    __slots__ = ("_number",)
+    def when(self) -> float:
+        return self._when
 
-    def __init__(self, number: int, when: float, callback: Any, args: Any, loop: Any, context: Any) -> None:
-        super().__init__(when, callback, args, loop, context)
-        self._number = number
+    def cancel(self) -> None:
+        self._is_cancelled = True
+        self._callback = self._args = None
 
-    def __lt__(self, other: Any) -> bool:
-        return (self._when, self._number) < (other._when, other._number)
+    def cancelled(self) -> bool:
+        return self._is_cancelled
 
-    def _run(self) -> None:
-        if _may_run(self):
-            super()._run()
-
-
-def _may_run(handle: Any) -> bool:
-    process: Process | None = handle._context.get(PROCESS)
-    if process is None:
-        return True
-    if process.is_alive and process.is_paused:
-        process.held.append(handle)
-    return process.is_alive and not process.is_paused
+    def run(self, loop: VirtualLoop) -> None:
+        """Unless cancelled; a callback of a dead process is dropped, one of a paused process is held back."""
+        if self._is_cancelled:
+            return
+        process = self.context.get(PROCESS)
+        if process is not None and (process.is_paused or not process.is_alive):
+            if process.is_alive:
+                process.held.append(self)
+            return
+        try:
+            self.context.run(self._callback, *self._args)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # noqa: BLE001 - as asyncio's own handles do
+            loop.call_exception_handler({"message": f"exception in {self._callback!r}", "exception": error})
 
 
 class _Task(asyncio.Task[Any]):
@@ -89,33 +98,28 @@ class _Task(asyncio.Task[Any]):
 
 
 class _Future(asyncio.Future[Any]):
-    def __init__(self, *, number: int, loop: Any) -> None:
-        self._number = number
-        super().__init__(loop=loop)
+    """Gets its number when first hashed, which happens in the same order in each run; few futures ever are."""
 
     def __hash__(self) -> int:
-        return self._number
-
-
-class _NoSelector:
-    """Stands where the base loop waits for sockets: waiting means that time jumps."""
-
-    def __init__(self, loop: VirtualLoop) -> None:
-        self._loop = loop
-
-    def select(self, timeout: float | None) -> list[Any]:
-        self._loop.advance(timeout)
-        return []
+        try:
+            return self._number
+        except AttributeError:
+            loop = self.get_loop()
+            assert isinstance(loop, VirtualLoop)
+            self._number: int = next(loop.numbers)
+            return self._number
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
     def __init__(self) -> None:
         super().__init__()
         self._now = 0.0
-        self._steps = 0
-        self._numbers = itertools.count(1)
-        self._selector = _NoSelector(self)
-        self._clock_resolution = 1e-9
+        self.now_us = 0
+        self.numbers = itertools.count(1)
+        self._queue: deque[_Handle] = deque()
+        self._timers: list[tuple[float, int, _Handle]] = []
+        self._outside = contextvars.Context()
+        """The world outside all processes; nothing sets a variable in it."""
         self._buried: list[asyncio.Task[Any]] = []
         self.failures: list[dict[str, Any]] = []
         """What nobody caught: contexts given to the exception handler. A simulation must end with none."""
@@ -127,42 +131,53 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def time(self) -> float:
         return self._now
 
-    @property
-    def now_us(self) -> int:
-        return round(self._now * 1_000_000)
-
-    def advance(self, timeout: float | None) -> None:
-        if timeout is None:
+    def _advance(self) -> None:
+        """To the next timer that still counts."""
+        timers = self._timers
+        while timers and timers[0][2].cancelled():
+            heapq.heappop(timers)
+        if not timers:
             raise Deadlock(f"nothing is scheduled at {self.now_us} us, and the awaited result is not there")
-        if timeout > 0:
-            self._now = max(self._now, self._scheduled[0]._when)
-            self._steps = 0
-        self._steps += 1
-        if self._steps > STEPS_PER_INSTANT_MAX:
-            raise Livelock(f"{self._steps} steps at {self.now_us} us without time moving on")
+        self._now = max(self._now, timers[0][0])
+        self.now_us = round(self._now * 1_000_000)
 
     # Scheduling
 
-    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
-        timer = _Timer(next(self._numbers), when, callback, args, self, context)
-        heapq.heappush(self._scheduled, timer)
-        timer._scheduled = True
-        return timer
+    def _run_once(self) -> None:
+        """Not once, but until the loop is stopped: what is ready now and what is due, then again."""
+        queue, timers, steps = self._queue, self._timers, 0
+        while not self._stopping:  # type: ignore[attr-defined]
+            if not queue:
+                self._advance()
+                steps = 0
+            steps += 1
+            if steps > STEPS_PER_INSTANT_MAX:
+                raise Livelock(f"{steps} steps at {self.now_us} us without time moving on")
+            until = self._now + RESOLUTION_S
+            while timers and timers[0][0] < until:
+                queue.append(heapq.heappop(timers)[2])
+            for _ in range(len(queue)):
+                queue.popleft().run(self)
 
-    def _call_soon(self, callback: Any, args: Any, context: Any) -> asyncio.Handle:
-        handle = _Handle(callback, args, self, context)
-        self._ready.append(handle)
+    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Any:
+        handle = _Handle(callback, args, contextvars.copy_context() if context is None else context, when)
+        heapq.heappush(self._timers, (when, next(self.numbers), handle))
         return handle
 
-    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:
-        return self._call_soon(callback, args, context)
+    def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> Any:
+        return self.call_at(self._now + delay, callback, *args, context=context)
+
+    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Any:
+        handle = _Handle(callback, args, contextvars.copy_context() if context is None else context)
+        self._queue.append(handle)
+        return handle
 
     def create_future(self) -> asyncio.Future[Any]:
-        return _Future(number=next(self._numbers), loop=self)
+        return _Future(loop=self)
 
     def _make_task(self, loop: Any, coroutine: Any, *, context: Any = None) -> _Task:
         context = contextvars.copy_context() if context is None else context
-        return _Task(coroutine, number=next(self._numbers), loop=loop, context=context)
+        return _Task(coroutine, number=next(self.numbers), loop=loop, context=context)
 
     # Processes
 
@@ -172,11 +187,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         context.run(PROCESS.set, process)
         return self.create_task(coroutine, context=context)
 
-    def outside(self, callback: Callable[..., object], *args: object, delay_us: int = 0) -> asyncio.TimerHandle:
+    def outside(self, callback: Callable[..., object], *args: object, delay_us: int = 0) -> _Handle:
         """Call back from the world outside all processes (the network, the disk)."""
-        context = contextvars.copy_context()
-        context.run(PROCESS.set, None)
-        return self.call_at(self._now + delay_us / 1_000_000, callback, *args, context=context)
+        handle: _Handle = self.call_at(self._now + delay_us / 1_000_000, callback, *args, context=self._outside)
+        return handle
 
     def kill(self, process: Process) -> None:
         process.is_alive = False
@@ -191,7 +205,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def resume(self, process: Process) -> None:
         process.is_paused = False
-        self._ready.extend(process.held)
+        self._queue.extend(process.held)
         process.held.clear()
 
     def cancel_outside(self) -> None:
@@ -203,9 +217,6 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
 
     # What the base class asks of a loop with sockets
-
-    def _process_events(self, event_list: list[Any]) -> None:
-        assert not event_list
 
     def _write_to_self(self) -> None:
         raise AssertionError("a thread called into the simulated loop; simulated code has no threads")

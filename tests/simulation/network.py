@@ -65,6 +65,7 @@ class SimulatedConnection:
         self._arrived: deque[bytes] = deque()
         self.unread_bytes = 0
         self._wake: list[asyncio.Future[None]] = []
+        self._wake_drained: list[asyncio.Future[None]] = []
         self._is_closed = False
         self._reason = "closed here"
         self.out: _Pipe | None = None
@@ -87,7 +88,7 @@ class SimulatedConnection:
 
     async def drain(self) -> None:
         while self.unsent_bytes > UNSENT_BYTES_MAX:
-            await self._wait()
+            await _wait_in(self._wake_drained)
         if self._is_closed:
             raise self._closed_error()
 
@@ -95,7 +96,7 @@ class SimulatedConnection:
         while not self._arrived:
             if self._is_closed:
                 raise self._closed_error()
-            await self._wait()
+            await _wait_in(self._wake)
         frame = self._arrived.popleft()
         self.unread_bytes -= len(frame)
         self._network.read(self)
@@ -111,11 +112,6 @@ class SimulatedConnection:
             self.end("aborted here")
             self._network.abort(self)
 
-    async def _wait(self) -> None:
-        future = asyncio.get_running_loop().create_future()
-        self._wake.append(future)
-        await future
-
     # What the network calls
 
     def deliver(self, frame: bytes) -> None:
@@ -124,21 +120,34 @@ class SimulatedConnection:
         elif not self._is_closed:
             self._arrived.append(frame)
             self.unread_bytes += len(frame)
-            self.wake()
+            _wake_all(self._wake)
 
     def end(self, reason: str) -> None:
         self._is_closed = True
         self._reason = reason
-        self.wake()
+        _wake_all(self._wake)
+        _wake_all(self._wake_drained)
 
-    def wake(self) -> None:
-        waiting, self._wake = self._wake, []
-        for future in waiting:
-            if not future.done():
-                future.set_result(None)
+    def drained(self) -> None:
+        """Something has left the sender."""
+        if self._wake_drained:
+            _wake_all(self._wake_drained)
 
     def _closed_error(self) -> ConnectionClosed:
         return ConnectionClosed(f"{self._peer}: {self._reason}")
+
+
+async def _wait_in(waiting: list[asyncio.Future[None]]) -> None:
+    future = asyncio.get_running_loop().create_future()
+    waiting.append(future)
+    await future
+
+
+def _wake_all(waiting: list[asyncio.Future[None]]) -> None:
+    for future in waiting:
+        if not future.done():
+            future.set_result(None)
+    waiting.clear()
 
 
 class SimulatedListener:
@@ -338,7 +347,7 @@ class SimulatedNetwork:
             self._end_of_stream(sender, receiver)
             return
         pipe.unsent_bytes -= len(frame)
-        sender.wake()
+        sender.drained()
         if self._cuts_message(pipe.link):
             self._break(sender, receiver, "connection reset in the middle of a message")
             return

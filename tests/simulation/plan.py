@@ -202,7 +202,7 @@ def _producer(rng: random.Random, name: str, topics: int) -> ProducerPlan:
         acks=rng.choice((-1, -1, -1, 1, 0)),
         in_flight=rng.choice((1, 1, 3, 5)),
         retries=rng.choice((0, 0, 3)),
-        pause_ms=rng.choice((15, 40, 120)),
+        pause_ms=rng.choice((30, 80, 240)),
         records=rng.choice((1, 1, 3)),
         timeout_ms=rng.choice((300, 1_000, 3_000)),
     )

@@ -7,9 +7,11 @@ same, every acknowledged record where it was acknowledged, as far as the promise
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from kraft.node.assembly import Node
@@ -64,7 +66,7 @@ def play(plan: Plan, *, keeps_trace: bool = False) -> Result:
     cluster = SimulatedCluster(world, settings=plan.settings, rates=plan.rates, roles=plan.roles)
     oracle = Oracle(cluster)
     failure: BaseException | None = None
-    with listening(oracle):
+    with _no_collections(), listening(oracle):
         try:
             world.run(_Run(cluster, plan, oracle).scenario())
         except Exception as error:  # noqa: BLE001 - whatever went wrong is what this run found
@@ -84,6 +86,18 @@ def play(plan: Plan, *, keeps_trace: bool = False) -> Result:
         acked=sum(attempt.is_acked for attempt in oracle.attempts),
         lines=world.lines or [],
     )
+
+
+@contextlib.contextmanager
+def _no_collections() -> Iterator[None]:
+    """A run is short: the collector would cost more than it frees. What is left is found after one of the next runs."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _text(error: BaseException) -> str:
