@@ -14,6 +14,7 @@ import uvloop
 from bench import rows
 from bench.cluster import BenchError, Cluster
 from bench.failover import run_failover
+from bench.groups import SETTINGS, run_groups
 from bench.kafka import compare
 from bench.report import Row, header, line
 
@@ -24,6 +25,8 @@ STARTS_QUICK = 1
 ROUNDS = 5
 ROUNDS_QUICK = 1
 NAME_WIDTH = 44
+GROUPS = "consumers"
+"""Of the rows about consumer groups, which are measured together."""
 
 
 def arguments() -> argparse.Namespace:
@@ -69,7 +72,7 @@ async def idle_row(cluster: Cluster) -> Row:
 def names() -> list[str]:
     produce = [row.name for row in rows.PRODUCE]
     gaps = ["gap at kill -9 of leader", "gap at kill -9 of leader and controller"]
-    return ["command to ready", "three idle nodes", *produce, "read back", *gaps]
+    return ["command to ready", "three idle nodes", *produce, "read back", GROUPS, *gaps]
 
 
 async def cluster_rows(cluster: Cluster, options: argparse.Namespace) -> AsyncIterator[Row]:
@@ -82,6 +85,9 @@ async def cluster_rows(cluster: Cluster, options: argparse.Namespace) -> AsyncIt
             yield await rows.run_produce(cluster, produce, seconds=seconds)
     if wanted(options, "read back"):
         for row in await rows.run_reads(cluster, seconds=seconds):
+            yield row
+    if wanted(options, GROUPS):
+        async for row in run_groups(cluster, seconds=seconds, is_quick=options.quick):
             yield row
     if wanted(options, "gap at kill -9 of leader"):
         yield await run_failover(cluster, is_controller=False, rounds=rounds)
@@ -98,7 +104,7 @@ def show(row: Row, options: argparse.Namespace) -> None:
 
 
 async def run(options: argparse.Namespace) -> None:
-    cluster = Cluster()
+    cluster = Cluster(SETTINGS)
     try:
         cluster.start()
         async for row in cluster_rows(cluster, options):

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,9 @@ def process_resident_bytes(pid: int) -> int:
 class Cluster:
     """Three nodes in a temporary folder. `start` measures command to ready."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Mapping[str, Any] | None = None) -> None:
+        """With `settings` besides those of the default cluster.toml."""
+        self._settings = settings or {}
         self._folder = tempfile.TemporaryDirectory(prefix="kraft-bench-")
         self.data = os.path.join(self._folder.name, "data")
         self.nodes: dict[int, dict[str, Any]] = {}
@@ -61,7 +64,8 @@ class Cluster:
     def start(self) -> float:
         """Seconds from the command to its line that the cluster is ready."""
         begin = time.perf_counter()
-        command = self._command("up", "--free-ports", "--json", "--detach", "--data", self.data)
+        file = [self._config()] if self._settings else []
+        command = self._command("up", *file, "--free-ports", "--json", "--detach", "--data", self.data)
         ended = subprocess.run(command, capture_output=True, text=True, timeout=START_S, stdin=subprocess.DEVNULL)
         seconds = time.perf_counter() - begin
         if ended.returncode or not ended.stdout:
@@ -79,6 +83,13 @@ class Cluster:
             subprocess.run(self._command("down", "--data", self.data), capture_output=True, timeout=COMMAND_S)
         finally:
             self._folder.cleanup()
+
+    def _config(self) -> str:
+        default = resources.files("kraft.config").joinpath("cluster.toml").read_text()
+        lines = "".join(f"{name} = {json.dumps(value)}\n" for name, value in self._settings.items())
+        path = Path(self._folder.name) / "cluster.toml"
+        path.write_text(default.replace("[settings]\n", f"[settings]\n{lines}", 1))
+        return str(path)
 
     async def restart_node(self, node_id: int) -> None:
         command = self._command("node", "restart", str(node_id), "--data", self.data, "--json")
