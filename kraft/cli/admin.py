@@ -65,7 +65,11 @@ def elect(
     wanted = [{"topic_name": topic, "partition_id": number} for number in numbers]
     document = client.send_json("POST", client.cluster("/elections"), {"election_type": kind, "partitions": wanted})
     rows = document["data"]
-    write_rows(rows, ("topic_name", "partition_id", "error_code", "message"), as_json=as_json)
+    if as_json:
+        write_json(rows)
+    else:
+        said = [{**row, "result": "elected" if row["error_code"] is None else row["message"]} for row in rows]
+        write_rows(said, ("topic_name", "partition_id", "result"), as_json=False)
     refused = [row for row in rows if row["error_code"] is not None and row.get("kafka_code") != ELECTION_NOT_NEEDED]
     if refused:
         raise CommandFailed(f"{len(refused)} of {len(rows)} partitions have no new leader")
@@ -83,7 +87,7 @@ def _list_reassignments(client: Rest, topic: str, *, as_json: bool) -> None:
     path = client.cluster(f"/topics/{segment(topic) if topic != '-' else '-'}/partitions/-/reassignment")
     columns = ("topic_name", "partition_id", "adding_replicas", "removing_replicas")
     rows = [{column: entry[column] for column in columns} for entry in client.get(path)["data"]]
-    write_rows(rows, columns, as_json=as_json)
+    write_rows(rows, columns, as_json=as_json, empty="no replica is being moved")
 
 
 def _partitions(client: Rest, topic: str) -> list[int]:

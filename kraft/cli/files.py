@@ -5,8 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import os
+import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -31,21 +34,14 @@ FolderArgument = Annotated[
 @metadata_app.command("dump")
 def dump_metadata(folder: FolderArgument, as_json: JsonOption = False) -> None:
     """Print the snapshot's offset and every committed record after it."""
-    for row in _metadata_rows(_read_metadata(folder), after=-1):
-        _write_row(row, as_json=as_json)
+    _write_metadata([_metadata_rows(_read_metadata(folder), after=-1)], as_json=as_json)
 
 
 @metadata_app.command("tail")
 def tail_metadata(folder: FolderArgument, as_json: JsonOption = False) -> None:
     """Print records as they are committed, until Ctrl-C. A running node saves how far it is about once a second."""
-    position = _read_metadata(folder).image.next_offset - 1
     try:
-        while True:
-            read = _read_metadata(folder)
-            for row in _metadata_rows(read, after=position):
-                _write_row(row, as_json=as_json)
-            position = max(position, read.image.next_offset - 1)
-            time.sleep(TAIL_EVERY_MS / 1000)
+        _write_metadata(_as_it_grows(folder), as_json=as_json)
     except KeyboardInterrupt:
         return
 
@@ -62,15 +58,25 @@ def dump_log(
     """
     if not os.path.exists(path):
         raise CommandFailed(f"there is no {path}; give a partition's folder like data/node-1/logs/orders-0")
-    rows = damaged = 0
-    for row in _log_rows(path, records=records):
-        rows += 1
-        damaged += row.get("kind") == "error"
-        _write_row({name: _readable(value) for name, value in row.items()}, as_json=as_json)
-    if damaged:
-        raise CommandFailed(f"{damaged} places in {path} are damaged")
-    if not rows and os.path.isdir(path):
+    counts = Counter[str]()
+    rows = _counted(_log_rows(path, records=records), counts)
+    if sys.stdout.isatty() and not as_json:
+        from kraft.cli.file_views import write_log_tables
+
+        write_log_tables(rows, records=records)
+    else:
+        for row in rows:
+            _write_row(row, as_json=as_json)
+    if counts["error"]:
+        raise CommandFailed(f"{counts['error']} places in {path} are damaged")
+    if not counts and os.path.isdir(path):
         raise CommandFailed(f"{path} holds no log; give a partition's folder like data/node-1/logs/orders-0")
+
+
+def _counted(rows: Iterator[Mapping[str, Any]], counts: Counter[str]) -> Iterator[Mapping[str, Any]]:
+    for row in rows:
+        counts[row["kind"]] += 1
+        yield {name: _readable(value) for name, value in row.items()}
 
 
 def _log_rows(path: str, *, records: bool) -> Iterator[Mapping[str, Any]]:
@@ -115,6 +121,26 @@ def _read_metadata(folder: str) -> MetadataFiles:
         return read_metadata_files(DiskFiles(), inner if os.path.isdir(inner) else folder)
     except (QuorumStorageError, OSError) as error:
         raise CommandFailed(str(error)) from error
+
+
+def _as_it_grows(folder: str) -> Iterator[Iterator[dict[str, Any]]]:
+    position = _read_metadata(folder).image.next_offset - 1
+    while True:
+        read = _read_metadata(folder)
+        yield _metadata_rows(read, after=position)
+        position = max(position, read.image.next_offset - 1)
+        time.sleep(TAIL_EVERY_MS / 1000)
+
+
+def _write_metadata(pages: Iterable[Iterator[dict[str, Any]]], *, as_json: bool) -> None:
+    """Each page at once, so that a tail shows what is there."""
+    if sys.stdout.isatty() and not as_json:
+        from kraft.cli.file_views import write_metadata_table
+
+        write_metadata_table(pages)
+        return
+    for row in chain.from_iterable(pages):
+        _write_row(row, as_json=as_json)
 
 
 def _metadata_rows(read: MetadataFiles, *, after: int) -> Iterator[dict[str, Any]]:

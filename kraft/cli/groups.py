@@ -24,7 +24,7 @@ def list_groups(rest: RestOption = None, data: DataOption = None, as_json: JsonO
     """List all groups with their state and coordinator."""
     client = Rest(rest, data)
     found = client.get(client.cluster("/consumer-groups"))["data"]
-    write_rows([_row(each) for each in found], tuple(_row({})), as_json=as_json)
+    write_rows([_row(each) for each in found], tuple(_row({})), as_json=as_json, empty="there are no groups")
 
 
 @app.command()
@@ -44,8 +44,8 @@ def describe(
         write_json({**about, "members": members, "lags": lags, "total_lag": sum(each["lag"] for each in lags)})
         return
     write_pairs({**about, "total_lag": sum(each["lag"] for each in lags)}, as_json=False, title=group)
-    write_rows(members, ("consumer_id", "instance_id", "client_id"), as_json=False)
-    write_rows(lags, LAG_COLUMNS, as_json=False)
+    write_rows(members, ("consumer_id", "instance_id", "client_id"), as_json=False, empty="no members")
+    write_rows(lags, LAG_COLUMNS, as_json=False, empty="no committed offsets")
 
 
 @app.command()

@@ -35,12 +35,20 @@ def write_json(document: Any) -> None:
     write(json.dumps(document, ensure_ascii=False))
 
 
-def write_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool, title: str = "") -> None:
-    """One JSON document, a table, or a header line and one tab-separated line per row."""
+def write_rows(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool, title: str = "", empty: str = ""
+) -> None:
+    """One JSON document, a table, or a header line and one tab-separated line per row.
+
+    `empty` is what a person reads instead of a table without rows.
+    """
     if as_json:
         write_json(list(rows))
     elif sys.stdout.isatty():
-        _write_table(rows, columns, title)
+        if rows or not empty:
+            _write_table(rows, columns, title)
+        else:
+            write(empty)
     else:
         write("\t".join(columns))
         for row in rows:

@@ -31,7 +31,7 @@ def list_topics(rest: RestOption = None, data: DataOption = None, as_json: JsonO
         }
         for topic in client.get(client.cluster("/topics"))["data"]
     ]
-    write_rows(rows, ("topic", "partitions", "replication_factor"), as_json=as_json)
+    write_rows(rows, ("topic", "partitions", "replication_factor"), as_json=as_json, empty="there are no topics")
 
 
 @app.command()

@@ -75,7 +75,8 @@ def _watch_on_terminal(run: ClusterRun) -> None:
         while True:
             run = _refreshed(run)
             status = cluster_status(_running(run))
-            live.update(Text(status_line(run, status) + "\nCtrl-C stops all nodes in order."), refresh=True)
+            lines = (status_line(run, status), *node_lines(run, status), "Ctrl-C stops all nodes in order.")
+            live.update(Text("\n".join(lines)), refresh=True)
             if not _running(run):
                 return
             time.sleep(REFRESH_MS / 1000)
@@ -109,6 +110,18 @@ def status_line(run: ClusterRun, status: dict[str, Any] | None) -> str:
         f"under-replicated {partitions.get('under_replicated', 0)}, "
         f"under min ISR {partitions.get('under_min_isr', 0)}, offline {partitions.get('offline', 0)}"
     )
+
+
+def node_lines(run: ClusterRun, status: dict[str, Any] | None) -> list[str]:
+    """One line per node, with the process that it is now: a restart gave it another."""
+    states = {entry["id"]: entry["state"] for entry in (status or {}).get("nodes", ())}
+    running = {node.id for node in _running(run)}
+    return [
+        f"  node {node.id}  pid {node.pid}  {states.get(node.id, 'starting')}"
+        if node.id in running
+        else f"  node {node.id}  down; kraft node restart {node.id} --data {run.data}"
+        for node in run.nodes
+    ]
 
 
 def _named(what: str, ids: list[int]) -> str:

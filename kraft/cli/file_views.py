@@ -1,0 +1,136 @@
+"""How rows read from a node's files look on a terminal: a table per file and kind of row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from itertools import groupby
+from typing import Any, Final
+
+from rich.console import Console
+from rich.text import Text
+
+from kraft.cli.flowing import Column, FlowingTable
+from kraft.cli.output import cell
+
+METADATA_COLUMNS: Final = (
+    Column("offset", 8, is_number=True),
+    Column("epoch", 5, is_number=True),
+    Column("type", 24),
+    Column("record", None),
+)
+
+_TIME: Final = Column("timestamp", 23)
+_LOG_COLUMNS: Final = {
+    "batch": (
+        Column("base_offset", 11, is_number=True),
+        Column("last_offset", 11, is_number=True),
+        Column("count", 6, is_number=True),
+        Column("epoch", 5, is_number=True),
+        Column("position", 10, is_number=True),
+        Column("size", 8, is_number=True),
+        _TIME,
+        Column("codec", 6),
+        Column("CRC", 5),
+        Column("producer", None),
+    ),
+    "record": (
+        Column("offset", 11, is_number=True),
+        Column("batch", 11, is_number=True),
+        Column("epoch", 5, is_number=True),
+        _TIME,
+        Column("key", 20),
+        Column("value", None),
+        Column("headers", 20),
+    ),
+    "offset_entry": (Column("offset", 11, is_number=True), Column("position", 10, is_number=True)),
+    "time_entry": (_TIME, Column("offset", 11, is_number=True)),
+    "checkpoint": (Column("line", None),),
+    "error": (Column("error", None),),
+}
+
+Cells = tuple[str, str, Mapping[str, Any]]
+"""The file, the kind of row, and what stands in its columns."""
+
+
+def write_metadata_table(pages: Iterable[Iterator[Mapping[str, Any]]]) -> None:
+    """Records of the metadata log, their fields as `name=value`; a page is shown as soon as it is there."""
+    table = FlowingTable(Console(highlight=False), METADATA_COLUMNS)
+    for rows in pages:
+        table.write(map(_metadata_cells, rows))
+
+
+def _metadata_cells(row: Mapping[str, Any]) -> dict[str, Any]:
+    fields = row.get("record") or {}
+    said = "  ".join(f"{name}={cell(value)}" for name, value in fields.items() if name != "type")
+    if row["type"] == "Snapshot":
+        return {"offset": row["next_offset"] - 1, "type": "Snapshot", "record": "everything up to here"}
+    return {"offset": row["offset"], "epoch": row["controller_epoch"], "type": row["type"], "record": said}
+
+
+def write_log_tables(rows: Iterable[Mapping[str, Any]], *, records: bool) -> None:
+    """A heading for each file, then a table for each run of rows of one kind; records stand for their batches."""
+    console = Console(highlight=False)
+    shown = ""
+    for (file, kind), run in groupby(_log_cells(rows, records=records), key=lambda cells: cells[:2]):
+        if file != shown:
+            console.print(Text(f"\n{file}", style="bold cyan"))
+            shown = file
+        FlowingTable(console, _LOG_COLUMNS[kind]).write(cells for _, _, cells in run)
+
+
+def _log_cells(rows: Iterable[Mapping[str, Any]], *, records: bool) -> Iterator[Cells]:
+    batch: Mapping[str, Any] = {}
+    for row in rows:
+        match row["kind"]:
+            case "batch" if records:
+                batch = row
+                if not row["count"]:
+                    yield (
+                        row["file"],
+                        "record",
+                        {"offset": row["last_offset"], **_of_batch(batch), "value": "no records"},
+                    )
+            case "record":
+                at = {"offset": row["offset"], **_of_batch(batch), "timestamp": _time(row["timestamp"])}
+                yield (
+                    batch["file"],
+                    "record",
+                    {**at, "key": row["key"], "value": row["value"], "headers": _headers(row)},
+                )
+            case "batch":
+                yield row["file"], "batch", _batch_cells(row)
+            case "checkpoint":
+                yield from ((row["file"], "checkpoint", {"line": line}) for line in row["lines"])
+            case "time_entry":
+                yield row["file"], "time_entry", {**row, "timestamp": _time(row["timestamp"])}
+            case kind:
+                yield row["file"], kind, row
+
+
+def _of_batch(batch: Mapping[str, Any]) -> dict[str, Any]:
+    return {"batch": batch["base_offset"], "epoch": batch["leader_epoch"]}
+
+
+def _batch_cells(row: Mapping[str, Any]) -> dict[str, Any]:
+    producer = f"{row['producer_id']} epoch {row['producer_epoch']} sequence {row['base_sequence']}"
+    return {
+        **row,
+        "epoch": row["leader_epoch"],
+        "timestamp": _time(row["timestamp"]),
+        "codec": row["compression"],
+        "CRC": "good" if row["is_valid"] else "wrong",
+        "producer": producer if row["producer_id"] >= 0 else "-",
+    }
+
+
+def _headers(row: Mapping[str, Any]) -> str | None:
+    return "  ".join(f"{name}={cell(value)}" for name, value in row["headers"]) or None
+
+
+def _time(timestamp_ms: int) -> str:
+    """In UTC to the millisecond, as in the log; what no calendar holds stays the number that it is."""
+    try:
+        return datetime.fromtimestamp(timestamp_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    except (OverflowError, OSError, ValueError):
+        return str(timestamp_ms)

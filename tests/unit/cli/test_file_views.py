@@ -1,0 +1,82 @@
+"""What a node's files look like on a terminal: one table per file and kind, headers once, nothing left out."""
+
+from __future__ import annotations
+
+import pytest
+
+from kraft.cli.file_views import write_log_tables, write_metadata_table
+from kraft.cli.flowing import PAGE_ROWS
+
+FILE = "logs/t-0/00000000000000000000.log"
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+
+
+def batch(base: int, count: int = 1, **changes: object) -> dict[str, object]:
+    row = {"kind": "batch", "file": FILE, "base_offset": base, "last_offset": base + max(count, 1) - 1, "count": count}
+    row |= {"leader_epoch": 7, "position": base * 80, "size": 80, "timestamp": 1_000, "compression": "lz4"}
+    return {**row, "is_valid": True, "producer_id": -1, "producer_epoch": -1, "base_sequence": -1, **changes}
+
+
+def record(offset: int, value: str) -> dict[str, object]:
+    return {
+        "kind": "record",
+        "offset": offset,
+        "timestamp": 1_000,
+        "key": None,
+        "value": value,
+        "headers": [("h", "x")],
+    }
+
+
+def lines(capsys) -> list[list[str]]:
+    return [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()]
+
+
+def test_batches_have_one_header_however_many_there_are(capsys):
+    write_log_tables((batch(at) for at in range(2 * PAGE_ROWS + 1)), records=False)
+    file, header, *rows = lines(capsys)
+    assert file == [FILE]
+    assert header[:5] == ["base", "offset", "last", "offset", "count"]
+    assert [int(row[0]) for row in rows] == list(range(2 * PAGE_ROWS + 1))
+    assert rows[0][3:6] == ["7", "0", "80"]
+
+
+def test_a_batch_tells_its_time_codec_crc_and_producer(capsys):
+    write_log_tables([batch(0, is_valid=False, producer_id=9, producer_epoch=2, base_sequence=5)], records=False)
+    row = " ".join(lines(capsys)[-1])
+    assert "1970-01-01 00:00:01.000 lz4 wrong 9 epoch 2 sequence 5" in row
+
+
+def test_records_stand_for_their_batches_and_an_emptied_batch_for_itself(capsys):
+    write_log_tables([batch(0, 2), record(0, "a"), record(1, "b"), batch(2, 0)], records=True)
+    _, header, first, second, emptied = lines(capsys)
+    assert header == ["offset", "batch", "epoch", "timestamp", "key", "value", "headers"]
+    assert first == ["0", "0", "7", "1970-01-01", "00:00:01.000", "-", "a", "h=x"]
+    assert second[:2] == ["1", "0"]
+    assert emptied[:3] == ["2", "2", "7"]
+    assert "no records" in " ".join(emptied)
+
+
+def test_damage_stands_in_a_table_of_its_own(capsys):
+    write_log_tables([batch(0), {"kind": "error", "file": FILE, "error": "3 bytes too many"}], records=False)
+    assert lines(capsys)[-2:] == [["error"], ["3", "bytes", "too", "many"]]
+
+
+def test_a_time_that_no_calendar_holds_stays_a_number(capsys):
+    write_log_tables([{"kind": "time_entry", "file": FILE, "timestamp": 2**62, "offset": 3}], records=False)
+    assert lines(capsys)[-1] == [str(2**62), "3"]
+
+
+def test_metadata_records_tell_their_fields(capsys):
+    snapshot = {"type": "Snapshot", "next_offset": 5}
+    fields = {"type": "partition", "isr": [1, 2], "fenced": False}
+    row = {"offset": 5, "controller_epoch": 3, "type": "PartitionRecord", "record": fields}
+    write_metadata_table(iter([iter([snapshot]), iter([row])]))
+    header, first, second = lines(capsys)
+    assert header == ["offset", "epoch", "type", "record"]
+    assert first[0] == "4"
+    assert second == ["5", "3", "PartitionRecord", "isr=1,2", "fenced=false"]
