@@ -141,6 +141,11 @@ class ClusterFile(_Model):
         default=None, min_length=1, description="File that holds the secret, instead of the secret itself."
     )
     data: str | None = Field(default=None, min_length=1, description="Folder of everything; default ./data (--data).")
+    strict: bool = Field(
+        default=False,
+        strict=True,
+        description="Refuse over HTTP what Confluent's clients are otherwise forgiven; docs/rest.md lists it.",
+    )
     settings: Mapping[str, Toml] = Field(
         default_factory=dict, description="Kafka settings of all nodes, under Kafka's names."
     )
@@ -153,6 +158,7 @@ class ClusterConfig(_Model):
     cluster_id: str
     secret: SecretStr
     data: str
+    strict: bool = False
     settings: Mapping[str, Toml]
     nodes: tuple[NodeConfig, ...]
 

@@ -12,7 +12,7 @@ def render(config: ClusterConfig, *, secret_file: str) -> str:
     """The text says where the secret is, not what it is. `parse_config` of it gives the same configuration."""
     lines = ["# Written by kraft: the configuration that this cluster runs with.", ""]
     lines += [f"cluster_id = {_value(config.cluster_id)}", f"secret_file = {_value(secret_file)}"]
-    lines += [f"data = {_value(config.data)}", "", "[settings]"]
+    lines += [f"data = {_value(config.data)}", f"strict = {_value(config.strict)}", "", "[settings]"]
     lines += [f"{name} = {_value(value)}" for name, value in config.settings.items()]
     for node in config.nodes:
         lines += ["", *_node_lines(node)]

@@ -22,6 +22,8 @@ from kraft.http.partitioner import Partitioner
 from kraft.http.patience import Patience
 from kraft.http.routes import Call, Route
 from kraft.http.status import partition_gauges
+from kraft.http.streaming.streams import Streams
+from kraft.http.strict import check_strictly
 from kraft.http.table import ALL_ROUTES
 from metadata.environment import Environment
 from metadata.errors import KafkaError
@@ -42,40 +44,52 @@ def create_app(
     ready: Callable[[], tuple[bool, str]] | None = None,
     gauges: Callable[[], GaugeValues] | None = None,
     extra_routes: Sequence[Route] = (),
+    is_strict: bool = False,
 ) -> web.Application:
-    """The door. `ready` says (ready, why not); `gauges` adds gauges to /metrics; later resources add routes.
+    """The door. `is_strict`: the strict profile, see `kraft.http.strict`.
+
+    `ready` says (ready, why not); `gauges` adds gauges to /metrics; later resources add routes.
 
     A fault of ours in a handler is an event `http_request_failed` and an answer 500 with the id of the event.
     """
     limits = limits or Limits(
         body_bytes_max=gateway.settings.socket_request_max_bytes, read_bytes_max=gateway.settings.fetch_max_bytes
     )
+    long_polls = Slots(limits.long_polls_max, what="waiting reads")
     context = Context(
         gateway=gateway,
         clock=environment.clock,
         limits=limits,
         bodies=BodyBudget(lambda: gateway.settings.queued_max_request_bytes),
         connections=Connections(lambda: gateway.settings.max_connections),
-        long_polls=Slots(limits.long_polls_max, what="waiting reads"),
+        long_polls=long_polls,
+        streams=Streams(slots=long_polls, unsent_bytes_max=limits.stream_unsent_bytes_max),
         partitioner=Partitioner(),
         metrics=Metrics(lambda: {**partition_gauges(gateway), **(gauges() if gauges else {})}),
         patience=Patience(environment.clock, limits),
         ready=ready or (lambda: (True, "")),
+        is_strict=is_strict,
     )
-    routes = (*ALL_ROUTES, *extra_routes)
+    routes = tuple(route for route in (*ALL_ROUTES, *extra_routes) if not (is_strict and route.is_alias))
     routes = (*routes, openapi_route(routes))
     faults = Faults(events, environment.rng)
     app = web.Application(client_max_size=limits.body_bytes_max)
     app[CONTEXT], app[ROUTES] = context, routes
+    app.on_shutdown.append(_end_streams)
     for route in routes:
         _register(app, context, route, faults)
     app.router.add_route("*", "/{anything:.*}", _unmatched)
     return app
 
 
+async def _end_streams(app: web.Application) -> None:
+    app[CONTEXT].streams.stop()
+
+
 def _register(app: web.Application, context: Context, route: Route, faults: Faults) -> None:
     handler, expect = _adapt(context, route, faults), _continue(context, route)
-    paths = (route.path,) if route.path == "/" else (route.path, route.path + "/")
+    has_one_path = route.path == "/" or context.is_strict
+    paths = (route.path,) if has_one_path else (route.path, route.path + "/")
     for path in paths:
         app.router.add_route(route.method, path, handler, expect_handler=expect)
         if route.method == "GET":
@@ -105,8 +119,7 @@ async def _answer(context: Context, route: Route, request: web.Request) -> web.S
     call, lease = Call(context, request), None
     try:
         context.connections.admit(request.protocol)
-        if route.check:
-            route.check(call)
+        _check(call, route)
         if route.body:
             lease = BodyLease(context)
             call.body = await lease.read(request)
@@ -120,14 +133,21 @@ async def _answer(context: Context, route: Route, request: web.Request) -> web.S
             lease.release()
 
 
+def _check(call: Call, route: Route) -> None:
+    """What can be refused before the body is read."""
+    if call.context.is_strict:
+        check_strictly(call, route)
+    if route.check:
+        route.check(call)
+
+
 def _continue(context: Context, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse | None]]:
     """RFC 9110 10.1.1: refuse before a client that asked with `Expect: 100-continue` has sent its body."""
 
     async def expect(request: web.Request) -> web.StreamResponse | None:
         try:
             check_length(request, context.limits.body_bytes_max)
-            if route.check:
-                route.check(Call(context, request))
+            _check(Call(context, request), route)
         except HttpError as error:
             return error_response(error)
         except KafkaError as error:

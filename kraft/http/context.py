@@ -13,6 +13,7 @@ from kraft.http.limits import BodyBudget, Connections, Limits, Slots
 from kraft.http.metrics import Metrics
 from kraft.http.partitioner import Partitioner
 from kraft.http.patience import Patience
+from kraft.http.streaming.streams import Streams
 from metadata.controller.events import Request
 from metadata.environment import Clock
 from metadata.errors import LeaderNotAvailable, UnknownTopicOrPartition
@@ -29,10 +30,13 @@ class Context:
     bodies: BodyBudget
     connections: Connections
     long_polls: Slots
+    streams: Streams
     partitioner: Partitioner
     metrics: Metrics
     patience: Patience
     ready: Callable[[], tuple[bool, str]]
+    is_strict: bool = False
+    """The strict profile, see `kraft.http.strict`."""
 
     def topic_or_raise(self, name: str) -> TopicImage:
         topic = self.gateway.image.topic(name)

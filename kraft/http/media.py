@@ -16,6 +16,8 @@ V2_JSON = "application/vnd.kafka.v2+json"
 PLAIN_JSON = "application/json"
 RECORD_BATCH = "application/vnd.kafka.recordbatch.v2"
 RECORDS = "application/vnd.kafka.records.v1"
+EVENT_STREAM = "text/event-stream"
+NDJSON = "application/x-ndjson"
 HEADERS_CACHED_MAX = 256
 
 _KAFKA = re.compile(r"application/vnd\.kafka(?:\.(binary|json|text|avro|jsonschema|protobuf))?(?:\.v[12])?\+json")
@@ -75,7 +77,7 @@ def require_json_body(content_type: str | None) -> None:
 @lru_cache(maxsize=HEADERS_CACHED_MAX)
 def v2_answer(accept: str | None) -> str:
     """Content type of a v2 answer. Raises HttpError 406."""
-    for media in _ranges(accept):
+    for media in media_ranges(accept):
         if media in ("*/*", "application/*") or _is_v2(media):
             return V2_JSON
         if media == PLAIN_JSON:
@@ -86,7 +88,7 @@ def v2_answer(accept: str | None) -> str:
 @lru_cache(maxsize=HEADERS_CACHED_MAX)
 def read_answer(accept: str | None) -> tuple[Format, str]:
     """Format and content type of records read. Raises HttpError 406."""
-    for media in _ranges(accept):
+    for media in media_ranges(accept):
         if media in ("*/*", "application/*"):
             return Format.BINARY, Format.BINARY.media_type
         if media == PLAIN_JSON:
@@ -103,9 +105,26 @@ def read_answer(accept: str | None) -> tuple[Format, str]:
 
 
 @lru_cache(maxsize=HEADERS_CACHED_MAX)
+def stream_answer(accept: str | None, *, is_only: bool = False) -> str | None:
+    """The kind of stream that is wanted most; None: no stream. `is_only`: nothing else is served (406)."""
+    for media in media_ranges(accept):
+        if media in (EVENT_STREAM, NDJSON):
+            return media
+        if not is_only:
+            return None
+        if media in ("*/*", "application/*"):
+            return NDJSON
+        if media == "text/*":
+            return EVENT_STREAM
+    if is_only:
+        raise HttpError(406, f"cannot answer in {accept}; accept {EVENT_STREAM} or {NDJSON}")
+    return None
+
+
+@lru_cache(maxsize=HEADERS_CACHED_MAX)
 def consumer_format(accept: str | None) -> str | None:
     """The embedded format that a consumer's read asks for; None: the one it was created with. Raises HttpError 406."""
-    for media in _ranges(accept):
+    for media in media_ranges(accept):
         if media in ("*/*", "application/*", PLAIN_JSON):
             return None
         matched = _KAFKA.fullmatch(media)
@@ -118,7 +137,7 @@ def consumer_format(accept: str | None) -> str | None:
 def require_accepts(accept: str | None, media_type: str) -> None:
     """Raises HttpError 406 unless the client takes `media_type`."""
     family = media_type.split("/")[0] + "/*"
-    if not any(media in ("*/*", family, media_type) for media in _ranges(accept)):
+    if not any(media in ("*/*", family, media_type) for media in media_ranges(accept)):
         raise HttpError(406, f"cannot answer in {accept}; accept {media_type}")
 
 
@@ -140,7 +159,7 @@ def _media(content_type: str) -> str:
     return media
 
 
-def _ranges(accept: str | None) -> list[str]:
+def media_ranges(accept: str | None) -> list[str]:
     """Media ranges, the most wanted first; those with q=0 are left out."""
     weighted: list[tuple[float, str]] = []
     for part in (accept or "*/*").split(","):

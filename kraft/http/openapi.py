@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias
 
 import orjson
 from aiohttp import web
@@ -13,11 +12,29 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from kraft.http.errors import status_of
 from kraft.http.media import PLAIN_JSON
-from kraft.http.routes import Body, Call, Route
+from kraft.http.path_parameters import PATH_PARAMETERS, parameters_in
+from kraft.http.routes import Body, Call, Header, Route
 from kraft.http.v2.models import ErrorBody
 
+OPENAPI_VERSION = "3.1.0"
 REF = "#/components/schemas/{model}"
-_INTEGERS = ("partition", "broker_id")
+Mode: TypeAlias = Literal["validation", "serialization"]
+
+ANYWHERE = (400, 500, 503)
+"""What any route can answer: what is no request, a fault of ours, too many connections."""
+WITH_BODY = (408, 413, 415)
+RETRY_AFTER = Header(description="Seconds.", schema={"type": "integer", "minimum": 1})
+_DESCRIPTION = (
+    "Confluent's REST dialects v2 and v3 over a replicated log, and what they lack. Every node serves every request. "
+    "What this document does not describe is refused in the strict profile (`strict = true` in cluster.toml); by "
+    "default a missing content type, `application/json` in the v2 dialect, other spellings of media types, a "
+    "trailing slash and unknown query parameters are forgiven."
+)
+_TAGS = {
+    "v2": "Confluent's REST v2: produce, read, metadata, consumers.",
+    "v3": "Confluent's REST v3: administration, consumer groups, produce with results per record.",
+    "node": "This node and how it sees the cluster.",
+}
 
 
 def openapi_route(routes: Sequence[Route]) -> Route:
@@ -41,41 +58,40 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schemas)
+    used = {route.tag for route in routes}
     return {
-        "openapi": "3.1.0",
+        "openapi": OPENAPI_VERSION,
         "info": {
             "title": "kraft",
             "version": "1",
-            "description": "Confluent's REST dialects v2 and v3 over a replicated log, and what they lack.",
+            "description": _DESCRIPTION,
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
+        "servers": [{"url": "/", "description": "The node that serves this document."}],
+        "tags": [{"name": tag, "description": text} for tag, text in _TAGS.items() if tag in used],
         "paths": paths,
         "components": {"schemas": schemas.definitions},
     }
 
 
 class _Schemas:
-    """Schemas of all models, each defined once under components."""
+    """Schemas of all models, each defined once under components; a model has two when it is read and written."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
-        models = {id(model): model for route in routes for model in _models(route)}
-        models[id(ErrorBody)] = ErrorBody
-        inputs = [(key, "serialization", TypeAdapter(model)) for key, model in models.items()]
-        schemas, common = TypeAdapter.json_schemas(
-            inputs,  # type: ignore[arg-type]
-            ref_template=REF,
-            schema_generator=GenerateJsonSchema,
-        )
-        self._by_id = {key: schema for (key, _), schema in schemas.items()}
+        models: dict[tuple[int, Mode], Any] = {(id(ErrorBody), "serialization"): ErrorBody}
+        for route in routes:
+            models |= {(id(model), "validation"): model for model in _models([route.body])}
+            models |= {(id(model), "serialization"): model for model in _models(route.answers.values())}
+        inputs = [(key, key[1], TypeAdapter(model)) for key, model in models.items()]
+        schemas, common = TypeAdapter.json_schemas(inputs, ref_template=REF, schema_generator=GenerateJsonSchema)
+        self._by_key = {key: schema for (key, _), schema in schemas.items()}
         self.definitions: dict[str, Any] = common.get("$defs", {})
 
-    def of(self, model: Any) -> dict[str, Any]:
-        if model is None:
-            return {}
-        return dict(self._by_id[id(model)])
+    def of(self, model: Any, mode: Mode) -> dict[str, Any]:
+        return {} if model is None else dict(self._by_key[(id(model), mode)])
 
 
-def _models(route: Route) -> Iterable[Any]:
-    bodies = [route.body, *route.answers.values()]
+def _models(bodies: Iterable[Body | None]) -> Iterable[Any]:
     return [model for body in bodies if body for model in body.content.values() if model is not None]
 
 
@@ -87,16 +103,24 @@ def _operation(route: Route, schemas: _Schemas) -> dict[str, Any]:
         "parameters": [*_path_parameters(route), *_query_parameters(route)],
         "responses": _responses(route, schemas),
     }
+    if route.is_alias:
+        operation["deprecated"] = True
     if route.body:
-        operation["requestBody"] = {"required": True, "content": _content(route.body, schemas)}
+        content = _content(route.body, schemas, "validation")
+        operation["requestBody"] = {"required": not route.body.is_optional, "content": content}
     return operation
 
 
 def _path_parameters(route: Route) -> list[dict[str, Any]]:
-    names = re.findall(r"{(\w+)}", route.path)
     return [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "integer" if name in _INTEGERS else "string"}}
-        for name in names
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "description": PATH_PARAMETERS[name].description,
+            "schema": dict(PATH_PARAMETERS[name].schema),
+        }
+        for name in parameters_in(route.path)
     ]
 
 
@@ -107,21 +131,41 @@ def _query_parameters(route: Route) -> list[dict[str, Any]]:
     ]
 
 
-def _content(body: Body, schemas: _Schemas) -> dict[str, Any]:
-    return {media: {"schema": schemas.of(model)} if model else {} for media, model in body.content.items()}
+def _content(body: Body, schemas: _Schemas, mode: Mode) -> dict[str, Any]:
+    return {media: {"schema": schemas.of(model, mode)} if model else {} for media, model in body.content.items()}
 
 
 def _responses(route: Route, schemas: _Schemas) -> dict[str, Any]:
     responses: dict[str, Any] = {}
     for status, body in sorted(route.answers.items()):
-        responses[str(status)] = {"description": (body.description if body else "") or "Success."}
+        response: dict[str, Any] = {"description": (body.description if body else "") or "Success."}
         if body:
-            responses[str(status)]["content"] = _content(body, schemas)
-    by_status: dict[int, list[int]] = {}
-    for code in sorted(set(route.errors)):
-        by_status.setdefault(status_of(code), []).append(code)
-    error = {PLAIN_JSON: {"schema": schemas.of(ErrorBody)}}
-    for status, codes in sorted(by_status.items()):
-        listed = ", ".join(str(code) for code in codes)
-        responses.setdefault(str(status), {"description": f"error_code {listed}", "content": error})
+            response["content"] = _content(body, schemas, "serialization")
+            if body.headers:
+                response["headers"] = _headers(body.headers)
+        responses[str(status)] = response
+    error = {PLAIN_JSON: {"schema": schemas.of(ErrorBody, "serialization")}}
+    for status, codes in sorted(_error_codes(route).items()):
+        listed = ", ".join(str(code) for code in sorted(codes))
+        described: dict[str, Any] = {"description": f"error_code {listed}", "content": error}
+        if status in (429, 503):
+            described["headers"] = _headers({"Retry-After": RETRY_AFTER})
+        responses.setdefault(str(status), described)
     return responses
+
+
+def _error_codes(route: Route) -> dict[int, set[int]]:
+    """Status -> codes: those of the route, and those that any route of its kind can answer."""
+    has_content = any(body is not None for body in route.answers.values())
+    codes = {*route.errors, *ANYWHERE, *(WITH_BODY if route.body else ()), *((406,) if has_content else ())}
+    by_status: dict[int, set[int]] = {}
+    for code in codes:
+        by_status.setdefault(status_of(code), set()).add(code)
+    return by_status
+
+
+def _headers(headers: Mapping[str, Header]) -> dict[str, Any]:
+    return {
+        name: {"description": header.description, "required": not header.is_optional, "schema": dict(header.schema)}
+        for name, header in headers.items()
+    }

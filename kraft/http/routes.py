@@ -29,6 +29,11 @@ class Call:
     context: Context
     request: web.Request
     body: bytes | bytearray = b""
+    accept: str | None = field(init=False)
+    """The Accept header; in the strict profile only what the route describes of it."""
+
+    def __post_init__(self) -> None:
+        self.accept = self.request.headers.get("Accept")
 
     @property
     def path(self) -> Mapping[str, str]:
@@ -46,9 +51,13 @@ class Call:
         return int(text)
 
     def model(self, model: type[Model]) -> Model:
-        """The body as a model. Raises HttpError 400 for malformed JSON, 422 for JSON that is not the model."""
+        """The body as a model. Raises HttpError 400 for malformed JSON, 422 for JSON that is not the model.
+
+        The strict profile takes no number or truth value that is written as a string.
+        """
+        is_strict = self.context.is_strict
         try:
-            return model.model_validate_json(self.body)
+            return model.model_validate_json(self.body, strict=is_strict or None, context={"is_strict": is_strict})
         except ValidationError as error:
             is_malformed = any(problem["type"] == "json_invalid" for problem in error.errors(include_url=False))
             raise HttpError(400 if is_malformed else UNPROCESSABLE, describe(error)) from error
@@ -76,11 +85,24 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """A header of an answer; always there unless it `is_optional`."""
+
+    description: str
+    schema: Mapping[str, Any]
+    is_optional: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Body:
     """What a request or an answer may hold: media type -> model, or None for bytes."""
 
     content: Mapping[str, Any]
     description: str = ""
+    is_optional: bool = False
+    """Of a request: an empty body is one."""
+    headers: Mapping[str, Header] = field(default_factory=dict)
+    """Of an answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +120,8 @@ class Route:
     """Codes that this route can answer; the OpenAPI document groups them by status."""
     check: Callable[[Call], None] | None = None
     name: str = field(default="")
+    is_alias: bool = False
+    """Another spelling that some clients use; the strict profile does not serve it."""
 
     @property
     def operation_id(self) -> str:

@@ -92,7 +92,12 @@ def _identified(parsed: ClusterFile, *, file: str, text: str) -> ClusterConfig:
         for node in parsed.nodes
     )
     return ClusterConfig(
-        cluster_id=cluster_id, secret=SecretStr(secret), data=str(folder), settings=parsed.settings, nodes=nodes
+        cluster_id=cluster_id,
+        secret=SecretStr(secret),
+        data=str(folder),
+        strict=parsed.strict,
+        settings=parsed.settings,
+        nodes=nodes,
     )
 
 

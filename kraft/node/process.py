@@ -117,6 +117,7 @@ def _http_door(node: Node) -> HttpServer:
         node.gateway,
         environment=node.environment,
         ready=node.readiness,
+        is_strict=node.config.strict,
         gauges=lambda: _gauges(node),
         extra_routes=(
             *consumer_routes(node.groups, node.environment.rng),

@@ -22,7 +22,7 @@ from kraft.http.query import integer, parse_integer
 from kraft.http.routes import Call
 from kraft.http.v2 import consumers_models as models
 from kraft.http.v2.consumers_poll import Poll
-from kraft.http.v2.read import parse_iso_time
+from kraft.http.wanted import parse_iso_time
 from metadata.errors import UnknownTopicOrPartition
 from metadata.image import TopicIdPartition
 from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
@@ -204,7 +204,7 @@ class ConsumerHandlers:
 
 
 def check(call: Call) -> None:
-    v2_answer(call.request.headers.get("Accept"))
+    v2_answer(call.accept)
     if call.request.body_exists:
         content_type = call.request.headers.get("Content-Type")
         if content_type != "application/octet-stream":
@@ -263,15 +263,14 @@ def _check_pattern(pattern: str) -> None:
 
 
 def _form(call: Call, created: str) -> Format:
-    asked = consumer_format(call.request.headers.get("Accept"))
+    asked = consumer_format(call.accept)
     if created not in EMBEDDED or (asked is not None and asked != created):
-        accept = call.request.headers.get("Accept")
-        raise HttpError(FORMAT_MISMATCH, f"the consumer was created with format {created}, which {accept} is not")
+        raise HttpError(FORMAT_MISMATCH, f"the consumer was created with format {created}, which {call.accept} is not")
     return Format(created)
 
 
 def _answer(call: Call, document: Any) -> web.Response:
-    content_type = v2_answer(call.request.headers.get("Accept"))
+    content_type = v2_answer(call.accept)
     return web.Response(body=orjson.dumps(document), headers={"Content-Type": content_type})
 
 

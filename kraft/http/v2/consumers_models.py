@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 from kraft.http.limits import INT32_MAX
 
@@ -12,7 +12,7 @@ INT64_MAX = 2**63 - 1
 
 
 class _Body(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class NewConsumer(_Body):
@@ -37,8 +37,9 @@ class NewConsumer(_Body):
 
     @model_validator(mode="before")
     @classmethod
-    def _other_spelling(cls, data: Any) -> Any:
-        if isinstance(data, dict) and "enable.auto.commit" in data:
+    def _other_spelling(cls, data: Any, info: ValidationInfo) -> Any:
+        is_strict = bool(info.context and info.context.get("is_strict"))
+        if not is_strict and isinstance(data, dict) and "enable.auto.commit" in data:
             data = dict(data)
             data.setdefault("auto.commit.enable", data.pop("enable.auto.commit"))
         return data

@@ -33,7 +33,7 @@ def consumer_routes(groups: Groups, rng: random.Random) -> tuple[Route, ...]:
     handlers = ConsumerHandlers(groups, rng)
     return (
         _records(handlers),
-        _route("POST", GROUP, handlers.create_consumer, "Create a consumer.", models.NewConsumer,
+        _route("POST", GROUP, handlers.create_consumer, "Create a consumer.", models.NewConsumer, needs_body=False,
                answer=models.ConsumerCreated, errors=(40902, 42204)),
         _route("DELETE", INSTANCE, handlers.delete_consumer, "Delete a consumer; it leaves its group."),
         *_places(handlers),
@@ -72,23 +72,23 @@ def _positions(handlers: ConsumerHandlers) -> tuple[Route, ...]:
         _route("POST", path + "/beginning", handlers.seek_consumer_to_beginning, "Seek to the first records.",
                models.Partitions, errors=errors),
         _route("POST", path + "//beginning", handlers.seek_consumer_to_beginning, "The same, as some clients ask.",
-               models.Partitions, errors=errors, name="v2_seek_consumer_to_beginning_twice"),
+               models.Partitions, errors=errors, name="v2_seek_consumer_to_beginning_twice", is_alias=True),
         _route("POST", path + "/end", handlers.seek_consumer_to_end, "Seek to the end.", models.Partitions,
                errors=errors),
         _route("POST", path + "//end", handlers.seek_consumer_to_end, "The same, as some clients ask.",
-               models.Partitions, errors=errors, name="v2_seek_consumer_to_end_twice"),
+               models.Partitions, errors=errors, name="v2_seek_consumer_to_end_twice", is_alias=True),
     )  # fmt: skip
 
 
 def _offsets(handlers: ConsumerHandlers) -> tuple[Route, ...]:
     path = INSTANCE + "/offsets"
     return (
-        _route("POST", path, handlers.commit_consumer_offsets, "Commit.", models.Commit,
+        _route("POST", path, handlers.commit_consumer_offsets, "Commit.", models.Commit, needs_body=False,
                errors=(40401, 40402, 40903)),
         _route("GET", path, handlers.get_consumer_offsets, "Committed offsets.", models.OffsetQuestion,
-               answer=models.OffsetInfos, errors=(40401, 40402)),
+               needs_body=False, answer=models.OffsetInfos, errors=(40401, 40402)),
         _route("POST", path + ":query", handlers.get_consumer_offsets, "Committed offsets.", models.OffsetQuestion,
-               answer=models.OffsetInfos, errors=(40401, 40402), name="v2_query_consumer_offsets"),
+               needs_body=False, answer=models.OffsetInfos, errors=(40401, 40402), name="v2_query_consumer_offsets"),
     )  # fmt: skip
 
 
@@ -102,14 +102,16 @@ def _route(
     answer: Any = None,
     errors: tuple[int, ...] = (),
     name: str = "",
+    is_alias: bool = False,
+    needs_body: bool = True,
 ) -> Route:
     answers = {204: None} if answer is None else {200: Body(content={V2_JSON: answer})}
     return Route(
         method=method, path=path, handler=handler, summary=summary, tag="v2", check=check, answers=answers, name=name,
-        body=None if body is None else Body(content={V2_JSON: body}),
+        body=None if body is None else Body(content={V2_JSON: body}, is_optional=not needs_body), is_alias=is_alias,
         errors=(406, *_GONE, *(() if body is None else _BODY), *errors),
     )  # fmt: skip
 
 
 def _check_records(call: Call) -> None:
-    consumer_format(call.request.headers.get("Accept"))
+    consumer_format(call.accept)

@@ -16,7 +16,7 @@ from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
 
 
 def answer(call: Call, document: Any, *, status: int = 200) -> web.Response:
-    content_type = v2_answer(call.request.headers.get("Accept"))
+    content_type = v2_answer(call.accept)
     return web.Response(status=status, body=orjson.dumps(document), headers={"Content-Type": content_type})
 
 
@@ -62,7 +62,7 @@ async def get_offsets(call: Call) -> web.Response:
 
 
 def _check(call: Call) -> None:
-    v2_answer(call.request.headers.get("Accept"))
+    v2_answer(call.accept)
 
 
 def _get(path: str, handler: Any, summary: str, model: Any, *errors: int) -> Route:

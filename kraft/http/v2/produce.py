@@ -131,7 +131,7 @@ def _no_such_partition(topic: TopicImage, number: int) -> ProduceOutcome:
 
 
 def _answer(call: Call, offsets: list[dict[str, Any]]) -> web.Response:
-    content_type = v2_answer(call.request.headers.get("Accept"))
+    content_type = v2_answer(call.accept)
     status = 200
     if call.request.query.get("acks") == "0":
         failures = [entry for entry in offsets if entry["error_code"]]
@@ -143,7 +143,7 @@ def _check(call: Call) -> None:
     """Everything that can be refused before the body is read."""
     headers = call.request.headers
     form = produce_format(headers.get("Content-Type"))
-    v2_answer(headers.get("Accept"))
+    v2_answer(call.accept)
     query.acks_of(call)
     query.integer(call, "timeout", default=0)
     if form is Format.RECORD_BATCH and "partition" not in call.path:

@@ -6,35 +6,30 @@ offset, the high watermark and the log start, and `Link: rel="next"` the request
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-
 from aiohttp import web
 from multidict import CIMultiDict
 
 from kraft.broker.gateway import Records
 from kraft.http.embed import encode_json
-from kraft.http.errors import BAD_REQUEST, HttpError
 from kraft.http.limits import INT32_MAX
-from kraft.http.media import EMBEDDED, RECORD_BATCH, RECORDS, Format, read_answer
-from kraft.http.query import integer, parse_integer
+from kraft.http.media import EMBEDDED, RECORD_BATCH, RECORDS, Format, read_answer, stream_answer
+from kraft.http.query import integer
 from kraft.http.raw import encode_records
 from kraft.http.records import end_of_batches, take_records
 from kraft.http.routes import Body, Call, Parameter, Route
+from kraft.http.streaming.read import STREAM_CONTENT, STREAM_QUERY, stream_partition
 from kraft.http.v2 import models
-from metadata.image import TopicIdPartition
-from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
-
-INT64_MAX = 2**63 - 1
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_NAMED = {"earliest": EARLIEST_TIMESTAMP, "latest": LATEST_TIMESTAMP}
+from kraft.http.wanted import OFFSET, wanted_offset
 
 
-async def read_records(call: Call) -> web.Response:
+async def read_records(call: Call) -> web.StreamResponse:
+    if stream_answer(call.accept) is not None:
+        return await stream_partition(call)
     context = call.context
-    form, content_type = read_answer(call.request.headers.get("Accept"))
+    form, content_type = read_answer(call.accept)
     bytes_max, bytes_min, wait_ms = _bounds(call)
     which, _ = context.find_partition(call.topic, call.partition)
-    offset = await _offset(call, which)
+    offset = await wanted_offset(call, which)
     with context.long_polls:
         records = await context.gateway.read(
             which, offset=offset, bytes_max=bytes_max, bytes_min=bytes_min, wait_ms_max=wait_ms
@@ -50,48 +45,6 @@ def _bounds(call: Call) -> tuple[int, int, int]:
     bytes_min = min(integer(call, "min_bytes", default=1), max(bytes_max, 1))
     wait_ms = min(integer(call, "timeout", default=limits.read_wait_ms_default), limits.read_wait_ms_max)
     return bytes_max, bytes_min, wait_ms
-
-
-async def _offset(call: Call, which: TopicIdPartition) -> int:
-    text = call.request.query.get("offset", "earliest")
-    gateway = call.context.gateway
-    if text in _NAMED:
-        return (await gateway.list_offset(which, _NAMED[text])).offset
-    if not text.startswith("ts:"):
-        return _plain_offset(text)
-    answer = await gateway.list_offset(which, parse_timestamp(text[3:]))
-    if answer.offset >= 0:
-        return answer.offset
-    return (await gateway.list_offset(which, LATEST_TIMESTAMP)).offset
-
-
-def _plain_offset(text: str) -> int:
-    digits = text.removeprefix("-")
-    if not (digits.isascii() and digits.isdigit()):
-        raise HttpError(
-            BAD_REQUEST, f"offset={text} is not an offset: send a number, earliest, latest, or ts:<ms or ISO-8601>"
-        )
-    return parse_integer(text, "offset", high=INT64_MAX)
-
-
-def parse_timestamp(text: str) -> int:
-    """Milliseconds since the epoch, from themselves or from ISO-8601; a time without zone is UTC."""
-    if text.isascii() and text.isdigit():
-        return parse_integer(text, "offset=ts:", high=INT64_MAX)
-    return parse_iso_time(text, "offset=ts:")
-
-
-def parse_iso_time(text: str, what: str) -> int:
-    try:
-        # A `+` of a zone that came unescaped in a query is a space by now.
-        when = datetime.fromisoformat(text.replace(" ", "+") if "T" in text else text)
-    except ValueError as error:
-        raise HttpError(BAD_REQUEST, f"{what}{text} is no ISO-8601 time") from error
-    when = when if when.tzinfo else when.replace(tzinfo=UTC)
-    timestamp_ms = (when - _EPOCH) // timedelta(milliseconds=1)
-    if timestamp_ms < 0:
-        raise HttpError(BAD_REQUEST, f"{what}{text} is before 1970")
-    return timestamp_ms
 
 
 def _encode(call: Call, records: Records, form: Format, *, offset: int, bytes_max: int) -> tuple[bytes, int]:
@@ -117,7 +70,8 @@ def _headers(call: Call, records: Records, content_type: str, next_offset: int) 
 
 
 def _check(call: Call) -> None:
-    read_answer(call.request.headers.get("Accept"))
+    if stream_answer(call.accept) is None:
+        read_answer(call.accept)
 
 
 def _number(name: str, description: str, default: int) -> Parameter:
@@ -125,26 +79,22 @@ def _number(name: str, description: str, default: int) -> Parameter:
     return Parameter(name=name, description=description, schema=schema)
 
 
-_OFFSET = Parameter(
-    name="offset",
-    description="A number, `earliest`, `latest`, or `ts:` and a time in ms or ISO-8601 (the first record not older).",
-    schema={"type": "string", "default": "earliest"},
-)
-
 ROUTES: tuple[Route, ...] = (
     Route(
         method="GET", path="/topics/{topic}/partitions/{partition}/records", handler=read_records, check=_check,
-        tag="v2", summary="Read records from an offset on; waits for new ones.",
+        tag="v2", summary="Read records from an offset on, waiting for new ones, or stream them.",
         query=(
-            _OFFSET,
+            OFFSET,
             _number("max_bytes", "Most bytes of batches; at least one record is answered.", 1_048_576),
             _number("min_bytes", "Wait until there are this many bytes.", 1),
             _number("timeout", "Longest wait in ms.", 500),
+            *STREAM_QUERY,
         ),
         answers={
             200: Body(
                 content={form.media_type: list[models.ConsumedRecord] for form in EMBEDDED}
                 | {RECORD_BATCH: None, RECORDS: None}
+                | STREAM_CONTENT
             )
         },
         errors=(40002, 40401, 40402, 406, 422, 50302),

@@ -20,7 +20,7 @@ Document: TypeAlias = dict[str, Any]
 def check(call: Call) -> None:
     """Accept, content type and cluster id, before anything else."""
     headers = call.request.headers
-    require_accepts(headers.get("Accept"), PLAIN_JSON)
+    require_accepts(call.accept, PLAIN_JSON)
     if call.request.body_exists:
         require_json_body(headers.get("Content-Type"))
     asked, ours = call.path.get("cluster_id"), call.context.gateway.cluster_id

@@ -22,7 +22,12 @@ THREE = "[[nodes]]\nid = 1\n[[nodes]]\nid = 2\n[[nodes]]\nid = 3\n"
 
 def complete(parsed: ClusterFile) -> ClusterConfig:
     return ClusterConfig(
-        cluster_id="c", secret=SecretStr("12345678"), data="data", settings=parsed.settings, nodes=parsed.nodes
+        cluster_id="c",
+        secret=SecretStr("12345678"),
+        data="data",
+        strict=parsed.strict,
+        settings=parsed.settings,
+        nodes=parsed.nodes,
     )
 
 

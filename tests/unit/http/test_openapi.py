@@ -47,10 +47,9 @@ def test_document() -> None:
 
 
 def check_structure(document: Any) -> None:
-    """OpenAPI 3.1: the required members, unique ids, path parameters declared, references that lead somewhere."""
-    assert set(document) == {"openapi", "info", "paths", "components"}
+    """Unique ids, path parameters declared, references that lead somewhere; `tests/contract/http` has the rest."""
     assert document["openapi"] == "3.1.0"
-    assert {"title", "version"} <= set(document["info"])
+    assert {route["name"] for route in document["tags"]} >= {"v2", "v3", "node"}
     operations = [(path, method, op) for path, item in document["paths"].items() for method, op in item.items()]
     ids = [operation["operationId"] for _, _, operation in operations]
     assert len(ids) == len(set(ids))
