@@ -170,7 +170,16 @@ class BrokerSettings(_Settings):
         268_435_456, 1024, INT64_MAX, "Bytes of request bodies held at once; beyond it requests get 503 or wait."
     )
     request_timeout_ms: int = _int(30_000, 1, INT32_MAX, "Default of a produce request's timeout.")
-    producer_id_expiration_ms: int = _int(86_400_000, 1, INT32_MAX, "Producer state unused for longer is dropped.")
+    producer_id_expiration_ms: int = _int(
+        86_400_000, 1, INT32_MAX, "A producer id or Idempotency-Key unused for longer is forgotten (D5)."
+    )
+    producer_id_expiration_check_interval_ms: int = _int(600_000, 1, INT32_MAX, "How often that is looked at.")
+    producer_id_max_per_partition: int = _int(
+        100_000, 1, INT32_MAX, "Producer ids a partition remembers; beyond it the longest silent one is forgotten."
+    )
+    rest_idempotency_max_keys_per_partition: int = _int(
+        100_000, 1, INT32_MAX, "Idempotency-Keys a partition remembers; beyond it the oldest is forgotten."
+    )
     background_threads: int = _int(4, 1, 64, "Worker threads for fsync, recovery and deletion.")
 
 

@@ -28,7 +28,9 @@ class Appended:
     max_timestamp: int
     size_bytes: int
     log_append_time_ms: int
-    """-1 under CreateTime."""
+    """-1 under CreateTime, but for a duplicate."""
+    is_duplicate: bool = False
+    """D2: these batches were in the log already; nothing was appended. Offsets and timestamp are the original's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,11 +73,11 @@ class ReplicaLog(Protocol):
     def size_bytes(self) -> int: ...
 
     def append_as_leader(self, data: Buffer, *, leader_epoch: int, now_ms: int) -> Appended:
-        """Validate each batch once (CRC, magic, counts, deltas, sizes, timestamps), stamp base offset and leader
-        epoch, append. Nothing is appended when one batch is refused.
+        """Validate each batch once (CRC, magic, counts, deltas, sizes, timestamps, producer sequence), stamp base
+        offset and leader epoch, append. Nothing is appended when one batch is refused, or was appended before (D2).
 
         Raises CorruptMessage 2, MessageTooLarge 10, RecordListTooLarge 18, InvalidTimestamp 32, InvalidRecord 87,
-        UnsupportedCompressionType 76, KafkaStorageError 56.
+        UnsupportedCompressionType 76, OutOfOrderSequenceNumber 45, InvalidProducerEpoch 47, KafkaStorageError 56.
         """
         ...
 

@@ -40,6 +40,11 @@ from replication.storage.text_files import (
 
 _META_VERSION = "1"
 
+ROOM_FILE = ".room"
+"""Written and removed to find out whether a full or failed disk takes bytes again."""
+ROOM_BYTES = 1 << 20
+"""About the largest record batch that is taken by default (P12)."""
+
 TopicPartition = tuple[str, int]
 
 
@@ -157,6 +162,17 @@ class LogDirectory:
     def _folders(self) -> list[str]:
         names = self._files.list_directory(self.path)
         return [name for name in names if self._files.is_directory(f"{self.path}/{name}")]
+
+    def check_room(self) -> None:
+        """Raises OSError while a file cannot grow here."""
+        path = f"{self.path}/{ROOM_FILE}"
+        file = self._files.open(path, create=True)
+        try:
+            file.append((bytes(ROOM_BYTES),))
+            file.sync()
+        finally:
+            file.close()
+            self._files.remove(path)
 
     def write_recovery(
         self, recovery_points: Mapping[TopicPartition, int], starts: Mapping[TopicPartition, int]

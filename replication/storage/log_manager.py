@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from typing import TypeAlias
 from uuid import UUID
 
 from metadata.environment import Environment
@@ -17,6 +19,7 @@ from metadata.errors import InconsistentTopicId, KafkaError, KafkaStorageError
 from metadata.events import Events
 from metadata.image import TopicIdPartition
 from metadata.settings import BrokerSettings, TopicSettings, topic_settings
+from replication.producers.state import ProducerLimits
 from replication.storage.log_directory import LogDirectory, StartupError, TopicPartition
 from replication.storage.names import PARTITION_METADATA_FILE, partition_folder
 from replication.storage.partition_log import PartitionLog
@@ -24,6 +27,9 @@ from replication.storage.recovery import LoadedLog, LoadPlan, load_log
 from replication.storage.tail import RecentAppends
 from replication.storage.text_files import MalformedFile, read_topic_id, write_topic_id
 from replication.storage.upkeep import Upkeep
+
+OnFailure: TypeAlias = Callable[[TopicIdPartition, str, bool], None]
+"""(partition, reason, whether it can still be read)"""
 
 _DISK_GONE = frozenset({errno.EIO, errno.EROFS, errno.ENODEV, errno.ENXIO})
 
@@ -51,9 +57,11 @@ class LogManager:
             for path in directories
         ]
         self._recent = RecentAppends()
+        self._producer_limits: Callable[[], ProducerLimits] = lambda: ProducerLimits.of(settings())
         self._logs: dict[TopicIdPartition, PartitionLog] = {}
         self._directory_of: dict[TopicIdPartition, LogDirectory] = {}
         self._high_watermarks: dict[TopicIdPartition, int] = {}
+        self._on_failure: OnFailure = _nobody_watches
         self.upkeep = Upkeep(environment, events=events, settings=settings, manager=self)
 
     # --- start and stop ---------------------------------------------------------------------------------------
@@ -85,35 +93,37 @@ class LogManager:
         )
 
     async def _load(self, directory: LogDirectory, topic: str, partition: int) -> None:
-        folder = f"{directory.path}/{partition_folder(topic, partition)}"
         try:
-            topic_id = read_topic_id(self._environment.files, f"{folder}/{PARTITION_METADATA_FILE}")
-            if topic_id is None:
-                raise MalformedFile(f"{folder}/{PARTITION_METADATA_FILE} is missing")
-            plan = self._plan(directory, folder, topic, partition)
-            loaded = await self._environment.workers.run(load_log, plan)
+            await self._load_now(directory, topic, self._plan(directory, topic, partition), partition)
         except (MalformedFile, OSError) as error:
             event = "unfinished_log_set_aside" if directory.set_aside_unfinished(topic, partition) else "log_not_loaded"
             self._events.emit(event, topic=topic, partition=partition, reason=str(error))
-            return
+
+    async def _load_now(self, directory: LogDirectory, topic: str, plan: LoadPlan, partition: int) -> None:
+        """Raises MalformedFile or OSError."""
+        topic_id = read_topic_id(self._environment.files, f"{plan.folder}/{PARTITION_METADATA_FILE}")
+        if topic_id is None:
+            raise MalformedFile(f"{plan.folder}/{PARTITION_METADATA_FILE} is missing")
+        loaded = await self._environment.workers.run(load_log, plan)
         for repair in loaded.repairs:
             self._events.emit(repair.event, topic=topic, partition=partition, **repair.fields)
         key = TopicIdPartition(topic_id, partition)
         flushed = loaded.log_end_offset  # recovery syncs what it finds
         self._adopt(key, directory, self._open_log(loaded, plan, topic, key, flushed_offset=flushed))
-        self._high_watermarks[key] = directory.high_watermarks.get((topic, partition), 0)
+        self._high_watermarks.setdefault(key, directory.high_watermarks.get((topic, partition), 0))
         cleaned_to = directory.cleaned.get((topic, partition), 0)
         self._logs[key].cleaning.restore(cleaned_to, log_end_offset=loaded.log_end_offset)
 
-    def _plan(self, directory: LogDirectory, folder: str, topic: str, partition: int) -> LoadPlan:
+    def _plan(self, directory: LogDirectory, topic: str, partition: int) -> LoadPlan:
         return LoadPlan(
             files=self._environment.files,
-            folder=folder,
+            folder=f"{directory.path}/{partition_folder(topic, partition)}",
             settings=self._topic_settings_of(topic),
             recovery_point=directory.recovery_points.get((topic, partition), 0),
             log_start_offset=directory.log_starts.get((topic, partition), 0),
             is_clean=directory.was_clean,
             now_ms=self._environment.clock.wall_ms(),
+            producer_limits=self._producer_limits(),
         )
 
     def _open_log(
@@ -128,9 +138,10 @@ class LogManager:
             folder=plan.folder,
             settings=plan.settings,
             flushed_offset=flushed_offset,
-            on_offline=self._log_failed,
+            on_failure=self._log_failed,
             on_roll=self.upkeep.flush_soon,
             recent=self._recent,
+            producer_limits=self._producer_limits,
         )
 
     def _adopt(self, key: TopicIdPartition, directory: LogDirectory, log: PartitionLog) -> None:
@@ -173,15 +184,8 @@ class LogManager:
         self._refuse_taken_folder(topic, key)
         directory = self._emptiest_directory()
         folder = f"{directory.path}/{partition_folder(topic, key.partition)}"
-        plan = LoadPlan(
-            files=self._environment.files,
-            folder=folder,
-            settings=settings,
-            recovery_point=0,
-            log_start_offset=0,
-            is_clean=True,
-            now_ms=self._environment.clock.wall_ms(),
-        )
+        plan = self._plan(directory, topic, key.partition)
+        plan = replace(plan, settings=settings, recovery_point=0, log_start_offset=0, is_clean=True)
         try:
             self._environment.files.make_directories(folder)
             write_topic_id(self._environment.files, f"{folder}/{PARTITION_METADATA_FILE}", key.topic_id, sync=False)
@@ -246,6 +250,47 @@ class LogManager:
             offsets = {name: self._high_watermarks[key] for key, name, _ in self._online_in(directory)}
             await self._on_directory(directory, partial(directory.write_high_watermarks, offsets))
 
+    # --- logs that have failed --------------------------------------------------------------------------------
+
+    def watch_failures(self, on_failure: OnFailure) -> None:
+        self._on_failure = on_failure
+
+    async def check_room(self, partition: TopicIdPartition) -> None:
+        directory = self._directory_of.get(partition)
+        if directory is not None:
+            await self._environment.workers.run(directory.check_room)
+
+    async def reopen(self, partition: TopicIdPartition, *, topic: str) -> None:
+        """A log that was flushed up to some offset is scanned from there; one never opened as at a start."""
+        log = self._logs.get(partition)
+        directory = self._directory_of.get(partition) or self._directory_with(topic, partition.partition)
+        for failed in [directory] if directory is not None else self._directories:
+            await self._revive(failed)
+        if directory is None or (log is not None and not log.is_offline):
+            return  # it works, or has to be created
+        plan = self._plan(directory, topic, partition.partition)
+        if log is not None:
+            await log.abandon()
+            plan = replace(
+                plan, is_clean=False, recovery_point=log.flushed_offset, log_start_offset=log.log_start_offset
+            )
+        try:
+            await self._load_now(directory, topic, plan, partition.partition)
+        except MalformedFile as error:
+            raise KafkaStorageError(f"{plan.folder} cannot be loaded: {error}") from error
+
+    async def _revive(self, directory: LogDirectory) -> None:
+        await self._environment.workers.run(directory.check_room)
+        if directory.is_offline:
+            directory.offline_reason = None
+            self._events.emit("log_directory_online", path=directory.path)
+
+    def _directory_with(self, topic: str, partition: int) -> LogDirectory | None:
+        for directory in self._directories:
+            if self._environment.files.exists(f"{directory.path}/{partition_folder(topic, partition)}"):
+                return directory
+        return None
+
     # --- for the upkeep ---------------------------------------------------------------------------------------
 
     def online_logs(self) -> list[tuple[TopicIdPartition, PartitionLog]]:
@@ -291,7 +336,16 @@ class LogManager:
                 log.take_offline(f"log directory {directory.path} failed: {error}")
 
     def _log_failed(self, log: PartitionLog, error: OSError | None) -> None:
+        key = TopicIdPartition(log.topic_id, log.partition)
+        if not log.is_offline:
+            self._on_failure(key, f"nothing can be appended: {error}", True)
+            return
         self._events.emit("log_offline", topic=log.topic, partition=log.partition, reason=log.offline_reason)
-        directory = self._directory_of.get(TopicIdPartition(log.topic_id, log.partition))
+        self._on_failure(key, str(log.offline_reason), False)
+        directory = self._directory_of.get(key)
         if error is not None and directory is not None and error.errno in _DISK_GONE:
             self._directory_failed(directory, error)
+
+
+def _nobody_watches(partition: TopicIdPartition, reason: str, is_readable: bool, /) -> None:
+    """Until the replica manager does; the event has told."""

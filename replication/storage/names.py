@@ -1,6 +1,6 @@
 """Names of Kafka's files and folders. Pure text.
 
-`<topic>-<partition>/` holds `<20-digit base offset>.log|.index|.timeindex`; files waiting for removal end in
+`<topic>-<partition>/` holds `<20-digit base offset>.log|.index|.timeindex|.snapshot`; files waiting for removal end in
 `.deleted`, folders in `-delete`, those of a compaction in `.cleaned` and then `.swap`.
 Source: org.apache.kafka.storage.internals.log.LogFileUtils, UnifiedLog.
 """
@@ -14,6 +14,7 @@ LOG_SUFFIX = ".log"
 INDEX_SUFFIX = ".index"
 TIME_INDEX_SUFFIX = ".timeindex"
 SEGMENT_SUFFIXES = (LOG_SUFFIX, INDEX_SUFFIX, TIME_INDEX_SUFFIX)
+SNAPSHOT_SUFFIX = ".snapshot"
 DELETED_SUFFIX = ".deleted"
 CLEANED_SUFFIX = ".cleaned"
 SWAP_SUFFIX = ".swap"

@@ -1,40 +1,41 @@
 """One partition's log: segments in order, their epochs, and the offsets that bound them. Implements `ReplicaLog`.
 
 Invariant: log start <= flushed offset's log <= log end, and every batch between start and end is in exactly one
-segment. All writing goes through `_append`; there producer state will hook in. Owned by the event loop; only `flush`
-and removal of files use worker threads, on files that stay open until they are done.
+segment, and the producers are those of the batches below the end. All writing goes through `_append`. Owned by the
+event loop; only `flush`, snapshots and removal of files use worker threads, on files that stay open until then.
 """
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 from uuid import UUID
 
 from metadata.environment import Buffer, Environment
-from metadata.errors import CorruptMessage, KafkaError, KafkaStorageError, OffsetOutOfRange
+from metadata.errors import OffsetOutOfRange
 from metadata.settings import TopicSettings
 from replication.batches.header import (
     HEADER_BYTES,
+    NO_PRODUCER_ID,
     BatchHeader,
     stamped,
     stamped_with_append_time,
 )
 from replication.batches.validation import BatchRules, validate_batches
 from replication.partition.log import Appended, EpochEnd, LogRead, TimestampedOffset
+from replication.producers.state import ProducerLimits
 from replication.storage import lookups
+from replication.storage.availability import Availability
 from replication.storage.cleaner_log import LogCleaning
 from replication.storage.copies import check_leader_batches, joined, segment_groups, writable
 from replication.storage.flushing import Flusher
+from replication.storage.partition_producers import PartitionProducers
 from replication.storage.recovery import LoadedLog
 from replication.storage.scanning import DamagedLog
 from replication.storage.segments import Segments
 from replication.storage.tail import RecentAppends, Tail
 
 T = TypeVar("T")
-
-_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class PartitionLog:
@@ -49,22 +50,23 @@ class PartitionLog:
         folder: str,
         settings: TopicSettings,
         flushed_offset: int,
-        on_offline: Callable[[PartitionLog, OSError | None], None],
+        on_failure: Callable[[PartitionLog, OSError | None], None],
         on_roll: Callable[[PartitionLog], None],
         recent: RecentAppends,
+        producer_limits: Callable[[], ProducerLimits],
     ) -> None:
         self.topic, self.partition, self.folder = topic, partition, folder
         self._topic_id = topic_id
         self._environment = environment
-        self._on_offline, self._on_roll = on_offline, on_roll
-        self._offline_reason: str | None = None
-        self._is_retired = False
+        self._on_roll = on_roll
+        self._availability = Availability(self, on_failure)
         self._epochs = loaded.epochs
         self._start, self._end = loaded.log_start_offset, loaded.log_end_offset
         self._segments = Segments(environment, folder, loaded.segments, settings)
         self._flusher = Flusher(environment.workers, min(max(flushed_offset, self._start), self._end))
         self._tail = Tail(recent, end_offset=self._end, position=self._segments.active.size)
         self.cleaning = LogCleaning(environment, folder, self._segments)
+        self.producers = PartitionProducers(environment, folder, self._segments, loaded.producers, producer_limits)
         self._apply_settings(settings)
 
     # --- facts ------------------------------------------------------------------------------------------------
@@ -103,11 +105,15 @@ class PartitionLog:
 
     @property
     def is_offline(self) -> bool:
-        return self._offline_reason is not None
+        return self._availability.reason is not None
 
     @property
     def offline_reason(self) -> str | None:
-        return self._offline_reason
+        return self._availability.reason
+
+    @property
+    def is_retired(self) -> bool:
+        return self._availability.is_retired
 
     @property
     def settings(self) -> TopicSettings:
@@ -125,11 +131,16 @@ class PartitionLog:
     # --- appending --------------------------------------------------------------------------------------------
 
     def append_as_leader(self, data: Buffer, *, leader_epoch: int, now_ms: int) -> Appended:
-        self._check_online()
+        self._availability.check()
         owned = writable(data)
         headers: list[BatchHeader] = []
         offset = self._end
-        for position, header in validate_batches(owned, rules=self._rules, now_ms=now_ms):
+        batches = validate_batches(owned, rules=self._rules, now_ms=now_ms)
+        for position, header in batches:
+            if header.producer_id != NO_PRODUCER_ID:
+                duplicate = self.producers.duplicate_of(self, header, owned, batches=len(batches))
+                if duplicate is not None:
+                    return duplicate
             if self._rules.is_log_append_time:
                 records = owned[position + HEADER_BYTES : position + header.size]
                 header, front = stamped_with_append_time(
@@ -146,7 +157,7 @@ class PartitionLog:
 
     def append_as_follower(self, data: Buffer, *, now_ms: int) -> Appended | None:
         """What exceeds a segment is appended in several steps, each whole."""
-        self._check_online()
+        self._availability.check()
         view = memoryview(data)
         headers = check_leader_batches(view, log=str(self), log_end_offset=self._end)
         appended: Appended | None = None
@@ -171,8 +182,11 @@ class PartitionLog:
                     self._epochs.assign(header.leader_epoch, header.base_offset, durable=False)
             self._segments.append((data,), headers)
         except OSError as error:
-            raise self._failed(error, "appending") from error
+            raise self._availability.failed(error, "appending") from error
         self._end = last_offset + 1
+        for header in headers:
+            if header.producer_id != NO_PRODUCER_ID:
+                self.producers.appended(header, now_ms=now_ms)
         self._tail.appended(next_offset=self._end, position=self._segments.active.size)
         return Appended(
             base_offset=base_offset,
@@ -194,12 +208,13 @@ class PartitionLog:
         self._flusher.folder_changed = True
         self._reset_tail()
         if not was_empty:
+            self.producers.rolled(self._end)
             self._on_roll(self)
 
     # --- reading ----------------------------------------------------------------------------------------------
 
     def read(self, offset: int, *, bytes_max: int, upper_bound: int, at_least_one_batch: bool = True) -> LogRead:
-        self._check_online()
+        self._availability.check()
         if not self._start <= offset <= self._end:
             raise OffsetOutOfRange(f"{self}: offset {offset} is not between {self._start} and {self._end}")
         bound = min(upper_bound, self._end)
@@ -219,9 +234,9 @@ class PartitionLog:
                 at_least_one_batch=at_least_one_batch,
             )
         except DamagedLog as error:
-            raise self._damaged(error) from error
+            raise self._availability.damaged(error) from error
         except OSError as error:
-            raise self._failed(error, "reading") from error
+            raise self._availability.failed(error, "reading") from error
 
     def offset_for_timestamp(self, timestamp_ms: int, *, upper_bound: int) -> TimestampedOffset | None:
         bounds = range(self._start, min(upper_bound, self._end))
@@ -232,56 +247,52 @@ class PartitionLog:
         return self._look_up(lambda: lookups.max_timestamp(self._segments, bounds))
 
     def _look_up(self, search: Callable[[], T]) -> T:
-        self._check_online()
+        self._availability.check()
         try:
             return search()
         except DamagedLog as error:
-            raise self._damaged(error) from error
+            raise self._availability.damaged(error) from error
         except OSError as error:
-            raise self._failed(error, "looking up a timestamp") from error
+            raise self._availability.failed(error, "looking up a timestamp") from error
 
     # --- epochs and truncation --------------------------------------------------------------------------------
 
     def assign_epoch_start(self, epoch: int, start_offset: int) -> None:
-        self._check_online()
-        try:
+        self._availability.check()
+        with self._availability.guard("recording a leader epoch"):
             self._epochs.assign(epoch, start_offset, durable=True)
-        except OSError as error:
-            raise self._failed(error, "recording a leader epoch") from error
 
     def end_offset_for_epoch(self, epoch: int) -> EpochEnd | None:
         return self._epochs.end_offset_for(epoch, log_end_offset=self._end)
 
     def truncate_to(self, offset: int) -> None:
-        self._check_online()
+        self._availability.check()
         if offset >= self._end:
             self._forget_empty_epochs()
             return
         if offset < self._start:
             self.truncate_fully_and_start_at(offset)
             return
-        try:
+        with self._availability.guard("truncating"):
             self._end = max(self._segments.truncate_to(offset), self._start)
             self._epochs.truncate_from_end(self._end)
-        except (OSError, DamagedLog) as error:
-            raise self._failed(error, "truncating") from error
+            self.producers.truncated(self._end, now_ms=self._environment.clock.wall_ms())
         self._cut(self._end)
 
     def _forget_empty_epochs(self) -> None:
         """KIP-101: a leader that wrote nothing in its epoch began it all the same; its next leader may not know it."""
-        try:
+        with self._availability.guard("truncating epochs"):
             self._epochs.truncate_from_end(self._end)
-        except OSError as error:
-            raise self._failed(error, "truncating epochs") from error
 
     def truncate_fully_and_start_at(self, offset: int) -> None:
-        self._check_online()
+        self._availability.check()
         try:
             self._segments.start_over_at(offset)
             self._epochs.clear()
+            self.producers.started_over()
         except OSError as error:
             self.take_offline(f"truncating fully failed: {error}")
-            raise self._failed(error, "truncating") from error
+            raise self._availability.failed(error, "truncating") from error
         self._start = self._end = offset
         self._cut(offset)
 
@@ -297,28 +308,25 @@ class PartitionLog:
             return False
         if offset > self._end:
             raise OffsetOutOfRange(f"{self}: the log cannot start at {offset}, it ends at {self._end}")
-        try:
+        with self._availability.guard("moving the log start"):
             self._epochs.truncate_from_start(offset)
-        except OSError as error:
-            raise self._failed(error, "moving the log start") from error
         self._start = offset
         self._flusher.raise_to(offset)
         return True
 
     def delete_old_segments(self, *, high_watermark: int, now_ms: int) -> tuple[int, str]:
         """Take the segments that retention allows out of the log; how many, and by which setting."""
-        self._check_online()
+        self._availability.check()
         deletion = self._segments.deletable(
             log_start_offset=self._start, high_watermark=high_watermark, log_end_offset=self._end, now_ms=now_ms
         )
         if deletion is None:
             return 0, ""
-        try:
+        with self._availability.guard("deleting old segments"):
             if deletion.count == len(self._segments):
                 self._roll(now_ms, was_empty=False)
             self._segments.drop_oldest(deletion.count)
-        except OSError as error:
-            raise self._failed(error, "deleting old segments") from error
+            self.producers.segments_dropped()
         self.maybe_increment_log_start(self._segments.first_base_offset)
         return deletion.count, deletion.reason
 
@@ -335,11 +343,9 @@ class PartitionLog:
         return self._flusher.is_due(self._end)
 
     async def flush(self) -> int:
-        self._check_online()
-        try:
+        self._availability.check()
+        with self._availability.guard("flushing"):
             return await self._flusher.flush(lambda: self._end, self._segments, self._epochs)
-        except OSError as error:
-            raise self._failed(error, "flushing") from error
 
     async def close(self) -> None:
         """Flush, complete the time index, close. An offline log is only closed."""
@@ -348,17 +354,18 @@ class PartitionLog:
             if not self.is_offline:
                 self._segments.active.finish_time_index()
                 await self.flush()
+                with self._availability.guard("writing a snapshot of producers"):
+                    await self.producers.close(self._end)
         finally:
             self._segments.close()
 
-    def retire(self, reason: str) -> None:
-        """The partition is being deleted: late users get an error, nobody is told of a failure."""
-        self._offline_reason = reason
-        self._is_retired = True
+    async def save_producers(self) -> None:
+        """Write the snapshot that the last roll took; its name is durable with the next flush."""
+        with self._availability.guard("writing a snapshot of producers"):
+            self._flusher.folder_changed |= await self.producers.write_pending()
 
-    @property
-    def is_retired(self) -> bool:
-        return self._is_retired
+    def retire(self, reason: str) -> None:
+        self._availability.retire(reason)
 
     async def abandon(self) -> None:
         """Close the files as they are, once nothing uses them."""
@@ -371,26 +378,7 @@ class PartitionLog:
         await self._flusher.wait_idle()
 
     def take_offline(self, reason: str) -> None:
-        """Every later call raises KafkaStorageError; only this log stops, never the node."""
-        if self._offline_reason is None:
-            self._offline_reason = reason
-            self._on_offline(self, None)
-
-    def _check_online(self) -> None:
-        if self._offline_reason is not None:
-            raise KafkaStorageError(f"{self} is offline: {self._offline_reason}")
-
-    def _damaged(self, error: DamagedLog) -> KafkaError:
-        """What is damaged cannot be read here; the rest can, and writes go on (Kafka: CORRUPT_MESSAGE)."""
-        return CorruptMessage(f"{self} is damaged: {error}")
-
-    def _failed(self, error: OSError | DamagedLog, doing: str) -> KafkaError:
-        message = f"{self}: {doing} failed: {error}"
-        is_full = isinstance(error, OSError) and error.errno in _DISK_FULL
-        if not is_full and self._offline_reason is None:
-            self._offline_reason = message
-            self._on_offline(self, error if isinstance(error, OSError) else None)
-        return KafkaStorageError(message)
+        self._availability.take_offline(reason)
 
     def _reset_tail(self) -> None:
         self._tail.reset(end_offset=self._end, position=self._segments.active.size)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from metadata.environment import Files
 from metadata.settings import TopicSettings
 from replication.batches.header import MAGIC, BatchHeader, computed_crc
+from replication.producers.state import ProducerLimits, ProducerStates
 from replication.storage.cleaner_swap import finish_swaps
 from replication.storage.epochs import LeaderEpochCache
 from replication.storage.indexes import CorruptIndex
@@ -21,6 +22,7 @@ from replication.storage.names import (
     base_offset_of,
     segment_file,
 )
+from replication.storage.producer_files import rebuild, remove_snapshots, save_snapshot, snapshot_offsets
 from replication.storage.scanning import DamagedLog, headers_from
 from replication.storage.segment import Segment
 from replication.storage.segments import sync_folder
@@ -39,6 +41,7 @@ class Repair:
 class LoadedLog:
     segments: list[Segment]
     epochs: LeaderEpochCache
+    producers: ProducerStates
     log_start_offset: int
     log_end_offset: int
     repairs: list[Repair] = field(default_factory=list)
@@ -55,6 +58,7 @@ class LoadPlan:
     is_clean: bool
     """The last shutdown left its marker: the files are as they were closed."""
     now_ms: int
+    producer_limits: ProducerLimits
 
 
 def load_log(plan: LoadPlan) -> LoadedLog:
@@ -84,8 +88,33 @@ def load_log(plan: LoadPlan) -> LoadedLog:
     if not plan.is_clean:
         _make_durable(plan, segments, epochs)
     return LoadedLog(
-        segments=segments, epochs=epochs, log_start_offset=start, log_end_offset=end_offset, repairs=repairs
+        segments=segments,
+        epochs=epochs,
+        producers=_load_producers(plan, segments, end_offset, repairs),
+        log_start_offset=start,
+        log_end_offset=end_offset,
+        repairs=repairs,
     )
+
+
+def _load_producers(plan: LoadPlan, segments: list[Segment], end_offset: int, repairs: list[Repair]) -> ProducerStates:
+    """A snapshot above the recovery point may be of a log that was cut before the power went."""
+    if not plan.is_clean:
+        distrusted = [each for each in snapshot_offsets(plan.files, plan.folder) if each > plan.recovery_point]
+        remove_snapshots(plan.files, plan.folder, distrusted)
+    states, problems = rebuild(
+        plan.files,
+        plan.folder,
+        segments,
+        end_offset=end_offset,
+        limits=plan.producer_limits,
+        now_ms=plan.now_ms,
+        is_known_empty=plan.is_clean,
+    )
+    if end_offset and not plan.is_clean:  # nothing was replayed in vain
+        save_snapshot(plan.files, plan.folder, end_offset, states)
+    repairs += [Repair(event="producer_snapshot_dropped", fields={"reason": problem}) for problem in problems]
+    return states
 
 
 def _make_durable(plan: LoadPlan, segments: list[Segment], epochs: LeaderEpochCache) -> None:

@@ -63,6 +63,9 @@ class Upkeep:
             ),
             asyncio.create_task(self._every(lambda: REMOVAL_INTERVAL_MS, self.remove_due)),
             asyncio.create_task(self._every(lambda: settings().log_cleaner_backoff_ms, self.cleaner.clean_all)),
+            asyncio.create_task(
+                self._every(lambda: settings().producer_id_expiration_check_interval_ms, self.expire_producers)
+            ),
             asyncio.create_task(self._flush_rolled()),
         ]
 
@@ -104,6 +107,12 @@ class Upkeep:
                     log_start_offset=log.log_start_offset,
                 )
 
+    async def expire_producers(self) -> None:
+        """D5: a producer that was silent for producer.id.expiration.ms is unknown from now on."""
+        now_ms = self._environment.clock.wall_ms()
+        for _, log in self._manager.online_logs():
+            log.producers.remove_expired(now_ms=now_ms)
+
     # --- flushing ---------------------------------------------------------------------------------------------
 
     def flush_soon(self, log: PartitionLog) -> None:
@@ -119,6 +128,16 @@ class Upkeep:
                 log = next(iter(self._rolled))
                 del self._rolled[log]
                 await self._flush(log)
+                await self._save_producers(log)
+
+    async def _save_producers(self, log: PartitionLog) -> None:
+        try:
+            await log.save_producers()
+        except KafkaError as error:
+            if not log.is_retired:
+                self._events.emit(
+                    "producer_snapshot_failed", topic=log.topic, partition=log.partition, reason=str(error)
+                )
 
     async def flush_due(self) -> None:
         """flush.ms: seen unflushed for longer than that."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from metadata.controller.decide.decision import Decision, Situation
 from metadata.controller.events import AllocateProducerIds, ProducerIdBlock
 from metadata.errors import KafkaError
+from metadata.producer_ids import RESERVED_PRODUCER_IDS_FROM
 from metadata.records import ProducerIdsRecord
-from metadata.settings import INT64_MAX
 
 PRODUCER_IDS_PER_BLOCK = 1000
 """Kafka's ProducerIdsBlock.PRODUCER_ID_BLOCK_SIZE."""
@@ -16,7 +16,7 @@ def allocate_producer_ids(situation: Situation, request: AllocateProducerIds) ->
     """Raises StaleBrokerEpoch 77."""
     situation.broker_at_epoch(request.broker_id, request.broker_epoch)
     first = situation.image.next_producer_id
-    if first > INT64_MAX - PRODUCER_IDS_PER_BLOCK:
+    if first > RESERVED_PRODUCER_IDS_FROM - PRODUCER_IDS_PER_BLOCK:
         raise KafkaError(f"all producer ids up to {first} have been given away")
     record = ProducerIdsRecord(
         broker_id=request.broker_id,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kraft.runtime.environment import close_environment, system_environment
 from metadata.environment import Environment
+from metadata.producer_ids import RESERVED_PRODUCER_IDS_FROM
 from metadata.settings import TopicSettings
 from replication.batches.header import CODEC_NAMES, whole_batches
 from replication.batches.records import NewRecord, build_batch
@@ -76,7 +77,37 @@ async def _append_time(environment: Environment, folder: str) -> PartitionLog:
     return log
 
 
-LOGS = {"codecs-0": _codecs, "rolled-0": _rolled, "truncated-0": _truncated, "appendtime-0": _append_time}
+async def _producers(environment: Environment, folder: str) -> PartitionLog:
+    """Idempotent producers of both kinds, sequences that wrap, a new epoch, a duplicate, rolls between them."""
+    log, _ = load(environment, folder, settings=SMALL)
+    for turn in range(24):
+        for producer_id, epoch, first in ((7, turn // 12, 3 * (turn % 12)), (RESERVED_PRODUCER_IDS_FROM + turn, 0, 0)):
+            data = _sequenced(turn, producer_id=producer_id, producer_epoch=epoch, base_sequence=first)
+            log.append_as_leader(data, leader_epoch=2, now_ms=NOW_MS + turn)
+            assert log.append_as_leader(data, leader_epoch=2, now_ms=NOW_MS + turn).is_duplicate
+        await log.save_producers()
+    for first in (2**31 - 2, 1):
+        data = _sequenced(24, producer_id=8, producer_epoch=3, base_sequence=first)
+        log.append_as_leader(data, leader_epoch=2, now_ms=NOW_MS + 24)
+    return log
+
+
+def _sequenced(turn: int, *, producer_id: int, producer_epoch: int, base_sequence: int) -> bytes:
+    return build_batch(
+        _records(3, NOW_MS + turn * 10),
+        producer_id=producer_id,
+        producer_epoch=producer_epoch,
+        base_sequence=base_sequence,
+    )
+
+
+LOGS = {
+    "codecs-0": _codecs,
+    "rolled-0": _rolled,
+    "truncated-0": _truncated,
+    "appendtime-0": _append_time,
+    "producers-0": _producers,
+}
 
 
 async def write_logs(root: Path) -> None:

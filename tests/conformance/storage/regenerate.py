@@ -28,6 +28,7 @@ def main(class_path: str) -> None:
         text = _tool(class_path, arguments)
         indexes = [str(path) for path in files if path.suffix == ".index"]
         text += _tool(class_path, ["--index-sanity-check", "--files", ",".join(indexes)])
+        text += _tool(class_path, ["--files", ",".join(str(path) for path in sorted(folder.glob("*.snapshot")))])
         (folder / "kafka-dump.txt").write_text(text.replace(f"{folder}/", ""))
 
 

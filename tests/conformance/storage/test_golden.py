@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from kraft.runtime.files import DiskFiles
+from replication.producers.state import Producer
 from replication.storage.dump import Row, dump_folder
+from replication.storage.producer_snapshot import decode_snapshot
 from tests.conformance.storage.inputs import GOLDEN, LOGS, write_logs
 
 OURS = GOLDEN / "ours"
@@ -72,3 +74,25 @@ def _records(text: str) -> list[tuple[int, int, bool]]:
 
 def _pairs(text: str, pattern: str) -> list[tuple[int, int]]:
     return [(int(first), int(second)) for first, second in re.findall(pattern, text, re.MULTILINE)]
+
+
+def test_kafka_reads_of_our_snapshots_what_we_do() -> None:
+    folder = OURS / "producers-0"
+    text = (folder / TEXT).read_text()
+    said: dict[str, list[str]] = {}
+    for name, lines in re.findall(r"^Dumping (\d+\.snapshot)\n((?:producerId: .*\n)*)", text, re.MULTILINE):
+        said[name] = lines.splitlines()
+    assert said
+    for path in folder.glob("*.snapshot"):
+        producers = decode_snapshot(path.read_bytes())
+        assert sorted(said[path.name]) == sorted(_producer_as_kafka_prints(*each) for each in producers)
+
+
+def _producer_as_kafka_prints(producer_id: int, producer: Producer) -> str:
+    last = producer.batches[-1]
+    return (
+        f"producerId: {producer_id} producerEpoch: {producer.epoch} coordinatorEpoch: -1 "
+        f"currentTxnFirstOffset: OptionalLong.empty lastTimestamp: {producer.timestamp} "
+        f"firstSequence: {last.first_sequence} lastSequence: {last.last_sequence} lastOffset: {last.last_offset} "
+        f"offsetDelta: {last.offset_delta} timestamp: {last.timestamp}"
+    )

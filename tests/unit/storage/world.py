@@ -13,6 +13,7 @@ from kraft.runtime.environment import close_environment, system_environment
 from metadata.environment import Environment
 from metadata.settings import TopicSettings
 from replication.batches.records import NewRecord, build_batch
+from replication.producers.state import ProducerLimits
 from replication.storage.partition_log import PartitionLog
 from replication.storage.recovery import LoadedLog, LoadPlan, load_log
 from replication.storage.tail import RecentAppends
@@ -59,6 +60,9 @@ def idle_environment() -> Iterator[Environment]:
         loop.close()
 
 
+LIMITS = ProducerLimits(expiration_ms=86_400_000, allocated_max=100, reserved_max=100)
+
+
 def load(
     environment: Environment,
     folder: str,
@@ -67,6 +71,8 @@ def load(
     is_clean: bool = False,
     recovery_point: int = 0,
     log_start_offset: int = 0,
+    limits: ProducerLimits = LIMITS,
+    now_ms: int = NOW_MS,
 ) -> tuple[PartitionLog, LoadedLog]:
     settings = settings or TopicSettings()
     loaded = load_log(
@@ -77,7 +83,8 @@ def load(
             recovery_point=recovery_point,
             log_start_offset=log_start_offset,
             is_clean=is_clean,
-            now_ms=NOW_MS,
+            now_ms=now_ms,
+            producer_limits=limits,
         )
     )
     log = PartitionLog(
@@ -89,9 +96,10 @@ def load(
         folder=folder,
         settings=settings,
         flushed_offset=recovery_point,
-        on_offline=lambda log, error: None,
+        on_failure=lambda log, error: None,
         on_roll=lambda log: None,
         recent=RecentAppends(),
+        producer_limits=lambda: limits,
     )
     return log, loaded
 

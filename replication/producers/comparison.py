@@ -1,0 +1,27 @@
+"""Does a repeated batch hold what the first one held? Pure.
+
+Kafka looks at the sequence numbers only. A producer id that a person's Idempotency-Key stands behind deserves more:
+the key may have been used for something else, and to answer success would lose that.
+"""
+
+from __future__ import annotations
+
+from metadata.environment import Buffer
+from replication.batches.filtering import decoded
+from replication.batches.header import HEADER_BYTES, header_at
+
+
+def holds_same_records(original: Buffer, repeated: Buffer) -> bool:
+    """Keys, values and headers in order. Timestamps may differ: a record without one got that of its arrival.
+
+    True also where the original no longer tells: compaction took records out of it.
+    """
+    first, second = header_at(original), header_at(repeated)
+    if first.record_count != first.last_offset_delta + 1:
+        return True
+    old, new = memoryview(original)[HEADER_BYTES : first.size], memoryview(repeated)[HEADER_BYTES : second.size]
+    if first.codec == second.codec and old == new:
+        return True
+    return [(r.key, r.value, list(r.headers)) for r in decoded(original, first)] == [
+        (r.key, r.value, list(r.headers)) for r in decoded(repeated, second)
+    ]

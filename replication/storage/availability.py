@@ -1,0 +1,64 @@
+"""Whether a log can be used, and what its errors become. A full disk fails one call; anything else takes the log
+offline, until the log manager loads it again.
+
+Invariant: an offline log raises KafkaStorageError from every later call; only this log stops, never the node.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Generic, TypeVar
+
+from metadata.errors import CorruptMessage, KafkaError, KafkaStorageError
+from replication.storage.scanning import DamagedLog
+
+Log = TypeVar("Log")
+
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class Availability(Generic[Log]):
+    """The part of a log that knows; `Log` is the whole, which `on_failure` gets, offline or merely full."""
+
+    def __init__(self, log: Log, on_failure: Callable[[Log, OSError | None], None]) -> None:
+        self._log = log
+        self._on_failure = on_failure
+        self.reason: str | None = None
+        """Why it is offline; None while it is not."""
+        self.is_retired = False
+
+    def check(self) -> None:
+        if self.reason is not None:
+            raise KafkaStorageError(f"{self._log} is offline: {self.reason}")
+
+    def take_offline(self, reason: str) -> None:
+        if self.reason is None:
+            self.reason = reason
+            self._on_failure(self._log, None)
+
+    def retire(self, reason: str) -> None:
+        """The partition is being deleted: late users get an error, nobody is told of a failure."""
+        self.reason = reason
+        self.is_retired = True
+
+    @contextmanager
+    def guard(self, doing: str) -> Iterator[None]:
+        """What the disk does to us in here is this log's failure."""
+        try:
+            yield
+        except (OSError, DamagedLog) as error:
+            raise self.failed(error, doing) from error
+
+    def damaged(self, error: DamagedLog) -> KafkaError:
+        """What is damaged cannot be read here; the rest can, and writes go on (Kafka: CORRUPT_MESSAGE)."""
+        return CorruptMessage(f"{self._log} is damaged: {error}")
+
+    def failed(self, error: OSError | DamagedLog, doing: str) -> KafkaError:
+        message = f"{self._log}: {doing} failed: {error}"
+        is_full = isinstance(error, OSError) and error.errno in _DISK_FULL
+        if self.reason is None:
+            self.reason = None if is_full else message
+            self._on_failure(self._log, error if isinstance(error, OSError) else None)
+        return KafkaStorageError(message)

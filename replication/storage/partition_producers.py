@@ -1,0 +1,178 @@
+"""The producers of one partition's log: their state in memory, kept with the log's end, and its snapshots on disk.
+
+A roll takes a copy of the state; the next flush writes it on a worker thread. What a crash keeps from being written
+only makes the next start replay more of the log. At most one copy waits: a newer one takes its place.
+Owned by the event loop, like the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from metadata.environment import Buffer, Environment
+from metadata.errors import InvalidRecord, OutOfOrderSequenceNumber
+from metadata.producer_ids import is_reserved
+from replication.batches.header import BatchHeader, header_at
+from replication.partition.log import Appended, ReplicaLog
+from replication.producers.comparison import holds_same_records
+from replication.producers.state import Producer, ProducerBatch, ProducerLimits, ProducerStates
+from replication.storage.producer_files import (
+    TEMPORARY_SUFFIX,
+    rebuild,
+    remove_snapshots,
+    snapshot_file,
+    snapshot_offsets,
+    unneeded,
+    write_synced,
+)
+from replication.storage.producer_snapshot import encode_snapshot
+from replication.storage.segments import Segments
+
+Copy = tuple[int, list[tuple[int, Producer]]]
+
+
+class PartitionProducers:
+    def __init__(
+        self,
+        environment: Environment,
+        folder: str,
+        segments: Segments,
+        states: ProducerStates,
+        limits: Callable[[], ProducerLimits],
+    ) -> None:
+        self._environment = environment
+        self._folder = folder
+        self._segments = segments
+        self._states = states
+        self._limits = limits
+        self._pending: Copy | None = None
+        self._writes = 0
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    @property
+    def states(self) -> ProducerStates:
+        return self._states
+
+    # --- appending ------------------------------------------------------------------------------------------------
+
+    def duplicate_of(self, log: ReplicaLog, header: BatchHeader, batch: Buffer, *, batches: int) -> Appended | None:
+        """D1 to D5 for a client's batch: what is answered if it is in the log already.
+
+        Raises InvalidRecord 87, OutOfOrderSequenceNumber 45, InvalidProducerEpoch 47.
+        """
+        if batches > 1:
+            raise InvalidRecord(f"{batches} batches with a producer id in one record set; send one at a time")
+        duplicate = self._states.check(header.producer_id, header)
+        if duplicate is None:
+            return None
+        if is_reserved(header.producer_id):
+            original = _batch_of(log, duplicate)
+            if original is not None and not holds_same_records(original, batch):
+                raise OutOfOrderSequenceNumber(
+                    f"offset {duplicate.first_offset} was written with this Idempotency-Key and other records; "
+                    "use a new key for new records"
+                )
+        return _as_appended(duplicate, size=header.size)
+
+    def appended(self, header: BatchHeader, *, now_ms: int) -> None:
+        self._states.update(header, self._limits(), seen_ms=now_ms)
+
+    def remove_expired(self, *, now_ms: int) -> int:
+        return self._states.remove_expired(self._limits(), now_ms=now_ms)
+
+    # --- the log changes ------------------------------------------------------------------------------------------
+
+    def rolled(self, end_offset: int) -> None:
+        self._pending = end_offset, self._states.items()
+
+    def truncated(self, end_offset: int, *, now_ms: int) -> None:
+        """Only what was written by a producer beyond the new end makes a replay necessary. Raises OSError."""
+        if self._pending is not None and self._pending[0] > end_offset:
+            self._pending = None
+        if self._states.last_offset < end_offset:
+            self._remove_snapshots(lambda offset: offset > end_offset)
+            return
+        self._states, _ = rebuild(
+            self._environment.files,
+            self._folder,
+            list(self._segments),
+            end_offset=end_offset,
+            limits=self._limits(),
+            now_ms=now_ms,
+        )
+
+    def started_over(self) -> None:
+        self._states.clear()
+        self._pending = None
+        self._remove_snapshots(lambda offset: True)
+
+    def segments_dropped(self) -> None:
+        """Snapshots go with their segments."""
+        gone = set(unneeded(self._snapshots(), [segment.base_offset for segment in self._segments]))
+        self._remove_snapshots(lambda offset: offset in gone)
+
+    def _snapshots(self) -> list[int]:
+        return snapshot_offsets(self._environment.files, self._folder)
+
+    def _remove_snapshots(self, is_gone: Callable[[int], bool]) -> None:
+        offsets = [offset for offset in self._snapshots() if is_gone(offset)]
+        remove_snapshots(self._environment.files, self._folder, offsets)
+
+    # --- snapshots ------------------------------------------------------------------------------------------------
+
+    @property
+    def has_pending(self) -> bool:
+        return self._pending is not None
+
+    async def write_pending(self) -> bool:
+        """Make the copy of the last roll durable, but for its name; False when there was none. Raises OSError."""
+        has_written = False
+        while (copy := self._pending) is not None:
+            self._writes += 1
+            path = snapshot_file(self._folder, copy[0])
+            temporary = f"{path}.{self._writes}{TEMPORARY_SUFFIX}"
+            await self._environment.workers.run(_write, self._environment, temporary, copy[1])
+            if self._pending is not copy:  # the log was cut meanwhile, or rolled once more
+                self._environment.files.remove(temporary)
+                continue
+            self._environment.files.rename(temporary, path)
+            self._pending = None
+            self.segments_dropped()
+            has_written = True
+        return has_written
+
+    async def close(self, end_offset: int) -> None:
+        """After a clean shutdown nothing has to be replayed. Raises OSError."""
+        await self.write_pending()
+        if end_offset == 0 or end_offset in self._snapshots():
+            return
+        self.rolled(end_offset)
+        if await self.write_pending():
+            await self._environment.workers.run(self._environment.files.sync_directory, self._folder)
+
+
+def _batch_of(log: ReplicaLog, batch: ProducerBatch) -> Buffer | None:
+    """Its bytes; None when retention or a compaction took it."""
+    if batch.first_offset < log.log_start_offset:
+        return None
+    found = log.read(batch.first_offset, bytes_max=1, upper_bound=batch.last_offset + 1).data
+    is_there = len(found) and header_at(found).base_offset == batch.first_offset
+    return found if is_there else None
+
+
+def _as_appended(original: ProducerBatch, *, size: int) -> Appended:
+    """D2: the original's offsets and timestamp, whoever stamped that, as Kafka answers."""
+    return Appended(
+        base_offset=original.first_offset,
+        last_offset=original.last_offset,
+        max_timestamp=original.timestamp,
+        size_bytes=size,
+        log_append_time_ms=original.timestamp,
+        is_duplicate=True,
+    )
+
+
+def _write(environment: Environment, path: str, producers: Sequence[tuple[int, Producer]]) -> None:
+    write_synced(environment.files, path, encode_snapshot(producers))

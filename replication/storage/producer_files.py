@@ -1,0 +1,122 @@
+"""The `.snapshot` files of a partition's folder, and producer state made of the newest one and the log behind it.
+
+`<20-digit offset>.snapshot` holds the producers as they were below that offset. One is written at each roll (so its
+offset is a segment's base) and one at a clean shutdown. A snapshot that does not read is removed and an older one
+taken; the log itself always tells all. Blocking, but for what only renames.
+Source: org.apache.kafka.storage.internals.log.ProducerStateManager, UnifiedLog.rebuildProducerState.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from metadata.environment import Files
+from replication.batches.header import NO_PRODUCER_ID
+from replication.producers.state import ProducerLimits, ProducerStates
+from replication.storage.names import SNAPSHOT_SUFFIX, segment_file
+from replication.storage.producer_snapshot import CorruptSnapshot, decode_snapshot, encode_snapshot
+from replication.storage.scanning import headers_from
+from replication.storage.segment import Segment
+
+TEMPORARY_SUFFIX = ".tmp"
+
+
+def snapshot_offsets(files: Files, folder: str) -> list[int]:
+    """Ascending."""
+    return [
+        int(name[:20])
+        for name in files.list_directory(folder)
+        if name.endswith(SNAPSHOT_SUFFIX) and len(name) == 20 + len(SNAPSHOT_SUFFIX) and name[:20].isdecimal()
+    ]
+
+
+def snapshot_file(folder: str, offset: int) -> str:
+    return segment_file(folder, offset, SNAPSHOT_SUFFIX)
+
+
+def write_synced(files: Files, path: str, data: bytes) -> None:
+    file = files.open(path, create=True)
+    try:
+        file.truncate(0)
+        file.append([data])
+        file.sync()
+    finally:
+        file.close()
+
+
+def save_snapshot(files: Files, folder: str, offset: int, states: ProducerStates) -> None:
+    """Not synced: one that a loss of power tears does not read, and is replaced by a replay."""
+    path = snapshot_file(folder, offset)
+    file = files.open(path + TEMPORARY_SUFFIX, create=True)
+    try:
+        file.truncate(0)
+        file.append([encode_snapshot(states.items())])
+    finally:
+        file.close()
+    files.rename(path + TEMPORARY_SUFFIX, path)
+
+
+def remove_snapshots(files: Files, folder: str, offsets: Collection[int]) -> None:
+    for offset in offsets:
+        path = snapshot_file(folder, offset)
+        if files.exists(path):
+            files.remove(path)
+
+
+def unneeded(offsets: Collection[int], bases: Sequence[int]) -> list[int]:
+    """Snapshots that belong to no segment any more; what a shutdown left behind the last segment's base stays."""
+    newest = max(offsets, default=-1)
+    return [offset for offset in offsets if offset not in bases and not (offset == newest and offset > bases[-1])]
+
+
+def rebuild(
+    files: Files,
+    folder: str,
+    segments: Sequence[Segment],
+    *,
+    end_offset: int,
+    limits: ProducerLimits,
+    now_ms: int,
+    is_known_empty: bool = False,
+) -> tuple[ProducerStates, list[str]]:
+    """The producers below `end_offset`, and what was wrong with snapshots. Those beyond the end are removed.
+
+    `is_known_empty`: a log that was closed cleanly and has no snapshot was written before there were any.
+    """
+    offsets = snapshot_offsets(files, folder)
+    remove_snapshots(files, folder, [offset for offset in offsets if offset > end_offset])
+    states, problems = ProducerStates(), []
+    replay_from = end_offset if is_known_empty and not offsets else 0
+    for offset in reversed([offset for offset in offsets if offset <= end_offset]):
+        try:
+            states.put(decode_snapshot(_read(files, snapshot_file(folder, offset))))
+        except CorruptSnapshot as error:
+            problems.append(f"{snapshot_file(folder, offset)}: {error}")
+            remove_snapshots(files, folder, [offset])
+            continue
+        replay_from = offset
+        break
+    states.remove_expired(limits, now_ms=now_ms)
+    _replay(states, segments, start=replay_from, end_offset=end_offset, limits=limits)
+    states.remove_expired(limits, now_ms=now_ms)
+    return states, problems
+
+
+def _replay(
+    states: ProducerStates, segments: Sequence[Segment], *, start: int, end_offset: int, limits: ProducerLimits
+) -> None:
+    for index, segment in enumerate(segments):
+        next_base = segments[index + 1].base_offset if index + 1 < len(segments) else end_offset
+        if next_base <= start:
+            continue
+        for _, header in headers_from(segment.log, segment.position_hint(start) if start > segment.base_offset else 0):
+            if header.producer_id != NO_PRODUCER_ID and start <= header.base_offset < end_offset:
+                states.update(header, limits)
+
+
+def _read(files: Files, path: str) -> bytes:
+    file = files.open(path, read_only=True)
+    try:
+        return file.pread(0, file.size)
+    finally:
+        file.close()
