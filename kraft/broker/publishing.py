@@ -70,18 +70,19 @@ class MetadataPublisher:
         self._leadership_subscribers.append(on_leadership)
 
     async def wait_newer(self, version: int, *, deadline_ms: int) -> bool:
-        """Wait for an image newer than `version`; False when the deadline came first."""
-        while self._version <= version:
+        """Wait for an image newer than `version`; False when the deadline came first, or had passed already."""
+        while True:
             remaining_ms = deadline_ms - self._clock.monotonic_ms()
             if remaining_ms <= 0:
                 return False
+            if self._version > version:
+                return True
             changed = self._changed
             try:
                 async with self._clock.timeout(remaining_ms):
                     await changed.wait()
             except TimeoutError:
                 return False
-        return True
 
     async def wait_for(self, condition: Callable[[MetadataImage], bool], *, timeout_ms: int) -> bool:
         deadline_ms = self._clock.monotonic_ms() + timeout_ms

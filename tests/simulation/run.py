@@ -140,6 +140,9 @@ class _Run:
                 client.is_stopping = True
             await self._wait_whole()
             looking.cancel()
+        # What clients sent last may still be on its way: to the leader (acks=0), or from it to the others.
+        await asyncio.sleep(CALM_S)
+        await self._wait_whole()
         self._judge()
 
     async def _create_topics(self) -> None:

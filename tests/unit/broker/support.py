@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -67,9 +67,10 @@ class HandLog:
 class ScriptedLeader:
     """Answers each call with the next scripted thing: an outcome, or an exception to raise."""
 
-    def __init__(self, *script: Any) -> None:
+    def __init__(self, *script: Any, on_call: Callable[[], Awaitable[None]] | None = None) -> None:
         self.script = list(script)
         self.calls = 0
+        self._on_call = on_call
 
     def _next(self) -> Any:
         self.calls += 1
@@ -81,6 +82,8 @@ class ScriptedLeader:
     async def produce(
         self, batches: Mapping[TopicIdPartition, Buffer], *, acks: int, timeout_ms: int
     ) -> Mapping[TopicIdPartition, ProduceOutcome]:
+        if self._on_call is not None:
+            await self._on_call()
         return dict.fromkeys(batches, self._next())
 
     async def fetch(self, request: FetchRequest) -> FetchResponse:

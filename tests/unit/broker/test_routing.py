@@ -7,7 +7,7 @@ import pytest
 from kraft.broker.produce_routing import ProduceRouter
 from kraft.broker.read_routing import ReadRouter
 from kraft.broker.tailing import Tails
-from metadata.environment import ConnectionClosed
+from metadata.environment import ConnectionClosed, NotConnected
 from metadata.errors import InvalidRequiredAcks, LeaderNotAvailable, OffsetOutOfRange, UnknownTopicId
 from metadata.image import TopicIdPartition
 from replication.requests import FetchedPartition, FetchResponse, OffsetAnswer, ProduceOutcome
@@ -87,6 +87,26 @@ def test_a_partition_that_stays_without_leader_is_refused_within_a_second() -> N
         assert outcome.error_code == LeaderNotAvailable.code
         assert not outcome.is_appended
         assert clock.monotonic_ms() <= 1_000
+
+    run(main)
+
+
+def test_a_produce_that_cannot_connect_is_not_routed_again_and_again_after_its_time() -> None:
+    """Found by the simulation (power 20019): each attempt took its time, and each time there was newer metadata."""
+
+    async def main(clock: SimulatedClock) -> None:
+        log = HandLog()
+
+        async def fail_slowly() -> None:
+            await clock.sleep(2_300)
+            move_leader(log, partition=0, leader=1)
+
+        leader = ScriptedLeader(*(NotConnected("no connection within 2300 ms"),) * 5, on_call=fail_slowly)
+        router = _router(clock, log, n1=leader)
+        two_partitions(log, leaders=(1, 1))
+        outcome = (await router.produce({P0: BATCH}, acks=0, timeout_ms=300))[P0]
+        assert outcome.error_code == LeaderNotAvailable.code
+        assert leader.calls == 1
 
     run(main)
 
