@@ -68,6 +68,11 @@ class LeaderFinder:
             )
         return state
 
+    def may_move(self, partition: TopicIdPartition) -> bool:
+        """Whether another ISR member can lead when this leader's log has failed (KIP-858)."""
+        state = self._publisher.image.partition(partition.topic_id, partition.partition)
+        return state is not None and len(state.isr) > 1
+
     def way_to(self, leader: int) -> Leaders:
         if leader == self._node_id and self._local is not None:
             return self._local

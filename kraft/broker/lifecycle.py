@@ -1,8 +1,9 @@
 """One broker's life with the controller: register, beat, be unfenced, shut down in order (B1 to B7).
 
 Owns the broker epoch of this process. A heartbeat is sent each interval and, besides, at once when there is news: our
-registration was applied, the active controller changed, or another broker waits in its controlled shutdown for us to
-have seen it (B6). States: registering -> active (fenced or not) -> shutting down -> stopped.
+registration was applied, the active controller changed, a log failed or works again (KIP-858), or another broker waits
+in its controlled shutdown for us to have seen it (B6).
+States: registering -> active (fenced or not) -> shutting down -> stopped.
 """
 
 from __future__ import annotations
@@ -13,7 +14,15 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 from uuid import UUID
 
-from metadata.controller.events import BrokerHeartbeat, HeartbeatAnswer, RegisterBroker, Request
+from metadata.controller.events import (
+    FAILED_REPLICAS_REPORTED_MAX,
+    NO_FAILED_REPLICAS,
+    BrokerHeartbeat,
+    FailedReplicas,
+    HeartbeatAnswer,
+    RegisterBroker,
+    Request,
+)
 from metadata.environment import Clock
 from metadata.errors import BrokerIdNotRegistered, DuplicateBrokerRegistration, KafkaError, StaleBrokerEpoch
 from metadata.events import Events
@@ -58,6 +67,7 @@ class BrokerLifecycle:
         settings: Callable[[], BrokerSettings],
         events: Events,
         on_fatal: Callable[[Exception], None],
+        failed_replicas: Callable[[], FailedReplicas] = lambda: NO_FAILED_REPLICAS,
     ) -> None:
         self._identity = identity
         self._clock = clock
@@ -66,6 +76,7 @@ class BrokerLifecycle:
         self._settings = settings
         self._events = events
         self._on_fatal = on_fatal
+        self._failed_replicas = failed_replicas
         self._broker_epoch = -1
         self._news = asyncio.Event()
         self._wants_shutdown = False
@@ -94,6 +105,9 @@ class BrokerLifecycle:
             self._news.set()
 
     def on_controller_change(self) -> None:
+        self._news.set()
+
+    def on_failed_replicas(self) -> None:
         self._news.set()
 
     async def controlled_shutdown(self) -> bool:
@@ -163,15 +177,23 @@ class BrokerLifecycle:
             rack=i.rack,
         )
 
+    def _heartbeat(self) -> BrokerHeartbeat:
+        """Kafka's broker ends when its log directories have failed; ours asks to be fenced when too much has."""
+        failed = self._failed_replicas()
+        is_hopeless = len(failed) > FAILED_REPLICAS_REPORTED_MAX
+        return BrokerHeartbeat(
+            broker_id=self._identity.broker_id,
+            broker_epoch=self._broker_epoch,
+            metadata_offset=self._image().offset,
+            wants_fence=is_hopeless,
+            wants_shutdown=self._wants_shutdown,
+            failed=NO_FAILED_REPLICAS if is_hopeless else failed,
+        )
+
     async def _beat(self) -> None:
         try:
             answer = await self._control.control(
-                BrokerHeartbeat(
-                    broker_id=self._identity.broker_id,
-                    broker_epoch=self._broker_epoch,
-                    metadata_offset=self._image().offset,
-                    wants_shutdown=self._wants_shutdown,
-                ),
+                self._heartbeat(),
                 timeout_ms=self._settings().broker_session_timeout_ms // 2,
             )
         except (StaleBrokerEpoch, BrokerIdNotRegistered):

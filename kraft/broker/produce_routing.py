@@ -1,7 +1,8 @@
 """Routing a produce request. It is appended at most once by what happens here.
 
-A batch that was surely not appended (no leader known, connection refused, NOT_LEADER before the append) waits for new
-metadata and is routed again within LEADER_WAIT_MS; one whose outcome is unknown is never sent again.
+A batch that was surely not appended (no leader known, connection refused, NOT_LEADER before the append, a leader whose
+log failed while another replica can lead) waits for new metadata and is routed again within LEADER_WAIT_MS; one whose
+outcome is unknown is never sent again.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Mapping
 from kraft.broker.leaders import LEADER_WAIT_MS, MOVED, LeaderFinder
 from kraft.broker.publishing import MetadataPublisher
 from metadata.environment import Buffer, Clock, ConnectionClosed, NotConnected
-from metadata.errors import InvalidRequiredAcks, KafkaError, LeaderNotAvailable, RequestTimedOut
+from metadata.errors import InvalidRequiredAcks, KafkaError, KafkaStorageError, LeaderNotAvailable, RequestTimedOut
 from metadata.image import TopicIdPartition
 from replication.requests import ProduceOutcome
 
@@ -34,7 +35,7 @@ class ProduceRouter:
         while True:
             epoch_seen = self._publisher.version
             outcomes.update(await self._produce_once(pending, acks=acks, timeout_ms=timeout_ms))
-            pending = {p: batches[p] for p in pending if _is_worth_routing_again(outcomes[p])}
+            pending = {p: batches[p] for p in pending if self._is_worth_routing_again(p, outcomes[p])}
             if not pending or not await self._publisher.wait_newer(epoch_seen, deadline_ms=deadline_ms):
                 return outcomes
 
@@ -77,9 +78,12 @@ class ProduceRouter:
         except KafkaError as error:
             return _all_failed(batches, error, is_appended=False)
 
-
-def _is_worth_routing_again(outcome: ProduceOutcome) -> bool:
-    return not outcome.is_appended and outcome.error_code in {error.code for error in MOVED}
+    def _is_worth_routing_again(self, partition: TopicIdPartition, outcome: ProduceOutcome) -> bool:
+        if outcome.is_appended:
+            return False
+        if outcome.error_code == KafkaStorageError.code:
+            return self._finder.may_move(partition)
+        return outcome.error_code in {error.code for error in MOVED}
 
 
 def _all_failed(

@@ -11,7 +11,7 @@ from kraft.broker.leaders import LEADER_WAIT_MS, MOVED, LeaderFinder, Leaders
 from kraft.broker.publishing import MetadataPublisher
 from kraft.broker.tailing import Tails
 from metadata.environment import Clock, ConnectionClosed
-from metadata.errors import KafkaError, LeaderNotAvailable
+from metadata.errors import KafkaError, KafkaStorageError, LeaderNotAvailable
 from metadata.image import PartitionImage, TopicIdPartition
 from replication.requests import CONSUMER, FetchRequest, OffsetAnswer
 
@@ -99,6 +99,10 @@ class ReadRouter:
                 return await attempt(self._finder.way_to(state.leader), state)
             except MOVED as error:
                 failure: KafkaError = error
+            except KafkaStorageError as error:
+                if not self._finder.may_move(partition):
+                    raise
+                failure = error
             except (ConnectionClosed, OSError) as lost:
                 failure = LeaderNotAvailable(f"the leader did not answer: {type(lost).__name__}")
             now_ms = self._clock.monotonic_ms()

@@ -14,7 +14,7 @@ from uuid import UUID
 from kraft.broker.control import ControllerDoor
 from kraft.broker.gateway import Gateway
 from kraft.broker.leaders import LeaderFinder
-from kraft.broker.lifecycle import BrokerIdentity, BrokerLifecycle
+from kraft.broker.lifecycle import BrokerLifecycle
 from kraft.broker.publishing import MetadataPublisher
 from kraft.broker.routing import Router
 from kraft.broker.tailing import Tails
@@ -22,7 +22,7 @@ from kraft.config.models import ClusterConfig, NodeConfig
 from kraft.coordinators.groups.coordinator import GroupCoordinator
 from kraft.events import EventLog
 from kraft.node.addresses import AddressBook, node_infos
-from kraft.node.controlling import AlterPartitionSender
+from kraft.node.controlling import AlterPartitionSender, broker_identity
 from kraft.node.grouping import group_coordinator, groups_of
 from kraft.node.quorum import HostedQuorum, observer_log, voter_log
 from kraft.wire.channels import (
@@ -221,21 +221,16 @@ class Node:
             self.node.id, self.environment, replicas=self.replicas, publisher=self.publisher, events=self.events
         )
         self.lifecycle = BrokerLifecycle(
-            identity=BrokerIdentity(
-                cluster_id=self.config.cluster_id,
-                broker_id=self.node.id,
-                incarnation_id=self._incarnation_id,
-                rest=str(self.node.rest),
-                kafka=str(self.node.kafka),
-                rack=self.node.rack,
-            ),
+            identity=broker_identity(self.config, self.node, self._incarnation_id),
             clock=self.environment.clock,
             control=self._control,
             image=lambda: self.publisher.image,
             settings=lambda: self.publisher.settings,
             events=self.events,
             on_fatal=self._on_fatal,
+            failed_replicas=self.replicas.failed_replicas,
         )
+        self.replicas.on_failed_replicas(self.lifecycle.on_failed_replicas)
 
     def _make_gateway(self) -> Gateway:
         finder = LeaderFinder(

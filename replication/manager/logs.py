@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 from uuid import UUID
 
@@ -15,6 +15,19 @@ class Logs(Protocol):
     def get_or_create(self, *, topic: str, topic_id: UUID, partition: int, settings: TopicSettings) -> ReplicaLog:
         """Raises KafkaStorageError 56 when its folder cannot be used, InconsistentTopicId 103 when the folder holds
         a log of another topic id."""
+        ...
+
+    def watch_failures(self, on_failure: Callable[[TopicIdPartition, str, bool], None]) -> None:
+        """`on_failure(partition, reason, is_readable)` for each log that fails; readable: only its disk is full."""
+        ...
+
+    async def reopen(self, partition: TopicIdPartition, *, topic: str) -> None:
+        """Load a log again that went offline or could not be loaded; its end may lie before the old one. Nothing
+        happens to one that works, or when there is none. Raises KafkaStorageError 56 or OSError: it still fails."""
+        ...
+
+    async def check_room(self, partition: TopicIdPartition) -> None:
+        """Raises OSError while the disk of this log takes nothing."""
         ...
 
     def delete(self, partition: TopicIdPartition) -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
-from metadata.controller.events import ReplicaLogEnd
+from metadata.controller.events import FailedReplicas, ReplicaLogEnd
 from metadata.delta import MetadataDelta, delta_between
 from metadata.environment import Buffer, Environment
 from metadata.events import Events
 from metadata.image import MetadataImage, TopicIdPartition
 from metadata.settings import BrokerSettings, TopicSettings
 from replication.fetcher.pool import FetcherPool
+from replication.manager.failures import Failures
 from replication.manager.fetch import Fetch
 from replication.manager.isr_keeper import AlterPartitions, IsrKeeper
 from replication.manager.logs import Logs
@@ -51,7 +52,9 @@ class ReplicaManager:
         self._logs = logs
         self._isr = IsrKeeper(self._registry, alter_partition)
         self._fetchers = FetcherPool(self._registry, channels=channels)
-        self._roles = Roles(self._registry, logs=logs, isr=self._isr, fetchers=self._fetchers)
+        self._failures = Failures(self._registry, logs=logs)
+        self._roles = Roles(self._registry, logs=logs, isr=self._isr, fetchers=self._fetchers, failures=self._failures)
+        self._failures.attach(self._roles)
         self._produce = Produce(self._registry)
         self._fetch = Fetch(self._registry, PartitionReader(self._registry, on_join=self._isr.join))
         self._offsets = Offsets(self._registry)
@@ -134,6 +137,16 @@ class ReplicaManager:
         """B6."""
         return not any(isinstance(replica.state, LeaderState) for replica in self._registry.replicas.values())
 
+    # --- failed logs
+
+    def failed_replicas(self) -> FailedReplicas:
+        """For the heartbeat: the controller takes them out of ISR and leadership (KIP-858)."""
+        return self._failures.report
+
+    def on_failed_replicas(self, listener: Callable[[], None]) -> None:
+        """`listener` is called whenever `failed_replicas` has changed."""
+        self._failures.listen(listener)
+
     # --- life
 
     async def start(self) -> None:
@@ -160,6 +173,7 @@ class ReplicaManager:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._isr.watch_lag())
             group.create_task(self._isr.carry())
+            group.create_task(self._failures.watch())
             group.create_task(self._checkpoint_high_watermarks())
             self._fetchers.start(group)
             started.set()

@@ -20,6 +20,7 @@ from metadata.errors import (
 )
 from metadata.events import Events
 from metadata.image import MetadataImage, TopicIdPartition
+from metadata.records import NO_LEADER
 from metadata.settings import BrokerSettings
 from replication.partition.leader import with_end_offset, with_high_watermark
 from replication.partition.replica import Replica
@@ -50,6 +51,8 @@ class Registry:
         self.image = MetadataImage()
         self.replicas: dict[TopicIdPartition, Replica] = {}
         self.offline: dict[TopicIdPartition, OfflineState] = {}
+        self.read_only: dict[TopicIdPartition, str] = {}
+        """Replicas whose disk is full, and what the disk said."""
         self.produces: Purgatory[Replica] = Purgatory(environment.clock, waiting_max=WAITING_PRODUCE_MAX)
         self.fetches: Purgatory[Replica] = Purgatory(environment.clock, waiting_max=WAITING_FETCH_MAX)
         self.deletes: Purgatory[Replica] = Purgatory(environment.clock, waiting_max=WAITING_DELETE_MAX)
@@ -85,14 +88,16 @@ class Registry:
         return replica, state
 
     def _absence(self, key: TopicIdPartition) -> KafkaError:
-        if (offline := self.offline.get(key)) is not None:
+        offline = self.offline.get(key)
+        if offline is not None and offline.image.leader in (self.node_id, NO_LEADER):
             return KafkaStorageError(f"partition {key.partition} of {key.topic_id} is offline here: {offline.reason}")
         topic = self.image.topics.get(key.topic_id)
         if topic is None:
             return UnknownTopicId(f"no topic has the id {key.topic_id}")
         if key.partition not in topic.partitions:
             return UnknownTopicOrPartition(f"topic {topic.name!r} has no partition {key.partition}")
-        return NotLeaderOrFollower(f"broker {self.node_id} has no replica of {topic.name}-{key.partition}")
+        has = "has no replica" if offline is None else "has only an offline replica"
+        return NotLeaderOrFollower(f"broker {self.node_id} {has} of {topic.name}-{key.partition}")
 
     def set_leader_state(self, replica: Replica, state: LeaderState) -> None:
         """Take the next state of a leader, move the high watermark, and wake who waits for that."""

@@ -14,6 +14,7 @@ from metadata.errors import KafkaError
 from metadata.image import PartitionImage, TopicIdPartition
 from metadata.records import NO_LEADER
 from metadata.settings import TopicSettings, topic_settings
+from replication.manager.failures import Failures
 from replication.manager.isr_keeper import IsrKeeper
 from replication.manager.logs import Logs
 from replication.manager.registry import Registry
@@ -21,7 +22,7 @@ from replication.partition.high_watermark import follower_high_watermark
 from replication.partition.leader import become_leader, continue_leadership, effective_min_isr
 from replication.partition.log import ReplicaLog
 from replication.partition.replica import Replica
-from replication.partition.states import FollowerState, LeaderState, OfflineState, is_recovering
+from replication.partition.states import FollowerState, LeaderState, is_recovering
 
 
 class Fetchers(Protocol):
@@ -30,11 +31,14 @@ class Fetchers(Protocol):
 
 
 class Roles:
-    def __init__(self, registry: Registry, *, logs: Logs, isr: IsrKeeper, fetchers: Fetchers) -> None:
+    def __init__(
+        self, registry: Registry, *, logs: Logs, isr: IsrKeeper, fetchers: Fetchers, failures: Failures
+    ) -> None:
         self._registry = registry
         self._logs = logs
         self._isr = isr
         self._fetchers = fetchers
+        self._failures = failures
         self._topic_settings: dict[str, TopicSettings] = {}
         self._on_disk: dict[tuple[str, int], TopicIdPartition] | None = None
 
@@ -105,9 +109,10 @@ class Roles:
     # --- partitions
 
     def _remove(self, key: TopicIdPartition) -> None:
-        self._registry.offline.pop(key, None)
+        self._failures.forget(key)
         replica = self._registry.replicas.pop(key, None)
         if replica is None:
+            self._logs.delete(key)  # one that was offline
             return
         self._leave_leadership(replica)
         self._fetchers.unfollow(replica)
@@ -117,6 +122,9 @@ class Roles:
         self._registry.events.emit("replica_removed", topic=replica.topic, partition=key.partition)
 
     def _apply_partition(self, key: TopicIdPartition, image: PartitionImage) -> tuple[int, ...]:
+        if (offline := self._registry.offline.get(key)) is not None:
+            self._registry.offline[key] = replace(offline, image=image)  # it is tried again on its own time
+            return ()
         replica = self._registry.replicas.get(key) or self._create(key, image)
         if replica is None:
             return ()
@@ -129,17 +137,34 @@ class Roles:
         return ()
 
     def _take_offline(self, replica: Replica, image: PartitionImage, *, reason: str) -> None:
-        """A log that cannot take its role costs this partition only, until metadata or a restart tries again."""
+        """A log that cannot take its role costs this partition only."""
+        self._stop(replica, image)
+        self._failures.take_offline(replica.key, topic=replica.topic, image=image, reason=reason)
+
+    def _stop(self, replica: Replica, image: PartitionImage) -> None:
         self._isr.forget(replica)
         self._fetchers.unfollow(replica)
-        del self._registry.replicas[replica.key]
         replica.state = FollowerState(image=image, high_watermark=replica.state.high_watermark)
-        self._registry.offline[replica.key] = OfflineState(image=image, reason=reason)
-        self._registry.wake_all(replica)
-        self._emit_offline(replica.topic, replica.key, reason)
 
-    def _emit_offline(self, topic: str, key: TopicIdPartition, reason: str) -> None:
-        self._registry.events.emit("replica_offline", topic=topic, partition=key.partition, reason=reason)
+    def stop_failed(self, key: TopicIdPartition) -> None:
+        """A leader whose disk is full leads on, for readers, until the controller finds another one."""
+        replica = self._registry.replicas[key]
+        if key not in self._registry.read_only:
+            self._stop(replica, replica.state.image)
+        elif isinstance(replica.state, FollowerState):
+            self._fetchers.unfollow(replica)
+
+    def resume(self, key: TopicIdPartition) -> None:
+        """Its log works again: it takes the role that metadata has for it."""
+        image = self._registry.image.partition(key.topic_id, key.partition)
+        if image is None or self._registry.node_id not in image.replicas:
+            return
+        replica = self._registry.replicas.get(key)
+        if replica is None:
+            self._on_disk = None
+            self._apply_partition(key, image)
+        elif isinstance(replica.state, FollowerState) and image.leader != NO_LEADER:
+            self._fetchers.follow(replica, image.leader)
 
     def _create(self, key: TopicIdPartition, image: PartitionImage) -> Replica | None:
         topic = self._registry.image.topics[key.topic_id].name
@@ -150,10 +175,8 @@ class Roles:
                 topic=topic, topic_id=key.topic_id, partition=key.partition, settings=settings
             )
         except (KafkaError, OSError) as error:
-            self._registry.offline[key] = OfflineState(image=image, reason=str(error))
-            self._emit_offline(topic, key, str(error))
+            self._failures.take_offline(key, topic=topic, image=image, reason=str(error))
             return None
-        self._registry.offline.pop(key, None)
         high_watermark = _within(log, self._logs.high_watermark(key))  # R7
         never_led = replace(image, leader=NO_LEADER, leader_epoch=-1, partition_epoch=-1)
         state = FollowerState(image=never_led, high_watermark=high_watermark)
@@ -228,7 +251,7 @@ class Roles:
         if is_same:
             return
         self._emit_follower(replica, replica.state)
-        if image.leader == NO_LEADER:
+        if image.leader == NO_LEADER or replica.key in self._registry.read_only:
             self._fetchers.unfollow(replica)
         else:
             self._fetchers.follow(replica, image.leader)

@@ -37,6 +37,7 @@ class ReplicationStatus:
     under_min_isr: int
     at_min_isr: int
     offline: int
+    read_only: int
     waiting_produces: int
     waiting_fetches: int
     fetch_sessions: int
@@ -51,6 +52,7 @@ def replication_status(registry: Registry, *, fetch_sessions: int) -> Replicatio
         under_min_isr=sum(state.is_under_min_isr for state in led),
         at_min_isr=sum(len(state.isr.members) == state.min_isr for state in led),
         offline=len(registry.offline),
+        read_only=len(registry.read_only),
         waiting_produces=len(registry.produces),
         waiting_fetches=len(registry.fetches),
         fetch_sessions=fetch_sessions,

@@ -7,11 +7,9 @@ A directory that fails takes its own partitions offline, no others. Implements t
 from __future__ import annotations
 
 import asyncio
-import errno
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TypeAlias
 from uuid import UUID
 
 from metadata.environment import Environment
@@ -20,6 +18,7 @@ from metadata.events import Events
 from metadata.image import TopicIdPartition
 from metadata.settings import BrokerSettings, TopicSettings, topic_settings
 from replication.producers.state import ProducerLimits
+from replication.storage.failing import FailingLogs, OnFailure
 from replication.storage.log_directory import LogDirectory, StartupError, TopicPartition
 from replication.storage.names import PARTITION_METADATA_FILE, partition_folder
 from replication.storage.partition_log import PartitionLog
@@ -27,11 +26,6 @@ from replication.storage.recovery import LoadedLog, LoadPlan, load_log
 from replication.storage.tail import RecentAppends
 from replication.storage.text_files import MalformedFile, read_topic_id, write_topic_id
 from replication.storage.upkeep import Upkeep
-
-OnFailure: TypeAlias = Callable[[TopicIdPartition, str, bool], None]
-"""(partition, reason, whether it can still be read)"""
-
-_DISK_GONE = frozenset({errno.EIO, errno.EROFS, errno.ENODEV, errno.ENXIO})
 
 
 class LogManager:
@@ -61,7 +55,15 @@ class LogManager:
         self._logs: dict[TopicIdPartition, PartitionLog] = {}
         self._directory_of: dict[TopicIdPartition, LogDirectory] = {}
         self._high_watermarks: dict[TopicIdPartition, int] = {}
-        self._on_failure: OnFailure = _nobody_watches
+        self._failing = FailingLogs(
+            environment,
+            events=events,
+            directories=self._directories,
+            logs=self._logs,
+            directory_of=self._directory_of,
+            plan=self._plan,
+            load=self._load_now,
+        )
         self.upkeep = Upkeep(environment, events=events, settings=settings, manager=self)
 
     # --- start and stop ---------------------------------------------------------------------------------------
@@ -138,7 +140,7 @@ class LogManager:
             folder=plan.folder,
             settings=plan.settings,
             flushed_offset=flushed_offset,
-            on_failure=self._log_failed,
+            on_failure=self._failing.log_failed,
             on_roll=self.upkeep.flush_soon,
             recent=self._recent,
             producer_limits=self._producer_limits,
@@ -253,43 +255,13 @@ class LogManager:
     # --- logs that have failed --------------------------------------------------------------------------------
 
     def watch_failures(self, on_failure: OnFailure) -> None:
-        self._on_failure = on_failure
+        self._failing.on_failure = on_failure
 
     async def check_room(self, partition: TopicIdPartition) -> None:
-        directory = self._directory_of.get(partition)
-        if directory is not None:
-            await self._environment.workers.run(directory.check_room)
+        await self._failing.check_room(partition)
 
     async def reopen(self, partition: TopicIdPartition, *, topic: str) -> None:
-        """A log that was flushed up to some offset is scanned from there; one never opened as at a start."""
-        log = self._logs.get(partition)
-        directory = self._directory_of.get(partition) or self._directory_with(topic, partition.partition)
-        for failed in [directory] if directory is not None else self._directories:
-            await self._revive(failed)
-        if directory is None or (log is not None and not log.is_offline):
-            return  # it works, or has to be created
-        plan = self._plan(directory, topic, partition.partition)
-        if log is not None:
-            await log.abandon()
-            plan = replace(
-                plan, is_clean=False, recovery_point=log.flushed_offset, log_start_offset=log.log_start_offset
-            )
-        try:
-            await self._load_now(directory, topic, plan, partition.partition)
-        except MalformedFile as error:
-            raise KafkaStorageError(f"{plan.folder} cannot be loaded: {error}") from error
-
-    async def _revive(self, directory: LogDirectory) -> None:
-        await self._environment.workers.run(directory.check_room)
-        if directory.is_offline:
-            directory.offline_reason = None
-            self._events.emit("log_directory_online", path=directory.path)
-
-    def _directory_with(self, topic: str, partition: int) -> LogDirectory | None:
-        for directory in self._directories:
-            if self._environment.files.exists(f"{directory.path}/{partition_folder(topic, partition)}"):
-                return directory
-        return None
+        await self._failing.reopen(partition, topic=topic)
 
     # --- for the upkeep ---------------------------------------------------------------------------------------
 
@@ -321,31 +293,4 @@ class LogManager:
         try:
             await self._environment.workers.run(write)
         except OSError as error:
-            self._directory_failed(directory, error)
-
-    def _directory_failed(self, directory: LogDirectory, error: OSError) -> None:
-        if error.errno not in _DISK_GONE:
-            self._events.emit("checkpoint_failed", path=directory.path, reason=str(error))
-            return
-        if directory.is_offline:
-            return
-        directory.offline_reason = str(error)
-        self._events.emit("log_directory_offline", path=directory.path, reason=str(error))
-        for key, log in list(self._logs.items()):
-            if self._directory_of[key] is directory:
-                log.take_offline(f"log directory {directory.path} failed: {error}")
-
-    def _log_failed(self, log: PartitionLog, error: OSError | None) -> None:
-        key = TopicIdPartition(log.topic_id, log.partition)
-        if not log.is_offline:
-            self._on_failure(key, f"nothing can be appended: {error}", True)
-            return
-        self._events.emit("log_offline", topic=log.topic, partition=log.partition, reason=log.offline_reason)
-        self._on_failure(key, str(log.offline_reason), False)
-        directory = self._directory_of.get(key)
-        if error is not None and directory is not None and error.errno in _DISK_GONE:
-            self._directory_failed(directory, error)
-
-
-def _nobody_watches(partition: TopicIdPartition, reason: str, is_readable: bool, /) -> None:
-    """Until the replica manager does; the event has told."""
+            self._failing.directory_failed(directory, error)

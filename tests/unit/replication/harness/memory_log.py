@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -189,6 +189,9 @@ class MemoryLogs:
         self.logs: dict[TopicIdPartition, MemoryLog] = {}
         self.names: dict[TopicIdPartition, str] = {}
         self.checkpoint: dict[TopicIdPartition, int] = {}
+        self.reopened: list[TopicIdPartition] = []
+        self.failure: OSError | None = None
+        """What a failed log still says when it is tried again."""
 
     def get_or_create(self, *, topic: str, topic_id: UUID, partition: int, settings: TopicSettings) -> MemoryLog:
         key = TopicIdPartition(topic_id, partition)
@@ -197,6 +200,18 @@ class MemoryLogs:
             self.logs[key] = MemoryLog(topic_id, settings)
             self.names[key] = topic
         return self.logs[key]
+
+    def watch_failures(self, on_failure: Callable[[TopicIdPartition, str, bool], None]) -> None:
+        self.on_failure = on_failure
+
+    async def reopen(self, partition: TopicIdPartition, *, topic: str) -> None:
+        self.reopened.append(partition)
+        if self.failure is not None:
+            raise self.failure
+
+    async def check_room(self, partition: TopicIdPartition) -> None:
+        if self.failure is not None:
+            raise self.failure
 
     def delete(self, partition: TopicIdPartition) -> None:
         self.logs.pop(partition, None)
