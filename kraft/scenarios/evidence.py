@@ -96,6 +96,8 @@ class VoterMetadata:
     """Of `records`; what is before is only in the image."""
     records: tuple[tuple[int, Record], ...] = ()
     """(metadata offset, record), ascending."""
+    term: int | None = None
+    """Of its vote file; None: not looked at."""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ from metadata.environment import File
 from metadata.errors import KafkaError
 from metadata.quorum.durable import QuorumStorageError
 from metadata.quorum.files import read_metadata_files
+from metadata.quorum.votes import VoteStore
 from replication.batches.header import BatchHeader, computed_crc
 from replication.batches.records import read_batches
 from replication.storage.names import (
@@ -153,6 +154,7 @@ def voter_metadata(cluster: Cluster) -> tuple[list[VoterMetadata], dict[str, str
                 image=metadata.image,
                 first_offset=metadata.snapshot.next_offset if metadata.snapshot else 0,
                 records=tuple((each.offset, each.record) for each in metadata.records),
+                term=VoteStore(FILES, str(cluster.data(node) / METADATA_FOLDER)).term,
             )
         )
     return found, notes

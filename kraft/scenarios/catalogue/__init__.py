@@ -11,13 +11,20 @@ from kraft.scenarios.model import Scenario
 from kraft.scenarios.parse import parse_scenario
 
 GROUPS: Final[tuple[tuple[str, ...], ...]] = (
-    ("acks0-leader-kill", "acks1-leader-kill", "acks-all-leader-kill"),
+    ("acks0-leader-kill", "acks1-leader-kill", "acks-all-leader-kill", "high-watermark-behind"),
     ("last-isr-member-dies-unclean-off", "last-isr-member-dies-unclean-on"),
     ("all-down-wait-for-isr", "all-down-first-alive"),
     ("unclean-switched-on-topic", "unclean-switched-on-cluster"),
     ("min-isr-refuses", "min-isr-lost-in-flight"),
-    ("paused-follower", "slow-follower"),
-    ("follower-cut-from-leader", "leader-cut-from-quorum", "one-way-mute", "one-way-deaf"),
+    ("paused-follower", "slow-follower", "returning-follower"),
+    (
+        "follower-cut-from-leader",
+        "leader-cut-from-quorum",
+        "shrink-not-committed",
+        "deposed-leader",
+        "one-way-mute",
+        "one-way-deaf",
+    ),
     ("controller-killed", "controller-and-leader-killed", "old-controller-isolated", "quorum-majority-lost"),
     ("bridge-partition", "ring-partition"),
     ("rolling-restart",),

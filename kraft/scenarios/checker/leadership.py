@@ -22,6 +22,7 @@ class LeadershipCheck:
 
     def check(self, events: Sequence[Event], samples: Sequence[LeaderSample]) -> None:
         self._controllers(events)
+        self._quorum_leaders(events)
         for event in events:
             fields = event.fields
             if event.event == "topic_deleted":
@@ -92,6 +93,18 @@ class LeadershipCheck:
             first = controllers.setdefault(epoch, node)
             if first != node:
                 text = f"nodes {first} and {node} were both the active controller in epoch {epoch}"
+                self._findings.add(Kind.TWO_CONTROLLERS, text, at_us=event.at_us)
+
+    def _quorum_leaders(self, events: Sequence[Event]) -> None:
+        """Raft's election safety: at most one leader in a term."""
+        leaders: dict[int, int] = {}
+        for event in events:
+            if event.event != "quorum_leadership" or event.fields["leader"] < 0:
+                continue
+            term, node = event.fields["term"], event.fields["leader"]
+            first = leaders.setdefault(term, node)
+            if first != node:
+                text = f"nodes {first} and {node} both led the quorum in term {term}"
                 self._findings.add(Kind.TWO_CONTROLLERS, text, at_us=event.at_us)
 
     def _add(self, kind: Kind, place: _Place, text: str, at_us: int, *, offset: int | None = None) -> None:

@@ -25,6 +25,8 @@ class Kind(StrEnum):
     TWO_CONTROLLERS = "two_controllers"
     REPLICAS_DIFFER = "replicas_differ"
     ISR_WITHOUT_LEADER = "isr_without_leader"
+    VOTE_FORGOTTEN = "vote_forgotten"
+    """A voter's disk knows less than the term in which it took part: after a restart it may vote again in that term."""
     METADATA_GONE = "metadata_gone"
     METADATA_DIFFERS = "metadata_differs"
     NON_MONOTONIC_READ = "non_monotonic_read"

@@ -1,4 +1,4 @@
-"""Committed metadata is the same on all voters, and none of it goes away."""
+"""Committed metadata is the same on all voters, none of it goes away, and no voter forgets the term it voted in."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ class VoterCheck:
         self._compare_records(voters)
         self._compare_images(voters)
         self._gone(max(voters, key=lambda voter: voter.image.offset), events)
+        self._terms(voters, events)
 
     def _compare_records(self, voters: Sequence[VoterMetadata]) -> None:
         known: dict[int, tuple[int, Record]] = {}
@@ -54,6 +55,21 @@ class VoterCheck:
             elif event.event == "leader_elected" and not _has_epoch(voter, event):
                 epoch = f"epoch {fields['leader_epoch']} of {fields['topic']}-{fields['partition']}"
                 self._add(f"{epoch} began with node {fields['leader']} as leader", event, voter)
+
+    def _terms(self, voters: Sequence[VoterMetadata], events: Sequence[Event]) -> None:
+        """Raft section 5.2: a term is on disk before anybody hears of it, and so before the node's own events do."""
+        told: dict[int, Event] = {}
+        for event in events:
+            if event.event == "quorum_leadership":
+                highest = told.setdefault(event.node, event)
+                if event.fields["term"] > highest.fields["term"]:
+                    told[event.node] = event
+        for voter in voters:
+            heard = told.get(voter.node)
+            if voter.term is not None and heard is not None and voter.term < heard.fields["term"]:
+                took_part = f"voter {voter.node} took part in term {heard.fields['term']} of the quorum"
+                text = f"{took_part}, and its disk knows term {voter.term}: after a restart it may vote a second time"
+                self._findings.add(Kind.VOTE_FORGOTTEN, text, at_us=heard.at_us)
 
     def _add(self, what: str, event: Event, voter: VoterMetadata) -> None:
         text = f"{what}, and voter {voter.node}, which has the most metadata, does not know it"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
@@ -67,6 +68,18 @@ def two_leaders_elected(run: Run) -> None:
 def two_controllers(run: Run) -> None:
     for node in (1, 2):
         run.event("controller_changed", at_s=1, node=node, controller=node, epoch=4, term=4)
+
+
+def two_leaders_of_the_quorum(run: Run) -> None:
+    for node in (1, 2):
+        run.event("quorum_leadership", at_s=1, node=node, leader=node, term=4)
+
+
+def vote_is_not_on_the_disk(run: Run) -> None:
+    run.voters = [dataclasses.replace(voter(node, *topic_facts()), term=3 if node == 2 else 4) for node in (1, 2, 3)]
+    for node in (1, 2, 3):
+        run.event("quorum_leadership", at_s=1, node=node, leader=1, term=4)
+        run.event("quorum_leadership", at_s=1.1, node=node, leader=-1, term=4)
 
 
 def replica_has_another_value(run: Run) -> None:
@@ -174,6 +187,8 @@ PLANTED: tuple[tuple[Callable[[Run], None], Kind], ...] = (
     (two_leaders_by_samples, Kind.TWO_LEADERS),
     (two_leaders_elected, Kind.TWO_LEADERS),
     (two_controllers, Kind.TWO_CONTROLLERS),
+    (two_leaders_of_the_quorum, Kind.TWO_CONTROLLERS),
+    (vote_is_not_on_the_disk, Kind.VOTE_FORGOTTEN),
     (replica_has_another_value, Kind.REPLICAS_DIFFER),
     (replica_has_a_hole, Kind.REPLICAS_DIFFER),
     (replica_in_the_isr_is_behind, Kind.REPLICAS_DIFFER),

@@ -1,0 +1,1 @@
+"""Bugs planted into the nodes of real clusters. Nothing of it is in the product: see `sitecustomize.py`."""

@@ -1,0 +1,129 @@
+"""Which bugs are planted into real nodes, and which scenario has to find each.
+
+Most are those that the simulator looks for as well. `plant` changes the process that calls it, for good.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+from unittest.mock import patch
+
+from metadata.controller.decide import isr
+from metadata.quorum.votes import VoteStore
+from tests.simulation.planted import PLANTED, Make
+
+VARIABLE: Final = "KRAFT_TEST_PLANTED"
+FOLDER: Final = Path(__file__).parent
+ROOT: Final = FOLDER.parents[2]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bug:
+    what: str
+    found_by: str
+    """A scenario of the catalogue."""
+    within_s: int
+    """From the start of the scenario to its verdict."""
+    verdict: str
+    """Part of what the verdict says."""
+    owner: Any
+    attribute: str
+    make: Make
+
+
+def plant(name: str) -> None:
+    bug = BUGS[name]
+    setattr(bug.owner, bug.attribute, bug.make(getattr(bug.owner, bug.attribute)))
+
+
+@contextmanager
+def planted_in_nodes(name: str) -> Iterator[None]:
+    """Every node that starts meanwhile has the bug."""
+    assert name in BUGS, name
+    path = os.pathsep.join(filter(None, (str(FOLDER), str(ROOT), os.environ.get("PYTHONPATH"))))
+    with patch.dict(os.environ, {VARIABLE: name, "PYTHONPATH": path}):
+        yield
+
+
+def _of_the_simulator(name: str, *, found_by: str, verdict: str, within_s: int = 20) -> Bug:
+    known = PLANTED[name]
+    return Bug(
+        what=known.what,
+        found_by=found_by,
+        within_s=within_s,
+        verdict=verdict,
+        owner=known.owner,
+        attribute=known.attribute,
+        make=known.make,
+    )
+
+
+def _yes_to_the_deposed(original: Any) -> Any:
+    """Who does not lead any more is told that its ISR is what it asked for."""
+
+    def _refusal(situation: Any, sender: int, alteration: Any, old: Any) -> Any:
+        if sender == old.leader:
+            return original(situation, sender, alteration, old)
+        return replace(
+            old,
+            leader=sender,
+            leader_epoch=alteration.leader_epoch,
+            partition_epoch=alteration.partition_epoch + 1,
+            isr=tuple(member.broker_id for member in alteration.new_isr),
+        )
+
+    return _refusal
+
+
+def _in_memory(_original: Any) -> Any:
+    def save(self: VoteStore, *, term: int, voted_for: int | None) -> None:
+        self.term, self.voted_for = term, voted_for
+
+    return save
+
+
+BUGS: Final[dict[str, Bug]] = {
+    "acks_all_too_early": _of_the_simulator(
+        "acks_all_too_early",
+        found_by="acks-all-leader-kill",
+        verdict="a clean election must not lose acks=all",
+    ),
+    "high_watermark_from_shrunk_isr": _of_the_simulator(
+        "high_watermark_from_shrunk_isr",
+        found_by="shrink-not-committed",
+        verdict="a clean election must not lose acks=all",
+    ),
+    "truncates_to_high_watermark": _of_the_simulator(
+        "truncates_to_high_watermark",
+        found_by="high-watermark-behind",
+        verdict="a clean election must not lose acks=all",
+    ),
+    "stale_leader_not_fenced": Bug(
+        what="the controller agrees to the ISR that a deposed leader asks for (I5)",
+        found_by="deposed-leader",
+        within_s=20,
+        verdict="a clean election must not lose acks=all",
+        owner=isr,
+        attribute="_refusal",
+        make=_yes_to_the_deposed,
+    ),
+    "joins_isr_too_early": _of_the_simulator(
+        "joins_isr_too_early",
+        found_by="returning-follower",
+        verdict="a clean election must not lose acks=all",
+    ),
+    "vote_not_persisted": Bug(
+        what="a voter keeps its term and vote in memory (Raft 5.2)",
+        found_by="controller-killed",
+        within_s=20,
+        verdict="may vote a second time",
+        owner=VoteStore,
+        attribute="save",
+        make=_in_memory,
+    ),
+}
