@@ -14,6 +14,7 @@ from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.classic import ClassicRequests
 from kraft.coordinators.groups.consumers import Consumers
+from kraft.coordinators.groups.java import abs_hash
 from kraft.coordinators.groups.offsets import expired, tombstones
 from kraft.coordinators.groups.records import OFFSETS_TOPIC
 from kraft.coordinators.groups.shard import Shard, Surroundings
@@ -183,13 +184,3 @@ def partition_of(group_id: str, image: MetadataImage) -> int:
     if topic is None:
         raise NotCoordinator(f"{OFFSETS_TOPIC} does not exist yet")
     return abs_hash(group_id) % len(topic.partitions)
-
-
-def abs_hash(text: str) -> int:
-    """Java's String.hashCode over UTF-16 units, made positive as Utils.abs does (the smallest integer becomes 0)."""
-    value = 0
-    data = text.encode("utf-16-be", "surrogatepass")
-    for at in range(0, len(data), 2):
-        value = (31 * value + (data[at] << 8 | data[at + 1])) & 0xFFFFFFFF
-    signed = value - (1 << 32) if value >> 31 else value
-    return 0 if signed == -(1 << 31) else abs(signed)
