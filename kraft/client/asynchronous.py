@@ -1,0 +1,120 @@
+"""The async client: one connection to the cluster, and what is made of it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from kraft.client.admin import AsyncAdmin
+from kraft.client.connection import Connection, World
+from kraft.client.consuming import AsyncConsumer
+from kraft.client.errors import ClientClosed
+from kraft.client.positions import Start
+from kraft.client.producer import AsyncProducer
+from kraft.client.reading import AsyncReader
+from kraft.client.settings import ClientSettings, ConsumerSettings, parse, parse_producer
+from kraft.client.transport import Transport
+from kraft.client.view import Node
+from kraft.runtime.clock import SystemClock
+
+
+class AsyncClient:
+    """An async context manager:
+
+        async with AsyncClient("127.0.0.1:8082") as kraft:
+            await kraft.admin.create_topic("flights", partitions=3)
+
+    One address is enough; the others are asked for, and used when that node is gone. Options are those of
+    `ClientSettings`, under Kafka's names. `world` replaces clock, randomness and network.
+    """
+
+    def __init__(self, *bootstrap: str, world: World | None = None, **options: Any) -> None:
+        self._bootstrap = bootstrap
+        self._settings = parse(ClientSettings, options)
+        self._world = world
+        self._transport: Transport | None = None
+        self._connection: Connection | None = None
+        self._opened: list[AsyncProducer | AsyncConsumer | AsyncReader] = []
+
+    async def __aenter__(self) -> AsyncClient:
+        if self._world is None:
+            loop = asyncio.get_running_loop()
+            self._transport = Transport()
+            self._world = World(clock=SystemClock(loop), rng=random.SystemRandom(), sender=self._transport)
+        self._connection = Connection(self._bootstrap, settings=self._settings, world=self._world)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Producers that are still open flush, consumers leave their groups; then the connections go."""
+        opened, self._opened = self._opened, []
+        try:
+            await asyncio.gather(*(each.close() for each in opened))
+        finally:
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                await connection.close()
+            if self._transport is not None:
+                await self._transport.close()
+
+    @property
+    def admin(self) -> AsyncAdmin:
+        return AsyncAdmin(self._open)
+
+    def producer(self, **options: Any) -> AsyncProducer:
+        """Options are those of `ProducerSettings`, as `linger_ms=20`. Raises ConfigError."""
+        producer = AsyncProducer(self._open, parse_producer(options))
+        self._opened.append(producer)
+        return producer
+
+    def consumer(self, *topics: str, group: str, topic_pattern: str | None = None, **options: Any) -> AsyncConsumer:
+        """A member of a group. Options are those of `ConsumerSettings`. Raises ConfigError."""
+        consumer = AsyncConsumer(
+            topics,
+            group=group,
+            topic_pattern=topic_pattern,
+            connection=self._open,
+            settings=parse(ConsumerSettings, options),
+        )
+        self._opened.append(consumer)
+        return consumer
+
+    def reader(
+        self,
+        *topics: str,
+        partitions: Sequence[int] | None = None,
+        offset: Start | Mapping[int, Start] | None = None,
+        follows: bool = True,
+        **options: Any,
+    ) -> AsyncReader:
+        """Partitions without a group: from `offset` (earliest, latest, a number, a time; or one for each partition).
+
+        Without `offset`, from auto.offset.reset. `follows=False`: to the present end only. Raises ConfigError.
+        """
+        reader = AsyncReader(
+            topics,
+            partitions=partitions,
+            offset=offset,
+            follows=follows,
+            connection=self._open,
+            settings=parse(ConsumerSettings, options),
+        )
+        self._opened.append(reader)
+        return reader
+
+    async def nodes(self) -> tuple[Node, ...]:
+        """The cluster's nodes, asked for now."""
+        return await self._open.discover()
+
+    @property
+    def _open(self) -> Connection:
+        if self._connection is None:
+            raise ClientClosed("the client is not open; use it in `async with`")
+        return self._connection

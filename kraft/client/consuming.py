@@ -1,0 +1,134 @@
+"""A consumer in a group: iterate over the records of the partitions that are its own, at least once each.
+
+With enable.auto.commit what was iterated over is committed when the next batch is asked for, and at the end. A record
+whose processing raised is not committed: leaving the `async with` by an exception commits what came before it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from types import TracebackType
+from typing import Final
+
+from kraft.client.connection import Connection
+from kraft.client.errors import ClientClosed, ConfigError, KraftError, ServerError
+from kraft.client.members import Member
+from kraft.client.positions import TopicPartition
+from kraft.client.records import Record
+from kraft.client.settings import ConsumerSettings
+from metadata.errors import IllegalGeneration, UnknownMemberId
+
+NOT_OURS: Final = (IllegalGeneration.code, UnknownMemberId.code)
+"""The partition, or the whole membership, went to others meanwhile."""
+_log = logging.getLogger(__name__)
+
+
+class AsyncConsumer:
+    """From `AsyncClient.consumer` with a group. Leaving the `async with` leaves the group."""
+
+    def __init__(
+        self,
+        topics: Sequence[str],
+        *,
+        group: str,
+        topic_pattern: str | None,
+        connection: Connection,
+        settings: ConsumerSettings,
+    ) -> None:
+        if bool(topics) == (topic_pattern is not None):
+            raise ConfigError("name topics, or a topic_pattern")
+        self._settings = settings
+        self._member = Member(
+            group, topics=topics, topic_pattern=topic_pattern, connection=connection, settings=settings
+        )
+        self._done: dict[TopicPartition, int] = {}
+        """Behind the last record whose processing is over: the next one was asked for."""
+        self._current: Record | None = None
+        self._is_closed = False
+
+    @property
+    def joins(self) -> int:
+        """How often it joined the group; more than once, and records may have come again."""
+        return self._member.joins
+
+    @property
+    def positions(self) -> Mapping[TopicPartition, int]:
+        """Behind the last record that was iterated over, by partition, since the last commit."""
+        return self._positions(with_current=True)
+
+    async def __aenter__(self) -> AsyncConsumer:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._end(with_current=error is None)
+
+    async def close(self) -> None:
+        """Commit, with enable.auto.commit, what was iterated over, and leave the group."""
+        await self._end(with_current=True)
+
+    async def __aiter__(self) -> AsyncGenerator[Record, None]:
+        """For ever. Raises ServerError, NothingDone when no node answers."""
+        async for records in self.batches():
+            for record in records:
+                self._current = record
+                yield record
+                self._done[TopicPartition(record.topic, record.partition)] = record.offset + 1
+                self._current = None
+
+    async def batches(self) -> AsyncGenerator[Sequence[Record], None]:
+        """The same in lists, as the answers brought them: of one or more partitions, none empty."""
+        while not self._is_closed:
+            joins = self._member.joins
+            records = await self._member.poll()
+            if self._settings.enable_auto_commit or self._member.joins != joins:
+                self._done.clear()  # the poll acknowledged it, or it comes again
+            if records:
+                yield records
+
+    async def commit(self) -> None:
+        """Commit what was iterated over, with the record at hand. Raises ServerError: 22 for a lost partition."""
+        self._check_open()
+        await self._commit(with_current=True)
+
+    async def assignment(self) -> tuple[TopicPartition, ...]:
+        """The partitions that are its own now; none before the iteration began."""
+        self._check_open()
+        return await self._member.assignment()
+
+    def _positions(self, *, with_current: bool) -> dict[TopicPartition, int]:
+        found = dict(self._done)
+        if with_current and self._current is not None:
+            found[TopicPartition(self._current.topic, self._current.partition)] = self._current.offset + 1
+        return found
+
+    async def _commit(self, *, with_current: bool) -> None:
+        positions = self._positions(with_current=with_current)
+        await self._member.commit(positions)
+        self._done = {where: offset for where, offset in self._done.items() if positions.get(where) != offset}
+
+    async def _end(self, *, with_current: bool) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
+        try:
+            if self._settings.enable_auto_commit:
+                await self._commit(with_current=with_current)
+        except ServerError as error:
+            if error.code not in NOT_OURS:
+                raise
+            _log.warning("not committed, and will be read again by others: %s", error.message)
+        finally:
+            await self._leave()
+
+    async def _leave(self) -> None:
+        try:
+            await self._member.leave()
+        except KraftError as error:
+            _log.warning("the group learns of this end by consumer.instance.timeout.ms only: %s", error.message)
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise ClientClosed("the consumer is closed; make another")

@@ -1,0 +1,39 @@
+"""Which partition a record goes to: the one it names, murmur2 of its key, or the one in turn (KIP-480, KIP-794). Pure.
+
+Records without a key stay with one partition until it has had batch.size bytes of them, then a random other one with
+a leader is next: so batches fill, and all partitions get the same share.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from kraft.client.view import TopicView
+from kraft.http.partitioner import partition_of_key
+
+
+@dataclass(slots=True)
+class _Turn:
+    partition: int
+    bytes_left: int
+
+
+class Partitioner:
+    def __init__(self, *, rng: random.Random, batch_size: int) -> None:
+        self._rng = rng
+        self._bytes = max(batch_size, 1)
+        self._turns: dict[str, _Turn] = {}
+
+    def choose(self, topic: TopicView, key: bytes | None, *, size: int) -> int:
+        if key is not None:
+            return partition_of_key(key, topic.partitions)
+        turn = self._turns.get(topic.name)
+        if turn is None or turn.bytes_left <= 0 or topic.leaders[turn.partition] < 0:
+            turn = self._turns[topic.name] = _Turn(self._next(topic, turn), self._bytes)
+        turn.bytes_left -= size
+        return turn.partition
+
+    def _next(self, topic: TopicView, last: _Turn | None) -> int:
+        others = [number for number in topic.led if last is None or number != last.partition]
+        return self._rng.choice(others or topic.led)
