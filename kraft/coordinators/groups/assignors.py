@@ -16,8 +16,7 @@ from kraft.coordinators.groups.sticky import (
     assign_cooperative,
     assign_sticky,
 )
-
-COOPERATIVE = "cooperative-sticky"
+from kraft.coordinators.groups.subscriptions import COOPERATIVE, STICKY
 
 
 def assign(protocol: str, members: Subscriptions, counts: PartitionCounts) -> Assignment:
@@ -66,6 +65,6 @@ def _ordered(members: Subscriptions) -> list[str]:
 ASSIGNORS: Mapping[str, Callable[[Subscriptions, PartitionCounts], Assignment]] = {
     "range": assign_range,
     "roundrobin": assign_round_robin,
-    "sticky": assign_sticky,
+    STICKY: assign_sticky,
     COOPERATIVE: assign_cooperative,
 }

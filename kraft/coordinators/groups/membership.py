@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from kraft.coordinators.groups.assignors import ASSIGNORS, COOPERATIVE, assign
+from kraft.coordinators.groups.assignors import ASSIGNORS, assign
 from kraft.coordinators.groups.entry import Entry
 from kraft.coordinators.groups.events import Event, Heartbeat, Join, Leave, Protocols, Sync
 from kraft.coordinators.groups.instance import Instance
@@ -19,6 +19,8 @@ from kraft.coordinators.groups.records import OFFSETS_TOPIC, GroupRecord
 from kraft.coordinators.groups.shard import Shard
 from kraft.coordinators.groups.state import Member, Phase
 from kraft.coordinators.groups.subscriptions import (
+    COOPERATIVE,
+    STICKY,
     Subscription,
     TopicPartition,
     decode_assignment,
@@ -27,7 +29,7 @@ from kraft.coordinators.groups.subscriptions import (
     encode_subscription,
 )
 
-PREFERENCE = ("sticky", "range", "roundrobin", COOPERATIVE)
+PREFERENCE = (STICKY, "range", "roundrobin", COOPERATIVE)
 """Sticky first: a client goes on with what it was reading."""
 NOBODY = 0
 """Ticket of a step that nobody waits for."""
@@ -146,8 +148,7 @@ class Membership:
         subscription = Subscription(
             topics=self._topics(instance), owned=owned, generation=entry.group.generation if owned else -1
         )
-        data = encode_subscription(subscription)
-        return tuple((name, data) for name in PREFERENCE)
+        return tuple((name, encode_subscription(subscription, name)) for name in PREFERENCE)
 
     def _sync(self, entry: Entry, member: Member) -> Sync:
         group = entry.group
@@ -223,7 +224,7 @@ class Membership:
 
 def _subscription_of(member: Member, protocol: str | None) -> Subscription:
     try:
-        return decode_subscription(member.metadata(protocol) or member.protocols[0][1])
+        return decode_subscription(member.metadata(protocol) or member.protocols[0][1], protocol or "")
     except ValueError:
         return Subscription(topics=())
 

@@ -1,6 +1,7 @@
 """What members tell each other through the coordinator, which passes it on unread: Kafka's consumer protocol.
 
 Subscription, version 0 to 3: topics, user data; from 1 owned partitions; from 2 generation int32; from 3 rack.
+User data of `sticky`: partitions by topic, in its version 1 the generation; of `cooperative-sticky`: the generation.
 Assignment, version 0: partitions by topic, user data. Arrays have an int32 length, strings an int16.
 Source: ConsumerProtocolSubscription.json, ConsumerProtocolAssignment.json.
 """
@@ -16,6 +17,9 @@ _INT = struct.Struct(">i")
 
 TopicPartition = tuple[str, int]
 
+STICKY = "sticky"
+COOPERATIVE = "cooperative-sticky"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subscription:
@@ -25,29 +29,48 @@ class Subscription:
     instance_id: str | None = None
 
 
-def encode_subscription(subscription: Subscription) -> bytes:
-    """Version 2."""
+def encode_subscription(subscription: Subscription, protocol: str = "") -> bytes:
+    """Version 2, with the user data that Kafka's assignor of this name reads."""
     topics = sorted(subscription.topics)
     head = _SHORT.pack(2) + _INT.pack(len(topics)) + b"".join(map(_text, topics))
-    return head + _INT.pack(-1) + _by_topic(subscription.owned) + _INT.pack(subscription.generation)
+    owned, generation = _by_topic(subscription.owned), _INT.pack(subscription.generation)
+    user_data = b""
+    if protocol == STICKY and subscription.owned:
+        user_data = owned + generation
+    elif protocol == COOPERATIVE:
+        user_data = generation
+    return head + _INT.pack(len(user_data) or -1) + user_data + owned + generation
 
 
-def decode_subscription(data: bytes) -> Subscription:
-    """Raises ValueError for bytes that are none."""
+def decode_subscription(data: bytes, protocol: str = "") -> Subscription:
+    """Raises ValueError for bytes that are none. What a member of `sticky` had is in its user data alone: by its
+    protocol it owns nothing when it joins."""
     try:
-        return _decode_subscription(data)
+        return _decode_subscription(data, protocol)
     except (struct.error, UnicodeDecodeError) as error:
         raise ValueError(f"no consumer subscription: {error}") from error
 
 
-def _decode_subscription(data: bytes) -> Subscription:
+def _decode_subscription(data: bytes, protocol: str) -> Subscription:
     reader = _Reader(data)
     version = reader.short()
     topics = tuple(reader.text() for _ in range(reader.integer()))
-    reader.skip(max(reader.integer(), 0))
+    user_data = reader.data(max(reader.integer(), 0))
     owned = reader.by_topic() if version >= 1 else ()
     generation = reader.integer() if version >= 2 else -1
+    if protocol == STICKY:
+        owned, generation = _had(user_data)
+    elif protocol == COOPERATIVE and generation < 0 and len(user_data) == _INT.size:
+        (generation,) = _INT.unpack(user_data)
     return Subscription(topics=topics, owned=owned, generation=generation)
+
+
+def _had(user_data: bytes) -> tuple[tuple[TopicPartition, ...], int]:
+    if not user_data:
+        return (), -1
+    reader = _Reader(user_data)
+    owned = reader.by_topic()
+    return owned, -1 if reader.is_at_end else reader.integer()
 
 
 def encode_assignment(partitions: Iterable[TopicPartition]) -> bytes:
@@ -96,8 +119,13 @@ class _Reader:
         self._at += _INT.size
         return int(value)
 
-    def skip(self, size: int) -> None:
+    @property
+    def is_at_end(self) -> bool:
+        return self._at >= len(self._data)
+
+    def data(self, size: int) -> bytes:
         self._at += size
+        return self._data[self._at - size : self._at]
 
     def text(self) -> str:
         size = self.short()

@@ -12,7 +12,7 @@ import pytest
 
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
-from kraft.coordinators.groups.coordinator import abs_hash
+from kraft.coordinators.groups.java import abs_hash
 from kraft.coordinators.groups.subscriptions import Subscription, encode_subscription
 from metadata.controller.events import CreateTopics, NewTopic
 from metadata.errors import GroupIdNotFound, IllegalGeneration, MemberIdRequired, NonEmptyGroup, UnknownMemberId

@@ -69,11 +69,23 @@ def test_unknown_versions_are_skipped_and_cut_records_refused() -> None:
 
 
 def test_the_consumer_protocol_is_kafkas_bytes() -> None:
+    """As written by ConsumerProtocol, StickyAssignor and CooperativeStickyAssignor of kafka-clients 4.1."""
     subscription = Subscription(topics=("t",), owned=(("t", 1), ("t", 0)), generation=4)
     data = bytes.fromhex("0002 00000001 0001 74 ffffffff 00000001 0001 74 00000002 00000000 00000001 00000004")
     assert encode_subscription(subscription) == data
     assert decode_subscription(data) == Subscription(topics=("t",), owned=(("t", 0), ("t", 1)), generation=4)
     assert decode_subscription(bytes.fromhex("0000 00000001 0001 74 00000001 aa")).topics == ("t",)
+    sticky = bytes.fromhex(
+        "0002 00000002 0001 74 0001 75 00000022 00000002 0001 74 00000002 00000000 00000002 0001 75 00000001 00000001"
+        "00000007 00000002 0001 74 00000002 00000000 00000002 0001 75 00000001 00000001 00000007"
+    )
+    had = Subscription(topics=("t", "u"), owned=(("t", 0), ("t", 2), ("u", 1)), generation=7)
+    assert encode_subscription(had, "sticky") == sticky
+    assert decode_subscription(sticky, "sticky") == had
+    assert decode_subscription(encode_subscription(had), "sticky") == Subscription(topics=("t", "u"))
+    old = bytes.fromhex("0001 00000001 0001 74 00000004 00000007 00000001 0001 74 00000001 00000001")
+    cooperative = Subscription(topics=("t",), owned=(("t", 1),), generation=7)
+    assert decode_subscription(old, "cooperative-sticky") == cooperative
     assigned = bytes.fromhex("0000 00000001 0001 74 00000001 00000002 ffffffff")
     assert encode_assignment([("t", 2)]) == assigned
     assert decode_assignment(assigned) == (("t", 2),)
