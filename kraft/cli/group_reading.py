@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from kraft.cli.output import CommandFailed
+from kraft.cli.reading import RETRY_EVERY_MS, read_patiently
 from kraft.cli.rest import Rest, checked, segment
 from kraft.client.outcome import Answer, Request
 
@@ -16,8 +16,6 @@ ASSIGNMENT_WAIT_MS: Final = 15_000
 FOLLOW_WAIT_MS: Final = 5_000
 """One read waits so long for a record."""
 ANSWER_MS: Final = 20_000
-RETRY_LIMIT_MS: Final = 60_000
-RETRY_EVERY_MS: Final = 100
 
 
 def consume_group(
@@ -65,14 +63,4 @@ def _wait_assigned(client: Rest, path: str) -> None:
 def _read(client: Rest, path: str, *, form: str) -> Answer:
     """The same token gives the same batch, from any node, so a read may be repeated."""
     headers = {"Accept": f"application/vnd.kafka.{form}.v2+json"}
-    request = Request(method="GET", path=path, headers=headers, timeout_ms=ANSWER_MS)
-    deadline = time.monotonic() + RETRY_LIMIT_MS / 1000
-    while True:
-        try:
-            answer = client.read(request)
-            if answer.status != 503 or time.monotonic() > deadline:
-                return checked(answer)
-        except CommandFailed:
-            if time.monotonic() > deadline:
-                raise
-        time.sleep(RETRY_EVERY_MS / 1000)
+    return checked(read_patiently(client, Request(method="GET", path=path, headers=headers, timeout_ms=ANSWER_MS)))

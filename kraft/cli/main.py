@@ -63,7 +63,7 @@ def _run_app() -> None:
 def build_app() -> typer.Typer:
     import typer
 
-    from kraft.cli import admin, cluster, configuration, files, groups, node, records, scenario, topics
+    from kraft.cli import admin, cluster, configuration, consuming, files, groups, node, producing, scenario, topics
 
     app = typer.Typer(
         help="A Kafka cluster that you install with pip. Start with `kraft up`.",
@@ -78,8 +78,8 @@ def build_app() -> typer.Typer:
     app.command("status")(cluster.status)
     app.add_typer(topics.app, name="topics")
     app.add_typer(groups.app, name="groups")
-    app.command("produce")(records.produce)
-    app.command("consume")(records.consume)
+    app.command("produce")(producing.produce)
+    app.command("consume")(consuming.consume)
     app.command("reassign")(admin.reassign)
     app.command("elect")(admin.elect)
     app.add_typer(files.metadata_app, name="metadata")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import typer
 
@@ -21,3 +21,7 @@ RestOption: TypeAlias = Annotated[
 ]
 JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="JSON for machines instead of tables.")]
 TopicArgument: TypeAlias = Annotated[str, typer.Argument(metavar="TOPIC", help="Name of the topic.")]
+Format: TypeAlias = Literal["text", "json", "binary"]
+FormatOption: TypeAlias = Annotated[
+    Format, typer.Option("--format", help="text; json: each record is JSON; binary: each record is base64.")
+]

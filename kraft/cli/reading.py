@@ -71,12 +71,12 @@ def move(position: Position, answer: Answer) -> list[dict[str, Any]]:
 
 def _read(client: Rest, position: Position, *, form: str, wait_ms: int) -> tuple[list[dict[str, Any]], bool]:
     """One read. The flag says whether that was everything there is."""
-    answer = checked(_patiently(client, read_request(position, form=form, wait_ms=wait_ms)))
+    answer = checked(read_patiently(client, read_request(position, form=form, wait_ms=wait_ms)))
     records = move(position, answer)
     return records, int(position.offset) >= int(answer.headers["x-high-watermark"])
 
 
-def _patiently(client: Rest, request: Request) -> Answer:
+def read_patiently(client: Rest, request: Request) -> Answer:
     """A read may be repeated: while a new leader is elected it is."""
     deadline = time.monotonic() + RETRY_LIMIT_MS / 1000
     said = False

@@ -14,7 +14,7 @@ import pytest
 
 from kraft.cli.main import main
 from kraft.cli.reading import start_offset
-from kraft.cli.records import RECORDS_PER_REQUEST_MAX, batches
+from kraft.cli.sources import RECORDS_PER_REQUEST_MAX, batches
 from kraft.cli.topics import parse_assignment
 
 CLUSTERS = {"data": [{"cluster_id": "c1"}]}
