@@ -13,7 +13,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from kraft.http.errors import status_of
 from kraft.http.media import PLAIN_JSON
 from kraft.http.path_parameters import PATH_PARAMETERS, parameters_in
-from kraft.http.routes import Body, Call, Header, Route
+from kraft.http.routes import Body, Call, Header, Parameter, Route
 from kraft.http.v2.models import ErrorBody
 
 OPENAPI_VERSION = "3.1.0"
@@ -43,7 +43,7 @@ def openapi_route(routes: Sequence[Route]) -> Route:
 
     async def openapi(call: Call) -> web.Response:
         if not cached:
-            cached.append(orjson.dumps(document((*routes, route))))
+            cached.append(orjson.dumps(document((*routes, route), cluster_id=call.context.gateway.cluster_id)))
         return web.Response(body=cached[0], headers={"Content-Type": PLAIN_JSON})
 
     route = Route(
@@ -53,11 +53,14 @@ def openapi_route(routes: Sequence[Route]) -> Route:
     return route
 
 
-def document(routes: Sequence[Route]) -> dict[str, Any]:
+def document(routes: Sequence[Route], *, cluster_id: str) -> dict[str, Any]:
+    """`cluster_id` is the example of the parameter of that name, so that requests can be tried as they stand."""
     schemas = _Schemas(routes)
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schemas)
+    for item in paths.values():
+        _set_examples(item, {"cluster_id": cluster_id})
     used = {route.tag for route in routes}
     return {
         "openapi": OPENAPI_VERSION,
@@ -67,7 +70,6 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
             "description": _DESCRIPTION,
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "servers": [{"url": "/", "description": "The node that serves this document."}],
         "tags": [{"name": tag, "description": text} for tag, text in _TAGS.items() if tag in used],
         "paths": paths,
         "components": {"schemas": schemas.definitions},
@@ -100,7 +102,11 @@ def _operation(route: Route, schemas: _Schemas) -> dict[str, Any]:
         "operationId": route.operation_id,
         "summary": route.summary,
         "tags": [route.tag],
-        "parameters": [*_path_parameters(route), *_query_parameters(route)],
+        "parameters": [
+            *_path_parameters(route),
+            *_parameters(route.query, "query"),
+            *_parameters(route.headers, "header"),
+        ],
         "responses": _responses(route, schemas),
     }
     if route.is_alias:
@@ -124,10 +130,17 @@ def _path_parameters(route: Route) -> list[dict[str, Any]]:
     ]
 
 
-def _query_parameters(route: Route) -> list[dict[str, Any]]:
+def _set_examples(item: Mapping[str, Any], examples: Mapping[str, str]) -> None:
+    for operation in item.values():
+        for parameter in operation["parameters"]:
+            if parameter["name"] in examples:
+                parameter["example"] = examples[parameter["name"]]
+
+
+def _parameters(parameters: Iterable[Parameter], place: str) -> list[dict[str, Any]]:
     return [
-        {"name": p.name, "in": "query", "required": False, "description": p.description, "schema": dict(p.schema)}
-        for p in route.query
+        {"name": p.name, "in": place, "required": False, "description": p.description, "schema": dict(p.schema)}
+        for p in parameters
     ]
 
 

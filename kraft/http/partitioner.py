@@ -69,12 +69,11 @@ class Partitioner:
         self._turns[topic.topic_id] = (topic, available, turn + 1)
         return available[turn % len(available)]
 
-    def place(self, topic: TopicImage, records: Sequence[Keyed]) -> list[int]:
-        """Each record's partition; all keyless records of one request share one."""
+    def place(self, topic: TopicImage, records: Sequence[Keyed], *, keyless: int = -1) -> list[int]:
+        """Each record's partition; all keyless records of one request share one: the given one, or whose turn it is."""
         count = len(topic.partitions)
         if count == 1:
             return [0 if record.partition is None else record.partition for record in records]
-        keyless = -1
         places: list[int] = []
         for record in records:
             if record.partition is not None:

@@ -77,7 +77,7 @@ def describe(error: ValidationError) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
-    """A query parameter."""
+    """A query parameter, or a header of a request."""
 
     name: str
     description: str
@@ -116,6 +116,8 @@ class Route:
     """Status -> body, or None for an empty one."""
     body: Body | None = None
     query: tuple[Parameter, ...] = ()
+    headers: tuple[Parameter, ...] = ()
+    """Headers of a request that mean something to this route alone."""
     errors: tuple[int, ...] = ()
     """Codes that this route can answer; the OpenAPI document groups them by status."""
     check: Callable[[Call], None] | None = None

@@ -144,6 +144,15 @@ def stamp(batch: bytearray | memoryview, position: int, *, base_offset: int, lea
     _STAMP_EPOCH.pack_into(batch, position + LOG_OVERHEAD, leader_epoch)
 
 
+def sequenced(batch: Buffer, header: BatchHeader, *, producer_id: int) -> bytearray:
+    """A copy of the batch with this producer id, epoch 0 and sequence 0."""
+    copy = bytearray(batch)
+    header = header._replace(producer_id=producer_id, producer_epoch=0, base_sequence=0)
+    copy[:HEADER_BYTES] = HEADER.pack(*header)
+    copy[:HEADER_BYTES] = HEADER.pack(*header._replace(crc=computed_crc(copy, 0, len(copy))))
+    return copy
+
+
 def stamped(header: BatchHeader, *, base_offset: int, leader_epoch: int) -> tuple[BatchHeader, bytes]:
     """The header as the log keeps it, and the bytes that replace the batch's first `len(bytes)`."""
     header = header._replace(base_offset=base_offset, leader_epoch=leader_epoch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import orjson
@@ -10,6 +11,14 @@ from aiohttp import web
 
 from kraft.http import query
 from kraft.http.errors import UNPROCESSABLE, HttpError
+from kraft.http.idempotency import (
+    HEADERS,
+    IdempotencyKey,
+    check_idempotency_key,
+    idempotency_key,
+    refuse_reserved_ids,
+)
+from kraft.http.keyed_produce import Pieces, per_record, produce_keyed
 from kraft.http.media import RECORD_BATCH, RECORDS, V2_JSON, Format, produce_format, v2_answer
 from kraft.http.raw import decode_records
 from kraft.http.records import OutRecord, to_batches
@@ -41,7 +50,7 @@ async def _produce(call: Call, partition: int | None) -> web.Response:
         context.partition_or_raise(topic, partition)
     if form is Format.RECORD_BATCH:
         assert partition is not None
-        return await _produce_raw(call, TopicIdPartition(topic.topic_id, partition))
+        return await _produce_raw(call, topic, TopicIdPartition(topic.topic_id, partition))
     now_ms = context.clock.wall_ms()
     if form is Format.RECORDS:
         records = decode_records(bytes(call.body), now_ms=now_ms)
@@ -50,23 +59,37 @@ async def _produce(call: Call, partition: int | None) -> web.Response:
     return await _produce_records(call, topic, records, partition)
 
 
-async def _produce_raw(call: Call, where: TopicIdPartition) -> web.Response:
+async def _produce_raw(call: Call, topic: TopicImage, where: TopicIdPartition) -> web.Response:
     """The bytes go to the leader as they came; it validates them (CRC, counts, offsets)."""
     if not call.body:
         raise HttpError(UNPROCESSABLE, "the body is empty; send one or more RecordBatch v2")
+    key = idempotency_key(call)
+    if key is not None:
+        return await _produce_raw_keyed(call, topic, where, key)
+    refuse_reserved_ids(call.body)
     outcomes = await _send(call, {where: call.body})
-    outcome = outcomes[where]
+    return _answer(call, [_raw_entry(where.partition, outcomes[where])])
+
+
+async def _produce_raw_keyed(
+    call: Call, topic: TopicImage, where: TopicIdPartition, key: IdempotencyKey
+) -> web.Response:
+    """With several batches an entry for each: other requests' records may stand between them."""
+    pieces = (await produce_keyed(partial(_send, call), {where: call.body}, key=key, topic=topic.name))[where]
+    return _answer(call, [_raw_entry(where.partition, piece.outcome) for piece in pieces])
+
+
+def _raw_entry(partition: int, outcome: ProduceOutcome) -> dict[str, Any]:
     if outcome.error_code:
-        entry = failed(where.partition, outcome) | {"last_offset": None}
-    else:
-        entry = written(where.partition, outcome.base_offset) | {"last_offset": outcome.last_offset}
-    return _answer(call, [entry])
+        return failed(partition, outcome) | {"last_offset": None}
+    return written(partition, outcome.base_offset) | {"last_offset": outcome.last_offset}
 
 
 async def _produce_records(
     call: Call, topic: TopicImage, records: list[OutRecord], partition: int | None
 ) -> web.Response:
-    where = place(call, topic, records, partition)
+    key = idempotency_key(call)
+    where = place(call, topic, records, partition, key=key)
     groups = _group(records, where)
     size_max = call.context.gateway.topic_settings(topic.name).max_message_bytes
     batches: dict[TopicIdPartition, Buffer] = {
@@ -75,6 +98,9 @@ async def _produce_records(
         if number in topic.partitions
     }
     call.context.metrics.produced_records.inc(len(records))
+    if key is not None:
+        pieces = await produce_keyed(partial(_send, call), batches, key=key, topic=topic.name)
+        return _answer(call, _keyed_entries(where, pieces, topic=topic))
     outcomes = await _send(call, batches) if batches else {}
     by_partition = {which.partition: outcome for which, outcome in outcomes.items()}
     return _answer(call, entries(where, by_partition, topic=topic))
@@ -88,14 +114,22 @@ async def _send(call: Call, batches: Mapping[TopicIdPartition, Buffer]) -> Mappi
     return await gateway.produce(batches, acks=acks, timeout_ms=timeout_ms)
 
 
-def place(call: Call, topic: TopicImage, records: Sequence[OutRecord], partition: int | None) -> list[int]:
-    """The partition of each record: of the path, its own, by its key, or the one whose turn it is."""
+def place(
+    call: Call,
+    topic: TopicImage,
+    records: Sequence[OutRecord],
+    partition: int | None,
+    *,
+    key: IdempotencyKey | None = None,
+) -> list[int]:
+    """The partition of each record: of the path, its own, by its key, by the request's, or the one whose turn it is."""
     if partition is not None:
         wrong = next((r.partition for r in records if r.partition not in (None, partition)), None)
         if wrong is not None:
             raise HttpError(UNPROCESSABLE, f"a record names partition {wrong}, the path names {partition}")
         return [partition] * len(records)
-    return call.context.partitioner.place(topic, records)
+    keyless = -1 if key is None else key.partition(len(topic.partitions))
+    return call.context.partitioner.place(topic, records, keyless=keyless)
 
 
 def _group(records: list[OutRecord], where: list[int]) -> dict[int, list[OutRecord]]:
@@ -125,6 +159,18 @@ def entries(where: list[int], outcomes: Mapping[int, ProduceOutcome], *, topic: 
     return result
 
 
+def _keyed_entries(where: list[int], pieces: Pieces, *, topic: TopicImage) -> list[dict[str, Any]]:
+    results = {which.partition: per_record(done) for which, done in pieces.items()}
+    entries: list[dict[str, Any]] = []
+    for number in where:
+        if number not in results:
+            entries.append(failed(number, _no_such_partition(topic, number)))
+            continue
+        offset, outcome = next(results[number])
+        entries.append(failed(number, outcome) if outcome.error_code else written(number, offset))
+    return entries
+
+
 def _no_such_partition(topic: TopicImage, number: int) -> ProduceOutcome:
     message = f"topic {topic.name!r} has no partition {number}; it has {len(topic.partitions)}, from 0"
     return ProduceOutcome(error_code=UnknownTopicOrPartition.code, message=message)
@@ -146,6 +192,7 @@ def _check(call: Call) -> None:
     v2_answer(call.accept)
     query.acks_of(call)
     query.integer(call, "timeout", default=0)
+    check_idempotency_key(call)
     if form is Format.RECORD_BATCH and "partition" not in call.path:
         raise HttpError(415, f"{RECORD_BATCH} is for one partition: POST it to /topics/{call.topic}/partitions/N")
 
@@ -166,12 +213,12 @@ ROUTES: tuple[Route, ...] = (
     Route(
         method="POST", path="/topics/{topic}", handler=produce_to_topic, check=_check, tag="v2",
         summary="Write records to the partitions of a topic.", query=(query.ACKS, query.TIMEOUT),
-        body=Body(content=_EMBEDDED), answers=_ANSWERS, errors=_ERRORS,
+        headers=HEADERS, body=Body(content=_EMBEDDED), answers=_ANSWERS, errors=_ERRORS,
     ),
     Route(
         method="POST", path="/topics/{topic}/partitions/{partition}", handler=produce_to_partition, check=_check,
         tag="v2", summary="Write records, or a RecordBatch v2 as it is, to one partition.",
-        query=(query.ACKS, query.TIMEOUT), body=Body(content={**_EMBEDDED, RECORD_BATCH: None}),
+        query=(query.ACKS, query.TIMEOUT), headers=HEADERS, body=Body(content={**_EMBEDDED, RECORD_BATCH: None}),
         answers=_ANSWERS, errors=(*_ERRORS, 40402),
     ),
 )  # fmt: skip

@@ -83,6 +83,7 @@ def route(
     status: int = 200,
     errors: tuple[int, ...] = (),
     query: tuple[Parameter, ...] = (),
+    headers: tuple[Parameter, ...] = (),
     below: str = CLUSTER,
     also: Mapping[int, Any] | None = None,
     before: Callable[[Call], None] = check,
@@ -93,5 +94,6 @@ def route(
     body_errors = (400, 413, 415, 422) if body else ()
     return Route(
         method=method, path=below + path, handler=handler, summary=summary, tag="v3", answers=answers, query=query,
+        headers=headers,
         body=Body(content={PLAIN_JSON: body}) if body else None, errors=(404, 406, *body_errors, *errors), check=before,
     )  # fmt: skip

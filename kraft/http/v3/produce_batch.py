@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 from base64 import b64decode
 from binascii import Error as Base64Error
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 
 from aiohttp import web
 
 from kraft.http import query
 from kraft.http.errors import BATCH, UNPROCESSABLE, HttpError
+from kraft.http.idempotency import HEADERS, IdempotencyKey, check_idempotency_key, idempotency_key
+from kraft.http.keyed_produce import Piece, per_record, produce_keyed
 from kraft.http.records import OutRecord, to_batches
 from kraft.http.routes import Call
 from kraft.http.v2.outcomes import failed
-from kraft.http.v2.read import parse_iso_time
 from kraft.http.v3 import models
 from kraft.http.v3.envelope import Document, answer, check, route
+from kraft.http.wanted import parse_iso_time
 from metadata.environment import Buffer
 from metadata.errors import UnknownTopicOrPartition
 from metadata.image import TopicIdPartition, TopicImage
@@ -54,40 +57,57 @@ def _check_entries(entries: list[models.BatchEntry], *, maximum: int) -> None:
 async def _write(
     call: Call, topic: TopicImage, good: list[tuple[models.BatchEntry, OutRecord]], failures: list[Document]
 ) -> list[Document]:
-    where = call.context.partitioner.place(topic, [record for _, record in good])
+    key = idempotency_key(call)
+    keyless = -1 if key is None else key.partition(len(topic.partitions))
+    where = call.context.partitioner.place(topic, [record for _, record in good], keyless=keyless)
     groups: dict[int, list[OutRecord]] = {}
     for (_, record), number in zip(good, where, strict=True):
         groups.setdefault(number, []).append(record)
-    outcomes = await _send(call, topic, groups)
-    next_offset = {number: outcome.base_offset for number, outcome in outcomes.items()}
+    results = {number: per_record(pieces) for number, pieces in (await _send(call, topic, groups, key)).items()}
     successes: list[Document] = []
     for (entry, record), number in zip(good, where, strict=True):
-        outcome = outcomes[number]
+        offset, outcome = next(results[number])
         if outcome.error_code:
             failures.append(_failure(entry.id, number, outcome))
-            continue
-        offset = next_offset[number]
-        next_offset[number] = offset + 1
-        successes.append(_success(call, topic.name, entry, record, number, offset if offset >= 0 else None))
+        else:
+            stored = record._replace(timestamp_ms=_timestamp(call, topic.name, entry, record, outcome))
+            successes.append(_success(call, topic.name, entry, stored, number, offset if offset >= 0 else None))
     return successes
 
 
-async def _send(call: Call, topic: TopicImage, groups: Mapping[int, list[OutRecord]]) -> Mapping[int, ProduceOutcome]:
-    gateway = call.context.gateway
-    size_max = gateway.topic_settings(topic.name).max_message_bytes
+async def _send(
+    call: Call, topic: TopicImage, groups: Mapping[int, list[OutRecord]], key: IdempotencyKey | None
+) -> Mapping[int, Sequence[Piece]]:
+    size_max = call.context.gateway.topic_settings(topic.name).max_message_bytes
     batches: dict[TopicIdPartition, Buffer] = {}
-    outcomes: dict[int, ProduceOutcome] = {}
+    results: dict[int, Sequence[Piece]] = {}
     for number, group in groups.items():
         if number in topic.partitions:
             batches[TopicIdPartition(topic.topic_id, number)] = to_batches(group, size_max=size_max)
         else:
-            outcomes[number] = _no_partition(topic, number)
-    if batches:
-        timeout_ms = query.integer(call, "timeout", default=gateway.settings.request_timeout_ms)
-        call.context.metrics.produced_bytes.inc(sum(len(batch) for batch in batches.values()))
-        answers = await gateway.produce(batches, acks=query.acks_of(call), timeout_ms=timeout_ms)
-        outcomes |= {which.partition: outcome for which, outcome in answers.items()}
-    return outcomes
+            results[number] = [Piece(len(group), _no_partition(topic, number))]
+    if key is not None:
+        pieces = await produce_keyed(partial(_produce, call), batches, key=key, topic=topic.name)
+        return results | {which.partition: done for which, done in pieces.items()}
+    outcomes = await _produce(call, batches) if batches else {}
+    return results | {
+        which.partition: [Piece(len(groups[which.partition]), outcome)] for which, outcome in outcomes.items()
+    }
+
+
+async def _produce(call: Call, batches: Mapping[TopicIdPartition, Buffer]) -> Mapping[TopicIdPartition, ProduceOutcome]:
+    gateway = call.context.gateway
+    timeout_ms = query.integer(call, "timeout", default=gateway.settings.request_timeout_ms)
+    call.context.metrics.produced_bytes.inc(sum(len(batch) for batch in batches.values()))
+    return await gateway.produce(batches, acks=query.acks_of(call), timeout_ms=timeout_ms)
+
+
+def _timestamp(call: Call, topic: str, entry: models.BatchEntry, record: OutRecord, outcome: ProduceOutcome) -> int:
+    """As the log has it: the leader's under LogAppendTime, that of the first attempt when this is a retry."""
+    is_own = entry.timestamp is not None
+    if is_own and call.context.gateway.topic_settings(topic).message_timestamp_type == "CreateTime":
+        return record.timestamp_ms
+    return record.timestamp_ms if outcome.log_append_time_ms < 0 else outcome.log_append_time_ms
 
 
 def _no_partition(topic: TopicImage, number: int) -> ProduceOutcome:
@@ -158,6 +178,7 @@ def _check(call: Call) -> None:
     check(call)
     query.acks_of(call)
     query.integer(call, "timeout", default=0)
+    check_idempotency_key(call)
 
 
 ROUTES = (
@@ -170,6 +191,7 @@ ROUTES = (
         body=models.BatchRequest,
         status=207,
         query=(query.ACKS, query.TIMEOUT),
+        headers=HEADERS,
         errors=(40002, 40403, 42206, 42208, 50302),
         before=_check,
     ),

@@ -1,0 +1,115 @@
+"""`Idempotency-Key`: which producer id stands for a key, and batches that carry it.
+
+A batch of a keyed request has epoch 0, sequence 0 and a producer id of the reserved range: the hash of client, topic,
+key and the batch's number within its partition. So the partition's leader recognises a repeated batch as it does any
+producer's (D2), whichever node the retry came through, also after a failover or a restart. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from kraft.http.errors import UNPROCESSABLE, HttpError
+from kraft.http.partitioner import partition_of_key
+from kraft.http.routes import Call, Parameter
+from metadata.environment import Buffer
+from metadata.producer_ids import RESERVED_PRODUCER_IDS, RESERVED_PRODUCER_IDS_FROM, is_reserved
+from replication.batches.header import NO_PRODUCER_ID, computed_crc, sequenced, whole_batches
+
+KEY_HEADER = "Idempotency-Key"
+CLIENT_HEADER = "Client-Id"
+TEXT_CHARACTERS_MAX = 255
+_TEXT_SCHEMA = {"type": "string", "minLength": 1, "maxLength": TEXT_CHARACTERS_MAX, "pattern": "^[!-~]+$"}
+
+HEADERS = (
+    Parameter(
+        name=KEY_HEADER,
+        description=(
+            "Makes this request safe to send again: with the same key it is answered with the first result and "
+            "appends nothing, on any node, until producer.id.expiration.ms after it."
+        ),
+        schema=_TEXT_SCHEMA,
+    ),
+    Parameter(
+        name=CLIENT_HEADER,
+        description="Whose key it is: each client has its own keys. Without it: those of the client without a name.",
+        schema=_TEXT_SCHEMA,
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdempotencyKey:
+    client: str
+    key: str
+
+    def producer_id(self, topic: str, *, number: int) -> int:
+        """Of the batch with this number among those that the request sends to one partition."""
+        text = "\0".join((self.client, topic, self.key, str(number)))
+        digest = int.from_bytes(blake2b(text.encode(), digest_size=8).digest())
+        return RESERVED_PRODUCER_IDS_FROM + digest % RESERVED_PRODUCER_IDS
+
+    def partition(self, partitions: int) -> int:
+        """Of the request's records that name no partition and have no key: the same one each time."""
+        return partition_of_key(self.key.encode(), partitions)
+
+
+def idempotency_key(call: Call) -> IdempotencyKey | None:
+    """Raises HttpError 400 for a key or client that is empty, too long, not printable ASCII, or there twice."""
+    key = _text(call, KEY_HEADER)
+    client = _text(call, CLIENT_HEADER)
+    return None if key is None else IdempotencyKey(client=client or "", key=key)
+
+
+def check_idempotency_key(call: Call) -> None:
+    idempotency_key(call)
+
+
+def _text(call: Call, name: str) -> str | None:
+    values = call.request.headers.getall(name, ())
+    if not values:
+        return None
+    if len(values) > 1:
+        raise HttpError(400, f"{name} is there {len(values)} times; send it once")
+    text = values[0].strip()
+    if not text:
+        raise HttpError(400, f"{name} is empty; send 1 to {TEXT_CHARACTERS_MAX} printable ASCII characters")
+    if len(text) > TEXT_CHARACTERS_MAX:
+        raise HttpError(400, f"{name} has {len(text)} characters; {TEXT_CHARACTERS_MAX} at most")
+    if not all("!" <= character <= "~" for character in text):
+        raise HttpError(400, f"{name} has a character that is no printable ASCII, or a space; send e.g. a UUID")
+    return text
+
+
+def keyed_batches(data: Buffer, key: IdempotencyKey, *, topic: str) -> Iterator[tuple[int, Buffer]]:
+    """Record count and bytes of each batch, with the key's producer id. Raises HttpError 422.
+
+    The bytes' own CRC is checked, for the one that the new header gets would hide what was damaged on the way.
+    """
+    end = 0
+    for number, (position, header) in enumerate(whole_batches(data)):
+        end = position + header.size
+        if header.producer_id != NO_PRODUCER_ID:
+            raise HttpError(
+                UNPROCESSABLE,
+                f"batch {number} carries producer id {header.producer_id} and the request an {KEY_HEADER}; send one",
+            )
+        if computed_crc(data, position, header.size) != header.crc:
+            raise HttpError(UNPROCESSABLE, f"batch {number} does not have the CRC of its header")
+        producer_id = key.producer_id(topic, number=number)
+        yield header.record_count, sequenced(memoryview(data)[position:end], header, producer_id=producer_id)
+    if end != len(data):
+        raise HttpError(UNPROCESSABLE, f"the {len(data) - end} bytes at {end} are no whole RecordBatch v2")
+
+
+def refuse_reserved_ids(data: Buffer) -> None:
+    """Nobody but this door may speak for a key. Raises HttpError 422."""
+    for number, (_, header) in enumerate(whole_batches(data)):
+        if is_reserved(header.producer_id):
+            raise HttpError(
+                UNPROCESSABLE,
+                f"batch {number}: producer ids from {RESERVED_PRODUCER_IDS_FROM} are reserved for {KEY_HEADER}; "
+                "get one by InitProducerId",
+            )
