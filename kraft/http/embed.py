@@ -59,6 +59,21 @@ def encode_json(records: Sequence[InRecord], form: Format, *, topic: str, partit
     )
 
 
+def encode_each(
+    records: Sequence[InRecord], form: Format, *, topic: str, partition: int
+) -> tuple[list[bytes], HttpError | None]:
+    """Each record as JSON on one line, up to the first whose value is not `form`, and what is wrong with that one."""
+    lines: list[bytes] = []
+    for record in records:
+        try:
+            line = encode_json((record,), form, topic=topic, partition=partition)[1:-1]
+        except HttpError as error:
+            return lines, error
+        # Only white space between tokens can be a line break, and only in JSON that a producer stored so.
+        lines.append(msgspec.json.format(line, indent=-1) if b"\n" in line or b"\r" in line else line)
+    return lines, None
+
+
 def _as_json(data: bytes) -> Raw:
     """Raises ValueError unless the bytes are one JSON value in UTF-8."""
     if not data.isascii():

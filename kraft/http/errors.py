@@ -141,8 +141,12 @@ def from_kafka(error: KafkaError, *, is_v3: bool = False) -> HttpError:
     return HttpError(code, error.message, extra={"kafka_code": error.code, "retriable": error.retriable})
 
 
+def error_body(error: HttpError) -> dict[str, Any]:
+    return {"error_code": error.code, "message": error.message, **error.extra}
+
+
 def error_response(error: HttpError) -> web.Response:
-    body = {"error_code": error.code, "message": error.message, **error.extra}
+    body = error_body(error)
     headers = {"Content-Type": "application/json", **error.headers}
     if error.status in (429, 503):
         headers.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))

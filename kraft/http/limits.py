@@ -37,6 +37,8 @@ class Limits:
     """What a body may take whatever its length, beyond `body_bytes_per_second`; then 408."""
     body_bytes_per_second: int = 1_024
     """A body that comes slower than this is given up after `body_wait_ms`."""
+    stream_unsent_bytes_max: int = 67_108_864
+    """Bytes that clients of streams have not taken, of all together; beyond it the one held back longest is cut off."""
     answer_wait_ms: int = 60_000
     """A client that takes nothing of its answer for so long is disconnected."""
     unasked_connections: int = 1_024

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kraft.http import status
 from kraft.http.routes import Route
+from kraft.http.streaming import read as streams
 from kraft.http.v2 import metadata, produce, read
 from kraft.http.v3 import (
     broker_configs,
@@ -20,6 +21,7 @@ from kraft.http.v3 import (
 ALL_ROUTES: tuple[Route, ...] = (
     *produce.ROUTES,
     *read.ROUTES,
+    *streams.ROUTES,
     *metadata.ROUTES,
     *status.ROUTES,
     *clusters.ROUTES,

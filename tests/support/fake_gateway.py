@@ -236,6 +236,32 @@ class FakeGateway:
         data = log.read(offset, bytes_max)
         return Records(data=data, high_watermark=log.end, log_start_offset=log.start, leader_id=1, leader_epoch=0)
 
+    async def tail(
+        self, positions: Mapping[TopicIdPartition, int], *, bytes_max: int, wait_ms: int
+    ) -> Mapping[TopicIdPartition, Records | None]:
+        found: dict[TopicIdPartition, Records | None] = {}
+        waits = [asyncio.ensure_future(self.logs[which].grown.wait()) for which in positions]
+        for which, offset in positions.items():
+            log = self.logs[which]
+            if offset != log.end or self.fail_read is not None:
+                found[which] = None
+            log.waited_for.set()
+        if not found:
+            await asyncio.wait(waits, timeout=wait_ms / 1000, return_when=asyncio.FIRST_COMPLETED)
+            for which, offset in positions.items():
+                if self.fail_read is not None:
+                    found[which] = None
+                elif self.logs[which].end > offset:
+                    found[which] = await self.read(
+                        which, offset=offset, bytes_max=bytes_max, bytes_min=1, wait_ms_max=0
+                    )
+        for wait in waits:
+            wait.cancel()
+        return found
+
+    async def wait_readable(self, positions: Mapping[TopicIdPartition, int], *, wait_ms: int) -> None:
+        await self.tail(positions, bytes_max=1, wait_ms=wait_ms)
+
     async def list_offset(self, partition: TopicIdPartition, timestamp: int) -> OffsetAnswer:
         log = self.logs[partition]
         if timestamp == EARLIEST_TIMESTAMP:

@@ -13,11 +13,11 @@ from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.routing import Groups
 from kraft.http.errors import BAD_REQUEST, PARTITION_NOT_FOUND, HttpError
 from kraft.http.routes import Call, Route
-from kraft.http.v2.read import parse_iso_time
 from kraft.http.v3 import consumer_groups_models as models
 from kraft.http.v3.consumer_groups_lag import Lags
 from kraft.http.v3.envelope import Document, answer, crn, listing, no_content, related, resource, route
 from kraft.http.v3.models import Listing
+from kraft.http.wanted import parse_iso_time
 from metadata.image import TopicIdPartition
 from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
 

@@ -1,0 +1,127 @@
+"""Records of several partitions as one stream, in the order in which they are found; each partition's in its own.
+
+A partition that may have more than was read is `behind` and read directly, in turn with the others; the rest are waited
+for together. A leader that moves is followed; a partition without one keeps no other back, and only when nothing could
+be read anywhere for `UNREADABLE_MS_MAX` the stream ends with the error of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from kraft.http.context import Context
+from kraft.http.records import InRecord, take_records
+from kraft.http.streaming.positions import Key, Positions
+from kraft.http.streaming.streams import PIECE_BYTES
+from metadata.environment import Buffer
+from metadata.errors import KafkaError, RequestTimedOut, UnknownTopicOrPartition
+from metadata.image import TopicIdPartition
+
+UNREADABLE_MS_MAX = 30_000
+RETRY_MS = 20
+"""After a read that failed."""
+READ_MS_MAX = 5_000
+"""A leader that does not answer a read for so long is left alone until its partition moves, or the next round."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Records of one partition, none or more, and where it goes on."""
+
+    key: Key
+    records: list[InRecord]
+    next_offset: int
+
+
+class Merge:
+    """Reads on from `positions`, which its owner moves when it has handed a piece on."""
+
+    def __init__(self, context: Context, positions: Positions) -> None:
+        self._context = context
+        self._clock = context.clock
+        self.positions = positions
+        self._behind: dict[Key, None] = dict.fromkeys(positions.offsets)
+        self._unreadable_since_ms: int | None = None
+
+    def add(self, keys: Iterable[Key]) -> None:
+        """Partitions to read from now on; their positions are set already."""
+        self._behind.update(dict.fromkeys(keys))
+
+    def drop(self, key: Key) -> None:
+        self._behind.pop(key, None)
+
+    async def next(self, *, wait_ms: int) -> list[Piece]:
+        """What comes next; empty when nothing came in time. Raises KafkaError when there is no going on."""
+        deadline_ms = self._clock.monotonic_ms() + wait_ms
+        while True:
+            pieces = await self._read_behind()
+            if not pieces:
+                left_ms = max(deadline_ms - self._clock.monotonic_ms(), 0)
+                pieces = await self._wait(left_ms)
+            if pieces or self._clock.monotonic_ms() >= deadline_ms:
+                return pieces
+
+    async def _read_behind(self) -> list[Piece]:
+        for key in tuple(self._behind):
+            del self._behind[key]
+            try:
+                piece = await self._read(key)
+            except KafkaError as error:
+                self._note_unreadable(error)
+                await self._clock.sleep(RETRY_MS)
+                continue
+            self._unreadable_since_ms = None
+            if piece is not None:
+                return [piece]
+        return []
+
+    async def _read(self, key: Key) -> Piece | None:
+        offset = self.positions[key]
+        try:
+            async with self._clock.timeout(READ_MS_MAX):
+                found = await self._context.gateway.read(
+                    self._where(key), offset=offset, bytes_max=PIECE_BYTES, bytes_min=1, wait_ms_max=0
+                )
+        except TimeoutError as error:
+            raise RequestTimedOut(f"the leader of {key[0]}-{key[1]} did not answer in {READ_MS_MAX} ms") from error
+        return self._piece(key, offset, found.data, found.high_watermark)
+
+    async def _wait(self, wait_ms: int) -> list[Piece]:
+        asked = {self._where(key): key for key in self.positions.offsets}
+        if not asked:
+            await self._clock.sleep(wait_ms)
+            return []
+        offsets = {where: self.positions[key] for where, key in asked.items()}
+        news = await self._context.gateway.tail(offsets, bytes_max=PIECE_BYTES, wait_ms=wait_ms)
+        pieces: list[Piece] = []
+        for where, found in news.items():
+            key = asked[where]
+            if found is None:
+                self._behind[key] = None
+                continue
+            self._unreadable_since_ms = None
+            piece = self._piece(key, self.positions[key], found.data, found.high_watermark)
+            if piece is not None:
+                pieces.append(piece)
+        return pieces
+
+    def _piece(self, key: Key, offset: int, data: Buffer, high_watermark: int) -> Piece | None:
+        records, next_offset = take_records(data, offset, bytes_max=PIECE_BYTES)
+        self._context.metrics.fetched_bytes.inc(len(data))
+        if offset < next_offset < high_watermark:
+            self._behind[key] = None
+        return Piece(key, records, next_offset) if next_offset > offset else None
+
+    def _note_unreadable(self, error: KafkaError) -> None:
+        now_ms = self._clock.monotonic_ms()
+        if self._unreadable_since_ms is None:
+            self._unreadable_since_ms = now_ms
+        if not error.retriable or now_ms - self._unreadable_since_ms > UNREADABLE_MS_MAX:
+            raise error
+
+    def _where(self, key: Key) -> TopicIdPartition:
+        topic = self._context.gateway.image.topic(key[0])
+        if topic is None:
+            raise UnknownTopicOrPartition(f"topic {key[0]!r} does not exist any more")
+        return TopicIdPartition(topic.topic_id, key[1])

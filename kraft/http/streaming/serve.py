@@ -1,0 +1,109 @@
+"""The loop of every stream: read, write, wait until the client has taken it; a heartbeat when nothing came.
+
+Errors before the first byte are ordinary answers; later ones are said on the stream, which then ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from aiohttp import web
+
+from kraft.http.context import Context
+from kraft.http.embed import encode_each
+from kraft.http.errors import HttpError, error_body, from_kafka
+from kraft.http.media import Format
+from kraft.http.query import integer
+from kraft.http.routes import Call, Parameter
+from kraft.http.streaming.frames import Frames
+from kraft.http.streaming.merge import Piece
+from kraft.http.streaming.positions import POSITION_HEADER, Positions
+from kraft.http.streaming.streams import Outlet
+from metadata.errors import KafkaError
+
+HEARTBEAT_MS_DEFAULT = 10_000
+HEARTBEAT_MS_MIN = 100
+HEARTBEAT_MS_MAX = 300_000
+HEARTBEAT = Parameter(
+    name="heartbeat",
+    description="Of a stream: milliseconds without a record after which a heartbeat is sent.",
+    schema={
+        "type": "integer", "minimum": HEARTBEAT_MS_MIN, "maximum": HEARTBEAT_MS_MAX, "default": HEARTBEAT_MS_DEFAULT,
+    },
+)  # fmt: skip
+
+
+class Source(Protocol):
+    @property
+    def positions(self) -> Positions: ...
+
+    async def next(self, *, wait_ms: int) -> list[Piece]:
+        """What comes next, not before the last pieces were handed on. Raises KafkaError, HttpError."""
+        ...
+
+
+def heartbeat_ms(call: Call) -> int:
+    """Raises HttpError 40002."""
+    return integer(call, "heartbeat", default=HEARTBEAT_MS_DEFAULT, low=HEARTBEAT_MS_MIN, high=HEARTBEAT_MS_MAX)
+
+
+async def serve(call: Call, source: Source, frames: Frames, form: Format, *, wait_ms: int) -> web.StreamResponse:
+    """Until the client leaves, the node stops, or there is no going on. `wait_ms`: between heartbeats."""
+    response = web.StreamResponse(
+        headers={
+            "Content-Type": frames.content_type,
+            "Cache-Control": "no-cache",
+            "X-Accel-Buffering": "no",
+            POSITION_HEADER: source.positions.text,
+        }
+    )
+    if call.request.method == "HEAD":
+        return response
+    with call.context.streams.opened():
+        await response.prepare(call.request)
+        outlet = Outlet(call.context.streams, call.request)
+        try:
+            await outlet.write(frames.begin(source.positions.text))
+            error = await _run(call.context, source, outlet, frames, form, wait_ms=wait_ms)
+            await outlet.write(frames.error(error_body(error), source.positions.text))
+            await response.write_eof()
+        except ConnectionError:
+            pass  # the client has gone
+    return response
+
+
+async def _run(
+    context: Context, source: Source, outlet: Outlet, frames: Frames, form: Format, *, wait_ms: int
+) -> HttpError:
+    """Returns what ended it. Raises ConnectionError."""
+    try:
+        while True:
+            pieces = await source.next(wait_ms=wait_ms)
+            for piece in pieces:
+                data, error = _framed(piece, source.positions, frames, form)
+                await outlet.write(data)
+                if error is not None:
+                    return error
+            if not pieces:
+                await outlet.write(frames.heartbeat())
+    except HttpError as error:
+        return error
+    except KafkaError as error:
+        return from_kafka(error)
+    except asyncio.CancelledError:
+        ended = context.streams.ended()
+        if ended is None:
+            raise
+        return ended
+
+
+def _framed(piece: Piece, positions: Positions, frames: Frames, form: Format) -> tuple[bytes, HttpError | None]:
+    """The events of a piece. A value that is not `form` ends it: the error names its offset and has an id beyond it."""
+    encoded, error = encode_each(piece.records, form, topic=piece.key[0], partition=piece.key[1])
+    framed: list[bytes] = []
+    for record, data in zip(piece.records, encoded, strict=False):
+        positions[piece.key] = record.offset + 1
+        framed.append(frames.record(data, positions.text))
+    positions[piece.key] = piece.next_offset if error is None else piece.records[len(encoded)].offset + 1
+    return b"".join(framed), error

@@ -1,0 +1,64 @@
+"""From where a reader wants to read: a number, `earliest`, `latest`, or the first record not older than a time."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from kraft.http.errors import BAD_REQUEST, HttpError
+from kraft.http.query import parse_integer
+from kraft.http.routes import Call, Parameter
+from metadata.image import TopicIdPartition
+from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
+
+INT64_MAX = 2**63 - 1
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NAMED = {"earliest": EARLIEST_TIMESTAMP, "latest": LATEST_TIMESTAMP}
+
+OFFSET = Parameter(
+    name="offset",
+    description="A number, `earliest`, `latest`, or `ts:` and a time in ms or ISO-8601 (the first record not older).",
+    schema={"type": "string", "default": "earliest"},
+)
+
+
+async def wanted_offset(call: Call, which: TopicIdPartition, *, text: str | None = None) -> int:
+    """The offset that `text`, or `offset=` of the request, means in a partition. Raises HttpError, KafkaError."""
+    text = call.request.query.get("offset", "earliest") if text is None else text
+    gateway = call.context.gateway
+    if text in _NAMED:
+        return (await gateway.list_offset(which, _NAMED[text])).offset
+    if not text.startswith("ts:"):
+        return _plain_offset(text)
+    answer = await gateway.list_offset(which, parse_timestamp(text[3:]))
+    if answer.offset >= 0:
+        return answer.offset
+    return (await gateway.list_offset(which, LATEST_TIMESTAMP)).offset
+
+
+def _plain_offset(text: str) -> int:
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit()):
+        raise HttpError(
+            BAD_REQUEST, f"offset={text} is not an offset: send a number, earliest, latest, or ts:<ms or ISO-8601>"
+        )
+    return parse_integer(text, "offset", high=INT64_MAX)
+
+
+def parse_timestamp(text: str) -> int:
+    """Milliseconds since the epoch, from themselves or from ISO-8601; a time without zone is UTC."""
+    if text.isascii() and text.isdigit():
+        return parse_integer(text, "offset=ts:", high=INT64_MAX)
+    return parse_iso_time(text, "offset=ts:")
+
+
+def parse_iso_time(text: str, what: str) -> int:
+    try:
+        # A `+` of a zone that came unescaped in a query is a space by now.
+        when = datetime.fromisoformat(text.replace(" ", "+") if "T" in text else text)
+    except ValueError as error:
+        raise HttpError(BAD_REQUEST, f"{what}{text} is no ISO-8601 time") from error
+    when = when if when.tzinfo else when.replace(tzinfo=UTC)
+    timestamp_ms = (when - _EPOCH) // timedelta(milliseconds=1)
+    if timestamp_ms < 0:
+        raise HttpError(BAD_REQUEST, f"{what}{text} is before 1970")
+    return timestamp_ms
