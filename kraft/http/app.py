@@ -13,6 +13,7 @@ from aiohttp import web
 from kraft.broker.gateway import Gateway
 from kraft.http.body import BodyLease, check_length
 from kraft.http.context import Context
+from kraft.http.docs.pages import docs_routes
 from kraft.http.errors import HttpError, error_response, from_kafka
 from kraft.http.faults import Faults
 from kraft.http.limits import BodyBudget, Connections, Limits, Slots
@@ -70,7 +71,11 @@ def create_app(
         ready=ready or (lambda: (True, "")),
         is_strict=is_strict,
     )
-    routes = tuple(route for route in (*ALL_ROUTES, *extra_routes) if not (is_strict and route.is_alias))
+    routes = tuple(
+        route
+        for route in (*ALL_ROUTES, *docs_routes(environment.files), *extra_routes)
+        if not (is_strict and route.is_alias)
+    )
     routes = (*routes, openapi_route(routes))
     faults = Faults(events, environment.rng)
     app = web.Application(client_max_size=limits.body_bytes_max)

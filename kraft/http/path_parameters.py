@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kraft.http.docs.assets import ASSETS
 from kraft.http.limits import INT32_MAX
 
 _NUMBER: Mapping[str, Any] = {"type": "integer", "minimum": 0, "maximum": INT32_MAX}
@@ -27,6 +28,7 @@ PATH_PARAMETERS: Mapping[str, PathParameter] = {
     "group": PathParameter("Name of a consumer group.", _TEXT),
     "instance": PathParameter("Name of a consumer instance: `instance_id` of its creation.", _TEXT),
     "consumer": PathParameter("Member id of a consumer.", _TEXT),
+    "asset": PathParameter("Name of a file.", {"type": "string", "enum": list(ASSETS)}),
     "name": PathParameter("Name of a setting, as Kafka names it.", _TEXT),
 }
 

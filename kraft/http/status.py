@@ -9,6 +9,7 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from kraft.broker.gateway import Gateway, NodeInfo
+from kraft.http.docs.pages import HTML, index_page
 from kraft.http.media import PLAIN_JSON
 from kraft.http.routes import Body, Call, Route
 from metadata.image import MetadataImage
@@ -155,6 +156,7 @@ _LINKS = {
     "topics": "/topics",
     "clusters": "/v3/clusters",
     "status": "/kraft/status",
+    "docs": "/docs",
     "openapi": "/openapi.json",
     "metrics": "/metrics",
     "health": "/healthz",
@@ -162,17 +164,27 @@ _LINKS = {
 }
 
 
+_PLACES = {
+    "/docs": "the API: to read, and to try",
+    "/openapi.json": "the API as an OpenAPI 3.1 document",
+    "/kraft/status": "nodes, controller and partitions as this node knows them",
+    "/v3/clusters": "the cluster in the v3 dialect",
+    "/topics": "topics in the v2 dialect",
+    "/metrics": "metrics for Prometheus",
+    "/healthz": "the process answers",
+    "/readyz": "the node takes requests, or why not",
+}
+
+
 async def index(call: Call) -> web.Response:
     gateway = call.context.gateway
-    if "text/html" in call.request.headers.get("Accept", ""):
-        items = "".join(f'<li><a href="{href}">{name}</a></li>' for name, href in _LINKS.items())
-        page = f"<!doctype html><title>kraft</title><h1>Node {gateway.node_id} of kraft</h1><ul>{items}</ul>"
-        return web.Response(text=page, content_type="text/html")
+    if "text/html" in (call.accept or ""):
+        return index_page(call, _PLACES)
     return _json({"name": "kraft", "cluster_id": gateway.cluster_id, "node_id": gateway.node_id, "links": _LINKS})
 
 
 def _get(path: str, handler: Any, summary: str, model: Any, media: str = PLAIN_JSON) -> Route:
-    answers = {200: Body(content={media: model})}
+    answers = {200: Body(content={media: model, **({HTML: None} if handler is index else {})})}
     if handler is readyz:
         answers[503] = Body(content={media: model}, description="Not ready, and why.")
     return Route(method="GET", path=path, handler=handler, summary=summary, tag="node", answers=answers)

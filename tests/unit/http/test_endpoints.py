@@ -194,7 +194,8 @@ def test_every_route_has_a_case() -> None:
     async def story(door: Door) -> None:
         for case in CASES:
             await door.ask(case.method, case.path, case.body, **case.headers)
-        await door.ask("GET", "/openapi.json")
+        for path in ("/openapi.json", "/docs", "/docs/docs.js"):
+            await door.ask("GET", path)
         await door.ask("GET", "/metrics")
         text = (await door.ask("GET", "/metrics")).body.decode()
         for route in door.app[ROUTES]:
