@@ -30,7 +30,17 @@ GROUPS: Final[tuple[tuple[str, ...], ...]] = (
     ("rolling-restart",),
     ("cluster-killed", "cluster-power-loss", "cluster-power-loss-flushed"),
     ("last-isr-member-power-loss", "last-isr-member-power-loss-flushed"),
-    ("corrupt-follower", "corrupt-leader", "torn-tail", "index-deleted", "disk-full-leader", "wiped-follower"),
+    (
+        "corrupt-follower",
+        "corrupt-leader",
+        "corrupt-closed-follower",
+        "corrupt-closed-leader",
+        "bit-rot",
+        "torn-tail",
+        "index-deleted",
+        "disk-full-leader",
+        "wiped-follower",
+    ),
     ("lost-answer-retry", "in-flight-reordered"),
     ("partition-grown", "topic-recreated", "broker-id-taken-over"),
 )

@@ -70,9 +70,8 @@ class _Check:
             self._final.read_back(evidence.readback)
         else:
             self._final.trust_clients()
-        ReplicaCheck(self._ledger, self._findings, self._reads, self._final).compare(
-            evidence.replicas, evidence.readback
-        )
+        replicas = ReplicaCheck(self._ledger, self._findings, self._reads, self._final, self._timeline)
+        replicas.compare(evidence.replicas, evidence.readback)
         LeadershipCheck(self._findings).check(evidence.events, evidence.samples)
         VoterCheck(self._findings).check(evidence.voters, evidence.events)
         repeats = Repeats(self._ledger, self._final, evidence.faults)

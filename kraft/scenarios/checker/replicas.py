@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from kraft.scenarios.checker.causes import DAMAGE
 from kraft.scenarios.checker.contents import FinalLogs
 from kraft.scenarios.checker.findings import Explanation, Findings
 from kraft.scenarios.checker.ledger import Ledger
 from kraft.scenarios.checker.offsets import NOTHING, OffsetMap
 from kraft.scenarios.checker.reads import ClientReads
+from kraft.scenarios.checker.timeline import Timeline
 from kraft.scenarios.checker.verdict import Kind
 from kraft.scenarios.evidence import ReadBack, ReplicaLog
 
@@ -37,11 +39,14 @@ class _Reference:
 
 
 class ReplicaCheck:
-    def __init__(self, ledger: Ledger, findings: Findings, reads: ClientReads, final: FinalLogs) -> None:
+    def __init__(
+        self, ledger: Ledger, findings: Findings, reads: ClientReads, final: FinalLogs, timeline: Timeline
+    ) -> None:
         self._ledger = ledger
         self._findings = findings
         self._reads = reads
         self._final = final
+        self._timeline = timeline
 
     def compare(self, replicas: Sequence[ReplicaLog], readback: Sequence[ReadBack]) -> None:
         read = {(each.topic, each.partition): each for each in readback}
@@ -78,9 +83,23 @@ class ReplicaCheck:
             if epoch >= 0:
                 epochs.put(offset, epoch)
         who = f"node {replica.node}"
-        if replica.error is not None:
-            bound = min(bound, values.end)
+        if replica.error is not None and values.end < bound:
+            self._unreadable(replica, values.end)
+            bound = values.end
         return _Copy(values, epochs, who, replica.log_start_offset, bound)
+
+    def _unreadable(self, replica: ReplicaLog, end: int) -> None:
+        place = f"{replica.topic}-{replica.partition}"
+        damaged = self._timeline.faults_on([replica.node], DAMAGE, from_us=0)
+        explanation = Explanation("damaged segment", damaged[-1].text) if damaged else Explanation("", "")
+        self._findings.add(
+            Kind.REPLICAS_DIFFER,
+            f"the log of {place} on node {replica.node} cannot be read from offset {end} on: {replica.error}",
+            topic=replica.topic,
+            partition=replica.partition,
+            offset=end,
+            explanation=explanation,
+        )
 
     def _values_differ(self, replica: ReplicaLog, copy: _Copy, reference: _Reference) -> None:
         start = max(copy.start, reference.start)
