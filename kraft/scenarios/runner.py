@@ -28,7 +28,7 @@ from kraft.scenarios.judge import judge
 from kraft.scenarios.live import Watcher
 from kraft.scenarios.model import ClusterPlan, Scenario
 from kraft.scenarios.observing import NotInTime
-from kraft.scenarios.readback import gather_evidence
+from kraft.scenarios.readback import SETTLE_MS, gather_evidence
 from kraft.scenarios.report.page import Report, write_report
 from kraft.scenarios.result import RunResult
 from kraft.scenarios.snapshot import Snapshot
@@ -96,6 +96,8 @@ class _Run:
         self._seed = seed
         self._watcher = watcher
         self._failures: list[str] = []
+        self._is_healed = True
+        """False once the limit was passed: it is not waited for a second time."""
 
     async def run(self) -> _Ended:
         begun_us = now_us()
@@ -118,26 +120,27 @@ class _Run:
             stage = ClusterStage(cluster, cast, count_events=_event_counter(cluster), watcher=self._watcher)
             story = Story(self._scenario, stage, self._watcher)
             try:
-                await self._play(cluster, cast, stage, story)
+                await self._play(cluster, cast, story)
             finally:
                 await cast.close()
         world = await stage.look()
         self._watcher.phase("reading everything back")
-        evidence = await gather_evidence(cluster, header=header)
+        settle_ms = SETTLE_MS if self._is_healed else 0
+        evidence = await gather_evidence(cluster, header=header, settle_ms=settle_ms)
         return _Ended(
             evidence=evidence, world=world, names=story.names, start_ms=start_ms, failures=tuple(self._failures)
         )
 
-    async def _play(self, cluster: Cluster, cast: Cast, stage: ClusterStage, story: Story) -> None:
+    async def _play(self, cluster: Cluster, cast: Cast, story: Story) -> None:
         """Whatever goes wrong is noted, and the rest is done all the same."""
         self._watcher.phase("telling the story")
         await self._note(cast.open())
         await self._note(story.tell())
         self._watcher.phase("healing")
         await self._note(cluster.mend())
-        await self._note(self._until_healed(cluster, stage))
+        await self._note(self._until_healed(cluster))
         await self._note(cast.finish_producers())
-        await self._note(self._until_healed(cluster, stage))
+        await self._note(self._until_healed(cluster))
         await self._note(cast.finish_all())
 
     async def _note(self, doing: Coroutine[Any, Any, None]) -> None:
@@ -146,10 +149,14 @@ class _Run:
         except (ScenarioError, NotInTime) as error:
             self._failures.append(str(error))
 
-    async def _until_healed(self, cluster: Cluster, stage: ClusterStage) -> None:
+    async def _until_healed(self, cluster: Cluster) -> None:
+        if not self._is_healed:
+            return
+        self._is_healed = False
         await cluster.until_ready(deadline_ms=HEALED_LIMIT_MS)
         snapshot = await cluster.until(is_healed, deadline_ms=HEALED_LIMIT_MS, describe="every replica in sync")
         self._watcher.looked(snapshot)
+        self._is_healed = True
 
     def _header(self) -> Header:
         plan = self._scenario

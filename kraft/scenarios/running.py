@@ -194,9 +194,13 @@ class Running:
         raise ScenarioError(f"node {node} did not {what} within {limit_ms} ms:\n{self.node_log(node)}")
 
     async def _all(self, nodes: tuple[int, ...], act: Callable[[int], Awaitable[None]]) -> None:
-        async with asyncio.TaskGroup() as group:
-            for node in nodes:
-                group.create_task(_run(act, node))
+        """Raises what the first of them to fail raises."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for node in nodes:
+                    group.create_task(_run(act, node))
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
 
     # --- questions --------------------------------------------------------------------------------------------------
 

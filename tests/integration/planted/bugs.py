@@ -50,7 +50,7 @@ def planted_in_nodes(name: str) -> Iterator[None]:
         yield
 
 
-def _of_the_simulator(name: str, *, found_by: str, verdict: str, within_s: int = 20) -> Bug:
+def _of_the_simulator(name: str, *, found_by: str, verdict: str, within_s: int = 30) -> Bug:
     known = PLANTED[name]
     return Bug(
         what=known.what,
@@ -106,7 +106,7 @@ BUGS: Final[dict[str, Bug]] = {
     "stale_leader_not_fenced": Bug(
         what="the controller agrees to the ISR that a deposed leader asks for (I5)",
         found_by="deposed-leader",
-        within_s=20,
+        within_s=30,
         verdict="a clean election must not lose acks=all",
         owner=isr,
         attribute="_refusal",
@@ -120,7 +120,7 @@ BUGS: Final[dict[str, Bug]] = {
     "vote_not_persisted": Bug(
         what="a voter keeps its term and vote in memory (Raft 5.2)",
         found_by="controller-killed",
-        within_s=20,
+        within_s=30,
         verdict="may vote a second time",
         owner=VoteStore,
         attribute="save",
