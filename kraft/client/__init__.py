@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from kraft.client.admin import AsyncAdmin as AsyncAdmin
     from kraft.client.asynchronous import AsyncClient as AsyncClient
+    from kraft.client.blocking_producer import Producer as Producer
     from kraft.client.consuming import AsyncConsumer as AsyncConsumer
     from kraft.client.errors import BufferExhausted as BufferExhausted
     from kraft.client.errors import ClientClosed as ClientClosed
@@ -30,10 +31,15 @@ if TYPE_CHECKING:
     from kraft.client.records import Record as Record
     from kraft.client.records import Sent as Sent
     from kraft.client.records import to_json as to_json
+    from kraft.client.synchronous import Admin as Admin
+    from kraft.client.synchronous import Client as Client
+    from kraft.client.synchronous import Consumer as Consumer
+    from kraft.client.synchronous import Reader as Reader
 
 _HOMES: Final = {
     "admin": ("AsyncAdmin",),
     "asynchronous": ("AsyncClient",),
+    "blocking_producer": ("Producer",),
     "consuming": ("AsyncConsumer",),
     "errors": (
         "BufferExhausted",
@@ -52,6 +58,7 @@ _HOMES: Final = {
     "producer": ("AsyncProducer",),
     "reading": ("AsyncReader",),
     "records": ("Delivery", "Record", "Sent", "to_json"),
+    "synchronous": ("Admin", "Client", "Consumer", "Reader"),
 }
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME_OF)

@@ -15,6 +15,7 @@ from kraft.client.connection import Connection
 from kraft.client.errors import ClientClosed, ConfigError, KraftError, ServerError
 from kraft.client.members import Member
 from kraft.client.positions import TopicPartition
+from kraft.client.progress import Progress
 from kraft.client.records import Record
 from kraft.client.settings import ConsumerSettings
 from metadata.errors import IllegalGeneration, UnknownMemberId
@@ -42,9 +43,7 @@ class AsyncConsumer:
         self._member = Member(
             group, topics=topics, topic_pattern=topic_pattern, connection=connection, settings=settings
         )
-        self._done: dict[TopicPartition, int] = {}
-        """Behind the last record whose processing is over: the next one was asked for."""
-        self._current: Record | None = None
+        self.progress = Progress()
         self._is_closed = False
 
     @property
@@ -55,7 +54,7 @@ class AsyncConsumer:
     @property
     def positions(self) -> Mapping[TopicPartition, int]:
         """Behind the last record that was iterated over, by partition, since the last commit."""
-        return self._positions(with_current=True)
+        return self.progress.positions(with_current=True)
 
     async def __aenter__(self) -> AsyncConsumer:
         return self
@@ -71,22 +70,27 @@ class AsyncConsumer:
 
     async def __aiter__(self) -> AsyncGenerator[Record, None]:
         """For ever. Raises ServerError, NothingDone when no node answers."""
-        async for records in self.batches():
-            for record in records:
-                self._current = record
+        while (records := await self.poll()) is not None:
+            for record in self.progress.each(records):
                 yield record
-                self._done[TopicPartition(record.topic, record.partition)] = record.offset + 1
-                self._current = None
 
     async def batches(self) -> AsyncGenerator[Sequence[Record], None]:
         """The same in lists, as the answers brought them: of one or more partitions, none empty."""
+        while (records := await self.poll()) is not None:
+            for batch in self.progress.whole(records):
+                yield batch
+
+    async def poll(self) -> Sequence[Record] | None:
+        """The next batch, not empty; None once it is closed. Asking for it says that the one before is done with."""
         while not self._is_closed:
+            self.progress.begin(())
             joins = self._member.joins
             records = await self._member.poll()
             if self._settings.enable_auto_commit or self._member.joins != joins:
-                self._done.clear()  # the poll acknowledged it, or it comes again
+                self.progress.forget()  # the poll acknowledged it, or it comes again
             if records:
-                yield records
+                return records
+        return None
 
     async def commit(self) -> None:
         """Commit what was iterated over, with the record at hand. Raises ServerError: 22 for a lost partition."""
@@ -98,16 +102,8 @@ class AsyncConsumer:
         self._check_open()
         return await self._member.assignment()
 
-    def _positions(self, *, with_current: bool) -> dict[TopicPartition, int]:
-        found = dict(self._done)
-        if with_current and self._current is not None:
-            found[TopicPartition(self._current.topic, self._current.partition)] = self._current.offset + 1
-        return found
-
     async def _commit(self, *, with_current: bool) -> None:
-        positions = self._positions(with_current=with_current)
-        await self._member.commit(positions)
-        self._done = {where: offset for where, offset in self._done.items() if positions.get(where) != offset}
+        await self._member.commit(self.progress.positions(with_current=with_current))
 
     async def _end(self, *, with_current: bool) -> None:
         if self._is_closed:

@@ -11,12 +11,13 @@ from kraft.client.connection import Connection
 from kraft.client.errors import ClientClosed, ConfigError
 from kraft.client.fetching import Chunk, Reader
 from kraft.client.positions import Start, TopicPartition, check_start
+from kraft.client.progress import Progress
 from kraft.client.records import Record
 from kraft.client.settings import ConsumerSettings
 
 
 class AsyncReader:
-    """From `AsyncClient.consumer` without a group. Iterate over it once; leaving the `async with` ends its reads.
+    """From `AsyncClient.consumer` without a group. Leaving the `async with` ends its reads.
 
     With `follows=False` the iteration ends where the log ended when it began; else it goes on for ever.
     """
@@ -47,13 +48,14 @@ class AsyncReader:
         self._chunks: deque[tuple[Chunk, asyncio.Future[None]]] = deque()
         self._changed = asyncio.Event()
         self._tasks: dict[TopicPartition, asyncio.Task[None]] = {}
-        self._positions: dict[TopicPartition, int] = {}
+        self.progress = Progress()
+        self._is_started = False
         self._is_closed = False
 
     @property
     def positions(self) -> Mapping[TopicPartition, int]:
         """The offset after the last record that was iterated over, by partition."""
-        return dict(self._positions)
+        return self.progress.positions(with_current=True)
 
     async def __aenter__(self) -> AsyncReader:
         return self
@@ -72,25 +74,32 @@ class AsyncReader:
 
     async def __aiter__(self) -> AsyncGenerator[Record, None]:
         """Raises NoOffset, ServerError (the topic was deleted), NothingDone (no node answers)."""
-        async for records in self.batches():
-            for record in records:
-                self._positions[TopicPartition(record.topic, record.partition)] = record.offset + 1
+        while (records := await self.poll()) is not None:
+            for record in self.progress.each(records):
                 yield record
 
     async def batches(self) -> AsyncGenerator[Sequence[Record], None]:
         """The same in lists, as the answers brought them: each of one partition, none empty."""
-        await self._start()
+        while (records := await self.poll()) is not None:
+            for batch in self.progress.whole(records):
+                yield batch
+
+    async def poll(self) -> Sequence[Record] | None:
+        """The next list, not empty; None at the end, or once it is closed."""
+        if not self._is_started:
+            self._is_started = True
+            await self._start()
         while (found := await self._next_chunk()) is not None:
             chunk, is_taken = found
             if not is_taken.done():
                 is_taken.set_result(None)
             if chunk.records:
-                yield chunk.records
-            self._positions[chunk.where] = chunk.next_offset
+                return chunk.records
+        return None
 
     async def _start(self) -> None:
-        if self._tasks or self._is_closed:
-            raise ClientClosed("a consumer is iterated over once; make another")
+        if self._is_closed:
+            raise ClientClosed("the reader is closed; make another")
         loop = asyncio.get_running_loop()
         for where in await self._assigned():
             reader = Reader(

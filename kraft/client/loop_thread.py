@@ -1,0 +1,78 @@
+"""An event loop on a thread of its own, for callers that have none; and methods that wait for its coroutines.
+
+The thread is a daemon: a program that forgets to close its client still ends. A caller that is interrupted
+(Ctrl-C) cancels what it waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
+
+from kraft.client.errors import ClientClosed
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class LoopThread:
+    def __init__(self, name: str) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        return self._loop
+
+    def call(self, coroutine: Coroutine[Any, Any, T], *, timeout_s: float | None = None) -> T:
+        """Its result. Raises what it raises, ClientClosed once stopped, TimeoutError after `timeout_s`."""
+        if self._loop.is_closed() or not self._thread.is_alive():
+            coroutine.close()
+            raise ClientClosed("the client is closed; make another")
+        assert threading.current_thread() is not self._thread, "a blocking call on the client's own thread never ends"
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result(timeout_s)
+        except BaseException:
+            future.cancel()
+            raise
+
+    def stop(self) -> None:
+        """Cancel what still runs, and end the thread. A second time: nothing."""
+        if self._loop.is_closed():
+            return
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+        tasks = asyncio.all_tasks(self._loop)
+        for task in tasks:
+            task.cancel()
+        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+
+
+class Facade(Protocol):
+    """What has an async twin and a thread to run it on."""
+
+    _thread: LoopThread
+    _twin: Any
+
+
+class Blocking(Generic[P, T]):
+    """`method = Blocking(AsyncThing.method)`: the same arguments, waiting for the result."""
+
+    def __init__(self, method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]) -> None:
+        self._method = method
+        self.__doc__ = method.__doc__
+
+    def __get__(self, instance: Facade, owner: object = None) -> Callable[P, T]:
+        def call(*args: P.args, **kwargs: P.kwargs) -> T:
+            return instance._thread.call(self._method(instance._twin, *args, **kwargs))
+
+        return call

@@ -1,0 +1,51 @@
+"""How far an application has come with what it was handed: the one record of the consumer's state that it moves. Pure.
+
+Counting is by index into the batch at hand, so that a record costs no look-up; positions are worked out when asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from kraft.client.positions import TopicPartition
+from kraft.client.records import Record
+
+
+class Progress:
+    def __init__(self) -> None:
+        self._settled: dict[TopicPartition, int] = {}
+        self._batch: Sequence[Record] = ()
+        self.handed = 0
+        """Records of the batch that were handed out."""
+        self.finished = 0
+        """Records of the batch whose processing is over: the next one was asked for."""
+
+    def begin(self, batch: Sequence[Record]) -> None:
+        """With a new batch; the application is done with the one before."""
+        self._settled = self.positions(with_current=False)
+        self._batch, self.handed, self.finished = batch, 0, 0
+
+    def each(self, batch: Sequence[Record]) -> Iterator[Record]:
+        self.begin(batch)
+        for number, record in enumerate(batch, 1):
+            self.handed = number
+            yield record
+            self.finished = number
+
+    def whole(self, batch: Sequence[Record]) -> Iterator[Sequence[Record]]:
+        self.begin(batch)
+        self.handed = len(batch)
+        yield batch
+        self.finished = len(batch)
+
+    def positions(self, *, with_current: bool) -> dict[TopicPartition, int]:
+        """Behind the last record that is done with, or that was handed out; by partition, since `forget`."""
+        found = dict(self._settled)
+        for record in self._batch[: self.handed if with_current else self.finished]:
+            found[TopicPartition(record.topic, record.partition)] = record.offset + 1
+        return found
+
+    def forget(self) -> None:
+        """What was settled is committed, or comes again. Not while a batch is at hand."""
+        self._settled = {}
+        self._batch, self.handed, self.finished = (), 0, 0

@@ -1,0 +1,189 @@
+"""The client of a program without an event loop: the same names, each call waits. One thread does the work of all.
+
+Safe to leave in any way: by the end of the `with`, by an exception, by Ctrl-C, or by the end of the program, which
+closes what was left open, within EXIT_LIMIT_MS.
+"""
+
+from __future__ import annotations
+
+import atexit
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Final, cast
+
+from kraft.client.admin import AsyncAdmin
+from kraft.client.asynchronous import AsyncClient
+from kraft.client.blocking_producer import Producer
+from kraft.client.consuming import AsyncConsumer
+from kraft.client.errors import KraftError
+from kraft.client.loop_thread import Blocking, LoopThread
+from kraft.client.positions import Start, TopicPartition
+from kraft.client.reading import AsyncReader
+from kraft.client.records import Record
+
+EXIT_LIMIT_MS: Final = 5_000
+"""How long the end of a program waits for what it forgot to close."""
+
+
+class Admin:
+    """As `AsyncAdmin`."""
+
+    def __init__(self, thread: LoopThread, twin: AsyncAdmin) -> None:
+        self._thread = thread
+        self._twin = twin
+
+    describe_cluster = Blocking(AsyncAdmin.describe_cluster)
+    create_topic = Blocking(AsyncAdmin.create_topic)
+    delete_topic = Blocking(AsyncAdmin.delete_topic)
+    list_topics = Blocking(AsyncAdmin.list_topics)
+    describe_topic = Blocking(AsyncAdmin.describe_topic)
+    create_partitions = Blocking(AsyncAdmin.create_partitions)
+    describe_configs = Blocking(AsyncAdmin.describe_configs)
+    alter_configs = Blocking(AsyncAdmin.alter_configs)
+    alter_cluster_configs = Blocking(AsyncAdmin.alter_cluster_configs)
+    elect_leaders = Blocking(AsyncAdmin.elect_leaders)
+    reassign = Blocking(AsyncAdmin.reassign)
+    cancel_reassignment = Blocking(AsyncAdmin.cancel_reassignment)
+    list_reassignments = Blocking(AsyncAdmin.list_reassignments)
+    list_groups = Blocking(AsyncAdmin.list_groups)
+    describe_group = Blocking(AsyncAdmin.describe_group)
+    reset_offsets = Blocking(AsyncAdmin.reset_offsets)
+    set_offsets = Blocking(AsyncAdmin.set_offsets)
+    delete_group = Blocking(AsyncAdmin.delete_group)
+
+
+class _Iterated:
+    """What a reader and a member of a group share: one thread at a time iterates."""
+
+    def __init__(self, thread: LoopThread, twin: AsyncReader | AsyncConsumer) -> None:
+        self._thread = thread
+        self._twin: Any = twin
+
+    @property
+    def positions(self) -> Mapping[TopicPartition, int]:
+        """Behind the last record that was iterated over, by partition."""
+        return cast(Mapping[TopicPartition, int], self._twin.positions)
+
+    def __iter__(self) -> Iterator[Record]:
+        while (records := self._thread.call(self._twin.poll())) is not None:
+            yield from self._twin.progress.each(records)
+
+    def batches(self) -> Iterator[Sequence[Record]]:
+        """The same in lists, as the answers brought them."""
+        while (records := self._thread.call(self._twin.poll())) is not None:
+            yield from self._twin.progress.whole(records)
+
+    def close(self) -> None:
+        self._thread.call(self._twin.close())
+
+
+class Reader(_Iterated):
+    """As `AsyncReader`."""
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._thread.call(self._twin.__aexit__(kind, error, traceback))
+
+
+class Consumer(_Iterated):
+    """As `AsyncConsumer`."""
+
+    commit = Blocking(AsyncConsumer.commit)
+    assignment = Blocking(AsyncConsumer.assignment)
+
+    @property
+    def joins(self) -> int:
+        """How often it joined the group; more than once, and records may have come again."""
+        return int(self._twin.joins)
+
+    def __enter__(self) -> Consumer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._thread.call(self._twin.__aexit__(kind, error, traceback))
+
+
+class Client:
+    """A context manager, open from the beginning:
+
+        with Client("127.0.0.1:8082") as kraft:
+            kraft.admin.create_topic("flights", partitions=3)
+
+    Options as `AsyncClient`. Any number of threads may use it.
+    """
+
+    def __init__(self, *bootstrap: str, **options: Any) -> None:
+        self._twin = AsyncClient(*bootstrap, **options)
+        self._thread = LoopThread("kraft-client")
+        try:
+            self._thread.call(self._twin.__aenter__())
+        except BaseException:
+            self._thread.stop()
+            raise
+        self._producers: list[Producer] = []
+        self._is_closed = False
+        atexit.register(self._close_at_exit)
+
+    nodes = Blocking(AsyncClient.nodes)
+
+    @property
+    def admin(self) -> Admin:
+        return Admin(self._thread, self._twin.admin)
+
+    def producer(self, **options: Any) -> Producer:
+        """Options are those of `ProducerSettings`, as `linger_ms=20`. Raises ConfigError."""
+        producer = Producer(self._thread, self._twin.producer(**options))
+        self._producers.append(producer)
+        return producer
+
+    def consumer(self, *topics: str, group: str, topic_pattern: str | None = None, **options: Any) -> Consumer:
+        """A member of a group. Options are those of `ConsumerSettings`. Raises ConfigError."""
+        return Consumer(self._thread, self._twin.consumer(*topics, group=group, topic_pattern=topic_pattern, **options))
+
+    def reader(
+        self,
+        *topics: str,
+        partitions: Sequence[int] | None = None,
+        offset: Start | Mapping[int, Start] | None = None,
+        follows: bool = True,
+        **options: Any,
+    ) -> Reader:
+        """Partitions without a group, as `AsyncClient.reader`. Raises ConfigError."""
+        return Reader(
+            self._thread,
+            self._twin.reader(*topics, partitions=partitions, offset=offset, follows=follows, **options),
+        )
+
+    def close(self, *, timeout_ms: int | None = None) -> None:
+        """Producers flush, for `timeout_ms` at most; consumers leave their groups; the thread ends. Twice: nothing."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        atexit.unregister(self._close_at_exit)
+        producers, self._producers = self._producers, []
+        try:
+            for producer in producers:
+                producer.close(timeout_ms=timeout_ms)
+            self._thread.call(self._twin.close(), timeout_s=None if timeout_ms is None else timeout_ms / 1_000)
+        finally:
+            self._thread.stop()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close(timeout_ms=None if error is None else EXIT_LIMIT_MS)
+
+    def _close_at_exit(self) -> None:
+        try:
+            self.close(timeout_ms=EXIT_LIMIT_MS)
+        except (KraftError, TimeoutError):
+            return  # the program ends, and its threads with it
