@@ -68,10 +68,12 @@ class LeaderFinder:
             )
         return state
 
-    def may_move(self, partition: TopicIdPartition) -> bool:
-        """Whether another ISR member can lead when this leader's log has failed (KIP-858)."""
-        state = self._publisher.image.partition(partition.topic_id, partition.partition)
-        return state is not None and len(state.isr) > 1
+    def stand_in(self, partition: TopicIdPartition) -> int | None:
+        """The ISR member that leads when this leader's log has failed (L1, KIP-858); None when there is none."""
+        image = self._publisher.image
+        state = image.partition(partition.topic_id, partition.partition)
+        replicas = () if state is None else (r for r in state.replicas if r in state.isr and r != state.leader)
+        return next((replica for replica in replicas if image.is_active_broker(replica)), None)
 
     def way_to(self, leader: int) -> Leaders:
         if leader == self._node_id and self._local is not None:

@@ -17,6 +17,9 @@ from metadata.errors import InvalidRequiredAcks, KafkaError, KafkaStorageError, 
 from metadata.image import TopicIdPartition
 from replication.requests import ProduceOutcome
 
+STAND_IN_RETRY_MS = 20
+"""Wait before the replica that should lead instead of a failed one is asked again; it refuses until it does."""
+
 
 class ProduceRouter:
     def __init__(self, *, clock: Clock, publisher: MetadataPublisher, finder: LeaderFinder) -> None:
@@ -32,21 +35,46 @@ class ProduceRouter:
         deadline_ms = self._clock.monotonic_ms() + min(LEADER_WAIT_MS, timeout_ms)
         outcomes: dict[TopicIdPartition, ProduceOutcome] = {}
         pending = dict(batches)
+        stand_ins: dict[TopicIdPartition, int] = {}
         while True:
-            epoch_seen = self._publisher.version
-            outcomes.update(await self._produce_once(pending, acks=acks, timeout_ms=timeout_ms))
+            seen = self._publisher.version
+            outcomes.update(await self._produce_once(pending, stand_ins, acks=acks, timeout_ms=timeout_ms))
             pending = {p: batches[p] for p in pending if self._is_worth_routing_again(p, outcomes[p])}
-            if not pending or not await self._publisher.wait_newer(epoch_seen, deadline_ms=deadline_ms):
+            stand_ins = self._stand_ins({p: outcomes[p] for p in pending}, stand_ins)
+            if not pending or not await self._wait(seen, stand_ins, deadline_ms=deadline_ms):
                 return outcomes
 
+    def _stand_ins(
+        self, outcomes: Mapping[TopicIdPartition, ProduceOutcome], old: Mapping[TopicIdPartition, int]
+    ) -> dict[TopicIdPartition, int]:
+        """A node whose disk is full may not learn who leads instead of it: its metadata log has no room either."""
+        failed = [p for p, outcome in outcomes.items() if p in old or outcome.error_code == KafkaStorageError.code]
+        return {p: next_leader for p in failed if (next_leader := self._finder.stand_in(p)) is not None}
+
+    async def _wait(self, seen: int, stand_ins: dict[TopicIdPartition, int], *, deadline_ms: int) -> bool:
+        """For news; False when the time is over."""
+        if not stand_ins:
+            return await self._publisher.wait_newer(seen, deadline_ms=deadline_ms)
+        soon_ms = self._clock.monotonic_ms() + STAND_IN_RETRY_MS
+        if await self._publisher.wait_newer(seen, deadline_ms=min(deadline_ms, soon_ms)):
+            stand_ins.clear()
+            return True
+        return self._clock.monotonic_ms() < deadline_ms
+
     async def _produce_once(
-        self, batches: Mapping[TopicIdPartition, Buffer], *, acks: int, timeout_ms: int
+        self,
+        batches: Mapping[TopicIdPartition, Buffer],
+        stand_ins: Mapping[TopicIdPartition, int],
+        *,
+        acks: int,
+        timeout_ms: int,
     ) -> dict[TopicIdPartition, ProduceOutcome]:
         outcomes: dict[TopicIdPartition, ProduceOutcome] = {}
         by_leader: dict[int, dict[TopicIdPartition, Buffer]] = {}
         for partition, data in batches.items():
             try:
-                by_leader.setdefault(self._finder.leader_of(partition).leader, {})[partition] = data
+                leader = stand_ins.get(partition, self._finder.leader_of(partition).leader)
+                by_leader.setdefault(leader, {})[partition] = data
             except KafkaError as error:
                 outcomes[partition] = ProduceOutcome(error_code=error.code, message=error.message)
         if len(by_leader) == 1:
@@ -82,7 +110,7 @@ class ProduceRouter:
         if outcome.is_appended:
             return False
         if outcome.error_code == KafkaStorageError.code:
-            return self._finder.may_move(partition)
+            return self._finder.stand_in(partition) is not None
         return outcome.error_code in {error.code for error in MOVED}
 
 

@@ -100,7 +100,7 @@ class ReadRouter:
             except MOVED as error:
                 failure: KafkaError = error
             except KafkaStorageError as error:
-                if not self._finder.may_move(partition):
+                if self._finder.stand_in(partition) is None:
                     raise
                 failure = error
             except (ConnectionClosed, OSError) as lost:

@@ -21,6 +21,7 @@ from metadata.controller.events import (
     ConfigResource,
     ElectLeaders,
     ErrorDetail,
+    FailedReplicas,
     IsrMember,
     PartitionAlteration,
     PartitionReassignment,
@@ -79,7 +80,16 @@ class _Teller:
     def do_beat(self, broker_id: str, *words: str) -> Decision:
         options = dict(word.split("=", 1) for word in words if "=" in word)
         offset = int(options["offset"]) if "offset" in options else None
-        return self.world.beat(int(broker_id), offset=offset, fence="fence" in words, shutdown="shutdown" in words)
+        failed = FailedReplicas(
+            offline=self._keys(options.get("offline", "")), read_only=self._keys(options.get("read_only", ""))
+        )
+        stops = {"fence": "fence" in words, "shutdown": "shutdown" in words}
+        return self.world.beat(int(broker_id), offset=offset, failed=failed, **stops)
+
+    def _keys(self, names: str) -> frozenset[TopicIdPartition]:
+        """`t-0,t-1`"""
+        named = [_topic_partition(name) for name in names.split(",") if name]
+        return frozenset(TopicIdPartition(self.world.image.topic_ids[topic], index) for topic, index in named)
 
     def do_wait(self, ms: str, *heard: str) -> None:
         """Time passes; the brokers named go on beating."""

@@ -11,7 +11,15 @@ from kraft.broker.publishing import MetadataPublisher
 from metadata.environment import Buffer
 from metadata.image import MetadataImage, TopicIdPartition
 from metadata.quorum.log import Committed, Leadership, MetadataSlice, SnapshotInstalled
-from metadata.records import PartitionChangeRecord, PartitionRecord, Reason, Record, TopicRecord
+from metadata.records import (
+    BrokerChangeRecord,
+    PartitionChangeRecord,
+    PartitionRecord,
+    Reason,
+    Record,
+    RegisterBrokerRecord,
+    TopicRecord,
+)
 from replication.requests import FetchRequest, FetchResponse, OffsetAnswer, ProduceOutcome
 from tests.simulation.clock import SimulatedClock
 from tests.simulation.loop import VirtualLoop
@@ -107,6 +115,19 @@ def two_partitions(log: HandLog, *, leaders: tuple[int, int] = (1, 2)) -> None:
             for p, leader in enumerate(leaders)
         ),
     )
+
+
+def with_brokers(log: HandLog, *broker_ids: int) -> None:
+    """Registered and unfenced."""
+    for broker_id in broker_ids:
+        epoch = log.image.next_offset
+        registered = RegisterBrokerRecord(
+            broker_id=broker_id, incarnation_id=UUID(int=broker_id), rest="h:1", kafka="h:2"
+        )
+        unfenced = BrokerChangeRecord(
+            broker_id=broker_id, broker_epoch=epoch, fenced=False, in_controlled_shutdown=False, reason="test"
+        )
+        log.commit(registered, unfenced)
 
 
 def move_leader(log: HandLog, *, partition: int, leader: int) -> None:

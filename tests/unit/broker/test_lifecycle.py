@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
 from kraft.broker.lifecycle import BrokerIdentity, BrokerLifecycle, RegistrationFailed
-from metadata.controller.events import BrokerHeartbeat, BrokerRegistered, HeartbeatAnswer, RegisterBroker
+from metadata.controller.events import (
+    FAILED_REPLICAS_REPORTED_MAX,
+    NO_FAILED_REPLICAS,
+    BrokerHeartbeat,
+    BrokerRegistered,
+    FailedReplicas,
+    HeartbeatAnswer,
+    RegisterBroker,
+)
 from metadata.errors import DuplicateBrokerRegistration, InconsistentClusterId, NotController, StaleBrokerEpoch
-from metadata.image import MetadataImage
+from metadata.image import MetadataImage, TopicIdPartition
 from metadata.records import BrokerChangeRecord, RegisterBrokerRecord
 from metadata.settings import BrokerSettings, broker_settings
 from tests.simulation.clock import SimulatedClock
@@ -67,6 +76,7 @@ def _life(
     *,
     image: MetadataImage | None = None,
     fatal: list[Exception] | None = None,
+    failed: Callable[[], FailedReplicas] = lambda: NO_FAILED_REPLICAS,
 ) -> BrokerLifecycle:
     settings: BrokerSettings = broker_settings({"initial.broker.registration.timeout.ms": 5000})
     current = image or _brokers(1, 2)
@@ -80,6 +90,7 @@ def _life(
         settings=lambda: settings,
         events=Silent(),
         on_fatal=(fatal if fatal is not None else []).append,
+        failed_replicas=failed,
     )
 
 
@@ -209,6 +220,44 @@ def test_news_is_answered_with_a_beat_at_once() -> None:
         life.on_image(image.apply([stopping]))
         await clock.sleep(5)
         assert len(controller.beats) == beats + 1
+        await life.stop()
+
+    run(main)
+
+
+def test_a_failed_log_is_told_at_once_and_in_every_heartbeat_until_it_works() -> None:
+    async def main(clock: SimulatedClock) -> None:
+        controller, failed = Controller(clock), NO_FAILED_REPLICAS
+        life = _life(clock, controller, failed=lambda: failed)
+        life.start()
+        await clock.sleep(500)
+        assert controller.beats[-1][1].failed == NO_FAILED_REPLICAS
+        failed = FailedReplicas(offline=frozenset({TopicIdPartition(UUID(int=1), 0)}))
+        life.on_failed_replicas()
+        await clock.sleep(10)
+        assert (controller.beats[-1][0], controller.beats[-1][1].failed) == (500, failed)
+        await clock.sleep(2_000)
+        assert controller.beats[-1][1].failed == failed
+        failed = NO_FAILED_REPLICAS
+        life.on_failed_replicas()
+        await clock.sleep(10)
+        assert controller.beats[-1][1].failed == NO_FAILED_REPLICAS
+        await life.stop()
+
+    run(main)
+
+
+def test_a_broker_with_more_failed_logs_than_a_heartbeat_names_asks_to_be_fenced() -> None:
+    async def main(clock: SimulatedClock) -> None:
+        controller = Controller(clock)
+        too_many = (TopicIdPartition(UUID(int=1), index) for index in range(FAILED_REPLICAS_REPORTED_MAX + 1))
+        failed = FailedReplicas(offline=frozenset(too_many))
+        life = _life(clock, controller, failed=lambda: failed)
+        life.start()
+        await clock.sleep(10)
+        beat = controller.beats[-1][1]
+        assert beat.wants_fence
+        assert not len(beat.failed)
         await life.stop()
 
     run(main)

@@ -24,6 +24,7 @@ from tests.unit.broker.support import (
     publisher_on,
     run,
     two_partitions,
+    with_brokers,
 )
 
 STORED = ProduceOutcome(base_offset=5, last_offset=5, is_appended=True)
@@ -107,6 +108,36 @@ def test_a_produce_that_cannot_connect_is_not_routed_again_and_again_after_its_t
         outcome = (await router.produce({P0: BATCH}, acks=0, timeout_ms=300))[P0]
         assert outcome.error_code == LeaderNotAvailable.code
         assert leader.calls == 1
+
+    run(main)
+
+
+FAILED_LOG = ProduceOutcome(error_code=56)
+
+
+def test_a_produce_that_the_leaders_full_disk_refused_goes_to_who_leads_instead() -> None:
+    """KIP-858. This node's own metadata may stand still: its metadata log is on the full disk, too."""
+
+    async def main(clock: SimulatedClock) -> None:
+        log, full, other = HandLog(), ScriptedLeader(FAILED_LOG), ScriptedLeader(MOVED_BEFORE_APPEND, STORED)
+        router = _router(clock, log, n1=full, n2=other)
+        two_partitions(log, leaders=(1, 1))
+        with_brokers(log, 1, 2, 3)
+        assert await router.produce({P0: BATCH}, acks=-1, timeout_ms=30_000) == {P0: STORED}
+        assert (full.calls, other.calls) == (1, 2)
+        assert clock.monotonic_ms() < 100
+
+    run(main)
+
+
+def test_a_failed_log_without_another_live_isr_member_is_told_at_once() -> None:
+    async def main(clock: SimulatedClock) -> None:
+        log = HandLog()
+        router = _router(clock, log, n1=ScriptedLeader(FAILED_LOG))
+        two_partitions(log, leaders=(1, 1))
+        with_brokers(log, 1)
+        assert await router.produce({P0: BATCH}, acks=-1, timeout_ms=30_000) == {P0: FAILED_LOG}
+        assert clock.monotonic_ms() == 0
 
     run(main)
 

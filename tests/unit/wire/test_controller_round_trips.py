@@ -24,6 +24,7 @@ from metadata.controller.events import (
     DeleteTopics,
     ElectLeaders,
     ErrorDetail,
+    FailedReplicas,
     HeartbeatAnswer,
     IsrMember,
     NewPartitions,
@@ -46,7 +47,7 @@ from metadata.errors import (
     TopicAlreadyExists,
     UnknownTopicId,
 )
-from metadata.image import PartitionImage
+from metadata.image import PartitionImage, TopicIdPartition
 from metadata.records import LeaderRecovery, UncleanElectionReport
 from tests.unit.wire.fakes import T0, T1, TOPIC, loopback, run
 
@@ -84,6 +85,18 @@ CASES: list[tuple[Any, Any]] = [
     (
         BrokerHeartbeat(broker_id=1, broker_epoch=5, metadata_offset=-1, wants_fence=True),
         HeartbeatAnswer(is_caught_up=False, is_fenced=True, should_shut_down=False),
+    ),
+    (
+        BrokerHeartbeat(
+            broker_id=1,
+            broker_epoch=5,
+            metadata_offset=77,
+            failed=FailedReplicas(
+                offline=frozenset({TopicIdPartition(TOPIC, 0), TopicIdPartition(UUID(int=3), 7)}),
+                read_only=frozenset({TopicIdPartition(TOPIC, 1), TopicIdPartition(UUID(int=4), 2)}),
+            ),
+        ),
+        HeartbeatAnswer(is_caught_up=True, is_fenced=False, should_shut_down=False),
     ),
     (
         AlterPartition(
