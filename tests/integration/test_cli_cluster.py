@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Final
+
+import pytest
 
 from tests.integration.support.cluster import Cluster, kraft
 from tests.integration.support.waiting import wait_until
+
+FOLLOWER_ENDS_S: Final = 20
 
 
 def values(cluster: Cluster, topic: str) -> list[str]:
@@ -56,3 +63,38 @@ def test_the_first_line_of_json_is_the_cluster(cluster: Cluster):
     for node in cluster.nodes:
         assert node.rest.startswith("http://127.0.0.1:")
         assert cluster.is_running(node.id)
+
+
+@pytest.mark.slow
+def test_replicas_move_leaders_change_and_records_come_from_files(cluster: Cluster, tmp_path: Path):
+    data = ("--data", cluster.data)
+    kraft("topics", "create", "t", "--partitions", "1", "--replication-factor", "2", *data)
+    described = json.loads(kraft("topics", "describe", "t", "--json", *data).stdout)["partitions"][0]
+    outside = next(node for node in cluster.ids if node not in described["replicas"])
+    wanted = [outside, described["replicas"][0]]
+    kraft("reassign", "t", "0", "--replicas", ",".join(map(str, wanted)), *data)
+    wait_until(lambda: sorted(cluster.isr_of("t")) == sorted(wanted), what="the replicas that were asked for")
+    kraft("elect", "t", *data)
+    wait_until(lambda: cluster.leader_of("t") == outside, what="the preferred leader")
+    assert json.loads(kraft("reassign", "--json", *data).stdout) == []
+    lines = tmp_path / "lines.jsonl"
+    lines.write_text("".join(json.dumps({"key": f"k{n}", "value": f"v{n}"}) + "\n" for n in range(1_200)))
+    placed = kraft("produce", "t", "--file", str(lines), "--records", *data).stdout.splitlines()
+    assert placed == [f"0\t{offset}" for offset in range(1_200)]
+    assert values(cluster, "t") == [f"v{n}" for n in range(1_200)]
+
+
+@pytest.mark.slow
+def test_follow_shows_a_record_that_comes_later(cluster: Cluster):
+    cluster.create_topic("t")
+    command = [sys.executable, "-m", "kraft", "consume", "t", "--follow", "--max", "2", "--data", cluster.data]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as follower:
+        try:
+            assert follower.stdout is not None
+            kraft("produce", "t", "first", "--data", cluster.data)
+            assert follower.stdout.readline().rstrip("\n").endswith("\tfirst")
+            kraft("produce", "t", "second", "--data", cluster.data)
+            assert follower.stdout.readline().rstrip("\n").endswith("\tsecond")
+            assert follower.wait(FOLLOWER_ENDS_S) == 0
+        finally:
+            follower.kill()
