@@ -15,6 +15,7 @@ from kraft.broker.control import ControllerDoor
 from kraft.broker.gateway import Gateway
 from kraft.broker.leaders import LeaderFinder
 from kraft.broker.lifecycle import BrokerLifecycle
+from kraft.broker.producer_ids import ProducerIds
 from kraft.broker.publishing import MetadataPublisher
 from kraft.broker.routing import Router
 from kraft.broker.tailing import Tails
@@ -24,6 +25,7 @@ from kraft.events import EventLog
 from kraft.node.addresses import AddressBook, node_infos
 from kraft.node.controlling import AlterPartitionSender, broker_identity
 from kraft.node.grouping import group_coordinator, groups_of
+from kraft.node.listening import wire_server
 from kraft.node.quorum import HostedQuorum, observer_log, voter_log
 from kraft.wire.channels import (
     ControllerChannel,
@@ -32,10 +34,7 @@ from kraft.wire.channels import (
     WireLeaderChannel,
     WireReplicaQuery,
 )
-from kraft.wire.handlers.all import node_handlers
-from kraft.wire.handlers.metadata_log import MetadataFetches
 from kraft.wire.peers import Peers
-from kraft.wire.server import WireServer
 from metadata.controller.active import ActiveController
 from metadata.delta import MetadataDelta
 from metadata.durable_directories import make_durable_directories
@@ -94,11 +93,22 @@ class Node:
         self.replicas: ReplicaManager | None = None
         self.lifecycle: BrokerLifecycle | None = None
         self.coordinator: GroupCoordinator | None = None
+        self.producer_ids: ProducerIds | None = None
         if self.node.is_broker:
             self._make_broker()
         self.gateway: Gateway = self._make_gateway()
         self.groups = groups_of(self.gateway, environment=environment, coordinator=self.coordinator, peers=self._peers)
-        self._wire = self._make_wire()
+        self._wire = wire_server(
+            config,
+            self.node,
+            environment=environment,
+            log=self.log,
+            controller=self.controller,
+            replicas=self.replicas,
+            groups=self.coordinator,
+            producer_ids=self.producer_ids,
+            settings=self.publisher.settings,
+        )
         self._door = None if door is None else door(self)
         self._subscribe()
 
@@ -134,6 +144,8 @@ class Node:
             await self._door.stop()
         self._tails.close()
         await self._wire.stop()
+        if self.producer_ids is not None:
+            await self.producer_ids.stop()
         if self.coordinator is not None:
             self.coordinator.stop()
         if self.replicas is not None:
@@ -220,7 +232,7 @@ class Node:
         self.coordinator = group_coordinator(
             self.node.id, self.environment, replicas=self.replicas, publisher=self.publisher, events=self.events
         )
-        self.lifecycle = BrokerLifecycle(
+        lifecycle = self.lifecycle = BrokerLifecycle(
             identity=broker_identity(self.config, self.node, self._incarnation_id),
             clock=self.environment.clock,
             control=self._control,
@@ -229,6 +241,9 @@ class Node:
             events=self.events,
             on_fatal=self._on_fatal,
             failed_replicas=self.replicas.failed_replicas,
+        )
+        self.producer_ids = ProducerIds(
+            broker_id=self.node.id, control=self._control, broker_epoch=lambda: lifecycle.broker_epoch
         )
         self.replicas.on_failed_replicas(self.lifecycle.on_failed_replicas)
 
@@ -250,21 +265,6 @@ class Node:
             door=self._control,
             finder=finder,
             tails=self._tails,
-        )
-
-    def _make_wire(self) -> WireServer:
-        fetches = None
-        if self.node.is_voter:
-            fetches = MetadataFetches(self.log, clock=self.environment.clock, cluster_id=self.config.cluster_id)
-        return WireServer(
-            self.environment,
-            host=self.node.bind_host,
-            port=self.node.kafka_port,
-            cluster_id=self.config.cluster_id,
-            secret=self.config.secret.get_secret_value(),
-            handlers=node_handlers(self.replicas, self.controller, metadata=fetches, groups=self.coordinator),
-            settings=self.publisher.settings,
-            on_broker_connection_lost=None if self.controller is None else self.controller.broker_connection_lost,
         )
 
     # --- metadata -------------------------------------------------------------------------------------------

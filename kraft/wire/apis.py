@@ -51,6 +51,7 @@ API_VERSIONS = _api(18, "ApiVersions", 4, oldest=0, flexible_from=3)
 CREATE_TOPICS = _api(19, "CreateTopics", 7, flexible_from=5)
 DELETE_TOPICS = _api(20, "DeleteTopics", 6, flexible_from=4)
 DELETE_RECORDS = _api(21, "DeleteRecords", 2, flexible_from=2)
+INIT_PRODUCER_ID = _api(22, "InitProducerId", 5, oldest=0, flexible_from=2)
 OFFSET_FOR_LEADER_EPOCH = _api(23, "OffsetForLeaderEpoch", 4, flexible_from=4)
 SASL_AUTHENTICATE = _api(36, "SaslAuthenticate", 2, flexible_from=2)
 CREATE_PARTITIONS = _api(37, "CreatePartitions", 3, flexible_from=2)
@@ -76,6 +77,7 @@ BY_KEY: dict[int, Api] = {
         CREATE_TOPICS,
         DELETE_TOPICS,
         DELETE_RECORDS,
+        INIT_PRODUCER_ID,
         OFFSET_FOR_LEADER_EPOCH,
         SASL_AUTHENTICATE,
         CREATE_PARTITIONS,

@@ -8,6 +8,7 @@ from kraft.wire.handlers.control import Controller, controller_handlers
 from kraft.wire.handlers.data import Replicas, data_handlers
 from kraft.wire.handlers.groups import Coordinator, group_handlers
 from kraft.wire.handlers.metadata_log import MetadataFetches, snapshot_handlers
+from kraft.wire.handlers.producer_ids import ProducerIdSource, producer_id_handlers
 from kraft.wire.handlers.served import Served
 
 
@@ -17,7 +18,8 @@ def node_handlers(
     *,
     metadata: MetadataFetches | None,
     groups: Coordinator | None = None,
+    producer_ids: ProducerIdSource | None = None,
 ) -> Mapping[int, Served]:
     served = [*data_handlers(replicas, metadata), *snapshot_handlers(metadata), *controller_handlers(controller)]
-    served += group_handlers(groups)
+    served += [*group_handlers(groups), *producer_id_handlers(producer_ids)]
     return {one.api.key: one for one in served}

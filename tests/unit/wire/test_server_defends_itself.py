@@ -29,6 +29,7 @@ from kraft.wire.messages.offsets import (
     ListOffset,
 )
 from kraft.wire.messages.produce import PRODUCE, ProduceRequest
+from kraft.wire.messages.producer_ids import INIT_PRODUCER_ID, InitProducerId
 from kraft.wire.session import UNAUTHENTICATED_BYTES_MAX
 from metadata.controller.events import AllocateProducerIds, ProducerIdBlock
 from metadata.environment import ConnectionClosed, FrameConnection, NotConnected
@@ -93,6 +94,7 @@ EVERY_API: dict[str, tuple[Any, Any]] = {
         FETCH_SNAPSHOT,
         SnapshotFetch(cluster_id="c", replica_id=1, end_offset=1, epoch=1, position=0, bytes_max=1),
     ),
+    "InitProducerId": (INIT_PRODUCER_ID, InitProducerId()),
     "GroupRequest": (GROUP_REQUEST, DescribeGroup(group="g")),
 }
 
