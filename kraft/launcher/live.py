@@ -98,7 +98,7 @@ def status_line(run: ClusterRun, status: dict[str, Any] | None) -> str:
         return "no node runs any more"
     down = [node.id for node in run.nodes if node.id not in alive]
     if status is None:
-        return f"{_named('down', down)}nobody tells a status".lstrip()
+        return f"{_named('down', down)} nobody tells a status".lstrip()
     brokers = [entry for entry in status.get("nodes", ()) if "broker" in entry["roles"]]
     active = [entry["id"] for entry in brokers if entry["state"] == "active"]
     partitions = status.get("partitions", {})
@@ -125,4 +125,4 @@ def node_lines(run: ClusterRun, status: dict[str, Any] | None) -> list[str]:
 
 
 def _named(what: str, ids: list[int]) -> str:
-    return f"{what} {', '.join(map(str, ids))} " if ids else ""
+    return f"{what} {', '.join(map(str, ids))}" if ids else ""
