@@ -1,0 +1,154 @@
+"""Logs that fail: what a replica tells, what it goes on doing, and when it comes back (KIP-858)."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+
+import pytest
+
+from metadata.controller.events import NO_FAILED_REPLICAS, FailedReplicas
+from metadata.errors import KafkaStorageError
+from replication.manager.failures import LOG_RETRY_MS_FIRST
+from tests.unit.replication.harness.cluster import Cluster
+from tests.unit.replication.harness.virtual import run
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+BROKEN = OSError(errno.EIO, "Input/output error")
+
+
+def test_a_leader_whose_disk_is_full_leads_on_for_readers_until_another_one_is_elected() -> None:
+    async def story() -> None:
+        async with Cluster() as cluster:
+            key = cluster.create()
+            await cluster.produce(key, b"a")
+            node = cluster.nodes[1]
+            told: list[FailedReplicas] = []
+            node.manager.on_failed_replicas(lambda: told.append(node.manager.failed_replicas()))
+            node.logs.failure = FULL
+            node.logs.on_failure(key, "no space", True)
+            assert told == [FailedReplicas(read_only=frozenset({key}))]
+            assert cluster.leader(key).leader_epoch == 0
+            assert node.manager.status().read_only == 1
+            cluster.elect(key, 2, (2, 3))
+            assert (await cluster.produce(key, b"b")).error_code == 0
+            await asyncio.sleep((5 * LOG_RETRY_MS_FIRST) / 1_000)
+            assert cluster.payloads(1, key) == [b"a"], "a full disk was asked for more"
+            node.logs.failure = None
+            await cluster.until(lambda: cluster.copies_agree(key), ms=20_000)
+            assert told[-1] == NO_FAILED_REPLICAS
+            await cluster.until(lambda: cluster.partition(key).isr == (2, 3, 1))
+            assert [event["partition"] for event in node.events.named("replica_works_again")] == [0]
+
+    run(story())
+
+
+def test_a_follower_whose_disk_is_full_stops_fetching_until_there_is_room() -> None:
+    async def story() -> None:
+        async with Cluster() as cluster:
+            key = cluster.create()
+            await cluster.produce(key, b"a")
+            node = cluster.nodes[3]
+            node.logs.failure = FULL
+            node.logs.on_failure(key, "no space", True)
+            await asyncio.sleep((10) / 1_000)
+            cluster.change_isr(key, (1, 2))
+            await cluster.produce(key, b"b")
+            await asyncio.sleep((2 * LOG_RETRY_MS_FIRST) / 1_000)
+            assert cluster.payloads(3, key) == [b"a"]
+            assert node.manager.failed_replicas().read_only == {key}
+            node.logs.failure = None
+            await cluster.until(lambda: cluster.copies_agree(key), ms=20_000)
+
+    run(story())
+
+
+def test_an_offline_log_is_not_opened_again_while_the_isr_counts_on_it() -> None:
+    """Opening may cut the log; a member of the ISR has acknowledged what it would cut."""
+
+    async def story() -> None:
+        async with Cluster() as cluster:
+            key = cluster.create()
+            await cluster.produce(key, b"a")
+            node = cluster.nodes[1]
+            node.logs.failure = BROKEN
+            node.logs.on_failure(key, "it broke", False)
+            await asyncio.sleep((10) / 1_000)
+            assert node.manager.failed_replicas() == FailedReplicas(offline=frozenset({key}))
+            assert (await cluster.produce(key, b"b", at=1)).error_code == KafkaStorageError.code
+            await asyncio.sleep((3 * LOG_RETRY_MS_FIRST) / 1_000)
+            assert node.logs.reopened == [], "the controller has not heard yet"
+            cluster.elect(key, 2, (2, 3))
+            assert (await cluster.produce(key, b"b", at=1)).error_code == 6
+            await asyncio.sleep((3 * LOG_RETRY_MS_FIRST) / 1_000)
+            assert node.logs.reopened, "it is tried again"
+            assert node.manager.failed_replicas().offline == {key}
+            await cluster.produce(key, b"b")
+            node.logs.failure = None
+            await cluster.until(lambda: cluster.copies_agree(key), ms=40_000)
+            await cluster.until(lambda: cluster.partition(key).isr == (2, 3, 1))
+            assert node.manager.failed_replicas() == NO_FAILED_REPLICAS
+
+    run(story())
+
+
+def test_the_only_replica_is_opened_again_once_it_leads_no_more_and_leads_then() -> None:
+    async def story() -> None:
+        async with Cluster() as cluster:
+            key = cluster.create(replicas=(1,))
+            await cluster.produce(key, b"a")
+            cluster.nodes[1].logs.on_failure(key, "it broke", False)
+            await asyncio.sleep((3 * LOG_RETRY_MS_FIRST) / 1_000)
+            assert cluster.nodes[1].logs.reopened == []
+            cluster.elect(key, -1, (1,))
+            await cluster.until(lambda: not len(cluster.nodes[1].manager.failed_replicas()), ms=40_000)
+            cluster.elect(key, 1, (1,))
+            assert (await cluster.produce(key, b"b")).error_code == 0
+            assert cluster.payloads(1, key) == [b"a", b"b"]
+
+    run(story())
+
+
+def test_each_failed_attempt_doubles_the_wait() -> None:
+    async def story() -> None:
+        async with Cluster() as cluster:
+            key = cluster.create()
+            node = cluster.nodes[3]
+            node.logs.failure = BROKEN
+            node.logs.on_failure(key, "it broke", False)
+            cluster.change_isr(key, (1, 2))
+            await asyncio.sleep((LOG_RETRY_MS_FIRST * (1 + 2 + 4) + 100) / 1_000)
+            assert len(node.logs.reopened) == 3
+            assert [event["reason"] for event in node.events.named("replica_still_failed")] == [str(BROKEN)] * 3
+
+    run(story())
+
+
+def test_a_deleted_partition_is_told_no_more() -> None:
+    async def story() -> None:
+        async with Cluster() as cluster:
+            key = cluster.create()
+            for node_id, is_readable in ((1, True), (2, False)):
+                cluster.nodes[node_id].logs.on_failure(key, "failed", is_readable)
+            await asyncio.sleep((10) / 1_000)
+            cluster.remove_topic()
+            for node_id in (1, 2):
+                assert cluster.nodes[node_id].manager.failed_replicas() == NO_FAILED_REPLICAS
+                assert key not in cluster.nodes[node_id].logs.logs
+
+    run(story())
+
+
+@pytest.mark.parametrize("is_readable", [True, False])
+def test_a_failure_that_is_told_twice_is_one(is_readable: bool) -> None:
+    async def story() -> None:
+        async with Cluster() as cluster:
+            key = cluster.create()
+            node = cluster.nodes[1]
+            for _ in range(3):
+                node.logs.on_failure(key, "failed", is_readable)
+                await asyncio.sleep((1) / 1_000)
+            name = "replica_read_only" if is_readable else "replica_offline"
+            assert len(node.events.named(name)) == 1
+
+    run(story())
