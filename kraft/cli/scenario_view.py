@@ -12,12 +12,12 @@ from kraft.cli.output import write_rows
 from kraft.scenarios.live import (
     TIMELINE_LINES_MAX,
     NobodyWatches,
+    count_rows,
     finding_lines,
     node_lines,
     verdict_lines,
     verdict_rows,
 )
-from kraft.scenarios.model import COUNTS
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -114,8 +114,7 @@ class TerminalView(NobodyWatches):
 
 def show_counts(verdict: Verdict, *, say: Callable[[str], None]) -> None:
     """Of a history that nobody expects anything of."""
-    rows = [{"records": name.replace("_", " "), "found": getattr(verdict.counts, name)} for name in COUNTS]
-    write_rows(rows, ("records", "found"), as_json=False, title=verdict.scenario)
+    write_rows(count_rows(verdict), ("records", "found", "meaning"), as_json=False, title=verdict.scenario)
     for line in finding_lines(verdict):
         say(line)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Final, Protocol
 
 from kraft.scenarios.actions import Action
 from kraft.scenarios.checker.verdict import Range, Verdict
@@ -118,7 +119,32 @@ def verdict_rows(verdict: Verdict) -> list[dict[str, str]]:
         expected = str(verdict.expected.get(name, "")).removeprefix("==").strip()
         found = str(getattr(verdict.counts, name))
         rows.append({"records": name.replace("_", " "), "found": found, "expected": expected.replace(">= 0", "any")})
+    if verdict.counts.unread:
+        rows.append({"records": "unread", "found": str(verdict.counts.unread), "expected": ""})
     return rows
+
+
+MEANINGS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "kept": "acknowledged, and there",
+        "lost": "acknowledged, and gone",
+        "duplicated": "there more than once",
+        "reordered": "behind a record that was sent later",
+        "phantom": "refused, and yet there",
+        "unknown_kept": "outcome unknown, and there",
+        "unknown_gone": "outcome unknown, and not there",
+        "unread": "acknowledged, and nobody read as far",
+        "failed": "refused, and not there",
+    }
+)
+
+
+def count_rows(verdict: Verdict) -> list[dict[str, str]]:
+    """What became of the records of a history of which nobody expects anything."""
+    return [
+        {"records": name.replace("_", " "), "found": str(getattr(verdict.counts, name)), "meaning": meaning}
+        for name, meaning in MEANINGS.items()
+    ]
 
 
 def finding_lines(verdict: Verdict) -> list[str]:
