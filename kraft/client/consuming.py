@@ -1,7 +1,7 @@
 """A consumer in a group: iterate over the records of the partitions that are its own, at least once each.
 
 With enable.auto.commit what was iterated over is committed when the next batch is asked for, and at the end. A record
-whose processing raised is not committed: leaving the `async with` by an exception commits what came before it.
+whose processing raised is not: leaving the `async with` by an exception commits what came before it.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ from kraft.client.positions import TopicPartition
 from kraft.client.progress import Progress
 from kraft.client.records import Record
 from kraft.client.settings import ConsumerSettings
-from metadata.errors import IllegalGeneration, UnknownMemberId
 
-NOT_OURS: Final = (IllegalGeneration.code, UnknownMemberId.code)
-"""The partition, or the whole membership, went to others meanwhile."""
+ILLEGAL_STATE: Final = 40903
+"""Also of a commit for a partition that is not the member's any more."""
 _log = logging.getLogger(__name__)
 
 
@@ -95,35 +94,39 @@ class AsyncConsumer:
     async def commit(self) -> None:
         """Commit what was iterated over, with the record at hand. Raises ServerError: 22 for a lost partition."""
         self._check_open()
-        await self._commit(with_current=True)
+        positions = self.progress.positions(with_current=True)
+        try:
+            await self._member.commit(positions)
+        except ServerError as error:
+            if error.error_code == ILLEGAL_STATE:
+                await self._forget_lost(positions)
+            raise
+        self.progress.committed(positions)
 
     async def assignment(self) -> tuple[TopicPartition, ...]:
         """The partitions that are its own now; none before the iteration began."""
         self._check_open()
         return await self._member.assignment()
 
-    async def _commit(self, *, with_current: bool) -> None:
-        await self._member.commit(self.progress.positions(with_current=with_current))
-
     async def _end(self, *, with_current: bool) -> None:
         if self._is_closed:
             return
         self._is_closed = True
         try:
-            if self._settings.enable_auto_commit:
-                await self._commit(with_current=with_current)
-        except ServerError as error:
-            if error.code not in NOT_OURS:
-                raise
-            _log.warning("not committed, and will be read again by others: %s", error.message)
-        finally:
-            await self._leave()
-
-    async def _leave(self) -> None:
-        try:
+            # Leaving commits all that was served: what was not iterated over has to be given back before.
+            left = self.progress.left(with_current=with_current)
+            if self._settings.enable_auto_commit and left:
+                owned = await self._member.assignment()
+                await self._member.seek({where: offset for where, offset in left.items() if where in owned})
             await self._member.leave()
         except KraftError as error:
+            # A member that expires commits only what it had gone on from: nothing is lost, some comes again.
             _log.warning("the group learns of this end by consumer.instance.timeout.ms only: %s", error.message)
+
+    async def _forget_lost(self, positions: Mapping[TopicPartition, int]) -> None:
+        """Partitions that went to others are theirs to commit; the next commit leaves them out."""
+        owned = await self._member.assignment()
+        self.progress.committed({where: offset for where, offset in positions.items() if where not in owned})
 
     def _check_open(self) -> None:
         if self._is_closed:

@@ -104,6 +104,11 @@ class Member:
         rows = [{"topic": w.topic, "partition": w.partition, "offset": offset} for w, offset in positions.items()]
         await self._post(self._path + "/offsets", {"partitions": rows})
 
+    async def seek(self, positions: Mapping[TopicPartition, int]) -> None:
+        """Read on from there. Raises ServerError, with code 22 for a partition that is not the member's any more."""
+        rows = [{"topic": w.topic, "partition": w.partition, "offset": offset} for w, offset in positions.items()]
+        await self._post(self._path + "/positions", {"offsets": rows})
+
     async def assignment(self) -> tuple[TopicPartition, ...]:
         """The partitions that are its own now."""
         if not self._path:

@@ -5,7 +5,7 @@ Counting is by index into the batch at hand, so that a record costs no look-up; 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from kraft.client.positions import TopicPartition
 from kraft.client.records import Record
@@ -14,6 +14,7 @@ from kraft.client.records import Record
 class Progress:
     def __init__(self) -> None:
         self._settled: dict[TopicPartition, int] = {}
+        self._committed: dict[TopicPartition, int] = {}
         self._batch: Sequence[Record] = ()
         self.handed = 0
         """Records of the batch that were handed out."""
@@ -39,10 +40,27 @@ class Progress:
         self.finished = len(batch)
 
     def positions(self, *, with_current: bool) -> dict[TopicPartition, int]:
-        """Behind the last record that is done with, or that was handed out; by partition, since `forget`."""
+        """Behind the last record that is done with, or that was handed out; by partition, where not yet committed."""
         found = dict(self._settled)
         for record in self._batch[: self.handed if with_current else self.finished]:
             found[TopicPartition(record.topic, record.partition)] = record.offset + 1
+        return {where: offset for where, offset in found.items() if self._committed.get(where) != offset}
+
+    def committed(self, positions: Mapping[TopicPartition, int]) -> None:
+        """These need no commit any more."""
+        self._committed.update(positions)
+
+    def left(self, *, with_current: bool) -> dict[TopicPartition, int]:
+        """Where to go on in the partitions of the batch at hand, if some of it is left; empty otherwise."""
+        count = self.handed if with_current else self.finished
+        found: dict[TopicPartition, int] = {}
+        if count < len(self._batch):
+            for number, record in enumerate(self._batch):
+                where = TopicPartition(record.topic, record.partition)
+                if number < count:
+                    found[where] = record.offset + 1
+                else:
+                    found.setdefault(where, record.offset)
         return found
 
     def forget(self) -> None:
