@@ -9,15 +9,28 @@ from typing import TypeVar
 
 from kraft.runtime.environment import close_environment, system_environment
 from kraft.wire.channels import ForwardChannel
+from kraft.wire.messages.common import ReplyT, RequestT, Rpc
 from kraft.wire.peers import Peers
 from tests.integration.support.cluster import Cluster
 
 Result = TypeVar("Result")
 STRANGER = 99
+TIMEOUT_MS = 5_000
 
 
 def forward(cluster: Cluster, node_id: int, ask: Callable[[ForwardChannel], Awaitable[Result]]) -> Result:
     """The outcome of one request over the `forward` purpose of a node."""
+    return _with_peers(cluster, node_id, lambda peers: ask(ForwardChannel(peers, node_id)))
+
+
+def ask_as_peer(cluster: Cluster, node_id: int, rpc: Rpc[RequestT, ReplyT], request: RequestT) -> ReplyT:
+    """One call of any API. Raises the KafkaError of a refusal."""
+    return _with_peers(
+        cluster, node_id, lambda peers: peers.call(node_id, "forward", rpc, request, timeout_ms=TIMEOUT_MS)
+    )
+
+
+def _with_peers(cluster: Cluster, node_id: int, ask: Callable[[Peers], Awaitable[Result]]) -> Result:
     secret = (Path(cluster.data) / "cluster.secret").read_text().strip()
     host, port = cluster.node(node_id).kafka.split(":")
 
@@ -25,7 +38,7 @@ def forward(cluster: Cluster, node_id: int, ask: Callable[[ForwardChannel], Awai
         environment = system_environment(threads=1)
         peers = Peers(environment, node_id=STRANGER, secret=secret, address=lambda *_: (host, int(port)))
         try:
-            return await ask(ForwardChannel(peers, node_id))
+            return await ask(peers)
         finally:
             await peers.close()
             close_environment(environment)
