@@ -64,6 +64,7 @@ def create_app(
         bodies=BodyBudget(lambda: gateway.settings.queued_max_request_bytes),
         connections=Connections(lambda: gateway.settings.max_connections),
         long_polls=long_polls,
+        produce_streams=Slots(limits.produce_streams_max, what="produce streams"),
         streams=Streams(slots=long_polls, unsent_bytes_max=limits.stream_unsent_bytes_max),
         partitioner=Partitioner(),
         metrics=Metrics(lambda: {**partition_gauges(gateway), **(gauges() if gauges else {})}),
@@ -125,7 +126,7 @@ async def _answer(context: Context, route: Route, request: web.Request) -> web.S
     try:
         context.connections.admit(request.protocol)
         _check(call, route)
-        if route.body:
+        if route.body and not route.streams_body:
             lease = BodyLease(context)
             call.body = await lease.read(request)
         return await route.handler(call)
@@ -151,7 +152,8 @@ def _continue(context: Context, route: Route) -> Callable[[web.Request], Awaitab
 
     async def expect(request: web.Request) -> web.StreamResponse | None:
         try:
-            check_length(request, context.limits.body_bytes_max)
+            if not route.streams_body:
+                check_length(request, context.limits.body_bytes_max)
             _check(Call(context, request), route)
         except HttpError as error:
             return error_response(error)

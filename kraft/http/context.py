@@ -31,6 +31,7 @@ class Context:
     connections: Connections
     long_polls: Slots
     streams: Streams
+    produce_streams: Slots
     partitioner: Partitioner
     metrics: Metrics
     patience: Patience

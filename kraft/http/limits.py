@@ -37,6 +37,8 @@ class Limits:
     """What a body may take whatever its length, beyond `body_bytes_per_second`; then 408."""
     body_bytes_per_second: int = 1_024
     """A body that comes slower than this is given up after `body_wait_ms`."""
+    produce_streams_max: int = 512
+    """v3 `records` requests at once, each with up to half a MiB in its connection's buffer; one more gets 503."""
     stream_unsent_bytes_max: int = 67_108_864
     """Bytes that clients of streams have not taken, of all together; beyond it the one held back longest is cut off."""
     answer_wait_ms: int = 60_000

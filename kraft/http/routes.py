@@ -122,6 +122,8 @@ class Route:
     """Codes that this route can answer; the OpenAPI document groups them by status."""
     check: Callable[[Call], None] | None = None
     name: str = field(default="")
+    streams_body: bool = False
+    """The handler reads the body itself, while it answers; its length is no limit."""
     is_alias: bool = False
     """Another spelling that some clients use; the strict profile does not serve it."""
 

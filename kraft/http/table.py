@@ -14,6 +14,7 @@ from kraft.http.v3 import (
     partitions,
     produce_batch,
     reassignments,
+    records,
     topic_configs,
     topics,
 )
@@ -33,4 +34,5 @@ ALL_ROUTES: tuple[Route, ...] = (
     *partitions.ROUTES,
     *elections.ROUTES,
     *produce_batch.ROUTES,
+    *records.ROUTES,
 )

@@ -87,6 +87,7 @@ def route(
     below: str = CLUSTER,
     also: Mapping[int, Any] | None = None,
     before: Callable[[Call], None] = check,
+    streams_body: bool = False,
 ) -> Route:
     """A v3 route; without a model the answer is an empty 204. `also` names further statuses and their models."""
     models = {status if model is not None else 204: model, **(also or {})}
@@ -94,6 +95,6 @@ def route(
     body_errors = (400, 413, 415, 422) if body else ()
     return Route(
         method=method, path=below + path, handler=handler, summary=summary, tag="v3", answers=answers, query=query,
-        headers=headers,
+        headers=headers, streams_body=streams_body,
         body=Body(content={PLAIN_JSON: body}) if body else None, errors=(404, 406, *body_errors, *errors), check=before,
     )  # fmt: skip

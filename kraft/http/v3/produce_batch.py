@@ -63,21 +63,25 @@ async def _write(
     groups: dict[int, list[OutRecord]] = {}
     for (_, record), number in zip(good, where, strict=True):
         groups.setdefault(number, []).append(record)
-    results = {number: per_record(pieces) for number, pieces in (await _send(call, topic, groups, key)).items()}
+    results = {number: per_record(pieces) for number, pieces in (await send_groups(call, topic, groups, key)).items()}
     successes: list[Document] = []
     for (entry, record), number in zip(good, where, strict=True):
         offset, outcome = next(results[number])
         if outcome.error_code:
-            failures.append(_failure(entry.id, number, outcome))
+            failures.append({"id": entry.id, **refusal(number, outcome)})
         else:
-            stored = record._replace(timestamp_ms=_timestamp(call, topic.name, entry, record, outcome))
-            successes.append(_success(call, topic.name, entry, stored, number, offset if offset >= 0 else None))
+            is_own = entry.timestamp is not None
+            stored = record._replace(timestamp_ms=stored_timestamp(call, topic.name, record, outcome, is_own=is_own))
+            fields = (("key", entry.key), ("value", entry.value))
+            types = {name: data.type for name, data in fields if data is not None}
+            successes.append({"id": entry.id, **receipt(call, topic.name, types, stored, number, offset)})
     return successes
 
 
-async def _send(
-    call: Call, topic: TopicImage, groups: Mapping[int, list[OutRecord]], key: IdempotencyKey | None
+async def send_groups(
+    call: Call, topic: TopicImage, groups: Mapping[int, list[OutRecord]], key: IdempotencyKey | None = None
 ) -> Mapping[int, Sequence[Piece]]:
+    """Records by partition, to be written with the `acks` and the `timeout` of the request."""
     size_max = call.context.gateway.topic_settings(topic.name).max_message_bytes
     batches: dict[TopicIdPartition, Buffer] = {}
     results: dict[int, Sequence[Piece]] = {}
@@ -102,9 +106,8 @@ async def _produce(call: Call, batches: Mapping[TopicIdPartition, Buffer]) -> Ma
     return await gateway.produce(batches, acks=query.acks_of(call), timeout_ms=timeout_ms)
 
 
-def _timestamp(call: Call, topic: str, entry: models.BatchEntry, record: OutRecord, outcome: ProduceOutcome) -> int:
+def stored_timestamp(call: Call, topic: str, record: OutRecord, outcome: ProduceOutcome, *, is_own: bool) -> int:
     """As the log has it: the leader's under LogAppendTime, that of the first attempt when this is a retry."""
-    is_own = entry.timestamp is not None
     if is_own and call.context.gateway.topic_settings(topic).message_timestamp_type == "CreateTime":
         return record.timestamp_ms
     return record.timestamp_ms if outcome.log_append_time_ms < 0 else outcome.log_append_time_ms
@@ -115,10 +118,10 @@ def _no_partition(topic: TopicImage, number: int) -> ProduceOutcome:
     return ProduceOutcome(error_code=UnknownTopicOrPartition.code, message=message)
 
 
-def _failure(entry_id: str, number: int, outcome: ProduceOutcome) -> Document:
+def refusal(number: int, outcome: ProduceOutcome) -> Document:
+    """What is said of a record that was not written."""
     fields = failed(number, outcome)
     return {
-        "id": entry_id,
         "error_code": fields["error_code"],
         "message": fields["error"],
         "kafka_code": fields["kafka_code"],
@@ -127,20 +130,18 @@ def _failure(entry_id: str, number: int, outcome: ProduceOutcome) -> Document:
     }
 
 
-def _success(
-    call: Call, topic: str, entry: models.BatchEntry, record: OutRecord, number: int, offset: int | None
-) -> Document:
+def receipt(call: Call, topic: str, types: Mapping[str, str], record: OutRecord, number: int, offset: int) -> Document:
+    """What is said of a record that was written. `types`: those named for `key` and `value`; offset -1: not known."""
     document: Document = {
-        "id": entry.id,
         "cluster_id": call.context.gateway.cluster_id,
         "topic_name": topic,
         "partition_id": number,
-        "offset": offset,
+        "offset": offset if offset >= 0 else None,
         "timestamp": datetime.fromtimestamp(record.timestamp_ms / 1000, UTC).isoformat().replace("+00:00", "Z"),
     }
-    for field, data, stored in (("key", entry.key, record.key), ("value", entry.value, record.value)):
-        if data is not None:
-            document[field] = {"type": data.type, "size": len(stored or b"")}
+    for field, stored in (("key", record.key), ("value", record.value)):
+        if field in types:
+            document[field] = {"type": types[field], "size": len(stored or b"")}
     return document
 
 

@@ -1,0 +1,212 @@
+"""v3 `records`: a stream of records in, a result for each out, in order, while the request is still being written.
+
+What has arrived while the last produce was under way becomes the next one, so that records of one stream are never
+reordered and cost less the faster they come. Nothing is read while results cannot be written: a client that sends and
+does not read is held back. Invariant: a stream holds what aiohttp has buffered and one unfinished record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import orjson
+from aiohttp import web
+
+from kraft.http import query
+from kraft.http.errors import BAD_REQUEST, HttpError, error_body, from_kafka
+from kraft.http.idempotency import KEY_HEADER
+from kraft.http.keyed_produce import per_record
+from kraft.http.media import PLAIN_JSON
+from kraft.http.records import OutRecord
+from kraft.http.routes import Call
+from kraft.http.streaming.splitter import ObjectSplitter
+from kraft.http.streaming.streams import Outlet
+from kraft.http.v3.envelope import Document, check, route
+from kraft.http.v3.produce_batch import receipt, refusal, send_groups, stored_timestamp
+from kraft.http.v3.records_models import StreamRecord as StreamRecordModel
+from kraft.http.v3.records_models import StreamResult
+from kraft.http.v3.records_parse import StreamRecord, parse_record
+from metadata.errors import KafkaError
+
+RECORD_BYTES_MAX = 8_388_608
+"""Of one record as JSON; a longer one ends the stream."""
+IDLE_MS_MAX = 300_000
+"""Without a byte from the client; then the stream ends with 408."""
+AGE_MS_MAX = 86_400_000
+"""Of a stream, as Confluent's; then it ends with 408."""
+BUDGET_WAIT_MS = 30_000
+"""How long a stream waits for room for its next bytes (queued.max.request.bytes); then it ends with 503."""
+BUDGET_RETRY_MS = 50
+END = b"\r\n"
+
+Parsed = tuple[StreamRecord, OutRecord]
+
+
+async def produce_stream(call: Call) -> web.StreamResponse:
+    await call.context.topic_or_create(call.topic)
+    response = web.StreamResponse(headers={"Content-Type": PLAIN_JSON})
+    with call.context.produce_streams, call.context.streams.opened():
+        await response.prepare(call.request)
+        stream = _Stream(call, Outlet(call.context.streams, call.request))
+        try:
+            error = await stream.run_to_end()
+            if error is not None:
+                await stream.outlet.write(stream.said(error))
+                response.force_close()
+            await response.write_eof()
+        except ConnectionError:
+            pass  # the client has gone
+    return response
+
+
+class _Stream:
+    """One request. `index` is that of the next record whose result is written."""
+
+    def __init__(self, call: Call, outlet: Outlet) -> None:
+        self.call = call
+        self.outlet = outlet
+        self._splitter = ObjectSplitter(bytes_max=RECORD_BYTES_MAX)
+        self._index = 0
+
+    def said(self, error: HttpError) -> bytes:
+        return orjson.dumps(error_body(error) | {"index": self._index}) + END
+
+    async def run_to_end(self) -> HttpError | None:
+        """What ended it; None when the client did. Raises ConnectionError."""
+        try:
+            await self._run()
+        except HttpError as error:
+            return error
+        except KafkaError as error:
+            return from_kafka(error, is_v3=True)
+        except web.RequestPayloadError as error:
+            return HttpError(400, f"the body cannot be read: {error}")
+        except asyncio.CancelledError:
+            stopped = self.call.context.streams.ended()
+            if stopped is None:
+                raise
+            return stopped
+        return None
+
+    async def _run(self) -> None:
+        """Raises what ends the stream before its client does."""
+        clock = self.call.context.clock
+        ends_ms = clock.monotonic_ms() + AGE_MS_MAX
+        while True:
+            left_ms = min(IDLE_MS_MAX, ends_ms - clock.monotonic_ms())
+            data = await self._arrived(left_ms)
+            if not data:
+                break
+            await self._take(data)
+        if len(self._splitter):
+            raise HttpError(400, f"the body ends within a record, after {len(self._splitter)} bytes of it")
+        if not self._index:
+            raise HttpError(400, "the body holds no record")
+
+    async def _arrived(self, wait_ms: int) -> bytes:
+        """What has come since; empty at the end of the body."""
+        content = self.call.request.content
+        try:
+            async with self.call.context.clock.timeout(wait_ms):
+                data = b""
+                while not data and not content.at_eof():
+                    data = await content.readany()
+                return data
+        except TimeoutError as error:
+            raise HttpError(408, f"nothing came for {wait_ms} ms; send the rest with another request") from error
+
+    async def _take(self, data: bytes) -> None:
+        size = len(data) + len(self._splitter)
+        await self._reserve(size)
+        try:
+            objects, problem = self._splitter.feed(data)
+            problem = await self._write(objects) or problem
+        finally:
+            self.call.context.bodies.release(size)
+        if problem is not None:
+            raise HttpError(400, problem)
+
+    async def _reserve(self, size: int) -> None:
+        """Raises HttpError 503 when there was no room for long: until then the client is held back."""
+        clock = self.call.context.clock
+        deadline_ms = clock.monotonic_ms() + BUDGET_WAIT_MS
+        while True:
+            try:
+                self.call.context.bodies.reserve(size)
+                return
+            except HttpError:
+                if clock.monotonic_ms() >= deadline_ms:
+                    raise
+            await clock.sleep(BUDGET_RETRY_MS)
+
+    async def _write(self, objects: list[bytes]) -> str | None:
+        """One produce for these, one result for each. Returns why nothing after them can be understood."""
+        now_ms = self.call.context.clock.wall_ms()
+        parsed: list[Parsed | HttpError] = []
+        problem = None
+        for text in objects:
+            try:
+                parsed.append(parse_record(text, now_ms=now_ms))
+            except HttpError as error:
+                if error.code == 400:
+                    problem = error.message
+                    break
+                parsed.append(error)
+        good = [each for each in parsed if not isinstance(each, HttpError)]
+        results = iter(await self._produce(good) if good else ())
+        lines: list[bytes] = []
+        for each in parsed:
+            document = error_body(each) if isinstance(each, HttpError) else next(results)
+            if document["error_code"] != 200:
+                document["index"] = self._index
+            self._index += 1
+            lines += (orjson.dumps(document), END)
+        await self.outlet.write(b"".join(lines))
+        return problem
+
+    async def _produce(self, parsed: Sequence[Parsed]) -> list[Document]:
+        call = self.call
+        topic = await call.context.topic_or_create(call.topic)
+        where = call.context.partitioner.place(topic, [record for _, record in parsed])
+        groups: dict[int, list[OutRecord]] = {}
+        for (_, record), number in zip(parsed, where, strict=True):
+            groups.setdefault(number, []).append(record)
+        outcomes = {number: per_record(pieces) for number, pieces in (await send_groups(call, topic, groups)).items()}
+        call.context.metrics.produced_records.inc(len(parsed))
+        documents: list[Document] = []
+        for (sent, record), number in zip(parsed, where, strict=True):
+            offset, outcome = next(outcomes[number])
+            if outcome.error_code:
+                documents.append(refusal(number, outcome))
+                continue
+            is_own = sent.timestamp is not None
+            stored = record._replace(timestamp_ms=stored_timestamp(call, topic.name, record, outcome, is_own=is_own))
+            fields = (("key", sent.key), ("value", sent.value))
+            types = {name: data.type for name, data in fields if data is not None}
+            documents.append({"error_code": 200, **receipt(call, topic.name, types, stored, number, offset)})
+        return documents
+
+
+def _check(call: Call) -> None:
+    check(call)
+    query.acks_of(call)
+    query.integer(call, "timeout", default=0)
+    if KEY_HEADER in call.request.headers:
+        raise HttpError(BAD_REQUEST, f"a stream has no {KEY_HEADER}: send the records with records:batch")
+
+
+ROUTES = (
+    route(
+        "POST",
+        "/topics/{topic}/records",
+        produce_stream,
+        "Write records as they come; a result for each comes back at once.",
+        StreamResult,
+        body=StreamRecordModel,
+        query=(query.ACKS, query.TIMEOUT),
+        errors=(40002, 40403, 50302),
+        before=_check,
+        streams_body=True,
+    ),
+)
