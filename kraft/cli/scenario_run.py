@@ -61,7 +61,7 @@ def _view(options: RunOptions) -> AbstractContextManager[Watcher]:
 
 def _show(scenario: Scenario, result: RunResult) -> None:
     if result.verdict is not None:
-        show_verdict(result.verdict, scenario, say=write)
+        show_verdict(result.verdict, say=write)
     if result.failure:
         write(f"{scenario.name}: {result.failure}")
     if result.directory is not None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections import deque
-from collections.abc import Callable
-from types import TracebackType
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Final
 
 from kraft.cli.output import write_rows
 from kraft.scenarios.live import (
     TIMELINE_LINES_MAX,
     NobodyWatches,
+    NodeLine,
     count_rows,
     finding_lines,
     node_lines,
@@ -21,12 +23,25 @@ from kraft.scenarios.live import (
 
 if TYPE_CHECKING:
     from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
 
     from kraft.scenarios.checker.verdict import Verdict
     from kraft.scenarios.model import Scenario
     from kraft.scenarios.snapshot import Snapshot
 
-REFRESH_PER_SECOND = 8
+REFRESH_PER_SECOND: Final = 8
+BAR_WIDTH: Final = 24
+STANDING_STYLES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "active": "green",
+        "voter": "green",
+        "fenced": "yellow",
+        "shutting down": "yellow",
+        "paused": "yellow",
+        "down": "red",
+    }
+)
 
 
 class PipeView(NobodyWatches):
@@ -53,22 +68,24 @@ class PipeView(NobodyWatches):
 
 
 class TerminalView(NobodyWatches):
-    """A context manager. The view is replaced by the verdict when the scenario ends."""
+    """A context manager. When the scenario ends, only what happened stays; the verdict comes below it."""
 
     def __init__(self) -> None:
         from rich.console import Console
         from rich.live import Live
 
-        self._live = Live(
-            console=Console(file=sys.stdout),
-            refresh_per_second=REFRESH_PER_SECOND,
-            transient=True,
-            get_renderable=self._draw,
-        )
-        self._title = self._phase = self._step = ""
+        self._title: tuple[str, str] = ("", "")
+        self._phase = self._step = ""
         self._number = self._steps = 0
         self._timeline: deque[str] = deque(maxlen=TIMELINE_LINES_MAX)
-        self._nodes: list[str] = []
+        self._nodes: Sequence[NodeLine] = ()
+        self._is_over = False
+        self._begun = time.monotonic()
+        self._live = Live(
+            console=Console(file=sys.stdout, highlight=False),
+            refresh_per_second=REFRESH_PER_SECOND,
+            get_renderable=self._draw,
+        )
 
     def __enter__(self) -> TerminalView:
         self._live.__enter__()
@@ -77,39 +94,65 @@ class TerminalView(NobodyWatches):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._is_over = True
         self._live.__exit__(kind, error, traceback)
 
     def begun(self, scenario: Scenario) -> None:
-        self._title = f"{scenario.name}: {scenario.scenario.sentence}"
+        self._title = (scenario.name, scenario.scenario.sentence)
         self._number, self._steps = 0, len(scenario.steps)
-        self._timeline.clear()
-        self._nodes = []
+        self._begun = time.monotonic()
 
     def phase(self, text: str) -> None:
-        self._phase, self._step = text, ""
+        self._phase = text
+        if self._number == self._steps:
+            self._step = ""
 
     def step(self, number: int, text: str) -> None:
         self._number, self._step = number, text
 
     def happened(self, text: str, *, after_ms: int) -> None:
-        self._timeline.append(f"{after_ms / 1000:7.2f} s  {text}")
+        self._timeline.append(f"{after_ms / 1000:6.2f} s  {text}")
 
     def looked(self, snapshot: Snapshot) -> None:
         self._nodes = node_lines(snapshot)
 
     def _draw(self) -> Group:
         from rich.console import Group
-        from rich.progress_bar import ProgressBar
         from rich.text import Text
 
-        progress = f"{self._phase}  {self._number} of {self._steps}  {self._step}".rstrip()
-        parts = [
-            Text(self._title, style="bold"),
-            Text("\n".join(self._nodes) or "..."),
-            Text("\n".join(self._timeline), style="dim"),
-            Text(progress, overflow="ellipsis", no_wrap=True),
-        ]
-        return Group(*parts, ProgressBar(total=max(1, self._steps), completed=self._number, width=60))
+        title = Text.assemble((self._title[0], "bold"), ("  " + self._title[1], ""))
+        timeline = [_line(text, style="" if self._is_over else "dim") for text in self._timeline]
+        if self._is_over:
+            return Group(title, *timeline)
+        nodes = [_node(line) for line in self._nodes]
+        return Group(title, *nodes, *timeline, self._progress())
+
+    def _progress(self) -> Table:
+        """The bar fills with steps; what is done before and after the story has its name beside it."""
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+
+        elapsed_s = time.monotonic() - self._begun
+        done = max(0, self._number - 1) if self._step else self._number
+        bar = ProgressBar(total=max(1, self._steps), completed=done, width=BAR_WIDTH)
+        said = self._step or self._phase
+        told = f"{elapsed_s:5.1f} s  step {self._number} of {self._steps}  {said}"
+        line = Table.grid(padding=(0, 1))
+        line.add_row(bar, _line(told, style="bold"))
+        return line
+
+
+def _line(text: str, *, style: str = "") -> Text:
+    """One line, however narrow the terminal is."""
+    from rich.text import Text
+
+    return Text(text, style=style, overflow="ellipsis", no_wrap=True)
+
+
+def _node(line: NodeLine) -> Text:
+    shown = _line(f"node {line.node}  ")
+    shown.append(f"{line.standing:<13}", style=STANDING_STYLES.get(line.standing, ""))
+    return shown.append(line.roles)
 
 
 def show_counts(verdict: Verdict, *, say: Callable[[str], None]) -> None:
@@ -119,8 +162,8 @@ def show_counts(verdict: Verdict, *, say: Callable[[str], None]) -> None:
         say(line)
 
 
-def show_verdict(verdict: Verdict, scenario: Scenario, *, say: Callable[[str], None]) -> None:
+def show_verdict(verdict: Verdict, *, say: Callable[[str], None]) -> None:
     """The table, then every loss with its cause."""
-    write_rows(verdict_rows(verdict), ("records", "found", "expected"), as_json=False, title=scenario.name)
+    write_rows(verdict_rows(verdict), ("records", "found", "expected"), as_json=False)
     for line in verdict_lines(verdict):
         say(line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Protocol
 
@@ -13,6 +14,8 @@ from kraft.scenarios.snapshot import NodeView, Snapshot
 
 TIMELINE_LINES_MAX = 12
 RANGES_SHOWN_MAX = 10
+PARTITIONS_SHOWN_MAX = 3
+"""Of each role, on the line of a node."""
 
 
 class Watcher(Protocol):
@@ -85,31 +88,53 @@ def _shown(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def node_lines(snapshot: Snapshot) -> list[str]:
-    """One line per node: process, standing in the cluster, what it leads with epoch and ISR, what it follows."""
-    lines = []
-    for node, state in sorted(snapshot.states.items()):
-        roles = _roles(snapshot.views.get(node), node, snapshot)
-        lines.append(f"node {node}  {_standing(node, state, snapshot):<12} {roles}".rstrip())
-    return lines
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeLine:
+    node: int
+    standing: str
+    """`active`, `fenced`, `shutting down`; `down` or `paused` when the process is; `voter` when it is no broker."""
+    roles: str
+    """What it leads, with epoch and ISR, then what it follows."""
+
+
+def node_lines(snapshot: Snapshot) -> list[NodeLine]:
+    """One per node."""
+    return [
+        NodeLine(
+            node=node,
+            standing=_standing(node, state, snapshot),
+            roles=_roles(snapshot.views.get(node), node, snapshot),
+        )
+        for node, state in sorted(snapshot.states.items())
+    ]
 
 
 def _standing(node: int, state: str, snapshot: Snapshot) -> str:
     newest = snapshot.newest
     if state != "running" or newest is None:
         return state
-    return newest.brokers.get(node, "running")
+    return newest.brokers.get(node, "voter")
 
 
 def _roles(view: NodeView | None, node: int, snapshot: Snapshot) -> str:
-    parts = ["controller"] if snapshot.controller == node and view is not None else []
-    for (topic, partition), replica in sorted(view.replicas.items()) if view else ():
+    if view is None:
+        return ""
+    parts = ["active controller"] if snapshot.controller == node else []
+    named: dict[str, list[str]] = {}
+    for (topic, partition), replica in sorted(view.replicas.items()):
         name = f"{topic}-{partition}"
         if replica.role == "leader":
-            parts.append(f"leads {name} in epoch {replica.leader_epoch}, ISR {list(replica.isr)}")
-        else:
-            parts.append(f"{'follows' if replica.role == 'follower' else 'has offline'} {name}")
+            name += f" (epoch {replica.leader_epoch}, ISR {','.join(map(str, replica.isr))})"
+        named.setdefault(replica.role, []).append(name)
+    for role, verb in (("leader", "leads"), ("follower", "follows"), ("offline", "offline:")):
+        if role in named:
+            parts.append(f"{verb} {_few(named[role])}")
     return "; ".join(parts)
+
+
+def _few(names: Sequence[str]) -> str:
+    more = len(names) - PARTITIONS_SHOWN_MAX
+    return ", ".join(names[:PARTITIONS_SHOWN_MAX]) + (f" and {more} more" if more > 0 else "")
 
 
 def verdict_rows(verdict: Verdict) -> list[dict[str, str]]:

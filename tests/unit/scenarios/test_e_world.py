@@ -132,10 +132,10 @@ def test_nobody_answers(question: str) -> None:
 
 
 def test_one_line_per_node() -> None:
-    assert node_lines(SNAPSHOT) == [
-        "node 1  active       controller; follows t-0",
-        "node 2  active       leads t-0 in epoch 4, ISR [1, 2]",
-        "node 3  down",
+    assert [(line.node, line.standing, line.roles) for line in node_lines(SNAPSHOT)] == [
+        (1, "active", "active controller; follows t-0"),
+        (2, "active", "leads t-0 (epoch 4, ISR 1,2)"),
+        (3, "down", ""),
     ]
 
 
