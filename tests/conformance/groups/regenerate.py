@@ -1,4 +1,4 @@
-"""Ask Kafka's own assignors, and write down what they say.
+"""Ask Kafka's own assignors, and its dump tool about a segment of ours; write down what they say.
 
     python -m tests.conformance.groups.regenerate '/path/to/kafka/libs/*'
 
@@ -13,12 +13,28 @@ import tempfile
 from pathlib import Path
 
 from tests.conformance.groups.cases import GOLDEN, make_cases
+from tests.conformance.groups.offsets import DUMP, FOLDER, SEGMENT, segment
 
 SOURCE = Path(__file__).parent / "Assign.java"
+TOOL = "kafka.tools.DumpLogSegments"
 
 
 def main(class_path: str) -> None:
     GOLDEN.mkdir(exist_ok=True)
+    _assign(class_path)
+    _dump(class_path)
+
+
+def _dump(class_path: str) -> None:
+    FOLDER.mkdir(exist_ok=True)
+    SEGMENT.write_bytes(segment())
+    java = ["java", "-Dfile.encoding=UTF-8", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-cp", class_path]
+    command = [*java, TOOL, "--offsets-decoder", "--files", str(SEGMENT)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    DUMP.write_text(done.stdout.replace(f"{FOLDER}/", ""))
+
+
+def _assign(class_path: str) -> None:
     cases = make_cases()
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(["javac", "-cp", class_path, "-d", folder, str(SOURCE)], check=True)
