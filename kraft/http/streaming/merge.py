@@ -11,7 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kraft.http.context import Context
-from kraft.http.records import InRecord, take_records
+from kraft.http.embed import encode_each
+from kraft.http.errors import HttpError
+from kraft.http.media import Format
+from kraft.http.records import take_records
 from kraft.http.streaming.positions import Key, Positions
 from kraft.http.streaming.streams import PIECE_BYTES
 from metadata.environment import Buffer
@@ -30,15 +33,20 @@ class Piece:
     """Records of one partition, none or more, and where it goes on."""
 
     key: Key
-    records: list[InRecord]
+    offsets: list[int]
+    lines: list[bytes]
+    """The records as JSON, each on one line."""
     next_offset: int
+    error: HttpError | None = None
+    """The record at `next_offset` is not in the format that was asked for."""
 
 
 class Merge:
     """Reads on from `positions`, which its owner moves when it has handed a piece on."""
 
-    def __init__(self, context: Context, positions: Positions) -> None:
+    def __init__(self, context: Context, positions: Positions, form: Format) -> None:
         self._context = context
+        self._form = form
         self._clock = context.clock
         self.positions = positions
         self._behind: dict[Key, None] = dict.fromkeys(positions.offsets)
@@ -111,7 +119,12 @@ class Merge:
         self._context.metrics.fetched_bytes.inc(len(data))
         if offset < next_offset < high_watermark:
             self._behind[key] = None
-        return Piece(key, records, next_offset) if next_offset > offset else None
+        lines, error = encode_each(records, self._form, topic=key[0], partition=key[1])
+        if error is not None:
+            next_offset = records[len(lines)].offset
+        elif next_offset == offset:
+            return None
+        return Piece(key, [record.offset for record in records[: len(lines)]], lines, next_offset, error)
 
     def _note_unreadable(self, error: KafkaError) -> None:
         now_ms = self._clock.monotonic_ms()

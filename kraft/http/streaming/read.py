@@ -42,13 +42,13 @@ POSITION = Parameter(
 class TopicSource:
     """Partitions of one topic. With `follows` also those that are added to it."""
 
-    def __init__(self, call: Call, topic: TopicImage, positions: Positions, *, follows: bool) -> None:
+    def __init__(self, call: Call, topic: TopicImage, positions: Positions, form: Format, *, follows: bool) -> None:
         self._context = call.context
         self._clock: Clock = call.context.clock
         self._topic = topic
         self._follows = follows
         self.positions = positions
-        self._merge = Merge(call.context, positions)
+        self._merge = Merge(call.context, positions, form)
 
     async def next(self, *, wait_ms: int) -> list[Piece]:
         deadline_ms = self._clock.monotonic_ms() + wait_ms
@@ -94,8 +94,8 @@ async def _stream(call: Call, topic: TopicImage, partitions: Sequence[int], *, f
     assert kind is not None
     wait_ms, form = heartbeat_ms(call), stream_format(call)
     offsets = await _start(call, topic, partitions)
-    source = TopicSource(call, topic, Positions(offsets, topic=topic.name), follows=follows)
-    return await serve(call, source, FRAMES[kind], form, wait_ms=wait_ms)
+    source = TopicSource(call, topic, Positions(offsets, topic=topic.name), form, follows=follows)
+    return await serve(call, source, FRAMES[kind], wait_ms=wait_ms)
 
 
 def stream_format(call: Call) -> Format:

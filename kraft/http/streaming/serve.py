@@ -11,9 +11,7 @@ from typing import Protocol
 from aiohttp import web
 
 from kraft.http.context import Context
-from kraft.http.embed import encode_each
 from kraft.http.errors import HttpError, error_body, from_kafka
-from kraft.http.media import Format
 from kraft.http.query import integer
 from kraft.http.routes import Call, Parameter
 from kraft.http.streaming.frames import Frames
@@ -48,7 +46,7 @@ def heartbeat_ms(call: Call) -> int:
     return integer(call, "heartbeat", default=HEARTBEAT_MS_DEFAULT, low=HEARTBEAT_MS_MIN, high=HEARTBEAT_MS_MAX)
 
 
-async def serve(call: Call, source: Source, frames: Frames, form: Format, *, wait_ms: int) -> web.StreamResponse:
+async def serve(call: Call, source: Source, frames: Frames, *, wait_ms: int) -> web.StreamResponse:
     """Until the client leaves, the node stops, or there is no going on. `wait_ms`: between heartbeats."""
     response = web.StreamResponse(
         headers={
@@ -65,7 +63,7 @@ async def serve(call: Call, source: Source, frames: Frames, form: Format, *, wai
         outlet = Outlet(call.context.streams, call.request)
         try:
             await outlet.write(frames.begin(source.positions.text))
-            error = await _run(call.context, source, outlet, frames, form, wait_ms=wait_ms)
+            error = await _run(call.context, source, outlet, frames, wait_ms=wait_ms)
             await outlet.write(frames.error(error_body(error), source.positions.text))
             await response.write_eof()
         except ConnectionError:
@@ -73,18 +71,15 @@ async def serve(call: Call, source: Source, frames: Frames, form: Format, *, wai
     return response
 
 
-async def _run(
-    context: Context, source: Source, outlet: Outlet, frames: Frames, form: Format, *, wait_ms: int
-) -> HttpError:
+async def _run(context: Context, source: Source, outlet: Outlet, frames: Frames, *, wait_ms: int) -> HttpError:
     """Returns what ended it. Raises ConnectionError."""
     try:
         while True:
             pieces = await source.next(wait_ms=wait_ms)
             for piece in pieces:
-                data, error = _framed(piece, source.positions, frames, form)
-                await outlet.write(data)
-                if error is not None:
-                    return error
+                await outlet.write(_framed(piece, source.positions, frames))
+                if piece.error is not None:
+                    return piece.error
             if not pieces:
                 await outlet.write(frames.heartbeat())
     except HttpError as error:
@@ -98,12 +93,11 @@ async def _run(
         return ended
 
 
-def _framed(piece: Piece, positions: Positions, frames: Frames, form: Format) -> tuple[bytes, HttpError | None]:
-    """The events of a piece. A value that is not `form` ends it: the error names its offset and has an id beyond it."""
-    encoded, error = encode_each(piece.records, form, topic=piece.key[0], partition=piece.key[1])
+def _framed(piece: Piece, positions: Positions, frames: Frames) -> bytes:
+    """The events of a piece. The position after an error is beyond the record that it is about."""
     framed: list[bytes] = []
-    for record, data in zip(piece.records, encoded, strict=False):
-        positions[piece.key] = record.offset + 1
-        framed.append(frames.record(data, positions.text))
-    positions[piece.key] = piece.next_offset if error is None else piece.records[len(encoded)].offset + 1
-    return b"".join(framed), error
+    for offset, line in zip(piece.offsets, piece.lines, strict=True):
+        positions[piece.key] = offset + 1
+        framed.append(frames.record(line, positions.text))
+    positions[piece.key] = piece.next_offset + (piece.error is not None)
+    return b"".join(framed)

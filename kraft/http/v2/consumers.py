@@ -17,9 +17,14 @@ from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.routing import Groups
 from kraft.http.errors import ILLEGAL_STATE, PARTITION_NOT_FOUND, UNPROCESSABLE, HttpError
 from kraft.http.limits import INT32_MAX
-from kraft.http.media import EMBEDDED, Format, consumer_format, require_json_body, v2_answer
+from kraft.http.media import EMBEDDED, Format, consumer_format, require_json_body, stream_answer, v2_answer
 from kraft.http.query import integer, parse_integer
 from kraft.http.routes import Call
+from kraft.http.streaming.consumers import ConsumerSource
+from kraft.http.streaming.frames import FRAMES, Frames
+from kraft.http.streaming.positions import parse_positions
+from kraft.http.streaming.read import stream_position
+from kraft.http.streaming.serve import heartbeat_ms, serve
 from kraft.http.v2 import consumers_models as models
 from kraft.http.v2.consumers_poll import Poll
 from kraft.http.wanted import parse_iso_time
@@ -136,7 +141,10 @@ class ConsumerHandlers:
 
     # --- records ------------------------------------------------------------------------------------------
 
-    async def read_consumer_records(self, call: Call) -> web.Response:
+    async def read_consumer_records(self, call: Call) -> web.StreamResponse:
+        kind = stream_answer(call.accept)
+        if kind is not None:
+            return await self._stream(call, FRAMES[kind])
         limits = call.context.limits
         bytes_max = min(integer(call, "max_bytes", default=limits.read_bytes_max, low=-1), limits.read_bytes_max)
         text = call.request.query.get("token")
@@ -154,6 +162,16 @@ class ConsumerHandlers:
             token, body = await self._finish(call, plan, poll, form)
         headers = {"Content-Type": form.media_type, NEXT_TOKEN: str(token)}
         return web.Response(body=body, headers=headers)
+
+    async def _stream(self, call: Call, frames: Frames) -> web.StreamResponse:
+        wait_ms, text = heartbeat_ms(call), stream_position(call)
+        had = {} if text is None else parse_positions(text)
+        plan = await self._ask(r.BeginPoll(**_names(call), number=None, wait_ms=0))
+        form = Format(plan.config.format) if plan.config.format in EMBEDDED else None
+        if form is None or call.request.query.get("format", form) != form:
+            raise HttpError(FORMAT_MISMATCH, f"the consumer was created with format {plan.config.format}")
+        source = ConsumerSource(call.context, self._ask, _names(call), plan=plan, had=had, form=form)
+        return await serve(call, source, frames, wait_ms=wait_ms)
 
     async def _finish(self, call: Call, plan: a.PollPlan, poll: Poll, form: Format) -> tuple[int, bytes]:
         """The token to go on with, and the answer's body."""

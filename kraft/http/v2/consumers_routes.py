@@ -7,8 +7,9 @@ from typing import Any
 
 from kraft.coordinators.groups.routing import Groups
 from kraft.http.limits import INT32_MAX
-from kraft.http.media import EMBEDDED, V2_JSON, consumer_format
+from kraft.http.media import EMBEDDED, V2_JSON, consumer_format, stream_answer
 from kraft.http.routes import Body, Call, Handler, Method, Parameter, Route
+from kraft.http.streaming.read import STREAM_CONTENT, STREAM_QUERY
 from kraft.http.v2 import consumers_models as models
 from kraft.http.v2.consumers import ConsumerHandlers, check
 from kraft.http.v2.models import ConsumedRecord
@@ -43,10 +44,11 @@ def consumer_routes(groups: Groups, rng: random.Random) -> tuple[Route, ...]:
 
 
 def _records(handlers: ConsumerHandlers) -> Route:
-    content = {form.media_type: list[ConsumedRecord] for form in EMBEDDED}
+    content = {form.media_type: list[ConsumedRecord] for form in EMBEDDED} | STREAM_CONTENT
     return Route(
-        method="GET", path=INSTANCE + "/records", handler=handlers.read_consumer_records, tag="v2", query=_QUERY,
-        summary="Read on; waits for new records.", answers={200: Body(content=content)}, check=_check_records,
+        method="GET", path=INSTANCE + "/records", handler=handlers.read_consumer_records, tag="v2", check=_check_records,
+        summary="Read on, waiting for new records, or stream them.", query=(*_QUERY, *STREAM_QUERY),
+        answers={200: Body(content=content)},
         errors=(*_GONE, 40401, 406, 40601, 40903, 40904, 422),
     )  # fmt: skip
 
@@ -114,4 +116,6 @@ def _route(
 
 
 def _check_records(call: Call) -> None:
+    if stream_answer(call.accept) is not None:
+        return
     consumer_format(call.accept)
