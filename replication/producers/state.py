@@ -153,6 +153,14 @@ class ProducerStates:
         for producer_id, producer in producers:
             self._of(producer_id)[producer_id] = producer
 
+    def remember_seen(self, before: ProducerStates) -> None:
+        """A replay does not know when batches came; these producers were here a moment ago."""
+        for producers in (self._allocated, self._reserved):
+            for producer_id, producer in producers.items():
+                known = before.get(producer_id)
+                if known is not None:
+                    producers[producer_id] = producer._replace(seen_ms=known.seen_ms)
+
     def clear(self) -> None:
         self._allocated.clear()
         self._reserved.clear()

@@ -276,7 +276,7 @@ class PartitionLog:
         with self._availability.guard("truncating"):
             self._end = max(self._segments.truncate_to(offset), self._start)
             self._epochs.truncate_from_end(self._end)
-            self.producers.truncated(self._end, now_ms=self._environment.clock.wall_ms())
+            self.producers.truncated(self._end)
         self._cut(self._end)
 
     def _forget_empty_epochs(self) -> None:

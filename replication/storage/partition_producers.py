@@ -87,21 +87,18 @@ class PartitionProducers:
     def rolled(self, end_offset: int) -> None:
         self._pending = end_offset, self._states.items()
 
-    def truncated(self, end_offset: int, *, now_ms: int) -> None:
+    def truncated(self, end_offset: int) -> None:
         """Only what was written by a producer beyond the new end makes a replay necessary. Raises OSError."""
         if self._pending is not None and self._pending[0] > end_offset:
             self._pending = None
         if self._states.last_offset < end_offset:
             self._remove_snapshots(lambda offset: offset > end_offset)
             return
+        before, files = self._states, self._environment.files
         self._states, _ = rebuild(
-            self._environment.files,
-            self._folder,
-            list(self._segments),
-            end_offset=end_offset,
-            limits=self._limits(),
-            now_ms=now_ms,
+            files, self._folder, list(self._segments), end_offset=end_offset, limits=self._limits()
         )
+        self._states.remember_seen(before)
 
     def started_over(self) -> None:
         self._states.clear()

@@ -76,7 +76,6 @@ def rebuild(
     *,
     end_offset: int,
     limits: ProducerLimits,
-    now_ms: int,
     is_known_empty: bool = False,
 ) -> tuple[ProducerStates, list[str]]:
     """The producers below `end_offset`, and what was wrong with snapshots. Those beyond the end are removed.
@@ -96,9 +95,7 @@ def rebuild(
             continue
         replay_from = offset
         break
-    states.remove_expired(limits, now_ms=now_ms)
     _replay(states, segments, start=replay_from, end_offset=end_offset, limits=limits)
-    states.remove_expired(limits, now_ms=now_ms)
     return states, problems
 
 

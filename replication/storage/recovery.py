@@ -108,9 +108,9 @@ def _load_producers(plan: LoadPlan, segments: list[Segment], end_offset: int, re
         segments,
         end_offset=end_offset,
         limits=plan.producer_limits,
-        now_ms=plan.now_ms,
         is_known_empty=plan.is_clean,
     )
+    states.remove_expired(plan.producer_limits, now_ms=plan.now_ms)
     if end_offset and not plan.is_clean:  # nothing was replayed in vain
         save_snapshot(plan.files, plan.folder, end_offset, states)
     repairs += [Repair(event="producer_snapshot_dropped", fields={"reason": problem}) for problem in problems]

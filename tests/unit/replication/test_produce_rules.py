@@ -201,3 +201,25 @@ def test_handing_over_does_not_wait_for_ever_nor_for_nothing() -> None:
             waiting.cancel()
 
     run(story())
+
+
+def test_d2_a_duplicate_is_answered_when_its_original_is_replicated_and_not_before() -> None:
+    async def story() -> None:
+        async with Cluster() as cluster:
+            key = cluster.create(min_insync_replicas=2)
+            cluster.cut |= {(2, 1), (3, 1)}
+            assert (await cluster.produce(key, b"once:a", timeout_ms=300)).error_code == 7
+            early = await cluster.produce(key, b"once:a", timeout_ms=300)
+            assert (early.error_code, early.is_appended, early.base_offset) == (7, True, 0)
+            assert (await cluster.produce(key, b"once:a", acks=1)).base_offset == 0
+            waiting = asyncio.ensure_future(cluster.produce(key, b"once:a"))
+            await asyncio.sleep(0.1)
+            assert not waiting.done()
+            cluster.cut.clear()
+            answered = await waiting
+            assert (answered.error_code, answered.base_offset, answered.last_offset) == (0, 0, 0)
+            assert (await cluster.produce(key, b"once:a")).base_offset == 0
+            assert (await cluster.produce(key, b"once:b")).base_offset == 1
+            assert cluster.payloads(1, key) == [b"once:a", b"once:b"]
+
+    run(story())

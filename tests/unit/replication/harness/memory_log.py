@@ -18,6 +18,10 @@ _HEADER = struct.Struct(">qiiqi")
 """base offset, leader epoch, records, timestamp, payload bytes"""
 
 
+ONCE = b"once:"
+"""A payload that begins so is an idempotent producer's: sent again, it is not appended again (D2)."""
+
+
 @dataclass(frozen=True)
 class Batch:
     base_offset: int
@@ -52,6 +56,17 @@ def decode(data: Buffer) -> list[Batch]:
     return batches
 
 
+def _duplicate(known: Batch) -> Appended:
+    return Appended(
+        base_offset=known.base_offset,
+        last_offset=known.next_offset - 1,
+        max_timestamp=known.timestamp,
+        size_bytes=len(known.payload),
+        log_append_time_ms=known.timestamp,
+        is_duplicate=True,
+    )
+
+
 class MemoryLog:
     def __init__(self, topic_id: UUID, settings: TopicSettings) -> None:
         self.topic_id = topic_id
@@ -76,6 +91,9 @@ class MemoryLog:
 
     def append_as_leader(self, data: Buffer, *, leader_epoch: int, now_ms: int) -> Appended:
         base = self.log_end_offset
+        for known in self.batches:
+            if known.payload == decode(data)[0].payload and known.payload.startswith(ONCE):
+                return _duplicate(known)
         size = 0
         for sent in decode(data):
             stamped = Batch(self.log_end_offset, leader_epoch, sent.count, sent.timestamp, sent.payload)
