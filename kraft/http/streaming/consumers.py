@@ -47,7 +47,7 @@ class ConsumerSource:
         self._had = dict(had)
         self._form = form
         self._generation = -1
-        self._merge = Merge(context, Positions({}), form)
+        self._merge = Merge(context, Positions(had), form)
 
     @property
     def positions(self) -> Positions:

@@ -33,7 +33,9 @@ class EventFrames:
     content_type = EVENT_STREAM
 
     def begin(self, position: str) -> bytes:
-        return f"retry: {RETRY_MS}\nid: {position}\n\n".encode()
+        """Without an id where nothing is known yet: an empty one would make the client forget its own."""
+        id_line = f"id: {position}\n" if position else ""
+        return f"retry: {RETRY_MS}\n{id_line}\n".encode()
 
     def record(self, data: bytes, position: str) -> bytes:
         return b"id: %b\ndata: %b\n\n" % (position.encode(), data)
