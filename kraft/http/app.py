@@ -82,8 +82,14 @@ def create_app(
     app = web.Application(client_max_size=limits.body_bytes_max)
     app[CONTEXT], app[ROUTES] = context, routes
     app.on_shutdown.append(_end_streams)
-    for route in routes:
+    special = [route for route in routes if _is_special(route.path, routes)]
+    for route in special:
         _register(app, context, route, faults)
+    for path in dict.fromkeys(route.path for route in special):
+        app.router.add_route("*", path, _refuse_method({route.method for route in special if route.path == path}))
+    for route in routes:
+        if route not in special:
+            _register(app, context, route, faults)
     app.router.add_route("*", "/{anything:.*}", _unmatched)
     return app
 
@@ -167,6 +173,31 @@ def _continue(context: Context, route: Route) -> Callable[[web.Request], Awaitab
     return expect
 
 
+def _is_special(path: str, routes: Sequence[Route]) -> bool:
+    """Another path's parameters could be read into it (`/topics/-/configs` as `/topics/{topic}/configs`)."""
+    parts = path.split("/")
+    return any(
+        other.path != path
+        and len(parts) == len(general := other.path.split("/"))
+        and all(part == wanted or _is_parameter(wanted) for part, wanted in zip(parts, general, strict=True))
+        for other in routes
+    )
+
+
+def _is_parameter(part: str) -> bool:
+    return part.startswith("{") and part.endswith("}")
+
+
+def _refuse_method(methods: set[str]) -> AioHandler:
+    allowed = ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
+
+    async def refuse(request: web.Request) -> web.StreamResponse:
+        message = f"{request.path} does not know {request.method}; it knows {allowed}"
+        return error_response(HttpError(405, message, headers={"Allow": allowed}))
+
+    return refuse
+
+
 async def _unmatched(request: web.Request) -> web.StreamResponse:
     """404 for a path that nobody serves, 405 with `Allow` for a method that its path does not know."""
     allowed: set[str] = set()
@@ -175,6 +206,5 @@ async def _unmatched(request: web.Request) -> web.StreamResponse:
             _, methods = await resource.resolve(request)
             allowed |= methods
     if allowed:
-        message = f"{request.path} does not know {request.method}; it knows {', '.join(sorted(allowed))}"
-        return error_response(HttpError(405, message, headers={"Allow": ", ".join(sorted(allowed))}))
+        return await _refuse_method(allowed)(request)
     return error_response(HttpError(404, f"nothing is served at {request.path}; see /openapi.json"))

@@ -10,6 +10,7 @@ from typing import Any
 from kraft.http.docs.assets import ASSETS
 from kraft.http.limits import INT32_MAX
 
+TOPIC_PATTERN = "^[a-zA-Z0-9._-]{1,249}$"
 _NUMBER: Mapping[str, Any] = {"type": "integer", "minimum": 0, "maximum": INT32_MAX}
 _TEXT: Mapping[str, Any] = {"type": "string", "minLength": 1}
 
@@ -21,7 +22,7 @@ class PathParameter:
 
 
 PATH_PARAMETERS: Mapping[str, PathParameter] = {
-    "topic": PathParameter("Name of a topic.", {"type": "string", "pattern": "^[a-zA-Z0-9._-]{1,249}$"}),
+    "topic": PathParameter("Name of a topic.", {"type": "string", "pattern": TOPIC_PATTERN}),
     "partition": PathParameter("Number of a partition, from 0.", _NUMBER),
     "broker_id": PathParameter("Id of a broker.", _NUMBER),
     "cluster_id": PathParameter("Id of this cluster, as `GET /v3/clusters` tells.", _TEXT),

@@ -57,10 +57,27 @@ class Call:
         """
         is_strict = self.context.is_strict
         try:
-            return model.model_validate_json(self.body, strict=is_strict or None, context={"is_strict": is_strict})
+            return _validate(model, self.body, is_strict=is_strict)
         except ValidationError as error:
             is_malformed = any(problem["type"] == "json_invalid" for problem in error.errors(include_url=False))
             raise HttpError(400 if is_malformed else UNPROCESSABLE, describe(error)) from error
+
+
+def _validate(model: type[Model], body: bytes | bytearray, *, is_strict: bool) -> Model:
+    context = {"is_strict": is_strict}
+    if not is_strict:
+        return model.model_validate_json(body, context=context)
+    try:
+        return model.model_validate_json(body, strict=True, context=context)
+    except ValidationError as error:
+        # 1.0 is an integer in JSON Schema, and to no strict model.
+        if any(not _is_whole(problem["input"]) for problem in error.errors(include_url=False)):
+            raise
+    return model.model_validate_json(body, context=context)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, float) and value.is_integer()
 
 
 Handler: TypeAlias = Callable[[Call], Awaitable[web.StreamResponse]]

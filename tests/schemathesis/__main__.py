@@ -70,9 +70,10 @@ def _make_resources(url: str, cluster_id: str) -> None:
         _request("POST", f"{below}/topics", {"topic_name": name, "partitions_count": 2}, v3)
     records = {"records": [{"key": number, "value": {"number": number}} for number in range(20)]}
     _request("POST", f"{url}/topics/contract/partitions/0", records, "application/vnd.kafka.json.v2+json")
-    group = f"{url}/consumers/contract-group"
-    _request("POST", group, {"name": "contract-instance", "format": "json", "auto.offset.reset": "earliest"}, v2)
-    _request("POST", f"{group}/instances/contract-instance/subscription", {"topics": ["contract"]}, v2)
+    for group, instance in (("contract", "contract"), ("contract", "doomed"), ("doomed", "doomed")):
+        path, name = f"{url}/consumers/{group}-group", f"{instance}-instance"
+        _request("POST", path, {"name": name, "format": "json", "auto.offset.reset": "earliest"}, v2)
+        _request("POST", f"{path}/instances/{name}/subscription", {"topics": ["contract"]}, v2)
 
 
 def _request(method: str, url: str, body: Any = None, content_type: str = "application/json") -> Any:

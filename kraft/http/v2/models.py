@@ -13,6 +13,9 @@ from kraft.http.limits import INT32_MAX
 INT64_MAX = 2**63 - 1
 
 
+BASE64_PATTERN = "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
+
+
 def _check_base64(text: str) -> str:
     try:
         base64.b64decode(text, validate=True)
@@ -22,7 +25,9 @@ def _check_base64(text: str) -> str:
 
 
 Base64 = Annotated[
-    str, AfterValidator(_check_base64), Field(json_schema_extra={"contentEncoding": "base64"}, description="Base64.")
+    str,
+    AfterValidator(_check_base64),
+    Field(json_schema_extra={"contentEncoding": "base64", "pattern": BASE64_PATTERN}, description="Base64."),
 ]
 
 
@@ -30,8 +35,14 @@ class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+def _one_of(name: str, other: str) -> dict[str, Any]:
+    return {"required": [name], "properties": {name: {"type": "string"}, other: {"type": "null"}}}
+
+
 class HeaderModel(_Strict):
     """A record header; `name` is v3's spelling of `key`."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [_one_of("key", "name"), _one_of("name", "key")]})
 
     key: str | None = None
     name: str | None = None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from kraft.http.limits import INT32_MAX
-from kraft.http.v3.models import Related, Resource
+from kraft.http.v3.models import Related, Resource, Timestamp, TopicName
 
 INT64_MAX = 2**63 - 1
 
@@ -72,16 +72,29 @@ class LagSummary(Resource):
 
 
 class PartitionOffset(_Request):
-    topic_name: str
+    topic_name: TopicName
     partition_id: int = Field(ge=0, le=INT32_MAX)
     offset: int = Field(ge=0, le=INT64_MAX)
+
+
+_TARGETS = ("to", "timestamp", "shift", "offsets")
+
+
+def _only(name: str) -> dict[str, Any]:
+    """The schema of a body that has this target and no other."""
+    others = {other: {"type": "null"} for other in _TARGETS if other != name}
+    return {"required": [name], "properties": {name: {"not": {"type": "null"}}, **others}}
 
 
 class OffsetReset(_Request):
     """One of `to`, `timestamp`, `shift` and `offsets`; the first three for `topics`, or all that have offsets."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [_only(name) for name in _TARGETS]},
+    )
+
     to: Literal["earliest", "latest"] | None = None
-    timestamp: str | None = Field(default=None, description="ISO-8601: the first record that is not older.")
+    timestamp: Timestamp | None = Field(default=None, description="The first record that is not older.")
     shift: int | None = Field(default=None, ge=-INT64_MAX, le=INT64_MAX, description="Records to go on by, or back.")
     offsets: list[PartitionOffset] | None = None
     topics: list[str] | None = None
@@ -89,9 +102,8 @@ class OffsetReset(_Request):
 
     @model_validator(mode="after")
     def _names_one_target(self) -> OffsetReset:
-        targets = (self.to, self.timestamp, self.shift, self.offsets)
-        if sum(each is not None for each in targets) != 1:
-            raise ValueError("name exactly one of to, timestamp, shift and offsets")
+        if sum(getattr(self, name) is not None for name in _TARGETS) != 1:
+            raise ValueError(f"name exactly one of {', '.join(_TARGETS)}")
         return self
 
 

@@ -66,11 +66,13 @@ def _document(call: Call, topic: TopicImage, *, partitions: int | None = None) -
 
 
 async def list_topics(call: Call) -> web.Response:
+    flag(call, _OPERATIONS.name)
     topics = call.context.gateway.image.topics_by_name.values()
     return answer(listing(call, "KafkaTopicList", ("topics",), (_document(call, topic) for topic in topics)))
 
 
 async def get_topic(call: Call) -> web.Response:
+    flag(call, _OPERATIONS.name)
     return answer(_document(call, call.context.topic_or_raise(call.topic)))
 
 
@@ -137,7 +139,15 @@ _ONE = "/topics/{topic}"
 _CHANGE = (40002, 50302, 50401)
 
 ROUTES = (
-    route("GET", "/topics", list_topics, "List topics.", models.Listing[models.Topic], query=(_OPERATIONS,)),
+    route(
+        "GET",
+        "/topics",
+        list_topics,
+        "List topics.",
+        models.Listing[models.Topic],
+        query=(_OPERATIONS,),
+        errors=(40002,),
+    ),
     route(
         "POST",
         "/topics",
@@ -150,7 +160,7 @@ ROUTES = (
         query=(_VALIDATE,),
         errors=(*_CHANGE, 42206),
     ),
-    route("GET", _ONE, get_topic, "One topic.", models.Topic, errors=(40403,), query=(_OPERATIONS,)),
+    route("GET", _ONE, get_topic, "One topic.", models.Topic, errors=(40002, 40403), query=(_OPERATIONS,)),
     route("DELETE", _ONE, delete_topic, "Delete a topic.", errors=(*_CHANGE, 40403)),
     route(
         "PATCH",
