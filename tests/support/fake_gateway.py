@@ -42,11 +42,15 @@ from metadata.records import (
 from metadata.settings import BrokerSettings, TopicSettings, broker_settings, topic_settings
 from replication.batches.header import stamp, whole_batches
 from replication.batches.records import read_batches
+from replication.producers.state import ProducerBatch, ProducerLimits, ProducerStates
 from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, MAX_TIMESTAMP, OffsetAnswer, ProduceOutcome
 
 Reply = TypeVar("Reply")
 
 BROKERS = (1, 2, 3)
+
+
+PRODUCER_LIMITS = ProducerLimits(expiration_ms=86_400_000, allocated_max=100, reserved_max=100)
 
 
 @dataclass
@@ -58,12 +62,22 @@ class FakeLog:
     waited_for: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once a read waits."""
 
+    producers: ProducerStates = field(default_factory=ProducerStates)
+
+    def find(self, batches: Buffer) -> ProducerBatch | None:
+        """D2 for an idempotent producer's batch, which comes alone."""
+        headers = [header for _, header in whole_batches(batches) if header.producer_id >= 0]
+        assert len(headers) < 2, "a leader refuses several batches of producers at once"
+        return self.producers.check(headers[0].producer_id, headers[0]) if headers else None
+
     def append(self, batches: Buffer) -> tuple[int, int]:
         base = self.end
         copy = bytearray(batches)
         for position, header in list(whole_batches(copy)):
             count = header.record_count
             stamp(copy, position, base_offset=self.end, leader_epoch=0)
+            if header.producer_id >= 0:
+                self.producers.update(header._replace(base_offset=self.end), PRODUCER_LIMITS)
             self.end += count
         self.data += copy
         self.grown.set()
@@ -207,7 +221,8 @@ class FakeGateway:
 
     def _produce_one(self, which: TopicIdPartition, data: Buffer, acks: int) -> ProduceOutcome:
         if acks == 0:
-            self.logs[which].append(data)
+            if self.logs[which].find(data) is None:
+                self.logs[which].append(data)
             return ProduceOutcome()
         if self.fail_produce is not None:
             return self.fail_produce
@@ -215,8 +230,21 @@ class FakeGateway:
         limit = self.topic_settings(name).max_message_bytes
         if any(header.size > limit for _, header in whole_batches(data)):
             return ProduceOutcome(error_code=10, message=f"a batch is larger than max.message.bytes={limit}")
+        try:
+            known = self.logs[which].find(data)
+        except errors.KafkaError as error:
+            return ProduceOutcome(error_code=error.code, message=error.message)
+        if known is not None:
+            return ProduceOutcome(
+                base_offset=known.first_offset,
+                last_offset=known.last_offset,
+                log_append_time_ms=known.timestamp,
+                leader_id=1,
+                log_start_offset=0,
+                is_appended=True,
+            )
         base, last = self.logs[which].append(data)
-        return ProduceOutcome(base_offset=base, last_offset=last, leader_id=1, log_start_offset=0)
+        return ProduceOutcome(base_offset=base, last_offset=last, leader_id=1, log_start_offset=0, is_appended=True)
 
     async def read(
         self, partition: TopicIdPartition, *, offset: int, bytes_max: int, bytes_min: int, wait_ms_max: int
