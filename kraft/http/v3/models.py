@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
 
 from kraft.http.limits import INT32_MAX
+from kraft.http.path_parameters import TOPIC_PATTERN
 
 Item = TypeVar("Item")
+
+
+TopicName = Annotated[str, Field(json_schema_extra={"pattern": TOPIC_PATTERN})]
+"""The pattern is shown only: what breaks it is answered with Kafka's error for a topic, not with that of a body."""
+Timestamp = Annotated[str, Field(description="ISO-8601.", json_schema_extra={"format": "date-time"})]
+NEEDS_VALUE: JsonDict = {"required": ["value"], "properties": {"value": {"type": "string"}}}
 
 
 class _Request(BaseModel):
@@ -149,7 +157,7 @@ class ConfigValue(_Request):
 
 
 class NewTopic(_Request):
-    topic_name: str
+    topic_name: TopicName
     partitions_count: int | None = Field(default=None, ge=1, le=INT32_MAX)
     replication_factor: int | None = Field(default=None, ge=1, le=32767)
     replicas_assignments: dict[int, list[int]] | None = None
@@ -163,10 +171,20 @@ class PartitionsCount(_Request):
 
 
 class ConfigUpdate(_Request):
+    model_config = ConfigDict(json_schema_extra=NEEDS_VALUE)
+
     value: str | None = None
 
 
 class ConfigChange(_Request):
+    """Only DELETE needs no value."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [NEEDS_VALUE, {"required": ["operation"], "properties": {"operation": {"const": "DELETE"}}}]
+        }
+    )
+
     name: str
     value: str | None = None
     operation: Literal["SET", "DELETE", "APPEND", "SUBTRACT"] = "SET"
@@ -178,7 +196,7 @@ class ConfigChanges(_Request):
 
 
 class PartitionTarget(_Request):
-    topic_name: str
+    topic_name: TopicName
     partition_id: int = Field(ge=0, le=INT32_MAX)
 
 
@@ -229,7 +247,7 @@ class BatchEntry(_Request):
     headers: list[BatchHeader] = Field(default_factory=list)
     key: BatchData | None = None
     value: BatchData | None = None
-    timestamp: str | None = Field(default=None, description="ISO-8601.")
+    timestamp: Timestamp | None = None
 
 
 class BatchRequest(_Request):
