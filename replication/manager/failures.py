@@ -19,7 +19,7 @@ from replication.manager.registry import Registry
 from replication.partition.states import OfflineState
 
 LOG_RETRY_MS_FIRST = 1_000
-"""Wait before a failed log is tried again; doubles with every failure that follows."""
+"""Wait before a failed log is tried again; doubles with every failure that follows within the longest wait."""
 
 LOG_RETRY_MS_MAX = 30_000
 
@@ -39,6 +39,7 @@ class Failures:
         self._listeners: list[Callable[[], None]] = []
         self._retry_ms: dict[TopicIdPartition, int] = {}
         self._retry_at_ms: dict[TopicIdPartition, int] = {}
+        self._worked_at_ms: dict[TopicIdPartition, int] = {}
         self._changed = asyncio.Event()
         self._report = NO_FAILED_REPLICAS
 
@@ -88,8 +89,12 @@ class Failures:
             registry.wake_all(replica)
 
     def _note(self, key: TopicIdPartition) -> None:
+        now_ms = self._registry.clock.monotonic_ms()
+        worked_at_ms = self._worked_at_ms.pop(key, None)
+        if worked_at_ms is not None and now_ms - worked_at_ms > LOG_RETRY_MS_MAX:
+            del self._retry_ms[key]
         retry_ms = self._retry_ms.get(key, LOG_RETRY_MS_FIRST)
-        self._retry_at_ms[key] = self._registry.clock.monotonic_ms() + retry_ms
+        self._retry_at_ms[key] = now_ms + retry_ms
         self._retry_ms[key] = min(2 * retry_ms, LOG_RETRY_MS_MAX)
         self._tell()
 
@@ -97,6 +102,7 @@ class Failures:
         """The partition is not here any more."""
         was_failed = self._drop(key)
         self._retry_ms.pop(key, None)
+        self._worked_at_ms.pop(key, None)
         if was_failed:
             self._tell()
 
@@ -163,6 +169,7 @@ class Failures:
         if not self._drop(key):
             return  # removed meanwhile
         assert self._roles is not None
+        self._worked_at_ms[key] = self._registry.clock.monotonic_ms()
         self._registry.events.emit("replica_works_again", topic=topic, partition=key.partition)
         self._roles.resume(key)
         self._tell()

@@ -145,22 +145,36 @@ def test_a_full_disk_of_a_follower_costs_its_place_in_the_isr_and_no_record(node
         nodes.wait_for_isr("full", 0, [1, 3])
         load.wait_for_acknowledgements(50)
         limit_file_size(nodes, 2, resource.RLIM_INFINITY)
-        restart_if_it_gave_up(nodes, 2)
-        nodes.wait_for_isr("full", 0, nodes.ids)
+        nodes.wait_for_isr("full", 0, nodes.ids, deadline_s=60)
     assert load.errors == []
     for node_id in nodes.ids:
         verify_without(load, nodes, node_id)
 
 
-def restart_if_it_gave_up(nodes: Cluster, node_id: int) -> None:
-    """Space on the disk is enough for a log that met a full one; a log that went offline needs a restart."""
-    if nodes.events("log_offline", "replica_fetch_failed", node_id=node_id):
-        nodes.kill(node_id)
-        nodes.restart(node_id)
+@pytest.mark.slow
+def test_a_full_disk_of_a_leader_costs_its_leadership_and_no_record(nodes: Cluster):
+    """KIP-858: whoever writes, through whichever node, notices nothing but a pause."""
+    nodes.create_assigned("moves", followers_first(nodes, 1), followers_first(nodes, 1))
+    limit_file_size(nodes, 1, LIMIT)
+    with Load(nodes, "moves", partitions=2, through=[1, 3]) as load:
+        for _ in range(2 * LIMIT // len(BIG)):
+            nodes.write_all("moves", [BIG])
+        assert nodes.wait_for_leader("moves", 0, other_than=1) == 2
+        assert nodes.leader_of("moves", 1) == 1, "the other partition has room"
+        load.wait_for_acknowledgements(50)
+        limit_file_size(nodes, 1, resource.RLIM_INFINITY)
+        nodes.wait_for_isr("moves", 0, nodes.ids, deadline_s=60)
+    assert all('"is_appended": true' in error for error in load.errors), "only what was in flight is in doubt (P7)"
+    (moved,) = (event for event in nodes.events("leader_elected") if event["topic"] == "moves" and event["leader"] == 2)
+    assert moved["reason"] == "log of a replica failed"
+    assert nodes.events("replica_read_only", node_id=1)
+    assert nodes.events("replica_works_again", node_id=1)
+    for node_id in nodes.ids:
+        verify_without(load, nodes, node_id)
 
 
-def test_a_full_disk_of_a_leader_is_a_typed_error_until_there_is_space(nodes: Cluster):
-    nodes.create_assigned("brim", followers_first(nodes, 1), followers_first(nodes, 1))
+def test_a_full_disk_of_the_only_replica_is_a_typed_error_until_there_is_space(nodes: Cluster):
+    nodes.create_assigned("brim", [1], [1])
     limit_file_size(nodes, 1, LIMIT)
     acknowledged = 0
     while not (entry := nodes.write("brim", [BIG])[0])["error_code"]:

@@ -47,7 +47,6 @@ class Faults:
         self._world = cluster.world
         self._busy: set[int] = set()
         """Nodes that some event has taken away and will bring back."""
-        self._were_full: set[int] = set()
         self.is_healed = False
 
     async def play(self) -> None:
@@ -77,13 +76,10 @@ class Faults:
         for node in self.cluster.nodes.values():
             node.machine.resume()
             node.machine.disk.is_full = False
+            node.machine.disk.fails = _nowhere
             node.machine.disk.sync_us = self._plan.sync_us
         self.is_healed = True
         for node in list(self.cluster.nodes.values()):
-            if node.node_id in self._were_full & self._oracle.not_loaded:
-                # A log that could not be loaded on a full disk is tried again at the next start, as in Kafka.
-                self._oracle.count("restarted after its disk was full")
-                node.kill()
             if not node.is_running:
                 await self._bring_back(node)
 
@@ -217,9 +213,19 @@ class Faults:
         node = self._node(event.numbers[0])
         disk = node.machine.disk
         disk.is_full = True
-        self._were_full.add(node.node_id)
         await asyncio.sleep(event.lasts_ms / 1000)
         disk.is_full = False
+
+    async def _disk_fails(self, event: Event) -> None:
+        """EIO in one of the log folders, or in all of them."""
+        disk = self._node(event.numbers[0]).machine.disk
+        found = self._partition(event.numbers[1])
+        folder = (
+            "/data/logs/" if found is None or event.numbers[2] % 2 else f"/data/logs/{found[0]}-{found[1].partition}/"
+        )
+        disk.fails = lambda path: folder in path
+        await asyncio.sleep(event.lasts_ms / 1000)
+        disk.fails = _nowhere
 
     async def _slow_fsync(self, event: Event) -> None:
         disk = self._node(event.numbers[0]).machine.disk
@@ -420,3 +426,7 @@ def _files_of(node: SimulatedNode, suffixes: tuple[str, ...]) -> list[str]:
                 if name.endswith(suffixes) and files.size(f"/data/logs/{folder}/{name}")
             ]
     return found
+
+
+def _nowhere(_path: str) -> bool:
+    return False

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from kraft.node.assembly import Node
+from metadata.errors import KafkaStorageError
 from metadata.image import MetadataImage, PartitionImage, TopicIdPartition
 from metadata.quorum.log import Committed, Leadership, SnapshotInstalled
 from metadata.records import NO_LEADER, PartitionChangeRecord, Reason, Record, RegisterBrokerRecord
@@ -49,8 +50,6 @@ class Oracle:
         self.excused: dict[TopicIdPartition, str] = {}
         self.rotten: set[int] = set()
         """Nodes whose flushed bytes may differ: recovery does not read below the recovery point (S5)."""
-        self.not_loaded: set[int] = set()
-        """Nodes that found a log which they could not open."""
         self.history: list[str] = []
         self.violation: BaseException | None = None
         self._records: dict[int, Record] = {}
@@ -84,10 +83,6 @@ class Oracle:
     def event(self, node_id: int, event: str, fields: Mapping[str, object]) -> None:
         """From the node's own event log."""
         self.count(event)
-        if event == "node_starting":
-            self.not_loaded.discard(node_id)
-        elif event in ("log_not_loaded", "replica_offline"):
-            self.not_loaded.add(node_id)
         if event in COUNTED_EVENTS_WITH_REASON:
             self.count(f"{event}: {fields.get('reason')}")
         elif event == "isr_change_refused":
@@ -334,7 +329,11 @@ class Oracle:
         log, committed = replica.log, self._committed.setdefault(key, {})
         offset = max(min(self._matched.get((key, node_id), 0), log.log_end_offset), log.log_start_offset)
         while offset < state.high_watermark:
-            read = log.read(offset, bytes_max=MATCH_BYTES, upper_bound=state.high_watermark)
+            try:
+                read = log.read(offset, bytes_max=MATCH_BYTES, upper_bound=state.high_watermark)
+            except KafkaStorageError:
+                self.count("a failed log was looked at")
+                break
             if not read.data:
                 break
             for _, header in whole_batches(read.data):

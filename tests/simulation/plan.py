@@ -35,6 +35,7 @@ PROFILES: Mapping[str, tuple[str, ...]] = {
     "swarm": NETWORK + DISKS + NODES + RECONFIGURATION,
     "network": NETWORK,
     "power": ("power_loss", "blackout", "slow_fsync", "kill", "disk_full", "kill_leader"),
+    "disk": ("disk_fails", "disk_full", "slow_fsync", "kill", "kill_leader", "restart"),
     "nodes": NODES,
     "reconfigure": (*RECONFIGURATION, "kill", "restart", "pause", "isolate"),
     "unclean": ("kill_leader", "kill", "power_loss", "isolate", "pause", "elect_unclean", "set_unclean"),
