@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from kraft.scenarios.checker.causes import Causes, Gone
+from kraft.scenarios.checker.causes import Causes, Gone, believed_reigns
 from kraft.scenarios.checker.findings import Explanation, Findings
 from kraft.scenarios.checker.ledger import UNKNOWN, Ledger
 from kraft.scenarios.checker.offsets import NOTHING, OffsetMap
@@ -149,6 +149,8 @@ class ClientReads:
         deleted = any(at <= read.complete_us + SLACK_US for at in self._timeline.deletions(read.topic))
         if deleted or max(starts, default=0) > read.offset:
             return
+        if len(believed_reigns(timeline, read.invoke_us, read.complete_us)) > 1:
+            return  # KIP-320: a deposed leader that has not heard of it says so of what its successor appended
         slot = self.shown[partition].values.get(read.offset - 1)
         text = f"{read.process} had read up to offset {read.offset}, and was told that this is out of range"
         explanation = Explanation("", "")

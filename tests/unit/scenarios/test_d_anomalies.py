@@ -290,6 +290,16 @@ def test_a_topic_of_the_same_name_may_have_other_values_at_its_offsets(tmp_path:
     assert verdict.losses[0].reason == "topic deleted"
 
 
+def test_a_deposed_leader_may_not_know_how_far_its_successor_is(tmp_path: Path) -> None:
+    run = clean_run()
+    run.events = [event for event in run.events if event.event != "became_follower"]
+    run.follows(1, 2, 1, at_s=4.5)
+    run.read(10, [], at_s=4, outcome="info", kafka_code=1, node=1)
+    assert run.verdict(tmp_path).is_clean
+    run.read(10, [], at_s=5, outcome="info", kafka_code=1, node=1)
+    assert run.verdict(tmp_path).kinds() == {Kind.NON_MONOTONIC_READ}
+
+
 def test_a_reader_may_be_told_that_retention_was_faster(tmp_path: Path) -> None:
     run = clean_run()
     run.event("segments_deleted", at_s=3.9, because="retention.bytes", log_start_offset=12, segments=1)
