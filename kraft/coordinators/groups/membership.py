@@ -33,8 +33,8 @@ PREFERENCE = (STICKY, "range", "roundrobin", COOPERATIVE)
 """Sticky first: a client goes on with what it was reading."""
 NOBODY = 0
 """Ticket of a step that nobody waits for."""
-STEPS_MAX = 10_000
-"""Steps that one change may cause; more would be a loop that does not end."""
+ROUNDS_MAX = 100
+"""Rounds of steps that one change may cause; more would be a loop that does not end."""
 REBALANCE_TIMEOUT_MS = 60_000
 """How long a REST member lets the others of its group join."""
 CLIENT_HOST = "/rest"
@@ -79,24 +79,24 @@ class Membership:
             return
         self._is_stepping = True
         try:
-            for _ in range(STEPS_MAX):
-                event = self._next(entry)
-                if event is None:
+            for _ in range(ROUNDS_MAX):
+                if not self._step_all(entry):
                     break
-                self._shard.submit(entry, event)
             else:
                 raise AssertionError(f"group {entry.group.group_id!r} does not come to rest: {entry.group}")
             self._take_assignments(entry)
         finally:
             self._is_stepping = False
 
-    def _next(self, entry: Entry) -> Event | None:
+    def _step_all(self, entry: Entry) -> bool:
+        """One step of each instance that has one to take; whether any had."""
+        has_stepped = False
         for instance in entry.instances.values():
-            if instance.is_subscribed:
-                event = self._step_of(entry, instance)
-                if event is not None:
-                    return event
-        return None
+            event = self._step_of(entry, instance) if instance.is_subscribed else None
+            if event is not None:
+                self._shard.submit(entry, event)
+                has_stepped = True
+        return has_stepped
 
     def _step_of(self, entry: Entry, instance: Instance) -> Event | None:
         group = entry.group

@@ -15,7 +15,7 @@ from typing import Protocol
 from kraft.coordinators.groups.decide import decide
 from kraft.coordinators.groups.draft import Rules
 from kraft.coordinators.groups.entry import Entry
-from kraft.coordinators.groups.events import Answer, Event, Tick
+from kraft.coordinators.groups.events import Answer, Event, Heartbeat, Tick
 from kraft.coordinators.groups.loading import Reads, replay
 from kraft.coordinators.groups.records import GroupRecord, encode_key, encode_value
 from kraft.coordinators.groups.state import NEVER_MS, Group
@@ -161,7 +161,8 @@ class Shard:
             appended.add_done_callback(lambda task: self._answer(answers, task))
         else:
             self._answer(answers, None)
-        self.changed(entry)
+        if not isinstance(event, Heartbeat):  # which only makes a session longer: nothing to do for anyone
+            self.changed(entry)
 
     async def ask(self, entry: Entry, event_of: Callable[[int], Event]) -> Answer:
         """Submit an event and wait for its answer. Raises the KafkaError of a refusal."""

@@ -90,8 +90,8 @@ class Group:
 
 
 def common_protocols(members: Iterable[Member]) -> frozenset[str]:
-    offered = [frozenset(name for name, _ in member.protocols) for member in members]
-    return frozenset.intersection(*offered) if offered else frozenset()
+    offered = {tuple([name for name, _ in member.protocols]) for member in members}
+    return frozenset.intersection(*map(frozenset, offered)) if offered else frozenset()
 
 
 def group_record(group: Group) -> GroupRecord:

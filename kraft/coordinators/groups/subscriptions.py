@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 _SHORT = struct.Struct(">h")
 _INT = struct.Struct(">i")
@@ -19,6 +20,8 @@ TopicPartition = tuple[str, int]
 
 STICKY = "sticky"
 COOPERATIVE = "cooperative-sticky"
+DECODED_MAX = 1_024
+"""Decoded subscriptions that are kept, and assignments: members of a group mostly say the same again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +45,7 @@ def encode_subscription(subscription: Subscription, protocol: str = "") -> bytes
     return head + _INT.pack(len(user_data) or -1) + user_data + owned + generation
 
 
+@lru_cache(DECODED_MAX)
 def decode_subscription(data: bytes, protocol: str = "") -> Subscription:
     """Raises ValueError for bytes that are none. What a member of `sticky` had is in its user data alone: by its
     protocol it owns nothing when it joins."""
@@ -77,6 +81,7 @@ def encode_assignment(partitions: Iterable[TopicPartition]) -> bytes:
     return _SHORT.pack(0) + _by_topic(partitions) + _INT.pack(-1)
 
 
+@lru_cache(DECODED_MAX)
 def decode_assignment(data: bytes) -> tuple[TopicPartition, ...]:
     """Empty bytes are an empty assignment. Raises ValueError for bytes that are none."""
     if not data:

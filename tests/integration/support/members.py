@@ -17,6 +17,7 @@ TEXT = "application/vnd.kafka.text.v2+json"
 JSON = "application/vnd.kafka.v2+json"
 PAUSE_S = 0.02
 READ_MS = 300
+JOINS_MAX = 5
 REQUEST_TIMEOUT_MS = 15_000
 ACT_S = 30.0
 """How long an act is tried again at one node after the other."""
@@ -63,9 +64,14 @@ class Member:
             "auto.commit.enable": not self.commits,
             "consumer.instance.timeout.ms": self.timeout_ms,
         }
-        created = self.act("POST", f"/consumers/{self.group}", body, taken=(409,))
-        assert created is not None, self.errors[-3:]
-        assert self.act("POST", self.path + "/subscription", {"topics": [topic]}) is not None, self.errors[-3:]
+        for _ in range(JOINS_MAX):
+            created = self.act("POST", f"/consumers/{self.group}", body, taken=(409,))
+            assert created is not None, self.errors[-3:]
+            answer = self.act("POST", self.path + "/subscription", {"topics": [topic]}, taken=(404,))
+            assert answer is not None, self.errors[-3:]
+            if answer.is_success:
+                return
+        raise AssertionError(f"{self.name} went idle {JOINS_MAX} times before it could subscribe")
 
     def leave(self) -> None:
         self.act("DELETE", self.path, taken=(404,))
@@ -175,7 +181,7 @@ class Churn:
     life_s: tuple[float, float] = (1.0, 10.0)
     silent_share: float = 0.3
     """Of the members that end: those that do not say so, and are evicted after `timeout_ms`."""
-    timeout_ms: int = 3_000
+    timeout_ms: int = 6_000
     members: list[Member] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
