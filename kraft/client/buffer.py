@@ -1,4 +1,4 @@
-"""Records that wait: of one partition until they make a batch, of all partitions within buffer.memory. Pure.
+"""Records of one partition that wait until they make a batch. Pure.
 
 Invariant: what was appended first is taken first, and `bytes` is the sum of what waits. A batch leaves when it has
 batch.size bytes, or its first record has waited linger.ms, or a flush asks for it. While the batch before is on its
@@ -72,22 +72,3 @@ class PartitionBuffer:
         self._waiting.clear()
         self.bytes = 0
         return everything
-
-
-class Memory:
-    """Bytes of buffer.memory in use. What does not fit waits in order: a large record is not overtaken for ever."""
-
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
-        self.used = 0
-
-    def fits(self, size: int) -> bool:
-        return self.used + size <= self.capacity
-
-    def take(self, size: int) -> None:
-        assert self.fits(size), (size, self.used, self.capacity)
-        self.used += size
-
-    def release(self, size: int) -> None:
-        assert size <= self.used, (size, self.used)
-        self.used -= size

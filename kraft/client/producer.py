@@ -7,18 +7,18 @@ written in the order of their `send`. When the buffer is full `send` waits, for 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from types import TracebackType
 from typing import Final
 
 from kraft.client.attempts import TOO_LARGE
-from kraft.client.buffer import BATCH_HEADER_BYTES, Memory
+from kraft.client.buffer import BATCH_HEADER_BYTES
 from kraft.client.connection import Connection
 from kraft.client.errors import BufferExhausted, ClientClosed, KraftError, RecordRefused, ServerError
 from kraft.client.lanes import Lane
 from kraft.client.partitioning import Partitioner
 from kraft.client.posting import Counts, Poster
 from kraft.client.records import Data, Delivery, Headers, Sent, size_of, to_bytes, to_headers
+from kraft.client.room import Room
 from kraft.client.settings import ProducerSettings
 from kraft.client.view import TopicView
 from metadata.errors import UnknownTopicOrPartition
@@ -38,9 +38,8 @@ class AsyncProducer:
         self._clock = connection.world.clock
         self._poster = Poster(connection, settings)
         self._partitioner = Partitioner(rng=connection.world.rng, batch_size=settings.batch_size)
-        self._memory = Memory(settings.buffer_memory)
+        self._room = Room(settings, self._clock)
         self._lanes: dict[tuple[str, int], Lane] = {}
-        self._blocked: deque[asyncio.Future[None]] = deque()
         self._is_closed = False
         self._unyielded = 0
 
@@ -52,7 +51,7 @@ class AsyncProducer:
     @property
     def buffered_bytes(self) -> int:
         """Of buffer.memory, by records that have no result yet."""
-        return self._memory.used
+        return self._room.used
 
     async def send(
         self,
@@ -83,9 +82,8 @@ class AsyncProducer:
         if size > self.settings.max_request_size - BATCH_HEADER_BYTES:
             self._poster.fail([record], self._too_large(size))
             return record
-        if self._blocked or not self._memory.fits(size):
-            await self._wait_for_room(record)
-        self._memory.take(size)
+        if not self._room.take_now(size):
+            await self._room.take(size)
         self._lane(topic, number).append(record)
         await self._let_others_run(size)
         return record
@@ -118,6 +116,7 @@ class AsyncProducer:
         if self._is_closed:
             return self.counts
         self._is_closed = True
+        self._room.close()
         try:
             async with self._clock.timeout(self.settings.delivery_timeout_ms if timeout_ms is None else timeout_ms):
                 await asyncio.gather(*(lane.flush() for lane in self._lanes.values()))
@@ -125,7 +124,6 @@ class AsyncProducer:
             pass  # what is left gets its result below
         finally:
             await asyncio.gather(*(lane.close() for lane in self._lanes.values()))
-            self._refuse_blocked()
         self._raise_broken()
         return self.counts
 
@@ -176,49 +174,10 @@ class AsyncProducer:
                 poster=self._poster,
                 settings=self.settings,
                 clock=self._clock,
-                release=self._release,
+                release=self._room.release,
             )
         assert lane.failure is None, f"the lane of {topic}-{partition} broke: {lane.failure!r}"
         return lane
-
-    # --- room -------------------------------------------------------------------------------------------------------
-
-    async def _wait_for_room(self, record: Sent) -> None:
-        """In turn: a large record is not overtaken for ever."""
-        settings = self.settings
-        if record.size > self._memory.capacity:
-            raise BufferExhausted(f"a record of {record.size} bytes never fits buffer.memory={settings.buffer_memory}")
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._blocked.append(turn)
-        try:
-            async with self._clock.timeout(settings.max_block_ms):
-                while self._blocked[0] is not turn or not self._memory.fits(record.size):
-                    await turn
-                    turn = self._blocked[self._blocked.index(turn)] = asyncio.get_running_loop().create_future()
-        except TimeoutError:
-            used = f"{self._memory.used} of buffer.memory={settings.buffer_memory} are in use"
-            raise BufferExhausted(
-                f"no room for the record within max.block.ms={settings.max_block_ms}: {used}"
-            ) from None
-        finally:
-            if turn in self._blocked:
-                self._blocked.remove(turn)
-            self._wake_blocked()
-        if self._is_closed:
-            raise ClientClosed("the producer was closed while the record waited for room; it was not taken")
-
-    def _release(self, size: int) -> None:
-        self._memory.release(size)
-        self._wake_blocked()
-
-    def _wake_blocked(self) -> None:
-        if self._blocked and not self._blocked[0].done():
-            self._blocked[0].set_result(None)
-
-    def _refuse_blocked(self) -> None:
-        for turn in self._blocked:
-            if not turn.done():
-                turn.set_exception(ClientClosed("the producer was closed while the record waited for room"))
 
     async def _let_others_run(self, size: int) -> None:
         self._unyielded += size
