@@ -1,7 +1,8 @@
 """One loop for one leader broker: fetches all partitions followed from it, on a connection of its own.
 
-A request names only what changed (KIP-227). Its order is: answer, append, flush where the policy asks, next request:
-so the offset that a request reports is always in the log, and on disk where flush.messages=1.
+A request names only what changed (KIP-227). Its order is: answer, append or truncate, flush where the policy asks and
+after each truncation, next request: so the offset that a request reports is always in the log, and on disk where
+flush.messages=1, and nothing is written over what was cut before the cut is on disk.
 """
 
 from __future__ import annotations
@@ -172,8 +173,8 @@ class LeaderFetcher:
             if followed is None or asked is None:
                 continue
             taken = self._follower.take(followed.replica, asked, answer)
-            if taken is Taken.APPENDED and followed.replica.log.needs_flush():
-                due.append(followed)
+            if taken not in (Taken.FAILED, Taken.IGNORED) and followed.replica.log.needs_flush():
+                due.append(followed)  # appended under flush.messages, or truncated
             self._schedule(followed, taken)
         if due:
             await asyncio.gather(*(self._flush(followed) for followed in due))

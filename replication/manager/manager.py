@@ -19,6 +19,7 @@ from replication.fetcher.pool import FetcherPool
 from replication.manager.failures import Failures
 from replication.manager.fetch import Fetch
 from replication.manager.isr_keeper import AlterPartitions, IsrKeeper
+from replication.manager.leader_flushes import LeaderFlushes
 from replication.manager.logs import Logs
 from replication.manager.offsets import Offsets
 from replication.manager.produce import Produce
@@ -53,9 +54,17 @@ class ReplicaManager:
         self._isr = IsrKeeper(self._registry, alter_partition)
         self._fetchers = FetcherPool(self._registry, channels=channels)
         self._failures = Failures(self._registry, logs=logs)
-        self._roles = Roles(self._registry, logs=logs, isr=self._isr, fetchers=self._fetchers, failures=self._failures)
+        self._flushes = LeaderFlushes(self._registry)
+        self._roles = Roles(
+            self._registry,
+            logs=logs,
+            isr=self._isr,
+            fetchers=self._fetchers,
+            failures=self._failures,
+            flushes=self._flushes,
+        )
         self._failures.attach(self._roles)
-        self._produce = Produce(self._registry)
+        self._produce = Produce(self._registry, self._flushes)
         self._fetch = Fetch(self._registry, PartitionReader(self._registry, on_join=self._isr.join))
         self._offsets = Offsets(self._registry)
         self._background: asyncio.Task[None] | None = None
@@ -173,6 +182,7 @@ class ReplicaManager:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._isr.watch_lag())
             group.create_task(self._isr.carry())
+            group.create_task(self._flushes.run())
             group.create_task(self._failures.watch())
             group.create_task(self._checkpoint_high_watermarks())
             self._fetchers.start(group)

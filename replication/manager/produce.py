@@ -17,6 +17,7 @@ from metadata.errors import (
     ThrottlingQuotaExceeded,
 )
 from metadata.image import TopicIdPartition
+from replication.manager.leader_flushes import LeaderFlushes
 from replication.manager.registry import WAITING_PRODUCE_MAX, Registry
 from replication.partition.replica import Replica
 from replication.partition.states import LeaderState
@@ -33,8 +34,9 @@ Outcomes = dict[TopicIdPartition, ProduceOutcome]
 
 
 class Produce:
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, flushes: LeaderFlushes) -> None:
         self._registry = registry
+        self._flushes = flushes
         self._under_way = 0
         self._is_handing_over = False
         self._idle = asyncio.Event()
@@ -122,7 +124,12 @@ class Produce:
         due = [replica for replica in appended if replica.log.needs_flush()]
         if not due:
             return
-        results = await asyncio.gather(*(replica.log.flush() for replica in due), return_exceptions=True)
+        try:
+            results = await asyncio.gather(*(replica.log.flush() for replica in due), return_exceptions=True)
+        except asyncio.CancelledError:
+            for replica in due:
+                self._flushes.ask(replica)
+            raise
         for replica, result in zip(due, results, strict=True):
             if isinstance(result, (OSError, KafkaError)):
                 outcomes[replica.key] = _failed(

@@ -16,6 +16,7 @@ from metadata.records import NO_LEADER
 from metadata.settings import TopicSettings, topic_settings
 from replication.manager.failures import Failures
 from replication.manager.isr_keeper import IsrKeeper
+from replication.manager.leader_flushes import LeaderFlushes
 from replication.manager.logs import Logs
 from replication.manager.registry import Registry
 from replication.partition.high_watermark import follower_high_watermark
@@ -32,13 +33,21 @@ class Fetchers(Protocol):
 
 class Roles:
     def __init__(
-        self, registry: Registry, *, logs: Logs, isr: IsrKeeper, fetchers: Fetchers, failures: Failures
+        self,
+        registry: Registry,
+        *,
+        logs: Logs,
+        isr: IsrKeeper,
+        fetchers: Fetchers,
+        failures: Failures,
+        flushes: LeaderFlushes,
     ) -> None:
         self._registry = registry
         self._logs = logs
         self._isr = isr
         self._fetchers = fetchers
         self._failures = failures
+        self._flushes = flushes
         self._topic_settings: dict[str, TopicSettings] = {}
         self._on_disk: dict[tuple[str, int], TopicIdPartition] | None = None
 
@@ -105,6 +114,7 @@ class Roles:
             if isinstance(state, LeaderState):
                 min_isr = effective_min_isr(state.image, replica.settings.min_insync_replicas)
                 self._registry.set_leader_state(replica, replace(state, min_isr=min_isr))
+                self._flushes.ask(replica)
 
     # --- partitions
 
@@ -219,6 +229,7 @@ class Roles:
                 now_ms=now_ms,
             )
         self._registry.set_leader_state(replica, state)
+        self._flushes.ask(replica)
         if is_new_epoch:
             self._emit_leader(replica, state)
             self._registry.wake_all(replica)

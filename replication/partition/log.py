@@ -118,7 +118,8 @@ class ReplicaLog(Protocol):
         ...
 
     def needs_flush(self) -> bool:
-        """flush.messages reached (with 1: after each append). flush.ms is the log manager's timer."""
+        """flush.messages reached (with 1: after each append), or something was truncated since the last flush: before
+        anything is written in its place the cut has to be durable. flush.ms is the log manager's timer."""
         ...
 
     async def flush(self) -> int:

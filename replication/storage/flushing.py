@@ -2,6 +2,9 @@
 
 Invariant: everything below `flushed_offset` survives a loss of power. Whoever asks while an fsync runs waits for the
 next one, which then covers all of them. A truncation during an fsync lowers what that may claim.
+
+A truncation is itself flushed before anything is written in place of what it cut: else a loss of power may leave old
+batches in front of newer ones, each whole, which no check of single batches can tell.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ class Flusher:
         self._flushed_offset = flushed_offset
         self._ceiling = flushed_offset
         self._running: asyncio.Task[None] | None = None
+        self._cuts = self._cuts_flushed = 0
         self.messages_max = 2**63 - 1
         self.folder_changed = True
         """Files came or went since the folder was last synced."""
@@ -30,9 +34,18 @@ class Flusher:
         return self._flushed_offset
 
     def is_due(self, end_offset: int) -> bool:
-        return end_offset - self._flushed_offset >= self.messages_max
+        return self.has_unflushed_cut or end_offset - self._flushed_offset >= self.messages_max
+
+    @property
+    def has_unflushed_cut(self) -> bool:
+        return self._cuts > self._cuts_flushed
+
+    def cut_flushed(self) -> None:
+        """Somebody has synced all that was cut."""
+        self._cuts_flushed = self._cuts
 
     def cut(self, end_offset: int) -> None:
+        self._cuts += 1
         self._flushed_offset = min(self._flushed_offset, end_offset)
         self._ceiling = min(self._ceiling, end_offset)
 
@@ -42,7 +55,7 @@ class Flusher:
 
     async def flush(self, end_offset: Callable[[], int], segments: Segments, epochs: LeaderEpochCache) -> int:
         target = end_offset()
-        while self._flushed_offset < min(target, end_offset()):
+        while self.has_unflushed_cut or self._flushed_offset < min(target, end_offset()):
             if self._running is None or self._running.done():
                 self._running = asyncio.create_task(self._flush_once(end_offset(), segments, epochs))
             await asyncio.shield(self._running)
@@ -55,6 +68,7 @@ class Flusher:
 
     async def _flush_once(self, end_offset: int, segments: Segments, epochs: LeaderEpochCache) -> None:
         self._ceiling = end_offset
+        cuts = self._cuts
         unflushed = segments.from_offset(self._flushed_offset)
         folder_changed, self.folder_changed = self.folder_changed, False
         sync_epochs = epochs.take_unsynced()
@@ -67,6 +81,7 @@ class Flusher:
             epochs.is_synced &= not sync_epochs
             raise
         self._flushed_offset = max(self._flushed_offset, self._ceiling)
+        self._cuts_flushed = max(self._cuts_flushed, cuts)
 
 
 def _sync(unflushed: list[Segment], folder: Segments | None, epochs: LeaderEpochCache | None) -> None:

@@ -176,6 +176,8 @@ class PartitionLog:
         size = sum(header.size for header in headers)
         max_timestamp = max(header.max_timestamp for header in headers)
         try:
+            if self._flusher.has_unflushed_cut:
+                self._sync_cut()
             self._maybe_roll(size=size, last_offset=last_offset, max_timestamp=max_timestamp, now_ms=now_ms)
             for header in headers:
                 if header.leader_epoch > self._epochs.latest_epoch:
@@ -195,6 +197,11 @@ class PartitionLog:
             size_bytes=size,
             log_append_time_ms=now_ms if headers[0].is_log_append_time else -1,
         )
+
+    def _sync_cut(self) -> None:
+        """Blocking, and rare: whoever truncates flushes before it goes on, so this is one who leads all of a sudden."""
+        self._segments.active.sync()
+        self._flusher.cut_flushed()
 
     def _maybe_roll(self, *, size: int, last_offset: int, max_timestamp: int, now_ms: int) -> None:
         active = self._segments.active

@@ -24,7 +24,7 @@ from replication.storage.names import (
 )
 from replication.storage.producer_files import rebuild, remove_snapshots, save_snapshot, snapshot_offsets
 from replication.storage.scanning import DamagedLog, headers_from
-from replication.storage.segment import Segment
+from replication.storage.segment import RELATIVE_OFFSET_MAX, Segment
 from replication.storage.segments import sync_folder
 from replication.storage.text_files import MalformedFile
 
@@ -69,24 +69,27 @@ def load_log(plan: LoadPlan) -> LoadedLog:
     if not epochs.entries:  # lost, or never written: only the batches can tell them
         plan = replace(plan, is_clean=False, recovery_point=0)
     segments: list[Segment] = []
+    unflushed: list[Segment] = []
     end_offset = plan.log_start_offset
     for index, base in enumerate(bases):
         next_base = bases[index + 1] if index + 1 < len(bases) else None
         segment, end_offset, is_cut = _load_segment(plan, base, next_base, epochs, repairs)
         segments.append(segment)
+        if segment.size and end_offset > plan.recovery_point:
+            unflushed.append(segment)
         if is_cut:
             _drop_later(plan, bases[index + 1 :], end_offset, repairs)
             break
     if segments and end_offset < plan.log_start_offset:
         segments = _start_over(plan, segments, end_offset, repairs)
-        end_offset = plan.log_start_offset
+        end_offset, unflushed = plan.log_start_offset, []
     if not segments:
         segments = [_new_segment(plan, end_offset)]
     start = max(plan.log_start_offset, segments[0].base_offset)
     epochs.truncate_from_end(end_offset)
     epochs.truncate_from_start(start)
     if not plan.is_clean:
-        _make_durable(plan, segments, epochs)
+        _make_durable(plan, unflushed, epochs)
     return LoadedLog(
         segments=segments,
         epochs=epochs,
@@ -117,9 +120,8 @@ def _load_producers(plan: LoadPlan, segments: list[Segment], end_offset: int, re
     return states
 
 
-def _make_durable(plan: LoadPlan, segments: list[Segment], epochs: LeaderEpochCache) -> None:
+def _make_durable(plan: LoadPlan, unflushed: list[Segment], epochs: LeaderEpochCache) -> None:
     """What was found is counted as flushed from now on: a killed process may have left it in the page cache."""
-    unflushed = [segment for segment in segments if segment.size and _end_of(segment) > plan.recovery_point]
     if not unflushed:
         return
     for segment in unflushed:
@@ -127,10 +129,6 @@ def _make_durable(plan: LoadPlan, segments: list[Segment], epochs: LeaderEpochCa
     if epochs.entries:
         epochs.sync()
     sync_folder(plan.files, plan.folder)
-
-
-def _end_of(segment: Segment) -> int:
-    return segment.reload()
 
 
 def _tidy(plan: LoadPlan) -> list[int]:
@@ -171,6 +169,7 @@ def _load_segment(
         repairs.append(_cut_note(segment, end_offset, problem))
         segment.cut_at(problem.position)
         segment.reload()
+        segment.sync()  # before anything is written in place of what was cut
     return segment, end_offset, problem is not None
 
 
@@ -226,7 +225,7 @@ def _scan(
     valid_bytes, next_offset = 0, segment.base_offset
     try:
         for position, header in headers_from(segment.log, 0):
-            _check_batch(segment, position, header, next_offset)
+            _check_batch(segment, position, header, next_offset, next_base)
             segment.note(header, position, index_interval_bytes=plan.settings.index_interval_bytes)
             if epochs.epoch_of(header.base_offset) != header.leader_epoch:
                 epochs.learn(header.leader_epoch, header.base_offset)
@@ -246,13 +245,19 @@ def _scan(
     return next_base, None
 
 
-def _check_batch(segment: Segment, position: int, header: BatchHeader, next_offset: int) -> None:
+def _check_batch(segment: Segment, position: int, header: BatchHeader, next_offset: int, next_base: int | None) -> None:
     """CRC, format and order. Raises DamagedLog."""
     batch = segment.log.pread(position, header.size)
     if header.magic != MAGIC or computed_crc(batch, 0, header.size) != header.crc:
         raise DamagedLog(f"{segment.log.path}: the batch at position {position} does not have the CRC of its header")
     if header.base_offset < next_offset or header.last_offset_delta < 0:
         raise DamagedLog(f"{segment.log.path}: offset {header.base_offset} at position {position} is out of order")
+    # The CRC does not cover the base offset: one flipped bit can move it beyond what the segment can hold.
+    limit = segment.base_offset + RELATIVE_OFFSET_MAX if next_base is None else next_base - 1
+    if header.last_offset > limit:
+        raise DamagedLog(
+            f"{segment.log.path}: offset {header.last_offset} at position {position} is too large, the last is, {limit}"
+        )
 
 
 def _cut_note(segment: Segment, end_offset: int, problem: _Problem) -> Repair:

@@ -151,6 +151,37 @@ def test_p11_with_flush_messages_1_a_record_counts_once_the_leader_has_fsynced_i
     run(story())
 
 
+def test_p11_a_leader_flushes_what_it_fetched_before_it_led() -> None:
+    """Found by simulated clusters (reconfigure 21024): the high watermark waited for the next produce."""
+
+    async def story() -> None:
+        async with Cluster() as cluster:
+            key = cluster.create(flush_messages=1)
+            await cluster.produce(key, b"a")
+            for node_id in (2, 3):
+                cluster.log(node_id, key).flushed_offset = 0
+            cluster.elect(key, 2, (2, 3))
+            await asyncio.sleep(1)
+            assert cluster.log(2, key).flushed_offset == 1
+            assert cluster.high_watermark(2, key) == 1
+
+    run(story())
+
+
+def test_p11_a_cancelled_produce_leaves_no_record_uncounted() -> None:
+    async def story() -> None:
+        async with Cluster() as cluster:
+            key = cluster.create(flush_messages=1)
+            cluster.log(1, key).flush_ms = 200
+            waiting = asyncio.ensure_future(cluster.produce(key, b"a"))
+            await asyncio.sleep(0.1)
+            waiting.cancel()
+            await asyncio.sleep(2)
+            assert cluster.high_watermark(1, key) == 1
+
+    run(story())
+
+
 def test_i7_a_leaving_member_is_waited_for_until_the_shrink_is_committed() -> None:
     async def story() -> None:
         async with Cluster(replica_lag_time_max_ms=200) as cluster:

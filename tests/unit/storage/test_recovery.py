@@ -46,6 +46,25 @@ def test_every_length_of_a_torn_tail_is_cut_to_whole_batches(tmp_path: Path) -> 
             shutil.rmtree(folder)
 
 
+@pytest.mark.parametrize("bit", [0, 8, 24, 38, 62])
+def test_a_base_offset_that_no_crc_covers_is_not_believed_beyond_what_a_segment_holds(tmp_path: Path, bit: int) -> None:
+    """Found by simulated clusters (rot 11006): the index could not hold the offset, and the node did not start."""
+    run(lambda environment: _one_segment(environment, str(tmp_path / "whole-0")))
+    path = tmp_path / "whole-0" / f"{0:020d}.log"
+    data = bytearray(path.read_bytes())
+    last = list(whole_batches(bytes(data)))[-1][0]
+    data[last + 7 - bit // 8] ^= 1 << bit % 8
+    path.write_bytes(data)
+    with idle_environment() as environment:
+        log, loaded = load(
+            environment, str(tmp_path / "whole-0"), settings=SETTINGS.model_copy(update={"index_interval_bytes": 0})
+        )
+        if bit >= 31:
+            assert [repair.event for repair in loaded.repairs] == ["segment_repaired"]
+        assert log.log_end_offset < 2**31
+        log.retire("done")
+
+
 def test_a_flipped_byte_cuts_at_its_batch(tmp_path: Path) -> None:
     run(lambda environment: _one_segment(environment, str(tmp_path / "whole-0")))
     data = (tmp_path / "whole-0" / f"{0:020d}.log").read_bytes()
