@@ -1,7 +1,7 @@
 """What a door needs of the cluster: any node takes any request. `Gateway` is implemented by `kraft.broker.routing`.
 
-Data requests go to the partition's leader, at most one hop; a produce whose outcome is unknown is never sent
-again. Administrative requests go to the active controller.
+Data requests go to the partition's leader, at most one hop; a produce whose outcome is unknown is sent again only if
+it carries a producer id. Administrative requests go to the active controller.
 """
 
 from __future__ import annotations

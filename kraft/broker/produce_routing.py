@@ -1,22 +1,31 @@
 """Routing a produce request. It is appended at most once by what happens here.
 
 A batch that was surely not appended (no leader known, connection refused, NOT_LEADER before the append, a leader whose
-log failed while another replica can lead) waits for new metadata and is routed again within LEADER_WAIT_MS; one whose
-outcome is unknown is never sent again.
+log failed while another replica can lead) waits for new metadata and is routed again within LEADER_WAIT_MS. One whose
+outcome is unknown is sent again only if it carries a producer id: its leader recognises it (D2).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 
 from kraft.broker.leaders import LEADER_WAIT_MS, MOVED, LeaderFinder
 from kraft.broker.publishing import MetadataPublisher
 from metadata.environment import Buffer, Clock, ConnectionClosed, NotConnected
-from metadata.errors import InvalidRequiredAcks, KafkaError, KafkaStorageError, LeaderNotAvailable, RequestTimedOut
+from metadata.errors import (
+    InvalidRequiredAcks,
+    KafkaError,
+    KafkaStorageError,
+    LeaderNotAvailable,
+    RequestTimedOut,
+)
 from metadata.image import TopicIdPartition
+from replication.batches.header import HEADER_BYTES, NO_PRODUCER_ID, header_at
 from replication.requests import ProduceOutcome
 
+_MOVED = frozenset(error.code for error in MOVED)
 STAND_IN_RETRY_MS = 20
 """Wait before the replica that should lead instead of a failed one is asked again; it refuses until it does."""
 
@@ -38,8 +47,9 @@ class ProduceRouter:
         stand_ins: dict[TopicIdPartition, int] = {}
         while True:
             seen = self._publisher.version
-            outcomes.update(await self._produce_once(pending, stand_ins, acks=acks, timeout_ms=timeout_ms))
-            pending = {p: batches[p] for p in pending if self._is_worth_routing_again(p, outcomes[p])}
+            for p, outcome in (await self._produce_once(pending, stand_ins, acks=acks, timeout_ms=timeout_ms)).items():
+                outcomes[p] = _after(outcomes.get(p), outcome)
+            pending = {p: batches[p] for p in pending if self._is_worth_routing_again(p, outcomes[p], batches[p])}
             stand_ins = self._stand_ins({p: outcomes[p] for p in pending}, stand_ins)
             if not pending or not await self._wait(seen, stand_ins, deadline_ms=deadline_ms):
                 return outcomes
@@ -106,12 +116,22 @@ class ProduceRouter:
         except KafkaError as error:
             return _all_failed(batches, error, is_appended=False)
 
-    def _is_worth_routing_again(self, partition: TopicIdPartition, outcome: ProduceOutcome) -> bool:
-        if outcome.is_appended:
+    def _is_worth_routing_again(self, partition: TopicIdPartition, outcome: ProduceOutcome, data: Buffer) -> bool:
+        if outcome.is_appended and not _has_producer(data):
             return False
         if outcome.error_code == KafkaStorageError.code:
             return self._finder.stand_in(partition) is not None
-        return outcome.error_code in {error.code for error in MOVED}
+        return outcome.error_code in _MOVED or (outcome.is_appended and outcome.error_code == RequestTimedOut.code)
+
+
+def _has_producer(data: Buffer) -> bool:
+    return len(data) >= HEADER_BYTES and header_at(data).producer_id != NO_PRODUCER_ID
+
+
+def _after(earlier: ProduceOutcome | None, outcome: ProduceOutcome) -> ProduceOutcome:
+    """What an earlier attempt may have appended stays in doubt until it is found."""
+    in_doubt = earlier is not None and earlier.is_appended and outcome.error_code != 0
+    return replace(outcome, is_appended=True) if in_doubt else outcome
 
 
 def _all_failed(

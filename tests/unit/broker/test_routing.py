@@ -10,6 +10,7 @@ from kraft.broker.tailing import Tails
 from metadata.environment import ConnectionClosed, NotConnected
 from metadata.errors import InvalidRequiredAcks, LeaderNotAvailable, OffsetOutOfRange, UnknownTopicId
 from metadata.image import TopicIdPartition
+from replication.batches.records import NewRecord, build_batch
 from replication.requests import FetchedPartition, FetchResponse, OffsetAnswer, ProduceOutcome
 from tests.simulation.clock import SimulatedClock
 from tests.unit.broker.support import (
@@ -29,6 +30,7 @@ from tests.unit.broker.support import (
 
 STORED = ProduceOutcome(base_offset=5, last_offset=5, is_appended=True)
 MOVED_BEFORE_APPEND = ProduceOutcome(error_code=6)
+SEQUENCED = build_batch([NewRecord(None, b"v", [], 0)], producer_id=1, producer_epoch=0, base_sequence=0)
 LOST_AFTER_APPEND = ProduceOutcome(error_code=6, is_appended=True)
 
 
@@ -75,6 +77,31 @@ def test_a_produce_whose_outcome_is_unknown_is_never_sent_again(unknown: object)
         assert outcome.error_code in (6, 7)
         assert outcome.is_appended
         assert new.calls == 0
+
+    run(main)
+
+
+@pytest.mark.parametrize("unknown", [LOST_AFTER_APPEND, ConnectionClosed("cut"), TimeoutError()])
+def test_a_batch_with_a_producer_id_is_sent_again_and_recognised(unknown: object) -> None:
+    async def main(clock: SimulatedClock) -> None:
+        log, old, new = HandLog(), ScriptedLeader(unknown), ScriptedLeader(STORED)
+        router = _router(clock, log, n1=old, n2=new)
+        two_partitions(log, leaders=(1, 1))
+        clock.call_later(1, lambda: move_leader(log, partition=0, leader=2))
+        assert await router.produce({P0: SEQUENCED}, acks=-1, timeout_ms=30_000) == {P0: STORED}
+        assert new.calls == 1
+
+    run(main)
+
+
+def test_what_an_earlier_attempt_may_have_appended_stays_in_doubt() -> None:
+    async def main(clock: SimulatedClock) -> None:
+        log, old = HandLog(), ScriptedLeader(ConnectionClosed("cut"))
+        router = _router(clock, log, n1=old, n2=ScriptedLeader(ProduceOutcome(error_code=19)))
+        two_partitions(log, leaders=(1, 1))
+        clock.call_later(1, lambda: move_leader(log, partition=0, leader=2))
+        outcome = (await router.produce({P0: SEQUENCED}, acks=-1, timeout_ms=30_000))[P0]
+        assert (outcome.error_code, outcome.is_appended) == (19, True)
 
     run(main)
 
