@@ -12,8 +12,9 @@ from pydantic_core import ErrorDetails
 
 from kraft.config.checks import check_cluster
 from kraft.config.models import ClusterFile, NodeConfig, PeerAddresses
-from kraft.config.positions import key_lines, line_of, line_of_toml_error
+from kraft.config.positions import key_lines, line_of
 from kraft.config.problems import ConfigError, Problem, nearest
+from kraft.config.syntax import syntax_problem
 from metadata.settings import BrokerSettings
 
 REST_PORT_FIRST: Final = 8082
@@ -30,10 +31,7 @@ def parse_config(text: str, *, file: str = "cluster.toml", data: str | None = No
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        problem = Problem(
-            key="", wrong=f"this is not TOML: {error}", right="see toml.io", line=line_of_toml_error(str(error), text)
-        )
-        raise ConfigError(file, [problem]) from error
+        raise ConfigError(file, [syntax_problem(error, text)]) from error
     completed = _complete(document, data=data or document.get("data") or DATA_DEFAULT)
     problems = list(_setting_problems(completed, lines))
     try:

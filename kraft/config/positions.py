@@ -12,7 +12,6 @@ from collections.abc import Mapping
 
 _HEADER = re.compile(r"^\s*(\[\[?)\s*([^\]]+?)\s*\]")
 _KEY = re.compile(r"""^\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'))*)\s*=""")
-_TOML_ERROR_LINE = re.compile(r"\(at line (\d+), column \d+\)")
 
 
 def key_lines(text: str) -> dict[str, int]:
@@ -38,11 +37,6 @@ def line_of(path: str, lines: Mapping[str, int]) -> int:
             return min(children)
         path = path.rpartition(".")[0]
     return 0
-
-
-def line_of_toml_error(message: str, text: str) -> int:
-    match = _TOML_ERROR_LINE.search(message)
-    return int(match[1]) if match else len(text.splitlines())
 
 
 def _dotted(key: str) -> str:

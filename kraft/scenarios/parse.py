@@ -12,8 +12,9 @@ from typing import Any, Final, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from kraft.config.positions import key_lines, line_of, line_of_toml_error
+from kraft.config.positions import key_lines, line_of
 from kraft.config.problems import ConfigError, Problem, nearest
+from kraft.config.syntax import syntax_problem
 from kraft.scenarios import actions, model
 from kraft.scenarios.references import check_references
 
@@ -38,9 +39,7 @@ def parse_scenario(text: str, *, file: str) -> model.Scenario:
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        line = line_of_toml_error(str(error), text)
-        problem = Problem(key="", wrong=f"this is not TOML: {error}", right="see toml.io", line=line)
-        raise ConfigError(file, [problem]) from error
+        raise ConfigError(file, [syntax_problem(error, text)]) from error
     try:
         parsed = model.Scenario.model_validate(_complete(document))
     except ValidationError as error:

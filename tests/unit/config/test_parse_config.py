@@ -150,8 +150,37 @@ def test_a_secret_is_never_in_a_message():
     assert "hunter2" not in str(raised.value)
 
 
-def test_what_is_not_toml_has_its_line():
-    assert problems("[settings]\nnum.partitions = \n")[""].startswith("f.toml:2: this is not TOML")
+NO_TOML = (
+    ("data 'd'", "f.toml:1: this is not TOML: `data 'd'`: expected '=' after a key", "write `key = value`"),
+    ("[settings]\nnum.partitions = \n", "f.toml:2: this is not TOML: `num.partitions =`: invalid value", "number"),
+    ("host = localhost # me", "`host = localhost # me`: invalid value at column 8", 'write "localhost" in straight'),
+    ("strict = True", "`strict = True`: invalid value", "write true, in small letters"),
+    ("roles = ['broker', 'controller'", "unclosed array", "close the list with ]"),
+    ("data = 'd", 'expected "\'" where the file ends', "end the text with the quote"),
+    ('data = "d\nid = 1', "illegal character", "on its line"),
+    ('data = "c:\\q"', "unescaped '\\' in a string", "single quotes"),
+    ("data = d/e f", "invalid value", 'write "d/e f"'),
+    ("id = 1 2", "expected newline", "one `key = value` per line"),
+    ("a = 1\na = 2\n", "f.toml:2: this is not TOML: `a = 2`: cannot overwrite a value", "it is set already"),
+    ("[nodes]\n[nodes]\n", "f.toml:2:", "write [[name]] for each of several"),
+    ("[[nodes]\nid = 1", "expected ']]'", "[[name]]"),
+    ("[settings\nid = 1", "expected ']'", "[name] on a line of its own"),
+    ("= 1", "invalid statement", "a line is `key = value`"),
+)
+
+
+@pytest.mark.parametrize(("text", "wrong", "right"), NO_TOML, ids=[text for text, _, _ in NO_TOML])
+def test_what_is_not_toml_is_shown_with_its_line_and_what_to_write(text: str, wrong: str, right: str):
+    message = problems(text)[""]
+    assert wrong in message
+    assert right in message
+    assert "toml.io" not in message
+
+
+def test_a_secret_that_is_not_toml_is_not_shown_either():
+    with pytest.raises(ConfigError, match=r"f.toml:1: the secret is not TOML") as raised:
+        parse_config("secret = hunter2hunter2", file="f.toml")
+    assert "hunter2" not in str(raised.value)
 
 
 def test_models_are_frozen():
