@@ -7,15 +7,15 @@ whose processing raised is not: leaving the `async with` by an exception commits
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Final
 
 from kraft.client.connection import Connection
 from kraft.client.errors import ClientClosed, ConfigError, KraftError, ServerError
+from kraft.client.iterating import AsyncIterated
 from kraft.client.members import Member
 from kraft.client.positions import TopicPartition
-from kraft.client.progress import Progress
 from kraft.client.records import Record
 from kraft.client.settings import ConsumerSettings
 
@@ -24,7 +24,7 @@ ILLEGAL_STATE: Final = 40903
 _log = logging.getLogger(__name__)
 
 
-class AsyncConsumer:
+class AsyncConsumer(AsyncIterated):
     """From `AsyncClient.consumer` with a group. Leaving the `async with` leaves the group."""
 
     def __init__(
@@ -38,11 +38,11 @@ class AsyncConsumer:
     ) -> None:
         if bool(topics) == (topic_pattern is not None):
             raise ConfigError("name topics, or a topic_pattern")
+        super().__init__()
         self._settings = settings
         self._member = Member(
             group, topics=topics, topic_pattern=topic_pattern, connection=connection, settings=settings
         )
-        self.progress = Progress()
         self._is_closed = False
 
     @property
@@ -67,22 +67,9 @@ class AsyncConsumer:
         """Commit, with enable.auto.commit, what was iterated over, and leave the group."""
         await self._end(with_current=True)
 
-    async def __aiter__(self) -> AsyncGenerator[Record, None]:
-        """For ever. Raises ServerError, NothingDone when no node answers."""
-        while (records := await self.poll()) is not None:
-            for record in self.progress.each(records):
-                yield record
-
-    async def batches(self) -> AsyncGenerator[Sequence[Record], None]:
-        """The same in lists, as the answers brought them: of one or more partitions, none empty."""
-        while (records := await self.poll()) is not None:
-            for batch in self.progress.whole(records):
-                yield batch
-
     async def poll(self) -> Sequence[Record] | None:
-        """The next batch, not empty; None once it is closed. Asking for it says that the one before is done with."""
+        """As of AsyncIterated. Raises ServerError, NothingDone when no node answers."""
         while not self._is_closed:
-            self.progress.begin(())
             joins = self._member.joins
             records = await self._member.poll()
             if self._settings.enable_auto_commit or self._member.joins != joins:

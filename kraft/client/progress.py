@@ -5,7 +5,7 @@ Counting is by index into the batch at hand, so that a record costs no look-up; 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from kraft.client.positions import TopicPartition
 from kraft.client.records import Record
@@ -26,18 +26,19 @@ class Progress:
         self._settled = self.positions(with_current=False)
         self._batch, self.handed, self.finished = batch, 0, 0
 
-    def each(self, batch: Sequence[Record]) -> Iterator[Record]:
-        self.begin(batch)
-        for number, record in enumerate(batch, 1):
-            self.handed = number
-            yield record
-            self.finished = number
+    def next(self) -> Record | None:
+        """The next record of the batch, by which the one before is done with; None when there is no more."""
+        self.finished = self.handed
+        if self.handed == len(self._batch):
+            return None
+        self.handed += 1
+        return self._batch[self.handed - 1]
 
-    def whole(self, batch: Sequence[Record]) -> Iterator[Sequence[Record]]:
-        self.begin(batch)
-        self.handed = len(batch)
-        yield batch
-        self.finished = len(batch)
+    def rest(self) -> Sequence[Record]:
+        """All that is left of the batch, in the same way."""
+        self.finished = self.handed
+        self.handed = len(self._batch)
+        return self._batch[self.finished :]
 
     def positions(self, *, with_current: bool) -> dict[TopicPartition, int]:
         """Behind the last record that is done with, or that was handed out; by partition, where not yet committed."""

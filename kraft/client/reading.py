@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 
 from kraft.client.connection import Connection
 from kraft.client.errors import ClientClosed, ConfigError
 from kraft.client.fetching import Chunk, Reader
+from kraft.client.iterating import AsyncIterated
 from kraft.client.positions import Start, TopicPartition, check_start
-from kraft.client.progress import Progress
 from kraft.client.records import Record
 from kraft.client.settings import ConsumerSettings
 
 
-class AsyncReader:
+class AsyncReader(AsyncIterated):
     """From `AsyncClient.consumer` without a group. Leaving the `async with` ends its reads.
 
     With `follows=False` the iteration ends where the log ended when it began; else it goes on for ever.
@@ -39,6 +39,7 @@ class AsyncReader:
         for start in offset.values() if isinstance(offset, Mapping) else (offset,):
             if start is not None:
                 check_start(start)
+        super().__init__()
         self._topics = topics
         self._partitions = partitions
         self._offset = offset
@@ -48,7 +49,6 @@ class AsyncReader:
         self._chunks: deque[tuple[Chunk, asyncio.Future[None]]] = deque()
         self._changed = asyncio.Event()
         self._tasks: dict[TopicPartition, asyncio.Task[None]] = {}
-        self.progress = Progress()
         self._is_started = False
         self._is_closed = False
 
@@ -72,20 +72,8 @@ class AsyncReader:
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
-    async def __aiter__(self) -> AsyncGenerator[Record, None]:
-        """Raises NoOffset, ServerError (the topic was deleted), NothingDone (no node answers)."""
-        while (records := await self.poll()) is not None:
-            for record in self.progress.each(records):
-                yield record
-
-    async def batches(self) -> AsyncGenerator[Sequence[Record], None]:
-        """The same in lists, as the answers brought them: each of one partition, none empty."""
-        while (records := await self.poll()) is not None:
-            for batch in self.progress.whole(records):
-                yield batch
-
     async def poll(self) -> Sequence[Record] | None:
-        """The next list, not empty; None at the end, or once it is closed."""
+        """As of AsyncIterated. Raises NoOffset, ServerError (the topic was deleted), NothingDone (no node answers)."""
         if not self._is_started:
             self._is_started = True
             await self._start()

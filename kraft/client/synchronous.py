@@ -65,13 +65,28 @@ class _Iterated:
         return cast(Mapping[TopicPartition, int], self._twin.positions)
 
     def __iter__(self) -> Iterator[Record]:
-        while (records := self._thread.call(self._twin.poll())) is not None:
-            yield from self._twin.progress.each(records)
+        while True:
+            record = self._twin.progress.next()
+            if record is not None:
+                yield record
+            elif not self._poll():
+                return
 
     def batches(self) -> Iterator[Sequence[Record]]:
         """The same in lists, as the answers brought them."""
-        while (records := self._thread.call(self._twin.poll())) is not None:
-            yield from self._twin.progress.whole(records)
+        while True:
+            rest = self._twin.progress.rest()
+            if rest:
+                yield rest
+            elif not self._poll():
+                return
+
+    def _poll(self) -> bool:
+        """Whether there is more."""
+        records = self._thread.call(self._twin.poll())
+        if records is not None:
+            self._twin.progress.begin(records)
+        return records is not None
 
     def close(self) -> None:
         self._thread.call(self._twin.close())

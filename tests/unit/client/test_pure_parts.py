@@ -302,9 +302,9 @@ def batch(*places: tuple[int, int]) -> list[Record]:
 
 def test_progress_tells_the_record_at_hand_from_those_that_are_done_with() -> None:
     progress = Progress()
-    each = progress.each(batch((0, 5), (0, 6), (1, 2), (1, 3)))
+    progress.begin(batch((0, 5), (0, 6), (1, 2), (1, 3)))
     for _ in range(3):
-        next(each)
+        progress.next()
     assert progress.positions(with_current=True) == {A: 7, B: 3}
     assert progress.positions(with_current=False) == {A: 7}
     assert progress.left(with_current=True) == {A: 7, B: 3}
@@ -313,20 +313,23 @@ def test_progress_tells_the_record_at_hand_from_those_that_are_done_with() -> No
 
 def test_partitions_of_the_batch_that_were_not_reached_are_given_back_from_their_first() -> None:
     progress = Progress()
-    next(progress.each(batch((0, 5), (1, 2), (1, 3))))
+    progress.begin(batch((0, 5), (1, 2), (1, 3)))
+    progress.next()
     assert progress.left(with_current=True) == {A: 6, B: 2}
-    list(progress.each(batch((0, 6))))
+    assert [record.partition for record in progress.rest()] == [1, 1]
     assert progress.left(with_current=True) == {}
 
 
 def test_what_was_committed_is_not_committed_again() -> None:
     progress = Progress()
-    list(progress.each(batch((0, 5), (1, 2))))
+    progress.begin(batch((0, 5), (1, 2)))
+    progress.rest()
     progress.committed(progress.positions(with_current=True))
     assert progress.positions(with_current=True) == {}
     progress.begin(())
     assert progress.positions(with_current=True) == {}
-    next(progress.each(batch((1, 3))))
+    progress.begin(batch((1, 3)))
+    progress.next()
     assert progress.positions(with_current=True) == {B: 4}
     progress.forget()
     assert progress.positions(with_current=True) == {}
