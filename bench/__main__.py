@@ -17,6 +17,7 @@ from bench.failover import run_failover
 from bench.groups import SETTINGS, run_groups
 from bench.kafka import compare
 from bench.report import Row, header, line
+from bench.tail import run_tail, tail_name
 
 IDLE_S = 5.0
 IDLE_SETTLE_S = 2.0
@@ -72,7 +73,8 @@ async def idle_row(cluster: Cluster) -> Row:
 def names() -> list[str]:
     produce = [row.name for row in rows.PRODUCE]
     gaps = ["gap at kill -9 of leader", "gap at kill -9 of leader and controller"]
-    return ["command to ready", "three idle nodes", *produce, "read back", GROUPS, *gaps]
+    tails = [tail_name(is_forwarded=is_forwarded) for is_forwarded in (False, True)]
+    return ["command to ready", "three idle nodes", *produce, "read back", *tails, GROUPS, *gaps]
 
 
 async def cluster_rows(cluster: Cluster, options: argparse.Namespace) -> AsyncIterator[Row]:
@@ -86,6 +88,9 @@ async def cluster_rows(cluster: Cluster, options: argparse.Namespace) -> AsyncIt
     if wanted(options, "read back"):
         for row in await rows.run_reads(cluster, seconds=seconds):
             yield row
+    for is_forwarded in (False, True):
+        if wanted(options, tail_name(is_forwarded=is_forwarded)):
+            yield await run_tail(cluster, is_forwarded=is_forwarded, seconds=seconds)
     if wanted(options, GROUPS):
         async for row in run_groups(cluster, seconds=seconds, is_quick=options.quick):
             yield row

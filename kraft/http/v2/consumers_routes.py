@@ -47,7 +47,8 @@ def _records(handlers: ConsumerHandlers) -> Route:
     content = {form.media_type: list[ConsumedRecord] for form in EMBEDDED} | STREAM_CONTENT
     return Route(
         method="GET", path=INSTANCE + "/records", handler=handlers.read_consumer_records, tag="v2",
-        check=_check_records, summary="Read on, waiting for new records, or stream them.", query=(*_QUERY, *STREAM_QUERY),
+        check=_check_records, query=(*_QUERY, *STREAM_QUERY),
+        summary="Read on, waiting for new records, or stream them.",
         answers={200: Body(content=content)},
         errors=(*_GONE, 40401, 406, 40601, 40903, 40904, 422),
     )  # fmt: skip
