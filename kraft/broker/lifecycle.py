@@ -27,6 +27,7 @@ from metadata.environment import Clock
 from metadata.errors import BrokerIdNotRegistered, DuplicateBrokerRegistration, KafkaError, StaleBrokerEpoch
 from metadata.events import Events
 from metadata.image import MetadataImage
+from metadata.quorum.log import Leadership
 from metadata.settings import BrokerSettings
 
 Reply = TypeVar("Reply")
@@ -104,8 +105,9 @@ class BrokerLifecycle:
         if is_waiting or others_stop:
             self._news.set()
 
-    def on_controller_change(self) -> None:
-        self._news.set()
+    def on_leadership(self, leadership: Leadership) -> None:
+        if leadership.leader_id >= 0:
+            self._news.set()
 
     def on_failed_replicas(self) -> None:
         self._news.set()

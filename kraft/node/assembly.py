@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 from uuid import UUID
 
@@ -24,6 +25,7 @@ from kraft.coordinators.groups.coordinator import GroupCoordinator
 from kraft.events import EventLog
 from kraft.node.addresses import AddressBook, node_infos
 from kraft.node.controlling import AlterPartitionSender, broker_identity
+from kraft.node.ending import Step, hand_over, stop_in_order
 from kraft.node.grouping import group_coordinator, groups_of
 from kraft.node.listening import wire_server
 from kraft.node.quorum import HostedQuorum, observer_log, voter_log
@@ -40,7 +42,7 @@ from metadata.delta import MetadataDelta
 from metadata.durable_directories import make_durable_directories
 from metadata.environment import Environment
 from metadata.image import MetadataImage
-from metadata.quorum.log import Leadership, MetadataLog
+from metadata.quorum.log import MetadataLog
 from replication.manager.manager import ReplicaManager
 from replication.storage.log_manager import LogManager
 
@@ -134,32 +136,34 @@ class Node:
 
     async def stop(self) -> None:
         """In order: hand over the partitions, stop taking requests, flush and mark the logs, leave the quorum."""
-        if self.lifecycle is not None:
-            if self.replicas is not None and self.lifecycle.can_hand_over:
-                await self.replicas.hand_over()
-            handed_over = await self.lifecycle.controlled_shutdown()
-            self.events.emit("controlled_shutdown", handed_over=handed_over)
-            await self.lifecycle.stop()
-        if self._door is not None:
-            await self._door.stop()
+        steps: list[Step] = [
+            ("controlled shutdown", partial(hand_over, self.lifecycle, self.replicas, events=self.events)),
+            ("REST listener", self._door.stop if self._door else None),
+            ("Kafka listener", self._stop_listening),
+            ("producer ids", self.producer_ids.stop if self.producer_ids else None),
+            ("replicas", self._stop_replicas),
+            ("logs", self.logs.stop if self.logs else None),
+            ("controller", self.controller.stop if self.controller else None),
+            ("connections", self._peers.close),
+            ("metadata quorum", self.log.stop),
+        ]
+        try:
+            await stop_in_order(steps, events=self.events)
+        finally:
+            self.events.emit("node_stopped")
+            self.events.close()
+
+    async def _stop_listening(self) -> None:
         self._tails.close()
         await self._wire.stop()
-        if self.producer_ids is not None:
-            await self.producer_ids.stop()
+
+    async def _stop_replicas(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
         if self.coordinator is not None:
             self.coordinator.stop()
         if self.replicas is not None:
             await self.replicas.stop()
-        if self.logs is not None:
-            await self.logs.stop(clean=True)
-        if self._watch is not None:
-            self._watch.cancel()
-        if self.controller is not None:
-            await self.controller.stop()
-        await self._peers.close()
-        await self.log.stop()
-        self.events.emit("node_stopped")
-        self.events.close()
 
     def readiness(self) -> tuple[bool, str]:
         """Whether this node can serve, and if not, what it waits for."""
@@ -273,8 +277,7 @@ class Node:
         self.publisher.attach(self.log)
         self.publisher.subscribe(self._on_metadata)
         if self.lifecycle is not None:
-            lifecycle = self.lifecycle
-            self.publisher.subscribe_leadership(lambda leadership: _beat_on(leadership, lifecycle))
+            self.publisher.subscribe_leadership(self.lifecycle.on_leadership)
 
     def _on_metadata(self, delta: MetadataDelta, image: MetadataImage) -> None:
         """Replicas take on metadata only from the image that holds this process's registration on (B2): leading by an
@@ -293,8 +296,3 @@ class Node:
         if self.coordinator is not None:
             self.coordinator.on_metadata(delta, image)
         self.lifecycle.on_image(image)
-
-
-def _beat_on(leadership: Leadership, lifecycle: BrokerLifecycle) -> None:
-    if leadership.leader_id >= 0:
-        lifecycle.on_controller_change()

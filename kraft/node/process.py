@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import gc
 import os
 import resource
@@ -27,6 +28,8 @@ from replication.storage.log_directory import StartupError
 
 OPEN_FILES_WANTED = 65_536
 FAILED = 1
+STOP_GRACE_MS = 4_000
+"""What a stop may take besides its controlled shutdown. Then the process ends, and tells where its threads stood."""
 YOUNG_OBJECTS = 20_000
 """Between two collections. A request of a thousand records makes thousands, and leaves none: Python's 700 would look
 for garbage several times in each."""
@@ -84,6 +87,9 @@ class _NodeProcess:
         return FAILED
 
     async def _stop(self) -> None:
+        """Nothing may keep the process: not a step that fails, and not one that hangs on a device."""
+        limit_ms = self._node.publisher.settings.controlled_shutdown_timeout_ms + STOP_GRACE_MS
+        faulthandler.dump_traceback_later(limit_ms / 1_000, exit=True)
         try:
             await self._node.stop()
         except Exception as error:  # noqa: BLE001 - the process ends here; the first failure is the one to report

@@ -163,7 +163,7 @@ class LogManager:
             if clean and not directory.is_offline:
                 await self.checkpoint_recovery(directory)
                 if directory not in failed:
-                    await self._environment.workers.run(directory.write_marker, broker_epoch)
+                    await self._on_directory(directory, partial(directory.write_marker, broker_epoch))
             directory.close()
 
     # --- the replica manager's view ---------------------------------------------------------------------------

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +13,7 @@ from typing import Final
 
 import pytest
 
+from kraft.launcher.processes import is_alive, reap
 from tests.integration.support.cluster import Cluster, kraft
 from tests.integration.support.waiting import wait_until
 
@@ -98,3 +102,15 @@ def test_follow_shows_a_record_that_comes_later(cluster: Cluster):
             assert follower.wait(FOLLOWER_ENDS_S) == 0
         finally:
             follower.kill()
+
+
+@pytest.mark.slow
+def test_a_node_ends_when_it_is_told_to_even_with_its_folder_deleted(cluster: Cluster):
+    """It cannot hand over, checkpoint or mark anything any more; the process must not stay for that."""
+    cluster.create_topic("t", partitions=3)
+    pids = [node.pid for node in cluster.nodes]
+    shutil.rmtree(Path(cluster.data))
+    for pid in pids:
+        os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: (reap(pids), not any(map(is_alive, pids)))[1], deadline_s=20, what="all nodes to end")
+
