@@ -12,6 +12,7 @@ from kraft.client.admin import AsyncAdmin
 from kraft.client.connection import Connection, World
 from kraft.client.consuming import AsyncConsumer
 from kraft.client.errors import ClientClosed
+from kraft.client.nodes import parse_addresses
 from kraft.client.positions import Start
 from kraft.client.producer import AsyncProducer
 from kraft.client.reading import AsyncReader
@@ -32,7 +33,7 @@ class AsyncClient:
     """
 
     def __init__(self, *bootstrap: str, world: World | None = None, **options: Any) -> None:
-        self._bootstrap = bootstrap
+        self._bootstrap = parse_addresses(bootstrap)
         self._settings = parse(ClientSettings, options)
         self._world = world
         self._transport: Transport | None = None

@@ -26,9 +26,7 @@ class Nodes:
     def __init__(
         self, bootstrap: Sequence[str], *, rng: random.Random, reconnect_backoff_ms: int, reconnect_backoff_max_ms: int
     ) -> None:
-        if not bootstrap:
-            raise ConfigError("no address given; name at least one node, as http://127.0.0.1:8082")
-        self._bootstrap = tuple(dict.fromkeys(map(base_url, bootstrap)))
+        self._bootstrap = parse_addresses(bootstrap)
         self._rng = rng
         self._base_ms = reconnect_backoff_ms
         self._max_ms = reconnect_backoff_max_ms
@@ -80,6 +78,13 @@ class Nodes:
 
     def _is_due(self, url: str, now_ms: float) -> bool:
         return self._liveness[url].retry_at_ms <= now_ms
+
+
+def parse_addresses(texts: Sequence[str]) -> tuple[str, ...]:
+    """Base URLs, each once. Raises ConfigError."""
+    if not texts:
+        raise ConfigError("no address given; name at least one node, as http://127.0.0.1:8082")
+    return tuple(dict.fromkeys(map(base_url, texts)))
 
 
 def base_url(text: str) -> str:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -196,3 +200,42 @@ def test_a_record_whose_processing_fails_comes_again(cluster: Cluster) -> None:
             return await member_reads(client, fails_at=None)
 
     assert asyncio.run(asyncio.wait_for(story(), 60)) == [str(number) for number in range(4, 10)]
+
+
+ROOT = Path(__file__).parents[2]
+BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "client.md").read_text(), re.DOTALL)
+
+
+def run_python(*arguments: str) -> str:
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_programs_of_the_documentation_run(cluster: Cluster) -> None:
+    assert len(BLOCKS) == 2
+    address = cluster.nodes[0].rest.removeprefix("http://")
+    outputs = [run_python("-c", block.replace("127.0.0.1:8082", address)) for block in BLOCKS]
+    assert outputs[0].splitlines()[-1] == "b'LGA' on time"
+    assert outputs[1] == "", "no record failed"
+
+
+def test_the_example_sees_every_flight(cluster: Cluster) -> None:
+    output = run_python(str(ROOT / "examples" / "client" / "pipeline.py"), cluster.nodes[2].rest)
+    assert "5000 flights seen" in output
+    assert "0 could not be passed on" in output
+
+
+def test_a_program_that_forgets_to_close_still_delivers_and_ends(cluster: Cluster) -> None:
+    cluster.create_topic("client-forgets")
+    program = (
+        "from kraft.client import Client\n"
+        f"producer = Client({cluster.nodes[0].rest!r}).producer(linger_ms=2000)\n"
+        "producer.send('client-forgets', 'left over')\n"
+    )
+    run_python("-c", program)
+    with (
+        Client(cluster.nodes[0].rest) as client,
+        client.reader("client-forgets", offset="earliest", follows=False) as reader,
+    ):
+        assert [record.text() for record in reader] == ["left over"]
