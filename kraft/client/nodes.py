@@ -92,7 +92,12 @@ def base_url(text: str) -> str:
     url = (text if "://" in text else f"http://{text}").rstrip("/")
     try:
         parts = urlsplit(url)
-        is_good = parts.scheme == "http" and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        is_good = (
+            parts.scheme == "http"
+            and bool(parts.hostname)
+            and not any(map(str.isspace, url))
+            and (parts.port is None or parts.port > 0)
+        )
     except ValueError:
         is_good = False
     if not is_good:
