@@ -32,6 +32,8 @@ from metadata.quorum.state_machine import MetadataStateMachine
 
 TICK_MS = 25
 """Between ticks when nothing happens."""
+TICK_LATE_MS = 500
+"""A tick that comes so late was kept by a blocked loop or a slow disk; half an election timeout, so it is told."""
 STAGGER_MS = 40
 """Between the moments at which voters, in order of their ids, stand after a start or the loss of a leader."""
 PROBE_DISK_MS = 1_000
@@ -67,6 +69,7 @@ class QuorumEngine:
         peers = {peer: config.voters[peer] for peer in config.peers}
         self._link = Link(environment, identity, peers=peers, listen=config.listen, handler=self)
         self._timer: TimerHandle | None = None
+        self._due_ms = 0
         self._is_woken = False
         self._snapshot_not_before_ms = 0
         self._stopping = asyncio.Event()
@@ -158,7 +161,11 @@ class QuorumEngine:
     def _on_timer(self) -> None:
         if self._stopping.is_set():
             return
-        self._timer = self._clock.call_later(TICK_MS if self._node else PROBE_DISK_MS, self._on_timer)
+        now_ms, wait_ms = self._clock.monotonic_ms(), TICK_MS if self._node else PROBE_DISK_MS
+        if self._timer is not None and now_ms - self._due_ms > TICK_LATE_MS:
+            self.emit("quorum_tick_late", late_ms=now_ms - self._due_ms)
+        self._due_ms = now_ms + wait_ms
+        self._timer = self._clock.call_later(wait_ms, self._on_timer)
         if self._node is None:
             self._try_reopen()
         else:
