@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from pathlib import Path
 
+from metadata.quorum.engine import TICK_LATE_MS
 from tests.unit.quorum.cluster import running, setting, until
 
 
@@ -47,5 +49,19 @@ def test_the_next_leader_stands_at_once_when_the_old_one_s_port_refuses(tmp_path
                 print(f"failover to the next commit: {took_ms:.0f} ms")
                 assert took_ms < 1500
                 await cluster.start(old)
+
+    asyncio.run(scenario())
+
+
+def test_a_blocked_loop_is_told_and_the_voter_goes_on(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as cluster:
+            await cluster.claim()
+            blocked = next(node for node, log in cluster.logs.items() if not log.leadership.is_self)
+            cluster.logs[blocked]._host.call(threading.Event().wait, 1.2 * TICK_LATE_MS / 1000)
+            await until(lambda: bool(cluster.events[blocked].named("quorum_tick_late")))
+            leader, epoch = await cluster.claim()
+            await leader.append([setting("after")], controller_epoch=epoch, expected_offset=leader.image.offset)
+            await until(lambda: "after" in cluster.logs[blocked].image.config("broker", ""))
 
     asyncio.run(scenario())
