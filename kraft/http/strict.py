@@ -27,7 +27,7 @@ def check_strictly(call: Call, route: Route) -> None:
 
 
 def _check_query(call: Call, route: Route) -> None:
-    counts = Counter(call.request.query.keys())
+    counts = Counter(name for name, _ in call.request.query.items())
     known = [parameter.name for parameter in route.query]
     for name, count in counts.items():
         if name not in known:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -34,6 +35,7 @@ KRAFT = (sys.executable, "-m", "kraft")
 
 
 def main(options: list[str]) -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the node is stopped also then
     with tempfile.TemporaryDirectory(prefix="kraft-schemathesis-") as folder:
         config, data = Path(folder, "cluster.toml"), Path(folder, "data")
         config.write_text(CLUSTER, encoding="utf-8")

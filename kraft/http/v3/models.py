@@ -160,7 +160,9 @@ class NewTopic(_Request):
     topic_name: TopicName
     partitions_count: int | None = Field(default=None, ge=1, le=INT32_MAX)
     replication_factor: int | None = Field(default=None, ge=1, le=32767)
-    replicas_assignments: dict[int, list[int]] | None = None
+    replicas_assignments: dict[int, list[int]] | None = Field(
+        default=None, json_schema_extra={"propertyNames": {"pattern": "^[0-9]{1,9}$"}}
+    )
     configs: list[ConfigValue] = Field(default_factory=list)
     validate_only: bool = False
 
@@ -196,7 +198,7 @@ class ConfigChanges(_Request):
 
 
 class PartitionTarget(_Request):
-    topic_name: TopicName
+    topic_name: str
     partition_id: int = Field(ge=0, le=INT32_MAX)
 
 
@@ -251,7 +253,7 @@ class BatchEntry(_Request):
 
 
 class BatchRequest(_Request):
-    entries: list[BatchEntry]
+    entries: list[BatchEntry] = Field(json_schema_extra={"minItems": 1})
 
 
 class BatchSize(BaseModel):
