@@ -177,6 +177,9 @@ class BrokerSettings(_Settings):
     producer_id_max_per_partition: int = _int(
         100_000, 1, INT32_MAX, "Producer ids a partition remembers; beyond it the longest silent one is forgotten."
     )
+    rest_max_waiting_reads: int = _int(
+        20_000, 0, INT32_MAX, "Reads waiting for records, and streams, at once over HTTP; one more gets 503."
+    )
     rest_idempotency_max_keys_per_partition: int = _int(
         100_000, 1, INT32_MAX, "Idempotency-Keys a partition remembers; beyond it the oldest is forgotten."
     )

@@ -56,7 +56,7 @@ def create_app(
     limits = limits or Limits(
         body_bytes_max=gateway.settings.socket_request_max_bytes, read_bytes_max=gateway.settings.fetch_max_bytes
     )
-    long_polls = Slots(limits.long_polls_max, what="waiting reads")
+    long_polls = Slots(lambda: gateway.settings.rest_max_waiting_reads, what="waiting reads (rest.max.waiting.reads)")
     context = Context(
         gateway=gateway,
         clock=environment.clock,
@@ -64,7 +64,7 @@ def create_app(
         bodies=BodyBudget(lambda: gateway.settings.queued_max_request_bytes),
         connections=Connections(lambda: gateway.settings.max_connections),
         long_polls=long_polls,
-        produce_streams=Slots(limits.produce_streams_max, what="produce streams"),
+        produce_streams=Slots(lambda: limits.produce_streams_max, what="produce streams"),
         streams=Streams(slots=long_polls, unsent_bytes_max=limits.stream_unsent_bytes_max),
         partitioner=Partitioner(),
         metrics=Metrics(lambda: {**partition_gauges(gateway), **(gauges() if gauges else {})}),

@@ -20,8 +20,6 @@ class Limits:
 
     body_bytes_max: int = 104_857_600
     """Largest request body; a longer one is answered 413."""
-    long_polls_max: int = 4_096
-    """Reads waiting for records at once; one more is answered 503."""
     read_bytes_default: int = 1_048_576
     read_bytes_max: int = 57_671_680
     """A read that asks for more gets this much."""
@@ -75,13 +73,13 @@ class BodyBudget:
 class Slots:
     """A number of places, e.g. for long polls."""
 
-    def __init__(self, limit: int, *, what: str) -> None:
+    def __init__(self, limit: Callable[[], int], *, what: str) -> None:
         self._limit = limit
         self._what = what
         self.taken = 0
 
     def __enter__(self) -> None:
-        if self.taken >= self._limit:
+        if self.taken >= self._limit():
             raise overloaded(f"{self.taken} {self._what} are open, which is the most this node serves; try again")
         self.taken += 1
 

@@ -140,8 +140,8 @@ ADMIN: tuple[tuple[str, str, Any, int, int], ...] = (
 )
 
 
-def gateway() -> FakeGateway:
-    fake = FakeGateway()
+def gateway(**static: object) -> FakeGateway:
+    fake = FakeGateway(static=static)
     fake.add_topic("t", 2)
     return fake
 
@@ -247,7 +247,7 @@ def test_reads_beyond_the_number_of_long_polls_get_503() -> None:
         assert_error(answer, 503, 50302)
         assert answer.headers["Retry-After"] == "1"
 
-    with_door(story, gateway(), limits=Limits(long_polls_max=0))
+    with_door(story, gateway(**{"rest.max.waiting.reads": 0}))
 
 
 def test_errors_of_the_cluster_on_a_read() -> None:

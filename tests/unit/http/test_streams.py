@@ -70,8 +70,8 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-def gateway(partitions: int = 1) -> FakeGateway:
-    fake = FakeGateway()
+def gateway(partitions: int = 1, **static: object) -> FakeGateway:
+    fake = FakeGateway(static=static)
     fake.add_topic("t", partitions)
     return fake
 
@@ -98,7 +98,7 @@ def test_a_partition_from_its_first_record_on_and_what_comes_then() -> None:
 def test_the_last_event_id_resumes_exactly_also_within_a_batch() -> None:
     async def story(door: Door) -> None:
         put(door.gateway, *[b"%d" % n for n in range(10)])
-        path, last_id, seen = "/topics/t/partitions/0/records?format=json", None, []
+        path, last_id, seen = "/topics/t/partitions/0/records?format=json", None, list[int]()
         while len(seen) < 10:
             async with stream(door, path, last_id=last_id) as reader:
                 seen += await reader.values(3 if len(seen) < 9 else 1)
@@ -242,7 +242,7 @@ def test_streams_beyond_the_number_of_waiting_reads_get_503_and_places_are_given
         slots = door.app[CONTEXT].long_polls
         await until(lambda: not slots.taken)
 
-    with_door(story, gateway(), limits=Limits(long_polls_max=1))
+    with_door(story, gateway(**{"rest.max.waiting.reads": 1}))
 
 
 def test_a_stopping_node_says_so_on_its_streams() -> None:
