@@ -300,6 +300,16 @@ def test_a_deposed_leader_may_not_know_how_far_its_successor_is(tmp_path: Path) 
     assert run.verdict(tmp_path).kinds() == {Kind.NON_MONOTONIC_READ}
 
 
+def test_an_election_that_no_controller_announced_has_an_isr_all_the_same(tmp_path: Path) -> None:
+    """Its controller resigned before it was committed; the next one announces what comes after it."""
+    run = clean_run()
+    run.event("became_leader", at_s=3.8, node=3, leader_epoch=2, epoch_start_offset=10)
+    run.event("isr_changed", at_s=3.9, old_isr=[3], isr=[1, 3], node=3)
+    assert run.verdict(tmp_path).is_clean
+    run.event("isr_changed", at_s=3.9, old_isr=[1, 3], isr=[1], node=3)
+    assert run.verdict(tmp_path).kinds() == {Kind.ISR_WITHOUT_LEADER}
+
+
 def test_a_reader_may_be_told_that_retention_was_faster(tmp_path: Path) -> None:
     run = clean_run()
     run.event("segments_deleted", at_s=3.9, because="retention.bytes", log_start_offset=12, segments=1)
