@@ -143,6 +143,7 @@ class BrokerSettings(_Settings):
     offsets_retention_minutes: int = _int(10_080, 1, INT32_MAX, "Offsets of an empty group expire after this (G7).")
     offsets_retention_check_interval_ms: int = _int(600_000, 1, INT64_MAX, "How often that is looked at.")
     consumer_instance_timeout_ms: int = _int(300_000, 1, INT32_MAX, "A REST consumer idle for longer goes.")
+    consumer_instances_max: int = _int(10_000, 1, INT32_MAX, "REST consumers whose groups one node coordinates.")
     # Brokers and controller
     broker_heartbeat_interval_ms: int = _int(2_000, 1, INT32_MAX, "How often a broker beats (B3).")
     broker_session_timeout_ms: int = _int(9_000, 1, INT32_MAX, "A broker silent for longer is fenced (B3).")

@@ -85,6 +85,7 @@ _TABLE: dict[type[KafkaError], int] = {
     kafka.InconsistentTopicId: TOPIC_NOT_FOUND,
     kafka.BrokerIdNotRegistered: 404,
     kafka.OffsetMetadataTooLarge: BAD_REQUEST,
+    kafka.InvalidCommitOffsetSize: 413,
     kafka.IllegalGeneration: BAD_REQUEST,
     kafka.InconsistentGroupProtocol: BAD_REQUEST,
     kafka.InvalidGroupId: BAD_REQUEST,

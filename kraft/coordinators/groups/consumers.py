@@ -9,21 +9,28 @@ from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.entry import Entry
 from kraft.coordinators.groups.instance import Instance
-from kraft.coordinators.groups.membership import Membership
+from kraft.coordinators.groups.membership import PREFERENCE, Membership
 from kraft.coordinators.groups.offsets import commit_records
 from kraft.coordinators.groups.records import GroupRecord
 from kraft.coordinators.groups.shard import Shard
 from kraft.coordinators.groups.state import Phase
 from kraft.coordinators.groups.subscriptions import TopicPartition
-from metadata.errors import IllegalGeneration, KafkaError, UnknownMemberId
+from metadata.errors import (
+    GroupMaxSizeReached,
+    IllegalGeneration,
+    InconsistentGroupProtocol,
+    KafkaError,
+    UnknownMemberId,
+)
 
 NOT_FOUND = 40403
 EXISTS = 40902
 ILLEGAL_STATE = 40903
 TOKEN = 40904
 """A batch was asked for that is neither the last one nor the next."""
-INSTANCES_MAX = 10_000
-"""REST consumers of one group; one more is refused."""
+UNAVAILABLE = 50302
+TOPICS_MAX = 10_000
+"""Topics that one REST consumer may name in its subscription."""
 
 
 class _Refusal(Exception):
@@ -35,8 +42,9 @@ class _Refusal(Exception):
 class Consumers:
     """Of one shard."""
 
-    def __init__(self, shard: Shard) -> None:
+    def __init__(self, shard: Shard, count_instances: Callable[[], int]) -> None:
         self._shard = shard
+        self._count_instances = count_instances
         self.membership = Membership(shard)
         self._handlers: Mapping[type, Callable[[Entry, Any], Any]] = {
             r.CreateInstance: self._create,
@@ -82,8 +90,9 @@ class Consumers:
         if known is not None and known.nonce != request.nonce:
             raise _Refusal(EXISTS, f"Consumer instance {request.instance!r} exists already in {request.group!r}")
         if known is None:
-            if len(entry.instances) >= INSTANCES_MAX:
-                raise _Refusal(ILLEGAL_STATE, f"group {request.group!r} has {INSTANCES_MAX} REST consumers already")
+            limit = self._shard.around.settings().consumer_instances_max
+            if self._count_instances() >= limit:
+                raise _Refusal(UNAVAILABLE, f"this node keeps {limit} REST consumers already: consumer.instances.max")
             instance = Instance(
                 group=request.group,
                 name=request.instance,
@@ -121,6 +130,7 @@ class Consumers:
         if request.topics or request.pattern is not None:
             if instance.manual is not None:
                 raise _Refusal(ILLEGAL_STATE, "partitions are assigned by hand; delete the subscription first")
+            self._check_subscription(entry, instance, request)
             await self._put(entry, instance.changed(topics=request.topics, pattern=request.pattern).record())
             return a.Taken()
         records = self._commits(entry, instance, instance.acknowledged) if instance.config.auto_commit else []
@@ -131,6 +141,20 @@ class Consumers:
         self.membership.leave(entry, instance)
         await self._put(entry, cleared.record())
         return a.Taken()
+
+    def _check_subscription(self, entry: Entry, instance: Instance, request: r.Subscribe) -> None:
+        """What would keep the instance from ever becoming a member is told at once."""
+        if len(request.topics) > TOPICS_MAX:
+            raise _Refusal(ILLEGAL_STATE, f"{len(request.topics)} topics; a subscription names at most {TOPICS_MAX}")
+        group, limit = entry.group, self._shard.around.settings().group_max_size
+        if instance.member_id in group.members:
+            return
+        if len(group.members) >= limit:
+            message = f"group {group.group_id!r} has {len(group.members)} members: group.max.size"
+            raise _Refusal(ILLEGAL_STATE, message, error=GroupMaxSizeReached)
+        if group.members and not group.common_protocols & set(PREFERENCE):
+            message = f"members of {group.group_id!r} use {sorted(group.common_protocols)}, which REST consumers cannot"
+            raise _Refusal(ILLEGAL_STATE, message, error=InconsistentGroupProtocol)
 
     async def _assign(self, entry: Entry, request: r.AssignInstance) -> a.Answer:
         instance = self._find(entry, request.instance)

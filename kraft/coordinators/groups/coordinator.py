@@ -7,7 +7,7 @@ while this broker leads its partition.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from kraft.coordinators.groups import answers as a
@@ -15,8 +15,8 @@ from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.classic import ClassicRequests
 from kraft.coordinators.groups.consumers import Consumers
 from kraft.coordinators.groups.java import abs_hash
-from kraft.coordinators.groups.offsets import expired, tombstones
-from kraft.coordinators.groups.records import OFFSETS_TOPIC
+from kraft.coordinators.groups.offsets import expired, is_deletable, tombstones
+from kraft.coordinators.groups.records import OFFSETS_TOPIC, GroupKey, GroupRecord
 from kraft.coordinators.groups.shard import Shard, Surroundings
 from metadata.delta import MetadataDelta
 from metadata.environment import TimerHandle
@@ -27,21 +27,26 @@ from metadata.image import MetadataImage, PartitionImage, TopicIdPartition
 RELOAD_MS = 100
 """Wait before a partition whose shard failed is loaded again."""
 MINUTE_MS = 60_000
+EXPIRE_AT_ONCE = 10_000
+"""Offsets that are forgotten with one append."""
 
 
 class _Led:
     """One shard with those who serve its requests."""
 
-    def __init__(self, shard: Shard) -> None:
+    def __init__(self, shard: Shard, count_instances: Callable[[], int]) -> None:
         self.shard = shard
-        self.consumers = Consumers(shard)
+        self.consumers = Consumers(shard, count_instances)
         self.classic = ClassicRequests(shard)
 
     async def handle(self, request: r.Request) -> a.Answer:
         self.shard.check()
-        if isinstance(request, r.CreateInstance | r.InstanceRequest):
-            return await self.consumers.handle(request)
-        return await self.classic.handle(request)
+        try:
+            if isinstance(request, r.CreateInstance | r.InstanceRequest):
+                return await self.consumers.handle(request)
+            return await self.classic.handle(request)
+        finally:
+            self.shard.forget_if_idle(request.group)
 
 
 class GroupCoordinator:
@@ -66,6 +71,10 @@ class GroupCoordinator:
         if led is None:
             raise NotCoordinator(f"this broker does not lead partition {number} of {OFFSETS_TOPIC}")
         return await led.handle(request)
+
+    def count_instances(self) -> int:
+        """REST consumers of all groups that are coordinated here."""
+        return sum(len(entry.instances) for led in self._led.values() for entry in led.shard.entries.values())
 
     def _list(self) -> a.GroupList:
         found = []
@@ -106,7 +115,7 @@ class GroupCoordinator:
 
     def _start(self, number: int, key: TopicIdPartition, leader_epoch: int) -> None:
         shard = Shard(key, leader_epoch, self._around, on_failed=self._failed)
-        self._led[number] = _Led(shard)
+        self._led[number] = _Led(shard, self.count_instances)
         self._run(self._load(shard))
 
     def _give_up(self, number: int) -> None:
@@ -174,8 +183,12 @@ class GroupCoordinator:
 def _expire(shard: Shard, retention_ms: int) -> None:
     for group_id, entry in list(shard.entries.items()):
         gone = expired(entry.group, entry.offsets, wall_ms=shard.wall_ms, retention_ms=retention_ms)
-        if gone:
-            shard.append(tombstones(group_id, gone))
+        records = tombstones(group_id, gone)
+        if is_deletable(entry.group, has_offsets=len(gone) < len(entry.offsets), has_instances=bool(entry.instances)):
+            records.append(GroupRecord(GroupKey(group_id), None))
+        for at in range(0, len(records), EXPIRE_AT_ONCE):
+            shard.append(records[at : at + EXPIRE_AT_ONCE])
+        shard.forget_if_idle(group_id)
 
 
 def partition_of(group_id: str, image: MetadataImage) -> int:

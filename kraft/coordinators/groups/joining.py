@@ -26,6 +26,7 @@ def join(draft: Draft, event: Join) -> None:
     elif event.instance_id is not None:
         _join_static(draft, event)
     elif event.is_known_required:
+        _check_size(draft)
         due_ms = draft.now_ms + event.session_timeout_ms
         draft.change(pending=MappingProxyType({**draft.group.pending, event.new_member_id: due_ms}))
         raise MemberIdRequired(event.new_member_id)
@@ -59,10 +60,19 @@ def _is_same(member: Member, event: Join) -> bool:
     return event.instance_id is not None and member.instance_id == event.instance_id
 
 
+def _check_size(draft: Draft) -> None:
+    """Ids that were given out count, so that they take no more memory than members."""
+    group = draft.group
+    if len(group.members) + len(group.pending) >= draft.rules.members_max:
+        raise GroupMaxSizeReached(
+            f"group {group.group_id!r} has {len(group.members)} members, and {len(group.pending)} are about to join: "
+            "group.max.size"
+        )
+
+
 def _add(draft: Draft, event: Join, member_id: str) -> None:
     group = draft.group
-    if len(group.members) >= draft.rules.members_max:
-        raise GroupMaxSizeReached(f"group {group.group_id!r} has {len(group.members)} members: group.max.size")
+    _check_size(draft)
     if not group.members:
         draft.change(protocol_type=event.protocol_type)
     draft.put(

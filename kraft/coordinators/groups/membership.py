@@ -94,8 +94,9 @@ class Membership:
         for instance in entry.instances.values():
             event = self._step_of(entry, instance) if instance.is_subscribed else None
             if event is not None:
+                before = entry.group
                 self._shard.submit(entry, event)
-                has_stepped = True
+                has_stepped = has_stepped or entry.group is not before  # a refused step is not taken again
         return has_stepped
 
     def _step_of(self, entry: Entry, instance: Instance) -> Event | None:

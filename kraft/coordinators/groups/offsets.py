@@ -87,6 +87,12 @@ def check_change_offsets(group: Group, topics: frozenset[str]) -> None:
         raise GroupSubscribedToTopic(f"members of {group.group_id!r} are subscribed to {', '.join(sorted(taken))}")
 
 
+def is_deletable(group: Group, *, has_offsets: bool, has_instances: bool) -> bool:
+    """G7: a group of former members that keeps nothing any more is forgotten when offsets are looked at."""
+    was_used = group.protocol_type is not None and group.phase is Phase.EMPTY
+    return was_used and not (group.pending or has_offsets or has_instances)
+
+
 def expired(group: Group | None, offsets: Offsets, *, wall_ms: int, retention_ms: int) -> list[TopicPartition]:
     """G7: of an empty group from when it became empty; of one with members only what nobody is subscribed to; of one
     that never had members by the time of the commit."""

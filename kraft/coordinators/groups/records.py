@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 OFFSETS_TOPIC = "__consumer_offsets"
+BATCH_BYTES_MAX = 8 * 1024 * 1024
+"""The topic's max.message.bytes: what one change of a group may be. A larger one is refused before it is decided."""
 OFFSET_KEY = 1
 GROUP_KEY = 2
 INSTANCE_KEY = 32_000

@@ -13,7 +13,7 @@ from kraft.broker.gateway import Gateway
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.coordinator import partition_of
-from kraft.coordinators.groups.records import OFFSETS_TOPIC
+from kraft.coordinators.groups.records import BATCH_BYTES_MAX, OFFSETS_TOPIC
 from metadata.controller.events import CreateTopics, ErrorDetail, NewTopic
 from metadata.environment import Clock, ConnectionClosed, NotConnected
 from metadata.errors import (
@@ -119,7 +119,11 @@ class Groups:
             name=OFFSETS_TOPIC,
             partitions=settings.offsets_topic_num_partitions,
             replication_factor=min(settings.offsets_topic_replication_factor, max(brokers, 1)),
-            configs={"cleanup.policy": "compact", "segment.bytes": str(settings.offsets_topic_segment_bytes)},
+            configs={
+                "cleanup.policy": "compact",
+                "segment.bytes": str(settings.offsets_topic_segment_bytes),
+                "max.message.bytes": str(BATCH_BYTES_MAX),
+            },
         )
         reply = await self._gateway.control(CreateTopics(topics=(new,)), timeout_ms=CREATE_TIMEOUT_MS)
         result = reply[OFFSETS_TOPIC]

@@ -17,12 +17,13 @@ from kraft.coordinators.groups.draft import Rules
 from kraft.coordinators.groups.entry import Entry
 from kraft.coordinators.groups.events import Answer, Event, Heartbeat, Tick
 from kraft.coordinators.groups.loading import Reads, replay
-from kraft.coordinators.groups.records import GroupRecord, encode_key, encode_value
+from kraft.coordinators.groups.records import BATCH_BYTES_MAX, GroupRecord, encode_key, encode_value
 from kraft.coordinators.groups.state import NEVER_MS, Group
 from metadata.environment import Buffer, Environment, TimerHandle
 from metadata.errors import (
     CoordinatorLoadInProgress,
     CoordinatorNotAvailable,
+    InvalidCommitOffsetSize,
     KafkaError,
     NotCoordinator,
     NotLeaderOrFollower,
@@ -144,6 +145,12 @@ class Shard:
         for group_id in [key for key, entry in self.entries.items() if entry.is_idle]:
             del self.entries[group_id]
 
+    def forget_if_idle(self, group_id: str) -> None:
+        """A group that was only asked about leaves nothing behind."""
+        entry = self.entries.get(group_id)
+        if entry is not None and entry.is_idle:
+            del self.entries[group_id]
+
     def submit(self, entry: Entry, event: Event) -> None:
         """Decide, apply, append; answers go out when what was decided is replicated."""
         settings = self.around.settings()
@@ -154,13 +161,18 @@ class Shard:
             members_max=settings.group_max_size,
         )
         decision = decide(entry.group, event, rules=rules, now_ms=self.now_ms, wall_ms=self.wall_ms)
-        entry.group = decision.group
         answers = [(reply.ticket, reply.answer) for reply in decision.replies]
-        if decision.records:
-            appended = self.append(decision.records)
-            appended.add_done_callback(lambda task: self._answer(answers, task))
-        else:
+        try:
+            appended = self.append(decision.records) if decision.records else None
+        except InvalidCommitOffsetSize as error:
+            if not isinstance(event, Tick):
+                self._answer([(event.ticket, error)], None)
+            return
+        entry.group = decision.group
+        if appended is None:
             self._answer(answers, None)
+        else:
+            appended.add_done_callback(lambda task: self._answer(answers, task))
         if not isinstance(event, Heartbeat):  # which only makes a session longer: nothing to do for anyone
             self.changed(entry)
 
@@ -215,13 +227,20 @@ class Shard:
     # --- appending ------------------------------------------------------------------------------------------
 
     def append(self, records: Sequence[GroupRecord]) -> asyncio.Task[None]:
-        """Apply the records and send them on their way. The task fails with a KafkaError when they may be lost."""
-        for record in records:
-            self.entry(record.key.group).apply(record, now_ms=self.now_ms, is_replay=False)
+        """Apply the records and send them on their way. The task fails with a KafkaError when they may be lost.
+
+        Raises InvalidCommitOffsetSize 28, with nothing applied, for more than fits in a batch of the topic.
+        """
         wall_ms = self.wall_ms
         batch = build_batch(
             [NewRecord(encode_key(record.key), encode_value(record.value), [], wall_ms) for record in records]
         )
+        if len(batch) > BATCH_BYTES_MAX:
+            raise InvalidCommitOffsetSize(
+                f"the change of group {records[0].key.group!r} takes {len(batch)} bytes; at most {BATCH_BYTES_MAX} do"
+            )
+        for record in records:
+            self.entry(record.key.group).apply(record, now_ms=self.now_ms, is_replay=False)
         task = asyncio.get_running_loop().create_task(self._append(batch))
         self._appends.add(task)
         task.add_done_callback(self._appended)

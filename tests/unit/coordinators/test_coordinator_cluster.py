@@ -15,7 +15,15 @@ from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.java import abs_hash
 from kraft.coordinators.groups.subscriptions import Subscription, encode_subscription
 from metadata.controller.events import CreateTopics, NewTopic
-from metadata.errors import GroupIdNotFound, IllegalGeneration, MemberIdRequired, NonEmptyGroup, UnknownMemberId
+from metadata.errors import (
+    GroupIdNotFound,
+    GroupMaxSizeReached,
+    IllegalGeneration,
+    InvalidCommitOffsetSize,
+    MemberIdRequired,
+    NonEmptyGroup,
+    UnknownMemberId,
+)
 from tests.simulation.cluster import SimulatedCluster, SimulatedNode
 from tests.simulation.environment import SimulatedWorld
 
@@ -265,3 +273,33 @@ def test_members_that_come_and_go_while_coordinators_die_never_share_a_partition
         assert len({generation for generation, _ in owners}) > 20
 
     play(story, seed=seed)
+
+
+def test_what_a_group_takes_is_bounded_and_what_it_leaves_is_forgotten() -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        node = cluster.alive[0]
+        await create(cluster, "t", 2)
+        await ask(node, instance("g", "a"))
+        await ask(node, r.Subscribe(group="g", instance="a", topics=("t",)))
+        await ask(node, instance("g", "b"))
+        full = await ask(node, r.Subscribe(group="g", instance="b", topics=("t",)))
+        assert (full.code, full.kafka_code) == (40903, GroupMaxSizeReached.code)
+        many = await ask(node, r.Subscribe(group="g", instance="b", topics=tuple(f"t{n}" for n in range(10_001))))
+        assert many.code == 40903
+        assert (await ask(node, instance("g", "c"))).code == 50302
+        partitions = tuple((f"{number:0250}", number) for number in range(40_000))
+        with pytest.raises(InvalidCommitOffsetSize):
+            await ask(node, r.AssignInstance(group="g", instance="b", partitions=partitions))
+        assert await partitions_of(node, "g", "a", "b") == [[0, 1], []], "what was refused changed nothing"
+        with pytest.raises(UnknownMemberId):
+            await ask(node, r.BeatGroup(group="nobody", member_id="m", generation=1))
+        for name in "ab":
+            await ask(node, r.DeleteInstance(group="g", instance=name))
+        coordinators = [each.node.coordinator for each in cluster.alive if each.node is not None]
+        groups = {group for each in coordinators for led in each._led.values() for group in led.shard.entries}
+        assert groups == {"g"}
+        await asyncio.sleep(1)
+        groups = {group for each in coordinators for led in each._led.values() for group in led.shard.entries}
+        assert not groups, "offsets.retention.check.interval.ms has passed, and nothing of the group is left"
+
+    play(story, group_max_size=1, consumer_instances_max=2, offsets_retention_check_interval_ms=500)
