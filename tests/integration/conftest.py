@@ -44,9 +44,13 @@ def fragile_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluste
 
 
 def run_cluster(
-    folder: Path, *, settings: Mapping[str, Any], roles: Mapping[int, Sequence[str]] = THREE
+    folder: Path,
+    *,
+    settings: Mapping[str, Any],
+    roles: Mapping[int, Sequence[str]] = THREE,
+    racks: Mapping[int, str] | None = None,
 ) -> Iterator[Cluster]:
-    config = write_config(folder / "cluster.toml", settings=settings, roles=roles)
+    config = write_config(folder / "cluster.toml", settings=settings, roles=roles, racks=racks)
     cluster = Cluster(data=str(folder / "data"), config=config)
     try:
         cluster.start()

@@ -27,12 +27,15 @@ def write_config(
     roles: Mapping[int, Sequence[str]] = THREE,
     settings: Mapping[str, Any] = REPLICATED,
     node_settings: Mapping[int, Mapping[str, Any]] | None = None,
+    racks: Mapping[int, str] | None = None,
     extra: str = "",
 ) -> str:
     """Ports are left out: start with free ones. Returns the path as text."""
     lines = [extra, "[settings]", *(f"{name} = {json.dumps(value)}" for name, value in settings.items())]
     for node_id, its_roles in roles.items():
         lines += ["[[nodes]]", f"id = {node_id}", f"roles = {json.dumps(list(its_roles))}"]
+        if rack := (racks or {}).get(node_id):
+            lines.append(f"rack = {json.dumps(rack)}")
         own = (node_settings or {}).get(node_id, {})
         lines += [f"settings.{name} = {json.dumps(value)}" for name, value in own.items()]
     path.write_text("\n".join(lines) + "\n")
