@@ -78,10 +78,16 @@ def create_app(
         if not (is_strict and route.is_alias)
     )
     routes = (*routes, openapi_route(routes))
-    faults = Faults(events, environment.rng)
     app = web.Application(client_max_size=limits.body_bytes_max)
     app[CONTEXT], app[ROUTES] = context, routes
     app.on_shutdown.append(_end_streams)
+    _register_all(app, context, routes, Faults(events, environment.rng))
+    app.router.add_route("*", "/{anything:.*}", _unmatched)
+    return app
+
+
+def _register_all(app: web.Application, context: Context, routes: Sequence[Route], faults: Faults) -> None:
+    """Special paths first, with a 405 of their own: the general ones would take their other methods."""
     special = [route for route in routes if _is_special(route.path, routes)]
     for route in special:
         _register(app, context, route, faults)
@@ -90,8 +96,6 @@ def create_app(
     for route in routes:
         if route not in special:
             _register(app, context, route, faults)
-    app.router.add_route("*", "/{anything:.*}", _unmatched)
-    return app
 
 
 async def _end_streams(app: web.Application) -> None:
