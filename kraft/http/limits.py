@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from kraft.http.errors import overloaded
 
 INT32_MAX = 2**31 - 1
+LOOK_AT_MIN = 64
+"""Connections let in before closed ones among them are forgotten; then twice as many as were open."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,14 +95,18 @@ class Connections:
     def __init__(self, limit: Callable[[], int]) -> None:
         self._limit = limit
         self._admitted: set[object] = set()
+        self._look_at = LOOK_AT_MIN
         self.live: Callable[[], Iterable[object]] = lambda: ()
-        """The open connections; the listener sets it. Closed ones are forgotten when the next one comes."""
+        """The open connections; the listener sets it. Closed ones are forgotten now and then."""
 
     def admit(self, connection: object) -> None:
         """Raises HttpError 503, which closes the connection, when there are as many as may be."""
         if connection in self._admitted:
             return
-        self._admitted.intersection_update(self.live())
+        if len(self._admitted) >= min(self._limit(), self._look_at):
+            # Not at every newcomer, which would cost as much as there are connections.
+            self._admitted.intersection_update(self.live())
+            self._look_at = max(2 * len(self._admitted), LOOK_AT_MIN)
         count = len(self._admitted)
         if count >= self._limit():
             raise overloaded(f"{count} connections are open, which is max.connections; try again", closes=True)
