@@ -114,6 +114,10 @@ class Timeline:
             if event.event == "topic_deleted":
                 self._deleted.setdefault(event.fields["topic"], []).append((event.at_us, event.fields["topic_id"]))
         self._events = sorted(events, key=lambda event: event.at_us)
+        self._stopped: dict[int, list[int]] = {}
+        for event in self._events:
+            if event.event == "node_stopped":
+                self._stopped.setdefault(event.node, []).append(event.at_us)
         for event in self._events:
             take = _TAKERS.get(event.event)
             if take is not None and {"topic", "partition"} <= event.fields.keys():
@@ -152,7 +156,13 @@ class Timeline:
         ]
 
     def died(self, node: int, from_us: int) -> int | None:
-        return min((fault.at_us for fault in self.faults_on([node], DEATHS, from_us=from_us)), default=None)
+        return min((self._gone_us(node, f) for f in self.faults_on([node], DEATHS, from_us=from_us)), default=None)
+
+    def _gone_us(self, node: int, fault: Fault) -> int:
+        """A node that is stopped in order goes on answering until it says that it has stopped."""
+        if fault.fault != "stop":
+            return fault.at_us
+        return next((at_us for at_us in self._stopped.get(node, ()) if at_us >= fault.at_us), fault.at_us)
 
     def learn_samples(self, samples: Sequence[LeaderSample]) -> None:
         for sample in samples:

@@ -300,6 +300,16 @@ def test_a_deposed_leader_may_not_know_how_far_its_successor_is(tmp_path: Path) 
     assert run.verdict(tmp_path).kinds() == {Kind.NON_MONOTONIC_READ}
 
 
+def test_a_deposed_leader_answers_until_it_has_stopped(tmp_path: Path) -> None:
+    run = clean_run()
+    run.events = [event for event in run.events if event.event != "became_follower"]
+    run.fault("stop", 1, at_s=2.5, until_s=6)
+    run.read(10, [], at_s=4, outcome="info", kafka_code=1, node=1)
+    assert run.verdict(tmp_path).kinds() == {Kind.NON_MONOTONIC_READ}
+    run.event("node_stopped", at_s=5, node=1)
+    assert run.verdict(tmp_path).is_clean
+
+
 def test_an_election_that_no_controller_announced_has_an_isr_all_the_same(tmp_path: Path) -> None:
     """Its controller resigned before it was committed; the next one announces what comes after it."""
     run = clean_run()
