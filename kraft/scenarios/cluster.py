@@ -43,7 +43,8 @@ class Cluster(LinkFaults):
     """Made by `Cluster.start`. The parts: faults/ (links, disks, nodes), administration, observing, running."""
 
     def __init__(self, spec: ClusterSpec, *, directory: Path, seed: int) -> None:
-        config = _configuration(spec, directory / "data")
+        self._host = own_host(random.Random())
+        config = _configuration(spec, directory / "data", host=self._host)
         config_file = str(Path(config.data) / RESOLVED_FILE)
         super().__init__(spec=spec, config=config, config_file=config_file, directory=directory, seed=seed)
         self.samples = []
@@ -51,7 +52,6 @@ class Cluster(LinkFaults):
         self._down = {}
         self._full = {}
         self._broken = []
-        self._proxy_host = proxy_host(random.Random())
         self._sampler: asyncio.Task[None] | None = None
 
     @staticmethod
@@ -112,14 +112,14 @@ class Cluster(LinkFaults):
             OpenLink(
                 name=str(link),
                 kind=link.kind,
-                host=self._proxy_host,
+                host=self._host,
                 target_host=str(self._node(link.answers).host),
                 target_port=self._port(link.answers, link.purpose),
             )
             for link in links
         ]
         ports = await self._proxies.open(wanted)
-        self._links |= {link: f"{self._proxy_host}:{ports[str(link)]}" for link in links}
+        self._links |= {link: f"{self._host}:{ports[str(link)]}" for link in links}
 
     def _port(self, node: int, purpose: Purpose) -> int:
         config: NodeConfig = self._node(node)
@@ -167,13 +167,14 @@ def _prepared(directory: Path) -> Path:
     return absolute
 
 
-def _configuration(spec: ClusterSpec, data: Path) -> ClusterConfig:
+def _configuration(spec: ClusterSpec, data: Path, *, host: str) -> ClusterConfig:
     if not spec.nodes:
         raise ScenarioError("a cluster needs at least one node")
     nodes = [
         NodeConfig(
             id=node_id,
             roles=node.roles,
+            host=host,
             rest_port=1,
             kafka_port=1,
             quorum_port=1,
@@ -194,8 +195,9 @@ def _configuration(spec: ClusterSpec, data: Path) -> ClusterConfig:
     return with_free_ports(config)
 
 
-def proxy_host(rng: random.Random) -> str:
-    """A loopback address of the run's own, where no other program looks for a free port. macOS has only one."""
+def own_host(rng: random.Random) -> str:
+    """A loopback address of the run's own, for nodes and proxies: no other program takes a port there between two
+    starts of a node. macOS has only one."""
     if sys.platform == "darwin":
         return "127.0.0.1"
     return f"127.{rng.randint(1, 254)}.{rng.randint(1, 254)}.{rng.randint(1, 254)}"
