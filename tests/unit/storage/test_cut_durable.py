@@ -1,6 +1,6 @@
-"""A truncation is on disk before anything is written in its place: a power loss never leaves both, one behind the other.
+"""A truncation is on disk before anything is written in its place: no power loss leaves both, one behind the other.
 
-Found by simulated clusters (power 11006): old batches in front of newer ones, each with a good CRC, the epochs in order.
+Found by simulated clusters (power 11006): old batches before newer ones, each with a good CRC, the epochs in order.
 """
 
 from __future__ import annotations
