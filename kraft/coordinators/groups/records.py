@@ -12,8 +12,12 @@ Source: OffsetCommitKey/Value.json, GroupMetadataKey/Value.json of the group coo
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
+
+from metadata.errors import InvalidCommitOffsetSize
+from replication.batches.records import NewRecord, build_batch
 
 OFFSETS_TOPIC = "__consumer_offsets"
 BATCH_BYTES_MAX = 8 * 1024 * 1024
@@ -239,3 +243,15 @@ class _Reader:
 
     def data(self) -> bytes:
         return self._take(self.integer())
+
+
+def encode_batch(records: Sequence[GroupRecord], *, timestamp_ms: int) -> bytes:
+    """Raises InvalidCommitOffsetSize 28 for more than fits in a batch of the topic."""
+    batch = build_batch(
+        [NewRecord(encode_key(record.key), encode_value(record.value), [], timestamp_ms) for record in records]
+    )
+    if len(batch) > BATCH_BYTES_MAX:
+        raise InvalidCommitOffsetSize(
+            f"the change of group {records[0].key.group!r} takes {len(batch)} bytes; at most {BATCH_BYTES_MAX} do"
+        )
+    return batch

@@ -17,20 +17,18 @@ from kraft.coordinators.groups.draft import Rules
 from kraft.coordinators.groups.entry import Entry
 from kraft.coordinators.groups.events import Answer, Event, Heartbeat, Tick
 from kraft.coordinators.groups.loading import Reads, replay
-from kraft.coordinators.groups.records import BATCH_BYTES_MAX, GroupRecord, encode_key, encode_value
+from kraft.coordinators.groups.records import GroupRecord, encode_batch
 from kraft.coordinators.groups.state import NEVER_MS, Group
 from metadata.environment import Buffer, Environment, TimerHandle
 from metadata.errors import (
     CoordinatorLoadInProgress,
     CoordinatorNotAvailable,
-    InvalidCommitOffsetSize,
     KafkaError,
     NotCoordinator,
     NotLeaderOrFollower,
 )
 from metadata.image import MetadataImage, TopicIdPartition
 from metadata.settings import BrokerSettings
-from replication.batches.records import NewRecord, build_batch
 from replication.requests import ProduceOutcome
 
 ACKS_ALL = -1
@@ -231,14 +229,7 @@ class Shard:
 
         Raises InvalidCommitOffsetSize 28, with nothing applied, for more than fits in a batch of the topic.
         """
-        wall_ms = self.wall_ms
-        batch = build_batch(
-            [NewRecord(encode_key(record.key), encode_value(record.value), [], wall_ms) for record in records]
-        )
-        if len(batch) > BATCH_BYTES_MAX:
-            raise InvalidCommitOffsetSize(
-                f"the change of group {records[0].key.group!r} takes {len(batch)} bytes; at most {BATCH_BYTES_MAX} do"
-            )
+        batch = encode_batch(records, timestamp_ms=self.wall_ms)
         for record in records:
             self.entry(record.key.group).apply(record, now_ms=self.now_ms, is_replay=False)
         task = asyncio.get_running_loop().create_task(self._append(batch))
