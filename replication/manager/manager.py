@@ -91,8 +91,10 @@ class ReplicaManager:
         self._fetch.wake_followers(self._roles.apply(delta))
 
     def remove_strays(self) -> None:
-        """Delete logs on disk that the current image does not give to this broker."""
-        self._roles.remove_strays()
+        """Delete logs on disk that the current image does not give to this broker. Not once `stop` has begun: an image
+        is taken on no more, and by the empty one of a start that is cut short every log would be a stray."""
+        if not self._is_stopping:
+            self._roles.remove_strays()
 
     def topic_settings(self, topic: str) -> TopicSettings:
         return self._roles.settings_of(topic)

@@ -28,6 +28,11 @@ FOUND = [
     ("power", 28),  # a log that could not be loaded on a full disk
     ("power", 46),  # the high watermark under flush.messages=1 after a restart
     ("power", 102),  # an epoch file that a full disk had no room for, and a flush that wanted to sync it
+    ("power", 11006),  # old batches in front of newer ones after a power loss, and nobody noticed
+    ("reconfigure", 21024),  # a new leader's unflushed tail held its high watermark under flush.messages=1
+    ("rot", 11006),  # a flipped base offset that no index can hold
+    ("swarm", 21035),  # a damaged segment below the recovery point kept the node from starting
+    ("nodes", 21240),  # a node that was stopped as it registered deleted all its logs
     ("swarm", 9),
 ]
 """Seeds that failed before something was mended."""

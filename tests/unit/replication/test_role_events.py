@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.unit.replication.harness.cluster import Cluster
+from metadata.delta import delta_between
+from tests.unit.replication.harness.cluster import Cluster, Node
 from tests.unit.replication.harness.virtual import run
 
 
@@ -55,5 +56,24 @@ def test_deleted_records_are_told_once() -> None:
                 await cluster.nodes[1].manager.delete_records(key, offset=1, timeout_ms=5_000)
             told = [event["log_start_offset"] for event in cluster.nodes[1].events.named("records_deleted")]
             assert told == [1]
+
+    run(story())
+
+
+def test_a_start_that_is_cut_short_takes_no_log_for_a_stray() -> None:
+    """Found by simulated clusters (nodes 21240): the registration came while the node stopped, and all logs went."""
+
+    async def story() -> None:
+        async with Cluster() as cluster:
+            key = cluster.create()
+            await cluster.produce(key, b"a")
+            await cluster.kill(2)
+            node = cluster.nodes[2] = Node(cluster, 2, cluster.nodes[2].logs)
+            await node.manager.start()
+            await node.manager.stop()
+            node.manager.apply_metadata(delta_between(node.manager.image, cluster.image))
+            node.manager.remove_strays()
+            assert cluster.payloads(2, key) == [b"a"]
+            node.is_up = False
 
     run(story())
