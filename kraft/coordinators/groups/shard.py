@@ -23,6 +23,7 @@ from metadata.environment import Buffer, Environment, TimerHandle
 from metadata.errors import (
     CoordinatorLoadInProgress,
     CoordinatorNotAvailable,
+    InvalidCommitOffsetSize,
     KafkaError,
     NotCoordinator,
     NotLeaderOrFollower,
