@@ -1,4 +1,4 @@
-"""A truncation is on disk before anything is written in its place: no power loss leaves both, one behind the other.
+"""A truncation is on disk before anything is written in its place: a power loss never leaves parts of both.
 
 Found by simulated clusters (power 11006): old batches before newer ones, each with a good CRC, the epochs in order.
 """
