@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
 from uuid import UUID
 
 from kraft.broker.control import ControllerDoor
@@ -27,7 +26,7 @@ from kraft.node.addresses import AddressBook, node_infos
 from kraft.node.controlling import AlterPartitionSender, broker_identity
 from kraft.node.ending import Step, hand_over, stop_in_order
 from kraft.node.grouping import group_coordinator, groups_of
-from kraft.node.listening import wire_server
+from kraft.node.listening import Door, wire_server
 from kraft.node.quorum import HostedQuorum, observer_log, voter_log
 from kraft.wire.channels import (
     ControllerChannel,
@@ -37,6 +36,7 @@ from kraft.wire.channels import (
     WireReplicaQuery,
 )
 from kraft.wire.peers import Peers
+from kraft.wire.server import WireServer
 from metadata.controller.active import ActiveController
 from metadata.delta import MetadataDelta
 from metadata.durable_directories import make_durable_directories
@@ -47,13 +47,6 @@ from replication.manager.manager import ReplicaManager
 from replication.storage.log_manager import LogManager
 
 OnFatal = Callable[[BaseException], None]
-
-
-class Door(Protocol):
-    """A listener for clients, beside the Kafka one: HTTP. Its port is open while it is started."""
-
-    async def start(self) -> None: ...
-    async def stop(self) -> None: ...
 
 
 class Node:
@@ -100,10 +93,15 @@ class Node:
             self._make_broker()
         self.gateway: Gateway = self._make_gateway()
         self.groups = groups_of(self.gateway, environment=environment, coordinator=self.coordinator, peers=self._peers)
-        self._wire = wire_server(
-            config,
+        self._wire = self._make_wire()
+        self._door = None if door is None else door(self)
+        self._subscribe()
+
+    def _make_wire(self) -> WireServer:
+        return wire_server(
+            self.config,
             self.node,
-            environment=environment,
+            environment=self.environment,
             log=self.log,
             controller=self.controller,
             replicas=self.replicas,
@@ -111,8 +109,6 @@ class Node:
             producer_ids=self.producer_ids,
             settings=self.publisher.settings,
         )
-        self._door = None if door is None else door(self)
-        self._subscribe()
 
     # --- life -----------------------------------------------------------------------------------------------
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from kraft.config.models import ClusterConfig, NodeConfig
 from kraft.coordinators.groups.coordinator import GroupCoordinator
 from kraft.wire.handlers.all import node_handlers
@@ -13,6 +15,13 @@ from metadata.environment import Environment
 from metadata.quorum.log import MetadataLog
 from metadata.settings import BrokerSettings
 from replication.manager.manager import ReplicaManager
+
+
+class Door(Protocol):
+    """A listener for clients, beside the Kafka one: HTTP. Its port is open while it is started."""
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
 
 
 def wire_server(
