@@ -14,12 +14,13 @@ import msgspec
 
 from kraft.scenarios.proxy import helper
 from kraft.scenarios.proxy.rules import Command, Counts, OpenLink, Reply, Rules
+from kraft.scenarios.spec import ScenarioError
 
 END_LIMIT_S: Final = 5.0
 READ_BYTES: Final = 1024 * 1024
 
 
-class ProxyFailed(Exception):
+class ProxyFailed(ScenarioError):
     """The proxy process refused a command, or is gone."""
 
 
