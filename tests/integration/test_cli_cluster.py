@@ -113,4 +113,3 @@ def test_a_node_ends_when_it_is_told_to_even_with_its_folder_deleted(cluster: Cl
     for pid in pids:
         os.kill(pid, signal.SIGTERM)
     wait_until(lambda: (reap(pids), not any(map(is_alive, pids)))[1], deadline_s=20, what="all nodes to end")
-
