@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kraft.broker import produce_routing
+from kraft.broker.produce_routing import ProduceRouter
 from metadata.controller.decide import brokers, changes, elections, isr
 from metadata.quorum import state_machine, votes
 from metadata.quorum.journal import Journal
@@ -222,7 +222,7 @@ def _snapshot_of_before(original: Any) -> Any:
 
 
 def _worth_again(_original: Any) -> Any:
-    def _is_worth_routing_again(outcome: Any) -> bool:
+    def _is_worth_routing_again(_router: Any, _partition: Any, outcome: Any, _data: Any) -> bool:
         return outcome.error_code in (3, 5, 6, 7, 100)
 
     return _is_worth_routing_again
@@ -326,7 +326,7 @@ PLANTED: dict[str, Planted] = {
     ),
     "produce_retried_by_server": Planted(
         what="a produce of unknown outcome is routed again",
-        owner=produce_routing,
+        owner=ProduceRouter,
         attribute="_is_worth_routing_again",
         make=_worth_again,
         found_by=(3,),
