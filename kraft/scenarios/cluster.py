@@ -118,7 +118,9 @@ class Cluster(LinkFaults):
             )
             for link in links
         ]
-        ports = await self._proxies.open(wanted)
+        nodes = self.config.nodes
+        reserved = {port for node in nodes for port in (node.rest_port, node.kafka_port, node.quorum_port)}
+        ports = await self._proxies.open(wanted, reserved=reserved)
         self._links |= {link: f"{self._host}:{ports[str(link)]}" for link in links}
 
     def _port(self, node: int, purpose: Purpose) -> int:

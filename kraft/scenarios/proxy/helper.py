@@ -35,9 +35,11 @@ class Proxies:
         self._targets: dict[tuple[str, int], Target] = {}
         self._guarded: tuple[int, ...] = ()
         self._ports: set[int] = set()
-        """Of all links: a link whose target is down does not hold its port, and another one must not take it."""
+        """Of all links and nodes: while a target is down nobody holds its port, nor those of its links, and no other
+        link must take them."""
 
     async def obey(self, command: Command) -> Reply:
+        self._ports.update(command.reserved)
         ports = {wanted.name: await self._open(wanted) for wanted in command.open}
         for name, rules in command.rules.items():
             await self._links[name].set_rules(rules)

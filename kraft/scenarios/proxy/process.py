@@ -47,9 +47,9 @@ class ProxyProcess:
     def pid(self) -> int:
         return self._process.pid
 
-    async def open(self, links: Sequence[OpenLink]) -> Mapping[str, int]:
-        """The port of each link, by its name."""
-        return (await self._ask(Command(id=next(self._ids), open=tuple(links)))).ports
+    async def open(self, links: Sequence[OpenLink], *, reserved: Iterable[int] = ()) -> Mapping[str, int]:
+        """The port of each link, by its name; none of them is one of the `reserved`."""
+        return (await self._ask(Command(id=next(self._ids), open=tuple(links), reserved=tuple(reserved)))).ports
 
     async def set_rules(self, rules: Mapping[str, Rules]) -> None:
         """In force when this returns."""

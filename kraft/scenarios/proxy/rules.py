@@ -69,6 +69,8 @@ class Command(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
 
     id: int
     open: tuple[OpenLink, ...] = ()
+    reserved: tuple[int, ...] = ()
+    """Ports that no link may take: the nodes listen there, though perhaps not yet."""
     rules: dict[str, Rules] = {}
     guard: tuple[int, ...] | None = None
     """Processes to kill when the runner ends."""
