@@ -34,6 +34,12 @@ class GroupJoined(_Answer, frozen=True, kw_only=True):
     leader: str
     member_id: str
     members: tuple[tuple[str, str | None, bytes], ...]
+    skips_assignment: bool = False
+
+
+class OffsetsDeleted(_Answer, frozen=True, kw_only=True):
+    refused: tuple[TopicPartition, ...] = ()
+    """Members are subscribed to their topics (86); all others have no offset any more."""
 
 
 class GroupSynced(_Answer, frozen=True, kw_only=True):
@@ -110,6 +116,7 @@ Answer: TypeAlias = (
     Taken
     | Refused
     | GroupJoined
+    | OffsetsDeleted
     | GroupSynced
     | GroupOffsets
     | GroupDescription

@@ -9,11 +9,11 @@ from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.events import Heartbeat, Join, Joined, Leave, Sync, Synced
 from kraft.coordinators.groups.offsets import (
-    check_change_offsets,
     check_commit,
     check_delete_group,
     commit_records,
     tombstones,
+    topics_in_use,
 )
 from kraft.coordinators.groups.records import GroupKey, GroupRecord
 from kraft.coordinators.groups.shard import Shard
@@ -74,6 +74,7 @@ class ClassicRequests:
             leader=answer.leader,
             member_id=answer.member_id,
             members=answer.members,
+            skips_assignment=answer.skips_assignment,
         )
 
     async def _sync(self, request: r.SyncGroup) -> a.Answer:
@@ -117,6 +118,7 @@ class ClassicRequests:
         entry = self._shard.entry(request.group)
         check_commit(
             entry.group,
+            exists=entry.exists,
             member_id=request.member_id,
             generation=request.generation,
             instance_id=request.instance_id,
@@ -190,11 +192,11 @@ class ClassicRequests:
         entry = self._shard.entries.get(request.group)
         if entry is None or not entry.exists:
             raise GroupIdNotFound(f"there is no group {request.group!r}")
-        check_change_offsets(entry.group, frozenset(topic for topic, _ in request.partitions))
-        gone = [key for key in request.partitions if key in entry.offsets]
+        taken = topics_in_use(entry.group, frozenset(topic for topic, _ in request.partitions))
+        gone = [key for key in request.partitions if key in entry.offsets and key[0] not in taken]
         if gone:
             await self._shard.write(tombstones(request.group, gone))
-        return a.Taken()
+        return a.OffsetsDeleted(refused=tuple(key for key in request.partitions if key[0] in taken))
 
     async def _reset(self, request: r.ResetOffsets) -> a.Answer:
         group = self._shard.entry(request.group).group

@@ -6,7 +6,6 @@ Source: org.apache.kafka.coordinator.group.GroupMetadataManager, the classic hal
 from __future__ import annotations
 
 from dataclasses import replace
-from types import MappingProxyType
 
 from kraft.coordinators.groups.draft import Decision, Draft, Rules
 from kraft.coordinators.groups.events import Done, Event, Heartbeat, Join, Leave, Sync, Tick
@@ -71,12 +70,13 @@ def _sync(draft: Draft, event: Sync) -> None:
     match group.phase:
         case Phase.COMPLETING:
             draft.reply(member.syncing, RebalanceInProgress("a newer sync of this member came"))
-            draft.heard_of(replace(member, syncing=event.ticket))
+            draft.heard_of(replace(member, syncing=event.ticket, is_sync_due=False))
             if member.member_id == group.leader:
                 _assign(draft, dict(event.assignments))
         case Phase.STABLE:
-            draft.heard_of(member)
+            draft.heard_of(replace(member, is_sync_due=False))
             draft.reply(event.ticket, draft.synced(member))
+            _end_wait_for_syncs(draft)
         case Phase.PREPARING:
             raise RebalanceInProgress(f"group {group.group_id!r} is rebalancing: join again")
         case _:
@@ -85,17 +85,19 @@ def _sync(draft: Draft, event: Sync) -> None:
 
 def _assign(draft: Draft, assignments: dict[str, bytes]) -> None:
     draft.change(phase=Phase.STABLE)
-    missing = False
     for key, member in list(draft.group.members.items()):
         assigned = replace(member, assignment=assignments.get(key, b""))
         if member.syncing is not None:
             draft.reply(member.syncing, draft.synced(assigned))
             assigned = replace(assigned, syncing=None, deadline_ms=draft.now_ms + member.session_timeout_ms)
-        else:
-            missing = True
         draft.put(assigned)
-    draft.change(deadline_ms=draft.group.deadline_ms if missing else NEVER_MS)
+    _end_wait_for_syncs(draft)
     draft.record()
+
+
+def _end_wait_for_syncs(draft: Draft) -> None:
+    if not any(member.is_sync_due for member in draft.group.members.values()):
+        draft.change(deadline_ms=NEVER_MS)
 
 
 def _heartbeat(draft: Draft, event: Heartbeat) -> None:
@@ -136,7 +138,7 @@ def _tick(draft: Draft) -> None:
         if due_ms <= draft.now_ms:
             draft.forget_pending(member_id)
     for member in list(draft.group.members.values()):
-        if member.joining is None and member.deadline_ms <= draft.now_ms:
+        if member.can_expire and member.deadline_ms <= draft.now_ms:
             _remove(draft, member)
     draft.maybe_complete_join()
     if draft.group.deadline_ms <= draft.now_ms:
@@ -150,8 +152,8 @@ def _rebalance_is_over(draft: Draft) -> None:
             _end_initial_delay(draft)
         case Phase.PREPARING:
             draft.complete_join()
-        case Phase.COMPLETING:
-            for member in [each for each in group.members.values() if each.syncing is None]:
+        case Phase.COMPLETING | Phase.STABLE:
+            for member in [each for each in group.members.values() if each.is_sync_due]:
                 draft.drop(member)
             draft.change(deadline_ms=NEVER_MS)
             draft.prepare_rebalance()
@@ -167,5 +169,5 @@ def _end_initial_delay(draft: Draft) -> None:
     if group.pending and draft.now_ms < limit_ms:
         draft.change(deadline_ms=min(draft.now_ms + draft.rules.initial_delay_ms, limit_ms))
         return
-    draft.change(opened_ms=NEVER_MS, pending=MappingProxyType({}))
+    draft.change(opened_ms=NEVER_MS)
     draft.complete_join()

@@ -77,7 +77,8 @@ class Draft:
         self.change(pending=MappingProxyType(left))
 
     def heard_of(self, member: Member) -> Member:
-        heard = replace(member, deadline_ms=self.now_ms + member.session_timeout_ms)
+        deadline_ms = self.now_ms + member.session_timeout_ms
+        heard = replace(member, deadline_ms=max(deadline_ms, member.deadline_ms) if member.is_new else deadline_ms)
         self.put(heard)
         return heard
 
@@ -102,7 +103,7 @@ class Draft:
     def _interrupt_syncs(self) -> None:
         for member in self.group.members.values():
             self.reply(member.syncing, RebalanceInProgress("the group is rebalancing: join again"))
-            self.put(replace(member, syncing=None, assignment=b""))
+            self.put(replace(member, syncing=None, is_sync_due=False, assignment=b""))
 
     def maybe_complete_join(self) -> None:
         group = self.group
@@ -127,17 +128,20 @@ class Draft:
         if leader is None or leader not in members or members[leader].joining is None:
             leader = next(key for key, member in members.items() if member.joining is not None)
         deadline_ms = self.now_ms + self.longest_rebalance_ms()
-        self.change(phase=Phase.COMPLETING, protocol=self._voted(), leader=leader, deadline_ms=deadline_ms)
+        self.change(phase=Phase.COMPLETING, protocol=self.voted(), leader=leader, deadline_ms=deadline_ms)
         for member in list(members.values()):
-            if member.joining is not None:
+            told = replace(member, joining=None, is_new=False, is_sync_due=True)
+            if member.joining is None:
+                self.put(told)
+            else:
                 self.reply(member.joining, self.joined(member.member_id))
-                self.heard_of(replace(member, joining=None))
+                self.heard_of(told)
 
     def _become_empty(self) -> None:
         self.change(phase=Phase.EMPTY, protocol=None, leader=None, deadline_ms=NEVER_MS)
         self.record()
 
-    def _voted(self) -> str:
+    def voted(self) -> str:
         """Each member votes for the first of its protocols that all can do."""
         common = self.group.common_protocols
         votes = Counter(
@@ -145,10 +149,10 @@ class Draft:
         )
         return max(sorted(votes), key=lambda name: votes[name])
 
-    def joined(self, member_id: str, *, tells_members: bool = True) -> Joined:
+    def joined(self, member_id: str) -> Joined:
         group = self.group
         members: tuple[tuple[str, str | None, bytes], ...] = ()
-        if member_id == group.leader and tells_members:
+        if member_id == group.leader:
             members = tuple(
                 (key, each.instance_id, each.metadata(group.protocol)) for key, each in group.members.items()
             )

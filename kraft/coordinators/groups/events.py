@@ -74,6 +74,8 @@ class Joined:
     member_id: str
     members: tuple[tuple[str, str | None, bytes], ...] = ()
     """(member id, instance id, metadata) of all, to the leader alone."""
+    skips_assignment: bool = False
+    """KIP-814: the leader came back under the same instance id; the group keeps what it assigned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

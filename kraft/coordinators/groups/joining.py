@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from kraft.coordinators.groups.draft import Draft
 from kraft.coordinators.groups.events import Join
-from kraft.coordinators.groups.state import Member, Phase, common_protocols, with_protocols
+from kraft.coordinators.groups.state import Member, Phase, with_protocols
 from metadata.errors import (
     FencedInstanceId,
     GroupMaxSizeReached,
@@ -17,6 +17,9 @@ from metadata.errors import (
     MemberIdRequired,
     UnknownMemberId,
 )
+
+NEW_MEMBER_JOIN_MS = 300_000
+"""A first join waits no longer: its member cannot tell that it is alive."""
 
 
 def join(draft: Draft, event: Join) -> None:
@@ -45,19 +48,13 @@ def _check(draft: Draft, event: Join) -> None:
         )
     if not event.protocol_type or not event.protocols:
         raise InconsistentGroupProtocol("a member names a protocol type and at least one protocol")
-    others = [member for key, member in group.members.items() if key != event.member_id and not _is_same(member, event)]
-    if others:
-        common = common_protocols(others)
+    if group.members:
+        # As in Kafka, all members: one that is alone, or comes back, goes on with a protocol that it could do before.
+        common = group.common_protocols
         if event.protocol_type != group.protocol_type or not common & {name for name, _ in event.protocols}:
             raise InconsistentGroupProtocol(
                 f"group {group.group_id!r} uses {group.protocol_type!r} with {sorted(common)}; this member cannot"
             )
-    if group.phase is Phase.DEAD:
-        raise UnknownMemberId(f"group {group.group_id!r} was deleted")
-
-
-def _is_same(member: Member, event: Join) -> bool:
-    return event.instance_id is not None and member.instance_id == event.instance_id
 
 
 def _check_size(draft: Draft) -> None:
@@ -68,6 +65,15 @@ def _check_size(draft: Draft) -> None:
             f"group {group.group_id!r} has {len(group.members)} members, and {len(group.pending)} are about to join: "
             "group.max.size"
         )
+
+
+def _check_room(draft: Draft, member: Member) -> None:
+    """When group.max.size became smaller, the last to join again are out."""
+    joined = sum(each.joining is not None for each in draft.group.members.values())
+    if joined >= draft.rules.members_max:
+        draft.drop(member)
+        draft.maybe_complete_join()
+        raise GroupMaxSizeReached(f"group {draft.group.group_id!r} takes {joined} members now: group.max.size")
 
 
 def _add(draft: Draft, event: Join, member_id: str) -> None:
@@ -85,6 +91,8 @@ def _add(draft: Draft, event: Join, member_id: str) -> None:
             rebalance_timeout_ms=event.rebalance_timeout_ms,
             protocols=event.protocols,
             joining=event.ticket,
+            is_new=True,
+            deadline_ms=draft.now_ms + NEW_MEMBER_JOIN_MS,
         )
     )
     draft.prepare_rebalance()
@@ -120,6 +128,8 @@ def _join_known(draft: Draft, event: Join) -> None:
     member = group.members.get(event.member_id)
     if member is None:
         raise UnknownMemberId(f"group {group.group_id!r} has no member {event.member_id!r}; join without an id")
+    if group.phase is Phase.PREPARING and member.joining is None:
+        _check_room(draft, member)
     is_leader, is_unchanged = event.member_id == group.leader, event.protocols == member.protocols
     if (group.phase is Phase.COMPLETING and is_unchanged) or (
         group.phase is Phase.STABLE and is_unchanged and not is_leader
@@ -138,7 +148,7 @@ def _join_static(draft: Draft, event: Join) -> None:
     if old is None:
         _add(draft, event, event.new_member_id)
         return
-    was_leader = group.leader == old.member_id
+    is_leader = group.leader == old.member_id
     draft.drop(old, FencedInstanceId(f"instance {event.instance_id!r} was taken over by a newer member"))
     new = with_protocols(
         replace(old, member_id=event.new_member_id, joining=None, syncing=None),
@@ -147,11 +157,12 @@ def _join_static(draft: Draft, event: Join) -> None:
         rebalance_timeout_ms=event.rebalance_timeout_ms,
     )
     draft.heard_of(new)
-    if was_leader:
+    if is_leader:
         draft.change(leader=new.member_id)
-    if group.phase is Phase.STABLE and new.metadata(group.protocol) == old.metadata(group.protocol):
+    if group.phase is Phase.STABLE and draft.voted() == group.protocol:
+        # Whatever it wants now is looked at in the next rebalance: its coming back is no reason for one.
         draft.record()
-        draft.reply(event.ticket, draft.joined(new.member_id, tells_members=False))
+        draft.reply(event.ticket, replace(draft.joined(new.member_id), skips_assignment=is_leader))
         return
     draft.put(replace(draft.group.members[new.member_id], joining=event.ticket))
     draft.prepare_rebalance()

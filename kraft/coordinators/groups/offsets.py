@@ -10,7 +10,6 @@ from kraft.coordinators.groups.state import Group, Phase
 from kraft.coordinators.groups.subscriptions import TopicPartition, decode_subscription
 from metadata.errors import (
     GroupIdNotFound,
-    GroupSubscribedToTopic,
     IllegalGeneration,
     NonEmptyGroup,
     OffsetMetadataTooLarge,
@@ -22,15 +21,16 @@ CONSUMER = "consumer"
 Offsets = Mapping[TopicPartition, CommittedOffset]
 
 
-def check_commit(group: Group, *, member_id: str, generation: int, instance_id: str | None = None) -> None:
+def check_commit(
+    group: Group, *, exists: bool = True, member_id: str, generation: int, instance_id: str | None = None
+) -> None:
     """G4. Raises IllegalGeneration 22, UnknownMemberId 25, RebalanceInProgress 27, FencedInstanceId 82."""
-    is_anonymous = generation < 0 and not member_id and instance_id is None
-    if group.phase in (Phase.EMPTY, Phase.DEAD) and generation < 0:
+    if group.phase is Phase.EMPTY and generation < 0:
         return
-    if is_anonymous:
+    if not exists:
+        raise IllegalGeneration(f"there is no group {group.group_id!r}, so it has no generation {generation}")
+    if generation < 0 and not member_id and instance_id is None:
         raise UnknownMemberId(f"group {group.group_id!r} has members: only they commit its offsets")
-    if group.phase in (Phase.EMPTY, Phase.DEAD):
-        raise IllegalGeneration(f"group {group.group_id!r} has no members; its last generation was {group.generation}")
     member_or_raise(group, member_id, instance_id)
     check_generation(group, generation)
     if group.phase is Phase.COMPLETING:
@@ -63,11 +63,10 @@ def subscribed_topics(group: Group) -> frozenset[str] | None:
         return frozenset() if not group.members else None
     topics: set[str] = set()
     for member in group.members.values():
-        for _, metadata in member.protocols[:1]:
-            try:
-                topics.update(decode_subscription(metadata).topics)
-            except ValueError:
-                return None
+        try:
+            topics.update(decode_subscription(member.metadata(group.protocol) or member.protocols[0][1]).topics)
+        except ValueError:
+            return None
     return frozenset(topics)
 
 
@@ -79,12 +78,13 @@ def check_delete_group(group: Group | None, group_id: str, *, has_offsets: bool)
         raise NonEmptyGroup(f"group {group_id!r} has {len(group.members)} members ({group.phase}); they leave first")
 
 
-def check_change_offsets(group: Group, topics: frozenset[str]) -> None:
-    """G8: offsets that members may be using are not deleted or reset. Raises GroupSubscribedToTopic 86."""
+def topics_in_use(group: Group, topics: frozenset[str]) -> frozenset[str]:
+    """G8: offsets of topics that members are subscribed to are not deleted (86). Raises NonEmptyGroup 68 for members
+    of another protocol, who may be using any."""
+    if group.phase is not Phase.EMPTY and group.protocol_type != CONSUMER:
+        raise NonEmptyGroup(f"group {group.group_id!r} has members of type {group.protocol_type!r}; they leave first")
     subscribed = subscribed_topics(group)
-    taken = topics if subscribed is None else topics & subscribed
-    if taken:
-        raise GroupSubscribedToTopic(f"members of {group.group_id!r} are subscribed to {', '.join(sorted(taken))}")
+    return topics if subscribed is None else topics & subscribed
 
 
 def is_deletable(group: Group, *, has_offsets: bool, has_instances: bool) -> bool:
@@ -94,14 +94,14 @@ def is_deletable(group: Group, *, has_offsets: bool, has_instances: bool) -> boo
 
 
 def expired(group: Group | None, offsets: Offsets, *, wall_ms: int, retention_ms: int) -> list[TopicPartition]:
-    """G7: of an empty group from when it became empty; of one with members only what nobody is subscribed to; of one
-    that never had members by the time of the commit."""
+    """G7: of an empty group from when it became empty; of one with members only what nobody is subscribed to, and
+    not during a rebalance; of one that never had members by the time of the commit."""
     if group is None or group.protocol_type is None:
         return [key for key, each in offsets.items() if wall_ms - each.commit_timestamp >= retention_ms]
     if group.phase is Phase.EMPTY:
         since = {key: max(each.commit_timestamp, group.state_timestamp) for key, each in offsets.items()}
         return [key for key, started_ms in since.items() if wall_ms - started_ms >= retention_ms]
-    subscribed = subscribed_topics(group)
+    subscribed = subscribed_topics(group) if group.phase is Phase.STABLE else None
     if subscribed is None:
         return []
     return [

@@ -25,6 +25,7 @@ from metadata.errors import (
     CoordinatorNotAvailable,
     InvalidCommitOffsetSize,
     KafkaError,
+    KafkaStorageError,
     NotCoordinator,
     NotLeaderOrFollower,
 )
@@ -292,6 +293,6 @@ class Shard:
 
 def _refusal(outcome: ProduceOutcome) -> KafkaError:
     """G5: as Kafka translates errors of the append."""
-    if outcome.error_code == NotLeaderOrFollower.code:
-        return NotCoordinator(f"this broker leads the partition of the group no longer: {outcome.message}")
+    if outcome.error_code in (NotLeaderOrFollower.code, KafkaStorageError.code):
+        return NotCoordinator(f"this broker cannot write the partition of the group any more: {outcome.message}")
     return CoordinatorNotAvailable(f"the group's change is not replicated: {outcome.message or outcome.error_code}")

@@ -46,6 +46,15 @@ class Member:
     joining: int | None = None
     """Ticket of its join that waits."""
     syncing: int | None = None
+    is_new: bool = False
+    """Its first join waits: nobody could beat its heart yet, so that join itself has a time limit."""
+    is_sync_due: bool = False
+    """It was told of this generation and has not asked for its assignment yet."""
+
+    @property
+    def can_expire(self) -> bool:
+        """Who waits for an answer of the group is alive as far as anyone can tell."""
+        return self.is_new or (self.joining is None and self.syncing is None)
 
     def metadata(self, protocol: str | None) -> bytes:
         return next((data for name, data in self.protocols if name == protocol), b"")
@@ -85,7 +94,7 @@ class Group:
         return common_protocols(self.members.values())
 
     def next_deadline_ms(self) -> int:
-        sessions = (member.deadline_ms for member in self.members.values() if member.joining is None)
+        sessions = (member.deadline_ms for member in self.members.values() if member.can_expire)
         return min([self.deadline_ms, *self.pending.values(), *sessions])
 
 
