@@ -45,6 +45,10 @@ ANSWER_SLACK_MS = 2_000
 """Beyond the wait that a request itself allows its server."""
 REPLICA_TIMEOUT_MS = 30_000
 """Default of replica.socket.timeout.ms."""
+LOOKUP_MS = 5_000
+"""For a leader to find an offset in its log: a lookup by timestamp may have to read a segment's headers."""
+READ_BYTES_PER_MS_MIN = 1_000
+"""A leader that hands out a client's records more slowly than this is taken for silent."""
 
 
 class WireLeaderChannel:
@@ -169,10 +173,9 @@ class ForwardChannel:
     Produces, reads and waits for records have a connection each: none of them stands in another's queue.
     """
 
-    def __init__(self, peers: Peers, node_id: int, *, timeout_ms: int = REPLICA_TIMEOUT_MS) -> None:
+    def __init__(self, peers: Peers, node_id: int) -> None:
         self._peers = peers
         self._node_id = node_id
-        self._timeout_ms = timeout_ms
 
     async def produce(
         self, batches: Mapping[TopicIdPartition, Buffer], *, acks: int, timeout_ms: int
@@ -186,14 +189,17 @@ class ForwardChannel:
         return {partition: ProduceOutcome() for partition in batches}
 
     async def fetch(self, request: FetchRequest) -> FetchResponse:
-        timeout_ms = max(self._timeout_ms, request.wait_ms_max + ANSWER_SLACK_MS)
+        """A leader that says nothing holds a read for the time that its bytes may take, no longer: it may be paused or
+        cut off, and the cluster finds another one meanwhile."""
+        transfer_ms = ANSWER_SLACK_MS + request.bytes_max // READ_BYTES_PER_MS_MIN
+        timeout_ms = request.wait_ms_max + min(transfer_ms, REPLICA_TIMEOUT_MS)
         lane: Lane = "waits" if request.wait_ms_max > 0 else "reads"
         return await self._peers.call(self._node_id, "forward", FETCH, request, timeout_ms=timeout_ms, lane=lane)
 
     async def list_offset(self, partition: TopicIdPartition, timestamp: int) -> OffsetAnswer:
-        request = ListOffset(partition=partition, timestamp=timestamp, timeout_ms=self._timeout_ms)
+        request = ListOffset(partition=partition, timestamp=timestamp, timeout_ms=LOOKUP_MS)
         return await self._peers.call(
-            self._node_id, "forward", LIST_OFFSETS, request, timeout_ms=self._timeout_ms, lane="reads"
+            self._node_id, "forward", LIST_OFFSETS, request, timeout_ms=LOOKUP_MS, lane="reads"
         )
 
     async def delete_records(self, partition: TopicIdPartition, *, offset: int, timeout_ms: int) -> int:

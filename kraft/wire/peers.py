@@ -60,9 +60,12 @@ class Peers:
         tells_timeout: bool = False,
         lane: Lane = "",
     ) -> ReplyT:
-        """One attempt. Raises ConnectionRefusedError or NotConnected (not sent), ConnectionClosed or TimeoutError
-        (unknown), or the KafkaError that the peer answered."""
+        """One attempt; `timeout_ms` is for connection and answer together. Raises ConnectionRefusedError or
+        NotConnected (not sent), ConnectionClosed or TimeoutError (unknown), or the KafkaError that the peer answered.
+        """
+        deadline_ms = self.environment.clock.monotonic_ms() + timeout_ms
         connection = await self.connection(node_id, purpose, timeout_ms=timeout_ms, lane=lane)
+        timeout_ms = max(deadline_ms - self.environment.clock.monotonic_ms(), 1)
         body = rpc.to_request(request, timeout_ms)
         answer = await connection.call(rpc.api, body, timeout_ms=timeout_ms, tells_timeout=tells_timeout)
         if not rpc.has_error_in_reply:

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 
+from kraft.wire import channels
 from kraft.wire.channels import (
     ForwardChannel,
     MetadataSourceChannel,
@@ -132,6 +133,27 @@ def test_a_long_poll_holds_up_nothing_behind_it() -> None:
             assert not waiting.done()
             release.set()
             assert (await waiting).session_id == 500
+            await peers.close()
+
+    run(main())
+
+
+def test_a_read_from_a_silent_leader_ends_within_its_wait_and_the_time_of_its_bytes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(channels, "ANSWER_SLACK_MS", 30)
+
+    async def main() -> None:
+        async def on_fetch(_request: FetchRequest) -> FetchResponse:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        async with loopback() as world:
+            world.replicas.on_fetch = on_fetch
+            peers = world.peers()
+            await peers.connection(1, "forward", timeout_ms=1_000, lane="reads")
+            with pytest.raises(TimeoutError, match=r"within (40|39|38) ms"):
+                await ForwardChannel(peers, 1).fetch(replace(REQUEST, wait_ms_max=0, bytes_max=10_000))
             await peers.close()
 
     run(main())
