@@ -55,6 +55,8 @@ class Oracle:
         self._records: dict[int, Record] = {}
         self._images: dict[int, MetadataImage] = {}
         self._lossy: dict[TopicIdPartition, set[int]] = {}
+        self._left_lossy: dict[tuple[TopicIdPartition, int], int] = {}
+        """Who left an ISR after losing data, and the partition epoch of that: an older leader does not know yet."""
         self._leaders: dict[tuple[TopicIdPartition, int], int] = {}
         self.leader_epochs: dict[TopicIdPartition, int] = {}
         self._terms: dict[int, int] = {}
@@ -192,6 +194,8 @@ class Oracle:
         self.leader_epochs[key] = new.leader_epoch
         lossy = self._lossy.get(key)
         if lossy:
+            for member in lossy - set(new.isr):
+                self._left_lossy[key, member] = new.partition_epoch
             lossy &= set(new.isr)
             self._maybe_excuse(key, new)
 
@@ -260,7 +264,11 @@ class Oracle:
             return
         for member in self._surely_in_sync(key, new):
             held = self.replica(member, key)
-            if held is not None and member not in self._lossy.get(key, ()):
+            if (
+                held is not None
+                and member not in self._lossy.get(key, ())
+                and new.partition_epoch >= self._left_lossy.get((key, member), -1)
+            ):
                 self.check(
                     held.log.log_end_offset >= new.high_watermark,
                     f"{self.name(key)}: leader {node_id} moves its high watermark to {new.high_watermark}, but member "

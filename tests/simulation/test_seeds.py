@@ -29,6 +29,8 @@ FOUND = [
     ("power", 46),  # the high watermark under flush.messages=1 after a restart
     ("power", 102),  # an epoch file that a full disk had no room for, and a flush that wanted to sync it
     ("power", 11006),  # old batches in front of newer ones after a power loss, and nobody noticed
+    ("power", 21370),  # a leader that did not know yet that a member which lost power had left the ISR
+    ("nodes", 21187),  # a read that a paused leader held for half a minute
     ("reconfigure", 21024),  # a new leader's unflushed tail held its high watermark under flush.messages=1
     ("rot", 11006),  # a flipped base offset that no index can hold
     ("swarm", 21035),  # a damaged segment below the recovery point kept the node from starting
