@@ -7,17 +7,16 @@ stands without the earlier ones it was made on.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from metadata.controller.decide import Decision, ExpiredHeartbeat, Input, Liveness, decide
+from metadata.controller.effective import EffectiveSettings
 from metadata.controller.events import BrokerHeartbeat
 from metadata.controller.inbox import Item
 from metadata.errors import KafkaError, RequestTimedOut
 from metadata.image import MetadataImage
 from metadata.records import Record
-from metadata.settings import BrokerSettings, broker_settings
 
 RECORDS_PER_APPEND_MAX = 10_000
 """Once an append holds this many records, further events wait for the next one. One decision is never split."""
@@ -41,12 +40,11 @@ class Fold:
 
     image: MetadataImage
     liveness: Liveness
-    static_settings: Mapping[str, Any]
+    settings: EffectiveSettings
     rng: random.Random
     cluster_id: str
     records: list[Record] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
-    _settings: tuple[Mapping[str, str], BrokerSettings] | None = None
 
     def add_all(self, items: Sequence[Item], *, now_ms: int) -> list[Item]:
         """Decide the items in order; returns those that did not fit into this append."""
@@ -55,14 +53,6 @@ class Fold:
                 return list(items[index:])
             self._add(item, now_ms=now_ms)
         return []
-
-    @property
-    def settings(self) -> BrokerSettings:
-        """Static settings under the cluster-wide dynamic ones of the image as it is now."""
-        dynamic = self.image.config("broker", "")
-        if self._settings is None or self._settings[0] is not dynamic:
-            self._settings = (dynamic, broker_settings(self.static_settings, dynamic))
-        return self._settings[1]
 
     def _add(self, item: Item, *, now_ms: int) -> None:
         before = self.image
@@ -87,7 +77,7 @@ class Fold:
             self.liveness,
             request,
             now_ms=now_ms,
-            settings=self.settings,
+            settings=self.settings.of(self.image),
             rng=self.rng,
             cluster_id=self.cluster_id,
         )

@@ -19,6 +19,7 @@ from metadata.controller.decide import (
     SessionsTick,
     UncleanSweepTick,
 )
+from metadata.controller.effective import EffectiveSettings
 from metadata.controller.fold import LATE_MS, Fold, Step
 from metadata.controller.inbox import Item
 from metadata.controller.questions import Questions
@@ -27,7 +28,7 @@ from metadata.errors import KafkaError, NotController, RequestTimedOut
 from metadata.image import MetadataImage
 from metadata.quorum.log import AppendLost, AppendUnknown
 from metadata.records import ControllerEpochRecord
-from metadata.settings import BrokerSettings, broker_settings
+from metadata.settings import BrokerSettings
 
 CLAIM_RETRY_MS = 20
 """Wait between two attempts to commit our epoch; they end when the quorum's leadership does."""
@@ -51,13 +52,14 @@ class Reign:
         self.image: MetadataImage = tools.log.image
         self.questions: Questions | None = None
         self._tools = tools
+        self._effective = EffectiveSettings(tools.static_settings)
         self._liveness = Liveness()
         self._rng: random.Random = tools.environment.rng
         self._taken: list[Item] = []
 
     @property
     def settings(self) -> BrokerSettings:
-        return broker_settings(self._tools.static_settings, self.image.config("broker", ""))
+        return self._effective.of(self.image)
 
     async def run(self) -> None:
         """Returns when the quorum's leadership is lost or an append failed; who waited has then been answered."""
@@ -108,7 +110,7 @@ class Reign:
         fold = Fold(
             image=self.image,
             liveness=self._liveness,
-            static_settings=self._tools.static_settings,
+            settings=self._effective,
             rng=self._rng,
             cluster_id=self._tools.cluster_id,
         )

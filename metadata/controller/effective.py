@@ -1,0 +1,25 @@
+"""The settings that hold for the whole cluster, parsed when they change and not at every decision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from metadata.image import MetadataImage
+from metadata.settings import BrokerSettings, broker_settings
+
+
+class EffectiveSettings:
+    """Static settings under the cluster-wide dynamic ones of an image."""
+
+    def __init__(self, static: Mapping[str, Any]) -> None:
+        self._static = static
+        self._dynamic: Mapping[str, str] = {}
+        self._settings = broker_settings(static)
+
+    def of(self, image: MetadataImage) -> BrokerSettings:
+        dynamic = image.config("broker", "")
+        if dynamic != self._dynamic:
+            self._settings = broker_settings(self._static, dynamic)
+            self._dynamic = dynamic
+        return self._settings
