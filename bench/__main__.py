@@ -19,8 +19,8 @@ from bench.kafka import compare
 from bench.report import Row, header, line
 from bench.tail import run_tail, tail_name
 
-IDLE_S = 5.0
-IDLE_SETTLE_S = 2.0
+IDLE_S = 15.0
+IDLE_SETTLE_S = 5.0
 STARTS = 5
 STARTS_QUICK = 1
 ROUNDS = 5
