@@ -15,6 +15,7 @@ from metadata.errors import KafkaError
 from metadata.image import TopicIdPartition
 from replication.batches.records import NewRecord, build_batch, read_batches
 from replication.requests import ProduceOutcome
+from tests.simulation.asking import Watch
 from tests.simulation.cluster import SimulatedCluster, SimulatedNode
 from tests.simulation.oracle import Oracle
 from tests.simulation.plan import Plan, ProducerPlan
@@ -66,7 +67,8 @@ class Producer:
         while not self.is_stopping:
             self._number += 1
             count = self._rng.randint(1, self._plan.records)
-            values = tuple(b"%s.%d.%d" % (self._plan.name.encode(), self._number, i) for i in range(count))
+            names = [b"%s.%d.%d" % (self._plan.name.encode(), self._number, i) for i in range(count)]
+            values = tuple(name.ljust(self._plan.value_bytes, b".") for name in names)
             await self._send(values)
             await asyncio.sleep(self._rng.uniform(0, 2 * self._plan.pause_ms) / 1000)
 
@@ -108,26 +110,6 @@ class Producer:
         else:
             self._oracle.answered(attempt)
         return attempt
-
-
-class Watch:
-    """Was a node alive and awake all the time since?"""
-
-    def __init__(self, node: SimulatedNode, now_us: int) -> None:
-        self._node = node
-        self._process = node.machine.process
-        self._pauses = node.machine.pauses
-        self.began_us = now_us
-
-    @property
-    def is_undisturbed(self) -> bool:
-        machine = self._node.machine
-        return (
-            machine.process is self._process
-            and machine.pauses == self._pauses
-            and not machine.process.is_paused
-            and self._node.node is not None
-        )
 
 
 @dataclass

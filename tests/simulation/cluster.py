@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Mapping, Sequence
 
 from pydantic import SecretStr
@@ -25,11 +26,32 @@ EVENTS_TOLD = 25
 
 
 class InlineQuorum(InlineHost):
-    """The Raft half on the node's own loop, with the node's own environment."""
+    """The Raft half on the node's own loop, with the node's own environment.
 
-    def __init__(self, environment: Environment) -> None:
+    In production the two halves are threads, and each hears of the other a little late: `hop_us` says how late.
+    """
+
+    def __init__(self, environment: Environment, *, hop_us: tuple[int, int], rng: random.Random) -> None:
         super().__init__()
         self.environment = environment
+        self._hop_us = hop_us
+        self._rng = rng
+        self._due = {"raft": 0.0, "main": 0.0}
+
+    def call(self, function: Callable[..., object], *args: object) -> None:
+        self._hop("raft", function, args)
+
+    def call_main(self, function: Callable[..., object], *args: object) -> None:
+        self._hop("main", function, args)
+
+    def _hop(self, to: str, function: Callable[..., object], args: tuple[object, ...]) -> None:
+        """In order, whatever each call's own delay is."""
+        if not self._hop_us[1]:
+            super().call(function, *args)
+        elif self._loop is not None and not self._loop.is_closed():
+            delay = self._rng.randint(*self._hop_us) / 1_000_000
+            self._due[to] = max(self._due[to], self._loop.time() + delay)
+            self._loop.call_at(self._due[to], function, *args)
 
 
 BOTH: tuple[Role, ...] = ("broker", "controller")
@@ -72,6 +94,9 @@ class SimulatedNode:
         """Started, and neither stopped nor killed since; `node` is None while it starts or stops."""
         self.on_made: Callable[[Node], None] = lambda node: None
         """Called with each life before it starts."""
+        self.hop_us = (0, 0)
+        """How late the two halves of its voter hear of each other."""
+        self._lives = 0
 
     async def start(self) -> None:
         self.machine.power_on()
@@ -81,11 +106,13 @@ class SimulatedNode:
 
     async def _start(self) -> None:
         environment = self.machine.environment
+        self._lives += 1
+        rng = self.machine._world.rng(f"{self.machine.name} hops {self._lives}")
         node = Node(
             self._config,
             self.node_id,
             environment=environment,
-            quorum=InlineQuorum(environment),
+            quorum=InlineQuorum(environment, hop_us=self.hop_us, rng=rng),
             door=None,
             on_fatal=self.fatal.append,
         )

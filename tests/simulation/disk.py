@@ -43,8 +43,9 @@ class Inode:
             _apply(self.durable, offset, data)
         self.unsynced.clear()
 
-    def lose_power(self, rng: random.Random) -> None:
-        for offset, data in _survivors(self.unsynced, rng):
+    def lose_power(self, rng: random.Random, *, tears_sectors: bool) -> None:
+        survivors = _sectors if tears_sectors and rng.random() < 0.5 else _survivors
+        for offset, data in survivors(self.unsynced, rng):
             _apply(self.durable, offset, data)
         self.unsynced.clear()
         self.data = bytearray(self.durable)
@@ -66,14 +67,14 @@ class Directory:
             _rename(self.durable, change)
         self.unsynced.clear()
 
-    def lose_power(self, rng: random.Random) -> None:
+    def lose_power(self, rng: random.Random, *, tears_sectors: bool) -> None:
         # A journalling file system keeps the order of changes in one directory.
         for change in self.unsynced[: rng.randint(0, len(self.unsynced))]:
             _rename(self.durable, change)
         self.unsynced.clear()
         self.names = dict(self.durable)
         for node in self.names.values():
-            node.lose_power(rng)
+            node.lose_power(rng, tears_sectors=tears_sectors)
 
 
 Node: TypeAlias = Inode | Directory
@@ -109,6 +110,23 @@ def _survivors(writes: list[tuple[int, bytes | None]], rng: random.Random) -> li
     return [*writes[:count], *torn]
 
 
+def _sectors(writes: list[tuple[int, bytes | None]], rng: random.Random) -> list[tuple[int, bytes | None]]:
+    """Every sector of every write for itself; the file may have its new size all the same."""
+    share, survivors = rng.choice((0.5, 0.9)), list[tuple[int, bytes | None]]()
+    for offset, data in writes:
+        if data is None:
+            survivors.append((offset, None))
+            continue
+        end = offset + len(data)
+        for start in range(offset // SECTOR_BYTES * SECTOR_BYTES, end, SECTOR_BYTES):
+            first, last = max(start, offset), min(start + SECTOR_BYTES, end)
+            if rng.random() < share:
+                survivors.append((first, data[first - offset : last - offset]))
+            elif last == end and rng.random() < 0.5:
+                survivors.append((end - 1, b"\0"))
+    return survivors
+
+
 class Disk:
     """The switches a test turns: `is_full`, `fails`, `sync_us`, `flip_bit`, `lose_power`."""
 
@@ -122,11 +140,13 @@ class Disk:
         """Paths on which every read, write and sync fails with EIO."""
         self.sync_us: tuple[int, int] = (100, 2_000)
         """How long work that waits for the device takes: slow down a disk here."""
+        self.tears_sectors = False
+        """A loss of power keeps any sectors of what was not synced, with zeros between them."""
         self.syncs = 0
 
     def lose_power(self) -> None:
         self._locks.clear()
-        self._root.lose_power(self._rng)
+        self._root.lose_power(self._rng, tears_sectors=self.tears_sectors)
 
     def flip_bit(self, path: str, *, offset: int, bit: int = 0) -> None:
         """Bit rot: it is on the platter, too, and no write tells of it."""

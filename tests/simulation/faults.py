@@ -9,46 +9,27 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from kraft.broker.gateway import Gateway
 from metadata.controller.events import (
     AlterConfigs,
     AlterReassignments,
     ConfigAlteration,
     ConfigResource,
     CreatePartitions,
-    CreateTopics,
     DeleteTopics,
     ElectLeaders,
     NewPartitions,
-    NewTopic,
     PartitionReassignment,
-    Request,
 )
 from metadata.environment import ConnectionClosed
 from metadata.errors import KafkaError
-from metadata.image import MetadataImage, PartitionImage, TopicIdPartition
-from replication.storage.log_directory import StartupError
-from tests.simulation.cluster import SimulatedCluster, SimulatedNode
-from tests.simulation.oracle import Oracle
-from tests.simulation.plan import Event, Plan
-
-ADMIN_MS = 2_000
-GIVE_UP_S = 15.0
-START_RETRY_S = 0.2
-STARTS_MAX = 200
-LONG_GONE_MS = 60_000
+from metadata.image import TopicIdPartition
+from tests.simulation.cluster import SimulatedNode
+from tests.simulation.hands import ADMIN_MS, GIVE_UP_S
+from tests.simulation.plan import Event
+from tests.simulation.strikes import Strikes, nowhere
 
 
-class Faults:
-    def __init__(self, cluster: SimulatedCluster, plan: Plan, oracle: Oracle) -> None:
-        self.cluster = cluster
-        self._plan = plan
-        self._oracle = oracle
-        self._world = cluster.world
-        self._busy: set[int] = set()
-        """Nodes that some event has taken away and will bring back."""
-        self.is_healed = False
-
+class Faults(Strikes):
     async def play(self) -> None:
         """All events at their times; returns when the last one is undone."""
         begun = self._world.loop.time()
@@ -71,54 +52,17 @@ class Faults:
             for other in self.cluster.hosts:
                 if one != other:
                     network.heal(one, other)
-                    self._set_link(one, other, *self._plan.latency_us, bytes_per_s=1_000_000_000)
+                    self._restore_link(one, other)
                     network.link(one, other).frames_until_reset = None
         for node in self.cluster.nodes.values():
             node.machine.resume()
             node.machine.disk.is_full = False
-            node.machine.disk.fails = _nowhere
+            node.machine.disk.fails = nowhere
             node.machine.disk.sync_us = self._plan.sync_us
         self.is_healed = True
         for node in list(self.cluster.nodes.values()):
             if not node.is_running:
                 await self._bring_back(node)
-
-    # --- choosing -----------------------------------------------------------------------------------------------
-
-    def _node(self, number: int) -> SimulatedNode:
-        nodes = list(self.cluster.nodes.values())
-        return nodes[number % len(nodes)]
-
-    def _others(self, node: SimulatedNode) -> list[str]:
-        return [host for host in self.cluster.hosts if host != node.machine.name]
-
-    def _image(self) -> MetadataImage:
-        return self._oracle.image
-
-    def _partition(self, number: int) -> tuple[str, PartitionImage] | None:
-        image = self._image()
-        found = [(topic.name, p) for topic in image.topics_by_name.values() for p in topic.partitions.values()]
-        return found[number % len(found)] if found else None
-
-    def _topic(self, number: int) -> str | None:
-        names = sorted(self._image().topic_ids)
-        return names[number % len(names)] if names else None
-
-    async def _ask(self, request: Request[object], *, number: int) -> None:
-        gateway = self._gateway(number)
-        if gateway is not None:
-            node, door = gateway
-            async with asyncio.timeout(GIVE_UP_S):
-                answer = await node.machine.run(door.control(request, timeout_ms=ADMIN_MS))
-            self._oracle.note(f"answer {answer}")
-
-    def _gateway(self, number: int) -> tuple[SimulatedNode, Gateway] | None:
-        alive = [node for node in self.cluster.alive if not node.machine.process.is_paused]
-        if not alive:
-            return None
-        node = alive[number % len(alive)]
-        assert node.node is not None
-        return node, node.node.gateway
 
     # --- network ------------------------------------------------------------------------------------------------
 
@@ -150,17 +94,12 @@ class Faults:
             self._world.network.cut(one, other)
         await self._heal_after(event, pairs)
 
-    async def _heal_after(self, event: Event, pairs: list[tuple[str, str]]) -> None:
-        await asyncio.sleep(event.lasts_ms / 1000)
-        for one, other in pairs:
-            self._world.network.heal(one, other)
-
     async def _slow_link(self, event: Event) -> None:
         one, other = self._node(event.numbers[0]).machine.name, self._node(event.numbers[1]).machine.name
         slow_us = 1_000 + event.numbers[2] * 40
         self._set_link(one, other, slow_us // 2, slow_us, bytes_per_s=10_000 + event.numbers[3] * 10)
         await asyncio.sleep(event.lasts_ms / 1000)
-        self._set_link(one, other, *self._plan.latency_us, bytes_per_s=1_000_000_000)
+        self._restore_link(one, other)
 
     async def _slow_all(self, event: Event) -> None:
         slow_us = 1_000 + event.numbers[0] * 5
@@ -169,11 +108,7 @@ class Faults:
             self._set_link(one, other, 100, slow_us, bytes_per_s=1_000_000)
         await asyncio.sleep(event.lasts_ms / 1000)
         for one, other in pairs:
-            self._set_link(one, other, *self._plan.latency_us, bytes_per_s=1_000_000_000)
-
-    def _set_link(self, one: str, other: str, low_us: int, high_us: int, *, bytes_per_s: int) -> None:
-        link = self._world.network.link(one, other)
-        link.latency_us, link.bytes_per_s = (low_us, high_us), bytes_per_s
+            self._restore_link(one, other)
 
     async def _cut_message(self, event: Event) -> None:
         one, other = self._node(event.numbers[0]).machine.name, self._node(event.numbers[1]).machine.name
@@ -205,10 +140,6 @@ class Faults:
         for node in chosen:
             await self._bring_back(node)
 
-    def _lose_power(self, node: SimulatedNode) -> None:
-        node.lose_power()
-        self._oracle.power_lost(node.node_id)
-
     async def _disk_full(self, event: Event) -> None:
         node = self._node(event.numbers[0])
         disk = node.machine.disk
@@ -225,7 +156,7 @@ class Faults:
         )
         disk.fails = lambda path: folder in path
         await asyncio.sleep(event.lasts_ms / 1000)
-        disk.fails = _nowhere
+        disk.fails = nowhere
 
     async def _slow_fsync(self, event: Event) -> None:
         disk = self._node(event.numbers[0]).machine.disk
@@ -262,28 +193,6 @@ class Faults:
 
     # --- nodes --------------------------------------------------------------------------------------------------
 
-    async def _take_away(self, node: SimulatedNode, event: Event, how: Callable[[SimulatedNode], None]) -> None:
-        if not node.is_running or node.node_id in self._busy or len(self._busy) >= self._plan.down_max:
-            return
-        self._busy.add(node.node_id)
-        how(node)
-        await asyncio.sleep(event.lasts_ms / 1000)
-        await self._bring_back(node)
-
-    async def _bring_back(self, node: SimulatedNode) -> None:
-        """As a supervisor would: a start that fails (a full disk) is tried again."""
-        for attempt in range(STARTS_MAX):
-            try:
-                await node.start()
-            except (OSError, StartupError) as error:
-                self._oracle.note(f"start {attempt} of node {node.node_id}: {error}")
-                node.kill()
-                await asyncio.sleep(START_RETRY_S)
-            else:
-                self._busy.discard(node.node_id)
-                return
-        raise AssertionError(f"node {node.node_id} did not start in {STARTS_MAX} attempts")
-
     async def _kill(self, event: Event) -> None:
         await self._take_away(self._node(event.numbers[0]), event, lambda node: node.kill())
 
@@ -299,13 +208,7 @@ class Faults:
             await self._take_away(controller, event, lose)
 
     async def _pause(self, event: Event) -> None:
-        node = self._node(event.numbers[0])
-        if node.is_running and not node.machine.process.is_paused and node.node_id not in self._busy:
-            machine, process = node.machine, node.machine.process
-            machine.pause()
-            await asyncio.sleep(event.lasts_ms / 1000)
-            if machine.process is process and process.is_paused:
-                machine.resume()
+        await self._pause_for(self._node(event.numbers[0]), event.lasts_ms)
 
     async def _restart(self, event: Event) -> None:
         await self._restart_one(self._node(event.numbers[0]), event)
@@ -342,12 +245,6 @@ class Faults:
 
     async def _create_topic(self, event: Event) -> None:
         await self._create(f"made-{event.numbers[0] % 3}", event)
-
-    async def _create(self, name: str, event: Event) -> None:
-        factor = 1 + event.numbers[1] % min(3, len(self._plan.brokers))
-        configs = {"min.insync.replicas": str(1 + event.numbers[2] % 2)}
-        topic = NewTopic(name=name, partitions=1 + event.numbers[3] % 3, replication_factor=factor, configs=configs)
-        await self._ask(CreateTopics(topics=(topic,)), number=event.numbers[0])  # type: ignore[arg-type]
 
     async def _delete_topic(self, event: Event) -> None:
         name = self._topic(event.numbers[0])
@@ -426,7 +323,3 @@ def _files_of(node: SimulatedNode, suffixes: tuple[str, ...]) -> list[str]:
                 if name.endswith(suffixes) and files.size(f"/data/logs/{folder}/{name}")
             ]
     return found
-
-
-def _nowhere(_path: str) -> bool:
-    return False

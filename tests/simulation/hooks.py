@@ -15,8 +15,11 @@ from metadata.quorum.link import Link
 from metadata.quorum.log import AppendLost, AppendUnknown
 from metadata.quorum.raft_log import RaftMetadataLog
 from metadata.quorum.state_machine import MetadataStateMachine
+from replication.fetcher.follower import Follower
+from replication.manager.isr_keeper import IsrKeeper
 from replication.manager.registry import Registry
 from replication.partition.states import LeaderState
+from tests.simulation.moments import ALTERATION_SENT, APPEND_SENT
 from tests.simulation.oracle import Oracle
 
 _salted_password = functools.lru_cache(maxsize=10_000)(scram.salted_password)
@@ -87,6 +90,7 @@ def _alter_partition(oracle: Oracle, original: Callable[..., Any]) -> Callable[.
 
 def _append(oracle: Oracle, original: Callable[..., Any]) -> Callable[..., Any]:
     async def append(self: RaftMetadataLog, records: Any, **options: Any) -> Any:
+        oracle.moments.happened(APPEND_SENT, self._engine._config.node_id)
         try:
             return await original(self, records, **options)
         except (AppendLost, AppendUnknown) as error:
@@ -94,6 +98,26 @@ def _append(oracle: Oracle, original: Callable[..., Any]) -> Callable[..., Any]:
             raise
 
     return append
+
+
+def _take(oracle: Oracle, original: Callable[..., Any]) -> Callable[..., Any]:
+    def take(self: Follower, replica: Any, *arguments: Any) -> Any:
+        taken = original(self, replica, *arguments)
+        oracle.follower_took(self._events._node_id, replica)  # type: ignore[attr-defined]
+        return taken
+
+    return take
+
+
+def _take_pending(oracle: Oracle, original: Callable[..., Any]) -> Callable[..., Any]:
+    def take_pending(self: IsrKeeper) -> Any:
+        sent = original(self)
+        for _, proposal in sent.values():
+            concerned = {*proposal.proposed} ^ {*proposal.members} or {*proposal.members}
+            oracle.moments.happened(ALTERATION_SENT, self._registry.node_id, min(concerned))
+        return sent
+
+    return take_pending
 
 
 def _remember(_oracle: Oracle, _original: Callable[..., Any]) -> Callable[..., Any]:
@@ -107,5 +131,7 @@ _WRAPPERS: tuple[tuple[Any, str, Callable[[Oracle, Callable[..., Any]], Callable
     (MetadataStateMachine, "apply", _apply),
     (RaftMetadataLog, "append", _append),
     (isr, "alter_partition", _alter_partition),
+    (Follower, "take", _take),
+    (IsrKeeper, "_take_pending", _take_pending),
     (scram, "salted_password", _remember),
 )

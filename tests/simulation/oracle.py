@@ -25,6 +25,7 @@ from metadata.records import NO_LEADER, PartitionChangeRecord, Reason, Record, R
 from replication.batches.header import whole_batches
 from replication.partition.replica import Replica
 from replication.partition.states import FollowerState, LeaderState
+from tests.simulation.moments import Moments
 
 if TYPE_CHECKING:
     from tests.simulation.clients import Attempt
@@ -50,6 +51,7 @@ class Oracle:
         self.excused: dict[TopicIdPartition, str] = {}
         self.rotten: set[int] = set()
         """Nodes whose flushed bytes may differ: recovery does not read below the recovery point (S5)."""
+        self.moments = Moments(cluster.world.loop)
         self.history: list[str] = []
         self.violation: BaseException | None = None
         self._records: dict[int, Record] = {}
@@ -90,6 +92,8 @@ class Oracle:
         elif event == "isr_change_refused":
             self.count(f"{event}: {fields.get('error')}")
         self.note(f"node {node_id} {event} " + " ".join(f"{k}={v}" for k, v in fields.items()))
+        other = fields.get("leader", fields.get("broker"))
+        self.moments.happened(event, node_id, other if isinstance(other, int) else None)
 
     # --- metadata -----------------------------------------------------------------------------------------------
 
@@ -286,6 +290,16 @@ class Oracle:
         ):
             known |= set(committed.isr)
         return sorted(known)
+
+    def follower_took(self, node_id: int, replica: Replica) -> None:
+        """R5: a follower's high watermark may fall, and stays within its log, also when that was cut."""
+        state, log = replica.state, replica.log
+        if isinstance(state, FollowerState):
+            self.check(
+                log.log_start_offset <= state.high_watermark <= log.log_end_offset,
+                f"{self.name(replica.key)}: follower {node_id} has high watermark {state.high_watermark} outside its "
+                f"log {log.log_start_offset}..{log.log_end_offset}",
+            )
 
     def answered(self, attempt: Attempt) -> None:
         """A client has got its answer."""

@@ -30,6 +30,8 @@ RECONFIGURATION = (
     "delete_records",
 )
 ROT = ("rot", "wipe_logs")
+STRIKES = ("ambush", "flap", "partly_isolate", "slow_start")
+"""Only in the profiles of `STRANGE`: the others keep what their seeds draw."""
 
 PROFILES: Mapping[str, tuple[str, ...]] = {
     "swarm": NETWORK + DISKS + NODES + RECONFIGURATION,
@@ -41,8 +43,30 @@ PROFILES: Mapping[str, tuple[str, ...]] = {
     "unclean": ("kill_leader", "kill", "power_loss", "isolate", "pause", "elect_unclean", "set_unclean"),
     "quorum": ("kill_controller", "blackout", "isolate", "pause", "split", "power_loss", "create_topic", "set_min_isr"),
     "rot": (*ROT, "kill", "power_loss", "restart"),
+    "controllers": (
+        *STRIKES,
+        "kill_controller",
+        "pause_controller",
+        "quorum_disk_fails",
+        *("isolate", "cut", "split", "slow_link", "pause", "power_loss", "restart", "blackout", "disk_full"),
+        *("create_topic", "delete_topic", "set_min_isr", "elect_preferred"),
+    ),
+    "members": (
+        *STRIKES,
+        *("kill", "kill_leader", "power_loss", "pause", "restart", "wipe_logs", "slow_link", "slow_fsync"),
+        *("reassign", "elect_preferred", "clock_drift", "rolling_restart"),
+    ),
+    "topics": (
+        "recreate_behind",
+        *("create_topic", "delete_topic", "recreate_topic", "grow_topic", "delete_records", "reassign"),
+        *("ambush", "flap", "kill", "power_loss", "restart", "isolate", "pause"),
+    ),
+    "torn": ("power_loss", "blackout", "kill", "kill_leader", "flap", "slow_fsync", "disk_full", "ambush"),
 }
 """Profile -> the events that its seeds draw from."""
+
+STRANGE = ("controllers", "members", "topics", "torn")
+"""Their seeds also draw what `Strangeness` has."""
 
 FAULTS_MS = (2_500, 8_000)
 
@@ -78,6 +102,22 @@ class ProducerPlan:
     pause_ms: int
     records: int
     timeout_ms: int
+    value_bytes: int = 0
+    """Values are at least so long: batches of several sectors."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strangeness:
+    """What came later than the first profiles, drawn from a stream of its own; all of it is off in those."""
+
+    hop_us: tuple[int, int] = (0, 0)
+    """A call between a voter's two loops, which are threads in production, takes so long."""
+    link_factor_max: int = 1
+    """Each direction of each link is up to so many times slower than `latency_us` says."""
+    tears_sectors: bool = False
+    """A loss of power keeps any sectors of an unsynced write, and not only its first ones."""
+    synced_topics: bool = False
+    """All topics have flush.messages=1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +135,7 @@ class Plan:
     down_max: int
     """At most so many nodes are taken away at the same time, except by a blackout."""
     faults_ms: int
+    strange: Strangeness = Strangeness()
     events: tuple[Event, ...] = field(default=())
 
     @property
@@ -105,6 +146,12 @@ class Plan:
     def brokers(self) -> tuple[int, ...]:
         return tuple(number for number, roles in enumerate(self.roles, start=1) if "broker" in roles)
 
+    def latency_us_of(self, one: str, other: str) -> tuple[int, int]:
+        """Of the direction from one host to the other."""
+        low, high = self.latency_us
+        factor = random.Random(f"{self.seed} link {one} {other}").randint(1, self.strange.link_factor_max)
+        return low * factor, high * factor
+
     def with_events(self, events: tuple[Event, ...]) -> Plan:
         return replace(self, events=events)
 
@@ -112,6 +159,7 @@ class Plan:
         nodes = ", ".join(f"{n}: {'+'.join(roles)}" for n, roles in enumerate(self.roles, start=1))
         lines = [
             f"seed {self.seed}, profile {self.profile}; nodes {nodes}; at most {self.down_max} away at once",
+            *([] if self.strange == Strangeness() else [str(self.strange)]),
             "settings " + ", ".join(f"{name}={value}" for name, value in self.settings.items()),
             *(f"topic {t.name}: {t.partitions} x {t.replication_factor} {dict(t.configs)}" for t in self.topics),
             *(
@@ -141,7 +189,26 @@ def draw_plan(seed: int, profile: str = "swarm") -> Plan:
         down_max=rng.choice((1, 1, 2, brokers)),
         faults_ms=rng.randint(*FAULTS_MS),
     )
-    return plan.with_events(_events(rng, plan))
+    plan = plan.with_events(_events(rng, plan))
+    return _made_strange(plan) if profile in STRANGE else plan
+
+
+def _made_strange(plan: Plan) -> Plan:
+    rng = random.Random(f"strange {plan.profile} {plan.seed}")
+    is_torn = plan.profile == "torn"
+    strange = Strangeness(
+        hop_us=rng.choice(((0, 0), (10, 1_000), (100, 20_000), (1_000, 150_000))),
+        link_factor_max=rng.choice((1, 1, 5, 20)),
+        tears_sectors=is_torn,
+        synced_topics=is_torn and rng.random() < 0.5,
+    )
+    topics = tuple(
+        replace(topic, configs={**topic.configs, **({"flush.messages": "1"} if strange.synced_topics else {})})
+        for topic in plan.topics
+    )
+    value_bytes = rng.choice((0, 700, 1_800, 3_000)) if is_torn else 0
+    producers = tuple(replace(producer, value_bytes=value_bytes) for producer in plan.producers)
+    return replace(plan, strange=strange, topics=topics, producers=producers)
 
 
 def _roles(rng: random.Random) -> tuple[tuple[Role, ...], ...]:

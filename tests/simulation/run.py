@@ -113,10 +113,12 @@ class _Run:
         self._oracle = oracle
         for node in cluster.nodes.values():
             node.machine.disk.sync_us = plan.sync_us
+            node.machine.disk.tears_sectors = plan.strange.tears_sectors
+            node.hop_us = plan.strange.hop_us
             node.on_made = self._watcher(node.node_id)
         for one in cluster.hosts:
             for other in cluster.hosts:
-                cluster.world.network.link(one, other).latency_us = plan.latency_us
+                cluster.world.network.link(one, other).latency_us = plan.latency_us_of(one, other)
 
     def _watcher(self, node_id: int) -> Callable[[Node], None]:
         def watch(node: Node) -> None:

@@ -1,0 +1,160 @@
+"""Faults that wait for their moment, come again and again, or hit some of the links of a node only.
+
+`heal` undoes what is left of them, as of all others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from metadata.controller.events import CreateTopics, DeleteTopics, NewTopic
+from tests.simulation.cluster import SimulatedNode
+from tests.simulation.hands import Hands
+from tests.simulation.moments import MOMENTS
+from tests.simulation.plan import Event
+
+AMBUSH_S = 3.0
+"""An ambush that nobody has come by for so long is given up."""
+MOMENTS_STRUCK_MAX = 3
+"""An ambush strikes at so many moments of its kind."""
+SLOW_START_US = (20_000, 120_000)
+BETWEEN_MS = 150
+"""A node of an ambush comes back after a part of this."""
+METADATA_FOLDER = "/data/__cluster_metadata"
+
+
+class Strikes(Hands):
+    # --- at a moment --------------------------------------------------------------------------------------------
+
+    async def _ambush(self, event: Event) -> None:
+        """The links of who was there, and a node that it concerns, are hit in one moment."""
+        kind = MOMENTS[event.numbers[0] % len(MOMENTS)]
+        for _ in range(1 + event.numbers[3] % MOMENTS_STRUCK_MAX):
+            moment = await self._oracle.moments.next(kind, within_s=AMBUSH_S)
+            if moment is None or self.is_healed:
+                return
+            node_id, other_id = moment
+            node = self.cluster.nodes[node_id]
+            other = self.cluster.nodes[other_id] if other_id in self.cluster.nodes else self._node(event.numbers[3])
+            self._oracle.count(f"ambush at: {kind}")
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._strike_links(event, node, other))
+                group.create_task(self._strike_node(event, node, other))
+
+    async def _strike_links(self, event: Event, node: SimulatedNode, other: SimulatedNode) -> None:
+        controller = self._controller() or other
+        one, two = node.machine.name, (other if controller is node else controller).machine.name
+        if one == two:
+            return
+        match event.numbers[1] % 6:
+            case 1 | 2:
+                self._world.network.cut(one, two, direction=("both", "to", "from")[event.numbers[3] % 3])
+                await self._heal_after(event, [(one, two)])
+            case 3:
+                slow_us = 1_000 * max(1, event.lasts_ms // 4)
+                self._set_link(one, two, slow_us // 2, slow_us, bytes_per_s=100_000)
+                await asyncio.sleep(event.lasts_ms / 1000)
+                self._restore_link(one, two)
+            case 4:
+                self._world.network.reset(one, two)
+            case _:
+                return
+
+    async def _strike_node(self, event: Event, node: SimulatedNode, other: SimulatedNode) -> None:
+        lasts_ms = event.numbers[3] % BETWEEN_MS
+        controller = self._controller() or other
+        strikes: tuple[Callable[[], Coroutine[Any, Any, None]] | None, ...] = (
+            None,
+            lambda: self._away(node, lasts_ms, SimulatedNode.kill),
+            lambda: self._away(node, lasts_ms, self._lose_power),
+            lambda: self._away(other, lasts_ms, SimulatedNode.kill),
+            lambda: self._away(other, lasts_ms, self._lose_power),
+            lambda: self._pause_for(node, event.lasts_ms),
+            lambda: self._pause_for(controller, event.lasts_ms),
+            lambda: self._away(controller, lasts_ms, SimulatedNode.kill),
+        )
+        strike = strikes[event.numbers[2] % len(strikes)]
+        if strike is not None:
+            await strike()
+
+    async def _pause_controller(self, event: Event) -> None:
+        """In the middle of an append, if there is one soon."""
+        moment = await self._oracle.moments.next("metadata append sent", within_s=AMBUSH_S)
+        if moment is not None and not self.is_healed:
+            await self._pause_for(self.cluster.nodes[moment[0]], event.lasts_ms)
+
+    # --- again and again ----------------------------------------------------------------------------------------
+
+    async def _flap(self, event: Event) -> None:
+        """A node that dies soon after each start."""
+        node = self._node(event.numbers[0])
+        how = self._lose_power if event.numbers[1] % 3 == 0 else SimulatedNode.kill
+        for _ in range(2 + event.numbers[2] % 3):
+            if self.is_healed:
+                return
+            await self._away(node, event.numbers[1] % 100, how)
+            await asyncio.sleep((20 + event.numbers[3] % 700) / 1000)
+
+    # --- some of the links, slow starts, disks -------------------------------------------------------------------
+
+    async def _partly_isolate(self, event: Event) -> None:
+        """Each of the others is reached still, or not, or in one direction only."""
+        node = self._node(event.numbers[0])
+        pairs = []
+        for i, other in enumerate(self._others(node)):
+            direction = (None, "both", "to", "from")[event.numbers[1] >> 2 * i & 3]
+            if direction is not None:
+                self._world.network.cut(node.machine.name, other, direction=direction)  # type: ignore[arg-type]
+                pairs.append((node.machine.name, other))
+        await self._heal_after(event, pairs)
+
+    async def _slow_start(self, event: Event) -> None:
+        """The node comes back with a disk that keeps it busy long."""
+        node = self._node(event.numbers[0])
+        disk = node.machine.disk
+        disk.sync_us = SLOW_START_US
+        await self._away(node, event.numbers[1] % 1_000, SimulatedNode.kill)
+        disk.sync_us = self._plan.sync_us
+
+    async def _quorum_disk_fails(self, event: Event) -> None:
+        """EIO in the folder of the metadata."""
+        disk = self._node(event.numbers[0]).machine.disk
+        disk.fails = lambda path: METADATA_FOLDER in path
+        await asyncio.sleep(event.lasts_ms / 1000)
+        disk.fails = nowhere
+
+    # --- topics -------------------------------------------------------------------------------------------------
+
+    async def _recreate_behind(self, event: Event) -> None:
+        """A topic is deleted and made again under its name while a node that held it is down."""
+        found = self._partition(event.numbers[0])
+        if found is None:
+            return
+        name, partition = found
+        node = self.cluster.nodes[partition.replicas[event.numbers[1] % len(partition.replicas)]]
+        if not node.is_running or node.node_id in self._busy or len(self._busy) >= self._plan.down_max:
+            return
+        self._busy.add(node.node_id)
+        if event.numbers[2] % 3 == 0:
+            self._lose_power(node)
+        else:
+            node.kill()
+        topic = self._image().topics_by_name[name]
+        again = NewTopic(
+            name=name,
+            partitions=len(topic.partitions),
+            replication_factor=max(1, len(partition.replicas)),
+            configs={"min.insync.replicas": "1"},
+        )
+        try:
+            await self._ask(DeleteTopics(topics=(name,)), number=event.numbers[3])  # type: ignore[arg-type]
+            await self._ask(CreateTopics(topics=(again,)), number=event.numbers[3])  # type: ignore[arg-type]
+            await asyncio.sleep(event.lasts_ms / 1000)
+        finally:
+            await self._bring_back(node)
+
+
+def nowhere(_path: str) -> bool:
+    return False
