@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from kraft.config.models import Role, Toml
+from tests.simulation.remembered import RememberedPlan, draw_remembered
 
 NETWORK = ("cut", "isolate", "split", "slow_link", "cut_message", "reset", "slow_all")
 DISKS = ("power_loss", "disk_full", "slow_fsync", "blackout")
@@ -62,6 +63,11 @@ PROFILES: Mapping[str, tuple[str, ...]] = {
         *("ambush", "flap", "kill", "power_loss", "restart", "isolate", "pause"),
     ),
     "torn": ("power_loss", "blackout", "kill", "kill_leader", "flap", "slow_fsync", "disk_full", "ambush"),
+    "groups": (
+        *("kill", "kill_leader", "kill_controller", "pause", "restart", "rolling_restart", "power_loss"),
+        *("isolate", "cut", "split", "slow_link", "reset", "clock_jump", "clock_drift", "disk_full", "slow_fsync"),
+        *("grow_topic", "elect_preferred", "reassign"),
+    ),
 }
 """Profile -> the events that its seeds draw from."""
 
@@ -136,6 +142,7 @@ class Plan:
     """At most so many nodes are taken away at the same time, except by a blackout."""
     faults_ms: int
     strange: Strangeness = Strangeness()
+    remembered: RememberedPlan | None = None
     events: tuple[Event, ...] = field(default=())
 
     @property
@@ -160,6 +167,7 @@ class Plan:
         lines = [
             f"seed {self.seed}, profile {self.profile}; nodes {nodes}; at most {self.down_max} away at once",
             *([] if self.strange == Strangeness() else [str(self.strange)]),
+            *([] if self.remembered is None else [str(self.remembered)]),
             "settings " + ", ".join(f"{name}={value}" for name, value in self.settings.items()),
             *(f"topic {t.name}: {t.partitions} x {t.replication_factor} {dict(t.configs)}" for t in self.topics),
             *(
@@ -190,6 +198,9 @@ def draw_plan(seed: int, profile: str = "swarm") -> Plan:
         faults_ms=rng.randint(*FAULTS_MS),
     )
     plan = plan.with_events(_events(rng, plan))
+    remembered = draw_remembered(seed, profile, topics=len(topics))
+    if remembered is not None:
+        plan = replace(plan, remembered=remembered, settings={**plan.settings, **remembered.settings})
     return _made_strange(plan) if profile in STRANGE else plan
 
 

@@ -27,6 +27,7 @@ from tests.simulation.faults import Faults
 from tests.simulation.hooks import listening
 from tests.simulation.oracle import Oracle
 from tests.simulation.plan import Plan
+from tests.simulation.remembered_clients import RememberedClients
 
 START_S = 30
 WHOLE_S = 30
@@ -111,6 +112,7 @@ class _Run:
         self._cluster = cluster
         self._plan = plan
         self._oracle = oracle
+        self._remembered = RememberedClients(plan, oracle)
         for node in cluster.nodes.values():
             node.machine.disk.sync_us = plan.sync_us
             node.machine.disk.tears_sectors = plan.strange.tears_sectors
@@ -132,6 +134,7 @@ class _Run:
         faults = Faults(self._cluster, self._plan, self._oracle)
         async with asyncio.TaskGroup() as clients:
             everyone = start_clients(self._cluster, self._plan, self._oracle, clients)
+            self._remembered.start(clients)
             looking = clients.create_task(self._look())
             await asyncio.sleep(0.2)
             await faults.play()
@@ -140,6 +143,7 @@ class _Run:
             await asyncio.sleep(CALM_S)
             for client in everyone:
                 client.is_stopping = True
+            await self._remembered.finish()
             await self._wait_whole()
             looking.cancel()
         # What clients sent last may still be on its way: to the leader (acks=0), or from it to the others.
@@ -226,6 +230,7 @@ class _Run:
         for partition in self._oracle.image.all_partitions():
             key = TopicIdPartition(partition.topic_id, partition.partition)
             contents[key] = self._same_everywhere(key, partition)
+        self._remembered.judge({key: values for key, (_, values) in contents.items()})
         by_partition: dict[TopicIdPartition, list[Attempt]] = defaultdict(list)
         for attempt in self._oracle.attempts:
             by_partition[attempt.which].append(attempt)

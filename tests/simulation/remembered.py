@@ -1,0 +1,166 @@
+"""What a seed draws of clients that brokers remember: idempotent producers, Idempotency-Keys, members of groups.
+
+Drawn from a stream of its own, and only in runs of the profile "groups" and in every seventh of "swarm": the plans of
+all other runs are what they would be without it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from kraft.config.models import Toml
+
+PROFILE = "groups"
+SWARM_EVERY, SWARM_AT = 7, 4
+"""Swarm seeds that draw such clients: those with this remainder."""
+SESSIONS_MS = (1_000, 2_000, 3_000)
+PROTOCOLS = ("range", "roundrobin", "sticky")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SequencedPlan:
+    """A producer with a producer id of the cluster's, as Kafka's idempotent one."""
+
+    name: str
+    topic: int
+    acks: int
+    in_flight: int
+    lanes: int
+    pause_ms: int
+    records: int
+    timeout_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyedPlan:
+    """A client that gives each request an Idempotency-Key."""
+
+    name: str
+    topic: int
+    acks: int
+    pause_ms: int
+    records: int
+    partitions: int
+    size_max: int
+    """Records of one request and partition that are longer become several batches."""
+    retries: int
+    repeats: float
+    """Share of its requests that are one it has sent before."""
+    timeout_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberPlan:
+    name: str
+    is_rest: bool
+    instance_id: str | None
+    session_ms: int
+    rebalance_ms: int
+    mishaps: float
+    """Chance of a pause, a leave or a crash at each round of reading."""
+    commits: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupPlan:
+    name: str
+    topics: tuple[int, ...]
+    protocols: tuple[str, ...]
+    members: tuple[MemberPlan, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RememberedPlan:
+    sequenced: tuple[SequencedPlan, ...]
+    keyed: tuple[KeyedPlan, ...]
+    groups: tuple[GroupPlan, ...]
+    settings: Mapping[str, Toml]
+
+    def __str__(self) -> str:
+        producers = [f"{p.name}: acks={p.acks}, in flight {p.in_flight}, lanes {p.lanes}" for p in self.sequenced]
+        keyed = [f"{p.name}: acks={p.acks}, partitions {p.partitions}, retries {p.retries}" for p in self.keyed]
+        groups = [
+            f"group {g.name}: " + ", ".join(f"{m.name} ({m.instance_id or m.session_ms})" for m in g.members)
+            for g in self.groups
+        ]
+        return "\n".join([f"remembered {dict(self.settings)}", *producers, *keyed, *groups])
+
+
+def draw_remembered(seed: int, profile: str, *, topics: int) -> RememberedPlan | None:
+    if profile != PROFILE and (profile != "swarm" or seed % SWARM_EVERY != SWARM_AT):
+        return None
+    rng = random.Random(f"{profile} {seed} remembered")
+    is_main = profile == PROFILE
+    return RememberedPlan(
+        sequenced=tuple(_sequenced(rng, f"s{i}", topics) for i in range(rng.choice((0, 1, 1)))),
+        keyed=tuple(_keyed(rng, f"k{i}", topics) for i in range(rng.choice((0, 1, 1)))),
+        groups=tuple(_group(rng, f"g{i}", topics) for i in range(rng.choice((1, 1, 2) if is_main else (0, 1)))),
+        settings=_settings(rng),
+    )
+
+
+def _settings(rng: random.Random) -> dict[str, Toml]:
+    return {
+        "offsets.topic.num.partitions": rng.choice((1, 2, 3)),
+        "offsets.topic.segment.bytes": rng.choice((2_000, 20_000, 104_857_600)),
+        "offsets.commit.timeout.ms": rng.choice((300, 1_000, 5_000)),
+        "group.min.session.timeout.ms": 500,
+        "group.initial.rebalance.delay.ms": rng.choice((0, 0, 300)),
+        "log.cleaner.backoff.ms": rng.choice((200, 15_000)),
+    }
+
+
+def _sequenced(rng: random.Random, name: str, topics: int) -> SequencedPlan:
+    return SequencedPlan(
+        name=name,
+        topic=rng.randrange(topics),
+        acks=rng.choice((-1, -1, -1, 1)),
+        in_flight=rng.choice((1, 3, 5, 5)),
+        lanes=rng.choice((1, 2)),
+        pause_ms=rng.choice((30, 80, 240)),
+        records=rng.choice((1, 1, 3)),
+        timeout_ms=rng.choice((300, 1_000, 3_000)),
+    )
+
+
+def _keyed(rng: random.Random, name: str, topics: int) -> KeyedPlan:
+    return KeyedPlan(
+        name=name,
+        topic=rng.randrange(topics),
+        acks=rng.choice((-1, -1, -1, 1)),
+        pause_ms=rng.choice((30, 80, 240)),
+        records=rng.choice((1, 2, 4)),
+        partitions=rng.choice((1, 1, 2)),
+        size_max=rng.choice((90, 1_000_000)),
+        retries=rng.choice((3, 10)),
+        repeats=rng.choice((0.1, 0.5)),
+        timeout_ms=rng.choice((300, 1_000, 3_000)),
+    )
+
+
+def _group(rng: random.Random, name: str, topics: int) -> GroupPlan:
+    count = rng.choice((1, 2, 3, 4))
+    classic = rng.choice((0, count, count, rng.randint(0, count)))
+    mishaps = rng.choice((0.0, 0.01, 0.03))
+    members = tuple(_member(rng, f"{name}-m{i}", is_rest=i >= classic, mishaps=mishaps) for i in range(count))
+    return GroupPlan(
+        name=name,
+        topics=tuple(sorted(rng.sample(range(topics), rng.randint(1, topics)))),
+        protocols=tuple(rng.sample(PROTOCOLS, rng.randint(1, len(PROTOCOLS)))),
+        members=members,
+    )
+
+
+def _member(rng: random.Random, name: str, *, is_rest: bool, mishaps: float) -> MemberPlan:
+    is_static = not is_rest and rng.random() < 0.3
+    return MemberPlan(
+        name=name,
+        is_rest=is_rest,
+        instance_id=f"{name}-static" if is_static else None,
+        session_ms=rng.choice(SESSIONS_MS),
+        rebalance_ms=rng.choice(SESSIONS_MS),
+        mishaps=mishaps,
+        commits=rng.choice((0.3, 1.0)),
+    )
