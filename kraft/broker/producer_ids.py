@@ -40,7 +40,8 @@ class ProducerIds:
         """Raises CoordinatorLoadInProgress 14 (retriable) when the controller gives none in time."""
         while not self._block:
             if not self._next_block:
-                await self._fetched()
+                await self._fetched()  # for all who wait: another may have taken the block over meanwhile
+                continue
             self._block, self._next_block = self._next_block, range(0)
             self._prefetch_below = int(len(self._block) * PREFETCH_AT)
         producer_id, self._block = self._block[0], self._block[1:]

@@ -45,6 +45,13 @@ _LOG_COLUMNS: Final = {
     ),
     "offset_entry": (Column("offset", 11, is_number=True), Column("position", 10, is_number=True)),
     "time_entry": (_TIME, Column("offset", 11, is_number=True)),
+    "producer": (
+        Column("producer", 19, is_number=True),
+        Column("epoch", 5, is_number=True),
+        Column("sequences", 23, is_number=True),
+        Column("offsets", 23, is_number=True),
+        _TIME,
+    ),
     "checkpoint": (Column("line", None),),
     "error": (Column("error", None),),
 }
@@ -100,6 +107,8 @@ def _log_cells(rows: Iterable[Mapping[str, Any]], *, records: bool) -> Iterator[
                 )
             case "batch":
                 yield row["file"], "batch", _batch_cells(row)
+            case "producer":
+                yield row["file"], "producer", _producer_cells(row)
             case "checkpoint":
                 yield from ((row["file"], "checkpoint", {"line": line}) for line in row["lines"])
             case "time_entry":
@@ -121,6 +130,16 @@ def _batch_cells(row: Mapping[str, Any]) -> dict[str, Any]:
         "codec": row["compression"],
         "CRC": "good" if row["is_valid"] else "wrong",
         "producer": producer if row["producer_id"] >= 0 else "-",
+    }
+
+
+def _producer_cells(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "producer": row["producer_id"],
+        "epoch": row["producer_epoch"],
+        "sequences": f"{row['first_sequence']} to {row['last_sequence']}",
+        "offsets": f"{row['first_offset']} to {row['last_offset']}",
+        "timestamp": _time(row["timestamp"]),
     }
 
 

@@ -48,11 +48,13 @@ def tail_metadata(folder: FolderArgument, as_json: JsonOption = False) -> None:
 
 @log_app.command("dump")
 def dump_log(
-    path: Annotated[str, typer.Argument(metavar="PATH", help="A folder, or one segment, index or checkpoint in it.")],
+    path: Annotated[
+        str, typer.Argument(metavar="PATH", help="A folder, or one segment, index, snapshot or checkpoint in it.")
+    ],
     records: Annotated[bool, typer.Option("--records", help="Each batch with its records.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Print the batches of a segment, the entries of an index, a checkpoint, or everything in a partition's folder.
+    """Print a segment's batches, an index's entries, a snapshot's producers, a checkpoint, or all in a partition's folder.
 
     Damage is a row of its own, and makes the exit code 1.
     """
@@ -81,7 +83,14 @@ def _counted(rows: Iterator[Mapping[str, Any]], counts: Counter[str]) -> Iterato
 
 def _log_rows(path: str, *, records: bool) -> Iterator[Mapping[str, Any]]:
     from kraft.runtime.files import DiskFiles
-    from replication.storage.dump import CHECKPOINTS, dump_checkpoint, dump_folder, dump_index, dump_segment
+    from replication.storage.dump import (
+        CHECKPOINTS,
+        dump_checkpoint,
+        dump_folder,
+        dump_index,
+        dump_producers,
+        dump_segment,
+    )
 
     if os.path.isdir(path):
         return dump_folder(DiskFiles(), path, records=records)
@@ -89,9 +98,11 @@ def _log_rows(path: str, *, records: bool) -> Iterator[Mapping[str, Any]]:
         return dump_index(DiskFiles(), path)
     if path.endswith(".log"):
         return dump_segment(DiskFiles(), path, records=records)
+    if path.endswith(".snapshot"):
+        return dump_producers(DiskFiles(), path)
     if os.path.basename(path) in CHECKPOINTS:
         return dump_checkpoint(DiskFiles(), path)
-    raise CommandFailed(f"{path} is neither a folder nor a .log, .index, .timeindex or checkpoint file")
+    raise CommandFailed(f"{path} is neither a folder nor a .log, .index, .timeindex, .snapshot or checkpoint file")
 
 
 def _readable(value: object) -> Any:

@@ -1,6 +1,7 @@
-"""Segments, indexes and checkpoints as plain rows for people. Reads live folders without locks; bad data is a row.
+"""Segments, indexes, producer snapshots and checkpoints as plain rows for people. Reads live folders without locks;
+bad data is a row.
 
-A row is a dict with `kind` (batch, record, offset_entry, time_entry, checkpoint, error); an error row says in which
+A row is a dict with `kind` (batch, record, offset_entry, time_entry, producer, checkpoint, error); an error row says in which
 file and where. Nothing here raises on what it finds in a file.
 """
 
@@ -12,6 +13,7 @@ from metadata.environment import File, Files
 from metadata.errors import KafkaError
 from replication.batches.header import BatchHeader, computed_crc
 from replication.batches.records import read_batches
+from replication.producers.state import NO_OFFSET, NO_SEQUENCE
 from replication.storage.indexes import OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES, OffsetIndex, TimeIndex
 from replication.storage.names import (
     CLEANER_OFFSETS_FILE,
@@ -23,8 +25,10 @@ from replication.storage.names import (
     META_PROPERTIES_FILE,
     PARTITION_METADATA_FILE,
     RECOVERY_POINTS_FILE,
+    SNAPSHOT_SUFFIX,
     TIME_INDEX_SUFFIX,
 )
+from replication.storage.producer_snapshot import CorruptSnapshot, decode_snapshot
 from replication.storage.scanning import DamagedLog, headers_from
 from replication.storage.text_files import read_text
 
@@ -56,6 +60,8 @@ def dump_folder(files: Files, path: str, *, records: bool = False) -> Iterator[R
             yield from dump_segment(files, f"{path}/{name}", records=records)
         elif name.endswith((TIME_INDEX_SUFFIX, INDEX_SUFFIX)):
             yield from dump_index(files, f"{path}/{name}")
+        elif name.endswith(SNAPSHOT_SUFFIX):
+            yield from dump_producers(files, f"{path}/{name}")
         elif name in CHECKPOINTS:
             yield from dump_checkpoint(files, f"{path}/{name}")
 
@@ -165,6 +171,36 @@ def _odd_bytes(file: File, entry_bytes: int) -> Iterator[Row]:
     odd = file.size % entry_bytes
     if odd:
         yield _error(file.path, f"{odd} bytes after the last whole entry of {entry_bytes}")
+
+
+def dump_producers(files: Files, path: str) -> Iterator[Row]:
+    """The producers of a `.snapshot`, as they were when the segment of its name began. Sequences are -1 for a producer
+    that has written no records in its epoch."""
+    try:
+        file = files.open(path, read_only=True)
+    except OSError as error:
+        yield _error(path, str(error))
+        return
+    try:
+        producers = decode_snapshot(file.pread(0, file.size))
+    except (CorruptSnapshot, OSError) as error:
+        yield _error(path, str(error))
+        return
+    finally:
+        file.close()
+    for producer_id, producer in producers:
+        last = producer.batches[-1] if producer.batches else None
+        yield {
+            "kind": "producer",
+            "file": path,
+            "producer_id": producer_id,
+            "producer_epoch": producer.epoch,
+            "first_sequence": NO_SEQUENCE if last is None else last.first_sequence,
+            "last_sequence": producer.last_sequence,
+            "first_offset": NO_OFFSET if last is None else last.first_offset,
+            "last_offset": producer.last_offset,
+            "timestamp": producer.timestamp,
+        }
 
 
 def dump_checkpoint(files: Files, path: str) -> Iterator[Row]:

@@ -88,6 +88,20 @@ def test_kafka_reads_of_our_snapshots_what_we_do() -> None:
         assert sorted(said[path.name]) == sorted(_producer_as_kafka_prints(*each) for each in producers)
 
 
+def test_our_dump_of_snapshots_agrees_with_kafkas() -> None:
+    text = (OURS / "producers-0" / TEXT).read_text()
+    said = re.findall(
+        r"^producerId: (\d+) producerEpoch: (\d+) .*lastTimestamp: (\d+) "
+        r"firstSequence: (-?\d+) lastSequence: (-?\d+) lastOffset: (-?\d+)",
+        text,
+        re.MULTILINE,
+    )
+    names = ("producer_id", "producer_epoch", "timestamp", "first_sequence", "last_sequence", "last_offset")
+    rows = [row for row in dump_folder(DiskFiles(), str(OURS / "producers-0")) if row["kind"] == "producer"]
+    assert sorted(tuple(str(row[name]) for name in names) for row in rows) == sorted(said)
+    assert all(str(row["file"]).endswith(".snapshot") for row in rows)
+
+
 def _producer_as_kafka_prints(producer_id: int, producer: Producer) -> str:
     last = producer.batches[-1]
     return (

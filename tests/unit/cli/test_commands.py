@@ -16,6 +16,8 @@ from kraft.cli.main import main
 from kraft.cli.reading import start_offset
 from kraft.cli.sources import RECORDS_PER_REQUEST_MAX, batches
 from kraft.cli.topics import parse_assignment
+from replication.producers.state import Producer, ProducerBatch
+from replication.storage.producer_snapshot import encode_snapshot
 
 CLUSTERS = {"data": [{"cluster_id": "c1"}]}
 DEAD = "http://127.0.0.1:9"
@@ -290,6 +292,26 @@ def test_log_dump_shows_a_checkpoint_and_says_where_no_log_is(monkeypatch, capsy
     other = tmp_path / "orders.txt"
     other.write_text("")
     assert "checkpoint file" in run(monkeypatch, capsys, "log", "dump", str(other))[2]
+
+
+def test_log_dump_shows_the_producers_of_a_snapshot_and_what_is_wrong_with_one(monkeypatch, capsys, tmp_path):
+    path = tmp_path / f"{9:020d}.snapshot"
+    batch = ProducerBatch(last_sequence=4, last_offset=8, offset_delta=1, timestamp=1_000)
+    path.write_bytes(encode_snapshot([(77, Producer(epoch=2, batches=(batch,), timestamp=1_000, seen_ms=-1))]))
+    for asked in (path, tmp_path):
+        code, out, _ = run(monkeypatch, capsys, "log", "dump", str(asked), "--json")
+        row = json.loads(out)
+        assert (code, row["kind"], row["producer_id"], row["producer_epoch"]) == (0, "producer", 77, 2)
+        assert [row[name] for name in ("first_sequence", "last_sequence", "first_offset", "last_offset")] == [
+            3,
+            4,
+            7,
+            8,
+        ]
+    path.write_bytes(path.read_bytes()[:-1])
+    code, out, err = run(monkeypatch, capsys, "log", "dump", str(path), "--json")
+    assert (code, json.loads(out)["kind"]) == (1, "error")
+    assert "damaged" in err
 
 
 def test_ctrl_c_while_a_command_is_loaded_leaves_no_traceback(monkeypatch, capsys):

@@ -61,6 +61,21 @@ def test_records_stand_for_their_batches_and_an_emptied_batch_for_itself(capsys)
     assert "no records" in " ".join(emptied)
 
 
+def test_producers_of_a_snapshot_tell_their_last_batch(capsys):
+    row = {
+        "kind": "producer",
+        "file": "logs/t-0/00000000000000000009.snapshot",
+        "producer_id": 2**62,
+        "producer_epoch": 1,
+    }
+    row |= {"first_sequence": 3, "last_sequence": 4, "first_offset": 7, "last_offset": 8, "timestamp": 1_000}
+    write_log_tables([row], records=False)
+    file, header, cells = lines(capsys)
+    assert file == [row["file"]]
+    assert header == ["producer", "epoch", "sequences", "offsets", "timestamp"]
+    assert " ".join(cells) == f"{2**62} 1 3 to 4 7 to 8 1970-01-01 00:00:01.000"
+
+
 def test_damage_stands_in_a_table_of_its_own(capsys):
     write_log_tables([batch(0), {"kind": "error", "file": FILE, "error": "3 bytes too many"}], records=False)
     assert lines(capsys)[-2:] == [["error"], ["3", "bytes", "too", "many"]]
