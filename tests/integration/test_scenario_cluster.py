@@ -144,6 +144,34 @@ def test_links_are_cut_each_on_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_node_is_cut_from_the_controller_only_and_from_the_other_voters_only(tmp_path: Path) -> None:
+    async def story(c: Cluster) -> None:
+        at_first = await c.status()
+        victim = next(node for node in (3, 2) if node != at_first.controller)
+        await c.cut(victim, purpose="controller")
+        await c.until(lambda seen: victim not in seen.active_brokers, describe="who sends no heartbeat is fenced")
+        fenced = await c.status()
+        assert fenced.controller == at_first.controller, "the quorum's own links carry on"
+        assert fenced.views[victim].brokers[victim] == "fenced", "and so the node itself is told"
+        await c.heal()
+        await c.until(isr(1, 2, 3), describe="back in the ISR")
+
+        await c.cut(victim, purpose="quorum", both_ways=True)
+        created = asyncio.get_running_loop().create_task(c.create_topic("u", assignment=[[1]], configs={}))
+        await c.until(lambda seen: seen.leader("u", 0) == 1, describe="the other two know u")
+        assert ("u", 0) not in (await c.status()).views[victim].partitions
+        assert await Client(c).write(1, count=2) == "ok"
+        await c.until(lambda seen: seen.log_end(*T, node=victim) == 2, describe="replication has links of its own")
+        assert ("u", 0) not in (await c.status()).views[victim].partitions
+        await c.heal()
+        await created
+        await c.until(isr(1, 2, 3), describe="all in the ISR at last")
+
+    settings = {"broker.heartbeat.interval.ms": 300, "broker.session.timeout.ms": 2_500}
+    play(story, tmp_path, spec=ClusterSpec.of(3, settings=settings))
+
+
+@pytest.mark.slow
 def test_an_isolated_leader_keeps_its_clients(tmp_path: Path) -> None:
     async def story(c: Cluster) -> None:
         client = Client(c)
