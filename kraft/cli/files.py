@@ -54,7 +54,7 @@ def dump_log(
     records: Annotated[bool, typer.Option("--records", help="Each batch with its records.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Print a segment's batches, an index's entries, a snapshot's producers, a checkpoint, or all in a partition's folder.
+    """Print a segment's batches, an index's entries, a snapshot's producers, a checkpoint, or all files of a folder.
 
     Damage is a row of its own, and makes the exit code 1.
     """

@@ -1,8 +1,8 @@
 """Segments, indexes, producer snapshots and checkpoints as plain rows for people. Reads live folders without locks;
 bad data is a row.
 
-A row is a dict with `kind` (batch, record, offset_entry, time_entry, producer, checkpoint, error); an error row says in which
-file and where. Nothing here raises on what it finds in a file.
+A row is a dict with `kind` (batch, record, offset_entry, time_entry, producer, checkpoint, error); an error row says
+in which file and where. Nothing here raises on what it finds in a file.
 """
 
 from __future__ import annotations
