@@ -6,8 +6,8 @@ Whoever is given up on knows nothing of the outcome. A node that was alive and a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Awaitable
+from typing import TypeVar
 
 from metadata.environment import ConnectionClosed
 from tests.simulation.cluster import SimulatedNode
@@ -40,12 +40,12 @@ class Watch:
         )
 
 
-async def ask(oracle: Oracle, node: SimulatedNode, work: Coroutine[Any, Any, T], *, within_s: float, what: str) -> T:
+async def ask(oracle: Oracle, node: SimulatedNode, work: Awaitable[T], *, within_s: float, what: str) -> T:
     """Raises Unanswered, and whatever the work raises."""
     watch = Watch(node, oracle.cluster.world.loop.now_us)
     try:
         async with asyncio.timeout(within_s):
-            return await node.machine.run(work)
+            return await node.machine.run(_as_coroutine(work))
     except ConnectionClosed as error:
         raise Unanswered(str(error)) from error
     except TimeoutError as error:
@@ -55,3 +55,7 @@ async def ask(oracle: Oracle, node: SimulatedNode, work: Coroutine[Any, Any, T],
         )
         oracle.count("request to a node that died or slept")
         raise Unanswered("no answer in time") from error
+
+
+async def _as_coroutine(work: Awaitable[T]) -> T:
+    return await work

@@ -2,7 +2,7 @@
 
 As org.apache.kafka.clients.producer does it: what is not acknowledged is sent again in order with the same sequence,
 and a sequence that is refused though all before it was acknowledged ends the id: what is in doubt then is not sent
-again under another. The first batch of an id goes alone, for a leader that does not know the id takes any sequence (D5).
+again under another. The first batch of an id goes alone, for a leader that does not know the id takes any (D5).
 """
 
 from __future__ import annotations
@@ -118,8 +118,8 @@ class SequencedProducer:
                 session.which,
                 self._plan.acks,
                 since_epoch=session.epoch,
-                what=f"sequence {session.unacked[0].sequence} of producer {session.producer_id} comes after all that was "
-                f"acknowledged, and was refused: {first.error_code} {first.message}",
+                what=f"sequence {session.unacked[0].sequence} of producer {session.producer_id} comes after all that "
+                f"was acknowledged, and was refused: {first.error_code} {first.message}",
             )
             return False
         acked = {batch for batch, attempt in zip(list(window), attempts, strict=True) if attempt.is_acked}
