@@ -20,6 +20,9 @@ from tests.conformance.groups.cases import GOLDEN
 FOLDER = GOLDEN / "__consumer_offsets-3"
 SEGMENT = FOLDER / "00000000000000000000.log"
 DUMP = FOLDER / "kafka-dump.txt"
+LIVE = GOLDEN / "live" / "00000000000000000000.log"
+LIVE_DUMP = GOLDEN / "live" / "kafka-dump.txt"
+"""Written by a node of three: two consumers of `kraft.client` in one group that read, commit and leave."""
 WALL_MS = 1_700_000_000_000
 GROUP = "orders"
 

@@ -14,9 +14,11 @@ from kraft.coordinators.groups.records import (
     OffsetKey,
     StoredGroup,
     StoredMember,
+    decode_record,
 )
 from kraft.coordinators.groups.subscriptions import TopicPartition, decode_assignment, decode_subscription
-from tests.conformance.groups.offsets import DUMP, SEGMENT, records, segment
+from replication.batches.records import read_batches
+from tests.conformance.groups.offsets import DUMP, LIVE, LIVE_DUMP, SEGMENT, records, segment
 
 ALL = [record for batch in records() for record in batch]
 
@@ -26,6 +28,15 @@ def test_kafkas_dump_tool_reads_what_was_meant() -> None:
     lines = [line for line in DUMP.read_text().splitlines() if line.startswith("| offset")]
     assert [line.partition(" key: ")[2] for line in lines] == [_line(*each) for each in enumerate(ALL)]
     assert DUMP.read_text().count("isvalid: true") == len(records())
+
+
+def test_kafkas_dump_tool_reads_a_segment_that_a_node_wrote_while_members_came_committed_and_went() -> None:
+    found = [(each.offset, decode_record(each.key, each.value)) for each in read_batches(LIVE.read_bytes()) if each.key]
+    assert {type(record.key) for _, record in found if record} == {OffsetKey, GroupKey, InstanceKey}
+    lines = [line for line in LIVE_DUMP.read_text().splitlines() if line.startswith("| offset")]
+    assert [line.partition(" key: ")[2] for line in lines] == [_line(at, record) for at, record in found if record]
+    assert any("<DELETE>" not in line and '"members":[{' in line for line in lines)
+    assert "isvalid: false" not in LIVE_DUMP.read_text()
 
 
 def _line(offset: int, record: GroupRecord) -> str:
@@ -63,7 +74,9 @@ def _data(value: object) -> dict[str, Any]:
 def _member(member: StoredMember) -> dict[str, Any]:
     wanted = decode_subscription(member.subscription)
     had = decode_subscription(member.subscription, "sticky")
-    user_data = _by_topic_bytes(had.owned) + had.generation.to_bytes(4, "big")
+    user_data = None
+    if had.owned:
+        user_data = base64.b64encode(_by_topic_bytes(had.owned) + had.generation.to_bytes(4, "big")).decode()
     return {
         "memberId": member.member_id,
         "groupInstanceId": member.instance_id,
@@ -73,7 +86,7 @@ def _member(member: StoredMember) -> dict[str, Any]:
         "sessionTimeout": member.session_timeout_ms,
         "subscription": {
             "topics": list(wanted.topics),
-            "userData": base64.b64encode(user_data).decode(),
+            "userData": user_data,
             "ownedPartitions": _by_topic(wanted.owned),
             "generationId": wanted.generation,
         },
