@@ -76,6 +76,11 @@ class Connection(web.RequestHandler):
             self.transport.write(head.encode() + body)
             self.transport.write_eof()
 
+    @property
+    def has_asked(self) -> bool:
+        """Whether a request, or what was meant to be one, has come."""
+        return self._body is not None or self.is_ending
+
     def unsent_bytes(self) -> int:
         """Of answers, not taken by the client's side yet."""
         transport = self.transport

@@ -1,6 +1,7 @@
 """`HttpServer`: the listener of the HTTP door, started and stopped by the composition root.
 
-Stop: no new connections, idle ones are closed, requests under way get `drain_ms` to finish, then are cancelled.
+Stop: no new connections; who is connected and has not asked yet may do so for `FIRST_REQUEST_MS`; idle ones are closed;
+requests under way get `drain_ms` to finish, then are cancelled.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from typing import Any
 from aiohttp import web
 
 from kraft.http.app import CONTEXT
-from kraft.http.connection import HEADER_BYTES_MAX, HEADERS_MAX, REQUEST_LINE_BYTES_MAX, Runner
+from kraft.http.connection import HEADER_BYTES_MAX, HEADERS_MAX, REQUEST_LINE_BYTES_MAX, Connection, Runner
 from kraft.http.context import Context
+from kraft.runtime.backlog import Backlog
 
 READ_BUFFER_BYTES = 262_144
 KEEPALIVE_SECONDS = 75.0
@@ -20,6 +22,10 @@ LINGER_SECONDS = 2.0
 """How long the rest of a refused body is read away, so that its client sees the answer."""
 BACKLOG = 1_024
 DRAIN_MS = 5_000
+FIRST_REQUEST_MS = 300
+"""How long a stop waits for the request of a connection that has made none yet. To close it sooner would reset it, and
+leave a client that has just produced in doubt."""
+LOOK_EVERY_MS = 5
 
 
 class HttpServer:
@@ -77,7 +83,22 @@ class HttpServer:
         if self._patience is not None:
             self._patience.cancel()
         if runner is not None:
+            await self._hear_the_last(runner)
             await runner.cleanup()
+
+    async def _hear_the_last(self, runner: web.AppRunner) -> None:
+        server = runner.server
+        assert server is not None, "a runner that is set up has a server"
+        # aiohttp tells addresses only; asyncio's and uvloop's servers have `sockets`, their common base has not.
+        backlog = Backlog(each for site in runner.sites for each in getattr(site._server, "sockets", ()))
+        for site in runner.sites:
+            await site.stop()
+        await backlog.take(server)
+        clock = self._app[CONTEXT].clock
+        for _ in range(FIRST_REQUEST_MS // LOOK_EVERY_MS):
+            await clock.sleep(LOOK_EVERY_MS)  # first of all: a loop may have taken some that are not among them yet
+            if all(isinstance(each, Connection) and each.has_asked for each in server.connections):
+                return
 
 
 def _accepted_max(context: Context) -> int:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
 import pytest
+import uvloop
 
 from kraft.http.app import CONTEXT, create_app
 from kraft.http.limits import Limits
-from kraft.http.server import HttpServer
+from kraft.http.server import FIRST_REQUEST_MS, HttpServer
 from kraft.runtime.environment import close_environment, system_environment
 from replication.batches.records import NewRecord, build_batch
 from tests.support.fake_gateway import FakeGateway
@@ -82,6 +84,41 @@ def test_stop_lets_a_request_under_way_finish() -> None:
                 answer = await waiting
                 assert len(await answer.json(content_type=None)) == 1
                 await stopping
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("asks_first", [True, False])
+def test_stop_hears_who_has_connected_before_it(asks_first: bool) -> None:
+    """The kernel has told the client that it is connected; the loop has not seen it, and the request comes late."""
+
+    async def story() -> None:
+        async with listening(gateway()) as server:
+            with socket.create_connection(("127.0.0.1", server.port)) as client:
+                request = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+                if asks_first:
+                    client.sendall(request)
+                stopping = asyncio.create_task(server.stop())
+                await asyncio.sleep(0.02)
+                if not asks_first:
+                    client.sendall(request)
+                await stopping
+                client.settimeout(5)
+                assert client.recv(1_000).startswith(b"HTTP/1.1 200")
+
+    for loop_factory in (asyncio.new_event_loop, uvloop.new_event_loop):
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            runner.run(story())
+
+
+def test_stop_does_not_wait_for_who_never_asks() -> None:
+    async def story() -> None:
+        async with listening(gateway()) as server:
+            with socket.create_connection(("127.0.0.1", server.port)) as client:
+                async with asyncio.timeout(FIRST_REQUEST_MS / 1000 + 5):
+                    await server.stop()
+                client.settimeout(5)
+                assert client.recv(1) == b""
 
     asyncio.run(story())
 

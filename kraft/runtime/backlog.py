@@ -1,0 +1,51 @@
+"""Connections that the kernel has accepted for a listener and nobody has taken yet.
+
+Their clients have been told that they are connected, and may have sent a request. The close of a listening socket
+resets all of them, so an ordered stop takes them first: it keeps the socket open a moment longer than its server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
+
+TAKEN_MAX: Final = 1_024
+"""Of one socket: as many as may wait, so that clients who keep coming cannot keep a node from ending."""
+
+
+class HasDescriptor(Protocol):
+    def fileno(self) -> int: ...
+
+
+class Backlog:
+    """Another handle of each listening socket. Made before their server closes; `take` closes them for good."""
+
+    def __init__(self, listening: Iterable[HasDescriptor]) -> None:
+        self._sockets = [socket.socket(fileno=os.dup(each.fileno())) for each in listening]
+
+    async def take(self, protocol: Callable[[], asyncio.BaseProtocol]) -> int:
+        """Give all that wait to protocols of this loop; how many they were."""
+        waiting: list[socket.socket] = []
+        for listening in self._sockets:
+            with listening:
+                listening.setblocking(False)
+                waiting += _accepted(listening)
+        loop = asyncio.get_running_loop()
+        for each in waiting:
+            await loop.connect_accepted_socket(protocol, each)
+        return len(waiting)
+
+
+def _accepted(listening: socket.socket) -> list[socket.socket]:
+    found: list[socket.socket] = []
+    while len(found) < TAKEN_MAX:
+        try:
+            connection, _ = listening.accept()
+        except OSError:  # nobody waits, or no descriptor is left for them
+            break
+        connection.setblocking(False)
+        found.append(connection)
+    return found
