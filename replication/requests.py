@@ -100,7 +100,7 @@ class ProduceOutcome:
     is_appended: bool = False
     """With an error: the records are in the leader's log and may survive (P5, P6, P7)."""
     isr: tuple[int, ...] = ()
-    """With errors 19 and 20: the ISR that was too small."""
+    """Without an error: the ISR when the records were as durable as asked. With 19 and 20: the one too small."""
     min_isr: int = 0
 
 

@@ -18,7 +18,7 @@ from kraft.http.errors import HttpError, error_response, from_kafka
 from kraft.http.faults import Faults
 from kraft.http.limits import BodyBudget, Connections, Limits, Slots
 from kraft.http.metrics import GaugeValues, Metrics
-from kraft.http.openapi import openapi_route
+from kraft.http.openapi import openapi_routes
 from kraft.http.partitioner import Partitioner
 from kraft.http.patience import Patience
 from kraft.http.routes import Call, Route
@@ -70,6 +70,7 @@ def create_app(
         metrics=Metrics(lambda: {**partition_gauges(gateway), **(gauges() if gauges else {})}),
         patience=Patience(environment.clock, limits),
         ready=ready or (lambda: (True, "")),
+        started_ms=environment.clock.monotonic_ms(),
         is_strict=is_strict,
     )
     routes = tuple(
@@ -77,7 +78,7 @@ def create_app(
         for route in (*ALL_ROUTES, *docs_routes(environment.files), *extra_routes)
         if not (is_strict and route.is_alias)
     )
-    routes = (*routes, openapi_route(routes))
+    routes = (*routes, *openapi_routes(routes, with_aliases=not is_strict))
     app = web.Application(client_max_size=limits.body_bytes_max)
     app[CONTEXT], app[ROUTES] = context, routes
     app.on_shutdown.append(_end_streams)

@@ -36,6 +36,8 @@ class Context:
     metrics: Metrics
     patience: Patience
     ready: Callable[[], tuple[bool, str]]
+    started_ms: int = 0
+    """On the monotonic clock."""
     is_strict: bool = False
     """The strict profile, see `kraft.http.strict`."""
 

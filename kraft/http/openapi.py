@@ -37,20 +37,24 @@ _TAGS = {
 }
 
 
-def openapi_route(routes: Sequence[Route]) -> Route:
-    """The route that serves the document of `routes` and itself."""
+def openapi_routes(routes: Sequence[Route], *, with_aliases: bool) -> tuple[Route, ...]:
+    """The routes that serve the document of `routes` and themselves. The aliases are those of Strimzi's bridge."""
     cached: list[bytes] = []
 
     async def openapi(call: Call) -> web.Response:
         if not cached:
-            cached.append(orjson.dumps(document((*routes, route), cluster_id=call.context.gateway.cluster_id)))
+            cached.append(orjson.dumps(document((*routes, *mine), cluster_id=call.context.gateway.cluster_id)))
         return web.Response(body=cached[0], headers={"Content-Type": PLAIN_JSON})
 
-    route = Route(
-        method="GET", path="/openapi.json", handler=openapi, summary="This document.", tag="node",
-        answers={200: Body(content={PLAIN_JSON: dict[str, Any]})},
-    )  # fmt: skip
-    return route
+    def route(path: str, name: str) -> Route:
+        return Route(
+            method="GET", path=path, handler=openapi, summary="This document.", tag="node", name=name,
+            answers={200: Body(content={PLAIN_JSON: dict[str, Any]})}, is_alias=path != "/openapi.json",
+        )  # fmt: skip
+
+    aliases = (route("/openapi", "node_openapi_alias"), route("/openapi/v3", "node_openapi_v3_alias"))
+    mine = (route("/openapi.json", "node_openapi"), *(aliases if with_aliases else ()))
+    return mine
 
 
 def document(routes: Sequence[Route], *, cluster_id: str) -> dict[str, Any]:

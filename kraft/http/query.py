@@ -22,7 +22,16 @@ TIMEOUT = Parameter(
 )
 
 
+ASYNC = Parameter(
+    name="async",
+    description="true: acks=0, answered 204 without a body, as the Strimzi bridge does.",
+    schema={"type": "boolean", "default": False},
+)
+
+
 def acks_of(call: Call) -> int:
+    if ASYNC.name in call.request.query and flag(call, ASYNC.name):
+        return 0
     text = call.request.query.get("acks", "all")
     acks = _ACKS.get(text)
     if acks is None:

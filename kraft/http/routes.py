@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
-from kraft.http.errors import PARTITION_NOT_FOUND, UNPROCESSABLE, HttpError
+from kraft.http.errors import PARTITION_NOT_FOUND, PAYLOAD, UNPROCESSABLE, HttpError
 
 if TYPE_CHECKING:
     from kraft.http.context import Context
@@ -36,6 +36,10 @@ class Call:
         self.accept = self.request.headers.get("Accept")
 
     @property
+    def is_v3(self) -> bool:
+        return self.request.path.startswith("/v3")
+
+    @property
     def path(self) -> Mapping[str, str]:
         return self.request.match_info
 
@@ -47,15 +51,18 @@ class Call:
     def partition(self) -> int:
         text = self.request.match_info["partition"]
         if not (text.isascii() and text.isdigit() and len(text) <= 10):
-            raise HttpError(PARTITION_NOT_FOUND, f"no partition {text!r}: a partition is a number from 0")
+            code = 404 if self.is_v3 else PARTITION_NOT_FOUND
+            raise HttpError(code, f"no partition {text!r}: a partition is a number from 0")
         return int(text)
 
     def model(self, model: type[Model]) -> Model:
-        """The body as a model. Raises HttpError 400 for malformed JSON, 422 for JSON that is not the model.
+        """The body as a model. Raises HttpError 400 for malformed JSON, 42206 for none, 422 for JSON that is not one.
 
         The strict profile takes no number or truth value that is written as a string.
         """
         is_strict = self.context.is_strict
+        if not self.body:
+            raise HttpError(PAYLOAD, "the body is empty; send a JSON object")
         try:
             return _validate(model, self.body, is_strict=is_strict)
         except ValidationError as error:

@@ -8,6 +8,7 @@ import orjson
 from aiohttp import web
 from pydantic import BaseModel
 
+from kraft import __version__
 from kraft.broker.gateway import Gateway, NodeInfo
 from kraft.http.docs.pages import HTML, index_page
 from kraft.http.media import PLAIN_JSON
@@ -52,6 +53,11 @@ class ClusterStatus(BaseModel):
 class Health(BaseModel):
     status: str
     reason: str | None = None
+
+
+class Uptime(BaseModel):
+    process_uptime_sec: int
+    kraft_version: str
 
 
 class Index(BaseModel):
@@ -146,6 +152,12 @@ async def readyz(call: Call) -> web.Response:
     return _json({"status": "not ready", "reason": reason}, status=503)
 
 
+async def health(call: Call) -> web.Response:
+    """As Karapace's."""
+    uptime_ms = call.context.clock.monotonic_ms() - call.context.started_ms
+    return _json({"process_uptime_sec": uptime_ms // 1000, "kraft_version": __version__})
+
+
 async def metrics(call: Call) -> web.Response:
     call.context.metrics.bodies_bytes.set(call.context.bodies.used)
     headers = {"Content-Type": f"{PROMETHEUS_TEXT}; charset=utf-8"}
@@ -183,17 +195,23 @@ async def index(call: Call) -> web.Response:
     return _json({"name": "kraft", "cluster_id": gateway.cluster_id, "node_id": gateway.node_id, "links": _LINKS})
 
 
-def _get(path: str, handler: Any, summary: str, model: Any, media: str = PLAIN_JSON) -> Route:
+def _get(path: str, handler: Any, summary: str, model: Any, media: str = PLAIN_JSON, *, alias: str = "") -> Route:
+    """`alias`: the name of a route that only other proxies' clients know."""
     answers = {200: Body(content={media: model, **({HTML: None} if handler is index else {})})}
     if handler is readyz:
         answers[503] = Body(content={media: model}, description="Not ready, and why.")
-    return Route(method="GET", path=path, handler=handler, summary=summary, tag="node", answers=answers)
+    return Route(method="GET", path=path, handler=handler, summary=summary, tag="node", answers=answers, name=alias,
+                 is_alias=bool(alias))  # fmt: skip
 
 
 ROUTES: tuple[Route, ...] = (
     _get("/", index, "Where to go from here.", Index),
     _get("/healthz", healthz, "The process answers.", Health),
     _get("/readyz", readyz, "The node takes requests.", Health),
+    _get("/healthy", healthz, "As /healthz, for Strimzi's clients.", Health, alias="node_healthy"),
+    _get("/ready", readyz, "As /readyz, for Strimzi's clients.", Health, alias="node_ready"),
+    _get("/status/ready", readyz, "As /readyz, for Redpanda's clients.", Health, alias="node_status_ready"),
+    _get("/_health", health, "Uptime and version, for Karapace's clients.", Uptime, alias="node_uptime"),
     _get("/metrics", metrics, "Metrics in Prometheus text.", None, PROMETHEUS_TEXT),
     _get("/kraft/status", status, "Nodes, controller and partitions as this node knows them.", ClusterStatus),
 )

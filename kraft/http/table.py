@@ -5,8 +5,9 @@ from __future__ import annotations
 from kraft.http import status
 from kraft.http.routes import Route
 from kraft.http.streaming import read as streams
-from kraft.http.v2 import metadata, produce, read
+from kraft.http.v2 import admin, metadata, produce, read
 from kraft.http.v3 import (
+    acls,
     broker_configs,
     brokers,
     clusters,
@@ -25,7 +26,9 @@ ALL_ROUTES: tuple[Route, ...] = (
     *streams.ROUTES,
     *metadata.ROUTES,
     *status.ROUTES,
+    *admin.ROUTES,
     *clusters.ROUTES,
+    *acls.ROUTES,
     *brokers.ROUTES,
     *broker_configs.ROUTES,
     *topic_configs.ROUTES,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 
 from metadata.environment import Buffer
 from metadata.errors import (
@@ -113,6 +114,7 @@ class Produce:
             leader_id=self._registry.node_id,
             leader_epoch=state.leader_epoch,
             is_appended=True,
+            isr=state.isr.members,
         )
 
     def _wake_followers(self, appended: list[Replica]) -> None:
@@ -192,6 +194,8 @@ class DelayedProduce:
                 self._outcomes[replica.key] = _too_few(
                     state, NotEnoughReplicasAfterAppend, name=replica.name, outcome=outcome
                 )
+            elif outcome.isr != state.isr.members:
+                self._outcomes[replica.key] = replace(outcome, isr=state.isr.members)
         else:
             return
         del self._waiting[replica]

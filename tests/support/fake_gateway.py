@@ -105,6 +105,8 @@ class FakeGateway:
         self.logs: dict[TopicIdPartition, FakeLog] = {}
         self.fail_produce: ProduceOutcome | None = None
         self.fail_read: errors.KafkaError | None = None
+        self.acked_by: tuple[int, ...] = (1, 2, 3)
+        """The ISR when a produce is answered."""
         self.requests: list[Request[Any]] = []
         self.refuse: ErrorDetail | None = None
         self.produced: list[tuple[int, int]] = []
@@ -244,7 +246,9 @@ class FakeGateway:
                 is_appended=True,
             )
         base, last = self.logs[which].append(data)
-        return ProduceOutcome(base_offset=base, last_offset=last, leader_id=1, log_start_offset=0, is_appended=True)
+        return ProduceOutcome(
+            base_offset=base, last_offset=last, leader_id=1, log_start_offset=0, is_appended=True, isr=self.acked_by
+        )
 
     async def read(
         self, partition: TopicIdPartition, *, offset: int, bytes_max: int, bytes_min: int, wait_ms_max: int

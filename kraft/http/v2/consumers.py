@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote
 
 import orjson
 from aiohttp import web
-from pydantic import BaseModel
 
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
@@ -26,19 +24,16 @@ from kraft.http.streaming.positions import parse_positions
 from kraft.http.streaming.read import stream_position
 from kraft.http.streaming.serve import heartbeat_ms, serve
 from kraft.http.v2 import consumers_models as models
+from kraft.http.v2.consumers_bodies import body_of, check_pattern, new_consumer
 from kraft.http.v2.consumers_poll import Poll
 from kraft.http.wanted import parse_iso_time
 from metadata.errors import UnknownTopicOrPartition
 from metadata.image import TopicIdPartition
 from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
 
-CONSUMER_CONFIG = 42204
 FORMAT_MISMATCH = 40601
 NEXT_TOKEN = "X-Next-Token"
-PATTERN_LENGTH_MAX = 1_000
 POSITIONS_MAX = 100_000
-
-Model = TypeVar("Model", bound=BaseModel)
 
 
 class ConsumerHandlers:
@@ -58,7 +53,7 @@ class ConsumerHandlers:
     # --- life ---------------------------------------------------------------------------------------------
 
     async def create_consumer(self, call: Call) -> web.Response:
-        asked = _body(call, models.NewConsumer, code=CONSUMER_CONFIG)
+        asked = new_consumer(call)
         nonce = self._rng.randbytes(8).hex()
         name = asked.name or f"rest-consumer-{nonce}"
         config = r.InstanceConfig(
@@ -82,11 +77,11 @@ class ConsumerHandlers:
     # --- subscription and assignment ----------------------------------------------------------------------
 
     async def subscribe_consumer(self, call: Call) -> web.Response:
-        asked = _body(call, models.SubscriptionBody)
+        asked = body_of(call, models.SubscriptionBody)
         if (asked.topics is None) == (asked.topic_pattern is None):
             raise HttpError(ILLEGAL_STATE, "a subscription names either `topics` or a `topic_pattern`")
         if asked.topic_pattern is not None:
-            _check_pattern(asked.topic_pattern)
+            check_pattern(asked.topic_pattern)
             request = r.Subscribe(**_names(call), pattern=asked.topic_pattern)
         else:
             if not asked.topics:
@@ -105,7 +100,7 @@ class ConsumerHandlers:
         return _done()
 
     async def assign_consumer(self, call: Call) -> web.Response:
-        asked = _body(call, models.Partitions)
+        asked = body_of(call, models.Partitions)
         await self._ask(r.AssignInstance(**_names(call), partitions=_known(call, asked.partitions)))
         return _done()
 
@@ -117,7 +112,7 @@ class ConsumerHandlers:
     # --- positions ----------------------------------------------------------------------------------------
 
     async def seek_consumer(self, call: Call) -> web.Response:
-        asked = _body(call, models.Positions)
+        asked = body_of(call, models.Positions)
         _known(call, [*asked.offsets, *asked.timestamps])
         positions = [(each.topic, each.partition, each.offset) for each in asked.offsets]
         for each in asked.timestamps:
@@ -133,7 +128,7 @@ class ConsumerHandlers:
         return await self._seek_all(call, LATEST_TIMESTAMP)
 
     async def _seek_all(self, call: Call, timestamp: int) -> web.Response:
-        asked = _body(call, models.Partitions)
+        asked = body_of(call, models.Partitions)
         _known(call, asked.partitions)
         positions = [(each.topic, each.partition, await _offset_at(call, each, timestamp)) for each in asked.partitions]
         await self._ask(r.Seek(**_names(call), positions=tuple(positions)))
@@ -200,7 +195,7 @@ class ConsumerHandlers:
     # --- offsets ------------------------------------------------------------------------------------------
 
     async def commit_consumer_offsets(self, call: Call) -> web.Response:
-        asked = _body(call, models.Commit)
+        asked = body_of(call, models.Commit)
         offsets: tuple[r.OffsetToCommit, ...] | None = None
         if asked.offsets is not None or asked.partitions is not None:
             _known(call, [*(asked.offsets or ()), *(asked.partitions or ())])
@@ -210,7 +205,7 @@ class ConsumerHandlers:
         return _done()
 
     async def get_consumer_offsets(self, call: Call) -> web.Response:
-        asked = _body(call, models.OffsetQuestion)
+        asked = body_of(call, models.OffsetQuestion)
         found = await self._ask(r.DescribeInstance(**_names(call)))
         partitions = found.partitions if asked.partitions is None else _known(call, asked.partitions)
         answer = await self._ask(r.FetchOffsets(group=call.path["group"], partitions=partitions))
@@ -231,16 +226,6 @@ def check(call: Call) -> None:
 
 def _names(call: Call) -> dict[str, Any]:
     return {"group": call.path["group"], "instance": call.path["instance"]}
-
-
-def _body(call: Call, model: type[Model], *, code: int = UNPROCESSABLE) -> Model:
-    """The body; an empty one is `{}`. Raises HttpError 400, or `code` for JSON that is not the model."""
-    if not call.body.strip():
-        call.body = b"{}"
-    try:
-        return call.model(model)
-    except HttpError as error:
-        raise HttpError(error.code if error.code == 400 else code, error.message) from error
 
 
 def _known(call: Call, partitions: Iterable[Any]) -> tuple[tuple[str, int], ...]:
@@ -269,15 +254,6 @@ async def _offset_at(call: Call, each: Any, timestamp: int) -> int:
 
 def _commit(each: models.OffsetRef, offset: int) -> r.OffsetToCommit:
     return r.OffsetToCommit(each.topic, each.partition, offset, each.metadata or "")
-
-
-def _check_pattern(pattern: str) -> None:
-    try:
-        if len(pattern) > PATTERN_LENGTH_MAX:
-            raise ValueError(f"longer than {PATTERN_LENGTH_MAX} characters")
-        re.compile(pattern)
-    except (ValueError, re.error, RecursionError, OverflowError) as error:
-        raise HttpError(UNPROCESSABLE, f"topic_pattern is no regular expression: {error}") from error
 
 
 def _form(call: Call, created: str) -> Format:

@@ -35,7 +35,7 @@ def consumer_routes(groups: Groups, rng: random.Random) -> tuple[Route, ...]:
     return (
         _records(handlers),
         _route("POST", GROUP, handlers.create_consumer, "Create a consumer.", models.NewConsumer, needs_body=False,
-               answer=models.ConsumerCreated, errors=(40902, 42204)),
+               answer=models.ConsumerCreated, errors=(40001, 40902, 42204)),
         _route("DELETE", INSTANCE, handlers.delete_consumer, "Delete a consumer; it leaves its group."),
         *_places(handlers),
         *_positions(handlers),

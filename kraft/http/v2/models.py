@@ -115,10 +115,20 @@ class ProducedOffset(BaseModel):
     leader_epoch: int | None = None
 
 
+class WrittenPartition(BaseModel):
+    """Who took the records; an addition of ours."""
+
+    partition: int
+    leader: int
+    leader_epoch: int
+    isr: list[int] = Field(description="The replicas that had the records, or had to, when they were acknowledged.")
+
+
 class ProduceAnswer(BaseModel):
     offsets: list[ProducedOffset]
     key_schema_id: int | None = None
     value_schema_id: int | None = None
+    partitions: list[WrittenPartition]
 
 
 class RawProducedOffset(ProducedOffset):
@@ -131,6 +141,7 @@ class RawProduceAnswer(BaseModel):
     offsets: list[RawProducedOffset]
     key_schema_id: int | None = None
     value_schema_id: int | None = None
+    partitions: list[WrittenPartition]
 
 
 class AcceptedAnswer(BaseModel):
@@ -139,6 +150,7 @@ class AcceptedAnswer(BaseModel):
     offsets: list[Any] = Field(max_length=0)
     key_schema_id: int | None = None
     value_schema_id: int | None = None
+    partitions: list[Any] = Field(max_length=0)
 
 
 class ConsumedHeader(BaseModel):

@@ -32,5 +32,6 @@ def failed(partition: int, outcome: ProduceOutcome) -> dict[str, Any]:
     return entry
 
 
-def document(offsets: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"offsets": offsets, "key_schema_id": None, "value_schema_id": None}
+def document(offsets: list[dict[str, Any]], partitions: list[dict[str, Any]]) -> dict[str, Any]:
+    """`partitions`: who leads those that were written to."""
+    return {"offsets": offsets, "key_schema_id": None, "value_schema_id": None, "partitions": partitions}

@@ -79,7 +79,9 @@ _json = msgspec.json.Decoder(_JsonProduce)
 
 
 def parse_produce(body: bytes | bytearray, form: Format, *, now_ms: int) -> list[OutRecord]:
-    """The records of a v2 body. Raises HttpError 400 for malformed JSON, 422 for JSON that is not such a body."""
+    """The records of a v2 body. Raises HttpError 400 for malformed JSON, 422 for none or for JSON of another shape."""
+    if not body:
+        raise HttpError(UNPROCESSABLE, "the body is empty; send a JSON object with `records`")
     try:
         match form:
             case Format.BINARY:

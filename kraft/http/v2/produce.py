@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from kraft.http.idempotency import (
 )
 from kraft.http.keyed_produce import Pieces, per_record, produce_keyed
 from kraft.http.media import RECORD_BATCH, RECORDS, V2_JSON, Format, produce_format, v2_answer
+from kraft.http.producing import WISHES, check_wishes, leaders, produce
 from kraft.http.raw import decode_records
 from kraft.http.records import OutRecord, to_batches
 from kraft.http.routes import Body, Call, Route
@@ -67,16 +68,17 @@ async def _produce_raw(call: Call, topic: TopicImage, where: TopicIdPartition) -
     if key is not None:
         return await _produce_raw_keyed(call, topic, where, key)
     refuse_reserved_ids(call.body)
-    outcomes = await _send(call, {where: call.body})
-    return _answer(call, [_raw_entry(where.partition, outcomes[where])])
+    outcome = (await produce(call, {where: call.body}))[where]
+    return _answer(call, [_raw_entry(where.partition, outcome)], [(where.partition, outcome)])
 
 
 async def _produce_raw_keyed(
     call: Call, topic: TopicImage, where: TopicIdPartition, key: IdempotencyKey
 ) -> web.Response:
     """With several batches an entry for each: other requests' records may stand between them."""
-    pieces = (await produce_keyed(partial(_send, call), {where: call.body}, key=key, topic=topic.name))[where]
-    return _answer(call, [_raw_entry(where.partition, piece.outcome) for piece in pieces])
+    pieces = (await produce_keyed(partial(produce, call), {where: call.body}, key=key, topic=topic.name))[where]
+    entries = [_raw_entry(where.partition, piece.outcome) for piece in pieces]
+    return _answer(call, entries, [(where.partition, piece.outcome) for piece in pieces])
 
 
 def _raw_entry(partition: int, outcome: ProduceOutcome) -> dict[str, Any]:
@@ -99,19 +101,12 @@ async def _produce_records(
     }
     call.context.metrics.produced_records.inc(len(records))
     if key is not None:
-        pieces = await produce_keyed(partial(_send, call), batches, key=key, topic=topic.name)
-        return _answer(call, _keyed_entries(where, pieces, topic=topic))
-    outcomes = await _send(call, batches) if batches else {}
+        pieces = await produce_keyed(partial(produce, call), batches, key=key, topic=topic.name)
+        last = [(which.partition, done[-1].outcome) for which, done in pieces.items() if done]
+        return _answer(call, _keyed_entries(where, pieces, topic=topic), last)
+    outcomes = await produce(call, batches) if batches else {}
     by_partition = {which.partition: outcome for which, outcome in outcomes.items()}
-    return _answer(call, entries(where, by_partition, topic=topic))
-
-
-async def _send(call: Call, batches: Mapping[TopicIdPartition, Buffer]) -> Mapping[TopicIdPartition, ProduceOutcome]:
-    gateway = call.context.gateway
-    acks = query.acks_of(call)
-    timeout_ms = query.integer(call, "timeout", default=gateway.settings.request_timeout_ms)
-    call.context.metrics.produced_bytes.inc(sum(len(batch) for batch in batches.values()))
-    return await gateway.produce(batches, acks=acks, timeout_ms=timeout_ms)
+    return _answer(call, entries(where, by_partition, topic=topic), by_partition.items())
 
 
 def place(
@@ -176,13 +171,15 @@ def _no_such_partition(topic: TopicImage, number: int) -> ProduceOutcome:
     return ProduceOutcome(error_code=UnknownTopicOrPartition.code, message=message)
 
 
-def _answer(call: Call, offsets: list[dict[str, Any]]) -> web.Response:
+def _answer(call: Call, offsets: list[dict[str, Any]], outcomes: Iterable[tuple[int, ProduceOutcome]]) -> web.Response:
     content_type = v2_answer(call.accept)
     status = 200
-    if call.request.query.get("acks") == "0":
-        failures = [entry for entry in offsets if entry["error_code"]]
-        status, offsets = (200, offsets) if failures else (202, [])
-    return web.Response(status=status, body=orjson.dumps(document(offsets)), headers={"Content-Type": content_type})
+    if query.acks_of(call) == NO_ACKS and not any(entry["error_code"] for entry in offsets):
+        if query.flag(call, query.ASYNC.name):
+            return web.Response(status=204)
+        status, offsets, outcomes = 202, [], ()
+    body = orjson.dumps(document(offsets, leaders(outcomes)))
+    return web.Response(status=status, body=body, headers={"Content-Type": content_type})
 
 
 def _check(call: Call) -> None:
@@ -190,8 +187,7 @@ def _check(call: Call) -> None:
     headers = call.request.headers
     form = produce_format(headers.get("Content-Type"))
     v2_answer(call.accept)
-    query.acks_of(call)
-    query.integer(call, "timeout", default=0)
+    check_wishes(call)
     check_idempotency_key(call)
     if form is Format.RECORD_BATCH and "partition" not in call.path:
         raise HttpError(415, f"{RECORD_BATCH} is for one partition: POST it to /topics/{call.topic}/partitions/N")
@@ -206,19 +202,21 @@ _EMBEDDED = {
 _ANSWERS = {
     200: Body(content={V2_JSON: models.ProduceAnswer}, description="One entry per record, failed ones included."),
     202: Body(content={V2_JSON: models.AcceptedAnswer}, description="acks=0: taken, without offsets."),
+    204: None,
 }
+_QUERY = (*WISHES, query.ASYNC)
 _ERRORS = (400, 40002, 40401, 406, 413, 415, 422, 50302)
 
 ROUTES: tuple[Route, ...] = (
     Route(
         method="POST", path="/topics/{topic}", handler=produce_to_topic, check=_check, tag="v2",
-        summary="Write records to the partitions of a topic.", query=(query.ACKS, query.TIMEOUT),
-        headers=HEADERS, body=Body(content=_EMBEDDED), answers=_ANSWERS, errors=_ERRORS,
+        summary="Write records to the partitions of a topic.", query=_QUERY, headers=HEADERS,
+        body=Body(content=_EMBEDDED), answers=_ANSWERS, errors=_ERRORS,
     ),
     Route(
         method="POST", path="/topics/{topic}/partitions/{partition}", handler=produce_to_partition, check=_check,
         tag="v2", summary="Write records, or a RecordBatch v2 as it is, to one partition.",
-        query=(query.ACKS, query.TIMEOUT), headers=HEADERS, body=Body(content={**_EMBEDDED, RECORD_BATCH: None}),
+        query=_QUERY, headers=HEADERS, body=Body(content={**_EMBEDDED, RECORD_BATCH: None}),
         answers=_ANSWERS, errors=(*_ERRORS, 40402),
     ),
 )  # fmt: skip

@@ -65,6 +65,8 @@ def _headers(call: Call, records: Records, content_type: str, next_offset: int) 
             "X-Next-Offset": str(next_offset),
             "X-High-Watermark": str(records.high_watermark),
             "X-Log-Start-Offset": str(records.log_start_offset),
+            "X-Leader": str(records.leader_id),
+            "X-Leader-Epoch": str(records.leader_epoch),
         }
     )
 

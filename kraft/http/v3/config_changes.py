@@ -64,13 +64,13 @@ async def reset_one(call: Call, resource: ConfigResource) -> web.Response:
 async def alter_many(call: Call, resources: Sequence[ConfigResource]) -> web.Response:
     asked = call.model(models.ConfigChanges)
     changes = [_alteration(change) for change in asked.data]
-    return await alter(call, resources, changes, validate_only=asked.validate_only)
+    return await alter(call, resources, changes, validate_only=bool(asked.validate_only))
 
 
 def _alteration(change: models.ConfigChange) -> ConfigAlteration:
-    operation = _OPERATIONS[change.operation]
+    operation = _OPERATIONS[change.operation or "SET"]
     if operation != "delete" and change.value is None:
-        raise HttpError(PAYLOAD, f"{change.operation} of {change.name} needs a value")
+        raise HttpError(PAYLOAD, f"{operation.upper()} of {change.name} needs a value")
     return ConfigAlteration(name=change.name, operation=operation, value=change.value)
 
 

@@ -1,9 +1,8 @@
-"""v3 consumer groups: groups, their consumers, assignments and lags; delete a group, reset its offsets."""
+"""v3 consumer groups: groups, their consumers, assignments and lags; delete a group."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -11,15 +10,13 @@ from aiohttp import web
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.routing import Groups
-from kraft.http.errors import BAD_REQUEST, PARTITION_NOT_FOUND, HttpError
+from kraft.http.errors import HttpError
 from kraft.http.routes import Call, Route
 from kraft.http.v3 import consumer_groups_models as models
 from kraft.http.v3.consumer_groups_lag import Lags
+from kraft.http.v3.consumer_groups_offsets import offset_routes
 from kraft.http.v3.envelope import Document, answer, crn, listing, no_content, related, resource, route
 from kraft.http.v3.models import Listing
-from kraft.http.wanted import parse_iso_time
-from metadata.image import TopicIdPartition
-from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
 
 STATES = {
     "Empty": "EMPTY",
@@ -97,72 +94,6 @@ class GroupHandlers:
     async def get_group_lag_summary(self, call: Call) -> web.Response:
         return answer(await Lags(call, await self._describe(call.path["group"])).summary())
 
-    # --- offsets ------------------------------------------------------------------------------------------
-
-    async def reset_group_offsets(self, call: Call) -> web.Response:
-        """To a group without members; it comes into being by this if it does not exist."""
-        asked = call.model(models.OffsetReset)
-        group = call.path["group"]
-        found = await self._groups.ask(r.FetchOffsets(group=group))
-        assert isinstance(found, a.GroupOffsets), found
-        old = {(each.topic, each.partition): each.offset for each in found.offsets}
-        new = await _targets(call, asked, old)
-        if not asked.validate_only and new:
-            offsets = tuple(r.OffsetToCommit(*key, offset) for key, offset in new.items())
-            await self._groups.ask(r.ResetOffsets(group=group, offsets=offsets))
-        rows = [
-            {"topic_name": topic, "partition_id": number, "old_offset": old.get((topic, number), -1), "new_offset": to}
-            for (topic, number), to in sorted(new.items())
-        ]
-        return answer({"kind": "KraftOffsetResetList", "data": rows})
-
-
-async def _targets(
-    call: Call, asked: models.OffsetReset, old: Mapping[tuple[str, int], int]
-) -> dict[tuple[str, int], int]:
-    if asked.offsets is not None:
-        wanted = {(each.topic_name, each.partition_id): each.offset for each in asked.offsets}
-        bounds = await _bounds(call, wanted)
-        for key, offset in wanted.items():
-            low, high = bounds[key]
-            if not low <= offset <= high:
-                raise HttpError(BAD_REQUEST, f"offset {offset} of {key[0]}-{key[1]} is not between {low} and {high}")
-        return wanted
-    keys = _scope(call, asked, old)
-    bounds = await _bounds(call, keys)
-    if asked.shift is not None:
-        return {key: min(max(old.get(key, low) + asked.shift, low), high) for key, (low, high) in bounds.items()}
-    if asked.timestamp is not None:
-        timestamp_ms = parse_iso_time(asked.timestamp, "timestamp ")
-        found = {key: await _list_offset(call, key, timestamp_ms) for key in keys}
-        return {key: offset if offset >= 0 else bounds[key][1] for key, offset in found.items()}
-    return {key: low if asked.to == "earliest" else high for key, (low, high) in bounds.items()}
-
-
-def _scope(call: Call, asked: models.OffsetReset, old: Mapping[tuple[str, int], int]) -> list[tuple[str, int]]:
-    if asked.topics is None:
-        image = call.context.gateway.image
-        known = {key: image.topic(key[0]) for key in old}
-        return [key for key, topic in known.items() if topic is not None and key[1] in topic.partitions]
-    topics = [call.context.topic_or_raise(name) for name in asked.topics]
-    return [(topic.name, number) for topic in topics for number in topic.partitions]
-
-
-async def _bounds(call: Call, keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], tuple[int, int]]:
-    bounds = {}
-    for key in keys:
-        low = await _list_offset(call, key, EARLIEST_TIMESTAMP)
-        bounds[key] = (low, await _list_offset(call, key, LATEST_TIMESTAMP))
-    return bounds
-
-
-async def _list_offset(call: Call, key: tuple[str, int], timestamp: int) -> int:
-    topic = call.context.topic_or_raise(key[0])
-    if key[1] not in topic.partitions:
-        raise HttpError(PARTITION_NOT_FOUND, f"topic {key[0]!r} has no partition {key[1]}")
-    where = TopicIdPartition(topic.topic_id, key[1])
-    return (await call.context.gateway.list_offset(where, timestamp)).offset
-
 
 def _member(call: Call, found: a.GroupDescription) -> a.MemberDescription:
     wanted = call.path["consumer"]
@@ -214,12 +145,8 @@ def _assignment(
         "partition": related(call, "topics", topic, "partitions", partition),
         "lag": related(call, "consumer-groups", found.group, "lags", topic, "partitions", partition),
     }
-    name = crn(
-        call, consumer_group=found.group, consumer=member.member_id, assignment=None, topic=topic, partition=partition
-    )
-    return resource(
-        call, "KafkaConsumerAssignment", (*path, topic, "partitions", partition), name.replace("=None", ""), fields
-    )
+    name = crn(call, consumer_group=found.group, consumer=member.member_id, assignment=topic, partition=partition)
+    return resource(call, "KafkaConsumerAssignment", (*path, topic, "partitions", partition), name, fields)
 
 
 def group_routes(groups: Groups) -> tuple[Route, ...]:
@@ -236,12 +163,11 @@ def group_routes(groups: Groups) -> tuple[Route, ...]:
         route("GET", consumer + "/assignments", h.list_group_assignments, "Partitions of a consumer.",
               Listing[models.Assignment], errors=missing),
         route("GET", consumer + "/assignments/{topic}/partitions/{partition}", h.get_group_assignment,
-              "One assignment.", models.Assignment, errors=(*missing, 40402)),
+              "One assignment.", models.Assignment, errors=missing),
         route("GET", one + "/lag-summary", h.get_group_lag_summary, "The largest lag, and all.", models.LagSummary,
               errors=missing),
         route("GET", lags, h.list_group_lags, "Lag of each partition.", Listing[models.Lag], errors=missing),
         route("GET", lags + "/{topic}/partitions/{partition}", h.get_group_lag, "Lag of one partition.", models.Lag,
-              errors=(*missing, 40402)),
-        route("POST", one + "/offsets:reset", h.reset_group_offsets, "Reset offsets of a group without members.",
-              models.ResetOffsets, body=models.OffsetReset, errors=(40002, 40402, 40403, 40903, 50302)),
+              errors=missing),
+        *offset_routes(groups),
     )  # fmt: skip

@@ -46,7 +46,7 @@ def _result(topic: str, partition: int, outcome: ErrorDetail | None) -> Document
     return result
 
 
-_ERRORS = (40002, 40402, 40403, 50302, 50401)
+_ERRORS = (40002, 40403, 50302, 50401)
 
 ROUTES = (
     route(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
+from urllib.parse import quote
 
 import orjson
 from aiohttp import web
@@ -23,6 +24,11 @@ def check(call: Call) -> None:
     require_accepts(call.accept, PLAIN_JSON)
     if call.request.body_exists:
         require_json_body(headers.get("Content-Type"))
+    check_cluster(call)
+
+
+def check_cluster(call: Call) -> None:
+    """Raises HttpError 404."""
     asked, ours = call.path.get("cluster_id"), call.context.gateway.cluster_id
     if asked is not None and asked != ours:
         raise HttpError(404, f"Cluster {asked} cannot be found; this is cluster {ours}.")
@@ -30,7 +36,7 @@ def check(call: Call) -> None:
 
 def url(call: Call, *path: object) -> str:
     """An absolute URL below this cluster, under the host name that the client used."""
-    tail = "".join(f"/{part}" for part in path)
+    tail = "".join(f"/{quote(str(part), safe='')}" for part in path)
     return f"{call.request.scheme}://{call.request.host}/v3/clusters/{call.context.gateway.cluster_id}{tail}"
 
 
@@ -39,7 +45,7 @@ def related(call: Call, *path: object) -> Document:
 
 
 def crn(call: Call, **parts: object) -> str:
-    tail = "".join(f"/{name.replace('_', '-')}={value}" for name, value in parts.items())
+    tail = "".join(f"/{name.replace('_', '-')}={quote(str(value), safe='')}" for name, value in parts.items())
     return f"crn:///kafka={call.context.gateway.cluster_id}{tail}"
 
 

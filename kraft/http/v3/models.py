@@ -20,7 +20,7 @@ NEEDS_VALUE: JsonDict = {"required": ["value"], "properties": {"value": {"type":
 
 
 class _Request(BaseModel):
-    """Confluent ignores unknown fields nowhere; neither do we."""
+    """Confluent ignores unknown fields nowhere; neither do we. null is as good as absent."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -163,13 +163,13 @@ class NewTopic(_Request):
     replicas_assignments: dict[int, list[int]] | None = Field(
         default=None, json_schema_extra={"propertyNames": {"pattern": "^[0-9]{1,9}$"}}
     )
-    configs: list[ConfigValue] = Field(default_factory=list)
-    validate_only: bool = False
+    configs: list[ConfigValue] | None = None
+    validate_only: bool | None = None
 
 
 class PartitionsCount(_Request):
     partitions_count: int = Field(ge=1, le=INT32_MAX)
-    validate_only: bool = False
+    validate_only: bool | None = None
 
 
 class ConfigUpdate(_Request):
@@ -189,12 +189,12 @@ class ConfigChange(_Request):
 
     name: str
     value: str | None = None
-    operation: Literal["SET", "DELETE", "APPEND", "SUBTRACT"] = "SET"
+    operation: Literal["SET", "DELETE", "APPEND", "SUBTRACT"] | None = Field(default=None, description="null: SET.")
 
 
 class ConfigChanges(_Request):
     data: list[ConfigChange] = Field(min_length=1)
-    validate_only: bool = False
+    validate_only: bool | None = None
 
 
 class PartitionTarget(_Request):
@@ -246,7 +246,7 @@ class BatchData(_Request):
 class BatchEntry(_Request):
     id: str = Field(min_length=1, max_length=80)
     partition_id: int | None = Field(default=None, ge=0, le=INT32_MAX)
-    headers: list[BatchHeader] = Field(default_factory=list)
+    headers: list[BatchHeader] | None = None
     key: BatchData | None = None
     value: BatchData | None = None
     timestamp: Timestamp | None = None
@@ -268,6 +268,8 @@ class BatchSuccess(BaseModel):
     partition_id: int
     offset: int | None
     timestamp: str
+    leader_id: int | None = Field(description="null with acks=0, as the offset.")
+    leader_epoch: int | None
     key: BatchSize | None = None
     value: BatchSize | None = None
 

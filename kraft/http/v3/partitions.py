@@ -84,7 +84,7 @@ async def get_offset(call: Call) -> web.Response:
     return answer(
         resource(
             call,
-            "KafkaPartitionOffset",
+            "KafkaPartitionWithOffsets",
             ("topics", topic.name, "partitions", partition.partition, "offset"),
             crn(call, topic=topic.name, partition=partition.partition),
             {
@@ -129,7 +129,7 @@ ROUTES = (
         models.Listing[models.Partition],
         errors=(40403,),
     ),
-    route("GET", _ONE, get_partition, "One partition.", models.Partition, errors=(40402, 40403)),
+    route("GET", _ONE, get_partition, "One partition.", models.Partition, errors=(40403,)),
     route(
         "GET",
         _ONE + "/offset",
@@ -137,7 +137,7 @@ ROUTES = (
         "First offset and high watermark.",
         models.Offset,
         query=(_TYPE,),
-        errors=(40002, 40402, 40403, 50302),
+        errors=(40002, 40403, 50302),
     ),
     route(
         "GET",
@@ -145,7 +145,7 @@ ROUTES = (
         list_replicas,
         "Replicas of a partition.",
         models.Listing[models.Replica],
-        errors=(40402, 40403),
+        errors=(40403,),
     ),
-    route("GET", _ONE + "/replicas/{broker_id}", get_replica, "One replica.", models.Replica, errors=(40402, 40403)),
+    route("GET", _ONE + "/replicas/{broker_id}", get_replica, "One replica.", models.Replica, errors=(40403,)),
 )

@@ -11,10 +11,10 @@ from functools import partial
 
 from aiohttp import web
 
-from kraft.http import query
 from kraft.http.errors import BATCH, UNPROCESSABLE, HttpError
 from kraft.http.idempotency import HEADERS, IdempotencyKey, check_idempotency_key, idempotency_key
 from kraft.http.keyed_produce import Piece, per_record, produce_keyed
+from kraft.http.producing import WISHES, check_wishes, produce
 from kraft.http.records import OutRecord, to_batches
 from kraft.http.routes import Call
 from kraft.http.v2.outcomes import failed
@@ -74,7 +74,7 @@ async def _write(
             stored = record._replace(timestamp_ms=stored_timestamp(call, topic.name, record, outcome, is_own=is_own))
             fields = (("key", entry.key), ("value", entry.value))
             types = {name: data.type for name, data in fields if data is not None}
-            successes.append({"id": entry.id, **receipt(call, topic.name, types, stored, number, offset)})
+            successes.append({"id": entry.id, **receipt(call, topic.name, types, stored, number, offset, outcome)})
     return successes
 
 
@@ -91,19 +91,12 @@ async def send_groups(
         else:
             results[number] = [Piece(len(group), _no_partition(topic, number))]
     if key is not None:
-        pieces = await produce_keyed(partial(_produce, call), batches, key=key, topic=topic.name)
+        pieces = await produce_keyed(partial(produce, call), batches, key=key, topic=topic.name)
         return results | {which.partition: done for which, done in pieces.items()}
-    outcomes = await _produce(call, batches) if batches else {}
+    outcomes = await produce(call, batches) if batches else {}
     return results | {
         which.partition: [Piece(len(groups[which.partition]), outcome)] for which, outcome in outcomes.items()
     }
-
-
-async def _produce(call: Call, batches: Mapping[TopicIdPartition, Buffer]) -> Mapping[TopicIdPartition, ProduceOutcome]:
-    gateway = call.context.gateway
-    timeout_ms = query.integer(call, "timeout", default=gateway.settings.request_timeout_ms)
-    call.context.metrics.produced_bytes.inc(sum(len(batch) for batch in batches.values()))
-    return await gateway.produce(batches, acks=query.acks_of(call), timeout_ms=timeout_ms)
 
 
 def stored_timestamp(call: Call, topic: str, record: OutRecord, outcome: ProduceOutcome, *, is_own: bool) -> int:
@@ -130,7 +123,15 @@ def refusal(number: int, outcome: ProduceOutcome) -> Document:
     }
 
 
-def receipt(call: Call, topic: str, types: Mapping[str, str], record: OutRecord, number: int, offset: int) -> Document:
+def receipt(
+    call: Call,
+    topic: str,
+    types: Mapping[str, str],
+    record: OutRecord,
+    number: int,
+    offset: int,
+    outcome: ProduceOutcome,
+) -> Document:
     """What is said of a record that was written. `types`: those named for `key` and `value`; offset -1: not known."""
     document: Document = {
         "cluster_id": call.context.gateway.cluster_id,
@@ -138,6 +139,8 @@ def receipt(call: Call, topic: str, types: Mapping[str, str], record: OutRecord,
         "partition_id": number,
         "offset": offset if offset >= 0 else None,
         "timestamp": datetime.fromtimestamp(record.timestamp_ms / 1000, UTC).isoformat().replace("+00:00", "Z"),
+        "leader_id": outcome.leader_id if outcome.leader_id >= 0 else None,
+        "leader_epoch": outcome.leader_epoch if outcome.leader_id >= 0 else None,
     }
     for field, stored in (("key", record.key), ("value", record.value)):
         if field in types:
@@ -146,7 +149,7 @@ def receipt(call: Call, topic: str, types: Mapping[str, str], record: OutRecord,
 
 
 def _record(entry: models.BatchEntry, now_ms: int) -> OutRecord:
-    headers = [(h.name, None if h.value is None else _base64(h.value, "header")) for h in entry.headers]
+    headers = [(h.name, None if h.value is None else _base64(h.value, "header")) for h in entry.headers or ()]
     timestamp = now_ms if entry.timestamp is None else parse_iso_time(entry.timestamp, "timestamp ")
     return OutRecord(_data(entry.key, "key"), _data(entry.value, "value"), headers, timestamp, entry.partition_id)
 
@@ -177,8 +180,7 @@ def _base64(text: str, what: str) -> bytes:
 
 def _check(call: Call) -> None:
     check(call)
-    query.acks_of(call)
-    query.integer(call, "timeout", default=0)
+    check_wishes(call)
     check_idempotency_key(call)
 
 
@@ -191,7 +193,7 @@ ROUTES = (
         models.BatchAnswer,
         body=models.BatchRequest,
         status=207,
-        query=(query.ACKS, query.TIMEOUT),
+        query=WISHES,
         headers=HEADERS,
         errors=(40002, 40403, 42206, 42208, 50302),
         before=_check,

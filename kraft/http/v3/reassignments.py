@@ -79,7 +79,7 @@ async def _reassign(call: Call, topic: str, partition: int, replicas: tuple[int,
 
 _ONE = "/topics/{topic}/partitions/{partition}/reassignment"
 _LIST = models.Listing[models.Reassignment]
-_ERRORS = (40002, 40402, 40403, 50302, 50401)
+_ERRORS = (40002, 40403, 50302, 50401)
 
 ROUTES = (
     route("GET", "/topics/-/partitions/-/reassignment", list_all_reassignments, "Reassignments under way.", _LIST),
@@ -91,7 +91,7 @@ ROUTES = (
         _LIST,
         errors=(40403,),
     ),
-    route("GET", _ONE, get_reassignment, "The reassignment under way.", models.Reassignment, errors=(40402, 40403)),
+    route("GET", _ONE, get_reassignment, "The reassignment under way.", models.Reassignment, errors=(40403,)),
     route(
         "POST",
         _ONE,

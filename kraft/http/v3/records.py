@@ -13,11 +13,11 @@ from collections.abc import Sequence
 import orjson
 from aiohttp import web
 
-from kraft.http import query
 from kraft.http.errors import BAD_REQUEST, HttpError, error_body, from_kafka
 from kraft.http.idempotency import KEY_HEADER
 from kraft.http.keyed_produce import per_record
 from kraft.http.media import PLAIN_JSON
+from kraft.http.producing import WISHES, check_wishes
 from kraft.http.records import OutRecord
 from kraft.http.routes import Call
 from kraft.http.streaming.splitter import ObjectSplitter
@@ -184,14 +184,13 @@ class _Stream:
             stored = record._replace(timestamp_ms=stored_timestamp(call, topic.name, record, outcome, is_own=is_own))
             fields = (("key", sent.key), ("value", sent.value))
             types = {name: data.type for name, data in fields if data is not None}
-            documents.append({"error_code": 200, **receipt(call, topic.name, types, stored, number, offset)})
+            documents.append({"error_code": 200, **receipt(call, topic.name, types, stored, number, offset, outcome)})
         return documents
 
 
 def _check(call: Call) -> None:
     check(call)
-    query.acks_of(call)
-    query.integer(call, "timeout", default=0)
+    check_wishes(call)
     if KEY_HEADER in call.request.headers:
         raise HttpError(BAD_REQUEST, f"a stream has no {KEY_HEADER}: send the records with records:batch")
 
@@ -204,7 +203,7 @@ ROUTES = (
         "Write records as they come; a result for each comes back at once.",
         StreamResult,
         body=StreamRecordModel,
-        query=(query.ACKS, query.TIMEOUT),
+        query=WISHES,
         errors=(40002, 40403, 50302),
         before=_check,
         streams_body=True,

@@ -29,6 +29,8 @@ class StreamResult(BaseModel):
     partition_id: int | None = None
     offset: int | None = None
     timestamp: str | None = None
+    leader_id: int | None = None
+    leader_epoch: int | None = None
     key: BatchSize | None = None
     value: BatchSize | None = None
     message: str | None = None

@@ -78,13 +78,11 @@ async def get_topic(call: Call) -> web.Response:
 
 async def create_topic(call: Call) -> web.Response:
     asked = call.model(models.NewTopic)
-    outcomes = await call.context.control(
-        CreateTopics(topics=(_new_topic(asked),), validate_only=asked.validate_only or flag(call, "validate_only"))
-    )
+    is_made = not (asked.validate_only or flag(call, "validate_only"))
+    outcomes = await call.context.control(CreateTopics(topics=(_new_topic(asked),), validate_only=not is_made))
     created = outcomes[asked.topic_name]
     raise_refusal(created)
     assert isinstance(created, TopicCreated), created
-    is_made = not (asked.validate_only or flag(call, "validate_only"))
     document = topic_document(
         call,
         asked.topic_name,
@@ -108,7 +106,7 @@ def _new_topic(asked: models.NewTopic) -> NewTopic:
         partitions=asked.partitions_count or -1,
         replication_factor=asked.replication_factor or -1,
         assignment=None if assignment is None else {number: tuple(ids) for number, ids in assignment.items()},
-        configs={config.name: config.value for config in asked.configs if config.value is not None},
+        configs={config.name: config.value for config in asked.configs or () if config.value is not None},
     )
 
 
@@ -123,7 +121,7 @@ async def grow_topic(call: Call) -> web.Response:
     topic = call.context.topic_or_raise(call.topic)
     asked = call.model(models.PartitionsCount)
     new = NewPartitions(topic=topic.name, count=asked.partitions_count)
-    outcomes = await call.context.control(CreatePartitions(topics=(new,), validate_only=asked.validate_only))
+    outcomes = await call.context.control(CreatePartitions(topics=(new,), validate_only=bool(asked.validate_only)))
     raise_refusal(outcomes[topic.name])
     shown = len(topic.partitions) if asked.validate_only else asked.partitions_count
     return answer(_document(call, topic, partitions=shown))

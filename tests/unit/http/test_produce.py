@@ -10,7 +10,7 @@ from kraft.http.partitioner import Partitioner, murmur2, partition_of_key
 from replication.batches.header import whole_batches
 from replication.batches.records import NewRecord, build_batch, read_batches
 from tests.support.fake_gateway import FakeGateway
-from tests.unit.http.door import BINARY, JSON, RAW_BATCH, RAW_RECORDS, TEXT, Door, b64, raw_records, with_door
+from tests.unit.http.door import BINARY, JSON, RAW_BATCH, RAW_RECORDS, TEXT, V3, Door, b64, raw_records, with_door
 
 
 def gateway(partitions: int = 3, **settings: Any) -> FakeGateway:
@@ -90,6 +90,30 @@ def test_acks_and_timeout_go_on_as_asked() -> None:
         for query in ("", "?acks=1&timeout=7", "?acks=-1", "?acks=all&timeout=0", "?acks=0"):
             await door.ask("POST", f"/topics/t{query}", {"records": [{}]}, Content_Type=JSON)
         assert door.gateway.produced == [(-1, 30_000), (1, 7), (-1, 30_000), (-1, 0), (0, 30_000)]
+
+    with_door(story, gateway())
+
+
+def test_a_request_may_ask_for_a_larger_isr_than_its_topic() -> None:
+    async def story(door: Door) -> None:
+        async def ask(wanted: int) -> dict[str, Any]:
+            path = f"/topics/t/partitions/0?min_isr={wanted}"
+            return (await door.ask("POST", path, {"records": [{}]}, Content_Type=JSON)).json
+
+        fine = await ask(3)
+        assert fine["offsets"][0]["error_code"] is None
+        assert fine["partitions"] == [{"partition": 0, "leader": 1, "leader_epoch": -1, "isr": [1, 2, 3]}]
+        refused = (await ask(4))["offsets"][0]
+        assert (refused["error_code"], refused["kafka_code"], refused["is_appended"]) == (50003, 19, False)
+        assert (refused["isr"], refused["min_isr"], refused["leader"]) == ([1, 2, 3], 4, 1)
+        assert door.gateway.log("t").end == 1
+        door.gateway.acked_by = (1,)  # the ISR has shrunk, and this node does not know it yet
+        shrunk = await ask(2)
+        entry = shrunk["offsets"][0]
+        assert (entry["kafka_code"], entry["is_appended"], entry["isr"], entry["min_isr"]) == (20, True, [1], 2)
+        assert door.gateway.log("t").end == 2
+        batch = await door.ask("POST", f"{V3}/topics/t/records:batch?min_isr=4", {"entries": [{"id": "a"}]})
+        assert batch.json["failures"][0]["kafka_code"] == 19
 
     with_door(story, gateway())
 

@@ -96,6 +96,8 @@ def test_a_single_record_as_curl_users_know_it() -> None:
             "partition_id": 0,
             "offset": 0,
             "timestamp": "2021-02-05T19:14:42Z",
+            "leader_id": 1,
+            "leader_epoch": -1,
             "key": {"type": "BINARY", "size": 5},
             "value": {"type": "JSON", "size": 16},
         }

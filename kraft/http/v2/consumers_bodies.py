@@ -1,0 +1,52 @@
+"""Bodies of requests about REST consumers: read leniently, refused with the code of what is wrong with them."""
+
+from __future__ import annotations
+
+import re
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from kraft.http.errors import UNPROCESSABLE, HttpError
+from kraft.http.routes import Call
+from kraft.http.v2.consumers_models import NewConsumer
+
+CONSUMER_CONFIG = 42204
+CONSUMER_CONSTRAINT = 40001
+"""A setting that is a number, and beyond its bounds."""
+PATTERN_LENGTH_MAX = 1_000
+_BEYOND = ("greater_than_equal", "less_than_equal")
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def body_of(call: Call, model: type[Model], *, code: int = UNPROCESSABLE) -> Model:
+    """The body; an empty one is `{}`. Raises HttpError 400, or `code` for JSON that is not the model."""
+    if not call.body.strip():
+        call.body = b"{}"
+    try:
+        return call.model(model)
+    except HttpError as error:
+        raise HttpError(error.code if error.code == 400 else code, error.message) from error.__cause__
+
+
+def new_consumer(call: Call) -> NewConsumer:
+    """Raises HttpError 400, 42204, 40001."""
+    try:
+        return body_of(call, NewConsumer, code=CONSUMER_CONFIG)
+    except HttpError as error:
+        cause = error.__cause__
+        problems = cause.errors(include_url=False) if isinstance(cause, ValidationError) else []
+        if problems and all(problem["type"] in _BEYOND for problem in problems):
+            raise HttpError(CONSUMER_CONSTRAINT, error.message) from cause
+        raise
+
+
+def check_pattern(pattern: str) -> None:
+    """Raises HttpError 422."""
+    try:
+        if len(pattern) > PATTERN_LENGTH_MAX:
+            raise ValueError(f"longer than {PATTERN_LENGTH_MAX} characters")
+        re.compile(pattern)
+    except (ValueError, re.error, RecursionError, OverflowError) as error:
+        raise HttpError(UNPROCESSABLE, f"topic_pattern is no regular expression: {error}") from error
