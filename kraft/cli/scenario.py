@@ -73,7 +73,7 @@ def run(
         str | None, typer.Option("--report", metavar="DIR", help="Write report.html, history, events and verdict.")
     ] = None,
     at_a_time: Annotated[
-        int | None, typer.Option("--at-a-time", metavar="N", min=1, help="Scenarios at a time; default: 2 of several.")
+        int | None, typer.Option("--at-a-time", metavar="N", min=1, help="Scenarios at a time; default: 3 of several.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -81,9 +81,10 @@ def run(
 
     Exit code 0: every verdict is what its scenario expects; 1: one is not; 2: one could not be run.
     """
-    from kraft.cli.scenario_run import RunOptions, run_all
+    from kraft.cli.scenario_run import Named, RunOptions, run_all
 
-    scenarios = [_loaded(name) for given in names for name in (catalogue.NAMES if given == ALL else (given,))]
+    wanted = [name for given in names for name in (catalogue.NAMES if given == ALL else (given,))]
+    scenarios = [Named(name, _loaded(name)) for name in wanted]
     options = RunOptions(repeat=repeat, seed=seed, keep=keep, report=report, at_a_time=at_a_time, as_json=as_json)
     sys.exit(asyncio.run(run_all(scenarios, options)))
 

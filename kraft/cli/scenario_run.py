@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -12,6 +14,8 @@ from typing import Final
 
 from kraft.cli.output import progress, write, write_json, write_rows
 from kraft.cli.scenario_view import PipeView, TerminalView, show_verdict
+from kraft.scenarios import catalogue
+from kraft.scenarios.forks.process import NodeStarter, node_starter
 from kraft.scenarios.fuzz.profiles import Profile
 from kraft.scenarios.fuzz.session import FuzzSession
 from kraft.scenarios.live import NobodyWatches, Watcher
@@ -19,8 +23,23 @@ from kraft.scenarios.model import Scenario
 from kraft.scenarios.result import AS_EXPECTED, COULD_NOT_RUN, NOT_AS_EXPECTED, RunResult
 from kraft.scenarios.runner import run_scenario
 
-AT_A_TIME: Final = 2
-"""Each is three to six processes; more of them starve each other of the two cores that a small machine has."""
+AT_A_TIME: Final = 3
+"""A story waits most of its time, for a session to end or a follower to lag; three of them keep two cores busy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A scenario, and what the command was given for it: a name or a file."""
+
+    given: str
+    scenario: Scenario
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    given: str
+    scenario: Scenario
+    seed: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,24 +52,45 @@ class RunOptions:
     as_json: bool = False
 
 
-async def run_all(scenarios: Sequence[Scenario], options: RunOptions) -> int:
+async def run_all(scenarios: Sequence[Named], options: RunOptions) -> int:
     """The exit code: that of the worst run."""
-    runs = [(scenario, options.seed + turn) for turn in range(options.repeat) for scenario in scenarios]
-    if len(runs) == 1:
-        results = [await _run_alone(*runs[0], options)]
-    else:
-        results = await _run_several(runs, options)
-    _show_results(results, options)
+    runs = [
+        Run(named.given, named.scenario, options.seed + turn) for turn in range(options.repeat) for named in scenarios
+    ]
+    starter = node_starter()
+    begun = time.monotonic()
+    try:
+        if len(runs) == 1:
+            results = [await _run_alone(runs[0], options, starter)]
+        else:
+            results = await _run_several(runs, options, starter)
+    finally:
+        starter.close()
+    _show_results(results, options, seconds=time.monotonic() - begun)
     codes = {result.exit_code for result in results}
     return next((code for code in (COULD_NOT_RUN, NOT_AS_EXPECTED) if code in codes), AS_EXPECTED)
 
 
-async def _run_alone(scenario: Scenario, seed: int, options: RunOptions) -> RunResult:
+async def _run_alone(run: Run, options: RunOptions, starter: NodeStarter) -> RunResult:
     with _view(options) as watcher:
-        result = await run_scenario(scenario, seed=seed, watcher=watcher, keep=options.keep, report=_folder(options))
+        result = await _run(run, options, starter, watcher=watcher, report=_folder(options))
     if not options.as_json:
-        _show(scenario, result)
+        _show(run.scenario, result)
     return result
+
+
+async def _run(
+    run: Run, options: RunOptions, starter: NodeStarter, *, watcher: Watcher, report: Path | None
+) -> RunResult:
+    return await run_scenario(
+        run.scenario,
+        seed=run.seed,
+        watcher=watcher,
+        keep=options.keep,
+        report=report,
+        source=run.given,
+        starter=starter,
+    )
 
 
 def _view(options: RunOptions) -> AbstractContextManager[Watcher]:
@@ -68,34 +108,50 @@ def _show(scenario: Scenario, result: RunResult) -> None:
         write(f"everything is kept in {result.directory}")
 
 
-async def _run_several(runs: Sequence[tuple[Scenario, int]], options: RunOptions) -> list[RunResult]:
-    """In order of the runs. A line for each as it ends; what went wrong is told at once."""
+async def _run_several(runs: Sequence[Run], options: RunOptions, starter: NodeStarter) -> list[RunResult]:
+    """In order of the runs, though the longest begin first. A line for each as it ends, with whatever went wrong."""
     turn = asyncio.Semaphore(options.at_a_time or AT_A_TIME)
     tell = progress(as_json=options.as_json)
+    results: dict[int, RunResult] = {}
 
-    async def run_one(scenario: Scenario, seed: int) -> RunResult:
+    async def run_one(number: int, run: Run) -> None:
         async with turn:
-            folder = _folder(options, f"{scenario.name}-{seed}" if options.repeat > 1 else scenario.name)
-            result = await run_scenario(scenario, seed=seed, watcher=NobodyWatches(), keep=options.keep, report=folder)
-        tell(f"{scenario.name} (seed {seed}): {result.outcome} ({result.elapsed_ms / 1000:.1f} s)")
-        for problem in result.problems:
-            tell(f"  {problem}")
-        return result
+            name = f"{run.scenario.name}-{run.seed}" if options.repeat > 1 else run.scenario.name
+            folder = _folder(options, name)
+            result = results[number] = await _run(run, options, starter, watcher=NobodyWatches(), report=folder)
+        for line in _ended(result, done=len(results), of=len(runs)):
+            tell(line)
 
-    return await asyncio.gather(*(run_one(*run) for run in runs))
+    order = sorted(enumerate(runs), key=lambda numbered: not catalogue.is_long(numbered[1].scenario.name))
+    async with asyncio.TaskGroup() as group:
+        for numbered in order:
+            group.create_task(run_one(*numbered))
+    return [results[number] for number in range(len(runs))]
+
+
+def _ended(result: RunResult, *, done: int, of: int) -> list[str]:
+    how = f"{result.outcome} ({result.elapsed_ms / 1000:.1f} s)"
+    lines = [f"[{done:>{len(str(of))}}/{of}] {result.scenario} (seed {result.seed}): {how}"]
+    lines += [f"  {problem}" for problem in result.problems]
+    if result.directory is not None:
+        lines.append(f"  everything is kept in {result.directory}")
+    return lines
 
 
 def _folder(options: RunOptions, below: str = "") -> Path | None:
     return Path(options.report, below) if options.report else None
 
 
-def _show_results(results: Sequence[RunResult], options: RunOptions) -> None:
+def _show_results(results: Sequence[RunResult], options: RunOptions, *, seconds: float) -> None:
     if options.as_json:
         documents = [result.to_document() for result in results]
         write_json(documents[0] if len(documents) == 1 else documents)
     elif len(results) > 1:
         rows = [_result_row(result) for result in results]
         write_rows(rows, ("scenario", "seed", "outcome", "seconds", "kept", "lost", "unknown"), as_json=False)
+        outcomes = Counter(result.outcome for result in results)
+        told = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common())
+        write(f"{len(results)} runs in {int(seconds) // 60}:{int(seconds) % 60:02} minutes: {told}")
 
 
 def _result_row(result: RunResult) -> dict[str, object]:
@@ -114,9 +170,14 @@ def _result_row(result: RunResult) -> dict[str, object]:
 async def fuzz_until_time_is_up(
     profile: Profile, *, seed: int, minutes: float, directory: Path, say: Callable[[str], None]
 ) -> FuzzSession:
+    starter = node_starter()
+
     async def run(scenario: Scenario, seed: int) -> RunResult:
-        return await run_scenario(scenario, seed=seed, watcher=NobodyWatches(), keep=False, report=None)
+        return await run_scenario(scenario, seed=seed, watcher=NobodyWatches(), starter=starter)
 
     session = FuzzSession(profile, seed=seed, minutes=minutes, directory=directory, run=run, say=say)
-    await session.tell_until_time_is_up()
+    try:
+        await session.tell_until_time_is_up()
+    finally:
+        starter.close()
     return session

@@ -30,6 +30,8 @@ from kraft.launcher.configuration import SECRET_FILE, write_whole
 from kraft.launcher.ports import with_free_ports
 from kraft.launcher.runfile import RESOLVED_FILE, remove_run
 from kraft.scenarios.faults.links import LinkFaults
+from kraft.scenarios.forks.process import NodeStarter, node_starter
+from kraft.scenarios.helping import HelperFailed
 from kraft.scenarios.links import LinkId, Purpose, links_between_nodes
 from kraft.scenarios.proxy.rules import OpenLink
 from kraft.scenarios.running import KILLED_LIMIT_MS, START_LIMIT_MS
@@ -42,11 +44,13 @@ READY_LIMIT_MS: Final = START_LIMIT_MS
 class Cluster(LinkFaults):
     """Made by `Cluster.start`. The parts: faults/ (links, disks, nodes), administration, observing, running."""
 
-    def __init__(self, spec: ClusterSpec, *, directory: Path, seed: int) -> None:
+    def __init__(self, spec: ClusterSpec, *, directory: Path, seed: int, starter: NodeStarter) -> None:
         self._host = own_host(random.Random())
         config = _configuration(spec, directory / "data", host=self._host)
         config_file = str(Path(config.data) / RESOLVED_FILE)
-        super().__init__(spec=spec, config=config, config_file=config_file, directory=directory, seed=seed)
+        super().__init__(
+            spec=spec, config=config, config_file=config_file, directory=directory, seed=seed, starter=starter
+        )
         self.samples = []
         self._latest = {}
         self._down = {}
@@ -56,14 +60,24 @@ class Cluster(LinkFaults):
 
     @staticmethod
     @contextlib.asynccontextmanager
-    async def start(spec: ClusterSpec, *, directory: Path, seed: int = 0) -> AsyncIterator[Cluster]:
-        """Start all nodes; the block begins when every broker takes part and the quorum has a leader."""
-        cluster = Cluster(spec, directory=_prepared(directory), seed=seed)
+    async def start(
+        spec: ClusterSpec, *, directory: Path, seed: int = 0, starter: NodeStarter | None = None
+    ) -> AsyncIterator[Cluster]:
+        """Start all nodes; the block begins when every broker takes part and the quorum has a leader.
+
+        `starter` makes their processes; clusters may share one. Without it the cluster has one of its own.
+        """
+        used = starter or node_starter()
         try:
-            await cluster._open()
-            yield cluster
+            cluster = Cluster(spec, directory=_prepared(directory), seed=seed, starter=used)
+            try:
+                await cluster._open()
+                yield cluster
+            finally:
+                await cluster._end()
         finally:
-            await cluster._end()
+            if starter is None:
+                used.close()
 
     async def client_address(self, client: str, node: int) -> str:
         """Base URL under which a client reaches a node, through a link of their own: `client->node rest`."""
@@ -158,6 +172,9 @@ class Cluster(LinkFaults):
                 self._signal(node, signal.SIGKILL)
         for node in self._processes:
             await self._ended(node, limit_ms=KILLED_LIMIT_MS)
+        with contextlib.suppress(HelperFailed):  # who is gone has let go of the nodes
+            await self._starter.reap(self._processes.values())
+        self._processes.clear()
         self._proxies.close()
         self.timeline.save()
         remove_run(self.config.data)

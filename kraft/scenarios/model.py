@@ -17,7 +17,7 @@ from kraft.scenarios.actions import Action, ExpressionText, Model, Wait
 from kraft.scenarios.checker.verdict import Kind
 from kraft.scenarios.expectation import parse_range
 
-DEADLINE_MS: Final = 10_000
+DEADLINE_MS: Final = 20_000
 """How long a step waits for its condition when the file does not say."""
 STEP_MS_MAX: Final = 120_000
 RECORDS_PER_SECOND_MAX: Final = 50_000

@@ -22,6 +22,7 @@ from kraft.scenarios.checker.verdict import Verdict
 from kraft.scenarios.cluster import Cluster
 from kraft.scenarios.conditions import Value, World
 from kraft.scenarios.evidence import Evidence, Fault
+from kraft.scenarios.forks.process import NodeStarter
 from kraft.scenarios.happenings import EventCounter
 from kraft.scenarios.history import Header, HistoryWriter
 from kraft.scenarios.judge import judge
@@ -54,14 +55,24 @@ class _Ended:
 
 
 async def run_scenario(
-    scenario: Scenario, *, seed: int, watcher: Watcher, keep: bool = False, report: Path | None = None, source: str = ""
+    scenario: Scenario,
+    *,
+    seed: int,
+    watcher: Watcher,
+    keep: bool = False,
+    report: Path | None = None,
+    source: str = "",
+    starter: NodeStarter | None = None,
 ) -> RunResult:
-    """Never raises for what a scenario can do wrong: the result says it."""
+    """Never raises for what a scenario can do wrong: the result says it.
+
+    `source` is what the command was given, when that is not the scenario's name. Runs may share a `starter` of nodes.
+    """
     begun_us = now_us()
     directory = Path(tempfile.mkdtemp(prefix=f"kraft-{scenario.name}-"))
     watcher.begun(scenario)
     try:
-        ended = await _Run(scenario, directory=directory, seed=seed, watcher=watcher).run()
+        ended = await _Run(scenario, directory=directory, seed=seed, watcher=watcher, starter=starter).run()
         verdict = await _judged(scenario, ended, directory, watcher)
         if report is not None and verdict is not None and ended.evidence is not None:
             told = Report(
@@ -90,8 +101,17 @@ async def run_scenario(
 class _Run:
     """The part of a run in which there is a cluster."""
 
-    def __init__(self, scenario: Scenario, *, directory: Path, seed: int, watcher: Watcher) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        *,
+        directory: Path,
+        seed: int,
+        watcher: Watcher,
+        starter: NodeStarter | None = None,
+    ) -> None:
         self._scenario = scenario
+        self._starter = starter
         self._directory = directory
         self._seed = seed
         self._watcher = watcher
@@ -104,7 +124,8 @@ class _Run:
         spec = spec_of(self._scenario.cluster)
         self._watcher.phase(f"starting {len(spec.nodes)} nodes")
         try:
-            async with Cluster.start(spec, directory=self._directory, seed=self._seed) as cluster:
+            starting = Cluster.start(spec, directory=self._directory, seed=self._seed, starter=self._starter)
+            async with starting as cluster:
                 return await self._with(cluster, start_ms=(now_us() - begun_us) // 1000)
         except (ScenarioError, NotInTime) as error:
             self._failures.append(f"the cluster could not be started: {error}")

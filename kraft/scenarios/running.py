@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
-import subprocess
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
@@ -17,9 +16,11 @@ from typing import Final
 from kraft.client.outcome import Answer, Outcome, Request
 from kraft.client.transport import Transport
 from kraft.config.models import ClusterConfig, NodeConfig
-from kraft.launcher.processes import log_tail, start_node
+from kraft.launcher.processes import log_tail
 from kraft.launcher.runfile import ClusterRun, NodeRun, save_run
 from kraft.runtime.witness import WITNESS_VARIABLE
+from kraft.scenarios.forks.commands import StartNode
+from kraft.scenarios.forks.process import NodeProcess, NodeStarter
 from kraft.scenarios.links import LinkId
 from kraft.scenarios.proxy.process import ProxyProcess
 from kraft.scenarios.proxy.rules import Rules
@@ -36,7 +37,14 @@ ASK_TIMEOUT_MS: Final = 500
 
 class Running:
     def __init__(
-        self, *, spec: ClusterSpec, config: ClusterConfig, config_file: str, directory: Path, seed: int
+        self,
+        *,
+        spec: ClusterSpec,
+        config: ClusterConfig,
+        config_file: str,
+        directory: Path,
+        seed: int,
+        starter: NodeStarter,
     ) -> None:
         self.spec = spec
         self.config = config
@@ -45,7 +53,8 @@ class Running:
         self.rng = random.Random(seed)
         self.timeline = Timeline(directory)
         self._config_file = config_file
-        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._starter = starter
+        self._processes: dict[int, NodeProcess] = {}
         self._paused: set[int] = set()
         self._proxies = ProxyProcess(seed=seed)
         self._links: dict[LinkId, str] = {}
@@ -87,7 +96,7 @@ class Running:
 
     def pid(self, node: int) -> int | None:
         process = self._processes.get(node)
-        return process.pid if process is not None and process.poll() is None else None
+        return process.pid if process is not None and process.is_running else None
 
     @property
     def proxy_pid(self) -> int:
@@ -112,13 +121,16 @@ class Running:
     async def _start_process(self, node: int) -> None:
         witness = self.witness(node)
         witness.mkdir(parents=True, exist_ok=True)
-        self._processes[node] = start_node(
-            config=self._config_file,
-            node_id=node,
-            data=self.config.data,
-            log=str(self.data(node) / "node.log"),
-            parent_pid=None,
-            variables={WITNESS_VARIABLE: str(witness)},
+        if node in self._processes:
+            await self._starter.reap([self._processes.pop(node)])
+        self._processes[node] = await self._starter.start(
+            StartNode(
+                config=self._config_file,
+                node_id=node,
+                data=self.config.data,
+                log=str(self.data(node) / "node.log"),
+                variables={WITNESS_VARIABLE: str(witness)},
+            )
         )
         self._paused.discard(node)
         await self._guard()
@@ -131,7 +143,7 @@ class Running:
         await self._guard()
 
     async def _guard(self) -> None:
-        await self._proxies.guard(process.pid for process in self._processes.values() if process.poll() is None)
+        await self._proxies.guard(process.pid for process in self._processes.values() if process.is_running)
         save_run(self._run())
 
     def _run(self) -> ClusterRun:

@@ -45,6 +45,21 @@ GROUPS: Final[tuple[tuple[str, ...], ...]] = (
     ("partition-grown", "topic-recreated", "broker-id-taken-over"),
 )
 NAMES: Final = tuple(name for group in GROUPS for name in group)
+LONGEST: Final = (
+    "quorum-majority-lost",
+    "last-isr-member-power-loss",
+    "last-isr-member-power-loss-flushed",
+    "bridge-partition",
+    "ring-partition",
+    "rolling-restart",
+    "high-watermark-behind",
+    "cluster-power-loss-flushed",
+)
+"""They begin first when several run, so that none of them is alone at the end."""
+
+
+def is_long(name: str) -> bool:
+    return name in LONGEST
 
 
 def text_of(name: str) -> str:
