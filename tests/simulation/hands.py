@@ -100,7 +100,10 @@ class Hands:
         self._set_link(one, other, *self._plan.latency_us_of(one, other), bytes_per_s=1_000_000_000)
 
     async def _heal_after(self, event: Event, pairs: list[tuple[str, str]]) -> None:
-        await asyncio.sleep(event.lasts_ms / 1000)
+        await self._heal_in(event.lasts_ms, pairs)
+
+    async def _heal_in(self, lasts_ms: int, pairs: list[tuple[str, str]]) -> None:
+        await asyncio.sleep(lasts_ms / 1000)
         for one, other in pairs:
             self._world.network.heal(one, other)
 

@@ -19,7 +19,7 @@ from replication.fetcher.follower import Follower
 from replication.manager.isr_keeper import IsrKeeper
 from replication.manager.registry import Registry
 from replication.partition.states import LeaderState
-from tests.simulation.moments import ALTERATION_SENT, APPEND_SENT
+from tests.simulation.moments import ALTERATION_SENT, APPEND_SENT, JOIN_SENT
 from tests.simulation.oracle import Oracle
 
 _salted_password = functools.lru_cache(maxsize=10_000)(scram.salted_password)
@@ -115,6 +115,8 @@ def _take_pending(oracle: Oracle, original: Callable[..., Any]) -> Callable[...,
         for _, proposal in sent.values():
             concerned = {*proposal.proposed} ^ {*proposal.members} or {*proposal.members}
             oracle.moments.happened(ALTERATION_SENT, self._registry.node_id, min(concerned))
+            for joining in {*proposal.proposed} - {*proposal.members}:
+                oracle.moments.happened(JOIN_SENT, self._registry.node_id, joining)
         return sent
 
     return take_pending

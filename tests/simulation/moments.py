@@ -12,6 +12,8 @@ from collections import defaultdict
 from tests.simulation.loop import VirtualLoop
 
 ALTERATION_SENT = "alteration sent"
+JOIN_SENT = "join sent"
+"""An alteration that takes somebody into an ISR."""
 APPEND_SENT = "metadata append sent"
 
 MOMENTS = (

@@ -46,21 +46,31 @@ PROFILES: Mapping[str, tuple[str, ...]] = {
     "rot": (*ROT, "kill", "power_loss", "restart"),
     "controllers": (
         *STRIKES,
-        "kill_controller",
-        "pause_controller",
+        *("kill_controller",) * 2,
+        *("pause_controller",) * 3,
         "quorum_disk_fails",
         *("isolate", "cut", "split", "slow_link", "pause", "power_loss", "restart", "blackout", "disk_full"),
         *("create_topic", "delete_topic", "set_min_isr", "elect_preferred"),
     ),
     "members": (
+        *("restart_joining",) * 4,
         *STRIKES,
         *("kill", "kill_leader", "power_loss", "pause", "restart", "wipe_logs", "slow_link", "slow_fsync"),
         *("reassign", "elect_preferred", "clock_drift", "rolling_restart"),
     ),
     "topics": (
-        "recreate_behind",
+        *("recreate_behind",) * 4,
         *("create_topic", "delete_topic", "recreate_topic", "grow_topic", "delete_records", "reassign"),
         *("ambush", "flap", "kill", "power_loss", "restart", "isolate", "pause"),
+    ),
+    "stranded": (
+        *("strand_leader",) * 4,
+        "elect_unclean",
+        "set_unclean",
+        "kill_leader",
+        "isolate",
+        "power_loss",
+        "flap",
     ),
     "torn": ("power_loss", "blackout", "kill", "kill_leader", "flap", "slow_fsync", "disk_full", "ambush"),
     "groups": (
@@ -71,7 +81,7 @@ PROFILES: Mapping[str, tuple[str, ...]] = {
 }
 """Profile -> the events that its seeds draw from."""
 
-STRANGE = ("controllers", "members", "topics", "torn")
+STRANGE = ("controllers", "members", "topics", "stranded", "torn")
 """Their seeds also draw what `Strangeness` has."""
 
 FAULTS_MS = (2_500, 8_000)
@@ -213,8 +223,11 @@ def _made_strange(plan: Plan) -> Plan:
         tears_sectors=is_torn,
         synced_topics=is_torn and rng.random() < 0.5,
     )
+    unclean = {"unclean.leader.election.enable": "true"} if plan.profile == "stranded" and rng.random() < 0.8 else {}
     topics = tuple(
-        replace(topic, configs={**topic.configs, **({"flush.messages": "1"} if strange.synced_topics else {})})
+        replace(
+            topic, configs={**topic.configs, **({"flush.messages": "1"} if strange.synced_topics else {}), **unclean}
+        )
         for topic in plan.topics
     )
     value_bytes = rng.choice((0, 700, 1_800, 3_000)) if is_torn else 0

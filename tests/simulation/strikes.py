@@ -12,7 +12,7 @@ from typing import Any
 from metadata.controller.events import CreateTopics, DeleteTopics, NewTopic
 from tests.simulation.cluster import SimulatedNode
 from tests.simulation.hands import Hands
-from tests.simulation.moments import MOMENTS
+from tests.simulation.moments import APPEND_SENT, JOIN_SENT, MOMENTS
 from tests.simulation.plan import Event
 
 AMBUSH_S = 3.0
@@ -79,9 +79,45 @@ class Strikes(Hands):
         if strike is not None:
             await strike()
 
+    async def _restart_joining(self, event: Event) -> None:
+        """Who is about to join an ISR starts anew while its leader's request is on its way to the controller."""
+        moment = await self._oracle.moments.next(JOIN_SENT, within_s=2 * AMBUSH_S)
+        controller = self._controller()
+        if moment is None or moment[1] is None or controller is None or self.is_healed:
+            return
+        leader, joining = self.cluster.nodes[moment[0]], self.cluster.nodes[moment[1]]
+        pair = leader.machine.name, controller.machine.name
+        direction = ("to", "both")[event.numbers[0] % 2]
+        async with asyncio.TaskGroup() as group:
+            if leader is not controller:
+                self._world.network.cut(*pair, direction=direction)  # type: ignore[arg-type]
+                group.create_task(self._heal_in(200 + event.numbers[1] % 1_000, [pair]))
+            how = (SimulatedNode.kill, self._lose_power)[event.numbers[2] % 2]
+            group.create_task(self._away(joining, event.numbers[3] % BETWEEN_MS, how))
+
+    async def _strand_leader(self, event: Event) -> None:
+        """The other replicas of a partition sleep in one after the other until its leader is alone in the ISR; then it
+        goes, for long, and they wake up."""
+        found = self._partition(event.numbers[0])
+        if found is None or not found[1].has_leader:
+            return
+        leader = self.cluster.nodes[found[1].leader]
+        sleep_ms = 2 * self._lag_ms() + event.numbers[1] % 500
+        async with asyncio.TaskGroup() as group:
+            for replica in found[1].replicas:
+                if replica != leader.node_id:
+                    group.create_task(self._pause_for(self.cluster.nodes[replica], sleep_ms))
+                    await asyncio.sleep(event.numbers[2] % 400 / 1000)
+            await asyncio.sleep(max(0, sleep_ms - event.numbers[2] % 400 - 20) / 1000)
+            how = (SimulatedNode.kill, SimulatedNode.kill, self._lose_power)[event.numbers[3] % 3]
+            group.create_task(self._away(leader, 2_000 + event.lasts_ms, how))
+
+    def _lag_ms(self) -> int:
+        return int(str(self._plan.settings["replica.lag.time.max.ms"]))
+
     async def _pause_controller(self, event: Event) -> None:
         """In the middle of an append, if there is one soon."""
-        moment = await self._oracle.moments.next("metadata append sent", within_s=AMBUSH_S)
+        moment = await self._oracle.moments.next(APPEND_SENT, within_s=AMBUSH_S)
         if moment is not None and not self.is_healed:
             await self._pause_for(self.cluster.nodes[moment[0]], event.lasts_ms)
 
