@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
-from kraft.cli.options import DataOption, Format, FormatOption, JsonOption, RestOption, TopicArgument
+from kraft.cli.options import DataOption, FormatOption, JsonOption, RestOption, TopicArgument
 from kraft.cli.output import CommandFailed
 from kraft.cli.produce_view import Place, is_failed, report_to
-from kraft.cli.rest import Rest, checked, segment
+from kraft.cli.rest import Rest, segment
+from kraft.cli.sending import Sender
 from kraft.cli.sources import Entry, Pause, Reading, batches, from_arguments, from_files, from_standard_input
-from kraft.client.outcome import Request
-
-REPLY_MARGIN_MS: Final = 10_000
-"""Added to the server's timeout, so that its verdict arrives before we give up."""
 
 
 def produce(
@@ -43,6 +39,10 @@ def produce(
     timeout_ms: Annotated[
         int, typer.Option("--timeout", help="How long the server may wait for acks, in ms.")
     ] = 30_000,
+    idempotence: Annotated[
+        bool | None,
+        typer.Option(help="Send again what was not answered; it is stored once. Default: with acks=all."),
+    ] = None,
     form: FormatOption = "text",
     rest: RestOption = None,
     data: DataOption = None,
@@ -51,14 +51,18 @@ def produce(
     """Send records and print where each was stored: partition and offset, tab-separated; one JSON line with --json.
 
     Lines of a file or of standard input show a progress bar on a terminal, and at the end where they are. Stops at
-    the first failure; nothing is sent twice.
+    the first failure. With acks=all nothing is stored twice, whatever had to be sent again.
     """
     if acks not in ("all", "-1", "1", "0"):
         raise typer.BadParameter("acks is all, 1 or 0", param_hint="--acks")
+    is_safe = acks in ("all", "-1")
+    if idempotence and not is_safe:
+        raise typer.BadParameter("it needs acks=all: else what is sent again may be lost", param_hint="--idempotence")
     if records and (key is not None or separator is not None or partition is not None):
         raise typer.BadParameter("a record says its own key and partition", param_hint="--records")
     path = f"/topics/{segment(topic)}?acks={acks}&timeout={timeout_ms}"
-    sender = _Sender(Rest(rest, data), path, form=form, timeout_ms=timeout_ms)
+    is_idempotent = is_safe if idempotence is None else idempotence
+    sender = Sender(Rest(rest, data), path, form=form, timeout_ms=timeout_ms, is_idempotent=is_idempotent)
     with report_to(has_lines=not record, files=file or [], as_json=as_json) as report:
         reading = Reading(
             form=form, key=key, separator=separator, partition=partition, is_record=records, on_bytes=report.read
@@ -74,23 +78,6 @@ def _source(texts: list[str] | None, files: list[Path] | None, reading: Reading)
         yield from from_standard_input(reading)
     yield from from_arguments(texts or (), reading)
     yield from from_files(files or (), reading)
-
-
-class _Sender:
-    """One request after the other."""
-
-    def __init__(self, client: Rest, path: str, *, form: Format, timeout_ms: int) -> None:
-        self._client = client
-        self._path = path
-        self._headers = {"Content-Type": f"application/vnd.kafka.{form}.v2+json"}
-        self._timeout_ms = timeout_ms + REPLY_MARGIN_MS
-
-    def send(self, batch: list[Entry]) -> list[Place]:
-        """Where each record is, or why not; empty with acks=0. Raises CommandFailed when the request failed whole."""
-        body = json.dumps({"records": batch}, ensure_ascii=False).encode()
-        request = Request(method="POST", path=self._path, body=body, headers=self._headers, timeout_ms=self._timeout_ms)
-        document = checked(self._client.change(request)).json()
-        return document["offsets"] if isinstance(document, dict) and "offsets" in document else []
 
 
 def _check(places: list[Place], *, sent: int) -> None:

@@ -1,7 +1,8 @@
 """The cluster as commands see it: REST to any node, another node when one is down.
 
 A read goes to the next node whenever one does not answer. A change goes on only when it surely was not done
-(the connection was refused), and is never sent twice: an unknown outcome is an error that says so.
+(the connection was refused), and is never sent twice: an unknown outcome is an error that says so. Whoever can send
+it again safely does so by `attempt` (`kraft.cli.sending`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from urllib.parse import quote
 
 from kraft.cli.output import CommandFailed
 from kraft.client.blocking import send
-from kraft.client.outcome import REQUEST_TIMEOUT_MS, Answer, Refused, Request, Unknown
+from kraft.client.outcome import REQUEST_TIMEOUT_MS, Answer, Outcome, Refused, Request, Unknown
 from kraft.launcher.runfile import load_run
 
 DATA_DEFAULT: Final = "data"
@@ -67,17 +68,29 @@ class Rest:
 
     def change(self, request: Request) -> Answer:
         """At most one node gets it. Raises CommandFailed when it is not known whether it was done."""
+        match self.attempt(request):
+            case Answer() as answer:
+                return answer
+            case Refused(reason=reason):
+                raise CommandFailed(f"no node can be reached, nothing was done: {reason}")
+            case Unknown(reason=reason):
+                raise CommandFailed(f"it is not known whether this was done, and it was not sent again: {reason}")
+
+    def attempt(self, request: Request) -> Outcome:
+        """At most one node gets it; `Refused` when none can be reached. The next attempt begins at another node than
+        one that did not answer."""
         reasons = []
-        for url in self._urls:
-            match send(url, request):
-                case Answer() as answer:
-                    self._prefer(url)
-                    return answer
-                case Refused(reason=reason):
-                    reasons.append(reason)
-                case Unknown(reason=reason):
-                    raise CommandFailed(f"it is not known whether this was done, and it was not sent again: {reason}")
-        raise CommandFailed("no node can be reached, nothing was done: " + "; ".join(reasons))
+        for url in list(self._urls):
+            outcome = send(url, request)
+            if isinstance(outcome, Refused):
+                reasons.append(outcome.reason)
+                continue
+            if isinstance(outcome, Answer):
+                self._prefer(url)
+            else:
+                self._urls = [other for other in self._urls if other != url] + [url]
+            return outcome
+        return Refused(reason="; ".join(reasons))
 
     def send_json(self, method: str, path: str, document: Any = None) -> Any:
         body = b"" if document is None else json.dumps(document).encode()

@@ -173,18 +173,25 @@ def test_produce_refuses_what_is_no_json_before_sending(kraft, script):
     assert script.asked == []
 
 
-def test_produce_is_never_sent_again_when_its_outcome_is_unknown(monkeypatch, capsys, script):
+@pytest.mark.parametrize("options", [("--no-idempotence",), ("--acks", "1"), ("--acks", "0")])
+def test_without_a_key_a_produce_is_never_sent_again_when_its_outcome_is_unknown(monkeypatch, capsys, script, options):
     script.answers["POST /topics/a"] = {"offsets": []}
     with ThreadingHTTPServer(("127.0.0.1", 0), _Breaking) as breaking:
         thread = threading.Thread(target=breaking.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         rest = f"http://127.0.0.1:{breaking.server_port},{script.url}"
-        code, _, err = run(monkeypatch, capsys, "produce", "a", "x", "--rest", rest)
+        code, _, err = run(monkeypatch, capsys, "produce", "a", "x", "--rest", rest, *options)
         breaking.shutdown()
         thread.join()
     assert code == 1
     assert "not known whether" in err
     assert script.asked == []
+
+
+def test_idempotence_asks_for_all_acks(kraft, script):
+    code, _, err = kraft("produce", "a", "x", "--idempotence", "--acks", "1")
+    assert (code, script.asked) == (2, [])
+    assert "needs acks=all" in err
 
 
 class _Breaking(BaseHTTPRequestHandler):
