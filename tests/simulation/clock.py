@@ -21,6 +21,8 @@ class SimulatedClock:
         self._rate = rate
         self._mark_us = loop.now_us
         self._counted_us = loop.now_us
+        self._read_at_us, self._read_us = -1, 0
+        """The last reading: time stands still while callbacks run, and each of them asks."""
         self._wall_offset_ms = EPOCH_MS + offset_ms
 
     def set_rate(self, rate: float) -> None:
@@ -28,13 +30,18 @@ class SimulatedClock:
         self._counted_us = self.monotonic_us()
         self._mark_us = self._loop.now_us
         self._rate = rate
+        self._read_at_us = -1
 
     def jump(self, ms: int) -> None:
         """Somebody set the wall clock; the monotonic one does not notice."""
         self._wall_offset_ms += ms
 
     def monotonic_us(self) -> int:
-        return self._counted_us + round((self._loop.now_us - self._mark_us) * self._rate)
+        now_us = self._loop.now_us
+        if now_us != self._read_at_us:
+            self._read_at_us = now_us
+            self._read_us = self._counted_us + round((now_us - self._mark_us) * self._rate)
+        return self._read_us
 
     def monotonic_ms(self) -> int:
         return self.monotonic_us() // 1000

@@ -85,6 +85,9 @@ def _apply(target: bytearray, offset: int, data: bytes | None) -> None:
         del target[offset:]
         target.extend(bytes(offset - len(target)))
         return
+    if offset == len(target):
+        target += data
+        return
     target.extend(bytes(max(0, offset - len(target))))
     target[offset : offset + len(data)] = data
 
@@ -194,7 +197,8 @@ class Disk:
         return node
 
     def parent(self, path: str) -> tuple[Directory, str]:
-        *above, name = parts(path)
+        names = parts(path)
+        above, name = names[:-1], names[-1]
         node: Node | None = self._root
         for each in above:
             node = node.names.get(each) if isinstance(node, Directory) else None
@@ -232,15 +236,15 @@ class SimulatedFile:
         return len(self._inode.data)
 
     def append(self, parts: Sequence[Buffer]) -> int:
-        self._write(self.size, b"".join(parts))
-        return self.size
+        self._write(len(self._inode.data), b"".join(parts))
+        return len(self._inode.data)
 
     def pwrite(self, offset: int, data: Buffer) -> None:
         self._write(offset, bytes(data))
 
     def _write(self, offset: int, data: bytes) -> None:
         self._check(writing=True)
-        if offset + len(data) > self.size:
+        if self._disk.is_full and offset + len(data) > self.size:
             self._disk.check_space(self._path)
         self._inode.apply(offset, data)
 
@@ -263,7 +267,8 @@ class SimulatedFile:
     def _check(self, *, writing: bool = False) -> None:
         if not self._is_open or (writing and self._is_read_only):
             raise OSError(errno.EBADF, os.strerror(errno.EBADF), self._path)
-        self._disk.check(self._path)
+        if self._disk.fails(self._path):
+            self._disk.check(self._path)
 
 
 class SimulatedLock:

@@ -20,6 +20,9 @@ from tests.simulation.workers import SimulatedWorkers
 
 T = TypeVar("T")
 
+DIGESTED_LINES = 500
+"""Lines of the trace that go into the fingerprint at once."""
+
 
 class Machine:
     """A host with a disk and a clock that outlive the processes that run on it, one at a time."""
@@ -98,6 +101,7 @@ class SimulatedWorld:
         self.network = SimulatedNetwork(self.loop, self.rng("network"), self.trace)
         self.machines: dict[str, Machine] = {}
         self._digest = hashlib.sha256()
+        self._undigested: list[str] = []
         self.events = 0
         self.lines: list[str] | None = None
         """The trace as text, when somebody wants to read it."""
@@ -113,13 +117,20 @@ class SimulatedWorld:
 
     def trace(self, *event: object) -> None:
         line = f"{self.loop.now_us} {event!r}\n"
-        self._digest.update(line.encode())
         self.events += 1
+        self._undigested.append(line)
+        if len(self._undigested) >= DIGESTED_LINES:
+            self._digest_lines()
         if self.lines is not None:
             self.lines.append(line)
 
+    def _digest_lines(self) -> None:
+        self._digest.update("".join(self._undigested).encode())
+        self._undigested.clear()
+
     @property
     def fingerprint(self) -> str:
+        self._digest_lines()
         return self._digest.hexdigest()
 
     def run(self, scenario: Coroutine[Any, Any, T]) -> T:

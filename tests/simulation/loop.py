@@ -13,11 +13,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import heapq
 import itertools
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextvars import copy_context
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from typing import Any
 
 STEPS_PER_INSTANT_MAX = 1_000_000
@@ -32,7 +33,7 @@ class Process:
     name: str
     is_alive: bool = True
     is_paused: bool = False
-    held: list[_Handle] = field(default_factory=list)
+    held: list[_Ready] = field(default_factory=list)
 
 
 PROCESS: contextvars.ContextVar[Process | None] = contextvars.ContextVar("process", default=None)
@@ -46,15 +47,18 @@ class Livelock(AssertionError):
     """Callbacks keep scheduling callbacks, and time never moves on."""
 
 
-class _Handle:
-    """What asyncio asks of a handle, and no more: there are a million of them in a run."""
+_Ready = tuple[Callable[..., object], tuple[Any, ...], contextvars.Context]
+"""A callback that is due, its arguments, and the context that it runs in."""
 
-    __slots__ = ("__weakref__", "_args", "_callback", "_is_cancelled", "_when", "context")
+
+class _Handle:
+    """What asyncio asks of a handle, and no more: there are hundreds of thousands in a run."""
+
+    __slots__ = ("_args", "_callback", "_when", "context")
 
     def __init__(self, callback: Any, args: Any, context: contextvars.Context, when: float = 0.0) -> None:
         self._callback = callback
         self._args = args
-        self._is_cancelled = False
         self._when = when
         self.context = context
 
@@ -62,27 +66,15 @@ class _Handle:
         return self._when
 
     def cancel(self) -> None:
-        self._is_cancelled = True
         self._callback = self._args = None
 
     def cancelled(self) -> bool:
-        return self._is_cancelled
+        return self._callback is None
 
-    def run(self, loop: VirtualLoop) -> None:
-        """Unless cancelled; a callback of a dead process is dropped, one of a paused process is held back."""
-        if self._is_cancelled:
-            return
-        process = self.context.get(PROCESS)
-        if process is not None and (process.is_paused or not process.is_alive):
-            if process.is_alive:
-                process.held.append(self)
-            return
-        try:
-            self.context.run(self._callback, *self._args)
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as error:  # noqa: BLE001 - as asyncio's own handles do
-            loop.call_exception_handler({"message": f"exception in {self._callback!r}", "exception": error})
+    def fire(self) -> None:
+        """Unless cancelled since it was due."""
+        if self._callback is not None:
+            self._callback(*self._args)
 
 
 class _Task(asyncio.Task[Any]):
@@ -116,14 +108,15 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._now = 0.0
         self.now_us = 0
         self.numbers = itertools.count(1)
-        self._queue: deque[_Handle] = deque()
+        self._queue: deque[_Ready] = deque()
         self._timers: list[tuple[float, int, _Handle]] = []
         self._outside = contextvars.Context()
         """The world outside all processes; nothing sets a variable in it."""
         self._buried: list[asyncio.Task[Any]] = []
         self.failures: list[dict[str, Any]] = []
         """What nobody caught: contexts given to the exception handler. A simulation must end with none."""
-        self.set_task_factory(self._make_task)
+        # Asked for by every future; a method of ours would cost more than the future.
+        self.get_debug = bool  # type: ignore[method-assign, assignment]
         self.set_exception_handler(lambda _, context: self.failures.append(context))
 
     # Time
@@ -134,12 +127,14 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def _advance(self) -> None:
         """To the next timer that still counts."""
         timers = self._timers
-        while timers and timers[0][2].cancelled():
-            heapq.heappop(timers)
+        while timers and timers[0][2]._callback is None:
+            heappop(timers)
         if not timers:
             raise Deadlock(f"nothing is scheduled at {self.now_us} us, and the awaited result is not there")
-        self._now = max(self._now, timers[0][0])
-        self.now_us = round(self._now * 1_000_000)
+        when = timers[0][0]
+        if when > self._now:
+            self._now = when
+            self.now_us = round(when * 1_000_000)
 
     # Scheduling
 
@@ -155,35 +150,62 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 raise Livelock(f"{steps} steps at {self.now_us} us without time moving on")
             until = self._now + RESOLUTION_S
             while timers and timers[0][0] < until:
-                queue.append(heapq.heappop(timers)[2])
-            for _ in range(len(queue)):
-                queue.popleft().run(self)
+                handle = heappop(timers)[2]
+                if handle._callback is not None:
+                    queue.append((handle.fire, (), handle.context))
+            self._run_ready(len(queue))
+
+    def _run_ready(self, count: int) -> None:
+        """A callback of a dead process is dropped, one of a paused process is held back."""
+        take = self._queue.popleft
+        for _ in range(count):
+            ready = take()
+            callback, args, context = ready
+            process = context.get(PROCESS)
+            if process is not None and (process.is_paused or not process.is_alive):
+                if process.is_alive:
+                    process.held.append(ready)
+                continue
+            try:
+                context.run(callback, *args)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:  # noqa: BLE001 - as asyncio's own handles do
+                self.call_exception_handler({"message": f"exception in {callback!r}", "exception": error})
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Any:
-        handle = _Handle(callback, args, contextvars.copy_context() if context is None else context, when)
-        heapq.heappush(self._timers, (when, next(self.numbers), handle))
+        handle = _Handle(callback, args, copy_context() if context is None else context, when)
+        heappush(self._timers, (when, next(self.numbers), handle))
         return handle
 
     def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> Any:
         return self.call_at(self._now + delay, callback, *args, context=context)
 
     def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Any:
-        handle = _Handle(callback, args, contextvars.copy_context() if context is None else context)
-        self._queue.append(handle)
+        """Tasks and futures give a context, and never cancel: they get no handle."""
+        if context is not None:
+            self._queue.append((callback, args, context))
+            return None
+        handle = _Handle(callback, args, copy_context())
+        self._queue.append((handle.fire, (), handle.context))
         return handle
 
     def create_future(self) -> asyncio.Future[Any]:
         return _Future(loop=self)
 
-    def _make_task(self, loop: Any, coroutine: Any, *, context: Any = None) -> _Task:
-        context = contextvars.copy_context() if context is None else context
-        return _Task(coroutine, number=next(self.numbers), loop=loop, context=context)
+    def create_task(self, coroutine: Any, *, name: Any = None, context: Any = None) -> _Task:
+        task = _Task(
+            coroutine, number=next(self.numbers), loop=self, context=copy_context() if context is None else context
+        )
+        if name is not None:
+            task.set_name(name)
+        return task
 
     # Processes
 
     def spawn(self, process: Process | None, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """A task in the process; all that it starts belongs to the process too. None: the world outside."""
-        context = contextvars.copy_context()
+        context = copy_context()
         context.run(PROCESS.set, process)
         return self.create_task(coroutine, context=context)
 

@@ -11,11 +11,11 @@ import asyncio
 import contextvars
 import itertools
 import random
-import zlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
+from zlib import crc32
 
 from metadata.environment import Buffer, ConnectionClosed, OnConnection
 from tests.simulation.loop import PROCESS, Process, VirtualLoop
@@ -47,11 +47,14 @@ class _Pipe:
     """One direction of a connection: what was sent and has not arrived, as (frame or the end, not before)."""
 
     link: Link
+    sender: SimulatedConnection
     receiver: SimulatedConnection
     waiting: deque[tuple[bytes | None, float]] = field(default_factory=deque)
     unsent_bytes: int = 0
     free_at: float = 0.0
     is_pumping: bool = False
+    is_gone: bool = False
+    """The connection is over for the network; nothing arrives any more."""
 
 
 class SimulatedConnection:
@@ -69,6 +72,7 @@ class SimulatedConnection:
         self._is_closed = False
         self._reason = "closed here"
         self.out: _Pipe | None = None
+        self.into: _Pipe | None = None
 
     @property
     def peer(self) -> str:
@@ -96,10 +100,13 @@ class SimulatedConnection:
         while not self._arrived:
             if self._is_closed:
                 raise self._closed_error()
-            await _wait_in(self._wake)
+            future = self._network.loop.create_future()
+            self._wake.append(future)
+            await future
         frame = self._arrived.popleft()
         self.unread_bytes -= len(frame)
-        self._network.read(self)
+        if self.into is not None and self.into.waiting:
+            self._network.read(self)
         return memoryview(frame)
 
     def close(self) -> None:
@@ -120,7 +127,8 @@ class SimulatedConnection:
         elif not self._is_closed:
             self._arrived.append(frame)
             self.unread_bytes += len(frame)
-            _wake_all(self._wake)
+            if self._wake:
+                _wake_all(self._wake)
 
     def end(self, reason: str) -> None:
         self._is_closed = True
@@ -305,59 +313,60 @@ class SimulatedNetwork:
         )
         remote.process = listener.process
         self._pairs[local], self._pairs[remote] = remote, local
-        local.out = self._pipes[local] = _Pipe(link=self.link(host, target), receiver=remote)
-        remote.out = self._pipes[remote] = _Pipe(link=self.link(target, host), receiver=local)
+        local.out = self._pipes[local] = _Pipe(self.link(host, target), local, remote)
+        remote.out = self._pipes[remote] = _Pipe(self.link(target, host), remote, local)
+        local.into, remote.into = remote.out, local.out
         listener.accept(remote)
         return local
 
     # Carrying
 
     def send(self, sender: SimulatedConnection, frame: bytes | None) -> None:
-        pipe = self._pipes.get(sender)
-        if pipe is None:
+        pipe = sender.out
+        if pipe is None or pipe.is_gone:
             return
-        size = 0 if frame is None else len(frame)
-        start = max(self.loop.time(), pipe.free_at)
-        pipe.free_at = start + size / pipe.link.bytes_per_s
-        pipe.waiting.append((frame, pipe.free_at + self._latency(pipe.link)))
+        size, link, now = 0 if frame is None else len(frame), pipe.link, self.loop.time()
+        start = pipe.free_at if pipe.free_at > now else now
+        pipe.free_at = start + size / link.bytes_per_s
+        pipe.waiting.append((frame, pipe.free_at + self._latency(link)))
         pipe.unsent_bytes += size
-        self._pump(pipe)
+        if not pipe.is_pumping:
+            self._pump(pipe)
 
     def read(self, receiver: SimulatedConnection) -> None:
         """The receiver took a frame: a held back sender may go on."""
-        peer = self._pairs.get(receiver)
-        if peer is not None:
-            self._pump(self._pipes[peer])
+        if receiver.into is not None:
+            self._pump(receiver.into)
 
     def _pump(self, pipe: _Pipe) -> None:
-        if pipe.waiting and not pipe.is_pumping and not pipe.link.is_cut:
+        if pipe.waiting and not pipe.is_pumping and not pipe.link.is_cut and not pipe.is_gone:
             if pipe.waiting[0][0] is not None and pipe.receiver.unread_bytes > UNREAD_BYTES_MAX:
                 return
             pipe.is_pumping = True
-            delay = max(0.0, pipe.waiting[0][1] - self.loop.time())
-            self.loop.outside(self._arrive, pipe, delay_us=round(delay * 1_000_000))
+            delay = pipe.waiting[0][1] - self.loop.time()
+            self.loop.outside(self._arrive, pipe, delay_us=round(delay * 1_000_000) if delay > 0 else 0)
 
     def _arrive(self, pipe: _Pipe) -> None:
         pipe.is_pumping = False
-        if pipe.link.is_cut or not pipe.waiting or pipe.receiver not in self._pairs:
+        if pipe.link.is_cut or not pipe.waiting or pipe.is_gone:
             return
-        sender, receiver = self._pairs[pipe.receiver], pipe.receiver
+        sender, receiver = pipe.sender, pipe.receiver
         frame, _ = pipe.waiting.popleft()
         if frame is None:
             self._end_of_stream(sender, receiver)
             return
         pipe.unsent_bytes -= len(frame)
         sender.drained()
-        if self._cuts_message(pipe.link):
+        if pipe.link.frames_until_reset is not None and self._cuts_message(pipe.link):
             self._break(sender, receiver, "connection reset in the middle of a message")
             return
-        self._trace("frame", sender.host, receiver.host, sender.number, len(frame), zlib.crc32(frame))
+        self._trace("frame", sender.host, receiver.host, sender.number, len(frame), crc32(frame))
         receiver.deliver(frame)
-        self._pump(pipe)
+        if pipe.waiting:
+            self._pump(pipe)
 
     def _cuts_message(self, link: Link) -> bool:
-        if link.frames_until_reset is None:
-            return False
+        assert link.frames_until_reset is not None
         link.frames_until_reset -= 1
         if link.frames_until_reset >= 0:
             return False
@@ -390,10 +399,18 @@ class SimulatedNetwork:
         for half in (connection, self._pairs.get(connection)):
             if half is not None:
                 self._pairs.pop(half, None)
-                self._pipes.pop(half, None)
+                pipe = self._pipes.pop(half, None)
+                if pipe is not None:
+                    pipe.is_gone = True
 
     def _latency(self, link: Link) -> float:
-        return self._rng.randint(*link.latency_us) / 1_000_000
+        """`randint`, without the layers that are above it: there is one for each frame."""
+        low, high = link.latency_us
+        span = high - low + 1
+        bits = span.bit_length()
+        while (above := self._rng.getrandbits(bits)) >= span:
+            pass
+        return (low + above) / 1_000_000
 
 
 class HostNetwork:
