@@ -85,9 +85,8 @@ def _subscription() -> Rows:
     yield Row("DELETE", path, 204, None, {}, headers=IN, note="a body of {}")
     yield Row("POST", path, 204, None, {"topics": [T]}, headers=IN, also_with_slash=True)
     yield Row("GET", path, 200, {"topics": [T], "topic_pattern": None}, media=V2, also_with_slash=True)
-    for place in ("assignments", "positions/beginning"):
-        code = 40903
-        yield refused("POST", f"{one}/{place}", code, {"partitions": [at(7 if code == 40402 else 0)]}, headers=IN)
+    assign = {"partitions": [at(0)]}
+    yield refused("POST", f"{one}/assignments", 40903, assign, headers=IN, note="after subscribe")
     gone = f"{GROUP}/instances/gone"
     yield refused("POST", f"{gone}/subscription", 40403, {"topics": [T]}, headers=IN)
     for tail in ("subscription", "assignments", "offsets", "records"):
@@ -113,7 +112,10 @@ def _assignment() -> Rows:
     yield Row("GET", path, 200, both, media=V2, also_with_slash=True)
     yield refused("POST", f"{one}/subscription", 40903, {"topics": [T]}, headers=IN, note="after assign")
     path = f"{one}/positions"
+    elsewhere = {"topic": "rows", "partition": 0}
+    yield refused("POST", path, 40903, {"offsets": [{**elsewhere, "offset": 0}]}, headers=IN, note="not assigned")
     for tail in ("/beginning", "/end", "//beginning", "//end"):
+        yield refused("POST", path + tail, 40903, {"partitions": [elsewhere]}, headers=IN, note="not assigned")
         yield Row("POST", path + tail, 204, None, both, headers=IN, also_with_slash=True)
     seek = {"offsets": [at(0, offset=1, metadata="m"), at(1, offset=0)]}
     yield Row("POST", path, 204, None, seek, headers=IN, also_with_slash=True)

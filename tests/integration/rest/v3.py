@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.integration.rest.rows import Each, Maybe, Row, Rows, refused
+from tests.integration.rest.rows import Each, Maybe, Row, Rows, Text, refused
 
 NO_ACL = "no ACLs"
 
@@ -252,7 +252,7 @@ def _reassignments(v3: V3) -> Rows:
 
 
 def _bodies(v3: V3) -> Rows:
-    """records:batch; the stream of records has tests of its own."""
+    """records:batch, and the stream of records as one request; that it is a stream has tests of its own."""
     path = f"{v3.path}/topics/rows/records:batch"
     written = {
         "id": str, "cluster_id": v3.cluster, "topic_name": "rows", "partition_id": 0, "offset": int,
@@ -278,3 +278,13 @@ def _bodies(v3: V3) -> Rows:
     yield refused("POST", path, 42206, b"")
     yield refused("POST", path, 400, b"{")
     yield refused("POST", f"{v3.path}/topics/nobody/records:batch", 40403, {"entries": [{"id": "a"}]})
+    stream, good = f"{v3.path}/topics/rows/records", b'{"partition_id":0,"value":{"type":"STRING","data":"s"}}'
+    for body, part in (
+        (good * 2, '"value":{"type":"STRING","size":1}}\r\n{"error_code":200'),
+        (good + b'{"valu":1}' + good, '"message":"Error: 42206 : '),
+        (good + b"nonsense", '\r\n{"error_code":400,"message":'),
+        (b'{"value":{"type":"AVRO","data":"x"}}', '{"error_code":422,"message":"Error: 42206 : '),
+    ):
+        yield Row("POST", stream, 200, Text(part), body, note=body.decode()[-20:])
+    yield refused("POST", f"{v3.path}/topics/nobody/records", 40403, good)
+    yield refused("POST", stream, 415, good, headers={"Content-Type": "text/plain"})
