@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from kraft.config.models import Toml
 from kraft.scenarios.conditions import parse_expression
-from kraft.scenarios.links import ALL_PURPOSES, BETWEEN_NODES, Purpose
+from kraft.scenarios.links import ALL_PURPOSES, BETWEEN_NODES, Purpose, parse_groups
 from kraft.scenarios.proxy.rules import Direction
+from kraft.scenarios.spec import ScenarioError
 
 Damage: TypeAlias = Literal["flip active", "flip closed", "torn tail", "delete index"]
 
@@ -92,11 +93,20 @@ class Heal(Model):
     answers: NodesText | None = Field(default=None, description="Nodes that are dialled; default: all.")
 
 
+def _groups(given: object) -> object:
+    try:
+        return parse_groups(given) if isinstance(given, str) else given
+    except ScenarioError as error:
+        raise ValueError(str(error)) from error
+
+
 class Partition(Model):
     """Nodes in different groups do not reach each other; a node in two groups is a bridge."""
 
     do: Literal["partition"]
-    groups: tuple[tuple[NodeText, ...], ...] = Field(min_length=2, description="For example [[1], [2, 3]].")
+    groups: Annotated[tuple[tuple[NodeText, ...], ...], BeforeValidator(_groups)] = Field(
+        min_length=2, description="For example '[1] | [2, 3]', or as lists: [[1], [2, 3]]."
+    )
     purpose: Purpose | tuple[Purpose, ...] = Field(default=BETWEEN_NODES, description="Purposes; default: all.")
 
 

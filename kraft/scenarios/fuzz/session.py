@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from kraft.scenarios.fuzz.possible import possible
 from kraft.scenarios.fuzz.profiles import Profile
 from kraft.scenarios.fuzz.story import make_story
 from kraft.scenarios.model import Scenario, Step
@@ -19,6 +20,8 @@ from kraft.scenarios.timeline import now_us
 STORIES_AT_A_TIME: Final = 2
 REPEATS_MAX: Final = 3
 """A violation may need luck: a shorter story counts as harmless when so many runs of it show nothing."""
+SHORTENING_MS_MAX: Final = 300_000
+"""A violation that is found shortly before the time is up is shortened all the same; the shortest so far stands."""
 
 Run: TypeAlias = Callable[[Scenario, int], Awaitable[RunResult]]
 """Runs a scenario with a seed."""
@@ -73,24 +76,26 @@ class FuzzSession:
         problems = result.problems
         self._say(f"story {result.seed}: VIOLATION: {'; '.join(problems)}")
         self._write(scenario, result, problems)
-        shorter = await self._shortened(scenario, result.seed)
+        shorter = await self._shortened(scenario, result)
         file = self._write(shorter, result, problems)
         left_out = len(scenario.steps) - len(shorter.steps)
         self._say(f"story {result.seed}: written to {file}, {left_out} of {len(scenario.steps)} steps left out")
         self.violations.append(Violation(scenario=shorter, result=result, problems=problems, file=file))
 
-    async def _shortened(self, scenario: Scenario, seed: int) -> Scenario:
+    async def _shortened(self, scenario: Scenario, found: RunResult) -> Scenario:
+        """A shorter story has to fail as the whole one does: one that only cannot be run shows nothing."""
+        until_us = now_us() + SHORTENING_MS_MAX * 1_000
+
         async def still_fails(steps: Sequence[Step]) -> bool:
-            if now_us() > self._deadline_us:
-                return False
-            shorter = scenario.model_copy(update={"steps": tuple(steps)})
+            shorter = _with_steps(scenario, steps)
             for _ in range(REPEATS_MAX):
-                if (await self._run(shorter, seed)).exit_code != AS_EXPECTED:
+                if now_us() > until_us:
+                    return False
+                if (await self._run(shorter, found.seed)).exit_code == found.exit_code:
                     return True
             return False
 
-        steps = await shorten(scenario.steps, still_fails, runs_max=RUNS_MAX)
-        return scenario.model_copy(update={"steps": tuple(steps)})
+        return _with_steps(scenario, await shorten(scenario.steps, still_fails, runs_max=RUNS_MAX))
 
     def _write(self, scenario: Scenario, result: RunResult, problems: tuple[str, ...]) -> Path:
         told = "\n".join((f"Found by kraft scenario fuzz --profile {self._profile.name}.", *problems))
@@ -98,3 +103,7 @@ class FuzzSession:
         file = self._directory / f"{scenario.name}.toml"
         file.write_text(render_scenario(scenario, comment=told))
         return file
+
+
+def _with_steps(scenario: Scenario, steps: Sequence[Step]) -> Scenario:
+    return scenario.model_copy(update={"steps": tuple(possible(steps))})

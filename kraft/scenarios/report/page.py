@@ -101,9 +101,11 @@ def _timeline(report: Report, drawn: list[Lane], writes: Curve, scale: Scale) ->
 
 
 def _gap_note(writes: Curve) -> str:
+    if not writes.highest:
+        return '<p class="quiet">Nobody wrote, so nobody knows whether it was available.</p>'
     rate = f"At most {writes.per_second(writes.highest):,.0f} records/s."
     if not writes.gaps:
-        return f'<p class="quiet">{rate} Available all the time.</p>'
+        return f'<p class="quiet">{rate} No gap in availability.</p>'
     longest = max(writes.gaps, key=lambda gap: gap.until_us - gap.from_us)
     seconds = (longest.until_us - longest.from_us) / 1e6
     gaps = "One gap" if len(writes.gaps) == 1 else f"{len(writes.gaps)} gaps"

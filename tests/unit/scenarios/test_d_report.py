@@ -137,6 +137,16 @@ def test_a_run_without_anything_has_a_page(tmp_path: Path) -> None:
     assert "NaN" not in page
 
 
+def test_a_page_speaks_of_availability_only_when_somebody_wrote(tmp_path: Path) -> None:
+    run = Run()
+    run.read(0, [], at_s=1)
+    assert "Nobody wrote, so nobody knows whether it was available." in page_of(run, tmp_path)
+    run.sent("p:0", at_s=2, offset=0)
+    page = page_of(run, tmp_path)
+    assert "No gap in availability." in page
+    assert "Nobody wrote" not in page
+
+
 def test_what_departs_from_the_expected_verdict_is_shown(tmp_path: Path) -> None:
     run = story()
     verdict = run.verdict(tmp_path).judged(expected={"lost": "0"}, as_expected=False, problems=("lost: 5, expected 0",))

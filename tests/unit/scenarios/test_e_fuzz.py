@@ -34,7 +34,7 @@ def _nodes(action: NodeFault) -> tuple[int, ...]:
     return tuple(int(node) for node in given)
 
 
-def _check_order(story: Scenario) -> None:
+def check_order(story: Scenario) -> None:
     down: set[int] = set()
     paused: set[int] = set()
     for step in story.steps:
@@ -60,7 +60,7 @@ def _check_order(story: Scenario) -> None:
 def test_no_step_asks_for_what_cannot_be_done() -> None:
     for profile in PROFILES.values():
         for seed in range(200):
-            _check_order(make_story(profile, seed=seed))
+            check_order(make_story(profile, seed=seed))
 
 
 def test_the_strict_profile_allows_nothing() -> None:

@@ -104,6 +104,20 @@ def test_a_mistake_has_its_line_and_what_is_right(old: str, new: str, line: int,
     assert any(problem.startswith(f"s.toml:{line}: ") and telling in problem for problem in told), told
 
 
+@pytest.mark.parametrize("groups", ['"[1] | [2, 3]"', "[[1], [2, 3]]", '"[1]|[2,3]"'])
+def test_groups_are_written_as_people_say_them(groups: str) -> None:
+    text = changed('do = "kill"\nnode = "old"', f'do = "partition"\ngroups = {groups}')
+    (_, step) = parse_scenario(text, file="s.toml").steps
+    assert step.action.groups == ((1,), (2, 3))  # type: ignore[union-attr]
+
+
+def test_groups_that_are_none_are_told() -> None:
+    (told,) = problems(changed('do = "kill"\nnode = "old"', 'do = "partition"\ngroups = "1 / 2, 3"'))
+    assert "write groups of nodes, such as [1] | [2, 3]" in told
+    (told,) = problems(changed('do = "kill"\nnode = "old"', 'do = "partition"\ngroups = "[1] | [2, 7]"'))
+    assert "there is no node 7" in told
+
+
 def test_all_mistakes_of_a_kind_are_told_at_once() -> None:
     told = problems(changed('acks = "1"', 'acks = "2"').replace('do = "kill"', 'do = "kil"'))
     assert len(told) == 2

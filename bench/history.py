@@ -1,0 +1,150 @@
+"""`python -m bench.history`: how fast a history is recorded, and how fast and in how much memory it is judged.
+
+The history is one client's, one record an operation, which is the dearest form: every record is a line of its own. It
+is judged twice, each time by a process of its own: alone, as `kraft scenario check` does, and with what a run has
+besides, a read-back and the logs of three replicas.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from kraft.scenarios.checker.check import HISTORY_FILE, check_history
+from kraft.scenarios.evidence import Evidence, LogRecord, ReadBack, ReplicaLog
+from kraft.scenarios.history import Header, HistoryWriter, Produce
+
+OPERATIONS: Final = 1_000_000
+SPACING_US: Final = 50
+"""20,000 operations a second."""
+LATENCY_US: Final = 900
+REPLICAS: Final = (1, 2, 3)
+TOPIC: Final = ("t", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    seconds: float
+    cpu_s: float
+    memory_mb: float
+
+
+def value(number: int) -> str:
+    return f"p:{number}"
+
+
+def write_history(path: Path, operations: int) -> float:
+    """Seconds that the recorder took; making the operations is part of it."""
+    header = Header(scenario="bench", seed=1, settings={}, start_us=0, wall_ms=0)
+    begun = time.perf_counter()
+    with HistoryWriter(path, header) as history:
+        for number in range(operations):
+            history.record(operation(number))
+    return time.perf_counter() - begun
+
+
+def operation(number: int) -> Produce:
+    invoke_us = number * SPACING_US
+    return Produce(
+        process="p",
+        index=number,
+        invoke_us=invoke_us,
+        complete_us=invoke_us + LATENCY_US,
+        topic=TOPIC[0],
+        partition=TOPIC[1],
+        acks="all",
+        node=1,
+        records=((None, value(number)),),
+        outcome="ok",
+        kafka_code=0,
+        offsets=(number,),
+    )
+
+
+def evidence(operations: int) -> Evidence:
+    """Every log has every record."""
+
+    def records() -> Iterator[LogRecord]:
+        return (LogRecord(number, 0, value(number)) for number in range(operations))
+
+    topic, partition = TOPIC
+    readback = ReadBack(
+        topic=topic,
+        partition=partition,
+        records=records,
+        high_watermark=operations,
+        leader=1,
+        leader_epoch=0,
+        isr=REPLICAS,
+    )
+    replicas = [
+        ReplicaLog(
+            node=node,
+            topic=topic,
+            partition=partition,
+            records=records,
+            log_end_offset=operations,
+            high_watermark=operations,
+            epochs=((0, 0),),
+        )
+        for node in REPLICAS
+    ]
+    return Evidence(readback=[readback], replicas=replicas)
+
+
+def run(command: list[str]) -> Cost:
+    """What a process of its own cost. Its output is ours; raises CalledProcessError."""
+    begun = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return Cost(time.perf_counter() - begun, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e3)
+
+
+def judge(path: Path, operations: int) -> None:
+    """With all evidence; exits with an error when not every record was found."""
+    verdict = check_history(path, evidence(operations))
+    if verdict.counts.kept != operations or not verdict.is_clean:
+        sys.exit(f"expected {operations} records kept: {verdict.counts}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.history", description=__doc__)
+    parser.add_argument("--operations", type=int, default=OPERATIONS, metavar="N")
+    parser.add_argument("--judge", type=Path, metavar="FILE", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.judge is not None:
+        judge(options.judge, options.operations)
+        return
+    with tempfile.TemporaryDirectory(prefix="kraft-bench-") as folder:
+        measure(Path(folder, HISTORY_FILE), options.operations)
+
+
+def measure(path: Path, operations: int) -> None:
+    seconds = write_history(path, operations)
+    megabytes = path.stat().st_size / 1e6
+    print(f"{operations:,} operations of one record, {megabytes:,.0f} MB")
+    print(f"recorded     {seconds:6.1f} s, {operations / seconds:,.0f} records/s", flush=True)
+    alone = run([sys.executable, "-m", "kraft", "scenario", "check", str(path)])
+    show("history alone", alone)
+    whole = run([sys.executable, "-m", "bench.history", "--operations", str(operations), "--judge", str(path)])
+    show("with read-back and three replicas", whole)
+
+
+def show(what: str, cost: Cost) -> None:
+    told = f"{cost.seconds:6.1f} s, {cost.cpu_s:.1f} s of processor time, {cost.memory_mb:,.0f} MB"
+    print(f"judged       {told}: {what}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
