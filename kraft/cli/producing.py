@@ -53,15 +53,10 @@ def produce(
     Lines of a file or of standard input show a progress bar on a terminal, and at the end where they are. Stops at
     the first failure. With acks=all nothing is stored twice, whatever had to be sent again.
     """
-    if acks not in ("all", "-1", "1", "0"):
-        raise typer.BadParameter("acks is all, 1 or 0", param_hint="--acks")
-    is_safe = acks in ("all", "-1")
-    if idempotence and not is_safe:
-        raise typer.BadParameter("it needs acks=all: else what is sent again may be lost", param_hint="--idempotence")
+    is_idempotent = _is_idempotent(acks, idempotence)
     if records and (key is not None or separator is not None or partition is not None):
         raise typer.BadParameter("a record says its own key and partition", param_hint="--records")
     path = f"/topics/{segment(topic)}?acks={acks}&timeout={timeout_ms}"
-    is_idempotent = is_safe if idempotence is None else idempotence
     sender = Sender(Rest(rest, data), path, form=form, timeout_ms=timeout_ms, is_idempotent=is_idempotent)
     with report_to(has_lines=not record, files=file or [], as_json=as_json) as report:
         reading = Reading(
@@ -71,6 +66,16 @@ def produce(
             places = sender.send(batch)
             report.stored(places, sent=len(batch))
             _check(places, sent=len(batch))
+
+
+def _is_idempotent(acks: str, asked: bool | None) -> bool:
+    """D7. Raises BadParameter."""
+    if acks not in ("all", "-1", "1", "0"):
+        raise typer.BadParameter("acks is all, 1 or 0", param_hint="--acks")
+    is_safe = acks in ("all", "-1")
+    if asked and not is_safe:
+        raise typer.BadParameter("it needs acks=all: else what is sent again may be lost", param_hint="--idempotence")
+    return is_safe if asked is None else asked
 
 
 def _source(texts: list[str] | None, files: list[Path] | None, reading: Reading) -> Iterator[Entry | Pause]:
