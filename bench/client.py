@@ -47,9 +47,9 @@ class Connection(asyncio.Protocol):
         self._on_answer = on_answer
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
-        self._received = bytearray()
-        self._body_at = 0
-        self._end = 0
+        self._received: list[bytes] = []
+        self._missing = 0
+        self._head: bytes | None = None
         self.sent_at = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -65,30 +65,32 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def data_received(self, data: bytes) -> None:
-        received = self._received
-        received += data
-        if not self._end and not self._find_end():
+        """A body is put together once: copying it as it grows would cost more than sending it."""
+        if self._head is None:
+            data = self._take_head(data)
+            if self._head is None:
+                return
+        self._received.append(data)
+        self._missing -= len(data)
+        assert self._missing >= 0, f"{-self._missing} bytes after the answer to the only request"
+        if self._missing:
             return
-        if len(received) < self._end:
-            return
-        status = int(received[9:12])
-        answer = Answer(status, bytes(received[: self._body_at - 4]), bytes(received[self._body_at : self._end]))
-        del received[: self._end]
-        self._end = 0
-        self._on_answer(self, answer)
+        head, body = self._head, b"".join(self._received)
+        self._head, self._received = None, []
+        self._on_answer(self, Answer(int(head[9:12]), head, body))
 
-    def _find_end(self) -> bool:
-        """Where the answer ends; False while its head is not complete."""
-        head_end = self._received.find(b"\r\n\r\n")
-        if head_end < 0:
-            return False
-        head = bytes(self._received[:head_end]).lower()
-        at = head.find(_LENGTH)
-        assert at >= 0 or head[9:12] == b"204", f"an answer without a length: {head!r}"
-        length = int(head[at + len(_LENGTH) :].split(b"\r\n", 1)[0]) if at >= 0 else 0
-        self._body_at = head_end + 4
-        self._end = self._body_at + length
-        return True
+    def _take_head(self, data: bytes) -> bytes:
+        """What comes behind the head once that is complete; the rest waits."""
+        data = b"".join([*self._received, data])
+        head, separator, rest = data.partition(b"\r\n\r\n")
+        self._received = [] if separator else [data]
+        if separator:
+            small = head.lower()
+            at = small.find(_LENGTH)
+            assert at >= 0 or head[9:12] == b"204", f"an answer without a length: {head!r}"
+            self._missing = int(small[at + len(_LENGTH) :].split(b"\r\n", 1)[0]) if at >= 0 else 0
+            self._head = head
+        return rest
 
     def connection_lost(self, error: Exception | None) -> None:
         self._on_lost(self, error)
