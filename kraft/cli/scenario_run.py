@@ -172,8 +172,8 @@ async def fuzz_until_time_is_up(
 ) -> FuzzSession:
     starter = node_starter()
 
-    async def run(scenario: Scenario, seed: int) -> RunResult:
-        return await run_scenario(scenario, seed=seed, watcher=NobodyWatches(), starter=starter)
+    async def run(scenario: Scenario, seed: int, report: Path | None) -> RunResult:
+        return await run_scenario(scenario, seed=seed, watcher=NobodyWatches(), report=report, starter=starter)
 
     session = FuzzSession(profile, seed=seed, minutes=minutes, directory=directory, run=run, say=say)
     try:

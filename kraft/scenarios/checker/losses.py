@@ -57,7 +57,9 @@ class Losses:
             if successor is None or successor.start_offset is None:
                 continue
             if kept_offset == UNKNOWN or kept_offset >= successor.start_offset:
-                return self._causes.of(_at_start(gone, successor.start_offset))
+                explanation = self._causes.of(_at_start(gone, successor.start_offset))
+                if explanation.reason:  # none: it may have gone to the successor itself, and got lost on the way
+                    return explanation
         return self._dropped(partition, gone)
 
     def _dropped(self, partition: PartitionTimeline, gone: Gone) -> Explanation:

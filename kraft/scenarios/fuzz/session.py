@@ -1,8 +1,12 @@
-"""Random stories one after the other until the time is up; a story that fails is shortened and written down."""
+"""Random stories one after the other until the time is up; a story that fails is shortened and written down.
+
+Beside the file of such a story is a folder of its name with the report of the run that failed.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +27,8 @@ REPEATS_MAX: Final = 3
 SHORTENING_MS_MAX: Final = 300_000
 """A violation that is found shortly before the time is up is shortened all the same; the shortest so far stands."""
 
-Run: TypeAlias = Callable[[Scenario, int], Awaitable[RunResult]]
-"""Runs a scenario with a seed."""
+Run: TypeAlias = Callable[[Scenario, int, Path | None], Awaitable[RunResult]]
+"""Runs a scenario with a seed, and writes its report into a folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +65,11 @@ class FuzzSession:
             seed = self._seed + self.stories
             self.stories += 1
             scenario = make_story(self._profile, seed=seed)
-            result = await self._run(scenario, seed)
+            report = self._directory / scenario.name
+            result = await self._run(scenario, seed, report)
             self._count(result)
             if result.exit_code == AS_EXPECTED:
+                await asyncio.to_thread(shutil.rmtree, report, ignore_errors=True)
                 self._say(f"story {seed}: as allowed ({result.elapsed_ms / 1000:.1f} s)")
             else:
                 await self._violated(scenario, result)
@@ -91,7 +97,7 @@ class FuzzSession:
             for _ in range(REPEATS_MAX):
                 if now_us() > until_us:
                     return False
-                if (await self._run(shorter, found.seed)).exit_code == found.exit_code:
+                if (await self._run(shorter, found.seed, None)).exit_code == found.exit_code:
                     return True
             return False
 

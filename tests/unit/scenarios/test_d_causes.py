@@ -262,6 +262,20 @@ def test_acks_0_lost_with_its_leader(tmp_path: Path) -> None:
     )
 
 
+def test_acks_0_shortly_after_the_change_may_have_got_lost_on_its_way_to_the_next_leader(tmp_path: Path) -> None:
+    """By the clocks of nodes, which differ, the old leader may have taken it too; but it has no offset to prove it."""
+    run = led_by_node_1()
+    run.fault("kill", 1, at_s=2.95)
+    run.leads(2, 4, at_s=3, start=412)
+    run.sent("p:412", at_s=3.1, acks="0", node=2)
+    run.sent("p:413", at_s=3.2, acks="0", node=2)
+    run.ends_with(*values(0, 412), "p:413")
+    verdict = run.verdict(tmp_path)
+    loss = only(verdict.losses, verdict)
+    assert (loss.reason, loss.first_value) == ("unconfirmed", "p:412")
+    assert "sent around the change to epoch 4, and nobody answers a write with acks=0" in loss.cause
+
+
 def test_acks_0_that_vanished_on_a_quiet_day_has_no_cause(tmp_path: Path) -> None:
     run = led_by_node_1()
     run.sent("p:412", at_s=2, acks="0")

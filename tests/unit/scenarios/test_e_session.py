@@ -38,8 +38,10 @@ def play(
     clock, told = Clock(), []
     monkeypatch.setattr(module, "now_us", clock.now_us)
 
-    async def run(scenario: Scenario, seed: int) -> RunResult:
+    async def run(scenario: Scenario, seed: int, report: Path | None) -> RunResult:
         clock.us += STORY_US
+        if report is not None:
+            report.mkdir(parents=True)
         told.append(scenario)
         lost, failure = outcome(scenario)
         verdict = Verdict(
@@ -66,7 +68,7 @@ def test_stories_are_told_until_the_time_is_up(tmp_path: Path, monkeypatch: pyte
     fuzz, told = play(tmp_path / "fuzz", lambda scenario: (0, ""), monkeypatch, minutes=0.5)
     assert [scenario.name for scenario in told] == [f"fuzz-strict-{SEED + number}" for number in range(3)]
     assert (fuzz.stories, fuzz.records, fuzz.violations) == (3, 30, [])
-    assert not (tmp_path / "fuzz").exists(), "nothing is written when nothing was found"
+    assert list((tmp_path / "fuzz").iterdir()) == [], "nothing is left when nothing was found"
 
 
 def test_a_violation_is_written_down_with_the_steps_that_it_needs(
@@ -88,6 +90,7 @@ def test_a_violation_is_written_down_with_the_steps_that_it_needs(
     assert "lost: 7 records, expected 0" in text
     assert parse_scenario(text, file="story.toml") == violation.scenario
     assert told[0] == story
+    assert (tmp_path / story.name).is_dir(), "the report of the run that failed"
 
 
 def test_a_shorter_story_that_could_not_be_run_proves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
