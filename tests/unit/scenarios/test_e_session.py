@@ -41,7 +41,7 @@ def play(
     async def run(scenario: Scenario, seed: int, report: Path | None) -> RunResult:
         clock.us += STORY_US
         if report is not None:
-            report.mkdir(parents=True)
+            await asyncio.to_thread(report.mkdir, parents=True)
         told.append(scenario)
         lost, failure = outcome(scenario)
         verdict = Verdict(
