@@ -15,7 +15,7 @@ from unittest.mock import patch
 
 from metadata.controller.decide import isr
 from metadata.quorum.votes import VoteStore
-from tests.simulation.planted import PLANTED, Make
+from tests.simulation.planted import PLANTED, Patch
 
 VARIABLE: Final = "KRAFT_TEST_PLANTED"
 FOLDER: Final = Path(__file__).parent
@@ -31,14 +31,12 @@ class Bug:
     """From the start of the scenario to its verdict."""
     verdict: str
     """Part of what the verdict says."""
-    owner: Any
-    attribute: str
-    make: Make
+    patches: tuple[Patch, ...]
 
 
 def plant(name: str) -> None:
-    bug = BUGS[name]
-    setattr(bug.owner, bug.attribute, bug.make(getattr(bug.owner, bug.attribute)))
+    for each in BUGS[name].patches:
+        setattr(each.owner, each.attribute, each.make(getattr(each.owner, each.attribute, None)))
 
 
 @contextmanager
@@ -52,15 +50,7 @@ def planted_in_nodes(name: str) -> Iterator[None]:
 
 def _of_the_simulator(name: str, *, found_by: str, verdict: str, within_s: int = 30) -> Bug:
     known = PLANTED[name]
-    return Bug(
-        what=known.what,
-        found_by=found_by,
-        within_s=within_s,
-        verdict=verdict,
-        owner=known.owner,
-        attribute=known.attribute,
-        make=known.make,
-    )
+    return Bug(what=known.what, found_by=found_by, within_s=within_s, verdict=verdict, patches=known.patches)
 
 
 def _yes_to_the_deposed(original: Any) -> Any:
@@ -108,9 +98,7 @@ BUGS: Final[dict[str, Bug]] = {
         found_by="deposed-leader",
         within_s=30,
         verdict="a clean election must not lose acks=all",
-        owner=isr,
-        attribute="_refusal",
-        make=_yes_to_the_deposed,
+        patches=(Patch(isr, "_refusal", _yes_to_the_deposed),),
     ),
     "joins_isr_too_early": _of_the_simulator(
         "joins_isr_too_early",
@@ -122,8 +110,6 @@ BUGS: Final[dict[str, Bug]] = {
         found_by="controller-killed",
         within_s=30,
         verdict="may vote a second time",
-        owner=VoteStore,
-        attribute="save",
-        make=_in_memory,
+        patches=(Patch(VoteStore, "save", _in_memory),),
     ),
 }
