@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from kraft.config.models import Role, Toml
+from tests.simulation import rare
 from tests.simulation.remembered import RememberedPlan, draw_remembered
 
 NETWORK = ("cut", "isolate", "split", "slow_link", "cut_message", "reset", "slow_all")
@@ -47,7 +48,7 @@ PROFILES: Mapping[str, tuple[str, ...]] = {
     "controllers": (
         *STRIKES,
         *("kill_controller",) * 2,
-        *("pause_controller",) * 3,
+        *("pause_controller", "swap_controllers", "swap_controllers"),
         "quorum_disk_fails",
         *("isolate", "cut", "split", "slow_link", "pause", "power_loss", "restart", "blackout", "disk_full"),
         *("create_topic", "delete_topic", "set_min_isr", "elect_preferred"),
@@ -78,6 +79,7 @@ PROFILES: Mapping[str, tuple[str, ...]] = {
         *("isolate", "cut", "split", "slow_link", "reset", "clock_jump", "clock_drift", "disk_full", "slow_fsync"),
         *("grow_topic", "elect_preferred", "reassign"),
     ),
+    rare.PROFILE: rare.EVENTS,
 }
 """Profile -> the events that its seeds draw from."""
 
@@ -211,6 +213,8 @@ def draw_plan(seed: int, profile: str = "swarm") -> Plan:
     remembered = draw_remembered(seed, profile, topics=len(topics))
     if remembered is not None:
         plan = replace(plan, remembered=remembered, settings={**plan.settings, **remembered.settings})
+    if profile == rare.PROFILE:
+        return rare.made_rare(plan)
     return _made_strange(plan) if profile in STRANGE else plan
 
 

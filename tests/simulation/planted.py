@@ -14,6 +14,7 @@ from typing import Any
 
 from kraft.broker.produce_routing import ProduceRouter
 from metadata.controller.decide import brokers, changes, elections, isr
+from metadata.controller.reign import Reign
 from metadata.quorum import state_machine, votes
 from metadata.quorum.hardened import HardenedRaft
 from metadata.quorum.journal import Journal
@@ -136,19 +137,22 @@ PLANTED: dict[str, Planted] = {
         found_by=(2,),
     ),
     "stale_controller_accepted": Planted(
-        what="the compare-and-set of metadata appends always succeeds (Q5)",
-        patches=(Patch(state_machine, "refusal", bugs.nothing),),
+        what="a controller that has lost the quorum goes on when it leads again, and its appends are not compared (Q5)",
+        patches=(
+            Patch(state_machine, "refusal", bugs.nothing),
+            Patch(Reign, "_resign_unless_leader", bugs.nothing),
+        ),
         profile="controllers",
     ),
     "unclean_election_of_shorter_log": Planted(
         what="an unclean election takes the shortest log of the oldest epoch (L8)",
         patches=(Patch(elections, "choose_longest", bugs.shortest),),
-        profile="unclean",
+        profile="stranded",
     ),
     "high_watermark_kept_over_truncation": Planted(
         what="a follower's high watermark stays above the end of its truncated log (R5)",
         patches=(Patch(Follower, "_truncate", bugs.high_watermark_stays),),
-        profile="unclean",
+        profile="stranded",
     ),
     "produce_retried_by_server": Planted(
         what="a produce of unknown outcome is routed again",
@@ -231,6 +235,6 @@ PLANTED: dict[str, Planted] = {
     "unclean_leader_cuts_its_log": Planted(
         what="a leader of an unclean election gives up what is above its high watermark (L8)",
         patches=(Patch(Roles, "_lead", bugs.unclean_leader_cuts),),
-        profile="unclean",
+        profile="stranded",
     ),
 }

@@ -261,19 +261,3 @@ def loses_the_last_entry(original: Any) -> Any:
             self.deleteEntriesFrom(len(self) - 1)
 
     return _join
-
-
-def claims_nothing(_original: Any) -> Any:
-    """A controller goes on when it has lost the quorum's leadership and won it again."""
-
-    def _resign_unless_leader(_self: Any) -> None:
-        return None
-
-    return _resign_unless_leader
-
-
-def high_watermark_anywhere(_original: Any) -> Any:
-    def _within(_log: Any, high_watermark: int) -> int:
-        return high_watermark
-
-    return _within

@@ -121,6 +121,20 @@ class Strikes(Hands):
         if moment is not None and not self.is_healed:
             await self._pause_for(self.cluster.nodes[moment[0]], event.lasts_ms)
 
+    async def _swap_controllers(self, event: Event) -> None:
+        """The controller sleeps until another one reigns, wakes up, and soon has its chance to lead again."""
+        first = self._controller()
+        if first is None or not first.is_running or first.machine.process.is_paused or first.node_id in self._busy:
+            return
+        process = first.machine.process
+        first.machine.pause()
+        moment = await self._oracle.moments.next("controller_changed", within_s=AMBUSH_S)
+        if first.machine.process is process and process.is_paused:
+            first.machine.resume()
+        if moment is not None and not self.is_healed:
+            await asyncio.sleep((20 + event.numbers[0] % 300) / 1000)
+            await self._away(self.cluster.nodes[moment[0]], event.lasts_ms, SimulatedNode.kill)
+
     # --- again and again ----------------------------------------------------------------------------------------
 
     async def _flap(self, event: Event) -> None:
