@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import copy_context
 
 from pydantic import SecretStr
 
@@ -37,9 +39,22 @@ class InlineQuorum(InlineHost):
         self._hop_us = hop_us
         self._rng = rng
         self._due = {"raft": 0.0, "main": 0.0}
+        self._held: list[Callable[[], None]] | None = None
+
+    def hold(self) -> None:
+        """The Raft thread gets no turn from now on to do what the main loop asks; all else goes on."""
+        self._held = [] if self._held is None else self._held
+
+    def release(self) -> None:
+        held, self._held = self._held or [], None
+        for call in held:
+            call()
 
     def call(self, function: Callable[..., object], *args: object) -> None:
-        self._hop("raft", function, args)
+        if self._held is None:
+            self._hop("raft", function, args)
+        else:  # in the context of its process: it must not come when that is dead
+            self._held.append(functools.partial(copy_context().run, self._hop, "raft", function, args))
 
     def call_main(self, function: Callable[..., object], *args: object) -> None:
         self._hop("main", function, args)
@@ -96,6 +111,8 @@ class SimulatedNode:
         """Called with each life before it starts."""
         self.hop_us = (0, 0)
         """How late the two halves of its voter hear of each other."""
+        self.quorum: InlineQuorum
+        """Between the two halves of its voter, in the life that began last."""
         self._lives = 0
 
     async def start(self) -> None:
@@ -108,11 +125,12 @@ class SimulatedNode:
         environment = self.machine.environment
         self._lives += 1
         rng = self.machine._world.rng(f"{self.machine.name} hops {self._lives}")
+        self.quorum = InlineQuorum(environment, hop_us=self.hop_us, rng=rng)
         node = Node(
             self._config,
             self.node_id,
             environment=environment,
-            quorum=InlineQuorum(environment, hop_us=self.hop_us, rng=rng),
+            quorum=self.quorum,
             door=None,
             on_fatal=self.fatal.append,
         )

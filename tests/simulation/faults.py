@@ -24,12 +24,13 @@ from metadata.environment import ConnectionClosed
 from metadata.errors import KafkaError
 from metadata.image import TopicIdPartition
 from tests.simulation.cluster import SimulatedNode
+from tests.simulation.coincidences import Coincidences
 from tests.simulation.hands import ADMIN_MS, GIVE_UP_S
 from tests.simulation.plan import Event
-from tests.simulation.strikes import Strikes, nowhere
+from tests.simulation.strikes import nowhere
 
 
-class Faults(Strikes):
+class Faults(Coincidences):
     async def play(self) -> None:
         """All events at their times; returns when the last one is undone."""
         begun = self._world.loop.time()

@@ -1,0 +1,191 @@
+"""Stories in which two things have to fall together that chance hardly ever brings together.
+
+Each ends by itself, whatever the cluster does meanwhile; `heal` undoes the cuts that are left of it, as of all events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from metadata.controller.events import AlterConfigs, ConfigAlteration, ConfigResource
+from metadata.environment import ConnectionClosed
+from metadata.errors import KafkaError
+from metadata.image import PartitionImage, TopicIdPartition
+from replication.batches.records import NewRecord, build_batch
+from tests.simulation.asking import Unanswered, ask
+from tests.simulation.clients import Attempt
+from tests.simulation.cluster import SimulatedNode
+from tests.simulation.plan import Event
+from tests.simulation.strikes import Strikes
+
+LOOK_S = 0.01
+WON_S = 3.0
+"""Within this another voter has won an election, or nobody will."""
+ROUNDS = 3
+"""Two voters are left to win each election; the one that is wanted does so within a few."""
+LEAVES_ISR_S = 6.0
+SYNC_SLOW_US = (2_000_000, 2_500_000)
+SYNC_FAST_US = (500, 2_000)
+PRODUCE_MS = 8_000
+REQUEST_S = 20.0
+MIN_ISR = "min.insync.replicas"
+
+
+class Coincidences(Strikes):
+    # --- Q5: a controller of the past, whose append comes when its node leads again -------------------------------
+
+    async def _overtaken_append(self, event: Event) -> None:
+        """The controller decides, and its Raft thread gets to the append only after another controller was in office
+        and its own node leads the quorum once more. The append has to change nothing."""
+        controller = self._controller()
+        if controller is None or controller.node is None or len(self._plan.voters) < 3:
+            return
+        quorum, term = controller.quorum, controller.node.log.leadership.term
+        quorum.hold()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._change_retention(controller, event.numbers[0]))
+                await asyncio.sleep(2 * LOOK_S)
+                if await self._depose(controller):
+                    await self._crown(controller, above=term)
+                quorum.release()
+        finally:
+            quorum.release()
+
+    async def _change_retention(self, node: SimulatedNode, number: int) -> None:
+        topic = self._topic(number)
+        if topic is not None:
+            await self._configure_at(node, topic, "retention.ms", str(86_400_000 + number))
+
+    async def _depose(self, node: SimulatedNode) -> bool:
+        await self._without(node, until=lambda: self._image().controller_id != node.node_id)
+        return self._image().controller_id != node.node_id
+
+    async def _crown(self, node: SimulatedNode, *, above: int) -> None:
+        """Let it win an election of a newer term."""
+        for _ in range(ROUNDS):
+            rival = self._controller()
+            if rival is None or rival is node or _leads(node, above=above):
+                return
+            await self._without(
+                rival,
+                until=lambda rival=rival: _leads(node, above=above) or self._controller() is not rival,  # type: ignore[misc]
+            )
+
+    async def _without(self, node: SimulatedNode, *, until: Callable[[], bool]) -> None:
+        """Cut off from the other voters, for as long as it takes."""
+        others = [f"node-{voter}" for voter in self._plan.voters if voter != node.node_id]
+        self._world.network.isolate(node.machine.name, others)
+        await self._wait(until, within_s=WON_S)
+        for other in others:
+            self._world.network.heal(node.machine.name, other)
+
+    # --- P5: in the log and committed, and the ISR is too small when the answer is due ----------------------------
+
+    async def _min_isr_raised_in_flush(self, event: Event) -> None:
+        """One request for two partitions: the one is on its whole ISR and committed, the other is still being synced
+        when min.insync.replicas rises beyond that ISR."""
+        away = self.cluster.nodes[self._plan.brokers[event.numbers[0] % len(self._plan.brokers)]]
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._away(away, 1_000 * int(LEAVES_ISR_S), SimulatedNode.kill))
+            await self._wait(lambda: self._led_together(away.node_id) is not None, within_s=LEAVES_ISR_S / 2)
+            found = self._led_together(away.node_id)
+            if found is not None:
+                await self._raise_in_flush(*found)
+
+    def _led_together(self, away: int) -> tuple[SimulatedNode, str, list[TopicIdPartition]] | None:
+        """Two synced partitions of one topic with one leader, each with two of three replicas in the ISR."""
+        for topic in self._image().topics_by_name.values():
+            if self._image().config("topic", topic.name).get("flush.messages") != "1":
+                continue
+            by_leader: dict[int, list[TopicIdPartition]] = {}
+            for partition in topic.partitions.values():
+                if partition.has_leader and away not in partition.isr and _lacks_one(partition):
+                    key = TopicIdPartition(partition.topic_id, partition.partition)
+                    by_leader.setdefault(partition.leader, []).append(key)
+            for leader, keys in by_leader.items():
+                if len(keys) > 1 and self.cluster.nodes[leader].node is not None:
+                    return self.cluster.nodes[leader], topic.name, keys[:2]
+        return None
+
+    async def _raise_in_flush(self, leader: SimulatedNode, topic: str, keys: list[TopicIdPartition]) -> None:
+        early, late = keys
+        disk = leader.machine.disk
+        async with asyncio.TaskGroup() as group:
+            disk.sync_us = SYNC_SLOW_US
+            slow = group.create_task(self._produce(leader, [late]))
+            await asyncio.sleep(2 * LOOK_S)
+            disk.sync_us = SYNC_FAST_US
+            both = group.create_task(self._produce(leader, keys))
+            await asyncio.sleep(2 * LOOK_S)
+            await self._produce(leader, [early])
+            await self._configure_at(leader, topic, MIN_ISR, "3")
+            await asyncio.wait([slow, both], timeout=SYNC_SLOW_US[1] / 1_000_000)
+            await self._configure_at(leader, topic, MIN_ISR, "2")
+        disk.sync_us = self._plan.sync_us
+
+    async def _produce(self, node: SimulatedNode, keys: list[TopicIdPartition]) -> None:
+        """One request with one record for each partition."""
+        world, oracle, life = self._world, self._oracle, node.node
+        if life is None:
+            return
+        attempts = {key: Attempt((self._value(),), key, -1, world.loop.now_us) for key in keys}
+        oracle.attempts.extend(attempts.values())
+        now_ms = node.machine.clock.wall_ms()
+        batches = {key: build_batch([NewRecord(None, each.values[0], [], now_ms)]) for key, each in attempts.items()}
+        try:
+            outcomes = await ask(
+                oracle,
+                node,
+                lambda: life.gateway.produce(batches, acks=-1, timeout_ms=PRODUCE_MS),
+                within_s=REQUEST_S,
+                what="a produce",
+            )
+        except (KafkaError, Unanswered):
+            return
+        for key, attempt in attempts.items():
+            attempt.outcome = outcomes[key]
+            oracle.answered(attempt)
+
+    def _value(self) -> bytes:
+        self._values += 1
+        return b"rare.%d" % self._values
+
+    _values = 0
+
+    # --- both ---------------------------------------------------------------------------------------------------
+
+    async def _configure_at(self, node: SimulatedNode, topic: str, name: str, value: str) -> None:
+        life = node.node
+        if life is None:
+            return
+        resource = ConfigResource(resource_type="topic", name=topic)
+        request = AlterConfigs(resources={resource: (ConfigAlteration(name=name, operation="set", value=value),)})
+        try:
+            answer = await ask(
+                self._oracle,
+                node,
+                lambda: life.gateway.control(request, timeout_ms=PRODUCE_MS),
+                within_s=REQUEST_S,
+                what="a change of a config",
+            )
+        except (KafkaError, Unanswered, ConnectionClosed, OSError) as error:
+            self._oracle.note(f"{name}={value}: {type(error).__name__}: {error}")
+        else:
+            self._oracle.note(f"{name}={value}: {answer}")
+
+    async def _wait(self, holds: Callable[[], bool], *, within_s: float) -> None:
+        deadline = self._world.loop.time() + within_s
+        while not holds() and not self.is_healed and self._world.loop.time() < deadline:  # noqa: ASYNC110 - has a deadline
+            await asyncio.sleep(LOOK_S)
+
+
+def _leads(node: SimulatedNode, *, above: int) -> bool:
+    """The quorum, in a later term than `above`."""
+    leadership = None if node.node is None else node.node.log.leadership
+    return leadership is not None and leadership.is_self and leadership.term > above
+
+
+def _lacks_one(partition: PartitionImage) -> bool:
+    return len(partition.replicas) == 3 and len(partition.isr) == 2 and not partition.is_reassigning
