@@ -10,20 +10,22 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from kraft.client.outcome import Answer
 from tests.integration.support.cluster import Cluster
 from tests.integration.support.configuration import QUICK_FAILURES, write_config
 from tests.integration.support.load import Load
 from tests.integration.support.waiting import wait_until
 
 PARTITIONS = 2
+V2_JSON = "application/vnd.kafka.v2+json"
 READ_TIMEOUT_S = 20
 
 
 class Follower:
-    """Follows a topic as a browser does: connects to the next node with the last event id whenever a stream ends."""
+    """Follows records as a browser does: connects to the next node with the last event id whenever a stream ends."""
 
-    def __init__(self, cluster: Cluster, topic: str) -> None:
-        self._path = f"/topics/{topic}/records?format=text&heartbeat=500"
+    def __init__(self, cluster: Cluster, path: str) -> None:
+        self._path = path
         self._urls = {node.id: node.rest for node in cluster.nodes}
         self.node_id = min(self._urls)
         self.last_id = ""
@@ -78,7 +80,7 @@ def test_a_stream_goes_on_exactly_when_its_node_and_the_leaders_die(stopped_clus
     stopped_cluster.config = write_config(tmp_path / "cluster.toml", settings=QUICK_FAILURES)
     stopped_cluster.start()
     stopped_cluster.create_topic("t", partitions=PARTITIONS)
-    follower = Follower(stopped_cluster, "t")
+    follower = Follower(stopped_cluster, "/topics/t/records?format=text&heartbeat=500")
     thread = threading.Thread(target=follower.run)
     with Load(stopped_cluster, "t", partitions=PARTITIONS) as load:
         thread.start()
@@ -92,6 +94,11 @@ def test_a_stream_goes_on_exactly_when_its_node_and_the_leaders_die(stopped_clus
         stopped_cluster.kill(leader)
         follower.wait_for(200)
         stopped_cluster.restart(leader)
+    ends_exactly(follower, thread, load)
+
+
+def ends_exactly(follower: Follower, thread: threading.Thread, load: Load) -> None:
+    """Waits for what was acknowledged; then every record has come, once, in order."""
     acknowledged = {
         (client.partition, offset): value for client in load.clients for offset, value in client.acknowledged.items()
     }
@@ -106,3 +113,35 @@ def test_a_stream_goes_on_exactly_when_its_node_and_the_leaders_die(stopped_clus
         assert offsets == list(range(len(offsets))), "each once, none missing, in order"
     values = {each[:2]: each[2] for each in follower.seen}
     assert all(values[key] == value for key, value in acknowledged.items())
+
+
+@pytest.mark.slow
+def test_a_consumers_stream_goes_on_exactly_when_its_node_and_its_coordinator_die(
+    stopped_cluster: Cluster, tmp_path: Path
+) -> None:
+    settings = {**QUICK_FAILURES, "group.initial.rebalance.delay.ms": 0}
+    stopped_cluster.config = write_config(tmp_path / "cluster.toml", settings=settings)
+    stopped_cluster.start()
+    stopped_cluster.create_topic("t", partitions=PARTITIONS)
+    instance = {"name": "i", "format": "text", "auto.offset.reset": "earliest"}
+    one = min(stopped_cluster.ids)
+    for path, document in (("", instance), ("/instances/i/subscription", {"topics": ["t"]})):
+        answer = stopped_cluster.send(one, "POST", f"/consumers/g{path}", document, **{"Content-Type": V2_JSON})
+        assert isinstance(answer, Answer), answer
+        assert answer.is_success, answer.body
+    follower = Follower(stopped_cluster, "/consumers/g/instances/i/records?heartbeat=500")
+    thread = threading.Thread(target=follower.run)
+    with Load(stopped_cluster, "t", partitions=PARTITIONS) as load:
+        thread.start()
+        follower.wait_for(200)
+        serving = follower.node_id
+        stopped_cluster.kill(serving)
+        follower.wait_for(200)
+        stopped_cluster.restart(serving)
+        stopped_cluster.heal()
+        described = stopped_cluster.call("GET", "/consumer-groups/g").json()
+        coordinator = int(described["coordinator"]["related"].rpartition("/")[2])
+        stopped_cluster.kill(coordinator)
+        follower.wait_for(200)
+        stopped_cluster.restart(coordinator)
+    ends_exactly(follower, thread, load)
