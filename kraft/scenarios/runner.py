@@ -38,7 +38,7 @@ from kraft.scenarios.stage import ClusterStage
 from kraft.scenarios.story import Story
 from kraft.scenarios.timeline import now_us
 
-HEALED_LIMIT_MS: Final = 30_000
+HEALED_LIMIT_MS: Final = 60_000
 """From the end of the story until every replica is in sync again."""
 
 

@@ -71,6 +71,9 @@ class Repeats:
 
     def _why_late(self, slot: int, overtaking: int) -> Explanation:
         if not self._overlap(slot, overtaking):
+            if self._ledger.acks(slot) == "0":
+                text = "with acks=0 the answer comes before the leader has it, and a later one was written first"
+                return Explanation("not waited for", text)
             return Explanation("", "sent after the answer to the earlier ones, and yet before them in the log")
         attempts = self._attempts(slot)
         if len(attempts) > 1:

@@ -114,6 +114,8 @@ def _flat(fields: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, st
     for name, value in fields.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{name} › ")  # noqa: RUF001 - a sign for readers
+        elif isinstance(value, bool):
+            yield f"{prefix}{name}", str(value).lower()
         elif isinstance(value, str | int | float) or value is None:
             yield f"{prefix}{name}", "-" if value is None else str(value)
         else:

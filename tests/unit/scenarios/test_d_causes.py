@@ -359,6 +359,17 @@ def test_one_after_the_other_may_not_be_reordered(tmp_path: Path) -> None:
     assert verdict.unexplained == 1
 
 
+def test_acks_0_is_not_waited_for_and_may_be_overtaken(tmp_path: Path) -> None:
+    """Two nodes pass two records on to the leader; the answers came before either had arrived there."""
+    run = Run()
+    run.sent("p:0", at_s=1, acks="0", node=1)
+    run.sent("p:1", at_s=1.02, acks="0", node=2)
+    run.ends_with("p:1", "p:0")
+    verdict = run.verdict(tmp_path)
+    assert only(verdict.reorders, verdict).reason == "not waited for"
+    assert verdict.unexplained == 0
+
+
 def test_two_processes_have_no_order_between_them(tmp_path: Path) -> None:
     run = Run()
     run.sent("p:0", at_s=1, offset=1)

@@ -73,7 +73,7 @@ def test_a_cluster_that_does_not_heal_is_waited_for_once(tmp_path: Path) -> None
 
     asyncio.run(twice())
     assert cluster.asked == 1
-    assert run._failures == ["not within 30000 ms"]
+    assert run._failures == ["not within 60000 ms"]
 
 
 def test_a_member_of_the_isr_with_a_log_that_cannot_be_read_differs(tmp_path: Path) -> None:
