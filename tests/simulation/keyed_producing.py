@@ -10,6 +10,7 @@ import asyncio
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from kraft.http.errors import HttpError
 from kraft.http.idempotency import IdempotencyKey
@@ -98,7 +99,7 @@ class KeyedProducer:
             return await gateway.produce(going, acks=plan.acks, timeout_ms=plan.timeout_ms)
 
         key = IdempotencyKey(client="simulated", key=request.key)
-        work = produce_keyed(send, batches, key=key, topic=request.topic)
+        work = partial(produce_keyed, send, batches, key=key, topic=request.topic)
         rounds = max(map(len, attempts.values()))
         try:
             within_s = rounds * (plan.timeout_ms + GRACE_MS) / 1000

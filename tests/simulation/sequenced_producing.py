@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from dataclasses import dataclass, field
+from functools import partial
 
 from kraft.wire.handlers.producer_ids import producer_id_handlers
 from kraft.wire.handlers.served import Call
@@ -25,7 +26,7 @@ from tests.simulation.producer_oracle import WRONG_SEQUENCE, ProducerOracle
 from tests.simulation.remembered import SequencedPlan
 
 INIT_S = 15
-LAST_ROUNDS = 100
+LAST_ROUNDS = 20
 """Rounds after the end of the load in which what is in doubt is sent again."""
 OWN = Principal(node_id=1, purpose="forward")
 
@@ -90,7 +91,7 @@ class SequencedProducer:
         message = INIT_PRODUCER_ID.to_request(InitProducerId(), INIT_S * 1000)
         call = Call(message=message, principal=OWN, timeout_ms=None)
         try:
-            answer = await ask(self._oracle, node, served.handle(call), within_s=INIT_S, what="InitProducerId")
+            answer = await ask(self._oracle, node, partial(served.handle, call), within_s=INIT_S, what="InitProducerId")
         except (KafkaError, Unanswered) as error:
             self._oracle.count(f"InitProducerId raised {type(error).__name__}")
             await asyncio.sleep(RETRY_PAUSE_S)
@@ -138,7 +139,7 @@ class SequencedProducer:
         )
         if node.node is None:
             return attempt
-        produce = node.node.gateway.produce({session.which: data}, acks=plan.acks, timeout_ms=plan.timeout_ms)
+        produce = partial(node.node.gateway.produce, {session.which: data}, acks=plan.acks, timeout_ms=plan.timeout_ms)
         try:
             within_s = (plan.timeout_ms + GRACE_MS) / 1000
             outcomes = await ask(self._oracle, node, produce, within_s=within_s, what="a sequenced produce")
