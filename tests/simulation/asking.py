@@ -30,6 +30,7 @@ class Watch:
         self._node = node
         self._process = node.machine.process
         self._pauses = node.machine.pauses
+        self._began_awake = not node.machine.process.is_paused
         self.began_us = now_us
 
     @property
@@ -40,7 +41,8 @@ class Watch:
     def is_undisturbed(self) -> bool:
         machine = self._node.machine
         return (
-            machine.process is self._process
+            self._began_awake
+            and machine.process is self._process
             and machine.pauses == self._pauses
             and not machine.process.is_paused
             and self._node.node is not None

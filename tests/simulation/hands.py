@@ -13,7 +13,7 @@ from kraft.broker.gateway import Gateway
 from metadata.controller.events import CreateTopics, NewTopic, Request
 from metadata.image import MetadataImage, PartitionImage
 from replication.storage.log_directory import StartupError
-from tests.simulation.clients import Watch
+from tests.simulation.asking import Watch
 from tests.simulation.cluster import SimulatedCluster, SimulatedNode
 from tests.simulation.oracle import Oracle
 from tests.simulation.plan import Event, Plan

@@ -228,6 +228,8 @@ def _made_strange(plan: Plan) -> Plan:
         synced_topics=is_torn and rng.random() < 0.5,
     )
     unclean = {"unclean.leader.election.enable": "true"} if plan.profile == "stranded" and rng.random() < 0.8 else {}
+    if unclean and rng.random() < 0.6:
+        unclean["min.insync.replicas"] = "1"  # the high watermark goes on with a leader that is alone
     topics = tuple(
         replace(
             topic, configs={**topic.configs, **({"flush.messages": "1"} if strange.synced_topics else {}), **unclean}

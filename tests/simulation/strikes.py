@@ -20,6 +20,8 @@ AMBUSH_S = 3.0
 MOMENTS_STRUCK_MAX = 3
 """An ambush strikes at so many moments of its kind."""
 SLOW_START_US = (20_000, 120_000)
+WAKE_MS = 100
+"""The others wake up so long after their leader has gone."""
 BETWEEN_MS = 150
 """A node of an ambush comes back after a part of this."""
 METADATA_FOLDER = "/data/__cluster_metadata"
@@ -102,13 +104,15 @@ class Strikes(Hands):
         if found is None or not found[1].has_leader:
             return
         leader = self.cluster.nodes[found[1].leader]
-        sleep_ms = 2 * self._lag_ms() + event.numbers[1] % 500
+        between_ms = event.numbers[2] % 400
+        alone_ms = 2 * self._lag_ms() + event.numbers[1] % 500 + between_ms * len(found[1].replicas)
         async with asyncio.TaskGroup() as group:
-            for replica in found[1].replicas:
-                if replica != leader.node_id:
-                    group.create_task(self._pause_for(self.cluster.nodes[replica], sleep_ms))
-                    await asyncio.sleep(event.numbers[2] % 400 / 1000)
-            await asyncio.sleep(max(0, sleep_ms - event.numbers[2] % 400 - 20) / 1000)
+            for replica in (each for each in found[1].replicas if each != leader.node_id):
+                sleep_ms = alone_ms + WAKE_MS
+                group.create_task(self._pause_for(self.cluster.nodes[replica], sleep_ms))
+                await asyncio.sleep(between_ms / 1000)
+                alone_ms -= between_ms
+            await asyncio.sleep(alone_ms / 1000)
             how = (SimulatedNode.kill, SimulatedNode.kill, self._lose_power)[event.numbers[3] % 3]
             group.create_task(self._away(leader, 2_000 + event.lasts_ms, how))
 
