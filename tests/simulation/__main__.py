@@ -1,99 +1,153 @@
-"""`python -m tests.simulation run --seeds 1..1000 [--profile swarm] [--jobs 2]`, `replay SEED`, `faults`.
+"""Plays whole clusters by seed: `python -m tests.simulation COMMAND --help` says what each command takes.
 
-`run` plays seeds and ends with a table of the states they reached; it fails when a seed fails, and under `--nightly`
-(all profiles) also when an interesting state was never reached. `replay` plays one seed again, shrinks it when it
-fails, and tells its story. `faults` looks for every planted fault.
+Exit codes: 0 all is well; 1 a seed failed, a state was never reached or a planted fault was not found; 2 the command
+line is wrong.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-import time
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from itertools import chain
+from collections.abc import Sequence
 
+from tests.simulation import checked
+from tests.simulation.many import Job, fresh_seeds, play_all
 from tests.simulation.plan import PROFILES, draw_plan
 from tests.simulation.planted import PLANTED, look_for
-from tests.simulation.run import Result, play
+from tests.simulation.run import play
+from tests.simulation.showing import Screen, as_json
 from tests.simulation.shrink import shrink, tell
-from tests.simulation.states import never_reached, table
+from tests.simulation.states import never_reached
 
-Job = tuple[int, str]
+STORY_LINES = 80
+ALL = 10**9
+EXAMPLES = """examples:
+  python -m tests.simulation run --seeds 1..1000 --profile power --jobs 2
+  python -m tests.simulation run --nightly --jobs 2
+  python -m tests.simulation replay 46 --profile power --verbose --trace /tmp/trace
+"""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run")
-    run.add_argument("--seeds", default="1..100", help="first..last")
-    run.add_argument("--profile", default="swarm", choices=sorted(PROFILES))
-    run.add_argument("--jobs", type=int, default=1)
+    options = _parser().parse_args(arguments)
+    handler = {"run": _run, "ci": _ci, "replay": _replay, "faults": _faults}[options.command]
+    return handler(options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.simulation",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_run(commands.add_parser("run", help="play seeds, and count the states that they reach"))
+    _add_ci(commands.add_parser("ci", help="play a fixed set of seeds, then fresh ones, in bounded time"))
+    _add_replay(commands.add_parser("replay", help="play one seed again; shrink it if it fails, and tell its story"))
+    _add_faults(commands.add_parser("faults", help="look for the bugs that are planted on purpose"))
+    return parser
+
+
+def _add_run(run: argparse.ArgumentParser) -> None:
+    nightly = f"{checked.NIGHTLY_SEEDS[0]}..{checked.NIGHTLY_SEEDS[-1]}"
+    run.add_argument("--seeds", type=_seeds, metavar="FIRST..LAST", help=f"1..100; with --nightly {nightly}")
+    _add_profile(run, "all")
     run.add_argument("--nightly", action="store_true", help="all profiles; a state that is never reached fails")
-    run.add_argument("--seconds", type=float, default=float("inf"), help="stop after this wall time")
-    replay = commands.add_parser("replay")
+    _add_common(run, seconds=float("inf"))
+
+
+def _add_ci(ci: argparse.ArgumentParser) -> None:
+    ci.add_argument(
+        "--fresh-from", default="", metavar="TEXT", help="a commit and a date: what fresh seeds are made of"
+    )
+    _add_common(ci, seconds=checked.SECONDS)
+
+
+def _add_common(command: argparse.ArgumentParser, *, seconds: float) -> None:
+    command.add_argument("--jobs", type=int, default=1, help="processes, one for each core at most (1)")
+    command.add_argument(
+        "--seconds", type=float, default=seconds, help=f"begin no run after this wall time ({seconds})"
+    )
+    command.add_argument("--json", action="store_true", help="one JSON document, and nothing else")
+
+
+def _add_profile(command: argparse.ArgumentParser, *more: str) -> None:
+    choices = [*sorted(PROFILES), *more]
+    command.add_argument(
+        "--profile", default="swarm", choices=choices, metavar="NAME", help=f"swarm; one of {', '.join(choices)}"
+    )
+
+
+def _add_replay(replay: argparse.ArgumentParser) -> None:
     replay.add_argument("seed", type=int)
-    replay.add_argument("--profile", default="swarm", choices=sorted(PROFILES))
-    replay.add_argument("--verbose", action="store_true", help="tell the whole run")
-    replay.add_argument("--trace", help="write every event of the world to this file")
-    replay.add_argument("--no-shrink", action="store_true")
-    faults = commands.add_parser("faults")
-    faults.add_argument("--seeds", type=int, default=500, help="give up on a fault after so many")
-    faults.add_argument("--only", choices=sorted(PLANTED), nargs="*")
-    options = parser.parse_args(arguments)
-    return {"run": _run, "replay": _replay, "faults": _faults}[options.command](options)
+    _add_profile(replay)
+    replay.add_argument("--verbose", action="store_true", help="tell the whole run, not only its end")
+    replay.add_argument("--trace", metavar="FILE", help="write every event of the world to this file")
+    replay.add_argument("--no-shrink", action="store_true", help="tell the failing run with all its events")
+    replay.add_argument("--json", action="store_true", help="one JSON document, and nothing else")
+
+
+def _add_faults(faults: argparse.ArgumentParser) -> None:
+    faults.add_argument("--seeds", type=int, default=500, help="give up on a fault after so many (500)")
+    faults.add_argument("--only", choices=sorted(PLANTED), nargs="*", metavar="NAME", help=", ".join(sorted(PLANTED)))
+    faults.add_argument("--json", action="store_true", help="one JSON document, and nothing else")
+
+
+def _seeds(text: str) -> range:
+    first, dots, last = text.partition("..")
+    try:
+        seeds = range(int(first), int(last if dots else first) + 1)
+    except ValueError:
+        seeds = range(0)
+    if not seeds:
+        raise argparse.ArgumentTypeError(f"{text!r} is no FIRST..LAST")
+    return seeds
+
+
+# --- many seeds -----------------------------------------------------------------------------------------------------
 
 
 def _run(options: argparse.Namespace) -> int:
-    first, last = (int(each) for each in options.seeds.split(".."))
-    profiles = sorted(PROFILES) if options.nightly else [options.profile]
-    jobs = [(seed, profile) for seed in range(first, last + 1) for profile in profiles]
-    states: Counter[str] = Counter()
-    failed = count = 0
-    virtual_s = 0.0
-    began = time.perf_counter()
-    for result in _results(jobs, workers=options.jobs, seconds=options.seconds):
-        count += 1
-        virtual_s += result.virtual_s
-        states.update(result.states)
-        if result.failure is not None:
-            failed += 1
-            say(f"FAILED seed {result.plan.seed} --profile {result.plan.profile}: {result.failure[:800]}")
-    wall_s = time.perf_counter() - began
-    say(table(states))
-    say(
-        f"{count} runs, {failed} failed, {virtual_s:.0f} virtual s in {wall_s:.0f} s: {virtual_s / wall_s:.1f} a second"
+    profiles = sorted(PROFILES) if options.nightly or options.profile == "all" else [options.profile]
+    seeds = options.seeds or (checked.NIGHTLY_SEEDS if options.nightly else range(1, 101))
+    jobs = [(seed, profile) for seed in seeds for profile in profiles]
+    return _play_and_show(options, jobs, shows_states=True)
+
+
+def _ci(options: argparse.Namespace) -> int:
+    fresh = fresh_seeds(options.fresh_from, count=checked.FRESH_MAX)
+    screen = Screen(is_json=options.json)
+    screen.say(f"fixed: {checked.described()}")
+    screen.say(
+        f"then fresh seeds from {fresh[0]} on of {', '.join(checked.PROFILES)}, made of {options.fresh_from!r}, "
+        f"for {options.seconds:.0f} s"
     )
-    missing = never_reached(states) if options.nightly else []
+    jobs = [*checked.FIXED, *((seed, profile) for seed in fresh for profile in checked.PROFILES)]
+    return _play_and_show(options, jobs, shows_states=False)
+
+
+def _play_and_show(options: argparse.Namespace, jobs: Sequence[Job], *, shows_states: bool) -> int:
+    screen = Screen(is_json=options.json)
+    screen.begin(len(jobs), what="runs")
+    try:
+        total = play_all(jobs, processes=options.jobs, seconds=options.seconds, on_played=screen.played)
+    finally:
+        screen.end()
+    missing = never_reached(total.states) if getattr(options, "nightly", False) else []
+    if options.json:
+        _print(as_json(total, missing=missing, command=options.command))
+        return 1 if total.failed or missing else 0
+    if shows_states:
+        screen.states(total)
+    screen.summary(total)
     for state in missing:
-        say(f"NEVER REACHED: {state}")
-    return 1 if failed or missing else 0
+        screen.say(f"NEVER REACHED: {state}", style="bold red")
+    return 1 if total.failed or missing else 0
 
 
-def _results(jobs: list[Job], *, workers: int, seconds: float) -> Iterator[Result]:
-    end = time.perf_counter() + seconds
-    if workers == 1:
-        done: Iterable[Result] = map(_play, jobs)
-        yield from _until(done, end)
-        return
-    with ProcessPoolExecutor(workers) as pool:
-        batches = (jobs[at : at + 8 * workers] for at in range(0, len(jobs), 8 * workers))
-        yield from _until(chain.from_iterable(pool.map(_play, batch) for batch in batches), end)
-
-
-def _until(results: Iterable[Result], end: float) -> Iterator[Result]:
-    for result in results:
-        yield result
-        if time.perf_counter() > end:
-            return
-
-
-def _play(job: Job) -> Result:
-    result = play(draw_plan(*job))
-    result.story = result.story[-5:]
-    return result
+# --- one seed -------------------------------------------------------------------------------------------------------
 
 
 def _replay(options: argparse.Namespace) -> int:
@@ -101,24 +155,48 @@ def _replay(options: argparse.Namespace) -> int:
     if options.trace is not None:
         with open(options.trace, "w", encoding="utf-8") as file:
             file.writelines(result.lines)
+    fingerprint = result.fingerprint
     if result.failure is not None and not options.no_shrink:
         result = shrink(result)
-    say(tell(result, lines=10**9 if options.verbose else 80))
-    say(f"fingerprint {result.fingerprint}; {result.attempts} produces, {result.acked} acknowledged")
-    say(f"seed {options.seed}: {result.failure or 'passed'}")
+    story = tell(result, lines=ALL if options.verbose else STORY_LINES)
+    if options.json:
+        document = {
+            "seed": options.seed,
+            "profile": options.profile,
+            "failure": result.failure,
+            "fingerprint": fingerprint,
+            "produces": result.attempts,
+            "acknowledged": result.acked,
+            "story": story.splitlines(),
+        }
+        _print(json.dumps(document, indent=2))
+    else:
+        _print(story)
+        _print(f"fingerprint {fingerprint}; {result.attempts} produces, {result.acked} acknowledged")
+        _print(f"seed {options.seed}: {result.failure or 'passed'}")
     return 0 if result.failure is None else 1
 
 
+# --- planted bugs ---------------------------------------------------------------------------------------------------
+
+
 def _faults(options: argparse.Namespace) -> int:
-    missed = 0
+    found: dict[str, dict[str, object] | None] = {}
     for name in options.only or PLANTED:
-        found = look_for(PLANTED[name], seeds_max=options.seeds)
-        missed += found is None
-        say(f"{name}: " + ("NOT FOUND" if found is None else f"seed {found.plan.seed}: {(found.failure or '')[:160]}"))
-    return 1 if missed else 0
+        result = look_for(PLANTED[name], seeds_max=options.seeds)
+        found[name] = None
+        if result is not None:
+            plan = result.plan
+            found[name] = {"seed": plan.seed, "profile": plan.profile, "failure": result.failure}
+        if not options.json:
+            told = "NOT FOUND" if result is None else f"seed {result.plan.seed}: {(result.failure or '')[:160]}"
+            _print(f"{name}: {told}")
+    if options.json:
+        _print(json.dumps(found, indent=2))
+    return 1 if None in found.values() else 0
 
 
-def say(text: str) -> None:
+def _print(text: str) -> None:
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 

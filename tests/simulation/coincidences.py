@@ -6,18 +6,21 @@ Each ends by itself, whatever the cluster does meanwhile; `heal` undoes the cuts
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from metadata.controller.events import AlterConfigs, ConfigAlteration, ConfigResource
 from metadata.environment import ConnectionClosed
 from metadata.errors import KafkaError
 from metadata.image import PartitionImage, TopicIdPartition
 from replication.batches.records import NewRecord, build_batch
-from tests.simulation.asking import Unanswered, ask
+from tests.simulation.asking import Watch
 from tests.simulation.clients import Attempt
 from tests.simulation.cluster import SimulatedNode
 from tests.simulation.plan import Event
 from tests.simulation.strikes import Strikes
+
+T = TypeVar("T")
 
 LOOK_S = 0.01
 WON_S = 3.0
@@ -135,14 +138,8 @@ class Coincidences(Strikes):
         now_ms = node.machine.clock.wall_ms()
         batches = {key: build_batch([NewRecord(None, each.values[0], [], now_ms)]) for key, each in attempts.items()}
         try:
-            outcomes = await ask(
-                oracle,
-                node,
-                lambda: life.gateway.produce(batches, acks=-1, timeout_ms=PRODUCE_MS),
-                within_s=REQUEST_S,
-                what="a produce",
-            )
-        except (KafkaError, Unanswered):
+            outcomes = await self._answer(node, life.gateway.produce(batches, acks=-1, timeout_ms=PRODUCE_MS))
+        except (KafkaError, ConnectionClosed, OSError):
             return
         for key, attempt in attempts.items():
             attempt.outcome = outcomes[key]
@@ -163,17 +160,23 @@ class Coincidences(Strikes):
         resource = ConfigResource(resource_type="topic", name=topic)
         request = AlterConfigs(resources={resource: (ConfigAlteration(name=name, operation="set", value=value),)})
         try:
-            answer = await ask(
-                self._oracle,
-                node,
-                lambda: life.gateway.control(request, timeout_ms=PRODUCE_MS),
-                within_s=REQUEST_S,
-                what="a change of a config",
-            )
-        except (KafkaError, Unanswered, ConnectionClosed, OSError) as error:
+            answer = await self._answer(node, life.gateway.control(request, timeout_ms=PRODUCE_MS))  # type: ignore[arg-type]
+        except (KafkaError, ConnectionClosed, OSError) as error:
             self._oracle.note(f"{name}={value}: {type(error).__name__}: {error}")
         else:
             self._oracle.note(f"{name}={value}: {answer}")
+
+    async def _answer(self, node: SimulatedNode, work: Coroutine[Any, Any, T]) -> T:
+        watch = Watch(node, self._world.loop.now_us)
+        try:
+            async with asyncio.timeout(REQUEST_S):
+                return await node.machine.run(work)
+        except TimeoutError:
+            self._oracle.check(
+                not watch.is_undisturbed,
+                f"a request to node {node.node_id}, alive and awake, has not ended within {REQUEST_S} s",
+            )
+            raise
 
     async def _wait(self, holds: Callable[[], bool], *, within_s: float) -> None:
         deadline = self._world.loop.time() + within_s

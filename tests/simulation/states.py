@@ -42,9 +42,3 @@ NIGHTLY = (
 
 def never_reached(states: Counter[str]) -> list[str]:
     return [state for state in NIGHTLY if not states[state]]
-
-
-def table(states: Counter[str]) -> str:
-    shown = sorted(set(NIGHTLY) | set(states))
-    width = max(len(state) for state in shown)
-    return "\n".join(f"{state:{width}}  {states[state]:9d}" + ("" if states[state] else "  NEVER") for state in shown)

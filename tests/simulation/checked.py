@@ -1,0 +1,29 @@
+"""Which seeds are played when nobody is asked: by CI for every change, and by the nightly run."""
+
+from __future__ import annotations
+
+from tests.simulation.many import Job
+
+PROFILES = ("swarm", "network", "reconfigure", "unclean", "disk")
+"""Those in which no failure is known that nobody has understood: a fresh seed that fails here is news."""
+
+FIXED: tuple[Job, ...] = (
+    *((seed, "swarm") for seed in range(1, 7)),
+    *((1, profile) for profile in PROFILES if profile != "swarm"),
+    *((seed, "rare") for seed in (1, 5)),
+)
+
+SECONDS = 45.0
+"""Wall time after which CI begins no run. The fixed ones come first, and are all played in a third of it."""
+FRESH_MAX = 200
+"""Of each profile; no machine gets so far in that time."""
+
+NIGHTLY_SEEDS = range(1, 41)
+"""Of all profiles. They reach every state of `states.NIGHTLY`."""
+
+
+def described() -> str:
+    seeds: dict[str, list[str]] = {}
+    for seed, profile in FIXED:
+        seeds.setdefault(profile, []).append(str(seed))
+    return "; ".join(f"{profile} {' '.join(numbers)}" for profile, numbers in seeds.items())
