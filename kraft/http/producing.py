@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from kraft.http.errors import BAD_REQUEST, HttpError
 from kraft.http.query import ACKS, ALL, TIMEOUT, acks_of, integer
 from kraft.http.routes import Call, Parameter
 from metadata.environment import Buffer
@@ -32,15 +31,15 @@ Outcomes = Mapping[TopicIdPartition, ProduceOutcome]
 
 def check_wishes(call: Call) -> None:
     """Raises HttpError 40002, KafkaError 21."""
-    acks = acks_of(call)
+    acks_of(call)
     integer(call, TIMEOUT.name, default=0)
-    if _min_isr(call) and acks != ALL:
-        raise HttpError(BAD_REQUEST, f"{_NAME} goes with acks=all only: nobody waits for the replicas otherwise")
+    _min_isr(call)
 
 
 def _min_isr(call: Call) -> int:
-    """0: not asked for."""
-    return integer(call, _NAME, default=1, low=1, high=REPLICAS_MAX) if _NAME in call.request.query else 0
+    """0: not asked for, or without meaning, as min.insync.replicas without acks=all."""
+    wanted = integer(call, _NAME, default=1, low=1, high=REPLICAS_MAX) if _NAME in call.request.query else 0
+    return wanted if acks_of(call) == ALL else 0
 
 
 async def produce(call: Call, batches: Mapping[TopicIdPartition, Buffer]) -> Outcomes:

@@ -17,7 +17,7 @@ _NAMED = {"earliest": EARLIEST_TIMESTAMP, "latest": LATEST_TIMESTAMP}
 OFFSET = Parameter(
     name="offset",
     description="A number, `earliest`, `latest`, or `ts:` and a time in ms or ISO-8601 (the first record not older).",
-    schema={"type": "string", "default": "earliest"},
+    schema={"type": "string", "pattern": "^(earliest|latest|[0-9]{1,19}|ts:.+)$", "default": "earliest"},
 )
 
 

@@ -51,7 +51,7 @@ def main(options: list[str]) -> int:
 
 
 def _ask(url: str, cluster_id: str, options: list[str], folder: str) -> int:
-    _make_resources(url, cluster_id)
+    member_id = _make_resources(url, cluster_id)
     document = _request("GET", f"{url}/openapi.json")
     OpenAPIV31SpecValidator(document).validate()
     schemathesis = str(Path(sys.executable).with_name("schemathesis"))
@@ -60,22 +60,34 @@ def _ask(url: str, cluster_id: str, options: list[str], folder: str) -> int:
         *("--config-file", str(HERE / "schemathesis.toml")),
         *("run", f"{url}/openapi.json", *options),
     ]
-    environment = {**os.environ, "KRAFT_CLUSTER_ID": cluster_id}
+    environment = {**os.environ, "KRAFT_CLUSTER_ID": cluster_id, "KRAFT_URL": url, "KRAFT_MEMBER_ID": member_id}
+    environment["SCHEMATHESIS_HOOKS"] = str(HERE / "hooks.py")
     return subprocess.run(command, check=False, env=environment, cwd=folder, timeout=RUN_SECONDS_MAX).returncode
 
 
-def _make_resources(url: str, cluster_id: str) -> None:
-    """What `schemathesis.toml` names."""
+def _make_resources(url: str, cluster_id: str) -> str:
+    """What `schemathesis.toml` names. Returns the id of the only member of `described-group`."""
     v3, v2 = "application/json", "application/vnd.kafka.v2+json"
     below = f"{url}/v3/clusters/{cluster_id}"
     for name in ("contract", "doomed"):
         _request("POST", f"{below}/topics", {"topic_name": name, "partitions_count": 2}, v3)
     records = {"records": [{"key": number, "value": {"number": number}} for number in range(20)]}
     _request("POST", f"{url}/topics/contract/partitions/0", records, "application/vnd.kafka.json.v2+json")
-    for group, instance in (("contract", "contract"), ("contract", "doomed"), ("doomed", "doomed")):
+    for group, instance in (
+        ("contract", "contract"), ("contract", "doomed"), ("contract", "unsubscribed"), ("described", "described"),
+    ):  # fmt: skip
         path, name = f"{url}/consumers/{group}-group", f"{instance}-instance"
         _request("POST", path, {"name": name, "format": "json", "auto.offset.reset": "earliest"}, v2)
         _request("POST", f"{path}/instances/{name}/subscription", {"topics": ["contract"]}, v2)
+    path, both = f"{url}/consumers/contract-group", [{"topic": "contract", "partition": number} for number in (0, 1)]
+    _request("POST", path, {"name": "assigned-instance"}, v2)
+    _request("POST", f"{path}/instances/assigned-instance/assignments", {"partitions": both}, v2)
+    described = f"{url}/consumers/described-group/instances/described-instance"
+    _request("GET", f"{described}/records?timeout=5000")
+    _request("POST", f"{described}/offsets", {}, v2)
+    _request("PUT", f"{below}/broker-configs/log.retention.ms", {"value": "600000"}, v3)
+    members = _request("GET", f"{below}/consumer-groups/described-group/consumers")["data"]
+    return str(members[0]["consumer_id"])
 
 
 def _request(method: str, url: str, body: Any = None, content_type: str = "application/json") -> Any:
