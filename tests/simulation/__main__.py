@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from tests.simulation import checked
-from tests.simulation.many import Job, fresh_seeds, play_all
+from tests.simulation.many import Sum, fresh_seeds, play_all
 from tests.simulation.plan import PROFILES, draw_plan
 from tests.simulation.planted import PLANTED, look_for
 from tests.simulation.run import play
@@ -113,34 +113,31 @@ def _run(options: argparse.Namespace) -> int:
     profiles = sorted(PROFILES) if options.nightly or options.profile == "all" else [options.profile]
     seeds = options.seeds or (checked.NIGHTLY_SEEDS if options.nightly else range(1, 101))
     jobs = [(seed, profile) for seed in seeds for profile in profiles]
-    return _play_and_show(options, jobs, shows_states=True)
+    screen, total = Screen(is_json=options.json), Sum()
+    with screen.showing(len(jobs)):
+        play_all(jobs, total=total, processes=options.jobs, seconds=options.seconds, on_played=screen.played)
+    screen.states(total)
+    return _end(options, screen, total, missing=never_reached(total.states) if options.nightly else [])
 
 
 def _ci(options: argparse.Namespace) -> int:
+    """The fixed seeds all, fresh ones as long as there is time."""
+    screen, total = Screen(is_json=options.json), Sum()
     fresh = fresh_seeds(options.fresh_from, count=checked.FRESH_MAX)
-    screen = Screen(is_json=options.json)
+    jobs = [(seed, profile) for seed in fresh for profile in checked.PROFILES]
     screen.say(f"fixed: {checked.described()}")
-    screen.say(
-        f"then fresh seeds from {fresh[0]} on of {', '.join(checked.PROFILES)}, made of {options.fresh_from!r}, "
-        f"for {options.seconds:.0f} s"
-    )
-    jobs = [*checked.FIXED, *((seed, profile) for seed in fresh for profile in checked.PROFILES)]
-    return _play_and_show(options, jobs, shows_states=False)
+    screen.say(f"fresh: {', '.join(checked.PROFILES)} from {fresh[0]} on, made of {options.fresh_from!r}")
+    with screen.showing(len(checked.FIXED) + len(jobs)):
+        play_all(checked.FIXED, total=total, processes=options.jobs, on_played=screen.played)
+        left_s = options.seconds - total.wall_s
+        play_all(jobs, total=total, processes=options.jobs, seconds=left_s, on_played=screen.played)
+    screen.say(f"{total.runs - len(checked.FIXED)} of the fresh runs were played, in this order")
+    return _end(options, screen, total, missing=[])
 
 
-def _play_and_show(options: argparse.Namespace, jobs: Sequence[Job], *, shows_states: bool) -> int:
-    screen = Screen(is_json=options.json)
-    screen.begin(len(jobs), what="runs")
-    try:
-        total = play_all(jobs, processes=options.jobs, seconds=options.seconds, on_played=screen.played)
-    finally:
-        screen.end()
-    missing = never_reached(total.states) if getattr(options, "nightly", False) else []
+def _end(options: argparse.Namespace, screen: Screen, total: Sum, *, missing: Sequence[str]) -> int:
     if options.json:
         _print(as_json(total, missing=missing, command=options.command))
-        return 1 if total.failed or missing else 0
-    if shows_states:
-        screen.states(total)
     screen.summary(total)
     for state in missing:
         screen.say(f"NEVER REACHED: {state}", style="bold red")

@@ -7,6 +7,7 @@ date) into seeds that nobody has chosen and everybody can play again.
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -71,15 +72,19 @@ class Sum:
 
 
 def play_all(
-    jobs: Iterable[Job], *, processes: int, seconds: float, on_played: Callable[[Played], None] = lambda played: None
-) -> Sum:
-    """Until all are played or `seconds` of wall time are over; a run that has begun is ended."""
-    began, total = time.perf_counter(), Sum()
+    jobs: Iterable[Job],
+    *,
+    total: Sum,
+    processes: int,
+    seconds: float = math.inf,
+    on_played: Callable[[Played], None] = lambda played: None,
+) -> None:
+    """Until all are played or `seconds` of wall time are over: at least one is, and one that has begun is ended."""
+    began = time.perf_counter()
     for played in _until(_results(list(jobs), processes), began + seconds):
         total.add(played)
         on_played(played)
-    total.wall_s = time.perf_counter() - began
-    return total
+    total.wall_s += time.perf_counter() - began
 
 
 def _results(jobs: Sequence[Job], processes: int) -> Iterator[Played]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -16,7 +17,7 @@ FAILURE_SHOWN = 800
 
 
 class Screen:
-    """For a person; the bar is only there while runs are played, and only on a terminal."""
+    """For a person. With `is_json` it stays empty."""
 
     def __init__(self, *, is_json: bool) -> None:
         self._is_json = is_json
@@ -28,24 +29,23 @@ class Screen:
         if not self._is_json:
             self._console.print(text, style=style, markup=False)
 
-    def begin(self, runs: int, *, what: str) -> None:
+    @contextlib.contextmanager
+    def showing(self, runs: int) -> Iterator[None]:
+        """The bar, while runs are played; only on a terminal."""
         if self._is_json or not self._console.is_terminal:
+            yield
             return
         columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-        self._progress = Progress(TextColumn("{task.description}"), *columns, console=self._console, transient=True)
-        self._progress.add_task(what, total=runs)
-        self._progress.start()
+        with Progress(TextColumn("runs"), *columns, console=self._console, transient=True) as self._progress:
+            self._progress.add_task("runs", total=runs)
+            yield
+        self._progress = None
 
     def played(self, played: Played) -> None:
         if self._progress is not None:
             self._progress.advance(self._progress.task_ids[0])
         if played.result.failure is not None:
             self.failed(played)
-
-    def end(self) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
 
     def failed(self, played: Played) -> None:
         plan, failure = played.result.plan, played.result.failure or ""
