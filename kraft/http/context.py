@@ -16,7 +16,7 @@ from kraft.http.patience import Patience
 from kraft.http.streaming.streams import Streams
 from metadata.controller.events import Request
 from metadata.environment import Clock
-from metadata.errors import LeaderNotAvailable, UnknownTopicOrPartition
+from metadata.errors import LeaderNotAvailable, RequestTimedOut, UnknownTopicOrPartition
 from metadata.image import PartitionImage, TopicIdPartition, TopicImage
 
 Reply = TypeVar("Reply")
@@ -73,4 +73,9 @@ class Context:
         return created
 
     async def control(self, request: Request[Reply]) -> Reply:
-        return await self.gateway.control(request, timeout_ms=self.limits.control_timeout_ms)
+        """Raises KafkaError; of an unknown outcome it says what to do about it."""
+        try:
+            return await self.gateway.control(request, timeout_ms=self.limits.control_timeout_ms)
+        except RequestTimedOut as late:
+            message = f"{late.message}. The change may have been made or still be made: look before asking for it again"
+            raise RequestTimedOut(message) from late

@@ -135,7 +135,7 @@ class Reign:
             self._refuse(fold, NotController(f"this node is no longer the active controller: {error}"))
             raise Resigned from error
         except AppendUnknown as error:
-            self._refuse(fold, RequestTimedOut(f"the controller changed; the outcome is not known: {error}"))
+            self._refuse(fold, RequestTimedOut(f"the outcome is not known: {error}"))
             raise Resigned from error
         assert image.offset == fold.image.offset, (image.offset, fold.image.offset)
         return image

@@ -337,6 +337,23 @@ def test_refusals_of_the_controller_become_errors() -> None:
     with_door(story, gateway())
 
 
+class GatewayOfALateController(FakeGateway):
+    async def control(self, request: Any, *, timeout_ms: int) -> Any:
+        raise errors.RequestTimedOut("no answer of the quorum within 5000 ms")
+
+
+def test_a_change_whose_outcome_is_unknown_says_what_to_do() -> None:
+    async def story(door: Door) -> None:
+        answer = await door.ask("PATCH", f"{V3}/topics/t", {"partitions_count": 537})
+        assert_error(answer, 504, 50401)
+        assert answer.json["retriable"] is True
+        assert answer.json["message"].endswith("may have been made or still be made: look before asking for it again")
+
+    fake = GatewayOfALateController()
+    fake.add_topic("t", 2)
+    with_door(story, fake)
+
+
 @pytest.mark.parametrize("error", errors.BY_CODE.values(), ids=lambda error: error.name)
 def test_every_kafka_error_has_a_status_that_fits(error: type[errors.KafkaError]) -> None:
     status = status_of(code_of(error("x")))
