@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -18,6 +20,14 @@ class CommandFailed(Exception):
 def write(line: str) -> None:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
+
+
+def write_words(line: str) -> None:
+    """A sentence: on a terminal it is broken between words."""
+    if sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
+        line = textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    write(line)
 
 
 def say(line: str) -> None:
@@ -36,17 +46,24 @@ def write_json(document: Any) -> None:
 
 
 def write_rows(
-    rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool, title: str = "", empty: str = ""
+    rows: Sequence[Mapping[str, Any]],
+    columns: Sequence[str],
+    *,
+    as_json: bool,
+    title: str = "",
+    empty: str = "",
+    whole: Sequence[str] = (),
 ) -> None:
     """One JSON document, a table, or a header line and one tab-separated line per row.
 
-    `empty` is what a person reads instead of a table without rows.
+    `empty` is what a person reads instead of a table without rows. `whole`: columns that a narrow terminal does not
+    break, as people copy what is in them.
     """
     if as_json:
         write_json(list(rows))
     elif sys.stdout.isatty():
         if rows or not empty:
-            _write_table(rows, columns, title)
+            _write_table(rows, columns, title, whole)
         else:
             write(empty)
     else:
@@ -83,7 +100,9 @@ def fail(message: str, *, code: int = FAILED) -> NoReturn:
     sys.exit(code)
 
 
-def _write_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], title: str) -> None:
+def _write_table(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[str], title: str, whole: Sequence[str] = ()
+) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -91,7 +110,7 @@ def _write_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], titl
 
     table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
     for column in columns:
-        table.add_column(column.replace("_", " "), overflow="fold")
+        table.add_column(column.replace("_", " "), overflow="fold", no_wrap=column in whole)
     for row in rows:
         table.add_row(*(Text(cell(row.get(column))) for column in columns))
     Console().print(table)

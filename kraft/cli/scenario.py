@@ -13,7 +13,7 @@ from typing import Annotated, Final
 import typer
 
 from kraft.cli.options import JsonOption
-from kraft.cli.output import USAGE, fail, progress, write, write_json, write_rows
+from kraft.cli.output import USAGE, fail, progress, write, write_json, write_rows, write_words
 from kraft.config.problems import ConfigError
 from kraft.scenarios import catalogue
 from kraft.scenarios.model import Scenario
@@ -34,7 +34,7 @@ NameArgument = Annotated[str, typer.Argument(metavar="NAME|FILE.toml", help="A b
 def list_scenarios(as_json: JsonOption = False) -> None:
     """The built-in scenarios: what happens, which question it answers, and the verdict it must have."""
     rows = [_row(catalogue.load(name)) for name in catalogue.NAMES]
-    write_rows(rows, ("name", "sentence", "question", "expected"), as_json=as_json)
+    write_rows(rows, ("name", "sentence", "question", "expected"), as_json=as_json, whole=("name",))
 
 
 def _row(scenario: Scenario) -> dict[str, str]:
@@ -145,7 +145,7 @@ def check(
     if as_json:
         write(verdict.to_json().decode())
     else:
-        show_counts(verdict, say=write)
+        show_counts(verdict, say=write_words)
     sys.exit(0 if verdict.is_clean else 1)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from kraft.cli.output import progress, write, write_json, write_rows
+from kraft.cli.output import progress, write, write_json, write_rows, write_words
 from kraft.cli.scenario_view import PipeView, TerminalView, show_verdict
 from kraft.scenarios import catalogue
 from kraft.scenarios.forks.process import NodeStarter, node_starter
@@ -23,6 +23,7 @@ from kraft.scenarios.model import Scenario
 from kraft.scenarios.result import AS_EXPECTED, COULD_NOT_RUN, NOT_AS_EXPECTED, RunResult
 from kraft.scenarios.runner import run_scenario
 
+_COLUMNS: Final = ("scenario", "seed", "outcome", "seconds", "kept", "lost", "unknown")
 AT_A_TIME: Final = 3
 """A story waits most of its time, for a session to end or a follower to lag; three of them keep two cores busy."""
 
@@ -101,9 +102,9 @@ def _view(options: RunOptions) -> AbstractContextManager[Watcher]:
 
 def _show(scenario: Scenario, result: RunResult) -> None:
     if result.verdict is not None:
-        show_verdict(result.verdict, say=write)
+        show_verdict(result.verdict, say=write_words)
     if result.failure:
-        write(f"{scenario.name}: {result.failure}")
+        write_words(f"{scenario.name}: {result.failure}")
     if result.directory is not None:
         write(f"everything is kept in {result.directory}")
 
@@ -148,7 +149,7 @@ def _show_results(results: Sequence[RunResult], options: RunOptions, *, seconds:
         write_json(documents[0] if len(documents) == 1 else documents)
     elif len(results) > 1:
         rows = [_result_row(result) for result in results]
-        write_rows(rows, ("scenario", "seed", "outcome", "seconds", "kept", "lost", "unknown"), as_json=False)
+        write_rows(rows, _COLUMNS, as_json=False, whole=("scenario",))
         outcomes = Counter(result.outcome for result in results)
         told = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common())
         write(f"{len(results)} runs in {int(seconds) // 60}:{int(seconds) % 60:02} minutes: {told}")

@@ -16,7 +16,7 @@ from kraft.scenarios.links import ALL_PURPOSES, BETWEEN_NODES, Purpose, parse_gr
 from kraft.scenarios.proxy.rules import Direction
 from kraft.scenarios.spec import ScenarioError
 
-Damage: TypeAlias = Literal["flip active", "flip closed", "torn tail", "delete index"]
+Damage: TypeAlias = Literal["flip active", "flip closed", "torn tail", "delete index", "delete log"]
 
 
 def _check_expression(text: str) -> str:
@@ -65,7 +65,10 @@ class DamageFiles(Model):
     node: NodeText = Field(description="The node whose files are damaged.")
     topic: str
     partition: int = Field(default=0, ge=0)
-    what: Damage = Field(description="flip active, flip closed, torn tail or delete index.")
+    what: Damage = Field(description="flip active, flip closed, torn tail, delete index or delete log.")
+    spares_isr: bool = Field(
+        default=False, description="Do nothing while the node is in the ISR: its copy may be the last one."
+    )
 
 
 class LinkFault(Model):

@@ -37,6 +37,8 @@ class Observing(Running):
     _latest: dict[tuple[int, str, int], LeaderSample]
     latest: Snapshot | None = None
     """The last look at the cluster."""
+    metadata_seen = -1
+    """Offset of the newest metadata that any node was seen to know."""
 
     async def status(self) -> Snapshot:
         """What every node that runs believes at this moment."""
@@ -49,7 +51,19 @@ class Observing(Running):
             views={view.node: view for view in views if view is not None},
         )
         self.latest = snapshot
+        if snapshot.newest is not None:
+            self.metadata_seen = max(self.metadata_seen, snapshot.newest.metadata_offset)
         return snapshot
+
+    async def is_outside_isr(self, node: int, topic: str, partition: int) -> bool:
+        """Whether it is sure that the cluster does not count on this replica. A node that was cut off may tell of an
+        ISR of the past, so somebody has to know all metadata that was ever seen."""
+        snapshot = await self.status()
+        newest = snapshot.newest
+        if newest is None or newest.metadata_offset < self.metadata_seen:
+            return False
+        isr = snapshot.isr(topic, partition)
+        return bool(isr) and node not in isr
 
     async def until(
         self,

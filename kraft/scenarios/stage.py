@@ -98,6 +98,9 @@ class ClusterStage:
 
     async def _damage(self, action: actions.DamageFiles, node: int) -> None:
         cluster, place = self._cluster, (action.topic, action.partition)
+        if action.spares_isr and not await cluster.is_outside_isr(node, *place):
+            self._watcher.phase(f"spared: node {node} may have the last copy of {action.topic}-{action.partition}")
+            return
         match action.what:
             case "flip active":
                 await cluster.corrupt(node, *place, segment="active")
@@ -107,6 +110,8 @@ class ClusterStage:
                 await cluster.tear_tail(node, *place)
             case "delete index":
                 await cluster.delete_index(node, *place)
+            case "delete log":
+                await cluster.delete_log(node, *place)
 
     async def _change_links(
         self, action: actions.LinkFault | actions.Heal | actions.Partition | actions.Isolate, names: dict[str, Value]

@@ -94,6 +94,15 @@ class DiskFaults(NodeFaults):
         self.timeline.begin("flip", nodes=[node], text=f"deleted the indexes of {topic}-{partition} on node {node}")
         return gone
 
+    async def delete_log(self, node: int, topic: str, partition: int = 0) -> Path:
+        """Remove the folder of a partition on a node that does not run: a disk that was replaced."""
+        self._must_be_down(node, "deleted")
+        folder = self._partition(node, topic, partition)
+        shutil.rmtree(folder)
+        reset_witness(self.data(node), self.witness(node))
+        self.timeline.begin("wipe", nodes=[node], text=f"deleted the log of {topic}-{partition} on node {node}")
+        return folder
+
     async def fill_disk(self, *nodes: int) -> None:
         """From now on nothing grows there: ENOSPC."""
         for node in nodes:

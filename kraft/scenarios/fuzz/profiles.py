@@ -10,7 +10,9 @@ from typing import Final, Literal, TypeAlias
 from kraft.config.models import Toml
 from kraft.scenarios.model import ANY, Expect
 
-FaultKind: TypeAlias = Literal["crash", "stop", "pause", "power", "cut", "slow", "isolate", "partition", "admin"]
+FaultKind: TypeAlias = Literal[
+    "crash", "stop", "pause", "power", "cut", "slow", "isolate", "partition", "admin", "damage"
+]
 Acks: TypeAlias = Literal["0", "1", "all"]
 
 
@@ -41,7 +43,7 @@ STRICT: Final = Profile(
     name="strict",
     sentence="acks=all, min ISR 2, no unclean election, flush.messages=1: nothing may be lost",
     configs={"min.insync.replicas": 2, "flush.messages": 1},
-    faults={**_CRASHES, **_LINKS, "power": 2, "admin": 2},
+    faults={**_CRASHES, **_LINKS, "power": 2, "admin": 2, "damage": 2},
 )
 CRASH: Final = Profile(
     name="crash",

@@ -43,7 +43,15 @@ class Violation:
 
 class FuzzSession:
     def __init__(
-        self, profile: Profile, *, seed: int, minutes: float, directory: Path, run: Run, say: Callable[[str], None]
+        self,
+        profile: Profile,
+        *,
+        seed: int,
+        minutes: float,
+        directory: Path,
+        run: Run,
+        say: Callable[[str], None],
+        shortening_ms_max: int = SHORTENING_MS_MAX,
     ) -> None:
         self._profile = profile
         self._seed = seed
@@ -51,6 +59,7 @@ class FuzzSession:
         self._directory = directory
         self._run = run
         self._say = say
+        self._shortening_ms_max = shortening_ms_max
         self.stories = 0
         self.records = 0
         self.violations: list[Violation] = []
@@ -90,7 +99,7 @@ class FuzzSession:
 
     async def _shortened(self, scenario: Scenario, found: RunResult) -> Scenario:
         """A shorter story has to fail as the whole one does: one that only cannot be run shows nothing."""
-        until_us = now_us() + SHORTENING_MS_MAX * 1_000
+        until_us = now_us() + self._shortening_ms_max * 1_000
 
         async def still_fails(steps: Sequence[Step]) -> bool:
             shorter = _with_steps(scenario, steps)

@@ -15,6 +15,7 @@ FAULTS_MAX: Final = 14
 PAUSE_MS_MAX: Final = 1_200
 """Longest time between two steps; the shortest is zero, so that faults meet."""
 RATE_MAX: Final = 150
+PARTITIONS: Final = (("t", 0), ("u", 0), ("u", 1))
 PURPOSES: Final = ("quorum", "controller", "fetch", "forward")
 
 
@@ -85,6 +86,7 @@ class _Narrator:
             "isolate": self._isolate,
             "partition": self._partition,
             "admin": self._administrate,
+            "damage": self._damage,
         }
 
     def next_steps(self) -> list[dict[str, Any]]:
@@ -165,11 +167,21 @@ class _Narrator:
         return [{"do": "partition", "groups": groups}]
 
     def _administrate(self) -> list[dict[str, Any]]:
-        topic, partition = self._rng.choice((("t", 0), ("u", 0), ("u", 1)))
+        topic, partition = self._rng.choice(PARTITIONS)
         elect: dict[str, Any] = {"do": "elect", "topic": topic, "partition": partition}
         order = self._rng.sample(NODES, len(NODES))
         reassign: dict[str, Any] = {"do": "reassign", "topic": topic, "partition": partition, "replicas": order}
         return [{**self._rng.choice((elect, reassign)), "may_be_refused": True}]
+
+    def _damage(self) -> list[dict[str, Any]]:
+        """Nothing that stays unseen, as a flipped byte does below the recovery point."""
+        if not self._down:
+            return self._end("kill")
+        topic, partition = self._rng.choice(PARTITIONS)
+        node = self._rng.choice(sorted(self._down))
+        what = self._rng.choice(("torn tail", "delete index", "delete log"))
+        damage: dict[str, Any] = {"do": "damage", "node": node, "topic": topic, "partition": partition, "what": what}
+        return [{**damage, "spares_isr": True}]
 
     def _purposes(self) -> list[str]:
         everything = list(PURPOSES)
