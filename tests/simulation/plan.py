@@ -227,15 +227,11 @@ def _made_strange(plan: Plan) -> Plan:
         tears_sectors=is_torn,
         synced_topics=is_torn and rng.random() < 0.5,
     )
-    unclean = {"unclean.leader.election.enable": "true"} if plan.profile == "stranded" and rng.random() < 0.8 else {}
-    if unclean and rng.random() < 0.6:
-        unclean["min.insync.replicas"] = "1"  # the high watermark goes on with a leader that is alone
-    topics = tuple(
-        replace(
-            topic, configs={**topic.configs, **({"flush.messages": "1"} if strange.synced_topics else {}), **unclean}
-        )
-        for topic in plan.topics
-    )
+    topics = tuple(_strange_topic(rng, topic, plan.profile, is_synced=strange.synced_topics) for topic in plan.topics)
+    if plan.profile == "stranded":  # its brokers can sleep without the quorum noticing
+        voters, brokers = rng.choice((1, 3)), rng.choice((3, 4))
+        roles: tuple[tuple[Role, ...], ...] = (("controller",),) * voters + (("broker",),) * brokers
+        plan = replace(plan, roles=roles, rates=tuple(rng.uniform(0.97, 1.03) for _ in roles))
     value_bytes = rng.choice((0, 700, 1_800, 3_000)) if is_torn else 0
     producers = tuple(replace(producer, value_bytes=value_bytes) for producer in plan.producers)
     return replace(plan, strange=strange, topics=topics, producers=producers)
@@ -321,3 +317,14 @@ def _events(rng: random.Random, plan: Plan) -> tuple[Event, ...]:
         for _ in range(count)
     ]
     return tuple(sorted(events, key=lambda event: event.at_ms))
+
+
+def _strange_topic(rng: random.Random, topic: TopicPlan, profile: str, *, is_synced: bool) -> TopicPlan:
+    configs = dict(topic.configs)
+    if is_synced:
+        configs["flush.messages"] = "1"
+    if profile != "stranded":
+        return replace(topic, configs=configs)
+    configs["unclean.leader.election.enable"] = rng.choice(("true", "true", "true", "false"))
+    configs["min.insync.replicas"] = rng.choice(("1", "1", "2"))  # 1: the high watermark goes on with a lone leader
+    return replace(topic, replication_factor=3, configs=configs)
