@@ -106,6 +106,14 @@ class ProducerStates:
         newest = (next(reversed(each.values()), None) for each in (self._allocated, self._reserved))
         return max((producer.last_offset for producer in newest if producer is not None), default=NO_OFFSET)
 
+    def last_offsets(self) -> frozenset[int]:
+        """Of the last batch of every producer that may still come back: a compaction keeps these (D9)."""
+        return frozenset(
+            each.batches[-1].last_offset
+            for each in chain(self._allocated.values(), self._reserved.values())
+            if each.batches
+        )
+
     # --- a leader's questions -------------------------------------------------------------------------------------
 
     def check(self, producer_id: int, header: BatchHeader) -> ProducerBatch | None:

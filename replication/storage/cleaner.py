@@ -75,13 +75,11 @@ class Cleaner:
 
     async def _clean(self, log: PartitionLog) -> None:
         settings = self._settings()
-        limits = CleanLimits(
-            map_bytes_max=settings.log_cleaner_dedupe_buffer_size,
-            producer_id_expiration_ms=settings.producer_id_expiration_ms,
-        )
+        limits = CleanLimits(map_bytes_max=settings.log_cleaner_dedupe_buffer_size)
+        active = log.producers.states.last_offsets()
         plan = self._plan(log, self._manager.high_watermark(TopicIdPartition(log.topic_id, log.partition)))
         try:
-            done = await log.cleaning.run(plan, settings=log.settings, limits=limits)
+            done = await log.cleaning.run(plan, settings=log.settings, limits=limits, active_last_offsets=active)
         except (OSError, KafkaError, DamagedLog) as error:
             self._uncleanable.add(log)
             self._events.emit("log_not_cleaned", topic=log.topic, partition=log.partition, reason=str(error))

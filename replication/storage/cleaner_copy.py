@@ -28,7 +28,8 @@ class CopyRules:
     files: Files
     folder: str
     settings: TopicSettings
-    producer_id_expiration_ms: int
+    active_last_offsets: frozenset[int]
+    """D9: of the last batches of producers that are remembered; emptied, these stay."""
     now_ms: int
 
 
@@ -64,18 +65,7 @@ def _note_keys(offsets: OffsetMap, segment: Segment, position: int, header: Batc
             offsets.put(record.key, record.offset)
 
 
-def last_batches(segments: Sequence[Segment], rules: CopyRules) -> frozenset[int]:
-    """Base offsets of the last batch of each producer that may still come back (D9). Blocking."""
-    last: dict[int, tuple[int, int]] = {}
-    for segment in segments:
-        for _, header in headers_from(segment.log, 0):
-            if header.producer_id != NO_PRODUCER_ID:
-                last[header.producer_id] = header.base_offset, header.max_timestamp
-    oldest_ms = rules.now_ms - rules.producer_id_expiration_ms
-    return frozenset(offset for offset, timestamp in last.values() if timestamp >= oldest_ms)
-
-
-def copy_group(group: Sequence[Segment], offsets: OffsetMap, kept_empty: frozenset[int], rules: CopyRules) -> Copied:
+def copy_group(group: Sequence[Segment], offsets: OffsetMap, rules: CopyRules) -> Copied:
     """Blocking."""
     base_offset = group[0].base_offset
     target = _new_target(rules, base_offset)
@@ -83,7 +73,7 @@ def copy_group(group: Sequence[Segment], offsets: OffsetMap, kept_empty: frozens
         writer = _Writer(target, rules.settings)
         for position, header, segment, is_last in _batches(group):
             batch = _cleaned(segment, position, header, offsets, rules)
-            if batch is None and (is_last or header.base_offset in kept_empty):
+            if batch is None and (is_last or _is_needed(header, rules)):
                 batch = emptied(header)
             if batch is not None:
                 writer.write(batch)
@@ -93,6 +83,10 @@ def copy_group(group: Sequence[Segment], offsets: OffsetMap, kept_empty: frozens
         return Copied(base_offset=base_offset, bytes_before=sum(s.size for s in group), bytes_after=target.size)
     finally:
         target.close()
+
+
+def _is_needed(header: BatchHeader, rules: CopyRules) -> bool:
+    return header.producer_id != NO_PRODUCER_ID and header.last_offset in rules.active_last_offsets
 
 
 def remove_cleaned(files: Files, folder: str) -> None:

@@ -17,7 +17,6 @@ from replication.storage.cleaner_copy import (
     CopyRules,
     build_map,
     copy_group,
-    last_batches,
     remove_cleaned,
 )
 from replication.storage.cleaner_map import OffsetMap
@@ -29,7 +28,6 @@ from replication.storage.segments import Segments
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CleanLimits:
     map_bytes_max: int
-    producer_id_expiration_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,10 +70,24 @@ class LogCleaning:
             settings=settings,
         )
 
-    async def run(self, plan: CleaningPlan, *, settings: TopicSettings, limits: CleanLimits) -> Cleaned | None:
+    async def run(
+        self,
+        plan: CleaningPlan,
+        *,
+        settings: TopicSettings,
+        limits: CleanLimits,
+        active_last_offsets: frozenset[int] = frozenset(),
+    ) -> Cleaned | None:
         """One pass; None when the log changed under it. Raises OSError, DamagedLog."""
         assert self._running is None, self._folder
-        self._running = asyncio.create_task(self._run(plan, settings=settings, limits=limits))
+        rules = CopyRules(
+            files=self._environment.files,
+            folder=self._folder,
+            settings=settings,
+            active_last_offsets=active_last_offsets,
+            now_ms=self._environment.clock.wall_ms(),
+        )
+        self._running = asyncio.create_task(self._run(plan, rules, limits))
         self._running.add_done_callback(self._ended)
         return await asyncio.shield(self._running)
 
@@ -94,24 +106,16 @@ class LogCleaning:
         if not task.cancelled():
             task.exception()
 
-    async def _run(self, plan: CleaningPlan, *, settings: TopicSettings, limits: CleanLimits) -> Cleaned | None:
+    async def _run(self, plan: CleaningPlan, rules: CopyRules, limits: CleanLimits) -> Cleaned | None:
         cuts, run = self._cuts, self._environment.workers.run
-        rules = CopyRules(
-            files=self._environment.files,
-            folder=self._folder,
-            settings=settings,
-            producer_id_expiration_ms=limits.producer_id_expiration_ms,
-            now_ms=self._environment.clock.wall_ms(),
-        )
         allowed = [(segment, end) for segment, end in self._closed() if end <= plan.end_offset]
         segments = [segment for segment, _ in allowed]
         offsets = await run(
             build_map, segments, start=plan.first_dirty_offset, end=plan.end_offset, bytes_max=limits.map_bytes_max
         )
-        kept_empty = await run(last_batches, segments, rules)
         copied: list[Copied] = []
-        for group in _groups(allowed, offsets, settings):
-            copied.append(await run(copy_group, group, offsets, kept_empty, rules))
+        for group in _groups(allowed, offsets, rules.settings):
+            copied.append(await run(copy_group, group, offsets, rules))
             if self._cuts != cuts or not self._segments.holds(group):
                 await run(remove_cleaned, rules.files, self._folder)
                 return None

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from metadata.environment import Environment
+from metadata.errors import OutOfOrderSequenceNumber
 from metadata.image import TopicIdPartition
 from metadata.settings import BrokerSettings, TopicSettings
 from replication.batches.header import DELETE_HORIZON, computed_crc, header_at
 from replication.batches.records import NewRecord, build_batch, read_batches
-from replication.storage.cleaner_copy import CopyRules, build_map, copy_group, last_batches
+from replication.storage.cleaner_copy import CopyRules, build_map, copy_group
 from replication.storage.cleaner_log import CleanLimits
 from replication.storage.cleaner_map import ENTRY_BYTES, OffsetMap
 from replication.storage.cleaner_plan import CleanableSegment, groups_to_clean, plan_cleaning
@@ -24,7 +25,7 @@ from replication.storage.scanning import headers_from
 from tests.unit.storage.world import NOW_MS, TOPIC_ID, RecordedEvents, load, run
 
 DAY_MS = 86_400_000
-LIMITS = CleanLimits(map_bytes_max=10_000_000, producer_id_expiration_ms=DAY_MS)
+LIMITS = CleanLimits(map_bytes_max=10_000_000)
 Row = tuple[int, bytes | None, bytes | None, int]
 
 
@@ -55,7 +56,8 @@ async def clean(log: PartitionLog, *, now_ms: int = NOW_MS, limits: CleanLimits 
     )
     if not plan.is_worth_it(log.settings):
         return False
-    done = await log.cleaning.run(plan, settings=log.settings, limits=limits)
+    active = log.producers.states.last_offsets()
+    done = await log.cleaning.run(plan, settings=log.settings, limits=limits, active_last_offsets=active)
     return done is not None
 
 
@@ -89,7 +91,7 @@ def test_only_the_last_record_of_a_key_stays_at_its_offset(compression: str, tmp
 def test_random_histories_keep_what_the_model_keeps(seed: int, tmp_path: Path) -> None:
     rng = random.Random(seed)
     settings = compacted(segment_bytes=rng.choice([300, 900, 3000]), index_interval_bytes=rng.choice([0, 100, 4096]))
-    limits = CleanLimits(map_bytes_max=rng.choice([ENTRY_BYTES * 3, 10_000_000]), producer_id_expiration_ms=DAY_MS)
+    limits = CleanLimits(map_bytes_max=rng.choice([ENTRY_BYTES * 3, 10_000_000]))
 
     async def play(environment: Environment) -> None:
         folder = str(tmp_path / "t-0")
@@ -149,27 +151,42 @@ def test_tombstones_stay_for_delete_retention_and_then_go(tmp_path: Path) -> Non
     run(play)
 
 
-def test_the_last_batch_of_a_producer_stays_as_a_header(tmp_path: Path) -> None:
-    """D9."""
+def test_the_last_batch_of_a_producer_stays_as_a_header_while_it_may_come_back(tmp_path: Path) -> None:
+    """D9: so that a replay of the log alone goes on with its sequence."""
 
     async def play(environment: Environment) -> None:
-        settings = compacted(segment_bytes=250)
-        log, _ = load(environment, str(tmp_path / "t-0"), settings=settings)
+        settings, folder = compacted(segment_bytes=600), str(tmp_path / "t-0")
+        log, _ = load(environment, folder, settings=settings)
         for sequence in range(2):
             put(log, (b"a", b"%d" % sequence), producer_id=77, producer_epoch=0, base_sequence=sequence)
-        for turn in range(9):
+        for turn in range(12):
             put(log, (b"a", b"later"), (b"z%d" % turn, b"x" * 60))
-        now_ms = environment.clock.wall_ms()
-        limits = CleanLimits(map_bytes_max=10_000_000, producer_id_expiration_ms=now_ms - NOW_MS + DAY_MS)
-        assert await clean(log, limits=limits)
-        first = next(iter(log._segments))
-        headers = [header for _, header in headers_from(first.log, 0)]
-        mine = [(h.base_sequence, h.record_count) for h in headers if h.producer_id == 77]
-        assert mine == [(1, 0)]
+        assert await clean(log)
+        assert headers_of(log, 77) == [(1, 0)]
         assert rows(log)[0][1] != b"a"
-        await log.close()
+        await log.abandon()
+        for snapshot in (tmp_path / "t-0").glob("*.snapshot"):
+            snapshot.unlink()
+        again, _ = load(environment, folder, settings=settings, recovery_point=0)
+        repeated = build_batch([NewRecord(b"a", b"1", [], NOW_MS)], producer_id=77, producer_epoch=0, base_sequence=1)
+        assert again.append_as_leader(repeated, leader_epoch=1, now_ms=NOW_MS).is_duplicate
+        with pytest.raises(OutOfOrderSequenceNumber):
+            put(again, (b"a", b"gap"), producer_id=77, producer_epoch=0, base_sequence=9)
+        put(again, (b"b", b"next"), producer_id=77, producer_epoch=0, base_sequence=2)
+        again.producers.remove_expired(now_ms=environment.clock.wall_ms() + 2 * DAY_MS)
+        for turn in range(12):
+            put(again, (b"b", b"later"), (b"y%d" % turn, b"x" * 60))
+        assert await clean(again)
+        assert headers_of(again, 77) == [], "forgotten, so nothing has to be remembered"
+        await again.close()
 
     run(play)
+
+
+def headers_of(log: PartitionLog, producer_id: int) -> list[tuple[int, int]]:
+    """First sequence and number of records of each of its batches."""
+    found = [header for segment in log._segments for _, header in headers_from(segment.log, 0)]
+    return [(each.base_sequence, each.record_count) for each in found if each.producer_id == producer_id]
 
 
 def test_a_follower_takes_a_compacted_log_and_truncates_in_it(tmp_path: Path) -> None:
@@ -241,12 +258,16 @@ def test_a_swap_that_a_crash_cut_short_is_finished_or_undone(renames_done: int, 
         )
         big = compacted(segment_bytes=100_000)
         rules = CopyRules(
-            files=environment.files, folder=str(folder), settings=big, producer_id_expiration_ms=1, now_ms=NOW_MS
+            files=environment.files,
+            folder=str(folder),
+            settings=big,
+            active_last_offsets=frozenset(),
+            now_ms=NOW_MS,
         )
         segments = [segment for segment, _ in log.cleaning._closed()]
         assert len(segments) > 2
         offsets = build_map(segments, start=0, end=plan.end_offset, bytes_max=10_000_000)
-        copy_group(segments, offsets, last_batches(segments, rules), rules)
+        copy_group(segments, offsets, rules)
         original, done = environment.files.rename, 0
 
         class Crash(Exception):
