@@ -12,6 +12,7 @@ from kraft.scenarios.conditions import Value, World, parse_expression
 from kraft.scenarios.live import NobodyWatches, describe_step, node_lines
 from kraft.scenarios.model import Scenario, Step
 from kraft.scenarios.parse import parse_scenario
+from kraft.scenarios.observing import Observing
 from kraft.scenarios.snapshot import NodeState, NodeView, PartitionView, ReplicaView, Snapshot
 from kraft.scenarios.spec import ScenarioError
 from kraft.scenarios.story import StepFailed, Story
@@ -129,6 +130,32 @@ def test_answers(question: str, answer: Value) -> None:
 @pytest.mark.parametrize("question", ["leader(t, 0)", "isr(t, 0)", "hw(t, 0)", "state(1)", "partitions(t)"])
 def test_nobody_answers(question: str) -> None:
     assert ask(question, EMPTY) is None
+
+
+class Looking(Observing):
+    """Nobody runs; whoever looks finds what was given."""
+
+    def __init__(self, snapshot: Snapshot, *, seen: int) -> None:
+        self._found = snapshot
+        self.metadata_seen = seen
+
+    async def status(self) -> Snapshot:
+        return self._found
+
+
+@pytest.mark.parametrize(
+    ("node", "snapshot", "seen", "is_outside"),
+    [
+        (3, SNAPSHOT, 51, True),
+        (1, SNAPSHOT, 51, False),
+        (3, SNAPSHOT, 52, False),  # somebody knew more: it may have come back into the ISR
+        (3, EMPTY, -1, False),
+    ],
+)
+def test_a_copy_is_spared_unless_it_surely_does_not_count(
+    node: int, snapshot: Snapshot, seen: int, is_outside: bool
+) -> None:
+    assert asyncio.run(Looking(snapshot, seen=seen).is_outside_isr(node, "t", 0)) is is_outside
 
 
 def test_one_line_per_node() -> None:
