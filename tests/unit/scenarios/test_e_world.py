@@ -11,8 +11,8 @@ import pytest
 from kraft.scenarios.conditions import Value, World, parse_expression
 from kraft.scenarios.live import NobodyWatches, describe_step, node_lines
 from kraft.scenarios.model import Scenario, Step
-from kraft.scenarios.parse import parse_scenario
 from kraft.scenarios.observing import Observing
+from kraft.scenarios.parse import parse_scenario
 from kraft.scenarios.snapshot import NodeState, NodeView, PartitionView, ReplicaView, Snapshot
 from kraft.scenarios.spec import ScenarioError
 from kraft.scenarios.story import StepFailed, Story
