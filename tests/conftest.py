@@ -2,7 +2,7 @@
 
 A test that starts processes uses the fixture `processes`, which ends each process group when the test ends,
 however it ends. A last sweep at the end of the run catches what processes have left behind, by a mark that each
-process inherits through its environment.
+process inherits through its environment; a guard does the same when the run itself is killed.
 """
 
 from __future__ import annotations
@@ -16,9 +16,14 @@ import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
+from xdist.scheduler import LoadFileScheduling
+
+from tests import bytecode, guard
+from tests.scheduling import Scheduling, costly_first
 
 STACKS_AFTER_S = 110
 """Shortly before pytest's own timeout, which may not be able to show where other threads are."""
@@ -27,10 +32,19 @@ END_S = 10
 MARK = "KRAFT_TEST_RUN"
 """Environment variable that all processes of one test run inherit."""
 
+bytecode.keep()
 hypothesis.settings.register_profile(
     "repeatable", derandomize=True, deadline=None, database=None, print_blob=True, max_examples=100
 )
 hypothesis.settings.load_profile("repeatable")
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
+    return Scheduling(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: costly_first(item.nodeid))
 
 
 class Processes:
@@ -94,24 +108,13 @@ def _no_process_outlives_the_run() -> Iterator[None]:
     outer = os.environ.get(MARK)
     mark = f"{os.getpid()}-{uuid.uuid4()}"
     os.environ[MARK] = mark
+    running = guard.start(MARK, mark)
     yield
-    left = _marked_processes(mark)
-    for pid in left:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGKILL)
+    left = guard.marked(MARK, mark)
+    guard.kill(left)
+    running.communicate()
     if outer is None:
         del os.environ[MARK]
     else:
         os.environ[MARK] = outer
     assert not left, f"processes {left} outlived their tests and were killed; use the fixture `processes`"
-
-
-def _marked_processes(mark: str) -> list[int]:
-    """Living processes, other than this one, that have inherited our mark (where there is a /proc)."""
-    wanted = f"{MARK}={mark}".encode()
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if wanted in (folder / "environ").read_bytes().split(b"\0") and int(folder.name) != os.getpid():
-                found.append(int(folder.name))
-    return sorted(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,9 @@ def module(name: str, text: str, *, path: str = "") -> Module:
     return Module(name=name, path=path or name.replace(".", "/") + ".py", text=text, tree=ast.parse(text))
 
 
+@functools.cache
 def product_modules() -> list[Module]:
+    """Parsed when first asked for, and not by every process that only collects the tests."""
     found = []
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):

@@ -12,8 +12,6 @@ import pytest
 from tests.architecture import rules
 from tests.architecture.sources import ROOT, Module, module, product_modules
 
-MODULES = product_modules()
-
 Rule = Callable[[Module], Iterator[str]]
 RULES: tuple[Rule, ...] = (
     rules.touches_outside,
@@ -78,7 +76,7 @@ ALLOWED = (
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_the_product_keeps_the_rule(rule: Rule) -> None:
-    complaints = [complaint for module in MODULES for complaint in rule(module)]
+    complaints = [complaint for module in product_modules() for complaint in rule(module)]
     assert not complaints, "\n" + "\n".join(complaints)
 
 
@@ -101,7 +99,7 @@ def test_only_the_folders_outside_may_touch_the_world() -> None:
 
 
 def test_no_module_is_dead() -> None:
-    assert not list(rules.dead_modules(MODULES)), "\n" + "\n".join(rules.dead_modules(MODULES))
+    assert not list(rules.dead_modules(product_modules())), "\n" + "\n".join(rules.dead_modules(product_modules()))
 
 
 def test_a_dead_module_is_found() -> None:
@@ -113,7 +111,7 @@ def test_a_dead_module_is_found() -> None:
 
 def test_every_exception_is_still_needed() -> None:
     """Exceptions shrink, never grow: one that nothing needs any more goes."""
-    lengths = {module.path: len(module.text.splitlines()) for module in MODULES}
+    lengths = {module.path: len(module.text.splitlines()) for module in product_modules()}
     idle = [path for path in rules.LONG_FILES if not lengths.get(path, 0) > rules.FILE_LINES_USUAL]
     assert not idle, f"these files no longer need an exception from the usual length: {idle}"
 

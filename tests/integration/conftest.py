@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.integration.support.cluster import Cluster
-from tests.integration.support.configuration import QUICK_FAILURES, REPLICATED, THREE, write_config
+from tests.integration.support.configuration import QUICK_CHORES, QUICK_FAILURES, THREE, write_config
 
 
 @pytest.fixture
@@ -31,15 +31,19 @@ def cluster(stopped_cluster: Cluster) -> Cluster:
     return stopped_cluster
 
 
-@pytest.fixture(scope="module")
+# Starting a cluster costs as much as most of what is tested with it. The files that share one run in one process:
+# they stand in `tests/scheduling.py`. Each test makes topics of its own.
+
+
+@pytest.fixture(scope="session")
 def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Three ready nodes for all tests of a module: each makes topics of its own and leaves the nodes as they were."""
-    yield from run_cluster(tmp_path_factory.mktemp("shared"), settings=REPLICATED)
+    """Three ready nodes. Who kills one brings it back."""
+    yield from run_cluster(tmp_path_factory.mktemp("shared"), settings=QUICK_CHORES)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def fragile_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """The same with short limits, so that a node that stops for seconds is noticed."""
+    """The same with short limits, so that a node that stops for seconds is noticed. Who needs all nodes heals first."""
     yield from run_cluster(tmp_path_factory.mktemp("fragile"), settings=QUICK_FAILURES)
 
 

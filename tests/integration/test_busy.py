@@ -32,6 +32,7 @@ def hammer(url: str, partition: int, until: float, failures: list[str]) -> None:
 @pytest.mark.parametrize("seconds", [3, pytest.param(20, marks=pytest.mark.slow)])
 def test_nobody_is_fenced_for_being_busy(shared_cluster: Cluster, seconds: int):
     nodes = shared_cluster
+    nodes.heal()
     nodes.create_topic("busy", partitions=PARTITIONS, segment_bytes="50000000", retention_bytes="100000000")
     for partition in range(PARTITIONS):
         nodes.wait_for_isr("busy", partition, nodes.ids)

@@ -25,79 +25,85 @@ def values(cluster: Cluster, topic: str) -> list[str]:
     return [json.loads(line)["value"] for line in lines]
 
 
-def test_records_survive_a_killed_leader_and_a_stop_of_everything(cluster: Cluster):
-    cluster.create_topic("t")
-    kraft("produce", "t", "one", "two", "--data", cluster.data)
-    leader = cluster.leader_of("t")
-    kraft("node", "kill", str(leader), "--data", cluster.data)
-    cluster.wait_for_leader("t", other_than=leader)
-    kraft("produce", "t", "--data", cluster.data, stdin="three\nfour\n")
-    assert values(cluster, "t") == ["one", "two", "three", "four"]
-    kraft("node", "restart", str(leader), "--data", cluster.data)
-    wait_until(lambda: sorted(cluster.isr_of("t")) == [1, 2, 3], what="the whole ISR")
-    cluster.stop_all()
-    cluster.start()
-    assert values(cluster, "t") == ["one", "two", "three", "four"]
+@pytest.fixture
+def nodes(fragile_cluster: Cluster) -> Cluster:
+    fragile_cluster.heal()
+    return fragile_cluster
 
 
-def test_status_topics_and_dumps(cluster: Cluster):
-    status = json.loads(kraft("status", "--json", "--data", cluster.data).stdout)
-    assert status["controller_id"] in cluster.ids
+def test_records_survive_a_killed_leader_and_a_stop_of_everything(nodes: Cluster):
+    nodes.create_topic("survives")
+    kraft("produce", "survives", "one", "two", "--data", nodes.data)
+    leader = nodes.leader_of("survives")
+    kraft("node", "kill", str(leader), "--data", nodes.data)
+    nodes.wait_for_leader("survives", other_than=leader)
+    kraft("produce", "survives", "--data", nodes.data, stdin="three\nfour\n")
+    assert values(nodes, "survives") == ["one", "two", "three", "four"]
+    kraft("node", "restart", str(leader), "--data", nodes.data)
+    wait_until(lambda: sorted(nodes.isr_of("survives")) == [1, 2, 3], what="the whole ISR")
+    folder = nodes.node(leader).data
+    nodes.stop_all()
+    dumped = [json.loads(line) for line in kraft("metadata", "dump", folder, "--json").stdout.splitlines()]
+    assert "TopicRecord" in json.dumps(dumped)
+    nodes.start_again()
+    assert values(nodes, "survives") == ["one", "two", "three", "four"]
+
+
+def test_status_topics_and_the_log(nodes: Cluster):
+    status = json.loads(kraft("status", "--json", "--data", nodes.data).stdout)
+    assert status["controller_id"] in nodes.ids
     assert [node["state"] for node in status["nodes"]] == ["active"] * 3
-    cluster.create_topic("t", partitions=2, retention_ms="5000")
-    listed = json.loads(kraft("topics", "list", "--json", "--data", cluster.data).stdout)
-    assert {"topic": "t", "partitions": 2, "replication_factor": 3} in listed
-    kraft("topics", "alter", "t", "--partitions", "3", "--data", cluster.data)
-    kraft("produce", "t", "hello", "--partition", "0", "--data", cluster.data)
-    described = json.loads(kraft("topics", "describe", "t", "--json", "--data", cluster.data).stdout)
+    nodes.create_topic("shown", partitions=2, retention_ms="5000")
+    listed = json.loads(kraft("topics", "list", "--json", "--data", nodes.data).stdout)
+    assert {"topic": "shown", "partitions": 2, "replication_factor": 3} in listed
+    kraft("topics", "alter", "shown", "--partitions", "3", "--data", nodes.data)
+    kraft("produce", "shown", "hello", "--partition", "0", "--data", nodes.data)
+    described = json.loads(kraft("topics", "describe", "shown", "--json", "--data", nodes.data).stdout)
     assert [row["partition"] for row in described["partitions"]] == [0, 1, 2]
     assert described["partitions"][0]["end_offset"] == 1
-    leader = cluster.node(described["partitions"][0]["leader"])
-    folder = str(Path(leader.data) / "logs" / "t-0")
+    folder = str(nodes.folder(described["partitions"][0]["leader"], "shown"))
     rows = [json.loads(line) for line in kraft("log", "dump", folder, "--records", "--json").stdout.splitlines()]
     assert {"batch", "record"} <= {row["kind"] for row in rows}
-    kraft("topics", "delete", "t", "--data", cluster.data)
-    cluster.stop_all()
-    dumped = kraft("metadata", "dump", leader.data, "--json").stdout
-    assert '"TopicRecord"' in dumped or '"Topic' in dumped
+    kraft("topics", "delete", "shown", "--data", nodes.data)
 
 
-def test_the_first_line_of_json_is_the_cluster(cluster: Cluster):
-    assert cluster.ids == [1, 2, 3]
-    for node in cluster.nodes:
+def test_the_first_line_of_json_is_the_cluster(nodes: Cluster):
+    """`Cluster.start` has read it."""
+    assert nodes.ids == [1, 2, 3]
+    for node in nodes.nodes:
         assert node.rest.startswith("http://127.0.0.1:")
-        assert cluster.is_running(node.id)
+        assert nodes.is_running(node.id)
 
 
 @pytest.mark.slow
-def test_replicas_move_leaders_change_and_records_come_from_files(cluster: Cluster, tmp_path: Path):
-    data = ("--data", cluster.data)
-    kraft("topics", "create", "t", "--partitions", "1", "--replication-factor", "2", *data)
-    described = json.loads(kraft("topics", "describe", "t", "--json", *data).stdout)["partitions"][0]
-    outside = next(node for node in cluster.ids if node not in described["replicas"])
+def test_replicas_move_leaders_change_and_records_come_from_files(nodes: Cluster, tmp_path: Path):
+    data = ("--data", nodes.data)
+    kraft("topics", "create", "moves", "--partitions", "1", "--replication-factor", "2", *data)
+    described = json.loads(kraft("topics", "describe", "moves", "--json", *data).stdout)["partitions"][0]
+    outside = next(node for node in nodes.ids if node not in described["replicas"])
     wanted = [outside, described["replicas"][0]]
-    kraft("reassign", "t", "0", "--replicas", ",".join(map(str, wanted)), *data)
-    wait_until(lambda: sorted(cluster.isr_of("t")) == sorted(wanted), what="the replicas that were asked for")
-    kraft("elect", "t", *data)
-    wait_until(lambda: cluster.leader_of("t") == outside, what="the preferred leader")
+    kraft("reassign", "moves", "0", "--replicas", ",".join(map(str, wanted)), *data)
+    wait_until(lambda: sorted(nodes.isr_of("moves")) == sorted(wanted), what="the replicas that were asked for")
+    kraft("elect", "moves", *data)
+    wait_until(lambda: nodes.leader_of("moves") == outside, what="the preferred leader")
     assert json.loads(kraft("reassign", "--json", *data).stdout) == []
     lines = tmp_path / "lines.jsonl"
     lines.write_text("".join(json.dumps({"key": f"k{n}", "value": f"v{n}"}) + "\n" for n in range(1_200)))
-    placed = kraft("produce", "t", "--file", str(lines), "--records", *data).stdout.splitlines()
+    placed = kraft("produce", "moves", "--file", str(lines), "--records", *data).stdout.splitlines()
     assert placed == [f"0\t{offset}" for offset in range(1_200)]
-    assert values(cluster, "t") == [f"v{n}" for n in range(1_200)]
+    assert values(nodes, "moves") == [f"v{n}" for n in range(1_200)]
 
 
 @pytest.mark.slow
-def test_follow_shows_a_record_that_comes_later(cluster: Cluster):
-    cluster.create_topic("t")
-    command = [sys.executable, "-m", "kraft", "consume", "t", "--follow", "--max", "2", "--data", cluster.data]
+def test_follow_shows_a_record_that_comes_later(nodes: Cluster):
+    nodes.create_topic("followed")
+    command = [sys.executable, "-m", "kraft", "consume", "followed", "--follow", "--max", "2", "--data", nodes.data]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as follower:
         try:
             assert follower.stdout is not None
-            kraft("produce", "t", "first", "--data", cluster.data)
+            kraft("produce", "followed", "first", "--data", nodes.data)
             assert follower.stdout.readline().rstrip("\n").endswith("\tfirst")
-            kraft("produce", "t", "second", "--data", cluster.data)
+            kraft("produce", "followed", "second", "--data", nodes.data)
             assert follower.stdout.readline().rstrip("\n").endswith("\tsecond")
             assert follower.wait(FOLLOWER_ENDS_S) == 0
         finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,12 @@ import pytest
 
 from kraft.client.outcome import Answer
 from tests.integration.support.cluster import Cluster, kraft
-from tests.integration.support.configuration import QUICK_FAILURES, write_config
 from tests.integration.support.load import Load
 from tests.integration.support.waiting import wait_until
 
 TEXT = "application/vnd.kafka.text.v2+json"
 GROUP = "/consumers/g"
+INSTANCES = ("i", "a", "b")
 
 
 def consumer(cluster: Cluster, name: str, *topics: str, node_id: int | None = None, **config: Any) -> str:
@@ -60,12 +61,16 @@ def produce(cluster: Cluster, topic: str, *values: str) -> None:
 
 
 @pytest.fixture
-def groups(stopped_cluster: Cluster, tmp_path: Path) -> Cluster:
-    settings = {**QUICK_FAILURES, "group.initial.rebalance.delay.ms": 0}
-    stopped_cluster.config = write_config(tmp_path / "cluster.toml", settings=settings)
-    stopped_cluster.start()
-    stopped_cluster.create_topic("t", partitions=2)
-    return stopped_cluster
+def groups(fragile_cluster: Cluster) -> Iterator[Cluster]:
+    """All nodes, an empty topic `t`, and no group `g`."""
+    fragile_cluster.heal()
+    fragile_cluster.create_topic("t", partitions=2)
+    yield fragile_cluster
+    fragile_cluster.heal()
+    for name in INSTANCES:
+        fragile_cluster.send(1, "DELETE", f"{GROUP}/instances/{name}")
+    assert fragile_cluster.call("DELETE", "/consumer-groups/g").status in (204, 404)
+    assert fragile_cluster.call("DELETE", "/topics/t").status == 204
 
 
 def test_every_endpoint_at_every_node(groups: Cluster) -> None:

@@ -4,7 +4,6 @@ than the memory of the node."""
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import crc32c
@@ -15,21 +14,18 @@ from metadata.errors import OffsetOutOfRange
 from metadata.image import TopicIdPartition
 from replication.batches.header import CODEC_NAMES
 from replication.batches.records import NewRecord, build_batch
-from tests.integration.conftest import run_cluster
 from tests.integration.support.cluster import Cluster
-from tests.integration.support.configuration import REPLICATED
 from tests.integration.support.inside import forward
 from tests.integration.support.reading import RECORD_BATCH, page, read_all, values
 from tests.integration.support.waiting import wait_until
 
-SETTINGS = {**REPLICATED, "log.retention.check.interval.ms": 200, "log.segment.delete.delay.ms": 0}
 HEADER_AFTER_EPOCH = 16
 """Base offset, length and leader epoch are the leader's; from the magic byte on a batch is its producer's."""
 
 
-@pytest.fixture(scope="module")
-def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    yield from run_cluster(tmp_path_factory.mktemp("storage"), settings=SETTINGS)
+@pytest.fixture
+def nodes(shared_cluster: Cluster) -> Cluster:
+    return shared_cluster
 
 
 def write_raw(nodes: Cluster, topic: str, batch: bytes) -> int:
@@ -103,7 +99,7 @@ def test_delete_records_moves_the_start_of_every_replica(nodes: Cluster):
 @pytest.mark.parametrize("codec", CODEC_NAMES)
 def test_a_compressed_batch_is_stored_as_sent_everywhere(nodes: Cluster, codec: str):
     topic = f"codec-{codec}"
-    nodes.create_topic(topic)
+    nodes.create_topic(topic, retention_ms="-1")
     sent = batch_at(1_700_000_000_000, *(b"value %d " % n * 20 for n in range(50)), compression=codec)
     write_raw(nodes, topic, sent)
     for node_id in nodes.ids:

@@ -16,8 +16,9 @@ from tests.integration.support.reading import page, values
 from tests.integration.support.waiting import wait_until
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def nodes(shared_cluster: Cluster) -> Cluster:
+    shared_cluster.heal()
     return shared_cluster
 
 

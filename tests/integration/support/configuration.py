@@ -10,8 +10,11 @@ from typing import Any
 BOTH = ("broker", "controller")
 THREE = {1: BOTH, 2: BOTH, 3: BOTH}
 REPLICATED = {"default.replication.factor": 3, "min.insync.replicas": 2}
+QUICK_CHORES = {**REPLICATED, "log.retention.check.interval.ms": 200, "log.segment.delete.delay.ms": 0}
+"""What is deleted or too old goes soon."""
 QUICK_FAILURES = {
     **REPLICATED,
+    "group.initial.rebalance.delay.ms": 0,
     "broker.heartbeat.interval.ms": 400,
     "broker.session.timeout.ms": 3_000,
     "replica.lag.time.max.ms": 1_200,

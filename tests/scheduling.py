@@ -1,0 +1,45 @@
+"""Which tests run in one process one after the other, and what begins first, when several processes share the run.
+
+The tests of a file stay together, so that they can share what is made once for them. Files that share a cluster stay
+together too. Where tests share nothing and each takes seconds, each goes to whichever process is free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from xdist.scheduler import LoadFileScheduling
+
+SHARES: Mapping[str, tuple[str, ...]] = {
+    "fragile_cluster": ("test_cli_cluster.py", "test_failures.py", "test_groups.py"),
+    "shared_cluster": ("test_bad_input.py", "test_busy.py", "test_storage.py", "test_topics.py"),
+}
+"""The cluster of `tests/integration/conftest.py` -> the files of that folder that use it."""
+SHARES_NOTHING = (
+    "tests/simulation/",
+    "tests/integration/test_scenario_cluster.py",
+    "tests/integration/test_catalogue.py",
+)
+FIRST = ("tests/simulation/", "tests/integration/")
+"""What takes long begins first, so that no process ends alone with it; the simulation computes while clusters wait."""
+
+_TOGETHER = {f"tests/integration/{file}": cluster for cluster, files in SHARES.items() for file in files}
+
+
+def together(nodeid: str) -> str:
+    """Tests with the same answer run in one process."""
+    file = nodeid.partition("::")[0]
+    return nodeid if nodeid.startswith(SHARES_NOTHING) else _TOGETHER.get(file, file)
+
+
+def costly_first(nodeid: str) -> int:
+    """Sort key; the order is otherwise kept."""
+    unit = together(nodeid)
+    if unit in SHARES:
+        return list(SHARES).index(unit)
+    return len(SHARES) + next((place for place, start in enumerate(FIRST) if nodeid.startswith(start)), len(FIRST))
+
+
+class Scheduling(LoadFileScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+        return together(nodeid)
