@@ -250,6 +250,11 @@ def test_a_client_that_sends_and_does_not_read_is_held_back() -> None:
             before = door.gateway.log("t").end
             await asyncio.sleep(0.1)
             assert door.gateway.log("t").end == before
+            connection = response.connection
+            assert connection is not None
+            assert connection.transport is not None
+            connection.transport.abort()  # to close it would first wait for what nobody reads
+            await until(lambda: streams.unsent_bytes == 0)
 
     with_door(story, gateway())
 
