@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 MATCH_BYTES = 1 << 20
 COUNTED_EVENTS_WITH_REASON = ("leader_elected", "isr_changed")
 STORY_LINES = 60
+ANSWER_US_MAX = 20_000_000
+"""Between a replica's answer about its log and its leadership, at most."""
 
 
 class Violation(AssertionError):
@@ -47,7 +49,8 @@ class Oracle:
         """The newest committed image that any node has applied."""
         self.attempts: list[Attempt] = []
         self.states: Counter[str] = Counter()
-        self.unclean: dict[TopicIdPartition, str] = {}
+        self.unclean: dict[TopicIdPartition, int] = {}
+        """The leader epoch that the last unclean election began."""
         self.excused: dict[TopicIdPartition, str] = {}
         self.rotten: set[int] = set()
         """Nodes whose flushed bytes may differ: recovery does not read below the recovery point (S5)."""
@@ -56,6 +59,10 @@ class Oracle:
         self.violation: BaseException | None = None
         self._records: dict[int, Record] = {}
         self._images: dict[int, MetadataImage] = {}
+        self._chosen: dict[tuple[TopicIdPartition, int], int] = {}
+        """(partition, leader epoch) of an unclean election -> the end of the log that was chosen."""
+        self._lost_us: dict[int, int] = {}
+        """When a node last lost unsynced data."""
         self._lossy: dict[TopicIdPartition, set[int]] = {}
         self._left_lossy: dict[tuple[TopicIdPartition, int], int] = {}
         """Who left an ISR after losing data, and the partition epoch of that: an older leader does not know yet."""
@@ -145,7 +152,7 @@ class Oracle:
                 key = TopicIdPartition(record.topic_id, record.partition)
                 if record.reason is Reason.UNCLEAN_ELECTION or record.unclean is not None:
                     self._check_unclean(record)
-                    self._become_unclean(key, "an unclean election")
+                    self._become_unclean(key, record)
             if isinstance(record, RegisterBrokerRecord):
                 self._check_left(record.broker_id)
         for partition in self.image.all_partitions():
@@ -215,6 +222,7 @@ class Oracle:
         self._lose(node_id, all_partitions=True)
 
     def _lose(self, node_id: int, *, all_partitions: bool) -> None:
+        self._lost_us[node_id] = self.cluster.world.loop.now_us
         for topic in self.image.topics.values():
             if not all_partitions and self.image.config("topic", topic.name).get("flush.messages") == "1":
                 continue
@@ -232,9 +240,28 @@ class Oracle:
             self.excused[key] = f"the whole ISR {partition.isr} has lost data"
             self._forget_match(key)
 
-    def _become_unclean(self, key: TopicIdPartition, why: str) -> None:
-        self.unclean[key] = why
+    def _become_unclean(self, key: TopicIdPartition, record: PartitionChangeRecord) -> None:
+        """The promise begins anew with the epoch of the leader that was chosen."""
+        self.unclean[key] = record.leader_epoch
         self._forget_match(key)
+        if record.unclean is not None and record.leader is not None:
+            self._chosen[key, record.leader_epoch] = record.unclean.log_end_offset
+
+    def _check_chosen(self, node_id: int, replica: Replica, state: LeaderState) -> None:
+        """L8: an unclean election gives up what is above the end of the chosen log, and no more."""
+        end_offset = self._chosen.pop((replica.key, state.leader_epoch), -1)
+        lost_us_ago = self.cluster.world.loop.now_us - self._lost_us.get(node_id, -ANSWER_US_MAX)
+        if lost_us_ago >= ANSWER_US_MAX:  # else it may have lost what it answered with
+            self.count("leader of an unclean election")
+            self.check(
+                replica.log.log_end_offset >= end_offset,
+                f"{self.name(replica.key)}: {node_id} was chosen in an unclean election for a log that ends at "
+                f"{end_offset}, and leads with one that ends at {replica.log.log_end_offset}",
+            )
+
+    def may_lose_of(self, key: TopicIdPartition, leader_epoch: int) -> bool:
+        """May what was acknowledged under acks=all in this epoch be lost?"""
+        return self.may_lose(key) and (key in self.excused or leader_epoch < self.unclean.get(key, leader_epoch + 1))
 
     def may_lose(self, key: TopicIdPartition) -> bool:
         return key in self.excused or key in self.unclean or self.image.partition(key.topic_id, key.partition) is None
@@ -262,6 +289,8 @@ class Oracle:
         other = self._leaders.setdefault((key, new.leader_epoch), node_id)
         self.check(other == node_id, f"{self.name(key)}: {other} and {node_id} both lead in epoch {new.leader_epoch}")
         was_leader = isinstance(old, LeaderState)
+        if (key, new.leader_epoch) in self._chosen:
+            self._check_chosen(node_id, replica, new)
         if was_leader and new.high_watermark == old.high_watermark:
             return
         self.check(

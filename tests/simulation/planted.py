@@ -235,6 +235,7 @@ PLANTED: dict[str, Planted] = {
     "unclean_leader_cuts_its_log": Planted(
         what="a leader of an unclean election gives up what is above its high watermark (L8)",
         patches=(Patch(Roles, "_lead", bugs.unclean_leader_cuts),),
+        seen_as="was chosen in an unclean election",
         profile="stranded",
     ),
 }

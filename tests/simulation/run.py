@@ -275,7 +275,7 @@ class _Run:
         oracle = self._oracle
         assert attempt.outcome is not None
         oracle.count(f"acknowledged record lost, acks={attempt.acks}")
-        if oracle.may_lose(key):
+        if oracle.may_lose_of(key, attempt.outcome.leader_epoch):
             return
         is_weak = attempt.acks == 1 and oracle.leader_epochs[key] > attempt.outcome.leader_epoch
         oracle.check(
