@@ -23,12 +23,8 @@ FRESH = int(os.environ.get("KRAFT_SEEDS", "1"))
 
 FOUND = [
     ("power", 1),  # the high watermark under flush.messages=1 after a restart
-    ("power", 15),  # a voter rebuilt after a full disk that did not know its sessions
-    ("power", 27),  # a hole in the offsets of a recovered log
     ("power", 28),  # a log that could not be loaded on a full disk
-    ("power", 46),  # the high watermark under flush.messages=1 after a restart
     ("power", 102),  # an epoch file that a full disk had no room for, and a flush that wanted to sync it
-    ("power", 11006),  # old batches in front of newer ones after a power loss, and nobody noticed
     ("power", 21370),  # a leader that did not know yet that a member which lost power had left the ISR
     ("nodes", 21187),  # a read that a paused leader held for half a minute
     ("reconfigure", 21024),  # a new leader's unflushed tail held its high watermark under flush.messages=1
@@ -38,6 +34,14 @@ FOUND = [
     ("swarm", 9),
 ]
 """Seeds that failed before something was mended."""
+FOUND_DEAR = [
+    ("power", 15),  # a voter rebuilt after a full disk that did not know its sessions
+    ("power", 27),  # a hole in the offsets of a recovered log
+    ("power", 46),  # the high watermark under flush.messages=1 after a restart
+    ("power", 11006),  # old batches in front of newer ones after a power loss, and nobody noticed
+]
+"""The same, and each takes more than four seconds."""
+SLOW = [pytest.param(*dear, marks=pytest.mark.slow) for dear in FOUND_DEAR]
 
 
 def _check(profile: str, seed: int) -> None:
@@ -45,7 +49,7 @@ def _check(profile: str, seed: int) -> None:
     assert result.failure is None, tell(result)
 
 
-@pytest.mark.parametrize(("profile", "seed"), FOUND)
+@pytest.mark.parametrize(("profile", "seed"), [*FOUND, *SLOW])
 def test_what_a_seed_once_found_stays_mended(profile: str, seed: int) -> None:
     _check(profile, seed)
 
@@ -75,7 +79,7 @@ def _fingerprint(profile: str, seed: int, hash_seed: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize(("profile", "seed"), [("swarm", 6), ("reconfigure", 4)])
+@pytest.mark.parametrize(("profile", "seed"), [("swarm", 6), pytest.param("reconfigure", 4, marks=pytest.mark.slow)])
 def test_a_seed_gives_the_same_trace_byte_for_byte_in_two_processes(profile: str, seed: int) -> None:
     assert _fingerprint(profile, seed, "1") == _fingerprint(profile, seed, "4242")
 

@@ -16,7 +16,7 @@ from tests.simulation.cluster import SimulatedCluster, SimulatedNode
 from tests.simulation.environment import SimulatedWorld
 from tests.simulation.producing import Producer, check, read_all
 
-SEEDS = range(1, 7)
+SEEDS = [1, 2, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 7))]
 FAULTS = 6
 CALM_S = 3.0
 FAULT_S = (0.5, 4.0)
@@ -69,11 +69,7 @@ def test_no_acknowledged_record_is_lost_whatever_breaks(seed: int) -> None:
     _run_faults(seed)
 
 
-def test_a_seed_is_repeatable() -> None:
-    assert _run_faults(1) == _run_faults(1)
-
-
-def _run_faults(seed: int) -> str:
+def _run_faults(seed: int) -> None:
     world = SimulatedWorld(seed)
     rng = world.rng("faults")
     rates = tuple(rng.uniform(0.98, 1.02) for _ in range(3))
@@ -98,7 +94,6 @@ def _run_faults(seed: int) -> str:
         cluster.raise_fatal()
 
     world.run(scenario())
-    return world.fingerprint
 
 
 async def _fault(cluster: SimulatedCluster, rng: random.Random) -> None:
