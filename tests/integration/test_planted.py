@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from kraft.scenarios import catalogue
+from kraft.scenarios.fuzz.profiles import STRICT
+from kraft.scenarios.fuzz.session import FuzzSession
+from kraft.scenarios.fuzz.story import make_story
 from kraft.scenarios.live import NobodyWatches, verdict_lines
+from kraft.scenarios.model import Scenario
+from kraft.scenarios.parse import parse_scenario
 from kraft.scenarios.result import NOT_AS_EXPECTED, RunResult
 from kraft.scenarios.runner import run_scenario
 from tests.integration.planted.bugs import BUGS, planted_in_nodes
@@ -36,6 +43,41 @@ def test_a_bug_in_real_nodes_is_found(name: str) -> None:
     assert result.exit_code == NOT_AS_EXPECTED, (bug.what, result.problems)
     assert any(bug.verdict in line for line in lines), lines
     assert took_s < bug.within_s
+
+
+PARTITIONED = replace(STRICT, name="partitioned", faults={"partition": 3, "crash": 1})
+"""As strict, with the faults that show the bug soon."""
+FUZZ_MINUTES = 0.5
+SHORTENING_MS = 20_000
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(LIMIT_S)
+def test_fuzz_finds_a_bug_in_real_nodes_and_writes_a_shorter_story_that_shows_it(tmp_path: Path) -> None:
+    async def run(scenario: Scenario, seed: int, report: Path | None = None) -> RunResult:
+        return await run_scenario(scenario, seed=seed, watcher=NobodyWatches(), report=report)
+
+    async def find() -> FuzzSession:
+        session = FuzzSession(
+            PARTITIONED,
+            seed=1,
+            minutes=FUZZ_MINUTES,
+            directory=tmp_path,
+            run=run,
+            say=print,
+            shortening_ms_max=SHORTENING_MS,
+        )
+        await session.tell_until_time_is_up(at_a_time=1)
+        return session
+
+    with planted_in_nodes("acks_all_too_early"):
+        violation = asyncio.run(find()).violations[0]
+        assert any(problem.startswith("lost: ") for problem in violation.problems), violation.problems
+        written = parse_scenario(violation.file.read_text(), file=violation.file.name)
+        seed = violation.result.seed
+        assert 0 < len(written.steps) < len(make_story(PARTITIONED, seed=seed).steps)
+        assert asyncio.run(run(written, seed)).exit_code == NOT_AS_EXPECTED, "the file repeats it"
+    assert (tmp_path / written.name / "report.html").exists()
 
 
 def test_every_bug_names_a_story_of_the_catalogue() -> None:
