@@ -45,7 +45,7 @@ class Failures:
 
     def attach(self, roles: FailedRoles) -> None:
         self._roles = roles
-        self._logs.watch_failures(self.log_failed)
+        self._logs.watch_failures(self.log_failed, self._can_do_without)
 
     def listen(self, listener: Callable[[], None]) -> None:
         """Called whenever `report` has changed."""
@@ -68,6 +68,11 @@ class Failures:
             registry.events.emit("replica_read_only", topic=replica.topic, partition=key.partition, reason=reason)
             self._note(key)
         asyncio.get_running_loop().call_soon(self._stop, key, reason, is_readable)
+
+    def _can_do_without(self, key: TopicIdPartition, /) -> bool:
+        """Somebody else is in sync, and has what this log would lose."""
+        image = self._registry.image.partition(key.topic_id, key.partition)
+        return image is not None and any(member != self._registry.node_id for member in image.isr)
 
     def _stop(self, key: TopicIdPartition, reason: str, is_readable: bool) -> None:
         replica = self._registry.replicas.get(key)
@@ -150,7 +155,7 @@ class Failures:
         topic = registry.image.topics[key.topic_id].name
         try:
             if key in registry.offline:
-                await self._logs.reopen(key, topic=topic)
+                await self._logs.reopen(key, topic=topic, is_last=image.isr == (registry.node_id,))
             else:
                 await self._logs.check_room(key)
         except (KafkaError, OSError) as error:

@@ -17,13 +17,19 @@ class Logs(Protocol):
         a log of another topic id."""
         ...
 
-    def watch_failures(self, on_failure: Callable[[TopicIdPartition, str, bool], None]) -> None:
-        """`on_failure(partition, reason, is_readable)` for each log that fails; readable: only its disk is full."""
+    def watch_failures(
+        self,
+        on_failure: Callable[[TopicIdPartition, str, bool], None],
+        can_do_without: Callable[[TopicIdPartition], bool],
+    ) -> None:
+        """`on_failure(partition, reason, is_readable)` for each log that fails; readable: only its disk is full.
+        `can_do_without(partition)` is asked about a damaged log: if others are in sync it goes offline to be mended."""
         ...
 
-    async def reopen(self, partition: TopicIdPartition, *, topic: str) -> None:
+    async def reopen(self, partition: TopicIdPartition, *, topic: str, is_last: bool) -> None:
         """Load a log again that went offline or could not be loaded; its end may lie before the old one. Nothing
-        happens to one that works, or when there is none. Raises KafkaStorageError 56 or OSError: it still fails."""
+        happens to one that works, or when there is none. Raises KafkaStorageError 56 or OSError: it still fails.
+        `is_last`: no other replica is in sync, so nothing is cut for the sake of damage before it."""
         ...
 
     async def check_room(self, partition: TopicIdPartition) -> None:

@@ -15,6 +15,7 @@ from metadata.image import PartitionImage, TopicIdPartition
 from metadata.records import NO_LEADER
 from metadata.settings import TopicSettings, topic_settings
 from replication.manager.failures import Failures
+from replication.manager.impossible_epochs import cut_impossible_epochs
 from replication.manager.isr_keeper import IsrKeeper
 from replication.manager.leader_flushes import LeaderFlushes
 from replication.manager.logs import Logs
@@ -184,6 +185,7 @@ class Roles:
             log = self._logs.get_or_create(
                 topic=topic, topic_id=key.topic_id, partition=key.partition, settings=settings
             )
+            cut_impossible_epochs(log, image, topic=topic, events=self._registry.events)
         except (KafkaError, OSError) as error:
             self._failures.take_offline(key, topic=topic, image=image, reason=str(error))
             return None

@@ -22,11 +22,15 @@ _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 class Availability(Generic[Log]):
     """The part of a log that knows; `Log` is the whole, which `on_failure` gets, offline or merely full."""
 
-    def __init__(self, log: Log, on_failure: Callable[[Log, OSError | None], None]) -> None:
+    def __init__(
+        self, log: Log, on_failure: Callable[[Log, OSError | None], None], on_damage: Callable[[Log, str], None]
+    ) -> None:
         self._log = log
-        self._on_failure = on_failure
+        self._on_failure, self._on_damage = on_failure, on_damage
         self.reason: str | None = None
         """Why it is offline; None while it is not."""
+        self.is_damaged = False
+        """Something in its files is not what was written: it has to be scanned as a whole."""
         self.is_retired = False
 
     def check(self) -> None:
@@ -52,12 +56,20 @@ class Availability(Generic[Log]):
             raise self.failed(error, doing) from error
 
     def damaged(self, error: DamagedLog) -> KafkaError:
-        """What is damaged cannot be read here; the rest can, and writes go on (Kafka: CORRUPT_MESSAGE)."""
+        """What is damaged is never handed out (Kafka: CORRUPT_MESSAGE). Whether the rest can be, is decided above: the
+        log goes offline and is mended from another replica when there is one."""
+        self.met_damage(str(error))
         return CorruptMessage(f"{self._log} is damaged: {error}")
+
+    def met_damage(self, reason: str) -> None:
+        if self.reason is None:
+            self._on_damage(self._log, reason)
+            self.is_damaged = True
 
     def failed(self, error: OSError | DamagedLog, doing: str) -> KafkaError:
         message = f"{self._log}: {doing} failed: {error}"
         is_full = isinstance(error, OSError) and error.errno in _DISK_FULL
+        self.is_damaged |= isinstance(error, DamagedLog)
         if self.reason is None:
             self.reason = None if is_full else message
             self._on_failure(self._log, error if isinstance(error, OSError) else None)

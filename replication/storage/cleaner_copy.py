@@ -16,7 +16,7 @@ from replication.batches.filtering import decoded, delete_horizon_of, emptied, w
 from replication.batches.header import NO_PRODUCER_ID, BatchHeader, header_at
 from replication.storage.cleaner_map import OffsetMap
 from replication.storage.names import CLEANED_SUFFIX, SEGMENT_SUFFIXES, segment_file
-from replication.storage.scanning import headers_from
+from replication.storage.scanning import headers_from, whole_batch
 from replication.storage.segment import Segment
 
 WRITE_BYTES = 1024 * 1024
@@ -60,7 +60,7 @@ def build_map(segments: Sequence[Segment], *, start: int, end: int, bytes_max: i
 
 
 def _note_keys(offsets: OffsetMap, segment: Segment, position: int, header: BatchHeader, *, start: int) -> None:
-    for record in decoded(segment.log.pread(position, header.size), header):
+    for record in decoded(whole_batch(segment.log, position, header), header):
         if record.key is not None and record.offset >= start:
             offsets.put(record.key, record.offset)
 
@@ -127,7 +127,7 @@ def _cleaned(
     segment: Segment, position: int, header: BatchHeader, offsets: OffsetMap, rules: CopyRules
 ) -> bytes | None:
     """The batch without what is superseded; None when nothing of it stays."""
-    batch = segment.log.pread(position, header.size)
+    batch = whole_batch(segment.log, position, header)
     if header.is_control:
         return batch
     records = decoded(batch, header)

@@ -46,6 +46,14 @@ class FailingLogs:
         self._directory_of = directory_of
         self._plan, self._load = plan, load
         self.on_failure: OnFailure = _nobody_watches
+        self.can_do_without: Callable[[TopicIdPartition], bool] = lambda _key: False
+
+    def log_damaged(self, log: PartitionLog, reason: str) -> None:
+        """Offline it is scanned, cut and fetched again, if others have what it loses; if not, the rest of it serves."""
+        if not log.is_damaged:
+            self._events.emit("log_damaged", topic=log.topic, partition=log.partition, reason=reason)
+        if self.can_do_without(TopicIdPartition(log.topic_id, log.partition)):
+            log.take_offline(f"it is damaged: {reason}")
 
     def log_failed(self, log: PartitionLog, error: OSError | None) -> None:
         key = TopicIdPartition(log.topic_id, log.partition)
@@ -77,8 +85,9 @@ class FailingLogs:
         if directory is not None:
             await self._environment.workers.run(directory.check_room)
 
-    async def reopen(self, partition: TopicIdPartition, *, topic: str) -> None:
-        """A log that was open is scanned from where it was flushed; one that never was, as at a start."""
+    async def reopen(self, partition: TopicIdPartition, *, topic: str, is_last: bool) -> None:
+        """A log that was open is scanned from where it was flushed, a damaged one from its start, unless it is the last
+        one in sync: what stands behind the damage would be cut. One that never was open, as at a start."""
         log = self._logs.get(partition)
         directory = self._directory_of.get(partition) or self._directory_with(topic, partition.partition)
         for failed in [directory] if directory is not None else self._directories:
@@ -88,7 +97,8 @@ class FailingLogs:
         plan = self._plan(directory, topic, partition.partition)
         if log is not None:
             await log.abandon()
-            plan = replace(plan, is_clean=False, recovery_point=log.flushed_offset)
+            recovery_point = 0 if log.is_damaged and not is_last else log.flushed_offset
+            plan = replace(plan, is_clean=False, recovery_point=recovery_point)
             plan = replace(plan, log_start_offset=log.log_start_offset)
         try:
             await self._load(directory, topic, plan, partition.partition)

@@ -13,14 +13,16 @@ import asyncio
 from collections.abc import Callable
 
 from metadata.environment import Workers
+from replication.storage.checkpoint_ceiling import CheckpointCeiling
 from replication.storage.epochs import LeaderEpochCache
 from replication.storage.segment import Segment
 from replication.storage.segments import Segments
 
 
 class Flusher:
-    def __init__(self, workers: Workers, flushed_offset: int) -> None:
+    def __init__(self, workers: Workers, flushed_offset: int, ceiling: CheckpointCeiling) -> None:
         self._workers = workers
+        self._ceiling_file = ceiling
         self._flushed_offset = flushed_offset
         self._ceiling = flushed_offset
         self._running: asyncio.Task[None] | None = None
@@ -40,12 +42,15 @@ class Flusher:
     def has_unflushed_cut(self) -> bool:
         return self._cuts > self._cuts_flushed
 
-    def cut_flushed(self) -> None:
-        """Somebody has synced all that was cut."""
+    def sync_cut(self, active: Segment) -> None:
+        """Blocking, and rare: whoever truncates flushes before it goes on, so this is one who leads all of a sudden."""
+        self._ceiling_file.save()
+        active.sync()
         self._cuts_flushed = self._cuts
 
     def cut(self, end_offset: int) -> None:
         self._cuts += 1
+        self._ceiling_file.lower(end_offset)
         self._flushed_offset = min(self._flushed_offset, end_offset)
         self._ceiling = min(self._ceiling, end_offset)
 
@@ -74,7 +79,11 @@ class Flusher:
         sync_epochs = epochs.take_unsynced()
         try:
             await self._workers.run(
-                _sync, unflushed, segments if folder_changed else None, epochs if sync_epochs else None
+                _sync,
+                self._ceiling_file,
+                unflushed,
+                segments if folder_changed else None,
+                epochs if sync_epochs else None,
             )
         except OSError:
             self.folder_changed |= folder_changed
@@ -84,7 +93,10 @@ class Flusher:
         self._cuts_flushed = max(self._cuts_flushed, cuts)
 
 
-def _sync(unflushed: list[Segment], folder: Segments | None, epochs: LeaderEpochCache | None) -> None:
+def _sync(
+    ceiling: CheckpointCeiling, unflushed: list[Segment], folder: Segments | None, epochs: LeaderEpochCache | None
+) -> None:
+    ceiling.save()
     for segment in unflushed:
         segment.sync()
     if epochs is not None:

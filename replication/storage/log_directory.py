@@ -14,6 +14,7 @@ from uuid import UUID
 from metadata.durable_directories import make_durable_directories
 from metadata.environment import DirectoryLock, Environment
 from metadata.events import Events
+from replication.storage.checkpoint_ceiling import read_ceiling
 from replication.storage.names import (
     CLEAN_SHUTDOWN_FILE,
     CLEANER_OFFSETS_FILE,
@@ -142,7 +143,8 @@ class LogDirectory:
         """Was this a folder whose topic id never became durable? It holds nothing that was promised, for the first
         flush of a log syncs its topic id, too: it makes room for a new one, and is removed at the next start."""
         folder = f"{self.path}/{partition_folder(topic, partition)}"
-        was_flushed = self.was_clean or self.recovery_points.get((topic, partition), 0) > 0
+        recovery_point = min(self.recovery_points.get((topic, partition), 0), read_ceiling(self._files, folder))
+        was_flushed = self.was_clean or recovery_point > 0
         if was_flushed or not is_torn_topic_id(self._files, f"{folder}/{PARTITION_METADATA_FILE}"):
             return False
         self._files.rename(folder, self.doomed_path(topic, partition))

@@ -7,7 +7,7 @@ A directory that fails takes its own partitions offline, no others. Implements t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from uuid import UUID
@@ -18,8 +18,10 @@ from metadata.events import Events
 from metadata.image import TopicIdPartition
 from metadata.settings import BrokerSettings, TopicSettings, topic_settings
 from replication.producers.state import ProducerLimits
+from replication.storage.checkpoint_ceiling import begin_ceiling
+from replication.storage.checkpoints import Checkpoints
 from replication.storage.failing import FailingLogs, OnFailure
-from replication.storage.log_directory import LogDirectory, StartupError, TopicPartition
+from replication.storage.log_directory import LogDirectory, StartupError
 from replication.storage.names import PARTITION_METADATA_FILE, partition_folder
 from replication.storage.partition_log import PartitionLog
 from replication.storage.recovery import LoadedLog, LoadPlan, load_log
@@ -54,7 +56,6 @@ class LogManager:
         self._producer_limits: Callable[[], ProducerLimits] = lambda: ProducerLimits.of(settings())
         self._logs: dict[TopicIdPartition, PartitionLog] = {}
         self._directory_of: dict[TopicIdPartition, LogDirectory] = {}
-        self._high_watermarks: dict[TopicIdPartition, int] = {}
         self._failing = FailingLogs(
             environment,
             events=events,
@@ -64,6 +65,14 @@ class LogManager:
             plan=self._plan,
             load=self._load_now,
         )
+        self._checkpoints = Checkpoints(
+            environment,
+            directories=self._directories,
+            logs=self._logs,
+            directory_of=self._directory_of,
+            on_error=self._failing.directory_failed,
+        )
+        self._high_watermarks = self._checkpoints.high_watermarks
         self.upkeep = Upkeep(environment, events=events, settings=settings, manager=self)
 
     # --- start and stop ---------------------------------------------------------------------------------------
@@ -112,7 +121,8 @@ class LogManager:
         key = TopicIdPartition(topic_id, partition)
         flushed = loaded.log_end_offset  # recovery syncs what it finds
         self._adopt(key, directory, self._open_log(loaded, plan, topic, key, flushed_offset=flushed))
-        self._high_watermarks.setdefault(key, directory.high_watermarks.get((topic, partition), 0))
+        high_watermark = min(directory.high_watermarks.get((topic, partition), 0), loaded.ceiling.offset)
+        self._high_watermarks.setdefault(key, high_watermark)
         cleaned_to = directory.cleaned.get((topic, partition), 0)
         self._logs[key].cleaning.restore(cleaned_to, log_end_offset=loaded.log_end_offset)
 
@@ -141,6 +151,7 @@ class LogManager:
             settings=plan.settings,
             flushed_offset=flushed_offset,
             on_failure=self._failing.log_failed,
+            on_damage=self._failing.log_damaged,
             on_roll=self.upkeep.flush_soon,
             recent=self._recent,
             producer_limits=self._producer_limits,
@@ -163,7 +174,7 @@ class LogManager:
             if clean and not directory.is_offline:
                 await self.checkpoint_recovery(directory)
                 if directory not in failed:
-                    await self._on_directory(directory, partial(directory.write_marker, broker_epoch))
+                    await self._checkpoints.write(directory, partial(directory.write_marker, broker_epoch))
             directory.close()
 
     # --- the replica manager's view ---------------------------------------------------------------------------
@@ -190,6 +201,7 @@ class LogManager:
         plan = replace(plan, settings=settings, recovery_point=0, log_start_offset=0, is_clean=True)
         try:
             self._environment.files.make_directories(folder)
+            begin_ceiling(self._environment.files, folder)
             write_topic_id(self._environment.files, f"{folder}/{PARTITION_METADATA_FILE}", key.topic_id, sync=False)
             loaded = load_log(plan)
         except OSError as error:
@@ -247,21 +259,18 @@ class LogManager:
         return dict(self._high_watermarks)
 
     async def checkpoint_high_watermarks(self, high_watermarks: Mapping[TopicIdPartition, int]) -> None:
-        self._high_watermarks.update({key: hw for key, hw in high_watermarks.items() if key in self._logs})
-        for directory in self._directories:
-            offsets = {name: self._high_watermarks[key] for key, name, _ in self._online_in(directory)}
-            await self._on_directory(directory, partial(directory.write_high_watermarks, offsets))
+        await self._checkpoints.save_high_watermarks(high_watermarks)
 
     # --- logs that have failed --------------------------------------------------------------------------------
 
-    def watch_failures(self, on_failure: OnFailure) -> None:
-        self._failing.on_failure = on_failure
+    def watch_failures(self, on_failure: OnFailure, can_do_without: Callable[[TopicIdPartition], bool]) -> None:
+        self._failing.on_failure, self._failing.can_do_without = on_failure, can_do_without
 
     async def check_room(self, partition: TopicIdPartition) -> None:
         await self._failing.check_room(partition)
 
-    async def reopen(self, partition: TopicIdPartition, *, topic: str) -> None:
-        await self._failing.reopen(partition, topic=topic)
+    async def reopen(self, partition: TopicIdPartition, *, topic: str, is_last: bool) -> None:
+        await self._failing.reopen(partition, topic=topic, is_last=is_last)
 
     # --- for the upkeep ---------------------------------------------------------------------------------------
 
@@ -272,25 +281,7 @@ class LogManager:
         return self._directories
 
     async def checkpoint_recovery(self, directory: LogDirectory) -> None:
-        """S5: from where a scan would begin, and where logs start."""
-        points = {name: log.flushed_offset for _, name, log in self._online_in(directory)}
-        starts = {name: log.log_start_offset for _, name, log in self._online_in(directory)}
-        await self._on_directory(directory, lambda: directory.write_recovery(points, starts))
+        await self._checkpoints.save_recovery(directory)
 
     async def checkpoint_cleaned(self, directory: LogDirectory) -> None:
-        cleaned = {name: log.cleaning.cleaned_to for _, name, log in self._online_in(directory)}
-        cleaned = {name: offset for name, offset in cleaned.items() if offset}
-        await self._on_directory(directory, lambda: directory.write_cleaned(cleaned))
-
-    def _online_in(self, directory: LogDirectory) -> Iterator[tuple[TopicIdPartition, TopicPartition, PartitionLog]]:
-        for key, log in self._logs.items():
-            if self._directory_of[key] is directory:
-                yield key, (log.topic, log.partition), log
-
-    async def _on_directory(self, directory: LogDirectory, write: Callable[[], None]) -> None:
-        if directory.is_offline:
-            return
-        try:
-            await self._environment.workers.run(write)
-        except OSError as error:
-            self._failing.directory_failed(directory, error)
+        await self._checkpoints.save_cleaned(directory)

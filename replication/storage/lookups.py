@@ -2,45 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
+from metadata.environment import Buffer
+from replication.batches.checking import DamagedBatch, check_batches
 from replication.batches.header import NO_TIMESTAMP, end_within
 from replication.batches.records import first_record_at_or_after, latest_record
 from replication.partition.log import LogRead, TimestampedOffset
-from replication.storage.scanning import DamagedLog, headers_from
+from replication.storage.scanning import DamagedLog, headers_from, whole_batch
 from replication.storage.segment import Segment
 
 
-def read(
-    segments: Sequence[Segment],
-    offset: int,
-    *,
-    start: int | None,
-    bytes_max: int,
-    upper_bound: int,
-    log_end: int,
-    at_least_one_batch: bool,
-) -> LogRead:
-    """From the first of `segments` that has a batch at or after the offset; never across two. Raises DamagedLog."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a read asks for, and what the log knows that it reads from."""
+
+    offset: int
+    bytes_max: int
+    upper_bound: int
+    log_end: int
+    at_least_one_batch: bool
+    epoch_of: Callable[[int], int]
+    on_bad_index: Callable[[str], None]
+    """Told of an index that leads nowhere; the read goes on without it."""
+
+
+def read(segments: Sequence[Segment], wanted: Wanted, *, start: int | None) -> LogRead:
+    """From the first of `segments` that has a batch at or after the offset; never across two. `start` is where in the
+    first of them the batch of the offset begins, if that is known. Raises DamagedLog.
+    """
     for number, segment in enumerate(segments):
-        found = segment.find(offset, start=None if number else start)
+        limit = segments[number + 1].base_offset if number + 1 < len(segments) else wanted.log_end
+        found = segment.find(wanted.offset, start=None if number else start, limit=limit)
         if found is None:
             continue
-        position, header = found
-        if header.next_offset > log_end:
-            raise DamagedLog(
-                f"{segment.log.path}: the batch at position {position} says that it ends at offset "
-                f"{header.next_offset}; the log ends at {log_end}"
-            )
-        is_too_large = header.size > bytes_max and not at_least_one_batch
-        if is_too_large or header.next_offset > upper_bound:
+        if found.has_bad_index:
+            wanted.on_bad_index(f"{segment.offsets.file.path}: an entry leads to no batch of its offset")
+        position, header = found.position, found.header
+        if header.next_offset > limit:
+            raise _too_far(segment, position, header.next_offset, limit)
+        is_too_large = header.size > wanted.bytes_max and not wanted.at_least_one_batch
+        if is_too_large or header.next_offset > wanted.upper_bound:
             break
-        data = segment.log.pread(position, max(bytes_max, header.size))
-        size, next_offset = end_within(data, upper_bound=upper_bound)
+        data = segment.log.pread(position, max(wanted.bytes_max, header.size))
+        size, next_offset = end_within(data, upper_bound=wanted.upper_bound)
         if next_offset < 0:
             raise DamagedLog(f"{segment.log.path}: the batch at position {position} changed while it was read")
-        return LogRead(data=data if size == len(data) else data[:size], next_offset=next_offset)
-    return LogRead(data=b"", next_offset=offset)
+        data = data if size == len(data) else data[:size]
+        check(segment, data, position=position, expected=found.expected, limit=limit, epoch_of=wanted.epoch_of)
+        return LogRead(data=data, next_offset=next_offset)
+    return LogRead(data=b"", next_offset=wanted.offset)
+
+
+def check(
+    segment: Segment, data: Buffer, *, position: int, expected: int, limit: int, epoch_of: Callable[[int], int]
+) -> None:
+    """May this piece of the segment be handed out? Raises DamagedLog."""
+    try:
+        next_offset, has_gap = check_batches(data, expected=expected, epoch_of=epoch_of)
+    except DamagedBatch as error:
+        raise DamagedLog(f"{segment.log.path}: from position {position} on: {error}") from error
+    if has_gap:  # after a compaction; or its base offset has changed, which its next neighbour tells
+        _, neighbour = next(headers_from(segment.log, position + len(data)), (0, None))
+        limit = limit if neighbour is None else neighbour.base_offset
+    if next_offset > limit:
+        raise _too_far(segment, position, next_offset, limit)
+
+
+def _too_far(segment: Segment, position: int, next_offset: int, limit: int) -> DamagedLog:
+    return DamagedLog(
+        f"{segment.log.path}: the batch at position {position} says that it ends at offset {next_offset}; "
+        f"the log ends, or goes on, at {limit}"
+    )
 
 
 def offset_for_timestamp(segments: Iterable[Segment], timestamp_ms: int, bounds: range) -> TimestampedOffset | None:
@@ -54,7 +88,7 @@ def offset_for_timestamp(segments: Iterable[Segment], timestamp_ms: int, bounds:
                 return None
             if header.max_timestamp < timestamp_ms or header.last_offset < bounds.start:
                 continue
-            batch = segment.log.pread(position, header.size)
+            batch = whole_batch(segment.log, position, header)
             found = first_record_at_or_after(batch, timestamp_ms=timestamp_ms, from_offset=bounds.start)
             if found is not None and found[0] < bounds.stop:
                 return TimestampedOffset(offset=found[0], timestamp=found[1], leader_epoch=header.leader_epoch)
@@ -72,10 +106,10 @@ def max_timestamp(segments: Iterable[Segment], bounds: range) -> TimestampedOffs
         return None
     _, segment, offset = best
     found = segment.find(offset)
-    assert found is not None, (segment.base_offset, offset)
-    position, header = found
-    offset, timestamp = latest_record(segment.log.pread(position, header.size))
-    return TimestampedOffset(offset=offset, timestamp=timestamp, leader_epoch=header.leader_epoch)
+    if found is None:
+        raise DamagedLog(f"{segment.times.file.path}: its last entry is of offset {offset}, which is not there")
+    offset, timestamp = latest_record(whole_batch(segment.log, found.position, found.header))
+    return TimestampedOffset(offset=offset, timestamp=timestamp, leader_epoch=found.header.leader_epoch)
 
 
 def _latest_batch(segment: Segment, bounds: range) -> tuple[int, int] | None:

@@ -22,6 +22,8 @@ DELETE_FOLDER_SUFFIX = "-delete"
 
 EPOCHS_FILE = "leader-epoch-checkpoint"
 PARTITION_METADATA_FILE = "partition.metadata"
+CHECKPOINT_CEILING_FILE = "checkpoint-ceiling"
+"""Not one of Kafka's, which ignores it."""
 META_PROPERTIES_FILE = "meta.properties"
 RECOVERY_POINTS_FILE = "recovery-point-offset-checkpoint"
 HIGH_WATERMARKS_FILE = "replication-offset-checkpoint"

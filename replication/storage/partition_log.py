@@ -8,7 +8,6 @@ event loop; only `flush`, snapshots and removal of files use worker threads, on 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 from uuid import UUID
 
 from metadata.environment import Buffer, Environment
@@ -24,18 +23,15 @@ from replication.batches.header import (
 from replication.batches.validation import BatchRules, validate_batches
 from replication.partition.log import Appended, EpochEnd, LogRead, TimestampedOffset
 from replication.producers.state import ProducerLimits
-from replication.storage import lookups
 from replication.storage.availability import Availability
 from replication.storage.cleaner_log import LogCleaning
 from replication.storage.copies import check_leader_batches, joined, segment_groups, writable
 from replication.storage.flushing import Flusher
 from replication.storage.partition_producers import PartitionProducers
+from replication.storage.reading import LogReader
 from replication.storage.recovery import LoadedLog
-from replication.storage.scanning import DamagedLog
 from replication.storage.segments import Segments
 from replication.storage.tail import RecentAppends, Tail
-
-T = TypeVar("T")
 
 
 class PartitionLog:
@@ -51,6 +47,7 @@ class PartitionLog:
         settings: TopicSettings,
         flushed_offset: int,
         on_failure: Callable[[PartitionLog, OSError | None], None],
+        on_damage: Callable[[PartitionLog, str], None],
         on_roll: Callable[[PartitionLog], None],
         recent: RecentAppends,
         producer_limits: Callable[[], ProducerLimits],
@@ -59,12 +56,14 @@ class PartitionLog:
         self._topic_id = topic_id
         self._environment = environment
         self._on_roll = on_roll
-        self._availability = Availability(self, on_failure)
+        self._availability = Availability(self, on_failure, on_damage)
         self._epochs = loaded.epochs
         self._start, self._end = loaded.log_start_offset, loaded.log_end_offset
         self._segments = Segments(environment, folder, loaded.segments, settings)
-        self._flusher = Flusher(environment.workers, min(max(flushed_offset, self._start), self._end))
+        self.ceiling = loaded.ceiling
+        self._flusher = Flusher(environment.workers, min(max(flushed_offset, self._start), self._end), loaded.ceiling)
         self._tail = Tail(recent, end_offset=self._end, position=self._segments.active.size)
+        self._reader = LogReader(self._segments, self._tail, self._epochs, self._availability)
         self.cleaning = LogCleaning(environment, folder, self._segments)
         self.producers = PartitionProducers(environment, folder, self._segments, loaded.producers, producer_limits)
         self._apply_settings(settings)
@@ -110,6 +109,11 @@ class PartitionLog:
     @property
     def offline_reason(self) -> str | None:
         return self._availability.reason
+
+    @property
+    def is_damaged(self) -> bool:
+        """It has to be scanned as a whole when it is opened again."""
+        return self._availability.is_damaged
 
     @property
     def is_retired(self) -> bool:
@@ -177,7 +181,7 @@ class PartitionLog:
         max_timestamp = max(header.max_timestamp for header in headers)
         try:
             if self._flusher.has_unflushed_cut:
-                self._sync_cut()
+                self._flusher.sync_cut(self._segments.active)
             self._maybe_roll(size=size, last_offset=last_offset, max_timestamp=max_timestamp, now_ms=now_ms)
             for header in headers:
                 if header.leader_epoch > self._epochs.latest_epoch:
@@ -197,11 +201,6 @@ class PartitionLog:
             size_bytes=size,
             log_append_time_ms=now_ms if headers[0].is_log_append_time else -1,
         )
-
-    def _sync_cut(self) -> None:
-        """Blocking, and rare: whoever truncates flushes before it goes on, so this is one who leads all of a sudden."""
-        self._segments.active.sync()
-        self._flusher.cut_flushed()
 
     def _maybe_roll(self, *, size: int, last_offset: int, max_timestamp: int, now_ms: int) -> None:
         active = self._segments.active
@@ -227,40 +226,19 @@ class PartitionLog:
         bound = min(upper_bound, self._end)
         if offset >= bound:
             return LogRead(data=b"", next_offset=offset)
-        try:
-            found = self._tail.read(self._segments.active.log, offset, bytes_max=bytes_max, bound=bound)
-            if found is not None:
-                return found
-            return lookups.read(
-                self._segments.from_offset(offset),
-                offset,
-                start=self._tail.mark(offset),
-                bytes_max=bytes_max,
-                upper_bound=bound,
-                log_end=self._end,
-                at_least_one_batch=at_least_one_batch,
-            )
-        except DamagedLog as error:
-            raise self._availability.damaged(error) from error
-        except OSError as error:
-            raise self._availability.failed(error, "reading") from error
+        return self._reader.read(
+            offset,
+            bytes_max=bytes_max,
+            upper_bound=bound,
+            log_end=self._end,
+            at_least_one_batch=at_least_one_batch,
+        )
 
     def offset_for_timestamp(self, timestamp_ms: int, *, upper_bound: int) -> TimestampedOffset | None:
-        bounds = range(self._start, min(upper_bound, self._end))
-        return self._look_up(lambda: lookups.offset_for_timestamp(self._segments, timestamp_ms, bounds))
+        return self._reader.offset_for_timestamp(timestamp_ms, range(self._start, min(upper_bound, self._end)))
 
     def max_timestamp(self, *, upper_bound: int) -> TimestampedOffset | None:
-        bounds = range(self._start, min(upper_bound, self._end))
-        return self._look_up(lambda: lookups.max_timestamp(self._segments, bounds))
-
-    def _look_up(self, search: Callable[[], T]) -> T:
-        self._availability.check()
-        try:
-            return search()
-        except DamagedLog as error:
-            raise self._availability.damaged(error) from error
-        except OSError as error:
-            raise self._availability.failed(error, "looking up a timestamp") from error
+        return self._reader.max_timestamp(range(self._start, min(upper_bound, self._end)))
 
     # --- epochs and truncation --------------------------------------------------------------------------------
 

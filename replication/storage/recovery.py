@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 
 from metadata.environment import Files
 from metadata.settings import TopicSettings
-from replication.batches.header import MAGIC, BatchHeader, computed_crc
 from replication.producers.state import ProducerLimits, ProducerStates
+from replication.storage.checkpoint_ceiling import CheckpointCeiling
 from replication.storage.cleaner_swap import finish_swaps
 from replication.storage.epochs import LeaderEpochCache
 from replication.storage.indexes import CorruptIndex
@@ -23,8 +23,9 @@ from replication.storage.names import (
     segment_file,
 )
 from replication.storage.producer_files import rebuild, remove_snapshots, save_snapshot, snapshot_offsets
-from replication.storage.scanning import DamagedLog, headers_from
-from replication.storage.segment import RELATIVE_OFFSET_MAX, Segment
+from replication.storage.scanning import DamagedLog
+from replication.storage.segment import Segment
+from replication.storage.segment_scan import Problem, scan
 from replication.storage.segments import sync_folder
 from replication.storage.text_files import MalformedFile
 
@@ -44,6 +45,7 @@ class LoadedLog:
     producers: ProducerStates
     log_start_offset: int
     log_end_offset: int
+    ceiling: CheckpointCeiling
     repairs: list[Repair] = field(default_factory=list)
 
 
@@ -63,6 +65,12 @@ class LoadPlan:
 
 def load_log(plan: LoadPlan) -> LoadedLog:
     plan.files.make_directories(plan.folder)
+    ceiling = CheckpointCeiling(plan.files, plan.folder)
+    plan = replace(
+        plan,
+        recovery_point=min(plan.recovery_point, ceiling.offset),
+        log_start_offset=min(plan.log_start_offset, ceiling.offset),
+    )
     repairs: list[Repair] = []
     bases = _tidy(plan)
     epochs = _load_epochs(plan, repairs)
@@ -96,6 +104,7 @@ def load_log(plan: LoadPlan) -> LoadedLog:
         producers=_load_producers(plan, segments, end_offset, repairs),
         log_start_offset=start,
         log_end_offset=end_offset,
+        ceiling=ceiling,
         repairs=repairs,
     )
 
@@ -164,10 +173,14 @@ def _load_segment(
         end_offset = _trusted_end(plan, segment, next_base, has_indexes=has_indexes, repairs=repairs)
         if end_offset is not None:
             return segment, end_offset, False
-    end_offset, problem = _scan(plan, segment, epochs, next_base)
+    end_offset, problem = scan(
+        plan.files, segment, epochs, next_base, index_interval_bytes=plan.settings.index_interval_bytes
+    )
     if problem is not None:
         repairs.append(_cut_note(segment, end_offset, problem))
         segment.cut_at(problem.position)
+        segment.offsets.truncate_from(end_offset - base)
+        segment.times.truncate_from(end_offset - base)
         segment.reload()
         segment.sync()  # before anything is written in place of what was cut
     return segment, end_offset, problem is not None
@@ -199,68 +212,19 @@ def _trusted_end(
             raise CorruptIndex(f"{segment.log.path}: an index file is missing")
         segment.offsets.check(log_bytes=segment.size)
         segment.times.check()
-        if next_base is not None:
+        if next_base is not None and plan.is_clean:
             return next_base
-        return segment.reload()
+        end_offset = segment.reload()
+        if next_base not in (None, end_offset):
+            raise DamagedLog(f"{segment.log.path}: it ends at {end_offset}, the next begins at {next_base}")
+        return end_offset
     except (CorruptIndex, DamagedLog) as error:
         fields: dict[str, object] = {"base_offset": segment.base_offset, "reason": str(error)}
         repairs.append(Repair(event="index_rebuilt", fields=fields))
         return None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Problem:
-    position: int
-    bytes_dropped: int
-    reason: str
-
-
-def _scan(
-    plan: LoadPlan, segment: Segment, epochs: LeaderEpochCache, next_base: int | None
-) -> tuple[int, _Problem | None]:
-    """Check every batch of a segment, rebuild its indexes and learn its epochs."""
-    segment.offsets.truncate_entries(0)
-    segment.times.truncate_entries(0)
-    segment.reset_marks()
-    valid_bytes, next_offset = 0, segment.base_offset
-    try:
-        for position, header in headers_from(segment.log, 0):
-            _check_batch(segment, position, header, next_offset, next_base)
-            segment.note(header, position, index_interval_bytes=plan.settings.index_interval_bytes)
-            if epochs.epoch_of(header.base_offset) != header.leader_epoch:
-                epochs.learn(header.leader_epoch, header.base_offset)
-            next_offset = header.next_offset
-            valid_bytes += header.size
-    except DamagedLog as error:
-        dropped = segment.size - valid_bytes
-        return next_offset, _Problem(position=valid_bytes, bytes_dropped=dropped, reason=str(error))
-    if next_base is None:
-        return next_offset, None
-    if next_offset < next_base:
-        # Not even compaction leaves such a hole: a cleaned segment keeps its last batch. A power loss took the tail.
-        return next_offset, _Problem(
-            position=valid_bytes, bytes_dropped=0, reason=f"it ends at {next_offset}, the next begins at {next_base}"
-        )
-    segment.finish_time_index()
-    return next_base, None
-
-
-def _check_batch(segment: Segment, position: int, header: BatchHeader, next_offset: int, next_base: int | None) -> None:
-    """CRC, format and order. Raises DamagedLog."""
-    batch = segment.log.pread(position, header.size)
-    if header.magic != MAGIC or computed_crc(batch, 0, header.size) != header.crc:
-        raise DamagedLog(f"{segment.log.path}: the batch at position {position} does not have the CRC of its header")
-    if header.base_offset < next_offset or header.last_offset_delta < 0:
-        raise DamagedLog(f"{segment.log.path}: offset {header.base_offset} at position {position} is out of order")
-    # The CRC does not cover the base offset: one flipped bit can move it beyond what the segment can hold.
-    limit = segment.base_offset + RELATIVE_OFFSET_MAX if next_base is None else next_base - 1
-    if header.last_offset > limit:
-        raise DamagedLog(
-            f"{segment.log.path}: offset {header.last_offset} at position {position} is too large, the last is, {limit}"
-        )
-
-
-def _cut_note(segment: Segment, end_offset: int, problem: _Problem) -> Repair:
+def _cut_note(segment: Segment, end_offset: int, problem: Problem) -> Repair:
     fields: dict[str, object] = {
         "segment": segment.base_offset,
         "first_offset_dropped": end_offset,

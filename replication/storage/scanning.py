@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from metadata.environment import File
-from replication.batches.header import HEADER_BYTES, LOG_OVERHEAD, BatchHeader, header_at
+from replication.batches.header import HEADER_BYTES, LOG_OVERHEAD, MAGIC, BatchHeader, computed_crc, header_at
 
 SCAN_BYTES = 16 * 1024
 
@@ -32,3 +32,11 @@ def headers_from(file: File, position: int, *, end: int | None = None) -> Iterat
             raise DamagedLog(f"{file.path}: the batch at position {position} says it has {header.length} bytes")
         yield position, header
         position += header.size
+
+
+def whole_batch(file: File, position: int, header: BatchHeader) -> bytes:
+    """The bytes of the batch, whose CRC holds. Raises DamagedLog."""
+    batch = file.pread(position, header.size)
+    if header.magic != MAGIC or computed_crc(batch, 0, len(batch)) != header.crc:
+        raise DamagedLog(f"{file.path}: the batch at position {position} does not have the CRC of its header")
+    return batch

@@ -7,16 +7,27 @@ files as they were. Source: org.apache.kafka.storage.internals.log.LogSegment.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from metadata.environment import Buffer, File, Files
 from metadata.settings import TopicSettings
 from replication.batches.header import NO_TIMESTAMP, BatchHeader
 from replication.storage.indexes import OffsetIndex, TimeIndex
 from replication.storage.names import INDEX_SUFFIX, LOG_SUFFIX, SEGMENT_SUFFIXES, TIME_INDEX_SUFFIX, segment_file
-from replication.storage.scanning import headers_from
+from replication.storage.scanning import DamagedLog, headers_from
 
 RELATIVE_OFFSET_MAX = 2**31 - 1
 """An index entry has room for no more; a segment is rolled before (Kafka keeps to a signed integer)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A batch in the log file, and the offset after the one before it."""
+
+    position: int
+    header: BatchHeader
+    expected: int
+    has_bad_index: bool = False
 
 
 class Segment:
@@ -152,12 +163,43 @@ class Segment:
         """A batch start at or before the one that holds the offset."""
         return self.offsets.lookup(offset - self.base_offset)[1]
 
-    def find(self, offset: int, *, start: int | None = None) -> tuple[int, BatchHeader] | None:
-        """Position and header of the first batch whose last offset is >= the offset."""
-        position = self.position_hint(offset) if start is None else start
-        for at, header in headers_from(self._log, position):
+    def find(self, offset: int, *, start: int | None = None, limit: int | None = None) -> Found | None:
+        """The first batch whose last offset is >= the offset; `start` is where it begins, if that is known, and `limit`
+        the offset at which the log goes on after this segment.
+
+        An index entry that leads to no batch of its offset is not followed: the batch is found from the beginning.
+        Raises DamagedLog when the batches up to there do not follow each other.
+        """
+        if start is not None:
+            return self._walk(offset, start=start, expected=offset, limit=limit)
+        relative, position = self.offsets.lookup(offset - self.base_offset)
+        has_bad_index = False
+        if position:
+            try:
+                return self._walk(offset, start=position, first_ends_at=self.base_offset + relative, limit=limit)
+            except DamagedLog:
+                has_bad_index = True  # or the log is damaged: then the next line raises as well
+        found = self._walk(offset, start=0, expected=self.base_offset, limit=limit)
+        return found if found is None else replace(found, has_bad_index=has_bad_index)
+
+    def _walk(
+        self, offset: int, *, start: int, limit: int | None, expected: int = -1, first_ends_at: int | None = None
+    ) -> Found | None:
+        for position, header in headers_from(self._log, start):
+            if first_ends_at is not None:
+                if header.last_offset != first_ends_at:
+                    raise DamagedLog(f"{self.offsets.file.path}: no batch at {start} ends at offset {first_ends_at}")
+                first_ends_at, expected = None, header.base_offset
+            if header.base_offset < expected:
+                raise DamagedLog(
+                    f"{self._log.path}: the batch at position {position} says that it begins at offset "
+                    f"{header.base_offset}; the one before ends at {expected}"
+                )
             if header.last_offset >= offset:
-                return at, header
+                return Found(position, header, expected)
+            expected = header.next_offset
+        if first_ends_at is not None or (limit is not None and expected != limit):
+            raise DamagedLog(f"{self._log.path}: it ends at offset {expected}, and the log goes on at {limit}")
         return None
 
     def truncate_to(self, offset: int) -> int:
@@ -165,7 +207,7 @@ class Segment:
         found = self.find(offset)
         if found is None:
             return offset
-        self.cut_at(found[0])
+        self.cut_at(found.position)
         self.offsets.truncate_from(offset - self.base_offset)
         self.times.truncate_from(offset - self.base_offset)
         return min(offset, self.reload())  # where a compaction took records, the end of those before the gap

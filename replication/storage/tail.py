@@ -8,6 +8,7 @@ is in its log: it is reset whenever the log is cut or begins a new segment.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from metadata.environment import Buffer, File
@@ -87,8 +88,13 @@ class Tail:
         """Position of the batch that begins at the offset, if it is remembered."""
         return self._marks.get(offset)
 
-    def read(self, log: File, offset: int, *, bytes_max: int, bound: int) -> LogRead | None:
-        """The bytes from memory, or by one pread from the file. None: the log has to be searched."""
+    def read(
+        self, log: File, offset: int, *, bytes_max: int, bound: int, check: Callable[[Buffer, int], None]
+    ) -> LogRead | None:
+        """The bytes from memory, or by one pread from the file. None: the log has to be searched.
+
+        `check(bytes, position)` raises when what the file has may not be handed out.
+        """
         kept = self._kept.get(offset)
         if kept is not None:
             found = self._from_memory(kept, bytes_max=bytes_max, bound=bound)
@@ -97,7 +103,9 @@ class Tail:
         start, stop = self._marks.get(offset), self._marks.get(bound)
         if start is None or stop is None or stop - start > bytes_max:
             return None
-        return LogRead(data=log.pread(start, stop - start), next_offset=bound)
+        data = log.pread(start, stop - start)
+        check(data, start)
+        return LogRead(data=data, next_offset=bound)
 
     def _from_memory(self, first: _Kept, *, bytes_max: int, bound: int) -> LogRead | None:
         """As many whole appends as fit; None when not even the first does."""

@@ -213,7 +213,7 @@ def test_a_flushed_folder_that_lost_its_topic_id_is_left_alone(tmp_path: Path) -
         log = _create(manager)
         log.append_as_leader(batch(5), leader_epoch=0, now_ms=NOW_MS)
         await log.flush()
-        await manager.upkeep.checkpoint()
+        await manager.checkpoint_high_watermarks({KEY: 0})  # and the recovery points, of a log that is new
         await manager.stop(clean=False)
         (tmp_path / "t-0" / "partition.metadata").write_bytes(b"")
         again, events = _manager(environment, tmp_path)

@@ -13,6 +13,7 @@ from metadata.errors import OffsetOutOfRange
 from metadata.settings import TopicSettings
 from replication.batches.header import whole_batches
 from replication.batches.records import NewRecord, build_batch, read_batches
+from replication.storage.checkpoint_ceiling import Checkpoint
 from replication.storage.partition_log import PartitionLog
 from tests.unit.storage.world import NOW_MS, load, run
 
@@ -143,6 +144,9 @@ async def _reopen(
         recovery_point = log.log_end_offset
     else:
         await log.abandon()
+    log.ceiling.save()
+    for kind in Checkpoint:  # those that `load` is given are of now
+        log.ceiling.covered(kind, log.ceiling.cuts)
     if rng.random() < 0.3:
         victims = [name for name in environment.files.list_directory(folder) if name.endswith("index")]
         environment.files.remove(f"{folder}/{rng.choice(victims)}")

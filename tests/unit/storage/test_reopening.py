@@ -24,7 +24,7 @@ async def _started(environment: Environment) -> tuple[LogManager, RecordedEvents
     manager = LogManager(
         environment, directories=["/d"], cluster_id="c1", node_id=1, settings=BrokerSettings, events=events
     )
-    manager.watch_failures(lambda key, reason, is_readable: told.append((key, is_readable)))
+    manager.watch_failures(lambda key, reason, is_readable: told.append((key, is_readable)), lambda key: False)
     await manager.start()
     return manager, events, told
 
@@ -77,10 +77,10 @@ def test_a_log_whose_disk_failed_is_loaded_again_with_what_is_in_it() -> None:
         assert told[0] == (KEY, False)
         assert all(log.is_offline for log in logs), "the device has failed: the whole directory goes"
         with pytest.raises(OSError, match="Input/output"):
-            await manager.reopen(KEY, topic="t")
+            await manager.reopen(KEY, topic="t", is_last=False)
         disk.fails = lambda path: False
         for index in (0, 1):
-            await manager.reopen(TopicIdPartition(TOPIC_ID, index), topic="t")
+            await manager.reopen(TopicIdPartition(TOPIC_ID, index), topic="t", is_last=False)
         again = [_create(manager, index) for index in (0, 1)]
         assert [log.log_end_offset for log in again] == [3, 3]
         assert again[0] is not logs[0]
@@ -109,9 +109,9 @@ def test_a_log_that_could_not_be_loaded_at_the_start_is_loaded_when_its_files_ar
         with pytest.raises(KafkaStorageError, match="could not be loaded"):
             _create(manager)
         with pytest.raises(KafkaStorageError, match="is missing"):
-            await manager.reopen(KEY, topic="t")
+            await manager.reopen(KEY, topic="t", is_last=False)
         environment.files.rename("/d/away", path)
-        await manager.reopen(KEY, topic="t")
+        await manager.reopen(KEY, topic="t", is_last=False)
         assert _create(manager).log_end_offset == 3
         await manager.stop()
 
@@ -123,9 +123,9 @@ def test_reopening_what_works_or_is_not_there_changes_nothing() -> None:
         manager, _, told = await _started(environment)
         log = _create(manager)
         _append(log)
-        await manager.reopen(KEY, topic="t")
+        await manager.reopen(KEY, topic="t", is_last=False)
         assert _create(manager) is log
-        await manager.reopen(TopicIdPartition(TOPIC_ID, 5), topic="t")
+        await manager.reopen(TopicIdPartition(TOPIC_ID, 5), topic="t", is_last=False)
         assert _create(manager, 5).log_end_offset == 0
         assert told == []
         await manager.stop()

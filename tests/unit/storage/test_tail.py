@@ -19,8 +19,12 @@ class NoFile:
         raise AssertionError(f"{name} of the file was used")
 
 
+def _never(_data: object, _position: int) -> None:
+    raise AssertionError("nothing comes from the file")
+
+
 def read(tail: Tail, offset: int, *, bytes_max: int = 100, bound: int = 1_000) -> tuple[bytes, int] | None:
-    found = tail.read(NoFile(), offset, bytes_max=bytes_max, bound=bound)  # type: ignore[arg-type]
+    found = tail.read(NoFile(), offset, bytes_max=bytes_max, bound=bound, check=_never)  # type: ignore[arg-type]
     return None if found is None else (bytes(found.data), found.next_offset)
 
 

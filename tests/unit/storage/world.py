@@ -97,6 +97,7 @@ def load(
         settings=settings,
         flushed_offset=recovery_point,
         on_failure=lambda log, error: None,
+        on_damage=lambda log, reason: None,
         on_roll=lambda log: None,
         recent=RecentAppends(),
         producer_limits=lambda: limits,

@@ -219,10 +219,14 @@ class MemoryLogs:
             self.names[key] = topic
         return self.logs[key]
 
-    def watch_failures(self, on_failure: Callable[[TopicIdPartition, str, bool], None]) -> None:
+    def watch_failures(
+        self,
+        on_failure: Callable[[TopicIdPartition, str, bool], None],
+        can_do_without: Callable[[TopicIdPartition], bool],
+    ) -> None:
         self.on_failure = on_failure
 
-    async def reopen(self, partition: TopicIdPartition, *, topic: str) -> None:
+    async def reopen(self, partition: TopicIdPartition, *, topic: str, is_last: bool) -> None:
         self.reopened.append(partition)
         if self.failure is not None:
             raise self.failure

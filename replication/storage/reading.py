@@ -1,0 +1,74 @@
+"""How a partition's log is read: from the tail in memory, by one read of the file, or by a search.
+
+Invariant: bytes that come from a file are handed out only when they are what was appended (CRC, magic, offsets that
+follow each other, the leader epochs of the log). Damage that is met is told to the availability of the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from metadata.environment import Buffer
+from replication.partition.log import LogRead, TimestampedOffset
+from replication.storage import lookups
+from replication.storage.availability import Availability
+from replication.storage.epochs import LeaderEpochCache
+from replication.storage.scanning import DamagedLog
+from replication.storage.segments import Segments
+from replication.storage.tail import Tail
+
+T = TypeVar("T")
+
+
+class LogReader:
+    def __init__(
+        self, segments: Segments, tail: Tail, epochs: LeaderEpochCache, availability: Availability[Any]
+    ) -> None:
+        self._segments = segments
+        self._tail = tail
+        self._epochs = epochs
+        self._availability = availability
+
+    def read(self, offset: int, *, bytes_max: int, upper_bound: int, log_end: int, at_least_one_batch: bool) -> LogRead:
+        """Raises CorruptMessage or KafkaStorageError."""
+        active = self._segments.active
+
+        def check(data: Buffer, position: int) -> None:
+            lookups.check(
+                active, data, position=position, expected=offset, limit=log_end, epoch_of=self._epochs.epoch_of
+            )
+
+        def search() -> LogRead:
+            found = self._tail.read(active.log, offset, bytes_max=bytes_max, bound=upper_bound, check=check)
+            if found is not None:
+                return found
+            wanted = lookups.Wanted(
+                offset=offset,
+                bytes_max=bytes_max,
+                upper_bound=upper_bound,
+                log_end=log_end,
+                at_least_one_batch=at_least_one_batch,
+                epoch_of=self._epochs.epoch_of,
+                on_bad_index=self._availability.met_damage,
+            )
+            return lookups.read(self._segments.from_offset(offset), wanted, start=self._tail.mark(offset))
+
+        return self._try(search, "reading")
+
+    def offset_for_timestamp(self, timestamp_ms: int, bounds: range) -> TimestampedOffset | None:
+        return self._try(
+            lambda: lookups.offset_for_timestamp(self._segments, timestamp_ms, bounds), "looking up a timestamp"
+        )
+
+    def max_timestamp(self, bounds: range) -> TimestampedOffset | None:
+        return self._try(lambda: lookups.max_timestamp(self._segments, bounds), "looking up a timestamp")
+
+    def _try(self, search: Callable[[], T], doing: str) -> T:
+        self._availability.check()
+        try:
+            return search()
+        except DamagedLog as error:
+            raise self._availability.damaged(error) from error
+        except OSError as error:
+            raise self._availability.failed(error, doing) from error

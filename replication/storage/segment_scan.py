@@ -1,0 +1,90 @@
+"""Checking a segment as a whole, as recovery does: each batch, their order, their leader epochs (S5). Blocking.
+
+Rebuilds the indexes of the segment and corrects the epochs of the log on the way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from metadata.environment import Files
+from replication.batches.header import BatchHeader
+from replication.storage.epochs import LeaderEpochCache
+from replication.storage.names import LOG_SUFFIX, segment_file
+from replication.storage.scanning import DamagedLog, headers_from, whole_batch
+from replication.storage.segment import RELATIVE_OFFSET_MAX, Segment
+
+EPOCH_MAX = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    position: int
+    bytes_dropped: int
+    reason: str
+
+
+def scan(
+    files: Files, segment: Segment, epochs: LeaderEpochCache, next_base: int | None, *, index_interval_bytes: int
+) -> tuple[int, Problem | None]:
+    """Check every batch of a segment, rebuild its indexes and learn its epochs. The offset after the last good batch,
+    and what is wrong with the next one."""
+    segment.offsets.truncate_entries(0)
+    segment.times.truncate_entries(0)
+    segment.reset_marks()
+    valid_bytes, next_offset = 0, segment.base_offset
+    epoch_max = _first_epoch(files, segment.folder, next_base)
+    begun: list[tuple[int, int, int]] = []  # leader epoch, position and offset of the first batch of each epoch
+    try:
+        for position, header in headers_from(segment.log, 0):
+            _check_batch(segment, position, header, next_offset, next_base)
+            if header.leader_epoch > epoch_max or (begun and begun[-1][0] > header.leader_epoch):
+                while begun and begun[-1][0] > header.leader_epoch:
+                    _, valid_bytes, next_offset = begun.pop()
+                raise DamagedLog(f"{segment.log.path}: at position {valid_bytes} the leader epoch is too large")
+            if not begun or begun[-1][0] < header.leader_epoch:
+                begun.append((header.leader_epoch, position, next_offset))
+            segment.note(header, position, index_interval_bytes=index_interval_bytes)
+            if epochs.epoch_of(header.base_offset) != header.leader_epoch:
+                epochs.learn(header.leader_epoch, header.base_offset)
+            next_offset = header.next_offset
+            valid_bytes += header.size
+    except DamagedLog as error:
+        dropped = segment.size - valid_bytes
+        return next_offset, Problem(position=valid_bytes, bytes_dropped=dropped, reason=str(error))
+    if next_base is None:
+        return next_offset, None
+    if next_offset < next_base:
+        # Not even compaction leaves such a hole: a cleaned segment keeps its last batch. A power loss took the tail.
+        return next_offset, Problem(
+            position=valid_bytes, bytes_dropped=0, reason=f"it ends at {next_offset}, the next begins at {next_base}"
+        )
+    segment.finish_time_index()
+    return next_base, None
+
+
+def _first_epoch(files: Files, folder: str, base: int | None) -> int:
+    """The leader epoch with which the segment begins, which no earlier batch exceeds; no CRC covers it."""
+    if base is None:
+        return EPOCH_MAX
+    file = files.open(segment_file(folder, base, LOG_SUFFIX), read_only=True)
+    try:
+        _, header = next(headers_from(file, 0), (0, None))
+        return EPOCH_MAX if header is None else header.leader_epoch
+    except DamagedLog:  # told when that segment is scanned
+        return EPOCH_MAX
+    finally:
+        file.close()
+
+
+def _check_batch(segment: Segment, position: int, header: BatchHeader, next_offset: int, next_base: int | None) -> None:
+    """CRC, format and order. Raises DamagedLog."""
+    whole_batch(segment.log, position, header)
+    if header.base_offset < next_offset or header.last_offset_delta < 0:
+        raise DamagedLog(f"{segment.log.path}: offset {header.base_offset} at position {position} is out of order")
+    # The CRC does not cover the base offset: one flipped bit can move it beyond what the segment can hold.
+    limit = segment.base_offset + RELATIVE_OFFSET_MAX if next_base is None else next_base - 1
+    if header.last_offset > limit:
+        raise DamagedLog(
+            f"{segment.log.path}: offset {header.last_offset} at position {position} is too large, the last is, {limit}"
+        )
