@@ -36,6 +36,10 @@ class TopicIdPartition:
     topic_id: UUID
     partition: int
 
+    def __hash__(self) -> int:
+        """The same as without it, and not through UUID's: each partition of each fetch is looked up by this."""
+        return hash((self.topic_id.int, self.partition))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerImage:

@@ -12,9 +12,10 @@ Record payloads are opaque: a body is a list of parts in which they stay the buf
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 from kraft.wire import schemas
@@ -33,6 +34,7 @@ REFUSAL_TAG = 10_001
 _REQUEST_HEAD = struct.Struct(">hhih")
 _CORRELATION = struct.Struct(">i")
 _INT16 = struct.Struct(">h")
+_NO_TAGS: Mapping[int, memoryview] = MappingProxyType({})
 
 
 class Malformed(Exception):
@@ -167,7 +169,11 @@ def correlation_id_of(frame: memoryview) -> int:
     return int(correlation_id)
 
 
-def _tags(reader: Reader) -> dict[int, memoryview]:
+def _tags(reader: Reader) -> Mapping[int, memoryview]:
+    frame, offset = reader.frame, reader.offset
+    if offset < len(frame) and not frame[offset]:  # none, as nearly always
+        reader.offset = offset + 1
+        return _NO_TAGS
     try:
         return reader.tagged_fields()
     except ValueError as error:

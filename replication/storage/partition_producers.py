@@ -107,8 +107,8 @@ class PartitionProducers:
 
     def segments_dropped(self) -> None:
         """Snapshots go with their segments."""
-        gone = set(unneeded(self._snapshots(), [segment.base_offset for segment in self._segments]))
-        self._remove_snapshots(lambda offset: offset in gone)
+        gone = unneeded(self._snapshots(), [segment.base_offset for segment in self._segments])
+        remove_snapshots(self._environment.files, self._folder, gone)
 
     def _snapshots(self) -> list[int]:
         return snapshot_offsets(self._environment.files, self._folder)

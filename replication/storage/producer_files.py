@@ -23,10 +23,11 @@ TEMPORARY_SUFFIX = ".tmp"
 
 def snapshot_offsets(files: Files, folder: str) -> list[int]:
     """Ascending."""
+    length = 20 + len(SNAPSHOT_SUFFIX)
     return [
         int(name[:20])
         for name in files.list_directory(folder)
-        if name.endswith(SNAPSHOT_SUFFIX) and len(name) == 20 + len(SNAPSHOT_SUFFIX) and name[:20].isdecimal()
+        if len(name) == length and name.endswith(SNAPSHOT_SUFFIX) and name[:20].isdecimal()
     ]
 
 
@@ -65,8 +66,8 @@ def remove_snapshots(files: Files, folder: str, offsets: Collection[int]) -> Non
 
 def unneeded(offsets: Collection[int], bases: Sequence[int]) -> list[int]:
     """Snapshots that belong to no segment any more; what a shutdown left behind the last segment's base stays."""
-    newest = max(offsets, default=-1)
-    return [offset for offset in offsets if offset not in bases and not (offset == newest and offset > bases[-1])]
+    newest, kept = max(offsets, default=-1), set(bases)
+    return [offset for offset in offsets if offset not in kept and not (offset == newest and offset > bases[-1])]
 
 
 def rebuild(
