@@ -89,7 +89,7 @@ PLANTED: dict[str, Planted] = {
     "high_watermark_from_shrunk_isr": Planted(
         what="who is to leave the ISR does not count any more before that is committed (I7)",
         patches=(Patch(isr_keeper, "propose_shrink", bugs.shrunk_counts_at_once),),
-        found_by=(3,),
+        found_by=(5,),
     ),
     "truncates_to_high_watermark": Planted(
         what="a new follower cuts its log to its high watermark, as Kafka did before KIP-101 (R4)",
@@ -120,6 +120,7 @@ PLANTED: dict[str, Planted] = {
         what="AlterPartition lets members join under the epoch of an earlier life (KIP-903)",
         patches=(Patch(isr, "_member_refusal", bugs.any_broker_epoch),),
         profile="members",
+        found_by=(2,),
     ),
     "vote_not_synced": Planted(
         what="the vote is told before it is durable (Raft 5.2)",
@@ -143,26 +144,30 @@ PLANTED: dict[str, Planted] = {
             Patch(Reign, "_resign_unless_leader", bugs.nothing),
         ),
         profile="controllers",
+        found_by=(12,),
     ),
     "unclean_election_of_shorter_log": Planted(
         what="an unclean election takes the shortest log of the oldest epoch (L8)",
         patches=(Patch(elections, "choose_longest", bugs.shortest),),
         profile="stranded",
+        found_by=(14,),
     ),
     "high_watermark_kept_over_truncation": Planted(
         what="a follower's high watermark stays above the end of its truncated log (R5)",
         patches=(Patch(Follower, "_truncate", bugs.high_watermark_stays),),
         profile="stranded",
+        found_by=(5,),
     ),
     "produce_retried_by_server": Planted(
         what="a produce of unknown outcome is routed again",
         patches=(Patch(ProduceRouter, "_is_worth_routing_again", bugs.worth_again),),
-        found_by=(3,),
+        found_by=(6,),
     ),
     "recreated_topic_adopts_old_log": Planted(
         what="a topic made again under its old name finds the records of the one that was deleted (KIP-516)",
         patches=(Patch(Roles, "_free_folder", bugs.adopts_by_name),),
         profile="topics",
+        found_by=(6,),
     ),
     "joins_isr_too_early": Planted(
         what="a follower joins the ISR before it has reached the high watermark (I4)",
@@ -183,11 +188,13 @@ PLANTED: dict[str, Planted] = {
         what="flush.messages=1 answers without an fsync (P11)",
         patches=(Patch(Flusher, "_flush_once", bugs.flush_lies),),
         profile="power",
+        found_by=(1,),
     ),
     "recovery_trusts_every_segment": Planted(
         what="after a power loss segments are not scanned (S5)",
         patches=(Patch(recovery, "_load_segment", bugs.everything_is_clean),),
         profile="power",
+        found_by=(6,),
     ),
     "leader_outside_the_isr": Planted(
         what="any live replica may be elected, and the product does not look",
@@ -195,6 +202,7 @@ PLANTED: dict[str, Planted] = {
             Patch(changes, "choose_leader", bugs.leader_outside_isr),
             Patch(changes, "_check", bugs.nothing),
         ),
+        found_by=(2,),
     ),
     "votes_twice_in_a_term": Planted(
         what="a voter forgets whom it has voted for, and the product does not look (Raft 5.2)",
@@ -203,39 +211,47 @@ PLANTED: dict[str, Planted] = {
             Patch(VoteStore, "save", bugs.saves_any_vote),
         ),
         profile="controllers",
+        found_by=(2,),
     ),
     "vote_folder_not_synced": Planted(
         what="the vote's bytes are synced, its name is not: a loss of power undoes the rename (S6)",
         patches=(Patch(votes, "replace_file", bugs.folder_not_synced),),
+        found_by=(1,),
     ),
     "journal_loses_its_last_entry": Planted(
         what="a voter that starts again lacks the last entry that it has acknowledged",
         patches=(Patch(Journal, "_join", bugs.loses_the_last_entry),),
         profile="quorum",
+        found_by=(2,),
     ),
     "leader_high_watermark_falls": Planted(
         what="a leader's high watermark falls to the end of its slowest follower (R5)",
         patches=(Patch(leader, "advance_high_watermark", bugs.falls_with_the_isr),),
         seen_as="the high watermark of leader",
+        found_by=(4,),
     ),
     "produce_waits_for_ever": Planted(
         what="a produce that is not replicated in time is not answered (P6)",
         patches=(Patch(DelayedProduce, "expire", bugs.nothing),),
         seen_as="has not ended",
+        found_by=(6,),
     ),
     "nobody_joins_the_isr": Planted(
         what="a follower that has caught up is not taken back into the ISR (I4)",
         patches=(Patch(reader, "may_join", bugs.false),),
         seen_as="the cluster is not whole",
+        found_by=(1,),
     ),
     "acks_one_not_appended": Planted(
         what="some of what acks=1 acknowledges is never appended",
         patches=(Patch(Produce, "_append", bugs.acks_one_from_memory),),
+        found_by=(4,),
     ),
     "unclean_leader_cuts_its_log": Planted(
         what="a leader of an unclean election gives up what is above its high watermark (L8)",
         patches=(Patch(Roles, "_lead", bugs.unclean_leader_cuts),),
         seen_as="was chosen in an unclean election",
         profile="stranded",
+        found_by=(2,),
     ),
 }
