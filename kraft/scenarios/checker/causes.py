@@ -54,6 +54,16 @@ class Causes:
         if gone.offset < self._log_starts.get((gone.topic, gone.partition), 0):
             return self._of_log_start(partition, gone)
         reign = self.acknowledging_reign(partition, gone)
+        explanation = self._under(partition, reign, gone)
+        if not explanation.reason and reign is not None:
+            for later in _also_possible(partition, reign, gone):
+                told = self._under(partition, later, gone)
+                if told.reason:
+                    return told
+        return explanation
+
+    def _under(self, partition: PartitionTimeline, reign: Reign | None, gone: Gone) -> Explanation:
+        """As if this leader had acknowledged it."""
         successor = self._successor(partition, reign, gone)
         if successor is not None:
             return self._of_succession(partition, reign, successor, gone)
@@ -171,6 +181,15 @@ def believed_reigns(
         and reign.began_us is not None
         and reign.began_us <= until_us + slack_us
         and (reign.ended_us is None or reign.ended_us >= from_us - slack_us)
+    ]
+
+
+def _also_possible(partition: PartitionTimeline, reign: Reign, gone: Gone) -> list[Reign]:
+    """Later leaders that may have appended it just as well: they began while it was on its way."""
+    return [
+        later
+        for later in believed_reigns(partition, gone.invoke_us, gone.at_us, slack_us=0)
+        if later.epoch > reign.epoch and later.start_offset is not None and later.start_offset <= gone.offset
     ]
 
 

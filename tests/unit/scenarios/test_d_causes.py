@@ -170,6 +170,32 @@ def test_a_power_loss_takes_the_tail_that_was_not_flushed(tmp_path: Path) -> Non
     )
 
 
+def handed_over_meanwhile(*, power_loss: bool) -> Run:
+    """acks=all is on its way while node 1 hands over to node 2, which then loses its tail or its life."""
+    run = led_by_node_1()
+    run.follows(1, 2, 4, at_s=2.1)
+    run.leads(2, 4, at_s=2.15, start=412, reason="broker in controlled shutdown")
+    run.sent("p:412", at_s=2, took_s=0.4, offset=412, node=3)
+    if power_loss:
+        run.fault("power_loss", 2, at_s=3)
+        run.leads(2, 5, at_s=4, start=412, reason="broker unfenced")
+    run.ends_with(*values(0, 412))
+    return run
+
+
+def test_a_write_during_a_change_may_have_been_lost_by_the_next_leader(tmp_path: Path) -> None:
+    verdict = handed_over_meanwhile(power_loss=True).verdict(tmp_path)
+    loss = only(verdict.losses, verdict)
+    assert loss.reason == "power loss"
+    assert "acked by node 2 in epoch 4, node 2 lost the tail that it had not flushed" in loss.cause
+
+
+def test_a_write_during_a_change_may_not_be_lost_without_more(tmp_path: Path) -> None:
+    verdict = handed_over_meanwhile(power_loss=False).verdict(tmp_path)
+    assert not only(verdict.losses, verdict).explained
+    assert "a clean election must not lose acks=all" in verdict.losses[0].cause
+
+
 def test_a_power_loss_explains_nothing_when_every_record_is_flushed(tmp_path: Path) -> None:
     verdict = power_lost({"flush.messages": "1"}).verdict(tmp_path)
     assert only(verdict.losses, verdict).reason == ""
