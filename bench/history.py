@@ -41,14 +41,14 @@ def value(number: int) -> str:
     return f"p:{number}"
 
 
-def write_history(path: Path, operations: int) -> float:
-    """Seconds that the recorder took; making the operations is part of it."""
+def write_history(path: Path, operations: int) -> tuple[float, float]:
+    """Seconds, and seconds of processor time, that the recorder took; making the operations is part of it."""
     header = Header(scenario="bench", seed=1, settings={}, start_us=0, wall_ms=0)
-    begun = time.perf_counter()
+    begun, cpu_begun = time.perf_counter(), time.process_time()
     with HistoryWriter(path, header) as history:
         for number in range(operations):
             history.record(operation(number))
-    return time.perf_counter() - begun
+    return time.perf_counter() - begun, time.process_time() - cpu_begun
 
 
 def operation(number: int) -> Produce:
@@ -131,10 +131,11 @@ def main() -> None:
 
 
 def measure(path: Path, operations: int) -> None:
-    seconds = write_history(path, operations)
+    seconds, cpu_s = write_history(path, operations)
     megabytes = path.stat().st_size / 1e6
     print(f"{operations:,} operations of one record, {megabytes:,.0f} MB")
-    print(f"recorded     {seconds:6.1f} s, {operations / seconds:,.0f} records/s", flush=True)
+    rate = f"{operations / seconds:,.0f} records/s, {operations / cpu_s:,.0f} in a second of processor time"
+    print(f"recorded     {seconds:6.1f} s, {cpu_s:.1f} s of processor time: {rate}", flush=True)
     alone = run([sys.executable, "-m", "kraft", "scenario", "check", str(path)])
     show("history alone", alone)
     whole = run([sys.executable, "-m", "bench.history", "--operations", str(operations), "--judge", str(path)])
