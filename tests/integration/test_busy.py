@@ -29,7 +29,7 @@ def hammer(url: str, partition: int, until: float, failures: list[str]) -> None:
             failures.append(str(outcome))
 
 
-@pytest.mark.parametrize("seconds", [3, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seconds", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_nobody_is_fenced_for_being_busy(shared_cluster: Cluster, seconds: int):
     nodes = shared_cluster
     nodes.heal()

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "flights" / "run.py"
-FLIGHTS = 20_000
+FLIGHTS = 8_000
 
 
 def test_no_flight_is_lost_while_the_leader_and_the_controller_die_and_a_follower_sleeps():

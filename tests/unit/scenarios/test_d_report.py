@@ -118,13 +118,13 @@ def test_texts_from_outside_stay_text(tmp_path: Path) -> None:
 def test_a_big_run_gives_a_small_page(tmp_path: Path) -> None:
     run = Run()
     run.leads(1, 0, at_s=0.1, start=0)
-    for number in range(100_000):
+    for number in range(25_000):
         run.sent(f"p:{number}", at_s=1 + number / 1_000, offset=number, acks="1")
-    for number in range(20_000):
+    for number in range(5_000):
         run.event("isr_changed", at_s=1 + number / 200, old_isr=[1, 2], isr=[1, 2, 3][: 1 + number % 3])
     for number in range(1_000):
         run.fault("cut", at_s=1 + number / 10, until_s=2 + number / 10)
-    run.ends_with(*values(0, 100_000))
+    run.ends_with(*values(0, 25_000))
     page = page_of(run, tmp_path)
     assert len(page.encode()) < PAGE_BYTES_MAX
     assert page.count("<time>") == EVENTS_MAX
