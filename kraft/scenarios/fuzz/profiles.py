@@ -43,7 +43,7 @@ STRICT: Final = Profile(
     name="strict",
     sentence="acks=all, min ISR 2, no unclean election, flush.messages=1: nothing may be lost",
     configs={"min.insync.replicas": 2, "flush.messages": 1},
-    faults={**_CRASHES, **_LINKS, "power": 2, "admin": 2, "damage": 2},
+    faults={**_CRASHES, **_LINKS, "power": 2, "admin": 2, "damage": 4},
 )
 CRASH: Final = Profile(
     name="crash",
