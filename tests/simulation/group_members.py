@@ -52,6 +52,8 @@ class _Life:
     member_id: str
     partitions: tuple[TopicPartition, ...] = ()
     positions: dict[TopicPartition, int] = field(default_factory=dict)
+    epochs: dict[TopicPartition, int] = field(default_factory=dict)
+    """Leader epochs of the positions (KIP-320)."""
     committed: dict[TopicPartition, int] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     """Of the topics when it assigned; empty when it does not lead."""
@@ -220,6 +222,7 @@ class ClassicMember:
         for row in answer.offsets:
             life.positions[row.topic, row.partition] = row.offset
             life.committed[row.topic, row.partition] = row.offset
+            life.epochs[row.topic, row.partition] = row.leader_epoch
 
     async def _read(self, life: _Life, partition: TopicPartition) -> None:
         topic, node = self._oracle.image.topic(partition[0]), choose(self._oracle.cluster, self._rng)
@@ -236,8 +239,12 @@ class ClassicMember:
             read = partial(gateway.read, which, offset=offset, bytes_max=READ_BYTES, bytes_min=0, wait_ms_max=0)
             records = await ask(self._oracle, node, read, within_s=GRACE_MS / 1000, what="a member's read")
         except OffsetOutOfRange:
+            state = gateway.image.partition(*which)
+            if state is not None and state.leader_epoch < life.epochs[partition]:
+                self._oracle.count("a deposed leader calls an offset out of range")
+                return
             self._oracle.count("member out of range")
-            life.positions[partition] = -1
+            life.positions[partition] = life.epochs[partition] = -1
             return
         except (KafkaError, Unanswered):
             return
@@ -245,6 +252,7 @@ class ClassicMember:
         self._judge.saw(self._group.name, which, [(record.offset, record.value or b"") for record in batch])
         if batch:
             life.positions[partition] = batch[-1].offset + 1
+            life.epochs[partition] = max(life.epochs[partition], records.leader_epoch)
 
     async def _commit(self, life: _Life) -> None:
         moved = {key: at for key, at in life.positions.items() if at >= 0 and at != life.committed.get(key)}
@@ -258,7 +266,7 @@ class ClassicMember:
                 member_id=life.member_id,
                 generation=life.generation,
                 instance_id=self._plan.instance_id,
-                offsets=tuple(r.OffsetToCommit(*key, at) for key, at in sorted(moved.items())),
+                offsets=tuple(r.OffsetToCommit(*key, at, "", life.epochs[key]) for key, at in sorted(moved.items())),
             )
         )
         life.committed.update(moved)

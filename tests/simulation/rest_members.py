@@ -110,6 +110,8 @@ class RestMember:
         self._rng: random.Random = self._oracle.cluster.world.rng(f"rest member {plan.name}")
         self._instances = 0
         self._token = 1
+        self._has_read = False
+        """Since its last commit."""
         self.is_calm = False
         self.is_stopping = False
 
@@ -167,16 +169,17 @@ class RestMember:
     async def _live(self) -> None:
         await self._create()
         while not self.is_stopping:
-            records = await self._read()
-            if records and (self.is_calm or self._rng.random() < self._plan.commits):
+            self._has_read |= await self._read()
+            if self._has_read and (self.is_calm or self._rng.random() < self._plan.commits):
                 await self._commit()
+                self._has_read = False
             if not self.is_calm and self._rng.random() < self._plan.mishaps:
                 await self._mishap()
             await asyncio.sleep(self._rng.uniform(0.02, 0.1))
 
     async def _create(self) -> None:
         self._instances += 1
-        self._token = 1
+        self._token, self._has_read = 1, False
         body = {
             "name": self._name,
             "format": "binary",

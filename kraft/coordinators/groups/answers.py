@@ -7,7 +7,7 @@ from typing import TypeAlias
 import msgspec
 from msgspec import Struct
 
-from kraft.coordinators.groups.requests import InstanceConfig, Range
+from kraft.coordinators.groups.requests import Epoch, InstanceConfig, Range
 from kraft.coordinators.groups.subscriptions import TopicPartition
 
 
@@ -105,6 +105,8 @@ class PollPlan(_Answer, frozen=True, kw_only=True):
     is_repeat: bool
     ranges: tuple[Range, ...]
     """What to read, from where; a first offset of -1: as auto.offset.reset says. The end only of a repetition."""
+    epochs: tuple[Epoch, ...] = ()
+    """A leader of an older epoch does not know what is in range."""
 
 
 class PollEnded(_Answer, frozen=True, kw_only=True):

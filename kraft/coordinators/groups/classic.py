@@ -140,18 +140,23 @@ class ClassicRequests:
             await self._shard.write(records)
 
     async def _fetch(self, request: r.FetchOffsets) -> a.Answer:
-        """Waits for commits under way: what is read has been replicated."""
-        await self._shard.settle()
+        """What there is now, once it is replicated: commits that come during the wait may still be lost."""
         entry = self._shard.entries.get(request.group)
         if entry is None:
-            asked = request.partitions or ()
-            return a.GroupOffsets(offsets=tuple(a.OffsetOfGroup(*key, -1, "", -1) for key in asked))
-        return a.GroupOffsets(offsets=entry.offset_rows(request.partitions))
+            rows = tuple(a.OffsetOfGroup(*key, -1, "", -1) for key in request.partitions or ())
+        else:
+            rows = entry.offset_rows(request.partitions)
+        await self._shard.settle()
+        return a.GroupOffsets(offsets=rows)
 
     # --- administration -------------------------------------------------------------------------------------
 
     async def _describe(self, request: r.DescribeGroup) -> a.Answer:
+        described = self._description(request)
         await self._shard.settle()
+        return described
+
+    def _description(self, request: r.DescribeGroup) -> a.GroupDescription:
         entry = self._shard.entries.get(request.group)
         if entry is None or not entry.exists:
             raise GroupIdNotFound(f"there is no group {request.group!r}")

@@ -190,7 +190,10 @@ class Consumers:
         is_repeat = number == instance.served and number > 0
         if not is_repeat and instance.batch:
             instance = self._acknowledge(entry, instance)
-        return self._plan(entry, instance, number=number, is_repeat=is_repeat)
+        plan = self._plan(entry, instance, number=number, is_repeat=is_repeat)
+        if is_repeat:
+            await self._shard.settle()  # it is served as it is, and its number has to be known to the next coordinator
+        return plan
 
     def _is_rebalancing(self, entry: Entry, instance: Instance) -> bool:
         return instance.manual is None and (
@@ -206,6 +209,10 @@ class Consumers:
 
     def _plan(self, entry: Entry, instance: Instance, *, number: int, is_repeat: bool) -> a.PollPlan:
         ranges: tuple[r.Range, ...] = instance.batch
+        epochs = instance.epoch_of
+        for key in instance.partitions:
+            if key in entry.offsets:
+                epochs.setdefault(key, entry.offsets[key].leader_epoch)
         if not is_repeat:
             known = instance.position_of
             committed = entry.offsets
@@ -219,6 +226,7 @@ class Consumers:
             generation=instance.generation,
             is_repeat=is_repeat,
             ranges=ranges,
+            epochs=tuple((*key, epoch) for key, epoch in epochs.items() if epoch >= 0),
         )
 
     async def _end_poll(self, entry: Entry, request: r.EndPoll) -> a.Answer:
@@ -232,7 +240,7 @@ class Consumers:
         is_current = request.generation == instance.generation and not self._is_rebalancing(entry, instance)
         ranges = tuple(each for each in request.ranges if each[:2] in owned) if is_current else ()
         if ranges:
-            await self._put(entry, instance.with_batch(request.number, ranges).record())
+            await self._put(entry, instance.with_batch(request.number, ranges, request.epochs).record())
         else:
             await self._shard.settle()
         return a.PollEnded(ranges=ranges)
@@ -261,9 +269,9 @@ class Consumers:
 
     def _commits(self, entry: Entry, instance: Instance, positions: Mapping[TopicPartition, int]) -> list[GroupRecord]:
         """Positions that are not committed yet."""
-        owned = set(instance.partitions)
+        owned, epochs = set(instance.partitions), instance.epoch_of
         moved = {
-            key: (offset, -1, "")
+            key: (offset, epochs.get(key, -1), "")
             for key, offset in positions.items()
             if key in owned and (key not in entry.offsets or entry.offsets[key].offset != offset)
         }

@@ -99,8 +99,19 @@ class GroupCoordinator:
             for led in self._led.values():
                 if led.shard.is_loaded:
                     led.consumers.membership.on_metadata()
+        if delta.removed_topics:
+            self._forget_topics({topic.name for topic in delta.removed_topics.values()})
         if topic is not None and self._expiry is None and not self._is_stopped:
             self._expire_later()
+
+    def _forget_topics(self, names: set[str]) -> None:
+        """Offsets of a topic go with it: one that is made again under its name begins anew."""
+        for led in self._led.values():
+            if led.shard.is_loaded and not led.shard.has_ended:
+                for group_id, entry in list(led.shard.entries.items()):
+                    records = tombstones(group_id, [key for key in entry.offsets if key[0] in names])
+                    for at in range(0, len(records), EXPIRE_AT_ONCE):
+                        led.shard.append(records[at : at + EXPIRE_AT_ONCE])
 
     def _leads(self, partition: PartitionImage) -> bool:
         return partition.leader == self._around.node_id and not self._is_stopped

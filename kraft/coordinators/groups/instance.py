@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from kraft.coordinators.groups.records import GroupRecord, InstanceKey, MalformedRecord
-from kraft.coordinators.groups.requests import InstanceConfig, Range
+from kraft.coordinators.groups.requests import Epoch, InstanceConfig, Range
 from kraft.coordinators.groups.subscriptions import TopicPartition
 
 Position = tuple[str, int, int]
@@ -36,6 +36,8 @@ class Instance(Struct, frozen=True, kw_only=True):
     batch: tuple[Range, ...] = ()
     """Its ranges, until it is acknowledged."""
     generation: int = 0
+    epochs: tuple[Epoch, ...] = ()
+    """In which its partitions were read last."""
 
     @property
     def is_subscribed(self) -> bool:
@@ -48,6 +50,10 @@ class Instance(Struct, frozen=True, kw_only=True):
     @property
     def position_of(self) -> dict[TopicPartition, int]:
         return {(topic, partition): offset for topic, partition, offset in self.positions}
+
+    @property
+    def epoch_of(self) -> dict[TopicPartition, int]:
+        return {(topic, partition): epoch for topic, partition, epoch in self.epochs}
 
     @property
     def acknowledged(self) -> dict[TopicPartition, int]:
@@ -66,6 +72,7 @@ class Instance(Struct, frozen=True, kw_only=True):
             owned=tuple(sorted(kept)),
             positions=tuple(each for each in self.positions if each[:2] in kept),
             batch=tuple(each for each in self.batch if each[:2] in kept),
+            epochs=tuple(each for each in self.epochs if each[:2] in kept),
             generation=self.generation + 1,
         )
 
@@ -74,13 +81,17 @@ class Instance(Struct, frozen=True, kw_only=True):
         return self.changed(
             positions=_sorted(self.position_of | positions),
             batch=tuple(each for each in self.batch if each[:2] not in positions),
+            epochs=tuple(each for each in self.epochs if each[:2] not in positions),
             generation=self.generation + 1,
         )
 
-    def with_batch(self, number: int, ranges: tuple[Range, ...]) -> Instance:
+    def with_batch(self, number: int, ranges: tuple[Range, ...], epochs: tuple[Epoch, ...] = ()) -> Instance:
         ends = {(topic, partition): end for topic, partition, _, end in ranges}
         batch = tuple(each for each in ranges if each[2] < each[3])
-        return self.changed(positions=_sorted(self.position_of | ends), served=number, batch=batch)
+        newest = self.epoch_of | {each[:2]: each[2] for each in epochs if each[:2] in ends}
+        return self.changed(
+            positions=_sorted(self.position_of | ends), served=number, batch=batch, epochs=_sorted(newest)
+        )
 
     def record(self) -> GroupRecord:
         return GroupRecord(InstanceKey(self.group, self.name), msgspec.json.encode(self))

@@ -8,6 +8,7 @@ them leads the group, the assignment is computed here.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 
 from kraft.coordinators.groups.assignors import ASSIGNORS, assign
@@ -123,7 +124,7 @@ class Membership:
         if member.member_id != entry.group.leader:
             return False
         counts = self._partition_counts(entry)
-        return self._counts.setdefault(entry.group.group_id, counts) != counts
+        return (self._counts.get(entry.group.group_id) or _assigned_counts(entry)) != counts
 
     def _join(self, entry: Entry, instance: Instance, *, member: Member | None = None, new_member_id: str = "") -> Join:
         settings = self._shard.around.settings()
@@ -221,6 +222,12 @@ class Membership:
                     instance = entry.instances[name]
                     self._shard.append(self.remove(entry, instance))
                     self.leave(entry, instance)
+
+
+def _assigned_counts(entry: Entry) -> dict[str, int]:
+    """How many partitions of each topic are given to somebody: what an earlier coordinator knew when it assigned."""
+    given = {each for member in entry.group.members.values() for each in _assignment_of(member)}
+    return dict(Counter(topic for topic, _ in given))
 
 
 def _subscription_of(member: Member, protocol: str | None) -> Subscription:

@@ -15,6 +15,8 @@ from metadata.errors import InvalidRequest
 
 Range: TypeAlias = tuple[str, int, int, int]
 """Topic, partition, first offset, offset after the last; -1 for an end that is not known yet."""
+Epoch: TypeAlias = tuple[str, int, int]
+"""Topic, partition, leader epoch in which it was read last (KIP-320)."""
 
 
 class _Request(Struct, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
@@ -163,6 +165,7 @@ class EndPoll(_InstanceRequest, frozen=True, kw_only=True):
     number: int
     generation: int
     ranges: tuple[Range, ...]
+    epochs: tuple[Epoch, ...] = ()
 
 
 class CommitInstance(_InstanceRequest, frozen=True, kw_only=True):

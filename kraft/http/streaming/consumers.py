@@ -42,7 +42,7 @@ class ConsumerSource:
     ) -> None:
         self._context = context
         self._ask = ask
-        self._names = dict(names)
+        self._names: dict[str, Any] = dict(names)
         self._plan: a.PollPlan | None = plan
         self._had = dict(had)
         self._form = form

@@ -176,7 +176,13 @@ class ConsumerHandlers:
             return plan.number, b"[]"
         body = poll.encoded()
         ended = await self._ask(
-            r.EndPoll(**_names(call), number=plan.number, generation=plan.generation, ranges=poll.ranges)
+            r.EndPoll(
+                **_names(call),
+                number=plan.number,
+                generation=plan.generation,
+                ranges=poll.ranges,
+                epochs=poll.epochs,
+            )
         )
         if ended.ranges == poll.ranges:
             return plan.number + 1, body

@@ -17,7 +17,7 @@ from kraft.http.embed import encode_json
 from kraft.http.errors import BAD_REQUEST, HttpError
 from kraft.http.media import Format
 from kraft.http.records import take_records
-from metadata.errors import KafkaError, OffsetOutOfRange, UnknownTopicOrPartition
+from metadata.errors import KafkaError, NotLeaderOrFollower, OffsetOutOfRange, UnknownTopicOrPartition
 from metadata.image import TopicIdPartition
 from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
 
@@ -35,6 +35,8 @@ class Part:
     next: int
     end: int = -1
     """Where a repetition stops."""
+    epoch: int = -1
+    """The newest leader epoch in which it was read, now or before."""
     pieces: list[bytes] = field(default_factory=list)
     """The records as JSON, without the brackets around them."""
 
@@ -59,6 +61,10 @@ class Poll:
     @property
     def ranges(self) -> tuple[r.Range, ...]:
         return tuple(part.range for part in self.parts)
+
+    @property
+    def epochs(self) -> tuple[r.Epoch, ...]:
+        return tuple((*part.key, part.epoch) for part in self.parts if part.epoch >= 0)
 
     @property
     def has_records(self) -> bool:
@@ -98,7 +104,8 @@ class Poll:
         topic, partition, first, end = found
         if first < 0:
             first = await self._reset((topic, partition))
-        return Part((topic, partition), first, first, end)
+        epoch = max((each[2] for each in self._plan.epochs if each[:2] == found[:2]), default=-1)
+        return Part((topic, partition), first, first, end, epoch)
 
     async def _reset(self, key: TopicPartition) -> int:
         policy = self._plan.config.reset
@@ -121,6 +128,11 @@ class Poll:
             except OffsetOutOfRange:
                 if self._plan.is_repeat:
                     raise
+                if self._is_behind(part):
+                    self._unread = NotLeaderOrFollower(
+                        f"the leader that this node knows of {part.key} is not the newest"
+                    )
+                    continue
                 part.first = part.next = await self._reset(part.key)
             except KafkaError as error:
                 # A partition without a leader must not keep the others' records back; alone, it is the answer.
@@ -144,11 +156,18 @@ class Poll:
             # At once, so that no record of a large answer outlives its batch.
             encoded = encode_json(records, self._form, topic=part.key[0], partition=part.key[1])
             part.pieces.append(encoded[1:-1])
+        part.epoch = max(part.epoch, found.leader_epoch)
         has_moved, part.next = next_offset > part.next, next_offset
         self._size += min(len(data), bytes_max) if records else 0
         self._context.metrics.fetched_bytes.inc(len(data))
         if part.end > part.next and has_moved:
             await self._read(part, bytes_max)
+
+    def _is_behind(self, part: Part) -> bool:
+        """What a deposed leader lacks is not out of range (KIP-320)."""
+        topic = self._gateway.image.topic(part.key[0])
+        state = None if topic is None else topic.partitions.get(part.key[1])
+        return state is not None and state.leader_epoch < part.epoch
 
     async def _wait(self, wait_ms: int) -> None:
         """Until one of the partitions has something new, or the time is over."""

@@ -1,0 +1,183 @@
+"""What a coordinator tells is replicated and goes on: also while appends fail, coordinators change and topics go."""
+
+from __future__ import annotations
+
+import asyncio
+from types import MappingProxyType, SimpleNamespace
+from typing import Any, cast
+from uuid import UUID
+
+from kraft.coordinators.groups import answers as a
+from kraft.coordinators.groups import requests as r
+from kraft.coordinators.groups.classic import ClassicRequests
+from kraft.coordinators.groups.consumers import Consumers
+from kraft.coordinators.groups.entry import Entry
+from kraft.coordinators.groups.instance import Instance
+from kraft.coordinators.groups.membership import Membership
+from kraft.coordinators.groups.records import CommittedOffset
+from kraft.coordinators.groups.shard import Shard
+from kraft.coordinators.groups.state import Group, Member, Phase
+from kraft.coordinators.groups.subscriptions import Subscription, encode_assignment, encode_subscription
+from kraft.http.media import Format
+from kraft.http.v2.consumers_poll import Poll
+from metadata.controller.events import CreateTopics, DeleteTopics, NewTopic
+from metadata.errors import NotLeaderOrFollower, OffsetOutOfRange
+from metadata.image import PartitionImage, TopicImage
+from tests.simulation.cluster import SimulatedCluster
+from tests.unit.coordinators.test_coordinator_cluster import ask, commit, create, instance, play
+
+TOPIC_ID = UUID(int=1)
+
+
+def offset(number: int) -> CommittedOffset:
+    return CommittedOffset(offset=number, leader_epoch=-1, metadata="", commit_timestamp=0)
+
+
+class FakeShard:
+    """`settle` ends when what was applied before it began is replicated; by then more has been applied."""
+
+    def __init__(self, entry: Entry) -> None:
+        self.entries = {"g": entry}
+        self.around = SimpleNamespace(node_id=1, image=self.image)
+        self.partitions = 1
+        self.settled = 0
+        self.now_ms = 0
+
+    def image(self) -> Any:
+        numbers = range(self.partitions)
+        known = {
+            number: PartitionImage(
+                topic_id=TOPIC_ID,
+                partition=number,
+                replicas=(1,),
+                isr=(1,),
+                leader=1,
+                leader_epoch=4,
+                partition_epoch=0,
+            )
+            for number in numbers
+        }
+        topic = TopicImage(name="t", topic_id=TOPIC_ID, partitions=known)
+        return SimpleNamespace(topic=lambda name: topic if name == "t" else None)
+
+    def entry(self, group: str) -> Entry:
+        return self.entries[group]
+
+    def submit(self, entry: Entry, event: object) -> None:
+        """A heartbeat."""
+
+    async def settle(self) -> None:
+        self.settled += 1
+        self.entries["g"].offsets["t", 0] = offset(9)
+
+
+def test_offsets_that_come_while_others_are_replicated_are_not_told() -> None:
+    shard = FakeShard(Entry(group=Group(group_id="g", protocol_type="consumer"), offsets={("t", 0): offset(5)}))
+    classic = ClassicRequests(cast(Shard, shard))
+    for asked in (r.FetchOffsets(group="g"), r.DescribeGroup(group="g")):
+        shard.entries["g"].offsets["t", 0] = offset(5)
+        answer = asyncio.run(classic.handle(asked))
+        assert isinstance(answer, a.GroupOffsets | a.GroupDescription)
+        assert [row.offset for row in answer.offsets] == [5], asked
+
+
+def test_a_batch_is_repeated_only_once_its_number_is_replicated() -> None:
+    served = Instance(
+        group="g", name="i", nonce="n", config=r.InstanceConfig(), manual=(("t", 0),), served=3, batch=(("t", 0, 1, 2),)
+    )
+    shard = FakeShard(Entry(group=Group(group_id="g"), instances={"i": served}))
+    consumers = Consumers(cast(Shard, shard), lambda: 1)
+    plan = asyncio.run(consumers.handle(r.BeginPoll(group="g", instance="i", number=3, wait_ms=0)))
+    assert isinstance(plan, a.PollPlan)
+    assert plan.is_repeat
+    assert shard.settled == 1
+
+
+def member(name: str, *partitions: int) -> Member:
+    return Member(
+        member_id=name,
+        instance_id=None,
+        client_id=name,
+        client_host="/h",
+        session_timeout_ms=10_000,
+        rebalance_timeout_ms=10_000,
+        protocols=(("range", encode_subscription(Subscription(topics=("t",)))),),
+        assignment=encode_assignment([("t", number) for number in partitions]),
+    )
+
+
+def test_partitions_that_came_while_nobody_coordinated_are_found_by_the_next_coordinator() -> None:
+    leader = member("i-n", 0)
+    group = Group(
+        group_id="g",
+        phase=Phase.STABLE,
+        protocol="range",
+        protocol_type="consumer",
+        leader="i-n",
+        members=MappingProxyType({"i-n": leader}),
+    )
+    rest = Instance(group="g", name="i", nonce="n", config=r.InstanceConfig(), member_id="i-n", topics=("t",))
+    shard = FakeShard(Entry(group=group, instances={"i": rest}))
+    membership = Membership(cast(Shard, shard))
+    assert not membership._has_changed(shard.entries["g"], rest, leader)
+    shard.partitions = 2
+    assert membership._has_changed(shard.entries["g"], rest, leader)
+
+
+class FakeGateway:
+    """Knows epoch 4 of a partition that ends, as far as its leader knows, before the offset that is asked."""
+
+    def __init__(self) -> None:
+        self.image = FakeShard(Entry(group=Group(group_id="g"))).image()
+
+    async def read(self, *_: object, **__: object) -> Any:
+        raise OffsetOutOfRange("the log ends before it")
+
+    async def list_offset(self, *_: object) -> Any:
+        return SimpleNamespace(offset=0)
+
+
+def poll(epoch: int) -> Poll:
+    clock = SimpleNamespace(monotonic_ms=lambda: 0)
+    plan = a.PollPlan(
+        config=r.InstanceConfig(reset="earliest"),
+        number=2,
+        generation=1,
+        is_repeat=False,
+        ranges=(("t", 0, 517, -1),),
+        epochs=(("t", 0, epoch),),
+    )
+    context = SimpleNamespace(gateway=FakeGateway(), clock=clock)
+    return Poll(cast(Any, context), plan, Format.BINARY, bytes_max=100)
+
+
+def test_a_deposed_leader_does_not_reset_a_position() -> None:
+    behind = poll(epoch=5)
+    try:
+        asyncio.run(behind.run(wait_ms=0))
+    except NotLeaderOrFollower:
+        assert behind.ranges == (("t", 0, 517, 517),)
+    else:
+        raise AssertionError(behind.ranges)
+    current = poll(epoch=4)
+    asyncio.run(current.run(wait_ms=0))
+    assert current.ranges == (("t", 0, 0, 0),)
+    assert current.has_resolved
+
+
+def test_offsets_of_a_deleted_topic_go_with_it() -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        one, two, _ = cluster.nodes.values()
+        await create(cluster, "t", 1)
+        await ask(one, instance("other", "i"))
+        await ask(one, commit("g", 7))
+        assert one.node is not None
+        gateway = one.node.gateway
+        await one.machine.run(gateway.control(DeleteTopics(topics=("t",)), timeout_ms=10_000))
+        again = NewTopic(name="t", partitions=1, replication_factor=3)
+        await one.machine.run(gateway.control(CreateTopics(topics=(again,)), timeout_ms=10_000))
+        await asyncio.sleep(1)
+        found = await ask(two, r.FetchOffsets(group="g", partitions=(("t", 0),)))
+        assert [row.offset for row in found.offsets] == [-1]
+
+    play(story)
