@@ -1,6 +1,6 @@
 """`python -m bench.history`: how fast a history is recorded, and how fast and in how much memory it is judged.
 
-The history is one client's, one record an operation, which is the dearest form: every record is a line of its own. It
+The history is one client's, by default one record an operation: the dearest form, every record is a line of its own. It
 is judged twice, each time by a process of its own: alone, as `kraft scenario check` does, and with what a run has
 besides, a read-back and the logs of three replicas.
 """
@@ -41,17 +41,17 @@ def value(number: int) -> str:
     return f"p:{number}"
 
 
-def write_history(path: Path, operations: int) -> tuple[float, float]:
+def write_history(path: Path, operations: int, batch: int) -> tuple[float, float]:
     """Seconds, and seconds of processor time, that the recorder took; making the operations is part of it."""
     header = Header(scenario="bench", seed=1, settings={}, start_us=0, wall_ms=0)
     begun, cpu_begun = time.perf_counter(), time.process_time()
     with HistoryWriter(path, header) as history:
         for number in range(operations):
-            history.record(operation(number))
+            history.record(operation(number, batch))
     return time.perf_counter() - begun, time.process_time() - cpu_begun
 
 
-def operation(number: int) -> Produce:
+def operation(number: int, batch: int) -> Produce:
     invoke_us = number * SPACING_US
     return Produce(
         process="p",
@@ -62,25 +62,25 @@ def operation(number: int) -> Produce:
         partition=TOPIC[1],
         acks="all",
         node=1,
-        records=((None, value(number)),),
+        records=tuple((None, value(offset)) for offset in range(number * batch, (number + 1) * batch)),
         outcome="ok",
         kafka_code=0,
-        offsets=(number,),
+        offsets=tuple(range(number * batch, (number + 1) * batch)),
     )
 
 
-def evidence(operations: int) -> Evidence:
+def evidence(count: int) -> Evidence:
     """Every log has every record."""
 
     def records() -> Iterator[LogRecord]:
-        return (LogRecord(number, 0, value(number)) for number in range(operations))
+        return (LogRecord(offset, 0, value(offset)) for offset in range(count))
 
     topic, partition = TOPIC
     readback = ReadBack(
         topic=topic,
         partition=partition,
         records=records,
-        high_watermark=operations,
+        high_watermark=count,
         leader=1,
         leader_epoch=0,
         isr=REPLICAS,
@@ -91,8 +91,8 @@ def evidence(operations: int) -> Evidence:
             topic=topic,
             partition=partition,
             records=records,
-            log_end_offset=operations,
-            high_watermark=operations,
+            log_end_offset=count,
+            high_watermark=count,
             epochs=((0, 0),),
         )
         for node in REPLICAS
@@ -111,34 +111,37 @@ def run(command: list[str]) -> Cost:
     return Cost(time.perf_counter() - begun, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e3)
 
 
-def judge(path: Path, operations: int) -> None:
+def judge(path: Path, count: int) -> None:
     """With all evidence; exits with an error when not every record was found."""
-    verdict = check_history(path, evidence(operations))
-    if verdict.counts.kept != operations or not verdict.is_clean:
-        sys.exit(f"expected {operations} records kept: {verdict.counts}")
+    verdict = check_history(path, evidence(count))
+    if verdict.counts.kept != count or not verdict.is_clean:
+        sys.exit(f"expected {count} records kept: {verdict.counts}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.history", description=__doc__)
     parser.add_argument("--operations", type=int, default=OPERATIONS, metavar="N")
+    parser.add_argument("--batch", type=int, default=1, metavar="N", help="records in one operation")
     parser.add_argument("--judge", type=Path, metavar="FILE", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.judge is not None:
-        judge(options.judge, options.operations)
+        judge(options.judge, options.operations * options.batch)
         return
     with tempfile.TemporaryDirectory(prefix="kraft-bench-") as folder:
-        measure(Path(folder, HISTORY_FILE), options.operations)
+        measure(Path(folder, HISTORY_FILE), options.operations, options.batch)
 
 
-def measure(path: Path, operations: int) -> None:
-    seconds, cpu_s = write_history(path, operations)
+def measure(path: Path, operations: int, batch: int) -> None:
+    seconds, cpu_s = write_history(path, operations, batch)
+    records = operations * batch
     megabytes = path.stat().st_size / 1e6
-    print(f"{operations:,} operations of one record, {megabytes:,.0f} MB")
-    rate = f"{operations / seconds:,.0f} records/s, {operations / cpu_s:,.0f} in a second of processor time"
+    print(f"{records:,} records in {operations:,} operations, {megabytes:,.0f} MB")
+    rate = f"{records / seconds:,.0f} records/s, {records / cpu_s:,.0f} in a second of processor time"
     print(f"recorded     {seconds:6.1f} s, {cpu_s:.1f} s of processor time: {rate}", flush=True)
     alone = run([sys.executable, "-m", "kraft", "scenario", "check", str(path)])
     show("history alone", alone)
-    whole = run([sys.executable, "-m", "bench.history", "--operations", str(operations), "--judge", str(path)])
+    count = ["--operations", str(operations), "--batch", str(batch)]
+    whole = run([sys.executable, "-m", "bench.history", *count, "--judge", str(path)])
     show("with read-back and three replicas", whole)
 
 
