@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from kraft.broker.produce_routing import ProduceRouter
+from kraft.coordinators.groups import classic
+from kraft.coordinators.groups.shard import Shard
 from metadata.controller.decide import brokers, changes, elections, isr
 from metadata.controller.reign import Reign
 from metadata.quorum import state_machine, votes
@@ -25,10 +27,12 @@ from replication.manager import isr_keeper, reader, roles
 from replication.manager.produce import DelayedProduce, Produce
 from replication.manager.roles import Roles
 from replication.partition import leader
+from replication.producers import state as producers
 from replication.storage import recovery
 from replication.storage.epochs import LeaderEpochCache
 from replication.storage.flushing import Flusher
 from tests.simulation import planted_bugs as bugs
+from tests.simulation import planted_remembered as forgetful
 from tests.simulation.plan import draw_plan
 from tests.simulation.run import Result, play
 
@@ -177,7 +181,7 @@ PLANTED: dict[str, Planted] = {
     "divergence_ignored": Planted(
         what="a leader does not compare the follower's last epoch with its own (R2)",
         patches=(Patch(reader, "_divergence", bugs.nothing),),
-        found_by=(6,),
+        found_by=(9,),
     ),
     "leader_exposes_its_whole_log": Planted(
         what="a new leader takes its log end for the high watermark",
@@ -253,5 +257,25 @@ PLANTED: dict[str, Planted] = {
         seen_as="was chosen in an unclean election",
         profile="stranded",
         found_by=(2,),
+    ),
+    "commit_answered_too_early": Planted(
+        what="a coordinator answers a commit before it is replicated (G5)",
+        patches=(Patch(Shard, "write", forgetful.writes_without_waiting),),
+        profile="groups",
+    ),
+    "producers_not_known_after_failover": Planted(
+        what="a new leader knows nothing of the producers whose batches it has (D6)",
+        patches=(Patch(Roles, "_lead", forgetful.forgets_producers),),
+        profile="groups",
+    ),
+    "sequence_not_checked": Planted(
+        what="a leader takes any sequence of a producer that it knows (D1)",
+        patches=(Patch(producers, "_check_sequence", bugs.nothing),),
+        profile="groups",
+    ),
+    "anybody_commits": Planted(
+        what="the coordinator takes commits of members of old generations and of those it has evicted (G4)",
+        patches=(Patch(classic, "check_commit", bugs.nothing),),
+        profile="groups",
     ),
 }

@@ -15,6 +15,7 @@ TRIED_MAX = 12
 
 SLOW = frozenset(
     {
+        "divergence_ignored",
         "high_watermark_from_shrunk_isr",
         "epochs_not_cut_with_log",
         "nobody_joins_the_isr",

@@ -1,0 +1,83 @@
+"""The stranger parts of the world do what they say: torn sectors, late threads, moments; and each event is drawn."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from tests.simulation.cluster import InlineQuorum
+from tests.simulation.disk import SECTOR_BYTES, Disk, SimulatedFiles
+from tests.simulation.environment import SimulatedWorld
+from tests.simulation.faults import Faults
+from tests.simulation.moments import Moment, Moments
+from tests.simulation.plan import PROFILES, STRANGE, Strangeness, draw_plan
+
+
+def test_each_event_of_a_profile_has_a_handler_and_each_handler_a_profile() -> None:
+    drawn = {kind for kinds in PROFILES.values() for kind in kinds}
+    handlers = {
+        name[1:]
+        for owner in Faults.__mro__
+        for name, value in vars(owner).items()
+        if name[0] == "_" and asyncio.iscoroutinefunction(value) and list(value.__annotations__) == ["event", "return"]
+    }
+    assert drawn == handlers
+
+
+def test_only_the_later_profiles_are_strange() -> None:
+    for profile in ("swarm", "power", "unclean"):
+        assert draw_plan(1, profile).strange == Strangeness()
+    assert all(any(draw_plan(seed, profile).strange != Strangeness() for seed in range(20)) for profile in STRANGE)
+
+
+def _kept(seed: int) -> bytes:
+    disk = Disk(random.Random(seed))
+    disk.tears_sectors = True
+    files = SimulatedFiles(disk)
+    file = files.open("/file", create=True)
+    files.sync_directory("/")
+    file.append([b"x" * (SECTOR_BYTES * 6 + 10)])
+    disk.lose_power()
+    return files.open("/file").pread(0, 10_000)
+
+
+def test_a_torn_write_may_keep_later_sectors_and_not_the_ones_before() -> None:
+    kept = [_kept(seed) for seed in range(40)]
+    assert any(b"\0x" in data and data.startswith(b"x") for data in kept)
+    for data in kept:
+        sectors = {data[at : at + SECTOR_BYTES] for at in range(0, SECTOR_BYTES * 6, SECTOR_BYTES)}
+        assert all(len(set(sector)) <= 1 for sector in sectors), "a sector is there as a whole, or not at all"
+
+
+def test_late_threads_keep_the_order_of_calls() -> None:
+    world = SimulatedWorld(1)
+    machine = world.machine("one")
+    host = InlineQuorum(machine.environment, hop_us=(10, 5_000), rng=random.Random(1))
+    seen: list[int] = []
+
+    async def never() -> None:
+        return None
+
+    async def scenario() -> None:
+        host.start(never)
+        for number in range(50):
+            host.call_main(seen.append, number)
+        assert not seen, "a call is not carried out at once"
+        await asyncio.sleep(1)
+        await host.stop()
+
+    world.run(scenario())
+    assert seen == list(range(50))
+
+
+def test_who_waits_for_a_moment_learns_where_it_was_or_that_it_did_not_come() -> None:
+    world = SimulatedWorld(1)
+    moments = Moments(world.loop)
+
+    async def scenario() -> tuple[Moment | None, Moment | None]:
+        waiting = asyncio.create_task(moments.next("truncated", within_s=5))
+        await asyncio.sleep(1)
+        moments.happened("truncated", 2, 3)
+        return await waiting, await moments.next("truncated", within_s=1)
+
+    assert world.run(scenario()) == ((2, 3), None)
