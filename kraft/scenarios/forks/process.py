@@ -13,10 +13,11 @@ from collections.abc import Iterable
 from typing import Final, Protocol
 
 from kraft.launcher.processes import start_node
-from kraft.scenarios.forks import helper
 from kraft.scenarios.forks.commands import Command, Reply, StartNode
 from kraft.scenarios.helping import Helper
 
+MODULE: Final = "kraft.scenarios.forks.helper"
+"""Not imported here: the runner needs nothing of what a node needs."""
 CAN_WATCH_FORKS: Final = hasattr(os, "pidfd_open")
 """Linux. The process that forks is not ours to wait for, so that only a descriptor tells whether it runs."""
 
@@ -74,7 +75,7 @@ class Forks:
     """Implements `NodeStarter`."""
 
     def __init__(self) -> None:
-        self._helper = Helper(helper.__name__, "node", name="the process that starts nodes", reply=Reply)
+        self._helper = Helper(MODULE, "node", name="the process that starts nodes", reply=Reply)
 
     async def start(self, node: StartNode) -> ForkedNode:
         os.makedirs(os.path.dirname(node.log), exist_ok=True)

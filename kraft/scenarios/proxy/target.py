@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable
 from typing import Final
 
-POLL_MS: Final = 8
+POLL_MS: Final = 16
 AGAIN_MS: Final = 3
 """A dying process closes its sockets one by one, so that a first look may still find the listener."""
 CONNECT_TIMEOUT_MS: Final = 200

@@ -7,7 +7,9 @@ import os
 import random
 import signal
 import socket
+import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ import pytest
 from kraft.config.models import NodeConfig
 from kraft.launcher.ports import with_free_ports
 from kraft.scenarios.cluster import _configuration, own_host
+from kraft.scenarios.forks import process as forks
 from kraft.scenarios.helping import Helper, HelperFailed
 from kraft.scenarios.live import NobodyWatches
 from kraft.scenarios.parse import parse_scenario
@@ -67,6 +70,14 @@ def test_a_run_whose_proxies_are_gone_could_not_be_run(tmp_path: Path) -> None:
     assert result.exit_code == COULD_NOT_RUN
     assert result.problems == ("the proxy process has ended",)
     assert issubclass(HelperFailed, ScenarioError), "steps name it with their number"
+
+
+def test_the_process_that_forks_nodes_is_a_module_that_the_runner_does_not_load() -> None:
+    assert find_spec(forks.MODULE) is not None
+    loaded = (
+        "import sys, kraft.scenarios.runner; print([name for name in sys.modules if name.startswith('kraft.node')])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", loaded], text=True).strip() == "[]"
 
 
 # --- where nodes and proxies listen
