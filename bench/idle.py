@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -73,7 +75,19 @@ async def _open(base: str, data: bytes, count: int) -> list[Idle]:
     return opened
 
 
-async def run(count: int) -> None:
+@dataclass(frozen=True)
+class Costs:
+    """`kib_each` by what waits: the resident memory of the node that serves it, divided by their number."""
+
+    kib_each: Mapping[str, float]
+    resident_mib: float
+    """Of the node, with all of them."""
+    woken_s: float
+    """From one produce until every one of them has its record."""
+
+
+async def run(count: int, *, wake_s: float = WAKE_S) -> Costs:
+    """Raises BenchError when not all are woken within `wake_s`."""
     cluster = Cluster({"max.connections": 2 * count + 100, "rest.max.waiting.reads": 2 * count})
     cluster.start()
     try:
@@ -82,22 +96,25 @@ async def run(count: int) -> None:
         node = next(node_id for node_id in cluster.nodes if node_id != leader)
         base, pid = cluster.nodes[node]["rest"], cluster.nodes[node]["pid"]
         print("before:", await _probe(base, other))
-        path, everyone = f"/topics/{topic}/partitions/0/records?", list[Idle]()
+        path, everyone, kib_each = f"/topics/{topic}/partitions/0/records?", list[Idle](), dict[str, float]()
         for name, data in (
             ("long polls", request("GET", path + "timeout=300000")),
             ("streams", request("GET", path + "heartbeat=300000", headers=("Accept: text/event-stream",))),
         ):
             before = process_resident_bytes(pid)
             everyone += await _open(base, data, count)
-            each = (process_resident_bytes(pid) - before) / count / 1024
-            print(f"{count} {name}: {each:.1f} KiB each; {await _probe(base, other)}")
+            kib_each[name] = (process_resident_bytes(pid) - before) / count / 1024
+            print(f"{count} {name}: {kib_each[name]:.1f} KiB each; {await _probe(base, other)}")
+        resident_mib = process_resident_bytes(pid) / 1024 / 1024
         begin, client = time.perf_counter(), Client(base)
         await client.ask(_produce(topic))
         while not all(idle.is_woken for idle in everyone):
-            if time.perf_counter() - begin > WAKE_S:
+            if time.perf_counter() - begin > wake_s:
                 raise BenchError(f"only {sum(idle.is_woken for idle in everyone)} were woken")
             await asyncio.sleep(0.01)
-        print(f"one record woke all {len(everyone)} in {time.perf_counter() - begin:.2f} s")
+        woken_s = time.perf_counter() - begin
+        print(f"one record woke all {len(everyone)} in {woken_s:.2f} s; the node has {resident_mib:.0f} MiB")
+        return Costs(kib_each=kib_each, resident_mib=resident_mib, woken_s=woken_s)
     finally:
         cluster.stop()
 
