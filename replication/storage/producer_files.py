@@ -23,11 +23,10 @@ TEMPORARY_SUFFIX = ".tmp"
 
 def snapshot_offsets(files: Files, folder: str) -> list[int]:
     """Ascending."""
-    length = 20 + len(SNAPSHOT_SUFFIX)
     return [
         int(name[:20])
         for name in files.list_directory(folder)
-        if len(name) == length and name.endswith(SNAPSHOT_SUFFIX) and name[:20].isdecimal()
+        if name[20:] == SNAPSHOT_SUFFIX and name[:20].isdecimal()
     ]
 
 
