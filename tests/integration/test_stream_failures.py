@@ -94,11 +94,11 @@ def test_a_stream_goes_on_exactly_when_its_node_and_the_leaders_die(stopped_clus
         stopped_cluster.kill(leader)
         follower.wait_for(200)
         stopped_cluster.restart(leader)
-    ends_exactly(follower, thread, load)
+    ends_exactly(follower, thread, load, streams_min=3)
 
 
-def ends_exactly(follower: Follower, thread: threading.Thread, load: Load) -> None:
-    """Waits for what was acknowledged; then every record has come, once, in order."""
+def ends_exactly(follower: Follower, thread: threading.Thread, load: Load, *, streams_min: int) -> None:
+    """Waits for what was acknowledged; then every record has come, once, in order, over so many streams."""
     acknowledged = {
         (client.partition, offset): value for client in load.clients for offset, value in client.acknowledged.items()
     }
@@ -107,7 +107,7 @@ def ends_exactly(follower: Follower, thread: threading.Thread, load: Load) -> No
     finally:
         follower.stop.set()
         thread.join()
-    assert follower.streams > 2
+    assert follower.streams >= streams_min
     for partition in range(PARTITIONS):
         offsets = [each[1] for each in follower.seen if each[0] == partition]
         assert offsets == list(range(len(offsets))), "each once, none missing, in order"
@@ -144,4 +144,4 @@ def test_a_consumers_stream_goes_on_exactly_when_its_node_and_its_coordinator_di
         stopped_cluster.kill(coordinator)
         follower.wait_for(200)
         stopped_cluster.restart(coordinator)
-    ends_exactly(follower, thread, load)
+    ends_exactly(follower, thread, load, streams_min=2)  # the coordinator may be another node than the stream's
