@@ -23,6 +23,8 @@ from metadata.controller.events import (
 from metadata.environment import ConnectionClosed
 from metadata.errors import KafkaError
 from metadata.image import TopicIdPartition
+from replication.storage.names import PARTITION_METADATA_FILE, topic_partition_of
+from replication.storage.text_files import read_topic_id
 from tests.simulation.cluster import SimulatedNode
 from tests.simulation.coincidences import Coincidences
 from tests.simulation.hands import ADMIN_MS, GIVE_UP_S
@@ -176,7 +178,9 @@ class Faults(Coincidences):
                 size = len(node.machine.disk.file(path).data)
                 node.machine.disk.flip_bit(path, offset=event.numbers[2] % size, bit=event.numbers[3] % 8)
                 self._oracle.note(f"a bit flipped in {path} of node {node.node_id}")
-                self._oracle.disk_lost(node.node_id)
+                key = _partition_of(node, path)
+                if path.endswith(".log") and key is not None:
+                    self._oracle.rotted(node.node_id, key)
 
         await self._take_away(self._node(event.numbers[0]), event, flip)
 
@@ -324,3 +328,11 @@ def _files_of(node: SimulatedNode, suffixes: tuple[str, ...]) -> list[str]:
                 if name.endswith(suffixes) and files.size(f"/data/logs/{folder}/{name}")
             ]
     return found
+
+
+def _partition_of(node: SimulatedNode, path: str) -> TopicIdPartition | None:
+    """Whose log the file belongs to; None for one that waits for its removal."""
+    folder = path.rpartition("/")[0]
+    found = topic_partition_of(folder.rpartition("/")[2])
+    topic_id = read_topic_id(node.machine.environment.files, f"{folder}/{PARTITION_METADATA_FILE}")
+    return None if found is None or topic_id is None else TopicIdPartition(topic_id, found[1])

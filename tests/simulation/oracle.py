@@ -13,12 +13,13 @@ has lost unsynced data, `unclean` those that had an unclean election; only they 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from kraft.node.assembly import Node
-from metadata.errors import KafkaStorageError
+from metadata.errors import CorruptMessage, KafkaStorageError
 from metadata.image import MetadataImage, PartitionImage, TopicIdPartition
 from metadata.quorum.log import Committed, Leadership, SnapshotInstalled
 from metadata.records import NO_LEADER, PartitionChangeRecord, Reason, Record, RegisterBrokerRecord
@@ -42,6 +43,18 @@ class Violation(AssertionError):
     """An invariant does not hold."""
 
 
+@contextmanager
+def unnoticed(log: Any) -> Iterator[None]:
+    """What is damaged stays so for the product to find: the judge's look at a log tells it nothing."""
+    availability = log._availability
+    told, was_damaged = availability._on_damage, availability.is_damaged
+    availability._on_damage = lambda *_: None
+    try:
+        yield
+    finally:
+        availability._on_damage, availability.is_damaged = told, was_damaged
+
+
 class Oracle:
     def __init__(self, cluster: SimulatedCluster) -> None:
         self.cluster = cluster
@@ -53,7 +66,9 @@ class Oracle:
         """The leader epoch that the last unclean election began."""
         self.excused: dict[TopicIdPartition, str] = {}
         self.rotten: set[int] = set()
-        """Nodes whose flushed bytes may differ: recovery does not read below the recovery point (S5)."""
+        """Nodes in whose logs a bit has flipped, or whose logs were wiped."""
+        self.damaged: dict[TopicIdPartition, set[int]] = {}
+        """Nodes whose log of a partition holds a flipped bit, until it reads well again."""
         self.moments = Moments(cluster.world.loop)
         self.history: list[str] = []
         self.violation: BaseException | None = None
@@ -203,9 +218,9 @@ class Oracle:
                 if member not in old.isr:
                     self._check_joined(key, member, new)
         self.leader_epochs[key] = new.leader_epoch
-        lossy = self._lossy.get(key)
-        if lossy:
-            for member in lossy - set(new.isr):
+        lossy, damaged = self._lossy.get(key, set()), self.damaged.get(key, set())
+        if lossy or damaged:
+            for member in (lossy | damaged) - set(new.isr):
                 self._left_lossy[key, member] = new.partition_epoch
             lossy &= set(new.isr)
             self._maybe_excuse(key, new)
@@ -221,6 +236,15 @@ class Oracle:
         self.rotten.add(node_id)
         self._lose(node_id, all_partitions=True)
 
+    def rotted(self, node_id: int, key: TopicIdPartition) -> None:
+        """A bit flipped in this log (an index can be made again). Nobody needs to notice before it is read."""
+        self.rotten.add(node_id)
+        self.damaged.setdefault(key, set()).add(node_id)
+        partition = self.image.partition(key.topic_id, key.partition)
+        if partition is not None and node_id in partition.isr:
+            self._lossy.setdefault(key, set()).add(node_id)
+            self._maybe_excuse(key, partition)
+
     def _lose(self, node_id: int, *, all_partitions: bool) -> None:
         self._lost_us[node_id] = self.cluster.world.loop.now_us
         for topic in self.image.topics.values():
@@ -233,7 +257,8 @@ class Oracle:
                     self._maybe_excuse(key, partition)
 
     def _maybe_excuse(self, key: TopicIdPartition, partition: PartitionImage) -> None:
-        if set(partition.isr) <= self._lossy[key]:
+        self.damaged[key] = {each for each in self.damaged.get(key, ()) if self.has_damage(each, key)}
+        if set(partition.isr) <= self._lossy.get(key, set()) | self.damaged[key]:
             if key not in self.excused:
                 self.count("whole ISR lost unsynced data")
                 self.note(f"{self.name(key)}: every member of the ISR {partition.isr} has lost data")
@@ -365,6 +390,21 @@ class Oracle:
                 )
                 seen[offset] = value
 
+    def has_damage(self, node_id: int, key: TopicIdPartition) -> bool:
+        """Of a log that cannot be read now: it is taken to be as it was."""
+        replica = self.replica(node_id, key)
+        if replica is None:
+            return True
+        log, offset = replica.log, replica.log.log_start_offset
+        with unnoticed(log):
+            while offset < log.log_end_offset:
+                try:
+                    read = log.read(offset, bytes_max=MATCH_BYTES, upper_bound=log.log_end_offset)
+                except (CorruptMessage, KafkaStorageError):
+                    return True
+                offset = read.next_offset if len(read.data) else log.log_end_offset
+        return False
+
     def match_logs(self) -> None:
         """Below the high watermarks all replicas have the same batches, and they stay (log matching)."""
         for node_id, node in self.cluster.nodes.items():
@@ -387,9 +427,15 @@ class Oracle:
         offset = max(min(self._matched.get((key, node_id), 0), log.log_end_offset), log.log_start_offset)
         while offset < state.high_watermark:
             try:
-                read = log.read(offset, bytes_max=MATCH_BYTES, upper_bound=state.high_watermark)
+                with unnoticed(log):
+                    read = log.read(offset, bytes_max=MATCH_BYTES, upper_bound=state.high_watermark)
             except KafkaStorageError:
                 self.count("a failed log was looked at")
+                break
+            except CorruptMessage as error:
+                flipped = node_id in self.damaged.get(key, ())
+                self.check(flipped, f"{self.name(key)}: node {node_id} is damaged, and no bit has flipped: {error}")
+                self.count("a damaged log was looked at")
                 break
             if not read.data:
                 break
