@@ -15,6 +15,7 @@ from metadata.environment import Environment
 from metadata.errors import KafkaStorageError
 from metadata.events import Events
 from metadata.image import TopicIdPartition
+from replication.storage.checkpoint_ceiling import UNLIMITED
 from replication.storage.log_directory import LogDirectory
 from replication.storage.names import partition_folder
 from replication.storage.partition_log import PartitionLog
@@ -98,12 +99,14 @@ class FailingLogs:
         if log is not None:
             await log.abandon()
             recovery_point = 0 if log.is_damaged and not is_last else log.flushed_offset
-            plan = replace(plan, is_clean=False, recovery_point=recovery_point)
+            plan = replace(plan, is_clean=False, recovery_point=recovery_point, is_from_checkpoints=False)
             plan = replace(plan, log_start_offset=log.log_start_offset)
         try:
             await self._load(directory, topic, plan, partition.partition)
         except MalformedFile as error:
             raise KafkaStorageError(f"{plan.folder} cannot be loaded: {error}") from error
+        if log is not None and log.ceiling.offset != UNLIMITED:
+            self._logs[partition].ceiling.lower(log.ceiling.offset)
 
     async def _revive(self, directory: LogDirectory) -> None:
         await self._environment.workers.run(directory.check_room)

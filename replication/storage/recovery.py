@@ -61,16 +61,19 @@ class LoadPlan:
     """The last shutdown left its marker: the files are as they were closed."""
     now_ms: int
     producer_limits: ProducerLimits
+    is_from_checkpoints: bool = True
+    """Recovery point and log start are; else this process knows them from the log itself."""
 
 
 def load_log(plan: LoadPlan) -> LoadedLog:
     plan.files.make_directories(plan.folder)
     ceiling = CheckpointCeiling(plan.files, plan.folder)
-    plan = replace(
-        plan,
-        recovery_point=min(plan.recovery_point, ceiling.offset),
-        log_start_offset=min(plan.log_start_offset, ceiling.offset),
-    )
+    if plan.is_from_checkpoints:
+        plan = replace(
+            plan,
+            recovery_point=min(plan.recovery_point, ceiling.offset),
+            log_start_offset=min(plan.log_start_offset, ceiling.offset),
+        )
     repairs: list[Repair] = []
     bases = _tidy(plan)
     epochs = _load_epochs(plan, repairs)

@@ -24,7 +24,7 @@ from metadata.environment import ConnectionClosed
 from metadata.errors import KafkaError
 from metadata.image import TopicIdPartition
 from replication.storage.names import PARTITION_METADATA_FILE, topic_partition_of
-from replication.storage.text_files import read_topic_id
+from replication.storage.text_files import MalformedFile, read_topic_id
 from tests.simulation.cluster import SimulatedNode
 from tests.simulation.coincidences import Coincidences
 from tests.simulation.hands import ADMIN_MS, GIVE_UP_S
@@ -334,5 +334,10 @@ def _partition_of(node: SimulatedNode, path: str) -> TopicIdPartition | None:
     """Whose log the file belongs to; None for one that waits for its removal."""
     folder = path.rpartition("/")[0]
     found = topic_partition_of(folder.rpartition("/")[2])
-    topic_id = read_topic_id(node.machine.environment.files, f"{folder}/{PARTITION_METADATA_FILE}")
-    return None if found is None or topic_id is None else TopicIdPartition(topic_id, found[1])
+    if found is None:
+        return None
+    try:
+        topic_id = read_topic_id(node.machine.environment.files, f"{folder}/{PARTITION_METADATA_FILE}")
+    except MalformedFile:  # power was lost before the folder was ever synced: nothing loads it
+        return None
+    return None if topic_id is None else TopicIdPartition(topic_id, found[1])

@@ -20,7 +20,7 @@ from tests.unit.storage.world import NOW_MS, TOPIC_ID, RecordedEvents, batch, lo
 
 SMALL = TopicSettings(segment_bytes=1_000, index_interval_bytes=0)
 KEY = TopicIdPartition(TOPIC_ID, 0)
-FLIPS = 40
+FLIPS = 25
 
 
 def _fill(log: PartitionLog) -> None:
@@ -101,7 +101,7 @@ def test_a_damaged_log_goes_offline_when_others_have_what_it_loses(others_have_i
         log = manager.get_or_create(topic="t", topic_id=TOPIC_ID, partition=0, settings=SMALL)
         _fill(log)
         await log.flush()
-        _flip(tmp_path / "t-0" / f"{0:020d}.log", 100)
+        _flip(tmp_path / "t-0" / f"{0:020d}.log", 30)
         for _ in range(2):
             with pytest.raises(CorruptMessage, match="CRC"):
                 log.read(1, bytes_max=1, upper_bound=24)
@@ -138,7 +138,7 @@ def test_the_last_log_in_sync_keeps_what_stands_behind_its_damage(tmp_path: Path
         log = manager.get_or_create(topic="t", topic_id=TOPIC_ID, partition=0, settings=SMALL)
         _fill(log)
         await log.flush()
-        _flip(tmp_path / "t-0" / f"{0:020d}.log", 100)
+        _flip(tmp_path / "t-0" / f"{0:020d}.log", 30)
         with pytest.raises(CorruptMessage):
             log.read(1, bytes_max=1, upper_bound=24)
         await manager.reopen(KEY, topic="t", is_last=True)
