@@ -42,18 +42,21 @@ def test_records_survive_a_killed_leader_and_a_stop_of_everything(nodes: Cluster
     kraft("node", "restart", str(leader), "--data", nodes.data)
     wait_until(lambda: sorted(nodes.isr_of("survives")) == [1, 2, 3], what="the whole ISR")
     folder = nodes.node(leader).data
-    nodes.stop_all()
+    kraft("node", "stop", "2", "--data", nodes.data)
+    kraft("down", "--data", nodes.data)
     dumped = [json.loads(line) for line in kraft("metadata", "dump", folder, "--json").stdout.splitlines()]
     assert "TopicRecord" in json.dumps(dumped)
     nodes.start_again()
     assert values(nodes, "survives") == ["one", "two", "three", "four"]
+    assert all(nodes.events("log_directory_opened", node_id=node_id)[-1]["was_clean"] for node_id in nodes.ids)
 
 
 def test_status_topics_and_the_log(nodes: Cluster):
     status = json.loads(kraft("status", "--json", "--data", nodes.data).stdout)
     assert status["controller_id"] in nodes.ids
     assert [node["state"] for node in status["nodes"]] == ["active"] * 3
-    nodes.create_topic("shown", partitions=2, retention_ms="5000")
+    create = ("topics", "create", "shown", "--partitions", "2", "--replication-factor", "3")
+    kraft(*create, "--config", "retention.ms=5000", "--data", nodes.data)
     listed = json.loads(kraft("topics", "list", "--json", "--data", nodes.data).stdout)
     assert {"topic": "shown", "partitions": 2, "replication_factor": 3} in listed
     kraft("topics", "alter", "shown", "--partitions", "3", "--data", nodes.data)

@@ -127,6 +127,7 @@ def test_roll_a_restart_through_all_nodes_without_an_error(nodes: Cluster):
     verify_from_every_node(nodes, load, topic="rolled")
 
 
+@pytest.mark.slow
 def test_stop_and_start_everything_in_order(nodes: Cluster):
     nodes.create_topic("stopped", partitions=3)
     with Load(nodes, "stopped", partitions=3) as load:

@@ -131,6 +131,7 @@ def test_lookup_by_timestamp_over_many_segments(nodes: Cluster):
         assert (offset_at("earliest", node_id), offset_at("latest", node_id)) == (0, 100)
 
 
+@pytest.mark.slow
 def test_flush_messages_1_keeps_every_acknowledged_record_through_a_kill_of_all(nodes: Cluster):
     nodes.create_topic("flushed", flush_messages="1")
     for number in range(20):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from uuid import UUID
 
 from kraft.client.blocking import send
 from kraft.client.outcome import Answer, Outcome, Request
+from kraft.launcher.actions import bring_down, restart_node, stop_node
 from kraft.launcher.processes import is_alive, reap, start_node
 from kraft.launcher.runfile import RESOLVED_FILE, NodeRun, load_run, save_run
 from tests.integration.support.waiting import wait_until
@@ -37,8 +39,14 @@ def kraft(*arguments: str, check: bool = True, stdin: str | None = None) -> subp
     return done
 
 
+def _nothing(_: str) -> None:
+    """What the launcher says to people."""
+
+
 @dataclass
 class Cluster:
+    """Where no command is tested, what it calls is called here: to start Python costs more than most commands do."""
+
     data: str
     config: str | None = None
     ever_started: set[int] = field(default_factory=set)
@@ -57,7 +65,7 @@ class Cluster:
         self.start(free_ports=False)
 
     def stop_all(self) -> None:
-        kraft("down", "--data", self.data)
+        bring_down(self.data, say=_nothing)
 
     @property
     def nodes(self) -> tuple[NodeRun, ...]:
@@ -97,10 +105,10 @@ class Cluster:
 
     def stop(self, node_id: int) -> None:
         """In order."""
-        kraft("node", "stop", str(node_id), "--data", self.data)
+        stop_node(self.data, node_id, say=_nothing)
 
     def restart(self, node_id: int) -> None:
-        kraft("node", "restart", str(node_id), "--data", self.data)
+        restart_node(self.data, node_id, say=_nothing)
         self.ever_started.add(self.node(node_id).pid)
 
     def restart_unready(self, node_id: int) -> None:
@@ -166,11 +174,23 @@ class Cluster:
         return [replica["broker"] for replica in document["replicas"] if replica["in_sync"]]
 
     def create_topic(self, name: str, *, partitions: int = 1, replication_factor: int = 3, **configs: str) -> None:
-        arguments = ["topics", "create", name, "--data", self.data]
-        arguments += ["--partitions", str(partitions), "--replication-factor", str(replication_factor)]
-        for key, value in configs.items():
-            arguments += ["--config", f"{key.replace('_', '.')}={value}"]
-        kraft(*arguments)
+        """Waits until every node knows a leader of each partition."""
+        document = {
+            "topic_name": name,
+            "partitions_count": partitions,
+            "replication_factor": replication_factor,
+            "configs": [{"name": key.replace("_", "."), "value": value} for key, value in configs.items()],
+        }
+        answer = self.call("POST", "/topics", document)
+        assert answer.status == 201, answer
+        paths = [f"/topics/{name}/partitions/{number}" for number in range(partitions)]
+
+        def is_led(node_id: int, path: str) -> bool:
+            outcome = self.send(node_id, "GET", path)
+            return isinstance(outcome, Answer) and outcome.is_success and outcome.json()["leader"] is not None
+
+        for node_id, path in itertools.product(self.serving, paths):
+            wait_until(lambda at=node_id, of=path: is_led(at, of), what=f"a leader of {path}, known to node {node_id}")
 
     # Topics with more said about them than the command line can
 
