@@ -15,7 +15,7 @@ from tests.integration.support.cluster import Cluster
 
 Result = TypeVar("Result")
 STRANGER = 99
-TIMEOUT_MS = 5_000
+TIMEOUT_MS = 20_000
 
 
 def forward(cluster: Cluster, node_id: int, ask: Callable[[ForwardChannel], Awaitable[Result]]) -> Result:
