@@ -198,6 +198,7 @@ PLANTED: dict[str, Planted] = {
         what="after a power loss segments are not scanned (S5)",
         patches=(Patch(recovery, "_load_segment", bugs.everything_is_clean),),
         profile="power",
+        seen_as="is damaged: ",  # in no disk did a bit flip
         found_by=(6,),
     ),
     "leader_outside_the_isr": Planted(
