@@ -8,10 +8,10 @@ from typing import Any
 from kraft.coordinators.groups.routing import Groups
 from kraft.http.limits import INT32_MAX
 from kraft.http.media import EMBEDDED, V2_JSON, consumer_format, stream_answer
-from kraft.http.routes import Body, Call, Handler, Method, Parameter, Route
+from kraft.http.routes import Body, Call, Handler, Header, Method, Parameter, Route
 from kraft.http.streaming.read import STREAM_CONTENT, STREAM_QUERY
 from kraft.http.v2 import consumers_models as models
-from kraft.http.v2.consumers import ConsumerHandlers, check
+from kraft.http.v2.consumers import NEXT_TOKEN, ConsumerHandlers, check
 from kraft.http.v2.models import ConsumedRecord
 
 GROUP = "/consumers/{group}"
@@ -19,6 +19,7 @@ INSTANCE = "/consumers/{group}/instances/{instance}"
 _GONE = (40002, 40403, 50302)
 _BODY = (400, 413, 415, 422)
 _NUMBER = {"type": "integer", "minimum": -1, "maximum": INT32_MAX}
+_TOKEN = Header(description="The token to go on with; a stream has none.", schema={"type": "integer"}, is_optional=True)
 _QUERY = (
     Parameter(name="timeout", description="Longest wait in ms; at most that of the consumer.", schema=_NUMBER),
     Parameter(name="max_bytes", description="Most bytes; at least one record is answered.", schema=_NUMBER),
@@ -49,7 +50,7 @@ def _records(handlers: ConsumerHandlers) -> Route:
         method="GET", path=INSTANCE + "/records", handler=handlers.read_consumer_records, tag="v2",
         check=_check_records, query=(*_QUERY, *STREAM_QUERY),
         summary="Read on, waiting for new records, or stream them.",
-        answers={200: Body(content=content)},
+        answers={200: Body(content=content, headers={NEXT_TOKEN: _TOKEN})},
         errors=(*_GONE, 40401, 406, 40601, 40903, 40904, 422),
     )  # fmt: skip
 

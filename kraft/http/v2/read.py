@@ -16,7 +16,7 @@ from kraft.http.media import EMBEDDED, RECORD_BATCH, RECORDS, Format, read_answe
 from kraft.http.query import integer
 from kraft.http.raw import encode_records
 from kraft.http.records import end_of_batches, take_records
-from kraft.http.routes import Body, Call, Parameter, Route
+from kraft.http.routes import Body, Call, Header, Parameter, Route
 from kraft.http.streaming.read import STREAM_CONTENT, STREAM_QUERY, stream_partition
 from kraft.http.v2 import models
 from kraft.http.wanted import OFFSET, wanted_offset
@@ -81,6 +81,20 @@ def _number(name: str, description: str, default: int) -> Parameter:
     return Parameter(name=name, description=description, schema=schema)
 
 
+def _answer_header(description: str, kind: str = "integer") -> Header:
+    """A stream has none of them."""
+    return Header(description=description, schema={"type": kind}, is_optional=True)
+
+
+_ANSWER_HEADERS = {
+    "X-Next-Offset": _answer_header("Where to go on."),
+    "Link": _answer_header('The request to go on with, as rel="next".', "string"),
+    "X-High-Watermark": _answer_header("The end of what can be read."),
+    "X-Log-Start-Offset": _answer_header("The first offset there is."),
+    "X-Leader": _answer_header("The broker that has read it."),
+    "X-Leader-Epoch": _answer_header("The epoch in which it leads."),
+}
+
 ROUTES: tuple[Route, ...] = (
     Route(
         method="GET", path="/topics/{topic}/partitions/{partition}/records", handler=read_records, check=_check,
@@ -96,7 +110,8 @@ ROUTES: tuple[Route, ...] = (
             200: Body(
                 content={form.media_type: list[models.ConsumedRecord] for form in EMBEDDED}
                 | {RECORD_BATCH: None, RECORDS: None}
-                | STREAM_CONTENT
+                | STREAM_CONTENT,
+                headers=_ANSWER_HEADERS,
             )
         },
         errors=(40002, 40401, 40402, 406, 422, 50302),
