@@ -108,7 +108,7 @@ THIRD_PARTY: Mapping[str, tuple[str, ...]] = {
 }
 """Each dependency is imported by its own folder only. Pydantic, orjson and msgspec may be used anywhere."""
 
-ENTRY_POINTS = ("kraft.cli.main", "kraft.__main__")
+ENTRY_POINTS = ("kraft.cli.main", "kraft.__main__", "kraft.scenarios.forks.helper")
 """Modules that nothing has to import."""
 
 
