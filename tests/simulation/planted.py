@@ -232,8 +232,9 @@ PLANTED: dict[str, Planted] = {
     "leader_high_watermark_falls": Planted(
         what="a leader's high watermark falls to the end of its slowest follower (R5)",
         patches=(Patch(leader, "advance_high_watermark", bugs.falls_with_the_isr),),
+        profile="members",
         seen_as="the high watermark of leader",
-        found_by=(4,),
+        found_by=(6,),
     ),
     "produce_waits_for_ever": Planted(
         what="a produce that is not replicated in time is not answered (P6)",
@@ -250,6 +251,7 @@ PLANTED: dict[str, Planted] = {
     "acks_one_not_appended": Planted(
         what="some of what acks=1 acknowledges is never appended",
         patches=(Patch(Produce, "_append", bugs.acks_one_from_memory),),
+        seen_as="was acknowledged (acks=1)",
         found_by=(4,),
     ),
     "unclean_leader_cuts_its_log": Planted(

@@ -20,7 +20,6 @@ SLOW = frozenset(
         "epochs_not_cut_with_log",
         "nobody_joins_the_isr",
         "produce_waits_for_ever",
-        "leader_high_watermark_falls",
     }
 )
 
