@@ -28,6 +28,8 @@ from replication.requests import FetchRequest, FetchResponse, OffsetAnswer, Prod
 
 TOPIC = "flights"
 NONCE = 2**127 + 1
+CONFIG = r.InstanceConfig(timeout_ms=86_400_000)
+"""None goes while the others are made."""
 SHAPES = ((1, 1), (10, 1), (10, 10))
 """Partitions of the topic, consumers in a group."""
 
@@ -57,7 +59,7 @@ def _image(partitions: int) -> MetadataImage:
 
 async def _consume(consumers: Consumers, group: str, name: str) -> None:
     """As a client does: create, subscribe, read once."""
-    created = r.CreateInstance(group=group, instance=name, nonce=f"{NONCE:032x}", config=r.InstanceConfig())
+    created = r.CreateInstance(group=group, instance=name, nonce=f"{NONCE:032x}", config=CONFIG)
     await consumers.handle(created)
     await consumers.handle(r.Subscribe(group=group, instance=name, topics=(TOPIC,)))
     plan = await consumers.handle(r.BeginPoll(group=group, instance=name, wait_ms=0))
