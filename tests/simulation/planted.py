@@ -252,7 +252,7 @@ PLANTED: dict[str, Planted] = {
         what="some of what acks=1 acknowledges is never appended",
         patches=(Patch(Produce, "_append", bugs.acks_one_from_memory),),
         seen_as="was acknowledged (acks=1)",
-        found_by=(4,),
+        found_by=(5,),
     ),
     "unclean_leader_cuts_its_log": Planted(
         what="a leader of an unclean election gives up what is above its high watermark (L8)",

@@ -15,6 +15,7 @@ TRIED_MAX = 12
 
 SLOW = frozenset(
     {
+        "acks_one_not_appended",
         "divergence_ignored",
         "high_watermark_from_shrunk_isr",
         "epochs_not_cut_with_log",
