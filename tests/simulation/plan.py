@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from kraft.config.models import Role, Toml
 from tests.simulation import rare
+from tests.simulation.remembered import PROFILE as REMEMBERED_PROFILE
 from tests.simulation.remembered import RememberedPlan, draw_remembered
 
 NETWORK = ("cut", "isolate", "split", "slow_link", "cut_message", "reset", "slow_all")
@@ -213,6 +214,8 @@ def draw_plan(seed: int, profile: str = "swarm") -> Plan:
     remembered = draw_remembered(seed, profile, topics=len(topics))
     if remembered is not None:
         plan = replace(plan, remembered=remembered, settings={**plan.settings, **remembered.settings})
+    if profile == REMEMBERED_PROFILE:
+        plan = replace(plan, producers=plan.producers[:1])
     if profile == rare.PROFILE:
         return rare.made_rare(plan)
     return _made_strange(plan) if profile in STRANGE else plan

@@ -265,11 +265,13 @@ PLANTED: dict[str, Planted] = {
         what="a coordinator answers a commit before it is replicated (G5)",
         patches=(Patch(Shard, "write", forgetful.writes_without_waiting),),
         profile="groups",
+        found_by=(6,),
     ),
     "producers_not_known_after_failover": Planted(
         what="a new leader knows nothing of the producers whose batches it has (D6)",
         patches=(Patch(Roles, "_lead", forgetful.forgets_producers),),
         profile="groups",
+        found_by=(2,),
     ),
     "sequence_not_checked": Planted(
         what="a leader takes any sequence of a producer that it knows (D1)",
@@ -280,5 +282,6 @@ PLANTED: dict[str, Planted] = {
         what="the coordinator takes commits of members of old generations and of those it has evicted (G4)",
         patches=(Patch(classic, "check_commit", bugs.nothing),),
         profile="groups",
+        found_by=(3,),
     ),
 }

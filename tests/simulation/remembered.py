@@ -119,7 +119,7 @@ def _sequenced(rng: random.Random, name: str, topics: int) -> SequencedPlan:
         acks=rng.choice((-1, -1, -1, 1)),
         in_flight=rng.choice((1, 3, 5, 5)),
         lanes=rng.choice((1, 2)),
-        pause_ms=rng.choice((30, 80, 240)),
+        pause_ms=rng.choice((80, 240)),
         records=rng.choice((1, 1, 3)),
         timeout_ms=rng.choice((300, 1_000, 3_000)),
     )
@@ -130,7 +130,7 @@ def _keyed(rng: random.Random, name: str, topics: int) -> KeyedPlan:
         name=name,
         topic=rng.randrange(topics),
         acks=rng.choice((-1, -1, -1, 1)),
-        pause_ms=rng.choice((30, 80, 240)),
+        pause_ms=rng.choice((80, 240)),
         records=rng.choice((1, 2, 4)),
         partitions=rng.choice((1, 1, 2)),
         size_max=rng.choice((90, 1_000_000)),

@@ -28,6 +28,7 @@ from tests.simulation.remembered import SequencedPlan
 INIT_S = 15
 LAST_ROUNDS = 20
 """Rounds after the end of the load in which what is in doubt is sent again."""
+DETOURS = 0.2
 OWN = Principal(node_id=1, purpose="forward")
 
 
@@ -112,7 +113,7 @@ class SequencedProducer:
     async def _round(self, node: SimulatedNode, session: Session) -> bool:
         """Everything that is not acknowledged, in order, at once; False when the id is at its end."""
         window = session.unacked if session.has_acked else session.unacked[:1]
-        attempts = await asyncio.gather(*[self._attempt(node, session, batch) for batch in list(window)])
+        attempts = await asyncio.gather(*[self._attempt(self._way(node), session, batch) for batch in list(window)])
         first = attempts[0].outcome if attempts else None
         if first is not None and first.error_code in WRONG_SEQUENCE:
             self._promised.refused_sequence(
@@ -126,6 +127,11 @@ class SequencedProducer:
         acked = {batch for batch, attempt in zip(list(window), attempts, strict=True) if attempt.is_acked}
         session.unacked = [batch for batch in session.unacked if batch not in acked]
         return True
+
+    def _way(self, node: SimulatedNode) -> SimulatedNode:
+        """Mostly the same for all that is in flight; a batch that takes another may overtake."""
+        other = choose(self._oracle.cluster, self._rng) if self._rng.random() < DETOURS else None
+        return other or node
 
     async def _attempt(self, node: SimulatedNode, session: Session, batch: Batch) -> Attempt:
         plan, now_ms = self._plan, node.machine.clock.wall_ms()
