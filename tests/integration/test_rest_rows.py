@@ -1,4 +1,7 @@
-"""Both REST dialects, row by row, on three real nodes that take turns: method, path, status, type and every field."""
+"""Both REST dialects, row by row, on three real nodes that take turns: method, path, status, type and every field.
+
+The document that they serve knows each of these statuses.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import pytest
 
 from tests.integration.conftest import run_cluster
 from tests.integration.rest.asking import all_rows, ask
+from tests.integration.rest.described import Described
 from tests.integration.support.cluster import Cluster
 from tests.integration.support.configuration import REPLICATED
 
@@ -26,5 +30,8 @@ def test_every_row_of_both_dialects(new_cluster: Cluster) -> None:
     asked = list(ask(urls, all_rows(urls[0])))
     wrong = [f"{row}: {'; '.join(found)}" for row, found in asked if found]
     assert not wrong, "\n".join(wrong)
+    described = Described(new_cluster.get("/openapi.json"))
+    unknown = [f"{row}: {problem}" for row, _ in asked if (problem := described.problem(row)) is not None]
+    assert not unknown, "\n".join(unknown)
     assert len(asked) > ROWS_MIN
     assert new_cluster.events("http_request_failed") == []

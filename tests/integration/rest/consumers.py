@@ -75,6 +75,7 @@ def _subscription() -> Rows:
     yield Row("POST", GROUP, 200, created("subscribed"), new("subscribed"), V2, IN)
     path = f"{one}/subscription"
     yield Row("GET", path, 200, {"topics": [], "topic_pattern": None}, media=V2, also_with_slash=True)
+    bad: Any
     for bad, code in (
         ({}, 40903), ({"topics": [T], "topic_pattern": "x"}, 40903), ({"topics": T}, 422), ({"topics": [1]}, 422),
         ({"topic_pattern": 1}, 422), ({"topic": [T]}, 422), (b"", 40903), (b"[", 400),
@@ -103,6 +104,7 @@ def _assignment() -> Rows:
     yield Row("POST", GROUP, 200, created("assigned"), new("assigned", **{"auto.commit.enable": False}), V2, IN)
     path, both = f"{one}/assignments", {"partitions": [at(0), at(1)]}
     yield Row("GET", path, 200, {"partitions": []}, media=V2, also_with_slash=True)
+    bad: Any
     for bad, code in (
         ({}, 422), ({"partitions": [{"topic": T}]}, 422), ({"partitions": [at(-1)]}, 422), ({"partitions": 1}, 422),
         ({"partitions": [at(9)]}, 40402), ({"partitions": [{"topic": "no", "partition": 0}]}, 40401), (b"x", 400),
@@ -121,7 +123,6 @@ def _assignment() -> Rows:
     yield Row("POST", path, 204, None, seek, headers=IN, also_with_slash=True)
     times = {"timestamps": [at(0, timestamp="2020-01-01T00:00:00Z")]}
     yield Row("POST", path, 204, None, times, headers=IN)
-    bad: Any
     for bad, code in (
         ({"offsets": [at(0)]}, 422), ({"offsets": [at(0, offset=-1)]}, 422), ({"offsets": [at(9, offset=0)]}, 40402),
         ({"timestamps": [at(0, timestamp="noon")]}, 40002), ({"offsets": [at(0, offset="x")]}, 422),
@@ -169,6 +170,7 @@ def _offsets() -> Rows:
     yield Row("POST", f"{path}:query", 200, after, ask, V2, IN, "for who cannot send a GET with a body")
     yield Row("POST", path, 204, None, {}, headers=IN, note="everything read")
     yield Row("POST", path, 204, headers=IN, note="no body")
+    bad: Any
     for bad, code in (
         ({"offsets": [at(0)]}, 422), ({"offsets": [at(9, offset=0)]}, 40402), ({"offsets": 1}, 422), (b"[", 400),
         ({"offsets": [{"topic": "no", "partition": 0, "offset": 0}]}, 40401), ({"x": []}, 422),

@@ -136,6 +136,7 @@ def _leniencies() -> Rows:
 
 def _refusals() -> Rows:
     one, path = {"records": [{"value": "dg=="}]}, f"/topics/{T}"
+    bad: Any
     for bad, code in (
         (b"", 422), (b"{", 400), ({}, 422), ({"records": []}, 422), ({"records": [{"x": 1}]}, 422), ([], 422),
         ({"records": [{"value": "!"}]}, 422), ({"records": [{"value": 1}]}, 422), (b"\xff\xfe", 400),

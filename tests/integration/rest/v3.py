@@ -163,10 +163,10 @@ def _bad_configs(of: str, one: str, name: str) -> Rows:
     yield refused("GET", f"{of}/no.such.config", 404)
     yield refused("PUT", f"{of}/no.such.config", 40002, {"value": "1"})
     yield refused("PUT", one, 40002, {"value": "many"})
+    bad: Any
     for bad, code in (({}, 42206), ({"value": 1}, 422), ({"value": "1", "x": 1}, 422), (b"", 42206), (b"{", 400)):
         yield refused("PUT", one, code, bad, note=str(bad))
     yield refused("PUT", one, 415, {"value": "1"}, headers={"Content-Type": "text/plain"})
-    bad: Any
     for bad, code in (
         ({"data": []}, 422), ({}, 422), ({"data": [{"name": name}]}, 42206), ({"data": [{"value": "1"}]}, 422),
         ({"data": [{"name": name, "operation": "ADD"}]}, 422), ({"data": [{"name": name, "value": "x"}]}, 40002),
@@ -199,6 +199,7 @@ def _topics(v3: V3) -> Rows:
     yield Row("GET", f"{path}/{name}", 200, v3.topic(name, 3), is_everywhere=True)
     yield refused("PATCH", f"{path}/{name}", 40002, {"partitions_count": 3}, note="already has 3 partitions")
     yield refused("PATCH", f"{path}/nobody", 40403, {"partitions_count": 3})
+    bad: Any
     for bad, code in (
         (b"", 42206), (b"{", 400), ({}, 422), ({"topic_name": ""}, 42206), ({"topic_name": "a/b"}, 42206),
         ({"topic_name": "x" * 250}, 42206), ({"topic_name": 1}, 422), ({**new, "replication_factor": 9}, 40002),
