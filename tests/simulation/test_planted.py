@@ -17,6 +17,7 @@ SLOW = frozenset(
     {
         "acks_one_not_appended",
         "divergence_ignored",
+        "flush_does_nothing",
         "high_watermark_from_shrunk_isr",
         "epochs_not_cut_with_log",
         "nobody_joins_the_isr",
