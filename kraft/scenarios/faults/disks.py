@@ -14,6 +14,8 @@ from kraft.scenarios.spec import ScenarioError
 
 SegmentChoice: TypeAlias = Literal["closed", "active"]
 BATCH_HEADER_BYTES: Final = 61
+BATCH_LENGTH_AT: Final = 8
+"""In a batch: how many bytes follow this number."""
 FLIP: Final = 0x55
 
 
@@ -48,14 +50,11 @@ class DiskFaults(NodeFaults):
     ) -> Path:
         """Flip bits of one byte in a segment of a node that does not run; returns the file.
 
-        `offset`: position in the file; by default one in the records of a batch in the middle.
+        `offset`: position in the file; by default one in the records of some batch, where only its checksum tells.
         """
         self._must_be_down(node, "spoiled")
         path = self._segment(node, topic, partition, segment)
-        size = path.stat().st_size
-        if size <= BATCH_HEADER_BYTES:
-            raise ScenarioError(f"{path} holds no records that could be spoiled")
-        position = offset if offset is not None else self.rng.randrange(BATCH_HEADER_BYTES, size)
+        position = self._byte_of_records(path) if offset is None else offset
         with path.open("r+b") as file:
             file.seek(position)
             byte = file.read(1)
@@ -117,6 +116,17 @@ class DiskFaults(NodeFaults):
                 self.timeline.end(self._full.pop(node))
 
     # --- files ------------------------------------------------------------------------------------------------------
+
+    def _byte_of_records(self, path: Path) -> int:
+        data = path.read_bytes()
+        spans, at = [], 0
+        while at + BATCH_HEADER_BYTES < len(data):
+            end = at + BATCH_LENGTH_AT + 4 + int.from_bytes(data[at + BATCH_LENGTH_AT : at + BATCH_LENGTH_AT + 4])
+            spans.append(range(at + BATCH_HEADER_BYTES, min(end, len(data))))
+            at = end
+        if not spans:
+            raise ScenarioError(f"{path} holds no records that could be spoiled")
+        return self.rng.choice(self.rng.choice(spans))
 
     def _must_be_down(self, node: int, done: str) -> None:
         if self.pid(node) is not None:
