@@ -47,5 +47,6 @@ def test_p7_only_what_this_leader_appended_is_acknowledged(end_of_3: EpochEnd | 
         assert operation.is_done
         assert outcomes[KEY].error_code == code
         assert outcomes[KEY].is_appended
+        assert outcomes[KEY].isr == (() if code else (1,)), "who is acknowledged is told who has the records"
 
     asyncio.run(story())
