@@ -271,12 +271,13 @@ PLANTED: dict[str, Planted] = {
         what="a new leader knows nothing of the producers whose batches it has (D6)",
         patches=(Patch(Roles, "_lead", forgetful.forgets_producers),),
         profile="groups",
-        found_by=(2,),
+        found_by=(7,),
     ),
     "sequence_not_checked": Planted(
         what="a leader takes any sequence of a producer that it knows (D1)",
         patches=(Patch(producers, "_check_sequence", bugs.nothing),),
         profile="groups",
+        found_by=(1,),
     ),
     "anybody_commits": Planted(
         what="the coordinator takes commits of members of old generations and of those it has evicted (G4)",

@@ -16,11 +16,14 @@ TRIED_MAX = 12
 SLOW = frozenset(
     {
         "acks_one_not_appended",
+        "anybody_commits",
         "divergence_ignored",
         "flush_does_nothing",
         "high_watermark_from_shrunk_isr",
         "epochs_not_cut_with_log",
         "nobody_joins_the_isr",
+        "producers_not_known_after_failover",
+        "sequence_not_checked",
         "produce_waits_for_ever",
     }
 )

@@ -45,6 +45,8 @@ FOUND_DEAR = [
     ("rot", 11473),  # a length that cannot be
 ]
 """The same; dear, or a unit test watches the same place by default."""
+PROFILES_DEAR = ("groups",)
+"""Five times as dear as the others: everything that others do, and members that read it."""
 SLOW = [pytest.param(*dear, marks=pytest.mark.slow) for dear in FOUND_DEAR]
 
 
@@ -58,7 +60,11 @@ def test_what_a_seed_once_found_stays_mended(profile: str, seed: int) -> None:
     _check(profile, seed)
 
 
-@pytest.mark.parametrize("profile", sorted(PROFILES))
+def _slow_if_dear(profile: str) -> object:
+    return pytest.param(profile, marks=pytest.mark.slow) if profile in PROFILES_DEAR else profile
+
+
+@pytest.mark.parametrize("profile", [_slow_if_dear(profile) for profile in sorted(PROFILES)])
 @pytest.mark.parametrize("number", range(FRESH))
 def test_seeds_of_each_profile(profile: str, number: int) -> None:
     _check(profile, 101 + number)
@@ -83,7 +89,14 @@ def _fingerprint(profile: str, seed: int, hash_seed: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize(("profile", "seed"), [("swarm", 6), pytest.param("reconfigure", 4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("profile", "seed"),
+    [
+        ("swarm", 6),
+        pytest.param("reconfigure", 4, marks=pytest.mark.slow),
+        pytest.param("groups", 3, marks=pytest.mark.slow),
+    ],
+)
 def test_a_seed_gives_the_same_trace_byte_for_byte_in_two_processes(profile: str, seed: int) -> None:
     assert _fingerprint(profile, seed, "1") == _fingerprint(profile, seed, "4242")
 
