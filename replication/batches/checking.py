@@ -18,6 +18,10 @@ _CHECKED = struct.Struct(">qiibI2xi")
 """Base offset, length, leader epoch, magic, CRC, last offset delta."""
 
 
+UNKNOWN_EPOCH = -1
+"""Below the first epoch that a log remembers: after a loss of power a log may start before it again."""
+
+
 class DamagedBatch(ValueError):
     """What is wrong with a batch, and where in the bytes."""
 
@@ -40,7 +44,7 @@ def check_batches(data: Buffer, *, expected: int, epoch_of: Callable[[int], int]
             raise DamagedBatch(f"the batch for offset {expected} does not have the CRC of its header")
         if base_offset < expected or delta < 0:
             raise DamagedBatch(f"the batch for offset {expected} says that it begins at {base_offset}")
-        if epoch_of(base_offset + delta) != leader_epoch:
+        if epoch_of(base_offset + delta) not in (leader_epoch, UNKNOWN_EPOCH):
             raise DamagedBatch(f"the batch for offset {expected} says that it is of leader epoch {leader_epoch}")
         has_gap = base_offset > expected
         position, expected = after, base_offset + delta + 1
