@@ -239,7 +239,7 @@ class ClassicMember:
             read = partial(gateway.read, which, offset=offset, bytes_max=READ_BYTES, bytes_min=0, wait_ms_max=0)
             records = await ask(self._oracle, node, read, within_s=GRACE_MS / 1000, what="a member's read")
         except OffsetOutOfRange:
-            state = gateway.image.partition(*which)
+            state = gateway.image.partition(which.topic_id, which.partition)
             if state is not None and state.leader_epoch < life.epochs[partition]:
                 self._oracle.count("a deposed leader calls an offset out of range")
                 return

@@ -17,8 +17,11 @@ from kraft.coordinators.groups.java import abs_hash
 from kraft.coordinators.groups.records import OFFSETS_TOPIC
 from kraft.coordinators.groups.subscriptions import TopicPartition
 from metadata.image import TopicIdPartition
+from replication.partition.log import ReplicaLog
 from tests.simulation.oracle import Oracle
+from tests.support.ownership import Ownership, batches_of
 
+LOG_BYTES = 1 << 24
 Offsets = dict[TopicIdPartition, int]
 
 
@@ -165,10 +168,20 @@ class GroupOracle:
         self.oracle.was_read(which, records)
         self._known(group).seen.setdefault(which, {}).update(records)
 
+    def _judge_log(self, group: str) -> None:
+        """The coordinator's own account: in no generation, and after no batch, has a partition two owners."""
+        home = self._home(group)
+        partition = None if home is None else self.oracle.image.partition(home.topic_id, home.partition)
+        replica = None if partition is None or home is None else self.oracle.replica(partition.leader, home)
+        if replica is not None:
+            account = Ownership(group).follow(batches_of(log_bytes(replica.log), group))
+            self.oracle.check(not account.violations, f"group {group}: {account.violations[:3]}")
+
     def judge(self, group: str, topics: Iterable[str], logs: Mapping[TopicIdPartition, Mapping[int, bytes]]) -> None:
         """Everything that the group has committed was seen by it, at least once."""
         if not self.is_certain(group):
             return
+        self._judge_log(group)
         for which, found in logs.items():
             topic = self.oracle.image.topics[which.topic_id]
             if topic.name not in topics or self.which((topic.name, 0)) is None or self.oracle.may_lose(which):
@@ -179,3 +192,13 @@ class GroupOracle:
             self.oracle.check(
                 not missed, f"group {group} has committed {self.oracle.name(which)} and never saw {missed[:20]}"
             )
+
+
+def log_bytes(log: ReplicaLog) -> bytes:
+    data, offset = b"", log.log_start_offset
+    while offset < log.log_end_offset:
+        read = log.read(offset, bytes_max=LOG_BYTES, upper_bound=log.log_end_offset)
+        if not read.data:
+            break
+        data, offset = data + read.data, read.next_offset
+    return data
