@@ -18,6 +18,7 @@ from replication.partition.replica import Replica
 from replication.producers.state import Producer, ProducerLimits, ProducerStates
 from replication.storage.partition_log import PartitionLog
 from tests.simulation.clients import Attempt
+from tests.simulation.group_oracle import log_bytes
 from tests.simulation.oracle import Oracle
 
 WRONG_SEQUENCE = (45, 47)
@@ -71,8 +72,26 @@ class ProducerOracle:
             f"{known.leader_epoch}, and now with {outcome.base_offset} in epoch {outcome.leader_epoch}",
         )
 
-    def refused_sequence(self, which: TopicIdPartition, acks: int, *, since_epoch: int, what: str) -> None:
+    def refused_sequence(
+        self, which: TopicIdPartition, acks: int, *, since_epoch: int, producer_id: int, sequence: int, what: str
+    ) -> None:
+        """Of a batch that comes after all that was acknowledged. After a restart a leader knows the last batch of each
+        id only, for Kafka's snapshots keep no more: what stands before it in the log is refused like what is not there.
+        """
+        if self._is_in_log(which, producer_id, sequence):
+            self.oracle.count("batch refused that is in the log")
+            return
         self.oracle.check(self.may_forget(which, acks, since_epoch), f"{self.oracle.name(which)}: {what}")
+
+    def _is_in_log(self, which: TopicIdPartition, producer_id: int, sequence: int) -> bool:
+        partition = self.oracle.image.partition(which.topic_id, which.partition)
+        if partition is None or not partition.has_leader:
+            return False
+        replica = self.oracle.replica(partition.leader, which)
+        return replica is not None and any(
+            (header.producer_id, header.base_sequence) == (producer_id, sequence)
+            for _, header in whole_batches(log_bytes(replica.log))
+        )
 
     def may_forget(self, which: TopicIdPartition, acks: int, since_epoch: int) -> bool:
         """Acknowledged records, and so what their producers have sent, may be gone."""

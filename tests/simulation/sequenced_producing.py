@@ -120,6 +120,8 @@ class SequencedProducer:
                 session.which,
                 self._plan.acks,
                 since_epoch=session.epoch,
+                producer_id=session.producer_id,
+                sequence=session.unacked[0].sequence,
                 what=f"sequence {session.unacked[0].sequence} of producer {session.producer_id} comes after all that "
                 f"was acknowledged, and was refused: {first.error_code} {first.message}",
             )
