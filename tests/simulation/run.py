@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from kraft.node.assembly import Node
 from metadata.controller.events import CreateTopics, NewTopic
-from metadata.errors import CorruptMessage, TopicAlreadyExists
+from metadata.errors import CorruptMessage, KafkaStorageError, TopicAlreadyExists
 from metadata.image import PartitionImage, TopicIdPartition
 from replication.batches.records import read_batches
 from replication.partition.replica import Replica
@@ -214,7 +214,7 @@ class _Run:
     def _reads_well(self, replica: Replica) -> bool:
         try:
             _bytes_from(replica, replica.log.log_start_offset)
-        except CorruptMessage:
+        except (CorruptMessage, KafkaStorageError):  # the latter: an index led nowhere, and the log went offline
             self._oracle.count("damage was read")
             return False
         return True
