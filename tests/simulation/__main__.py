@@ -60,7 +60,7 @@ def _add_run(run: argparse.ArgumentParser) -> None:
 
 def _add_ci(ci: argparse.ArgumentParser) -> None:
     ci.add_argument(
-        "--fresh-from", default="", metavar="TEXT", help="a commit and a date: what fresh seeds are made of"
+        "--fresh-from", default="", metavar="TEXT", help="a name of the change: what fresh seeds are made of"
     )
     _add_common(ci, seconds=checked.SECONDS)
 

@@ -1,7 +1,7 @@
 """Plays many seeds, in one process or several, and adds up what came of them.
 
-The order of the results is that of the jobs, whatever finishes first. `fresh_seeds` turns any text (a commit and a
-date) into seeds that nobody has chosen and everybody can play again.
+The order of the results is that of the jobs, whatever finishes first. `fresh_seeds` turns any text (the name of a
+change) into seeds that nobody has chosen and everybody can play again.
 """
 
 from __future__ import annotations
