@@ -244,7 +244,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
         raise AssertionError("a thread called into the simulated loop; simulated code has no threads")
 
     def close(self) -> None:
-        self._close_buried()
+        # What is closed may still gather, which asks for a loop of the thread: without one asyncio makes a loop that
+        # nobody closes.
+        asyncio.set_event_loop(self)
+        try:
+            self._close_buried()
+        finally:
+            asyncio.set_event_loop(None)
         super().close()
 
     def __del__(self, _warn: object = None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import random
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -41,15 +40,7 @@ def play(story: Callable[[SimulatedCluster], Awaitable[None]], *, seed: int = 1,
         await cluster.stop()
         cluster.raise_fatal()
 
-    # What a killed process leaves is finalized outside of its loop, where asyncio looks for one of the thread.
-    spare = asyncio.new_event_loop()
-    asyncio.set_event_loop(spare)
-    try:
-        world.run(run())
-        gc.collect()
-    finally:
-        asyncio.set_event_loop(None)
-        spare.close()
+    world.run(run())
 
 
 async def ask(node: SimulatedNode, request: r.Request) -> Any:
