@@ -72,6 +72,10 @@ class GroupOracle:
             known.is_uncertain = True
         return not known.is_uncertain
 
+    def has_home(self, group: str) -> bool:
+        """False: somebody made the offsets topic anew, or grew it, with settings that may not let it work."""
+        return self._known(group).home in (None, self._home(group))
+
     def _home(self, group: str) -> TopicIdPartition | None:
         topic = self.oracle.image.topic(OFFSETS_TOPIC)
         return None if topic is None else TopicIdPartition(topic.topic_id, abs_hash(group) % len(topic.partitions))

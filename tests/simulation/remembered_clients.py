@@ -85,7 +85,7 @@ class RememberedClients:
     async def _settle(self, group: GroupPlan) -> None:
         world = self._oracle.cluster.world
         deadline = world.loop.time() + SETTLE_S
-        while (missing := await self._missing(group)) is not None:
+        while self._groups.has_home(group.name) and (missing := await self._missing(group)) is not None:
             if self._oracle.violation is not None:
                 return
             is_late = world.loop.time() > deadline

@@ -149,7 +149,7 @@ class RestMember:
 
     async def _until_known(self, handler: Handler, body: Mapping[str, Any] | None = None) -> web.Response:
         """Again until there is an answer other than that the cluster is busy."""
-        while True:
+        while not self.is_stopping:
             try:
                 return await self._call(handler, body)
             except HttpError as error:
@@ -159,6 +159,7 @@ class RestMember:
             except Unanswered:
                 self._oracle.count("REST consumer asks again")
             await asyncio.sleep(RETRY_PAUSE_S)
+        raise Unanswered("the consumer ends")
 
     @property
     def _name(self) -> str:

@@ -1,7 +1,8 @@
 """Reading one partition of `__consumer_offsets` from its start to the high watermark.
 
 A coordinator is the only writer of its partition and writes nothing before it has loaded, so once the high watermark
-has reached the start of its leader epoch (L10), everything is below it.
+has reached the start of its leader epoch (L10), all of others is below it. What an earlier load of the same epoch
+wrote and gave up on may still be replicated: the end is that of the epoch in the log, and the load waits for it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from metadata.errors import KafkaError, OffsetNotAvailable, for_code
 from metadata.image import TopicIdPartition
 from replication.batches.header import whole_batches
 from replication.batches.records import read_batches
+from replication.partition.log import EpochEnd
 from replication.requests import (
     CONSUMER,
     EARLIEST_TIMESTAMP,
@@ -33,11 +35,14 @@ LOAD_RETRY_MS = 20
 class Reads(Protocol):
     async def fetch(self, request: FetchRequest) -> FetchResponse: ...
     async def list_offset(self, partition: TopicIdPartition, timestamp: int) -> OffsetAnswer: ...
+    def offset_for_leader_epoch(self, partition: TopicIdPartition, epoch: int) -> EpochEnd | None: ...
 
 
-async def replay(reads: Reads, partition: TopicIdPartition, *, clock: Clock) -> AsyncIterator[list[GroupRecord]]:
+async def replay(
+    reads: Reads, partition: TopicIdPartition, *, leader_epoch: int, clock: Clock
+) -> AsyncIterator[list[GroupRecord]]:
     """The records in pieces. Raises KafkaError when this broker does not lead the partition any more."""
-    end_offset = await _end(reads, partition, clock=clock)
+    end_offset = await _end(reads, partition, leader_epoch=leader_epoch, clock=clock)
     offset = (await reads.list_offset(partition, EARLIEST_TIMESTAMP)).offset
     while offset < end_offset:
         data = await _read(reads, partition, offset)
@@ -48,12 +53,16 @@ async def replay(reads: Reads, partition: TopicIdPartition, *, clock: Clock) -> 
         offset = next_offset
 
 
-async def _end(reads: Reads, partition: TopicIdPartition, *, clock: Clock) -> int:
+async def _end(reads: Reads, partition: TopicIdPartition, *, leader_epoch: int, clock: Clock) -> int:
+    written = reads.offset_for_leader_epoch(partition, leader_epoch)
     while True:
         try:
-            return (await reads.list_offset(partition, LATEST_TIMESTAMP)).offset
+            replicated = (await reads.list_offset(partition, LATEST_TIMESTAMP)).offset
+            if written is None or replicated >= written.end_offset:
+                return replicated
         except OffsetNotAvailable:
-            await clock.sleep(LOAD_RETRY_MS)
+            pass
+        await clock.sleep(LOAD_RETRY_MS)
 
 
 async def _read(reads: Reads, partition: TopicIdPartition, offset: int) -> bytes:

@@ -87,7 +87,8 @@ class Shard:
     async def load(self) -> int:
         """Returns how many records were read."""
         count = 0
-        async for records in replay(self.around.replicas, self.partition, clock=self.around.environment.clock):
+        clock, epoch = self.around.environment.clock, self.leader_epoch
+        async for records in replay(self.around.replicas, self.partition, leader_epoch=epoch, clock=clock):
             for record in records:
                 self.entry(record.key.group).apply(record, now_ms=self.now_ms, is_replay=True)
             count += len(records)
