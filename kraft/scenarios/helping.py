@@ -48,6 +48,7 @@ class Helper(Generic[ReplyT]):
         self._ids = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[ReplyT]] = {}
         self._received = b""
+        self._has_ended = False
         self._decode = msgspec.json.Decoder(reply).decode
         self._encode = msgspec.json.Encoder().encode
         self._loop = asyncio.get_running_loop()
@@ -62,6 +63,8 @@ class Helper(Generic[ReplyT]):
 
     async def ask(self, command: Any) -> ReplyT:
         """Raises HelperFailed."""
+        if self._has_ended:  # a write may still succeed: the ends of its two pipes close one after the other
+            raise self._gone()
         answer: asyncio.Future[ReplyT] = self._loop.create_future()
         self._waiting[command.id] = answer
         try:
@@ -79,6 +82,7 @@ class Helper(Generic[ReplyT]):
     def _read(self) -> None:
         data = os.read(self._stdout.fileno(), READ_BYTES)
         if not data:
+            self._has_ended = True
             self._loop.remove_reader(self._stdout.fileno())
             for answer in self._waiting.values():
                 if not answer.done():
