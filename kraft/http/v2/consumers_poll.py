@@ -1,7 +1,7 @@
 """One read of a REST consumer: ask its coordinator from where, read the partitions, tell it what was read, answer.
 
 The records never pass through the coordinator. A batch is named by a token: asked for again with the same token it is
-read again; the next token acknowledges it. Without a token, asking again acknowledges.
+read again, wholly or not at all; the next token acknowledges it. Without a token, asking again acknowledges.
 """
 
 from __future__ import annotations
@@ -17,7 +17,13 @@ from kraft.http.embed import encode_json
 from kraft.http.errors import BAD_REQUEST, HttpError
 from kraft.http.media import Format
 from kraft.http.records import take_records
-from metadata.errors import KafkaError, NotLeaderOrFollower, OffsetOutOfRange, UnknownTopicOrPartition
+from metadata.errors import (
+    KafkaError,
+    LeaderNotAvailable,
+    NotLeaderOrFollower,
+    OffsetOutOfRange,
+    UnknownTopicOrPartition,
+)
 from metadata.image import TopicIdPartition
 from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
 
@@ -43,6 +49,11 @@ class Part:
     @property
     def range(self) -> r.Range:
         return (*self.key, self.first, self.next)
+
+    @property
+    def is_cut_short(self) -> bool:
+        """A repetition that has not come to where the batch ended at first."""
+        return self.next < self.end
 
 
 class Poll:
@@ -74,15 +85,23 @@ class Poll:
         """Raises KafkaError, HttpError."""
         self.parts = [await self._part(each) for each in self._rotated()]
         deadline_ms = self._context.clock.monotonic_ms() + wait_ms
-        wanted = 1 if self._plan.is_repeat else min(max(self._plan.config.fetch_bytes_min, 1), self._bytes_max)
+        wanted = min(max(self._plan.config.fetch_bytes_min, 1), self._bytes_max)
         while True:
             await self._sweep()
             if self._unread is not None and not self._size:
                 raise self._unread
             remaining_ms = deadline_ms - self._context.clock.monotonic_ms()
-            if self._size >= wanted or remaining_ms <= 0 or self._plan.is_repeat:
+            if self._plan.is_repeat:
+                waiting = [part for part in self.parts if part.is_cut_short]
+                if waiting and remaining_ms <= 0:
+                    raise _cannot_repeat(waiting[0], number=self._plan.number)
+                if not waiting:
+                    return
+            elif self._size >= wanted or remaining_ms <= 0:
                 return
-            await self._wait(remaining_ms)
+            else:
+                waiting = self.parts
+            await self._wait(waiting, remaining_ms)
 
     def keep(self, ranges: tuple[r.Range, ...]) -> None:
         """Only these stay in the answer."""
@@ -121,7 +140,7 @@ class Poll:
     async def _sweep(self) -> None:
         for part in self.parts:
             left = self._bytes_max - self._size
-            if left <= 0:
+            if left <= 0 and not self._plan.is_repeat:
                 return
             try:
                 await self._read(part, left)
@@ -169,12 +188,12 @@ class Poll:
         state = None if topic is None else topic.partitions.get(part.key[1])
         return state is not None and state.leader_epoch < part.epoch
 
-    async def _wait(self, wait_ms: int) -> None:
+    async def _wait(self, parts: list[Part], wait_ms: int) -> None:
         """Until one of the partitions has something new, or the time is over."""
-        if not self.parts:
+        if not parts:
             await self._context.clock.sleep(wait_ms)
             return
-        positions = {self._where(part.key): part.next for part in self.parts}
+        positions = {self._where(part.key): part.next for part in parts}
         await self._gateway.wait_readable(positions, wait_ms=wait_ms)
 
     def _where(self, key: TopicPartition) -> TopicIdPartition:
@@ -182,3 +201,12 @@ class Poll:
         if topic is None:
             raise UnknownTopicOrPartition(f"topic {key[0]!r} does not exist any more")
         return TopicIdPartition(topic.topic_id, key[1])
+
+
+def _cannot_repeat(part: Part, *, number: int) -> KafkaError:
+    """Its other partitions alone would pass for the batch, and the next token would acknowledge what was left out."""
+    topic, partition = part.key
+    return LeaderNotAvailable(
+        f"batch {number} cannot be read again yet: it holds {topic}-{partition} up to offset {part.end - 1}, and the "
+        f"leader lets {part.next - 1} be read; ask again, or go on with token {number + 1}"
+    )
