@@ -73,6 +73,8 @@ class AsyncProducer:
         key, value = to_bytes(key), to_bytes(value)
         named = to_headers(headers) if headers else []
         view = self._connection.known_topic(topic) or await self._wait_for_topic(topic)
+        if partition is not None and partition >= view.partitions:
+            view = await self._grown(view, partition)
         size = size_of(key, value, named)
         number = self._place(view, key, partition, size)
         record = Sent(
@@ -154,6 +156,15 @@ class AsyncProducer:
         except TimeoutError:
             limit = f"max.block.ms={settings.max_block_ms}"
             raise BufferExhausted(f"no node told of topic {topic!r} within {limit}") from None
+
+    async def _grown(self, view: TopicView, partition: int) -> TopicView:
+        """The topic may have grown a moment ago, and not every node know it."""
+        give_up_ms = self._clock.monotonic_ms() + min(UNKNOWN_TOPIC_WAIT_MS, self.settings.max_block_ms)
+        while partition >= view.partitions and self._clock.monotonic_ms() < give_up_ms:
+            self._connection.doubt(topic=view.name)
+            await self._clock.sleep(self.settings.retry_backoff_ms)
+            view = await self._wait_for_topic(view.name)
+        return view
 
     def _place(self, view: TopicView, key: bytes | None, partition: int | None, size: int) -> int:
         if partition is None:
