@@ -19,7 +19,7 @@ from kraft.client.outcome import Answer, Outcome, Request
 from kraft.launcher.actions import bring_down, restart_node, stop_node
 from kraft.launcher.processes import is_alive, reap, start_node
 from kraft.launcher.runfile import RESOLVED_FILE, NodeRun, load_run, save_run
-from tests.integration.support.waiting import wait_until
+from tests.integration.support.waiting import NotYet, wait_until
 
 COMMAND_TIMEOUT_S = 60
 JSON = "application/json"
@@ -139,14 +139,14 @@ class Cluster:
         return send(self.node(node_id).rest, Request(method=method, path=path, body=body, headers=given))
 
     def get(self, path: str, *, node_id: int | None = None) -> Any:
-        """From one node, or from the first that answers."""
+        """From one node, or from the first that answers. Raises NotYet, as when no node has heard of the topic."""
         failures = []
         for candidate in [node_id] if node_id is not None else self.serving:
             outcome = self.send(candidate, "GET", path)
             if isinstance(outcome, Answer) and outcome.is_success:
                 return outcome.json()
             failures.append((candidate, outcome))
-        raise AssertionError(f"no success for GET {path}: {failures}")
+        raise NotYet(f"no success for GET {path}: {failures}")
 
     def status(self, node_id: int | None = None) -> dict[str, Any]:
         document = self.get("/kraft/status", node_id=node_id)
