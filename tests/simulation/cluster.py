@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from contextvars import copy_context
 
 from pydantic import SecretStr
@@ -96,6 +97,16 @@ def cluster_config(
     )
 
 
+@asynccontextmanager
+async def _within(seconds: float, what: str) -> AsyncIterator[None]:
+    """A time limit whose error says what has not happened."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        raise TimeoutError(str(error) or f"{what} within {seconds} s") from error
+
+
 class SimulatedNode:
     """One node of the configuration on its machine; `node` is the life that runs now."""
 
@@ -118,7 +129,7 @@ class SimulatedNode:
     async def start(self) -> None:
         self.machine.power_on()
         self.is_running = True
-        async with asyncio.timeout(START_S):
+        async with _within(START_S, f"node {self.node_id} has not started"):
             await self.machine.run(self._start())
 
     async def _start(self) -> None:
@@ -142,7 +153,7 @@ class SimulatedNode:
         if self.node is not None:
             node, self.node = self.node, None
             self.is_running = False
-            async with asyncio.timeout(STOP_S):
+            async with _within(STOP_S, f"node {self.node_id} has not stopped"):
                 await self.machine.run(node.stop())
 
     def kill(self) -> None:
@@ -191,10 +202,16 @@ class SimulatedCluster:
 
     async def wait_ready(self, *, within_s: float = START_S) -> None:
         """Until every node that runs is unfenced and knows the leader of the quorum."""
-        async with asyncio.timeout(within_s):
-            while any(node.node is None or not node.node.readiness()[0] for node in self.alive):
-                self.raise_fatal()
-                await asyncio.sleep(POLL_S)
+        deadline_s = self.world.loop.time() + within_s
+        while why := self._unready():
+            self.raise_fatal()
+            assert self.world.loop.time() < deadline_s, f"not ready within {within_s} s: {why}"
+            await asyncio.sleep(POLL_S)
+
+    def _unready(self) -> dict[int, str]:
+        """Node -> why it is not ready."""
+        looked = {node.node_id: node.node.readiness() for node in self.alive if node.node is not None}
+        return {node_id: why for node_id, (is_ready, why) in looked.items() if not is_ready}
 
     def raise_fatal(self) -> None:
         for node in self.nodes.values():

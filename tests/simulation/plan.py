@@ -7,6 +7,7 @@ seed may draw from; each seed then takes a subset of them, and its own rates, si
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -88,6 +89,7 @@ STRANGE = ("controllers", "members", "topics", "stranded", "torn")
 """Their seeds also draw what `Strangeness` has."""
 
 FAULTS_MS = (2_500, 8_000)
+ELECTION_TIMEOUT = "controller.quorum.election.timeout.ms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +239,19 @@ def _made_strange(plan: Plan) -> Plan:
         plan = replace(plan, roles=roles, rates=tuple(rng.uniform(0.97, 1.03) for _ in roles))
     value_bytes = rng.choice((0, 700, 1_800, 3_000)) if is_torn else 0
     producers = tuple(replace(producer, value_bytes=value_bytes) for producer in plan.producers)
-    return replace(plan, strange=strange, topics=topics, producers=producers)
+    return _made_electable(replace(plan, strange=strange, topics=topics, producers=producers))
+
+
+def _made_electable(plan: Plan) -> Plan:
+    """Raft 5.6: who waits for votes less long than they are on their way is never elected, and nobody can mend that."""
+    hosts = [f"node-{voter}" for voter in plan.voters]
+    round_trips_us = [
+        plan.latency_us_of(one, other)[1] + plan.latency_us_of(other, one)[1]
+        for one, other in itertools.combinations(hosts, 2)
+    ]
+    slowest_ms = max(round_trips_us, default=0) // 1_000
+    drawn_ms = int(str(plan.settings[ELECTION_TIMEOUT]))
+    return replace(plan, settings={**plan.settings, ELECTION_TIMEOUT: max(drawn_ms, slowest_ms)})
 
 
 def _roles(rng: random.Random) -> tuple[tuple[Role, ...], ...]:
@@ -252,7 +266,7 @@ def _roles(rng: random.Random) -> tuple[tuple[Role, ...], ...]:
 def _settings(rng: random.Random) -> dict[str, Toml]:
     session_ms = rng.choice((600, 1_500, 3_000))
     settings: dict[str, Toml] = {
-        "controller.quorum.election.timeout.ms": rng.choice((100, 200, 400)),
+        ELECTION_TIMEOUT: rng.choice((100, 200, 400)),
         "broker.session.timeout.ms": session_ms,
         "broker.heartbeat.interval.ms": session_ms // 5,
         "broker.probe.timeout.ms": rng.choice((50, 200)),

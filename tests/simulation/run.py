@@ -11,12 +11,12 @@ import contextlib
 import gc
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from kraft.node.assembly import Node
-from metadata.controller.events import CreateTopics, NewTopic
-from metadata.errors import CorruptMessage, KafkaStorageError, TopicAlreadyExists
+from metadata.controller.events import CreateTopics, ErrorDetail, NewTopic, TopicCreated
+from metadata.errors import CorruptMessage, KafkaStorageError, NotController, RequestTimedOut, TopicAlreadyExists
 from metadata.image import PartitionImage, TopicIdPartition
 from replication.batches.records import read_batches
 from replication.partition.replica import Replica
@@ -162,11 +162,20 @@ class _Run:
                 replication_factor=topic.replication_factor,
                 configs=topic.configs,
             )
-            first = self._cluster.alive[0]
-            assert first.node is not None
-            create = first.node.gateway.control(CreateTopics(topics=(new,)), timeout_ms=CREATE_MS)
-            answer = (await first.machine.run(create))[topic.name]
+            answer = (await self._create(CreateTopics(topics=(new,))))[topic.name]
             assert not hasattr(answer, "error") or answer.error is TopicAlreadyExists, answer
+
+    async def _create(self, request: CreateTopics) -> Mapping[str, TopicCreated | ErrorDetail]:
+        """As an administrator: again while nobody governs, or the answer was lost on its way."""
+        first, now_s = self._cluster.alive[0], self._cluster.world.loop.time
+        assert first.node is not None
+        deadline_s = now_s() + START_S
+        while True:
+            try:
+                return await first.machine.run(first.node.gateway.control(request, timeout_ms=CREATE_MS))
+            except (NotController, RequestTimedOut):
+                if now_s() > deadline_s:
+                    raise
 
     async def _look(self) -> None:
         while True:

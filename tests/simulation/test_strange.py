@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 
 from tests.simulation.cluster import InlineQuorum
@@ -10,7 +11,7 @@ from tests.simulation.disk import SECTOR_BYTES, Disk, SimulatedFiles
 from tests.simulation.environment import SimulatedWorld
 from tests.simulation.faults import Faults
 from tests.simulation.moments import Moment, Moments
-from tests.simulation.plan import PROFILES, STRANGE, Strangeness, draw_plan
+from tests.simulation.plan import ELECTION_TIMEOUT, PROFILES, STRANGE, Strangeness, draw_plan
 
 
 def test_each_event_of_a_profile_has_a_handler_and_each_handler_a_profile() -> None:
@@ -28,6 +29,14 @@ def test_only_the_later_profiles_are_strange() -> None:
     for profile in ("swarm", "power", "unclean"):
         assert draw_plan(1, profile).strange == Strangeness()
     assert all(any(draw_plan(seed, profile).strange != Strangeness() for seed in range(20)) for profile in STRANGE)
+
+
+def test_a_vote_is_waited_for_as_long_as_it_may_be_on_its_way() -> None:
+    for plan in (draw_plan(seed, profile) for seed in range(20) for profile in STRANGE):
+        for one, other in itertools.permutations([f"node-{voter}" for voter in plan.voters], 2):
+            slowest_us = plan.latency_us_of(one, other)[1] + plan.latency_us_of(other, one)[1]
+            waits_ms = int(str(plan.settings[ELECTION_TIMEOUT]))
+            assert slowest_us // 1_000 <= waits_ms, (plan.profile, plan.seed, one, other)
 
 
 def _kept(seed: int) -> bytes:

@@ -41,6 +41,18 @@ def test_three_nodes_take_replicate_and_serve_records_and_stop_in_order() -> Non
     world.run(scenario())
 
 
+def test_a_cluster_that_is_never_ready_says_what_it_waits_for() -> None:
+    world = SimulatedWorld(1)
+    cluster = SimulatedCluster(world)
+
+    async def scenario() -> None:
+        await cluster.nodes[1].start()
+        await cluster.wait_ready(within_s=1)
+
+    with pytest.raises(AssertionError, match="not ready within 1 s: {1: 'the metadata quorum has no leader yet'}"):
+        world.run(scenario())
+
+
 def test_everything_survives_a_stop_and_a_power_loss_of_all() -> None:
     world = SimulatedWorld(2)
     cluster = SimulatedCluster(world)
