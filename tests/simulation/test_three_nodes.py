@@ -49,7 +49,7 @@ def test_a_cluster_that_is_never_ready_says_what_it_waits_for() -> None:
         await cluster.nodes[1].start()
         await cluster.wait_ready(within_s=1)
 
-    with pytest.raises(AssertionError, match="not ready within 1 s: {1: 'the metadata quorum has no leader yet'}"):
+    with pytest.raises(AssertionError, match=r"not ready within 1 s: \{1: 'the metadata quorum has no leader yet'\}"):
         world.run(scenario())
 
 
