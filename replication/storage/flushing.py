@@ -1,6 +1,7 @@
 """Which part of a log is on the disk for certain, and one fsync for all who wait for it (P11).
 
-Invariant: everything below `flushed_offset` survives a loss of power. Whoever asks while an fsync runs waits for the
+Invariant: everything below `flushed_offset` survives a loss of power, and once it is above 0 the topic id, too; so a
+log start that moves on does not raise it, unlike Kafka's recovery point. Whoever asks while an fsync runs waits for the
 next one, which then covers all of them. A truncation during an fsync lowers what that may claim.
 
 A truncation is itself flushed before anything is written in place of what it cut: else a loss of power may leave old
@@ -53,10 +54,6 @@ class Flusher:
         self._ceiling_file.lower(end_offset)
         self._flushed_offset = min(self._flushed_offset, end_offset)
         self._ceiling = min(self._ceiling, end_offset)
-
-    def raise_to(self, offset: int) -> None:
-        """Records below a new log start need no flush."""
-        self._flushed_offset = max(self._flushed_offset, offset)
 
     async def flush(self, end_offset: Callable[[], int], segments: Segments, epochs: LeaderEpochCache) -> int:
         target = end_offset()

@@ -143,9 +143,10 @@ class LogDirectory:
         """Was this a folder whose topic id never became durable? It holds nothing that was promised, for the first
         flush of a log syncs its topic id, too: it makes room for a new one, and is removed at the next start."""
         folder = f"{self.path}/{partition_folder(topic, partition)}"
-        recovery_point = min(self.recovery_points.get((topic, partition), 0), read_ceiling(self._files, folder))
-        was_flushed = self.was_clean or recovery_point > 0
-        if was_flushed or not is_torn_topic_id(self._files, f"{folder}/{PARTITION_METADATA_FILE}"):
+        recovery_point = self.recovery_points.get((topic, partition), 0)
+        if not self.was_clean:
+            recovery_point = min(recovery_point, read_ceiling(self._files, folder))
+        if recovery_point > 0 or not is_torn_topic_id(self._files, f"{folder}/{PARTITION_METADATA_FILE}"):
             return False
         self._files.rename(folder, self.doomed_path(topic, partition))
         return True

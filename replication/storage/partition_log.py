@@ -1,6 +1,6 @@
 """One partition's log: segments in order, their epochs, and the offsets that bound them. Implements `ReplicaLog`.
 
-Invariant: log start <= flushed offset's log <= log end, and every batch between start and end is in exactly one
+Invariant: log start <= log end, flushed offset <= log end, and every batch between start and end is in exactly one
 segment, and the producers are those of the batches below the end. All writing goes through `_append`. Owned by the
 event loop; only `flush`, snapshots and removal of files use worker threads, on files that stay open until then.
 """
@@ -61,7 +61,7 @@ class PartitionLog:
         self._start, self._end = loaded.log_start_offset, loaded.log_end_offset
         self._segments = Segments(environment, folder, loaded.segments, settings)
         self.ceiling = loaded.ceiling
-        self._flusher = Flusher(environment.workers, min(max(flushed_offset, self._start), self._end), loaded.ceiling)
+        self._flusher = Flusher(environment.workers, min(flushed_offset, self._end), loaded.ceiling)
         self._tail = Tail(recent, end_offset=self._end, position=self._segments.active.size)
         self._reader = LogReader(self._segments, self._tail, self._epochs, self._availability)
         self.cleaning = LogCleaning(environment, folder, self._segments)
@@ -296,7 +296,6 @@ class PartitionLog:
         with self._availability.guard("moving the log start"):
             self._epochs.truncate_from_start(offset)
         self._start = offset
-        self._flusher.raise_to(offset)
         return True
 
     def delete_old_segments(self, *, high_watermark: int, now_ms: int) -> tuple[int, str]:

@@ -99,7 +99,7 @@ def load_log(plan: LoadPlan) -> LoadedLog:
     start = max(plan.log_start_offset, segments[0].base_offset)
     epochs.truncate_from_end(end_offset)
     epochs.truncate_from_start(start)
-    if not plan.is_clean:
+    if end_offset > plan.recovery_point and not plan.is_clean:
         _make_durable(plan, unflushed, epochs)
     return LoadedLog(
         segments=segments,
@@ -134,8 +134,6 @@ def _load_producers(plan: LoadPlan, segments: list[Segment], end_offset: int, re
 
 def _make_durable(plan: LoadPlan, unflushed: list[Segment], epochs: LeaderEpochCache) -> None:
     """What was found is counted as flushed from now on: a killed process may have left it in the page cache."""
-    if not unflushed:
-        return
     for segment in unflushed:
         segment.sync()
     if epochs.entries:

@@ -44,6 +44,7 @@ FOUND_DEAR = [
     ("rot", 21583),  # a flipped leader epoch, which no CRC covers
     ("rot", 11473),  # a length that cannot be
     ("topics", 40002),  # the run's own administrator took a lost answer for the end
+    ("swarm", 40019),  # a log start that moved on counted as a flush, and a torn topic id as damage
     ("groups", 170),  # a batch that was asked for again and came without one of its partitions
 ]
 """The same; dear, or a unit test watches the same place by default."""

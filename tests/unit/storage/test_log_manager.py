@@ -14,9 +14,12 @@ from metadata.environment import Environment
 from metadata.errors import InconsistentTopicId, KafkaStorageError
 from metadata.image import TopicIdPartition
 from metadata.settings import BrokerSettings, TopicSettings
+from replication.producers.state import ProducerLimits
 from replication.storage.log_directory import StartupError
 from replication.storage.log_manager import LogManager
 from replication.storage.partition_log import PartitionLog
+from replication.storage.recovery import LoadPlan, load_log
+from replication.storage.text_files import write_topic_id
 from tests.simulation.disk import Disk, SimulatedFiles
 from tests.unit.storage.world import NOW_MS, TOPIC_ID, RecordedEvents, batch, run
 
@@ -184,13 +187,18 @@ def test_unreadable_topic_id_leaves_the_folder_alone(tmp_path: Path) -> None:
     run(play)
 
 
-@pytest.mark.parametrize("left", [b"", b"version: 0\ntopic_", bytes(40), None])
-def test_a_folder_whose_topic_id_never_became_durable_makes_room(left: bytes | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("left", "clean"),
+    [(b"", False), (b"version: 0\ntopic_", False), (bytes(40), False), (None, False), (b"", True)],
+)
+def test_a_folder_whose_topic_id_never_became_durable_makes_room(
+    left: bytes | None, clean: bool, tmp_path: Path
+) -> None:
     async def play(environment: Environment) -> None:
         manager, _ = _manager(environment, tmp_path)
         await manager.start()
         _create(manager)
-        await manager.stop(clean=False)
+        await manager.stop(clean=clean)
         identity = tmp_path / "t-0" / "partition.metadata"
         if left is None:
             identity.unlink()
@@ -204,6 +212,45 @@ def test_a_folder_whose_topic_id_never_became_durable_makes_room(left: bytes | N
         await again.stop()
 
     run(play)
+
+
+def test_a_log_start_that_moved_on_is_no_sign_of_a_durable_topic_id(tmp_path: Path) -> None:
+    async def play(environment: Environment) -> None:
+        manager, _ = _manager(environment, tmp_path)
+        await manager.start()
+        log = _create(manager)
+        log.append_as_leader(batch(5), leader_epoch=0, now_ms=NOW_MS)
+        log.maybe_increment_log_start(5)
+        await manager.checkpoint_high_watermarks({KEY: 5})  # and recovery points: as deleting records does in time
+        await manager.checkpoint_high_watermarks({KEY: 5})
+        await manager.stop(clean=False)
+        (tmp_path / "t-0" / "partition.metadata").write_bytes(b"")
+        again, events = _manager(environment, tmp_path)
+        await again.start()
+        assert "unfinished_log_set_aside" in events.names()
+        await again.stop()
+
+    run(play)
+
+
+def test_an_empty_log_that_starts_late_is_durable_once_it_is_loaded(tmp_path: Path) -> None:
+    """A killed process leaves the topic id in the page cache, and what is loaded counts as flushed."""
+    disk = Disk(random.Random(1))
+    plan = LoadPlan(
+        files=SimulatedFiles(disk),
+        folder="/logs/t-0",
+        settings=TopicSettings(),
+        recovery_point=0,
+        log_start_offset=5,
+        is_clean=False,
+        now_ms=NOW_MS,
+        producer_limits=ProducerLimits.of(BrokerSettings()),
+    )
+    plan.files.make_directories(plan.folder)
+    write_topic_id(plan.files, "/logs/t-0/partition.metadata", TOPIC_ID, sync=False)
+    assert load_log(plan).log_end_offset == 5
+    assert not disk.file("/logs/t-0/partition.metadata").unsynced
+    assert "partition.metadata" in disk.directory("/logs/t-0").durable
 
 
 def test_a_flushed_folder_that_lost_its_topic_id_is_left_alone(tmp_path: Path) -> None:
