@@ -216,7 +216,7 @@ PLANTED: dict[str, Planted] = {
             Patch(VoteStore, "save", bugs.saves_any_vote),
         ),
         profile="controllers",
-        found_by=(2,),
+        found_by=(6,),
     ),
     "vote_folder_not_synced": Planted(
         what="the vote's bytes are synced, its name is not: a loss of power undoes the rename (S6)",
