@@ -59,8 +59,9 @@ class ControllerDoor:
             except (NotController, ConnectionRefusedError, NotConnected):
                 await self._clock.sleep(min(CONTROLLER_RETRY_MS, max(remaining_ms, 1)))
             except (ConnectionClosed, OSError) as lost:
+                what = f"{type(lost).__name__}: {lost}".removesuffix(": ")
                 raise RequestTimedOut(
-                    f"the controller did not answer ({type(lost).__name__}); the request may or may not have been done"
+                    f"the controller did not answer ({what}); the request may or may not have been done"
                 ) from lost
 
     async def _attempt(self, request: Request[Reply], *, timeout_ms: int) -> Reply:

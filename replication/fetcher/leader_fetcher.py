@@ -150,6 +150,9 @@ class LeaderFetcher:
                 raise
             await self._disconnect()
             return None
+        except TimeoutError as error:
+            silent = f"leader {self._leader} has not answered a fetch within {timeout_ms} ms"
+            raise TimeoutError(str(error) or silent) from error
         finally:
             self._polling = None
 

@@ -46,6 +46,18 @@ def test_a_follower_tells_whom_it_follows_and_what_it_has() -> None:
     run(story())
 
 
+def test_a_follower_of_a_silent_leader_says_how_long_it_has_waited() -> None:
+    async def story() -> None:
+        async with Cluster(replica_socket_timeout_ms=700, replica_fetch_wait_max_ms=300) as cluster:
+            cluster.create(replicas=(1, 2))
+            cluster.delay_ms = 100_000
+            await cluster.until(lambda: bool(cluster.nodes[2].events.named("leader_unreachable")))
+            told = cluster.nodes[2].events.named("leader_unreachable")[-1]
+            assert told["error"] == "leader 1 has not answered a fetch within 1000 ms"
+
+    run(story())
+
+
 def test_deleted_records_are_told_once() -> None:
     async def story() -> None:
         async with Cluster() as cluster:
