@@ -150,7 +150,8 @@ class Reader:
             assert not watch.is_undisturbed, f"a read from node {node.node_id}, alive and awake, has not ended"
             return
         found = list(read_batches(records.data, from_offset=offset))
-        self.oracle.was_read(which, [(record.offset, record.value or b"") for record in found])
+        values = [(record.offset, record.value or b"") for record in found]
+        self.oracle.was_read(which, values, leader_epoch=records.leader_epoch)
         if found:
             self._offsets[which] = found[-1].offset + 1
 

@@ -249,7 +249,8 @@ class ClassicMember:
         except (KafkaError, Unanswered):
             return
         batch = list(read_batches(records.data, from_offset=offset))
-        self._judge.saw(self._group.name, which, [(record.offset, record.value or b"") for record in batch])
+        values = [(record.offset, record.value or b"") for record in batch]
+        self._judge.saw(self._group.name, which, values, leader_epoch=records.leader_epoch)
         if batch:
             life.positions[partition] = batch[-1].offset + 1
             life.epochs[partition] = max(life.epochs[partition], records.leader_epoch)

@@ -167,9 +167,11 @@ class GroupOracle:
 
     # --- records ------------------------------------------------------------------------------------------------
 
-    def saw(self, group: str, which: TopicIdPartition, found: Iterable[tuple[int, bytes]]) -> None:
+    def saw(
+        self, group: str, which: TopicIdPartition, found: Iterable[tuple[int, bytes]], *, leader_epoch: int = -1
+    ) -> None:
         records = list(found)
-        self.oracle.was_read(which, records)
+        self.oracle.was_read(which, records, leader_epoch=leader_epoch)
         self._known(group).seen.setdefault(which, {}).update(records)
 
     def _judge_log(self, group: str) -> None:

@@ -15,10 +15,11 @@ from metadata.quorum.link import Link
 from metadata.quorum.log import AppendLost, AppendUnknown
 from metadata.quorum.raft_log import RaftMetadataLog
 from metadata.quorum.state_machine import MetadataStateMachine
-from replication.fetcher.follower import Follower
+from replication.fetcher.follower import Follower, Taken
 from replication.manager.isr_keeper import IsrKeeper
 from replication.manager.registry import Registry
 from replication.partition.states import LeaderState
+from replication.requests import FetchedPartition, FetchPartition
 from tests.simulation.moments import ALTERATION_SENT, APPEND_SENT, JOIN_SENT
 from tests.simulation.oracle import Oracle
 
@@ -101,9 +102,15 @@ def _append(oracle: Oracle, original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _take(oracle: Oracle, original: Callable[..., Any]) -> Callable[..., Any]:
-    def take(self: Follower, replica: Any, *arguments: Any) -> Any:
-        taken = original(self, replica, *arguments)
-        oracle.follower_took(self._events._node_id, replica)  # type: ignore[attr-defined]
+    def take(self: Follower, replica: Any, asked: FetchPartition, answer: FetchedPartition) -> Any:
+        taken = original(self, replica, asked, answer)
+        node_id: int = self._events._node_id  # type: ignore[attr-defined]
+        oracle.follower_took(node_id, replica)
+        if taken in (Taken.DONE, Taken.APPENDED):
+            if answer.error_code:
+                oracle.count("follower began anew at its leader's log start")
+            elif answer.diverging_epoch is None:
+                oracle.eras.agreed(node_id, replica)
         return taken
 
     return take

@@ -7,7 +7,7 @@ nothing promised to another voter that a power loss could take back. Every few m
 watermark. An acknowledged record is held by the whole ISR.
 
 The promise (see docs/simulation.md) is followed as the run goes: `excused` holds the partitions whose every ISR member
-has lost unsynced data, `unclean` those that had an unclean election; only they may lose what acks=all acknowledged.
+has lost unsynced data; an unclean election begins an era (see `eras`), and what was acknowledged before it may be lost.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from metadata.records import NO_LEADER, PartitionChangeRecord, Reason, Record, R
 from replication.batches.header import whole_batches
 from replication.partition.replica import Replica
 from replication.partition.states import FollowerState, LeaderState
+from tests.simulation.eras import Eras
 from tests.simulation.moments import Moments
 
 if TYPE_CHECKING:
@@ -62,8 +63,8 @@ class Oracle:
         """The newest committed image that any node has applied."""
         self.attempts: list[Attempt] = []
         self.states: Counter[str] = Counter()
-        self.unclean: dict[TopicIdPartition, int] = {}
-        """The leader epoch that the last unclean election began."""
+        self.eras = Eras()
+        """An unclean election begins one."""
         self.excused: dict[TopicIdPartition, str] = {}
         self.rotten: set[int] = set()
         """Nodes in whose logs a bit has flipped, or whose logs were wiped."""
@@ -193,7 +194,9 @@ class Oracle:
     def _check_joined(self, key: TopicIdPartition, member: int, new: PartitionImage) -> None:
         """I4: who joins the ISR has all that is committed."""
         held, leading = self.replica(member, key), self.replica(new.leader, key) if new.has_leader else None
-        if held is None or leading is None or self.may_lose(key) or leading.state.leader_epoch != new.leader_epoch:
+        if held is None or leading is None or leading.state.leader_epoch != new.leader_epoch:
+            return
+        if self.may_lose_of(key, new.leader_epoch):
             return
         self.check(
             held.log.log_end_offset >= leading.state.high_watermark,
@@ -267,7 +270,8 @@ class Oracle:
 
     def _become_unclean(self, key: TopicIdPartition, record: PartitionChangeRecord) -> None:
         """The promise begins anew with the epoch of the leader that was chosen."""
-        self.unclean[key] = record.leader_epoch
+        self.eras.begin(key, record.leader_epoch)
+        self._seen.pop(key, None)
         self._forget_match(key)
         if record.unclean is not None and record.leader is not None:
             self._chosen[key, record.leader_epoch] = record.unclean.log_end_offset
@@ -286,10 +290,14 @@ class Oracle:
 
     def may_lose_of(self, key: TopicIdPartition, leader_epoch: int) -> bool:
         """May what was acknowledged under acks=all in this epoch be lost?"""
-        return self.may_lose(key) and (key in self.excused or leader_epoch < self.unclean.get(key, leader_epoch + 1))
+        return self._is_given_up(key) or self.eras.is_before(key, leader_epoch)
 
     def may_lose(self, key: TopicIdPartition) -> bool:
-        return key in self.excused or key in self.unclean or self.image.partition(key.topic_id, key.partition) is None
+        """May anything that was acknowledged under acks=all, whenever it was, be lost?"""
+        return self._is_given_up(key) or self.eras.has_begun_anew(key)
+
+    def _is_given_up(self, key: TopicIdPartition) -> bool:
+        return key in self.excused or self.image.partition(key.topic_id, key.partition) is None
 
     def is_compacted(self, key: TopicIdPartition) -> bool:
         """Each replica cleans when it wants: what remains of a batch may differ, its offsets and epoch may not."""
@@ -323,7 +331,7 @@ class Oracle:
             f"{self.name(key)}: the high watermark of leader {node_id} fell from {old} to "
             f"{new.high_watermark} in epoch {new.leader_epoch}",
         )
-        if self.may_lose(key):
+        if self.may_lose_of(key, new.leader_epoch):
             return
         for member in self._surely_in_sync(key, new):
             held = self.replica(member, key)
@@ -365,7 +373,7 @@ class Oracle:
         outcome = attempt.outcome
         assert outcome is not None
         self.count(f"produce acks={attempt.acks} error {outcome.error_code}")
-        if not attempt.is_acked or attempt.acks != -1 or self.may_lose(attempt.which):
+        if not attempt.is_acked or attempt.acks != -1 or self.may_lose_of(attempt.which, outcome.leader_epoch):
             return
         partition = self.image.partition(attempt.which.topic_id, attempt.which.partition)
         if partition is None:
@@ -379,13 +387,19 @@ class Oracle:
                     f"{member} of {partition.isr} ends at {held.log.log_end_offset}",
                 )
 
-    def was_read(self, key: TopicIdPartition, found: Iterable[tuple[int, bytes]]) -> None:
+    def was_read(self, key: TopicIdPartition, found: Iterable[tuple[int, bytes]], *, leader_epoch: int) -> None:
+        """`leader_epoch`: of the leader that was asked, as the asking node knew it, -1 when nobody says. The leader may
+        be ahead of that, but never behind: who leads in an era has what the era began with."""
+        if self.eras.is_before(key, leader_epoch):
+            return
         seen = self._seen.setdefault(key, {})
         for offset, value in found:
             known = seen.setdefault(offset, value)
+            if self.eras.has_begun_anew(key):
+                self.count("read after an unclean election")
             if known != value:
                 self.check(
-                    self.may_lose(key),
+                    self._is_given_up(key),
                     f"{self.name(key)}: a consumer read {value!r} at offset {offset}, where {known!r} was read before",
                 )
                 seen[offset] = value
@@ -411,7 +425,7 @@ class Oracle:
             if node.node is None or node.node.replicas is None:
                 continue
             for key, replica in node.node.replicas._registry.replicas.items():
-                if not self.may_lose(key):
+                if not self._is_given_up(key) and self.eras.must_agree(node_id, replica):
                     self._match(node_id, key, replica)
 
     def _match(self, node_id: int, key: TopicIdPartition, replica: Replica) -> None:
@@ -445,9 +459,11 @@ class Oracle:
                 self.check(
                     known == found,
                     f"{self.name(key)}: node {node_id} has batch {found} at committed offset {header.base_offset}, "
-                    f"where {known} was (last offset, CRC, leader epoch)",
+                    f"where {known} was (last offset, CRC, leader epoch){self.eras.told(key)}",
                 )
             offset = read.next_offset
+            if self.eras.has_begun_anew(key):
+                self.count("log matched after an unclean election")
         self._matched[key, node_id] = offset
 
     def _forget_match(self, key: TopicIdPartition) -> None:
