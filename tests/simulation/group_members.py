@@ -14,6 +14,7 @@ from functools import partial
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.assignors import assign
+from kraft.coordinators.groups.records import OFFSETS_TOPIC
 from kraft.coordinators.groups.subscriptions import (
     Subscription,
     TopicPartition,
@@ -35,6 +36,9 @@ ANSWER_S = 40
 """A request that waits for nobody ends within it: ten seconds for a coordinator to be found, fifteen for its answer,
 ten for the offsets topic to come into being."""
 JOIN_S = 20
+"""After it a member joins anew. At the coordinator a join and a sync end within what `group_waits` says. Until there:
+ten seconds for a coordinator to be found, three for the longest rebalance of members like these, five for the append
+of its end: when nothing is in the way they end within these 20 s, on the slowest of the clocks too."""
 UNKNOWN_MEMBER, FENCED, MEMBER_ID_REQUIRED = 25, 82, 79
 REJOIN = (22, 27)
 
@@ -130,16 +134,21 @@ class ClassicMember:
                 protocols=tuple((name, encode_subscription(subscription, name)) for name in self._group.protocols),
             ),
             within_s=JOIN_S,
-            is_owed=False,
+            is_owed=self._is_join_owed(),
         )
         assert isinstance(joined, a.GroupJoined), joined
         self._member_id = joined.member_id
         life = _Life(joined.generation, joined.protocol, joined.member_id, heard_s=self._world.loop.time())
-        synced = await self._ask(self._sync(joined, life), within_s=JOIN_S, is_owed=False)
+        synced = await self._ask(self._sync(joined, life), within_s=JOIN_S, is_owed=self._is_join_owed())
         assert isinstance(synced, a.GroupSynced), synced
         life.partitions = decode_assignment(synced.assignment)
         self._judge.synced(self._group.name, life.generation, life.member_id, plan.instance_id, life.partitions)
         return life
+
+    def _is_join_owed(self) -> bool:
+        """No faults any more, the offsets topic there, and no member with the minute of rebalance that REST has."""
+        has_home = self._oracle.image.topic(OFFSETS_TOPIC) is not None
+        return self.is_calm and has_home and not any(member.is_rest for member in self._group.members)
 
     def _sync(self, joined: a.GroupJoined, life: _Life) -> r.SyncGroup:
         assignments: tuple[tuple[str, bytes], ...] = ()

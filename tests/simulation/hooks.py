@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from kraft.coordinators.groups.shard import Shard
 from kraft.events import EventLog
 from kraft.wire import scram
 from metadata.controller.decide import isr
@@ -129,6 +130,25 @@ def _take_pending(oracle: Oracle, original: Callable[..., Any]) -> Callable[...,
     return take_pending
 
 
+def _ask_shard(oracle: Oracle, original: Callable[..., Any]) -> Callable[..., Any]:
+    async def ask(self: Shard, entry: Any, event_of: Any) -> Any:
+        wait = oracle.group_waits.began(self, entry.group.group_id)
+        try:
+            return await original(self, entry, event_of)
+        finally:
+            oracle.group_waits.ended(wait)
+
+    return ask
+
+
+def _group_changed(oracle: Oracle, original: Callable[..., None]) -> Callable[..., None]:
+    def changed(self: Shard, entry: Any) -> None:
+        oracle.group_waits.group_changed(entry)
+        original(self, entry)
+
+    return changed
+
+
 def _remember(_oracle: Oracle, _original: Callable[..., Any]) -> Callable[..., Any]:
     return _salted_password
 
@@ -142,5 +162,7 @@ _WRAPPERS: tuple[tuple[Any, str, Callable[[Oracle, Callable[..., Any]], Callable
     (isr, "alter_partition", _alter_partition),
     (Follower, "take", _take),
     (IsrKeeper, "_take_pending", _take_pending),
+    (Shard, "ask", _ask_shard),
+    (Shard, "changed", _group_changed),
     (scram, "salted_password", _remember),
 )

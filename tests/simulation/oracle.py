@@ -27,6 +27,7 @@ from replication.batches.header import whole_batches
 from replication.partition.replica import Replica
 from replication.partition.states import FollowerState, LeaderState
 from tests.simulation.eras import Eras
+from tests.simulation.group_waits import GroupWaits
 from tests.simulation.moments import Moments
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class Oracle:
         """Nodes in whose logs a bit has flipped, or whose logs were wiped."""
         self.damaged: dict[TopicIdPartition, set[int]] = {}
         """Nodes whose log of a partition holds a flipped bit, until it reads well again."""
+        self.group_waits = GroupWaits(self)
         self.moments = Moments(cluster.world.loop)
         self.history: list[str] = []
         self.violation: BaseException | None = None

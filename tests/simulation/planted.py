@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kraft.broker.produce_routing import ProduceRouter
-from kraft.coordinators.groups import classic
+from kraft.coordinators.groups import classic, decide
 from kraft.coordinators.groups.shard import Shard
 from metadata.controller.decide import brokers, changes, elections, isr
 from metadata.controller.reign import Reign
@@ -278,6 +278,20 @@ PLANTED: dict[str, Planted] = {
         patches=(Patch(producers, "_check_sequence", bugs.nothing),),
         profile="groups",
         found_by=(1,),
+    ),
+    "given_up_records_stay": Planted(
+        what="replicas of an unclean election's partition keep what the chosen log does not have (R2)",
+        patches=(Patch(reader, "_divergence", bugs.nothing),),
+        profile="stranded",
+        seen_as="since the unclean election of epoch",
+        found_by=(9,),
+    ),
+    "syncs_wait_for_ever": Planted(
+        what="a coordinator answers the sync of the group's leader only (G1)",
+        patches=(Patch(decide, "_assign", forgetful.followers_syncs_unanswered),),
+        profile="groups",
+        seen_as="a join or sync of group",
+        found_by=(3,),
     ),
     "anybody_commits": Planted(
         what="the coordinator takes commits of members of old generations and of those it has evicted (G4)",

@@ -32,3 +32,12 @@ def tells_what_is_not_replicated(_original: Any) -> Any:
         self.check()
 
     return settle
+
+
+def followers_syncs_unanswered(original: Any) -> Any:
+    def _assign(draft: Any, assignments: Any) -> None:
+        leader, before = draft.group.members[draft.group.leader].syncing, len(draft._replies)
+        original(draft, assignments)
+        draft._replies[before:] = [reply for reply in draft._replies[before:] if reply.ticket == leader]
+
+    return _assign

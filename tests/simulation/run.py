@@ -182,6 +182,7 @@ class _Run:
             await asyncio.sleep(LOOK_S)
             self._alarm()
             self._oracle.match_logs()
+            self._oracle.group_waits.check()
 
     def _alarm(self) -> None:
         """End the run with what was found inside the nodes, where the product may have swallowed it."""

@@ -19,12 +19,14 @@ SLOW = frozenset(
         "anybody_commits",
         "divergence_ignored",
         "flush_does_nothing",
+        "given_up_records_stay",
         "high_watermark_from_shrunk_isr",
         "epochs_not_cut_with_log",
         "nobody_joins_the_isr",
         "producers_not_known_after_failover",
         "sequence_not_checked",
         "produce_waits_for_ever",
+        "syncs_wait_for_ever",
     }
 )
 
