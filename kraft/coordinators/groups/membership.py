@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
 
 from kraft.coordinators.groups.assignors import ASSIGNORS, assign
 from kraft.coordinators.groups.entry import Entry
@@ -80,6 +82,7 @@ class Membership:
             return
         self._is_stepping = True
         try:
+            _offer_all_protocols(entry)
             for _ in range(ROUNDS_MAX):
                 if not self._step_all(entry):
                     break
@@ -222,6 +225,20 @@ class Membership:
                     instance = entry.instances[name]
                     self._shard.append(self.remove(entry, instance))
                     self.leave(entry, instance)
+
+
+def _offer_all_protocols(entry: Entry) -> None:
+    """The log has what the group chose, and no more of what a member could do. Of a REST member that is known: without
+    this, a group that was loaded with the choice of its REST members alone would refuse others for ever."""
+    group = entry.group
+    for instance in entry.instances.values():
+        member = group.members.get(instance.member_id)
+        if member is None or {name for name, _ in member.protocols} >= {*PREFERENCE}:
+            continue
+        stored = _subscription_of(member, group.protocol)
+        offered = tuple((name, member.metadata(name) or encode_subscription(stored, name)) for name in PREFERENCE)
+        members = MappingProxyType({**entry.group.members, member.member_id: replace(member, protocols=offered)})
+        entry.group = replace(entry.group, members=members)
 
 
 def _assigned_counts(entry: Entry) -> dict[str, int]:

@@ -24,7 +24,7 @@ from metadata.controller.events import CreateTopics, DeleteTopics, NewTopic
 from metadata.errors import NotLeaderOrFollower, OffsetOutOfRange
 from metadata.image import PartitionImage, TopicImage
 from tests.simulation.cluster import SimulatedCluster
-from tests.unit.coordinators.test_coordinator_cluster import ask, commit, create, instance, play
+from tests.unit.coordinators.test_coordinator_cluster import ask, commit, create, instance, join, play
 
 TOPIC_ID = UUID(int=1)
 
@@ -179,5 +179,27 @@ def test_offsets_of_a_deleted_topic_go_with_it() -> None:
         await asyncio.sleep(1)
         found = await ask(two, r.FetchOffsets(group="g", partitions=(("t", 0),)))
         assert [row.offset for row in found.offsets] == [-1]
+
+    play(story)
+
+
+def test_a_kafka_member_is_taken_by_rest_consumers_whose_coordinator_is_new() -> None:
+    """The log has the protocol that they chose among themselves; they can do the newcomer's all the same."""
+
+    async def story(cluster: SimulatedCluster) -> None:
+        await create(cluster, "t", 2)
+        one, *others = cluster.nodes.values()
+        await ask(one, instance("g", "rest"))
+        await ask(one, r.Subscribe(group="g", instance="rest", topics=("t",)))
+        chosen = await ask(one, r.DescribeGroup(group="g"))
+        assert chosen.protocol == "sticky"
+        assert one.node is not None
+        coordinator = cluster.nodes[await one.machine.run(one.node.groups.coordinator_of("g"))]
+        coordinator.kill()
+        asked = next(node for node in (one, *others) if node is not coordinator)
+        loaded = await ask(asked, r.DescribeGroup(group="g"))
+        assert loaded.coordinator != coordinator.node_id
+        joined = await ask(asked, join("g", is_known_required=False))
+        assert joined.protocol == "range"
 
     play(story)
