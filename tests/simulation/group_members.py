@@ -40,7 +40,8 @@ JOIN_S = 20
 ten seconds for a coordinator to be found, three for the longest rebalance of members like these, five for the append
 of its end: when nothing is in the way they end within these 20 s, on the slowest of the clocks too."""
 UNKNOWN_MEMBER, FENCED, MEMBER_ID_REQUIRED = 25, 82, 79
-REJOIN = (22, 27)
+REBALANCING = 27
+REJOIN = (22, REBALANCING)
 
 
 class _Rejoin(Exception):
@@ -75,6 +76,7 @@ class ClassicMember:
         self._rng: random.Random = self._world.rng(f"member {plan.name}")
         self._member_id = ""
         self._zombie: _Life | None = None
+        self._last: _Life | None = None
         self.is_calm = False
         self.is_stopping = False
 
@@ -94,6 +96,9 @@ class ClassicMember:
 
     def _take_refusal(self, refusal: KafkaError) -> None:
         self._judge.refused(self._plan.name, refusal.code)
+        late_commits = self._plan.late_commits
+        if refusal.code == REBALANCING and late_commits and self._rng.random() < late_commits:
+            self._zombie, self._last = self._last, None
         if refusal.code == MEMBER_ID_REQUIRED:
             self._member_id = refusal.message
         elif refusal.code in (UNKNOWN_MEMBER, FENCED):
@@ -111,7 +116,7 @@ class ClassicMember:
 
     async def _live(self) -> None:
         life = await self._join()
-        zombie, self._zombie = self._zombie, None
+        zombie, self._zombie, self._last = self._zombie, None, life
         if zombie is not None and zombie.positions:
             await self._commit_late(zombie)
         await self._find_positions(life)

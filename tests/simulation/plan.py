@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from kraft.config.models import Role, Toml
 from tests.simulation import rare
 from tests.simulation.remembered import PROFILE as REMEMBERED_PROFILE
-from tests.simulation.remembered import RememberedPlan, draw_remembered
+from tests.simulation.remembered import RESTLESS, RememberedPlan, draw_remembered
 
 NETWORK = ("cut", "isolate", "split", "slow_link", "cut_message", "reset", "slow_all")
 DISKS = ("power_loss", "disk_full", "slow_fsync", "blackout")
@@ -80,6 +80,11 @@ PROFILES: Mapping[str, tuple[str, ...]] = {
         *("kill", "kill_leader", "kill_controller", "pause", "restart", "rolling_restart", "power_loss"),
         *("isolate", "cut", "split", "slow_link", "reset", "clock_jump", "clock_drift", "disk_full", "slow_fsync"),
         *("grow_topic", "elect_preferred", "reassign"),
+    ),
+    RESTLESS: (
+        *("blackout",) * 2,
+        *("kill", "kill_leader", "kill_controller", "pause", "restart", "power_loss", "isolate", "slow_link"),
+        *("clock_jump", "grow_topic", "elect_preferred"),
     ),
     rare.PROFILE: rare.EVENTS,
 }
@@ -216,7 +221,7 @@ def draw_plan(seed: int, profile: str = "swarm") -> Plan:
     remembered = draw_remembered(seed, profile, topics=len(topics))
     if remembered is not None:
         plan = replace(plan, remembered=remembered, settings={**plan.settings, **remembered.settings})
-    if profile == REMEMBERED_PROFILE:
+    if profile in (REMEMBERED_PROFILE, RESTLESS):
         plan = replace(plan, producers=plan.producers[:1])
     if profile == rare.PROFILE:
         return rare.made_rare(plan)

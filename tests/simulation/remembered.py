@@ -1,18 +1,24 @@
 """What a seed draws of clients that brokers remember: idempotent producers, Idempotency-Keys, members of groups.
 
-Drawn from a stream of its own, and only in runs of the profile "groups" and in every seventh of "swarm": the plans of
-all other runs are what they would be without it.
+Drawn from a stream of its own, and only in runs of the profiles "groups" and "restless" and in every seventh of
+"swarm": the plans of all other runs are what they would be without it.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kraft.config.models import Toml
 
 PROFILE = "groups"
+RESTLESS = "restless"
+"""The profile whose members crash and sleep again and again, most of them with a name that they keep: what a
+coordinator refuses, and whom it fences, is met in nearly each of its runs."""
+RESTLESS_MISHAPS = (0.05, 0.15)
+RESTLESS_STATIC = 0.6
+RESTLESS_LATE_COMMITS = 0.5
 SWARM_EVERY, SWARM_AT = 7, 4
 """Swarm seeds that draw such clients: those with this remainder."""
 SESSIONS_MS = (1_000, 2_000, 3_000)
@@ -61,6 +67,8 @@ class MemberPlan:
     mishaps: float
     """Chance of a pause, a leave or a crash at each round of reading."""
     commits: float
+    late_commits: float = 0.0
+    """Chance that a commit of the generation before is still on its way when the next one has begun."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,16 +97,32 @@ class RememberedPlan:
 
 
 def draw_remembered(seed: int, profile: str, *, topics: int) -> RememberedPlan | None:
-    if profile != PROFILE and (profile != "swarm" or seed % SWARM_EVERY != SWARM_AT):
+    if profile not in (PROFILE, RESTLESS) and (profile != "swarm" or seed % SWARM_EVERY != SWARM_AT):
         return None
     rng = random.Random(f"{profile} {seed} remembered")
-    is_main = profile == PROFILE
-    return RememberedPlan(
+    is_main = profile != "swarm"
+    plan = RememberedPlan(
         sequenced=tuple(_sequenced(rng, f"s{i}", topics) for i in range(rng.choice((0, 1, 1)))),
         keyed=tuple(_keyed(rng, f"k{i}", topics) for i in range(rng.choice((0, 1, 1)))),
         groups=tuple(_group(rng, f"g{i}", topics) for i in range(rng.choice((1, 1, 2) if is_main else (0, 1)))),
         settings=_settings(rng),
     )
+    return _made_restless(rng, plan) if profile == RESTLESS else plan
+
+
+def _made_restless(rng: random.Random, plan: RememberedPlan) -> RememberedPlan:
+    mishaps = rng.choice(RESTLESS_MISHAPS)
+    groups = [
+        replace(group, members=tuple(_restless_member(rng, member, mishaps) for member in group.members))
+        for group in plan.groups
+    ]
+    return replace(plan, groups=tuple(groups))
+
+
+def _restless_member(rng: random.Random, member: MemberPlan, mishaps: float) -> MemberPlan:
+    is_static = not member.is_rest and rng.random() < RESTLESS_STATIC
+    instance_id = f"{member.name}-static" if is_static else None
+    return replace(member, mishaps=mishaps, instance_id=instance_id, late_commits=RESTLESS_LATE_COMMITS)
 
 
 def _settings(rng: random.Random) -> dict[str, Toml]:

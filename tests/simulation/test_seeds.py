@@ -45,10 +45,11 @@ FOUND_DEAR = [
     ("rot", 11473),  # a length that cannot be
     ("topics", 40002),  # the run's own administrator took a lost answer for the end
     ("swarm", 40019),  # a log start that moved on counted as a flush, and a torn topic id as damage
+    ("restless", 3),  # a Kafka consumer that REST consumers refused for ever after a failover
     ("groups", 170),  # a batch that was asked for again and came without one of its partitions
 ]
 """The same; dear, or a unit test watches the same place by default."""
-PROFILES_DEAR = ("groups",)
+PROFILES_DEAR = ("groups", "restless")
 """Five times as dear as the others: everything that others do, and members that read it."""
 SLOW = [pytest.param(*dear, marks=pytest.mark.slow) for dear in FOUND_DEAR]
 
