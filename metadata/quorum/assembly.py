@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from metadata.environment import Clock, Files
 from metadata.quorum.command import COMMAND_BYTES_MAX
@@ -12,6 +12,7 @@ from metadata.quorum.filters import MessageFilter
 from metadata.quorum.hardened import RaftParts
 from metadata.quorum.journal import Journal
 from metadata.quorum.library import configuration
+from metadata.quorum.newcomer import Newcomer
 from metadata.quorum.prevote import PreVote
 from metadata.quorum.snapshots import SnapshotStore
 from metadata.quorum.state_machine import MetadataStateMachine
@@ -41,8 +42,10 @@ def raft_parts(
     link: PeerSender,
     clock: Clock,
     rng: random.Random,
+    on_settled: Callable[[], None],
 ) -> RaftParts:
     pre_vote = PreVote(clock=clock, rng=rng, peers=config.peers, election_timeout_ms=config.election_timeout_ms)
+    newcomer = Newcomer(clock=clock, rng=rng, peers=config.peers, votes=journal.votes, on_settled=on_settled)
     return RaftParts(
         configuration=configuration(
             election_timeout_ms=config.election_timeout_ms,
@@ -55,6 +58,7 @@ def raft_parts(
         journal=journal,
         snapshots=snapshots,
         machine=machine,
-        filters=Filters([*filters, pre_vote], link=link, journal=journal),
+        filters=Filters([newcomer, *filters, pre_vote], link=link, journal=journal),
         pre_vote=pre_vote,
+        newcomer=newcomer,
     )

@@ -26,9 +26,9 @@ class DamagedFile(QuorumStorageError):
 
 
 RESTORE_ADVICE = (
-    "This voter must not start with a damaged file, because it could forget what it promised to the others. "
-    "Restore the file from this node's own disk image, or, with a majority of the other voters healthy, empty this "
-    "node's __cluster_metadata folder and let it copy the log again."
+    "This voter must not start with damaged files, because it could forget what it promised to the others. Once the "
+    "other voters are a majority without it and know a leader, empty this node's __cluster_metadata folder: it copies "
+    "the log again, and votes only after that. Never put back an older copy of these files."
 )
 
 
@@ -54,6 +54,17 @@ def read_file(files: Files, path: str) -> bytes:
         return file.pread(0, file.size)
     finally:
         file.close()
+
+
+def probe_disk(files: Files, path: str, *, size: int) -> None:
+    """Raises OSError when a file of that size cannot be written and synced."""
+    file = files.open(path, create=True)
+    try:
+        file.append([bytes(size)])
+        file.sync()
+    finally:
+        file.close()
+        files.remove(path)
 
 
 def encode_document(magic: bytes, payload: bytes) -> bytes:

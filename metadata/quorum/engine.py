@@ -15,7 +15,7 @@ from typing import Any
 from metadata.environment import DirectoryLock, Environment, TimerHandle
 from metadata.quorum.assembly import open_journal, raft_parts
 from metadata.quorum.config import QuorumConfig
-from metadata.quorum.durable import QuorumStorageError
+from metadata.quorum.durable import QuorumStorageError, probe_disk
 from metadata.quorum.filters import MessageFilter, standard_filters
 from metadata.quorum.identity import claim_directory
 from metadata.quorum.journal import Journal
@@ -78,14 +78,9 @@ class QuorumEngine:
 
     async def run(self) -> None:
         """Open, report Started, and serve until `stop`."""
-        lock: DirectoryLock | None = None
+        config, lock = self._config, None
         try:
-            lock = claim_directory(
-                self._files,
-                self._config.directory,
-                cluster_id=self._config.cluster_id,
-                node_id=self._config.node_id,
-            )
+            lock = claim_directory(self._files, config.directory, cluster_id=config.cluster_id, node_id=config.node_id)
             self._open()
             await self._link.start()
         except Exception as error:  # noqa: BLE001 - whatever keeps it from starting is the answer to the start
@@ -97,8 +92,7 @@ class QuorumEngine:
         self._close(lock)
 
     async def _serve(self) -> None:
-        assert self._node is not None
-        self._stand(self._node.stand_soon, after_ms=STAGGER_MS * (1 + self._config.rank))
+        self._stand_in_turn()
         self._on_timer()
         link = asyncio.get_running_loop().create_task(self._link.run())
         link.add_done_callback(self._on_link_ended)
@@ -137,6 +131,8 @@ class QuorumEngine:
         journal = open_journal(self._files, self._config.directory, snapshots)
         if journal.torn_bytes:
             self.emit("quorum_journal_torn_tail_cut", bytes=journal.torn_bytes)
+        if journal.votes.is_newcomer:
+            self.emit("quorum_newcomer")
         parts = raft_parts(
             self._config,
             journal=journal,
@@ -146,6 +142,7 @@ class QuorumEngine:
             link=self._link,
             clock=self._clock,
             rng=self._rng,
+            on_settled=self._on_settled,
         )
         self._journal = journal
         self._node = RaftNode(self._module, parts, clock=self._clock, link=self._link)
@@ -181,6 +178,14 @@ class QuorumEngine:
         """Tick at that moment and not up to TICK_MS later: voters stand one after the other."""
         decide(after_ms=after_ms)
         self._clock.call_later(after_ms + 1, self._wake)
+
+    def _stand_in_turn(self) -> None:
+        assert self._node is not None
+        self._stand(self._node.stand_soon, after_ms=STAGGER_MS * (1 + self._config.rank))
+
+    def _on_settled(self) -> None:
+        self.emit("quorum_newcomer_settled")
+        self._stand_in_turn()
 
     def _tick(self) -> None:
         self._is_woken = False
@@ -218,15 +223,8 @@ class QuorumEngine:
         self._link.disconnect_all()
 
     def _try_reopen(self) -> None:
-        probe = f"{self._config.directory}/probe"
         try:
-            file = self._files.open(probe, create=True)
-            try:
-                file.append([bytes(PROBE_BYTES)])
-                file.sync()
-            finally:
-                file.close()
-                self._files.remove(probe)
+            probe_disk(self._files, f"{self._config.directory}/probe", size=PROBE_BYTES)
             self._link.disconnect_all()  # the new voter has to hear of each session, also of those made meanwhile
             self._open()
         except OSError:

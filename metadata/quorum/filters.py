@@ -36,6 +36,14 @@ class RaftView(Protocol):
         """Send past the filters."""
         ...
 
+    def propose_nothing(self) -> None:
+        """Append an entry that changes nothing, as the leader."""
+        ...
+
+    def settle(self, candidate: int | None) -> None:
+        """A newcomer becomes a voter that has voted for `candidate` in its term; its log is durable before that."""
+        ...
+
 
 class MessageFilter:
     raft: RaftView

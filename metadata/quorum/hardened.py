@@ -11,6 +11,7 @@ from typing import Any
 
 from metadata.quorum.journal import Journal
 from metadata.quorum.library import NO_OP_COMMAND, OUR_COMMAND, Voter
+from metadata.quorum.newcomer import Newcomer
 from metadata.quorum.prevote import PreVote
 from metadata.quorum.snapshots import SnapshotStore
 from metadata.quorum.state_machine import MetadataStateMachine, Result
@@ -29,6 +30,7 @@ class RaftParts:
     machine: MetadataStateMachine
     filters: Filters
     pre_vote: PreVote
+    newcomer: Newcomer
 
 
 class HardenedRaft:
@@ -83,7 +85,7 @@ class HardenedRaft:
 
     def _SyncObj__connectedToAnyone(self) -> bool:  # noqa: N802
         """Asked only when the election timeout is over: the place for the pre-vote (L6)."""
-        return self._parts.pre_vote.may_stand()
+        return not self._parts.newcomer.is_newcomer and self._parts.pre_vote.may_stand()
 
     def _SyncObj__loadDumpFile(self, clearJournal: bool) -> None:  # noqa: N802, N803
         """S11: the library swallows a failed load and goes on with an empty image."""
@@ -94,5 +96,6 @@ class HardenedRaft:
 
     def _onTick(self, timeToWait: float = 0.0) -> None:  # noqa: N802, N803
         self._parts.journal.sync()  # S6: a leader counts itself only for what is durable
+        self._parts.newcomer.tick()
         super()._onTick(timeToWait)  # type: ignore[misc]
         self._parts.filters.flush_acks(term=self.raftCurrentTerm)  # type: ignore[attr-defined]

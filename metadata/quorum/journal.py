@@ -106,6 +106,10 @@ class Journal:
     # --- what the adapter calls ---------------------------------------------------------------------------------
 
     @property
+    def votes(self) -> VoteStore:
+        return self._votes
+
+    @property
     def first_index(self) -> int:
         return self._entries[0][1] if self._entries else FIRST_INDEX
 
@@ -149,6 +153,8 @@ class Journal:
 
     def _open(self) -> File:
         if not self._files.exists(self._path):
+            if not self._votes.is_newcomer:
+                raise DamagedFile(path=self._path, offset=0, problem="the file is missing", advice=RESTORE_ADVICE)
             replace_file(self._files, self._path, [MAGIC])
         data = read_file(self._files, self._path)
         parsed = parse_journal(data)

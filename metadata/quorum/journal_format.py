@@ -6,7 +6,8 @@ entries `index (u64) | term (u64) | command length (u32) | command`, all big-end
 an entry whose index is already there replaces it and all that follow.
 
 Because a frame is written only after the one before it was synced, a crash can tear the last frame and no other.
-A bad frame with a good one behind it is therefore damage (S7), and the journal is refused.
+A bad frame with a good one behind it is therefore damage (S7), and the journal is refused. So it is when the last
+frame is bad and not torn: a torn one ends early, or lacks whole sectors, which then read as zeros.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ MAGIC = b"KRJRNL1\n"
 _MARKER = b"KRFR"
 _FRAME = struct.Struct(">4sII")
 _ENTRY = struct.Struct(">QQI")
+SECTOR_BYTES = 512
+"""What a disk writes wholly or not at all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +52,7 @@ def parse_journal(data: bytes) -> ParsedJournal:
     while position < len(data):
         payload = _frame_at(data, position)
         if payload is None:
-            damage = "a damaged frame has a good one behind it" if _has_frame_after(data, position) else None
-            return ParsedJournal(entries=entries, end=position, damage=damage)
+            return ParsedJournal(entries=entries, end=position, damage=_damage_at(data, position))
         damage = _replay(payload, entries)
         if damage is not None:
             return ParsedJournal(entries=entries, end=position, damage=damage)
@@ -67,6 +69,33 @@ def _frame_at(data: bytes, position: int) -> bytes | None:
         return None
     payload = data[start : start + length]
     return payload if zlib.crc32(payload, length) == crc else None
+
+
+def _damage_at(data: bytes, position: int) -> str | None:
+    """What speaks against a torn write as the reason why there is no good frame at `position`."""
+    if _has_frame_after(data, position):
+        return "a damaged frame has a good one behind it"
+    return None if _is_torn(data, position) else "the last frame is damaged, and it was written whole"
+
+
+def _is_torn(data: bytes, position: int) -> bool:
+    """The last frame may have been acknowledged: only what a crash does to an unsynced write is no damage."""
+    start = position + _FRAME.size
+    if start > len(data) or _lacks_sector(data, position):
+        return True
+    marker, length, crc = _FRAME.unpack_from(data, position)
+    rest = data[start:]
+    if zlib.crc32(rest, len(rest)) == crc:
+        return False  # all of it is there: the marker or the length is what has changed
+    return bool(marker == _MARKER and length > len(rest))
+
+
+def _lacks_sector(data: bytes, position: int) -> bool:
+    """In a part of the frame that one sector holds there are only zeros."""
+    first = position // SECTOR_BYTES * SECTOR_BYTES
+    return any(
+        not any(data[max(start, position) : start + SECTOR_BYTES]) for start in range(first, len(data), SECTOR_BYTES)
+    )
 
 
 def _has_frame_after(data: bytes, position: int) -> bool:

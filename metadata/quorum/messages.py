@@ -22,6 +22,9 @@ _REQUIRED: dict[str, dict[str, type]] = {
     "higher_term": {"term": int},
     "pre_vote_request": {"round": int, "term": int, "last_log_index": int, "last_log_term": int},
     "pre_vote_granted": {"round": int},
+    "newcomer": {"life": int},
+    "no_history": {"life": int},
+    "welcome": {"life": int, "term": int, "index": int},
 }
 
 

@@ -9,7 +9,7 @@ from metadata.environment import Clock
 from metadata.quorum.filters import Message
 from metadata.quorum.hardened import REGULAR_COMMAND, HardenedRaft, RaftParts
 from metadata.quorum.journal_format import Entry
-from metadata.quorum.library import NOT_LEADER, Voter
+from metadata.quorum.library import NO_OP_COMMAND, NOT_LEADER, Voter
 from metadata.quorum.messages import checked
 from metadata.quorum.state_machine import Result
 from metadata.quorum.transport import PeerSender
@@ -27,6 +27,7 @@ class RaftNode:
         for each in parts.filters._filters:
             each.raft = self
         parts.filters.refuse_forward = self._refuse_forward
+        parts.snapshots.last_applied = self._last_applied
         self._raft = type("QuorumRaft", (HardenedRaft, module.SyncObj), {})(parts)
         if parts.snapshots.header is not None:
             self._raft._SyncObj__loadDumpFile(False)
@@ -141,8 +142,20 @@ class RaftNode:
     def set_next_index(self, peer: int, index: int) -> None:
         self._raft._SyncObj__raftNextIndex[Voter(peer)] = index
 
+    def propose_nothing(self) -> None:
+        self._raft._applyCommand(b"", None, NO_OP_COMMAND[0])
+
+    def settle(self, candidate: int | None) -> None:
+        self._parts.journal.sync()
+        self._parts.journal.votes.settle()
+        self._raft._SyncObj__setCurrentTerm(self.term, candidate)
+
     def send_to(self, peer: int, message: Message) -> None:
         self._link.send(peer, message)
+
+    def _last_applied(self) -> tuple[Entry, Entry]:
+        previous, last = self._raft._SyncObj__getEntries(self.applied_index - 1, 2)
+        return previous, last
 
     def _refuse_forward(self, message: Message) -> None:
         answer = self._raft._SyncObj__commandsWaitingReply.pop(message.get("request_id"), None)

@@ -1,7 +1,8 @@
 """An observer's copy of the committed metadata records: one append-only file, torn tail cut when opened.
 
-Format: `magic (8) | base offset (u64)`, then frames `marker (4) | payload length (u32) | CRC-32 of length and payload
-(u32) | payload`; a payload is `controller epoch (i32) | record JSON`. The record at position i has offset `base + i`.
+Format: `magic (8) | base offset (u64) | CRC-32 of it (u32)`, then frames `marker (4) | payload length (u32) | CRC-32 of
+length and payload (u32) | payload`; a payload is `controller epoch (i32) | record JSON`. The record at position i has
+offset `base + i`.
 Committed records can be fetched again, so damage is repaired by cutting the file at it.
 """
 
@@ -16,9 +17,10 @@ from metadata.environment import File, Files
 from metadata.quorum.durable import read_file, replace_file
 
 FILE_NAME = "records"
-_MAGIC = b"KRRECS1\n"
+_MAGIC = b"KRRECS2\n"
+"""1 had no CRC: a file of that time is fetched again."""
 _MARKER = b"KRRC"
-_BASE = struct.Struct(">8sQ")
+_BASE = struct.Struct(">8sQI")
 _FRAME = struct.Struct(">4sIIi")
 _EPOCH_BYTES = 4
 
@@ -34,9 +36,11 @@ class StoredRecord:
 
 def parse_records(data: bytes) -> Iterator[StoredRecord]:
     """The records up to the first that is not whole."""
-    if len(data) < _BASE.size or data[: len(_MAGIC)] != _MAGIC:
+    if len(data) < _BASE.size:
         return
-    _, offset = _BASE.unpack_from(data)
+    _, offset, _ = _BASE.unpack_from(data)
+    if data[: _BASE.size] != _base(offset):
+        return
     position = _BASE.size
     while position + _FRAME.size <= len(data):
         marker, length, crc, controller_epoch = _FRAME.unpack_from(data, position)
@@ -51,12 +55,16 @@ def parse_records(data: bytes) -> Iterator[StoredRecord]:
         offset += 1
 
 
+def _base(offset: int) -> bytes:
+    return _BASE.pack(_MAGIC, offset, zlib.crc32(offset.to_bytes(8, "big")))
+
+
 class RecordFile:
     def __init__(self, files: Files, directory: str) -> None:
         self._files = files
         self._path = f"{directory}/{FILE_NAME}"
         if not files.exists(self._path):
-            replace_file(files, self._path, [_BASE.pack(_MAGIC, 0)])
+            replace_file(files, self._path, [_base(0)])
         self._file: File = files.open(self._path)
 
     @property
@@ -81,7 +89,7 @@ class RecordFile:
 
     def restart(self, base_offset: int) -> None:
         """Begin anew after a snapshot that ends at `base_offset`."""
-        replace_file(self._files, self._path, [_BASE.pack(_MAGIC, base_offset)], sync=False)
+        replace_file(self._files, self._path, [_base(base_offset)], sync=False)
         self._file.close()
         self._file = self._files.open(self._path)
 

@@ -75,6 +75,8 @@ class SnapshotStore:
         self._finished: tuple[int, int | None] = (SNAPSHOT_IDLE, None)
         self._sending: dict[Voter, tuple[bytes, int]] = {}
         self._receiving: bytearray | None = None
+        self.last_applied: Callable[[], tuple[Entry, Entry]]
+        """The last two entries that are applied; set by the voter."""
         self.header: SnapshotHeader | None = None
         if files.exists(self._path):
             self.header, _ = self._read()
@@ -121,7 +123,7 @@ class SnapshotStore:
 
     def getTransmissionData(self, node: Voter) -> tuple[bytes, bool, bool]:  # noqa: N802
         """The next piece for that voter: (bytes, is first, is last)."""
-        data, position = self._sending.get(node) or (read_file(self._files, self._path), 0)
+        data, position = self._sending.get(node) or (self._whole(), 0)
         piece = data[position : position + CHUNK_BYTES]
         end = position + len(piece)
         is_last = end == len(data)
@@ -151,6 +153,19 @@ class SnapshotStore:
         self._sending.pop(node, None)
 
     # --- inside -------------------------------------------------------------------------------------------------
+
+    def _whole(self) -> bytes:
+        """To be sent. One that was damaged meanwhile is taken anew; raises DamagedFile when that fails, too."""
+        data = read_file(self._files, self._path)
+        try:
+            decode_snapshot(data, path=self._path)
+        except DamagedFile as error:
+            self._on_failed(str(error))
+            previous, last = self.last_applied()
+            self.serialize((None, last, previous, None), previous[1])
+            data = read_file(self._files, self._path)
+            decode_snapshot(data, path=self._path)
+        return data
 
     def _accept(self, received: bytes) -> bool:
         try:

@@ -1,8 +1,9 @@
 """The term and the vote of this voter: durable before anybody hears of them (Raft section 5.2, S6).
 
 Invariant: the term never falls, and within a term the vote is given once. A damaged file refuses the start, for a
-voter that forgets its vote can elect two leaders in one term.
-Format: a document (see `durable`) with the payload `term (u64) | candidate id (i64, -1: none)`.
+voter that forgets its vote can elect two leaders in one term. The file is there before any other of the quorum, so one
+that is missing next to them is damage, too.
+Format: a document (see `durable`) with the payload `term (u64) | candidate id (i64, -1: none, -2: a newcomer)`.
 """
 
 from __future__ import annotations
@@ -10,31 +11,54 @@ from __future__ import annotations
 import struct
 
 from metadata.environment import Files
-from metadata.quorum.durable import decode_document, encode_document, read_file, replace_file
+from metadata.quorum.durable import (
+    RESTORE_ADVICE,
+    DamagedFile,
+    decode_document,
+    encode_document,
+    read_file,
+    replace_file,
+)
 
 FILE_NAME = "vote"
+WRITTEN_LATER = ("journal", "snapshot", "commit")
+"""Files of a voter that is no more without its vote."""
 _MAGIC = b"KRVOTE1\n"
 _PAYLOAD = struct.Struct(">Qq")
 _NOBODY = -1
+_NEWCOMER = -2
 
 
 class VoteStore:
     def __init__(self, files: Files, directory: str) -> None:
-        """Raises DamagedFile."""
+        """Raises DamagedFile, OSError."""
         self._files = files
         self._path = f"{directory}/{FILE_NAME}"
         self.term = 0
         self.voted_for: int | None = None
+        self.is_newcomer = True
+        """It does not know what it has promised in an earlier life: it may not vote (see `newcomer`)."""
         if files.exists(self._path):
             payload, _ = decode_document(read_file(files, self._path), magic=_MAGIC, path=self._path)
             self.term, voted_for = _PAYLOAD.unpack(payload)
-            self.voted_for = None if voted_for == _NOBODY else voted_for
+            self.is_newcomer = voted_for == _NEWCOMER
+            self.voted_for = None if voted_for in (_NOBODY, _NEWCOMER) else voted_for
+        elif any(files.exists(f"{directory}/{name}") for name in WRITTEN_LATER):
+            raise DamagedFile(path=self._path, offset=0, problem="the file is missing", advice=RESTORE_ADVICE)
+        else:
+            self.save(term=0, voted_for=None)
+
+    def settle(self) -> None:
+        """Durable with the `save` that follows."""
+        self.is_newcomer = False
 
     def save(self, *, term: int, voted_for: int | None) -> None:
         """Durable when this returns. Raises OSError; the old values then still hold."""
         assert term > self.term or (term == self.term and self.voted_for in (None, voted_for)), (
             f"term {term} vote {voted_for} after term {self.term} vote {self.voted_for}"
         )
-        payload = _PAYLOAD.pack(term, _NOBODY if voted_for is None else voted_for)
+        assert voted_for is None or not self.is_newcomer, f"a newcomer votes for {voted_for} in term {term}"
+        nobody = _NEWCOMER if self.is_newcomer else _NOBODY
+        payload = _PAYLOAD.pack(term, nobody if voted_for is None else voted_for)
         replace_file(self._files, self._path, [encode_document(_MAGIC, payload)])
         self.term, self.voted_for = term, voted_for

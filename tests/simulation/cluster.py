@@ -18,12 +18,14 @@ from metadata.environment import Environment
 from metadata.image import PartitionImage, TopicIdPartition
 from metadata.quorum.hosting import InlineHost
 from tests.simulation.environment import Machine, SimulatedWorld
+from tests.simulation.formed import form_voter
 
 POLL_S = 0.02
 START_S = 30
 STOP_S = 60
 REQUEST_MS = 10_000
 EVENTS = "/data/events.jsonl"
+METADATA_FOLDER = "/data/__cluster_metadata"
 EVENTS_BYTES = 10_000_000
 EVENTS_TOLD = 25
 
@@ -173,13 +175,18 @@ class SimulatedCluster:
         settings: Mapping[str, Toml] | None = None,
         rates: tuple[float, ...] = (1, 1, 1),
         roles: Sequence[tuple[Role, ...]] | None = None,
+        is_new: bool = False,
     ) -> None:
+        """Its voters have met before, unless it is new: then they have to find out that all of them are."""
         self.world = world
         self.config = cluster_config(roles=roles or (BOTH,) * len(rates), settings=settings)
         self.nodes = {
             node.id: SimulatedNode(self.config, node.id, world.machine(f"node-{node.id}", rate=rate))
             for node, rate in zip(self.config.nodes, rates, strict=True)
         }
+        for voter in () if is_new else self.config.voters:
+            files = self.nodes[voter.id].machine.environment.files
+            form_voter(files, METADATA_FOLDER, cluster_id=self.config.cluster_id, node_id=voter.id)
 
     @property
     def hosts(self) -> list[str]:

@@ -11,9 +11,11 @@ from metadata.quorum.log import AppendLost, AppendUnknown
 from metadata.quorum.raft_log import RaftMetadataLog
 from metadata.records import ConfigRecord, ControllerEpochRecord
 from tests.simulation.environment import Machine, SimulatedWorld
+from tests.simulation.formed import form_voter
 
 PORT = 9093
 SECRET = b"s3cret"
+DIRECTORY = "/data/__cluster_metadata"
 
 
 class Events:
@@ -41,6 +43,11 @@ class Cluster:
         for i in range(1, self.nodes + 1):
             self.machines[i] = self.world.machine(f"m{i}")
 
+    def form(self, *ids: int) -> None:
+        """These voters have met before: a majority is enough for a beginning."""
+        for i in ids:
+            form_voter(self.machines[i].environment.files, DIRECTORY, cluster_id="c", node_id=i)
+
     async def start(self, *ids: int, machine: Machine | None = None, **changes: object) -> None:
         for i in ids or self.machines:
             values: dict[str, object] = {
@@ -49,7 +56,7 @@ class Cluster:
                 "secret": SECRET,
                 "voters": {j: (f"m{j}", PORT) for j in self.machines},
                 "listen": (f"m{i}", PORT),
-                "directory": "/data/__cluster_metadata",
+                "directory": DIRECTORY,
                 "election_timeout_ms": 300,
                 "snapshot_bytes": self.snapshot_bytes,
             }

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from metadata.quorum.filters import MessageFilter, standard_filters
 from metadata.quorum.journal import Journal
+from metadata.quorum.newcomer import Newcomer
 from metadata.quorum.prevote import PreVote
 
 ELECTION_MS = 200
@@ -43,3 +44,8 @@ class Plan:
     filters: Callable[[], list[MessageFilter]] = standard_filters
     journal: type[Journal] = Journal
     pre_vote: type[PreVote] = PreVote
+    newcomer: type[Newcomer] = Newcomer
+    wipe: float = 0.0
+    """How many of the voters that crash come back with an empty disk."""
+    strangers: bool = False
+    """The voters have never met before."""

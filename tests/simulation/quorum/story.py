@@ -101,6 +101,8 @@ class Story:
     def _crash(self, i: int) -> None:
         power = self._rng.random() < self._plan.power
         self.world.crash(i, power=power, restart_ms=50 + self._rng.random() * RESTART_MS)
+        if self._plan.wipe and self._rng.random() < self._plan.wipe:
+            self.world.wipe(i)
 
     def _partition(self, a: int, b: int) -> None:
         network, both = self.world.network, {(a, b), (b, a)}

@@ -114,6 +114,7 @@ def test_a_stranger_is_refused_and_disturbs_nobody(changes: dict[str, object], r
     cluster = Cluster(world)
 
     async def scenario() -> None:
+        cluster.form(1, 2)
         await cluster.start(1, 2)
         await cluster.append_until_done("a")
         leader = cluster.logs[await cluster.leader()].leadership

@@ -87,9 +87,13 @@ class World:
         self.generation = dict.fromkeys(self.ids, 0)
         self.checks = Checks()
         self.network = Network(plan, self.rng, self)
+        self.wiped: set[int] = set()
+        """Voters that have lost their disks; the others begin as voters that have met before."""
         self.healed = False
         self.elections = 0
         self.snapshots_loaded = 0
+        self.settled = 0
+        """How many newcomers have become voters."""
         self._heap: list[tuple[int, int, Callable[[], None]]] = []
         self._sequence = 0
 
@@ -146,6 +150,9 @@ class World:
             votes=VoteStore(files, DIRECTORY),
             snapshot=None if header is None else (header.previous, header.last),
         )
+        if journal.votes.is_newcomer and i not in self.wiped and not self.plan.strangers:
+            journal.votes.settle()
+            journal.votes.save(term=0, voted_for=None)
         self.nodes[i] = Node(self._raft(i, journal, snapshots, machine), machine, journal, generation)
         self.after(self.rng.random() * 10, lambda: self._tick_forever(i, generation))
 
@@ -157,6 +164,13 @@ class World:
             rng=self.rng,
             peers=peers,
             election_timeout_ms=ELECTION_MS,
+        )
+        newcomer = self.plan.newcomer(
+            clock=self.time,  # type: ignore[arg-type]
+            rng=self.rng,
+            peers=peers,
+            votes=journal.votes,
+            on_settled=self._count_settled,
         )
         parts = RaftParts(
             configuration=configuration(
@@ -170,10 +184,14 @@ class World:
             journal=journal,
             snapshots=snapshots,
             machine=machine,  # type: ignore[arg-type]
-            filters=Filters([*self.plan.filters(), pre_vote], link=link, journal=journal),
+            filters=Filters([newcomer, *self.plan.filters(), pre_vote], link=link, journal=journal),
             pre_vote=pre_vote,
+            newcomer=newcomer,
         )
         return RaftNode(self.module[i], parts, clock=self.time, link=link)  # type: ignore[arg-type]
+
+    def _count_settled(self) -> None:
+        self.settled += 1
 
     def _count_snapshot(self) -> None:
         self.snapshots_loaded += 1
@@ -202,6 +220,15 @@ class World:
             self.disks[i].lose_power()
         if restart_ms is not None:
             self.after(restart_ms, lambda: self.start(i))
+
+    def wipe(self, i: int) -> bool:
+        """A killed voter's disk is empty, if all others are voters: so much is promised."""
+        others = [node for j, node in self.nodes.items() if j != i]
+        if len(others) < len(self.ids) - 1 or any(node.journal.votes.is_newcomer for node in others):
+            return False
+        self.wiped.add(i)
+        self.disks[i] = Disk(random.Random(self.rng.random()))
+        return True
 
     def pause(self, i: int, ms: float) -> None:
         node = self.nodes.get(i)

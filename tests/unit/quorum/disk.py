@@ -24,6 +24,14 @@ def open_journal(files: SimulatedFiles, snapshot: tuple[Entry, Entry] | None = N
     return Journal(files, DIRECTORY, votes=VoteStore(files, DIRECTORY), snapshot=snapshot)
 
 
+def settled(files: SimulatedFiles) -> VoteStore:
+    """The votes of a voter that is no newcomer."""
+    votes = VoteStore(files, DIRECTORY)
+    votes.settle()
+    votes.save(term=votes.term, voted_for=None)
+    return votes
+
+
 def entries_of(journal: Journal) -> list[Entry]:
     entries = journal[:]
     assert isinstance(entries, list)

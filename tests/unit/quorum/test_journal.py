@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from metadata.quorum.durable import DamagedFile, QuorumStorageError
-from tests.unit.quorum.disk import DIRECTORY, entries_of, entry, new_disk, open_journal
+from tests.unit.quorum.disk import DIRECTORY, entries_of, entry, new_disk, open_journal, settled
 
 PATH = f"{DIRECTORY}/journal"
 
@@ -63,26 +63,56 @@ def test_any_flipped_bit_before_the_last_frame_is_refused() -> None:
             with pytest.raises(DamagedFile) as refused:
                 open_journal(files)
             assert refused.value.offset <= offset
-            assert "Restore" in str(refused.value)
+            assert "empty this node's __cluster_metadata folder" in str(refused.value)
 
 
-def test_a_flipped_bit_in_the_last_frame_drops_that_frame_unless_it_was_committed() -> None:
+def test_a_flipped_bit_in_the_last_frame_is_no_torn_write() -> None:
     _, files = new_disk()
     _written(files, GROUPS[:2])
     start = files.size(PATH)
     whole = _written(new_disk()[1], GROUPS).size_bytes
     for offset in range(start, whole):
-        disk, files = new_disk()
-        journal = _written(files, GROUPS)
-        disk.flip_bit(PATH, offset=offset)
-        assert entries_of(open_journal(files)) == [entry(1), entry(2), entry(3)]
-        disk, files = new_disk()
-        journal = _written(files, GROUPS)
-        journal.setRaftCommitIndex(5)
-        journal.onOneSecondTimer()
-        disk.flip_bit(PATH, offset=offset)
-        with pytest.raises(DamagedFile, match="entry 5 was committed"):
-            open_journal(files)
+        for bit in range(8):
+            disk, files = new_disk()
+            _written(files, GROUPS)
+            disk.flip_bit(PATH, offset=offset, bit=bit)
+            with pytest.raises(DamagedFile, match="written whole"):
+                open_journal(files)
+
+
+def test_a_frame_of_which_a_crash_took_sectors_is_cut() -> None:
+    big = [entry(3, command=b"x" * 3_000)]
+    _, files = new_disk()
+    _written(files, GROUPS[:1])
+    start = files.size(PATH)
+    end = _written(new_disk()[1], [GROUPS[0], big]).size_bytes
+    for lost in range(start // 512 * 512, end, 512):
+        _, files = new_disk()
+        _written(files, [GROUPS[0], big])
+        first = max(lost, start)
+        files.open(PATH).pwrite(first, bytes(min(lost + 512, end) - first))
+        assert entries_of(open_journal(files)) == [entry(1), entry(2)]
+
+
+def test_a_committed_entry_that_is_cut_off_is_missed() -> None:
+    _, files = new_disk()
+    journal = _written(files, GROUPS)
+    journal.setRaftCommitIndex(5)
+    journal.onOneSecondTimer()
+    files.open(PATH).truncate(files.size(PATH) - 1)
+    with pytest.raises(DamagedFile, match="entry 5 was committed"):
+        open_journal(files)
+
+
+def test_a_journal_that_is_missing_is_refused_unless_the_voter_is_a_newcomer() -> None:
+    _, files = new_disk()
+    _written(files, GROUPS)
+    files.remove(PATH)
+    assert entries_of(open_journal(files)) == []
+    settled(files)
+    files.remove(PATH)
+    with pytest.raises(DamagedFile, match="the file is missing"):
+        open_journal(files)
 
 
 def test_entries_that_agree_survive_a_truncation_s4() -> None:

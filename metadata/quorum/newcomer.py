@@ -1,0 +1,120 @@
+"""A voter that has lost its files: it must not vote, lead or be counted before it can do no harm.
+
+A voter that begins with an empty folder cannot know whether it is new or was wiped. What it promised before is still
+believed: its vote may make a leader, its acknowledgements may have committed entries that now one voter less has.
+So a newcomer (durably one, see `votes`) gives no votes, stands for none, and acknowledges nothing; it follows, and
+copies the log. It becomes a voter in one of two ways:
+
+- Every other voter tells it that it has never been in any term. Then there is nobody whom it can have promised
+  anything: this is a new cluster, which therefore begins when all its voters have met.
+- A leader commits, with the others alone, an entry that it appended after it had heard of the newcomer, and the
+  newcomer has that entry on its disk. Whoever wins a later term has the entry as well, for a majority without the
+  newcomer has it; so it stood after the newcomer's first life had ended, and the votes of that life count for nobody.
+  Everything that was committed with that life's help is before that entry. In the leader's term its vote is the
+  leader's; in the terms before it never votes.
+
+So one wiped voter costs nothing while a majority of all voters is there without it, and until then it waits.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from metadata.environment import Clock
+from metadata.quorum.filters import Message, MessageFilter
+from metadata.quorum.prevote import NEVER_MS
+from metadata.quorum.votes import VoteStore
+
+ASK_MS = 100
+
+
+class Newcomer(MessageFilter):
+    """Both sides of it; for a voter that is no newcomer, only the side that answers."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        rng: random.Random,
+        peers: tuple[int, ...],
+        votes: VoteStore,
+        on_settled: Callable[[], None],
+    ) -> None:
+        self._clock = clock
+        self._peers = peers
+        self._votes = votes
+        self._on_settled = on_settled
+        self._life = rng.getrandbits(63) if votes.is_newcomer else 0
+        """What was answered to an earlier life is not for this one."""
+        self._asked_at_ms = NEVER_MS
+        self._without_history: set[int] = set()
+        self._heard_of: dict[int, tuple[int, int, int]] = {}
+        """Newcomer -> its life, the term in which we lead, and the last index of our log when we heard of it."""
+
+    @property
+    def is_newcomer(self) -> bool:
+        return self._votes.is_newcomer
+
+    # --- as a newcomer ------------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        if not self.is_newcomer:
+            return
+        if self._without_history.issuperset(self._peers):
+            self._settle(None)
+        elif self._clock.monotonic_ms() - self._asked_at_ms >= ASK_MS:
+            self._asked_at_ms = self._clock.monotonic_ms()
+            for peer in self._peers:
+                self.raft.send_to(peer, {"type": "newcomer", "life": self._life})
+
+    def outgoing(self, _peer: int, message: Message) -> Message | None:
+        if self.is_newcomer and message["type"] == "next_node_idx":
+            return {**message, "success": False}  # so the leader sends on, and does not count us
+        return message
+
+    def _settle(self, candidate: int | None) -> None:
+        self.raft.settle(candidate)
+        self._on_settled()
+
+    def _answered(self, peer: int, message: Message) -> None:
+        if message["type"] == "no_history":
+            self._without_history.add(peer)
+            return
+        term, index = self.raft.last_entry
+        # Entries of its term come from that leader alone: having one that is not before it, we have all up to it.
+        if message["term"] == self.raft.term == term and index >= message["index"]:
+            self._settle(peer)
+
+    # --- both ---------------------------------------------------------------------------------------------------
+
+    def connected(self, _peer: int) -> None:
+        self._asked_at_ms = NEVER_MS
+
+    def incoming(self, peer: int, message: Message) -> Message | None:
+        match message["type"]:
+            case "newcomer":
+                self._answer(peer, message["life"])
+            case "no_history" | "welcome":
+                if self.is_newcomer and message["life"] == self._life:
+                    self._answered(peer, message)
+            case "request_vote" | "pre_vote_request" if self.is_newcomer:
+                pass
+            case _:
+                return message
+        return None
+
+    # --- as one that a newcomer asks ----------------------------------------------------------------------------
+
+    def _answer(self, peer: int, life: int) -> None:
+        term, index = self.raft.term, self.raft.last_entry[1]
+        if term == 0:
+            self.raft.send_to(peer, {"type": "no_history", "life": life})
+        if not self.raft.is_leader:
+            return
+        *known, known_index = self._heard_of.get(peer, (0, 0, 0))
+        if known != [life, term]:
+            self._heard_of[peer] = (life, term, index)
+            self.raft.propose_nothing()
+        elif self.raft.commit_index > known_index:
+            self.raft.send_to(peer, {"type": "welcome", "life": life, "term": term, "index": known_index + 1})
