@@ -28,7 +28,8 @@ class Fetch:
             rng=registry.environment.rng,
             slots_max=registry.settings().max_incremental_fetch_session_cache_slots,
         )
-        self._waiting_followers: dict[int, set[DelayedFetch]] = {}
+        self._waiting: dict[int, dict[DelayedFetch, None]] = {}
+        """By replica id; in the order in which they came, which a set of objects does not keep."""
 
     @property
     def session_count(self) -> int:
@@ -50,7 +51,7 @@ class Fetch:
     def wake_followers(self, broker_ids: Iterable[int]) -> None:
         """Answer waiting fetches of these brokers: they have more partitions to ask for than when they asked."""
         for broker_id in broker_ids:
-            for operation in tuple(self._waiting_followers.get(broker_id, ())):
+            for operation in tuple(self._waiting.get(broker_id, ())):
                 self._registry.fetches.forget(operation)
                 operation.expire()
 
@@ -88,12 +89,12 @@ class Fetch:
         operation = DelayedFetch(self._reader, request, replicas)
         if not self._registry.fetches.watch(operation, replicas, wait_ms=request.wait_ms_max):
             return set()
-        waiting = self._waiting_followers.setdefault(request.replica_id, set())
-        waiting.add(operation)
+        waiting = self._waiting.setdefault(request.replica_id, {})
+        waiting[operation] = None
         try:
             await operation.done
         finally:
-            waiting.discard(operation)
+            del waiting[operation]
             self._registry.fetches.forget(operation)
         return operation.touched
 
