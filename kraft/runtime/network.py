@@ -29,6 +29,8 @@ class TcpListener:
         self._connections_max = connections_max
         self._server: asyncio.Server | None = None
         self._serving: dict[asyncio.Task[None], TcpConnection] = {}
+        self._is_closing = False
+        self._came_late: list[TcpConnection] = []
 
     async def start(self, host: str, port: int, *, frame_bytes_max: int) -> None:
         def accept() -> _AcceptedConnection:
@@ -42,6 +44,10 @@ class TcpListener:
         return cast(int, self._server.sockets[0].getsockname()[1])
 
     def accepted(self, connection: TcpConnection) -> None:
+        if self._is_closing:
+            connection.abort()
+            self._came_late.append(connection)
+            return
         if len(self._serving) >= self._connections_max:
             LOG.warning("refusing %s: %d connections are open", connection.peer, self._connections_max)
             connection.abort()
@@ -64,15 +70,17 @@ class TcpListener:
             connection.close()
 
     async def close(self) -> None:
+        self._is_closing = True
         if self._server is not None:
             self._server.close()
+            await asyncio.sleep(0)  # the loop may hold somebody whom the kernel has let in, and tell of them only now
         serving = dict(self._serving)
         for connection in serving.values():
             connection.close()
         for task in serving:
             task.cancel()
         await asyncio.gather(*serving, return_exceptions=True)
-        await _wait_lost(list(serving.values()))
+        await _wait_lost([*serving.values(), *self._came_late])
         if self._server is not None:
             await self._server.wait_closed()
 
