@@ -53,8 +53,9 @@ def run_cluster(
     settings: Mapping[str, Any],
     roles: Mapping[int, Sequence[str]] = THREE,
     racks: Mapping[int, str] | None = None,
+    host: str | None = None,
 ) -> Iterator[Cluster]:
-    config = write_config(folder / "cluster.toml", settings=settings, roles=roles, racks=racks)
+    config = write_config(folder / "cluster.toml", settings=settings, roles=roles, racks=racks, host=host)
     cluster = Cluster(data=str(folder / "data"), config=config)
     try:
         cluster.start()

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import resource
 import shutil
-import socket
 import subprocess
 import sys
 import tomllib
@@ -19,8 +18,9 @@ from tests.integration.conftest import run_cluster
 from tests.integration.support.cluster import Cluster
 from tests.integration.support.configuration import QUICK_FAILURES
 from tests.integration.support.load import Load
-from tests.integration.support.reading import page, read_all, values
+from tests.integration.support.reading import page, read_all, values, wait_for_values
 from tests.integration.support.waiting import wait_until
+from tests.support.ports import free_ports
 
 SETTINGS = {**QUICK_FAILURES, "initial.broker.registration.timeout.ms": 30_001}
 SMALL_SEGMENTS = {"segment_bytes": "20000"}
@@ -78,7 +78,7 @@ def test_a_follower_that_crashed_with_a_damaged_log_takes_it_from_the_leader_aga
     wait_until(lambda: nodes.log_bytes(3, "crashed") == nodes.log_bytes(1, "crashed"), what="an equal copy")
     nodes.kill(1)
     nodes.wait_for_leader("crashed", other_than=1)
-    assert values(nodes, 3, "crashed") == written
+    wait_for_values(nodes, 3, "crashed", written)
 
 
 def test_damage_under_a_running_leader_is_an_error_there_and_other_replicas_have_the_records(nodes: Cluster):
@@ -96,7 +96,7 @@ def test_damage_under_a_running_leader_is_an_error_there_and_other_replicas_have
     nodes.kill(2)
     for topic in ("head", "body"):
         nodes.wait_for_leader(topic, other_than=2)
-        assert values(nodes, 1, topic) == [*written[topic], "goes on"]
+        wait_for_values(nodes, 1, topic, [*written[topic], "goes on"])
 
 
 def first_error(nodes: Cluster, topic: str) -> Answer:
@@ -120,7 +120,7 @@ def test_a_damaged_leader_gives_no_follower_a_bad_copy(nodes: Cluster):
     wait_until(lambda: nodes.events("log_damaged", node_id=3), what="the leader to find the damage")
     nodes.wait_for_isr("spread", 0, [1, 2, 3])
     nodes.write_all("spread", ["goes on"])
-    assert values(nodes, 2, "spread") == [*written, "goes on"]
+    wait_for_values(nodes, 2, "spread", [*written, "goes on"])
     assert nodes.call("DELETE", "/topics/spread").status == 204
 
 
@@ -217,7 +217,7 @@ def run_node(config: Path, node_id: int, data: Path) -> tuple[int, str]:
         "--data",
         str(data),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=40, check=False, stdin=subprocess.DEVNULL)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -257,11 +257,7 @@ def test_a_data_folder_of_another_node_is_refused(nodes: Cluster, tmp_path: Path
 
 
 def test_a_folder_in_use_is_refused(nodes: Cluster, tmp_path: Path):
-    ports = {"rest": nodes.node(1).rest, "kafka": nodes.node(1).kafka, "quorum": str(nodes.node(1).quorum)}
-    changes = [
-        (address.rpartition(":")[2], str(free)) for address, free in zip(ports.values(), free_ports(3), strict=True)
-    ]
-    code, said = run_node(stranger(nodes, tmp_path, *changes), 1, Path(nodes.data))
+    code, said = run_node(stranger(nodes, tmp_path, *own_ports(nodes, 1)), 1, Path(nodes.data))
     assert code == 1, said
     assert "in use" in said or "lock" in said.lower(), said
     assert nodes.state_of(1) == "active"
@@ -283,14 +279,5 @@ def test_a_second_node_with_an_id_that_lives_is_refused(nodes: Cluster, tmp_path
 def own_ports(nodes: Cluster, node_id: int) -> list[tuple[str, str]]:
     node = nodes.node(node_id)
     taken = [address.rpartition(":")[2] for address in (node.rest, node.kafka, str(node.quorum))]
-    return [(port, str(free)) for port, free in zip(taken, free_ports(3), strict=True)]
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+    host = node.kafka.partition(":")[0]
+    return [(port, str(free)) for port, free in zip(taken, free_ports(3, host=host), strict=True)]

@@ -21,7 +21,8 @@ ROWS_MIN = 450
 
 @pytest.fixture
 def new_cluster(tmp_path: Path) -> Iterator[Cluster]:
-    yield from run_cluster(tmp_path, settings={**REPLICATED, "group.initial.rebalance.delay.ms": 0})
+    settings = {**REPLICATED, "group.initial.rebalance.delay.ms": 0}
+    yield from run_cluster(tmp_path, settings=settings, host="127.0.0.1")  # as the rows say
 
 
 @pytest.mark.slow

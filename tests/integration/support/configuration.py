@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from tests.support.ports import own_host
 
 BOTH = ("broker", "controller")
 THREE = {1: BOTH, 2: BOTH, 3: BOTH}
@@ -31,12 +34,14 @@ def write_config(
     settings: Mapping[str, Any] = REPLICATED,
     node_settings: Mapping[int, Mapping[str, Any]] | None = None,
     racks: Mapping[int, str] | None = None,
-    extra: str = "",
+    host: str | None = None,
 ) -> str:
-    """Ports are left out: start with free ones. Returns the path as text."""
-    lines = [extra, "[settings]", *(f"{name} = {json.dumps(value)}" for name, value in settings.items())]
+    """Ports are left out: start with free ones. The host is a loopback address of the cluster's own."""
+    host = host or own_host()
+    lines = [f'cluster_id = "{uuid.uuid4()}"', f'secret = "{uuid.uuid4()}"', "[settings]"]
+    lines += [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
     for node_id, its_roles in roles.items():
-        lines += ["[[nodes]]", f"id = {node_id}", f"roles = {json.dumps(list(its_roles))}"]
+        lines += ["[[nodes]]", f"id = {node_id}", f"roles = {json.dumps(list(its_roles))}", f'host = "{host}"']
         if rack := (racks or {}).get(node_id):
             lines.append(f"rack = {json.dumps(rack)}")
         own = (node_settings or {}).get(node_id, {})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from kraft.runtime.quorum_thread import QuorumThread
 from metadata.quorum.config import QuorumConfig
 from metadata.quorum.raft_log import RaftMetadataLog
 from metadata.records import ConfigRecord, ControllerEpochRecord
+from tests.support.ports import free_ports, own_host
 
 SECRET = b"a secret of the cluster"
 
@@ -28,31 +28,25 @@ class RecordedEvents:
         return [fields for name, fields in self.all if name == event]
 
 
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
 def setting(name: str, value: str = "1") -> ConfigRecord:
     return ConfigRecord(resource_type="broker", resource_name="", name=name, value=value)
 
 
-async def until(condition: Callable[[], bool], *, timeout_s: float = 10) -> None:
+async def until(condition: Callable[[], bool], *, timeout_s: float = 30) -> None:
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110 - polls with a deadline
             await asyncio.sleep(0.002)
 
 
 class Cluster:
-    def __init__(self, directory: Path, *, voters: int = 3, snapshot_bytes: int = 20_000_000) -> None:
+    def __init__(
+        self, directory: Path, *, voters: int = 3, snapshot_bytes: int = 20_000_000, election_timeout_ms: int = 300
+    ) -> None:
         self._directory = directory
+        self._election_timeout_ms = election_timeout_ms
         self._snapshot_bytes = snapshot_bytes
-        self.addresses = {index + 1: ("127.0.0.1", port) for index, port in enumerate(free_ports(voters))}
+        host = own_host()
+        self.addresses = {number: (host, port) for number, port in enumerate(free_ports(voters, host=host), 1)}
         self.logs: dict[int, RaftMetadataLog] = {}
         self.events: dict[int, RecordedEvents] = {}
         self.fatal: list[BaseException] = []
@@ -66,7 +60,7 @@ class Cluster:
             "voters": self.addresses,
             "listen": self.addresses[node],
             "directory": str(self._directory / str(node) / "__cluster_metadata"),
-            "election_timeout_ms": 300,
+            "election_timeout_ms": self._election_timeout_ms,
             "snapshot_bytes": self._snapshot_bytes,
         }
         return QuorumConfig(**{**values, **changes})  # type: ignore[arg-type]
@@ -96,6 +90,13 @@ class Cluster:
     async def leader(self) -> RaftMetadataLog:
         await until(lambda: any(log.leadership.is_self for log in self.logs.values()))
         return next(log for log in self.logs.values() if log.leadership.is_self)
+
+    def is_settled(self) -> bool:
+        """Each voter is connected with every other, follows the leader and has all that it has."""
+        beliefs = {node: str(log._engine._node) for node, log in self.logs.items()}
+        connected = [f"connected {sorted(set(beliefs) - {node})}" in belief for node, belief in beliefs.items()]
+        leaders = {belief.partition(" commit")[0] for belief in beliefs.values()}
+        return all(connected) and len(leaders) == 1 and len({log.image.offset for log in self.logs.values()}) == 1
 
     async def claim(self) -> tuple[RaftMetadataLog, int]:
         """A leader with an epoch of its own."""

@@ -16,14 +16,14 @@ from typing import Any
 
 import pytest
 
-from tests.unit.quorum.cluster import free_ports
+from tests.support.ports import free_ports, own_host
 
 POLL_S = 0.02
 PAUSE = threading.Event()
 """Never set: waiting for it is a pause."""
 ROUNDS = int(os.environ.get("KRAFT_QUORUM_KILL_ROUNDS", "5"))
-START_S = 20
-CONVERGE_S = 20
+START_S = 40
+CONVERGE_S = 40
 """Python needs seconds to start three times on a loaded machine; then the heartbeats are enough."""
 
 
@@ -53,7 +53,8 @@ class Output:
 class Voters:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._ports = [str(port) for port in free_ports(3)]
+        host = own_host()
+        self._addresses = [f"{host}:{port}" for port in free_ports(3, host=host)]
         self._processes: dict[int, subprocess.Popen[str]] = {}
         self._outputs: list[Output] = []
         self._current: dict[int, Output] = {}
@@ -65,7 +66,7 @@ class Voters:
         command = [sys.executable, "-m", "tests.unit.quorum.voter_process", str(node), str(self._directory), mode]
         with output.path.open("w") as out:
             self._processes[node] = subprocess.Popen(
-                [*command, *self._ports], stdin=subprocess.PIPE, stdout=out, text=True
+                [*command, *self._addresses], stdin=subprocess.PIPE, stdout=out, text=True
             )
 
     def kill(self, *nodes: int) -> None:

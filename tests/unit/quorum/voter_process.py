@@ -1,4 +1,4 @@
-"""One voter as a process, to be killed: `python -m tests.unit.quorum.voter_process ID DIRECTORY write|idle PORT...`.
+"""One voter, to be killed: `python -m tests.unit.quorum.voter_process ID DIRECTORY write|idle HOST:PORT...`.
 
 Prints one JSON line for each acknowledged append, and what it holds whenever a line comes in on standard input.
 """
@@ -62,7 +62,8 @@ async def write(log: RaftMetadataLog, node: int) -> None:
 
 async def main() -> None:
     node, directory, mode = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-    addresses = {i + 1: ("127.0.0.1", int(port)) for i, port in enumerate(sys.argv[4:])}
+    pairs = [address.split(":") for address in sys.argv[4:]]
+    addresses = {number: (host, int(port)) for number, (host, port) in enumerate(pairs, 1)}
     host = QuorumThread()
     config = QuorumConfig(
         cluster_id="c",
