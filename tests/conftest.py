@@ -25,7 +25,7 @@ from xdist.scheduler import LoadFileScheduling
 from tests import bytecode, guard
 from tests.scheduling import Scheduling, costly_first
 
-STACKS_AFTER_S = 110
+STACKS_AFTER_S = 290
 """Shortly before pytest's own timeout, which may not be able to show where other threads are."""
 END_S = 10
 """How long a process has to end after SIGTERM, before SIGKILL."""

@@ -34,7 +34,7 @@ class RealWorld:
         async def inside() -> T:
             environment = system_environment(threads=2)
             try:
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(60):
                     return await main(environment)
             finally:
                 close_environment(environment)

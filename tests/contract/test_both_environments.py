@@ -59,7 +59,7 @@ async def echo(connection: FrameConnection) -> None:
 
 
 async def dial(environment: Environment, port: int, *, limit: int = LIMIT) -> FrameConnection:
-    return await environment.network.connect(HOST, port, frame_bytes_max=limit, timeout_ms=5000)
+    return await environment.network.connect(HOST, port, frame_bytes_max=limit, timeout_ms=20_000)
 
 
 # Clock
@@ -273,7 +273,7 @@ def test_an_abort_is_seen_by_a_waiting_receiver_on_both_sides(run: RunScenario) 
         connection.abort()
         with pytest.raises(ConnectionClosed):
             await waiting
-        async with environment.clock.timeout(5000):
+        async with environment.clock.timeout(20_000):
             await seen.wait()
         await listener.close()
 
@@ -324,9 +324,10 @@ def test_a_peer_that_does_not_read_holds_the_sender_back(run: RunScenario) -> No
 
 def test_closing_a_listener_ends_its_connections_and_their_tasks(run: RunScenario) -> None:
     async def scenario(environment: Environment, _: str) -> None:
-        ended = []
+        ended, begun = [], asyncio.Semaphore(0)
 
         async def serve(connection: FrameConnection) -> None:
+            begun.release()
             try:
                 await connection.receive()
             finally:
@@ -334,7 +335,8 @@ def test_closing_a_listener_ends_its_connections_and_their_tasks(run: RunScenari
 
         listener = await environment.network.listen(HOST, 0, serve, frame_bytes_max=LIMIT)
         connections = [await dial(environment, listener.port) for _ in range(3)]
-        await environment.clock.sleep(20)
+        for _ in connections:
+            await begun.acquire()
         await listener.close()
         assert ended == [True, True, True]
         for connection in connections:

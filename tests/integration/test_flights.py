@@ -16,7 +16,7 @@ def test_no_flight_is_lost_while_the_leader_and_the_controller_die_and_a_followe
         [sys.executable, str(EXAMPLE), "--rows", str(FLIGHTS), "--json"],
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

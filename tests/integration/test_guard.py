@@ -39,8 +39,8 @@ def test_what_a_killed_process_leaves_behind_ends_even_when_it_is_paused() -> No
         children = [int(guarded.stdout.readline()) for _ in range(2)]
         assert set(children) <= set(guard.marked(MARK, value))
         guarded.send_signal(signal.SIGKILL)
-        wait_until(lambda: not guard.marked(MARK, value), deadline_s=20, what="the end of the children")
-        wait_until(lambda: not _runs(guards), deadline_s=20, what="the end of their guard")
+        wait_until(lambda: not guard.marked(MARK, value), what="the end of the children")
+        wait_until(lambda: not _runs(guards), what="the end of their guard")
 
 
 def _runs(pid: int) -> bool:

@@ -72,7 +72,8 @@ def test_a_node_that_ignores_sigterm_is_killed_at_the_limit_and_that_is_said(fak
     monkeypatch.setenv("FAKE_STUBBORN", "3")
     run = start(fakes)
     said: list[str] = []
-    processes.stop_nodes(run.nodes, say=said.append, limit_ms=300)
+    processes.stop_nodes([run.node(1), run.node(2)], say=said.append)
+    processes.stop_nodes([run.node(3)], say=said.append, limit_ms=300)
     remove_run(fakes)
     assert len(said) == 1
     assert "node 3" in said[0]
@@ -127,7 +128,7 @@ def test_a_node_ends_with_its_parent_even_when_that_is_killed(fakes):
     os.kill(node.pid, signal.SIGKILL)  # its port becomes free for the other one
     up_process.kill()
     up_process.wait()
-    wait_until(lambda: orphan.poll() is not None, deadline_s=10, what="the node to end with its parent")
+    wait_until(lambda: orphan.poll() is not None, what="the node to end with its parent")
 
 
 def test_nothing_to_stop_is_said(tmp_path):

@@ -15,7 +15,7 @@ from tests.integration.conftest import run_cluster
 from tests.integration.support.cluster import Cluster
 from tests.integration.support.configuration import QUICK_FAILURES
 from tests.integration.support.load import Load
-from tests.integration.support.reading import values
+from tests.integration.support.reading import values, wait_for_values
 from tests.integration.support.waiting import wait_until
 
 CONTROLLER = 10
@@ -106,7 +106,7 @@ def test_a_partition_moves_with_its_data_while_it_is_written(nodes: Cluster):
     assert nodes.call("GET", "/topics/moves/partitions/0/reassignment").status == 404
     reassign(nodes, "moves", [2, 1])
     nodes.wait_for_isr("moves", 0, [1, 2])
-    assert values(nodes, 3, "moves") == numbers("before-") + numbers("after-")
+    wait_for_values(nodes, 3, "moves", numbers("before-") + numbers("after-"))
 
 
 def test_a_reassignment_under_load_loses_nothing(nodes: Cluster):
@@ -188,7 +188,7 @@ def test_an_unclean_election_takes_the_longest_log_and_tells_what_is_lost(nodes:
     assert nodes.wait_for_leader(by_cluster) == 2
     remove(nodes, "/broker-configs/unclean.leader.election.enable")
     for topic in topics:
-        assert values(nodes, 3, topic) == numbers("A") + numbers("B")
+        wait_for_values(nodes, 3, topic, numbers("A") + numbers("B"))
         nodes.write_all(topic, numbers("D"))
     nodes.restart(1)
     for topic in topics:

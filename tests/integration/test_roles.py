@@ -11,7 +11,7 @@ from tests.integration.conftest import run_cluster
 from tests.integration.support.cluster import Cluster
 from tests.integration.support.configuration import BOTH, QUICK_FAILURES
 from tests.integration.support.load import Load
-from tests.integration.support.reading import values
+from tests.integration.support.reading import values, wait_for_values
 from tests.integration.support.waiting import wait_until
 
 CONTROLLERS = [11, 12, 13]
@@ -87,7 +87,7 @@ def test_everything_dies_and_the_metadata_is_what_it_was(nodes: Cluster):
         answer = nodes.call("GET", "/topics/kept/configs/retention.ms", node_id=node_id)
         assert answer.json()["value"] == "12345678"
     assert nodes.topic_id("kept") == topic_id
-    assert values(nodes, 3, "kept") == ["record"]
+    wait_for_values(nodes, 3, "kept", ["record"])
 
 
 def test_a_single_node_is_a_cluster(tmp_path_factory: pytest.TempPathFactory):

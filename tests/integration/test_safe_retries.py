@@ -13,7 +13,7 @@ from metadata.errors import InvalidRequest
 from metadata.producer_ids import RESERVED_PRODUCER_IDS_FROM
 from tests.integration.support.cluster import Cluster
 from tests.integration.support.inside import ask_as_peer
-from tests.integration.support.reading import TEXT, values
+from tests.integration.support.reading import TEXT, values, wait_for_values
 from tests.integration.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -58,7 +58,7 @@ def test_every_node_gives_the_first_result_also_after_a_restart_of_all(nodes: Cl
     wait_until(lambda: all(nodes.leader_of("restart", p) >= 0 for p in range(4)), what="leaders")
     assert offsets(produce(nodes, 3, "restart", ["a", "b", "c"], "one")) == first
     partition = first[0][0]
-    assert values(nodes, 1, "restart", partition) == ["a", "b", "c"] * 2
+    wait_for_values(nodes, 1, "restart", ["a", "b", "c"] * 2, partition)
     reused = produce(nodes, 1, "restart", ["x", "y", "z"], "one")
     assert isinstance(reused, Answer)
     assert (reused.status, reused.json()["kafka_code"]) == (422, 45)
@@ -86,7 +86,7 @@ def test_the_leader_dies_after_it_replicated_and_before_it_answered(nodes: Clust
     nodes.wait_for_isr("unanswered", 0, nodes.ids)
     assert offsets(produce(nodes, leader, "unanswered", ["1", "2"], "k")) == [(0, 0), (0, 1)]
     for node_id in nodes.ids:
-        assert values(nodes, node_id, "unanswered") == ["1", "2"]
+        wait_for_values(nodes, node_id, "unanswered", ["1", "2"])
 
 
 def test_the_leader_dies_before_anybody_had_it(nodes: Cluster):
@@ -109,7 +109,7 @@ def test_the_leader_dies_before_anybody_had_it(nodes: Cluster):
     nodes.wait_for_isr("unreplicated", 0, nodes.ids)
     assert [offsets(produce(nodes, node_id, "unreplicated", ["1", "2"], "k")) for node_id in nodes.ids] == [first] * 3
     for node_id in nodes.ids:
-        assert values(nodes, node_id, "unreplicated") == ["1", "2"]
+        wait_for_values(nodes, node_id, "unreplicated", ["1", "2"])
 
 
 def test_producer_ids_are_given_once_by_all_nodes(nodes: Cluster):

@@ -29,6 +29,10 @@ from tests.integration.support.waiting import wait_until
 THREE = ClusterSpec.of(3, settings={"replica.lag.time.max.ms": 1_500, "replica.fetch.backoff.ms": 50})
 DEDICATED = ClusterSpec.of(3, controllers=1, settings={"replica.lag.time.max.ms": 30_000})
 T = ("t", 0)
+PATIENCE_MS = 20_000
+"""Of a client that is to be answered."""
+IN_THE_ISR_MS = 30_000
+"""For a node to start and to fetch what it lacks."""
 
 Story = Callable[[Cluster], Awaitable[None]]
 
@@ -57,7 +61,7 @@ class Client:
         self._cluster, self._name = cluster, name
         self._count = 0
 
-    async def write(self, node: int, *, count: int = 1, acks: str = "all", timeout_ms: int = 3_000) -> str:
+    async def write(self, node: int, *, count: int = 1, acks: str = "all", timeout_ms: int = PATIENCE_MS) -> str:
         """`ok`, `fail` or `info`."""
         records = [(None, f"{self._name}:{self._count + n}") for n in range(count)]
         self._count += count
@@ -67,7 +71,7 @@ class Client:
             return told_produce(await transport.send(address, request), acks="all").outcome
 
     async def read(self, node: int) -> list[str]:
-        request = read_request(*T, "earliest", wait_ms=0, bytes_max=10_000_000, timeout_ms=3_000)
+        request = read_request(*T, "earliest", wait_ms=0, bytes_max=10_000_000, timeout_ms=PATIENCE_MS)
         async with Transport() as transport:
             found = fetched(await transport.send(await self._cluster.client_address(self._name, node), request))
         assert found.outcome == "ok", found
@@ -95,11 +99,13 @@ def test_nodes_are_killed_stopped_paused_and_back(tmp_path: Path) -> None:
         assert await client.write(1) == "fail", "the proxy refuses when its target does"
         await c.restart(1)
         await c.until(isr(1, 2, 3), describe="node 1 in the ISR")
+        before_us = now_us()
         await c.pause(3)
         assert (await c.status()).states[3] == "paused"
         assert await client.write(2, count=5, acks="1") == "ok"
         await c.until(isr(1, 2), describe="the paused node out of the ISR")
         await c.resume(3)
+        after_us = now_us()
         await c.until(isr(1, 2, 3), describe="the resumed node in the ISR")
         await c.stop(2)
         await c.until(led_by_others(2))
@@ -110,7 +116,7 @@ def test_nodes_are_killed_stopped_paused_and_back(tmp_path: Path) -> None:
         assert texts[0].startswith("killed node 1 (leader of t-0")
         paused = next(fault for fault in c.timeline.faults if fault.fault == "pause")
         assert paused.until_us is not None
-        assert 1_000_000 < paused.until_us - paused.at_us < 8_000_000
+        assert before_us <= paused.at_us < paused.at_us + 1_000_000 < paused.until_us <= after_us
 
     play(story, tmp_path)
     assert len((tmp_path / "faults.jsonl").read_text().splitlines()) == 5
@@ -213,7 +219,7 @@ def test_one_way_loss_delay_and_lost_answers(tmp_path: Path) -> None:
         await c.delay("c", 1, purpose="rest", delay_ms=60, jitter_ms=10)
         begun = time.monotonic()
         assert await client.write(1) == "ok"
-        assert 0.12 <= time.monotonic() - begun < 3
+        assert 0.12 <= time.monotonic() - begun < PATIENCE_MS / 1000
         await c.heal()
         assert len(await client.read(1)) == 6
 
@@ -266,11 +272,11 @@ def test_disks_are_spoiled_wiped_and_full(tmp_path: Path) -> None:
         await c.tear_tail(2, "t")
         await c.delete_index(3, "t")
         await c.restart(2, 3)
-        await c.until(isr(1, 2, 3), describe="torn and robbed replicas back", deadline_ms=15_000)
+        await c.until(isr(1, 2, 3), describe="torn and robbed replicas back", deadline_ms=IN_THE_ISR_MS)
         await c.kill(2)
         await c.corrupt(2, "t", offset=100)
         await c.restart(2)
-        await c.until(isr(1, 2, 3), describe="the spoiled replica back", deadline_ms=15_000)
+        await c.until(isr(1, 2, 3), describe="the spoiled replica back", deadline_ms=IN_THE_ISR_MS)
         await c.kill(3)
         await c.wipe(3)
         await c.restart(3)
@@ -313,7 +319,7 @@ def test_a_killed_runner_leaves_nothing_behind_not_even_a_paused_node(tmp_path: 
         node, proxy = (int(pid) for pid in runner.stdout.readline().split())
         assert is_alive(node)
         runner.send_signal(signal.SIGKILL)
-        wait_until(lambda: not _exists(node) and not _exists(proxy), deadline_s=10, what="the end of both")
+        wait_until(lambda: not _exists(node) and not _exists(proxy), what="the end of both")
 
 
 def _exists(pid: int) -> bool:

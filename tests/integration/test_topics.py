@@ -30,6 +30,11 @@ def names(nodes: Cluster, node_id: int) -> set[str]:
     return {topic["topic_name"] for topic in nodes.call("GET", "/topics", node_id=node_id).json()["data"]}
 
 
+def ids(nodes: Cluster, name: str) -> set[str | None]:
+    """Of the topic that each node knows by this name."""
+    return {nodes.call("GET", f"/topics/{name}", node_id=node_id).json().get("topic_id") for node_id in nodes.ids}
+
+
 def everywhere(nodes: Cluster, name: str, *, is_there: bool) -> bool:
     return all((name in names(nodes, node_id)) == is_there for node_id in nodes.ids)
 
@@ -44,7 +49,7 @@ def test_a_topic_is_known_to_all_nodes_and_gone_from_all(nodes: Cluster):
     assert all(sorted(partition["assignment"]) == [1, 2, 3] for partition in partitions)
     assert len({partition["assignment"][0] for partition in partitions}) == 3, "leaders are spread"
     folders = [nodes.folder(node_id, "life", 2) for node_id in nodes.ids]
-    assert all(folder.is_dir() for folder in folders)
+    wait_until(lambda: all(folder.is_dir() for folder in folders), what="its folders everywhere")
     assert nodes.call("DELETE", "/topics/life").status == 204
     wait_until(lambda: everywhere(nodes, "life", is_there=False), what="the topic nowhere")
     wait_until(lambda: not any(folder.exists() for folder in folders), what="its folders gone")
@@ -91,10 +96,11 @@ def test_a_topic_that_cannot_be_is_refused_with_kafkas_code(nodes: Cluster, name
 
 def test_a_topic_grows_and_never_shrinks(nodes: Cluster):
     create(nodes, "grows", partitions_count=2)
+    nodes.wait_for_isr("grows", 1, nodes.ids)
     nodes.write_all("grows", ["before"], partition=1)
     assert nodes.call("PATCH", "/topics/grows", {"partitions_count": 5}).status == 200
     wait_until(lambda: len(nodes.call("GET", "/topics/grows/partitions").json()["data"]) == 5, what="five partitions")
-    nodes.wait_for_leader("grows", 4)
+    nodes.wait_for_isr("grows", 4, nodes.ids)
     nodes.write_all("grows", ["after"], partition=4)
     assert (values(nodes, 2, "grows", 1), values(nodes, 2, "grows", 4)) == (["before"], ["after"])
     for count in (5, 4):
@@ -111,15 +117,16 @@ def test_a_topic_made_again_under_its_name_is_another_topic(nodes: Cluster):
     old_id = nodes.topic_id("phoenix")
     assert nodes.call("DELETE", "/topics/phoenix").status == 204
     assert create(nodes, "phoenix").status == 201
-    nodes.wait_for_isr("phoenix", 0, nodes.ids)
     new_id = nodes.topic_id("phoenix")
     assert new_id != old_id
+    wait_until(lambda: ids(nodes, "phoenix") == {str(new_id)}, what="every node to know the new topic")
+    nodes.wait_for_isr("phoenix", 0, nodes.ids)
     nodes.write_all("phoenix", ["new"])
     for node_id in nodes.ids:
         assert values(nodes, node_id, "phoenix") == ["new"]
         metadata = nodes.folder(node_id, "phoenix") / "partition.metadata"
         wait_until(metadata.exists, what="the identity of the folder")
-        assert old_id.bytes != new_id.bytes
+        wait_until(lambda at=node_id: b"new" in nodes.log_bytes(at, "phoenix"), what="the new record in the folder")
         assert b"old 1" not in nodes.log_bytes(node_id, "phoenix")
     stale: dict[TopicIdPartition, Buffer] = {
         TopicIdPartition(old_id, 0): bytes(build_batch([NewRecord(None, b"stale", [], 0)]))
@@ -142,11 +149,10 @@ def test_configs_of_a_topic_and_of_the_cluster_layer_over_each_other(nodes: Clus
     assert config(nodes, of_topic, "max.message.bytes") == "1048588"
     assert nodes.call("PUT", f"{of_cluster}/message.max.bytes", {"value": "5000"}).status == 204
     wait_until(lambda: config(nodes, of_topic, "max.message.bytes") == "5000", what="the cluster's default")
-    too_large = nodes.write("dressed", ["x" * 6_000])
-    assert too_large[0]["kafka_code"] == 10
+    wait_until(lambda: nodes.write("dressed", ["x" * 6_000])[0].get("kafka_code") == 10, what="the leader to know it")
     assert nodes.call("PUT", f"{of_topic}/max.message.bytes", {"value": "9000"}).status == 204
     wait_until(lambda: config(nodes, of_topic, "max.message.bytes") == "9000", what="the topic's own")
-    wait_until(lambda: not nodes.write("dressed", ["x" * 6_000])[0]["error_code"], what="the leader to know it")
+    wait_until(lambda: not nodes.write("dressed", ["x" * 6_000])[0]["error_code"], what="the leader to know that")
     assert nodes.call("DELETE", f"{of_topic}/max.message.bytes").status == 204
     assert nodes.call("DELETE", f"{of_cluster}/message.max.bytes").status == 204
     wait_until(lambda: config(nodes, of_topic, "max.message.bytes") == "1048588", what="Kafka's default")
@@ -164,7 +170,8 @@ def test_produce_creates_a_topic_when_the_cluster_allows_it(nodes: Cluster):
         wait_until(lambda: made_by_writing(nodes), what="the topic to be made")
     finally:
         nodes.call("DELETE", name)
-    assert values(nodes, 3, "made-by-writing")[0] == "first"
+    found = wait_until(lambda: values(nodes, 3, "made-by-writing"), what="the record through another node")
+    assert found[0] == "first"
     assert nodes.call("GET", "/topics/made-by-writing").json()["replication_factor"] == 3
 
 

@@ -16,7 +16,7 @@ from tests.integration.rest.rows import V2, Error, Row, Rows, Text, differences
 from tests.integration.rest.v2 import v2_rows
 from tests.integration.rest.v3 import v3_rows
 
-PATIENCE_S = 3.0
+PATIENCE_S = 15.0
 PAUSE_S = 0.05
 
 

@@ -21,7 +21,7 @@ from kraft.launcher.processes import is_alive, reap, start_node
 from kraft.launcher.runfile import RESOLVED_FILE, NodeRun, load_run, save_run
 from tests.integration.support.waiting import NotYet, wait_until
 
-COMMAND_TIMEOUT_S = 60
+COMMAND_TIMEOUT_S = 120
 JSON = "application/json"
 
 

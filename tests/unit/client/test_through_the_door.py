@@ -123,7 +123,7 @@ def test_a_blocking_program(monkeypatch: pytest.MonkeyPatch) -> None:
             unknown = producer.send("nowhere", "x")
             finished: list[object] = []
             sent[-1].add_done_callback(finished.append)
-            assert sent[0].result(timeout_ms=5_000).offset == 0
+            assert sent[0].result(timeout_ms=30_000).offset == 0
             assert producer.flush().acknowledged == 500
             with pytest.raises(ServerError, match="'nowhere' does not exist"):
                 unknown.result()

@@ -1,4 +1,7 @@
-"""The shell around the pure controller: one append per batch, epochs, resignation, deadlines, probes, questions."""
+"""The shell around the pure controller: one append per batch, epochs, resignation, deadlines, probes, questions.
+
+Time is virtual: a busy machine lets no session run out.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +34,7 @@ from metadata.image import TopicIdPartition
 from metadata.quorum.log import AppendLost, AppendUnknown
 from metadata.records import ControllerEpochRecord
 from tests.support.memory_log import MemoryLog, SharedLog
+from tests.unit.replication.harness import virtual
 
 CLUSTER = "c"
 
@@ -171,7 +175,7 @@ def run(story: Callable[[Node], Awaitable[None]], **static: object) -> None:
         finally:
             await node.controller.stop()
 
-    asyncio.run(main())
+    virtual.run(main())
 
 
 def test_claims_its_epoch_before_it_decides() -> None:
@@ -278,7 +282,7 @@ def test_a_stale_controller_cannot_append() -> None:
         await old.controller.stop()
         await new.controller.stop()
 
-    asyncio.run(main())
+    virtual.run(main())
 
 
 def test_deadline_passes() -> None:
@@ -396,7 +400,7 @@ def test_after_activation_the_dead_are_fenced_at_once_and_the_others_get_time() 
         await old.controller.stop()
         await new.controller.stop()
 
-    asyncio.run(main())
+    virtual.run(main())
 
 
 def test_unclean_election_asks_first() -> None:
@@ -460,7 +464,7 @@ def test_a_broken_invariant_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> No
         with pytest.raises(RequestTimedOut):
             await waiting
 
-    asyncio.run(main())
+    virtual.run(main())
 
 
 def test_reassignment_and_shutdown_are_announced() -> None:

@@ -17,8 +17,9 @@ from kraft.scenarios.proxy.rules import FOR_EVER, Flow, Kind, OpenLink, Rules
 from kraft.scenarios.proxy.target import Target
 
 HOST = "127.0.0.1"
-DEADLINE_S = 5.0
+DEADLINE_S = 20.0
 PRODUCE, HANDSHAKE = 0, 17
+DELAYED = 150
 
 
 @dataclass
@@ -125,7 +126,7 @@ def play(story: Story, *, kind: Kind = "kafka") -> None:
             except OSError:
                 continue
         await until(lambda: link.counts().is_listening, what="the link listens")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await story(Proxied(server, link, target, port))
         await link.set_rules(Rules(is_cut=True))
         server.die()
@@ -223,13 +224,13 @@ def test_delay_is_added_per_direction_and_order_stays() -> None:
         await p.link.set_rules(Rules(requests=Flow(delay_ms=40, jitter_ms=20)))
         reader, writer = await p.connect()
         begun = time.monotonic()
-        for number in range(20):
+        for number in range(DELAYED):
             writer.write(request(number))
             await asyncio.sleep(0.001)
-        for number in range(20):
+        for number in range(DELAYED):
             assert (await receive(reader))[:4] == struct.pack(">i", number)
         took_ms = (time.monotonic() - begun) * 1000
-        assert 40 <= took_ms < 1_000, took_ms
+        assert 40 <= took_ms < 40 * DELAYED, "each waits from when it came, not for the one before it"
         writer.close()
 
     play(story)
@@ -241,7 +242,7 @@ def test_bandwidth_is_what_it_says() -> None:
         begun = time.monotonic()
         await p.ask(1, payload=b"z" * 30_000)
         took_ms = (time.monotonic() - begun) * 1000
-        assert 280 <= took_ms < 1_500, took_ms
+        assert 280 <= took_ms < 5_000, took_ms
 
     play(story)
 

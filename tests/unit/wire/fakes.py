@@ -139,14 +139,14 @@ async def loopback(
 
 def run(main: Awaitable[None]) -> None:
     async def bounded() -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await main
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(bounded())
 
 
-async def until(condition: Callable[[], bool], *, ms: int = 5_000) -> None:
+async def until(condition: Callable[[], bool], *, ms: int = 20_000) -> None:
     async with asyncio.timeout(ms / 1_000):
         while not condition():  # noqa: ASYNC110 - the condition is anything at all
             await asyncio.sleep(0.002)

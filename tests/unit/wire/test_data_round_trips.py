@@ -207,7 +207,7 @@ def test_acks_0_is_never_answered_and_an_error_closes_the_connection() -> None:
             assert await channel.produce({T0: b"x"}, acks=0, timeout_ms=100) == {T0: ProduceOutcome()}
             assert (await channel.list_offset(T0, -1)).offset == 7
             assert world.replicas.produced == [({T0: b"x"}, 0, 100)]
-            connection = await peers.connection(1, "forward", timeout_ms=1_000)
+            connection = await peers.connection(1, "forward", timeout_ms=20_000)
             world.replicas.error = KafkaStorageError("disk")
             await channel.produce({T0: b"x"}, acks=0, timeout_ms=100)
             await until(lambda: connection.is_closed)
@@ -260,7 +260,7 @@ def test_log_ends_are_asked_of_any_replica() -> None:
         async with loopback() as world:
             world.replicas.ends = ends
             peers = world.peers()
-            query = WireReplicaQuery(peers, timeout_ms=1_000)
+            query = WireReplicaQuery(peers, timeout_ms=20_000)
             wanted = [T0, T1, TopicIdPartition(TOPIC, 2)]
             assert list(await query.log_ends(1, wanted)) == ends
             assert world.replicas.asked == [tuple(wanted)]
@@ -273,7 +273,7 @@ def test_a_probe_tells_refused_from_alive() -> None:
     async def main() -> None:
         async with loopback() as world:
             peers = world.peers()
-            probe = WireBrokerProbe(peers, timeout_ms=500)
+            probe = WireBrokerProbe(peers, timeout_ms=20_000)
             assert not await probe.is_refused(1)
             await world.server.stop()
             assert await probe.is_refused(1)

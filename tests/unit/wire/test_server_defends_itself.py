@@ -42,7 +42,7 @@ from tests.unit.wire.test_data_round_trips import REQUEST
 @asynccontextmanager
 async def raw(world: Loopback) -> AsyncIterator[FrameConnection]:
     connection = await world.environment.network.connect(
-        "127.0.0.1", world.server.port, frame_bytes_max=1 << 30, timeout_ms=1_000
+        "127.0.0.1", world.server.port, frame_bytes_max=1 << 30, timeout_ms=20_000
     )
     try:
         yield connection
@@ -64,7 +64,7 @@ async def ask(connection: FrameConnection, api: Api, body: Any, *, client_id: st
 
 
 async def assert_closed(connection: FrameConnection) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         with pytest.raises(ConnectionClosed):
             await connection.receive()
 
@@ -73,7 +73,7 @@ async def assert_alive(world: Loopback) -> None:
     world.controller.answer = ProducerIdBlock(first=1, count=2)
     peers = world.peers(node_id=99)
     reply = await ControllerChannel(peers).request(
-        1, AllocateProducerIds(broker_id=1, broker_epoch=1), timeout_ms=5_000
+        1, AllocateProducerIds(broker_id=1, broker_epoch=1), timeout_ms=20_000
     )
     assert reply == ProducerIdBlock(first=1, count=2)
     await peers.close()
@@ -250,7 +250,7 @@ def test_garbage_costs_only_its_own_connection(is_authenticated: bool) -> None:
             for n in range(300):
                 frame = _damaged(rng, rng.choice(good))
                 if is_authenticated:
-                    connection = await peers.connection(1, "forward", timeout_ms=1_000)
+                    connection = await peers.connection(1, "forward", timeout_ms=20_000)
                     connection._connection.send([frame])
                 else:
                     async with raw(world) as stranger:
@@ -298,7 +298,7 @@ def test_a_broken_controller_connection_is_told_once() -> None:
             peers = world.peers(node_id=5)
             await ForwardChannel(peers, 1).list_offset(T0, -1)
             await ControllerChannel(peers).request(
-                1, AllocateProducerIds(broker_id=1, broker_epoch=1), timeout_ms=1_000
+                1, AllocateProducerIds(broker_id=1, broker_epoch=1), timeout_ms=20_000
             )
             assert world.lost == []
             await peers.close()
@@ -315,7 +315,7 @@ def test_a_bug_in_a_handler_closes_that_connection_only() -> None:
             world.controller.answer = ValueError("bug")
             with pytest.raises(ConnectionClosed):
                 await ControllerChannel(peers).request(
-                    1, AllocateProducerIds(broker_id=1, broker_epoch=1), timeout_ms=1_000
+                    1, AllocateProducerIds(broker_id=1, broker_epoch=1), timeout_ms=20_000
                 )
             await peers.close()
             await assert_alive(world)
@@ -327,7 +327,7 @@ def test_peers_reconnect_after_the_server_restarts() -> None:
     async def main() -> None:
         async with loopback() as first:
             port = first.server.port
-            peers = first.peers(connect_timeout_ms=500)
+            peers = first.peers(connect_timeout_ms=20_000)
             peers.address = lambda node, purpose: ("127.0.0.1", port)
             channel = ForwardChannel(peers, 1)
             assert (await channel.list_offset(T0, -1)).offset == 7
