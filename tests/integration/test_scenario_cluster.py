@@ -29,10 +29,8 @@ from tests.integration.support.waiting import wait_until
 THREE = ClusterSpec.of(3, settings={"replica.lag.time.max.ms": 1_500, "replica.fetch.backoff.ms": 50})
 DEDICATED = ClusterSpec.of(3, controllers=1, settings={"replica.lag.time.max.ms": 30_000})
 T = ("t", 0)
-PATIENCE_MS = 20_000
-"""Of a client that is to be answered."""
-IN_THE_ISR_MS = 30_000
-"""For a node to start and to fetch what it lacks."""
+PATIENCE_MS = 30_000
+"""Of a client that is to be answered, and of who waits for a state."""
 
 Story = Callable[[Cluster], Awaitable[None]]
 
@@ -78,6 +76,10 @@ class Client:
         return [value for _, value in found.records]
 
 
+async def until(c: Cluster, holds: Callable[[Snapshot], bool], *, describe: str = "the condition") -> Snapshot:
+    return await c.until(holds, deadline_ms=PATIENCE_MS, describe=describe)
+
+
 def isr(*members: int) -> Callable[[Snapshot], bool]:
     return lambda snapshot: snapshot.isr(*T) == members
 
@@ -92,25 +94,25 @@ def test_nodes_are_killed_stopped_paused_and_back(tmp_path: Path) -> None:
         assert await client.write(1, count=3) == "ok"
         begun = time.monotonic()
         await c.kill(1)
-        snapshot = await c.until(led_by_others(1), describe="another leader")
+        snapshot = await until(c, led_by_others(1), describe="another leader")
         print(f"another leader after {(time.monotonic() - begun) * 1000:.0f} ms")
         assert snapshot.states[1] == "down"
         assert snapshot.epoch(*T) == 1
         assert await client.write(1) == "fail", "the proxy refuses when its target does"
         await c.restart(1)
-        await c.until(isr(1, 2, 3), describe="node 1 in the ISR")
+        await until(c, isr(1, 2, 3), describe="node 1 in the ISR")
         before_us = now_us()
         await c.pause(3)
         assert (await c.status()).states[3] == "paused"
         assert await client.write(2, count=5, acks="1") == "ok"
-        await c.until(isr(1, 2), describe="the paused node out of the ISR")
+        await until(c, isr(1, 2), describe="the paused node out of the ISR")
         await c.resume(3)
         after_us = now_us()
-        await c.until(isr(1, 2, 3), describe="the resumed node in the ISR")
+        await until(c, isr(1, 2, 3), describe="the resumed node in the ISR")
         await c.stop(2)
-        await c.until(led_by_others(2))
+        await until(c, led_by_others(2))
         await c.mend()
-        await c.until(isr(1, 2, 3))
+        await until(c, isr(1, 2, 3))
         assert await client.read(2) == [*(f"c:{n}" for n in range(3)), *(f"c:{n}" for n in range(4, 9))]
         texts = [fault.text for fault in c.timeline.faults]
         assert texts[0].startswith("killed node 1 (leader of t-0")
@@ -127,10 +129,10 @@ def test_links_are_cut_each_on_its_own(tmp_path: Path) -> None:
         client = Client(c)
         await c.cut(3, 1, purpose="fetch")
         assert await client.write(2, count=2) == "ok", "nodes 1 and 2 are enough"
-        await c.until(isr(1, 2), describe="node 3, which cannot fetch, out of the ISR")
+        await until(c, isr(1, 2), describe="node 3, which cannot fetch, out of the ISR")
         assert (await c.status()).log_end(*T, node=3) == 0
         await c.heal()
-        await c.until(isr(1, 2, 3), describe="node 3 back")
+        await until(c, isr(1, 2, 3), describe="node 3 back")
         await c.cut(2, 1, purpose="forward")
         assert await client.write(2, timeout_ms=500) in ("fail", "info"), "node 2 cannot pass it on"
         assert await client.write(3) == "ok"
@@ -138,12 +140,12 @@ def test_links_are_cut_each_on_its_own(tmp_path: Path) -> None:
         assert await client.write(2) == "ok"
         await c.partition("[1] | [2, 3]")
         cut_at = now_us()
-        snapshot = await c.until(led_by_others(1), describe="a leader on the other side")
+        snapshot = await until(c, led_by_others(1), describe="a leader on the other side")
         print(f"fenced and led by another after {(snapshot.at_us - cut_at) // 1000} ms")
         assert await client.write(1, timeout_ms=500) != "ok"
         assert await client.write(2) == "ok"
         await c.heal()
-        await c.until(isr(1, 2, 3), describe="one cluster again")
+        await until(c, isr(1, 2, 3), describe="one cluster again")
         assert all(fault.until_us for fault in c.timeline.faults if fault.fault == "cut")
 
     play(story, tmp_path)
@@ -155,23 +157,23 @@ def test_a_node_is_cut_from_the_controller_only_and_from_the_other_voters_only(t
         at_first = await c.status()
         victim = next(node for node in (3, 2) if node != at_first.controller)
         await c.cut(victim, purpose="controller")
-        await c.until(lambda seen: victim not in seen.active_brokers, describe="who sends no heartbeat is fenced")
+        await until(c, lambda seen: victim not in seen.active_brokers, describe="who sends no heartbeat is fenced")
         fenced = await c.status()
         assert fenced.controller == at_first.controller, "the quorum's own links carry on"
         assert fenced.views[victim].brokers[victim] == "fenced", "and so the node itself is told"
         await c.heal()
-        await c.until(isr(1, 2, 3), describe="back in the ISR")
+        await until(c, isr(1, 2, 3), describe="back in the ISR")
 
         await c.cut(victim, purpose="quorum", both_ways=True)
         created = asyncio.get_running_loop().create_task(c.create_topic("u", assignment=[[1]], configs={}))
-        await c.until(lambda seen: seen.leader("u", 0) == 1, describe="the other two know u")
+        await until(c, lambda seen: seen.leader("u", 0) == 1, describe="the other two know u")
         assert ("u", 0) not in (await c.status()).views[victim].partitions
         assert await Client(c).write(1, count=2) == "ok"
-        await c.until(lambda seen: seen.log_end(*T, node=victim) == 2, describe="replication has links of its own")
+        await until(c, lambda seen: seen.log_end(*T, node=victim) == 2, describe="replication has links of its own")
         assert ("u", 0) not in (await c.status()).views[victim].partitions
         await c.heal()
         await created
-        await c.until(isr(1, 2, 3), describe="all in the ISR at last")
+        await until(c, isr(1, 2, 3), describe="all in the ISR at last")
 
     settings = {"broker.heartbeat.interval.ms": 300, "broker.session.timeout.ms": 2_500}
     play(story, tmp_path, spec=ClusterSpec.of(3, settings=settings))
@@ -182,14 +184,14 @@ def test_an_isolated_leader_keeps_its_clients(tmp_path: Path) -> None:
     async def story(c: Cluster) -> None:
         client = Client(c)
         await c.isolate(1, from_="quorum")
-        await c.until(led_by_others(1), describe="a leader that the controller sees")
+        await until(c, led_by_others(1), describe="a leader that the controller sees")
         believed = (await c.status()).view(1)
         assert believed is not None
         assert believed.partitions[T].leader == 1, "nobody told it"
         assert await client.write(1, count=4, acks="1") == "ok"
         assert await client.write(1, count=1, timeout_ms=300) == "info"
         await c.heal()
-        await c.until(isr(1, 2, 3), describe="node 1 follows")
+        await until(c, isr(1, 2, 3), describe="node 1 follows")
         assert await client.read(1) == [], "what it took alone was cut off"
 
     play(story, tmp_path, spec=DEDICATED)
@@ -201,11 +203,11 @@ def test_one_way_loss_delay_and_lost_answers(tmp_path: Path) -> None:
         await client.write(1)
         await c.blackhole("c", 1, purpose="rest", direction="answers")
         assert await client.write(1, timeout_ms=200) == "info"
-        await c.until(lambda s: s.hw(*T) == 2, describe="the request was carried out")
+        await until(c, lambda s: s.hw(*T) == 2, describe="the request was carried out")
         await c.heal()
         await c.drop_answers("c", 1, purpose="rest", count=1)
         assert await client.write(1) == "info"
-        await c.until(lambda s: s.hw(*T) == 3, describe="this one too")
+        await until(c, lambda s: s.hw(*T) == 3, describe="this one too")
         assert await client.write(1) == "ok", "only one answer was dropped"
         await c.close_mid_message("c", 1, purpose="rest", count=1)
         assert await client.write(1) == "info"
@@ -272,26 +274,30 @@ def test_disks_are_spoiled_wiped_and_full(tmp_path: Path) -> None:
         await c.tear_tail(2, "t")
         await c.delete_index(3, "t")
         await c.restart(2, 3)
-        await c.until(isr(1, 2, 3), describe="torn and robbed replicas back", deadline_ms=IN_THE_ISR_MS)
+        await until(c, isr(1, 2, 3), describe="torn and robbed replicas back")
         await c.kill(2)
         await c.corrupt(2, "t", offset=100)
         await c.restart(2)
-        await c.until(isr(1, 2, 3), describe="the spoiled replica back", deadline_ms=IN_THE_ISR_MS)
+        await until(c, isr(1, 2, 3), describe="the spoiled replica back")
         await c.kill(3)
         await c.wipe(3)
         await c.restart(3)
-        await c.until(
-            lambda s: s.isr(*T) == (1, 2, 3) and s.log_end(*T, node=3) == 300, describe="the wiped node has copied all"
+        await until(
+            c,
+            lambda s: s.isr(*T) == (1, 2, 3) and s.log_end(*T, node=3) == 300,
+            describe="the wiped node has copied all",
         )
         assert await client.read(3) == values
         await c.fill_disk(1)
         await client.write(1, timeout_ms=1_000)  # whatever comes of it, the partition goes where there is room
-        await c.until(led_by_others(1), describe="a leader with room")
+        await until(c, led_by_others(1), describe="a leader with room")
         assert await client.write(1) == "ok"
         await c.free_disk(1)
         await c.kill(1)
         await c.restart(1)
-        await c.until(lambda s: s.leader(*T) > 0 and len(s.isr(*T)) == 3, deadline_ms=15_000, describe="all well again")
+        await until(
+            c, lambda s: s.leader(*T) > 0 and len(s.isr(*T)) == 3, deadline_ms=15_000, describe="all well again"
+        )
         assert (await client.read(2))[:300] == values
 
     play(story, tmp_path)
