@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 LINES = 30_000
 PAUSE_S = 0.001
-ROUNDS_MAX = 6
+ROUNDS_MAX = 12
 DEADLINE_S = 150
 
 

@@ -113,7 +113,7 @@ def test_two_deaths_during_produce_and_consume(cluster: Cluster) -> None:
             stored = [record async for record in again]
         return outcomes, sent, tailed, shared, stored
 
-    outcomes, sent, tailed, shared, stored = asyncio.run(asyncio.wait_for(story(), 110))
+    outcomes, sent, tailed, shared, stored = asyncio.run(asyncio.wait_for(story(), 240))
 
     assert len(outcomes) == RECORDS
     assert all(each.is_done for each in sent)
@@ -171,7 +171,7 @@ def test_a_consumer_gives_back_what_it_did_not_iterate_over(cluster: Cluster) ->
             assert (await client.admin.describe_group("gives-back")).total_lag == 0
             return seen
 
-    seen = asyncio.run(asyncio.wait_for(story(), 60))
+    seen = asyncio.run(asyncio.wait_for(story(), 120))
     assert sorted(seen, key=lambda text: int(text or "")) == [str(number) for number in range(100)]
 
 
@@ -199,7 +199,7 @@ def test_a_record_whose_processing_fails_comes_again(cluster: Cluster) -> None:
                 await member_reads(client, fails_at="4")
             return await member_reads(client, fails_at=None)
 
-    assert asyncio.run(asyncio.wait_for(story(), 60)) == [str(number) for number in range(4, 10)]
+    assert asyncio.run(asyncio.wait_for(story(), 120)) == [str(number) for number in range(4, 10)]
 
 
 ROOT = Path(__file__).parents[2]
@@ -207,7 +207,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "client.md").read_t
 
 
 def run_python(*arguments: str) -> str:
-    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

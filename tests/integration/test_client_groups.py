@@ -56,7 +56,7 @@ def test_a_member_whose_instance_expired_joins_again_and_misses_nothing(cluster:
                     await member.commit()
             return seen, joins, (await client.admin.describe_group(group)).total_lag
 
-    seen, joins, lag = asyncio.run(asyncio.wait_for(story(), 90))
+    seen, joins, lag = asyncio.run(asyncio.wait_for(story(), 150))
     assert joins == 2
     # What was served last and not acknowledged comes again; what was committed does not.
     first = [str(number) for number in range(10)]
@@ -94,5 +94,5 @@ def test_partitions_and_topics_that_come_later_are_read(cluster: Cluster, is_pat
                     await read(member, 5, seen=seen)
         return seen
 
-    seen = asyncio.run(asyncio.wait_for(story(), 90))
+    seen = asyncio.run(asyncio.wait_for(story(), 150))
     assert seen == [str(number) for number in range(15 if is_pattern else 10)]

@@ -21,7 +21,7 @@ from tests.integration.support.inside import forward
 pytestmark = pytest.mark.slow
 
 RACKS = {1: "a", 2: "a", 3: "b", 4: "b"}
-WAIT_S = 15
+WAIT_S = 30
 
 
 @pytest.fixture(scope="module")

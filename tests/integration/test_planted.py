@@ -20,7 +20,7 @@ from kraft.scenarios.result import NOT_AS_EXPECTED, RunResult
 from kraft.scenarios.runner import run_scenario
 from tests.integration.planted.bugs import BUGS, planted_in_nodes
 
-LIMIT_S = 90
+LIMIT_S = 240
 
 
 def run_with(name: str) -> RunResult:
