@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from kraft.config.models import Role, Toml
@@ -244,19 +244,27 @@ def _made_strange(plan: Plan) -> Plan:
         plan = replace(plan, roles=roles, rates=tuple(rng.uniform(0.97, 1.03) for _ in roles))
     value_bytes = rng.choice((0, 700, 1_800, 3_000)) if is_torn else 0
     producers = tuple(replace(producer, value_bytes=value_bytes) for producer in plan.producers)
-    return _made_electable(replace(plan, strange=strange, topics=topics, producers=producers))
+    return _made_patient(replace(plan, strange=strange, topics=topics, producers=producers))
 
 
-def _made_electable(plan: Plan) -> Plan:
-    """Raft 5.6: who waits for votes less long than they are on their way is never elected, and nobody can mend that."""
-    hosts = [f"node-{voter}" for voter in plan.voters]
-    round_trips_us = [
-        plan.latency_us_of(one, other)[1] + plan.latency_us_of(other, one)[1]
-        for one, other in itertools.combinations(hosts, 2)
-    ]
-    slowest_ms = max(round_trips_us, default=0) // 1_000
-    drawn_ms = int(str(plan.settings[ELECTION_TIMEOUT]))
-    return replace(plan, settings={**plan.settings, ELECTION_TIMEOUT: max(drawn_ms, slowest_ms)})
+def _made_patient(plan: Plan) -> Plan:
+    """Who waits for a vote (Raft 5.6) or an answer less long than it may be on its way takes the others for dead for
+    ever, and nobody can mend that. An answer of the controller waits for its commit: twice there and back."""
+    every_ms = _slowest_ms(plan, range(1, len(plan.roles) + 1)) + 2 * plan.strange.hop_us[1] // 1_000
+    floors_ms = {
+        ELECTION_TIMEOUT: _slowest_ms(plan, plan.voters),
+        "broker.session.timeout.ms": 4 * every_ms,  # a heartbeat has half of it
+        "replica.socket.timeout.ms": 2 * every_ms,
+    }
+    patient = {name: max(int(str(plan.settings[name])), floor_ms) for name, floor_ms in floors_ms.items()}
+    return replace(plan, settings={**plan.settings, **patient})
+
+
+def _slowest_ms(plan: Plan, nodes: Iterable[int]) -> int:
+    """There and back, between any two of them."""
+    pairs = itertools.combinations([f"node-{number}" for number in nodes], 2)
+    ways_us = [plan.latency_us_of(one, two)[1] + plan.latency_us_of(two, one)[1] for one, two in pairs]
+    return max(ways_us, default=0) // 1_000
 
 
 def _roles(rng: random.Random) -> tuple[tuple[Role, ...], ...]:

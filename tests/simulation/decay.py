@@ -1,0 +1,199 @@
+"""Files that rot, and files that are gone: of the quorum, of the logs, or all that a node has.
+
+What is promised of the quorum: one voter at a time may lose its files or find them damaged, while all others are voters
+with theirs. A damaged voter refuses to start; then the run does what its operator would do, and empties its folder.
+`_decaying` holds the voters that may refuse, and no other may.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from metadata.quorum.durable import QuorumStorageError
+from metadata.quorum.votes import FILE_NAME as VOTE_FILE
+from metadata.quorum.votes import VoteStore
+from replication.storage.names import (
+    CLEAN_SHUTDOWN_FILE,
+    EPOCHS_FILE,
+    HIGH_WATERMARKS_FILE,
+    INDEX_SUFFIX,
+    LOG_SUFFIX,
+    PARTITION_METADATA_FILE,
+    RECOVERY_POINTS_FILE,
+    SNAPSHOT_SUFFIX,
+    TIME_INDEX_SUFFIX,
+)
+from tests.simulation.cluster import METADATA_FOLDER, SimulatedNode
+from tests.simulation.coincidences import Coincidences
+from tests.simulation.files import files_of, partition_of
+from tests.simulation.plan import Event
+
+VOTERS_MIN = 3
+LOGS_FOLDER = "/data/logs"
+LOCKS = (".lock",)
+DERIVED = ("commit", "meta")
+"""A voter that lacks these knows all that it has promised."""
+PARTITION_KINDS = (
+    INDEX_SUFFIX,
+    TIME_INDEX_SUFFIX,
+    SNAPSHOT_SUFFIX,
+    EPOCHS_FILE,
+    PARTITION_METADATA_FILE,
+    LOG_SUFFIX,
+)
+FOLDER_KINDS = (RECOVERY_POINTS_FILE, HIGH_WATERMARKS_FILE, CLEAN_SHUTDOWN_FILE)
+LOSING_KINDS = (LOG_SUFFIX, PARTITION_METADATA_FILE)
+"""Without these a log has lost something: its records, or whose they are. All else can be made again."""
+
+
+class Decay(Coincidences):
+    _decaying: frozenset[int] = frozenset()
+
+    async def _quorum_rot(self, event: Event) -> None:
+        """A bit of a file of the quorum flips while its node is down, or runs on for a while before it starts again."""
+        node = self._node(event.numbers[0])
+        found = _quorum_files(node)
+        if not found:
+            return
+        path = found[event.numbers[1] % len(found)]
+        if event.numbers[3] // 8 % 2:
+            await self._while_down(node, event, lambda: self._flip(node, path, event))
+        elif self._is_free(node):
+            self._busy.add(node.node_id)
+            if self._flip(node, path, event):
+                await asyncio.sleep(event.lasts_ms / 1000)
+            if node.is_running:
+                node.kill()
+            await self._bring_back(node)
+
+    def _flip(self, node: SimulatedNode, path: str, event: Event) -> bool:
+        name = path.rpartition("/")[2]
+        files = node.machine.environment.files
+        size = files.size(path) if files.exists(path) else 0
+        if not size or not self._may_lose(node, name):
+            return False
+        node.machine.disk.flip_bit(path, offset=event.numbers[2] * size // 10_000, bit=event.numbers[3] % 8)
+        self._oracle.note(f"a bit flipped in {path} of node {node.node_id}")
+        self._oracle.count(f"quorum rot: {name}")
+        return True
+
+    async def _wipe_voter(self, event: Event) -> None:
+        """The folder of the metadata is gone, of a voter or of an observer."""
+        node = self._node(event.numbers[0])
+        await self._while_down(node, event, lambda: self._may_lose(node) and self._empty(node, METADATA_FOLDER))
+
+    async def _wipe_all(self, event: Event) -> None:
+        """A new machine under the old id."""
+        node = self._node(event.numbers[0])
+
+        def wipe() -> None:
+            if self._may_lose(node):
+                self._oracle.count("node wiped")
+                self._empty(node, METADATA_FOLDER)
+                self._empty(node, "/data")
+                self._oracle.disk_lost(node.node_id)
+
+        await self._while_down(node, event, wipe)
+
+    async def _wipe_file(self, event: Event) -> None:
+        node = self._node(event.numbers[0])
+
+        def wipe() -> None:
+            files = _named_files(node)
+            kinds = sorted(files)
+            if not kinds:
+                return
+            kind = kinds[event.numbers[1] % len(kinds)]
+            path = files[kind][event.numbers[2] % len(files[kind])]
+            if path.startswith(METADATA_FOLDER) and not self._may_lose(node, kind):
+                return
+            key = partition_of(node, path)
+            node.machine.environment.files.remove(path)
+            node.machine.environment.files.sync_directory(path.rpartition("/")[0])
+            self._oracle.note(f"{path} of node {node.node_id} is gone")
+            self._oracle.count(f"file wiped: {kind}")
+            if kind in LOSING_KINDS and key is not None:
+                self._oracle.rotted(node.node_id, key)
+
+        await self._while_down(node, event, wipe)
+
+    # --- one at a time ------------------------------------------------------------------------------------------
+
+    def _is_free(self, node: SimulatedNode) -> bool:
+        is_free = node.is_running and node.node_id not in self._busy and not node.machine.process.is_paused
+        return is_free and len(self._busy) < self._plan.down_max
+
+    async def _while_down(self, node: SimulatedNode, event: Event, change: Callable[[], object]) -> None:
+        """Killed, or stopped in order."""
+        if not self._is_free(node):
+            return
+        self._busy.add(node.node_id)
+        process = node.machine.process
+        if event.numbers[3] % 2:
+            try:
+                await node.stop()
+            except TimeoutError:
+                self._oracle.note(f"node {node.node_id} did not stop in time")
+        if node.machine.process is process:
+            node.kill()
+        change()
+        await asyncio.sleep(event.lasts_ms / 1000)
+        await self._bring_back(node)
+
+    def _may_lose(self, node: SimulatedNode, name: str = "") -> bool:
+        """Is it within the promise that this node loses its metadata? From then on it may refuse to start."""
+        if name in DERIVED[:1] or node.node_id not in self._plan.voters:
+            return True
+        others = [self.cluster.nodes[voter] for voter in self._plan.voters if voter != node.node_id]
+        if len(others) < VOTERS_MIN - 1 or any(each.node_id in self._decaying or _is_new(each) for each in others):
+            return False
+        self._decaying |= {node.node_id}
+        return True
+
+    def _empty(self, node: SimulatedNode, folder: str) -> None:
+        files = node.machine.environment.files
+        if files.exists(folder):
+            files.remove_tree(folder)
+            files.sync_directory(folder.rpartition("/")[0] or "/")
+        if folder == METADATA_FOLDER and node.node_id in self._plan.voters:
+            self._oracle.count("voter wiped")
+            self._oracle.voter_lost(node.node_id)
+
+    async def _bring_back(self, node: SimulatedNode) -> None:
+        await super()._bring_back(node)
+        self._decaying -= {node.node_id}
+
+    def _refused(self, node: SimulatedNode, error: Exception) -> None:
+        is_observer = node.node_id not in self._plan.voters
+        if not isinstance(error, QuorumStorageError) or not (is_observer or node.node_id in self._decaying):
+            super()._refused(node, error)
+            return
+        self._oracle.count("damaged quorum files refused")
+        self._empty(node, METADATA_FOLDER)
+
+
+def _is_new(node: SimulatedNode) -> bool:
+    files = node.machine.environment.files
+    return not files.exists(f"{METADATA_FOLDER}/{VOTE_FILE}") or VoteStore(files, METADATA_FOLDER).is_newcomer
+
+
+def _quorum_files(node: SimulatedNode) -> list[str]:
+    files = node.machine.environment.files
+    found = files.list_directory(METADATA_FOLDER) if files.exists(METADATA_FOLDER) else []
+    paths = [f"{METADATA_FOLDER}/{name}" for name in found if name not in LOCKS]
+    return [path for path in paths if files.size(path)]
+
+
+def _named_files(node: SimulatedNode) -> dict[str, list[str]]:
+    """Kind -> the files of it that are there."""
+    found = {path.rpartition("/")[2]: [path] for path in _quorum_files(node)}
+    files = node.machine.environment.files
+    for kind in FOLDER_KINDS:
+        if files.exists(f"{LOGS_FOLDER}/{kind}"):
+            found[kind] = [f"{LOGS_FOLDER}/{kind}"]
+    for kind in PARTITION_KINDS:
+        paths = files_of(node, (kind,))
+        if paths:
+            found[kind] = paths
+    return found
