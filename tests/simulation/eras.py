@@ -1,9 +1,10 @@
-"""Since which leader epoch the logs of a partition have to agree again, after an unclean election gave records up.
+"""Since which leader epoch the logs of a partition have to agree again, after records were given up or lost.
 
-The promise begins anew with the epoch of the leader that was chosen. Its own log is right from then on, and so is that
-of every later leader. A follower may hold what was given up until a leader of the new era has found nothing in its log
-that diverges (R2, the answer to its fetch); it may again after it was opened anew, for a truncation is not durable at
-once, and its high watermark comes from a checkpoint (R7). So it is one opened log that agrees, not a node.
+The promise begins anew with the leader that an unclean election chooses, and with the next leader after all members of
+an ISR have lost data. Its own log is right from then on, and so is that of every later leader. A follower may hold what
+was given up until a leader of the new era has found nothing in its log that diverges (R2, the answer to its fetch); it
+may again after its log was opened anew, for a truncation is not durable at once, and its high watermark comes from a
+checkpoint (R7). So it is one opened log that agrees, not a node.
 """
 
 from __future__ import annotations
@@ -21,10 +22,14 @@ class Eras:
     _agreed: dict[tuple[TopicIdPartition, int], Replica] = field(default_factory=dict)
     """(partition, node) -> its log, as it was opened last."""
 
-    def begin(self, key: TopicIdPartition, leader_epoch: int) -> None:
+    def begin(self, key: TopicIdPartition, leader_epoch: int) -> bool:
+        """False: it has begun already."""
+        if leader_epoch <= self._begun.get(key, -1):
+            return False
         self._begun[key] = leader_epoch
         for known in [known for known in self._agreed if known[0] == key]:
             del self._agreed[known]
+        return True
 
     def has_begun_anew(self, key: TopicIdPartition) -> bool:
         return key in self._begun
@@ -48,4 +53,4 @@ class Eras:
 
     def told(self, key: TopicIdPartition) -> str:
         begun = self._begun.get(key)
-        return "" if begun is None else f", since the unclean election of epoch {begun}"
+        return "" if begun is None else f", in the era that began with epoch {begun}"

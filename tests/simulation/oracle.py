@@ -6,8 +6,9 @@ all nodes apply the same metadata records at the same offsets, by compare-and-se
 nothing promised to another voter that a power loss could take back. Every few moments: logs match below the high
 watermark. An acknowledged record is held by the whole ISR.
 
-The promise (see docs/simulation.md) is followed as the run goes: `excused` holds the partitions whose every ISR member
-has lost unsynced data; an unclean election begins an era (see `eras`), and what was acknowledged before it may be lost.
+The promise (see docs/simulation.md) is followed as the run goes: when every member of an ISR has lost unsynced data, or
+an unclean election has chosen a leader, a new era of the partition begins (see `eras`), and what was acknowledged
+before it may be lost. `excused` holds the partitions whose whole ISR has lost data and a damaged log is part of it.
 """
 
 from __future__ import annotations
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
 
 MATCH_BYTES = 1 << 20
 COUNTED_EVENTS_WITH_REASON = ("leader_elected", "isr_changed")
+IMPOSSIBLE = "replica_fetch_out_of_range"
+"""R6 knows a follower that is out of range and yet ends within its leader's log: that has to know an epoch newer than
+all that the leader knows. But a leader begins its own epoch before it leads (L9), and nobody follows with a newer one:
+he asks in that epoch, and what a disk has changed is cut when a log is opened (`impossible_epochs`)."""
 STORY_LINES = 60
 ANSWER_US_MAX = 20_000_000
 """Between a replica's answer about its log and its leadership, at most."""
@@ -65,7 +70,7 @@ class Oracle:
         self.attempts: list[Attempt] = []
         self.states: Counter[str] = Counter()
         self.eras = Eras()
-        """An unclean election begins one."""
+        """An unclean election begins one, and the loss of a whole ISR's data."""
         self.excused: dict[TopicIdPartition, str] = {}
         self.rotten: set[int] = set()
         """Nodes in whose logs a bit has flipped, or whose logs were wiped."""
@@ -117,6 +122,8 @@ class Oracle:
         elif event == "isr_change_refused":
             self.count(f"{event}: {fields.get('error')}")
         self.note(f"node {node_id} {event} " + " ".join(f"{k}={v}" for k, v in fields.items()))
+        if event == IMPOSSIBLE:
+            self.check(False, f"node {node_id} knows an epoch that its leader does not: {fields}")
         other = fields.get("leader", fields.get("broker"))
         self.moments.happened(event, node_id, other if isinstance(other, int) else None)
 
@@ -263,20 +270,26 @@ class Oracle:
 
     def _maybe_excuse(self, key: TopicIdPartition, partition: PartitionImage) -> None:
         self.damaged[key] = {each for each in self.damaged.get(key, ()) if self.has_damage(each, key)}
-        if set(partition.isr) <= self._lossy.get(key, set()) | self.damaged[key]:
-            if key not in self.excused:
-                self.count("whole ISR lost unsynced data")
-                self.note(f"{self.name(key)}: every member of the ISR {partition.isr} has lost data")
+        if not set(partition.isr) <= self._lossy.get(key, set()) | self.damaged[key]:
+            return
+        if not self.eras.is_before(key, partition.leader_epoch):
+            self.count("whole ISR lost unsynced data")
+            self.note(f"{self.name(key)}: every member of the ISR {partition.isr} has lost data")
+        if self.damaged[key] & set(partition.isr):
             self.excused[key] = f"the whole ISR {partition.isr} has lost data"
-            self._forget_match(key)
+        # Who leads next does so in a later epoch, and in a life that began after the loss.
+        self._begin_era(key, partition.leader_epoch + 1)
 
     def _become_unclean(self, key: TopicIdPartition, record: PartitionChangeRecord) -> None:
         """The promise begins anew with the epoch of the leader that was chosen."""
-        self.eras.begin(key, record.leader_epoch)
-        self._seen.pop(key, None)
-        self._forget_match(key)
+        self._begin_era(key, record.leader_epoch)
         if record.unclean is not None and record.leader is not None:
             self._chosen[key, record.leader_epoch] = record.unclean.log_end_offset
+
+    def _begin_era(self, key: TopicIdPartition, leader_epoch: int) -> None:
+        if self.eras.begin(key, leader_epoch):
+            self._seen.pop(key, None)
+            self._forget_match(key)
 
     def _check_chosen(self, node_id: int, replica: Replica, state: LeaderState) -> None:
         """L8: an unclean election gives up what is above the end of the chosen log, and no more."""
@@ -324,6 +337,8 @@ class Oracle:
         other = self._leaders.setdefault((key, new.leader_epoch), node_id)
         self.check(other == node_id, f"{self.name(key)}: {other} and {node_id} both lead in epoch {new.leader_epoch}")
         was_leader = isinstance(old, LeaderState)
+        if not was_leader:
+            self._lossy.get(key, set()).discard(node_id)  # the last of its ISR: what it has now is what there is
         if (key, new.leader_epoch) in self._chosen:
             self._check_chosen(node_id, replica, new)
         if was_leader and new.high_watermark == old.high_watermark:
@@ -398,7 +413,7 @@ class Oracle:
         for offset, value in found:
             known = seen.setdefault(offset, value)
             if self.eras.has_begun_anew(key):
-                self.count("read after an unclean election")
+                self.count("read in a new era")
             if known != value:
                 self.check(
                     self._is_given_up(key),
@@ -465,7 +480,7 @@ class Oracle:
                 )
             offset = read.next_offset
             if self.eras.has_begun_anew(key):
-                self.count("log matched after an unclean election")
+                self.count("log matched in a new era")
         self._matched[key, node_id] = offset
 
     def _forget_match(self, key: TopicIdPartition) -> None:

@@ -283,8 +283,8 @@ PLANTED: dict[str, Planted] = {
         what="replicas of an unclean election's partition keep what the chosen log does not have (R2)",
         patches=(Patch(reader, "_divergence", bugs.nothing),),
         profile="stranded",
-        seen_as="since the unclean election of epoch",
-        found_by=(9,),
+        seen_as="in the era that began with epoch",
+        found_by=(4, 11),
     ),
     "syncs_wait_for_ever": Planted(
         what="a coordinator answers the sync of the group's leader only (G1)",

@@ -1,0 +1,132 @@
+"""The judge complains when it must, and not before: of what is read in a new era, whose logs have to agree in it, and
+of what cannot be at all. Whole runs show the same with planted faults."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+from uuid import UUID
+
+import pytest
+
+from metadata.image import MetadataImage, PartitionImage, TopicIdPartition, TopicImage
+from replication.partition.replica import Replica
+from replication.partition.states import FollowerState
+from tests.simulation.cluster import SimulatedCluster
+from tests.simulation.environment import SimulatedWorld
+from tests.simulation.eras import Eras
+from tests.simulation.oracle import IMPOSSIBLE, Oracle, Violation
+
+KEY = TopicIdPartition(UUID(int=1), 0)
+CHOSEN = 5
+"""The epoch of the leader that an unclean election chose."""
+
+
+def partition(leader_epoch: int, *, isr: tuple[int, ...] = (1, 2)) -> PartitionImage:
+    return PartitionImage(
+        topic_id=KEY.topic_id,
+        partition=KEY.partition,
+        replicas=(1, 2, 3),
+        isr=isr,
+        leader=1,
+        leader_epoch=leader_epoch,
+        partition_epoch=leader_epoch,
+    )
+
+
+def follower(leader_epoch: int) -> Replica:
+    state = FollowerState(image=partition(leader_epoch), high_watermark=0)
+    return Replica(key=KEY, topic="t", log=cast(Any, None), settings=cast(Any, None), state=state)
+
+
+def oracle() -> Oracle:
+    made = Oracle(SimulatedCluster(SimulatedWorld(1)))
+    topic = TopicImage(name="t", topic_id=KEY.topic_id, partitions={0: partition(CHOSEN)})
+    made.image = MetadataImage(topics={KEY.topic_id: topic}, topic_ids={"t": KEY.topic_id})
+    return made
+
+
+def test_what_was_read_stays_until_an_unclean_election_and_again_after_it() -> None:
+    judge = oracle()
+    judge.was_read(KEY, [(7, b"a")], leader_epoch=4)
+    with pytest.raises(Violation, match=r"read b'b' at offset 7, where b'a' was read before"):
+        judge.was_read(KEY, [(7, b"b")], leader_epoch=4)
+    judge._begin_era(KEY, CHOSEN)
+    judge.was_read(KEY, [(7, b"b")], leader_epoch=CHOSEN)
+    judge.was_read(KEY, [(7, b"a")], leader_epoch=CHOSEN - 1)  # of a node that does not know yet
+    with pytest.raises(Violation, match=r"read b'a' at offset 7, where b'b' was read before"):
+        judge.was_read(KEY, [(7, b"a")], leader_epoch=CHOSEN + 1)
+
+
+def test_a_log_agrees_once_a_leader_of_the_era_has_compared_it_and_until_it_is_opened_anew() -> None:
+    eras, before, log = Eras(), follower(CHOSEN - 1), follower(CHOSEN)
+    assert eras.must_agree(2, before)
+    assert eras.begin(KEY, CHOSEN)
+    eras.agreed(2, before)  # an answer of the leader that was given up
+    assert not eras.must_agree(2, before)
+    assert not eras.must_agree(2, log)
+    eras.agreed(2, log)
+    assert eras.must_agree(2, log)
+    assert not eras.must_agree(2, follower(CHOSEN)), "opened anew"
+    assert not eras.begin(KEY, CHOSEN), "has begun already"
+    assert eras.must_agree(2, log)
+    assert eras.begin(KEY, CHOSEN + 1)
+    assert not eras.must_agree(2, log)
+
+
+def test_the_promise_begins_anew_with_the_next_leader_after_a_whole_isr_has_lost_its_data() -> None:
+    judge = oracle()
+    judge.power_lost(2)
+    assert not judge.may_lose(KEY)
+    judge.power_lost(1)
+    assert judge.may_lose_of(KEY, CHOSEN)
+    assert not judge.may_lose_of(KEY, CHOSEN + 1)
+    assert KEY not in judge.excused
+
+
+def test_rot_excuses_a_partition_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    judge = oracle()
+    monkeypatch.setattr(judge, "has_damage", lambda *_: True)
+    judge.power_lost(2)
+    judge.rotted(1, KEY)
+    assert judge.may_lose_of(KEY, CHOSEN + 1)
+
+
+def test_a_follower_that_knows_more_epochs_than_its_leader_is_a_violation() -> None:
+    judge = oracle()
+    judge.event(1, "replica_fetch_refused", {"topic": "t"})
+    with pytest.raises(Violation, match="node 1 knows an epoch that its leader does not"):
+        judge.event(1, IMPOSSIBLE, {"topic": "t"})
+
+
+def test_a_coordinator_that_lets_a_member_wait_for_longer_than_a_rebalance_is_a_violation() -> None:
+    world = SimulatedWorld(1)
+    judge = Oracle(SimulatedCluster(world))
+    now, node = {"ms": 0}, judge.cluster.nodes[1]
+    node.node = cast(Any, object())
+    settings = SimpleNamespace(offsets_commit_timeout_ms=1_000)
+    around = SimpleNamespace(node_id=1, settings=lambda: settings)
+
+    class Shard:
+        @property
+        def now_ms(self) -> int:
+            return now["ms"]
+
+    shard = cast(Any, Shard())
+    shard.around = around
+    members = {"m": SimpleNamespace(rebalance_timeout_ms=3_000)}
+    group = SimpleNamespace(group_id="g", members=members)
+    judge.group_waits.group_changed(cast(Any, SimpleNamespace(group=group)))
+    wait = judge.group_waits.began(shard, "g")
+    now["ms"] = 10_000
+    judge.group_waits.check()
+    node.machine.pause()
+    node.machine.resume()
+    judge.group_waits.check()  # it slept: its time begins anew
+    now["ms"] = 20_000
+    judge.group_waits.check()
+    now["ms"] = 20_001
+    with pytest.raises(Violation, match="a join or sync of group g waits for 10001 ms on node 1"):
+        judge.group_waits.check()
+    judge.group_waits.ended(wait)
+    judge.group_waits.check()
