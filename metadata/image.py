@@ -29,9 +29,10 @@ from metadata.records import (
     UncleanElectionReport,
     UnregisterBrokerRecord,
 )
+from metadata.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class TopicIdPartition:
     topic_id: UUID
     partition: int
@@ -39,6 +40,11 @@ class TopicIdPartition:
     def __hash__(self) -> int:
         """The same as without it, and not through UUID's: each partition of each fetch is looked up by this."""
         return hash((self.topic_id.int, self.partition))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, TopicIdPartition):
+            return False
+        return self.partition == other.partition and self.topic_id.int == other.topic_id.int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,10 +256,9 @@ class _Draft:
         self.topic_ids.own()[record.name] = record.topic_id
 
     def _remove_topic(self, record: RemoveTopicRecord) -> None:
-        topic = self.topics.own().pop(record.topic_id)
-        del self.topic_ids.own()[topic.name]
-        if ("topic", topic.name) in self.configs.now:
-            del self.configs.own()["topic", topic.name]
+        name = self.topics.own().pop(record.topic_id).name
+        del self.topic_ids.own()[name]
+        self.configs.own().pop(("topic", name), None)
         self._owned.pop(record.topic_id, None)
 
     def _partitions(self, topic_id: UUID) -> dict[int, PartitionImage]:
@@ -277,16 +282,12 @@ class _Draft:
 
     def _change_partition(self, record: PartitionChangeRecord) -> None:
         partitions = self._partitions(record.topic_id)
-        old = partitions[record.partition]
-        partitions[record.partition] = old.changed_by(record)
+        partitions[record.partition] = partitions[record.partition].changed_by(record)
 
     def _set_config(self, record: ConfigRecord) -> None:
         key = (record.resource_type, record.resource_name)
-        settings = dict(self.configs.now.get(key, {}))
-        if record.value is None:
-            settings.pop(record.name, None)
-        else:
-            settings[record.name] = record.value
+        changed = {**self.configs.now.get(key, {}), record.name: record.value}
+        settings = {name: text for name, text in changed.items() if text is not None}
         if settings:
             self.configs.own()[key] = MappingProxyType(settings)
         else:

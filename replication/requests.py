@@ -13,6 +13,7 @@ from uuid import UUID
 
 from metadata.environment import Buffer
 from metadata.image import TopicIdPartition
+from metadata.values import value
 from replication.partition.log import EpochEnd
 
 CONSUMER = -1
@@ -23,7 +24,7 @@ INITIAL_EPOCH = 0
 NO_SESSION = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class FetchPartition:
     topic_id: UUID
     partition: int
@@ -37,7 +38,7 @@ class FetchPartition:
     bytes_max: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class FetchRequest:
     """A session request names only the partitions that changed, and those to forget (KIP-227)."""
 
@@ -53,7 +54,7 @@ class FetchRequest:
     forgotten: tuple[TopicIdPartition, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class FetchedPartition:
     topic_id: UUID
     partition: int
@@ -68,7 +69,7 @@ class FetchedPartition:
     records: Buffer = b""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class FetchResponse:
     error_code: int = 0
     session_id: int = NO_SESSION
@@ -85,7 +86,7 @@ class LeaderChannel(Protocol):
     async def close(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class ProduceOutcome:
     """What became of one partition's batch. `error_code` 0 means: as durable as `acks` asked for."""
 

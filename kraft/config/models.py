@@ -7,19 +7,19 @@ when the models are made and never afterwards. Pure.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 from metadata.settings import INT32_MAX, BrokerSettings, broker_settings
+from metadata.values import value
 
 Role: TypeAlias = Literal["broker", "controller"]
 Purpose: TypeAlias = Literal["quorum", "controller", "fetch", "forward"]
 Toml: TypeAlias = str | int | float | bool
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Address:
     host: str
     port: int

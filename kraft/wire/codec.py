@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
 from typing import Any
@@ -25,6 +24,7 @@ from kraft.wire.varints import Reader, varint
 from kraft.wire.writers import writer_of
 from metadata.environment import Buffer
 from metadata.errors import KafkaError
+from metadata.values import value
 
 TIMEOUT_TAG = 10_000
 """Request header: int32, how long the sender waits for the answer, in ms."""
@@ -41,7 +41,7 @@ class Malformed(Exception):
     """The peer's fault: bytes that are no message of the API and version that they claim to be."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class RequestHeader:
     api_key: int
     api_version: int
@@ -50,7 +50,7 @@ class RequestHeader:
     timeout_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class ResponseHeader:
     correlation_id: int
     refusal: tuple[int, str] | None = None

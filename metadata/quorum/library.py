@@ -11,7 +11,6 @@ import hashlib
 import importlib.util
 import logging
 import random
-from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from types import ModuleType
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 from pysyncobj.config import FAIL_REASON, SERIALIZER_STATE, SyncObjConf
 
 from metadata.environment import Clock
+from metadata.values import value
 
 VERSION = "0.3.17"
 SHA256 = "e8bdf06797085d734df86e24ab4802fe87893dff77268565ec036f7ad4a1cfe4"
@@ -45,7 +45,7 @@ SURELY_LOST: frozenset[int] = frozenset(
 """Answers after which a command is in no log; any other failure leaves that open."""
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Voter:
     """What the library calls a node. Hashes alike in every process, so that its sets have one order."""
 
@@ -91,9 +91,9 @@ def load_private_copy(*, clock: Clock, rng: random.Random, expected_sha256: str 
         # What it logs is either harmless here (truncations are tentative, S4) or asserted by us (failed loads, S11).
         "logger": _quiet_logger(),
     }
-    for name, value in names.items():
+    for name, replacement in names.items():
         assert hasattr(module, name), f"{_SOURCE_MODULE} has no global {name}"
-        setattr(module, name, value)
+        setattr(module, name, replacement)
     return module
 
 

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from metadata.image import MetadataImage
 from metadata.records import Record
+from metadata.values import value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +33,7 @@ class SnapshotInstalled:
     image: MetadataImage
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Leadership:
     """Who leads the quorum, as far as this node knows. `leader_id` is -1 when nobody is known to."""
 

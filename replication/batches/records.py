@@ -16,6 +16,7 @@ from aiokafka.record._crecords import DefaultRecordBatch, DefaultRecordBatchBuil
 
 from metadata.environment import Buffer
 from metadata.errors import CorruptMessage, InvalidRecord, UnsupportedCompressionType
+from metadata.values import value
 from replication.batches.compression import DECOMPRESSED_BYTES_MAX, decompress
 from replication.batches.header import (
     CODEC_MASK,
@@ -34,7 +35,7 @@ _BATCH_BYTES_MAX = 2**31 - 1
 Header = tuple[str, bytes | None]
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class NewRecord:
     """A record to be written. Many are made per request, hence positional."""
 

@@ -11,9 +11,10 @@ from typing import Protocol
 from uuid import UUID
 
 from metadata.environment import Buffer
+from metadata.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class EpochEnd:
     """An epoch and the offset after its last record (R3)."""
 
@@ -21,7 +22,7 @@ class EpochEnd:
     end_offset: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Appended:
     base_offset: int
     last_offset: int
@@ -33,7 +34,7 @@ class Appended:
     """D2: these batches were in the log already; nothing was appended. Offsets and timestamp are the original's."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class LogRead:
     """Whole batches from the one that holds the asked offset."""
 

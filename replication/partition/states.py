@@ -11,13 +11,14 @@ from typing import TypeAlias
 
 from metadata.image import PartitionImage
 from metadata.records import LeaderRecovery
+from metadata.values import value
 
 UNKNOWN_OFFSET = -1
 NEVER_MS = -(2**62)
 """A time before any other."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class FollowerProgress:
     """What a leader knows of one follower from its fetches."""
 
@@ -56,7 +57,7 @@ class PendingIsr:
 Isr: TypeAlias = CommittedIsr | PendingIsr
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class LeaderState:
     image: PartitionImage
     isr: Isr

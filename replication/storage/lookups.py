@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 from metadata.environment import Buffer
+from metadata.values import value
 from replication.batches.checking import DamagedBatch, check_batches
 from replication.batches.header import NO_TIMESTAMP, end_within
 from replication.batches.records import first_record_at_or_after, latest_record
@@ -14,7 +14,7 @@ from replication.storage.scanning import DamagedLog, headers_from, whole_batch
 from replication.storage.segment import Segment
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Wanted:
     """What a read asks for, and what the log knows that it reads from."""
 

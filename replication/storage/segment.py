@@ -7,10 +7,11 @@ files as they were. Source: org.apache.kafka.storage.internals.log.LogSegment.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from metadata.environment import Buffer, File, Files
 from metadata.settings import TopicSettings
+from metadata.values import value
 from replication.batches.header import NO_TIMESTAMP, BatchHeader
 from replication.storage.indexes import OffsetIndex, TimeIndex
 from replication.storage.names import INDEX_SUFFIX, LOG_SUFFIX, SEGMENT_SUFFIXES, TIME_INDEX_SUFFIX, segment_file
@@ -20,7 +21,7 @@ RELATIVE_OFFSET_MAX = 2**31 - 1
 """An index entry has room for no more; a segment is rolled before (Kafka keeps to a signed integer)."""
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Found:
     """A batch in the log file, and the offset after the one before it."""
 

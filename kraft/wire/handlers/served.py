@@ -8,9 +8,10 @@ from typing import Any
 
 from kraft.wire.apis import Api
 from kraft.wire.principal import Principal
+from metadata.values import value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Call:
     message: Any
     """The request, a kio entity."""

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from metadata.controller.events import NO_FAILED_REPLICAS, FailedReplicas
+from metadata.values import value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class BrokerLiveness:
     broker_epoch: int
     last_contact_ms: int
