@@ -36,7 +36,7 @@ class Listener:
         return await asyncio.open_connection("127.0.0.1", self.server.port)
 
     async def connections_become(self, count: int) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while self.server.connections != count:  # noqa: ASYNC110 - nothing tells of it
                 await asyncio.sleep(0.01)
 
@@ -53,7 +53,7 @@ class Listener:
 
 
 async def read_answer(reader: asyncio.StreamReader) -> tuple[int, Any, bool]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         length = int(head.lower().split("content-length:")[1].split("\r\n")[0])
         body = orjson.loads(await reader.readexactly(length)) if length else None
@@ -236,7 +236,7 @@ def test_connections_that_ask_nothing_are_bounded() -> None:
     async def story(listener: Listener) -> None:
         connections = [await listener.connect() for _ in range(3)]
         reader, writer = await listener.connect()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             with suppress(ConnectionError):
                 assert await reader.read() == b"", "it is closed without a word"
         for _, each in [*connections, (reader, writer)]:

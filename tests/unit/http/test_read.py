@@ -112,12 +112,12 @@ def test_a_long_poll_wakes_on_append() -> None:
     async def story(door: Door) -> None:
         log = door.gateway.log("t")
         slots = door.app[CONTEXT].long_polls
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             waiting = asyncio.create_task(door.ask("GET", f"{READ}?offset=latest&timeout=60000"))
             await log.waited_for.wait()
         assert slots.taken == 1
         log.append(build_batch([NewRecord(None, b"new", [], 1)]))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             assert offsets(await waiting) == [0]
         assert slots.taken == 0
 

@@ -116,7 +116,7 @@ def test_results_come_while_the_request_is_still_being_written() -> None:
 
         sent.put_nowait(text("a") + text("b")[:10])
         async with (
-            asyncio.timeout(10),
+            asyncio.timeout(30),
             door.client.post(PATH, data=body(), headers={"Content-Type": PLAIN}) as response,
         ):
             first = json.loads(await response.content.readline())
@@ -222,7 +222,7 @@ def test_what_can_be_refused_before_the_stream_is_an_ordinary_answer() -> None:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - what is waited for happens in the door, which tells nobody
             await asyncio.sleep(0.02)
 

@@ -43,7 +43,7 @@ def gateway(**static: Any) -> FakeGateway:
 
 
 async def waits(fake: FakeGateway) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await fake.log("t").waited_for.wait()
 
 
@@ -80,7 +80,7 @@ def test_stop_lets_a_request_under_way_finish() -> None:
             stopping = asyncio.create_task(server.stop())
             await asyncio.sleep(0)
             fake.log("t").append(build_batch([NewRecord(None, b"late", [], 1)]))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 answer = await waiting
                 assert len(await answer.json(content_type=None)) == 1
                 await stopping
@@ -129,7 +129,7 @@ def test_stop_cancels_what_does_not_finish_in_time() -> None:
         async with aiohttp.ClientSession() as session, listening(fake, drain_ms=50) as server:
             waiting = asyncio.create_task(session.get(f"http://127.0.0.1:{server.port}{LONG_POLL}"))
             await waits(fake)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 await server.stop()
                 with pytest.raises(aiohttp.ClientConnectionError):
                     await waiting
@@ -146,7 +146,7 @@ def test_a_client_that_goes_away_frees_its_place() -> None:
         with pytest.raises(asyncio.CancelledError):
             await waiting
         log.grown.set()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await door.ask("GET", "/healthz")
         assert slots.taken == 0
 

@@ -32,7 +32,7 @@ class Reader:
     async def event(self) -> tuple[str, Any]:
         """(type, data) of the next event that has data."""
         kind, data = "message", ""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while True:
                 line = (await self.response.content.readline()).decode()
                 if line == "\n":
@@ -65,7 +65,7 @@ async def stream(door: Door, path: str, *, accept: str = EVENTS, last_id: str | 
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - what is waited for happens in the door, which tells nobody
             await asyncio.sleep(0.01)
 

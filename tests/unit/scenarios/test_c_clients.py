@@ -128,7 +128,7 @@ def produce(options: ProducerOptions, script: Sequence[tuple[int, object] | None
         producer = Producer(options, around=around, record=recorded.append)
         await producer.open()
         await producer.start()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await producer.wait()
         await producer.close()
         around.close()

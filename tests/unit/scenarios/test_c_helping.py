@@ -38,7 +38,7 @@ async def lost_while_asked(helper: Helper[Reply]) -> None:
     asked = asyncio.create_task(helper.ask(Command(id=helper.next_id())))
     await asyncio.sleep(0)
     os.kill(helper.pid, signal.SIGKILL)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await asked
 
 
