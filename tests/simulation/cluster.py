@@ -128,6 +128,12 @@ class SimulatedNode:
         """Between the two halves of its voter, in the life that began last."""
         self._lives = 0
 
+    @property
+    def is_newcomer(self) -> bool:
+        """A voter that has lost its files, and does not vote yet."""
+        engine = getattr(None if self.node is None else self.node.log, "_engine", None)
+        return engine is not None and engine._journal is not None and engine._journal.votes.is_newcomer
+
     async def start(self) -> None:
         self.machine.power_on()
         self.is_running = True

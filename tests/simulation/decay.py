@@ -30,6 +30,7 @@ from tests.simulation.files import files_of, partition_of
 from tests.simulation.plan import Event
 
 VOTERS_MIN = 3
+OPERATOR_S = 0.2
 LOGS_FOLDER = "/data/logs"
 LOCKS = (".lock",)
 DERIVED = ("commit", "meta")
@@ -97,7 +98,7 @@ class Decay(Coincidences):
         await self._while_down(node, event, wipe)
 
     async def _wipe_file(self, event: Event) -> None:
-        node = self._node(event.numbers[0])
+        node, unnamed = self._node(event.numbers[0]), []
 
         def wipe() -> None:
             files = _named_files(node)
@@ -115,8 +116,24 @@ class Decay(Coincidences):
             self._oracle.count(f"file wiped: {kind}")
             if kind in LOSING_KINDS and key is not None:
                 self._oracle.rotted(node.node_id, key)
+            if kind == PARTITION_METADATA_FILE:
+                unnamed.append(path)
 
         await self._while_down(node, event, wipe)
+        for path in unnamed:
+            await self._move_away(node, path)
+
+    async def _move_away(self, node: SimulatedNode, path: str) -> None:
+        """Nobody knows whose log it is: the product says so, and leaves it to its operator."""
+        files, folder = node.machine.environment.files, path.rpartition("/")[0]
+        while files.exists(folder) and not files.exists(path):
+            if self._is_free(node):
+                self._oracle.count("log without its topic's id moved away")
+                self._busy.add(node.node_id)
+                node.kill()
+                files.remove_tree(folder)
+                await self._bring_back(node)
+            await asyncio.sleep(OPERATOR_S)
 
     # --- one at a time ------------------------------------------------------------------------------------------
 
@@ -158,7 +175,9 @@ class Decay(Coincidences):
             files.sync_directory(folder.rpartition("/")[0] or "/")
         if folder == METADATA_FOLDER and node.node_id in self._plan.voters:
             self._oracle.count("voter wiped")
-            self._oracle.voter_lost(node.node_id)
+            votes = self._oracle._votes  # of its next life they are counted anew: those of this one count for nobody
+            for at in [at for at in votes if at[0] == node.node_id]:
+                del votes[at]
 
     async def _bring_back(self, node: SimulatedNode) -> None:
         await super()._bring_back(node)

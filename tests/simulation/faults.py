@@ -23,16 +23,15 @@ from metadata.controller.events import (
 from metadata.environment import ConnectionClosed
 from metadata.errors import KafkaError
 from metadata.image import TopicIdPartition
-from replication.storage.names import PARTITION_METADATA_FILE, topic_partition_of
-from replication.storage.text_files import MalformedFile, read_topic_id
 from tests.simulation.cluster import SimulatedNode
-from tests.simulation.coincidences import Coincidences
+from tests.simulation.decay import Decay
+from tests.simulation.files import files_of, partition_of
 from tests.simulation.hands import ADMIN_MS, GIVE_UP_S
 from tests.simulation.plan import Event
 from tests.simulation.strikes import nowhere
 
 
-class Faults(Coincidences):
+class Faults(Decay):
     async def play(self) -> None:
         """All events at their times; returns when the last one is undone."""
         begun = self._world.loop.time()
@@ -172,13 +171,13 @@ class Faults(Coincidences):
 
         def flip(node: SimulatedNode) -> None:
             node.kill()
-            found = _files_of(node, (".log", ".index", ".timeindex"))
+            found = files_of(node, (".log", ".index", ".timeindex"))
             if found:
                 path = found[event.numbers[1] % len(found)]
                 size = len(node.machine.disk.file(path).data)
                 node.machine.disk.flip_bit(path, offset=event.numbers[2] % size, bit=event.numbers[3] % 8)
                 self._oracle.note(f"a bit flipped in {path} of node {node.node_id}")
-                key = _partition_of(node, path)
+                key = partition_of(node, path)
                 if path.endswith(".log") and key is not None:
                     self._oracle.rotted(node.node_id, key)
 
@@ -315,29 +314,3 @@ class Faults(Coincidences):
             which = TopicIdPartition(found[1].topic_id, found[1].partition)
             async with asyncio.timeout(GIVE_UP_S):
                 await node.machine.run(door.delete_records(which, offset=-1, timeout_ms=ADMIN_MS))
-
-
-def _files_of(node: SimulatedNode, suffixes: tuple[str, ...]) -> list[str]:
-    files = node.machine.environment.files
-    found = []
-    for folder in files.list_directory("/data/logs") if files.exists("/data/logs") else []:
-        if files.is_directory(f"/data/logs/{folder}"):
-            found += [
-                f"/data/logs/{folder}/{name}"
-                for name in files.list_directory(f"/data/logs/{folder}")
-                if name.endswith(suffixes) and files.size(f"/data/logs/{folder}/{name}")
-            ]
-    return found
-
-
-def _partition_of(node: SimulatedNode, path: str) -> TopicIdPartition | None:
-    """Whose log the file belongs to; None for one that waits for its removal."""
-    folder = path.rpartition("/")[0]
-    found = topic_partition_of(folder.rpartition("/")[2])
-    if found is None:
-        return None
-    try:
-        topic_id = read_topic_id(node.machine.environment.files, f"{folder}/{PARTITION_METADATA_FILE}")
-    except MalformedFile:  # power was lost before the folder was ever synced: nothing loads it
-        return None
-    return None if topic_id is None else TopicIdPartition(topic_id, found[1])

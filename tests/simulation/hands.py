@@ -12,6 +12,7 @@ from collections.abc import Callable
 from kraft.broker.gateway import Gateway
 from metadata.controller.events import CreateTopics, NewTopic, Request
 from metadata.image import MetadataImage, PartitionImage
+from metadata.quorum.durable import QuorumStorageError
 from replication.storage.log_directory import StartupError
 from tests.simulation.asking import Watch
 from tests.simulation.cluster import SimulatedCluster, SimulatedNode
@@ -137,11 +138,17 @@ class Hands:
         for attempt in range(STARTS_MAX):
             try:
                 await node.start()
-            except (OSError, StartupError) as error:
+            except (OSError, StartupError, QuorumStorageError) as error:
                 self._oracle.note(f"start {attempt} of node {node.node_id}: {error}")
                 node.kill()
+                self._refused(node, error)
                 await asyncio.sleep(START_RETRY_S)
             else:
                 self._busy.discard(node.node_id)
                 return
         raise AssertionError(f"node {node.node_id} did not start in {STARTS_MAX} attempts")
+
+    def _refused(self, _node: SimulatedNode, error: Exception) -> None:
+        """What an operator does about a start that failed: of the quorum's files nothing may be wrong."""
+        if isinstance(error, QuorumStorageError):
+            raise error

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from kraft.config.models import Role, Toml
-from tests.simulation import rare
+from tests.simulation import decay_plan, rare
 from tests.simulation.remembered import PROFILE as REMEMBERED_PROFILE
 from tests.simulation.remembered import RESTLESS, RememberedPlan, draw_remembered
 
@@ -87,6 +87,7 @@ PROFILES: Mapping[str, tuple[str, ...]] = {
         *("clock_jump", "grow_topic", "elect_preferred"),
     ),
     rare.PROFILE: rare.EVENTS,
+    decay_plan.PROFILE: decay_plan.EVENTS,
 }
 """Profile -> the events that its seeds draw from."""
 
@@ -164,6 +165,11 @@ class Plan:
     strange: Strangeness = Strangeness()
     remembered: RememberedPlan | None = None
     events: tuple[Event, ...] = field(default=())
+
+    @property
+    def is_new(self) -> bool:
+        """Its voters have never met when the run begins."""
+        return self.profile == decay_plan.PROFILE and self.seed % 2 == 0
 
     @property
     def voters(self) -> tuple[int, ...]:

@@ -66,7 +66,7 @@ def play(plan: Plan, *, keeps_trace: bool = False) -> Result:
     world = SimulatedWorld(plan.seed)
     if keeps_trace:
         world.lines = []
-    cluster = SimulatedCluster(world, settings=plan.settings, rates=plan.rates, roles=plan.roles)
+    cluster = SimulatedCluster(world, settings=plan.settings, rates=plan.rates, roles=plan.roles, is_new=plan.is_new)
     oracle = Oracle(cluster)
     failure: BaseException | None = None
     with _no_collections(), listening(oracle):
@@ -237,6 +237,8 @@ class _Run:
                 return f"node {node.node_id} does not run"
             if node.node.log.image.offset != image.offset:
                 return f"node {node.node_id} is at {node.node.log.image.offset} of {image.offset} in the metadata"
+            if node.is_newcomer:
+                return f"node {node.node_id} is no voter yet"
             ready, why = node.node.readiness()
             if not ready:
                 return f"node {node.node_id}: {why}"

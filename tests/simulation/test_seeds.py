@@ -49,7 +49,7 @@ FOUND_DEAR = [
     ("groups", 170),  # a batch that was asked for again and came without one of its partitions
 ]
 """The same; dear, or a unit test watches the same place by default."""
-PROFILES_DEAR = ("groups", "restless")
+PROFILES_DEAR = ("groups", "restless", "decay")
 """Five times as dear as the others: everything that others do, and members that read it."""
 SLOW = [pytest.param(*dear, marks=pytest.mark.slow) for dear in FOUND_DEAR]
 
