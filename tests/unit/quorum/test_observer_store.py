@@ -12,6 +12,10 @@ from tests.unit.quorum.cluster import setting
 from tests.unit.quorum.disk import new_disk
 
 
+RECORDS = "/o/records"
+HEADER_BYTES = 20
+
+
 def _open(files: SimulatedFiles) -> ObserverStore:
     return ObserverStore(files, "/o", cluster_id="c", node_id=7, snapshot_bytes=2_000)
 
@@ -52,3 +56,22 @@ def test_after_a_power_loss_the_copy_is_an_older_image_or_none() -> None:
         disk.lose_power()
         if files.exists("/o"):
             assert _open(files).load() in images
+
+
+def test_a_bit_that_flips_anywhere_in_the_records_gives_an_older_image_or_none() -> None:
+    disk, files = new_disk()
+    store = _open(files)
+    images = [store.load()]
+    images.append(_append(store, images[-1], ControllerEpochRecord(epoch=1, node_id=1), setting("a"), setting("b")))
+    store.save_snapshot(images[-1])  # so the records do not begin at 0
+    for name in ("c", "d", "e", "f"):
+        images.append(_append(store, images[-1], setting(name)))
+    store.close()
+    whole = bytes(disk.file(RECORDS).data)
+    for offset in range(len(whole)):
+        for bit in range(8) if offset < HEADER_BYTES else (offset % 8,):
+            disk.file(RECORDS).data[:] = whole
+            disk.flip_bit(RECORDS, offset=offset, bit=bit)
+            again = _open(files)
+            assert again.load() in images[1:], (offset, bit)
+            again.close()
