@@ -11,7 +11,6 @@ from tests.simulation.disk import SimulatedFiles
 from tests.unit.quorum.cluster import setting
 from tests.unit.quorum.disk import new_disk
 
-
 RECORDS = "/o/records"
 HEADER_BYTES = 20
 
