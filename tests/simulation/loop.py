@@ -243,6 +243,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def _write_to_self(self) -> None:
         raise AssertionError("a thread called into the simulated loop; simulated code has no threads")
 
+    def _asyncgen_finalizer_hook(self, generator: Any) -> None:
+        """Nobody will go on with it: closed in its turn, as asyncio does; what a dead process left is not."""
+        self._asyncgens.discard(generator)  # type: ignore[attr-defined]
+        if self.is_running():
+            self.create_task(generator.aclose())
+
     def close(self) -> None:
         # What is closed may still gather, which asks for a loop of the thread: without one asyncio makes a loop that
         # nobody closes.

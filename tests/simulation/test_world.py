@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections.abc import AsyncGenerator
 
 import pytest
 
@@ -110,6 +111,36 @@ def test_a_killed_process_runs_no_more_code_and_its_peers_get_a_reset() -> None:
         assert ran == []
 
     world.run(scenario())
+
+
+def test_a_generator_that_nobody_goes_on_with_is_closed_in_its_turn_and_not_by_the_dead() -> None:
+    world, closed = SimulatedWorld(1), []
+
+    async def numbers(name: str) -> AsyncGenerator[int, None]:
+        try:
+            yield 1
+            await asyncio.sleep(3600)
+            yield 2
+        finally:
+            await asyncio.sleep(0.1)
+            closed.append(name)
+
+    async def read(name: str, *, until: int) -> None:
+        async for number in numbers(name):
+            if number == until:
+                return
+
+    async def scenario() -> None:
+        machine = world.machine("one")
+        world.loop.spawn(machine.process, read("killed", until=2))
+        await read("left", until=1)
+        await asyncio.sleep(0.2)
+        assert closed == ["left"]
+        machine.kill()
+        await asyncio.sleep(3600)
+
+    world.run(scenario())
+    assert closed == ["left"]
 
 
 def test_a_paused_process_goes_on_where_it_was() -> None:
