@@ -11,6 +11,7 @@ from kraft.coordinators.groups.shard import Shard
 from kraft.events import EventLog
 from kraft.wire import scram
 from metadata.controller.decide import isr
+from metadata.errors import OffsetOutOfRange
 from metadata.quorum import state_machine
 from metadata.quorum.link import Link
 from metadata.quorum.log import AppendLost, AppendUnknown
@@ -107,11 +108,12 @@ def _take(oracle: Oracle, original: Callable[..., Any]) -> Callable[..., Any]:
         taken = original(self, replica, asked, answer)
         node_id: int = self._events._node_id  # type: ignore[attr-defined]
         oracle.follower_took(node_id, replica)
-        if taken in (Taken.DONE, Taken.APPENDED):
-            if answer.error_code:
-                oracle.count("follower began anew at its leader's log start")
-            elif answer.diverging_epoch is None:
-                oracle.eras.agreed(node_id, replica)
+        if answer.error_code == OffsetOutOfRange.code and taken is Taken.DONE:
+            oracle.count("follower began anew at its leader's log start")
+        elif answer.error_code == OffsetOutOfRange.code and taken is Taken.BACK_OFF:
+            oracle.count("follower ended beyond its leader's log")
+        elif taken in (Taken.DONE, Taken.APPENDED) and answer.diverging_epoch is None:
+            oracle.eras.agreed(node_id, replica)
         return taken
 
     return take
