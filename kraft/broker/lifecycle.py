@@ -152,7 +152,7 @@ class BrokerLifecycle:
         last = "no active controller was found"
         while self._clock.monotonic_ms() < deadline_ms:
             try:
-                reply = await self._control.control(self._registration(), timeout_ms=limit_ms)
+                reply = await self._control.control(self._registration(), timeout_ms=self._answer_ms)
                 self._broker_epoch = reply.broker_epoch
                 return
             except DuplicateBrokerRegistration as error:
@@ -167,6 +167,12 @@ class BrokerLifecycle:
             f"(initial.broker.registration.timeout.ms): {last}. Can it reach the controllers, "
             "and does no other process run under its id?"
         )
+
+    @property
+    def _answer_ms(self) -> int:
+        """A controller that is silent for longer is asked again, wherever it is then (KAFKA-14392); an incarnation that
+        was registered already is told its epoch."""
+        return max(1, self._settings().broker_session_timeout_ms // 2)
 
     def _registration(self) -> RegisterBroker:
         i = self._identity
@@ -194,10 +200,7 @@ class BrokerLifecycle:
 
     async def _beat(self) -> None:
         try:
-            answer = await self._control.control(
-                self._heartbeat(),
-                timeout_ms=self._settings().broker_session_timeout_ms // 2,
-            )
+            answer = await self._control.control(self._heartbeat(), timeout_ms=self._answer_ms)
         except (StaleBrokerEpoch, BrokerIdNotRegistered):
             self._is_unfenced = False
             await self._register()

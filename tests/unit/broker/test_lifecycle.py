@@ -16,7 +16,13 @@ from metadata.controller.events import (
     HeartbeatAnswer,
     RegisterBroker,
 )
-from metadata.errors import DuplicateBrokerRegistration, InconsistentClusterId, NotController, StaleBrokerEpoch
+from metadata.errors import (
+    DuplicateBrokerRegistration,
+    InconsistentClusterId,
+    NotController,
+    RequestTimedOut,
+    StaleBrokerEpoch,
+)
 from metadata.image import MetadataImage, TopicIdPartition
 from metadata.records import BrokerChangeRecord, RegisterBrokerRecord
 from metadata.settings import BrokerSettings, broker_settings
@@ -36,11 +42,16 @@ class Controller:
         self.refusals: list[Exception] = []
         self.beat_refusals: list[Exception] = []
         self.answer = ACTIVE
+        self.falls_silent = False
+        """Over the first registration."""
 
     async def control(self, request: Any, *, timeout_ms: int) -> Any:
         assert timeout_ms > 0
         if isinstance(request, RegisterBroker):
             self.registrations.append(request)
+            if self.falls_silent and len(self.registrations) == 1:
+                await self.clock.sleep(timeout_ms)
+                raise RequestTimedOut("no answer")
             if self.refusals:
                 raise self.refusals.pop(0)
             return BrokerRegistered(broker_epoch=10 * len(self.registrations))
@@ -136,6 +147,20 @@ def test_a_registration_that_never_succeeds_is_fatal_and_says_why() -> None:
         assert isinstance(fatal[0], RegistrationFailed)
         assert "alive elsewhere" in str(fatal[0])
         assert "initial.broker.registration.timeout.ms" in str(fatal[0])
+
+    run(main)
+
+
+def test_a_controller_that_falls_silent_over_a_registration_is_not_waited_for() -> None:
+    async def main(clock: SimulatedClock) -> None:
+        controller, fatal = Controller(clock), list[Exception]()
+        controller.falls_silent = True
+        life = _life(clock, controller, fatal=fatal)
+        life.start()
+        await clock.sleep(4_400)
+        assert life.broker_epoch == -1
+        await clock.sleep(400)  # half the session timeout, and the pause before the next try
+        assert (life.broker_epoch, fatal) == (20, [])
 
     run(main)
 
