@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from kraft.config.models import Role, Toml
-from tests.simulation import decay_plan, rare
+from tests.simulation import decay_plan, rare, usual
 from tests.simulation.remembered import PROFILE as REMEMBERED_PROFILE
 from tests.simulation.remembered import RESTLESS, RememberedPlan, draw_remembered
 
@@ -87,6 +87,7 @@ PROFILES: Mapping[str, tuple[str, ...]] = {
         *("clock_jump", "grow_topic", "elect_preferred"),
     ),
     rare.PROFILE: rare.EVENTS,
+    usual.PROFILE: usual.EVENTS,
     decay_plan.PROFILE: decay_plan.EVENTS,
 }
 """Profile -> the events that its seeds draw from."""
@@ -231,6 +232,8 @@ def draw_plan(seed: int, profile: str = "swarm") -> Plan:
         plan = replace(plan, producers=plan.producers[:1])
     if profile == rare.PROFILE:
         return rare.made_rare(plan)
+    if profile == usual.PROFILE:
+        return usual.made_usual(plan)
     return _made_strange(plan) if profile in STRANGE else plan
 
 
