@@ -7,7 +7,7 @@ in which file and where. Nothing here raises on what it finds in a file.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from metadata.environment import File, Files
 from metadata.errors import KafkaError
@@ -68,15 +68,24 @@ def dump_folder(files: Files, path: str, *, records: bool = False) -> Iterator[R
 
 def dump_segment(files: Files, path: str, *, records: bool = False) -> Iterator[Row]:
     """One row per batch, each followed by its records when they are asked for."""
+
+    def rows(file: File) -> Iterator[Row]:
+        for position, header in headers_from(file, 0):
+            yield from _dump_batch(file, position, header, records=records)
+
+    return _dumped(files, path, rows)
+
+
+def _dumped(files: Files, path: str, rows: Callable[[File], Iterator[Row]]) -> Iterator[Row]:
+    """The rows of a file, as far as it can be read; an error row says why it ends before its end."""
     try:
         file = files.open(path, read_only=True)
     except OSError as error:
         yield _error(path, str(error))
         return
     try:
-        for position, header in headers_from(file, 0):
-            yield from _dump_batch(file, position, header, records=records)
-    except (DamagedLog, OSError) as error:
+        yield from rows(file)
+    except (DamagedLog, CorruptSnapshot, OSError) as error:
         yield _error(path, str(error))
     finally:
         file.close()
@@ -129,20 +138,8 @@ def dump_index(files: Files, path: str) -> Iterator[Row]:
     """The entries of an `.index` or a `.timeindex`."""
     base = path.rpartition("/")[2].partition(".")[0]
     base_offset = int(base) if base.isdecimal() else 0
-    try:
-        file = files.open(path, read_only=True)
-    except OSError as error:
-        yield _error(path, str(error))
-        return
-    try:
-        if path.endswith(TIME_INDEX_SUFFIX):
-            yield from _dump_time_index(file, base_offset)
-        else:
-            yield from _dump_offset_index(file, base_offset)
-    except OSError as error:
-        yield _error(path, str(error))
-    finally:
-        file.close()
+    dump = _dump_time_index if path.endswith(TIME_INDEX_SUFFIX) else _dump_offset_index
+    return _dumped(files, path, lambda file: dump(file, base_offset))
 
 
 def _dump_offset_index(file: File, base_offset: int) -> Iterator[Row]:
@@ -176,23 +173,15 @@ def _odd_bytes(file: File, entry_bytes: int) -> Iterator[Row]:
 def dump_producers(files: Files, path: str) -> Iterator[Row]:
     """The producers of a `.snapshot`, as they were when the segment of its name began. Sequences are -1 for a producer
     that has written no records in its epoch."""
-    try:
-        file = files.open(path, read_only=True)
-    except OSError as error:
-        yield _error(path, str(error))
-        return
-    try:
-        producers = decode_snapshot(file.pread(0, file.size))
-    except (CorruptSnapshot, OSError) as error:
-        yield _error(path, str(error))
-        return
-    finally:
-        file.close()
-    for producer_id, producer in producers:
+    return _dumped(files, path, _dump_snapshot)
+
+
+def _dump_snapshot(file: File) -> Iterator[Row]:
+    for producer_id, producer in decode_snapshot(file.pread(0, file.size)):
         last = producer.batches[-1] if producer.batches else None
         yield {
             "kind": "producer",
-            "file": path,
+            "file": file.path,
             "producer_id": producer_id,
             "producer_epoch": producer.epoch,
             "first_sequence": NO_SEQUENCE if last is None else last.first_sequence,
