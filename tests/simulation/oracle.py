@@ -184,6 +184,9 @@ class Oracle:
             old = before.partition(partition.topic_id, partition.partition)
             if old is not partition and old != partition:
                 self._check_partition(old, partition)
+        for record in records:
+            if isinstance(record, RegisterBrokerRecord) and self.cluster.nodes[record.broker_id].is_running:
+                self._take_as_it_is(record.broker_id)
 
     def _check_unclean(self, record: PartitionChangeRecord) -> None:
         """L8: the longest log of the newest epoch, by the answers that the record itself tells."""
@@ -267,6 +270,12 @@ class Oracle:
                     key = TopicIdPartition(partition.topic_id, partition.partition)
                     self._lossy.setdefault(key, set()).add(node_id)
                     self._maybe_excuse(key, partition)
+
+    def _take_as_it_is(self, broker_id: int) -> None:
+        """It has registered since it lost data. Where it is in an ISR still, as the last one, its log is what counts,
+        and was cut before it leads again, in a later epoch."""
+        for lossy in self._lossy.values():
+            lossy.discard(broker_id)
 
     def _maybe_excuse(self, key: TopicIdPartition, partition: PartitionImage) -> None:
         self.damaged[key] = {each for each in self.damaged.get(key, ()) if self.has_damage(each, key)}
