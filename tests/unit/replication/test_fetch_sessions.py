@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
@@ -143,5 +144,30 @@ def test_an_idle_round_names_nothing_and_a_lost_session_is_opened_again() -> Non
             cluster.nodes[1].manager._fetch._sessions._sessions.clear()
             assert (await cluster.produce(key, b"b")).error_code == 0
             assert any(len(r.partitions) == 20 and r.session_epoch == 0 for r in cluster.requests)
+
+    run(story())
+
+
+def test_fetches_that_wait_are_woken_in_the_order_in_which_they_came() -> None:
+    """In any process: objects in a set have the order of their addresses."""
+
+    async def story() -> None:
+        async with Cluster() as cluster:
+            key = cluster.create()
+            manager = cluster.nodes[cluster.partition(key).leader].manager
+            follower = next(node for node in cluster.nodes if node != cluster.partition(key).leader)
+            woken: list[int] = []
+
+            async def wait(number: int) -> None:
+                asked = replace(question(0), topic_id=key.topic_id)
+                waits = replace(request(replica=follower), wait_ms_max=60_000, partitions=(asked,))
+                await manager.fetch(waits)
+                woken.append(number)
+
+            tasks = [asyncio.ensure_future(wait(number)) for number in range(20)]
+            await asyncio.sleep(0)
+            manager._fetch.wake_followers([follower])
+            await asyncio.gather(*tasks)
+            assert woken == sorted(woken)
 
     run(story())
