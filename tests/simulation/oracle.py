@@ -80,6 +80,8 @@ class Oracle:
         self.moments = Moments(cluster.world.loop)
         self.history: list[str] = []
         self.violation: BaseException | None = None
+        self._lives: dict[int, UUID] = {}
+        """Node -> the incarnation that runs now."""
         self._records: dict[int, Record] = {}
         self._images: dict[int, MetadataImage] = {}
         self._chosen: dict[tuple[TopicIdPartition, int], int] = {}
@@ -131,6 +133,7 @@ class Oracle:
 
     def watch(self, node_id: int, node: Node) -> None:
         """A new life of a node, before it starts."""
+        self._lives[node_id] = node._incarnation_id
 
         def on_change(change: Committed | SnapshotInstalled) -> None:
             if isinstance(change, Committed):
@@ -185,7 +188,7 @@ class Oracle:
             if old is not partition and old != partition:
                 self._check_partition(old, partition)
         for record in records:
-            if isinstance(record, RegisterBrokerRecord) and self.cluster.nodes[record.broker_id].is_running:
+            if isinstance(record, RegisterBrokerRecord) and self._is_of_this_life(record):
                 self._take_as_it_is(record.broker_id)
 
     def _check_unclean(self, record: PartitionChangeRecord) -> None:
@@ -270,6 +273,11 @@ class Oracle:
                     key = TopicIdPartition(partition.topic_id, partition.partition)
                     self._lossy.setdefault(key, set()).add(node_id)
                     self._maybe_excuse(key, partition)
+
+    def _is_of_this_life(self, record: RegisterBrokerRecord) -> bool:
+        """And not sent by one that has ended since: that one knows nothing of what was lost at its end."""
+        is_newest = self._lives.get(record.broker_id) == record.incarnation_id
+        return is_newest and self.cluster.nodes[record.broker_id].is_running
 
     def _take_as_it_is(self, broker_id: int) -> None:
         """It has registered since it lost data. Where it is in an ISR still, as the last one, its log is what counts,
