@@ -40,7 +40,8 @@ class Checkpoints:
         self.high_watermarks.update({key: hw for key, hw in high_watermarks.items() if key in self._logs})
         cuts = {log: log.ceiling.cuts for key, log in self._logs.items() if key in high_watermarks}
         for directory in self._directories:
-            offsets = {name: self.high_watermarks[key] for key, name, _ in self._in(directory)}
+            offsets = directory.kept_of(directory.high_watermarks)
+            offsets |= {name: self.high_watermarks[key] for key, name, _ in self._in(directory)}
             if await self.write(directory, partial(directory.write_high_watermarks, offsets)):
                 self._cover(directory, Checkpoint.HIGH_WATERMARKS, cuts)
             if any(log.ceiling.offset != UNLIMITED for _, _, log in self._in(directory)):
@@ -55,7 +56,8 @@ class Checkpoints:
 
     async def _save_recovery(self, directory: LogDirectory) -> None:
         points = {name: log.flushed_offset for _, name, log in self._in(directory)}
-        starts = {name: log.log_start_offset for _, name, log in self._in(directory)}
+        starts = directory.kept_of(directory.log_starts)
+        starts |= {name: log.log_start_offset for _, name, log in self._in(directory)}
         cuts = {log: log.ceiling.cuts for _, _, log in self._in(directory)}
         if await self.write(directory, lambda: directory.write_recovery(points, starts)):
             self._cover(directory, Checkpoint.RECOVERY, cuts)

@@ -68,6 +68,9 @@ class LogDirectory:
         self.log_starts: dict[TopicPartition, int] = {}
         self.high_watermarks: dict[TopicPartition, int] = {}
         self.cleaned: dict[TopicPartition, int] = {}
+        self.not_loaded: set[TopicPartition] = set()
+        """Their files are as the last node left them, in order or not: no marker may vouch for them at the end of this
+        one, and what the checkpoints say of them stays."""
 
     @property
     def is_offline(self) -> bool:
@@ -134,6 +137,10 @@ class LogDirectory:
         except MalformedFile as error:
             self._events.emit("checkpoint_ignored", path=f"{self.path}/{name}", reason=str(error))
             return {}
+
+    def kept_of(self, checkpoint: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        """What it said at the start of the logs that were not loaded."""
+        return {each: checkpoint[each] for each in sorted(self.not_loaded) if each in checkpoint}
 
     def partitions(self) -> list[TopicPartition]:
         found = (topic_partition_of(name) for name in self._folders())

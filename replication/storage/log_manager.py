@@ -107,8 +107,11 @@ class LogManager:
         try:
             await self._load_now(directory, topic, self._plan(directory, topic, partition), partition)
         except (MalformedFile, OSError) as error:
-            event = "unfinished_log_set_aside" if directory.set_aside_unfinished(topic, partition) else "log_not_loaded"
+            is_set_aside = directory.set_aside_unfinished(topic, partition)
+            event = "unfinished_log_set_aside" if is_set_aside else "log_not_loaded"
             self._events.emit(event, topic=topic, partition=partition, reason=str(error))
+            if not is_set_aside:
+                directory.not_loaded.add((topic, partition))
 
     async def _load_now(self, directory: LogDirectory, topic: str, plan: LoadPlan, partition: int) -> None:
         """Raises MalformedFile or OSError."""
@@ -173,7 +176,7 @@ class LogManager:
         for directory in self._directories:
             if clean and not directory.is_offline:
                 await self.checkpoint_recovery(directory)
-                if directory not in failed:
+                if directory not in failed and not directory.not_loaded:
                     await self._checkpoints.write(directory, partial(directory.write_marker, broker_epoch))
             directory.close()
 

@@ -45,6 +45,7 @@ FOUND_DEAR = [
     ("rot", 11473),  # a length that cannot be
     ("topics", 40002),  # the run's own administrator took a lost answer for the end
     ("swarm", 40019),  # a log start that moved on counted as a flush, and a torn topic id as damage
+    ("groups", 16),  # a marker that vouched for a log which had not been loaded
     ("restless", 3),  # a Kafka consumer that REST consumers refused for ever after a failover
     ("groups", 170),  # a batch that was asked for again and came without one of its partitions
 ]

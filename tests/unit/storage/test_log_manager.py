@@ -66,6 +66,36 @@ def test_records_and_high_watermark_survive(clean: bool, tmp_path: Path) -> None
     run(play)
 
 
+def test_nothing_vouches_for_a_log_that_was_not_loaded(tmp_path: Path) -> None:
+    """A node that is stopped in order leaves its marker for what it has closed: this log is as a crash left it."""
+
+    async def play(environment: Environment) -> None:
+        manager, _ = _manager(environment, tmp_path)
+        await manager.start()
+        _create(manager).append_as_leader(batch(5), leader_epoch=2, now_ms=NOW_MS)
+        await manager.checkpoint_high_watermarks({KEY: 3})
+        await manager.stop(clean=False)
+        in_the_way = tmp_path / "t-0" / "00000000000000000005.snapshot.tmp"
+        in_the_way.mkdir()
+        second, events = _manager(environment, tmp_path)
+        await second.start()
+        assert second.get(KEY) is None
+        assert "log_not_loaded" in events.names()
+        await second.checkpoint_high_watermarks({})
+        await second.stop()
+        in_the_way.rmdir()
+        third, events = _manager(environment, tmp_path)
+        await third.start()
+        opened = [fields for name, fields in events.seen if name == "log_directory_opened"]
+        assert not opened[0]["was_clean"]
+        log = third.get(KEY)
+        assert log is not None
+        assert (log.log_end_offset, third.high_watermark(KEY)) == (5, 3)
+        await third.stop()
+
+    run(play)
+
+
 def test_folder_of_another_cluster_or_node_is_refused(tmp_path: Path) -> None:
     async def play(environment: Environment) -> None:
         manager, _ = _manager(environment, tmp_path)
