@@ -14,7 +14,7 @@ from metadata.environment import File
 from metadata.errors import KafkaError
 from metadata.quorum.durable import QuorumStorageError
 from metadata.quorum.files import read_metadata_files
-from metadata.quorum.votes import VoteStore
+from metadata.quorum.votes import saved_term
 from replication.batches.header import BatchHeader, computed_crc
 from replication.batches.records import read_batches
 from replication.storage.names import (
@@ -143,8 +143,9 @@ def voter_metadata(cluster: Cluster) -> tuple[list[VoterMetadata], dict[str, str
     """What each voter has on disk as committed; and for those that cannot be read, why."""
     found, notes = [], {}
     for node in cluster.voters:
+        folder = str(cluster.data(node) / METADATA_FOLDER)
         try:
-            metadata = read_metadata_files(FILES, str(cluster.data(node) / METADATA_FOLDER))
+            metadata, term = read_metadata_files(FILES, folder), saved_term(FILES, folder)
         except (QuorumStorageError, OSError) as error:
             notes[f"metadata of node {node}"] = str(error)
             continue
@@ -154,7 +155,7 @@ def voter_metadata(cluster: Cluster) -> tuple[list[VoterMetadata], dict[str, str
                 image=metadata.image,
                 first_offset=metadata.snapshot.next_offset if metadata.snapshot else 0,
                 records=tuple((each.offset, each.record) for each in metadata.records),
-                term=VoteStore(FILES, str(cluster.data(node) / METADATA_FOLDER)).term,
+                term=term,
             )
         )
     return found, notes

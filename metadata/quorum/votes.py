@@ -62,3 +62,16 @@ class VoteStore:
         payload = _PAYLOAD.pack(term, nobody if voted_for is None else voted_for)
         replace_file(self._files, self._path, [encode_document(_MAGIC, payload)])
         self.term, self.voted_for = term, voted_for
+
+
+def saved_term(files: Files, directory: str) -> int | None:
+    """Of a voter that may run: changes nothing. 0 where no file is; None of a newcomer, who does not vote yet.
+
+    Raises DamagedFile, OSError.
+    """
+    path = f"{directory}/{FILE_NAME}"
+    if not files.exists(path):
+        return 0
+    payload, _ = decode_document(read_file(files, path), magic=_MAGIC, path=path)
+    term, voted_for = _PAYLOAD.unpack(payload)
+    return None if voted_for == _NEWCOMER else int(term)

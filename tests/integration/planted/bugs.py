@@ -70,8 +70,12 @@ def _yes_to_the_deposed(original: Any) -> Any:
     return _refusal
 
 
-def _in_memory(_original: Any) -> Any:
+def _in_memory(original: Any) -> Any:
+    """The file is there, for a voter does not start without it, and knows nothing."""
+
     def save(self: VoteStore, *, term: int, voted_for: int | None) -> None:
+        self.term, self.voted_for = 0, None
+        original(self, term=0, voted_for=None)
         self.term, self.voted_for = term, voted_for
 
     return save

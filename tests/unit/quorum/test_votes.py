@@ -4,7 +4,7 @@ import pytest
 
 from metadata.quorum.durable import DamagedFile, QuorumStorageError
 from metadata.quorum.identity import claim_directory
-from metadata.quorum.votes import VoteStore
+from metadata.quorum.votes import VoteStore, saved_term
 from tests.unit.quorum.disk import DIRECTORY, new_disk, settled
 
 PATH = f"{DIRECTORY}/vote"
@@ -99,3 +99,16 @@ def test_a_vote_that_is_missing_next_to_other_files_is_refused() -> None:
         files.remove(PATH)
         with pytest.raises(DamagedFile, match="the file is missing"):
             VoteStore(files, DIRECTORY)
+
+
+def test_who_looks_from_outside_learns_the_term_and_changes_nothing() -> None:
+    disk, files = new_disk()
+    assert saved_term(files, DIRECTORY) == 0
+    assert not files.exists(PATH)
+    VoteStore(files, DIRECTORY)
+    assert saved_term(files, DIRECTORY) is None, "a newcomer does not vote"
+    settled(files).save(term=7, voted_for=3)
+    assert saved_term(files, DIRECTORY) == 7
+    disk.flip_bit(PATH, offset=20)
+    with pytest.raises(DamagedFile):
+        saved_term(files, DIRECTORY)
