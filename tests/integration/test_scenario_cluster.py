@@ -295,9 +295,7 @@ def test_disks_are_spoiled_wiped_and_full(tmp_path: Path) -> None:
         await c.free_disk(1)
         await c.kill(1)
         await c.restart(1)
-        await until(
-            c, lambda s: s.leader(*T) > 0 and len(s.isr(*T)) == 3, deadline_ms=15_000, describe="all well again"
-        )
+        await until(c, lambda s: s.leader(*T) > 0 and len(s.isr(*T)) == 3, describe="all well again")
         assert (await client.read(2))[:300] == values
 
     play(story, tmp_path)
