@@ -31,6 +31,7 @@ from tests.simulation.plan import Event
 
 VOTERS_MIN = 3
 OPERATOR_S = 0.2
+END_BYTES = 100
 LOGS_FOLDER = "/data/logs"
 LOCKS = (".lock",)
 DERIVED = ("commit", "meta")
@@ -55,6 +56,7 @@ class Decay(Coincidences):
         """A bit of a file of the quorum flips while its node is down, or runs on for a while before it starts again."""
         node = self._node(event.numbers[0])
         found = _quorum_files(node)
+        found += [path for path in found if path.endswith(("/journal", "/records"))] * 3
         if not found:
             return
         path = found[event.numbers[1] % len(found)]
@@ -74,7 +76,11 @@ class Decay(Coincidences):
         size = files.size(path) if files.exists(path) else 0
         if not size or not self._may_lose(node, name):
             return False
-        node.machine.disk.flip_bit(path, offset=event.numbers[2] * size // 10_000, bit=event.numbers[3] % 8)
+        # The newest entries are those that may be on this disk alone; what no CRC covers stands at the beginning.
+        part = event.numbers[3] // 16 % 4
+        span = min(size, END_BYTES) if part < 2 else size
+        offset = event.numbers[2] * span // 10_000 + (size - span if part == 0 else 0)
+        node.machine.disk.flip_bit(path, offset=offset, bit=event.numbers[3] % 8)
         self._oracle.note(f"a bit flipped in {path} of node {node.node_id}")
         self._oracle.count(f"quorum rot: {name}")
         return True
@@ -96,6 +102,30 @@ class Decay(Coincidences):
                 self._oracle.disk_lost(node.node_id)
 
         await self._while_down(node, event, wipe)
+
+    async def _wipe_helper(self, event: Event) -> None:
+        """Of three voters one is cut off, so the leader commits with the other's help alone; that one is wiped, the
+        leader dies, and the first, who has never seen the entry, comes back."""
+        leader, voters = self._controller(), [self.cluster.nodes[voter] for voter in self._plan.voters]
+        if leader is None or len(voters) != VOTERS_MIN or not all(map(self._is_free, voters)):
+            return
+        others = [each for each in voters if each is not leader]
+        helper, third = others if event.numbers[0] % 2 else reversed(others)
+        links = [(third.machine.name, each.machine.name) for each in (leader, helper)]
+        for link in links:
+            self._world.network.cut(*link)
+        await self._change_retention(leader, event.numbers[1])
+        if self._controller() is leader and self._is_free(leader) and self._is_free(helper) and self._may_lose(helper):
+            self._oracle.count("voter wiped that had committed with the leader alone")
+            self._busy |= {leader.node_id, helper.node_id}
+            helper.kill()
+            self._empty(helper, METADATA_FOLDER)
+            leader.kill()
+            await self._heal_in(0, links)
+            await self._bring_back(helper)
+            await asyncio.sleep(event.lasts_ms / 1000)
+            await self._bring_back(leader)
+        await self._heal_in(0, links)
 
     async def _wipe_file(self, event: Event) -> None:
         node, unnamed = self._node(event.numbers[0]), []

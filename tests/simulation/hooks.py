@@ -12,7 +12,8 @@ from kraft.events import EventLog
 from kraft.wire import scram
 from metadata.controller.decide import isr
 from metadata.errors import OffsetOutOfRange
-from metadata.quorum import state_machine
+from metadata.quorum import engine, state_machine
+from metadata.quorum.journal import Journal
 from metadata.quorum.link import Link
 from metadata.quorum.log import AppendLost, AppendUnknown
 from metadata.quorum.raft_log import RaftMetadataLog
@@ -22,6 +23,7 @@ from replication.manager.isr_keeper import IsrKeeper
 from replication.manager.registry import Registry
 from replication.partition.states import LeaderState
 from replication.requests import FetchedPartition, FetchPartition
+from tests.simulation.loop import PROCESS
 from tests.simulation.moments import ALTERATION_SENT, APPEND_SENT, JOIN_SENT
 from tests.simulation.oracle import Oracle
 
@@ -151,6 +153,32 @@ def _group_changed(oracle: Oracle, original: Callable[..., None]) -> Callable[..
     return changed
 
 
+def _open_journal(oracle: Oracle, original: Callable[..., Journal]) -> Callable[..., Journal]:
+    """A voter that starts again has all that it had synced: it may have acknowledged it."""
+    opened: dict[str, Journal] = {}
+
+    def open_journal(files: Any, directory: str, snapshots: Any) -> Journal:
+        journal, process = original(files, directory, snapshots), PROCESS.get()
+        assert process is not None
+        before = opened.get(process.name)
+        opened[process.name] = journal
+        if before is not None and not journal.votes.is_newcomer:
+            oracle.check(*_still_has(process.name, before, journal))
+        return journal
+
+    return open_journal
+
+
+def _still_has(name: str, before: Journal, after: Journal) -> tuple[bool, str]:
+    synced = before._entries[: len(before._entries) - len(before._unsynced)]
+    entries = after._entries
+    if not synced or not entries or synced[-1][1] <= entries[0][1]:
+        return True, ""
+    _, index, term = synced[-1]
+    found = [entry[2] for entry in entries[index - entries[0][1] :][:1]]
+    return found == [term], f"{name} had synced entry {index} of term {term}, and starts again with {found} there"
+
+
 def _remember(_oracle: Oracle, _original: Callable[..., Any]) -> Callable[..., Any]:
     return _salted_password
 
@@ -161,6 +189,7 @@ _WRAPPERS: tuple[tuple[Any, str, Callable[[Oracle, Callable[..., Any]], Callable
     (Link, "send", _send),
     (MetadataStateMachine, "apply", _apply),
     (RaftMetadataLog, "append", _append),
+    (engine, "open_journal", _open_journal),
     (isr, "alter_partition", _alter_partition),
     (Follower, "take", _take),
     (IsrKeeper, "_take_pending", _take_pending),

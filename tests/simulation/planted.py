@@ -17,9 +17,10 @@ from kraft.coordinators.groups import classic, decide
 from kraft.coordinators.groups.shard import Shard
 from metadata.controller.decide import brokers, changes, elections, isr
 from metadata.controller.reign import Reign
-from metadata.quorum import state_machine, votes
+from metadata.quorum import journal_format, state_machine, votes
 from metadata.quorum.hardened import HardenedRaft
 from metadata.quorum.journal import Journal
+from metadata.quorum.newcomer import Newcomer
 from metadata.quorum.state_machine import MetadataStateMachine
 from metadata.quorum.votes import VoteStore
 from replication.fetcher.follower import Follower
@@ -32,6 +33,7 @@ from replication.storage import recovery
 from replication.storage.epochs import LeaderEpochCache
 from replication.storage.flushing import Flusher
 from tests.simulation import planted_bugs as bugs
+from tests.simulation import planted_decayed as decayed
 from tests.simulation import planted_remembered as forgetful
 from tests.simulation.plan import draw_plan
 from tests.simulation.run import Result, play
@@ -298,5 +300,17 @@ PLANTED: dict[str, Planted] = {
         patches=(Patch(classic, "check_commit", bugs.nothing),),
         profile="groups",
         found_by=(3,),
+    ),
+    "wiped_voter_votes_at_once": Planted(
+        what="a voter that has lost its files votes, stands and is counted at once (Raft 5.2, 5.4)",
+        patches=(Patch(Newcomer, "tick", decayed.votes_at_once),),
+        profile="decay",
+        found_by=(12,),
+    ),
+    "damaged_frame_taken_for_a_torn_one": Planted(
+        what="a bit that flips in the newest frame of the journal makes a voter forget what it acknowledged (S7)",
+        patches=(Patch(journal_format, "_is_torn", decayed.always_torn),),
+        profile="decay",
+        found_by=(28,),
     ),
 }

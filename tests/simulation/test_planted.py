@@ -17,6 +17,7 @@ SLOW = frozenset(
     {
         "acks_one_not_appended",
         "anybody_commits",
+        "damaged_frame_taken_for_a_torn_one",
         "divergence_ignored",
         "flush_does_nothing",
         "given_up_records_stay",
@@ -25,6 +26,7 @@ SLOW = frozenset(
         "nobody_joins_the_isr",
         "producers_not_known_after_failover",
         "sequence_not_checked",
+        "wiped_voter_votes_at_once",
         "produce_waits_for_ever",
         "syncs_wait_for_ever",
     }

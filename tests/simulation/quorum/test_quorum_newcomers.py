@@ -18,7 +18,7 @@ from tests.simulation.quorum.plan import Plan, Violation
 from tests.simulation.quorum.scripting import CALM, calm, commit, heal, isolate
 from tests.simulation.quorum.story import Story
 
-SEEDS = int(os.environ.get("KRAFT_QUORUM_SEEDS", "3"))
+SEEDS = int(os.environ.get("KRAFT_QUORUM_SEEDS", "1"))
 WIPED = Plan(wipe=0.5, crash=0.35, power=0.3, large_share=0.05)
 PLANS = {
     "wiped": WIPED,

@@ -1,0 +1,24 @@
+"""Planted bugs about files of the quorum that are damaged or gone (see `planted`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from metadata.quorum.newcomer import Newcomer
+
+
+def votes_at_once(_original: Any) -> Any:
+    """Who has lost its files is a voter like any other."""
+
+    def tick(self: Newcomer) -> None:
+        if self.is_newcomer:
+            self._settle(None)
+
+    return tick
+
+
+def always_torn(_original: Any) -> Any:
+    def is_torn(_data: bytes, _position: int) -> bool:
+        return True
+
+    return is_torn
