@@ -12,6 +12,7 @@ NIGHTLY = (
     "batch acknowledged again",
     "broker_fenced",
     "controller_changed",
+    "damaged quorum files refused",
     "group excused",
     "follower began anew at its leader's log start",
     "group generation",
@@ -32,6 +33,7 @@ NIGHTLY = (
     "member refused, error 27",
     "member refused, error 82",
     "metadata snapshot installed",
+    "node wiped",
     "offsets committed",
     "power lost",
     "producer id given",
@@ -41,6 +43,7 @@ NIGHTLY = (
     "produce acks=-1 error 20",
     "produce acks=-1 error 6",
     "produce acks=-1 error 7",
+    "quorum_newcomer_settled",
     "quorum_suspended",
     "read in a new era",
     "reader out of range",
@@ -52,6 +55,7 @@ NIGHTLY = (
     "truncated",
     "truncated_below_high_watermark",
     "unfinished_log_set_aside",
+    "voter wiped that had committed with the leader alone",
     "whole ISR lost unsynced data",
 )
 """States that the nightly profile has to reach."""
