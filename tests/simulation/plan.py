@@ -97,6 +97,10 @@ STRANGE = ("controllers", "members", "topics", "stranded", "torn")
 
 FAULTS_MS = (2_500, 8_000)
 ELECTION_TIMEOUT = "controller.quorum.election.timeout.ms"
+BATCH_BYTES = 100
+"""Of a batch with short values."""
+CAUGHT_UP_PER_S = 200
+"""Batches that a follower can fetch in a second over the slowest link: more than producers send."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,14 +262,18 @@ def _made_strange(plan: Plan) -> Plan:
 
 def _made_patient(plan: Plan) -> Plan:
     """Who waits for a vote (Raft 5.6) or an answer less long than it may be on its way takes the others for dead for
-    ever, and nobody can mend that. An answer of the controller waits for its commit: twice there and back."""
-    every_ms = _slowest_ms(plan, range(1, len(plan.roles) + 1)) + 2 * plan.strange.hop_us[1] // 1_000
-    floors_ms = {
+    ever, and nobody can mend that. An answer of the controller waits for its commit: twice there and back. And who
+    carries two batches each time never catches up with producers that send hundreds in that time."""
+    slowest_ms = _slowest_ms(plan, range(1, len(plan.roles) + 1))
+    every_ms = slowest_ms + 2 * plan.strange.hop_us[1] // 1_000
+    batch_bytes = BATCH_BYTES + max(producer.records * producer.value_bytes for producer in plan.producers)
+    floors = {
         ELECTION_TIMEOUT: _slowest_ms(plan, plan.voters),
         "broker.session.timeout.ms": 4 * every_ms,  # a heartbeat has half of it
         "replica.socket.timeout.ms": 2 * every_ms,
+        "replica.fetch.max.bytes": slowest_ms * batch_bytes * CAUGHT_UP_PER_S // 1_000,
     }
-    patient = {name: max(int(str(plan.settings[name])), floor_ms) for name, floor_ms in floors_ms.items()}
+    patient = {name: max(int(str(plan.settings[name])), floor) for name, floor in floors.items()}
     return replace(plan, settings={**plan.settings, **patient})
 
 

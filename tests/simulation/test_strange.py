@@ -41,6 +41,7 @@ def test_a_vote_or_an_answer_is_waited_for_as_long_as_it_may_be_on_its_way() -> 
             assert waits_ms[ELECTION_TIMEOUT] >= slowest_ms or {one, other} - set(plan.voters), at
             assert waits_ms["broker.session.timeout.ms"] // 2 >= 2 * slowest_ms, at
             assert waits_ms["replica.socket.timeout.ms"] >= 2 * slowest_ms, at
+            assert int(str(plan.settings["replica.fetch.max.bytes"])) >= 20 * slowest_ms, at
 
 
 def _kept(seed: int) -> bytes:
