@@ -34,8 +34,8 @@ OPERATOR_S = 0.2
 END_BYTES = 100
 LOGS_FOLDER = "/data/logs"
 LOCKS = (".lock",)
-DERIVED = ("commit", "meta")
-"""A voter that lacks these knows all that it has promised."""
+HARMLESS = ("commit",)
+"""A voter knows all that it has promised without it, and starts whatever has become of it."""
 PARTITION_KINDS = (
     INDEX_SUFFIX,
     TIME_INDEX_SUFFIX,
@@ -190,7 +190,7 @@ class Decay(Coincidences):
 
     def _may_lose(self, node: SimulatedNode, name: str = "") -> bool:
         """Is it within the promise that this node loses its metadata? From then on it may refuse to start."""
-        if name in DERIVED[:1] or node.node_id not in self._plan.voters:
+        if name in HARMLESS or node.node_id not in self._plan.voters:
             return True
         others = [self.cluster.nodes[voter] for voter in self._plan.voters if voter != node.node_id]
         if len(others) < VOTERS_MIN - 1 or any(each.node_id in self._decaying or _is_new(each) for each in others):
