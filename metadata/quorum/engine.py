@@ -97,9 +97,10 @@ class QuorumEngine:
         link = asyncio.get_running_loop().create_task(self._link.run())
         link.add_done_callback(self._on_link_ended)
         await self._stopping.wait()
+        await self._link.close_port()
         link.cancel()
         await asyncio.gather(link, return_exceptions=True)
-        await self._link.close()
+        self._link.disconnect_all()
 
     def _on_link_ended(self, link: asyncio.Task[None]) -> None:
         error = None if link.cancelled() else link.exception()

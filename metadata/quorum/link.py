@@ -111,10 +111,11 @@ class Link:
                 if peer < self._identity.node_id:
                     tasks.create_task(self._dial_forever(peer))
 
-    async def close(self) -> None:
-        self.disconnect_all()
+    async def close_port(self) -> None:
+        """Before anything else ends: who loses us looks at once whether our port refuses, and stands only if so."""
         if self._listener is not None:
             await self._listener.close()
+
 
     def send(self, peer: int, message: Message) -> bool:
         """False when the peer is not connected."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from metadata.quorum.engine import TICK_LATE_MS
 from tests.unit.quorum.cluster import running, setting, until
 
-LONG_MS = 1_000
+LONG_MS = 5_000
 """An election timeout: who leads sooner has not waited for it."""
 
 
@@ -41,19 +41,17 @@ def test_a_commit_reaches_all_voters_and_survives_a_restart(tmp_path: Path) -> N
 def test_the_next_leader_stands_at_once_when_the_old_one_s_port_refuses(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path, election_timeout_ms=LONG_MS) as cluster:
-            took_ms = []
-            for _ in range(3):
+            for _ in range(6):
                 leader, _ = await cluster.claim()
                 old = leader.leadership.leader_id
                 await until(cluster.is_settled)
                 await cluster.stop(old)
                 begun = time.monotonic()
                 await cluster.claim()
-                took_ms.append(round(1000 * (time.monotonic() - begun)))
+                took_ms = 1000 * (time.monotonic() - begun)
+                print(f"failover to the next commit: {took_ms:.0f} ms")
+                assert took_ms < LONG_MS
                 await cluster.start(old)
-            print(f"failover to the next commit: {took_ms} ms")
-            # A busy machine may let two stand that do not know of each other yet; then they wait.
-            assert min(took_ms) < LONG_MS
 
     asyncio.run(scenario())
 
