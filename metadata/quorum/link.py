@@ -116,7 +116,6 @@ class Link:
         if self._listener is not None:
             await self._listener.close()
 
-
     def send(self, peer: int, message: Message) -> bool:
         """False when the peer is not connected."""
         session = self._sessions.get(peer)
