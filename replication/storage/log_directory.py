@@ -153,6 +153,8 @@ class LogDirectory:
         recovery_point = self.recovery_points.get((topic, partition), 0)
         if not self.was_clean:
             recovery_point = min(recovery_point, read_ceiling(self._files, folder))
+        if not any(name.endswith(".log") for name in self._files.list_directory(folder)):
+            recovery_point = 0  # of an older topic of this name: not even the ceiling became durable
         if recovery_point > 0 or not is_torn_topic_id(self._files, f"{folder}/{PARTITION_METADATA_FILE}"):
             return False
         self._files.rename(folder, self.doomed_path(topic, partition))

@@ -104,14 +104,20 @@ class LogManager:
         )
 
     async def _load(self, directory: LogDirectory, topic: str, partition: int) -> None:
+        """What cannot be read costs this partition, not the node."""
+        try:
+            await self._load_unless_unfinished(directory, topic, partition)
+        except (MalformedFile, OSError) as error:
+            self._events.emit("log_not_loaded", topic=topic, partition=partition, reason=str(error))
+            directory.not_loaded.add((topic, partition))
+
+    async def _load_unless_unfinished(self, directory: LogDirectory, topic: str, partition: int) -> None:
         try:
             await self._load_now(directory, topic, self._plan(directory, topic, partition), partition)
-        except (MalformedFile, OSError) as error:
-            is_set_aside = directory.set_aside_unfinished(topic, partition)
-            event = "unfinished_log_set_aside" if is_set_aside else "log_not_loaded"
-            self._events.emit(event, topic=topic, partition=partition, reason=str(error))
-            if not is_set_aside:
-                directory.not_loaded.add((topic, partition))
+        except MalformedFile as error:
+            if not directory.set_aside_unfinished(topic, partition):
+                raise
+            self._events.emit("unfinished_log_set_aside", topic=topic, partition=partition, reason=str(error))
 
     async def _load_now(self, directory: LogDirectory, topic: str, plan: LoadPlan, partition: int) -> None:
         """Raises MalformedFile or OSError."""

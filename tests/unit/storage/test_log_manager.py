@@ -263,6 +263,24 @@ def test_a_log_start_that_moved_on_is_no_sign_of_a_durable_topic_id(tmp_path: Pa
     run(play)
 
 
+def test_an_empty_folder_makes_room_whatever_a_checkpoint_says_of_an_older_topic_of_its_name(tmp_path: Path) -> None:
+    async def play(environment: Environment) -> None:
+        manager, _ = _manager(environment, tmp_path)
+        await manager.start()
+        _create(manager).append_as_leader(batch(5), leader_epoch=0, now_ms=NOW_MS)
+        await manager.stop()
+        (tmp_path / ".kafka_cleanshutdown").unlink()
+        for path in (tmp_path / "t-0").iterdir():  # made again, and power was lost before its names were synced
+            path.unlink()
+        again, events = _manager(environment, tmp_path)
+        await again.start()
+        assert "unfinished_log_set_aside" in events.names()
+        assert _create(again, topic_id=UUID(int=9)).log_end_offset == 0
+        await again.stop()
+
+    run(play)
+
+
 def test_an_empty_log_that_starts_late_is_durable_once_it_is_loaded(tmp_path: Path) -> None:
     """A killed process leaves the topic id in the page cache, and what is loaded counts as flushed."""
     disk = Disk(random.Random(1))

@@ -131,3 +131,24 @@ def test_reopening_what_works_or_is_not_there_changes_nothing() -> None:
         await manager.stop()
 
     run(play, files=SimulatedFiles(Disk(random.Random(1))))
+
+
+def test_a_partition_that_cannot_be_read_at_the_start_does_not_keep_the_node_from_starting() -> None:
+    disk = Disk(random.Random(1))
+
+    async def play(environment: Environment) -> None:
+        manager, _, _ = await _started(environment)
+        logs = [_create(manager, index) for index in (0, 1)]
+        for log in logs:
+            _append(log, 3)
+        await manager.stop(clean=False)
+        disk.fails = lambda path: "t-0" in path
+        manager, events, _ = await _started(environment)
+        assert [fields["partition"] for name, fields in events.seen if name == "log_not_loaded"] == [0]
+        assert _create(manager, 1).log_end_offset == 3
+        disk.fails = lambda path: False
+        await manager.reopen(KEY, topic="t", is_last=False)
+        assert _create(manager).log_end_offset == 3
+        await manager.stop()
+
+    run(play, files=SimulatedFiles(disk))
