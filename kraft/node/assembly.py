@@ -164,7 +164,10 @@ class Node:
     def readiness(self) -> tuple[bool, str]:
         """Whether this node can serve, and if not, what it waits for."""
         if self.publisher.leadership.leader_id < 0:
-            return False, "the metadata quorum has no leader yet"
+            voters = ", ".join(str(voter.id) for voter in self.config.voters)
+            is_new = self.publisher.image.offset < 0
+            hint = f"; a new cluster begins when all its controllers ({voters}) have met" if is_new else ""
+            return False, f"the metadata quorum has no leader yet{hint}"
         if self.lifecycle is not None and self.lifecycle.broker_epoch < 0:
             return False, "this broker is not registered yet"
         if self.lifecycle is not None and not self.lifecycle.is_unfenced:
