@@ -55,7 +55,8 @@ class Checkpoints:
         await asyncio.shield(saving)
 
     async def _save_recovery(self, directory: LogDirectory) -> None:
-        points = {name: log.flushed_offset for _, name, log in self._in(directory)}
+        points = directory.kept_of(directory.recovery_points)
+        points |= {name: log.flushed_offset for _, name, log in self._in(directory)}
         starts = directory.kept_of(directory.log_starts)
         starts |= {name: log.log_start_offset for _, name, log in self._in(directory)}
         cuts = {log: log.ceiling.cuts for _, _, log in self._in(directory)}

@@ -104,6 +104,11 @@ class FailingLogs:
         try:
             await self._load(directory, topic, plan, partition.partition)
         except MalformedFile as error:
+            if log is None and directory.set_aside_unfinished(topic, partition.partition):
+                self._events.emit(
+                    "unfinished_log_set_aside", topic=topic, partition=partition.partition, reason=str(error)
+                )
+                return  # it has to be created
             raise KafkaStorageError(f"{plan.folder} cannot be loaded: {error}") from error
         if log is not None and log.ceiling.offset != UNLIMITED:
             self._logs[partition].ceiling.lower(log.ceiling.offset)

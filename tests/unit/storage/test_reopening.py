@@ -152,3 +152,23 @@ def test_a_partition_that_cannot_be_read_at_the_start_does_not_keep_the_node_fro
         await manager.stop()
 
     run(play, files=SimulatedFiles(disk))
+
+
+def test_a_folder_that_turns_out_to_be_unfinished_once_its_disk_works_makes_room() -> None:
+    disk = Disk(random.Random(1))
+
+    async def play(environment: Environment) -> None:
+        manager, _, _ = await _started(environment)
+        _create(manager)
+        await manager.stop(clean=False)
+        environment.files.open("/d/t-0/partition.metadata").truncate(0)
+        disk.fails = lambda path: "t-0" in path
+        manager, events, _ = await _started(environment)
+        assert "log_not_loaded" in events.names()
+        disk.fails = lambda path: False
+        await manager.reopen(KEY, topic="t", is_last=False)
+        assert "unfinished_log_set_aside" in events.names()
+        assert _create(manager).log_end_offset == 0
+        await manager.stop()
+
+    run(play, files=SimulatedFiles(disk))
