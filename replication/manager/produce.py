@@ -8,12 +8,14 @@ from dataclasses import replace
 
 from metadata.environment import Buffer
 from metadata.errors import (
+    InvalidProducerEpoch,
     InvalidRequiredAcks,
     KafkaError,
     KafkaStorageError,
     NotEnoughReplicas,
     NotEnoughReplicasAfterAppend,
     NotLeaderOrFollower,
+    OutOfOrderSequenceNumber,
     RequestTimedOut,
     ThrottlingQuotaExceeded,
 )
@@ -99,6 +101,9 @@ class Produce:
             batch = replica.log.append_as_leader(
                 data, leader_epoch=state.leader_epoch, now_ms=self._registry.clock.wall_ms()
             )
+        except (OutOfOrderSequenceNumber, InvalidProducerEpoch) as error:
+            outcomes[key] = self._out_of_order(key, state, error)
+            return
         except KafkaError as error:
             outcomes[key] = ProduceOutcome(error_code=error.code, message=error.message)
             return
@@ -114,6 +119,20 @@ class Produce:
             leader_id=self._registry.node_id,
             leader_epoch=state.leader_epoch,
             is_appended=True,
+            isr=state.isr.members,
+        )
+
+    def _out_of_order(self, key: TopicIdPartition, state: LeaderState, error: KafkaError) -> ProduceOutcome:
+        """Who was deposed and does not know it lacks what was written since: so a client is told the epoch, and may
+        have heard of a newer one (KIP-320). A log without room surely lacks it: another leader is being looked for."""
+        reason = self._registry.read_only.get(key)
+        if reason is not None:
+            error = KafkaStorageError(f"cannot append: {reason}")
+        return ProduceOutcome(
+            error_code=error.code,
+            message=error.message,
+            leader_id=state.image.leader,
+            leader_epoch=state.leader_epoch,
             isr=state.isr.members,
         )
 

@@ -115,7 +115,9 @@ class SequencedProducer:
         window = session.unacked if session.has_acked else session.unacked[:1]
         attempts = await asyncio.gather(*[self._attempt(self._way(node), session, batch) for batch in list(window)])
         first = attempts[0].outcome if attempts else None
-        if first is not None and first.error_code in WRONG_SEQUENCE:
+        if first is not None and first.error_code in WRONG_SEQUENCE and 0 <= first.leader_epoch < session.epoch:
+            self._oracle.count("a deposed leader refuses a sequence")  # KIP-320: a client does not go back to it
+        elif first is not None and first.error_code in WRONG_SEQUENCE:
             self._promised.refused_sequence(
                 session.which,
                 self._plan.acks,

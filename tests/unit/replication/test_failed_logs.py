@@ -8,7 +8,7 @@ import errno
 import pytest
 
 from metadata.controller.events import NO_FAILED_REPLICAS, FailedReplicas
-from metadata.errors import KafkaStorageError
+from metadata.errors import InvalidProducerEpoch, KafkaError, KafkaStorageError, OutOfOrderSequenceNumber
 from replication.manager.failures import LOG_RETRY_MS_FIRST
 from tests.unit.replication.harness.cluster import Cluster
 from tests.unit.replication.harness.virtual import run
@@ -39,6 +39,31 @@ def test_a_leader_whose_disk_is_full_leads_on_for_readers_until_another_one_is_e
             assert told[-1] == NO_FAILED_REPLICAS
             await cluster.until(lambda: cluster.partition(key).isr == (2, 3, 1))
             assert [event["partition"] for event in node.events.named("replica_works_again")] == [0]
+
+    run(story())
+
+
+@pytest.mark.parametrize("error", [OutOfOrderSequenceNumber("the last one here is 7"), InvalidProducerEpoch("fenced")])
+def test_a_leader_whose_disk_is_full_judges_no_sequence_and_another_tells_its_epoch(
+    monkeypatch: pytest.MonkeyPatch, error: KafkaError
+) -> None:
+    """What was written since its log failed, with another leader, it may know nothing of."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    async def story() -> None:
+        async with Cluster() as cluster:
+            key = cluster.create()
+            cluster.elect(key, 2, (1, 2, 3))
+            cluster.elect(key, 1, (1, 2, 3))
+            monkeypatch.setattr(cluster.log(1, key), "append_as_leader", refuse)
+            refused = await cluster.produce(key, b"a")
+            assert (refused.error_code, refused.leader_id, refused.leader_epoch) == (error.code, 1, 2)
+            cluster.nodes[1].logs.failure = FULL
+            cluster.nodes[1].logs.on_failure(key, "no space", True)
+            refused = await cluster.produce(key, b"a")
+            assert (refused.error_code, refused.message) == (KafkaStorageError.code, "cannot append: no space")
 
     run(story())
 
