@@ -216,11 +216,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def kill(self, process: Process) -> None:
         process.is_alive = False
-        process.held.clear()
         for task in asyncio.all_tasks(self):
             if isinstance(task, _Task) and task.process is process:
                 task._log_destroy_pending = False
                 self._buried.append(task)
+        process.held.clear()  # last: a task that was cancelled while it slept is held by nothing else
 
     def pause(self, process: Process) -> None:
         process.is_paused = True

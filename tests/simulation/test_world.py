@@ -164,6 +164,22 @@ def test_a_paused_process_goes_on_where_it_was() -> None:
     assert ran == [(0, 1), (1, 11), (2, 12)]
 
 
+def test_a_task_that_is_cancelled_while_its_process_sleeps_may_die_with_it() -> None:
+    world = SimulatedWorld(1)
+    machine = world.machine("one")
+
+    async def scenario() -> None:
+        task = world.loop.spawn(machine.process, asyncio.sleep(3600))
+        await asyncio.sleep(1)
+        machine.pause()
+        task.cancel()
+        del task  # only what the process holds back knows of it now
+        await asyncio.sleep(1)
+        machine.kill()
+
+    world.run(scenario())  # which fails for a task that was destroyed while it was pending
+
+
 def test_a_lost_power_keeps_what_was_synced_and_may_lose_the_rest() -> None:
     outcomes = set()
     for seed in range(40):
