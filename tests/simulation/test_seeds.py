@@ -48,6 +48,7 @@ FOUND_DEAR = [
     ("groups", 16),  # a marker that vouched for a log which had not been loaded
     ("restless", 3),  # a Kafka consumer that REST consumers refused for ever after a failover
     ("groups", 170),  # a batch that was asked for again and came without one of its partitions
+    ("groups", 42006),  # a deposed coordinator called the token of its successor wrong
 ]
 """The same; dear, or a unit test watches the same place by default."""
 PROFILES_DEAR = ("groups", "restless", "decay")

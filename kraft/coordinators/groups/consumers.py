@@ -186,6 +186,10 @@ class Consumers:
             instance = self._find(entry, request.instance)
         number = instance.served + 1 if request.number is None else request.number
         if number not in (instance.served, instance.served + 1):
+            if number > instance.served:
+                # It may have been served a later batch by a coordinator that is newer than this one, who does not know
+                # yet that it is none any more: only one that can still write may call the token wrong.
+                await self._put(entry, instance.record())
             raise _Refusal(TOKEN, f"batch {number} was asked for; {instance.served} is the last and can be repeated")
         is_repeat = number == instance.served and number > 0
         if not is_repeat and instance.batch:

@@ -7,6 +7,8 @@ from types import MappingProxyType, SimpleNamespace
 from typing import Any, cast
 from uuid import UUID
 
+import pytest
+
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.classic import ClassicRequests
@@ -21,7 +23,7 @@ from kraft.coordinators.groups.subscriptions import Subscription, encode_assignm
 from kraft.http.media import Format
 from kraft.http.v2.consumers_poll import Poll
 from metadata.controller.events import CreateTopics, DeleteTopics, NewTopic
-from metadata.errors import NotLeaderOrFollower, OffsetOutOfRange
+from metadata.errors import NotCoordinator, NotLeaderOrFollower, OffsetOutOfRange
 from metadata.image import PartitionImage, TopicImage
 from tests.simulation.cluster import SimulatedCluster
 from tests.unit.coordinators.test_coordinator_cluster import ask, commit, create, instance, join, play
@@ -91,6 +93,29 @@ def test_a_batch_is_repeated_only_once_its_number_is_replicated() -> None:
     assert isinstance(plan, a.PollPlan)
     assert plan.is_repeat
     assert shard.settled == 1
+
+
+class DeposedShard(FakeShard):
+    """Can write no more, and does not know it before it tries."""
+
+    def append(self, records: object) -> None:
+        pass
+
+    def changed(self, entry: Entry) -> None:
+        pass
+
+    async def settle(self) -> None:
+        raise NotCoordinator("the partition has another leader")
+
+
+def test_a_token_of_a_newer_coordinator_is_called_wrong_only_by_one_that_can_still_write() -> None:
+    served = Instance(group="g", name="i", nonce="n", config=r.InstanceConfig(), manual=(("t", 0),), served=3)
+    shard = DeposedShard(Entry(group=Group(group_id="g"), instances={"i": served}))
+    consumers = Consumers(cast(Shard, shard), lambda: 1)
+    with pytest.raises(NotCoordinator):
+        asyncio.run(consumers.handle(r.BeginPoll(group="g", instance="i", number=5, wait_ms=0)))
+    older = asyncio.run(consumers.handle(r.BeginPoll(group="g", instance="i", number=2, wait_ms=0)))
+    assert isinstance(older, a.Refused), older
 
 
 def member(name: str, *partitions: int) -> Member:
