@@ -61,12 +61,15 @@ class Newcomer(MessageFilter):
     def tick(self) -> None:
         if not self.is_newcomer:
             return
-        if self._without_history.issuperset(self._peers):
+        if self._without_history.issuperset(self._peers):  # also where there are no others
             self._settle(None)
         elif self._clock.monotonic_ms() - self._asked_at_ms >= ASK_MS:
             self._asked_at_ms = self._clock.monotonic_ms()
             for peer in self._peers:
-                self.raft.send_to(peer, {"type": "newcomer", "life": self._life})
+                self._ask(peer)
+
+    def _ask(self, peer: int) -> None:
+        self.raft.send_to(peer, {"type": "newcomer", "life": self._life})
 
     def outgoing(self, _peer: int, message: Message) -> Message | None:
         if self.is_newcomer and message["type"] == "next_node_idx":
@@ -80,6 +83,8 @@ class Newcomer(MessageFilter):
     def _answered(self, peer: int, message: Message) -> None:
         if message["type"] == "no_history":
             self._without_history.add(peer)
+            if self._without_history.issuperset(self._peers):
+                self._settle(None)
             return
         term, index = self.raft.last_entry
         # Entries of its term come from that leader alone: having one that is not before it, we have all up to it.
@@ -88,8 +93,9 @@ class Newcomer(MessageFilter):
 
     # --- both ---------------------------------------------------------------------------------------------------
 
-    def connected(self, _peer: int) -> None:
-        self._asked_at_ms = NEVER_MS
+    def connected(self, peer: int) -> None:
+        if self.is_newcomer:
+            self._ask(peer)
 
     def incoming(self, peer: int, message: Message) -> Message | None:
         match message["type"]:
