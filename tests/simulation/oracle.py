@@ -89,8 +89,9 @@ class Oracle:
         self._lost_us: dict[int, int] = {}
         """When a node last lost unsynced data."""
         self._lossy: dict[TopicIdPartition, set[int]] = {}
-        self._left_lossy: dict[tuple[TopicIdPartition, int], int] = {}
-        """Who left an ISR after losing data, and the partition epoch of that: an older leader does not know yet."""
+        self._left_at: dict[tuple[TopicIdPartition, int], int] = {}
+        """Who left an ISR after losing data, or the replicas, whose log is deleted then: the partition epoch of that,
+        which an older leader does not know yet."""
         self._leaders: dict[tuple[TopicIdPartition, int], int] = {}
         self.leader_epochs: dict[TopicIdPartition, int] = {}
         self._terms: dict[int, int] = {}
@@ -235,11 +236,13 @@ class Oracle:
             for member in new.isr:
                 if member not in old.isr:
                     self._check_joined(key, member, new)
+            for member in set(old.replicas) - set(new.replicas):
+                self._left_at[key, member] = new.partition_epoch
         self.leader_epochs[key] = new.leader_epoch
         lossy, damaged = self._lossy.get(key, set()), self.damaged.get(key, set())
         if lossy or damaged:
             for member in (lossy | damaged) - set(new.isr):
-                self._left_lossy[key, member] = new.partition_epoch
+                self._left_at[key, member] = new.partition_epoch
             lossy &= set(new.isr)
             self._maybe_excuse(key, new)
 
@@ -372,7 +375,7 @@ class Oracle:
             if (
                 held is not None
                 and member not in self._lossy.get(key, ())
-                and new.partition_epoch >= self._left_lossy.get((key, member), -1)
+                and new.partition_epoch >= self._left_at.get((key, member), -1)
             ):
                 self.check(
                     held.log.log_end_offset >= new.high_watermark,
