@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from tests.simulation.plan import Plan
 
 SETTLE_S = 45
-"""Virtual time after the last fault within which groups are stable, own all partitions and have read everything."""
+"""Virtual time after the last fault within which groups are stable and own all partitions, and beyond what they have
+to read."""
+READ_PER_S = 20
+"""Records of a partition that a member reads in a second at least, where each answer holds one batch."""
 LOOK_S = 0.2
 
 
@@ -84,13 +87,26 @@ class RememberedClients:
 
     async def _settle(self, group: GroupPlan) -> None:
         world = self._oracle.cluster.world
-        deadline = world.loop.time() + SETTLE_S
+        limit_s = SETTLE_S + self._unread(group) / READ_PER_S
+        deadline = world.loop.time() + limit_s
         while self._groups.has_home(group.name) and (missing := await self._missing(group)) is not None:
             if self._oracle.violation is not None:
                 return
             is_late = world.loop.time() > deadline
-            self._oracle.check(not is_late, f"{SETTLE_S} s after the last fault group {group.name} has {missing}")
+            self._oracle.check(not is_late, f"{limit_s:g} s after the last fault group {group.name} has {missing}")
             await asyncio.sleep(LOOK_S)
+
+    def _unread(self, group: GroupPlan) -> int:
+        """The records of its topics, at most."""
+        topics = [self._oracle.image.topic(name) for name in self._topics(group)]
+        keys = [
+            (partition.leader, TopicIdPartition(partition.topic_id, partition.partition))
+            for topic in topics
+            for partition in (() if topic is None else topic.partitions.values())
+            if partition.has_leader
+        ]
+        replicas = [self._oracle.replica(leader, key) for leader, key in keys]
+        return sum(replica.log.log_end_offset for replica in replicas if replica is not None)
 
     async def _missing(self, group: GroupPlan) -> str | None:
         since = self._groups.moment(group.name)
