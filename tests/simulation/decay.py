@@ -176,17 +176,21 @@ class Decay(Coincidences):
         if not self._is_free(node):
             return
         self._busy.add(node.node_id)
+        await self._take_down(node, in_order=event.numbers[3] % 2 == 1)
+        change()
+        await asyncio.sleep(event.lasts_ms / 1000)
+        await self._bring_back(node)
+
+    async def _take_down(self, node: SimulatedNode, *, in_order: bool) -> None:
+        """By a controlled shutdown; killed when that takes too long, or is not asked for."""
         process = node.machine.process
-        if event.numbers[3] % 2:
+        if in_order:
             try:
                 await node.stop()
             except TimeoutError:
                 self._oracle.note(f"node {node.node_id} did not stop in time")
         if node.machine.process is process:
             node.kill()
-        change()
-        await asyncio.sleep(event.lasts_ms / 1000)
-        await self._bring_back(node)
 
     def _may_lose(self, node: SimulatedNode, name: str = "") -> bool:
         """Is it within the promise that this node loses its metadata? From then on it may refuse to start."""

@@ -218,17 +218,10 @@ class Faults(Decay):
         await self._restart_one(self._node(event.numbers[0]), event)
 
     async def _restart_one(self, node: SimulatedNode, event: Event) -> None:
-        """In order, by a controlled shutdown; killed when that takes too long."""
         if not node.is_running or node.node_id in self._busy or node.machine.process.is_paused:
             return
         self._busy.add(node.node_id)
-        process = node.machine.process
-        try:
-            await node.stop()
-        except TimeoutError:
-            self._oracle.note(f"node {node.node_id} did not stop in time")
-        if node.machine.process is process:
-            node.kill()
+        await self._take_down(node, in_order=True)
         await asyncio.sleep(event.lasts_ms / 4000)
         await self._bring_back(node)
 
