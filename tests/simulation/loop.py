@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import contextvars
 import itertools
+import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import copy_context
@@ -24,6 +25,8 @@ from typing import Any
 STEPS_PER_INSTANT_MAX = 1_000_000
 """More loop steps than this without time moving on is an endless loop."""
 RESOLUTION_S = 1e-9
+TASKS_REMEMBERED = 1_000
+"""Those that are over are forgotten when so many, or twice as many as still run, have come together."""
 
 
 @dataclass(slots=True, eq=False)
@@ -47,8 +50,9 @@ class Livelock(AssertionError):
     """Callbacks keep scheduling callbacks, and time never moves on."""
 
 
-_Ready = tuple[Callable[..., object], tuple[Any, ...], contextvars.Context]
-"""A callback that is due, its arguments, and the context that it runs in."""
+_Ready = tuple[Callable[..., object] | None, Any, contextvars.Context]
+"""A callback that is due, its arguments, and the context that it runs in; or None and a handle that has both, unless it
+was cancelled since."""
 
 
 class _Handle:
@@ -71,22 +75,31 @@ class _Handle:
     def cancelled(self) -> bool:
         return self._callback is None
 
-    def fire(self) -> None:
-        """Unless cancelled since it was due."""
-        if self._callback is not None:
-            self._callback(*self._args)
-
 
 class _Task(asyncio.Task[Any]):
     """Hashes by number, so that sets of tasks (TaskGroup, asyncio.wait) iterate in the same order in each run."""
 
-    def __init__(self, coroutine: Any, *, number: int, loop: Any, context: contextvars.Context) -> None:
-        self._number = number
-        self.process = context.get(PROCESS)
-        super().__init__(coroutine, loop=loop, context=context)
+    process: Process | None
+    number: int
 
     def __hash__(self) -> int:
-        return self._number
+        return self.number
+
+
+def _let_loops_know_their_tasks() -> None:
+    """asyncio remembers every task of every loop in one set written in Python, which takes longer than making the
+    task. Those of a virtual loop are kept out of it; that of all others stays as it is."""
+    name = "_all_tasks" if hasattr(asyncio.tasks, "_all_tasks") else "_scheduled_tasks"  # since Python 3.12
+    everybodys: Any = getattr(asyncio.tasks, name)
+    if "add" in vars(everybodys):
+        return
+    add = everybodys.add
+
+    def add_others(task: object) -> None:
+        if type(task) is not _Task:
+            add(task)
+
+    everybodys.add = add_others
 
 
 class _Future(asyncio.Future[Any]):
@@ -105,6 +118,7 @@ class _Future(asyncio.Future[Any]):
 class VirtualLoop(asyncio.BaseEventLoop):
     def __init__(self) -> None:
         super().__init__()
+        _let_loops_know_their_tasks()
         self._now = 0.0
         self.now_us = 0
         self.numbers = itertools.count(1)
@@ -112,6 +126,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._timers: list[tuple[float, int, _Handle]] = []
         self._outside = contextvars.Context()
         """The world outside all processes; nothing sets a variable in it."""
+        self._tasks: list[weakref.ref[_Task]] = []
+        self._tasks_max = TASKS_REMEMBERED
         self._buried: list[asyncio.Task[Any]] = []
         self.failures: list[dict[str, Any]] = []
         """What nobody caught: contexts given to the exception handler. A simulation must end with none."""
@@ -152,7 +168,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             while timers and timers[0][0] < until:
                 handle = heappop(timers)[2]
                 if handle._callback is not None:
-                    queue.append((handle.fire, (), handle.context))
+                    queue.append((None, handle, handle.context))
             self._run_ready(len(queue))
 
     def _run_ready(self, count: int) -> None:
@@ -166,6 +182,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 if process.is_alive:
                     process.held.append(ready)
                 continue
+            if callback is None:
+                callback, args = args._callback, args._args
+                if callback is None:
+                    continue
             try:
                 context.run(callback, *args)
             except (SystemExit, KeyboardInterrupt):
@@ -187,19 +207,30 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self._queue.append((callback, args, context))
             return None
         handle = _Handle(callback, args, copy_context())
-        self._queue.append((handle.fire, (), handle.context))
+        self._queue.append((None, handle, handle.context))
         return handle
 
     def create_future(self) -> asyncio.Future[Any]:
         return _Future(loop=self)
 
     def create_task(self, coroutine: Any, *, name: Any = None, context: Any = None) -> _Task:
-        task = _Task(
-            coroutine, number=next(self.numbers), loop=self, context=copy_context() if context is None else context
-        )
+        if context is None:
+            context = copy_context()
+        task = _Task(coroutine, loop=self, context=context)
+        task.number = next(self.numbers)
+        task.process = context.get(PROCESS)
         if name is not None:
             task.set_name(name)
+        if len(self._tasks) >= self._tasks_max:
+            self._tasks = [ref for ref in self._tasks if ref() is not None]
+            self._tasks_max = max(TASKS_REMEMBERED, 2 * len(self._tasks))
+        self._tasks.append(weakref.ref(task))
         return task
+
+    def _tasks_of(self, process: Process | None) -> list[_Task]:
+        """In the order in which they were made; those that are not over."""
+        tasks = [task for ref in self._tasks if (task := ref()) is not None]
+        return [task for task in tasks if task.process is process and not task.done()]
 
     # Processes
 
@@ -216,10 +247,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def kill(self, process: Process) -> None:
         process.is_alive = False
-        for task in asyncio.all_tasks(self):
-            if isinstance(task, _Task) and task.process is process:
-                task._log_destroy_pending = False
-                self._buried.append(task)
+        for task in self._tasks_of(process):
+            task._log_destroy_pending = False
+            self._buried.append(task)
         process.held.clear()  # last: a task that was cancelled while it slept is held by nothing else
 
     def pause(self, process: Process) -> None:
@@ -232,8 +262,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def cancel_outside(self) -> None:
         """Cancel what runs outside all processes, and wait for it."""
-        tasks = [t for t in asyncio.all_tasks(self) if isinstance(t, _Task) and t.process is None]
-        for task in sorted(tasks, key=hash):
+        tasks = self._tasks_of(None)
+        for task in tasks:
             task.cancel()
         if tasks:
             self.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
 from kraft.node.assembly import Node
@@ -110,12 +110,16 @@ class Oracle:
         self.states[state] += 1
 
     def check(self, holds: bool, *what: object) -> None:
+        """Where it costs too much to put into words what holds nearly always, ask first and then `fail`."""
         if not holds:
-            violation = Violation(" ".join(str(each) for each in what))
-            self.note(f"VIOLATION {violation}")
-            if self.violation is None:
-                self.violation = violation
-            raise violation
+            self.fail(*what)
+
+    def fail(self, *what: object) -> NoReturn:
+        violation = Violation(" ".join(str(each) for each in what))
+        self.note(f"VIOLATION {violation}")
+        if self.violation is None:
+            self.violation = violation
+        raise violation
 
     def event(self, node_id: int, event: str, fields: Mapping[str, object]) -> None:
         """From the node's own event log."""
@@ -154,9 +158,8 @@ class Oracle:
     def _on_committed(self, node_id: int, change: Committed) -> None:
         for offset, record in enumerate(change.records, start=change.base_offset):
             known = self._records.setdefault(offset, record)
-            self.check(
-                known == record, f"node {node_id} applies {record} at offset {offset}, where {known} was committed"
-            )
+            if known is not record and known != record:
+                self.fail(f"node {node_id} applies {record} at offset {offset}, where {known} was committed")
         end = change.base_offset + len(change.records)
         self._images.setdefault(end, change.image)
         if end > self.image.next_offset:
@@ -355,7 +358,8 @@ class Oracle:
         """A leader's state was replaced."""
         key = replica.key
         other = self._leaders.setdefault((key, new.leader_epoch), node_id)
-        self.check(other == node_id, f"{self.name(key)}: {other} and {node_id} both lead in epoch {new.leader_epoch}")
+        if other != node_id:
+            self.fail(f"{self.name(key)}: {other} and {node_id} both lead in epoch {new.leader_epoch}")
         was_leader = isinstance(old, LeaderState)
         if not was_leader:
             self._lossy.get(key, set()).discard(node_id)  # the last of its ISR: what it has now is what there is
@@ -363,11 +367,11 @@ class Oracle:
             self._check_chosen(node_id, replica, new)
         if was_leader and new.high_watermark == old.high_watermark:
             return
-        self.check(
-            not was_leader or new.high_watermark > old.high_watermark,
-            f"{self.name(key)}: the high watermark of leader {node_id} fell from {old} to "
-            f"{new.high_watermark} in epoch {new.leader_epoch}",
-        )
+        if was_leader and new.high_watermark < old.high_watermark:
+            self.fail(
+                f"{self.name(key)}: the high watermark of leader {node_id} fell from {old} to "
+                f"{new.high_watermark} in epoch {new.leader_epoch}"
+            )
         if self.may_lose_of(key, new.leader_epoch):
             return
         for member in self._surely_in_sync(key, new):
@@ -376,11 +380,11 @@ class Oracle:
                 held is not None
                 and member not in self._lossy.get(key, ())
                 and new.partition_epoch >= self._left_at.get((key, member), -1)
+                and held.log.log_end_offset < new.high_watermark
             ):
-                self.check(
-                    held.log.log_end_offset >= new.high_watermark,
+                self.fail(
                     f"{self.name(key)}: leader {node_id} moves its high watermark to {new.high_watermark}, but member "
-                    f"{member} of the maximal ISR {new.isr.maximal} ends at {held.log.log_end_offset}",
+                    f"{member} of the maximal ISR {new.isr.maximal} ends at {held.log.log_end_offset}"
                 )
 
     def _surely_in_sync(self, key: TopicIdPartition, state: LeaderState) -> list[int]:
@@ -398,11 +402,12 @@ class Oracle:
     def follower_took(self, node_id: int, replica: Replica) -> None:
         """R5: a follower's high watermark may fall, and stays within its log, also when that was cut."""
         state, log = replica.state, replica.log
-        if isinstance(state, FollowerState):
-            self.check(
-                log.log_start_offset <= state.high_watermark <= log.log_end_offset,
+        if not isinstance(state, FollowerState):
+            return
+        if not log.log_start_offset <= state.high_watermark <= log.log_end_offset:
+            self.fail(
                 f"{self.name(replica.key)}: follower {node_id} has high watermark {state.high_watermark} outside its "
-                f"log {log.log_start_offset}..{log.log_end_offset}",
+                f"log {log.log_start_offset}..{log.log_end_offset}"
             )
 
     def answered(self, attempt: Attempt) -> None:
@@ -417,11 +422,12 @@ class Oracle:
             return
         for member in partition.isr:
             held = self.replica(member, attempt.which)
-            if held is not None and member not in self._lossy.get(attempt.which, ()):
-                self.check(
-                    held.log.log_end_offset > outcome.last_offset,
+            if held is None or member in self._lossy.get(attempt.which, ()):
+                continue
+            if held.log.log_end_offset <= outcome.last_offset:
+                self.fail(
                     f"{self.name(attempt.which)}: offset {outcome.last_offset} was acknowledged, and ISR member "
-                    f"{member} of {partition.isr} ends at {held.log.log_end_offset}",
+                    f"{member} of {partition.isr} ends at {held.log.log_end_offset}"
                 )
 
     def was_read(self, key: TopicIdPartition, found: Iterable[tuple[int, bytes]], *, leader_epoch: int) -> None:
@@ -468,11 +474,11 @@ class Oracle:
     def _match(self, node_id: int, key: TopicIdPartition, replica: Replica) -> None:
         state = replica.state
         assert isinstance(state, (LeaderState, FollowerState)), state
-        self.check(
-            replica.log.log_start_offset <= state.high_watermark <= replica.log.log_end_offset,
-            f"{self.name(key)}: node {node_id} has high watermark {state.high_watermark} outside its log "
-            f"{replica.log.log_start_offset}..{replica.log.log_end_offset}",
-        )
+        if not replica.log.log_start_offset <= state.high_watermark <= replica.log.log_end_offset:
+            self.fail(
+                f"{self.name(key)}: node {node_id} has high watermark {state.high_watermark} outside its log "
+                f"{replica.log.log_start_offset}..{replica.log.log_end_offset}"
+            )
         log, committed = replica.log, self._committed.setdefault(key, {})
         is_compacted = self.is_compacted(key)
         offset = max(min(self._matched.get((key, node_id), 0), log.log_end_offset), log.log_start_offset)
@@ -493,11 +499,11 @@ class Oracle:
             for _, header in whole_batches(read.data):
                 found = (header.last_offset, 0 if is_compacted else header.crc, header.leader_epoch)
                 known = committed.setdefault(header.base_offset, found)
-                self.check(
-                    known == found,
-                    f"{self.name(key)}: node {node_id} has batch {found} at committed offset {header.base_offset}, "
-                    f"where {known} was (last offset, CRC, leader epoch){self.eras.told(key)}",
-                )
+                if known != found:
+                    self.fail(
+                        f"{self.name(key)}: node {node_id} has batch {found} at committed offset {header.base_offset}, "
+                        f"where {known} was (last offset, CRC, leader epoch){self.eras.told(key)}"
+                    )
             offset = read.next_offset
             if self.eras.has_begun_anew(key):
                 self.count("log matched in a new era")
@@ -531,7 +537,8 @@ class Oracle:
         folder = disk.directory("/data/__cluster_metadata")
         inode = folder.names.get(name)
         is_durable = inode is not None and folder.durable.get(name) is inode and not inode.unsynced
-        self.check(is_durable, f"node {node_id} {what}, and its {name} is not durable")
+        if not is_durable:
+            self.fail(f"node {node_id} {what}, and its {name} is not durable")
 
     def appended(self, before: MetadataImage, command: Any, after: object) -> None:
         """Compare-and-set: only what was decided on this image, by the controller of this epoch, may be applied."""
@@ -540,7 +547,8 @@ class Oracle:
         if isinstance(after, MetadataImage) and not is_claim:
             decided = (command.controller_epoch, command.expected_offset)
             now = (before.controller_epoch, before.offset)
-            self.check(decided == now, f"a command decided at (epoch, offset) {decided} was applied at {now}")
+            if decided != now:
+                self.fail(f"a command decided at (epoch, offset) {decided} was applied at {now}")
 
     def altered(self, image: MetadataImage, request: Any, reply: Mapping[TopicIdPartition, object]) -> None:
         """I5, I6: an ISR is changed only by who knew both epochs, and only to members that are what they say."""
