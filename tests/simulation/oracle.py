@@ -474,18 +474,26 @@ class Oracle:
     def _match(self, node_id: int, key: TopicIdPartition, replica: Replica) -> None:
         state = replica.state
         assert isinstance(state, (LeaderState, FollowerState)), state
-        if not replica.log.log_start_offset <= state.high_watermark <= replica.log.log_end_offset:
+        log = replica.log
+        start, end = log.log_start_offset, log.log_end_offset
+        if not start <= state.high_watermark <= end:
             self.fail(
                 f"{self.name(key)}: node {node_id} has high watermark {state.high_watermark} outside its log "
-                f"{replica.log.log_start_offset}..{replica.log.log_end_offset}"
+                f"{start}..{end}"
             )
-        log, committed = replica.log, self._committed.setdefault(key, {})
-        is_compacted = self.is_compacted(key)
-        offset = max(min(self._matched.get((key, node_id), 0), log.log_end_offset), log.log_start_offset)
-        while offset < state.high_watermark:
+        offset = max(min(self._matched.get((key, node_id), 0), end), start)
+        if offset < state.high_watermark:
+            offset = self._matched_up_to(offset, node_id, replica)
+        self._matched[key, node_id] = offset
+
+    def _matched_up_to(self, offset: int, node_id: int, replica: Replica) -> int:
+        """How far the committed batches from `offset` on could be read, and are what they were."""
+        key, log, high_watermark = replica.key, replica.log, replica.state.high_watermark
+        committed, is_compacted = self._committed.setdefault(key, {}), self.is_compacted(key)
+        while offset < high_watermark:
             try:
                 with unnoticed(log):
-                    read = log.read(offset, bytes_max=MATCH_BYTES, upper_bound=state.high_watermark)
+                    read = log.read(offset, bytes_max=MATCH_BYTES, upper_bound=high_watermark)
             except KafkaStorageError:
                 self.count("a failed log was looked at")
                 break
@@ -507,7 +515,7 @@ class Oracle:
             offset = read.next_offset
             if self.eras.has_begun_anew(key):
                 self.count("log matched in a new era")
-        self._matched[key, node_id] = offset
+        return offset
 
     def _forget_match(self, key: TopicIdPartition) -> None:
         self._committed.pop(key, None)
