@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 from uuid import UUID
 
@@ -43,3 +44,5 @@ def test_a_partition_is_looked_up_by_topic_id_and_number():
     assert one != TopicIdPartition(UUID(int=7), 2)
     assert one != TopicIdPartition(UUID(int=8), 1)
     assert one != (UUID(int=7), 1)
+    assert (one.topic_id, one.partition) == (UUID(int=7), 1)
+    assert eval(repr(one)) == pickle.loads(pickle.dumps(one)) == one
