@@ -32,14 +32,9 @@ from metadata.records import (
 )
 
 
-class _NumberedPartition(NamedTuple):
-    topic_number: int
-    partition: int
-
-
-class TopicIdPartition(_NumberedPartition):
-    """A partition by its topic's id. Nearly every step of a request looks something up by it: so it is a tuple of the
-    id's number and the partition, which is hashed and compared without a call of Python code, as UUID is not."""
+class TopicIdPartition(NamedTuple("_Numbered", [("topic_number", int), ("partition", int)])):
+    """Nearly each step of a request looks something up by it: so it is hashed and compared as a tuple of numbers is,
+    without a call of Python code, which a UUID needs."""
 
     topic_id: UUID
 
@@ -101,7 +96,6 @@ class PartitionImage:
         return len(self.isr) < len(self.replicas)
 
     def changed_by(self, record: PartitionChangeRecord) -> PartitionImage:
-        """The partition after this change."""
         assert record.partition_epoch == self.partition_epoch + 1, (record, self)
         assert record.leader_epoch in (self.leader_epoch, self.leader_epoch + 1), (record, self)
         has_new_leader = record.leader is not None and record.leader != self.leader

@@ -3,14 +3,18 @@
 A frozen dataclass sets each field through `object.__setattr__`, which costs more than all else that is done with a
 small value. Here the type checker alone refuses an assignment (PEP 681, `frozen_default`); at run time the class is a
 plain dataclass with slots, equal and hashed by its fields. For what is made now and then, a frozen one is better.
+
+A call of a class packs its keywords into a dict and unpacks them for `__init__`, which is most of what a value of many
+fields costs; a call of a function does not. `maker` gives that function to those who make a value for each request.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TypeVar, dataclass_transform
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, ParamSpec, TypeVar, dataclass_transform
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -22,3 +26,19 @@ def value(*, kw_only: bool = False) -> Callable[[type[T]], type[T]]:
         return dataclass(slots=True, kw_only=kw_only, unsafe_hash="__hash__" not in vars(cls))(cls)
 
     return made
+
+
+def maker(cls: Callable[P, T]) -> Callable[P, T]:
+    """A function that makes the same as a call of this `value` class with keywords, in less than half of the time."""
+    assert isinstance(cls, type), cls
+    assert not hasattr(cls, "__post_init__"), cls
+    known: dict[str, Any] = {"_cls": cls, "_new": object.__new__}
+    parameters, lines = [], []
+    for each in fields(cls):
+        assert each.default_factory is MISSING, (cls, each.name)
+        parameters.append(each.name if each.default is MISSING else f"{each.name}=_{each.name}")
+        known[f"_{each.name}"] = each.default
+        lines.append(f"    made.{each.name} = {each.name}\n")
+    exec(f"def make(*, {', '.join(parameters)}):\n    made = _new(_cls)\n{''.join(lines)}    return made\n", known)
+    make: Callable[P, T] = known["make"]
+    return make

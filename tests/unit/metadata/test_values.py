@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from metadata.image import TopicIdPartition
-from metadata.values import value
+from metadata.values import maker, value
 
 
 @value(kw_only=True)
@@ -35,6 +35,16 @@ def test_an_assignment_is_refused_by_the_type_checker():
     """`warn_unused_ignores` turns this line into an error of mypy on the day when it no longer refuses."""
     point = _Point(x=1)
     point.x = 2  # type: ignore[misc]
+
+
+def test_a_maker_makes_what_the_class_makes():
+    point = maker(_Point)
+    assert (point(x=1), point(x=1, y=5)) == (_Point(x=1), _Point(x=1, y=5))
+    with pytest.raises(TypeError):
+        point(y=1)  # type: ignore[call-arg]
+    with pytest.raises(TypeError):
+        point(x=1, z=3)  # type: ignore[call-arg]
+    point(x=1).x = 2  # type: ignore[misc]
 
 
 def test_a_partition_is_looked_up_by_topic_id_and_number():
