@@ -38,13 +38,14 @@ class Checkpoints:
 
     async def save_high_watermarks(self, high_watermarks: Mapping[TopicIdPartition, int]) -> None:
         self.high_watermarks.update({key: hw for key, hw in high_watermarks.items() if key in self._logs})
-        cuts = {log: log.ceiling.cuts for key, log in self._logs.items() if key in high_watermarks}
+        cuts = {log: log.ceiling.cuts for key, log in self._cut_logs() if key in high_watermarks}
         for directory in self._directories:
             offsets = directory.kept_of(directory.high_watermarks)
-            offsets |= {name: self.high_watermarks[key] for key, name, _ in self._in(directory)}
+            for key, name, _ in self._in(directory):
+                offsets[name] = self.high_watermarks[key]
             if await self.write(directory, partial(directory.write_high_watermarks, offsets)):
                 self._cover(directory, Checkpoint.HIGH_WATERMARKS, cuts)
-            if any(log.ceiling.offset != UNLIMITED for _, _, log in self._in(directory)):
+            if any(self._directory_of[key] is directory for key, _ in self._cut_logs()):
                 await self.save_recovery(directory)  # so that what was cut or made is soon believed again
 
     async def save_recovery(self, directory: LogDirectory) -> None:
@@ -55,11 +56,10 @@ class Checkpoints:
         await asyncio.shield(saving)
 
     async def _save_recovery(self, directory: LogDirectory) -> None:
-        points = directory.kept_of(directory.recovery_points)
-        points |= {name: log.flushed_offset for _, name, log in self._in(directory)}
-        starts = directory.kept_of(directory.log_starts)
-        starts |= {name: log.log_start_offset for _, name, log in self._in(directory)}
-        cuts = {log: log.ceiling.cuts for _, _, log in self._in(directory)}
+        points, starts = directory.kept_of(directory.recovery_points), directory.kept_of(directory.log_starts)
+        for _, name, log in self._in(directory):
+            points[name], starts[name] = log.flushed_offset, log.log_start_offset
+        cuts = {log: log.ceiling.cuts for _, log in self._cut_logs()}
         if await self.write(directory, lambda: directory.write_recovery(points, starts)):
             self._cover(directory, Checkpoint.RECOVERY, cuts)
 
@@ -80,12 +80,18 @@ class Checkpoints:
         return True
 
     def _cover(self, directory: LogDirectory, kind: Checkpoint, cuts: Mapping[PartitionLog, int]) -> None:
+        if not cuts:
+            return
         for _, _, log in self._in(directory):
             if log in cuts and not log.is_offline:
                 try:
                     log.ceiling.covered(kind, cuts[log])
                 except OSError as error:
                     self._on_error(directory, error)
+
+    def _cut_logs(self) -> list[tuple[TopicIdPartition, PartitionLog]]:
+        """Those of which older checkpoints are not believed; nothing that is saved changes that of the others."""
+        return [(key, log) for key, log in self._logs.items() if log.ceiling.offset != UNLIMITED]
 
     def _in(self, directory: LogDirectory) -> Iterator[tuple[TopicIdPartition, TopicPartition, PartitionLog]]:
         for key, log in self._logs.items():

@@ -10,7 +10,7 @@ from replication.batches.header import MAGIC, BatchHeader, computed_crc, whole_b
 from replication.partition.log import Appended
 
 
-def check_leader_batches(view: memoryview, *, log: str, log_end_offset: int) -> list[BatchHeader]:
+def check_leader_batches(view: memoryview, *, log: object, log_end_offset: int) -> list[BatchHeader]:
     """Headers of the whole batches; compaction may have left gaps between them. Raises CorruptMessage (R11)."""
     headers: list[BatchHeader] = []
     expected = log_end_offset

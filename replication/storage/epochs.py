@@ -14,18 +14,20 @@ from replication.partition.log import EpochEnd
 from replication.storage.text_files import read_epochs, write_epochs
 
 NO_EPOCH = -1
+_NEVER = 2**63
+"""Start of the latest epoch of a log that knows none: no offset is that high."""
 
 
 class LeaderEpochCache:
     def __init__(self, files: Files, path: str) -> None:
         self._files = files
         self._path = path
-        self._entries = sorted(read_epochs(files, path))
+        self._take(sorted(read_epochs(files, path)))
         self.is_synced = self._is_saved = True
 
-    @property
-    def latest_epoch(self) -> int:
-        return self._entries[-1][0] if self._entries else NO_EPOCH
+    def _take(self, entries: list[tuple[int, int]]) -> None:
+        self._entries = entries
+        self.latest_epoch, self._latest_start = entries[-1] if entries else (NO_EPOCH, _NEVER)
 
     @property
     def entries(self) -> tuple[tuple[int, int], ...]:
@@ -38,11 +40,11 @@ class LeaderEpochCache:
             return
         kept = [(e, s) for e, s in self._entries if e < epoch and s < start_offset]
         before = self._entries
-        self._entries = [*kept, (epoch, start_offset)]
+        self._take([*kept, (epoch, start_offset)])
         try:
             self._save(durable=durable)
         except OSError:  # a full disk: the epoch has not begun
-            self._entries = before
+            self._take(before)
             raise
 
     def learn(self, epoch: int, base_offset: int) -> None:
@@ -52,7 +54,7 @@ class LeaderEpochCache:
         if not before or before[-1][0] < epoch:
             before.append((epoch, base_offset))
         if before + after != self._entries:
-            self._entries = before + after
+            self._take(before + after)
             self._save(durable=False)
 
     def end_offset_for(self, epoch: int, *, log_end_offset: int) -> EpochEnd | None:
@@ -67,6 +69,8 @@ class LeaderEpochCache:
 
     def epoch_of(self, offset: int) -> int:
         """Epoch of the record at the offset; -1 when it lies before the first entry."""
+        if offset >= self._latest_start:
+            return self.latest_epoch
         at = bisect_right(self._entries, offset, key=lambda entry: entry[1])
         return self._entries[at - 1][0] if at else NO_EPOCH
 
@@ -77,7 +81,7 @@ class LeaderEpochCache:
         """Forget epochs that begin at or after the new end of the log. Durable with the next `sync`."""
         kept = [entry for entry in self._entries if entry[1] < end_offset]
         if len(kept) != len(self._entries):
-            self._entries = kept
+            self._take(kept)
             self._save(durable=False)
 
     def truncate_from_start(self, start_offset: int) -> None:
@@ -85,12 +89,12 @@ class LeaderEpochCache:
         at = bisect_right(self._entries, start_offset, key=lambda entry: entry[1])
         if at == 0 or (at == 1 and self._entries[0][1] == start_offset):
             return
-        self._entries = [(self._entries[at - 1][0], start_offset), *self._entries[at:]]
+        self._take([(self._entries[at - 1][0], start_offset), *self._entries[at:]])
         self._save(durable=False)
 
     def clear(self) -> None:
         if self._entries:
-            self._entries = []
+            self._take([])
             self._save(durable=False)
 
     def take_unsynced(self) -> bool:

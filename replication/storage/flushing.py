@@ -37,7 +37,7 @@ class Flusher:
         return self._flushed_offset
 
     def is_due(self, end_offset: int) -> bool:
-        return self.has_unflushed_cut or end_offset - self._flushed_offset >= self.messages_max
+        return self._cuts > self._cuts_flushed or end_offset - self._flushed_offset >= self.messages_max
 
     @property
     def has_unflushed_cut(self) -> bool:

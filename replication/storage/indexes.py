@@ -30,7 +30,7 @@ class OffsetIndex:
 
     def __init__(self, file: File, *, bytes_max: int) -> None:
         self._file = file
-        self._entries_max = bytes_max // OFFSET_ENTRY_BYTES
+        self._full_bytes = bytes_max // OFFSET_ENTRY_BYTES * OFFSET_ENTRY_BYTES
         self._loaded: array[int] | None = None
 
     @property
@@ -42,7 +42,7 @@ class OffsetIndex:
 
     @property
     def is_full(self) -> bool:
-        return len(self) >= self._entries_max
+        return self._file.size >= self._full_bytes
 
     @property
     def _entries(self) -> array[int]:
@@ -94,7 +94,7 @@ class TimeIndex:
 
     def __init__(self, file: File, *, bytes_max: int) -> None:
         self._file = file
-        self._entries_max = bytes_max // TIME_ENTRY_BYTES
+        self._full_bytes = (bytes_max // TIME_ENTRY_BYTES - 1) * TIME_ENTRY_BYTES
         self._loaded: tuple[array[int], array[int]] | None = None
 
     @property
@@ -106,7 +106,7 @@ class TimeIndex:
 
     @property
     def is_full(self) -> bool:
-        return len(self) >= self._entries_max - 1
+        return self._file.size >= self._full_bytes
 
     @property
     def _entries(self) -> tuple[array[int], array[int]]:

@@ -13,6 +13,7 @@ from uuid import UUID
 from metadata.environment import Buffer, Environment
 from metadata.errors import OffsetOutOfRange
 from metadata.settings import TopicSettings
+from metadata.values import maker
 from replication.batches.header import (
     HEADER_BYTES,
     NO_PRODUCER_ID,
@@ -32,6 +33,8 @@ from replication.storage.reading import LogReader
 from replication.storage.recovery import LoadedLog
 from replication.storage.segments import Segments
 from replication.storage.tail import RecentAppends, Tail
+
+_appended = maker(Appended)
 
 
 class PartitionLog:
@@ -58,11 +61,12 @@ class PartitionLog:
         self._on_roll = on_roll
         self._availability = Availability(self, on_failure, on_damage)
         self._epochs = loaded.epochs
-        self._start, self._end = loaded.log_start_offset, loaded.log_end_offset
+        # Both are read at each step of a fetch; only the methods here move them.
+        self.log_start_offset, self.log_end_offset = loaded.log_start_offset, loaded.log_end_offset
         self._segments = Segments(environment, folder, loaded.segments, settings)
         self.ceiling = loaded.ceiling
-        self._flusher = Flusher(environment.workers, min(flushed_offset, self._end), loaded.ceiling)
-        self._tail = Tail(recent, end_offset=self._end, position=self._segments.active.size)
+        self._flusher = Flusher(environment.workers, min(flushed_offset, self.log_end_offset), loaded.ceiling)
+        self._tail = Tail(recent, end_offset=self.log_end_offset, position=self._segments.active.size)
         self._reader = LogReader(self._segments, self._tail, self._epochs, self._availability)
         self.cleaning = LogCleaning(environment, folder, self._segments)
         self.producers = PartitionProducers(environment, folder, self._segments, loaded.producers, producer_limits)
@@ -73,14 +77,6 @@ class PartitionLog:
     @property
     def topic_id(self) -> UUID:
         return self._topic_id
-
-    @property
-    def log_start_offset(self) -> int:
-        return self._start
-
-    @property
-    def log_end_offset(self) -> int:
-        return self._end
 
     @property
     def flushed_offset(self) -> int:
@@ -138,7 +134,7 @@ class PartitionLog:
         self._availability.check()
         owned = writable(data)
         headers: list[BatchHeader] = []
-        offset = self._end
+        offset = self.log_end_offset
         batches = validate_batches(owned, rules=self._rules, now_ms=now_ms)
         for position, header in batches:
             if header.producer_id != NO_PRODUCER_ID:
@@ -163,7 +159,9 @@ class PartitionLog:
         """What exceeds a segment is appended in several steps, each whole."""
         self._availability.check()
         view = memoryview(data)
-        headers = check_leader_batches(view, log=str(self), log_end_offset=self._end)
+        headers = check_leader_batches(view, log=self, log_end_offset=self.log_end_offset)
+        if len(headers) == 1:
+            return self._append(view[: headers[0].size], headers, now_ms=now_ms)
         appended: Appended | None = None
         position = 0
         for group in segment_groups(headers, self._settings.segment_bytes):
@@ -174,27 +172,31 @@ class PartitionLog:
         return appended
 
     def _append(self, data: Buffer, headers: Sequence[BatchHeader], *, now_ms: int) -> Appended:
-        """The one place where the log grows: roll, write, then let epochs, marks and the end follow."""
+        """The one place where the log grows: roll, write, then let epochs, marks and the end follow. `data` is what the
+        headers stand in front of."""
         base_offset, last_offset = headers[0].base_offset, headers[-1].last_offset
-        assert base_offset >= self._end, (base_offset, self._end)  # compaction leaves gaps (S2)
-        size = sum(header.size for header in headers)
-        max_timestamp = max(header.max_timestamp for header in headers)
+        assert base_offset >= self.log_end_offset, (base_offset, self.log_end_offset)  # compaction leaves gaps (S2)
+        size = len(data)
+        max_timestamp = max([header.max_timestamp for header in headers])
         try:
             if self._flusher.has_unflushed_cut:
                 self._flusher.sync_cut(self._segments.active)
-            self._maybe_roll(size=size, last_offset=last_offset, max_timestamp=max_timestamp, now_ms=now_ms)
+            if self._segments.should_roll(
+                more_bytes=size, last_offset=last_offset, max_timestamp=max_timestamp, now_ms=now_ms
+            ):
+                self._roll(now_ms, was_empty=not self._segments.active.size)
             for header in headers:
                 if header.leader_epoch > self._epochs.latest_epoch:
                     self._epochs.assign(header.leader_epoch, header.base_offset, durable=False)
             self._segments.append((data,), headers)
         except OSError as error:
             raise self._availability.failed(error, "appending") from error
-        self._end = last_offset + 1
+        self.log_end_offset = last_offset + 1
         for header in headers:
             if header.producer_id != NO_PRODUCER_ID:
                 self.producers.appended(header, now_ms=now_ms)
-        self._tail.appended(next_offset=self._end, position=self._segments.active.size)
-        return Appended(
+        self._tail.appended(next_offset=self.log_end_offset, position=self._segments.active.size)
+        return _appended(
             base_offset=base_offset,
             last_offset=last_offset,
             max_timestamp=max_timestamp,
@@ -202,43 +204,39 @@ class PartitionLog:
             log_append_time_ms=now_ms if headers[0].is_log_append_time else -1,
         )
 
-    def _maybe_roll(self, *, size: int, last_offset: int, max_timestamp: int, now_ms: int) -> None:
-        active = self._segments.active
-        if self._segments.should_roll(
-            more_bytes=size, last_offset=last_offset, max_timestamp=max_timestamp, now_ms=now_ms
-        ):
-            self._roll(now_ms, was_empty=not active.size)
-
     def _roll(self, now_ms: int, *, was_empty: bool) -> None:
-        self._segments.roll(self._end, now_ms=now_ms)
+        self._segments.roll(self.log_end_offset, now_ms=now_ms)
         self._flusher.folder_changed = True
         self._reset_tail()
         if not was_empty:
-            self.producers.rolled(self._end)
+            self.producers.rolled(self.log_end_offset)
             self._on_roll(self)
 
     # --- reading ----------------------------------------------------------------------------------------------
 
     def read(self, offset: int, *, bytes_max: int, upper_bound: int, at_least_one_batch: bool = True) -> LogRead:
         self._availability.check()
-        if not self._start <= offset <= self._end:
-            raise OffsetOutOfRange(f"{self}: offset {offset} is not between {self._start} and {self._end}")
-        bound = min(upper_bound, self._end)
+        if not self.log_start_offset <= offset <= self.log_end_offset:
+            raise OffsetOutOfRange(
+                f"{self}: offset {offset} is not between {self.log_start_offset} and {self.log_end_offset}"
+            )
+        bound = min(upper_bound, self.log_end_offset)
         if offset >= bound:
             return LogRead(data=b"", next_offset=offset)
         return self._reader.read(
             offset,
             bytes_max=bytes_max,
             upper_bound=bound,
-            log_end=self._end,
+            log_end=self.log_end_offset,
             at_least_one_batch=at_least_one_batch,
         )
 
     def offset_for_timestamp(self, timestamp_ms: int, *, upper_bound: int) -> TimestampedOffset | None:
-        return self._reader.offset_for_timestamp(timestamp_ms, range(self._start, min(upper_bound, self._end)))
+        bounds = range(self.log_start_offset, min(upper_bound, self.log_end_offset))
+        return self._reader.offset_for_timestamp(timestamp_ms, bounds)
 
     def max_timestamp(self, *, upper_bound: int) -> TimestampedOffset | None:
-        return self._reader.max_timestamp(range(self._start, min(upper_bound, self._end)))
+        return self._reader.max_timestamp(range(self.log_start_offset, min(upper_bound, self.log_end_offset)))
 
     # --- epochs and truncation --------------------------------------------------------------------------------
 
@@ -248,26 +246,26 @@ class PartitionLog:
             self._epochs.assign(epoch, start_offset, durable=True)
 
     def end_offset_for_epoch(self, epoch: int) -> EpochEnd | None:
-        return self._epochs.end_offset_for(epoch, log_end_offset=self._end)
+        return self._epochs.end_offset_for(epoch, log_end_offset=self.log_end_offset)
 
     def truncate_to(self, offset: int) -> None:
         self._availability.check()
-        if offset >= self._end:
+        if offset >= self.log_end_offset:
             self._forget_empty_epochs()
             return
-        if offset < self._start:
+        if offset < self.log_start_offset:
             self.truncate_fully_and_start_at(offset)
             return
         with self._availability.guard("truncating"):
-            self._end = max(self._segments.truncate_to(offset), self._start)
-            self._epochs.truncate_from_end(self._end)
-            self.producers.truncated(self._end)
-        self._cut(self._end)
+            self.log_end_offset = max(self._segments.truncate_to(offset), self.log_start_offset)
+            self._epochs.truncate_from_end(self.log_end_offset)
+            self.producers.truncated(self.log_end_offset)
+        self._cut(self.log_end_offset)
 
     def _forget_empty_epochs(self) -> None:
         """KIP-101: a leader that wrote nothing in its epoch began it all the same; its next leader may not know it."""
         with self._availability.guard("truncating epochs"):
-            self._epochs.truncate_from_end(self._end)
+            self._epochs.truncate_from_end(self.log_end_offset)
 
     def truncate_fully_and_start_at(self, offset: int) -> None:
         self._availability.check()
@@ -278,7 +276,7 @@ class PartitionLog:
         except OSError as error:
             self.take_offline(f"truncating fully failed: {error}")
             raise self._availability.failed(error, "truncating") from error
-        self._start = self._end = offset
+        self.log_start_offset = self.log_end_offset = offset
         self._cut(offset)
 
     def _cut(self, end_offset: int) -> None:
@@ -289,20 +287,23 @@ class PartitionLog:
 
     def maybe_increment_log_start(self, offset: int) -> bool:
         """Raises OffsetOutOfRange beyond the log end."""
-        if offset <= self._start:
+        if offset <= self.log_start_offset:
             return False
-        if offset > self._end:
-            raise OffsetOutOfRange(f"{self}: the log cannot start at {offset}, it ends at {self._end}")
+        if offset > self.log_end_offset:
+            raise OffsetOutOfRange(f"{self}: the log cannot start at {offset}, it ends at {self.log_end_offset}")
         with self._availability.guard("moving the log start"):
             self._epochs.truncate_from_start(offset)
-        self._start = offset
+        self.log_start_offset = offset
         return True
 
     def delete_old_segments(self, *, high_watermark: int, now_ms: int) -> tuple[int, str]:
         """Take the segments that retention allows out of the log; how many, and by which setting."""
         self._availability.check()
         deletion = self._segments.deletable(
-            log_start_offset=self._start, high_watermark=high_watermark, log_end_offset=self._end, now_ms=now_ms
+            log_start_offset=self.log_start_offset,
+            high_watermark=high_watermark,
+            log_end_offset=self.log_end_offset,
+            now_ms=now_ms,
         )
         if deletion is None:
             return 0, ""
@@ -324,12 +325,12 @@ class PartitionLog:
         return len(due)
 
     def needs_flush(self) -> bool:
-        return self._flusher.is_due(self._end)
+        return self._flusher.is_due(self.log_end_offset)
 
     async def flush(self) -> int:
         self._availability.check()
         with self._availability.guard("flushing"):
-            return await self._flusher.flush(lambda: self._end, self._segments, self._epochs)
+            return await self._flusher.flush(lambda: self.log_end_offset, self._segments, self._epochs)
 
     async def close(self) -> None:
         """Flush, complete the time index, close. An offline log is only closed."""
@@ -339,7 +340,7 @@ class PartitionLog:
                 self._segments.active.finish_time_index()
                 await self.flush()
                 with self._availability.guard("writing a snapshot of producers"):
-                    await self.producers.close(self._end)
+                    await self.producers.close(self.log_end_offset)
         finally:
             self._segments.close()
 
@@ -365,7 +366,7 @@ class PartitionLog:
         self._availability.take_offline(reason)
 
     def _reset_tail(self) -> None:
-        self._tail.reset(end_offset=self._end, position=self._segments.active.size)
+        self._tail.reset(end_offset=self.log_end_offset, position=self._segments.active.size)
 
     def __str__(self) -> str:
         return f"{self.topic}-{self.partition}"

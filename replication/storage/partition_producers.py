@@ -7,6 +7,7 @@ Owned by the event loop, like the log.
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Callable, Sequence
 
 from metadata.environment import Buffer, Environment
@@ -47,6 +48,8 @@ class PartitionProducers:
         self._limits = limits
         self._pending: Copy | None = None
         self._writes = 0
+        self._on_disk: list[int] | None = None
+        """Offsets of the snapshots, ascending; None until somebody asks. From then on they come and go only here."""
 
     def __len__(self) -> int:
         return len(self._states)
@@ -95,6 +98,7 @@ class PartitionProducers:
             self._remove_snapshots(lambda offset: offset > end_offset)
             return
         before, files = self._states, self._environment.files
+        self._on_disk = None
         self._states, _ = rebuild(
             files, self._folder, list(self._segments), end_offset=end_offset, limits=self._limits()
         )
@@ -107,15 +111,21 @@ class PartitionProducers:
 
     def segments_dropped(self) -> None:
         """Snapshots go with their segments."""
-        gone = unneeded(self._snapshots(), [segment.base_offset for segment in self._segments])
-        remove_snapshots(self._environment.files, self._folder, gone)
+        self._remove(unneeded(self._snapshots(), self._segments.base_offsets))
 
     def _snapshots(self) -> list[int]:
-        return snapshot_offsets(self._environment.files, self._folder)
+        if self._on_disk is None:
+            self._on_disk = snapshot_offsets(self._environment.files, self._folder)
+        return self._on_disk
 
     def _remove_snapshots(self, is_gone: Callable[[int], bool]) -> None:
-        offsets = [offset for offset in self._snapshots() if is_gone(offset)]
-        remove_snapshots(self._environment.files, self._folder, offsets)
+        self._remove([offset for offset in self._snapshots() if is_gone(offset)])
+
+    def _remove(self, gone: Sequence[int]) -> None:
+        if gone:
+            kept, self._on_disk = [offset for offset in self._snapshots() if offset not in gone], None
+            remove_snapshots(self._environment.files, self._folder, gone)
+            self._on_disk = kept
 
     # --- snapshots ------------------------------------------------------------------------------------------------
 
@@ -135,6 +145,8 @@ class PartitionProducers:
                 self._environment.files.remove(temporary)
                 continue
             self._environment.files.rename(temporary, path)
+            if self._on_disk is not None and copy[0] not in self._on_disk:
+                insort(self._on_disk, copy[0])
             self._pending = None
             self.segments_dropped()
             has_written = True

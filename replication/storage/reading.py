@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from metadata.environment import Buffer
+from metadata.errors import KafkaError
 from replication.partition.log import LogRead, TimestampedOffset
 from replication.storage import lookups
 from replication.storage.availability import Availability
@@ -31,18 +31,15 @@ class LogReader:
         self._availability = availability
 
     def read(self, offset: int, *, bytes_max: int, upper_bound: int, log_end: int, at_least_one_batch: bool) -> LogRead:
-        """Raises CorruptMessage or KafkaStorageError."""
-        active = self._segments.active
-
-        def check(data: Buffer, position: int) -> None:
-            lookups.check(
-                active, data, position=position, expected=offset, limit=log_end, epoch_of=self._epochs.epoch_of
-            )
-
-        def search() -> LogRead:
-            found = self._tail.read(active.log, offset, bytes_max=bytes_max, bound=upper_bound, check=check)
-            if found is not None:
-                return found
+        """From memory, by one read of the file, or by a search; the caller has asked whether the log can be used.
+        Raises CorruptMessage or KafkaStorageError."""
+        found = self._tail.read(offset, bytes_max=bytes_max, bound=upper_bound)
+        if found is not None:
+            return found
+        try:
+            start, size = self._tail.extent(offset, upper_bound)
+            if start is not None and 0 < size <= bytes_max:
+                return self._read_piece(start, size, offset=offset, upper_bound=upper_bound, log_end=log_end)
             wanted = lookups.Wanted(
                 offset=offset,
                 bytes_max=bytes_max,
@@ -52,9 +49,16 @@ class LogReader:
                 epoch_of=self._epochs.epoch_of,
                 on_bad_index=self._availability.met_damage,
             )
-            return lookups.read(self._segments.from_offset(offset), wanted, start=self._tail.mark(offset))
+            return lookups.read(self._segments.from_offset(offset), wanted, start=start)
+        except (DamagedLog, OSError) as error:
+            raise self._met(error, "reading") from error
 
-        return self._try(search, "reading")
+    def _read_piece(self, start: int, size: int, *, offset: int, upper_bound: int, log_end: int) -> LogRead:
+        """Whole batches of the active segment, whose place there is known."""
+        active = self._segments.active
+        data = active.log.pread(start, size)
+        lookups.check(active, data, position=start, expected=offset, limit=log_end, epoch_of=self._epochs.epoch_of)
+        return LogRead(data=data, next_offset=upper_bound)
 
     def offset_for_timestamp(self, timestamp_ms: int, bounds: range) -> TimestampedOffset | None:
         return self._try(
@@ -68,7 +72,10 @@ class LogReader:
         self._availability.check()
         try:
             return search()
-        except DamagedLog as error:
-            raise self._availability.damaged(error) from error
-        except OSError as error:
-            raise self._availability.failed(error, doing) from error
+        except (DamagedLog, OSError) as error:
+            raise self._met(error, doing) from error
+
+    def _met(self, error: DamagedLog | OSError, doing: str) -> KafkaError:
+        if isinstance(error, DamagedLog):
+            return self._availability.damaged(error)
+        return self._availability.failed(error, doing)

@@ -28,10 +28,11 @@ def headers_from(file: File, position: int, *, end: int | None = None) -> Iterat
         if len(piece) < HEADER_BYTES:
             raise DamagedLog(f"{file.path}: {len(piece)} bytes at position {position} are no batch")
         header = header_at(piece, at)
-        if header.length < HEADER_BYTES - LOG_OVERHEAD or position + header.size > end:
+        after = position + LOG_OVERHEAD + header.length
+        if header.length < HEADER_BYTES - LOG_OVERHEAD or after > end:
             raise DamagedLog(f"{file.path}: the batch at position {position} says it has {header.length} bytes")
         yield position, header
-        position += header.size
+        position = after
 
 
 def whole_batch(file: File, position: int, header: BatchHeader) -> bytes:

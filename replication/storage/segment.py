@@ -108,11 +108,20 @@ class Segment:
 
     def append(self, parts: Sequence[Buffer], headers: Sequence[BatchHeader], *, index_interval_bytes: int) -> None:
         """Write stamped batches and what the indexes want of them. Raises OSError and changes nothing."""
-        log_bytes, entries, time_entries = self._log.size, len(self.offsets), len(self.times)
-        marks = self._bytes_since_entry, self._max_timestamp, self._max_timestamp_offset
-        self._log.append(parts)
+        position = self._log.size
+        if self._log.append(parts) - position + self._bytes_since_entry <= index_interval_bytes:
+            for header in headers:  # no index entry falls due
+                self.note(header, position, index_interval_bytes=index_interval_bytes)
+                position += header.size
+        else:
+            self._note_all(headers, position, index_interval_bytes=index_interval_bytes)
+
+    def _note_all(self, headers: Sequence[BatchHeader], log_bytes: int, *, index_interval_bytes: int) -> None:
+        """What stands in the log from there on. Raises OSError: then it is cut off again."""
+        entries, time_entries = len(self.offsets), len(self.times)
+        marks = self._bytes_since_entry, self._first_timestamp, self._max_timestamp, self._max_timestamp_offset
+        position = log_bytes
         try:
-            position = log_bytes
             for header in headers:
                 self.note(header, position, index_interval_bytes=index_interval_bytes)
                 position += header.size
@@ -120,11 +129,13 @@ class Segment:
             self._log.truncate(log_bytes)
             self.offsets.truncate_entries(entries)
             self.times.truncate_entries(time_entries)
-            self._bytes_since_entry, self._max_timestamp, self._max_timestamp_offset = marks
+            self._bytes_since_entry, self._first_timestamp, self._max_timestamp, self._max_timestamp_offset = marks
             raise
 
     def note(self, header: BatchHeader, position: int, *, index_interval_bytes: int) -> None:
         """Take one batch of the log into the indexes: after an append, and when they are rebuilt."""
+        if not position:
+            self._first_timestamp = header.max_timestamp
         if header.max_timestamp > self._max_timestamp:
             self._max_timestamp, self._max_timestamp_offset = header.max_timestamp, header.last_offset
         if self._bytes_since_entry > index_interval_bytes:
@@ -148,13 +159,16 @@ class Segment:
         settings: TopicSettings,
     ) -> bool:
         """Kafka's LogSegment.shouldRoll: size, age by timestamps, full indexes, offsets out of reach."""
-        if self.size > settings.segment_bytes - more_bytes and self.size:
-            return True
-        if last_offset - self.base_offset > RELATIVE_OFFSET_MAX:
-            return True
-        if self.offsets.is_full or self.times.is_full:
-            return self.size > 0
-        return self.size > 0 and self._waited_ms(now_ms, max_timestamp) > settings.segment_ms - jitter_ms
+        size = self._log.size
+        if not size:
+            return last_offset - self.base_offset > RELATIVE_OFFSET_MAX
+        return (
+            size > settings.segment_bytes - more_bytes
+            or last_offset - self.base_offset > RELATIVE_OFFSET_MAX
+            or self.offsets.is_full
+            or self.times.is_full
+            or self._waited_ms(now_ms, max_timestamp) > settings.segment_ms - jitter_ms
+        )
 
     def _waited_ms(self, now_ms: int, max_timestamp: int) -> int:
         first = self.first_timestamp()

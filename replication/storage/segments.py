@@ -69,6 +69,11 @@ class Segments:
         return self._bases[0]
 
     @property
+    def base_offsets(self) -> Sequence[int]:
+        """Ascending."""
+        return self._bases
+
+    @property
     def size_bytes(self) -> int:
         return sum(segment.size for segment in self._segments)
 

@@ -7,11 +7,11 @@ is in its log: it is reset whenever the log is cut or begins a new segment.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from metadata.environment import Buffer, File
+from metadata.environment import Buffer
 from replication.partition.log import LogRead
 
 RECENT_BYTES_MAX = 16 * 1024 * 1024
@@ -34,7 +34,7 @@ class RecentAppends:
 
     def __init__(self, *, bytes_max: int = RECENT_BYTES_MAX) -> None:
         self._bytes_max = bytes_max
-        self._kept: deque[_Kept] = deque()
+        self._kept: OrderedDict[_Kept, None] = OrderedDict()
         self._size = 0
 
     @property
@@ -42,16 +42,17 @@ class RecentAppends:
         return self._size
 
     def add(self, kept: _Kept) -> None:
-        self._kept.append(kept)
+        self._kept[kept] = None
         self._size += len(kept.data)
         while self._size > self._bytes_max:
-            oldest = self._kept.popleft()
+            oldest, _ = self._kept.popitem(last=False)
             self._size -= len(oldest.data)
             oldest.tail.forget(oldest)
 
-    def drop(self, tail: Tail) -> None:
-        self._kept = deque(kept for kept in self._kept if kept.tail is not tail)
-        self._size = sum(len(kept.data) for kept in self._kept)
+    def drop(self, dropped: Iterable[_Kept]) -> None:
+        for kept in dropped:
+            del self._kept[kept]
+            self._size -= len(kept.data)
 
 
 class Tail:
@@ -65,8 +66,8 @@ class Tail:
     def reset(self, *, end_offset: int, position: int) -> None:
         """The log was cut, or a new segment begins."""
         if self._kept:
+            self._recent.drop(self._kept.values())
             self._kept.clear()
-            self._recent.drop(self)
         self._marks = {end_offset: position}
 
     def appended(self, *, next_offset: int, position: int) -> None:
@@ -84,34 +85,19 @@ class Tail:
         if self._kept.get(kept.base_offset) is kept:
             del self._kept[kept.base_offset]
 
-    def mark(self, offset: int) -> int | None:
-        """Position of the batch that begins at the offset, if it is remembered."""
-        return self._marks.get(offset)
-
-    def read(
-        self, log: File, offset: int, *, bytes_max: int, bound: int, check: Callable[[Buffer, int], None]
-    ) -> LogRead | None:
-        """The bytes from memory, or by one pread from the file. None: the log has to be searched.
-
-        `check(bytes, position)` raises when what the file has may not be handed out.
-        """
-        kept = self._kept.get(offset)
-        if kept is not None:
-            found = self._from_memory(kept, bytes_max=bytes_max, bound=bound)
-            if found is not None:
-                return found
+    def extent(self, offset: int, bound: int) -> tuple[int | None, int]:
+        """Where in the active segment the batch of the offset begins, if that is remembered, and how many bytes it is
+        from there to the batch of the bound; 0 if that is not."""
         start, stop = self._marks.get(offset), self._marks.get(bound)
-        if start is None or stop is None or stop - start > bytes_max:
-            return None
-        data = log.pread(start, stop - start)
-        check(data, start)
-        return LogRead(data=data, next_offset=bound)
+        return start, 0 if start is None or stop is None else stop - start
 
-    def _from_memory(self, first: _Kept, *, bytes_max: int, bound: int) -> LogRead | None:
-        """As many whole appends as fit; None when not even the first does."""
+    def read(self, offset: int, *, bytes_max: int, bound: int) -> LogRead | None:
+        """As many whole appends as fit; None when not even the first is here and does."""
+        kept = self._kept.get(offset)
+        if kept is None:
+            return None
         parts: list[Buffer] = []
-        size, offset = 0, first.base_offset
-        kept: _Kept | None = first
+        size = 0
         while kept is not None and kept.next_offset <= bound and size + len(kept.data) <= bytes_max:
             parts.append(kept.data)
             size += len(kept.data)

@@ -12,19 +12,8 @@ from replication.storage.tail import RecentAppends, Tail
 from tests.unit.storage.world import NOW_MS, batch, idle_environment, load
 
 
-class NoFile:
-    """A log file that nobody may read."""
-
-    def __getattr__(self, name: str) -> object:
-        raise AssertionError(f"{name} of the file was used")
-
-
-def _never(_data: object, _position: int) -> None:
-    raise AssertionError("nothing comes from the file")
-
-
 def read(tail: Tail, offset: int, *, bytes_max: int = 100, bound: int = 1_000) -> tuple[bytes, int] | None:
-    found = tail.read(NoFile(), offset, bytes_max=bytes_max, bound=bound, check=_never)  # type: ignore[arg-type]
+    found = tail.read(offset, bytes_max=bytes_max, bound=bound)
     return None if found is None else (bytes(found.data), found.next_offset)
 
 
