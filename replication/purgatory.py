@@ -41,7 +41,7 @@ class Purgatory(Generic[Key]):
 
     def watch(self, operation: Operation[Key], keys: Iterable[Key], *, wait_ms: int) -> bool:
         """Wait for events on `keys`. False when too many wait already: the operation is not taken."""
-        if self.is_full:
+        if len(self._timers) >= self._waiting_max:
             return False
         watched = tuple(keys)
         for key in watched:
@@ -60,9 +60,11 @@ class Purgatory(Generic[Key]):
 
     def forget(self, operation: Operation[Key]) -> None:
         """The operation has ended, or whoever waited for it has gone."""
-        timer, keys = self._timers.pop(operation, (None, ()))
-        if timer is not None:
-            timer.cancel()
+        waited = self._timers.pop(operation, None)
+        if waited is None:
+            return
+        timer, keys = waited
+        timer.cancel()
         for key in keys:
             waiting = self._watched[key]
             waiting.pop(operation, None)

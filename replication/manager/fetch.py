@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
 
 from metadata.errors import KafkaError
 from metadata.image import TopicIdPartition
-from replication.manager.reader import PartitionReader
+from replication.manager.reader import PartitionReader, Pass
 from replication.manager.registry import Registry
 from replication.partition.replica import Replica
 from replication.partition.states import LeaderState
-from replication.requests import FetchedPartition, FetchRequest, FetchResponse
+from replication.requests import FetchRequest, FetchResponse
 from replication.sessions.cache import FetchSession, SessionCache, SessionPartition
 
 
@@ -40,13 +39,16 @@ class Fetch:
             session = self._sessions.open(request)
         except KafkaError as error:
             return FetchResponse(error_code=error.code)
-        round_ = self._read(session, request, session.partitions.values(), notes_progress=True)
-        if not self._answers_now(round_, session, request):
-            touched = await self._wait(session, request)
-            touched.update(partition.key for partition, _answer in round_.answers)
+        pass_ = self._read(session, request, session.partitions.values(), notes_progress=True)
+        if not self._answers_now(pass_, session, request):
+            touched = await self._wait(pass_)
+            for partition, _answer in pass_.answers:
+                touched.add(partition.key)
+            if not touched:
+                return session.respond(())
             again = [partition for key, partition in session.partitions.items() if key in touched]
-            round_ = self._read(session, request, again, notes_progress=False)
-        return session.respond(round_.answers)
+            pass_ = self._read(session, request, again, notes_progress=False)
+        return session.respond(pass_.answers)
 
     def wake_followers(self, broker_ids: Iterable[int]) -> None:
         """Answer waiting fetches of these brokers: they have more partitions to ask for than when they asked."""
@@ -55,12 +57,12 @@ class Fetch:
                 self._registry.fetches.forget(operation)
                 operation.expire()
 
-    def _answers_now(self, round_: Round, session: FetchSession, request: FetchRequest) -> bool:
+    def _answers_now(self, pass_: Pass, session: FetchSession, request: FetchRequest) -> bool:
         return (
             request.wait_ms_max <= 0
             or not session.partitions
-            or round_.has_news
-            or round_.size_bytes >= request.bytes_min
+            or pass_.has_news
+            or pass_.size_bytes >= request.bytes_min
         )
 
     def _read(
@@ -70,24 +72,17 @@ class Fetch:
         partitions: Iterable[SessionPartition],
         *,
         notes_progress: bool,
-    ) -> Round:
-        round_ = Round()
+    ) -> Pass:
         pass_ = self._reader.begin(request, notes_progress=notes_progress, tells_all=not session.is_incremental)
         for partition in partitions:
-            answer = self._reader.read(partition, pass_)
-            if answer is not None:
-                round_.add(partition, answer)
-        return round_
+            self._reader.read(partition, pass_)
+        return pass_
 
-    async def _wait(self, session: FetchSession, request: FetchRequest) -> set[TopicIdPartition]:
+    async def _wait(self, pass_: Pass) -> set[TopicIdPartition]:
         """Returns the partitions to which something happened meanwhile; the others need not be read again."""
-        replicas = {
-            replica: partition
-            for partition in session.partitions.values()
-            if (replica := self._registry.replicas.get(partition.key)) is not None
-        }
-        operation = DelayedFetch(self._reader, request, replicas)
-        if not self._registry.fetches.watch(operation, replicas, wait_ms=request.wait_ms_max):
+        request = pass_.request
+        operation = DelayedFetch(self._reader, request, pass_.replicas)
+        if not self._registry.fetches.watch(operation, pass_.replicas, wait_ms=request.wait_ms_max):
             return set()
         waiting = self._waiting.setdefault(request.replica_id, {})
         waiting[operation] = None
@@ -97,22 +92,6 @@ class Fetch:
             del waiting[operation]
             self._registry.fetches.forget(operation)
         return operation.touched
-
-
-@dataclass(slots=True)
-class Round:
-    """One pass over the partitions of a session."""
-
-    answers: list[tuple[SessionPartition, FetchedPartition]] = field(default_factory=list)
-    size_bytes: int = 0
-    has_news: bool = False
-    """An error or a divergence: answered without waiting."""
-
-    def add(self, partition: SessionPartition, answer: FetchedPartition) -> None:
-        self.answers.append((partition, answer))
-        self.size_bytes += len(answer.records)
-        if answer.error_code or answer.diverging_epoch is not None:
-            self.has_news = True
 
 
 class DelayedFetch:

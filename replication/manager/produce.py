@@ -20,6 +20,7 @@ from metadata.errors import (
     ThrottlingQuotaExceeded,
 )
 from metadata.image import TopicIdPartition
+from metadata.values import maker
 from replication.manager.leader_flushes import LeaderFlushes
 from replication.manager.registry import WAITING_PRODUCE_MAX, Registry
 from replication.partition.replica import Replica
@@ -32,6 +33,8 @@ ACKS_NONE = 0
 
 HAND_OVER_WAIT_MS = 500
 """A broker that stops waits so long for what was already appended, so that few clients are left in doubt (P7)."""
+
+_produce_outcome = maker(ProduceOutcome)
 
 Outcomes = dict[TopicIdPartition, ProduceOutcome]
 
@@ -111,7 +114,7 @@ class Produce:
             outcomes[key] = ProduceOutcome(error_code=KafkaStorageError.code, message=f"cannot append: {error}")
             return
         appended.append(replica)
-        outcomes[key] = ProduceOutcome(
+        outcomes[key] = _produce_outcome(
             base_offset=batch.base_offset,
             last_offset=batch.last_offset,
             log_append_time_ms=batch.log_append_time_ms,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from metadata.environment import Buffer
 from metadata.errors import FencedLeaderEpoch, KafkaError, NotLeaderOrFollower, OffsetOutOfRange, UnknownLeaderEpoch
+from metadata.values import maker
 from replication.manager.registry import Registry
 from replication.partition.isr import may_join
 from replication.partition.leader import with_fetch
@@ -16,25 +16,57 @@ from replication.partition.states import LeaderState
 from replication.requests import CONSUMER, FetchedPartition, FetchPartition, FetchRequest
 from replication.sessions.cache import SessionPartition
 
+_fetched_partition = maker(FetchedPartition)
+
 TELLS_LEADER = (NotLeaderOrFollower.code, FencedLeaderEpoch.code, UnknownLeaderEpoch.code)
 """Errors that carry who leads instead (KIP-951)."""
 
 
-@dataclass(slots=True, kw_only=True)
 class Pass:
     """One pass over the partitions of a request. Asked once here, not once a partition: time and standing."""
 
-    request: FetchRequest
-    now_ms: int
-    is_follower: bool
-    is_stale: bool
-    """R10, KIP-903: the follower has been registered again since; this is not its latest incarnation."""
-    notes_progress: bool
-    tells_all: bool
-    """A full answer, not only what changed (KIP-227)."""
-    bytes_left: int
-    is_empty: bool = True
-    """The first batch of all goes out whatever its size (F3)."""
+    __slots__ = (
+        "answers",
+        "bytes_left",
+        "has_news",
+        "is_empty",
+        "is_follower",
+        "is_stale",
+        "notes_progress",
+        "now_ms",
+        "replicas",
+        "request",
+        "size_bytes",
+        "tells_all",
+    )
+
+    def __init__(
+        self,
+        request: FetchRequest,
+        *,
+        now_ms: int,
+        is_stale: bool,
+        notes_progress: bool,
+        tells_all: bool,
+        bytes_left: int,
+    ) -> None:
+        self.request = request
+        self.now_ms = now_ms
+        self.is_follower = request.replica_id != CONSUMER
+        self.is_stale = is_stale
+        """R10, KIP-903: the follower has been registered again since; this is not its latest incarnation."""
+        self.notes_progress = notes_progress
+        self.tells_all = tells_all
+        """A full answer, not only what changed (KIP-227)."""
+        self.bytes_left = bytes_left
+        self.is_empty = True
+        """The first batch of all goes out whatever its size (F3)."""
+        self.answers: list[tuple[SessionPartition, FetchedPartition]] = []
+        self.size_bytes = 0
+        self.has_news = False
+        """An error or a divergence: answered without waiting."""
+        self.replicas: dict[Replica, SessionPartition] = {}
+        """What was read: these can be waited for."""
 
 
 class PartitionReader:
@@ -43,13 +75,11 @@ class PartitionReader:
         self._on_join = on_join
 
     def begin(self, request: FetchRequest, *, notes_progress: bool, tells_all: bool) -> Pass:
-        is_follower = request.replica_id != CONSUMER
         return Pass(
-            request=request,
+            request,
             now_ms=self._registry.clock.monotonic_ms(),
-            is_follower=is_follower,
-            is_stale=is_follower and self._is_stale(request),
-            notes_progress=notes_progress and is_follower,
+            is_stale=request.replica_id != CONSUMER and self._is_stale(request),
+            notes_progress=notes_progress and request.replica_id != CONSUMER,
             tells_all=tells_all,
             bytes_left=min(request.bytes_max, self._registry.settings().fetch_max_bytes),
         )
@@ -58,27 +88,41 @@ class PartitionReader:
         broker = self._registry.image.brokers.get(request.replica_id)
         return broker is not None and request.replica_epoch != -1 and broker.broker_epoch > request.replica_epoch
 
-    def read(self, partition: SessionPartition, pass_: Pass) -> FetchedPartition | None:
-        """None: nothing that the session's owner does not know already."""
-        fetch, request = partition.fetch, pass_.request
+    def read(self, partition: SessionPartition, pass_: Pass) -> None:
+        """Adds an answer unless there is nothing that the session's owner does not know already."""
+        answer = self._read(partition, pass_)
+        if answer is not None:
+            pass_.answers.append((partition, answer))
+            pass_.size_bytes += len(answer.records)
+            if answer.error_code or answer.diverging_epoch is not None:
+                pass_.has_news = True
+
+    def _read(self, partition: SessionPartition, pass_: Pass) -> FetchedPartition | None:
+        fetch = partition.fetch
         try:
             replica, state = self._registry.leader_or_raise(partition.key, leader_epoch=fetch.current_leader_epoch)
         except KafkaError as error:
             return self._refusal(partition, error)
+        pass_.replicas[replica] = partition
+        log, offset = replica.log, fetch.fetch_offset
+        end_offset = log.log_end_offset
+        records: Buffer = b""
         try:
-            log, offset = replica.log, fetch.fetch_offset
-            if pass_.is_follower:
-                _check_assigned(replica, state, pass_)
-            diverging = _divergence(log, fetch)
-            if diverging is not None:
-                return _answer(fetch, replica, state, diverging=diverging)
-            if not log.log_start_offset <= offset <= log.log_end_offset:
+            if pass_.is_follower and (pass_.is_stale or pass_.request.replica_id not in state.followers):
+                raise _unassigned(replica, state, pass_.request)
+            if offset > end_offset or fetch.last_fetched_epoch not in (-1, log.latest_epoch):
+                diverging = _divergence(log, fetch)
+                if diverging is not None:
+                    return _answer(fetch, replica, state, diverging=diverging)
+            if not log.log_start_offset <= offset <= end_offset:
                 raise OffsetOutOfRange(f"{offset} is outside the log of {replica.name}")
             if pass_.notes_progress:
                 state = self._note(replica, state, fetch, pass_)
-            records = self._records(replica, state, fetch, pass_)
+            bound = end_offset if pass_.is_follower else state.high_watermark  # F1
+            if offset < bound:
+                records = self._records(log, fetch, pass_, bound=bound)
         except OffsetOutOfRange:
-            return self._out_of_range(fetch, replica, state, request)
+            return self._out_of_range(fetch, replica, state, pass_.request)
         except KafkaError as error:
             return self._refusal(partition, error)
         if (
@@ -111,12 +155,13 @@ class PartitionReader:
     def _note(self, replica: Replica, state: LeaderState, fetch: FetchPartition, pass_: Pass) -> LeaderState:
         """The follower has everything below the offset that it asks for: progress, high watermark, ISR (I2, I4)."""
         registry, request = self._registry, pass_.request
-        old_log_start = state.followers[request.replica_id].log_start_offset
+        follower = request.replica_id
+        old_log_start = state.followers[follower].log_start_offset
         registry.set_leader_state(
             replica,
             with_fetch(
                 state,
-                request.replica_id,
+                follower,
                 fetch_offset=fetch.fetch_offset,
                 log_start_offset=fetch.log_start_offset,
                 broker_epoch=request.replica_epoch,
@@ -128,18 +173,17 @@ class PartitionReader:
             registry.deletes.check(replica)
         noted = replica.state
         assert isinstance(noted, LeaderState), noted
-        if may_join(noted, request.replica_id, registry.image.brokers):
-            self._on_join(replica, request.replica_id)
+        if follower not in noted.isr.members and may_join(noted, follower, registry.image.brokers):
+            self._on_join(replica, follower)
             noted = replica.state
             assert isinstance(noted, LeaderState), noted
         return noted
 
-    def _records(self, replica: Replica, state: LeaderState, fetch: FetchPartition, pass_: Pass) -> Buffer:
-        bound = replica.log.log_end_offset if pass_.is_follower else state.high_watermark  # F1
+    def _records(self, log: ReplicaLog, fetch: FetchPartition, pass_: Pass, *, bound: int) -> Buffer:
         limit = min(fetch.bytes_max, pass_.bytes_left)
-        if fetch.fetch_offset >= bound or (limit <= 0 and not pass_.is_empty):
+        if limit <= 0 and not pass_.is_empty:
             return b""  # F2
-        data = replica.log.read(
+        data = log.read(
             fetch.fetch_offset, bytes_max=max(limit, 0), upper_bound=bound, at_least_one_batch=pass_.is_empty
         ).data
         if len(data):
@@ -173,18 +217,16 @@ class PartitionReader:
         )
 
 
-def _check_assigned(replica: Replica, state: LeaderState, pass_: Pass) -> None:
-    request = pass_.request
+def _unassigned(replica: Replica, state: LeaderState, request: FetchRequest) -> KafkaError:
     if request.replica_id not in state.followers:
-        raise NotLeaderOrFollower(f"broker {request.replica_id} is no replica of {replica.name}")
-    if pass_.is_stale:
-        raise NotLeaderOrFollower(f"broker {request.replica_id} fetches under the old epoch {request.replica_epoch}")
+        return NotLeaderOrFollower(f"broker {request.replica_id} is no replica of {replica.name}")
+    return NotLeaderOrFollower(f"broker {request.replica_id} fetches under the old epoch {request.replica_epoch}")
 
 
 def _divergence(log: ReplicaLog, fetch: FetchPartition) -> EpochEnd | None:
     """R2, R3. Raises OffsetOutOfRange when nothing is known of so old an epoch."""
     epoch, offset = fetch.last_fetched_epoch, fetch.fetch_offset
-    if epoch == -1 or (epoch == log.latest_epoch and offset <= log.log_end_offset):
+    if epoch == -1:
         return None
     end = log.end_offset_for_epoch(epoch)
     if end is None:
@@ -201,7 +243,7 @@ def _answer(
     diverging: EpochEnd | None = None,
     error_code: int = 0,
 ) -> FetchedPartition:
-    return FetchedPartition(
+    return _fetched_partition(
         topic_id=fetch.topic_id,
         partition=fetch.partition,
         error_code=error_code,

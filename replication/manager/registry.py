@@ -77,9 +77,11 @@ class Registry:
 
     def leader_or_raise(self, key: TopicIdPartition, *, leader_epoch: int = ANY_EPOCH) -> tuple[Replica, LeaderState]:
         """R1. Raises also FencedLeaderEpoch 74, UnknownLeaderEpoch 75."""
-        replica = self.replica_or_raise(key)
+        replica = self.replicas.get(key)
+        if replica is None:
+            raise self._absence(key)
         state = replica.state
-        if leader_epoch not in (ANY_EPOCH, state.leader_epoch):
+        if leader_epoch != ANY_EPOCH and leader_epoch != state.image.leader_epoch:
             raise _wrong_epoch(replica, leader_epoch)
         if not isinstance(state, LeaderState):
             raise NotLeaderOrFollower(

@@ -39,7 +39,7 @@ def is_eligible(replica: int, progress: FollowerProgress, brokers: Mapping[int, 
 
 def may_join(state: LeaderState, follower: int, brokers: Mapping[int, BrokerImage]) -> bool:
     """I4. While the leader recovers from an unclean election its ISR cannot grow (L3)."""
-    if follower in state.isr.maximal or isinstance(state.isr, PendingIsr) or state.is_recovering:
+    if isinstance(state.isr, PendingIsr) or follower in state.isr.members or state.is_recovering:
         return False
     progress = state.followers[follower]
     return (

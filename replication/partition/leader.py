@@ -10,9 +10,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from metadata.image import BrokerImage, PartitionImage
+from metadata.values import maker
 from replication.partition.high_watermark import advance_high_watermark
 from replication.partition.isr import is_eligible
 from replication.partition.states import CommittedIsr, FollowerProgress, LeaderState, is_recovering
+
+_leader_state = maker(LeaderState)
+_follower_progress = maker(FollowerProgress)
 
 
 def become_leader(
@@ -79,7 +83,7 @@ def with_end_offset(state: LeaderState, end_offset: int) -> LeaderState:
     """The own log has grown (or more of it has been fsynced)."""
     if end_offset == state.end_offset:
         return state
-    return _changed(state, end_offset=end_offset, high_watermark=state.high_watermark, followers=state.followers)
+    return _changed(state, end_offset, state.high_watermark, state.followers)
 
 
 def with_fetch(
@@ -101,7 +105,7 @@ def with_fetch(
     else:
         caught_up_ms = old.caught_up_ms
     followers = dict(state.followers)
-    followers[follower] = FollowerProgress(
+    followers[follower] = _follower_progress(
         end_offset=fetch_offset,
         log_start_offset=log_start_offset,
         fetched_ms=now_ms,
@@ -109,7 +113,7 @@ def with_fetch(
         caught_up_ms=caught_up_ms,
         broker_epoch=broker_epoch,
     )
-    return _changed(state, end_offset=state.end_offset, high_watermark=state.high_watermark, followers=followers)
+    return _changed(state, state.end_offset, state.high_watermark, followers)
 
 
 def with_high_watermark(
@@ -127,7 +131,7 @@ def with_high_watermark(
     )
     if high_watermark == state.high_watermark:
         return state
-    return _changed(state, end_offset=state.end_offset, high_watermark=high_watermark, followers=state.followers)
+    return _changed(state, state.end_offset, high_watermark, state.followers)
 
 
 def _counted(state: LeaderState, *, brokers: Mapping[int, BrokerImage], lag_ms_max: int, now_ms: int) -> Iterator[int]:
@@ -141,10 +145,10 @@ def _counted(state: LeaderState, *, brokers: Mapping[int, BrokerImage], lag_ms_m
 
 
 def _changed(
-    state: LeaderState, *, end_offset: int, high_watermark: int, followers: Mapping[int, FollowerProgress]
+    state: LeaderState, end_offset: int, high_watermark: int, followers: Mapping[int, FollowerProgress]
 ) -> LeaderState:
     """`dataclasses.replace` without its cost: this runs for each partition of each fetch."""
-    return LeaderState(
+    return _leader_state(
         image=state.image,
         isr=state.isr,
         partition_epoch=state.partition_epoch,

@@ -80,7 +80,7 @@ class LeaderState:
         return len(self.isr.members) < self.min_isr
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class FollowerState:
     image: PartitionImage
     high_watermark: int

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from metadata.environment import Clock
 from metadata.errors import FetchSessionIdNotFound, InvalidFetchSessionEpoch
 from metadata.image import TopicIdPartition
+from metadata.values import maker
 from replication.requests import (
     CONSUMER,
     FINAL_EPOCH,
@@ -24,6 +25,8 @@ from replication.requests import (
     FetchRequest,
     FetchResponse,
 )
+
+_fetch_response = maker(FetchResponse)
 
 EVICTION_MS = 120_000
 """min.incremental.fetch.session.eviction.ms"""
@@ -78,7 +81,7 @@ class FetchSession:
             partition.told_error = answer.error_code != 0 or answer.diverging_epoch is not None
             if len(answer.records) and self.partitions.pop(partition.key, None) is not None:
                 self.partitions[partition.key] = partition
-        return FetchResponse(session_id=self.session_id, partitions=told)
+        return _fetch_response(session_id=self.session_id, partitions=told)
 
 
 class SessionCache:
