@@ -18,7 +18,7 @@ def api_versions_response(asked: int) -> tuple[int, Any]:
     version = asked if is_known else 0
     types = schemas.responses_of(apis.API_VERSIONS, version)
     fields: dict[str, Any] = {
-        "error_code": schemas.error_code(0 if is_known else UnsupportedVersion.code),
+        "error_code": 0 if is_known else UnsupportedVersion.code,
         "api_keys": tuple(
             types.ApiVersion(api_key=api.key, min_version=api.version_min, max_version=api.version)
             for api in apis.BY_KEY.values()

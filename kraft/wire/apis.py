@@ -12,8 +12,10 @@ NEVER = 1 << 15
 """`flexible_from` of an API without tagged fields (KIP-482)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Api:
+    """There is one of each, so they are compared by identity: they are keys of what is looked up for each request."""
+
     key: int
     name: str
     """CamelCase, as in the names of Kafka's message classes."""

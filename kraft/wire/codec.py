@@ -1,4 +1,4 @@
-"""Request and response headers, and bodies through kio.
+"""Request and response headers, and bodies by `readers` and `writers`.
 
 Request header:  api key int16, api version int16, correlation id int32, client id nullable string (int16 length),
                  then tagged fields when the version is flexible (KIP-482).
@@ -12,14 +12,13 @@ Record payloads are opaque: a body is a list of parts in which they stay the buf
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 from kraft.wire import schemas
 from kraft.wire.apis import API_VERSIONS, Api
-from kraft.wire.lengths import check_lengths
+from kraft.wire.readers import REFUSALS, reader_of
 from kraft.wire.varints import Reader, varint
 from kraft.wire.writers import writer_of
 from metadata.environment import Buffer
@@ -57,16 +56,6 @@ class ResponseHeader:
     """Error code and message of a request refused as a whole."""
 
 
-class _Parts:
-    """What writers need of a buffer; keeps every write as it is."""
-
-    __slots__ = ("parts", "write")
-
-    def __init__(self) -> None:
-        self.parts: list[Buffer] = []
-        self.write = self.parts.append
-
-
 # --- requests ---------------------------------------------------------------------------------------------------
 
 
@@ -77,7 +66,7 @@ def encode_request(api: Api, header: RequestHeader, body: Any) -> list[Buffer]:
     tags = b""
     if api.is_flexible(header.api_version):
         tags = _timeout_tag(header.timeout_ms)
-    return [head + tags, *encode_body(body)]
+    return _appended([head + tags], body)
 
 
 def _timeout_tag(timeout_ms: int | None) -> bytes:
@@ -112,17 +101,7 @@ def decode_request(api: Api, header: RequestHeader, frame: memoryview, *, is_tru
         tag = _tags(reader).get(TIMEOUT_TAG)
         if tag is not None and len(tag) == _CORRELATION.size:
             (timeout_ms,) = _CORRELATION.unpack(tag)
-    entity_class = schemas.request_class(api, header.api_version)
-    if not is_trusted:
-        _check_lengths(entity_class, frame, reader.offset)
-    return decode_body(entity_class, frame, reader.offset), timeout_ms
-
-
-def _check_lengths(entity_class: Any, frame: memoryview, offset: int) -> None:
-    try:
-        check_lengths(entity_class, frame, offset)
-    except ValueError as error:
-        raise Malformed(f"{entity_class.__name__}: {error}") from error
+    return decode_body(schemas.request_class(api, header.api_version), frame, reader.offset), timeout_ms
 
 
 # --- responses --------------------------------------------------------------------------------------------------
@@ -134,7 +113,7 @@ def encode_response(
     head = _CORRELATION.pack(correlation_id)
     if has_flexible_response_header(api, version):
         head += b"\0" if refused is None else _refusal_tag(refused)
-    return [head, *encode_body(body)]
+    return _appended([head], body)
 
 
 def has_flexible_response_header(api: Api, version: int) -> bool:
@@ -183,27 +162,22 @@ def _tags(reader: Reader) -> Mapping[int, memoryview]:
 # --- bodies -----------------------------------------------------------------------------------------------------
 
 
-def encode_body(entity: Any) -> Sequence[Buffer]:
-    sink = _Parts()
-    entity_class: Any = type(entity)
-    writer_of(entity_class)(sink, entity)
-    return sink.parts
+def encode_body(message: Any) -> list[Buffer]:
+    return _appended([], message)
 
 
-def decode_body(entity_class: Any, frame: memoryview, offset: int) -> Any:
+def _appended(parts: list[Buffer], message: Any) -> list[Buffer]:
+    structure: Any = type(message)
+    writer_of(structure)(parts, message)
+    return parts
+
+
+def decode_body(structure: Any, frame: memoryview, offset: int) -> Any:
     """Raises Malformed; also for bytes after the end of the body."""
     try:
-        entity, size = _reader(entity_class)(frame.toreadonly(), offset)
-    except Exception as error:
-        # kio raises a dozen types for bad bytes (DecodeError, KeyError for unknown tags, ValueError, ...).
-        raise Malformed(f"{entity_class.__name__}: {type(error).__name__}: {error}") from error
-    if offset + size != len(frame):
-        raise Malformed(f"{entity_class.__name__}: {len(frame) - offset - size} bytes after its end")
-    return entity
-
-
-@cache
-def _reader(entity_class: Any) -> Callable[[Any, int], tuple[Any, int]]:
-    from kio.serial import entity_reader
-
-    return entity_reader(entity_class)
+        message, end = reader_of(structure)(frame, offset)
+    except REFUSALS as error:
+        raise Malformed(f"{structure.__name__}: {type(error).__name__}: {error}") from error
+    if end != len(frame):
+        raise Malformed(f"{structure.__name__}: {len(frame) - end} bytes after its end")
+    return message

@@ -193,5 +193,5 @@ async def _token(connection: RpcConnection, token: bytes) -> bytes:
 
 
 def _raise_refusal(answer: Any, message: str) -> None:
-    if answer.error_code.value:
-        raise for_code(answer.error_code.value, message)
+    if answer.error_code:
+        raise for_code(answer.error_code, message)

@@ -161,5 +161,5 @@ def _retrieve(task: asyncio.Task[RpcConnection]) -> None:
 def _raise_top_level(answer: Any) -> None:
     """An error of the request as a whole from a peer that sends no refusal in the header."""
     code = getattr(answer, "error_code", None)
-    if code is not None and code.value:
-        raise for_code(code.value, getattr(answer, "error_message", None) or "")
+    if code:
+        raise for_code(code, getattr(answer, "error_message", None) or "")

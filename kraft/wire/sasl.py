@@ -87,12 +87,12 @@ class Authentication:
 
 def _handshake_response(code: int) -> Any:
     response = schemas.response_class(apis.SASL_HANDSHAKE, apis.SASL_HANDSHAKE.version)
-    return response(error_code=schemas.error_code(code), mechanisms=(scram.MECHANISM,))
+    return response(error_code=code, mechanisms=(scram.MECHANISM,))
 
 
 def _authenticate_response(*, token: bytes = b"", error: KafkaError | None = None) -> Any:
     return schemas.response_class(apis.SASL_AUTHENTICATE, apis.SASL_AUTHENTICATE.version)(
-        error_code=schemas.error_code(0 if error is None else error.code),
+        error_code=0 if error is None else error.code,
         error_message=None if error is None else error.message,
         auth_bytes=token,
     )

@@ -1,63 +1,71 @@
 """Kafka's message schemas, imported when first used: a node pays only for the APIs that it speaks.
 
-kio's modules come out untyped on purpose. Its phantom integers would ask for a checked construction of every number;
-the writers check ranges anyway, when they pack.
+kio knows the schemas; the classes that we use are made after them (`kraft.wire.structures`).
 """
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 from kraft.wire.apis import Api
+from kraft.wire.structures import maker_of, structure_of
 
-NO_THROTTLE = timedelta(0)
+NO_THROTTLE = 0
+"""ms."""
 
+EXTENSIONS = "kraft.wire.extensions"
 EXTENDED = ("AlterPartition", "GroupRequest", "Produce")
 """APIs whose responses carry tagged fields of ours, or are ours (`kraft.wire.extensions`)."""
 EXTENDED_REQUESTS = ("BrokerHeartbeat", "GroupRequest")
 """The same for requests."""
 
 
+class Makers:
+    """The functions that make the structures of a module, each under the structure's name."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self._module = module
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        make: Callable[..., Any] = maker_of(structure_of(getattr(self._module, name)))
+        setattr(self, name, make)
+        return make
+
+
 @cache
 def requests_of(api: Api, version: int) -> Any:
-    """The module with the request of an API and its nested structures."""
-    return import_module(f"kio.schema.{api.schema}.v{version}.request")
+    """What makes the request of an API and its nested structures."""
+    return Makers(_module(api, version, "request"))
 
 
 @cache
 def responses_of(api: Api, version: int) -> Any:
-    return import_module(f"kio.schema.{api.schema}.v{version}.response")
+    return Makers(_module(api, version, "response"))
+
+
+@cache
+def extensions() -> Any:
+    return Makers(import_module(EXTENSIONS))
 
 
 @cache
 def request_class(api: Api, version: int) -> Any:
-    if api.name in EXTENDED_REQUESTS:
-        return getattr(import_module("kraft.wire.extensions"), f"{api.name}Request")
-    return getattr(requests_of(api, version), f"{api.name}Request")
+    return _class(api, version, "request", is_extended=api.name in EXTENDED_REQUESTS)
 
 
 @cache
 def response_class(api: Api, version: int) -> Any:
-    if api.name in EXTENDED:
-        return getattr(import_module("kraft.wire.extensions"), f"{api.name}Response")
-    return getattr(responses_of(api, version), f"{api.name}Response")
+    return _class(api, version, "response", is_extended=api.name in EXTENDED)
 
 
-@cache
-def _error_codes() -> Any:
-    return import_module("kio.schema.errors").ErrorCode
+def _class(api: Api, version: int, side: str, *, is_extended: bool) -> Any:
+    module = import_module(EXTENSIONS) if is_extended else _module(api, version, side)
+    return structure_of(getattr(module, f"{api.name}{side.capitalize()}"))
 
 
-def error_code(code: int) -> Any:
-    return _error_codes()(code)
-
-
-def milliseconds(ms: int) -> timedelta:
-    return timedelta(milliseconds=ms)
-
-
-def to_ms(duration: timedelta) -> int:
-    return duration // timedelta(milliseconds=1)
+def _module(api: Api, version: int, side: str) -> ModuleType:
+    return import_module(f"kio.schema.{api.schema}.v{version}.{side}")

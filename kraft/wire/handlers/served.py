@@ -14,7 +14,7 @@ from metadata.values import value
 @value(kw_only=True)
 class Call:
     message: Any
-    """The request, a kio entity."""
+    """The request, a structure of `kraft.wire.structures`."""
     principal: Principal
     timeout_ms: int | None
     """How long the sender waits, if it told."""

@@ -5,7 +5,6 @@ A broker's two listeners are the endpoints `REST` and `KAFKA` of its registratio
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 from uuid import UUID
 
@@ -70,14 +69,12 @@ def _registration(message: Any) -> RegisterBroker:
 
 def _registration_reply(request: RegisterBroker, reply: BrokerRegistered) -> Any:
     response = schemas.response_class(apis.BROKER_REGISTRATION, apis.BROKER_REGISTRATION.version)
-    return response(
-        throttle_time=schemas.NO_THROTTLE, error_code=schemas.error_code(0), broker_epoch=reply.broker_epoch
-    )
+    return response(throttle_time=schemas.NO_THROTTLE, error_code=0, broker_epoch=reply.broker_epoch)
 
 
 def _registration_refused(message: Any, code: int) -> Any:
     response = schemas.response_class(apis.BROKER_REGISTRATION, apis.BROKER_REGISTRATION.version)
-    return response(throttle_time=schemas.NO_THROTTLE, error_code=schemas.error_code(code))
+    return response(throttle_time=schemas.NO_THROTTLE, error_code=code)
 
 
 REGISTRATION: Rpc[RegisterBroker, BrokerRegistered] = Rpc(
@@ -107,10 +104,10 @@ def _heartbeat_request(request: BrokerHeartbeat, timeout_ms: int) -> Any:
 def _failed_topics(failed: FailedReplicas) -> tuple[Any, ...]:
     if not len(failed):
         return ()
-    failed_topic = import_module("kraft.wire.extensions").FailedTopic
+    types = schemas.extensions()
     offline, read_only = _by_topic(failed.offline), _by_topic(failed.read_only)
     return tuple(
-        failed_topic(
+        types.FailedTopic(
             topic_id=topic_id,
             offline=tuple(sorted(offline.get(topic_id, ()))),
             read_only=tuple(sorted(read_only.get(topic_id, ()))),
@@ -152,7 +149,7 @@ def _failed_replicas(topics: tuple[Any, ...]) -> FailedReplicas:
 def _heartbeat_reply(request: BrokerHeartbeat, reply: HeartbeatAnswer) -> Any:
     return schemas.response_class(apis.BROKER_HEARTBEAT, apis.BROKER_HEARTBEAT.version)(
         throttle_time=schemas.NO_THROTTLE,
-        error_code=schemas.error_code(0),
+        error_code=0,
         is_caught_up=reply.is_caught_up,
         is_fenced=reply.is_fenced,
         should_shut_down=reply.should_shut_down,
@@ -167,7 +164,7 @@ def _heartbeat_answer(request: BrokerHeartbeat, message: Any) -> HeartbeatAnswer
 
 def _heartbeat_refused(message: Any, code: int) -> Any:
     return schemas.response_class(apis.BROKER_HEARTBEAT, apis.BROKER_HEARTBEAT.version)(
-        throttle_time=schemas.NO_THROTTLE, error_code=schemas.error_code(code), should_shut_down=False
+        throttle_time=schemas.NO_THROTTLE, error_code=code, should_shut_down=False
     )
 
 
@@ -193,7 +190,7 @@ def _allocate_request(request: AllocateProducerIds, timeout_ms: int) -> Any:
 def _allocated(code: int, *, first: int, count: int) -> Any:
     return schemas.response_class(apis.ALLOCATE_PRODUCER_IDS, apis.ALLOCATE_PRODUCER_IDS.version)(
         throttle_time=schemas.NO_THROTTLE,
-        error_code=schemas.error_code(code),
+        error_code=code,
         producer_id_start=first,
         producer_id_len=count,
     )

@@ -18,7 +18,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rpc(Generic[RequestT, ReplyT]):
-    """Our data <-> Kafka's message, for one API. Messages are kio entities."""
+    """Our data <-> Kafka's message, for one API. Messages are structures (`kraft.wire.structures`)."""
 
     api: Api
     to_request: Callable[[RequestT, int], Any]

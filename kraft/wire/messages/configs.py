@@ -68,7 +68,7 @@ def _configs_response(items: list[tuple[int, str, int, str | None]]) -> Any:
         throttle_time=schemas.NO_THROTTLE,
         responses=tuple(
             types.AlterConfigsResourceResponse(
-                error_code=schemas.error_code(code), error_message=message, resource_type=number, resource_name=name
+                error_code=code, error_message=message, resource_type=number, resource_name=name
             )
             for number, name, code, message in items
         ),
@@ -90,7 +90,7 @@ ALTER_CONFIGS: Rpc[AlterConfigs, Mapping[ConfigResource, ErrorDetail | None]] = 
     from_request=_configs,
     to_reply=_configs_reply,
     from_reply=lambda request, message: {
-        _resource(item): to_detail(item.error_code.value, item.error_message) for item in message.responses
+        _resource(item): to_detail(item.error_code, item.error_message) for item in message.responses
     },
     refuse=lambda message, code: _configs_response(
         [(item.resource_type, item.resource_name, code, None) for item in message.resources]

@@ -29,7 +29,7 @@ def _elect_request(request: ElectLeaders, timeout_ms: int) -> Any:
     return types.ElectLeadersRequest(
         election_type=PREFERRED if request.election == "preferred" else UNCLEAN,
         topic_partitions=topics,
-        timeout=schemas.milliseconds(timeout_ms),
+        timeout=timeout_ms,
     )
 
 
@@ -49,14 +49,14 @@ def _elected(code: int, reply: Details) -> Any:
     types = schemas.responses_of(apis.ELECT_LEADERS, apis.ELECT_LEADERS.version)
     return types.ElectLeadersResponse(
         throttle_time=schemas.NO_THROTTLE,
-        error_code=schemas.error_code(code),
+        error_code=code,
         replica_election_results=tuple(
             types.ReplicaElectionResult(
                 topic=name,
                 partition_result=tuple(
                     types.PartitionResult(
                         partition_id=key[1],
-                        error_code=schemas.error_code(detail_code(reply[key])),
+                        error_code=detail_code(reply[key]),
                         error_message=detail_message(reply[key]),
                     )
                     for key in keys
@@ -69,7 +69,7 @@ def _elected(code: int, reply: Details) -> Any:
 
 def _election_results(request: ElectLeaders, message: Any) -> Details:
     return {
-        (result.topic, item.partition_id): to_detail(item.error_code.value, item.error_message)
+        (result.topic, item.partition_id): to_detail(item.error_code, item.error_message)
         for result in message.replica_election_results
         for item in result.partition_result
     }
@@ -92,7 +92,7 @@ def _reassign_request(request: AlterReassignments, timeout_ms: int) -> Any:
     api = apis.ALTER_PARTITION_REASSIGNMENTS
     types = schemas.requests_of(api, api.version)
     return types.AlterPartitionReassignmentsRequest(
-        timeout=schemas.milliseconds(timeout_ms),
+        timeout=timeout_ms,
         topics=tuple(
             types.ReassignableTopic(
                 name=name,
@@ -121,7 +121,7 @@ def _reassigned(code: int, reply: Details) -> Any:
     types = schemas.responses_of(api, api.version)
     return types.AlterPartitionReassignmentsResponse(
         throttle_time=schemas.NO_THROTTLE,
-        error_code=schemas.error_code(code),
+        error_code=code,
         error_message=None,
         responses=tuple(
             types.ReassignableTopicResponse(
@@ -129,7 +129,7 @@ def _reassigned(code: int, reply: Details) -> Any:
                 partitions=tuple(
                     types.ReassignablePartitionResponse(
                         partition_index=key[1],
-                        error_code=schemas.error_code(detail_code(reply[key])),
+                        error_code=detail_code(reply[key]),
                         error_message=detail_message(reply[key]),
                     )
                     for key in keys
@@ -142,7 +142,7 @@ def _reassigned(code: int, reply: Details) -> Any:
 
 def _reassignment_results(request: AlterReassignments, message: Any) -> Details:
     return {
-        (topic.name, item.partition_index): to_detail(item.error_code.value, item.error_message)
+        (topic.name, item.partition_index): to_detail(item.error_code, item.error_message)
         for topic in message.responses
         for item in topic.partitions
     }

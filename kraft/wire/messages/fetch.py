@@ -30,7 +30,7 @@ def _fetch_request(request: FetchRequest, timeout_ms: int) -> Any:
     types = schemas.requests_of(*_TYPES)
     return types.FetchRequest(
         replica_state=types.ReplicaState(replica_id=request.replica_id, replica_epoch=request.replica_epoch),
-        max_wait=schemas.milliseconds(request.wait_ms_max),
+        max_wait=request.wait_ms_max,
         min_bytes=request.bytes_min,
         max_bytes=request.bytes_max,
         session_id=request.session_id,
@@ -61,7 +61,7 @@ def _fetch(message: Any) -> FetchRequest:
     return FetchRequest(
         replica_id=message.replica_state.replica_id,
         replica_epoch=message.replica_state.replica_epoch,
-        wait_ms_max=schemas.to_ms(message.max_wait),
+        wait_ms_max=message.max_wait,
         bytes_min=message.min_bytes,
         bytes_max=message.max_bytes,
         session_id=message.session_id,
@@ -91,7 +91,7 @@ def _fetch_reply(request: FetchRequest, reply: FetchResponse) -> Any:
     types = schemas.responses_of(*_TYPES)
     return types.FetchResponse(
         throttle_time=schemas.NO_THROTTLE,
-        error_code=schemas.error_code(reply.error_code),
+        error_code=reply.error_code,
         session_id=reply.session_id,
         responses=tuple(
             types.FetchableTopicResponse(
@@ -112,7 +112,7 @@ def _partition_data(types: Any, item: FetchedPartition) -> Any:
         tagged["current_leader"] = types.LeaderIdAndEpoch(leader_id=leader_id, leader_epoch=leader_epoch)
     return types.PartitionData(
         partition_index=item.partition,
-        error_code=schemas.error_code(item.error_code),
+        error_code=item.error_code,
         high_watermark=item.high_watermark,
         last_stable_offset=item.last_stable_offset,
         log_start_offset=item.log_start_offset,
@@ -124,7 +124,7 @@ def _partition_data(types: Any, item: FetchedPartition) -> Any:
 
 def _fetched(request: FetchRequest, message: Any) -> FetchResponse:
     return FetchResponse(
-        error_code=message.error_code.value,
+        error_code=message.error_code,
         session_id=message.session_id,
         partitions=tuple(
             _fetched_partition(topic.topic_id or NIL, item) for topic in message.responses for item in topic.partitions
@@ -137,7 +137,7 @@ def _fetched_partition(topic_id: UUID, item: Any) -> FetchedPartition:
     return FetchedPartition(
         topic_id=topic_id,
         partition=item.partition_index,
-        error_code=item.error_code.value,
+        error_code=item.error_code,
         high_watermark=item.high_watermark,
         last_stable_offset=item.last_stable_offset,
         log_start_offset=item.log_start_offset,
@@ -149,9 +149,7 @@ def _fetched_partition(topic_id: UUID, item: Any) -> FetchedPartition:
 
 def _fetch_refused(message: Any, code: int) -> Any:
     types = schemas.responses_of(*_TYPES)
-    return types.FetchResponse(
-        throttle_time=schemas.NO_THROTTLE, error_code=schemas.error_code(code), session_id=0, responses=()
-    )
+    return types.FetchResponse(throttle_time=schemas.NO_THROTTLE, error_code=code, session_id=0, responses=())
 
 
 FETCH: Rpc[FetchRequest, FetchResponse] = Rpc(

@@ -15,7 +15,7 @@ def _to_request(request: r.Request, timeout_ms: int) -> Any:
 
 
 def _response(code: int, body: bytes) -> Any:
-    return schemas.response_class(apis.GROUP_REQUEST, 0)(error_code=schemas.error_code(code), body=body)
+    return schemas.response_class(apis.GROUP_REQUEST, 0)(error_code=code, body=body)
 
 
 GROUP_REQUEST: Rpc[r.Request, a.Answer] = Rpc(

@@ -71,7 +71,7 @@ def _fetch_request(request: MetadataFetch, timeout_ms: int) -> Any:
     return types.FetchRequest(
         cluster_id=request.cluster_id,
         replica_state=types.ReplicaState(replica_id=request.replica_id),
-        max_wait=schemas.milliseconds(request.wait_ms_max),
+        max_wait=request.wait_ms_max,
         min_bytes=1,
         max_bytes=request.bytes_max,
         topics=(types.FetchTopic(topic_id=TOPIC_ID, partitions=(partition,)),),
@@ -87,7 +87,7 @@ def _from_fetch_request(message: Any) -> MetadataFetch:
         cluster_id=message.cluster_id or "",
         replica_id=message.replica_state.replica_id,
         offset=partitions[0].fetch_offset,
-        wait_ms_max=schemas.to_ms(message.max_wait),
+        wait_ms_max=message.max_wait,
         bytes_max=partitions[0].partition_max_bytes,
     )
 
@@ -102,14 +102,14 @@ def _fetch_reply(request: MetadataFetch, reply: MetadataFetched) -> Any:
         content = {"high_watermark": reply.result.end_offset, "records": _pack(reply.result)}
     partition = types.PartitionData(
         partition_index=0,
-        error_code=schemas.error_code(0),
+        error_code=0,
         current_leader=types.LeaderIdAndEpoch(leader_id=reply.leader_id, leader_epoch=reply.leader_epoch),
         aborted_transactions=None,
         **content,
     )
     return types.FetchResponse(
         throttle_time=schemas.NO_THROTTLE,
-        error_code=schemas.error_code(0),
+        error_code=0,
         responses=(types.FetchableTopicResponse(topic_id=TOPIC_ID, partitions=(partition,)),),
     )
 
@@ -155,7 +155,7 @@ METADATA_FETCH: Rpc[MetadataFetch, MetadataFetched] = Rpc(
     to_reply=_fetch_reply,
     from_reply=_from_fetch_reply,
     refuse=lambda message, code: schemas.response_class(apis.FETCH, apis.FETCH.version)(
-        throttle_time=schemas.NO_THROTTLE, error_code=schemas.error_code(code), responses=()
+        throttle_time=schemas.NO_THROTTLE, error_code=code, responses=()
     ),
 )
 
@@ -198,7 +198,7 @@ def _snapshot_reply(request: SnapshotFetch, reply: SnapshotPiece) -> Any:
     types = schemas.responses_of(apis.FETCH_SNAPSHOT, apis.FETCH_SNAPSHOT.version)
     partition = types.PartitionSnapshot(
         index=0,
-        error_code=schemas.error_code(0),
+        error_code=0,
         snapshot_id=types.SnapshotId(end_offset=request.end_offset, epoch=request.epoch),
         current_leader=types.LeaderIdAndEpoch(leader_id=-1, leader_epoch=-1),
         size=reply.size,
@@ -207,7 +207,7 @@ def _snapshot_reply(request: SnapshotFetch, reply: SnapshotPiece) -> Any:
     )
     return types.FetchSnapshotResponse(
         throttle_time=schemas.NO_THROTTLE,
-        error_code=schemas.error_code(0),
+        error_code=0,
         topics=(types.TopicSnapshot(name=TOPIC, partitions=(partition,)),),
     )
 
@@ -224,6 +224,6 @@ FETCH_SNAPSHOT: Rpc[SnapshotFetch, SnapshotPiece] = Rpc(
     to_reply=_snapshot_reply,
     from_reply=_from_snapshot_reply,
     refuse=lambda message, code: schemas.response_class(apis.FETCH_SNAPSHOT, apis.FETCH_SNAPSHOT.version)(
-        throttle_time=schemas.NO_THROTTLE, error_code=schemas.error_code(code), topics=()
+        throttle_time=schemas.NO_THROTTLE, error_code=code, topics=()
     ),
 )

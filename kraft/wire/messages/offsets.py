@@ -68,7 +68,7 @@ def _list_request(request: ListOffset, timeout_ms: int) -> Any:
         replica_id=CONSUMER,
         isolation_level=0,
         topics=(types.ListOffsetsTopic(name=name_of(request.partition.topic_id), partitions=(question,)),),
-        timeout=schemas.milliseconds(request.timeout_ms),
+        timeout=request.timeout_ms,
     )
 
 
@@ -77,7 +77,7 @@ def _list_from_request(message: Any) -> ListOffset:
     return ListOffset(
         partition=TopicIdPartition(id_of(topic.name), item.partition_index),
         timestamp=item.timestamp,
-        timeout_ms=schemas.to_ms(message.timeout),
+        timeout_ms=message.timeout,
     )
 
 
@@ -98,7 +98,7 @@ def _list_response(names: list[tuple[str, int]], code: int, answer: OffsetAnswer
                 partitions=tuple(
                     types.ListOffsetsPartitionResponse(
                         partition_index=partition,
-                        error_code=schemas.error_code(code),
+                        error_code=code,
                         timestamp=answer.timestamp,
                         offset=answer.offset,
                         leader_epoch=answer.leader_epoch,
@@ -148,7 +148,7 @@ def _delete_request(request: DeleteRecords, timeout_ms: int) -> Any:
             )
             for topic_id, keys in group(request.offsets, lambda key: key.topic_id).items()
         ),
-        timeout=schemas.milliseconds(request.timeout_ms),
+        timeout=request.timeout_ms,
     )
 
 
@@ -159,7 +159,7 @@ def _delete_from_request(message: Any) -> DeleteRecords:
             for topic in message.topics
             for item in topic.partitions
         },
-        timeout_ms=schemas.to_ms(message.timeout),
+        timeout_ms=message.timeout,
     )
 
 
@@ -175,7 +175,7 @@ def _delete_response(results: Mapping[tuple[str, int], tuple[int, int]]) -> Any:
                     types.DeleteRecordsPartitionResult(
                         partition_index=key[1],
                         low_watermark=results[key][0],
-                        error_code=schemas.error_code(results[key][1]),
+                        error_code=results[key][1],
                     )
                     for key in keys
                 ),
@@ -196,7 +196,7 @@ DELETE_RECORDS: Rpc[DeleteRecords, LowWatermarks] = Rpc(
         {(name_of(key.topic_id), key.partition): result for key, result in reply.items()}
     ),
     from_reply=lambda request, message: {
-        TopicIdPartition(id_of(topic.name), item.partition_index): (item.low_watermark, item.error_code.value)
+        TopicIdPartition(id_of(topic.name), item.partition_index): (item.low_watermark, item.error_code)
         for topic in message.topics
         for item in topic.partitions
     },
@@ -239,7 +239,7 @@ def _epoch_response(names: list[tuple[str, int]], code: int, end: EpochEnd) -> A
                 topic=name,
                 partitions=tuple(
                     types.EpochEndOffset(
-                        error_code=schemas.error_code(code),
+                        error_code=code,
                         partition=partition,
                         leader_epoch=end.epoch,
                         end_offset=end.end_offset,

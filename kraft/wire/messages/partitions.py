@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from kraft.wire import apis, schemas
@@ -71,36 +71,32 @@ def _alter(message: Any) -> AlterPartition:
 
 
 def _alter_reply(request: AlterPartition, reply: Altered) -> Any:
-    from kraft.wire import extensions
-
-    return extensions.AlterPartitionResponse(
-        throttle_time=schemas.NO_THROTTLE,  # type: ignore[arg-type]
-        error_code=schemas.error_code(0),
+    types = schemas.extensions()
+    return types.AlterPartitionResponse(
+        throttle_time=schemas.NO_THROTTLE,
+        error_code=0,
         topics=tuple(
-            extensions.AlteredTopic(
-                topic_id=topic_id, partitions=tuple(_altered(key.partition, reply[key]) for key in keys)
+            types.AlteredTopic(
+                topic_id=topic_id, partitions=tuple(_altered(types, key.partition, reply[key]) for key in keys)
             )
             for topic_id, keys in group(reply, lambda key: key.topic_id).items()
         ),
     )
 
 
-def _altered(partition: int, outcome: PartitionImage | ErrorDetail) -> Any:
-    from kraft.wire import extensions
-
-    build: Callable[..., Any] = extensions.AlteredPartition
+def _altered(types: Any, partition: int, outcome: PartitionImage | ErrorDetail) -> Any:
     if isinstance(outcome, ErrorDetail):
-        return build(
+        return types.AlteredPartition(
             partition_index=partition,
-            error_code=schemas.error_code(outcome.error.code),
+            error_code=outcome.error.code,
             leader_id=-1,
             leader_epoch=-1,
             partition_epoch=-1,
             error_message=outcome.message,
         )
-    return build(
+    return types.AlteredPartition(
         partition_index=partition,
-        error_code=schemas.error_code(0),
+        error_code=0,
         leader_id=outcome.leader,
         leader_epoch=outcome.leader_epoch,
         isr=outcome.isr,
@@ -122,7 +118,7 @@ def _altered_partitions(request: AlterPartition, message: Any) -> Altered:
 
 
 def _committed(topic_id: Any, item: Any) -> PartitionImage | ErrorDetail:
-    detail = to_detail(item.error_code.value, item.error_message)
+    detail = to_detail(item.error_code, item.error_message)
     if detail is not None:
         return detail
     recovered = item.leader_recovery_state == RECOVERED
@@ -143,7 +139,7 @@ def _committed(topic_id: Any, item: Any) -> PartitionImage | ErrorDetail:
 
 def _alter_refused(message: Any, code: int) -> Any:
     return schemas.response_class(apis.ALTER_PARTITION, apis.ALTER_PARTITION.version)(
-        throttle_time=schemas.NO_THROTTLE, error_code=schemas.error_code(code), topics=()
+        throttle_time=schemas.NO_THROTTLE, error_code=code, topics=()
     )
 
 

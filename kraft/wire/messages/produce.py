@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +13,6 @@ from metadata.environment import Buffer
 from metadata.image import TopicIdPartition
 from replication.requests import ProduceOutcome
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NIL = UUID(int=0)
 
 
@@ -33,7 +31,7 @@ def _request(request: ProduceRequest, timeout_ms: int) -> Any:
     return types.ProduceRequest(
         transactional_id=None,
         acks=request.acks,
-        timeout=schemas.milliseconds(request.timeout_ms),
+        timeout=request.timeout_ms,
         topic_data=tuple(
             types.TopicProduceData(
                 topic_id=topic_id,
@@ -54,35 +52,31 @@ def _from_request(message: Any) -> ProduceRequest:
             for item in topic.partition_data
         },
         acks=message.acks,
-        timeout_ms=schemas.to_ms(message.timeout),
+        timeout_ms=message.timeout,
     )
 
 
 def _reply(request: ProduceRequest, outcomes: Outcomes) -> Any:
-    from kraft.wire import extensions
-
+    types = schemas.extensions()
     topics = group(outcomes, lambda key: key.topic_id)
-    return extensions.ProduceResponse(
+    return types.ProduceResponse(
         responses=tuple(
-            extensions.ProducedTopic(
+            types.ProducedTopic(
                 topic_id=topic_id,
-                partition_responses=tuple(_produced(key.partition, outcomes[key]) for key in keys),
+                partition_responses=tuple(_produced(types, key.partition, outcomes[key]) for key in keys),
             )
             for topic_id, keys in topics.items()
         )
     )
 
 
-def _produced(partition: int, outcome: ProduceOutcome) -> Any:
-    from kraft.wire import extensions
-
-    types: Any = extensions
+def _produced(types: Any, partition: int, outcome: ProduceOutcome) -> Any:
     leaders = schemas.responses_of(apis.PRODUCE, apis.PRODUCE.version)
     return types.ProducedPartition(
         index=partition,
-        error_code=schemas.error_code(outcome.error_code),
+        error_code=outcome.error_code,
         base_offset=outcome.base_offset,
-        log_append_time=_to_datetime(outcome.log_append_time_ms),
+        log_append_time=outcome.log_append_time_ms,
         log_start_offset=outcome.log_start_offset,
         record_errors=(),
         error_message=outcome.message or None,
@@ -97,11 +91,11 @@ def _produced(partition: int, outcome: ProduceOutcome) -> Any:
 def _from_reply(request: ProduceRequest, message: Any) -> Outcomes:
     return {
         TopicIdPartition(topic.topic_id or _NIL, item.index): ProduceOutcome(
-            error_code=item.error_code.value,
+            error_code=item.error_code,
             message=item.error_message or "",
             base_offset=item.base_offset,
             last_offset=item.last_offset,
-            log_append_time_ms=_to_ms(item.log_append_time),
+            log_append_time_ms=item.log_append_time,
             log_start_offset=item.log_start_offset,
             leader_id=item.current_leader.leader_id,
             leader_epoch=item.current_leader.leader_epoch,
@@ -117,14 +111,6 @@ def _from_reply(request: ProduceRequest, message: Any) -> Outcomes:
 def _refused(message: Any, code: int) -> Any:
     request = _from_request(message)
     return _reply(request, dict.fromkeys(request.batches, ProduceOutcome(error_code=code)))
-
-
-def _to_datetime(ms: int) -> datetime | None:
-    return None if ms < 0 else _EPOCH + timedelta(milliseconds=ms)
-
-
-def _to_ms(moment: datetime | None) -> int:
-    return -1 if moment is None else (moment - _EPOCH) // timedelta(milliseconds=1)
 
 
 PRODUCE: Rpc[ProduceRequest, Outcomes] = Rpc(

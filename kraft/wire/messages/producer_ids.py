@@ -34,7 +34,7 @@ def _request(request: InitProducerId, timeout_ms: int) -> Any:
     given = {"producer_id": NO_PRODUCER_ID, "producer_epoch": NO_EPOCH}
     return schemas.request_class(apis.INIT_PRODUCER_ID, request.version)(
         transactional_id=request.transactional_id,
-        transaction_timeout=schemas.milliseconds(timeout_ms),
+        transaction_timeout=timeout_ms,
         **(given if request.version >= _FIRST_VERSION_WITH_ID else {}),
     )
 
@@ -42,7 +42,7 @@ def _request(request: InitProducerId, timeout_ms: int) -> Any:
 def _response(version: int, *, code: int, producer_id: int = NO_PRODUCER_ID, epoch: int = NO_EPOCH) -> Any:
     return schemas.response_class(apis.INIT_PRODUCER_ID, version)(
         throttle_time=schemas.NO_THROTTLE,
-        error_code=schemas.error_code(code),
+        error_code=code,
         producer_id=producer_id,
         producer_epoch=epoch,
     )
@@ -51,14 +51,12 @@ def _response(version: int, *, code: int, producer_id: int = NO_PRODUCER_ID, epo
 INIT_PRODUCER_ID: Rpc[InitProducerId, ProducerIdAndEpoch] = Rpc(
     api=apis.INIT_PRODUCER_ID,
     to_request=_request,
-    from_request=lambda message: InitProducerId(
-        transactional_id=message.transactional_id, version=int(message.__version__)
-    ),
+    from_request=lambda message: InitProducerId(transactional_id=message.transactional_id, version=message.VERSION),
     to_reply=lambda request, reply: _response(
         request.version, code=0, producer_id=reply.producer_id, epoch=reply.epoch
     ),
     from_reply=lambda request, message: ProducerIdAndEpoch(
         producer_id=message.producer_id, epoch=message.producer_epoch
     ),
-    refuse=lambda message, code: _response(int(message.__version__), code=code),
+    refuse=lambda message, code: _response(message.VERSION, code=code),
 )

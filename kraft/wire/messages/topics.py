@@ -26,7 +26,7 @@ def _create_request(request: CreateTopics, timeout_ms: int) -> Any:
     types = schemas.requests_of(apis.CREATE_TOPICS, apis.CREATE_TOPICS.version)
     return types.CreateTopicsRequest(
         topics=tuple(_creatable(types, topic) for topic in request.topics),
-        timeout=schemas.milliseconds(timeout_ms),
+        timeout=timeout_ms,
         validate_only=request.validate_only,
     )
 
@@ -74,14 +74,14 @@ def _creatable_result(types: Any, name: str, outcome: TopicCreated | ErrorDetail
         return types.CreatableTopicResult(
             name=name,
             topic_id=None,
-            error_code=schemas.error_code(code),
+            error_code=code,
             error_message=detail_message(outcome),
             configs=None,
         )
     return types.CreatableTopicResult(
         name=name,
         topic_id=outcome.topic_id,
-        error_code=schemas.error_code(0),
+        error_code=0,
         error_message=None,
         num_partitions=outcome.partitions,
         replication_factor=outcome.replication_factor,
@@ -94,7 +94,7 @@ def _creatable_result(types: Any, name: str, outcome: TopicCreated | ErrorDetail
 
 def _created(request: CreateTopics, message: Any) -> Mapping[str, TopicCreated | ErrorDetail]:
     return {
-        result.name: to_detail(result.error_code.value, result.error_message)
+        result.name: to_detail(result.error_code, result.error_message)
         or TopicCreated(
             topic_id=result.topic_id,
             partitions=result.num_partitions,
@@ -122,7 +122,7 @@ def _delete_request(request: DeleteTopics, timeout_ms: int) -> Any:
     types = schemas.requests_of(apis.DELETE_TOPICS, apis.DELETE_TOPICS.version)
     return types.DeleteTopicsRequest(
         topics=tuple(types.DeleteTopicState(**_name_or_id(topic)) for topic in request.topics),
-        timeout=schemas.milliseconds(timeout_ms),
+        timeout=timeout_ms,
     )
 
 
@@ -144,14 +144,14 @@ def _delete_response(outcomes: Mapping[str | UUID, tuple[int, str | None]]) -> A
     return types.DeleteTopicsResponse(
         throttle_time=schemas.NO_THROTTLE,
         responses=tuple(
-            types.DeletableTopicResult(**_name_or_id(topic), error_code=schemas.error_code(code), error_message=message)
+            types.DeletableTopicResult(**_name_or_id(topic), error_code=code, error_message=message)
             for topic, (code, message) in outcomes.items()
         ),
     )
 
 
 def _deleted(request: DeleteTopics, message: Any) -> Mapping[str | UUID, ErrorDetail | None]:
-    return {_topic_of(item): to_detail(item.error_code.value, item.error_message) for item in message.responses}
+    return {_topic_of(item): to_detail(item.error_code, item.error_message) for item in message.responses}
 
 
 DELETE_TOPICS: Rpc[DeleteTopics, Mapping[str | UUID, ErrorDetail | None]] = Rpc(
@@ -178,7 +178,7 @@ def _grow_request(request: CreatePartitions, timeout_ms: int) -> Any:
             )
             for item in request.topics
         ),
-        timeout=schemas.milliseconds(timeout_ms),
+        timeout=timeout_ms,
         validate_only=request.validate_only,
     )
 
@@ -208,7 +208,7 @@ def _grow_response(outcomes: Mapping[str, tuple[int, str | None]]) -> Any:
     return types.CreatePartitionsResponse(
         throttle_time=schemas.NO_THROTTLE,
         results=tuple(
-            types.CreatePartitionsTopicResult(name=name, error_code=schemas.error_code(code), error_message=message)
+            types.CreatePartitionsTopicResult(name=name, error_code=code, error_message=message)
             for name, (code, message) in outcomes.items()
         ),
     )
@@ -222,7 +222,7 @@ CREATE_PARTITIONS: Rpc[CreatePartitions, Mapping[str, ErrorDetail | None]] = Rpc
         {name: (detail_code(detail), detail_message(detail)) for name, detail in reply.items()}
     ),
     from_reply=lambda request, message: {
-        item.name: to_detail(item.error_code.value, item.error_message) for item in message.results
+        item.name: to_detail(item.error_code, item.error_message) for item in message.results
     },
     refuse=lambda message, code: _grow_response({item.name: (code, None) for item in message.topics}),
 )
