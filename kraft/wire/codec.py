@@ -92,7 +92,7 @@ def _client_id(frame: memoryview, length: int) -> memoryview:
     return frame[_REQUEST_HEAD.size : end]
 
 
-def decode_request(api: Api, header: RequestHeader, frame: memoryview, *, is_trusted: bool) -> tuple[Any, int | None]:
+def decode_request(api: Api, header: RequestHeader, frame: memoryview) -> tuple[Any, int | None]:
     """The body and, if the sender told, how long it waits in ms. Raises Malformed."""
     client_id_bytes = len((header.client_id or "").encode())
     reader = Reader(frame, _REQUEST_HEAD.size + client_id_bytes)

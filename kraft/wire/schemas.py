@@ -17,7 +17,6 @@ from kraft.wire.structures import maker_of, structure_of
 NO_THROTTLE = 0
 """ms."""
 
-EXTENSIONS = "kraft.wire.extensions"
 EXTENDED = ("AlterPartition", "GroupRequest", "Produce")
 """APIs whose responses carry tagged fields of ours, or are ours (`kraft.wire.extensions`)."""
 EXTENDED_REQUESTS = ("BrokerHeartbeat", "GroupRequest")
@@ -49,7 +48,7 @@ def responses_of(api: Api, version: int) -> Any:
 
 @cache
 def extensions() -> Any:
-    return Makers(import_module(EXTENSIONS))
+    return Makers(_extensions())
 
 
 @cache
@@ -63,9 +62,15 @@ def response_class(api: Api, version: int) -> Any:
 
 
 def _class(api: Api, version: int, side: str, *, is_extended: bool) -> Any:
-    module = import_module(EXTENSIONS) if is_extended else _module(api, version, side)
+    module = _extensions() if is_extended else _module(api, version, side)
     return structure_of(getattr(module, f"{api.name}{side.capitalize()}"))
 
 
 def _module(api: Api, version: int, side: str) -> ModuleType:
     return import_module(f"kio.schema.{api.schema}.v{version}.{side}")
+
+
+def _extensions() -> ModuleType:
+    from kraft.wire import extensions
+
+    return extensions

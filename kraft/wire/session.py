@@ -33,8 +33,6 @@ IN_FLIGHT_MAX = 256
 """Requests of one connection being served; the next is read when one is done."""
 FETCHES_IN_FLIGHT_MAX = 4_096
 """Fetches of one connection being served, beside them: most of them wait, and waiting costs no more than a place."""
-HOT = (apis.FETCH, apis.PRODUCE)
-"""Requests whose array lengths are not checked beforehand once the peer has proved that it knows the secret."""
 AUTHENTICATION_TIMEOUT_MS = 10_000
 UNAUTHENTICATED_BYTES_MAX = 524_288
 """Largest request before authentication (Kafka's sasl.server.max.receive.size)."""
@@ -102,7 +100,7 @@ class Session:
             self._answer_api_versions(header)
             return True
         api = _api_of(header)
-        message, _ = codec.decode_request(api, header, frame, is_trusted=False)
+        message, _ = codec.decode_request(api, header, frame)
         if api is apis.SASL_HANDSHAKE:
             step = authentication.handshake(message)
         elif api is apis.SASL_AUTHENTICATE:
@@ -135,7 +133,7 @@ class Session:
             raise Malformed(f"{api.name} is not served here after authentication")
         await self._admit(api, len(frame))
         try:
-            message, timeout_ms = codec.decode_request(api, header, frame, is_trusted=api in HOT)
+            message, timeout_ms = codec.decode_request(api, header, frame)
         except Malformed:
             self._release(api, len(frame))
             raise

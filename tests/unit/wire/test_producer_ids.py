@@ -58,7 +58,7 @@ def test_a_request_and_its_answer_there_and_back(version: int) -> None:
     assert bytes(frame).endswith(request_bytes(version))
     again = codec.decode_request_head(frame)
     assert (again.api_version, again.correlation_id) == (version, 7)
-    message, _ = codec.decode_request(API, again, frame, is_trusted=False)
+    message, _ = codec.decode_request(API, again, frame)
     assert INIT_PRODUCER_ID.from_request(message) == asked
 
     body = joined(codec.encode_body(asyncio.run(handled(message, Source()))))
