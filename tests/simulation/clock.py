@@ -3,14 +3,54 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Iterator
+from types import TracebackType
 
 from metadata.environment import TimerHandle
 from tests.simulation.loop import VirtualLoop
 
 EPOCH_MS = 1_700_000_000_000
 """Wall time at the start of each simulation."""
+
+
+class _AtOnce:
+    """What can be awaited and never waits."""
+
+    def __await__(self) -> Iterator[None]:
+        return iter(())
+
+
+_AT_ONCE = _AtOnce()
+
+
+class _Timeout:
+    """`asyncio.timeout` without coroutines for entering and leaving, neither of which waits: every request has one."""
+
+    __slots__ = ("_cancelling", "_handle", "_has_expired", "_loop", "_task", "_when_s")
+
+    def __init__(self, loop: VirtualLoop, when_s: float) -> None:
+        self._loop = loop
+        self._when_s = when_s
+
+    def __aenter__(self) -> _AtOnce:
+        task = asyncio.current_task(self._loop)
+        assert task is not None, "a timeout outside any task"
+        self._task, self._cancelling, self._has_expired = task, task.cancelling(), False
+        self._handle = self._loop.call_at(self._when_s, self._expire)
+        return _AT_ONCE
+
+    def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
+    ) -> _AtOnce:
+        self._handle.cancel()
+        is_ours = self._has_expired and self._task.uncancel() <= self._cancelling
+        if is_ours and kind is asyncio.CancelledError:
+            raise TimeoutError from error
+        return _AT_ONCE
+
+    def _expire(self) -> None:
+        self._task.cancel()
+        self._has_expired = True
 
 
 class SimulatedClock:
@@ -52,8 +92,8 @@ class SimulatedClock:
     async def sleep(self, ms: float) -> None:
         await asyncio.sleep(self._virtual_seconds(ms))
 
-    def timeout(self, ms: float) -> AbstractAsyncContextManager[object]:
-        return asyncio.timeout(self._virtual_seconds(ms))
+    def timeout(self, ms: float) -> _Timeout:
+        return _Timeout(self._loop, self._loop.time() + self._virtual_seconds(ms))
 
     def call_later(self, ms: float, callback: Callable[..., object], *args: object) -> TimerHandle:
         return self._loop.call_later(self._virtual_seconds(ms), callback, *args)
