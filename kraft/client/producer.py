@@ -7,6 +7,7 @@ written in the order of their `send`. When the buffer is full `send` waits, for 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from types import TracebackType
 from typing import Final
 
@@ -113,21 +114,25 @@ class AsyncProducer:
     async def close(self, *, timeout_ms: int | None = None) -> Counts:
         """Flush, for `timeout_ms` at most (None: as long as delivery.timeout.ms allows), and end.
 
-        Records without a result by then are refused if they never left, else unknown.
+        Records without a result by then are refused if they never left, else unknown; 0: nothing more is sent.
         """
         if self._is_closed:
             return self.counts
         self._is_closed = True
         self._room.close()
         try:
-            async with self._clock.timeout(self.settings.delivery_timeout_ms if timeout_ms is None else timeout_ms):
-                await asyncio.gather(*(lane.flush() for lane in self._lanes.values()))
-        except TimeoutError:
-            pass  # what is left gets its result below
+            if timeout_ms != 0:  # else a flush would begin, and what it had sent by then would be unknown
+                await self._flush_within(self.settings.delivery_timeout_ms if timeout_ms is None else timeout_ms)
         finally:
             await asyncio.gather(*(lane.close() for lane in self._lanes.values()))
         self._raise_broken()
         return self.counts
+
+    async def _flush_within(self, timeout_ms: int) -> None:
+        """What has no result by then gets one when its lane is closed."""
+        with contextlib.suppress(TimeoutError):
+            async with self._clock.timeout(timeout_ms):
+                await asyncio.gather(*(lane.flush() for lane in self._lanes.values()))
 
     async def __aenter__(self) -> AsyncProducer:
         return self
