@@ -108,7 +108,7 @@ class Producer:
             )
             self._oracle.count("request to a node that died or slept")
         else:
-            self._oracle.answered(attempt)
+            self._oracle.logs.answered(attempt)
         return attempt
 
 
@@ -151,7 +151,7 @@ class Reader:
             return
         found = list(read_batches(records.data, from_offset=offset))
         values = [(record.offset, record.value or b"") for record in found]
-        self.oracle.was_read(which, values, leader_epoch=records.leader_epoch)
+        self.oracle.logs.was_read(which, values, leader_epoch=records.leader_epoch)
         if found:
             self._offsets[which] = found[-1].offset + 1
 

@@ -143,7 +143,7 @@ class Coincidences(Strikes):
             return
         for key, attempt in attempts.items():
             attempt.outcome = outcomes[key]
-            oracle.answered(attempt)
+            oracle.logs.answered(attempt)
 
     def _value(self) -> bytes:
         self._values += 1

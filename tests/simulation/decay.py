@@ -99,7 +99,7 @@ class Decay(Coincidences):
                 self._oracle.count("node wiped")
                 self._empty(node, METADATA_FOLDER)
                 self._empty(node, "/data")
-                self._oracle.disk_lost(node.node_id)
+                self._oracle.promise.disk_lost(node.node_id)
 
         await self._while_down(node, event, wipe)
 
@@ -145,7 +145,7 @@ class Decay(Coincidences):
             self._oracle.note(f"{path} of node {node.node_id} is gone")
             self._oracle.count(f"file wiped: {kind}")
             if kind in LOSING_KINDS and key is not None:
-                self._oracle.rotted(node.node_id, key)
+                self._oracle.promise.rotted(node.node_id, key)
             if kind == PARTITION_METADATA_FILE:
                 unnamed.append(path)
 
@@ -209,9 +209,7 @@ class Decay(Coincidences):
             files.sync_directory(folder.rpartition("/")[0] or "/")
         if folder == METADATA_FOLDER and node.node_id in self._plan.voters:
             self._oracle.count("voter wiped")
-            votes = self._oracle._votes  # of its next life they are counted anew: those of this one count for nobody
-            for at in [at for at in votes if at[0] == node.node_id]:
-                del votes[at]
+            self._oracle.quorum.voter_wiped(node.node_id)
 
     async def _bring_back(self, node: SimulatedNode) -> None:
         await super()._bring_back(node)

@@ -179,7 +179,7 @@ class Faults(Decay):
                 self._oracle.note(f"a bit flipped in {path} of node {node.node_id}")
                 key = partition_of(node, path)
                 if path.endswith(".log") and key is not None:
-                    self._oracle.rotted(node.node_id, key)
+                    self._oracle.promise.rotted(node.node_id, key)
 
         await self._take_away(self._node(event.numbers[0]), event, flip)
 
@@ -191,7 +191,7 @@ class Faults(Decay):
             files = node.machine.environment.files
             if files.exists("/data/logs"):
                 files.remove_tree("/data/logs")
-            self._oracle.disk_lost(node.node_id)
+            self._oracle.promise.disk_lost(node.node_id)
 
         await self._take_away(self._node(event.numbers[0]), event, wipe)
 

@@ -66,7 +66,7 @@ class GroupOracle:
         if known.home is None:
             known.home = home
         has_moved = known.home != home
-        if has_moved or self.oracle.rotten or (home is not None and self.oracle.may_lose(home)):
+        if has_moved or self.oracle.promise.rotten or (home is not None and self.oracle.promise.may_lose(home)):
             if not known.is_uncertain:
                 self.oracle.count("group excused")
             known.is_uncertain = True
@@ -150,7 +150,7 @@ class GroupOracle:
                 continue
             offsets[which] = row.offset
             floor = since.committed.get(which, -1)
-            if row.offset < floor and not self.oracle.may_lose(which):
+            if row.offset < floor and not self.oracle.promise.may_lose(which):
                 self._check(
                     group,
                     False,
@@ -171,7 +171,7 @@ class GroupOracle:
         self, group: str, which: TopicIdPartition, found: Iterable[tuple[int, bytes]], *, leader_epoch: int = -1
     ) -> None:
         records = list(found)
-        self.oracle.was_read(which, records, leader_epoch=leader_epoch)
+        self.oracle.logs.was_read(which, records, leader_epoch=leader_epoch)
         self._known(group).seen.setdefault(which, {}).update(records)
 
     def _judge_log(self, group: str) -> None:
@@ -190,7 +190,7 @@ class GroupOracle:
         self._judge_log(group)
         for which, found in logs.items():
             topic = self.oracle.image.topics[which.topic_id]
-            if topic.name not in topics or self.which((topic.name, 0)) is None or self.oracle.may_lose(which):
+            if topic.name not in topics or self.which((topic.name, 0)) is None or self.oracle.promise.may_lose(which):
                 continue
             known = self._known(group)
             read = set(known.seen.get(which, {}))

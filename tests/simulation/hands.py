@@ -112,7 +112,7 @@ class Hands:
 
     def _lose_power(self, node: SimulatedNode) -> None:
         node.lose_power()
-        self._oracle.power_lost(node.node_id)
+        self._oracle.promise.power_lost(node.node_id)
 
     async def _take_away(self, node: SimulatedNode, event: Event, how: Callable[[SimulatedNode], None]) -> None:
         await self._away(node, event.lasts_ms, how)

@@ -46,7 +46,7 @@ def _set_leader_state(oracle: Oracle, original: Callable[..., None]) -> Callable
         old = replica.state
         original(self, replica, state)
         if isinstance(replica.state, LeaderState) and _is_alive(oracle, self.node_id, self):
-            oracle.leader_moved(self.node_id, replica, old, replica.state)
+            oracle.logs.leader_moved(self.node_id, replica, old, replica.state)
 
     return set_leader_state
 
@@ -67,7 +67,7 @@ def _emit(oracle: Oracle, original: Callable[..., None]) -> Callable[..., None]:
 
 def _send(oracle: Oracle, original: Callable[..., bool]) -> Callable[..., bool]:
     def send(self: Link, peer: int, message: Any) -> bool:
-        oracle.message_sent(self._identity.node_id, peer, message)
+        oracle.quorum.message_sent(self._identity.node_id, peer, message)
         return original(self, peer, message)
 
     return send
@@ -78,7 +78,7 @@ def _apply(oracle: Oracle, original: Callable[..., Any]) -> Callable[..., Any]:
         before, is_new = self.image, index > self._applied_index
         result = original(self, data, index=index)
         if is_new:
-            oracle.appended(before, state_machine.decode_command(data), result)
+            oracle.quorum.appended(before, state_machine.decode_command(data), result)
         return result
 
     return apply
@@ -87,7 +87,7 @@ def _apply(oracle: Oracle, original: Callable[..., Any]) -> Callable[..., Any]:
 def _alter_partition(oracle: Oracle, original: Callable[..., Any]) -> Callable[..., Any]:
     def alter_partition(situation: Any, request: Any) -> Any:
         decision = original(situation, request)
-        oracle.altered(situation.image, request, decision.reply)
+        oracle.quorum.altered(situation.image, request, decision.reply)
         return decision
 
     return alter_partition
@@ -109,13 +109,13 @@ def _take(oracle: Oracle, original: Callable[..., Any]) -> Callable[..., Any]:
     def take(self: Follower, replica: Any, asked: FetchPartition, answer: FetchedPartition) -> Any:
         taken = original(self, replica, asked, answer)
         node_id: int = self._events._node_id  # type: ignore[attr-defined]
-        oracle.follower_took(node_id, replica)
+        oracle.logs.follower_took(node_id, replica)
         if answer.error_code == OffsetOutOfRange.code and taken is Taken.DONE:
             oracle.count("follower began anew at its leader's log start")
         elif answer.error_code == OffsetOutOfRange.code and taken is Taken.BACK_OFF:
             oracle.count("follower ended beyond its leader's log")
         elif taken in (Taken.DONE, Taken.APPENDED) and answer.diverging_epoch is None:
-            oracle.eras.agreed(node_id, replica)
+            oracle.promise.eras.agreed(node_id, replica)
         return taken
 
     return take

@@ -108,7 +108,9 @@ class KeyedProducer:
             self._oracle.count(f"keyed produce raised {type(error).__name__}")
             return False
         except HttpError as error:
-            self._oracle.check(bool(self._oracle.rotten), f"{request.key} is refused: {error.code} {error.message}")
+            self._oracle.check(
+                bool(self._oracle.promise.rotten), f"{request.key} is refused: {error.code} {error.message}"
+            )
             return False
         return self._take(request, attempts, pieces)
 
@@ -134,11 +136,11 @@ class KeyedProducer:
         for which, done in pieces.items():
             for number, (attempt, piece) in enumerate(zip(attempts[which], done, strict=True)):
                 attempt.outcome = piece.outcome
-                self._oracle.answered(attempt)
+                self._oracle.logs.answered(attempt)
                 self._promised.answered((request.key, which, number), attempt)
                 is_all = is_all and attempt.is_acked
                 self._oracle.check(
-                    piece.outcome.error_code not in WRONG_SEQUENCE or bool(self._oracle.rotten),
+                    piece.outcome.error_code not in WRONG_SEQUENCE or bool(self._oracle.promise.rotten),
                     f"{request.key}: {piece.outcome.message}",
                 )
         return is_all

@@ -98,7 +98,9 @@ class ProducerOracle:
     def may_forget(self, which: TopicIdPartition, acks: int, since_epoch: int) -> bool:
         """Acknowledged records, and so what their producers have sent, may be gone."""
         oracle = self.oracle
-        return oracle.may_lose(which) or (acks == 1 and oracle.leader_epochs.get(which, 0) > since_epoch)
+        return oracle.promise.may_lose(which) or (
+            acks == 1 and oracle.metadata.leader_epochs.get(which, 0) > since_epoch
+        )
 
     # --- at the end ---------------------------------------------------------------------------------------------
 
@@ -112,7 +114,7 @@ class ProducerOracle:
         for node_id in self.oracle.cluster.nodes:
             for which in logs:
                 replica = self.oracle.replica(node_id, which)
-                if replica is not None and not self.oracle.rotten:
+                if replica is not None and not self.oracle.promise.rotten:
                     self._judge_replica(node_id, which, replica)
 
     def _judge_replica(self, node_id: int, which: TopicIdPartition, replica: Replica) -> None:

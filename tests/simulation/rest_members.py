@@ -263,7 +263,11 @@ class RestMember:
         self._oracle.count("REST batch read again")
         for partition, records in again.items():
             which = self._judge.which(partition)
-            if which is not None and not self._oracle.may_lose(which) and self._judge.is_certain(self._group.name):
+            if (
+                which is not None
+                and not self._oracle.promise.may_lose(which)
+                and self._judge.is_certain(self._group.name)
+            ):
                 self._oracle.check(
                     records == first.get(partition, []),
                     f"batch {token} of {self._name} has {records} of {partition}; at first {first.get(partition)}",

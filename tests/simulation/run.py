@@ -126,7 +126,7 @@ class _Run:
 
     def _watcher(self, node_id: int) -> Callable[[Node], None]:
         def watch(node: Node) -> None:
-            self._oracle.watch(node_id, node)
+            self._oracle.metadata.watch(node_id, node)
 
         return watch
 
@@ -181,7 +181,7 @@ class _Run:
         while True:
             await asyncio.sleep(LOOK_S)
             self._alarm()
-            self._oracle.match_logs()
+            self._oracle.logs.match()
             self._oracle.group_waits.check()
 
     def _alarm(self) -> None:
@@ -269,17 +269,21 @@ class _Run:
     def _is_stuck(self, key: TopicIdPartition, partition: PartitionImage) -> bool:
         """The one exception: the last log in sync is damaged, and nobody can get past that place."""
         (first, *others) = partition.isr
-        is_stuck = not others and first in self._oracle.damaged.get(key, ()) and self._oracle.has_damage(first, key)
+        is_stuck = (
+            not others
+            and first in self._oracle.promise.damaged.get(key, ())
+            and self._oracle.promise.has_damage(first, key)
+        )
         if is_stuck:
             self._oracle.count("the last log in sync is damaged")
             self._oracle.check(
-                self._oracle.may_lose(key), f"{self._oracle.name(key)} may not lose anything: {partition}"
+                self._oracle.promise.may_lose(key), f"{self._oracle.name(key)} may not lose anything: {partition}"
             )
         return is_stuck
 
     def _judge(self) -> None:
         self._alarm()
-        self._oracle.match_logs()
+        self._oracle.logs.match()
         contents = {}
         for partition in self._oracle.image.all_partitions():
             key = TopicIdPartition(partition.topic_id, partition.partition)
@@ -332,9 +336,9 @@ class _Run:
         oracle = self._oracle
         assert attempt.outcome is not None
         oracle.count(f"acknowledged record lost, acks={attempt.acks}")
-        if oracle.may_lose_of(key, attempt.outcome.leader_epoch):
+        if oracle.promise.may_lose_of(key, attempt.outcome.leader_epoch):
             return
-        is_weak = attempt.acks == 1 and oracle.leader_epochs[key] > attempt.outcome.leader_epoch
+        is_weak = attempt.acks == 1 and oracle.metadata.leader_epochs[key] > attempt.outcome.leader_epoch
         oracle.check(
             is_weak,
             f"{oracle.name(key)}: {value!r} was acknowledged (acks={attempt.acks}) at offset {offset} in epoch "

@@ -157,7 +157,7 @@ class SequencedProducer:
             self._oracle.count(f"sequenced produce raised {type(error).__name__}")
             return attempt
         attempt.outcome = outcomes[session.which]
-        self._oracle.answered(attempt)
+        self._oracle.logs.answered(attempt)
         self._promised.answered((session.producer_id, batch.sequence, session.which), attempt)
         if attempt.is_acked:
             session.has_acked = True

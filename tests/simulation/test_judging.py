@@ -48,14 +48,14 @@ def oracle() -> Oracle:
 
 def test_what_was_read_stays_until_an_unclean_election_and_again_after_it() -> None:
     judge = oracle()
-    judge.was_read(KEY, [(7, b"a")], leader_epoch=4)
+    judge.logs.was_read(KEY, [(7, b"a")], leader_epoch=4)
     with pytest.raises(Violation, match=r"read b'b' at offset 7, where b'a' was read before"):
-        judge.was_read(KEY, [(7, b"b")], leader_epoch=4)
-    judge._begin_era(KEY, CHOSEN)
-    judge.was_read(KEY, [(7, b"b")], leader_epoch=CHOSEN)
-    judge.was_read(KEY, [(7, b"a")], leader_epoch=CHOSEN - 1)  # of a node that does not know yet
+        judge.logs.was_read(KEY, [(7, b"b")], leader_epoch=4)
+    judge.promise.begin_era(KEY, CHOSEN)
+    judge.logs.was_read(KEY, [(7, b"b")], leader_epoch=CHOSEN)
+    judge.logs.was_read(KEY, [(7, b"a")], leader_epoch=CHOSEN - 1)  # of a node that does not know yet
     with pytest.raises(Violation, match=r"read b'a' at offset 7, where b'b' was read before"):
-        judge.was_read(KEY, [(7, b"a")], leader_epoch=CHOSEN + 1)
+        judge.logs.was_read(KEY, [(7, b"a")], leader_epoch=CHOSEN + 1)
 
 
 def test_a_log_agrees_once_a_leader_of_the_era_has_compared_it_and_until_it_is_opened_anew() -> None:
@@ -76,20 +76,20 @@ def test_a_log_agrees_once_a_leader_of_the_era_has_compared_it_and_until_it_is_o
 
 def test_the_promise_begins_anew_with_the_next_leader_after_a_whole_isr_has_lost_its_data() -> None:
     judge = oracle()
-    judge.power_lost(2)
-    assert not judge.may_lose(KEY)
-    judge.power_lost(1)
-    assert judge.may_lose_of(KEY, CHOSEN)
-    assert not judge.may_lose_of(KEY, CHOSEN + 1)
-    assert KEY not in judge.excused
+    judge.promise.power_lost(2)
+    assert not judge.promise.may_lose(KEY)
+    judge.promise.power_lost(1)
+    assert judge.promise.may_lose_of(KEY, CHOSEN)
+    assert not judge.promise.may_lose_of(KEY, CHOSEN + 1)
+    assert KEY not in judge.promise.excused
 
 
 def test_rot_excuses_a_partition_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
     judge = oracle()
-    monkeypatch.setattr(judge, "has_damage", lambda *_: True)
-    judge.power_lost(2)
-    judge.rotted(1, KEY)
-    assert judge.may_lose_of(KEY, CHOSEN + 1)
+    monkeypatch.setattr(judge.promise, "has_damage", lambda *_: True)
+    judge.promise.power_lost(2)
+    judge.promise.rotted(1, KEY)
+    assert judge.promise.may_lose_of(KEY, CHOSEN + 1)
 
 
 def test_a_follower_that_knows_more_epochs_than_its_leader_is_a_violation() -> None:
