@@ -71,6 +71,7 @@ class QuorumEngine:
         self._timer: TimerHandle | None = None
         self._due_ms = 0
         self._is_woken = False
+        self._snapshot_above_bytes = config.snapshot_bytes * (1 + SNAPSHOT_STAGGER * config.rank)
         self._snapshot_not_before_ms = 0
         self._stopping = asyncio.Event()
 
@@ -212,8 +213,8 @@ class QuorumEngine:
 
     def _maybe_take_snapshot(self, node: RaftNode) -> None:
         assert self._journal is not None
-        limit = self._config.snapshot_bytes * (1 + SNAPSHOT_STAGGER * self._config.rank)
-        if self._journal.size_bytes > limit and self._clock.monotonic_ms() >= self._snapshot_not_before_ms:
+        is_large = self._journal.size_bytes > self._snapshot_above_bytes
+        if is_large and self._clock.monotonic_ms() >= self._snapshot_not_before_ms:
             node.take_snapshot()
 
     # --- failing ------------------------------------------------------------------------------------------------

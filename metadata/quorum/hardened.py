@@ -1,16 +1,19 @@
 """The library's Raft with our journal, snapshots, state machine and network put in its place.
 
 `HardenedRaft` is mixed in front of the private copy's `SyncObj`. It overrides, by their mangled names, what the
-library gives no other way to replace.
+library gives no other way to replace. What the library makes by a global of its module is replaced there (`hardened`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
+from metadata.environment import Clock
 from metadata.quorum.journal import Journal
-from metadata.quorum.library import NO_OP_COMMAND, OUR_COMMAND, Voter
+from metadata.quorum.library import LEADER, NO_OP_COMMAND, OUR_COMMAND, Commands, Voter, replace_globals
 from metadata.quorum.newcomer import Newcomer
 from metadata.quorum.prevote import PreVote
 from metadata.quorum.snapshots import SnapshotStore
@@ -36,28 +39,26 @@ class RaftParts:
 class HardenedRaft:
     """Overrides of SyncObj. Name-mangled, hence the exact version and the checksum in `library`."""
 
-    def __init__(self, parts: RaftParts) -> None:
+    # What a tick looks at, as the library declares it.
+    _SyncObj__raftState: int
+    _SyncObj__raftLastApplied: int
+    _SyncObj__raftCurrentTerm: int
+    _SyncObj__raftElectionDeadline: float
+    _SyncObj__newAppendEntriesTime: float
+    _SyncObj__startTime: float
+    _SyncObj__numOneSecondDumps: int
+    _SyncObj__lastResponseTime: Mapping[Voter, float]
+    _SyncObj__commandsQueue: Commands
+    _SyncObj__forceLogCompaction: bool
+    _SyncObj__lastSerializedEntry: int | None
+    """The entry before the last one that the newest snapshot of this life covers."""
+
+    def __init__(self, parts: RaftParts, *, clock: Clock) -> None:
         self._parts = parts
+        self._clock = clock
         super().__init__(  # type: ignore[call-arg]
             parts.node_id, parts.peers, parts.configuration, nodeClass=Voter, transport=parts.filters
         )
-        # Runs at the end of a tick, when entries are on their way: our fsync overlaps the followers'.
-        self.addOnTickCallback(parts.journal.sync)  # type: ignore[attr-defined]
-
-    # The library assigns its own journal and serializer in its constructor; a property drops that.
-    @property
-    def _SyncObj__raftLog(self) -> Journal:  # noqa: N802
-        return self._parts.journal
-
-    @_SyncObj__raftLog.setter
-    def _SyncObj__raftLog(self, _journal: object) -> None: ...  # noqa: N802
-
-    @property
-    def _SyncObj__serializer(self) -> SnapshotStore:  # noqa: N802
-        return self._parts.snapshots
-
-    @_SyncObj__serializer.setter
-    def _SyncObj__serializer(self, _serializer: object) -> None: ...  # noqa: N802
 
     @property
     def _SyncObj__raftCommitIndex(self) -> int:  # noqa: N802
@@ -67,7 +68,8 @@ class HardenedRaft:
         is installed, and when a message that comes twice truncates for a moment. A follower that then asks for what
         follows its commit index asks for an entry before the beginning of its log, and can accept no answer, ever.
         """
-        return max(self._commit_index, self._SyncObj__raftLastApplied)  # type: ignore[attr-defined, no-any-return]
+        index, applied = self._commit_index, self._SyncObj__raftLastApplied
+        return index if index > applied else applied
 
     @_SyncObj__raftCommitIndex.setter
     def _SyncObj__raftCommitIndex(self, index: int) -> None:  # noqa: N802
@@ -95,7 +97,43 @@ class HardenedRaft:
         assert applied == header.last[1], f"a snapshot up to {header.last[1]} was loaded, but {applied} is applied"
 
     def _onTick(self, timeToWait: float = 0.0) -> None:  # noqa: N802, N803
-        self._parts.journal.sync()  # S6: a leader counts itself only for what is durable
-        self._parts.newcomer.tick()
-        super()._onTick(timeToWait)  # type: ignore[misc]
-        self._parts.filters.flush_acks(term=self.raftCurrentTerm)  # type: ignore[attr-defined]
+        parts = self._parts
+        parts.journal.sync()  # S6: a leader counts itself only for what is durable
+        parts.newcomer.tick()
+        if self._is_idle():
+            self._SyncObj__forceLogCompaction = False
+        else:
+            super()._onTick(timeToWait)  # type: ignore[misc]
+        # Entries are on their way: our fsync overlaps the followers'.
+        parts.filters.flush_acks(term=self._SyncObj__raftCurrentTerm)
+
+    def _is_idle(self) -> bool:
+        """The library's tick would change nothing and send nothing: most do not, and each looks at everything."""
+        parts, applied = self._parts, self._SyncObj__raftLastApplied
+        now_s = self._clock.monotonic_us() / 1_000_000
+        if (
+            self._SyncObj__commandsQueue
+            or self._commit_index > applied
+            or now_s - self._SyncObj__startTime > self._SyncObj__numOneSecondDumps
+            or not parts.snapshots.is_idle
+            or (self._SyncObj__forceLogCompaction and self._SyncObj__lastSerializedEntry != applied - 1)
+        ):
+            return False
+        if self._SyncObj__raftState != LEADER:
+            return self._SyncObj__raftElectionDeadline >= now_s
+        if self._SyncObj__newAppendEntriesTime < now_s or self._SyncObj__raftCommitIndex < parts.journal.last_index:
+            return False
+        fallback_s = now_s - parts.configuration.leaderFallbackTimeout
+        heard = [at_s for at_s in self._SyncObj__lastResponseTime.values() if at_s > fallback_s]
+        return 2 * (1 + len(heard)) > len(parts.peers) + 1
+
+
+def hardened(module: ModuleType, parts: RaftParts, *, clock: Clock) -> Any:
+    """The voter: a class of the private copy `module` behind our overrides."""
+    replace_globals(
+        module,
+        createJournal=lambda _file: parts.journal,
+        Serializer=lambda *_settings: parts.snapshots,
+        FastQueue=Commands,
+    )
+    return type("QuorumRaft", (HardenedRaft, module.SyncObj), {})(parts, clock=clock)

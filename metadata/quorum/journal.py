@@ -132,7 +132,8 @@ class Journal:
 
     def sync(self) -> None:
         """Make everything added durable, as one frame. Raises OSError."""
-        self._finish_clear()
+        if self._cleared is not None:
+            self._finish_clear()
         if self._unsynced:
             self._file.append([encode_frame(self._unsynced)])
             self._file.sync()
@@ -140,8 +141,9 @@ class Journal:
 
     def end_of_message(self) -> None:
         """The message handler has returned: what it dropped without a conflict is still ours."""
-        self._entries.extend(self._set_aside)
-        self._set_aside = []
+        if self._set_aside:
+            self._entries.extend(self._set_aside)
+            self._set_aside = []
         self._finish_clear()
 
     def close(self) -> None:

@@ -7,12 +7,15 @@ is replaced by one that refuses, so that no byte from network or disk is ever un
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import logging
+import queue
 import random
+from collections import deque
 from importlib.machinery import ModuleSpec, SourceFileLoader
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from pysyncobj.config import FAIL_REASON, SERIALIZER_STATE, SyncObjConf
@@ -24,6 +27,8 @@ VERSION = "0.3.17"
 SHA256 = "e8bdf06797085d734df86e24ab4802fe87893dff77268565ec036f7ad4a1cfe4"
 _SOURCE_MODULE = "pysyncobj.syncobj"
 
+LEADER = 2
+"""The library's state of a leader; less: a follower or a candidate."""
 NO_OP_COMMAND = b"\x01"
 OUR_COMMAND = b"\x00"
 """The library puts one byte before a command; this one is for commands of the application."""
@@ -55,6 +60,24 @@ class Voter:
         return f"voter {self.id}"
 
 
+class Commands(deque[Any]):
+    """In place of the library's queue of proposals: the same order, limit and answers, and no lock."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self._limit = limit
+
+    def put_nowait(self, command: object) -> None:
+        if len(self) >= self._limit:
+            raise queue.Full
+        self.append(command)
+
+    def get_nowait(self) -> Any:
+        if not self:
+            raise queue.Empty
+        return self.popleft()
+
+
 class WrongLibrary(Exception):
     """Another pysyncobj than the one that the adapter was written and tested for."""
 
@@ -78,23 +101,26 @@ class _NoPoller:
 
 def load_private_copy(*, clock: Clock, rng: random.Random, expected_sha256: str = SHA256) -> ModuleType:
     """Raises WrongLibrary."""
-    spec = _verified_spec(expected_sha256)
+    spec, code = _verified(expected_sha256)
     module = importlib.util.module_from_spec(spec)
-    assert spec.loader is not None
-    spec.loader.exec_module(module)
-    names: dict[str, object] = {
-        "monotonicTime": lambda: clock.monotonic_us() / 1_000_000,
-        "random": rng,
-        "createPoller": _NoPoller,
-        "PIPE_NOTIFIER_ENABLED": False,
-        "pickle": _NoPickle,
+    exec(code, vars(module))
+    replace_globals(
+        module,
+        monotonicTime=lambda: clock.monotonic_us() / 1_000_000,
+        random=rng,
+        createPoller=_NoPoller,
+        PIPE_NOTIFIER_ENABLED=False,
+        pickle=_NoPickle,
         # What it logs is either harmless here (truncations are tentative, S4) or asserted by us (failed loads, S11).
-        "logger": _quiet_logger(),
-    }
-    for name, replacement in names.items():
+        logger=_quiet_logger(),
+    )
+    return module
+
+
+def replace_globals(module: ModuleType, **replacements: object) -> None:
+    for name, replacement in replacements.items():
         assert hasattr(module, name), f"{_SOURCE_MODULE} has no global {name}"
         setattr(module, name, replacement)
-    return module
 
 
 def _quiet_logger() -> logging.Logger:
@@ -103,7 +129,9 @@ def _quiet_logger() -> logging.Logger:
     return logger
 
 
-def _verified_spec(expected_sha256: str) -> ModuleSpec:
+@functools.cache
+def _verified(expected_sha256: str) -> tuple[ModuleSpec, CodeType]:
+    """Read and verified once in a process; each node executes it anew."""
     origin = importlib.util.find_spec(_SOURCE_MODULE)
     assert origin is not None, "pysyncobj is not installed"
     assert origin.origin is not None
@@ -117,8 +145,10 @@ def _verified_spec(expected_sha256: str) -> ModuleSpec:
             "The quorum reaches into the library's internals and is tested against exactly that file."
         )
     spec = importlib.util.spec_from_loader(name, loader, origin=origin.origin)
+    code = loader.get_code(name)
     assert spec is not None
-    return spec
+    assert code is not None
+    return spec, code
 
 
 def configuration(*, election_timeout_ms: int, heartbeat_ms: int, queue_max: int, batch_bytes: int) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 from metadata.environment import Clock
 from metadata.quorum.filters import Message
-from metadata.quorum.hardened import REGULAR_COMMAND, HardenedRaft, RaftParts
+from metadata.quorum.hardened import REGULAR_COMMAND, RaftParts, hardened
 from metadata.quorum.journal_format import Entry
 from metadata.quorum.library import NO_OP_COMMAND, NOT_LEADER, Voter
 from metadata.quorum.messages import checked
@@ -28,7 +28,7 @@ class RaftNode:
             each.raft = self
         parts.filters.refuse_forward = self._refuse_forward
         parts.snapshots.last_applied = self._last_applied
-        self._raft = type("QuorumRaft", (HardenedRaft, module.SyncObj), {})(parts)
+        self._raft = hardened(module, parts, clock=clock)
         if parts.snapshots.header is not None:
             self._raft._SyncObj__loadDumpFile(False)
 

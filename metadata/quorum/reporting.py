@@ -31,10 +31,10 @@ class Report:
 
     def leadership(self, *, leader_id: int, term: int, is_self: bool) -> None:
         """Told when it changed."""
-        now = Leadership(leader_id=leader_id, term=term, is_self=is_self)
-        if now != self._leadership:
-            self._leadership = now
-            self.add(now)
+        last = self._leadership
+        if leader_id != last.leader_id or term != last.term or is_self != last.is_self:
+            self._leadership = Leadership(leader_id=leader_id, term=term, is_self=is_self)
+            self.add(self._leadership)
 
     def no_voter(self) -> None:
         """This node takes no part; the term stays the last one known."""

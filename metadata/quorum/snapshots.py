@@ -85,6 +85,11 @@ class SnapshotStore:
         """Raises DamagedFile."""
         return self._read()
 
+    @property
+    def is_idle(self) -> bool:
+        """No snapshot was taken, or has failed, that the library was not told of."""
+        return self._finished[0] == SNAPSHOT_IDLE
+
     # --- what the library calls ---------------------------------------------------------------------------------
 
     def checkSerializing(self) -> tuple[int, int | None]:  # noqa: N802

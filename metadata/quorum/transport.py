@@ -27,6 +27,9 @@ class Filters:
 
     def __init__(self, filters: Sequence[MessageFilter], *, link: PeerSender, journal: Journal) -> None:
         self._filters = filters
+        self._outgoing = [each.outgoing for each in filters if type(each).outgoing is not MessageFilter.outgoing]
+        self._incoming = [each.incoming for each in filters if type(each).incoming is not MessageFilter.incoming]
+        self._handled = [each.handled for each in filters if type(each).handled is not MessageFilter.handled]
         self._link = link
         self._journal = journal
         self._acks: list[tuple[int, Message]] = []
@@ -41,19 +44,22 @@ class Filters:
         if message["type"] == "apply_command":
             self.refuse_forward(message)  # S15: a command is proposed to the local leader or not at all
             return False
-        outgoing = _passed([each.outgoing for each in self._filters], voter.id, message)
+        outgoing = _passed(self._outgoing, voter.id, message)
         if outgoing is None:
             return False
-        if outgoing["type"] == "next_node_idx":
+        kind = outgoing["type"]
+        if kind == "next_node_idx":
             self._acks.append((voter.id, outgoing))
             return True
-        if outgoing["type"] in ("request_vote", "response_vote"):
+        if kind in ("request_vote", "response_vote"):
             self.flush_acks(term=outgoing["term"])
         return self._link.send(voter.id, outgoing)
 
     def flush_acks(self, *, term: int) -> None:
         """Make durable what was received, then say so. Acks of an older term are dropped (S5)."""
         self._journal.sync()
+        if not self._acks:
+            return
         acks, self._acks = self._acks, []
         for peer, message in acks:
             if message["term"] == term:
@@ -86,15 +92,15 @@ class Filters:
         self._disconnected(Voter(peer))
 
     def receive(self, peer: int, message: Message) -> None:
-        incoming = _passed([each.incoming for each in self._filters], peer, message)
+        incoming = _passed(self._incoming, peer, message)
         if incoming is None:
             return
         try:
             self._handle(Voter(peer), incoming)
         finally:
             self._journal.end_of_message()
-        for each in self._filters:
-            each.handled(peer)
+        for handled in self._handled:
+            handled(peer)
 
 
 def _passed(filters: Sequence[Callable[[int, Message], Message | None]], peer: int, message: Message) -> Message | None:
