@@ -19,6 +19,9 @@ EVENTS_BYTES_MAX: Final = 16 * 1024 * 1024
 EVENT_BYTES_MAX: Final = 64 * 1024
 """A longer event is replaced by a note of its name and length."""
 
+_ENCODER: Final = json.JSONEncoder(default=str)
+"""`default=str`: a stray value is still readable."""
+
 
 class EventLog:
     """Implements `metadata.events.Events`. One owner: the node's event loop."""
@@ -57,9 +60,9 @@ class EventLog:
             "sequence": self._sequence,
             "event": event,
         }
-        # The head wins: a field may not pretend to be another event. `default=str`: a stray value is still readable.
+        # The head wins: a field may not pretend to be another event.
         try:
-            line = json.dumps(fields | head, default=str).encode() + b"\n"
+            line = _ENCODER.encode(fields | head).encode() + b"\n"
         except (TypeError, ValueError) as error:
             return json.dumps(head | {"unreadable": str(error)}).encode() + b"\n"
         if len(line) > EVENT_BYTES_MAX:

@@ -28,6 +28,8 @@ class MetadataPublisher:
         self._static = static
         self._image = MetadataImage()
         self._leadership = NOBODY
+        self._dynamic: tuple[Mapping[str, str], Mapping[str, str]] = ({}, {})
+        """Cluster-wide and this broker's dynamic settings."""
         self._settings = broker_settings(static)
         self._topic_settings: dict[str, TopicSettings] = {}
         self._subscribers: list[OnMetadata] = []
@@ -51,6 +53,10 @@ class MetadataPublisher:
     @property
     def settings(self) -> BrokerSettings:
         """Static, then cluster-wide dynamic, then this broker's dynamic settings."""
+        return self._settings
+
+    def current_settings(self) -> BrokerSettings:
+        """`settings`, for those who ask again each time."""
         return self._settings
 
     def topic_settings(self, topic: str) -> TopicSettings:
@@ -95,18 +101,22 @@ class MetadataPublisher:
         old, self._image = self._image, change.image
         delta = delta_between(old, self._image)
         if old.configs is not self._image.configs:
-            self._refresh_settings()
+            self._refresh_settings(delta)
+        for topic in delta.removed_topics.values():
+            self._topic_settings.pop(topic.name, None)
         for subscriber in self._subscribers:
             subscriber(delta, self._image)
         self._version += 1
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
-    def _refresh_settings(self) -> None:
-        cluster_wide = self._image.config("broker", "")
-        own = self._image.config("broker", str(self._node_id))
-        self._settings = broker_settings(self._static, cluster_wide, own)
-        self._topic_settings.clear()
+    def _refresh_settings(self, delta: MetadataDelta) -> None:
+        dynamic = (self._image.config("broker", ""), self._image.config("broker", str(self._node_id)))
+        if dynamic != self._dynamic:
+            self._settings, self._dynamic = broker_settings(self._static, *dynamic), dynamic
+            self._topic_settings.clear()
+        for _, name in delta.changed_configs:
+            self._topic_settings.pop(name, None)
 
     def _on_leadership(self, leadership: Leadership) -> None:
         self._leadership = leadership

@@ -16,11 +16,17 @@ class AddressBook:
         self._node_id = node_id
         self._image = image
         self._known = {node.id for node in config.nodes}
+        self._configured: dict[tuple[int, Purpose], tuple[str, int]] = {}
+        """Asked for before each request; what cluster.toml says never changes."""
 
     def address(self, node_id: int, purpose: Purpose) -> tuple[str, int]:
         """Raises BrokerNotAvailable for a node that neither the configuration nor the metadata knows."""
+        configured = self._configured.get((node_id, purpose))
+        if configured is not None:
+            return configured
         if node_id in self._known:
             found = self._config.address(self._node_id, node_id, purpose)
+            self._configured[node_id, purpose] = found.host, found.port
             return found.host, found.port
         broker = self._image().brokers.get(node_id)
         if broker is None:

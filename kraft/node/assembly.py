@@ -221,16 +221,16 @@ class Node:
             cluster_id=self.config.cluster_id,
             node_id=self.node.id,
             events=self.events,
-            settings=lambda: self.publisher.settings,
+            settings=self.publisher.current_settings,
         )
         self.replicas = ReplicaManager(
             self.node.id,
             environment=self.environment,
             logs=self.logs,
             channels=lambda leader_id: WireLeaderChannel(self._peers, leader_id),
-            alter_partition=AlterPartitionSender(self._control, lambda: self.publisher.settings),
+            alter_partition=AlterPartitionSender(self._control, self.publisher.current_settings),
             events=self.events,
-            settings=lambda: self.publisher.settings,
+            settings=self.publisher.current_settings,
         )
         self.coordinator = group_coordinator(
             self.node.id, self.environment, replicas=self.replicas, publisher=self.publisher, events=self.events
@@ -240,7 +240,7 @@ class Node:
             clock=self.environment.clock,
             control=self._control,
             image=lambda: self.publisher.image,
-            settings=lambda: self.publisher.settings,
+            settings=self.publisher.current_settings,
             events=self.events,
             on_fatal=self._on_fatal,
             failed_replicas=self.replicas.failed_replicas,

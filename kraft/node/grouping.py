@@ -20,7 +20,7 @@ def group_coordinator(
         node_id=node_id,
         environment=environment,
         replicas=replicas,
-        settings=lambda: publisher.settings,
+        settings=publisher.current_settings,
         image=lambda: publisher.image,
     )
     return GroupCoordinator(around, events)

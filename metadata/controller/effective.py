@@ -14,12 +14,17 @@ class EffectiveSettings:
 
     def __init__(self, static: Mapping[str, Any]) -> None:
         self._static = static
+        self._configs: Mapping[tuple[str, str], Mapping[str, str]] = {}
+        """Those of the image asked about last: an image that changes none has the same ones."""
         self._dynamic: Mapping[str, str] = {}
         self._settings = broker_settings(static)
 
     def of(self, image: MetadataImage) -> BrokerSettings:
+        if image.configs is self._configs:
+            return self._settings
         dynamic = image.config("broker", "")
         if dynamic != self._dynamic:
             self._settings = broker_settings(self._static, dynamic)
             self._dynamic = dynamic
+        self._configs = image.configs
         return self._settings

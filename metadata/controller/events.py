@@ -14,6 +14,7 @@ from uuid import UUID
 
 from metadata.errors import KafkaError
 from metadata.image import PartitionImage, TopicIdPartition
+from metadata.values import value
 
 Reply = TypeVar("Reply")
 
@@ -51,7 +52,7 @@ class RegisterBroker(Request[BrokerRegistered]):
     rack: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class HeartbeatAnswer:
     is_caught_up: bool
     """The broker has applied its own registration record (B2)."""
@@ -80,7 +81,7 @@ class FailedReplicas:
 NO_FAILED_REPLICAS = FailedReplicas()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class BrokerHeartbeat(Request[HeartbeatAnswer]):
     broker_id: int
     broker_epoch: int

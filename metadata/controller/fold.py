@@ -17,6 +17,7 @@ from metadata.controller.inbox import Item
 from metadata.errors import KafkaError, RequestTimedOut
 from metadata.image import MetadataImage
 from metadata.records import Record
+from metadata.values import value
 
 RECORDS_PER_APPEND_MAX = 10_000
 """Once an append holds this many records, further events wait for the next one. One decision is never split."""
@@ -25,7 +26,7 @@ LATE_MS = 1_000
 """A heartbeat that waited for longer in our queue only renews its session (B5)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Step:
     """One event's outcome, told to its waiter once the fold is committed."""
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass
 
 from metadata.controller.decide import Input, InternalEvent, PreferredElectionTick, SessionsTick, UncleanSweepTick
 from metadata.errors import KafkaError, ThrottlingQuotaExceeded
+from metadata.values import value
 
 REQUESTS_WAITING_MAX = 4096
 """Requests queued for the active controller; one more is refused with THROTTLING_QUOTA_EXCEEDED 89."""
@@ -15,7 +15,7 @@ REQUESTS_WAITING_MAX = 4096
 _TICKS = (SessionsTick, PreferredElectionTick, UncleanSweepTick)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Item:
     """Something to decide, and who waits for the answer."""
 

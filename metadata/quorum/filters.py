@@ -187,8 +187,10 @@ class NextIndexKept(MessageFilter):
         return message
 
     def handled(self, peer: int) -> None:
+        if self._before is None:
+            return
         now = self.raft.next_index(peer)
-        if self._before is not None and now is not None and now < self._before:
+        if now is not None and now < self._before:
             self.raft.set_next_index(peer, self._before)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from metadata.environment import Clock
 from metadata.quorum.journal import Journal
-from metadata.quorum.library import LEADER, NO_OP_COMMAND, OUR_COMMAND, Commands, Voter, replace_globals
+from metadata.quorum.library import LEADER, NO_OP_COMMAND, OUR_COMMAND, Commands, Voter, replace_globals, voter
 from metadata.quorum.newcomer import Newcomer
 from metadata.quorum.prevote import PreVote
 from metadata.quorum.snapshots import SnapshotStore
@@ -57,7 +57,7 @@ class HardenedRaft:
         self._parts = parts
         self._clock = clock
         super().__init__(  # type: ignore[call-arg]
-            parts.node_id, parts.peers, parts.configuration, nodeClass=Voter, transport=parts.filters
+            parts.node_id, parts.peers, parts.configuration, nodeClass=voter, transport=parts.filters
         )
 
     @property

@@ -60,6 +60,12 @@ class Voter:
         return f"voter {self.id}"
 
 
+@functools.cache
+def voter(node_id: int) -> Voter:
+    """The one of that id: there are as many as the configuration names."""
+    return Voter(node_id)
+
+
 class Commands(deque[Any]):
     """In place of the library's queue of proposals: the same order, limit and answers, and no lock."""
 

@@ -16,7 +16,7 @@ from metadata.records import Record
 from metadata.values import value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Committed:
     """One committed append, already applied."""
 
@@ -50,7 +50,7 @@ class AppendUnknown(Exception):
     """Nobody knows whether this append will be in the log: leadership was lost or its deadline passed."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class MetadataSlice:
     """Committed records for an observer. `records[i]` is one encoded record with offset `base_offset + i`."""
 

@@ -9,7 +9,7 @@ from metadata.environment import Clock
 from metadata.quorum.filters import Message
 from metadata.quorum.hardened import REGULAR_COMMAND, RaftParts, hardened
 from metadata.quorum.journal_format import Entry
-from metadata.quorum.library import NO_OP_COMMAND, NOT_LEADER, Voter
+from metadata.quorum.library import LEADER, NO_OP_COMMAND, NOT_LEADER, voter
 from metadata.quorum.messages import checked
 from metadata.quorum.state_machine import Result
 from metadata.quorum.transport import PeerSender
@@ -42,7 +42,7 @@ class RaftNode:
         self._parts.filters.receive(peer, checked(message))
 
     def connected(self, peer: int) -> None:
-        self._parts.snapshots.cancelTransmisstion(Voter(peer))
+        self._parts.snapshots.cancelTransmisstion(voter(peer))
         self._parts.filters.connected(peer)
         if self.leader_id == -1:
             self._parts.pre_vote.ask_again_soon()
@@ -78,11 +78,13 @@ class RaftNode:
 
     @property
     def term(self) -> int:
-        return int(self._raft.raftCurrentTerm)
+        term: int = self._raft._SyncObj__raftCurrentTerm
+        return term
 
     @property
     def commit_index(self) -> int:
-        return int(self._raft.raftCommitIndex)
+        index: int = self._raft._SyncObj__raftCommitIndex
+        return index
 
     @property
     def applied_index(self) -> int:
@@ -90,7 +92,8 @@ class RaftNode:
 
     @property
     def is_leader(self) -> bool:
-        return bool(self._raft._isLeader())
+        state: int = self._raft._SyncObj__raftState
+        return state == LEADER
 
     @property
     def leader_id(self) -> int:
@@ -127,20 +130,20 @@ class RaftNode:
         return (
             f"term {self.term} leader {self.leader_id} commit {raft.raftCommitIndex} applied {self.applied_index} "
             f"log {self.first_index}..{self.last_entry[1]} (term {self.last_entry[0]}) "
-            f"connected {sorted(voter.id for voter in raft._SyncObj__connectedNodes)} next and match {ends}"
+            f"connected {sorted(each.id for each in raft._SyncObj__connectedNodes)} next and match {ends}"
         )
 
     def match_index(self, peer: int) -> int:
-        return int(self._raft._SyncObj__raftMatchIndex.get(Voter(peer), 0))
+        return int(self._raft._SyncObj__raftMatchIndex.get(voter(peer), 0))
 
     # --- for the filters ----------------------------------------------------------------------------------------
 
     def next_index(self, peer: int) -> int | None:
-        index = self._raft._SyncObj__raftNextIndex.get(Voter(peer))
+        index = self._raft._SyncObj__raftNextIndex.get(voter(peer))
         return None if index is None else int(index)
 
     def set_next_index(self, peer: int, index: int) -> None:
-        self._raft._SyncObj__raftNextIndex[Voter(peer)] = index
+        self._raft._SyncObj__raftNextIndex[voter(peer)] = index
 
     def propose_nothing(self) -> None:
         self._raft._applyCommand(b"", None, NO_OP_COMMAND[0])

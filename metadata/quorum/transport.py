@@ -10,7 +10,7 @@ from typing import Protocol
 
 from metadata.quorum.filters import Message, MessageFilter
 from metadata.quorum.journal import Journal
-from metadata.quorum.library import Voter
+from metadata.quorum.library import Voter, voter
 
 
 class PeerSender(Protocol):
@@ -40,20 +40,20 @@ class Filters:
 
     # --- from the library ---------------------------------------------------------------------------------------
 
-    def send(self, voter: Voter, message: Message) -> bool:
+    def send(self, to: Voter, message: Message) -> bool:
         if message["type"] == "apply_command":
             self.refuse_forward(message)  # S15: a command is proposed to the local leader or not at all
             return False
-        outgoing = _passed(self._outgoing, voter.id, message)
+        outgoing = _passed(self._outgoing, to.id, message)
         if outgoing is None:
             return False
         kind = outgoing["type"]
         if kind == "next_node_idx":
-            self._acks.append((voter.id, outgoing))
+            self._acks.append((to.id, outgoing))
             return True
         if kind in ("request_vote", "response_vote"):
             self.flush_acks(term=outgoing["term"])
-        return self._link.send(voter.id, outgoing)
+        return self._link.send(to.id, outgoing)
 
     def flush_acks(self, *, term: int) -> None:
         """Make durable what was received, then say so. Acks of an older term are dropped (S5)."""
@@ -85,18 +85,18 @@ class Filters:
         self._acks = [ack for ack in self._acks if ack[0] != peer]
         for each in self._filters:
             each.connected(peer)
-        self._connected(Voter(peer))
+        self._connected(voter(peer))
 
     def disconnected(self, peer: int) -> None:
         self._acks = [ack for ack in self._acks if ack[0] != peer]
-        self._disconnected(Voter(peer))
+        self._disconnected(voter(peer))
 
     def receive(self, peer: int, message: Message) -> None:
         incoming = _passed(self._incoming, peer, message)
         if incoming is None:
             return
         try:
-            self._handle(Voter(peer), incoming)
+            self._handle(voter(peer), incoming)
         finally:
             self._journal.end_of_message()
         for handled in self._handled:

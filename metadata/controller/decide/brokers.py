@@ -76,11 +76,12 @@ def heartbeat(situation: Situation, request: BrokerHeartbeat) -> Decision:
         raise BrokerIdNotRegistered(f"broker {request.broker_id} is not registered: register it before its heartbeats")
     broker = situation.broker_at_epoch(request.broker_id, request.broker_epoch)
     known = _state(situation, broker)
-    state = replace(
-        known,
+    state = BrokerLiveness(
+        broker_epoch=known.broker_epoch,
         last_contact_ms=situation.now_ms,
         metadata_offset=request.metadata_offset,
         wants_shutdown=request.wants_shutdown,
+        shutdown_offset=known.shutdown_offset,
         is_disconnected=False,
         failed=request.failed,
     )
@@ -113,7 +114,14 @@ def _note_failures(
 
 
 def _hearing(situation: Situation, liveness: Liveness) -> Situation:
-    return replace(situation, liveness=liveness)
+    return Situation(
+        image=situation.image,
+        liveness=liveness,
+        now_ms=situation.now_ms,
+        settings=situation.settings,
+        rng=situation.rng,
+        cluster_id=situation.cluster_id,
+    )
 
 
 def _heartbeat_of_fenced(situation: Situation, broker: BrokerImage, request: BrokerHeartbeat) -> Decision:

@@ -14,6 +14,7 @@ from metadata.errors import StaleBrokerEpoch
 from metadata.image import BrokerImage, MetadataImage, PartitionImage, TopicIdPartition
 from metadata.records import Record
 from metadata.settings import BrokerSettings
+from metadata.values import value
 
 Ask: TypeAlias = tuple[tuple[int, tuple[TopicIdPartition, ...]], ...]
 """(broker id, partitions whose log end to ask it for)."""
@@ -78,7 +79,7 @@ class Situation:
         return self.settings.unclean_leader_election_enable if override is None else override.lower() == "true"
 
 
-@dataclass(frozen=True, kw_only=True)
+@value(kw_only=True)
 class Decision:
     """The facts to commit, the answer to give once they are, and the soft state from then on."""
 

@@ -6,7 +6,7 @@ Fenced or not is a fact and lives in the image; an entry here ends when its brok
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from types import MappingProxyType
 
 from metadata.controller.events import NO_FAILED_REPLICAS, FailedReplicas
@@ -29,7 +29,7 @@ class BrokerLiveness:
     """As of its last heartbeat. A new controller knows of none until it has heard the broker, which beats at once."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Liveness:
     brokers: Mapping[int, BrokerLiveness] = field(default_factory=lambda: MappingProxyType({}))
 
@@ -42,6 +42,8 @@ class Liveness:
 
     def postponed(self, by_ms: int) -> Liveness:
         """As if all had been heard `by_ms` later."""
+        if not by_ms:
+            return self
         moved = {
             broker_id: replace(state, last_contact_ms=state.last_contact_ms + by_ms)
             for broker_id, state in self.brokers.items()
