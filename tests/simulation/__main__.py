@@ -12,9 +12,10 @@ import sys
 from collections.abc import Sequence
 
 from tests.simulation import checked
+from tests.simulation.drawing import draw_plan
 from tests.simulation.many import Sum, fresh_seeds, play_all
-from tests.simulation.plan import PROFILES, draw_plan
 from tests.simulation.planted import PLANTED, look_for
+from tests.simulation.profiles import PROFILES
 from tests.simulation.run import play
 from tests.simulation.showing import Screen, as_json
 from tests.simulation.shrink import shrink, tell

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tests.simulation import plan
+from tests.simulation import profiles
 from tests.simulation.many import Job
 
 FIRST = ("swarm", "network", "reconfigure", "unclean", "disk")
 """Those that CI has played from the beginning: of them it plays fixed seeds too."""
 LEFT_OUT: Mapping[str, str] = {}
 """Profile -> why a fresh seed of it that fails would be no news. Nothing here: every profile takes its turn."""
-PROFILES = tuple(profile for profile in plan.PROFILES if profile not in LEFT_OUT)
+PROFILES = tuple(profile for profile in profiles.PROFILES if profile not in LEFT_OUT)
 
 FIXED: tuple[Job, ...] = (
     *((seed, "swarm") for seed in range(1, 7)),

@@ -15,7 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
 
-from tests.simulation.plan import draw_plan
+from tests.simulation.drawing import draw_plan
 from tests.simulation.run import Result, play
 
 Job = tuple[int, str]

@@ -35,7 +35,7 @@ from replication.storage.flushing import Flusher
 from tests.simulation import planted_bugs as bugs
 from tests.simulation import planted_decayed as decayed
 from tests.simulation import planted_remembered as forgetful
-from tests.simulation.plan import draw_plan
+from tests.simulation.drawing import draw_plan
 from tests.simulation.run import Result, play
 
 _ABSENT = object()

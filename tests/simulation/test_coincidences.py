@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.simulation.plan import draw_plan
+from tests.simulation.drawing import draw_plan
 from tests.simulation.rare import PROFILE
 from tests.simulation.run import play
 from tests.simulation.shrink import tell

@@ -9,7 +9,8 @@ import pytest
 
 from tests.simulation import checked, many
 from tests.simulation.__main__ import main
-from tests.simulation.plan import Plan, draw_plan
+from tests.simulation.drawing import draw_plan
+from tests.simulation.plan import Plan
 from tests.simulation.run import Result
 from tests.simulation.states import NIGHTLY
 

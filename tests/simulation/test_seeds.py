@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.simulation.plan import PROFILES, Plan, draw_plan
+from tests.simulation.drawing import draw_plan
+from tests.simulation.plan import Plan
+from tests.simulation.profiles import PROFILES
 from tests.simulation.run import Result, play
 from tests.simulation.shrink import shrink, tell
 
@@ -78,7 +80,7 @@ def test_seeds_of_each_profile(profile: str, number: int) -> None:
 
 def _fingerprint(profile: str, seed: int, hash_seed: str) -> str:
     program = (
-        "from tests.simulation.plan import draw_plan; from tests.simulation.run import play; "
+        "from tests.simulation.drawing import draw_plan; from tests.simulation.run import play; "
         f"r = play(draw_plan({seed}, {profile!r}), keeps_trace=True); "
         "import hashlib; print(r.fingerprint, hashlib.sha256(''.join(r.lines).encode()).hexdigest(), r.failure)"
     )

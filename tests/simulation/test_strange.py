@@ -8,10 +8,12 @@ import random
 
 from tests.simulation.cluster import InlineQuorum
 from tests.simulation.disk import SECTOR_BYTES, Disk, SimulatedFiles
+from tests.simulation.drawing import ELECTION_TIMEOUT, draw_plan
 from tests.simulation.environment import SimulatedWorld
 from tests.simulation.faults import Faults
 from tests.simulation.moments import Moment, Moments
-from tests.simulation.plan import ELECTION_TIMEOUT, PROFILES, STRANGE, Strangeness, draw_plan
+from tests.simulation.plan import Strangeness
+from tests.simulation.profiles import PROFILES, STRANGE
 
 
 def test_each_event_of_a_profile_has_a_handler_and_each_handler_a_profile() -> None:
