@@ -87,9 +87,10 @@ def validate_batches(data: Buffer, *, rules: BatchRules, now_ms: int) -> list[Va
     position = 0
     while position < len(view):
         header = _whole_header(view, position)
-        _validate_batch(view[position : position + header.size], header, rules=rules, now_ms=now_ms)
+        after = position + header.size
+        _validate_batch(view[position:after], header, rules=rules, now_ms=now_ms)
         batches.append(ValidBatch(position, header))
-        position += header.size
+        position = after
     return batches
 
 
@@ -106,11 +107,11 @@ def _whole_header(view: memoryview, position: int) -> BatchHeader:
 
 
 def _validate_batch(batch: memoryview, header: BatchHeader, *, rules: BatchRules, now_ms: int) -> None:
-    if header.size > rules.message_bytes_max:
+    if len(batch) > rules.message_bytes_max:
         raise MessageTooLarge(
-            f"a batch of {header.size} bytes is larger than max.message.bytes = {rules.message_bytes_max}"
+            f"a batch of {len(batch)} bytes is larger than max.message.bytes = {rules.message_bytes_max}"
         )
-    if computed_crc(batch, 0, header.size) != header.crc:
+    if computed_crc(batch, 0, len(batch)) != header.crc:
         raise CorruptMessage(f"the batch's CRC is not {header.crc:#010x} as its header says")
     refusal = _refusal(header)
     if refusal is not None:

@@ -73,7 +73,12 @@ class Fetch:
         *,
         notes_progress: bool,
     ) -> Pass:
-        pass_ = self._reader.begin(request, notes_progress=notes_progress, tells_all=not session.is_incremental)
+        pass_ = self._reader.begin(
+            request,
+            now_ms=session.used_ms,
+            notes_progress=notes_progress,
+            tells_all=not session.is_incremental,
+        )
         for partition in partitions:
             self._reader.read(partition, pass_)
         return pass_

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from metadata.environment import Buffer
 from metadata.errors import FencedLeaderEpoch, KafkaError, NotLeaderOrFollower, OffsetOutOfRange, UnknownLeaderEpoch
@@ -22,51 +23,30 @@ TELLS_LEADER = (NotLeaderOrFollower.code, FencedLeaderEpoch.code, UnknownLeaderE
 """Errors that carry who leads instead (KIP-951)."""
 
 
+@dataclass(slots=True, kw_only=True)
 class Pass:
     """One pass over the partitions of a request. Asked once here, not once a partition: time and standing."""
 
-    __slots__ = (
-        "answers",
-        "bytes_left",
-        "has_news",
-        "is_empty",
-        "is_follower",
-        "is_stale",
-        "notes_progress",
-        "now_ms",
-        "replicas",
-        "request",
-        "size_bytes",
-        "tells_all",
-    )
+    request: FetchRequest
+    now_ms: int
+    is_follower: bool
+    is_stale: bool
+    """R10, KIP-903: the follower has been registered again since; this is not its latest incarnation."""
+    notes_progress: bool
+    tells_all: bool
+    """A full answer, not only what changed (KIP-227)."""
+    bytes_left: int
+    is_empty: bool = True
+    """The first batch of all goes out whatever its size (F3)."""
+    answers: list[tuple[SessionPartition, FetchedPartition]] = field(default_factory=list)
+    size_bytes: int = 0
+    has_news: bool = False
+    """An error or a divergence: answered without waiting."""
+    replicas: dict[Replica, SessionPartition] = field(default_factory=dict)
+    """What was read: these can be waited for."""
 
-    def __init__(
-        self,
-        request: FetchRequest,
-        *,
-        now_ms: int,
-        is_stale: bool,
-        notes_progress: bool,
-        tells_all: bool,
-        bytes_left: int,
-    ) -> None:
-        self.request = request
-        self.now_ms = now_ms
-        self.is_follower = request.replica_id != CONSUMER
-        self.is_stale = is_stale
-        """R10, KIP-903: the follower has been registered again since; this is not its latest incarnation."""
-        self.notes_progress = notes_progress
-        self.tells_all = tells_all
-        """A full answer, not only what changed (KIP-227)."""
-        self.bytes_left = bytes_left
-        self.is_empty = True
-        """The first batch of all goes out whatever its size (F3)."""
-        self.answers: list[tuple[SessionPartition, FetchedPartition]] = []
-        self.size_bytes = 0
-        self.has_news = False
-        """An error or a divergence: answered without waiting."""
-        self.replicas: dict[Replica, SessionPartition] = {}
-        """What was read: these can be waited for."""
+
+_pass = maker(Pass)
 
 
 class PartitionReader:
@@ -74,12 +54,14 @@ class PartitionReader:
         self._registry = registry
         self._on_join = on_join
 
-    def begin(self, request: FetchRequest, *, notes_progress: bool, tells_all: bool) -> Pass:
-        return Pass(
-            request,
-            now_ms=self._registry.clock.monotonic_ms(),
-            is_stale=request.replica_id != CONSUMER and self._is_stale(request),
-            notes_progress=notes_progress and request.replica_id != CONSUMER,
+    def begin(self, request: FetchRequest, *, now_ms: int, notes_progress: bool, tells_all: bool) -> Pass:
+        is_follower = request.replica_id != CONSUMER
+        return _pass(
+            request=request,
+            now_ms=now_ms,
+            is_follower=is_follower,
+            is_stale=is_follower and self._is_stale(request),
+            notes_progress=notes_progress and is_follower,
             tells_all=tells_all,
             bytes_left=min(request.bytes_max, self._registry.settings().fetch_max_bytes),
         )
@@ -105,12 +87,12 @@ class PartitionReader:
             return self._refusal(partition, error)
         pass_.replicas[replica] = partition
         log, offset = replica.log, fetch.fetch_offset
-        end_offset = log.log_end_offset
+        end_offset, epoch = log.log_end_offset, fetch.last_fetched_epoch
         records: Buffer = b""
         try:
             if pass_.is_follower and (pass_.is_stale or pass_.request.replica_id not in state.followers):
                 raise _unassigned(replica, state, pass_.request)
-            if offset > end_offset or fetch.last_fetched_epoch not in (-1, log.latest_epoch):
+            if epoch != -1 and (offset > end_offset or epoch != log.latest_epoch):
                 diverging = _divergence(log, fetch)
                 if diverging is not None:
                     return _answer(fetch, replica, state, diverging=diverging)

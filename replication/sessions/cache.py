@@ -52,6 +52,7 @@ class FetchSession:
         self.replica_id = replica_id
         self.next_epoch = 1
         self.used_ms = now_ms
+        """When its latest request came."""
         self.is_incremental = False
         """Whether the current request may be answered with changes only."""
         self.partitions: dict[TopicIdPartition, SessionPartition] = {}

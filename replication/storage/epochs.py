@@ -27,6 +27,7 @@ class LeaderEpochCache:
 
     def _take(self, entries: list[tuple[int, int]]) -> None:
         self._entries = entries
+        self._starts = [start for _, start in entries]
         self.latest_epoch, self._latest_start = entries[-1] if entries else (NO_EPOCH, _NEVER)
 
     @property
@@ -71,7 +72,7 @@ class LeaderEpochCache:
         """Epoch of the record at the offset; -1 when it lies before the first entry."""
         if offset >= self._latest_start:
             return self.latest_epoch
-        at = bisect_right(self._entries, offset, key=lambda entry: entry[1])
+        at = bisect_right(self._starts, offset)
         return self._entries[at - 1][0] if at else NO_EPOCH
 
     def _after(self, epoch: int) -> int:
@@ -86,7 +87,7 @@ class LeaderEpochCache:
 
     def truncate_from_start(self, start_offset: int) -> None:
         """Forget epochs that end before the new start; the one that spans it begins there now."""
-        at = bisect_right(self._entries, start_offset, key=lambda entry: entry[1])
+        at = bisect_right(self._starts, start_offset)
         if at == 0 or (at == 1 and self._entries[0][1] == start_offset):
             return
         self._take([(self._entries[at - 1][0], start_offset), *self._entries[at:]])

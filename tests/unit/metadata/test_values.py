@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import pickle
-from dataclasses import replace
+from dataclasses import field, replace
 from uuid import UUID
 
 import pytest
 
 from metadata.image import TopicIdPartition
 from metadata.values import maker, value
+
+
+@value(kw_only=True)
+class _Box:
+    name: str
+    held: list[int] = field(default_factory=list)
 
 
 @value(kw_only=True)
@@ -45,6 +51,12 @@ def test_a_maker_makes_what_the_class_makes():
     with pytest.raises(TypeError):
         point(x=1, z=3)  # type: ignore[call-arg]
     point(x=1).x = 2  # type: ignore[misc]
+
+
+def test_a_maker_makes_what_is_not_shared_anew():
+    box = maker(_Box)
+    box(name="a").held.append(1)
+    assert box(name="a") == _Box(name="a", held=[])
 
 
 def test_a_partition_is_looked_up_by_topic_id_and_number():
