@@ -1,6 +1,6 @@
 """The difference of two images, for those who act on changes: replica manager, coordinators, configs, events.
 
-Computed on first use by comparing the shared structure by identity: `MetadataImage.apply` keeps every value that it
+Made by comparing the shared structure by identity: `MetadataImage.apply` keeps every value that it
 does not change, so an unchanged topic is the same object in both images. After a snapshot nothing is shared, and
 equality decides. Pure.
 """
@@ -8,54 +8,29 @@ equality decides. Pure.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
 from typing import TypeVar
 from uuid import UUID
 
 from metadata.image import BrokerImage, MetadataImage, PartitionImage, TopicIdPartition, TopicImage
+from metadata.values import value
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 
-@dataclass(frozen=True, kw_only=True)
+@value(kw_only=True)
 class MetadataDelta:
     old: MetadataImage
     new: MetadataImage
-
-    @cached_property
-    def created_topics(self) -> Mapping[UUID, TopicImage]:
-        return {id_: new for id_, (old, new) in self._topics.items() if old is None and new is not None}
-
-    @cached_property
-    def removed_topics(self) -> Mapping[UUID, TopicImage]:
-        return {id_: old for id_, (old, new) in self._topics.items() if new is None and old is not None}
-
-    @cached_property
-    def changed_topics(self) -> Mapping[UUID, tuple[TopicImage, TopicImage]]:
-        """Topics in both images whose partitions changed."""
-        return {id_: (old, new) for id_, (old, new) in self._topics.items() if old is not None and new is not None}
-
-    @cached_property
-    def changed_partitions(self) -> Mapping[TopicIdPartition, tuple[PartitionImage | None, PartitionImage | None]]:
-        """Old and new state of every partition that appeared, changed, or went away."""
-        changes: dict[TopicIdPartition, tuple[PartitionImage | None, PartitionImage | None]] = {}
-        for topic_id, (old, new) in self._topics.items():
-            pairs = _differences(old.partitions if old else {}, new.partitions if new else {})
-            changes.update({TopicIdPartition(topic_id, index): pair for index, pair in pairs.items()})
-        return changes
-
-    @cached_property
-    def changed_brokers(self) -> Mapping[int, tuple[BrokerImage | None, BrokerImage | None]]:
-        return _differences(self.old.brokers, self.new.brokers)
-
-    @cached_property
-    def changed_configs(
-        self,
-    ) -> Mapping[tuple[str, str], tuple[Mapping[str, str] | None, Mapping[str, str] | None]]:
-        """(resource type, resource name) -> dynamic settings before and after; None where there are none."""
-        return _differences(self.old.configs, self.new.configs)
+    created_topics: Mapping[UUID, TopicImage]
+    removed_topics: Mapping[UUID, TopicImage]
+    changed_topics: Mapping[UUID, tuple[TopicImage, TopicImage]]
+    """Topics in both images whose partitions changed."""
+    changed_partitions: Mapping[TopicIdPartition, tuple[PartitionImage | None, PartitionImage | None]]
+    """Old and new state of every partition that appeared, changed, or went away."""
+    changed_brokers: Mapping[int, tuple[BrokerImage | None, BrokerImage | None]]
+    changed_configs: Mapping[tuple[str, str], tuple[Mapping[str, str] | None, Mapping[str, str] | None]]
+    """(resource type, resource name) -> dynamic settings before and after; None where there are none."""
 
     @property
     def is_controller_changed(self) -> bool:
@@ -64,15 +39,34 @@ class MetadataDelta:
     @property
     def is_empty(self) -> bool:
         """No topic, partition, broker or config differs; offsets and epochs may."""
-        return not (self._topics or self.changed_brokers or self.changed_configs)
-
-    @cached_property
-    def _topics(self) -> Mapping[UUID, tuple[TopicImage | None, TopicImage | None]]:
-        return _differences(self.old.topics, self.new.topics)
+        has_topics = self.created_topics or self.removed_topics or self.changed_topics
+        return not (has_topics or self.changed_brokers or self.changed_configs)
 
 
 def delta_between(old: MetadataImage, new: MetadataImage) -> MetadataDelta:
-    return MetadataDelta(old=old, new=new)
+    topics = _differences(old.topics, new.topics)
+    return MetadataDelta(
+        old=old,
+        new=new,
+        created_topics={id_: after for id_, (before, after) in topics.items() if before is None and after is not None},
+        removed_topics={id_: before for id_, (before, after) in topics.items() if after is None and before is not None},
+        changed_topics={
+            id_: (before, after) for id_, (before, after) in topics.items() if before is not None and after is not None
+        },
+        changed_partitions=_changed_partitions(topics),
+        changed_brokers=_differences(old.brokers, new.brokers),
+        changed_configs=_differences(old.configs, new.configs),
+    )
+
+
+def _changed_partitions(
+    topics: Mapping[UUID, tuple[TopicImage | None, TopicImage | None]],
+) -> dict[TopicIdPartition, tuple[PartitionImage | None, PartitionImage | None]]:
+    changes: dict[TopicIdPartition, tuple[PartitionImage | None, PartitionImage | None]] = {}
+    for topic_id, (old, new) in topics.items():
+        pairs = _differences(old.partitions if old else {}, new.partitions if new else {})
+        changes.update({TopicIdPartition(topic_id, index): pair for index, pair in pairs.items()})
+    return changes
 
 
 def _differences(old: Mapping[K, V], new: Mapping[K, V]) -> dict[K, tuple[V | None, V | None]]:

@@ -47,6 +47,8 @@ class RaftView(Protocol):
 
 class MessageFilter:
     raft: RaftView
+    kinds: frozenset[str] | None = None
+    """Types of the messages that it is shown; None: all. One that it makes of another type goes on as what it was."""
 
     def connected(self, peer: int) -> None: ...
     def outgoing(self, _peer: int, message: Message) -> Message | None:
@@ -56,7 +58,7 @@ class MessageFilter:
         return message
 
     def handled(self, peer: int) -> None:
-        """The library has handled the message that came last."""
+        """The library has handled the message that came last, if that was shown to this filter."""
 
 
 class AckTerms(MessageFilter):
@@ -65,6 +67,8 @@ class AckTerms(MessageFilter):
     Without it an acknowledged append is lost. That takes five voters: with three, the voter whose ack is late and the
     leader are a majority that nobody else can win against.
     """
+
+    kinds = frozenset({"next_node_idx"})
 
     def outgoing(self, _peer: int, message: Message) -> Message | None:
         return {**message, "term": self.raft.term} if message["type"] == "next_node_idx" else message
@@ -80,6 +84,8 @@ class ResetSequence(MessageFilter):
     With several batches in flight each is answered by a reset of its own, and the last one wins for ever. Next to
     ResetToCommit it saves work, no longer progress: a rejoin under load sends five times as much without it.
     """
+
+    kinds = frozenset({"append_entries", "next_node_idx"})
 
     def __init__(self) -> None:
         self._sent: dict[int, int] = {}
@@ -114,6 +120,8 @@ class ResetToCommit(MessageFilter):
     on a commit index that is not behind the log's beginning (L13, see `hardened`).
     """
 
+    kinds = frozenset({"next_node_idx"})
+
     def outgoing(self, _peer: int, message: Message) -> Message | None:
         if message["type"] != "next_node_idx" or not message["reset"]:
             return message
@@ -127,6 +135,8 @@ class VotesOnce(MessageFilter):
     Over our own link no message comes twice, for its frames are numbered and sealed. Kept because two leaders of a term
     are what Raft must never have, whatever becomes of the link.
     """
+
+    kinds = frozenset({"response_vote"})
 
     def __init__(self) -> None:
         self._term = 0
@@ -148,6 +158,8 @@ class VotesOnce(MessageFilter):
 class SnapshotKeepsCommit(MessageFilter):
     """S1: a piece of a snapshot says nothing about our log, so it must not commit what is in it."""
 
+    kinds = frozenset({"append_entries"})
+
     def incoming(self, _peer: int, message: Message) -> Message | None:
         if message["type"] == "append_entries" and "prevLogIdx" not in message:
             return {**message, "commit_index": min(message["commit_index"], self.raft.commit_index)}
@@ -160,6 +172,8 @@ class HigherTerm(MessageFilter):
     Without it a voter whose term is the higher one stays out: it obeys no leader, and wins no pre-vote.
     What it hears becomes a vote request that cannot win, the one message by which the library takes over a term.
     """
+
+    kinds = frozenset({"append_entries", "higher_term"})
 
     def incoming(self, peer: int, message: Message) -> Message | None:
         if message["type"] == "append_entries" and message["term"] < self.raft.term:
@@ -177,6 +191,8 @@ class NextIndexKept(MessageFilter):
 
     It saves work only, while the journal's truncations are tentative.
     """
+
+    kinds = frozenset({"next_node_idx"})
 
     def __init__(self) -> None:
         self._before: int | None = None

@@ -43,6 +43,8 @@ REFUSED_RETRY_MS = 2_000
 DUPLICATE_CHECK_MS = PING_MS + 250
 """The old session of a node that appears again must be silent for this long to be replaced."""
 _ANYBODY = -1
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder().decode
 
 
 class LinkHandler(Protocol):
@@ -125,7 +127,7 @@ class Link:
             self._handler.emit("quorum_peer_too_slow", peer=peer, unsent_bytes=session.connection.unsent_bytes)
             self._drop(session)
             return False
-        session.connection.send(session.seal.close(msgspec.msgpack.encode(message)))
+        session.connection.send(session.seal.close(_encode(message)))
         return True
 
     def disconnect_all(self) -> None:
@@ -237,7 +239,7 @@ class Link:
                 session.received_at_ms = self._clock.monotonic_ms()
                 session.frames += 1
                 if body:
-                    self._handler.on_message(session.peer, msgspec.msgpack.decode(body))
+                    self._handler.on_message(session.peer, _decode(body))
         except ConnectionClosed:
             return RECONNECT_MS if session.frames == 0 else 0
         except (Refused, MalformedMessage, msgspec.MsgspecError) as error:

@@ -27,6 +27,8 @@ _REQUIRED: dict[str, dict[str, type]] = {
     "welcome": {"life": int, "term": int, "index": int},
 }
 
+KINDS = frozenset(_REQUIRED)
+
 
 def checked(message: Any) -> Message:
     """The message in the types that the library expects. Raises MalformedMessage."""
@@ -55,6 +57,6 @@ def _check_content(message: Message) -> None:
 
 
 def _fields(values: Any, kinds: tuple[type, ...]) -> tuple[Any, ...]:
-    if not isinstance(values, list | tuple) or tuple(type(value) for value in values) != kinds:
+    if not isinstance(values, (list, tuple)) or tuple(map(type, values)) != kinds:
         raise MalformedMessage(f"expected {[kind.__name__ for kind in kinds]}, got {str(values)[:100]}")
     return tuple(values)

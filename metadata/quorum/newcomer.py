@@ -32,6 +32,8 @@ ASK_MS = 100
 class Newcomer(MessageFilter):
     """Both sides of it; for a voter that is no newcomer, only the side that answers."""
 
+    kinds = frozenset({"next_node_idx", "request_vote", "pre_vote_request", "newcomer", "no_history", "welcome"})
+
     def __init__(
         self,
         *,

@@ -16,6 +16,8 @@ NEVER_MS = -(10**15)
 
 
 class PreVote(MessageFilter):
+    kinds = frozenset({"append_entries", "pre_vote_request", "pre_vote_granted"})
+
     def __init__(self, *, clock: Clock, rng: random.Random, peers: tuple[int, ...], election_timeout_ms: int) -> None:
         self._clock = clock
         self._rng = rng

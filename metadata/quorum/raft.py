@@ -9,7 +9,7 @@ from metadata.environment import Clock
 from metadata.quorum.filters import Message
 from metadata.quorum.hardened import REGULAR_COMMAND, RaftParts, hardened
 from metadata.quorum.journal_format import Entry
-from metadata.quorum.library import LEADER, NO_OP_COMMAND, NOT_LEADER, voter
+from metadata.quorum.library import LEADER, NO_OP_COMMAND, NOT_LEADER, Voter, voter
 from metadata.quorum.messages import checked
 from metadata.quorum.state_machine import Result
 from metadata.quorum.transport import PeerSender
@@ -98,10 +98,10 @@ class RaftNode:
     @property
     def leader_id(self) -> int:
         """-1 when none is known, or none was heard of lately."""
-        if not self.is_leader and self._parts.pre_vote.is_leader_silent:
+        leader: Voter | None = self._raft._SyncObj__raftLeader
+        if leader is None or (not self.is_leader and self._parts.pre_vote.is_leader_silent):
             return -1
-        leader = self._raft._getLeader()
-        return -1 if leader is None else int(leader.id)
+        return leader.id
 
     @property
     def first_index(self) -> int:

@@ -5,12 +5,13 @@ Invariant: what an ack or a vote says is durable before it is sent (S6).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 from metadata.quorum.filters import Message, MessageFilter
 from metadata.quorum.journal import Journal
 from metadata.quorum.library import Voter, voter
+from metadata.quorum.messages import KINDS
 
 
 class PeerSender(Protocol):
@@ -27,9 +28,9 @@ class Filters:
 
     def __init__(self, filters: Sequence[MessageFilter], *, link: PeerSender, journal: Journal) -> None:
         self._filters = filters
-        self._outgoing = [each.outgoing for each in filters if type(each).outgoing is not MessageFilter.outgoing]
-        self._incoming = [each.incoming for each in filters if type(each).incoming is not MessageFilter.incoming]
-        self._handled = [each.handled for each in filters if type(each).handled is not MessageFilter.handled]
+        self._outgoing = _shown(filters, "outgoing")
+        self._incoming = _shown(filters, "incoming")
+        self._handled = _shown(filters, "handled")
         self._link = link
         self._journal = journal
         self._acks: list[tuple[int, Message]] = []
@@ -44,7 +45,7 @@ class Filters:
         if message["type"] == "apply_command":
             self.refuse_forward(message)  # S15: a command is proposed to the local leader or not at all
             return False
-        outgoing = _passed(self._outgoing, to.id, message)
+        outgoing = _passed(self._outgoing[message["type"]], to.id, message)
         if outgoing is None:
             return False
         kind = outgoing["type"]
@@ -92,15 +93,24 @@ class Filters:
         self._disconnected(voter(peer))
 
     def receive(self, peer: int, message: Message) -> None:
-        incoming = _passed(self._incoming, peer, message)
+        kind = message["type"]
+        incoming = _passed(self._incoming[kind], peer, message)
         if incoming is None:
             return
         try:
             self._handle(voter(peer), incoming)
         finally:
             self._journal.end_of_message()
-        for handled in self._handled:
+        for handled in self._handled[kind]:
             handled(peer)
+
+
+def _shown(filters: Sequence[MessageFilter], method: str) -> Mapping[str, list[Callable[..., Any]]]:
+    """That method of each filter that has one of its own, in order, by the type of the messages it is shown."""
+    with_own = [each for each in filters if getattr(type(each), method) is not getattr(MessageFilter, method)]
+    return {
+        kind: [getattr(each, method) for each in with_own if each.kinds is None or kind in each.kinds] for kind in KINDS
+    }
 
 
 def _passed(filters: Sequence[Callable[[int, Message], Message | None]], peer: int, message: Message) -> Message | None:

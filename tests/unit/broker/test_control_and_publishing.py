@@ -119,8 +119,10 @@ def test_settings_are_static_then_cluster_wide_then_this_brokers_and_topics_foll
         assert publisher.topic_settings("t").min_insync_replicas == 3
         log.commit(setting("broker", "1", "log.retention.ms", "7"), setting("broker", "2", "log.retention.ms", "8"))
         assert publisher.topic_settings("t").retention_ms == 7
+        before = publisher.settings
         log.commit(setting("topic", "t", "retention.ms", "9"))
         assert publisher.topic_settings("t").retention_ms == 9
+        assert publisher.settings is before is publisher.current_settings()
         log.commit(setting("topic", "t", "retention.ms", None))
         assert publisher.topic_settings("t").retention_ms == 7
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
 
 from metadata.quorum import filters
 from metadata.quorum.filters import Message, MessageFilter, standard_filters
-from metadata.quorum.messages import MalformedMessage, checked
+from metadata.quorum.messages import KINDS, MalformedMessage, checked
+from metadata.quorum.newcomer import Newcomer
+from metadata.quorum.prevote import PreVote
+from tests.simulation.quorum.world import Time
 
 
 class Raft:
@@ -155,3 +159,32 @@ def test_what_no_voter_sends_is_refused(message: Any) -> None:
 
 def test_entries_get_the_types_that_the_library_stores() -> None:
     assert checked(_append(entries=[[b"c", 2, 1]]))["entries"] == [(b"c", 2, 1)]
+
+
+class _Votes:
+    term = 5
+    is_newcomer = True
+
+
+def _all_filters() -> list[MessageFilter]:
+    common: dict[str, Any] = {"clock": Time(), "rng": random.Random(1), "peers": (2, 3)}
+    pre_vote = PreVote(**common, election_timeout_ms=1000)
+    newcomer = Newcomer(**common, votes=_Votes(), on_settled=lambda: None)  # type: ignore[arg-type]
+    return [newcomer, *standard_filters(), pre_vote]
+
+
+@pytest.mark.parametrize("is_incoming", [False, True])
+def test_what_a_filter_is_not_shown_it_would_pass_unchanged(is_incoming: bool) -> None:
+    whole = {**_append(), **_ack(), "last_log_index": 1, "last_log_term": 1, "round": 1, "life": 1, "index": 1}
+    for each in _all_filters():
+        raft = Raft()
+        each.raft = raft
+        assert each.kinds is not None
+        assert each.kinds <= KINDS
+        for kind in sorted(KINDS - each.kinds):
+            message = {**whole, "type": kind}
+            passed = each.incoming(2, message) if is_incoming else each.outgoing(2, message)
+            each.handled(2)
+            assert passed is message, (type(each).__name__, kind)
+        assert raft.sent == []
+        assert raft.next == {2: 13}

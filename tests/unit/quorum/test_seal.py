@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import random
 from dataclasses import dataclass
 
@@ -46,6 +47,13 @@ def test_frames_pass_in_both_directions() -> None:
     for body in (b"", b"one", bytes(100_000)):
         assert bytes(both.acceptor.open(sealed(both.dialer, body))) == body
         assert bytes(both.dialer.open(sealed(both.acceptor, body))) == body
+
+
+def test_a_seal_is_hmac_sha256_of_the_number_and_the_body() -> None:
+    key = bytes(range(32))
+    seal, secret = Seal(key, is_dialer=True), hmac.digest(key, b"dialer", "sha256")
+    for number, body in enumerate((b"", b"one", bytes(1000))):
+        assert seal.close(body) == (hmac.digest(secret, number.to_bytes(8, "big") + body, "sha256"), body)
 
 
 def test_a_changed_bit_anywhere_is_refused() -> None:
