@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -23,16 +24,20 @@ from kraft.wire.varints import Reader, varint
 from kraft.wire.writers import writer_of
 from metadata.environment import Buffer
 from metadata.errors import KafkaError
-from metadata.values import value
+from metadata.values import maker, value
 
 TIMEOUT_TAG = 10_000
 """Request header: int32, how long the sender waits for the answer, in ms."""
 REFUSAL_TAG = 10_001
 """Response header: int16 error code and the message in UTF-8."""
 
+HEADS_REMEMBERED = 1_024
+"""Of requests that we send: one for each API that each of our connections' purposes speaks."""
+
 _REQUEST_HEAD = struct.Struct(">hhih")
 _CORRELATION = struct.Struct(">i")
 _INT16 = struct.Struct(">h")
+_TIMEOUT_TAG_HEAD = varint(1) + varint(TIMEOUT_TAG) + varint(_CORRELATION.size)
 _NO_TAGS: Mapping[int, memoryview] = MappingProxyType({})
 
 
@@ -56,23 +61,27 @@ class ResponseHeader:
     """Error code and message of a request refused as a whole."""
 
 
+request_header = maker(RequestHeader)
+_response_header = maker(ResponseHeader)
+
+
 # --- requests ---------------------------------------------------------------------------------------------------
 
 
 def encode_request(api: Api, header: RequestHeader, body: Any) -> list[Buffer]:
-    client_id = (header.client_id or "").encode()
-    length = -1 if header.client_id is None else len(client_id)
-    head = _REQUEST_HEAD.pack(header.api_key, header.api_version, header.correlation_id, length) + client_id
-    tags = b""
+    before, after = _around_correlation_id(header.api_key, header.api_version, header.client_id)
+    head = before + _CORRELATION.pack(header.correlation_id) + after
     if api.is_flexible(header.api_version):
-        tags = _timeout_tag(header.timeout_ms)
-    return _appended([head + tags], body)
+        timeout_ms = header.timeout_ms
+        head += b"\0" if timeout_ms is None else _TIMEOUT_TAG_HEAD + _CORRELATION.pack(timeout_ms)
+    return _appended([head], body)
 
 
-def _timeout_tag(timeout_ms: int | None) -> bytes:
-    if timeout_ms is None:
-        return b"\0"
-    return varint(1) + varint(TIMEOUT_TAG) + varint(4) + _CORRELATION.pack(timeout_ms)
+@lru_cache(HEADS_REMEMBERED)
+def _around_correlation_id(key: int, version: int, client_id: str | None) -> tuple[bytes, bytes]:
+    """What is the same in all requests of one kind from one of our purposes."""
+    data = (client_id or "").encode()
+    return struct.pack(">hh", key, version), _INT16.pack(-1 if client_id is None else len(data)) + data
 
 
 def decode_request_head(frame: memoryview) -> RequestHeader:
@@ -82,7 +91,7 @@ def decode_request_head(frame: memoryview) -> RequestHeader:
         client_id = None if length < 0 else str(_client_id(frame, length), "utf-8")
     except (struct.error, UnicodeDecodeError) as error:
         raise Malformed(f"request header: {error}") from error
-    return RequestHeader(api_key=key, api_version=version, correlation_id=correlation_id, client_id=client_id)
+    return request_header(api_key=key, api_version=version, correlation_id=correlation_id, client_id=client_id)
 
 
 def _client_id(frame: memoryview, length: int) -> memoryview:
@@ -94,14 +103,15 @@ def _client_id(frame: memoryview, length: int) -> memoryview:
 
 def decode_request(api: Api, header: RequestHeader, frame: memoryview) -> tuple[Any, int | None]:
     """The body and, if the sender told, how long it waits in ms. Raises Malformed."""
-    client_id_bytes = len((header.client_id or "").encode())
-    reader = Reader(frame, _REQUEST_HEAD.size + client_id_bytes)
+    (length,) = _INT16.unpack_from(frame, _REQUEST_HEAD.size - _INT16.size)
+    offset = _REQUEST_HEAD.size + max(length, 0)
     timeout_ms = None
     if api.is_flexible(header.api_version):
-        tag = _tags(reader).get(TIMEOUT_TAG)
+        tags, offset = _tags(frame, offset)
+        tag = tags.get(TIMEOUT_TAG)
         if tag is not None and len(tag) == _CORRELATION.size:
             (timeout_ms,) = _CORRELATION.unpack(tag)
-    return decode_body(schemas.request_class(api, header.api_version), frame, reader.offset), timeout_ms
+    return decode_body(schemas.request_class(api, header.api_version), frame, offset), timeout_ms
 
 
 # --- responses --------------------------------------------------------------------------------------------------
@@ -132,13 +142,13 @@ def decode_response_head(api: Api, version: int, frame: memoryview) -> tuple[Res
     except struct.error as error:
         raise Malformed(f"response header: {error}") from error
     if not has_flexible_response_header(api, version):
-        return ResponseHeader(correlation_id=correlation_id), _CORRELATION.size
-    reader = Reader(frame, _CORRELATION.size)
-    tag = _tags(reader).get(REFUSAL_TAG)
+        return _response_header(correlation_id=correlation_id), _CORRELATION.size
+    tags, offset = _tags(frame, _CORRELATION.size)
+    tag = tags.get(REFUSAL_TAG)
     refusal = None
     if tag is not None and len(tag) >= _INT16.size:
         refusal = (_INT16.unpack_from(tag)[0], str(tag[_INT16.size :], "utf-8", "replace"))
-    return ResponseHeader(correlation_id=correlation_id, refusal=refusal), reader.offset
+    return _response_header(correlation_id=correlation_id, refusal=refusal), offset
 
 
 def correlation_id_of(frame: memoryview) -> int:
@@ -148,13 +158,12 @@ def correlation_id_of(frame: memoryview) -> int:
     return int(correlation_id)
 
 
-def _tags(reader: Reader) -> Mapping[int, memoryview]:
-    frame, offset = reader.frame, reader.offset
+def _tags(frame: memoryview, offset: int) -> tuple[Mapping[int, memoryview], int]:
     if offset < len(frame) and not frame[offset]:  # none, as nearly always
-        reader.offset = offset + 1
-        return _NO_TAGS
+        return _NO_TAGS, offset + 1
+    reader = Reader(frame, offset)
     try:
-        return reader.tagged_fields()
+        return reader.tagged_fields(), reader.offset
     except ValueError as error:
         raise Malformed(f"tagged fields of a header: {error}") from error
 

@@ -10,6 +10,9 @@ below 128), or the number of tagged fields. So a small structure is read by one 
         m.topic_id = uuid_of(raw_topic_id)
         if n > 127: n, offset = long_varint(frame, offset, n)
         if n == 1: m.partitions = ()
+        elif n == 2:
+            item, offset = read_FetchPartition(frame, offset)
+            m.partitions = (item,)
         else: m.partitions, offset = array(frame, offset, n, read_FetchPartition)
         t, = unpack_6(frame, offset)
         offset += 1
@@ -138,20 +141,28 @@ class _Lines:
         if not shape.is_nullable:
             source.line(f"if not n: raise ValueError('{shape.name} is null')")
         if shape.is_array:
-            source.line(f"if n == 1: {target} = ()")
-            source.line(f"else: {target}, offset = {self._array(shape)}")
+            self._array(shape, target)
         else:
             take = _string if shape.kind == "string" else _bytes
             source.line(f"{target}, offset = {self._name(take)}(frame, offset, n)")
 
-    def _array(self, shape: Shape) -> str:
+    def _array(self, shape: Shape, target: str) -> None:
+        """None and one are the numbers of items that come most often."""
+        self._source.line(f"if n == 1: {target} = ()")
         if shape.kind in FIXED and _conversion(shape.kind) is None:
-            return f"{self._name(_numbers)}(frame, offset, n, {FIXED[shape.kind]!r})"
+            code = repr(FIXED[shape.kind])
+            self._source.line(f"else: {target}, offset = {self._name(_numbers)}(frame, offset, n, {code})")
+            return
+        read = self._name(self._item_reader(shape))
+        self._source.line("elif n == 2:")
+        self._source.line(f"    item, offset = {read}(frame, offset)")
+        self._source.line(f"    {target} = (item,)")
+        self._source.line(f"else: {target}, offset = {self._name(_array)}(frame, offset, n, {read})")
+
+    def _item_reader(self, shape: Shape) -> Reader:
         if shape.kind == ENTITY:
-            read = reader_of(shape.structure)
-        else:
-            read = _reader_of_one(replace(shape, is_array=False, is_nullable=False), is_flexible=self._is_flexible)
-        return f"{self._name(_array)}(frame, offset, n, {self._name(read)})"
+            return reader_of(shape.structure)
+        return _reader_of_one(replace(shape, is_array=False, is_nullable=False), is_flexible=self._is_flexible)
 
     def end(self, structure: Any) -> None:
         if self._is_flexible:
@@ -288,8 +299,12 @@ def _tagged_fields(m: Any, frame: memoryview, offset: int, t: int, structure: An
         t, offset = _long_varint(frame, offset, t)
     known = _tags_of(structure)
     for _ in range(t):
-        tag, offset = _varint(frame, offset)
-        size, offset = _varint(frame, offset)
+        tag, size = frame[offset], frame[offset + 1]
+        if tag < 0x80 and size < 0x80:
+            offset += 2
+        else:
+            tag, offset = _varint(frame, offset)
+            size, offset = _varint(frame, offset)
         name, read = known[tag]
         value, end = read(frame, offset)
         if end != offset + size:

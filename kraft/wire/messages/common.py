@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
+from uuid import UUID
 
 from kraft.wire.apis import Api
 from metadata.controller.events import ErrorDetail
@@ -30,6 +31,29 @@ class Rpc(Generic[RequestT, ReplyT]):
     """(request message, error code) -> the response that Kafka gives when a request fails as a whole."""
     has_error_in_reply: bool = False
     """Our reply carries the error code of the response as a whole; otherwise the caller gets it raised."""
+
+
+class OfTopic(Protocol):
+    @property
+    def topic_id(self) -> UUID: ...
+
+
+ItemOfTopic = TypeVar("ItemOfTopic", bound=OfTopic)
+
+
+def by_topic(items: Sequence[ItemOfTopic]) -> Iterable[tuple[UUID, Sequence[ItemOfTopic]]]:
+    """In the order in which the topics come first. What a small cluster asks is nearly always nothing, or one item."""
+    if len(items) < 2:
+        return [(items[0].topic_id, items)] if items else ()
+    groups: dict[int, tuple[UUID, list[ItemOfTopic]]] = {}
+    for item in items:
+        topic_id = item.topic_id
+        found = groups.get(topic_id.int)
+        if found is None:
+            groups[topic_id.int] = topic_id, [item]
+        else:
+            found[1].append(item)
+    return groups.values()
 
 
 def group(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:

@@ -14,16 +14,19 @@ from typing import Any
 from uuid import UUID
 
 from kraft.wire import apis, schemas
-from kraft.wire.messages.common import Rpc, group
+from kraft.wire.messages.common import Rpc, by_topic
 from metadata.controller.events import ReplicaLogEnd
 from metadata.image import TopicIdPartition
 from metadata.settings import INT32_MAX, INT64_MAX
+from metadata.values import maker
 from replication.partition.log import EpochEnd
 from replication.requests import FetchedPartition, FetchPartition, FetchRequest, FetchResponse
 
 DEBUGGING_REPLICA = -2
 NIL = UUID(int=0)
 _TYPES = (apis.FETCH, apis.FETCH.version)
+_new_request, _new_partition = maker(FetchRequest), maker(FetchPartition)
+_new_response, _new_fetched = maker(FetchResponse), maker(FetchedPartition)
 
 
 def _fetch_request(request: FetchRequest, timeout_ms: int) -> Any:
@@ -35,14 +38,14 @@ def _fetch_request(request: FetchRequest, timeout_ms: int) -> Any:
         max_bytes=request.bytes_max,
         session_id=request.session_id,
         session_epoch=request.session_epoch,
-        topics=tuple(
-            types.FetchTopic(topic_id=topic_id, partitions=tuple(_fetch_partition(types, item) for item in items))
-            for topic_id, items in group(request.partitions, lambda item: item.topic_id).items()
-        ),
-        forgotten_topics_data=tuple(
-            types.ForgottenTopic(topic_id=topic_id, partitions=tuple(item.partition for item in items))
-            for topic_id, items in group(request.forgotten, lambda item: item.topic_id).items()
-        ),
+        topics=[
+            types.FetchTopic(topic_id=topic_id, partitions=[_fetch_partition(types, item) for item in items])
+            for topic_id, items in by_topic(request.partitions)
+        ],
+        forgotten_topics_data=[
+            types.ForgottenTopic(topic_id=topic_id, partitions=[item.partition for item in items])
+            for topic_id, items in by_topic(request.forgotten)
+        ],
     )
 
 
@@ -58,7 +61,8 @@ def _fetch_partition(types: Any, item: FetchPartition) -> Any:
 
 
 def _fetch(message: Any) -> FetchRequest:
-    return FetchRequest(
+    topics, forgotten = message.topics, message.forgotten_topics_data
+    return _new_request(
         replica_id=message.replica_state.replica_id,
         replica_epoch=message.replica_state.replica_epoch,
         wait_ms_max=message.max_wait,
@@ -66,24 +70,22 @@ def _fetch(message: Any) -> FetchRequest:
         bytes_max=message.max_bytes,
         session_id=message.session_id,
         session_epoch=message.session_epoch,
-        partitions=tuple(
-            FetchPartition(
-                topic_id=topic.topic_id or NIL,
-                partition=item.partition,
-                current_leader_epoch=item.current_leader_epoch,
-                fetch_offset=item.fetch_offset,
-                last_fetched_epoch=item.last_fetched_epoch,
-                log_start_offset=item.log_start_offset,
-                bytes_max=item.partition_max_bytes,
-            )
-            for topic in message.topics
-            for item in topic.partitions
-        ),
+        partitions=tuple([_asked_partition(topic.topic_id, item) for topic in topics for item in topic.partitions]),
         forgotten=tuple(
-            TopicIdPartition(topic.topic_id or NIL, partition)
-            for topic in message.forgotten_topics_data
-            for partition in topic.partitions
+            [TopicIdPartition(topic.topic_id or NIL, number) for topic in forgotten for number in topic.partitions]
         ),
+    )
+
+
+def _asked_partition(topic_id: UUID | None, item: Any) -> FetchPartition:
+    return _new_partition(
+        topic_id=topic_id or NIL,
+        partition=item.partition,
+        current_leader_epoch=item.current_leader_epoch,
+        fetch_offset=item.fetch_offset,
+        last_fetched_epoch=item.last_fetched_epoch,
+        log_start_offset=item.log_start_offset,
+        bytes_max=item.partition_max_bytes,
     )
 
 
@@ -93,12 +95,10 @@ def _fetch_reply(request: FetchRequest, reply: FetchResponse) -> Any:
         throttle_time=schemas.NO_THROTTLE,
         error_code=reply.error_code,
         session_id=reply.session_id,
-        responses=tuple(
-            types.FetchableTopicResponse(
-                topic_id=topic_id, partitions=tuple(_partition_data(types, item) for item in items)
-            )
-            for topic_id, items in group(reply.partitions, lambda item: item.topic_id).items()
-        ),
+        responses=[
+            types.FetchableTopicResponse(topic_id=topic_id, partitions=[_partition_data(types, item) for item in items])
+            for topic_id, items in by_topic(reply.partitions)
+        ],
     )
 
 
@@ -123,19 +123,18 @@ def _partition_data(types: Any, item: FetchedPartition) -> Any:
 
 
 def _fetched(request: FetchRequest, message: Any) -> FetchResponse:
-    return FetchResponse(
+    topics = message.responses
+    return _new_response(
         error_code=message.error_code,
         session_id=message.session_id,
-        partitions=tuple(
-            _fetched_partition(topic.topic_id or NIL, item) for topic in message.responses for item in topic.partitions
-        ),
+        partitions=tuple([_fetched_partition(topic.topic_id, item) for topic in topics for item in topic.partitions]),
     )
 
 
-def _fetched_partition(topic_id: UUID, item: Any) -> FetchedPartition:
+def _fetched_partition(topic_id: UUID | None, item: Any) -> FetchedPartition:
     diverging, leader = item.diverging_epoch, item.current_leader
-    return FetchedPartition(
-        topic_id=topic_id,
+    return _new_fetched(
+        topic_id=topic_id or NIL,
         partition=item.partition_index,
         error_code=item.error_code,
         high_watermark=item.high_watermark,
