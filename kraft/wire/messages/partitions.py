@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kraft.wire import apis, schemas
-from kraft.wire.messages.common import Rpc, group, to_detail
+from kraft.wire.messages.common import Rpc, by_topic, to_detail
 from metadata.controller.events import (
     AlterPartition,
     ErrorDetail,
@@ -29,10 +29,10 @@ def _alter_request(request: AlterPartition, timeout_ms: int) -> Any:
     return types.AlterPartitionRequest(
         broker_id=request.broker_id,
         broker_epoch=request.broker_epoch,
-        topics=tuple(
-            types.TopicData(topic_id=topic_id, partitions=tuple(_alteration(types, item) for item in items))
-            for topic_id, items in group(request.alterations, lambda item: item.topic_id).items()
-        ),
+        topics=[
+            types.TopicData(topic_id=topic_id, partitions=[_alteration(types, item) for item in items])
+            for topic_id, items in by_topic(request.alterations)
+        ],
     )
 
 
@@ -75,12 +75,12 @@ def _alter_reply(request: AlterPartition, reply: Altered) -> Any:
     return types.AlterPartitionResponse(
         throttle_time=schemas.NO_THROTTLE,
         error_code=0,
-        topics=tuple(
+        topics=[
             types.AlteredTopic(
-                topic_id=topic_id, partitions=tuple(_altered(types, key.partition, reply[key]) for key in keys)
+                topic_id=topic_id, partitions=[_altered(types, key.partition, reply[key]) for key in keys]
             )
-            for topic_id, keys in group(reply, lambda key: key.topic_id).items()
-        ),
+            for topic_id, keys in by_topic(tuple(reply))
+        ],
     )
 
 

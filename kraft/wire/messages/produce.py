@@ -8,12 +8,14 @@ from typing import Any
 from uuid import UUID
 
 from kraft.wire import apis, schemas
-from kraft.wire.messages.common import Rpc, group
+from kraft.wire.messages.common import Rpc, by_topic
 from metadata.environment import Buffer
 from metadata.image import TopicIdPartition
+from metadata.values import maker
 from replication.requests import ProduceOutcome
 
 _NIL = UUID(int=0)
+_new_outcome = maker(ProduceOutcome)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,15 +34,15 @@ def _request(request: ProduceRequest, timeout_ms: int) -> Any:
         transactional_id=None,
         acks=request.acks,
         timeout=request.timeout_ms,
-        topic_data=tuple(
+        topic_data=[
             types.TopicProduceData(
                 topic_id=topic_id,
-                partition_data=tuple(
+                partition_data=[
                     types.PartitionProduceData(index=key.partition, records=request.batches[key]) for key in keys
-                ),
+                ],
             )
-            for topic_id, keys in group(request.batches, lambda key: key.topic_id).items()
-        ),
+            for topic_id, keys in by_topic(tuple(request.batches))
+        ],
     )
 
 
@@ -58,15 +60,14 @@ def _from_request(message: Any) -> ProduceRequest:
 
 def _reply(request: ProduceRequest, outcomes: Outcomes) -> Any:
     types = schemas.extensions()
-    topics = group(outcomes, lambda key: key.topic_id)
     return types.ProduceResponse(
-        responses=tuple(
+        responses=[
             types.ProducedTopic(
                 topic_id=topic_id,
-                partition_responses=tuple(_produced(types, key.partition, outcomes[key]) for key in keys),
+                partition_responses=[_produced(types, key.partition, outcomes[key]) for key in keys],
             )
-            for topic_id, keys in topics.items()
-        )
+            for topic_id, keys in by_topic(tuple(outcomes))
+        ]
     )
 
 
@@ -90,7 +91,7 @@ def _produced(types: Any, partition: int, outcome: ProduceOutcome) -> Any:
 
 def _from_reply(request: ProduceRequest, message: Any) -> Outcomes:
     return {
-        TopicIdPartition(topic.topic_id or _NIL, item.index): ProduceOutcome(
+        TopicIdPartition(topic.topic_id or _NIL, item.index): _new_outcome(
             error_code=item.error_code,
             message=item.error_message or "",
             base_offset=item.base_offset,
