@@ -8,13 +8,12 @@ below 128), or the number of tagged fields. So a small structure is read by one 
         raw_topic_id, n, = unpack_2(frame, offset)
         offset += 17
         m.topic_id = uuid_of(raw_topic_id)
-        if n > 127: n, offset = long_varint(frame, offset, n)
         if n == 1: m.partitions = ()
-        elif n == 2:
-            item, offset = read_FetchPartition(frame, offset)
-            m.partitions = (item,)
-        else: m.partitions, offset = array(frame, offset, n, read_FetchPartition)
-        t, = unpack_6(frame, offset)
+        else:
+            if n > 127: n, offset = long_varint(frame, offset, n)
+            if not n: raise ValueError('partitions is null')
+            m.partitions, offset = array(frame, offset, n, read_FetchPartition)
+        t = frame[offset]
         offset += 1
         if t: offset = tagged_fields(m, frame, offset, t, FetchTopic)
         return m, offset
@@ -34,6 +33,7 @@ from uuid import UUID
 
 from kraft.wire.generated import Function
 from kraft.wire.structures import ENTITY, Shape
+from kraft.wire.varints import long_varint, varint_at
 
 Reader = Callable[[memoryview, int], tuple[Any, int]]
 """(frame, offset) -> value and the offset of what follows."""
@@ -91,6 +91,8 @@ def _tags_of(structure: Any) -> Mapping[int, tuple[str, Reader]]:
 
 def _reader_of_one(shape: Shape, *, is_flexible: bool) -> Reader:
     """Of a tagged field, or of an item of an array."""
+    if shape.kind == ENTITY and not shape.is_array:
+        return reader_of(shape.structure)
     source = Function(f"read_{shape.name}", "frame, offset")
     lines = _Lines(source, is_flexible=is_flexible)
     lines.field(shape, "value")
@@ -128,40 +130,30 @@ class _Lines:
             self._conversions.append(f"{target} = {self._name(convert)}(raw_{shape.name})")
 
     def _variable(self, shape: Shape, target: str) -> None:
-        """`n` is the length and 1, as the flexible versions write it: 0 is null."""
+        """`n` is the length and 1, as the flexible versions write it: 0 is null. Empty is what comes most often."""
         source = self._source
-        if self._is_flexible:
-            self._run.append(("n", "B"))
-            self.flush()
-            source.line(f"if n > 127: n, offset = {self._name(_long_varint)}(frame, offset, n)")
-        else:
-            self._run.append(("n", "i" if shape.is_array else "h"))
-            self.flush()
+        self._run.append(("n", "B" if self._is_flexible else "i" if shape.is_array else "h"))
+        self.flush()
+        if not self._is_flexible:
             source.line("n += 1")
+        empty = "()" if shape.is_array else "''" if shape.kind == "string" else "b''"
+        source.line(f"if n == 1: {target} = {empty}")
+        source.line("else:")
+        if self._is_flexible:
+            source.line(f"    if n > 127: n, offset = {self._name(long_varint)}(frame, offset, n)")
         if not shape.is_nullable:
-            source.line(f"if not n: raise ValueError('{shape.name} is null')")
-        if shape.is_array:
-            self._array(shape, target)
-        else:
-            take = _string if shape.kind == "string" else _bytes
-            source.line(f"{target}, offset = {self._name(take)}(frame, offset, n)")
+            source.line(f"    if not n: raise ValueError('{shape.name} is null')")
+        source.line(f"    {target}, offset = {self._rest(shape)}")
 
-    def _array(self, shape: Shape, target: str) -> None:
-        """None and one are the numbers of items that come most often."""
-        self._source.line(f"if n == 1: {target} = ()")
+    def _rest(self, shape: Shape) -> str:
+        """The call that reads `n - 1` items or bytes."""
+        if not shape.is_array:
+            return f"{self._name(_string if shape.kind == 'string' else _bytes)}(frame, offset, n)"
         if shape.kind in FIXED and _conversion(shape.kind) is None:
-            code = repr(FIXED[shape.kind])
-            self._source.line(f"else: {target}, offset = {self._name(_numbers)}(frame, offset, n, {code})")
-            return
-        read = self._name(self._item_reader(shape))
-        self._source.line("elif n == 2:")
-        self._source.line(f"    item, offset = {read}(frame, offset)")
-        self._source.line(f"    {target} = (item,)")
-        self._source.line(f"else: {target}, offset = {self._name(_array)}(frame, offset, n, {read})")
+            return f"{self._name(_numbers)}(frame, offset, n, {FIXED[shape.kind]!r})"
+        return f"{self._name(_array)}(frame, offset, n, {self._name(self._item_reader(shape))})"
 
     def _item_reader(self, shape: Shape) -> Reader:
-        if shape.kind == ENTITY:
-            return reader_of(shape.structure)
         return _reader_of_one(replace(shape, is_array=False, is_nullable=False), is_flexible=self._is_flexible)
 
     def end(self, structure: Any) -> None:
@@ -173,13 +165,16 @@ class _Lines:
             self._source.line(f"if t: offset = {self._name(_tagged_fields)}(m, frame, offset, t, {known})")
 
     def flush(self) -> None:
-        if self._run:
+        if len(self._run) == 1 and self._run[0][1] == "B":
+            self._source.line(f"{self._run[0][0]} = frame[offset]")
+            self._source.line("offset += 1")
+        elif self._run:
             layout = struct.Struct(">" + "".join(code for _, code in self._run))
             targets = ", ".join(target for target, _ in self._run)
             self._source.line(f"{targets}, = {self._source.value('unpack', layout.unpack_from)}(frame, offset)")
             self._source.line(f"offset += {layout.size}")
-            for conversion in self._conversions:
-                self._source.line(conversion)
+        for conversion in self._conversions:
+            self._source.line(conversion)
         self._run, self._conversions = [], []
 
     def _name(self, function: Callable[..., Any]) -> str:
@@ -229,44 +224,18 @@ def _duration(ms: int) -> int:
     return ms
 
 
-def _long_varint(frame: memoryview, offset: int, first: int) -> tuple[int, int]:
-    """The rest of an unsigned varint of at most five bytes, whose first byte has been read."""
-    value = first & 0x7F
-    for shift in (7, 14, 21, 28):
-        byte = frame[offset]
-        offset += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, offset
-    raise ValueError("varint of more than 5 bytes")
-
-
-def _varint(frame: memoryview, offset: int) -> tuple[int, int]:
-    first = frame[offset]
-    return (first, offset + 1) if first < 0x80 else _long_varint(frame, offset + 1, first)
-
-
 def _string(frame: memoryview, offset: int, n: int) -> tuple[str | None, int]:
-    if n == 1:
-        return "", offset
-    data, end = _taken(frame, offset, n)
-    return (None if data is None else str(data, "utf-8")), end
+    data, end = _bytes(frame, offset, n)
+    return (None if data is None else data.decode()), end
 
 
 def _bytes(frame: memoryview, offset: int, n: int) -> tuple[bytes | None, int]:
-    data, end = _taken(frame, offset, n)
-    return (None if data is None else data.tobytes()), end
-
-
-def _taken(frame: memoryview, offset: int, n: int) -> tuple[memoryview | None, int]:
-    if n <= 0:
-        if n:
-            raise ValueError(f"a length of {n - 1}")
+    if not n:
         return None, offset
     end = offset + n - 1
-    if end > len(frame):
+    if not offset <= end <= len(frame):
         raise ValueError(f"{n - 1} bytes wanted, {len(frame) - offset} are left")
-    return frame[offset:end], end
+    return frame[offset:end].tobytes(), end
 
 
 def _count(frame: memoryview, offset: int, n: int) -> int:
@@ -279,6 +248,9 @@ def _count(frame: memoryview, offset: int, n: int) -> int:
 def _array(frame: memoryview, offset: int, n: int, read: Reader) -> tuple[tuple[Any, ...] | None, int]:
     if not n:
         return None, offset
+    if n == 2:
+        item, offset = read(frame, offset)
+        return (item,), offset
     items = []
     for _ in range(_count(frame, offset, n)):
         item, offset = read(frame, offset)
@@ -296,15 +268,15 @@ def _numbers(frame: memoryview, offset: int, n: int, code: str) -> tuple[tuple[i
 def _tagged_fields(m: Any, frame: memoryview, offset: int, t: int, structure: Any) -> int:
     """A count, whose first byte is `t`; then tag, length and value of each."""
     if t > 127:
-        t, offset = _long_varint(frame, offset, t)
+        t, offset = long_varint(frame, offset, t)
     known = _tags_of(structure)
     for _ in range(t):
         tag, size = frame[offset], frame[offset + 1]
         if tag < 0x80 and size < 0x80:
             offset += 2
         else:
-            tag, offset = _varint(frame, offset)
-            size, offset = _varint(frame, offset)
+            tag, offset = varint_at(frame, offset)
+            size, offset = varint_at(frame, offset)
         name, read = known[tag]
         value, end = read(frame, offset)
         if end != offset + size:

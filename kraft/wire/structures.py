@@ -19,6 +19,7 @@ from typing import Any, ClassVar, get_args, get_origin
 from kraft.wire.generated import Function
 
 ENTITY = "entity"
+_ZEROS = {"int32": 0, "int64": 0}
 REQUIRED = MISSING
 """Default of a field that has none."""
 
@@ -123,6 +124,11 @@ def _item_of(kind: Any) -> tuple[Any, bool, bool]:
 
 
 def _default(field: Field[Any]) -> Any:
+    """A tagged field always has one, by which it is left out: zeros when the schema says nothing."""
+    if field.default is MISSING and "tag" in field.metadata:
+        kind: Any = field.type
+        nested = structure_of(kind)
+        return nested(**{shape.name: _ZEROS[shape.kind] for shape in nested.SHAPES})
     if field.metadata.get("kafka_type") == "datetime_i64" and field.default is None:
         return -1
     return _as_we_use_it(field.default)

@@ -16,6 +16,24 @@ def varint(value: int) -> bytes:
     return bytes(out)
 
 
+def varint_at(frame: memoryview, offset: int) -> tuple[int, int]:
+    """A varint of at most five bytes, and the offset of what follows. Raises IndexError or ValueError."""
+    first = frame[offset]
+    return (first, offset + 1) if first < 0x80 else long_varint(frame, offset + 1, first)
+
+
+def long_varint(frame: memoryview, offset: int, first: int) -> tuple[int, int]:
+    """The rest of one whose first byte has been read."""
+    value = first & 0x7F
+    for shift in (7, 14, 21, 28):
+        byte = frame[offset]
+        offset += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, offset
+    raise ValueError("varint of more than 5 bytes")
+
+
 class Reader:
     """A position in a frame. Raises ValueError where the frame ends too early or a number is too long."""
 

@@ -35,6 +35,7 @@ Writer = Callable[[list[Buffer], Any], None]
 """Appends the bytes of one value to a list of parts."""
 
 _NULL = b"\0"
+_EMPTY = b"\1"
 _NIL = bytes(16)
 _OLD_LENGTH = struct.Struct(">i")
 _OLD_STRING_LENGTH = struct.Struct(">h")
@@ -92,10 +93,8 @@ class _Lines:
             self._source.line(f"{shape.name} = {value}")
             self._part(f"{self._name(_length)}({shape.name})")
             self._part(f"b'' if {shape.name} is None else {shape.name}")
-        elif shape.kind == "uuid":
-            self._run.append((f"{self._name(_uuid_bytes)}({value})", "16s"))
         else:
-            self._run.append((value, "?" if shape.kind == "bool" else FIXED[shape.kind]))
+            self._run.append(self._packed(shape, value))
 
     def _entities(self, shape: Shape, value: str) -> None:
         self._source.line(f"{shape.name} = {value}")
@@ -120,18 +119,48 @@ class _Lines:
         if not tagged:
             self._part(repr(_NULL))
             return
-        source = self._source
-        source.line("tagged = []")
+        self._source.line("tagged = []")
         for shape in tagged:
-            default = source.value("default", shape.default)
-            field = source.value("shape", shape)
-            source.line(f"value = m.{shape.name}")
-            source.line(
-                f"if value is not {default} and value != {default}: "
-                f"tagged.append({self._name(_tagged)}({field}, value))"
-            )
-        self._part(f"{source.value('short', _SHORT)}[len(tagged)]")
+            self._source.line(f"value = m.{shape.name}")
+            self._source.line(f"if {self._differs(shape)}: tagged.append({self._tag(shape)})")
+        self._part(f"{self._source.value('short', _SHORT)}[len(tagged)]")
         self._part("*tagged")
+
+    def _differs(self, shape: Shape) -> str:
+        """Whether `value` is another than the default."""
+        default = self._source.value("default", shape.default)
+        if shape.kind != ENTITY or shape.is_array:
+            return f"value is not {default} and value != {default}"
+        fields = [inner.name for inner in shape.structure.SHAPES]
+        others = " or ".join(f"value.{name} != {default}.{name}" for name in fields)
+        return f"value is not {default} and ({others})"
+
+    def _tag(self, shape: Shape) -> str:
+        """Tag, length and value. Those of a fixed size are packed at once."""
+        fixed = self._fixed(shape)
+        if not fixed:
+            return f"{self._name(_tagged)}({self._source.value('shape', shape)}, value)"
+        layout = "".join(code for _, code in fixed)
+        head = varint(shape.tag or 0) + varint(struct.calcsize(f">{layout}"))
+        pack = self._source.value("pack", struct.Struct(f">{len(head)}s{layout}").pack)
+        values = ", ".join(expression for expression, _ in fixed if expression)
+        return f"{pack}({head!r}, {values})"
+
+    def _fixed(self, shape: Shape) -> list[tuple[str, str]]:
+        """Expressions and struct codes of a `value` of fixed size; none for others."""
+        if shape.is_array or shape.kind in ("string", "bytes", "records"):
+            return []
+        if shape.kind != ENTITY:
+            return [self._packed(shape, "value")]
+        inner: Sequence[Shape] = shape.structure.SHAPES
+        if any(each.is_array or each.tag is not None or each.kind not in FIXED for each in inner):
+            return []
+        return [*(self._packed(each, f"value.{each.name}") for each in inner), ("", "x")]
+
+    def _packed(self, shape: Shape, value: str) -> tuple[str, str]:
+        if shape.kind == "uuid":
+            return f"{self._name(_uuid_bytes)}({value})", "16s"
+        return value, "?" if shape.kind == "bool" else FIXED[shape.kind]
 
     def _part(self, expression: str) -> None:
         self._pack()
@@ -172,8 +201,8 @@ def _length(value: Sequence[Any] | Buffer | None) -> bytes:
 
 
 def _string(value: str | None) -> bytes:
-    if value is None:
-        return _NULL
+    if not value:
+        return _NULL if value is None else _EMPTY
     data = value.encode()
     return _length(data) + data
 

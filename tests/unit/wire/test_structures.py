@@ -15,6 +15,7 @@ from uuid import UUID
 import pytest
 from kio.schema.errors import ErrorCode
 from kio.serial import entity_reader, entity_writer
+from kio.serial._implicit_defaults import get_tagged_field_default
 
 from kraft.wire import apis, extensions, schemas
 from kraft.wire.codec import Malformed, decode_body, encode_body
@@ -89,6 +90,9 @@ def entity_of(schema: Any, rng: random.Random) -> Any:
         for field in fields(schema)
         if field.default is MISSING or rng.random() < 0.5
     }
+    for field in fields(schema):
+        if "tag" in field.metadata and field.default is MISSING and rng.random() < 0.5:
+            values[field.name] = get_tagged_field_default(field)
     nulls = {field.name for field in fields(schema) if "tag" in field.metadata and values.get(field.name) is None}
     return schema(**{name: value for name, value in values.items() if name not in nulls})
 
