@@ -6,7 +6,7 @@ of the maximal ISR (P4, I7).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from metadata.image import BrokerImage, PartitionImage
@@ -134,14 +134,17 @@ def with_high_watermark(
     return _changed(state, state.end_offset, high_watermark, state.followers)
 
 
-def _counted(state: LeaderState, *, brokers: Mapping[int, BrokerImage], lag_ms_max: int, now_ms: int) -> Iterator[int]:
+def _counted(state: LeaderState, *, brokers: Mapping[int, BrokerImage], lag_ms_max: int, now_ms: int) -> list[int]:
     maximal = state.isr.maximal
-    for replica, progress in state.followers.items():
-        if replica in maximal or (
+    return [
+        progress.end_offset
+        for replica, progress in state.followers.items()
+        if replica in maximal
+        or (
             progress.is_caught_up(leader_end_offset=state.end_offset, now_ms=now_ms, lag_ms_max=lag_ms_max)
             and is_eligible(replica, progress, brokers)
-        ):
-            yield progress.end_offset
+        )
+    ]
 
 
 def _changed(

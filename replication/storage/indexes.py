@@ -31,6 +31,7 @@ class OffsetIndex:
     def __init__(self, file: File, *, bytes_max: int) -> None:
         self._file = file
         self._full_bytes = bytes_max // OFFSET_ENTRY_BYTES * OFFSET_ENTRY_BYTES
+        self.is_full = file.size >= self._full_bytes
         self._loaded: array[int] | None = None
 
     @property
@@ -39,10 +40,6 @@ class OffsetIndex:
 
     def __len__(self) -> int:
         return self._file.size // OFFSET_ENTRY_BYTES
-
-    @property
-    def is_full(self) -> bool:
-        return self._file.size >= self._full_bytes
 
     @property
     def _entries(self) -> array[int]:
@@ -57,7 +54,7 @@ class OffsetIndex:
         entry = relative_offset << 32 | position
         entries = self._entries
         assert not entries or entry > entries[-1], (relative_offset, position, entries[-1])
-        self._file.append([_OFFSET_ENTRY.pack(entry)])
+        self.is_full = self._file.append([_OFFSET_ENTRY.pack(entry)]) >= self._full_bytes
         entries.append(entry)
 
     def lookup(self, relative_offset: int) -> tuple[int, int]:
@@ -73,6 +70,7 @@ class OffsetIndex:
     def truncate_entries(self, count: int) -> None:
         del self._entries[count:]
         self._file.truncate(count * OFFSET_ENTRY_BYTES)
+        self.is_full = self._file.size >= self._full_bytes
 
     def check(self, *, log_bytes: int) -> None:
         """Sanity of a trusted index: whole entries, and the last one inside the log."""
@@ -95,6 +93,7 @@ class TimeIndex:
     def __init__(self, file: File, *, bytes_max: int) -> None:
         self._file = file
         self._full_bytes = (bytes_max // TIME_ENTRY_BYTES - 1) * TIME_ENTRY_BYTES
+        self.is_full = file.size >= self._full_bytes
         self._loaded: tuple[array[int], array[int]] | None = None
 
     @property
@@ -103,10 +102,6 @@ class TimeIndex:
 
     def __len__(self) -> int:
         return self._file.size // TIME_ENTRY_BYTES
-
-    @property
-    def is_full(self) -> bool:
-        return self._file.size >= self._full_bytes
 
     @property
     def _entries(self) -> tuple[array[int], array[int]]:
@@ -133,7 +128,7 @@ class TimeIndex:
         if timestamp < 0 or (times and timestamp <= times[-1]):
             return
         assert not offsets or relative_offset > offsets[-1], (relative_offset, offsets[-1])
-        self._file.append([_TIME_ENTRY.pack(timestamp, relative_offset)])
+        self.is_full = self._file.append([_TIME_ENTRY.pack(timestamp, relative_offset)]) >= self._full_bytes
         times.append(timestamp)
         offsets.append(relative_offset)
 
@@ -157,6 +152,7 @@ class TimeIndex:
         del times[count:]
         del offsets[count:]
         self._file.truncate(count * TIME_ENTRY_BYTES)
+        self.is_full = self._file.size >= self._full_bytes
 
     def check(self) -> None:
         if self._file.size % TIME_ENTRY_BYTES:

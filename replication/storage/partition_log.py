@@ -172,8 +172,7 @@ class PartitionLog:
         return appended
 
     def _append(self, data: Buffer, headers: Sequence[BatchHeader], *, now_ms: int) -> Appended:
-        """The one place where the log grows: roll, write, then let epochs, marks and the end follow. `data` is what the
-        headers stand in front of."""
+        """The one place where the log grows, by whole batches: roll, write, let epochs, marks and the end follow."""
         base_offset, last_offset = headers[0].base_offset, headers[-1].last_offset
         assert base_offset >= self.log_end_offset, (base_offset, self.log_end_offset)  # compaction leaves gaps (S2)
         size = len(data)
@@ -188,14 +187,14 @@ class PartitionLog:
             for header in headers:
                 if header.leader_epoch > self._epochs.latest_epoch:
                     self._epochs.assign(header.leader_epoch, header.base_offset, durable=False)
-            self._segments.append((data,), headers)
+            position = self._segments.append((data,), headers)
         except OSError as error:
             raise self._availability.failed(error, "appending") from error
         self.log_end_offset = last_offset + 1
         for header in headers:
             if header.producer_id != NO_PRODUCER_ID:
                 self.producers.appended(header, now_ms=now_ms)
-        self._tail.appended(next_offset=self.log_end_offset, position=self._segments.active.size)
+        self._tail.appended(next_offset=self.log_end_offset, position=position)
         return _appended(
             base_offset=base_offset,
             last_offset=last_offset,

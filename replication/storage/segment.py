@@ -106,15 +106,18 @@ class Segment:
             self._first_timestamp = header.max_timestamp
         return NO_TIMESTAMP if self._first_timestamp is None else self._first_timestamp
 
-    def append(self, parts: Sequence[Buffer], headers: Sequence[BatchHeader], *, index_interval_bytes: int) -> None:
-        """Write stamped batches and what the indexes want of them. Raises OSError and changes nothing."""
+    def append(self, parts: Sequence[Buffer], headers: Sequence[BatchHeader], *, index_interval_bytes: int) -> int:
+        """Write stamped batches and what the indexes want of them; returns the log file's new size. Raises OSError and
+        changes nothing."""
         position = self._log.size
-        if self._log.append(parts) - position + self._bytes_since_entry <= index_interval_bytes:
+        size = self._log.append(parts)
+        if size - position + self._bytes_since_entry <= index_interval_bytes:
             for header in headers:  # no index entry falls due
                 self.note(header, position, index_interval_bytes=index_interval_bytes)
                 position += header.size
         else:
             self._note_all(headers, position, index_interval_bytes=index_interval_bytes)
+        return size
 
     def _note_all(self, headers: Sequence[BatchHeader], log_bytes: int, *, index_interval_bytes: int) -> None:
         """What stands in the log from there on. Raises OSError: then it is cut off again."""

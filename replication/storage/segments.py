@@ -81,11 +81,12 @@ class Segments:
         """The segment that may hold the offset and all after it."""
         return self._segments[max(bisect_right(self._bases, offset) - 1, 0) :]
 
-    def append(self, parts: Sequence[Buffer], headers: Sequence[BatchHeader]) -> None:
-        self.active.append(parts, headers, index_interval_bytes=self._settings.index_interval_bytes)
+    def append(self, parts: Sequence[Buffer], headers: Sequence[BatchHeader]) -> int:
+        """Returns the new size of the active segment."""
+        return self._segments[-1].append(parts, headers, index_interval_bytes=self._settings.index_interval_bytes)
 
     def should_roll(self, *, more_bytes: int, last_offset: int, max_timestamp: int, now_ms: int) -> bool:
-        return self.active.should_roll(
+        return self._segments[-1].should_roll(
             more_bytes=more_bytes,
             last_offset=last_offset,
             max_timestamp=max_timestamp,
