@@ -155,6 +155,7 @@ class PartitionProducers:
     async def close(self, end_offset: int) -> None:
         """After a clean shutdown nothing has to be replayed. Raises OSError."""
         await self.write_pending()
+        self._on_disk = None  # nothing is replayed after this: look whether it is really there
         if end_offset == 0 or end_offset in self._snapshots():
             return
         self.rolled(end_offset)

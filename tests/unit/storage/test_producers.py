@@ -271,6 +271,25 @@ def test_a_damaged_snapshot_is_dropped_and_the_log_tells(tmp_path: Path) -> None
     run(play)
 
 
+def test_a_snapshot_that_was_lost_meanwhile_is_written_again_at_a_clean_shutdown(tmp_path: Path) -> None:
+    """A log that was closed cleanly and has none would count as one without producers."""
+
+    async def play(environment: Environment) -> None:
+        folder = tmp_path / "t-0"
+        log, _ = load(environment, str(folder))
+        send(log, 9, 0)
+        await log.close()
+        again, _ = load(environment, str(folder), is_clean=True, recovery_point=1)
+        again.producers.segments_dropped()  # now it knows its snapshots
+        (folder / f"{1:020d}.snapshot").unlink()
+        await again.close()
+        third, _ = load(environment, str(folder), is_clean=True, recovery_point=1)
+        assert attempt(third, 9, 0) == "=0"
+        await third.close()
+
+    run(play)
+
+
 def test_snapshots_go_with_their_segments(tmp_path: Path) -> None:
     async def play(environment: Environment) -> None:
         folder = tmp_path / "t-0"
