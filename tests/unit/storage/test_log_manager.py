@@ -196,7 +196,7 @@ def test_retention_works_below_the_checkpointed_high_watermark(tmp_path: Path) -
         await manager.upkeep.remove_due()
         async with asyncio.timeout(10):
             while len(_names(tmp_path / "t-0", "*.log*")) > 1:  # the loop in the background may be at it
-                await asyncio.sleep(0.01)
+                await environment.clock.sleep(10)
         await manager.stop()
 
     run(play)
