@@ -7,9 +7,8 @@ Invariant: an offline log raises KafkaStorageError from every later call; only t
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Generic, TypeVar
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
 
 from metadata.errors import CorruptMessage, KafkaError, KafkaStorageError
 from replication.storage.scanning import DamagedLog
@@ -17,6 +16,23 @@ from replication.storage.scanning import DamagedLog
 Log = TypeVar("Log")
 
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class _Guard:
+    """A context manager; one made of a generator costs more than what it guards here."""
+
+    __slots__ = ("_availability", "_doing")
+
+    def __init__(self, availability: Availability[Any], doing: str) -> None:
+        self._availability = availability
+        self._doing = doing
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, (OSError, DamagedLog)):
+            raise self._availability.failed(error, self._doing) from error
 
 
 class Availability(Generic[Log]):
@@ -47,13 +63,9 @@ class Availability(Generic[Log]):
         self.reason = reason
         self.is_retired = True
 
-    @contextmanager
-    def guard(self, doing: str) -> Iterator[None]:
+    def guard(self, doing: str) -> _Guard:
         """What the disk does to us in here is this log's failure."""
-        try:
-            yield
-        except (OSError, DamagedLog) as error:
-            raise self.failed(error, doing) from error
+        return _Guard(self, doing)
 
     def damaged(self, error: DamagedLog) -> KafkaError:
         """What is damaged is never handed out (Kafka: CORRUPT_MESSAGE). Whether the rest can be, is decided above: the

@@ -193,6 +193,8 @@ class Segments:
 
     def take_due(self, *, everything: bool = False) -> list[_Condemned]:
         """Dropped segments whose delay is over; the caller removes them once no fsync uses them."""
+        if not self._condemned:
+            return []
         now_ms = self._environment.clock.monotonic_ms()
         due = [each for each in self._condemned if everything or each.due_ms <= now_ms]
         self._condemned = [each for each in self._condemned if each not in due]
