@@ -139,6 +139,11 @@ class FrameConnection(Protocol):
         """Bytes accepted by `send` and not yet handed to the kernel."""
         ...
 
+    @property
+    def is_writable(self) -> bool:
+        """Open, and the send buffer is below its limit: `drain` would return at once."""
+        ...
+
     def send(self, parts: Sequence[Buffer]) -> None:
         """Queue one frame made of the parts; never blocks. A closed connection drops it silently."""
         ...
@@ -152,6 +157,14 @@ class FrameConnection(Protocol):
 
         A frame longer than the limit given at connect/listen closes the connection.
         While nobody receives, at most one read buffer is filled: the peer is held back by TCP.
+        """
+        ...
+
+    async def receive_while(self, take: Callable[[memoryview], bool]) -> memoryview:
+        """Give each frame to `take` as it arrives, in order, for as long as it returns True; the first frame that it
+        refuses is returned, as by `receive`. Raises ConnectionClosed, or what `take` raises.
+
+        No task is woken for a frame that is taken: `take` runs where bytes arrive, and must be short.
         """
         ...
 

@@ -79,8 +79,11 @@ class FetchResponse:
 class LeaderChannel(Protocol):
     """A follower's way to one leader broker. One connection, of purpose `fetch`."""
 
-    async def fetch(self, request: FetchRequest) -> FetchResponse:
-        """Raises OSError/ConnectionClosed/TimeoutError when the leader cannot be reached, KafkaError when refused."""
+    async def fetch(self, request: FetchRequest, *, timeout_ms: int) -> FetchResponse:
+        """Raises OSError/ConnectionClosed/TimeoutError when the leader cannot be reached, KafkaError when refused.
+
+        TimeoutError after `timeout_ms`. When the caller is cancelled, an answer that still comes is dropped.
+        """
         ...
 
     async def close(self) -> None: ...

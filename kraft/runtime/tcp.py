@@ -13,7 +13,7 @@ import logging
 import socket
 import struct
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from metadata.environment import Buffer, ConnectionClosed
@@ -49,7 +49,10 @@ class TcpConnection(asyncio.BufferedProtocol):
         self._large_filled = 0
         self._frames: deque[memoryview] = deque()
         self._queued_bytes = 0
-        self._receiver: asyncio.Future[None] | None = None
+        self._take: Callable[[memoryview], bool] = _refuse
+        """What the receiver does with a frame as it arrives."""
+        self._receiver: asyncio.Future[bool] | None = None
+        """Whoever waits for a frame that `_take` refuses (True) or for the end (False)."""
         self._is_reading_paused = False
         self._is_closed = False
         self._reason = "closed here"
@@ -71,6 +74,10 @@ class TcpConnection(asyncio.BufferedProtocol):
     def unsent_bytes(self) -> int:
         return 0 if self._transport is None or self._is_closed else self._transport.get_write_buffer_size()
 
+    @property
+    def is_writable(self) -> bool:
+        return self._writable is None and not self._is_closed
+
     def send(self, parts: Sequence[Buffer]) -> None:
         if self._is_closed or self._transport is None:
             return
@@ -87,20 +94,21 @@ class TcpConnection(asyncio.BufferedProtocol):
             raise self._closed_error()
 
     async def receive(self) -> memoryview:
+        return await self.receive_while(_refuse)
+
+    async def receive_while(self, take: Callable[[memoryview], bool]) -> memoryview:
         assert self._receiver is None, f"two receivers on the connection with {self._peer}"
-        while not self._frames:
+        self._take = take
+        is_refused = self._hand_over()
+        while not is_refused:
             if self._is_closed:
                 raise self._closed_error()
             self._receiver = self._loop.create_future()
             try:
-                await self._receiver
+                is_refused = await self._receiver or self._hand_over()
             finally:
                 self._receiver = None
-        frame = self._frames.popleft()
-        self._queued_bytes -= len(frame) + _LENGTH.size
-        if self._is_reading_paused and not self._frames:
-            self._resume_reading()
-        return frame
+        return self._next_frame()
 
     def close(self) -> None:
         self._end("closed here")
@@ -188,10 +196,35 @@ class TcpConnection(asyncio.BufferedProtocol):
         self._frames.append(frame)
         self._queued_bytes += len(frame) + _LENGTH.size
 
+    def _hand_over(self) -> bool:
+        """Give the receiver what has come; True when it refused a frame, which is then the next."""
+        while self._frames:
+            if not self._take(self._frames[0]):
+                return True
+            self._next_frame()
+        return False
+
+    def _next_frame(self) -> memoryview:
+        frame = self._frames.popleft()
+        self._queued_bytes -= len(frame) + _LENGTH.size
+        if self._is_reading_paused and not self._frames:
+            self._resume_reading()
+        return frame
+
+    def _wake_if_refused(self, receiver: asyncio.Future[bool]) -> None:
+        try:
+            is_refused = self._hand_over()
+        except Exception as error:  # noqa: BLE001 - the receiver's own, raised where it waits
+            if not receiver.done():
+                receiver.set_exception(error)
+        else:
+            if is_refused and not receiver.done():
+                receiver.set_result(True)
+
     def _after_read(self) -> None:
         if self._frames and self._receiver is not None:
             if not self._receiver.done():
-                self._receiver.set_result(None)
+                self._wake_if_refused(self._receiver)
         elif self._queued_bytes >= QUEUED_BYTES_MAX and not self._is_reading_paused and not self._is_closed:
             assert self._transport is not None
             self._is_reading_paused = True
@@ -208,7 +241,7 @@ class TcpConnection(asyncio.BufferedProtocol):
         self._is_closed = True
         self._reason = reason
         if self._receiver is not None and not self._receiver.done():
-            self._receiver.set_result(None)
+            self._receiver.set_result(False)
         self._release_writer()
 
     def _release_writer(self) -> None:
@@ -218,6 +251,10 @@ class TcpConnection(asyncio.BufferedProtocol):
 
     def _closed_error(self) -> ConnectionClosed:
         return ConnectionClosed(f"{self._peer}: {self._reason}")
+
+
+def _refuse(_: memoryview) -> bool:
+    return False
 
 
 def _gathered(length: bytes, parts: Sequence[Buffer]) -> list[Buffer]:

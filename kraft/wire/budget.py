@@ -1,6 +1,6 @@
-"""A limit on bytes held at once; whoever would exceed it waits in line.
+"""A limit on what is held at once, bytes or places; whoever would exceed it waits in line.
 
-Invariant: the bytes taken are at most the limit, except for one holder that alone is larger.
+Invariant: what is taken is at most the limit, except for one holder that alone is larger.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ import asyncio
 from collections import deque
 
 
-class ByteBudget:
-    def __init__(self, limit_bytes: int) -> None:
-        self._limit = limit_bytes
+class Budget:
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
         self._taken = 0
         self._line: deque[tuple[int, asyncio.Future[None]]] = deque()
 
@@ -19,9 +19,15 @@ class ByteBudget:
     def taken(self) -> int:
         return self._taken
 
+    def try_take(self, size: int) -> bool:
+        """False when it does not fit, or others wait in line."""
+        if self._line or not self._fits(size):
+            return False
+        self._taken += size
+        return True
+
     async def take(self, size: int) -> None:
-        if not self._line and self._fits(size):
-            self._taken += size
+        if self.try_take(size):
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._line.append((size, turn))
@@ -38,7 +44,8 @@ class ByteBudget:
     def give_back(self, size: int) -> None:
         self._taken -= size
         assert self._taken >= 0, self._taken
-        self._admit()
+        if self._line:
+            self._admit()
 
     def _admit(self) -> None:
         while self._line and self._fits(self._line[0][0]):

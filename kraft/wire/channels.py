@@ -54,18 +54,16 @@ READ_BYTES_PER_MS_MIN = 1_000
 class WireLeaderChannel:
     """A follower's fetches from one leader (`replication.requests.LeaderChannel`)."""
 
-    def __init__(self, peers: Peers, leader_id: int, *, timeout_ms: int = REPLICA_TIMEOUT_MS) -> None:
+    def __init__(self, peers: Peers, leader_id: int) -> None:
         self._peers = peers
         self._leader_id = leader_id
-        self._timeout_ms = timeout_ms
 
-    async def fetch(self, request: FetchRequest) -> FetchResponse:
-        timeout_ms = max(self._timeout_ms, request.wait_ms_max + ANSWER_SLACK_MS)
+    async def fetch(self, request: FetchRequest, *, timeout_ms: int) -> FetchResponse:
         return await self._peers.call(self._leader_id, "fetch", FETCH, request, timeout_ms=timeout_ms)
 
     async def offset_for_leader_epoch(self, question: EpochQuestion) -> EpochEnd | None:
         return await self._peers.call(
-            self._leader_id, "fetch", OFFSET_FOR_LEADER_EPOCH, question, timeout_ms=self._timeout_ms
+            self._leader_id, "fetch", OFFSET_FOR_LEADER_EPOCH, question, timeout_ms=REPLICA_TIMEOUT_MS
         )
 
     async def close(self) -> None:

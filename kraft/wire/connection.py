@@ -13,9 +13,10 @@ from typing import Any
 
 from kraft.wire import apis, codec, schemas, scram
 from kraft.wire.apis import Api
+from kraft.wire.budget import Budget
 from kraft.wire.codec import Malformed, RequestHeader
 from kraft.wire.principal import Principal
-from metadata.environment import ConnectionClosed, Environment, FrameConnection, NotConnected
+from metadata.environment import ConnectionClosed, Environment, FrameConnection, NotConnected, TimerHandle
 from metadata.errors import for_code
 
 LOG = logging.getLogger(__name__)
@@ -24,11 +25,16 @@ IN_FLIGHT_MAX = 256
 """Unanswered requests of one connection; one more waits, within its timeout."""
 CONNECT_TIMEOUT_MS = 2_000
 AUTHENTICATE_TIMEOUT_MS = 5_000
+TIMER_MS_MIN = 1
+"""A timer may come a moment early; the next one must not be set for the same instant again and again."""
 _INT32_MASK = 0x7FFFFFFF
 
 
 class RpcConnection:
-    """Made by `open_connection`; owned by the task that reads the answers."""
+    """Made by `open_connection`; a task of its own waits for its end, each answer wakes only who asked.
+
+    One timer serves all calls: it is set for the earliest deadline, and most calls end long before theirs.
+    """
 
     def __init__(
         self,
@@ -44,9 +50,12 @@ class RpcConnection:
         self._connection = connection
         self._client_id = principal.client_id
         self._next_id = 0
-        self._in_flight: dict[int, asyncio.Future[memoryview]] = {}
-        self._slots = asyncio.Semaphore(in_flight_max)
-        self._received_ms = self._clock.monotonic_ms()
+        self._in_flight: dict[int, tuple[asyncio.Future[memoryview], int]] = {}
+        """By correlation id: the answer, and until when it is waited for in microseconds of the clock."""
+        self._slots = Budget(in_flight_max)
+        self._timer: TimerHandle | None = None
+        self._timer_us = 0
+        self._received_us = self._clock.monotonic_us()
         self._reader: asyncio.Task[None] | None = None
 
     @property
@@ -58,12 +67,19 @@ class RpcConnection:
 
     async def call(self, api: Api, body: Any, *, timeout_ms: int, tells_timeout: bool = False) -> Any:
         """The response body. Raises ConnectionClosed, TimeoutError, or the KafkaError of a refusal."""
-        started_ms = self._clock.monotonic_ms()
+        started_us = self._clock.monotonic_us()
+        correlation_id, told_ms = self._take_id(), timeout_ms if tells_timeout else None
         try:
-            async with self._clock.timeout(timeout_ms), self._slots:
-                frame = await self._exchange(api, body, timeout_ms=timeout_ms if tells_timeout else None)
+            if not self._slots.try_take(1):
+                await self._wait_for_slot(timeout_ms)
+            try:
+                deadline_us = started_us + timeout_ms * 1_000
+                frame = await self._sent(api, body, correlation_id, timeout_ms=told_ms, deadline_us=deadline_us)
+            finally:
+                self._in_flight.pop(correlation_id, None)
+                self._slots.give_back(1)
         except TimeoutError:
-            self._close_if_silent_since(started_ms)
+            self._close_if_silent_since(started_us)
             raise TimeoutError(f"{api.name}: no answer from {self._connection.peer} within {timeout_ms} ms") from None
         return self._decoded(api, frame)
 
@@ -72,17 +88,39 @@ class RpcConnection:
         self._connection.send(self._encoded(api, body, self._take_id(), timeout_ms=None))
         await self._connection.drain()
 
-    async def _exchange(self, api: Api, body: Any, *, timeout_ms: int | None) -> memoryview:
+    async def _wait_for_slot(self, timeout_ms: int) -> None:
+        async with self._clock.timeout(timeout_ms):
+            await self._slots.take(1)
+
+    def _sent(
+        self, api: Api, body: Any, correlation_id: int, *, timeout_ms: int | None, deadline_us: int
+    ) -> asyncio.Future[memoryview]:
+        """The answer to come."""
         if self._connection.is_closed:
             raise ConnectionClosed(f"{self._connection.peer}: closed")
-        correlation_id = self._take_id()
         answer: asyncio.Future[memoryview] = asyncio.get_running_loop().create_future()
-        self._in_flight[correlation_id] = answer
-        try:
-            self._connection.send(self._encoded(api, body, correlation_id, timeout_ms=timeout_ms))
-            return await answer
-        finally:
-            self._in_flight.pop(correlation_id, None)
+        self._in_flight[correlation_id] = (answer, deadline_us)
+        self._connection.send(self._encoded(api, body, correlation_id, timeout_ms=timeout_ms))
+        if self._timer is None or deadline_us < self._timer_us:
+            self._set_timer(deadline_us)
+        return answer
+
+    def _set_timer(self, deadline_us: int) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_us = deadline_us
+        left_ms = (deadline_us - self._clock.monotonic_us()) / 1_000
+        self._timer = self._clock.call_later(max(left_ms, TIMER_MS_MIN), self._end_overdue)
+
+    def _end_overdue(self) -> None:
+        self._timer = None
+        now_us = self._clock.monotonic_us()
+        for answer, deadline_us in self._in_flight.values():
+            if deadline_us <= now_us and not answer.done():
+                answer.set_exception(TimeoutError())
+        waiting = [deadline_us for answer, deadline_us in self._in_flight.values() if not answer.done()]
+        if waiting:
+            self._set_timer(min(waiting))
 
     def _take_id(self) -> int:
         correlation_id = self._next_id
@@ -110,29 +148,34 @@ class RpcConnection:
             self._connection.abort()
             raise ConnectionClosed(f"{self._connection.peer} sent a malformed answer: {error}") from error
 
-    def _close_if_silent_since(self, started_ms: int) -> None:
+    def _close_if_silent_since(self, started_us: int) -> None:
         """A peer that said nothing since we asked is taken for dead, as Kafka does; a slow answer alone is not."""
-        if self._received_ms < started_ms:
+        if self._received_us < started_us:
             self._connection.abort()
 
     async def _read(self) -> None:
         reason = "closed"
         try:
-            while True:
-                frame = await self._connection.receive()
-                self._received_ms = self._clock.monotonic_ms()
-                answer = self._in_flight.get(codec.correlation_id_of(frame))
-                # None: the caller stopped waiting.
-                if answer is not None and not answer.done():
-                    answer.set_result(frame)
+            await self._connection.receive_while(self._take)
         except (ConnectionClosed, Malformed) as error:
             reason = str(error)
         finally:
             self._connection.abort()
             self._fail_all(reason)
 
+    def _take(self, frame: memoryview) -> bool:
+        self._received_us = self._clock.monotonic_us()
+        answer, _ = self._in_flight.get(codec.correlation_id_of(frame), (None, 0))
+        # None: the caller stopped waiting.
+        if answer is not None and not answer.done():
+            answer.set_result(frame)
+        return True
+
     def _fail_all(self, reason: str) -> None:
-        for answer in self._in_flight.values():
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for answer, _ in self._in_flight.values():
             if not answer.done():
                 answer.set_exception(ConnectionClosed(f"{reason}; the outcome of requests in flight is unknown"))
 

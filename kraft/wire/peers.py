@@ -63,9 +63,11 @@ class Peers:
         """One attempt; `timeout_ms` is for connection and answer together. Raises ConnectionRefusedError or
         NotConnected (not sent), ConnectionClosed or TimeoutError (unknown), or the KafkaError that the peer answered.
         """
-        deadline_ms = self.environment.clock.monotonic_ms() + timeout_ms
-        connection = await self.connection(node_id, purpose, timeout_ms=timeout_ms, lane=lane)
-        timeout_ms = max(deadline_ms - self.environment.clock.monotonic_ms(), 1)
+        connection = self._current(node_id, purpose, lane)
+        if connection is None:
+            deadline_ms = self.environment.clock.monotonic_ms() + timeout_ms
+            connection = await self.connection(node_id, purpose, timeout_ms=timeout_ms, lane=lane)
+            timeout_ms = max(deadline_ms - self.environment.clock.monotonic_ms(), 1)
         body = rpc.to_request(request, timeout_ms)
         answer = await connection.call(rpc.api, body, timeout_ms=timeout_ms, tells_timeout=tells_timeout)
         if not rpc.has_error_in_reply:
@@ -74,19 +76,24 @@ class Peers:
 
     async def connection(self, node_id: int, purpose: Purpose, *, timeout_ms: int, lane: Lane = "") -> RpcConnection:
         """Raises ConnectionRefusedError, NotConnected, or the KafkaError of a refused authentication."""
+        current = self._current(node_id, purpose, lane)
+        if current is not None:
+            return current
         key = (node_id, purpose, lane)
         way = self._ways.get(key)
         if way is None:
             way = self._ways[key] = _Way(self.environment, lambda: self._open(node_id, purpose, lane))
-        address = self.address(node_id, purpose)
-        current = way.current(address)
-        if current is not None:
-            return current
         try:
             async with self.environment.clock.timeout(timeout_ms):
                 return await way.reopened()
         except TimeoutError as error:
             raise NotConnected(f"node {node_id}: no connection within {timeout_ms} ms") from error
+
+    def _current(self, node_id: int, purpose: Purpose, lane: Lane) -> RpcConnection | None:
+        """The open connection, unless the node has moved. Raises the KafkaError of an unknown node."""
+        address = self.address(node_id, purpose)
+        way = self._ways.get((node_id, purpose, lane))
+        return None if way is None else way.current(address)
 
     async def _open(self, node_id: int, purpose: Purpose, lane: Lane) -> RpcConnection:
         return await open_connection(

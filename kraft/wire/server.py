@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 from kraft.wire import scram
-from kraft.wire.budget import ByteBudget
+from kraft.wire.budget import Budget
 from kraft.wire.handlers.served import Served
 from kraft.wire.principal import Principal
 from kraft.wire.session import Session, Shared
@@ -43,7 +43,7 @@ class WireServer:
             credential=scram.credential(secret, salt=scram.salt_of(cluster_id)),
             handlers=handlers,
             connection_bytes_max=settings.socket_request_max_bytes,
-            produce_budget=ByteBudget(settings.queued_max_request_bytes),
+            produce_budget=Budget(settings.queued_max_request_bytes),
         )
         self._on_broker_connection_lost = on_broker_connection_lost
         self._listener: FrameListener | None = None

@@ -3,22 +3,24 @@
 Requests begin in the order in which they came, and each is answered when it is done, found by its correlation id: a
 long poll or an acks=all produce holds up nothing behind it. Kafka answers one connection strictly in order; here one
 connection carries the forwarded requests of many clients, which must not wait for each other.
-Bounds: `IN_FLIGHT_MAX` requests, `FETCHES_IN_FLIGHT_MAX` fetches and `ByteBudget` bytes at once; then the peer is held
+Bounds: `IN_FLIGHT_MAX` requests, `FETCHES_IN_FLIGHT_MAX` fetches and `Budget` bytes at once; then the peer is held
 back by TCP.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from kraft.wire import apis, codec
 from kraft.wire.api_versions import api_versions_response
 from kraft.wire.apis import Api
-from kraft.wire.budget import ByteBudget
+from kraft.wire.budget import Budget
 from kraft.wire.codec import Malformed, RequestHeader
 from kraft.wire.handlers.served import NO_RESPONSE, Call, CloseConnection, Served
 from kraft.wire.principal import Principal
@@ -46,7 +48,7 @@ class Shared:
     credential: Credential
     handlers: Mapping[int, Served]
     connection_bytes_max: int
-    produce_budget: ByteBudget
+    produce_budget: Budget
     """Only produce requests count: a follower's fetch must never wait for the produce that waits for it."""
 
 
@@ -54,10 +56,12 @@ class Session:
     def __init__(self, shared: Shared, connection: FrameConnection) -> None:
         self._shared = shared
         self._connection = connection
-        self._slots = asyncio.Semaphore(IN_FLIGHT_MAX)
-        self._fetch_slots = asyncio.Semaphore(FETCHES_IN_FLIGHT_MAX)
-        self._budget = ByteBudget(shared.connection_bytes_max)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._slots = Budget(IN_FLIGHT_MAX)
+        self._fetch_slots = Budget(FETCHES_IN_FLIGHT_MAX)
+        self._bytes = Budget(shared.connection_bytes_max)
+        self._numbers = itertools.count()
+        self._serving: dict[int, tuple[asyncio.Task[None], Api, int]] = {}
+        """Requests that were begun: who answers them, and the API and bytes for which they hold room."""
 
     async def authenticate(self) -> Principal | None:
         """None when the connection is to be closed. Raises ConnectionClosed."""
@@ -77,17 +81,16 @@ class Session:
 
     async def serve(self, principal: Principal) -> None:
         """Until the connection breaks (ConnectionClosed) or sends what no peer sends (returns)."""
+        begins_at_once = partial(self._begins_at_once, principal)
         try:
             while True:
-                frame = await self._connection.receive()
+                frame = await self._connection.receive_while(begins_at_once)
                 await self._connection.drain()
-                await self._begin(frame, principal)
+                await self._begin(principal, frame)
         except Malformed as error:
             LOG.warning("closing %s: %s", self._connection.peer, error)
         finally:
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await self._end()
 
     # --- before authentication ----------------------------------------------------------------------------
 
@@ -122,54 +125,101 @@ class Session:
 
     # --- after authentication -----------------------------------------------------------------------------
 
-    async def _begin(self, frame: memoryview, principal: Principal) -> None:
+    def _begins_at_once(self, principal: Principal, frame: memoryview) -> bool:
+        """False: something has to be waited for first. Nothing was begun then."""
+        if not self._connection.is_writable:
+            return False
         header = codec.decode_request_head(frame)
+        served = self._served(header)
+        if served is not None:
+            if not self._takes_room(served.api, len(frame)):
+                return False
+            self._start(served, header, frame, principal)
+        return True
+
+    async def _begin(self, principal: Principal, frame: memoryview) -> None:
+        header = codec.decode_request_head(frame)
+        served = self._served(header)
+        if served is not None:
+            await self._wait_for_room(served.api, len(frame))
+            self._start(served, header, frame, principal)
+
+    def _served(self, header: RequestHeader) -> Served | None:
+        """None: it is answered."""
         if header.api_key == apis.API_VERSIONS.key:
             self._answer_api_versions(header)
-            return
+            return None
         api = _api_of(header)
         served = self._shared.handlers.get(api.key)
         if served is None:
             raise Malformed(f"{api.name} is not served here after authentication")
-        await self._admit(api, len(frame))
+        return served
+
+    def _start(self, served: Served, header: RequestHeader, frame: memoryview, principal: Principal) -> None:
+        """There is room for it."""
+        api, size = served.api, len(frame)
         try:
             message, timeout_ms = codec.decode_request(api, header, frame)
         except Malformed:
-            self._release(api, len(frame))
+            self._release(api, size)
             raise
         call = Call(message=message, principal=principal, timeout_ms=timeout_ms)
-        task = asyncio.get_running_loop().create_task(self._answer(served, header, call))
-        self._tasks.add(task)
-        task.add_done_callback(lambda done: self._finished(done, api, len(frame)))
+        number = next(self._numbers)
+        task = asyncio.get_running_loop().create_task(self._answer(number, served, header, call))
+        self._serving[number] = (task, api, size)
 
-    def _slots_of(self, api: Api) -> asyncio.Semaphore:
+    async def _end(self) -> None:
+        tasks = [task for task, _, _ in self._serving.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for number in tuple(self._serving):
+            self._finished(number)  # cancelled before its first step
+
+    def _finished(self, number: int) -> None:
+        _, api, size = self._serving.pop(number)
+        self._release(api, size)
+
+    # --- room for a request: a slot, its bytes, and for a produce its bytes of the whole server ------------------
+
+    def _slots_of(self, api: Api) -> Budget:
         return self._fetch_slots if api is apis.FETCH else self._slots
 
-    async def _admit(self, api: Api, size: int) -> None:
-        await self._slots_of(api).acquire()
+    def _takes_room(self, api: Api, size: int) -> bool:
+        slots = self._slots_of(api)
+        if not slots.try_take(1):
+            return False
+        if not self._bytes.try_take(size):
+            slots.give_back(1)
+            return False
+        if api is apis.PRODUCE and not self._shared.produce_budget.try_take(size):
+            slots.give_back(1)
+            self._bytes.give_back(size)
+            return False
+        return True
+
+    async def _wait_for_room(self, api: Api, size: int) -> None:
+        slots = self._slots_of(api)
+        await slots.take(1)
         try:
-            await self._budget.take(size)
+            await self._bytes.take(size)
             if api is apis.PRODUCE:
                 try:
                     await self._shared.produce_budget.take(size)
                 except asyncio.CancelledError:
-                    self._budget.give_back(size)
+                    self._bytes.give_back(size)
                     raise
         except asyncio.CancelledError:
-            self._slots_of(api).release()
+            slots.give_back(1)
             raise
 
-    def _finished(self, task: asyncio.Task[None], api: Api, size: int) -> None:
-        self._tasks.discard(task)
-        self._release(api, size)
-
     def _release(self, api: Api, size: int) -> None:
-        self._slots_of(api).release()
-        self._budget.give_back(size)
+        self._slots_of(api).give_back(1)
+        self._bytes.give_back(size)
         if api is apis.PRODUCE:
             self._shared.produce_budget.give_back(size)
 
-    async def _answer(self, served: Served, header: RequestHeader, call: Call) -> None:
+    async def _answer(self, number: int, served: Served, header: RequestHeader, call: Call) -> None:
         try:
             response = await served.handle(call)
         except KafkaError as error:
@@ -184,6 +234,8 @@ class Session:
         else:
             if response is not NO_RESPONSE:
                 self._send(served.api, header, response)
+        finally:
+            self._finished(number)
 
     # --- both ---------------------------------------------------------------------------------------------
 

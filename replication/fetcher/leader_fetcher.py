@@ -55,8 +55,11 @@ class LeaderFetcher:
         self._follower = Follower(clock=registry.clock, events=registry.events)
         self._followed: dict[TopicIdPartition, Followed] = {}
         self._changed = asyncio.Event()
-        self._polling: asyncio.Future[FetchResponse] | None = None
-        self._abandoned: asyncio.Future[FetchResponse] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._fetches = 0
+        self._is_polling = False
+        """The fetch of this number is under way."""
+        self._is_given_up = False
         self._is_reachable = True
 
     @property
@@ -66,13 +69,14 @@ class LeaderFetcher:
     def add(self, replica: Replica) -> None:
         self._followed[replica.key] = Followed(replica)
         self._changed.set()
-        if self._polling is not None:
-            self._registry.clock.call_later(ADDED_GRACE_MS, self._give_up, self._polling)
+        if self._is_polling:
+            self._registry.clock.call_later(ADDED_GRACE_MS, self._give_up, self._fetches)
 
     def remove(self, key: TopicIdPartition) -> None:
         self._followed.pop(key, None)
 
     async def run(self) -> None:
+        self._task = asyncio.current_task()
         try:
             while True:
                 self._changed.clear()
@@ -140,26 +144,32 @@ class LeaderFetcher:
         """None when the long poll was given up because there is more to ask for."""
         if self._channel is None:
             self._channel = self._channels(self._leader)
-        polling = asyncio.ensure_future(self._channel.fetch(request))
-        self._polling = polling
+        self._fetches += 1
+        self._is_polling, self._is_given_up = True, False
         try:
-            async with self._registry.clock.timeout(timeout_ms):
-                return await polling
+            return await self._channel.fetch(request, timeout_ms=timeout_ms)
         except asyncio.CancelledError:
-            if self._abandoned is not polling:
+            if not self._is_given_up or self._cancelled_by_others():
                 raise
-            await self._disconnect()
-            return None
         except TimeoutError as error:
             silent = f"leader {self._leader} has not answered a fetch within {timeout_ms} ms"
-            raise TimeoutError(str(error) or silent) from error
+            raise TimeoutError(silent) from error
         finally:
-            self._polling = None
+            self._is_polling = False
+        await self._disconnect()
+        return None
 
-    def _give_up(self, polling: asyncio.Future[FetchResponse]) -> None:
-        if self._polling is polling and not polling.done() and self._changed.is_set():
-            self._abandoned = polling
-            polling.cancel()
+    def _give_up(self, number: int) -> None:
+        """The fetch of this number, if it still goes on; its answer is lost, even one that has just come."""
+        if self._is_polling and self._fetches == number and self._changed.is_set() and not self._is_given_up:
+            assert self._task is not None
+            self._is_given_up = True
+            self._task.cancel()
+
+    def _cancelled_by_others(self) -> bool:
+        """Beside our own `_give_up`, which is taken back."""
+        assert self._task is not None
+        return self._task.uncancel() > 0
 
     async def _disconnect(self) -> None:
         """The leader's session dies with the connection: what it got of the last request is unknown."""

@@ -67,7 +67,10 @@ class SimulatedConnection:
         self._frame_bytes_max = frame_bytes_max
         self._arrived: deque[bytes] = deque()
         self.unread_bytes = 0
-        self._wake: list[asyncio.Future[None]] = []
+        self._take: Callable[[memoryview], bool] = _refuse
+        self._receiver: asyncio.Future[bool] | None = None
+        self._context: contextvars.Context | None = None
+        """What the receiver's process takes its frames in."""
         self._wake_drained: list[asyncio.Future[None]] = []
         self._is_closed = False
         self._reason = "closed here"
@@ -86,6 +89,10 @@ class SimulatedConnection:
     def unsent_bytes(self) -> int:
         return self.out.unsent_bytes if self.out is not None and not self._is_closed else 0
 
+    @property
+    def is_writable(self) -> bool:
+        return not self._is_closed and self.unsent_bytes <= UNSENT_BYTES_MAX
+
     def send(self, parts: Sequence[Buffer]) -> None:
         if not self._is_closed:
             self._network.send(self, b"".join(parts))
@@ -97,12 +104,32 @@ class SimulatedConnection:
             raise self._closed_error()
 
     async def receive(self) -> memoryview:
-        while not self._arrived:
+        return await self.receive_while(_refuse)
+
+    async def receive_while(self, take: Callable[[memoryview], bool]) -> memoryview:
+        assert self._receiver is None, f"two receivers on the connection with {self._peer}"
+        if self._context is None:
+            self._context = contextvars.copy_context()
+        self._take = take
+        is_refused = self._hand_over()
+        while not is_refused:
             if self._is_closed:
                 raise self._closed_error()
-            future = self._network.loop.create_future()
-            self._wake.append(future)
-            await future
+            self._receiver = self._network.loop.create_future()
+            try:
+                is_refused = await self._receiver or self._hand_over()
+            finally:
+                self._receiver = None
+        return self._next_frame()
+
+    def _hand_over(self) -> bool:
+        while self._arrived:
+            if not self._take(memoryview(self._arrived[0])):
+                return True
+            self._next_frame()
+        return False
+
+    def _next_frame(self) -> memoryview:
         frame = self._arrived.popleft()
         self.unread_bytes -= len(frame)
         if self.into is not None and self.into.waiting:
@@ -127,13 +154,31 @@ class SimulatedConnection:
         elif not self._is_closed:
             self._arrived.append(frame)
             self.unread_bytes += len(frame)
-            if self._wake:
-                _wake_all(self._wake)
+            if self._receiver is not None and self._context is not None:
+                if self.process is not None and self.process.is_paused:
+                    self.process.held.append((self._give, (), self._context))
+                else:
+                    self._context.run(self._give)
+
+    def _give(self) -> None:
+        """In the receiver's process, to whom it waits for."""
+        receiver = self._receiver
+        if receiver is None or receiver.done():
+            return
+        try:
+            is_refused = self._hand_over()
+        except Exception as error:  # noqa: BLE001 - the receiver's own, raised where it waits
+            if not receiver.done():
+                receiver.set_exception(error)
+        else:
+            if is_refused and not receiver.done():
+                receiver.set_result(True)
 
     def end(self, reason: str) -> None:
         self._is_closed = True
         self._reason = reason
-        _wake_all(self._wake)
+        if self._receiver is not None and not self._receiver.done():
+            self._receiver.set_result(False)
         _wake_all(self._wake_drained)
 
     def drained(self) -> None:
@@ -143,6 +188,10 @@ class SimulatedConnection:
 
     def _closed_error(self) -> ConnectionClosed:
         return ConnectionClosed(f"{self._peer}: {self._reason}")
+
+
+def _refuse(_: memoryview) -> bool:
+    return False
 
 
 async def _wait_in(waiting: list[asyncio.Future[None]]) -> None:

@@ -1,10 +1,10 @@
-"""ByteBudget: never above the limit, except for one holder alone; first come, first served; cancellation frees."""
+"""Budget: never above the limit, except for one holder alone; first come, first served; cancellation frees."""
 
 from __future__ import annotations
 
 import asyncio
 
-from kraft.wire.budget import ByteBudget
+from kraft.wire.budget import Budget
 from tests.unit.wire.fakes import run
 
 
@@ -15,7 +15,7 @@ async def turns() -> None:
 
 def test_whoever_does_not_fit_waits_in_line() -> None:
     async def main() -> None:
-        budget = ByteBudget(100)
+        budget = Budget(100)
         await budget.take(60)
         big = asyncio.create_task(budget.take(50))
         await turns()
@@ -31,7 +31,7 @@ def test_whoever_does_not_fit_waits_in_line() -> None:
 
 def test_one_that_is_larger_than_the_limit_gets_it_alone() -> None:
     async def main() -> None:
-        budget = ByteBudget(100)
+        budget = Budget(100)
         await budget.take(1)
         huge = asyncio.create_task(budget.take(500))
         await turns()
@@ -45,7 +45,7 @@ def test_one_that_is_larger_than_the_limit_gets_it_alone() -> None:
 
 def test_a_cancelled_waiter_leaves_the_line() -> None:
     async def main() -> None:
-        budget = ByteBudget(100)
+        budget = Budget(100)
         await budget.take(100)
         first, second = asyncio.create_task(budget.take(100)), asyncio.create_task(budget.take(50))
         await turns()

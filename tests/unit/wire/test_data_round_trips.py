@@ -51,6 +51,7 @@ PARTITION = FetchPartition(
     log_start_offset=5,
     bytes_max=1_048_576,
 )
+TIMEOUT_MS = 20_000
 REQUEST = FetchRequest(
     replica_id=2,
     replica_epoch=2**33,
@@ -81,7 +82,7 @@ def test_a_followers_fetch_arrives_whole() -> None:
         async with loopback() as world:
             world.replicas.fetch_answer = answer
             peers = world.peers()
-            assert await WireLeaderChannel(peers, 1).fetch(REQUEST) == answer
+            assert await WireLeaderChannel(peers, 1).fetch(REQUEST, timeout_ms=TIMEOUT_MS) == answer
             assert world.replicas.fetched == [REQUEST]
             await peers.close()
 
@@ -93,7 +94,7 @@ def test_a_session_error_is_an_answer_and_not_an_exception() -> None:
         async with loopback() as world:
             world.replicas.fetch_answer = FetchResponse(error_code=71)
             peers = world.peers()
-            assert (await WireLeaderChannel(peers, 1).fetch(REQUEST)).error_code == 71
+            assert (await WireLeaderChannel(peers, 1).fetch(REQUEST, timeout_ms=TIMEOUT_MS)).error_code == 71
             await peers.close()
 
     run(main())
@@ -107,7 +108,7 @@ def test_big_fetch_responses_arrive_whole() -> None:
         async with loopback() as world:
             world.replicas.fetch_answer = FetchResponse(partitions=partitions)
             peers = world.peers()
-            answer = await WireLeaderChannel(peers, 1).fetch(REQUEST)
+            answer = await WireLeaderChannel(peers, 1).fetch(REQUEST, timeout_ms=TIMEOUT_MS)
             assert [bytes(item.records) for item in answer.partitions] == pieces
             await peers.close()
 
@@ -409,7 +410,7 @@ def test_a_connection_lost_in_flight_leaves_the_outcome_unknown() -> None:
 
             world.replicas.on_fetch = on_fetch
             peers = world.peers()
-            waiting = asyncio.create_task(WireLeaderChannel(peers, 1).fetch(REQUEST))
+            waiting = asyncio.create_task(WireLeaderChannel(peers, 1).fetch(REQUEST, timeout_ms=TIMEOUT_MS))
             await until(lambda: bool(world.replicas.fetched))
             await world.server.stop()
             with pytest.raises(ConnectionClosed, match="unknown"):

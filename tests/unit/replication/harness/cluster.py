@@ -49,13 +49,14 @@ class Channel:
     def __init__(self, cluster: Cluster, follower: int, leader: int) -> None:
         self._cluster, self._follower, self._leader = cluster, follower, leader
 
-    async def fetch(self, request: FetchRequest) -> FetchResponse:
+    async def fetch(self, request: FetchRequest, *, timeout_ms: int) -> FetchResponse:
         self._cluster.requests.append(request)
-        await asyncio.sleep(self._cluster.delay_ms / 1_000)
-        self._check()
-        response = await self._cluster.nodes[self._leader].manager.fetch(request)
-        self._check()
-        return response
+        async with asyncio.timeout(timeout_ms / 1_000):
+            await asyncio.sleep(self._cluster.delay_ms / 1_000)
+            self._check()
+            response = await self._cluster.nodes[self._leader].manager.fetch(request)
+            self._check()
+            return response
 
     def _check(self) -> None:
         if (self._follower, self._leader) in self._cluster.cut or not self._cluster.nodes[self._leader].is_up:
