@@ -21,9 +21,10 @@ class Budget:
 
     def try_take(self, size: int) -> bool:
         """False when it does not fit, or others wait in line."""
-        if self._line or not self._fits(size):
+        taken = self._taken
+        if self._line or (taken and taken + size > self._limit):
             return False
-        self._taken += size
+        self._taken = taken + size
         return True
 
     async def take(self, size: int) -> None:

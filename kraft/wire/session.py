@@ -61,7 +61,7 @@ class Session:
         self._bytes = Budget(shared.connection_bytes_max)
         self._numbers = itertools.count()
         self._serving: dict[int, tuple[asyncio.Task[None], Api, int]] = {}
-        """Requests that were begun: who answers them, and the API and bytes for which they hold room."""
+        """Requests that were begun: who answers them, and for which API and how many bytes they hold room."""
 
     async def authenticate(self) -> Principal | None:
         """None when the connection is to be closed. Raises ConnectionClosed."""

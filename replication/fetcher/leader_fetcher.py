@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from metadata.environment import ConnectionClosed
 from metadata.errors import KafkaError
 from metadata.image import TopicIdPartition
+from metadata.settings import BrokerSettings
 from replication.fetcher.follower import Follower, Taken
 from replication.manager.registry import Registry
 from replication.partition.replica import Replica
@@ -33,6 +34,9 @@ FAILED_RETRY_MS = 5_000
 ADDED_GRACE_MS = 10
 """How long a long poll may go on after a partition was added. A new leader ends it by itself when it learns that it
 has one more partition for us; else the connection is given up for a new one."""
+
+
+_ANSWERED = (Taken.DONE, Taken.APPENDED, Taken.IGNORED)
 
 
 @dataclass(slots=True)
@@ -80,12 +84,13 @@ class LeaderFetcher:
         try:
             while True:
                 self._changed.clear()
-                wanted, wait_ms = self._wanted()
+                settings = self._registry.settings()
+                wanted, wait_ms = self._wanted(settings)
                 if not wanted:
                     await self._pause(wait_ms)
                     continue
                 try:
-                    await self._round(wanted, wait_ms)
+                    await self._round(wanted, wait_ms, settings)
                 except (OSError, ConnectionClosed, KafkaError) as error:
                     await self._lost(error)
         finally:
@@ -106,10 +111,9 @@ class LeaderFetcher:
         finally:
             timer.cancel()
 
-    def _wanted(self) -> tuple[dict[TopicIdPartition, FetchPartition], int]:
+    def _wanted(self, settings: BrokerSettings) -> tuple[dict[TopicIdPartition, FetchPartition], int]:
         """The questions of all partitions that are not backing off, and how long until another one is due."""
         now_ms = self._registry.clock.monotonic_ms()
-        settings = self._registry.settings()
         wait_ms = settings.replica_fetch_wait_max_ms
         wanted: dict[TopicIdPartition, FetchPartition] = {}
         for key, followed in self._followed.items():
@@ -119,8 +123,9 @@ class LeaderFetcher:
                 wanted[key] = _question(followed, bytes_max=settings.replica_fetch_max_bytes)
         return wanted, wait_ms
 
-    async def _round(self, wanted: dict[TopicIdPartition, FetchPartition], wait_ms: int) -> None:
-        settings = self._registry.settings()
+    async def _round(
+        self, wanted: dict[TopicIdPartition, FetchPartition], wait_ms: int, settings: BrokerSettings
+    ) -> None:
         changed, forgotten = self._session.changes(wanted)
         request = FetchRequest(
             replica_id=self._registry.node_id,
@@ -189,7 +194,9 @@ class LeaderFetcher:
             if taken not in (Taken.FAILED, Taken.IGNORED) and followed.replica.log.needs_flush():
                 due.append(followed)  # appended under flush.messages, or truncated
             self._schedule(followed, taken)
-        if due:
+        if len(due) == 1:
+            await self._flush(due[0])
+        elif due:
             await asyncio.gather(*(self._flush(followed) for followed in due))
 
     async def _flush(self, followed: Followed) -> None:
@@ -200,11 +207,12 @@ class LeaderFetcher:
             self._schedule(followed, Taken.FAILED)
 
     def _schedule(self, followed: Followed, taken: Taken) -> None:
+        if taken in _ANSWERED:
+            followed.behind_ms = METADATA_BEHIND_MS_FIRST
+            return
         now_ms = self._registry.clock.monotonic_ms()
         backoff_ms = self._registry.settings().replica_fetch_backoff_ms
         match taken:
-            case Taken.DONE | Taken.APPENDED | Taken.IGNORED:
-                followed.behind_ms = METADATA_BEHIND_MS_FIRST
             case Taken.METADATA_BEHIND:
                 followed.retry_at_ms = now_ms + followed.behind_ms
                 followed.behind_ms = min(2 * followed.behind_ms, max(backoff_ms, METADATA_BEHIND_MS_FIRST))

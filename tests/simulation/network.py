@@ -65,7 +65,7 @@ class SimulatedConnection:
         self.process = PROCESS.get()
         self._peer = peer
         self._frame_bytes_max = frame_bytes_max
-        self._arrived: deque[bytes] = deque()
+        self._arrived: deque[memoryview] = deque()
         self.unread_bytes = 0
         self._take: Callable[[memoryview], bool] = _refuse
         self._receiver: asyncio.Future[bool] | None = None
@@ -91,7 +91,7 @@ class SimulatedConnection:
 
     @property
     def is_writable(self) -> bool:
-        return not self._is_closed and self.unsent_bytes <= UNSENT_BYTES_MAX
+        return not self._is_closed and (self.out is None or self.out.unsent_bytes <= UNSENT_BYTES_MAX)
 
     def send(self, parts: Sequence[Buffer]) -> None:
         if not self._is_closed:
@@ -123,8 +123,9 @@ class SimulatedConnection:
         return self._next_frame()
 
     def _hand_over(self) -> bool:
-        while self._arrived:
-            if not self._take(memoryview(self._arrived[0])):
+        arrived, take = self._arrived, self._take
+        while arrived:
+            if not take(arrived[0]):
                 return True
             self._next_frame()
         return False
@@ -134,7 +135,7 @@ class SimulatedConnection:
         self.unread_bytes -= len(frame)
         if self.into is not None and self.into.waiting:
             self._network.read(self)
-        return memoryview(frame)
+        return frame
 
     def close(self) -> None:
         if not self._is_closed:
@@ -152,7 +153,7 @@ class SimulatedConnection:
         if len(frame) > self._frame_bytes_max:
             self.abort()
         elif not self._is_closed:
-            self._arrived.append(frame)
+            self._arrived.append(memoryview(frame))
             self.unread_bytes += len(frame)
             if self._receiver is not None and self._context is not None:
                 if self.process is not None and self.process.is_paused:
