@@ -153,33 +153,38 @@ class SimulatedConnection:
         if len(frame) > self._frame_bytes_max:
             self.abort()
         elif not self._is_closed:
-            self._arrived.append(memoryview(frame))
-            self.unread_bytes += len(frame)
-            if self._receiver is not None and self._context is not None:
-                if self.process is not None and self.process.is_paused:
-                    self.process.held.append((self._give, (), self._context))
-                else:
-                    self._context.run(self._give)
+            view = memoryview(frame)
+            if self._receiver is None or not self._is_taken(view, self._receiver):
+                self._arrived.append(view)
+                self.unread_bytes += len(frame)
 
-    def _give(self) -> None:
-        """In the receiver's process, to whom it waits for."""
-        receiver = self._receiver
-        if receiver is None or receiver.done():
-            return
+    def _is_taken(self, frame: memoryview, receiver: asyncio.Future[bool]) -> bool:
+        """In the receiver's process; what it does not take yet, it finds among what has arrived."""
+        if receiver.done() or self._arrived:
+            return False
+        assert self._context is not None
+        if self.process is not None and self.process.is_paused:
+            self.process.held.append((self._wake, (receiver, False), self._context))
+            return False
         try:
-            is_refused = self._hand_over()
+            is_taken = self._context.run(self._take, frame)
         except Exception as error:  # noqa: BLE001 - the receiver's own, raised where it waits
             if not receiver.done():
                 receiver.set_exception(error)
-        else:
-            if is_refused and not receiver.done():
-                receiver.set_result(True)
+            return False
+        if not is_taken:
+            self._wake(receiver, True)
+        return is_taken
+
+    def _wake(self, receiver: asyncio.Future[bool], is_refused: bool) -> None:
+        if not receiver.done():
+            receiver.set_result(is_refused)
 
     def end(self, reason: str) -> None:
         self._is_closed = True
         self._reason = reason
-        if self._receiver is not None and not self._receiver.done():
-            self._receiver.set_result(False)
+        if self._receiver is not None:
+            self._wake(self._receiver, False)
         _wake_all(self._wake_drained)
 
     def drained(self) -> None:
