@@ -164,7 +164,8 @@ class FrameConnection(Protocol):
         """Give each frame to `take` as it arrives, in order, for as long as it returns True; the first frame that it
         refuses is returned, as by `receive`. Raises ConnectionClosed, or what `take` raises.
 
-        No task is woken for a frame that is taken: `take` runs where bytes arrive, and must be short.
+        No task is woken for a frame that is taken: `take` runs where bytes arrive, and must be short. A frame that it
+        refuses must have had no effect: it may be given again.
         """
         ...
 

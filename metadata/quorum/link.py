@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
@@ -232,14 +233,7 @@ class Link:
 
     async def _receive_all(self, session: _Session) -> int:
         try:
-            while self._sessions.get(session.peer) is session:
-                body = session.seal.open(await session.connection.receive())
-                if self._sessions.get(session.peer) is not session:
-                    break  # replaced while this frame came in: a newer session may have begun with its messages (L12)
-                session.received_at_ms = self._clock.monotonic_ms()
-                session.frames += 1
-                if body:
-                    self._handler.on_message(session.peer, _decode(body))
+            await session.connection.receive_while(partial(self._take, session))
         except ConnectionClosed:
             return RECONNECT_MS if session.frames == 0 else 0
         except (Refused, MalformedMessage, msgspec.MsgspecError) as error:
@@ -248,6 +242,17 @@ class Link:
         finally:
             self._drop(session)
         return RECONNECT_MS
+
+    def _take(self, session: _Session, frame: memoryview) -> bool:
+        """False when a newer session has replaced this one: it may have begun with its messages (L12)."""
+        if self._sessions.get(session.peer) is not session:
+            return False
+        body = session.seal.open(frame)
+        session.received_at_ms = self._clock.monotonic_ms()
+        session.frames += 1
+        if body:
+            self._handler.on_message(session.peer, _decode(body))
+        return True
 
     def _drop(self, session: _Session) -> None:
         session.connection.abort()
