@@ -13,7 +13,7 @@ import pytest
 from metadata.environment import ConnectionClosed, FrameConnection
 from tests.simulation.clock import EPOCH_MS
 from tests.simulation.environment import Machine, SimulatedWorld
-from tests.simulation.loop import Deadlock, Livelock
+from tests.simulation.loop import PROCESS, Deadlock, Livelock
 from tests.simulation.story import run_story
 
 
@@ -162,6 +162,41 @@ def test_a_paused_process_goes_on_where_it_was() -> None:
 
     world.run(scenario())
     assert ran == [(0, 1), (1, 11), (2, 12)]
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_paused_process_takes_its_frames_when_it_goes_on_and_a_dead_one_never(is_killed: bool) -> None:
+    world, taken = SimulatedWorld(1), list[tuple[bytes, int, str]]()
+    one, two = world.machine("one"), world.machine("two")
+
+    def take(frame: memoryview) -> bool:
+        process = PROCESS.get()
+        assert process is not None
+        taken.append((bytes(frame), world.loop.now_us // 1_000_000, process.name))
+        return True
+
+    async def taking(connection: FrameConnection) -> None:
+        await connection.receive_while(take)
+
+    async def scenario() -> None:
+        await two.run(two.environment.network.listen("two", 9000, taking, frame_bytes_max=1000))
+        connection = await dial(one, "two")
+        connection.send([b"awake"])
+        await asyncio.sleep(1)
+        two.pause()
+        connection.send([b"asleep"])
+        connection.send([b"still"])
+        await asyncio.sleep(5)
+        if is_killed:
+            two.kill()
+        else:
+            two.resume()
+            connection.send([b"again"])
+        await asyncio.sleep(1)
+
+    world.run(scenario())
+    late = [] if is_killed else [(b"asleep", 6, "two"), (b"still", 6, "two"), (b"again", 6, "two")]
+    assert taken == [(b"awake", 0, "two"), *late]
 
 
 def test_a_task_that_is_cancelled_while_its_process_sleeps_may_die_with_it() -> None:

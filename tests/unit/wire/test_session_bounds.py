@@ -1,0 +1,283 @@
+"""What one connection may have under way, and that all of it is given back: requests, their bytes, produced bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from kraft.wire import apis, codec, session
+from kraft.wire.apis import Api
+from kraft.wire.budget import Budget
+from kraft.wire.codec import RequestHeader
+from kraft.wire.handlers.served import NO_RESPONSE, Call, Served
+from kraft.wire.messages.fetch import FETCH
+from kraft.wire.messages.offsets import LIST_OFFSETS, ListOffset
+from kraft.wire.messages.produce import PRODUCE, ProduceRequest
+from kraft.wire.principal import Principal
+from kraft.wire.scram import Credential, credential
+from kraft.wire.session import Session, Shared
+from metadata.environment import Buffer, ConnectionClosed
+from tests.unit.replication.harness.virtual import environment, run
+from tests.unit.wire.fakes import SECRET, T0
+from tests.unit.wire.test_data_round_trips import REQUEST
+
+ONE = Principal(2, "forward")
+
+
+class Line:
+    """The server's end of a connection, into which a test puts frames."""
+
+    def __init__(self) -> None:
+        self.peer = "test:1"
+        self.is_closed = False
+        self.is_writable = True
+        self.unsent_bytes = 0
+        self.sent: list[Sequence[Buffer]] = []
+        self.frames: deque[memoryview] = deque()
+        self._come = asyncio.Event()
+        self._drained = asyncio.Event()
+
+    def put(self, *frames: bytes) -> None:
+        self.frames.extend(map(memoryview, frames))
+        self._come.set()
+
+    def end(self) -> None:
+        self.is_closed = True
+        self._come.set()
+
+    def congest(self) -> None:
+        self.is_writable = False
+
+    def relieve(self) -> None:
+        self.is_writable = True
+        self._drained.set()
+
+    def send(self, parts: Sequence[Buffer]) -> None:
+        self.sent.append(parts)
+
+    async def drain(self) -> None:
+        while not self.is_writable:
+            await self._drained.wait()
+        if self.is_closed:
+            raise ConnectionClosed("test")
+
+    async def receive(self) -> memoryview:
+        return await self.receive_while(lambda _: False)
+
+    async def receive_while(self, take: Callable[[memoryview], bool]) -> memoryview:
+        while True:
+            while self.frames:
+                if not take(self.frames[0]):
+                    return self.frames.popleft()
+                self.frames.popleft()
+            if self.is_closed:
+                raise ConnectionClosed("test")
+            self._come.clear()
+            await self._come.wait()
+
+    def close(self) -> None:
+        self.end()
+
+    def abort(self) -> None:
+        self.end()
+
+
+class Handlers:
+    def __init__(self) -> None:
+        self.begun: list[int] = []
+        self.may_end = asyncio.Semaphore(0)
+
+    async def handle(self, call: Call) -> Any:
+        self.begun.append(call.timeout_ms or 0)
+        await self.may_end.acquire()
+        return NO_RESPONSE
+
+    def served(self) -> dict[int, Served]:
+        served = [
+            Served(api=PRODUCE.api, handle=self.handle, refuse=PRODUCE.refuse),
+            Served(api=FETCH.api, handle=self.handle, refuse=FETCH.refuse),
+            Served(api=LIST_OFFSETS.api, handle=self.handle, refuse=LIST_OFFSETS.refuse),
+        ]
+        return {one.api.key: one for one in served}
+
+
+class World:
+    def __init__(self, *, connection_bytes_max: int = 1 << 20, produce_bytes_max: int = 1 << 20) -> None:
+        self.handlers = Handlers()
+        self.line = Line()
+        self.produce_budget = Budget(produce_bytes_max)
+        self.shared = Shared(
+            environment=environment(1),
+            credential=CREDENTIAL,
+            handlers=self.handlers.served(),
+            connection_bytes_max=connection_bytes_max,
+            produce_budget=self.produce_budget,
+        )
+        self.session = Session(self.shared, self.line)
+        self.serving = asyncio.create_task(self.session.serve(ONE))
+
+    @property
+    def begun(self) -> int:
+        return len(self.handlers.begun)
+
+    async def turns(self) -> None:
+        for _ in range(8):
+            await asyncio.sleep(0)
+
+    async def end_one(self) -> None:
+        self.handlers.may_end.release()
+        await self.turns()
+
+    async def end(self) -> None:
+        self.serving.cancel()
+        await asyncio.gather(self.serving, return_exceptions=True)
+
+
+CREDENTIAL: Credential = credential(SECRET, salt=b"salt")
+
+
+def frame_of(api: Api, message: Any) -> bytes:
+    header = RequestHeader(api_key=api.key, api_version=api.version, correlation_id=1, client_id="node-2-forward")
+    return b"".join(codec.encode_request(api, header, message))
+
+
+def a_produce(size: int = 10) -> bytes:
+    request = ProduceRequest(batches={T0: bytes(size)}, acks=-1, timeout_ms=1)
+    return frame_of(PRODUCE.api, PRODUCE.to_request(request, 1))
+
+
+def a_lookup() -> bytes:
+    return frame_of(LIST_OFFSETS.api, LIST_OFFSETS.to_request(ListOffset(partition=T0, timestamp=-1, timeout_ms=1), 1))
+
+
+def a_fetch() -> bytes:
+    return frame_of(FETCH.api, FETCH.to_request(REQUEST, 1))
+
+
+def test_one_request_more_than_may_be_served_waits_for_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "IN_FLIGHT_MAX", 3)
+
+    async def story() -> None:
+        world = World()
+        world.line.put(*[a_lookup() for _ in range(6)])
+        await world.turns()
+        for served in (3, 4, 5, 6, 6):
+            assert world.begun == served
+            await world.end_one()
+        world.line.put(a_lookup())
+        await world.turns()
+        assert world.begun == 7
+        await world.end()
+
+    run(story())
+
+
+def test_fetches_have_places_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "IN_FLIGHT_MAX", 1)
+    monkeypatch.setattr(session, "FETCHES_IN_FLIGHT_MAX", 2)
+
+    async def story() -> None:
+        world = World()
+        world.line.put(a_lookup(), a_fetch(), a_fetch(), a_fetch(), a_lookup())
+        await world.turns()
+        assert world.begun == 3
+        await world.end()
+
+    run(story())
+
+
+def test_bytes_of_a_connection_are_bounded_and_given_back() -> None:
+    frame = a_lookup()
+
+    async def story() -> None:
+        world = World(connection_bytes_max=2 * len(frame))
+        world.line.put(*[frame] * 4)
+        await world.turns()
+        assert world.begun == 2
+        await world.end_one()
+        assert world.begun == 3
+        await world.end()
+
+    run(story())
+
+
+def test_produced_bytes_are_bounded_over_all_connections_in_the_order_in_which_they_came() -> None:
+    frame = a_produce()
+
+    async def story() -> None:
+        one = World(produce_bytes_max=2 * len(frame))
+        assert one.produce_budget.try_take(len(frame))
+        one.line.put(frame, frame, frame)
+        await one.turns()
+        assert (one.begun, one.produce_budget.taken) == (1, 2 * len(frame))
+        one.produce_budget.give_back(len(frame))
+        await one.turns()
+        assert one.begun == 2
+        await one.end_one()
+        assert one.begun == 3
+        await one.end()
+        assert one.produce_budget.taken == 0
+
+    run(story())
+
+
+@pytest.mark.parametrize("turns", range(5))
+def test_a_connection_that_ends_gives_everything_back(turns: int) -> None:
+    """Also for requests that were begun and never ran, and for the one that waited for room."""
+    frame = a_produce()
+
+    async def story() -> None:
+        world = World(produce_bytes_max=2 * len(frame))
+        world.line.put(frame, frame, frame)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await world.end()
+        assert world.produce_budget.taken == 0
+        assert world.produce_budget.try_take(2 * len(frame))
+
+    run(story())
+
+
+def test_a_broken_request_gives_its_room_back() -> None:
+    async def story() -> None:
+        world = World()
+        world.line.put(a_produce()[:-3])
+        await world.serving
+        assert (world.begun, world.produce_budget.taken) == (0, 0)
+
+    run(story())
+
+
+def test_nothing_is_begun_for_a_peer_that_takes_no_answers() -> None:
+    async def story() -> None:
+        world = World()
+        world.line.put(a_lookup())
+        await world.turns()
+        world.line.congest()
+        world.line.put(a_lookup(), a_lookup())
+        await world.turns()
+        assert world.begun == 1
+        world.line.relieve()
+        await world.turns()
+        assert world.begun == 3
+        await world.end()
+
+    run(story())
+
+
+def test_versions_are_told_even_when_all_places_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "IN_FLIGHT_MAX", 1)
+
+    async def story() -> None:
+        world = World()
+        world.line.put(a_lookup(), struct.pack(">hhih", apis.API_VERSIONS.key, 0, 9, -1))
+        await world.turns()
+        assert (world.begun, len(world.line.sent)) == (1, 1)
+        await world.end()
+
+    run(story())
