@@ -21,7 +21,9 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> RunScenario:
 
 
 @asynccontextmanager
-async def both_ends(environment: Environment) -> AsyncIterator[tuple[FrameConnection, FrameConnection]]:
+async def both_ends(
+    environment: Environment, *, limit: int = LIMIT
+) -> AsyncIterator[tuple[FrameConnection, FrameConnection]]:
     """Of one connection: who dialed, and who accepted."""
     accepted: asyncio.Queue[FrameConnection] = asyncio.Queue()
     end = asyncio.Event()
@@ -30,7 +32,7 @@ async def both_ends(environment: Environment) -> AsyncIterator[tuple[FrameConnec
         accepted.put_nowait(connection)
         await end.wait()
 
-    listener = await environment.network.listen(HOST, 0, serve, frame_bytes_max=LIMIT)
+    listener = await environment.network.listen(HOST, 0, serve, frame_bytes_max=limit)
     try:
         yield await dial(environment, listener.port), await accepted.get()
     finally:
@@ -149,6 +151,26 @@ def test_who_is_cancelled_takes_no_more_and_the_next_one_finds_all(run: RunScena
             await environment.clock.sleep(5)
             assert taken == [b"taken"]
             assert bytes(await other.receive()) == b"later"
+
+    run(scenario)
+
+
+def test_what_came_before_a_frame_over_the_limit_is_taken(run: RunScenario) -> None:
+    async def scenario(environment: Environment, _: str) -> None:
+        async with both_ends(environment, limit=100) as (one, other):
+            taken: list[bytes] = []
+
+            def take(frame: memoryview) -> bool:
+                taken.append(bytes(frame))
+                return True
+
+            taking = asyncio.create_task(other.receive_while(take))
+            await environment.clock.sleep(5)
+            one.send([b"good"])
+            one.send([bytes(101)])
+            with pytest.raises(ConnectionClosed):
+                await taking
+            assert taken == [b"good"]
 
     run(scenario)
 

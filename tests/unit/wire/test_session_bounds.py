@@ -243,10 +243,10 @@ def test_a_connection_that_ends_gives_everything_back(turns: int) -> None:
     run(story())
 
 
-def test_a_broken_request_gives_its_room_back() -> None:
+def test_a_broken_request_gives_back_its_room_and_that_of_one_that_never_ran() -> None:
     async def story() -> None:
         world = World()
-        world.line.put(a_produce()[:-3])
+        world.line.put(a_produce(), a_produce()[:-3])
         await world.serving
         assert (world.begun, world.produce_budget.taken) == (0, 0)
 
