@@ -33,7 +33,7 @@ class Peer:
         while True:
             frame = await connection.receive()
             header = codec.decode_request_head(frame)
-            message, _ = codec.decode_request(API, header, frame, is_trusted=True)
+            message, _ = codec.decode_request(API, header, frame)
             self.asked.append((header.correlation_id, message.mechanism))
 
     def answer(self, number: int) -> None:
