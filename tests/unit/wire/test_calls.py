@@ -38,7 +38,7 @@ class Peer:
 
     def answer(self, number: int) -> None:
         correlation_id, text = self.asked[number]
-        response = schemas.response_class(API, API.version)(error_code=schemas.error_code(0), mechanisms=(text,))
+        response = schemas.response_class(API, API.version)(error_code=0, mechanisms=(text,))
         assert self.connection is not None
         self.connection.send(codec.encode_response(API, API.version, correlation_id, response))
 
