@@ -167,7 +167,7 @@ PLANTED: dict[str, Planted] = {
     "produce_retried_by_server": Planted(
         what="a produce of unknown outcome is routed again",
         patches=(Patch(ProduceRouter, "_is_worth_routing_again", bugs.worth_again),),
-        found_by=(6,),
+        found_by=(9,),
     ),
     "recreated_topic_adopts_old_log": Planted(
         what="a topic made again under its old name finds the records of the one that was deleted (KIP-516)",
@@ -242,13 +242,13 @@ PLANTED: dict[str, Planted] = {
         what="a produce that is not replicated in time is not answered (P6)",
         patches=(Patch(DelayedProduce, "expire", bugs.nothing),),
         seen_as="has not ended",
-        found_by=(6,),
+        found_by=(21,),
     ),
     "nobody_joins_the_isr": Planted(
         what="a follower that has caught up is not taken back into the ISR (I4)",
         patches=(Patch(reader, "may_join", bugs.false),),
         seen_as="the cluster is not whole",
-        found_by=(1,),
+        found_by=(2,),
     ),
     "acks_one_not_appended": Planted(
         what="some of what acks=1 acknowledges is never appended",
