@@ -3,8 +3,8 @@
 Requests begin in the order in which they came, and each is answered when it is done, found by its correlation id: a
 long poll or an acks=all produce holds up nothing behind it. Kafka answers one connection strictly in order; here one
 connection carries the forwarded requests of many clients, which must not wait for each other.
-Bounds: `IN_FLIGHT_MAX` requests, `FETCHES_IN_FLIGHT_MAX` fetches and `connection_bytes_max` bytes at once; then the peer
-is held back by TCP.
+Bounds: `IN_FLIGHT_MAX` requests, `FETCHES_IN_FLIGHT_MAX` fetches, `connection_bytes_max` bytes; then the peer is
+held back by TCP.
 """
 
 from __future__ import annotations
