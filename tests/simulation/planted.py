@@ -267,7 +267,7 @@ PLANTED: dict[str, Planted] = {
         what="a coordinator answers a commit before it is replicated (G5)",
         patches=(Patch(Shard, "write", forgetful.writes_without_waiting),),
         profile="groups",
-        found_by=(16,),
+        found_by=(68,),
     ),
     "producers_not_known_after_failover": Planted(
         what="a new leader knows nothing of the producers whose batches it has (D6)",
@@ -299,7 +299,7 @@ PLANTED: dict[str, Planted] = {
         what="the coordinator takes commits of members of old generations and of those it has evicted (G4)",
         patches=(Patch(classic, "check_commit", bugs.nothing),),
         profile="groups",
-        found_by=(3,),
+        found_by=(7,),
     ),
     "wiped_voter_votes_at_once": Planted(
         what="a voter that has lost its files votes, stands and is counted at once (Raft 5.2, 5.4)",
