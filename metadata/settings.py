@@ -212,6 +212,8 @@ BROKER_SYNONYMS: Mapping[str, str] = {
 }
 """Topic setting -> the broker setting that is its default."""
 
+_SYNONYM_FIELDS = tuple((topic, name.replace(".", "_")) for topic, name in BROKER_SYNONYMS.items())
+
 TopicConfigs: TypeAlias = Annotated[Mapping[str, str], "Kafka name -> value as text"]
 
 
@@ -228,8 +230,7 @@ def broker_settings(*layers: Mapping[str, Any]) -> BrokerSettings:
 
 def topic_settings(broker: BrokerSettings, overrides: Mapping[str, Any]) -> TopicSettings:
     """A topic's effective settings. Raises pydantic.ValidationError naming each bad key."""
-    defaults = broker.model_dump(by_alias=True)
-    values: dict[str, Any] = {topic: defaults[name] for topic, name in BROKER_SYNONYMS.items()}
+    values: dict[str, Any] = {topic: getattr(broker, field_name) for topic, field_name in _SYNONYM_FIELDS}
     values.update(overrides)
     return TopicSettings.model_validate(values)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from types import ModuleType
 from typing import Any
 
@@ -40,8 +41,9 @@ class HardenedRaft:
     """Overrides of SyncObj. Name-mangled, hence the exact version and the checksum in `library`."""
 
     # What a tick looks at, as the library declares it.
+    _commit_index: int
     _SyncObj__raftState: int
-    _SyncObj__raftLastApplied: int
+    _SyncObj__raftLastApplied: int = 1
     _SyncObj__raftCurrentTerm: int
     _SyncObj__raftElectionDeadline: float
     _SyncObj__newAppendEntriesTime: float
@@ -60,20 +62,17 @@ class HardenedRaft:
             parts.node_id, parts.peers, parts.configuration, nodeClass=voter, transport=parts.filters
         )
 
-    @property
-    def _SyncObj__raftCommitIndex(self) -> int:  # noqa: N802
+    def _set_commit_index(self, index: int) -> None:
         """Never behind what is applied (L13).
 
         The library's own falls behind when a snapshot is newer than the commit index saved before a crash, when one
         is installed, and when a message that comes twice truncates for a moment. A follower that then asks for what
         follows its commit index asks for an entry before the beginning of its log, and can accept no answer, ever.
         """
-        index, applied = self._commit_index, self._SyncObj__raftLastApplied
-        return index if index > applied else applied
+        applied = self._SyncObj__raftLastApplied
+        self._commit_index = index if index > applied else applied
 
-    @_SyncObj__raftCommitIndex.setter
-    def _SyncObj__raftCommitIndex(self, index: int) -> None:  # noqa: N802
-        self._commit_index = index
+    _SyncObj__raftCommitIndex = property(attrgetter("_commit_index"), _set_commit_index)
 
     def _SyncObj__parseChangeClusterRequest(self, _command: bytes) -> None:  # noqa: N802
         """S10: the voters are static."""
@@ -95,6 +94,7 @@ class HardenedRaft:
         header, applied = self._parts.snapshots.header, self.raftLastApplied  # type: ignore[attr-defined]
         assert header is not None, "a snapshot was installed and is not there"
         assert applied == header.last[1], f"a snapshot up to {header.last[1]} was loaded, but {applied} is applied"
+        self._set_commit_index(self._commit_index)
 
     def _onTick(self, timeToWait: float = 0.0) -> None:  # noqa: N802, N803
         parts = self._parts

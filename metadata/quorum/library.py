@@ -16,12 +16,11 @@ import random
 from collections import deque
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from types import CodeType, ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from pysyncobj.config import FAIL_REASON, SERIALIZER_STATE, SyncObjConf
 
 from metadata.environment import Clock
-from metadata.values import value
 
 VERSION = "0.3.17"
 SHA256 = "e8bdf06797085d734df86e24ab4802fe87893dff77268565ec036f7ad4a1cfe4"
@@ -50,9 +49,9 @@ SURELY_LOST: frozenset[int] = frozenset(
 """Answers after which a command is in no log; any other failure leaves that open."""
 
 
-@value()
-class Voter:
-    """What the library calls a node. Hashes alike in every process, so that its sets have one order."""
+class Voter(NamedTuple):
+    """What the library calls a node, and looks up at every turn. Hashes alike in every process, so that its sets have
+    one order."""
 
     id: int
 

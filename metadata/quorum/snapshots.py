@@ -73,6 +73,8 @@ class SnapshotStore:
         self._on_taken = on_taken
         self._on_failed = on_failed
         self._finished: tuple[int, int | None] = (SNAPSHOT_IDLE, None)
+        self.is_idle = True
+        """No snapshot was taken, or has failed, that the library was not told of."""
         self._sending: dict[Voter, tuple[bytes, int]] = {}
         self._receiving: bytearray | None = None
         self.last_applied: Callable[[], tuple[Entry, Entry]]
@@ -85,15 +87,11 @@ class SnapshotStore:
         """Raises DamagedFile."""
         return self._read()
 
-    @property
-    def is_idle(self) -> bool:
-        """No snapshot was taken, or has failed, that the library was not told of."""
-        return self._finished[0] == SNAPSHOT_IDLE
-
     # --- what the library calls ---------------------------------------------------------------------------------
 
     def checkSerializing(self) -> tuple[int, int | None]:  # noqa: N802
         finished, self._finished = self._finished, (SNAPSHOT_IDLE, None)
+        self.is_idle = True
         return finished
 
     def serialize(self, data: tuple[Any, Entry, Entry, Any], identifier: int) -> None:
@@ -110,12 +108,12 @@ class SnapshotStore:
         try:
             replace_file(self._files, self._path, [encode_document(SNAPSHOT_MAGIC, msgspec.json.encode(header)), body])
         except OSError as error:  # the journal just stays longer
-            self._finished = (SNAPSHOT_FAILED, None)
+            self._finish(SNAPSHOT_FAILED, None)
             self._on_failed(f"{self._path}: {error}")
             return
         self.header = header
         self._sending.clear()
-        self._finished = (SNAPSHOT_TAKEN, identifier)
+        self._finish(SNAPSHOT_TAKEN, identifier)
         self._on_taken(end_offset, controller_epoch, body)
 
     def deserialize(self) -> tuple[None, Entry, Entry, tuple[()]]:
@@ -158,6 +156,9 @@ class SnapshotStore:
         self._sending.pop(node, None)
 
     # --- inside -------------------------------------------------------------------------------------------------
+
+    def _finish(self, outcome: int, identifier: int | None) -> None:
+        self._finished, self.is_idle = (outcome, identifier), False
 
     def _whole(self) -> bytes:
         """To be sent. One that was damaged meanwhile is taken anew; raises DamagedFile when that fails, too."""

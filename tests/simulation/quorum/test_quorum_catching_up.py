@@ -41,6 +41,8 @@ def test_l13_a_snapshot_newer_than_the_saved_commit_index_keeps_nobody_behind() 
 
 def test_l13_without_its_override_the_voter_stays_behind_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     own = HardenedRaft._SyncObj__raftCommitIndex
-    monkeypatch.setattr(HardenedRaft, "_SyncObj__raftCommitIndex", property(lambda raft: raft._commit_index, own.fset))
+    as_told = property(own.fget, lambda raft, index: setattr(raft, "_commit_index", index))
+    monkeypatch.setattr(HardenedRaft, "_SyncObj__raftCommitIndex", as_told)
+    monkeypatch.setattr(HardenedRaft, "_set_commit_index", lambda raft, index: setattr(raft, "_commit_index", index))
     world = _restarted_with_a_snapshot_newer_than_its_commit_index()
     assert not world.run_for(30_000, until=lambda: world.is_converged)
