@@ -62,6 +62,10 @@ class HardenedRaft:
             parts.node_id, parts.peers, parts.configuration, nodeClass=voter, transport=parts.filters
         )
 
+    def __dir__(self) -> tuple[str, ...]:
+        """At each start and snapshot the library looks through all names for methods to replicate: there are none."""
+        return ()
+
     def _set_commit_index(self, index: int) -> None:
         """Never behind what is applied (L13).
 

@@ -6,6 +6,7 @@ import random
 import pysyncobj.syncobj as shared
 import pytest
 
+from metadata.quorum.hardened import HardenedRaft
 from metadata.quorum.library import WrongLibrary, load_private_copy
 from tests.simulation.quorum.world import Time
 
@@ -35,6 +36,12 @@ def test_the_copy_never_unpickles() -> None:
 def test_another_version_of_the_library_is_refused() -> None:
     with pytest.raises(WrongLibrary, match=r"install pysyncobj==0\.3\.17"):
         load_private_copy(clock=Time(), rng=random.Random(0), expected_sha256="0" * 64)  # type: ignore[arg-type]
+
+
+def test_neither_the_library_nor_our_overrides_have_a_method_to_replicate() -> None:
+    names = [(each, name) for each in (shared.SyncObj, HardenedRaft) for name in dir(each)]
+    assert len(names) > 100
+    assert not [name for each, name in names if hasattr(getattr(each, name), "replicated")]
 
 
 def test_the_names_that_the_adapter_overrides_are_there() -> None:
