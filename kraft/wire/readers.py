@@ -25,7 +25,7 @@ are as many bytes left as it claims items. An unknown tagged field or error code
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, lru_cache
 from typing import Any
@@ -37,6 +37,8 @@ from kraft.wire.varints import long_varint, varint_at
 
 Reader = Callable[[memoryview, int], tuple[Any, int]]
 """(frame, offset) -> value and the offset of what follows."""
+Convert = Callable[[Any], Any] | Sequence[bool] | Mapping[int, int]
+"""A function, or what to look the value up in."""
 REFUSALS = (struct.error, LookupError, ValueError)
 
 UUIDS_REMEMBERED = 4_096
@@ -127,7 +129,12 @@ class _Lines:
             self._run.append((target, FIXED[shape.kind]))
         else:
             self._run.append((f"raw_{shape.name}", FIXED[shape.kind]))
-            self._conversions.append(f"{target} = {self._name(convert)}(raw_{shape.name})")
+            self._conversions.append(f"{target} = {self._converted(convert, f'raw_{shape.name}')}")
+
+    def _converted(self, convert: Convert, raw: str) -> str:
+        if callable(convert):
+            return f"{self._name(convert)}({raw})"
+        return f"{self._source.value('known', convert)}[{raw}]"
 
     def _variable(self, shape: Shape, target: str) -> None:
         """`n` is the length and 1, as the flexible versions write it: 0 is null. Empty is what comes most often."""
@@ -184,13 +191,13 @@ class _Lines:
 # --- what the lines call ------------------------------------------------------------------------------------------
 
 
-def _conversion(kind: str) -> Callable[[Any], Any] | None:
+def _conversion(kind: str) -> Convert | None:
     """From what `struct` gives; None: that is the value."""
     match kind:
         case "bool":
-            return _BOOLS.__getitem__
+            return _BOOLS
         case "error_code":
-            return _error_codes().__getitem__
+            return _error_codes()
         case "uuid":
             return uuid_of
         case "datetime_i64":
