@@ -14,7 +14,7 @@ from typing import Any
 from kraft.wire import apis, codec, schemas, scram
 from kraft.wire.apis import Api
 from kraft.wire.budget import Budget
-from kraft.wire.codec import Malformed, RequestHeader
+from kraft.wire.codec import Malformed
 from kraft.wire.principal import Principal
 from metadata.environment import ConnectionClosed, Environment, FrameConnection, NotConnected, TimerHandle
 from metadata.errors import for_code
@@ -128,7 +128,7 @@ class RpcConnection:
         return correlation_id
 
     def _encoded(self, api: Api, body: Any, correlation_id: int, *, timeout_ms: int | None) -> list[Any]:
-        header = RequestHeader(
+        header = codec.request_header(
             api_key=api.key,
             api_version=api.version,
             correlation_id=correlation_id,
