@@ -96,7 +96,7 @@ class SimulatedClock:
         return _Timeout(self._loop, self._loop.time() + self._virtual_seconds(ms))
 
     def call_later(self, ms: float, callback: Callable[..., object], *args: object) -> TimerHandle:
-        return self._loop.call_later(self._virtual_seconds(ms), callback, *args)
+        return self._loop.call_at(self._loop.time() + self._virtual_seconds(ms), callback, *args)
 
     def _virtual_seconds(self, ms: float) -> float:
         """At least a microsecond for a positive time, and rounded up, so that what was waited for has passed."""

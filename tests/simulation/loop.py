@@ -1,8 +1,9 @@
 """The virtual-time event loop: no selector, no threads, no real clock.
 
-Time stands still while anything is ready to run, then jumps to the next timer. Timers of one instant run in the
-order in which they were set. Invariant: with the same program and seed, callbacks run in the same order in every
-process, whatever PYTHONHASHSEED is; tasks and futures therefore hash by number, not by address.
+Time stands still while anything is ready to run, then jumps to the next timer. What is ready runs in the order in which
+it became so, timers of one instant in the order in which they were set. Invariant: with the same program and seed,
+callbacks run in the same order in every process, whatever PYTHONHASHSEED is; tasks and futures therefore hash by
+number, not by address.
 
 A callback belongs to the simulated process in whose context it was scheduled. Callbacks of a killed process never
 run again (no `finally` either, as with SIGKILL); those of a paused one wait (as with SIGSTOP).
@@ -13,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import functools
 import itertools
 import weakref
 from collections import deque
@@ -23,7 +25,7 @@ from heapq import heappop, heappush
 from typing import Any
 
 STEPS_PER_INSTANT_MAX = 1_000_000
-"""More loop steps than this without time moving on is an endless loop."""
+"""More callbacks than this without time moving on are an endless loop, and so are more rounds of timers."""
 RESOLUTION_S = 1e-9
 TASKS_REMEMBERED = 1_000
 """Those that are over are forgotten when so many, or twice as many as still run, have come together."""
@@ -121,6 +123,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         _let_loops_know_their_tasks()
         self._now = 0.0
         self.now_us = 0
+        self._rounds = 0
+        """Of timers, since time moved on."""
         self.numbers = itertools.count(1)
         self._queue: deque[_Ready] = deque()
         self._timers: list[tuple[float, int, _Handle]] = []
@@ -131,7 +135,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._buried: list[asyncio.Task[Any]] = []
         self.failures: list[dict[str, Any]] = []
         """What nobody caught: contexts given to the exception handler. A simulation must end with none."""
-        # Asked for by every future; a method of ours would cost more than the future.
+        # Each future is made by the one and asks the other; methods of ours would cost more than the future.
+        self.create_future = functools.partial(_Future, loop=self)  # type: ignore[method-assign]
         self.get_debug = bool  # type: ignore[method-assign, assignment]
         self.set_exception_handler(lambda _, context: self.failures.append(context))
 
@@ -141,7 +146,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return self._now
 
     def _advance(self) -> None:
-        """To the next timer that still counts."""
+        """To the next timer that still counts; all that are due then are ready."""
         timers = self._timers
         while timers and timers[0][2]._callback is None:
             heappop(timers)
@@ -149,32 +154,31 @@ class VirtualLoop(asyncio.BaseEventLoop):
             raise Deadlock(f"nothing is scheduled at {self.now_us} us, and the awaited result is not there")
         when = timers[0][0]
         if when > self._now:
-            self._now = when
+            self._now, self._rounds = when, 0
             self.now_us = round(when * 1_000_000)
+        self._rounds += 1
+        if self._rounds > STEPS_PER_INSTANT_MAX:
+            raise Livelock(f"{self._rounds} rounds of timers at {self.now_us} us without time moving on")
+        until = self._now + RESOLUTION_S
+        while timers and timers[0][0] < until:
+            handle = heappop(timers)[2]
+            self._queue.append((None, handle, handle.context))
 
     # Scheduling
 
     def _run_once(self) -> None:
-        """Not once, but until the loop is stopped: what is ready now and what is due, then again."""
-        queue, timers, steps = self._queue, self._timers, 0
+        """Not once, but until the loop is stopped: all that is ready and what that makes ready, then more timers."""
         while not self._stopping:  # type: ignore[attr-defined]
-            if not queue:
+            self._run_ready()
+            if not self._queue:
                 self._advance()
-                steps = 0
-            steps += 1
-            if steps > STEPS_PER_INSTANT_MAX:
-                raise Livelock(f"{steps} steps at {self.now_us} us without time moving on")
-            until = self._now + RESOLUTION_S
-            while timers and timers[0][0] < until:
-                handle = heappop(timers)[2]
-                if handle._callback is not None:
-                    queue.append((None, handle, handle.context))
-            self._run_ready(len(queue))
 
-    def _run_ready(self, count: int) -> None:
+    def _run_ready(self) -> None:
         """A callback of a dead process is dropped, one of a paused process is held back."""
-        take = self._queue.popleft
-        for _ in range(count):
+        queue, take = self._queue, self._queue.popleft
+        for _ in range(STEPS_PER_INSTANT_MAX):
+            if not queue or self._stopping:  # type: ignore[attr-defined]
+                return
             ready = take()
             callback, args, context = ready
             process = context.get(PROCESS)
@@ -192,6 +196,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 raise
             except BaseException as error:  # noqa: BLE001 - as asyncio's own handles do
                 self.call_exception_handler({"message": f"exception in {callback!r}", "exception": error})
+        raise Livelock(f"{STEPS_PER_INSTANT_MAX} callbacks at {self.now_us} us without time moving on")
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Any:
         handle = _Handle(callback, args, copy_context() if context is None else context, when)
@@ -209,9 +214,6 @@ class VirtualLoop(asyncio.BaseEventLoop):
         handle = _Handle(callback, args, copy_context())
         self._queue.append((None, handle, handle.context))
         return handle
-
-    def create_future(self) -> asyncio.Future[Any]:
-        return _Future(loop=self)
 
     def create_task(self, coroutine: Any, *, name: Any = None, context: Any = None) -> _Task:
         if context is None:
