@@ -168,10 +168,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def _run_once(self) -> None:
         """Not once, but until the loop is stopped: all that is ready and what that makes ready, then more timers."""
-        while not self._stopping:  # type: ignore[attr-defined]
+        while True:
             self._run_ready()
-            if not self._queue:
-                self._advance()
+            if self._stopping:  # type: ignore[attr-defined]
+                return
+            self._advance()
 
     def _run_ready(self) -> None:
         """A callback of a dead process is dropped, one of a paused process is held back."""
