@@ -188,7 +188,7 @@ PLANTED: dict[str, Planted] = {
     "leader_exposes_its_whole_log": Planted(
         what="a new leader takes its log end for the high watermark",
         patches=(Patch(roles, "become_leader", bugs.high_watermark_at_the_end),),
-        found_by=(6,),
+        found_by=(60,),
     ),
     "flush_does_nothing": Planted(
         what="flush.messages=1 answers without an fsync (P11)",
@@ -267,7 +267,7 @@ PLANTED: dict[str, Planted] = {
         what="a coordinator answers a commit before it is replicated (G5)",
         patches=(Patch(Shard, "write", forgetful.writes_without_waiting),),
         profile="groups",
-        found_by=(68,),
+        found_by=(16,),
     ),
     "producers_not_known_after_failover": Planted(
         what="a new leader knows nothing of the producers whose batches it has (D6)",
