@@ -22,8 +22,6 @@ NONCE_BYTES = 16
 MAC_BYTES = 32
 _PROTOCOL = "kraft-quorum"
 _COUNTER = struct.Struct(">Q")
-_BLOCK_BYTES = 64
-"""Of SHA-256."""
 
 
 class Refused(Exception):
@@ -84,37 +82,26 @@ class Seal:
 
     def __init__(self, key: bytes, *, is_dialer: bool) -> None:
         out, into = (b"dialer", b"acceptor") if is_dialer else (b"acceptor", b"dialer")
-        self._sending = _Mac(hmac.digest(key, out, "sha256"))
-        self._receiving = _Mac(hmac.digest(key, into, "sha256"))
+        self._sending = hmac.new(hmac.digest(key, out, "sha256"), digestmod=hashlib.sha256)
+        self._receiving = hmac.new(hmac.digest(key, into, "sha256"), digestmod=hashlib.sha256)
         self._sent = self._received = 0
 
     def close(self, body: bytes) -> tuple[bytes, bytes]:
-        mac = self._sending.of(self._sent, body)
+        mac = _mac(self._sending, self._sent, body)
         self._sent += 1
         return mac, body
 
     def open(self, frame: memoryview) -> memoryview:
         """The body. Raises Refused."""
         mac, body = frame[:MAC_BYTES], frame[MAC_BYTES:]
-        if not hmac.compare_digest(mac, self._receiving.of(self._received, body)):
+        if not hmac.compare_digest(mac, _mac(self._receiving, self._received, body)):
             raise Refused("a frame has the wrong seal: the secrets differ, or it was changed or replayed on the way")
         self._received += 1
         return body
 
 
-class _Mac:
-    """HMAC-SHA256 (RFC 2104) with its padded key hashed once: `hmac` takes three times as long for a short frame."""
-
-    def __init__(self, key: bytes) -> None:
-        assert len(key) <= _BLOCK_BYTES, len(key)
-        padded = key.ljust(_BLOCK_BYTES, b"\0")
-        self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in padded))
-        self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in padded))
-
-    def of(self, counter: int, body: Buffer) -> bytes:
-        inner = self._inner.copy()
-        inner.update(_COUNTER.pack(counter))
-        inner.update(body)
-        outer = self._outer.copy()
-        outer.update(inner.digest())
-        return outer.digest()
+def _mac(base: hmac.HMAC, counter: int, body: Buffer) -> bytes:
+    mac = base.copy()
+    mac.update(_COUNTER.pack(counter))
+    mac.update(body)
+    return mac.digest()
