@@ -73,7 +73,12 @@ async def measure(environment: Environment, count: int, partitions: int, at_once
     """Bytes per consumer; and the shard, which holds them."""
     settings, image = BrokerSettings(group_initial_rebalance_delay_ms=0), _image(partitions)
     around = Surroundings(
-        node_id=1, environment=environment, replicas=_Replicas(), settings=lambda: settings, image=lambda: image
+        node_id=1,
+        environment=environment,
+        replicas=_Replicas(),
+        settings=lambda: settings,
+        image=lambda: image,
+        has_session=lambda: True,
     )
     shard = Shard(TopicIdPartition(UUID(int=9), 0), 0, around, on_failed=lambda _: None)
     await shard.load()

@@ -83,7 +83,13 @@ class BrokerLifecycle:
         self._wants_shutdown = False
         self._may_stop = asyncio.Event()
         self._is_unfenced = False
+        self._answered_ms = self._deaf_ms = clock.monotonic_ms()
+        """When the last heartbeat that was answered was sent; when no leader of the quorum was known last."""
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def broker_id(self) -> int:
+        return self._identity.broker_id
 
     @property
     def broker_epoch(self) -> int:
@@ -93,6 +99,17 @@ class BrokerLifecycle:
     @property
     def is_unfenced(self) -> bool:
         return self._is_unfenced
+
+    @property
+    def has_session(self) -> bool:
+        """The controller surely has not fenced us for silence, and what else it decides about us reaches us.
+
+        One answered less than half a session ago (half: clocks run at different rates), and the quorum has been heard
+        since: a node whose metadata log stands still would not learn that it was relieved.
+        """
+        if not self._is_unfenced or self._answered_ms <= self._deaf_ms:
+            return False
+        return self._clock.monotonic_ms() - self._answered_ms < self._settings().broker_session_timeout_ms // 2
 
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._run(), name="broker-lifecycle")
@@ -108,6 +125,8 @@ class BrokerLifecycle:
     def on_leadership(self, leadership: Leadership) -> None:
         if leadership.leader_id >= 0:
             self._news.set()
+        else:
+            self._deaf_ms = self._clock.monotonic_ms()
 
     def on_failed_replicas(self) -> None:
         self._news.set()
@@ -199,6 +218,7 @@ class BrokerLifecycle:
         )
 
     async def _beat(self) -> None:
+        sent_ms = self._clock.monotonic_ms()
         try:
             answer = await self._control.control(self._heartbeat(), timeout_ms=self._answer_ms)
         except (StaleBrokerEpoch, BrokerIdNotRegistered):
@@ -207,6 +227,7 @@ class BrokerLifecycle:
         except KafkaError:
             return  # no controller, or no answer: the next beat tries again; fencing is the controller's decision
         else:
+            self._answered_ms = sent_ms
             self._learn(answer)
 
     def _learn(self, answer: HeartbeatAnswer) -> None:

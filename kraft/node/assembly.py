@@ -232,9 +232,6 @@ class Node:
             events=self.events,
             settings=self.publisher.current_settings,
         )
-        self.coordinator = group_coordinator(
-            self.node.id, self.environment, replicas=self.replicas, publisher=self.publisher, events=self.events
-        )
         lifecycle = self.lifecycle = BrokerLifecycle(
             identity=broker_identity(self.config, self.node, self._incarnation_id),
             clock=self.environment.clock,
@@ -244,6 +241,9 @@ class Node:
             events=self.events,
             on_fatal=self._on_fatal,
             failed_replicas=self.replicas.failed_replicas,
+        )
+        self.coordinator = group_coordinator(
+            lifecycle, self.environment, replicas=self.replicas, publisher=self.publisher, events=self.events
         )
         self.producer_ids = ProducerIds(
             broker_id=self.node.id, control=self._control, broker_epoch=lambda: lifecycle.broker_epoch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kraft.broker.gateway import Gateway
+from kraft.broker.lifecycle import BrokerLifecycle
 from kraft.broker.publishing import MetadataPublisher
 from kraft.coordinators.groups.coordinator import GroupCoordinator
 from kraft.coordinators.groups.routing import Groups
@@ -14,14 +15,20 @@ from metadata.events import Events
 
 
 def group_coordinator(
-    node_id: int, environment: Environment, *, replicas: Replicas, publisher: MetadataPublisher, events: Events
+    lifecycle: BrokerLifecycle,
+    environment: Environment,
+    *,
+    replicas: Replicas,
+    publisher: MetadataPublisher,
+    events: Events,
 ) -> GroupCoordinator:
     around = Surroundings(
-        node_id=node_id,
+        node_id=lifecycle.broker_id,
         environment=environment,
         replicas=replicas,
         settings=publisher.current_settings,
         image=lambda: publisher.image,
+        has_session=lambda: lifecycle.has_session,
     )
     return GroupCoordinator(around, events)
 

@@ -18,6 +18,7 @@ from kraft.coordinators.groups.java import abs_hash
 from kraft.coordinators.groups.offsets import expired, is_deletable, tombstones
 from kraft.coordinators.groups.records import OFFSETS_TOPIC, GroupKey, GroupRecord
 from kraft.coordinators.groups.shard import Shard, Surroundings
+from kraft.coordinators.groups.standing import Standing
 from metadata.delta import MetadataDelta
 from metadata.environment import TimerHandle
 from metadata.errors import InvalidGroupId, KafkaError, NotCoordinator
@@ -38,9 +39,12 @@ class _Led:
         self.shard = shard
         self.consumers = Consumers(shard, count_instances)
         self.classic = ClassicRequests(shard)
+        self.standing = Standing(shard)
 
     async def handle(self, request: r.Request) -> a.Answer:
         self.shard.check()
+        if not self.standing.is_certain:
+            await self.standing.prove()
         try:
             if isinstance(request, r.CreateInstance | r.InstanceRequest):
                 return await self.consumers.handle(request)

@@ -46,13 +46,14 @@ class Replicas(Reads, Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What shards need of the node."""
+    """What shards need of the node. Without a session others may lead by now what it led."""
 
     node_id: int
     environment: Environment
     replicas: Replicas
     settings: Callable[[], BrokerSettings]
     image: Callable[[], MetadataImage]
+    has_session: Callable[[], bool]
 
 
 class Shard:

@@ -24,6 +24,7 @@ from metadata.errors import (
     StaleBrokerEpoch,
 )
 from metadata.image import MetadataImage, TopicIdPartition
+from metadata.quorum.log import Leadership
 from metadata.records import BrokerChangeRecord, RegisterBrokerRecord
 from metadata.settings import BrokerSettings, broker_settings
 from tests.simulation.clock import SimulatedClock
@@ -283,6 +284,37 @@ def test_a_broker_with_more_failed_logs_than_a_heartbeat_names_asks_to_be_fenced
         beat = controller.beats[-1][1]
         assert beat.wants_fence
         assert not len(beat.failed)
+        await life.stop()
+
+    run(main)
+
+
+def test_a_session_is_certain_for_half_its_time_and_while_the_quorum_is_heard() -> None:
+    async def main(clock: SimulatedClock) -> None:
+        controller = Controller(clock)
+        life = _life(clock, controller)
+        assert not life.has_session
+        await clock.sleep(1)
+        life.start()
+        await clock.sleep(100)
+        assert life.has_session
+        controller.beat_refusals = [RequestTimedOut("no answer")] * 3  # at 2, 4 and 6 s; the one of 8 s is answered
+        await clock.sleep(4_300)
+        assert life.has_session
+        await clock.sleep(200)
+        assert not life.has_session, "silent for half of broker.session.timeout.ms"
+        await clock.sleep(4_000)
+        assert life.has_session
+        life.on_leadership(Leadership(leader_id=-1, term=1, is_self=False))
+        assert not life.has_session, "nothing that is decided reaches it"
+        await clock.sleep(5)
+        life.on_leadership(Leadership(leader_id=2, term=2, is_self=False))
+        assert not life.has_session, "what was decided meanwhile is unknown"
+        await clock.sleep(1)
+        assert life.has_session
+        controller.answer = FENCED
+        await clock.sleep(2_000)
+        assert not life.has_session
         await life.stop()
 
     run(main)

@@ -1,0 +1,58 @@
+"""Whether this broker still coordinates the groups of a shard: taken for granted while the controller hears it.
+
+A deposed coordinator that does not know it has nothing to wait for when it tells an offset or takes a heartbeat, and
+would tell what is no longer so. Once the broker's session with the controller may have lapsed, it proves before each
+request that it leads: a record that changes nothing is replicated to all that are in sync, who follow nobody in an
+epoch that is over. So groups go on without a controller, and not at a broker that another has relieved.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from kraft.coordinators.groups.records import GroupRecord, InstanceKey
+from kraft.coordinators.groups.shard import Shard
+from metadata.errors import KafkaError, NotCoordinator
+
+NOBODY = ""
+"""No group has this name, and no REST consumer."""
+NOTHING = GroupRecord(InstanceKey(NOBODY, NOBODY), None)
+"""Deletes what never was. Compaction removes it, Kafka's tools skip it."""
+
+
+class Standing:
+    """One record is under way at most, for however many requests wait."""
+
+    def __init__(self, shard: Shard) -> None:
+        self._shard = shard
+        self._begun = 0
+        self._proven = 0
+        self._proving: asyncio.Task[None] | None = None
+
+    @property
+    def is_certain(self) -> bool:
+        return self._shard.around.has_session()
+
+    async def prove(self) -> None:
+        """Wait for a proof that began after this call. Raises NotCoordinator 16: nothing of the request was done."""
+        needed = self._begun + 1
+        while self._proven < needed:
+            if self._proving is None:
+                self._begin()
+            assert self._proving is not None
+            try:
+                await asyncio.shield(self._proving)
+            except KafkaError as error:
+                raise NotCoordinator(f"another broker may coordinate this group by now: {error.message}") from error
+            self._shard.check()
+
+    def _begin(self) -> None:
+        self._begun += 1
+        self._proving = self._shard.append([NOTHING])
+        self._shard.forget_if_idle(NOBODY)
+        self._proving.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._proving = None
+        if not task.cancelled() and task.exception() is None:
+            self._proven = self._begun

@@ -1,0 +1,173 @@
+"""A coordinator that may have been relieved without knowing it proves that it leads before it answers anything."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import pytest
+
+from kraft.coordinators.groups import requests as r
+from kraft.coordinators.groups.records import decode_record
+from kraft.coordinators.groups.shard import Shard, Surroundings
+from kraft.coordinators.groups.standing import NOTHING, Standing
+from metadata.environment import Buffer
+from metadata.errors import (
+    CoordinatorLoadInProgress,
+    CoordinatorNotAvailable,
+    KafkaError,
+    NotCoordinator,
+    NotLeaderOrFollower,
+)
+from metadata.image import TopicIdPartition
+from metadata.settings import BrokerSettings
+from replication.batches.records import read_batches
+from replication.requests import ProduceOutcome
+from tests.simulation.cluster import SimulatedCluster, SimulatedNode
+from tests.simulation.environment import SimulatedWorld
+from tests.unit.coordinators.test_coordinator_cluster import SETTINGS, ask, commit, create, play
+from tests.unit.coordinators.test_stale_answers import TOPIC_ID
+
+PARTITION = TopicIdPartition(TOPIC_ID, 0)
+
+
+class Replicas:
+    """Takes 10 ms to replicate a batch."""
+
+    def __init__(self, world: SimulatedWorld) -> None:
+        self._world = world
+        self.error_code = 0
+        self.batches: list[bytes] = []
+
+    async def produce(
+        self, batches: Mapping[TopicIdPartition, Buffer], *, acks: int, timeout_ms: int
+    ) -> Mapping[TopicIdPartition, ProduceOutcome]:
+        assert (acks, list(batches)) == (-1, [PARTITION])
+        assert timeout_ms > 0
+        self.batches.append(bytes(batches[PARTITION]))
+        await asyncio.sleep(0.01)
+        return {PARTITION: ProduceOutcome(error_code=self.error_code, base_offset=0, log_start_offset=0)}
+
+
+def standing_of(world: SimulatedWorld, replicas: Replicas, failed: list[Shard]) -> Standing:
+    around = Surroundings(
+        node_id=1,
+        environment=world.machine("node-1").environment,
+        replicas=cast(Any, replicas),
+        settings=BrokerSettings,
+        image=cast(Any, lambda: None),
+        has_session=lambda: False,
+    )
+    shard = Shard(PARTITION, 4, around, on_failed=failed.append)
+    shard._is_loaded = True
+    return Standing(shard)
+
+
+def run(story: Callable[[Replicas, Standing, list[Shard]], Any]) -> None:
+    world, failed = SimulatedWorld(1), list[Shard]()
+    replicas = Replicas(world)
+    world.run(story(replicas, standing_of(world, replicas, failed), failed))
+
+
+def test_who_asks_waits_for_a_proof_that_begins_afterwards_and_many_wait_for_one() -> None:
+    async def story(replicas: Replicas, standing: Standing, failed: list[Shard]) -> None:
+        first = asyncio.ensure_future(standing.prove())
+        await asyncio.sleep(0.005)
+        later = [asyncio.ensure_future(standing.prove()) for _ in range(50)]
+        await first
+        assert not any(task.done() for task in later), "that proof had begun before they asked"
+        await asyncio.gather(*later)
+        assert len(replicas.batches) == 2
+        (record,) = read_batches(replicas.batches[0], from_offset=0)
+        assert record.key is not None
+        assert decode_record(record.key, record.value) == NOTHING
+        assert not standing._shard.entries, "it leaves nothing behind"
+
+    run(story)
+
+
+@pytest.mark.parametrize("error", [NotLeaderOrFollower, CoordinatorNotAvailable])
+def test_who_cannot_prove_it_sends_everybody_on_and_loads_again(error: type[KafkaError]) -> None:
+    async def story(replicas: Replicas, standing: Standing, failed: list[Shard]) -> None:
+        replicas.error_code = error.code
+        asked = [asyncio.ensure_future(standing.prove()) for _ in range(3)]
+        for answer in await asyncio.gather(*asked, return_exceptions=True):
+            assert isinstance(answer, NotCoordinator)
+        assert len(replicas.batches) == 1
+        assert failed == [standing._shard]
+        assert standing._shard.has_ended
+
+    run(story)
+
+
+# --- whole nodes --------------------------------------------------------------------------------------------------
+
+FAST = {"broker_session_timeout_ms": 1_000, "broker_heartbeat_interval_ms": 200, "offsets_commit_timeout_ms": 300}
+FETCH = r.FetchOffsets(group="g", partitions=(("t", 0),))
+
+
+async def coordinator_of(cluster: SimulatedCluster) -> tuple[SimulatedNode, SimulatedNode]:
+    """And another node."""
+    one = cluster.alive[0]
+    assert one.node is not None
+    found = cluster.nodes[await one.machine.run(one.node.groups.coordinator_of("g"))]
+    return found, next(node for node in cluster.alive if node is not found)
+
+
+async def _commit_elsewhere(deposed: SimulatedNode, other: SimulatedNode) -> None:
+    """With a new coordinator, of which the old one hears nothing."""
+    await asyncio.sleep(3)
+    await ask(other, commit("g", 7))
+    assert deposed.node is not None
+    assert await deposed.machine.run(deposed.node.groups.coordinator_of("g")) == deposed.node_id
+    with pytest.raises((NotCoordinator, CoordinatorLoadInProgress)):
+        await ask(deposed, FETCH)
+    assert [row.offset for row in (await ask(other, FETCH)).offsets] == [7]
+
+
+def test_a_coordinator_that_is_cut_off_tells_no_offset() -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        await create(cluster, "t", 1)
+        await ask(cluster.alive[0], commit("g", 5))
+        deposed, other = await coordinator_of(cluster)
+        hosts = [host for host in cluster.hosts if host != deposed.machine.name]
+        cluster.world.network.isolate(deposed.machine.name, hosts)
+        await _commit_elsewhere(deposed, other)
+        for host in hosts:
+            cluster.world.network.heal(deposed.machine.name, host)
+        assert [row.offset for row in (await ask(deposed, FETCH)).offsets] == [7]
+
+    play(story, **FAST)
+
+
+def test_a_coordinator_whose_disk_is_full_tells_no_offset_while_it_cannot_learn_who_leads() -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        await create(cluster, "t", 1)
+        await ask(cluster.alive[0], commit("g", 5))
+        deposed, other = await coordinator_of(cluster)
+        deposed.machine.disk.is_full = True
+        with pytest.raises(NotCoordinator):
+            await ask(deposed, commit("g", 6))
+        await _commit_elsewhere(deposed, other)
+        deposed.machine.disk.is_full = False
+        assert [row.offset for row in (await ask(deposed, FETCH)).offsets] == [7]
+
+    play(story, **FAST)
+
+
+def test_groups_go_on_without_a_controller() -> None:
+    async def story() -> None:
+        await cluster.start()
+        one, two, controller = cluster.nodes.values()
+        await ask(one, commit("g", 5))
+        controller.kill()
+        await asyncio.sleep(3)
+        for node, offset in ((one, 6), (two, 7)):
+            await ask(node, commit("g", offset))
+            assert [row.offset for row in (await ask(two, FETCH)).offsets] == [offset]
+        cluster.raise_fatal()
+
+    settings = {**SETTINGS, **{name.replace("_", "."): value for name, value in FAST.items()}}
+    cluster = SimulatedCluster(SimulatedWorld(1), settings=settings, roles=(("broker",), ("broker",), ("controller",)))
+    cluster.world.run(story())
