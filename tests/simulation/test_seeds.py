@@ -50,6 +50,8 @@ FOUND_DEAR = [
     ("groups", 16),  # a marker that vouched for a log which had not been loaded
     ("restless", 3),  # a Kafka consumer that REST consumers refused for ever after a failover
     ("groups", 170),  # a batch that was asked for again and came without one of its partitions
+    ("groups", 71023),  # a deposed coordinator whose disk was full told an offset from before: fenced
+    ("groups", 71003),  # the same: relieved because its log had failed, a session before it would have been fenced
     ("groups", 42006),  # a deposed coordinator called the token of its successor wrong
 ]
 """The same; dear, or a unit test watches the same place by default."""
