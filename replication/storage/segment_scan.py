@@ -28,15 +28,23 @@ def scan(
     files: Files, segment: Segment, epochs: LeaderEpochCache, next_base: int | None, *, index_interval_bytes: int
 ) -> tuple[int, Problem | None]:
     """Check every batch of a segment, rebuild its indexes and learn its epochs. The offset after the last good batch,
-    and what is wrong with the next one."""
+    and what is wrong with the next one.
+
+    No CRC covers a base offset. Of two batches that overlap it is the first that has moved if there is a gap before it
+    which the second fits into, else the second.
+    """
     segment.offsets.truncate_entries(0)
     segment.times.truncate_entries(0)
     segment.reset_marks()
     valid_bytes, next_offset = 0, segment.base_offset
     epoch_max = _first_epoch(files, segment.folder, next_base)
     begun: list[tuple[int, int, int]] = []  # leader epoch, position and offset of the first batch of each epoch
+    gap: tuple[int, int] | None = None  # before the batch that was checked last: its position, and the offset expected
     try:
         for position, header in headers_from(segment.log, 0):
+            if gap is not None and gap[1] <= header.base_offset < next_offset:
+                valid_bytes, next_offset = gap
+                raise DamagedLog(f"{segment.log.path}: the batch at position {valid_bytes} overlaps the one behind it")
             _check_batch(segment, position, header, next_offset, next_base)
             if header.leader_epoch > epoch_max or (begun and begun[-1][0] > header.leader_epoch):
                 while begun and begun[-1][0] > header.leader_epoch:
@@ -47,6 +55,7 @@ def scan(
             segment.note(header, position, index_interval_bytes=index_interval_bytes)
             if epochs.epoch_of(header.base_offset) != header.leader_epoch:
                 epochs.learn(header.leader_epoch, header.base_offset)
+            gap = (position, next_offset) if header.base_offset > next_offset else None
             next_offset = header.next_offset
             valid_bytes += header.size
     except DamagedLog as error:

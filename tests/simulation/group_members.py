@@ -39,6 +39,7 @@ JOIN_S = 20
 """After it a member joins anew. At the coordinator a join and a sync end within what `group_waits` says. Until there:
 ten seconds for a coordinator to be found, three for the longest rebalance of members like these, five for the append
 of its end: when nothing is in the way they end within these 20 s, on the slowest of the clocks too."""
+COMMIT_ALL_S = 1.0
 UNKNOWN_MEMBER, FENCED, MEMBER_ID_REQUIRED = 25, 82, 79
 REBALANCING = 27
 REJOIN = (22, REBALANCING)
@@ -60,6 +61,8 @@ class _Life:
     epochs: dict[TopicPartition, int] = field(default_factory=dict)
     """Leader epochs of the positions (KIP-320)."""
     committed: dict[TopicPartition, int] = field(default_factory=dict)
+    committed_s: float = 0.0
+    """When all positions were committed last, whether they had moved or not."""
     counts: dict[str, int] = field(default_factory=dict)
     """Of the topics when it assigned; empty when it does not lead."""
     heard_s: float = 0.0
@@ -270,6 +273,11 @@ class ClassicMember:
             life.epochs[partition] = max(life.epochs[partition], records.leader_epoch)
 
     async def _commit(self, life: _Life) -> None:
+        """Now and then all positions, as Kafka's consumer does: what it committed last may have been lost since."""
+        now_s = self._world.loop.time()
+        if self.is_calm and now_s >= life.committed_s + COMMIT_ALL_S:
+            life.committed_s = now_s
+            life.committed.clear()
         moved = {key: at for key, at in life.positions.items() if at >= 0 and at != life.committed.get(key)}
         if not moved:
             return

@@ -65,6 +65,24 @@ def test_a_base_offset_that_no_crc_covers_is_not_believed_beyond_what_a_segment_
         log.retire("done")
 
 
+def test_a_base_offset_that_moved_cuts_at_its_batch_and_not_at_the_neighbour_that_it_overlaps(tmp_path: Path) -> None:
+    """Found by simulated clusters (rot 87): a follower kept the batch, and its leader's never fitted behind it."""
+    run(lambda environment: _one_segment(environment, str(tmp_path / "whole-0")))
+    data = (tmp_path / "whole-0" / f"{0:020d}.log").read_bytes()
+    batches = list(whole_batches(data))
+    with idle_environment() as environment:
+        for position, header in batches[:-1]:
+            for bit in range(8):
+                moved = bytearray(data)
+                moved[position + 7] ^= 1 << bit
+                folder = tmp_path / f"moved{position}to{bit}-0"
+                folder.mkdir()
+                (folder / f"{0:020d}.log").write_bytes(moved)
+                log, _ = load(environment, str(folder))
+                assert (log.log_end_offset, log.size_bytes) == (header.base_offset, position), (position, bit)
+                shutil.rmtree(folder)
+
+
 def test_a_flipped_byte_cuts_at_its_batch(tmp_path: Path) -> None:
     run(lambda environment: _one_segment(environment, str(tmp_path / "whole-0")))
     data = (tmp_path / "whole-0" / f"{0:020d}.log").read_bytes()
