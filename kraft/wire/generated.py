@@ -30,8 +30,9 @@ class Function:
         self._values[name] = value
         return name
 
-    def define(self, name: str, value: Any) -> None:
-        self._values[name] = value
+    def mention(self, function: Callable[..., Any]) -> str:
+        """As `value`, by the function's own name."""
+        return self.value(function.__name__.lstrip("_"), function)
 
     def compiled(self) -> Callable[..., Any]:
         source = "\n".join(self._lines) if len(self._lines) > 1 else f"{self._lines[0]} pass"

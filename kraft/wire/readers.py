@@ -119,7 +119,7 @@ class _Lines:
             self._variable(shape, target)
         elif shape.kind == ENTITY:
             self.flush()
-            self._source.line(f"{target}, offset = {self._name(reader_of(shape.structure))}(frame, offset)")
+            self._source.line(f"{target}, offset = {self._source.mention(reader_of(shape.structure))}(frame, offset)")
         else:
             self._fixed(shape, target)
 
@@ -133,7 +133,7 @@ class _Lines:
 
     def _converted(self, convert: Convert, raw: str) -> str:
         if callable(convert):
-            return f"{self._name(convert)}({raw})"
+            return f"{self._source.mention(convert)}({raw})"
         return f"{self._source.value('known', convert)}[{raw}]"
 
     def _variable(self, shape: Shape, target: str) -> None:
@@ -147,7 +147,7 @@ class _Lines:
         source.line(f"if n == 1: {target} = {empty}")
         source.line("else:")
         if self._is_flexible:
-            source.line(f"    if n > 127: n, offset = {self._name(long_varint)}(frame, offset, n)")
+            source.line(f"    if n > 127: n, offset = {self._source.mention(long_varint)}(frame, offset, n)")
         if not shape.is_nullable:
             source.line(f"    if not n: raise ValueError('{shape.name} is null')")
         source.line(f"    {target}, offset = {self._rest(shape)}")
@@ -155,10 +155,10 @@ class _Lines:
     def _rest(self, shape: Shape) -> str:
         """The call that reads `n - 1` items or bytes."""
         if not shape.is_array:
-            return f"{self._name(_string if shape.kind == 'string' else _bytes)}(frame, offset, n)"
+            return f"{self._source.mention(_string if shape.kind == 'string' else _bytes)}(frame, offset, n)"
         if shape.kind in FIXED and _conversion(shape.kind) is None:
-            return f"{self._name(_numbers)}(frame, offset, n, {FIXED[shape.kind]!r})"
-        return f"{self._name(_array)}(frame, offset, n, {self._name(self._item_reader(shape))})"
+            return f"{self._source.mention(_numbers)}(frame, offset, n, {FIXED[shape.kind]!r})"
+        return f"{self._source.mention(_array)}(frame, offset, n, {self._source.mention(self._item_reader(shape))})"
 
     def _item_reader(self, shape: Shape) -> Reader:
         return _reader_of_one(replace(shape, is_array=False, is_nullable=False), is_flexible=self._is_flexible)
@@ -169,7 +169,7 @@ class _Lines:
         self.flush()
         if self._is_flexible:
             known = self._source.value("structure", structure)
-            self._source.line(f"if t: offset = {self._name(_tagged_fields)}(m, frame, offset, t, {known})")
+            self._source.line(f"if t: offset = {self._source.mention(_tagged_fields)}(m, frame, offset, t, {known})")
 
     def flush(self) -> None:
         if len(self._run) == 1 and self._run[0][1] == "B":
@@ -183,9 +183,6 @@ class _Lines:
         for conversion in self._conversions:
             self._source.line(conversion)
         self._run, self._conversions = [], []
-
-    def _name(self, function: Callable[..., Any]) -> str:
-        return self._source.value(function.__name__.lstrip("_"), function)
 
 
 # --- what the lines call ------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from functools import cache
 from types import UnionType
 from typing import Any, ClassVar, get_args, get_origin
 
-from kraft.wire.generated import Function
+from metadata.values import keyword_maker
 
 ENTITY = "entity"
 _ZEROS = {"int32": 0, "int64": 0}
@@ -81,18 +81,7 @@ def structure_of(schema: Any) -> Any:
 
 @cache
 def maker_of(structure: Any) -> Callable[..., Any]:
-    """`def make_X(*, a, b=default): m = new(X); m.a = a; m.b = b; return m`"""
-    shapes: tuple[Shape, ...] = structure.SHAPES
-    defaults = {shape.name: f"={shape.name}_default" for shape in shapes if shape.default is not REQUIRED}
-    parameters = ", ".join(shape.name + defaults.get(shape.name, "") for shape in shapes)
-    source = Function(f"make_{structure.__name__}", f"*, {parameters}" if shapes else "")
-    for shape in shapes:
-        source.define(f"{shape.name}_default", shape.default)
-    source.line(f"m = {source.value('new', object.__new__)}({source.value('structure', structure)})")
-    for shape in shapes:
-        source.line(f"m.{shape.name} = {shape.name}")
-    source.line("return m")
-    return source.compiled()
+    return keyword_maker(structure, {shape.name: shape.default for shape in structure.SHAPES})
 
 
 # --- shapes -----------------------------------------------------------------------------------------------------

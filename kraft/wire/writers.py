@@ -85,31 +85,35 @@ class _Lines:
             self._array(shape, value)
         elif shape.kind == ENTITY:
             self.flush()
-            self._source.line(f"{self._name(writer_of(shape.structure))}(out, {value})")
+            self._source.line(f"{self._source.mention(writer_of(shape.structure))}(out, {value})")
         elif shape.kind == "string":
-            self._part(f"{self._name(_string if self._is_flexible else _old_string)}({value})")
+            self._part(f"{self._source.mention(_string if self._is_flexible else _old_string)}({value})")
         elif shape.kind in ("bytes", "records"):
             assert self._is_flexible, shape
             self._source.line(f"{shape.name} = {value}")
-            self._part(f"{self._name(_length)}({shape.name})")
+            self._part(f"{self._source.mention(_length)}({shape.name})")
             self._part(f"b'' if {shape.name} is None else {shape.name}")
         else:
             self._run.append(self._packed(shape, value))
 
     def _entities(self, shape: Shape, value: str) -> None:
         self._source.line(f"{shape.name} = {value}")
-        self._part(f"{self._name(_length if self._is_flexible else _old_length)}({shape.name})")
+        self._part(f"{self._source.mention(_length if self._is_flexible else _old_length)}({shape.name})")
         self.flush()
-        self._source.line(f"for item in {shape.name} or (): {self._name(writer_of(shape.structure))}(out, item)")
+        self._source.line(
+            f"for item in {shape.name} or (): {self._source.mention(writer_of(shape.structure))}(out, item)"
+        )
 
     def _array(self, shape: Shape, value: str) -> None:
         assert self._is_flexible or shape.kind == "string", shape
         if shape.kind in FIXED and shape.kind != "uuid":
-            self._part(f"{self._name(_numbers)}({value}, {FIXED[shape.kind]!r})")
+            self._part(f"{self._source.mention(_numbers)}({value}, {FIXED[shape.kind]!r})")
             return
         write = _writer_of_one(replace(shape, is_array=False), is_flexible=self._is_flexible)
         length = _length if self._is_flexible else _old_length
-        self._part(f"{self._name(_items)}({value}, {self._name(length)}, {self._name(write)})")
+        self._part(
+            f"{self._source.mention(_items)}({value}, {self._source.mention(length)}, {self._source.mention(write)})"
+        )
 
     def tags(self, tagged: Sequence[Shape]) -> None:
         """Their number, and those that differ from their default."""
@@ -139,7 +143,7 @@ class _Lines:
         """Tag, length and value. Those of a fixed size are packed at once."""
         fixed = self._fixed(shape)
         if not fixed:
-            return f"{self._name(_tagged)}({self._source.value('shape', shape)}, value)"
+            return f"{self._source.mention(_tagged)}({self._source.value('shape', shape)}, value)"
         layout = "".join(code for _, code in fixed)
         head = varint(shape.tag or 0) + varint(struct.calcsize(f">{layout}"))
         pack = self._source.value("pack", struct.Struct(f">{len(head)}s{layout}").pack)
@@ -159,7 +163,7 @@ class _Lines:
 
     def _packed(self, shape: Shape, value: str) -> tuple[str, str]:
         if shape.kind == "uuid":
-            return f"{self._name(_uuid_bytes)}({value})", "16s"
+            return f"{self._source.mention(_uuid_bytes)}({value})", "16s"
         return value, "?" if shape.kind == "bool" else FIXED[shape.kind]
 
     def _part(self, expression: str) -> None:
@@ -180,9 +184,6 @@ class _Lines:
         elif self._parts:
             self._source.line(f"out += ({', '.join(self._parts)})")
         self._parts = []
-
-    def _name(self, function: Callable[..., Any]) -> str:
-        return self._source.value(function.__name__.lstrip("_"), function)
 
 
 # --- what the lines call ------------------------------------------------------------------------------------------

@@ -208,8 +208,6 @@ def _unassigned(replica: Replica, state: LeaderState, request: FetchRequest) -> 
 def _divergence(log: ReplicaLog, fetch: FetchPartition) -> EpochEnd | None:
     """R2, R3. Raises OffsetOutOfRange when nothing is known of so old an epoch."""
     epoch, offset = fetch.last_fetched_epoch, fetch.fetch_offset
-    if epoch == -1:
-        return None
     end = log.end_offset_for_epoch(epoch)
     if end is None:
         raise OffsetOutOfRange(f"the end of epoch {epoch} is not known here")

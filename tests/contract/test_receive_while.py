@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -38,6 +38,17 @@ async def both_ends(
     finally:
         end.set()
         await listener.close()
+
+
+def taking_all() -> tuple[list[bytes], Callable[[memoryview], bool]]:
+    """What was taken, and who takes everything."""
+    taken: list[bytes] = []
+
+    def take(frame: memoryview) -> bool:
+        taken.append(bytes(frame))
+        return True
+
+    return taken, take
 
 
 async def until(environment: Environment, taken: list[bytes], count: int) -> None:
@@ -93,12 +104,7 @@ def test_who_takes_may_answer_and_needs_no_task(run: RunScenario) -> None:
 def test_the_end_comes_after_the_frames(run: RunScenario, has_begun: bool) -> None:
     async def scenario(environment: Environment, _: str) -> None:
         async with both_ends(environment) as (one, other):
-            taken: list[bytes] = []
-
-            def take(frame: memoryview) -> bool:
-                taken.append(bytes(frame))
-                return True
-
+            taken, take = taking_all()
             taking = asyncio.create_task(other.receive_while(take)) if has_begun else None
             await environment.clock.sleep(5)
             for n in range(10):
@@ -136,12 +142,7 @@ def test_what_the_taker_raises_reaches_who_waits_and_costs_nothing_else(run: Run
 def test_who_is_cancelled_takes_no_more_and_the_next_one_finds_all(run: RunScenario) -> None:
     async def scenario(environment: Environment, _: str) -> None:
         async with both_ends(environment) as (one, other):
-            taken: list[bytes] = []
-
-            def take(frame: memoryview) -> bool:
-                taken.append(bytes(frame))
-                return True
-
+            taken, take = taking_all()
             taking = asyncio.create_task(other.receive_while(take))
             one.send([b"taken"])
             await until(environment, taken, 1)
@@ -158,12 +159,7 @@ def test_who_is_cancelled_takes_no_more_and_the_next_one_finds_all(run: RunScena
 def test_what_came_before_a_frame_over_the_limit_is_taken(run: RunScenario) -> None:
     async def scenario(environment: Environment, _: str) -> None:
         async with both_ends(environment, limit=100) as (one, other):
-            taken: list[bytes] = []
-
-            def take(frame: memoryview) -> bool:
-                taken.append(bytes(frame))
-                return True
-
+            taken, take = taking_all()
             taking = asyncio.create_task(other.receive_while(take))
             await environment.clock.sleep(5)
             one.send([b"good"])
