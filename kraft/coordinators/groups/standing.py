@@ -25,34 +25,34 @@ class Standing:
 
     def __init__(self, shard: Shard) -> None:
         self._shard = shard
-        self._begun = 0
-        self._proven = 0
-        self._proving: asyncio.Task[None] | None = None
+        self._newest: asyncio.Task[None] | None = None
 
     @property
     def is_certain(self) -> bool:
         return self._shard.around.has_session()
 
     async def prove(self) -> None:
-        """Wait for a proof that began after this call. Raises NotCoordinator 16: nothing of the request was done."""
-        needed = self._begun + 1
-        while self._proven < needed:
-            if self._proving is None:
-                self._begin()
-            assert self._proving is not None
-            try:
-                await asyncio.shield(self._proving)
-            except KafkaError as error:
-                raise NotCoordinator(f"another broker may coordinate this group by now: {error.message}") from error
-            self._shard.check()
+        """Wait for a proof that began after this call. Raises NotCoordinator 16: nothing of the request was done.
 
-    def _begin(self) -> None:
-        self._begun += 1
-        self._proving = self._shard.append([NOTHING])
+        A proof may be over before its callbacks have run, and awaiting what is over does not suspend: so there is no
+        loop here, and no callback that has to come first.
+        """
+        before = self._newest
+        if before is not None and not before.done():
+            await self._wait(before)
+        if self._newest is before:
+            self._newest = self._begin()
+        assert self._newest is not None
+        await self._wait(self._newest)
+
+    async def _wait(self, proof: asyncio.Task[None]) -> None:
+        try:
+            await asyncio.shield(proof)
+        except KafkaError as error:
+            raise NotCoordinator(f"another broker may coordinate this group by now: {error.message}") from error
+        self._shard.check()
+
+    def _begin(self) -> asyncio.Task[None]:
+        proof = self._shard.append([NOTHING])
         self._shard.forget_if_idle(NOBODY)
-        self._proving.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._proving = None
-        if not task.cancelled() and task.exception() is None:
-            self._proven = self._begun
+        return proof

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
@@ -97,6 +98,32 @@ def test_who_cannot_prove_it_sends_everybody_on_and_loads_again(error: type[Kafk
         assert len(replicas.batches) == 1
         assert failed == [standing._shard]
         assert standing._shard.has_ended
+
+    run(story)
+
+
+def test_who_asks_in_the_moment_between_the_end_of_a_proof_and_its_callbacks_waits_for_the_next_one() -> None:
+    """The proof's task is done and has told nobody: awaiting it does not suspend, so a loop around it never ends."""
+
+    async def story(replicas: Replicas, standing: Standing, failed: list[Shard]) -> None:
+        rounds, check = itertools.count(1), standing._shard.check
+
+        def check_that_it_suspends() -> None:
+            assert next(rounds) < 100, "it spins, and nothing else on this loop will ever run"
+            check()
+
+        standing._shard.check = check_that_it_suspends  # type: ignore[method-assign]
+        first = asyncio.ensure_future(standing.prove())
+        for _ in range(3):  # it asks, its append begins, and waits to be replicated
+            await asyncio.sleep(0)
+        (proof,) = standing._shard._appends
+        await asyncio.sleep(0.01)  # a timer of the same instant as the proof's, set after it
+        assert proof.done()
+        assert not first.done()
+        assert proof in standing._shard._appends, "its callbacks have not run"
+        await standing.prove()
+        await first
+        assert len(replicas.batches) == 2, "that proof had begun before it asked"
 
     run(story)
 
