@@ -7,14 +7,17 @@ together too. Where tests share nothing and each takes seconds, each goes to whi
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from xdist.scheduler import LoadFileScheduling
 
+ATTACKS = Path(__file__).parent / "integration" / "attacks"
 SHARES: Mapping[str, tuple[str, ...]] = {
     "fragile_cluster": ("test_cli_cluster.py", "test_failures.py", "test_groups.py"),
+    "attacked_cluster": tuple(sorted(f"attacks/{path.name}" for path in ATTACKS.glob("test_*.py"))),
     "shared_cluster": ("test_bad_input.py", "test_busy.py", "test_storage.py", "test_topics.py"),
 }
-"""The cluster of `tests/integration/conftest.py` -> the files of that folder that use it."""
+"""The cluster of a `conftest.py` in `tests/integration` -> the files of that folder that use it."""
 SHARES_NOTHING = (
     "tests/simulation/",
     "tests/integration/test_scenario_cluster.py",

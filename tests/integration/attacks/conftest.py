@@ -1,0 +1,20 @@
+"""One running cluster for all attacks: whatever one of them does, the next must find it whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.integration.attacks.attack import WITNESS
+from tests.integration.conftest import run_cluster
+from tests.integration.support.cluster import Cluster
+from tests.integration.support.configuration import QUICK_CHORES
+
+
+@pytest.fixture(scope="session")
+def attacked_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Three ready nodes, default limits. Attacks end no node, so nothing is healed between them."""
+    for cluster in run_cluster(tmp_path_factory.mktemp("attacked"), settings=QUICK_CHORES):
+        cluster.create_topic(WITNESS)
+        yield cluster
