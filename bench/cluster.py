@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.client import Answer, Client, request
+from kraft.launcher.python import PYTHON
 
 START_S = 60
 COMMAND_S = 60
@@ -102,7 +102,7 @@ class Cluster:
         self.nodes[node_id]["pid"] = json.loads(out.splitlines()[0])["pid"]
 
     def _command(self, *words: str) -> list[str]:
-        return [sys.executable, "-m", "kraft", *words]
+        return [*PYTHON, "-m", "kraft", *words]
 
     # What the nodes use
 

@@ -18,10 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from kraft.launcher.python import PYTHON
 from kraft.scenarios.checker.check import HISTORY_FILE, check_history
 from kraft.scenarios.evidence import Evidence, LogRecord, ReadBack, ReplicaLog
 from kraft.scenarios.history import Header, HistoryWriter, Produce
 
+ROOT: Final = Path(__file__).parents[1]
+"""Where `bench` is: it is not installed."""
 OPERATIONS: Final = 1_000_000
 SPACING_US: Final = 50
 """20,000 operations a second."""
@@ -102,8 +105,9 @@ def evidence(count: int) -> Evidence:
 
 def run(command: list[str]) -> Cost:
     """What a process of its own cost. Its output is ours; raises CalledProcessError."""
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     begun = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": path})
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
@@ -138,10 +142,10 @@ def measure(path: Path, operations: int, batch: int) -> None:
     print(f"{records:,} records in {operations:,} operations, {megabytes:,.0f} MB")
     rate = f"{records / seconds:,.0f} records/s, {records / cpu_s:,.0f} in a second of processor time"
     print(f"recorded     {seconds:6.1f} s, {cpu_s:.1f} s of processor time: {rate}", flush=True)
-    alone = run([sys.executable, "-m", "kraft", "scenario", "check", str(path)])
+    alone = run([*PYTHON, "-m", "kraft", "scenario", "check", str(path)])
     show("history alone", alone)
     count = ["--operations", str(operations), "--batch", str(batch)]
-    whole = run([sys.executable, "-m", "bench.history", *count, "--judge", str(path)])
+    whole = run([*PYTHON, "-m", "bench.history", *count, "--judge", str(path)])
     show("with read-back and three replicas", whole)
 
 

@@ -42,7 +42,7 @@ class Cluster:
 
     def kraft(self, *arguments: str) -> Any:
         done = subprocess.run(
-            [sys.executable, "-m", "kraft", *arguments, "--data", self.data],
+            [sys.executable, "-P", "-m", "kraft", *arguments, "--data", self.data],
             capture_output=True,
             text=True,
             check=False,

@@ -1,4 +1,4 @@
-"""Node processes: start, look at, signal. A node is always `python -m kraft node --config FILE --id N`.
+"""Node processes: start, look at, signal. A node is always `python -P -m kraft node --config FILE --id N`.
 
 Every node is in a session of its own, so that Ctrl-C reaches only `kraft up`, which stops the nodes in order.
 """
@@ -8,14 +8,14 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
+from kraft.launcher.python import PYTHON
 from kraft.launcher.runfile import NodeRun
 
-NODE_COMMAND: tuple[str, ...] = (sys.executable, "-m", "kraft", "node")
+NODE_COMMAND: tuple[str, ...] = (*PYTHON, "-m", "kraft", "node")
 STOP_LIMIT_MS: Final = 15_000
 """How long a node may take to stop after SIGTERM before it is killed."""
 POLL_MS: Final = 20

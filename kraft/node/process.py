@@ -13,6 +13,7 @@ from typing import Any
 
 import uvloop
 
+import kraft
 from kraft.config.models import ClusterConfig
 from kraft.http.app import create_app
 from kraft.http.replicas import replica_routes
@@ -69,6 +70,7 @@ class _NodeProcess:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._ending.set)
         loop.set_exception_handler(self._on_unhandled)
+        _say(f"node {self._node.node.id} runs kraft {kraft.__version__} from {os.path.dirname(kraft.__file__)}")
         try:
             await self._node.start()
         except (OSError, StartupError, QuorumStorageError) as error:

@@ -9,11 +9,11 @@ import asyncio
 import itertools
 import os
 import subprocess
-import sys
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 import msgspec
 
+from kraft.launcher.python import PYTHON
 from kraft.scenarios.spec import ScenarioError
 
 END_LIMIT_S: Final = 5.0
@@ -36,8 +36,8 @@ ReplyT = TypeVar("ReplyT", bound=Reply)
 
 class Helper(Generic[ReplyT]):
     def __init__(self, module: str, *arguments: str, name: str, reply: type[ReplyT]) -> None:
-        """Starts `python -m module arguments...`; `name` is what people are told when it is gone."""
-        command = [sys.executable, "-m", module, *arguments]
+        """Starts `python -P -m module arguments...`; `name` is what people are told when it is gone."""
+        command = [*PYTHON, "-m", module, *arguments]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, bufsize=0
         )

@@ -213,6 +213,19 @@ def prints(module: Module) -> Iterator[str]:
             yield f"{module.path}:{node.lineno}: print() belongs to kraft.cli; use logging"
 
 
+def unsafe_python(module: Module) -> Iterator[str]:
+    """What is in the folder where a person works is no code of ours."""
+    safe = {
+        id(node.elts[0])
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.List | ast.Tuple)
+        and [getattr(each, "value", None) for each in node.elts[1:2]] == ["-P"]
+    }
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Attribute) and _dotted(node) == "sys.executable" and id(node) not in safe:
+            yield _complaint(module, node, "sys.executable without -P", "kraft.launcher.python.PYTHON")
+
+
 def missing_docstring(module: Module) -> Iterator[str]:
     if module.tree.body and not ast.get_docstring(module.tree):
         yield f"{module.path} does not say what it owns: give it a docstring"

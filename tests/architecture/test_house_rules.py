@@ -19,6 +19,7 @@ RULES: tuple[Rule, ...] = (
     rules.long_file,
     rules.foreign_imports,
     rules.prints,
+    rules.unsafe_python,
     rules.missing_docstring,
     rules.unfinished,
 )
@@ -61,6 +62,8 @@ PLANTED: tuple[tuple[Rule, str, str, str], ...] = (
     (rules.foreign_imports, "metadata.controller.x", "from pysyncobj import SyncObj", "metadata.quorum"),
     (rules.foreign_imports, "replication.partition.x", "from kio.schema import fetch", "kraft.wire"),
     (rules.prints, "kraft.http.x", "print('x')", "logging"),
+    (rules.unsafe_python, "kraft.x", "import sys\nrun([sys.executable, '-m', 'kraft'])", "without -P"),
+    (rules.unsafe_python, "kraft.x", "import sys\npython = sys.executable", "without -P"),
     (rules.missing_docstring, "kraft.x", "x = 1", "docstring"),
     (rules.unfinished, "kraft.x", "raise NotImplementedError", "unfinished"),
 )
@@ -92,10 +95,21 @@ def test_what_is_allowed_is_not_complained_about(text: str) -> None:
     assert list(rules.touches_outside(module("kraft.broker.x", text))) == []
 
 
+def test_python_with_p_is_not_complained_about() -> None:
+    assert not list(rules.unsafe_python(module("kraft.x", "import sys\nrun([sys.executable, '-P', '-m', 'kraft'])")))
+
+
 def test_only_the_folders_outside_may_touch_the_world() -> None:
     offence = "import socket"
     assert list(rules.touches_outside(module("kraft.runtime.network", offence))) == []
     assert list(rules.touches_outside(module("kraft.runtimes", offence)))
+
+
+def test_what_is_no_product_starts_python_as_the_product_does() -> None:
+    paths = [path for folder in ("bench", "examples") for path in (ROOT / folder).rglob("*.py")]
+    assert paths
+    modules = [module(str(path.relative_to(ROOT)), path.read_text()) for path in paths]
+    assert not [complaint for each in modules for complaint in rules.unsafe_python(each)]
 
 
 def test_no_module_is_dead() -> None:

@@ -1,4 +1,4 @@
-"""The process whose forks are nodes: `python -m kraft.scenarios.forks.helper node`; one JSON command a line in, one
+"""The process whose forks are nodes: `python -P -m kraft.scenarios.forks.helper node`; one JSON command a line in, one
 reply a line out. "node" is in its command line so that its forks are known as nodes.
 
 It has one thread and no event loop, so that a fork is as good as a new process. The end of its input is the end of the
