@@ -57,7 +57,7 @@ class TopicSettings(_Settings):
         default=0.5, ge=0, le=1, description="Share of uncompacted bytes that makes a log worth compacting."
     )
     min_compaction_lag_ms: int = _int(0, 0, INT64_MAX, "Shortest time a record stays uncompacted.")
-    min_insync_replicas: int = _int(1, 1, INT32_MAX, "ISR size below which acks=all is refused (P1).")
+    min_insync_replicas: int = _int(1, 1, INT32_MAX, "ISR size below which acks=all is refused.")
     preallocate: bool = Field(default=False, description="Accepted for compatibility; segments grow as written.")
     retention_bytes: int = _int(-1, -1, INT64_MAX, "Log size above which old segments go; -1: no limit.")
     retention_ms: int = _int(604_800_000, -1, INT64_MAX, "Age after which segments go; -1: never.")
@@ -66,7 +66,7 @@ class TopicSettings(_Settings):
     segment_jitter_ms: int = _int(0, 0, INT64_MAX, "Largest random time taken off segment.ms.")
     segment_ms: int = _int(604_800_000, 1, INT64_MAX, "Age at which a segment is rolled.")
     unclean_leader_election_enable: bool = Field(
-        default=False, description="May a replica outside the ISR become leader when no member is left (L3)?"
+        default=False, description="May a replica outside the ISR become leader when no member is left?"
     )
 
 
@@ -109,60 +109,60 @@ class BrokerSettings(_Settings):
     log_segment_bytes: int = _int(1_073_741_824, 14, INT32_MAX, "Default of segment.bytes.")
     log_segment_delete_delay_ms: int = _int(60_000, 0, INT64_MAX, "Default of file.delete.delay.ms.")
     # Log manager
-    log_cleaner_enable: bool = Field(default=True, description="Are compacted topics compacted on this broker (S2)?")
+    log_cleaner_enable: bool = Field(default=True, description="Are compacted topics compacted on this broker?")
     log_cleaner_backoff_ms: int = _int(15_000, 0, INT64_MAX, "How often logs to compact are looked for.")
     log_cleaner_dedupe_buffer_size: int = _int(
         134_217_728, 1_048_576, INT64_MAX, "Memory for the keys of one compaction pass, in bytes."
     )
-    log_retention_check_interval_ms: int = _int(300_000, 1, INT64_MAX, "How often retention is looked at (S1).")
+    log_retention_check_interval_ms: int = _int(300_000, 1, INT64_MAX, "How often retention is looked at.")
     log_flush_offset_checkpoint_interval_ms: int = _int(60_000, 1, INT32_MAX, "How often recovery points are saved.")
     log_flush_scheduler_interval_ms: int = _int(1_000, 1, INT64_MAX, "How often flush.ms is looked at.")
     # Replication
-    replica_lag_time_max_ms: int = _int(30_000, 1, INT64_MAX, "A follower behind for longer leaves the ISR (I1).")
-    replica_fetch_wait_max_ms: int = _int(500, 1, INT32_MAX, "Longest wait of a follower's fetch (R9).")
+    replica_lag_time_max_ms: int = _int(30_000, 1, INT64_MAX, "A follower behind for longer leaves the ISR.")
+    replica_fetch_wait_max_ms: int = _int(500, 1, INT32_MAX, "Longest wait of a follower's fetch.")
     replica_fetch_min_bytes: int = _int(1, 0, INT32_MAX, "Bytes a follower's fetch waits for.")
     replica_fetch_max_bytes: int = _int(1_048_576, 1, INT32_MAX, "Bytes per partition in a follower's fetch.")
     replica_fetch_response_max_bytes: int = _int(10_485_760, 1, INT32_MAX, "Bytes in a follower's fetch.")
-    replica_fetch_backoff_ms: int = _int(1_000, 0, INT32_MAX, "Wait after a failed fetch of a partition (R6).")
+    replica_fetch_backoff_ms: int = _int(1_000, 0, INT32_MAX, "Wait after a failed fetch of a partition.")
     replica_socket_timeout_ms: int = _int(30_000, 1, INT32_MAX, "Longest wait for an answer from another broker.")
     replica_high_watermark_checkpoint_interval_ms: int = _int(
-        5_000, 1, INT64_MAX, "How often high watermarks are saved (R7)."
+        5_000, 1, INT64_MAX, "How often high watermarks are saved."
     )
     max_incremental_fetch_session_cache_slots: int = _int(1_000, 0, INT32_MAX, "Fetch sessions kept (KIP-227).")
     fetch_max_bytes: int = _int(57_671_680, 1024, INT32_MAX, "Most bytes in the answer to any fetch.")
     # Consumer groups
-    group_min_session_timeout_ms: int = _int(6_000, 1, INT32_MAX, "Shortest session timeout of a member (G2).")
-    group_max_session_timeout_ms: int = _int(1_800_000, 1, INT32_MAX, "Longest session timeout of a member (G2).")
-    group_initial_rebalance_delay_ms: int = _int(3_000, 0, INT32_MAX, "Wait for more members of an empty group (G1).")
+    group_min_session_timeout_ms: int = _int(6_000, 1, INT32_MAX, "Shortest session timeout of a member.")
+    group_max_session_timeout_ms: int = _int(1_800_000, 1, INT32_MAX, "Longest session timeout of a member.")
+    group_initial_rebalance_delay_ms: int = _int(3_000, 0, INT32_MAX, "Wait for more members of an empty group.")
     group_max_size: int = _int(INT32_MAX, 1, INT32_MAX, "Most members of one group; one more is refused with 81.")
-    offsets_topic_num_partitions: int = _int(50, 1, INT32_MAX, "Partitions of __consumer_offsets (G5).")
+    offsets_topic_num_partitions: int = _int(50, 1, INT32_MAX, "Partitions of __consumer_offsets.")
     offsets_topic_replication_factor: int = _int(3, 1, 32767, "Replicas of it, if there are so many brokers.")
     offsets_topic_segment_bytes: int = _int(104_857_600, 1, INT32_MAX, "Its segment.bytes.")
-    offsets_commit_timeout_ms: int = _int(5_000, 1, INT32_MAX, "How long a commit waits for its replicas (G5).")
+    offsets_commit_timeout_ms: int = _int(5_000, 1, INT32_MAX, "How long a commit waits for its replicas.")
     offset_metadata_max_bytes: int = _int(4_096, 0, INT32_MAX, "Longest metadata of a committed offset.")
-    offsets_retention_minutes: int = _int(10_080, 1, INT32_MAX, "Offsets of an empty group expire after this (G7).")
+    offsets_retention_minutes: int = _int(10_080, 1, INT32_MAX, "Offsets of an empty group expire after this.")
     offsets_retention_check_interval_ms: int = _int(600_000, 1, INT64_MAX, "How often that is looked at.")
     consumer_instance_timeout_ms: int = _int(300_000, 1, INT32_MAX, "A REST consumer idle for longer goes.")
     consumer_instances_max: int = _int(10_000, 1, INT32_MAX, "REST consumers whose groups one node coordinates.")
     # Brokers and controller
-    broker_heartbeat_interval_ms: int = _int(2_000, 1, INT32_MAX, "How often a broker beats (B3).")
-    broker_session_timeout_ms: int = _int(9_000, 1, INT32_MAX, "A broker silent for longer is fenced (B3).")
+    broker_heartbeat_interval_ms: int = _int(2_000, 1, INT32_MAX, "How often a broker beats.")
+    broker_session_timeout_ms: int = _int(9_000, 1, INT32_MAX, "A broker silent for longer is fenced.")
     broker_probe_timeout_ms: int = _int(
         200, 1, INT32_MAX, "After a broken connection the broker's port is tried; refused within this: fenced now."
     )
     initial_broker_registration_timeout_ms: int = _int(60_000, 1, INT32_MAX, "A broker not registered by then stops.")
-    controlled_shutdown_enable: bool = Field(default=True, description="Move leaders away before stopping (B6).")
+    controlled_shutdown_enable: bool = Field(default=True, description="Move leaders away before stopping.")
     controlled_shutdown_timeout_ms: int = _int(10_000, 1, INT32_MAX, "Longest wait for a controlled shutdown.")
-    auto_leader_rebalance_enable: bool = Field(default=True, description="Elect preferred leaders now and then (L6).")
+    auto_leader_rebalance_enable: bool = Field(default=True, description="Elect preferred leaders now and then.")
     leader_imbalance_check_interval_seconds: int = _int(300, 1, INT32_MAX, "How often that happens.")
-    unclean_leader_election_interval_ms: int = _int(300_000, 1, INT64_MAX, "Sweep of offline partitions (L4).")
-    unclean_recovery_timeout_ms: int = _int(1_000, 1, INT32_MAX, "How long replicas have to tell their log end (L8).")
+    unclean_leader_election_interval_ms: int = _int(300_000, 1, INT64_MAX, "Sweep of offline partitions.")
+    unclean_recovery_timeout_ms: int = _int(1_000, 1, INT32_MAX, "How long replicas have to tell their log end.")
     # Quorum
     controller_quorum_election_timeout_ms: int = _int(
         300, 50, 60_000, "Shortest election timeout; the longest is twice it."
     )
     metadata_log_max_record_bytes_between_snapshots: int = _int(
-        20_971_520, 1024, INT64_MAX, "Bytes of log after which a snapshot is taken (Q7)."
+        20_971_520, 1024, INT64_MAX, "Bytes of log after which a snapshot is taken."
     )
     # Requests
     socket_request_max_bytes: int = _int(104_857_600, 1024, INT32_MAX, "Largest request on the Kafka listener.")
@@ -172,7 +172,7 @@ class BrokerSettings(_Settings):
     )
     request_timeout_ms: int = _int(30_000, 1, INT32_MAX, "Default of a produce request's timeout.")
     producer_id_expiration_ms: int = _int(
-        86_400_000, 1, INT32_MAX, "A producer id or Idempotency-Key unused for longer is forgotten (D5)."
+        86_400_000, 1, INT32_MAX, "A producer id or Idempotency-Key unused for longer is forgotten."
     )
     producer_id_expiration_check_interval_ms: int = _int(600_000, 1, INT32_MAX, "How often that is looked at.")
     producer_id_max_per_partition: int = _int(

@@ -1,4 +1,4 @@
-"""One append as the bytes of one Raft entry: our own codec, with a version of its own (S17).
+"""One append as the bytes of one Raft entry: our own codec, with a version of its own (SO-S17).
 
 Format: `version (u8) | controller epoch (i32) | expected offset (i64) | records (u32)`, then per record
 `length (u32) | record`, big-endian. A record is the JSON of `metadata.records.encode_record`; observers get the
@@ -15,7 +15,7 @@ from metadata.records import Record, decode_record, encode_record
 
 VERSION = 1
 COMMAND_BYTES_MAX = 512 * 1024
-"""Largest append. Below the library's batch size, because what is larger it would send in pieces (L8)."""
+"""Largest append. Below the library's batch size, because what is larger it would send in pieces (SO-L8)."""
 
 _HEADER = struct.Struct(">BiqI")
 _LENGTH = struct.Struct(">I")

@@ -33,7 +33,7 @@ RESTORE_ADVICE = (
 
 
 def replace_file(files: Files, path: str, parts: Sequence[Buffer], *, sync: bool = True) -> None:
-    """Atomically replace `path`. With `sync` it survives a power loss once this returns (S6)."""
+    """Atomically replace `path`. With `sync` it survives a power loss once this returns (SO-S6)."""
     temporary = f"{path}.tmp"
     file = files.open(temporary, create=True)
     try:

@@ -40,7 +40,7 @@ PROBE_DISK_MS = 1_000
 PROBE_BYTES = 64 * 1024
 SNAPSHOT_RETRY_MS = 30_000
 SNAPSHOT_STAGGER = 0.2
-"""Each further voter snapshots after this share more of the log, so that not all do at once (S2)."""
+"""Each further voter snapshots after this share more of the log, so that not all do at once (SO-S2)."""
 
 
 class QuorumEngine:

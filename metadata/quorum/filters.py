@@ -1,7 +1,7 @@
 """What stands between the network and the library's Raft: one filter for each way it can be led astray.
 
 A filter sees each message on its way out and in, and passes it on, changed or not, or drops it by returning None.
-The ids (S1, L1, ...) number the faults of pysyncobj 0.3.17 that were found; each docstring says which one it is.
+The ids (SO-S1, SO-L1, ...) number faults of pysyncobj 0.3.17, listed in docs/rules.md; each docstring says which one.
 Random seeds notice when SnapshotKeepsCommit is taken out; for each of the others it takes a story of its own
 (`tests/simulation/quorum/test_quorum_filters_needed.py`), which shows whether safety, progress or work is lost.
 """
@@ -62,7 +62,7 @@ class MessageFilter:
 
 
 class AckTerms(MessageFilter):
-    """S5: acks carry no term, so one that is late is credited to a later term of the same leader. Ours do.
+    """SO-S5: acks carry no term, so one that is late is credited to a later term of the same leader. Ours do.
 
     Without it an acknowledged append is lost. That takes five voters: with three, the voter whose ack is late and the
     leader are a majority that nobody else can win against.
@@ -79,7 +79,7 @@ class AckTerms(MessageFilter):
 
 
 class ResetSequence(MessageFilter):
-    """L1, leader's side: obey a reset only if it answers something sent since the last reset.
+    """SO-L1, leader's side: obey a reset only if it answers something sent since the last reset.
 
     With several batches in flight each is answered by a reset of its own, and the last one wins for ever. Next to
     ResetToCommit it saves work, no longer progress: a rejoin under load sends five times as much without it.
@@ -114,10 +114,10 @@ class ResetSequence(MessageFilter):
 
 
 class ResetToCommit(MessageFilter):
-    """L1, follower's side: ask for what follows the commit index. That always matches, so one reset is enough.
+    """SO-L1, follower's side: ask for what follows the commit index. That always matches, so one reset is enough.
 
     Without it the leader steps back one entry an exchange: thirty times as long, for sixty divergent entries. It relies
-    on a commit index that is not behind the log's beginning (L13, see `hardened`).
+    on a commit index that is not behind the log's beginning (SO-L13, see `hardened`).
     """
 
     kinds = frozenset({"next_node_idx"})
@@ -130,7 +130,7 @@ class ResetToCommit(MessageFilter):
 
 
 class VotesOnce(MessageFilter):
-    """S14: votes are counted without looking at the voter. Each voter counts once a term.
+    """SO-S14: votes are counted without looking at the voter. Each voter counts once a term.
 
     Over our own link no message comes twice, for its frames are numbered and sealed. Kept because two leaders of a term
     are what Raft must never have, whatever becomes of the link.
@@ -156,7 +156,7 @@ class VotesOnce(MessageFilter):
 
 
 class SnapshotKeepsCommit(MessageFilter):
-    """S1: a piece of a snapshot says nothing about our log, so it must not commit what is in it."""
+    """SO-S1: a piece of a snapshot says nothing about our log, so it must not commit what is in it."""
 
     kinds = frozenset({"append_entries"})
 
@@ -167,7 +167,7 @@ class SnapshotKeepsCommit(MessageFilter):
 
 
 class HigherTerm(MessageFilter):
-    """L6: a leader of the past gets no answer, and so never learns. Tell it the term.
+    """SO-L6: a leader of the past gets no answer, and so never learns. Tell it the term.
 
     Without it a voter whose term is the higher one stays out: it obeys no leader, and wins no pre-vote.
     What it hears becomes a vote request that cannot win, the one message by which the library takes over a term.
@@ -187,7 +187,7 @@ class HigherTerm(MessageFilter):
 
 
 class NextIndexKept(MessageFilter):
-    """S4, leader's side: an ack rewinds next_index below what is in flight, and all of that is sent again.
+    """SO-S4, leader's side: an ack rewinds next_index below what is in flight, and all of that is sent again.
 
     It saves work only, while the journal's truncations are tentative.
     """

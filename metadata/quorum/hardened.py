@@ -67,7 +67,7 @@ class HardenedRaft:
         return ()
 
     def _set_commit_index(self, index: int) -> None:
-        """Never behind what is applied (L13).
+        """Never behind what is applied (SO-L13).
 
         The library's own falls behind when a snapshot is newer than the commit index saved before a crash, when one
         is installed, and when a message that comes twice truncates for a moment. A follower that then asks for what
@@ -79,7 +79,7 @@ class HardenedRaft:
     _SyncObj__raftCommitIndex = property(attrgetter("_commit_index"), _set_commit_index)
 
     def _SyncObj__parseChangeClusterRequest(self, _command: bytes) -> None:  # noqa: N802
-        """S10: the voters are static."""
+        """SO-S10: the voters are static."""
 
     def _SyncObj__doApplyCommand(self, command: bytes) -> Result | None:  # noqa: N802
         if command[0] != REGULAR_COMMAND:
@@ -89,11 +89,11 @@ class HardenedRaft:
         return self._parts.machine.apply(command[1:], index=index)
 
     def _SyncObj__connectedToAnyone(self) -> bool:  # noqa: N802
-        """Asked only when the election timeout is over: the place for the pre-vote (L6)."""
+        """Asked only when the election timeout is over: the place for the pre-vote (SO-L6)."""
         return not self._parts.newcomer.is_newcomer and self._parts.pre_vote.may_stand()
 
     def _SyncObj__loadDumpFile(self, clearJournal: bool) -> None:  # noqa: N802, N803
-        """S11: the library swallows a failed load and goes on with an empty image."""
+        """SO-S11: the library swallows a failed load and goes on with an empty image."""
         super()._SyncObj__loadDumpFile(clearJournal)  # type: ignore[misc]
         header, applied = self._parts.snapshots.header, self.raftLastApplied  # type: ignore[attr-defined]
         assert header is not None, "a snapshot was installed and is not there"
@@ -102,7 +102,7 @@ class HardenedRaft:
 
     def _onTick(self, timeToWait: float = 0.0) -> None:  # noqa: N802, N803
         parts = self._parts
-        parts.journal.sync()  # S6: a leader counts itself only for what is durable
+        parts.journal.sync()  # SO-S6: a leader counts itself only for what is durable
         parts.newcomer.tick()
         if self._is_idle():
             self._SyncObj__forceLogCompaction = False

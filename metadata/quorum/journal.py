@@ -1,7 +1,7 @@
 """The Raft log of this voter: entries in memory and in one append-only file (see `journal_format`).
 
-Owns the files `journal` and `commit`. Invariants: what was acknowledged was synced before (S6); entries that agree
-with the leader's are never dropped (S4); the journal always joins the snapshot (S2). It stands in for the
+Owns the files `journal` and `commit`. Invariants: what was acknowledged was synced before (SO-S6); entries that agree
+with the leader's are never dropped (SO-S4); the journal always joins the snapshot (SO-S2). It stands in for the
 library's own journal, hence the method names.
 """
 
@@ -67,12 +67,12 @@ class Journal:
             self._unsynced.append(entry)
 
     def deleteEntriesFrom(self, position: int) -> None:  # noqa: N802
-        """Tentative (S4): the entries come back in `end_of_message`, unless an entry that differs was added."""
+        """Tentative (SO-S4): the entries come back in `end_of_message`, unless an entry that differs was added."""
         self._set_aside = self._entries[position:]
         del self._entries[position:]
 
     def deleteEntriesTo(self, position: int) -> None:  # noqa: N802
-        """Forget what the snapshot covers, by a new file put in place of the old one (S8)."""
+        """Forget what the snapshot covers, by a new file put in place of the old one (SO-S8)."""
         del self._entries[:position]
         self._rewrite()
 
@@ -84,7 +84,7 @@ class Journal:
         self._commit = index
 
     def getRaftCommitIndex(self) -> int:  # noqa: N802
-        """Never beyond the log (S13): what is received later is not committed for having been counted once."""
+        """Never beyond the log (SO-S13): what is received later is not committed for having been counted once."""
         return max(FIRST_INDEX, min(self._commit, self.last_index))
 
     def setCurrentTerm(self, term: int, voted_for: int | None) -> None:  # noqa: N802
@@ -189,7 +189,7 @@ class Journal:
             raise DamagedFile(path=self._path, offset=self._file.size, problem=problem, advice=RESTORE_ADVICE)
 
     def _join(self, snapshot: tuple[Entry, Entry] | None) -> None:
-        """Make the journal begin with the snapshot's two entries before the library compares them (S2)."""
+        """Make the journal begin with the snapshot's two entries before the library compares them (SO-S2)."""
         if snapshot is None:
             if self._entries and self._entries[0][1] != FIRST_INDEX:
                 problem = f"the log begins at entry {self._entries[0][1]}, and there is no snapshot of what was before"
@@ -211,7 +211,7 @@ class Journal:
             return
         cleared, self._cleared = self._cleared, None
         if self._entries:
-            self._entries.extend(_after(cleared, self._entries[-1]))  # S12, Raft section 7
+            self._entries.extend(_after(cleared, self._entries[-1]))  # SO-S12, Raft section 7
             self._rewrite()
         else:
             self._entries = cleared

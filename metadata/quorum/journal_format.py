@@ -6,7 +6,7 @@ entries `index (u64) | term (u64) | command length (u32) | command`, all big-end
 an entry whose index is already there replaces it and all that follow.
 
 Because a frame is written only after the one before it was synced, a crash can tear the last frame and no other.
-A bad frame with a good one behind it is therefore damage (S7), and the journal is refused. So it is when the last
+A bad frame with a good one behind it is therefore damage (SO-S7), and the journal is refused. So it is when the last
 frame is bad and not torn: a torn one ends early, or lacks whole sectors, which then read as zeros.
 """
 

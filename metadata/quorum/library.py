@@ -116,7 +116,8 @@ def load_private_copy(*, clock: Clock, rng: random.Random, expected_sha256: str 
         createPoller=_NoPoller,
         PIPE_NOTIFIER_ENABLED=False,
         pickle=_NoPickle,
-        # What it logs is either harmless here (truncations are tentative, S4) or asserted by us (failed loads, S11).
+        # What it logs is either harmless here (truncations are tentative, SO-S4) or asserted by us (failed loads,
+        # SO-S11).
         logger=_quiet_logger(),
     )
     return module
@@ -166,14 +167,14 @@ def configuration(*, election_timeout_ms: int, heartbeat_ms: int, queue_max: int
         appendEntriesBatchSizeBytes=batch_bytes,
         raftMinTimeout=election_timeout_ms / 1000,
         raftMaxTimeout=longest_s,
-        leaderFallbackTimeout=longest_s,  # L5: 30 s by default
+        leaderFallbackTimeout=longest_s,  # SO-L5: 30 s by default
         connectionTimeout=max(2.0, longest_s),
-        commandsWaitLeader=False,  # L10
+        commandsWaitLeader=False,  # SO-L10
         commandsQueueSize=queue_max,
         journalFile=None,
-        fullDumpFile=None,  # S3 does not apply: the snapshot store is ours, and we load it ourselves
-        useFork=False,  # S2
-        dynamicMembershipChange=False,  # S10
+        fullDumpFile=None,  # SO-S3 does not apply: the snapshot store is ours, and we load it ourselves
+        useFork=False,  # SO-S2
+        dynamicMembershipChange=False,  # SO-S10
         logCompactionMinEntries=2**62,
         logCompactionMinTime=2**31,
         password=None,

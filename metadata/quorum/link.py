@@ -32,9 +32,9 @@ from metadata.quorum.seal import (
 FRAME_BYTES_MAX = 8 * 1024 * 1024
 """More than the largest batch of entries (1 MiB and one command) and than a piece of a snapshot."""
 UNSENT_BYTES_MAX = 128 * 1024 * 1024
-"""A peer that takes no more is disconnected and starts over (L12)."""
+"""A peer that takes no more is disconnected and starts over (SO-L12)."""
 PING_MS = 500
-"""So that a voter's first vote request finds a live connection (L2)."""
+"""So that a voter's first vote request finds a live connection (SO-L2)."""
 DEAD_MS = 2_000
 CONNECT_TIMEOUT_MS = 1_000
 HANDSHAKE_TIMEOUT_MS = 2_000
@@ -215,7 +215,7 @@ class Link:
         )
 
     async def _admit(self, session: _Session) -> None:
-        """Replace the peer's older session (L12), but let no second node with its id push it out."""
+        """Replace the peer's older session (SO-L12), but let no second node with its id push it out."""
         old = self._sessions.get(session.peer)
         if old is not None and old.incarnation != session.incarnation:
             frames = old.frames
@@ -244,7 +244,7 @@ class Link:
         return RECONNECT_MS
 
     def _take(self, session: _Session, frame: memoryview) -> bool:
-        """False when a newer session has replaced this one: it may have begun with its messages (L12)."""
+        """False when a newer session has replaced this one: it may have begun with its messages (SO-L12)."""
         if self._sessions.get(session.peer) is not session:
             return False
         body = session.seal.open(frame)

@@ -1,6 +1,6 @@
 """The messages that voters exchange, and nothing else: an authenticated peer may still be broken.
 
-Forwarded commands (S15), commands in pieces (L8), membership changes and utility messages have no place here.
+Forwarded commands (SO-S15), commands in pieces (SO-L8), membership changes and utility messages have no place here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""PreVote (Raft thesis 9.6, L6): ask whether an election could be won before raising the term.
+"""PreVote (Raft thesis 9.6, SO-L6): ask whether an election could be won before raising the term.
 
 A voter grants when it has lost the leader too, and the asker's log is at least as long as its own. So a voter that
 was cut off comes back without disturbing anybody, and a majority that sees the leader's port refuse connections may

@@ -61,7 +61,7 @@ class RaftNode:
         self.stand_soon(after_ms=after_ms)
 
     def propose(self, command: bytes, answer: Answer) -> None:
-        """`answer(result, failure)` comes from a later tick, and must not raise (S9)."""
+        """`answer(result, failure)` comes from a later tick, and must not raise (SO-S9)."""
         if self.is_leader:
             self._raft._applyCommand(command, answer, REGULAR_COMMAND)
         else:

@@ -31,7 +31,7 @@ from metadata.quorum.state_machine import Applied
 from metadata.records import Record
 
 APPEND_TIMEOUT_MS = 5_000
-"""After this an append is answered AppendUnknown: the library may never answer it (L9)."""
+"""After this an append is answered AppendUnknown: the library may never answer it (SO-L9)."""
 APPENDS_MAX = 10_000
 """Appends that wait for an answer; one more is answered AppendLost."""
 

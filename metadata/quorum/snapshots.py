@@ -2,8 +2,8 @@
 
 Owns the file `snapshot`: a document (see `durable`) whose payload is a JSON header, then the body, which is the
 encoded image. The header has the last two Raft entries covered, the image's end offset and controller epoch, and the
-body's size and CRC. It stands in for the library's serializer, hence the method names: no fork (S2), no pickle
-(S16), always able to stream (L7), never a swallowed failure (S11).
+body's size and CRC. It stands in for the library's serializer, hence the method names: no fork (SO-S2), no pickle
+(SO-S16), always able to stream (SO-L7), never a swallowed failure (SO-S11).
 """
 
 from __future__ import annotations

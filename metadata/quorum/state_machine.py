@@ -42,7 +42,7 @@ class MetadataStateMachine:
         self._on_installed = on_installed
 
     def apply(self, data: bytes, *, index: int) -> Result | None:
-        """Apply Raft entry `index`; None when it was applied before (S9: the library may repeat one)."""
+        """Apply Raft entry `index`; None when it was applied before (SO-S9: the library may repeat one)."""
         if index <= self._applied_index:
             return None
         self._applied_index = index

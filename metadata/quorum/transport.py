@@ -1,6 +1,6 @@
 """The library's transport: messages pass the filters on their way in and out, acks wait for the fsync.
 
-Invariant: what an ack or a vote says is durable before it is sent (S6).
+Invariant: what an ack or a vote says is durable before it is sent (SO-S6).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class PeerSender(Protocol):
 class Filters:
     """The library's transport: each message passes the filters, in order, on its way in and out.
 
-    Acks are kept until the end of the tick, so that one fsync covers all of them (S6, group commit).
+    Acks are kept until the end of the tick, so that one fsync covers all of them (SO-S6, group commit).
     """
 
     ready = True
@@ -43,7 +43,7 @@ class Filters:
 
     def send(self, to: Voter, message: Message) -> bool:
         if message["type"] == "apply_command":
-            self.refuse_forward(message)  # S15: a command is proposed to the local leader or not at all
+            self.refuse_forward(message)  # SO-S15: a command is proposed to the local leader or not at all
             return False
         outgoing = _passed(self._outgoing[message["type"]], to.id, message)
         if outgoing is None:
@@ -57,7 +57,7 @@ class Filters:
         return self._link.send(to.id, outgoing)
 
     def flush_acks(self, *, term: int) -> None:
-        """Make durable what was received, then say so. Acks of an older term are dropped (S5)."""
+        """Make durable what was received, then say so. Acks of an older term are dropped (SO-S5)."""
         self._journal.sync()
         if not self._acks:
             return

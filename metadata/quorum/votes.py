@@ -1,4 +1,4 @@
-"""The term and the vote of this voter: durable before anybody hears of them (Raft section 5.2, S6).
+"""The term and the vote of this voter: durable before anybody hears of them (Raft section 5.2, SO-S6).
 
 Invariant: the term never falls, and within a term the vote is given once. A damaged file refuses the start, for a
 voter that forgets its vote can elect two leaders in one term. The file is there before any other of the quorum, so one

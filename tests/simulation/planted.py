@@ -134,7 +134,7 @@ PLANTED: dict[str, Planted] = {
         found_by=(1,),
     ),
     "journal_acknowledged_before_fsync": Planted(
-        what="metadata entries are acknowledged from the page cache (S6)",
+        what="metadata entries are acknowledged from the page cache (SO-S6)",
         patches=(Patch(Journal, "sync", bugs.journal_not_synced),),
         found_by=(1,),
     ),
@@ -221,7 +221,7 @@ PLANTED: dict[str, Planted] = {
         found_by=(6,),
     ),
     "vote_folder_not_synced": Planted(
-        what="the vote's bytes are synced, its name is not: a loss of power undoes the rename (S6)",
+        what="the vote's bytes are synced, its name is not: a loss of power undoes the rename (SO-S6)",
         patches=(Patch(votes, "replace_file", bugs.folder_not_synced),),
         found_by=(1,),
     ),
@@ -308,7 +308,7 @@ PLANTED: dict[str, Planted] = {
         found_by=(12,),
     ),
     "damaged_frame_taken_for_a_torn_one": Planted(
-        what="a bit that flips in the newest frame of the journal makes a voter forget what it acknowledged (S7)",
+        what="a bit that flips in the newest frame of the journal makes a voter forget what it acknowledged (SO-S7)",
         patches=(Patch(journal_format, "_is_torn", decayed.always_torn),),
         profile="decay",
         found_by=(28,),

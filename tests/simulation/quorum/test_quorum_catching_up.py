@@ -10,7 +10,7 @@ from tests.simulation.quorum.world import World
 
 
 def _restarted_with_a_snapshot_newer_than_its_commit_index() -> World:
-    """L13: a follower is killed after a snapshot and before it saves its commit index; then all are restarted."""
+    """SO-L13: a follower is killed after a snapshot and before it saves its commit index; then all are restarted."""
     world = calm(3)
     heal(world)
     behind = next(i for i in world.ids if i != world.leader)

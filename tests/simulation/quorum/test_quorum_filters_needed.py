@@ -36,7 +36,7 @@ def _elect(world: World, i: int, others: list[int]) -> None:
 
 
 def _ack_that_is_late_by_two_terms(plan: Plan) -> bool:
-    """S5: was an append acknowledged that only two of five voters have? Raises Violation when it is lost then."""
+    """SO-S5: was an append acknowledged that only two of five voters have? Raises Violation when it is lost then."""
     world = calm(21, replace(plan, nodes=5))
     world.healed = True
     old = world.leader
@@ -84,7 +84,7 @@ def test_s5_without_its_filter_an_acknowledged_append_is_lost() -> None:
 
 
 def _leader_by_votes_that_come_twice(plan: Plan) -> bool:
-    """S14: two of five voters, and each message between them comes twice. Does one of them come to lead?"""
+    """SO-S14: two of five voters, and each message between them comes twice. Does one of them come to lead?"""
     world = calm(22, replace(plan, nodes=5, pre_vote=NoPreVote))
     world.healed = True
     few = [i for i in world.ids if i != world.leader][:2]
@@ -99,7 +99,7 @@ def test_s14_a_vote_that_comes_twice_counts_once() -> None:
 
 
 def _voter_with_a_higher_term_comes_back(plan: Plan) -> bool:
-    """L6: a voter raised its term, and was cut off before anybody heard of it. Is it told what is appended then?"""
+    """SO-L6: a voter raised its term, and was cut off before anybody heard of it. Is it told what is appended then?"""
     world = calm(23, plan)
     leader = world.leader
     world.healed = True
@@ -126,7 +126,7 @@ def test_l6_a_voter_with_a_higher_term_is_taken_back() -> None:
 
 
 def _entries_sent_in_a_pipeline(plan: Plan) -> float:
-    """S4: how often is each entry sent to each follower, when a hundred are under way and nothing fails?"""
+    """SO-S4: how often is each entry sent to each follower, when a hundred are under way and nothing fails?"""
     world = calm(24, plan)
     heal(world)
     leader = world.leader
@@ -146,7 +146,7 @@ def test_s4_an_entry_is_sent_once_where_nothing_fails() -> None:
 
 
 def _rejoins(plan: Plan, *, count: int, size: int, is_busy: bool = False) -> tuple[float, float]:
-    """L1: a former leader with `count` entries of its own lacks as many, and the leader has forgotten from where on.
+    """SO-L1: a former leader with `count` entries of its own lacks as many, and the leader has forgotten from where on.
 
     Returns (ms until it agrees, entries sent meanwhile for each that it lacked).
     """

@@ -31,7 +31,7 @@ class NoPreVote(PreVote):
 
 
 def _ex_leader_meets_a_snapshot(plan: Plan) -> World:
-    """S1: an isolated leader appends, the others go on and snapshot past it, then it comes back."""
+    """SO-S1: an isolated leader appends, the others go on and snapshot past it, then it comes back."""
     world = calm(3, plan)
     old = world.leader
     assert old is not None
@@ -72,7 +72,7 @@ def test_s6_without_fsync_some_seed_loses_what_was_acknowledged() -> None:
 
 
 def _divergent_node_rejoins(plan: Plan) -> float:
-    """L1: one divergent entry, and more than one batch to send. Returns ms until it has caught up."""
+    """SO-L1: one divergent entry, and more than one batch to send. Returns ms until it has caught up."""
     world = calm(5, plan)
     old = world.leader
     assert old is not None
@@ -94,7 +94,7 @@ def test_l1_a_divergent_node_catches_up_over_several_batches() -> None:
 
 
 def _blackholed_follower(plan: Plan) -> tuple[int, int]:
-    """L6: a follower hears nothing for a while. Returns how often the term and the leader changed."""
+    """SO-L6: a follower hears nothing for a while. Returns how often the term and the leader changed."""
     world = calm(7, plan)
     leader = world.leader
     assert leader is not None
@@ -148,7 +148,7 @@ def test_s9_a_repeated_entry_is_applied_once() -> None:
 
 
 def _late_ack(plan: Plan) -> int:
-    """S5: an ack of an older term arrives at a leader that was elected again. Returns the match index it made."""
+    """SO-S5: an ack of an older term arrives at a leader that was elected again. Returns the match index it made."""
     world = calm(11, plan)
     leader = world.leader
     assert leader is not None

@@ -1,4 +1,4 @@
-"""L3: the library's listener is gone for ever after one accept without a free descriptor. Ours listens on."""
+"""SO-L3: the library's listener is gone for ever after one accept without a free descriptor. Ours listens on."""
 
 from __future__ import annotations
 
