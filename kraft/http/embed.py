@@ -75,10 +75,13 @@ def encode_each(
 
 
 def _as_json(data: bytes) -> Raw:
-    """Raises ValueError unless the bytes are one JSON value in UTF-8."""
+    """Raises ValueError unless the bytes are one JSON value in UTF-8, nested no deeper than the parser goes."""
     if not data.isascii():
         data.decode()
-    _check_json(data)
+    try:
+        _check_json(data)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
     return Raw(data)
 
 

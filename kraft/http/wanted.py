@@ -12,6 +12,8 @@ from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
 
 INT64_MAX = 2**63 - 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LATEST = datetime(9999, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC)
+"""The last time that an answer can say as ISO-8601; a zone can put what it is parsed from beyond it."""
 _NAMED = {"earliest": EARLIEST_TIMESTAMP, "latest": LATEST_TIMESTAMP}
 
 OFFSET = Parameter(
@@ -52,6 +54,7 @@ def parse_timestamp(text: str) -> int:
 
 
 def parse_iso_time(text: str, what: str) -> int:
+    """Raises HttpError 40002 for what is no time, or none from 1970 to 9999 in UTC."""
     try:
         # A `+` of a zone that came unescaped in a query is a space by now.
         when = datetime.fromisoformat(text.replace(" ", "+") if "T" in text else text)
@@ -61,4 +64,6 @@ def parse_iso_time(text: str, what: str) -> int:
     timestamp_ms = (when - _EPOCH) // timedelta(milliseconds=1)
     if timestamp_ms < 0:
         raise HttpError(BAD_REQUEST, f"{what}{text} is before 1970")
+    if when > _LATEST:
+        raise HttpError(BAD_REQUEST, f"{what}{text} is after the year 9999 in UTC")
     return timestamp_ms

@@ -24,8 +24,12 @@ DECOMPRESSED_BYTES_MAX = 64 * 1024 * 1024
 _FIRST_GUESS = 4
 """Buffers for lz4 and zstd start at this multiple of the input and grow fourfold until the output fits."""
 
+_GZIP_MEMBERS_MAX = 16
+"""Producers write one; each costs a copy of what follows it."""
+
 _XERIAL_MAGIC = b"\x82SNAPPY\x00"
-_XERIAL_HEADER_BYTES = 16
+_XERIAL_HEADER = _XERIAL_MAGIC + struct.pack(">ii", 1, 1)
+"""Version 1, readable by version 1: the only one there is."""
 _BLOCK_LENGTH = struct.Struct(">i")
 
 
@@ -55,21 +59,32 @@ def decompress(payload: Buffer, *, codec: int, bytes_max: int = DECOMPRESSED_BYT
 
 
 def _gzip(payload: Buffer, bytes_max: int) -> bytes:
-    decoder = zlib.decompressobj(wbits=31)
-    data = decoder.decompress(payload, bytes_max + 1)
-    if len(data) > bytes_max:
-        raise _TooLarge
-    if not decoder.eof:
-        raise ValueError("the stream ends early")
-    return data
+    """Members one after another, with zeros between or behind them (RFC 1952 2.2); nothing else may follow."""
+    members: list[bytes] = []
+    rest, total = payload, 0
+    while True:
+        decoder = zlib.decompressobj(wbits=31)
+        members.append(decoder.decompress(rest, bytes_max - total + 1))
+        total += len(members[-1])
+        if total > bytes_max:
+            raise _TooLarge
+        if not decoder.eof:
+            raise ValueError("the stream ends early")
+        rest = decoder.unused_data.lstrip(b"\0")
+        if not rest:
+            return members[0] if len(members) == 1 else b"".join(members)
+        if len(members) == _GZIP_MEMBERS_MAX:
+            raise ValueError(f"more than {_GZIP_MEMBERS_MAX} members")
 
 
 def _snappy(payload: Buffer, bytes_max: int) -> bytes:
     view = memoryview(payload)
     if bytes(view[: len(_XERIAL_MAGIC)]) != _XERIAL_MAGIC:
         return _snappy_block(view, bytes_max)
+    if bytes(view[: len(_XERIAL_HEADER)]) != _XERIAL_HEADER or len(view) == len(_XERIAL_HEADER):
+        raise ValueError("an xerial header of another version than 1, or with nothing behind it")
     blocks: list[bytes] = []
-    total, position = 0, _XERIAL_HEADER_BYTES
+    total, position = 0, len(_XERIAL_HEADER)
     while position < len(view):
         (size,) = _BLOCK_LENGTH.unpack_from(view, position)
         position += _BLOCK_LENGTH.size

@@ -68,7 +68,10 @@ def read_ceiling(files: Files, folder: str) -> int:
     text = read_text(files, _path(folder))
     if text is None:
         return UNLIMITED
-    return int(text) if text.endswith("\n") and text[:-1].isdecimal() and text.isascii() else 0
+    is_number = (
+        text.endswith("\n") and text[:-1].isdecimal() and text.isascii() and len(text) <= len(str(UNLIMITED)) + 1
+    )
+    return int(text) if is_number else 0
 
 
 def _path(folder: str) -> str:

@@ -14,6 +14,8 @@ from metadata.environment import Files
 from replication.storage.names import uuid_of, uuid_text
 
 _VERSION = 0
+_INT32_MAX = 2**31 - 1
+_INT64_MAX = 2**63 - 1
 _TOPIC_ID_HEAD = "version: 0\ntopic_id: "
 
 
@@ -72,11 +74,22 @@ def read_offsets(files: Files, path: str) -> dict[tuple[str, int], int]:
     if text is None:
         return {}
     try:
-        return {(t, int(p)): int(offset) for t, p, offset in parse_checkpoint(text, path=path, columns=3)}
+        return {
+            (topic, _number(partition, "partition", _INT32_MAX)): _number(offset, "offset", _INT64_MAX)
+            for topic, partition, offset in parse_checkpoint(text, path=path, columns=3)
+        }
     except MalformedFile:
         raise
     except ValueError as error:
         raise MalformedFile(f"{path}: {error}") from None
+
+
+def _number(text: str, what: str, high: int) -> int:
+    """Raises ValueError beyond the bounds that Kafka's protocol has for it: a file may say anything."""
+    value = int(text)
+    if not 0 <= value <= high:
+        raise ValueError(f"{what} {text} is not between 0 and {high}")
+    return value
 
 
 def write_offsets(files: Files, path: str, offsets: Mapping[tuple[str, int], int]) -> None:
@@ -90,7 +103,10 @@ def read_epochs(files: Files, path: str) -> list[tuple[int, int]]:
     if text is None:
         return []
     try:
-        return [(int(epoch), int(start)) for epoch, start in parse_checkpoint(text, path=path, columns=2)]
+        return [
+            (_number(epoch, "leader epoch", _INT32_MAX), _number(start, "offset", _INT64_MAX))
+            for epoch, start in parse_checkpoint(text, path=path, columns=2)
+        ]
     except MalformedFile:
         raise
     except ValueError as error:

@@ -82,9 +82,9 @@ class _Envelope(_Strict):
     """Schema fields are accepted and ignored: there is no schema registry."""
 
     key_schema: str | None = None
-    key_schema_id: int | None = None
+    key_schema_id: int | None = Field(default=None, ge=-INT32_MAX - 1, le=INT32_MAX)
     value_schema: str | None = None
-    value_schema_id: int | None = None
+    value_schema_id: int | None = Field(default=None, ge=-INT32_MAX - 1, le=INT32_MAX)
 
 
 class BinaryProduce(_Envelope):

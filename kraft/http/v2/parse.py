@@ -20,6 +20,7 @@ INT64_MAX = 2**63 - 1
 
 _Partition: TypeAlias = Annotated[int, Meta(ge=0, le=INT32_MAX)] | None
 _Timestamp: TypeAlias = Annotated[int, Meta(ge=0, le=INT64_MAX)] | None
+_SchemaId: TypeAlias = Annotated[int, Meta(ge=-INT32_MAX - 1, le=INT32_MAX)] | None
 
 NULL = b"null"
 
@@ -56,9 +57,9 @@ class _JsonRecord(Struct, forbid_unknown_fields=True):
 
 class _Envelope(Struct, forbid_unknown_fields=True, kw_only=True):
     key_schema: str | None = None
-    key_schema_id: int | None = None
+    key_schema_id: _SchemaId = None
     value_schema: str | None = None
-    value_schema_id: int | None = None
+    value_schema_id: _SchemaId = None
 
 
 class _BinaryProduce(_Envelope, forbid_unknown_fields=True, kw_only=True):

@@ -14,7 +14,8 @@ from metadata.image import BrokerImage
 
 def find_broker(call: Call) -> BrokerImage:
     text = call.path["broker_id"]
-    broker = call.context.gateway.image.brokers.get(int(text)) if text.isascii() and text.isdigit() else None
+    is_id = text.isascii() and text.isdigit() and len(text) <= 10
+    broker = call.context.gateway.image.brokers.get(int(text)) if is_id else None
     if broker is None:
         raise HttpError(404, f"Broker {text} of cluster {call.context.gateway.cluster_id} cannot be found.")
     return broker

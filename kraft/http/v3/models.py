@@ -16,6 +16,7 @@ Item = TypeVar("Item")
 TopicName = Annotated[str, Field(json_schema_extra={"pattern": TOPIC_PATTERN})]
 """The pattern is shown only: what breaks it is answered with Kafka's error for a topic, not with that of a body."""
 Timestamp = Annotated[str, Field(description="ISO-8601.", json_schema_extra={"format": "date-time"})]
+BrokerId = Annotated[int, Field(ge=0, le=INT32_MAX)]
 NEEDS_VALUE: JsonDict = {"required": ["value"], "properties": {"value": {"type": "string"}}}
 
 
@@ -160,7 +161,7 @@ class NewTopic(_Request):
     topic_name: TopicName
     partitions_count: int | None = Field(default=None, ge=1, le=INT32_MAX)
     replication_factor: int | None = Field(default=None, ge=1, le=32767)
-    replicas_assignments: dict[int, list[int]] | None = Field(
+    replicas_assignments: dict[int, list[BrokerId]] | None = Field(
         default=None, json_schema_extra={"propertyNames": {"pattern": "^[0-9]{1,9}$"}}
     )
     configs: list[ConfigValue] | None = None
@@ -228,7 +229,7 @@ class PartitionResults(BaseModel):
 
 
 class NewReassignment(_Request):
-    replicas: list[int] = Field(min_length=1)
+    replicas: list[BrokerId] = Field(min_length=1)
 
 
 class BatchHeader(_Request):

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from kraft.http.app import CONTEXT
-from replication.batches.records import NewRecord, build_batch
+from kraft.http.embed import encode_each
+from kraft.http.media import Format
+from replication.batches.records import NewRecord, build_batch, read_batches
 from tests.support.fake_gateway import FakeGateway
 from tests.unit.http.door import BINARY, JSON, TEXT, Door, b64, with_door
 
@@ -47,16 +49,38 @@ def test_formats() -> None:
     with_door(story, gateway(ABC))
 
 
+def test_a_key_that_is_nested_too_deep_is_base64() -> None:
+    async def story(door: Door) -> None:
+        (record,) = (await door.ask("GET", READ, Accept=JSON)).json
+        assert record["key"] == b64(b"[" * 5_000)
+
+    with_door(story, gateway([(b"[" * 5_000, b"1")]))
+
+
+def test_what_is_nested_nearly_too_deep_is_answered_or_refused_on_a_stream_too() -> None:
+    """A line of a stream is written once more without its line breaks, one level deeper than the value alone."""
+    seen = set()
+    for depth in range(850, 1_010):
+        log = build_batch([NewRecord(None, b"[" * depth + b"\n" + b"]" * depth, [], 1)])
+        lines, error = encode_each(list(read_batches(log)), Format.JSON, topic="t", partition=0)
+        assert (error is None) == bool(lines)
+        assert error is None or error.status == 422
+        seen.add(error is None)
+    assert seen == {True, False}
+
+
 def test_a_value_that_is_not_in_the_format_is_422_and_says_where() -> None:
     async def story(door: Door) -> None:
         for accept, offset in ((JSON, 1), (TEXT, 2)):
             answer = await door.ask("GET", READ, Accept=accept)
             assert answer.status == 422
             assert answer.json["offset"] == offset
-        for value in (b"\xff", b"{", b"", b"1 2", b'"\xff"', b"NaN"):
+        nested = b"[" * 5_000 + b"]" * 5_000
+        for value in (b"\xff", b"{", b"", b"1 2", b'"\xff"', b"NaN", nested, b'{"a":' * 5_000 + b"1" + b"}" * 5_000):
             door.gateway.log("t").append(build_batch([NewRecord(None, value, [], 1)]))
             end = door.gateway.log("t").end
-            assert (await door.ask("GET", f"{READ}?offset={end - 1}", Accept=JSON)).status == 422, value
+            answer = await door.ask("GET", f"{READ}?offset={end - 1}", Accept=JSON)
+            assert (answer.status, answer.json["offset"]) == (422, end - 1), value
 
     with_door(story, gateway([(None, b"1"), (None, b"no json"), (None, b"\xff")]))
 

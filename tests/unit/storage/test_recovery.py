@@ -162,17 +162,28 @@ def _damage(index: Path, damage: str) -> None:
         index.write_bytes(b"\0\0\0\5\x7f\0\0\0")
 
 
-def test_garbage_epochs_are_learnt_again_from_the_log(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("0\n7\nnonsense\n", "announces 7"),
+        ("0\n1\n2147483648 0\n", "leader epoch 2147483648 is not between 0 and 2147483647"),
+        ("0\n1\n0 9223372036854775808\n", "offset 9223372036854775808 is not between"),
+        ("0\n1\n-1 0\n", "leader epoch -1"),
+    ],
+)
+def test_garbage_epochs_are_learnt_again_from_the_log(text: str, said: str, tmp_path: Path) -> None:
     async def play(environment: Environment) -> None:
         folder = tmp_path / "t-0"
         log, _ = load(environment, str(folder), settings=SETTINGS)
         _fill(log, 30)
         entries = log.epoch_entries
         await log.close()
-        (folder / "leader-epoch-checkpoint").write_text("0\n7\nnonsense\n")
+        (folder / "leader-epoch-checkpoint").write_text(text)
         again, loaded = load(environment, str(folder), settings=SETTINGS)
         assert again.epoch_entries == entries
-        assert [repair.event for repair in loaded.repairs] == ["epoch_checkpoint_dropped"]
+        (repair,) = loaded.repairs
+        assert repair.event == "epoch_checkpoint_dropped"
+        assert said in str(repair.fields["reason"])
         await again.close()
 
     run(play)
