@@ -169,6 +169,10 @@ class FrameConnection(Protocol):
         """
         ...
 
+    def take_frames(self, *, bytes_max: int) -> None:
+        """From now on, take frames up to this length: the limit given at connect or listen was for a stranger."""
+        ...
+
     def close(self) -> None:
         """Close after what was queued has been sent."""
         ...

@@ -11,6 +11,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
+from metadata.cluster_keys import ClusterKeys, cluster_keys
 from metadata.settings import INT32_MAX, BrokerSettings, broker_settings
 from metadata.values import value
 
@@ -161,6 +162,11 @@ class ClusterConfig(_Model):
     strict: bool = False
     settings: Mapping[str, Toml]
     nodes: tuple[NodeConfig, ...]
+
+    @property
+    def keys(self) -> ClusterKeys:
+        """Slow the first time in a process."""
+        return cluster_keys(self.secret.get_secret_value(), cluster_id=self.cluster_id)
 
     @property
     def voters(self) -> tuple[NodeConfig, ...]:

@@ -73,9 +73,7 @@ class Node:
         self._incarnation_id = UUID(bytes=environment.rng.randbytes(16), version=4)
         self._has_own_registration = False
         addresses = AddressBook(config, node_id=node_id, image=lambda: self.publisher.image)
-        self._peers = Peers(
-            environment, node_id=node_id, secret=config.secret.get_secret_value(), address=addresses.address
-        )
+        self._peers = Peers(environment, node_id=node_id, password=config.keys.password, address=addresses.address)
         self.log = self._make_log()
         self.controller = self._make_controller() if self.node.is_voter else None
         self._control = ControllerDoor(

@@ -43,7 +43,7 @@ def wire_server(
         host=node.bind_host,
         port=node.kafka_port,
         cluster_id=config.cluster_id,
-        secret=config.secret.get_secret_value(),
+        password=config.keys.password,
         handlers=node_handlers(replicas, controller, metadata=fetches, groups=groups, producer_ids=producer_ids),
         settings=settings,
         on_broker_connection_lost=None if controller is None else controller.broker_connection_lost,

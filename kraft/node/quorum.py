@@ -40,7 +40,7 @@ def voter_log(
     quorum = QuorumConfig(
         cluster_id=config.cluster_id,
         node_id=node_id,
-        secret=config.secret.get_secret_value().encode(),
+        key=config.keys.quorum,
         voters={voter_id: (address.host, address.port) for voter_id, address in found.items()},
         listen=(node.bind_host, node.quorum_port),
         directory=f"{node.data}/{METADATA_FOLDER}",

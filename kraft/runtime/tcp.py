@@ -110,6 +110,9 @@ class TcpConnection(asyncio.BufferedProtocol):
                 self._receiver = None
         return self._next_frame()
 
+    def take_frames(self, *, bytes_max: int) -> None:
+        self._frame_bytes_max = bytes_max
+
     def close(self) -> None:
         self._end("closed here")
         if self._transport is not None:
@@ -182,7 +185,7 @@ class TcpConnection(asyncio.BufferedProtocol):
             buffer[: self._filled] = bytes(buffer[position:filled])
 
     def _begin_large(self, size: int, head: memoryview) -> None:
-        # Untouched pages of a fresh bytearray cost no memory: a peer pays for the length it announces.
+        # All of it is taken at once. The length is within the limit, which for strangers is less than a read buffer.
         self._large = memoryview(bytearray(size))
         self._large[: len(head)] = head
         self._large_filled = len(head)

@@ -18,6 +18,7 @@ from kraft.wire.codec import Malformed
 from kraft.wire.principal import Principal
 from metadata.environment import ConnectionClosed, Environment, FrameConnection, NotConnected, TimerHandle
 from metadata.errors import for_code
+from metadata.strangers import KAFKA_LISTENER
 
 LOG = logging.getLogger(__name__)
 
@@ -191,7 +192,7 @@ async def open_connection(
     principal: Principal,
     *,
     address: tuple[str, int],
-    secret: str,
+    password: str,
     frame_bytes_max: int,
     connect_timeout_ms: int = CONNECT_TIMEOUT_MS,
     in_flight_max: int = IN_FLIGHT_MAX,
@@ -200,7 +201,7 @@ async def open_connection(
     host, port = address
     try:
         frames = await environment.network.connect(
-            host, port, frame_bytes_max=frame_bytes_max, timeout_ms=connect_timeout_ms
+            host, port, frame_bytes_max=KAFKA_LISTENER.frame_bytes_max, timeout_ms=connect_timeout_ms
         )
     except ConnectionRefusedError:
         raise
@@ -209,7 +210,8 @@ async def open_connection(
     connection = RpcConnection(environment, frames, principal, address=address, in_flight_max=in_flight_max)
     connection.start()
     try:
-        await _authenticate(environment, connection, secret=secret)
+        await _authenticate(environment, connection, password=password)
+        frames.take_frames(bytes_max=frame_bytes_max)
     except BaseException as error:
         await connection.close()
         if isinstance(error, ConnectionClosed | TimeoutError | scram.ScramFailed):
@@ -218,12 +220,12 @@ async def open_connection(
     return connection
 
 
-async def _authenticate(environment: Environment, connection: RpcConnection, *, secret: str) -> None:
+async def _authenticate(environment: Environment, connection: RpcConnection, *, password: str) -> None:
     handshake = schemas.request_class(apis.SASL_HANDSHAKE, apis.SASL_HANDSHAKE.version)(mechanism=scram.MECHANISM)
     answer = await connection.call(apis.SASL_HANDSHAKE, handshake, timeout_ms=AUTHENTICATE_TIMEOUT_MS)
     _raise_refusal(answer, "")
     nonce = b64encode(environment.rng.randbytes(scram.NONCE_BYTES)).decode()
-    client = scram.ScramClient(user=scram.CLUSTER_USER, password=secret, nonce=nonce)
+    client = scram.ScramClient(user=scram.CLUSTER_USER, password=password, nonce=nonce)
     server_first = await _token(connection, client.first())
     client.verify(await _token(connection, client.final(server_first)))
 

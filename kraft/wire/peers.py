@@ -36,7 +36,7 @@ class Peers:
         environment: Environment,
         *,
         node_id: int,
-        secret: str,
+        password: str,
         address: Address,
         frame_bytes_max: int = FRAME_BYTES_MAX,
         connect_timeout_ms: int = CONNECT_TIMEOUT_MS,
@@ -44,7 +44,7 @@ class Peers:
         self.environment = environment
         self.node_id = node_id
         self.address = address
-        self._secret = secret
+        self._password = password
         self._frame_bytes_max = frame_bytes_max
         self._connect_timeout_ms = connect_timeout_ms
         self._ways: dict[tuple[int, Purpose, Lane], _Way] = {}
@@ -100,7 +100,7 @@ class Peers:
             self.environment,
             Principal(self.node_id, purpose),
             address=self.address(node_id, purpose),
-            secret=self._secret,
+            password=self._password,
             frame_bytes_max=self._frame_bytes_max,
             connect_timeout_ms=self._connect_timeout_ms,
             in_flight_max=WAITS_IN_FLIGHT_MAX if lane == "waits" else IN_FLIGHT_MAX,

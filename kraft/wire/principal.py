@@ -1,8 +1,8 @@
 """Who is at the other end of an authenticated connection.
 
-All brokers share one SCRAM user, `__cluster__`; its password is the cluster secret. Which node it is, and what the
-connection is for, says the client id of the request that completed the authentication: `node-3-controller`. So a
-holder of the secret can claim any node id; the secret is what the cluster trusts.
+All brokers share one SCRAM user, `__cluster__`; its password is derived from the cluster secret. Which node it is, and
+what the connection is for, says the client id of the request that completed the authentication: `node-3-controller`.
+So a holder of the secret can claim any node id; the secret is what the cluster trusts.
 """
 
 from __future__ import annotations

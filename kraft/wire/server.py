@@ -16,6 +16,7 @@ from kraft.wire.principal import Principal
 from kraft.wire.session import Session, Shared
 from metadata.environment import Environment, FrameConnection, FrameListener
 from metadata.settings import BrokerSettings
+from metadata.strangers import KAFKA_LISTENER, Strangers
 
 OnBrokerLost = Callable[[int], None]
 
@@ -28,7 +29,7 @@ class WireServer:
         host: str,
         port: int,
         cluster_id: str,
-        secret: str,
+        password: str,
         handlers: Mapping[int, Served],
         settings: BrokerSettings,
         on_broker_connection_lost: OnBrokerLost | None = None,
@@ -36,14 +37,15 @@ class WireServer:
         self._environment = environment
         self._host = host
         self._asked_port = port
-        self._frame_bytes_max = settings.socket_request_max_bytes
         self._connections_max = settings.max_connections
         self._shared = Shared(
             environment=environment,
-            credential=scram.credential(secret, salt=scram.salt_of(cluster_id)),
+            credential=scram.credential(password, salt=scram.salt_of(cluster_id)),
             handlers=handlers,
             connection_bytes_max=settings.socket_request_max_bytes,
             produce_budget=Budget(settings.queued_max_request_bytes),
+            strangers=Strangers(KAFKA_LISTENER),
+            frame_bytes_max=settings.socket_request_max_bytes,
         )
         self._on_broker_connection_lost = on_broker_connection_lost
         self._listener: FrameListener | None = None
@@ -63,7 +65,7 @@ class WireServer:
     async def start(self) -> None:
         """Raises OSError when the port is taken."""
         self._listener = await self._environment.network.listen(
-            self._host, self._asked_port, self._serve, frame_bytes_max=self._frame_bytes_max
+            self._host, self._asked_port, self._serve, frame_bytes_max=KAFKA_LISTENER.frame_bytes_max
         )
 
     async def stop(self) -> None:

@@ -28,6 +28,7 @@ from kraft.wire.sasl import Authentication
 from kraft.wire.scram import Credential
 from metadata.environment import Environment, FrameConnection
 from metadata.errors import ClusterAuthorizationFailed, KafkaError
+from metadata.strangers import Strangers
 
 LOG = logging.getLogger(__name__)
 
@@ -35,9 +36,6 @@ IN_FLIGHT_MAX = 256
 """Requests of one connection being served; the next is read when one is done."""
 FETCHES_IN_FLIGHT_MAX = 4_096
 """Fetches of one connection being served, beside them: most of them wait, and waiting costs no more than a place."""
-AUTHENTICATION_TIMEOUT_MS = 10_000
-UNAUTHENTICATED_BYTES_MAX = 524_288
-"""Largest request before authentication (Kafka's sasl.server.max.receive.size)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +48,9 @@ class Shared:
     connection_bytes_max: int
     produce_budget: Budget
     """Only produce requests count: a follower's fetch must never wait for the produce that waits for it."""
+    strangers: Strangers
+    frame_bytes_max: int
+    """Of a request after authentication."""
 
 
 class Session:
@@ -65,14 +66,14 @@ class Session:
 
     async def authenticate(self) -> Principal | None:
         """None when the connection is to be closed. Raises ConnectionClosed."""
+        limits = self._shared.strangers.limits
         authentication = Authentication(self._shared.credential, self._shared.environment.rng)
         try:
-            async with self._shared.environment.clock.timeout(AUTHENTICATION_TIMEOUT_MS):
-                while authentication.principal is None:
-                    if not await self._authentication_step(authentication):
-                        return None
+            with self._shared.strangers.waiting(self._connection):
+                async with self._shared.environment.clock.timeout(limits.wait_ms):
+                    await self._authenticate(authentication, frames_max=limits.frames_max)
         except TimeoutError:
-            LOG.info("closing %s: not authenticated in %d ms", self._connection.peer, AUTHENTICATION_TIMEOUT_MS)
+            LOG.info("closing %s: not authenticated in %d ms", self._connection.peer, limits.wait_ms)
             return None
         except Malformed as error:
             LOG.warning("closing %s: %s", self._connection.peer, error)
@@ -94,10 +95,15 @@ class Session:
 
     # --- before authentication ----------------------------------------------------------------------------
 
+    async def _authenticate(self, authentication: Authentication, *, frames_max: int) -> None:
+        """Until it has a principal, or the connection is to be closed."""
+        for _ in range(frames_max):
+            if not await self._authentication_step(authentication) or authentication.principal is not None:
+                return
+        raise Malformed(f"{frames_max} requests, and not authenticated")
+
     async def _authentication_step(self, authentication: Authentication) -> bool:
         frame = await self._connection.receive()
-        if len(frame) > UNAUTHENTICATED_BYTES_MAX:
-            raise Malformed(f"{len(frame)} bytes before authentication, at most {UNAUTHENTICATED_BYTES_MAX} are taken")
         header = codec.decode_request_head(frame)
         if header.api_key == apis.API_VERSIONS.key:
             self._answer_api_versions(header)
@@ -108,6 +114,8 @@ class Session:
             step = authentication.handshake(message)
         elif api is apis.SASL_AUTHENTICATE:
             step = authentication.authenticate(message, header.client_id)
+            if authentication.principal is not None:
+                self._connection.take_frames(bytes_max=self._shared.frame_bytes_max)
         else:
             return self._refuse_unauthenticated(api, header, message)
         self._send(api, header, step.response)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 class QuorumConfig:
     cluster_id: str
     node_id: int
-    secret: bytes
+    key: bytes
+    """What all voters share, see `metadata.cluster_keys`."""
     voters: Mapping[int, tuple[str, int]]
     """Where this node reaches each voter; its own entry is not used."""
     listen: tuple[str, int]

@@ -65,7 +65,7 @@ class QuorumEngine:
         self._journal: Journal | None = None
         self._module = load_private_copy(clock=environment.clock, rng=environment.rng)
         self._machine = MetadataStateMachine(on_applied=self._report.add, on_installed=self._report.installed)
-        identity = LinkIdentity(cluster_id=config.cluster_id, node_id=config.node_id, secret=config.secret)
+        identity = LinkIdentity(cluster_id=config.cluster_id, node_id=config.node_id, key=config.key)
         peers = {peer: config.voters[peer] for peer in config.peers}
         self._link = Link(environment, identity, peers=peers, listen=config.listen, handler=self)
         self._timer: TimerHandle | None = None

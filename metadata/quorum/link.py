@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -17,33 +18,24 @@ import msgspec
 
 from metadata.environment import ConnectionClosed, Environment, FrameConnection, FrameListener
 from metadata.quorum.filters import Message
+from metadata.quorum.handshake import ANYBODY, shake_hands
 from metadata.quorum.messages import MalformedMessage
-from metadata.quorum.seal import (
-    NONCE_BYTES,
-    Hello,
-    Refused,
-    Seal,
-    check_hello,
-    decode_hello,
-    encode_hello,
-    session_key,
-)
+from metadata.quorum.seal import NONCE_BYTES, REASON_LENGTH_MAX, UNDECODABLE, Hello, Refused, Seal
+from metadata.strangers import QUORUM_LISTENER, Strangers
 
 FRAME_BYTES_MAX = 8 * 1024 * 1024
-"""More than the largest batch of entries (1 MiB and one command) and than a piece of a snapshot."""
+"""Of a voter: more than the largest batch of entries (1 MiB and one command) and than a piece of a snapshot."""
 UNSENT_BYTES_MAX = 128 * 1024 * 1024
 """A peer that takes no more is disconnected and starts over (SO-L12)."""
 PING_MS = 500
 """So that a voter's first vote request finds a live connection (SO-L2)."""
 DEAD_MS = 2_000
 CONNECT_TIMEOUT_MS = 1_000
-HANDSHAKE_TIMEOUT_MS = 2_000
 RECONNECT_MS = 100
 REFUSED_RETRY_MS = 2_000
 """After a failed check, which a person has to mend."""
 DUPLICATE_CHECK_MS = PING_MS + 250
 """The old session of a node that appears again must be silent for this long to be replaced."""
-_ANYBODY = -1
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
 
@@ -66,7 +58,7 @@ class LinkHandler(Protocol):
 class LinkIdentity:
     cluster_id: str
     node_id: int
-    secret: bytes
+    key: bytes
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -97,6 +89,7 @@ class Link:
         self._peers = dict(peers)
         self._listen = listen
         self._handler = handler
+        self._strangers = Strangers(QUORUM_LISTENER)
         self._sessions: dict[int, _Session] = {}
         self._listener: FrameListener | None = None
 
@@ -104,7 +97,9 @@ class Link:
         """Raises OSError when the port is taken."""
         if self._peers:
             host, port = self._listen
-            self._listener = await self._network.listen(host, port, self._accept, frame_bytes_max=FRAME_BYTES_MAX)
+            self._listener = await self._network.listen(
+                host, port, self._accept, frame_bytes_max=QUORUM_LISTENER.frame_bytes_max
+            )
 
     async def run(self) -> None:
         """Keep the sessions alive until cancelled."""
@@ -152,7 +147,7 @@ class Link:
         host, port = self._peers[peer]
         try:
             return await self._network.connect(
-                host, port, frame_bytes_max=FRAME_BYTES_MAX, timeout_ms=CONNECT_TIMEOUT_MS
+                host, port, frame_bytes_max=QUORUM_LISTENER.frame_bytes_max, timeout_ms=CONNECT_TIMEOUT_MS
             )
         except ConnectionRefusedError:
             self._handler.on_refused(peer)
@@ -161,7 +156,7 @@ class Link:
         return None
 
     async def _accept(self, connection: FrameConnection) -> None:
-        await self._serve(connection, _ANYBODY)
+        await self._serve(connection, ANYBODY)
 
     async def _probe(self, peer: int) -> None:
         """We were called by a peer and lost it: is it only the connection, or has its process gone?"""
@@ -172,8 +167,9 @@ class Link:
     async def _serve(self, connection: FrameConnection, receiver: int) -> int:
         """Run a session to its end. Returns how long a dialer should wait before the next."""
         try:
-            async with self._clock.timeout(HANDSHAKE_TIMEOUT_MS):
-                session = await self._shake_hands(connection, receiver)
+            async with self._clock.timeout(QUORUM_LISTENER.wait_ms):
+                with self._strangers.waiting(connection) if receiver == ANYBODY else nullcontext():
+                    session = await self._shake_hands(connection, receiver)
             await self._admit(session)
         except Refused as refused:
             self._handler.emit("quorum_connection_refused", address=connection.peer, reason=str(refused))
@@ -188,6 +184,7 @@ class Link:
         return retry_ms
 
     async def _shake_hands(self, connection: FrameConnection, receiver: int) -> _Session:
+        """Raises Refused, ConnectionClosed."""
         ours = Hello(
             cluster_id=self._identity.cluster_id,
             sender=self._identity.node_id,
@@ -195,17 +192,9 @@ class Link:
             nonce=self._rng.randbytes(NONCE_BYTES),
             incarnation=self._incarnation,
         )
-        is_dialer = receiver != _ANYBODY
-        if is_dialer:
-            connection.send([encode_hello(ours)])
-        theirs = decode_hello(await connection.receive())
-        if not is_dialer:
-            connection.send([encode_hello(ours)])
-        check_hello(theirs, ours=ours, voters=sorted(self._peers))
-        dialer, acceptor = (ours, theirs) if is_dialer else (theirs, ours)
-        seal = Seal(session_key(self._identity.secret, dialer=dialer, acceptor=acceptor), is_dialer=is_dialer)
-        connection.send(seal.close(b""))
-        seal.open(await connection.receive())
+        theirs, seal = await shake_hands(
+            connection, ours, voters=sorted(self._peers), key=self._identity.key, frame_bytes_max=FRAME_BYTES_MAX
+        )
         return _Session(
             peer=theirs.sender,
             connection=connection,
@@ -236,7 +225,7 @@ class Link:
             await session.connection.receive_while(partial(self._take, session))
         except ConnectionClosed:
             return RECONNECT_MS if session.frames == 0 else 0
-        except (Refused, MalformedMessage, msgspec.MsgspecError) as error:
+        except (Refused, MalformedMessage) as error:
             self._handler.emit("quorum_connection_refused", address=session.connection.peer, reason=str(error))
             return REFUSED_RETRY_MS
         finally:
@@ -251,7 +240,7 @@ class Link:
         session.received_at_ms = self._clock.monotonic_ms()
         session.frames += 1
         if body:
-            self._handler.on_message(session.peer, _decode(body))
+            self._handler.on_message(session.peer, _message(body))
         return True
 
     def _drop(self, session: _Session) -> None:
@@ -271,3 +260,11 @@ class Link:
                     self._drop(session)
                 else:
                     session.connection.send(session.seal.close(b""))
+
+
+def _message(body: memoryview) -> Any:
+    """Raises MalformedMessage. What is in it, the handler judges."""
+    try:
+        return _decode(body)
+    except UNDECODABLE as error:
+        raise MalformedMessage(f"no msgpack: {type(error).__name__} {error}"[:REASON_LENGTH_MAX]) from error

@@ -1,7 +1,7 @@
 """How voters know each other, as pure functions: the hello, the session key, and the seal on every frame.
 
 A connection begins with one hello from each side (msgpack, not secret). From the nonces and names in both and the
-cluster's secret comes a key that no other session has; each later frame is `HMAC-SHA256 (32) | body`, computed with
+cluster's key comes a key that no other session has; each later frame is `HMAC-SHA256 (32) | body`, computed with
 a counter and the direction, so that nothing can be forged, replayed, reordered or reflected.
 """
 
@@ -15,13 +15,21 @@ from collections.abc import Sequence
 import msgspec
 
 from metadata.environment import Buffer
+from metadata.strangers import QUORUM_LISTENER
 
-PROTOCOL_VERSION = 1
-HELLO_BYTES_MAX = 4096
+PROTOCOL_VERSION = 2
+"""1: the acceptor proved itself together with the dialer, by a key that was the secret itself."""
+HELLO_BYTES_MAX = QUORUM_LISTENER.frame_bytes_max
 NONCE_BYTES = 16
 MAC_BYTES = 32
 _PROTOCOL = "kraft-quorum"
 _COUNTER = struct.Struct(">Q")
+
+
+REASON_LENGTH_MAX = 300
+"""A stranger must not write at length into our events."""
+UNDECODABLE = (msgspec.MsgspecError, ValueError, RecursionError)
+"""What msgspec raises for bytes that it cannot decode: text that is no UTF-8 is a ValueError, deep nesting the last."""
 
 
 class Refused(Exception):
@@ -49,8 +57,8 @@ def decode_hello(data: Buffer) -> Hello:
         raise Refused(f"a hello of {len(data)} bytes; the limit is {HELLO_BYTES_MAX}")
     try:
         hello = msgspec.msgpack.decode(data, type=Hello)
-    except msgspec.MsgspecError as error:
-        raise Refused(f"not a hello of the quorum: {error}") from error
+    except UNDECODABLE as error:
+        raise Refused(f"not a hello of the quorum: {type(error).__name__} {error}"[:REASON_LENGTH_MAX]) from error
     if hello.protocol != _PROTOCOL or len(hello.nonce) != NONCE_BYTES:
         raise Refused(f"not a hello of the quorum: protocol {hello.protocol!r:.50}, nonce of {len(hello.nonce)} bytes")
     return hello
@@ -72,9 +80,9 @@ def check_hello(theirs: Hello, *, ours: Hello, voters: Sequence[int]) -> None:
         raise Refused(f"the address of node {ours.receiver} leads to node {theirs.sender}")
 
 
-def session_key(secret: bytes, *, dialer: Hello, acceptor: Hello) -> bytes:
+def session_key(cluster_key: bytes, *, dialer: Hello, acceptor: Hello) -> bytes:
     names = (PROTOCOL_VERSION, dialer.cluster_id, dialer.sender, acceptor.sender, dialer.nonce, acceptor.nonce)
-    return hmac.digest(secret, msgspec.msgpack.encode(names), "sha256")
+    return hmac.digest(cluster_key, msgspec.msgpack.encode(names), "sha256")
 
 
 class Seal:

@@ -281,7 +281,7 @@ def test_a_wrong_secret_is_refused(nodes: Cluster):
     async def attempt() -> None:
         environment = system_environment(threads=1)
         host, port = nodes.node(1).kafka.split(":")
-        peers = Peers(environment, node_id=2, secret="not the secret", address=lambda *_: (host, int(port)))
+        peers = Peers(environment, node_id=2, password="not the secret", address=lambda *_: (host, int(port)))
         try:
             with pytest.raises(SaslAuthenticationFailed):
                 await ControllerChannel(peers).request(

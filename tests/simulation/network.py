@@ -137,6 +137,9 @@ class SimulatedConnection:
             self._network.read(self)
         return frame
 
+    def take_frames(self, *, bytes_max: int) -> None:
+        self._frame_bytes_max = bytes_max
+
     def close(self) -> None:
         if not self._is_closed:
             self.end("closed here")

@@ -11,6 +11,7 @@ from kraft.runtime.environment import close_environment, system_environment
 from kraft.wire.channels import ForwardChannel
 from kraft.wire.messages.common import ReplyT, RequestT, Rpc
 from kraft.wire.peers import Peers
+from metadata.cluster_keys import cluster_keys
 from tests.integration.support.cluster import Cluster
 
 Result = TypeVar("Result")
@@ -31,12 +32,13 @@ def ask_as_peer(cluster: Cluster, node_id: int, rpc: Rpc[RequestT, ReplyT], requ
 
 
 def _with_peers(cluster: Cluster, node_id: int, ask: Callable[[Peers], Awaitable[Result]]) -> Result:
-    secret = (Path(cluster.data) / "cluster.secret").read_text().strip()
+    identity = [(Path(cluster.data) / name).read_text().strip() for name in ("cluster.secret", "cluster.id")]
+    password = cluster_keys(identity[0], cluster_id=identity[1]).password
     host, port = cluster.node(node_id).kafka.split(":")
 
     async def attempt() -> Result:
         environment = system_environment(threads=1)
-        peers = Peers(environment, node_id=STRANGER, secret=secret, address=lambda *_: (host, int(port)))
+        peers = Peers(environment, node_id=STRANGER, password=password, address=lambda *_: (host, int(port)))
         try:
             return await ask(peers)
         finally:

@@ -53,7 +53,7 @@ class Cluster:
             values: dict[str, object] = {
                 "cluster_id": "c",
                 "node_id": i,
-                "secret": SECRET,
+                "key": SECRET,
                 "voters": {j: (f"m{j}", PORT) for j in self.machines},
                 "listen": (f"m{i}", PORT),
                 "directory": DIRECTORY,

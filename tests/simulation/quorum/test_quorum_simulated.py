@@ -105,7 +105,7 @@ def test_a_full_disk_suspends_a_voter_until_there_is_room() -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"secret": b"another"}, "the secrets differ"),
+        ({"key": b"another"}, "the secrets differ"),
         ({"cluster_id": "other"}, "cluster id 'other'"),
     ],
 )

@@ -56,7 +56,7 @@ class Cluster:
         values: dict[str, object] = {
             "cluster_id": "test-cluster",
             "node_id": node,
-            "secret": SECRET,
+            "key": SECRET,
             "voters": self.addresses,
             "listen": self.addresses[node],
             "directory": str(self._directory / str(node) / "__cluster_metadata"),

@@ -112,7 +112,7 @@ def test_garbage_is_no_hello() -> None:
 @pytest.mark.parametrize(
     ("theirs", "ours", "reason"),
     [
-        ({"version": 2}, {}, "protocol version 2"),
+        ({"version": 1}, {}, "protocol version 1; this node speaks 2"),
         ({"cluster_id": "d"}, {}, "cluster id 'd'"),
         ({"sender": 1}, {}, "our own node id"),
         ({"sender": 9}, {}, "not one of the voters"),

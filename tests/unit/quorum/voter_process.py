@@ -68,7 +68,7 @@ async def main() -> None:
     config = QuorumConfig(
         cluster_id="c",
         node_id=node,
-        secret=b"s",
+        key=b"s",
         voters=addresses,
         listen=addresses[node],
         directory=f"{directory}/{node}/__cluster_metadata",

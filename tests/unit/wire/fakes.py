@@ -101,12 +101,12 @@ class Loopback:
     controller: FakeController
     lost: list[int] = field(default_factory=list)
 
-    def peers(self, *, node_id: int = 2, secret: str = SECRET, **options: Any) -> Peers:
+    def peers(self, *, node_id: int = 2, password: str = SECRET, **options: Any) -> Peers:
         port = self.server.port
         return Peers(
             self.environment,
             node_id=node_id,
-            secret=secret,
+            password=password,
             address=lambda node, purpose: ("127.0.0.1", port),
             **options,
         )
@@ -124,7 +124,7 @@ async def loopback(
         host="127.0.0.1",
         port=port,
         cluster_id=CLUSTER,
-        secret=SECRET,
+        password=SECRET,
         handlers=node_handlers(replicas=replicas, controller=controller, metadata=fetches),
         settings=BrokerSettings(**settings),
         on_broker_connection_lost=lost.append,

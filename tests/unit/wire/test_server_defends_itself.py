@@ -30,11 +30,11 @@ from kraft.wire.messages.offsets import (
 )
 from kraft.wire.messages.produce import PRODUCE, ProduceRequest
 from kraft.wire.messages.producer_ids import INIT_PRODUCER_ID, InitProducerId
-from kraft.wire.session import UNAUTHENTICATED_BYTES_MAX
 from kraft.wire.structures import Structure
 from metadata.controller.events import AllocateProducerIds, ProducerIdBlock
 from metadata.environment import ConnectionClosed, FrameConnection, NotConnected
 from metadata.errors import SaslAuthenticationFailed
+from metadata.strangers import KAFKA_LISTENER
 from tests.unit.wire.fakes import T0, Loopback, loopback, run, until
 from tests.unit.wire.test_controller_round_trips import CASES
 from tests.unit.wire.test_data_round_trips import REQUEST
@@ -193,7 +193,7 @@ def test_a_peer_without_a_node_id_is_refused(client_id: str | None) -> None:
 def test_a_wrong_secret_gets_error_58_and_a_close() -> None:
     async def main() -> None:
         async with loopback() as world:
-            peers = world.peers(secret="wrong")
+            peers = world.peers(password="wrong")
             with pytest.raises(SaslAuthenticationFailed, match="wrong cluster secret"):
                 await ForwardChannel(peers, 1).list_offset(T0, -1)
             await until(lambda: world.server.connections == 0)
@@ -206,7 +206,7 @@ def test_a_wrong_secret_gets_error_58_and_a_close() -> None:
 def test_a_huge_request_before_authentication_closes() -> None:
     async def main() -> None:
         async with loopback() as world, raw(world) as connection:
-            connection.send([bytes(UNAUTHENTICATED_BYTES_MAX + 1)])
+            connection.send([bytes(KAFKA_LISTENER.frame_bytes_max + 1)])
             await assert_closed(connection)
             await assert_alive(world)
 

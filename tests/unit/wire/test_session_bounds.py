@@ -22,6 +22,7 @@ from kraft.wire.principal import Principal
 from kraft.wire.scram import Credential, credential
 from kraft.wire.session import Session, Shared
 from metadata.environment import Buffer, ConnectionClosed
+from metadata.strangers import KAFKA_LISTENER, Strangers
 from tests.unit.replication.harness.virtual import environment, run
 from tests.unit.wire.fakes import SECRET, T0
 from tests.unit.wire.test_data_round_trips import REQUEST
@@ -117,6 +118,8 @@ class World:
             handlers=self.handlers.served(),
             connection_bytes_max=connection_bytes_max,
             produce_budget=self.produce_budget,
+            strangers=Strangers(KAFKA_LISTENER),
+            frame_bytes_max=1 << 20,
         )
         self.session = Session(self.shared, self.line)
         self.serving = asyncio.create_task(self.session.serve(ONE))

@@ -1,0 +1,78 @@
+"""What a listener grants those who have not authenticated: short frames, few of them, few places, little time.
+
+All of it stands in one table, a row for each listener, so that one on which nobody authenticates gets a row of its own
+and not the rules of nodes among themselves. What a frame may be is judged by its length, before memory is taken for it
+(`FrameConnection.take_frames` raises the limit afterwards).
+Who comes when all places are taken gets one: whoever has waited longest loses his, of those who come from the address
+that holds most. So nobody keeps others out by connecting and saying nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from metadata.environment import FrameConnection
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StrangerLimits:
+    frame_bytes_max: int
+    frames_max: int
+    """Requests before authentication is done; one more ends the connection."""
+    connections_max: int
+    """Places of those who authenticate at the same time. Each costs a read buffer of 64 KiB."""
+    wait_ms: int
+    """From the connection to the end of authentication."""
+
+
+KAFKA_LISTENER = StrangerLimits(frame_bytes_max=16_384, frames_max=16, connections_max=128, wait_ms=10_000)
+"""A SASL exchange is ApiVersions, SaslHandshake and two SaslAuthenticate of some hundred bytes each (Kafka's
+sasl.server.max.receive.size is 524,288)."""
+QUORUM_LISTENER = StrangerLimits(frame_bytes_max=4_096, frames_max=3, connections_max=64, wait_ms=2_000)
+"""A hello, a proof, and the word that the acceptor's proof was right."""
+
+
+class Strangers:
+    """The connections of one listener that have not authenticated yet."""
+
+    def __init__(self, limits: StrangerLimits) -> None:
+        self.limits = limits
+        self._waiting: dict[FrameConnection, str] = {}
+        """In the order in which they came, with the address that they came from."""
+        self._is_crowded = False
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @contextmanager
+    def waiting(self, connection: FrameConnection) -> Iterator[None]:
+        """A place until the end of the block. It may be aborted meanwhile, in favour of another."""
+        if len(self._waiting) >= self.limits.connections_max:
+            self._make_room(connection)
+        self._waiting[connection] = connection.peer.rpartition(":")[0]
+        try:
+            yield
+        finally:
+            self._waiting.pop(connection, None)
+            if len(self._waiting) <= self.limits.connections_max // 2:
+                self._is_crowded = False
+
+    def _make_room(self, newcomer: FrameConnection) -> None:
+        crowd, _ = Counter(self._waiting.values()).most_common(1)[0]
+        oldest = next(connection for connection, address in self._waiting.items() if address == crowd)
+        if not self._is_crowded:  # said once for each crowd, for strangers must not fill the log
+            self._is_crowded = True
+            LOG.warning(
+                "%d connections have not authenticated, most of them from %s: the oldest of them make room for %s",
+                len(self._waiting),
+                crowd,
+                newcomer.peer,
+            )
+        del self._waiting[oldest]
+        oldest.abort()
