@@ -61,17 +61,20 @@ class ProducerIds:
             raise CoordinatorLoadInProgress(f"the controller gave no producer ids: {error.message}") from error
 
     def _fetch(self) -> asyncio.Task[None]:
-        if self._fetching is None:
+        if self._fetching is None or self._fetching.done():
             self._fetching = asyncio.create_task(self._fetch_block())
-            self._fetching.add_done_callback(self._ended)
+            self._fetching.add_done_callback(_retrieve)
         return self._fetching
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._fetching = None
-        if not task.cancelled():
-            task.exception()  # whoever waits gets it; a prefetch is tried again at the next id
 
     async def _fetch_block(self) -> None:
         request = AllocateProducerIds(broker_id=self._broker_id, broker_epoch=self._broker_epoch())
         block = await self._control.control(request, timeout_ms=BLOCK_TIMEOUT_MS)
+        if block.count < 1:
+            raise KafkaError(f"the controller gave a block of {block.count} producer ids")
         self._next_block = range(block.first, block.first + block.count)
+
+
+def _retrieve(task: asyncio.Task[None]) -> None:
+    """Whoever waits gets the failure; a prefetch is tried again at the next id."""
+    if not task.cancelled():
+        task.exception()

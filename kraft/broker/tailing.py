@@ -26,7 +26,7 @@ POSITIONS_MAX = 2_048
 FETCH_WAIT_MS = 10_000
 """Longest wait of one shared fetch."""
 RETRY_MS = 20
-"""Between a fetch that failed, or ended early without news, and telling the waiters or fetching again."""
+"""Between a fetch that failed, ended early without news or could not begin, and telling the waiters or going on."""
 
 
 @dataclass(eq=False, slots=True)
@@ -82,7 +82,9 @@ class Tails:
         try:
             for partition, offset in positions.items():
                 self._join(_Position(partition, offset, bytes_max), waiter, joined)
-            if not waiter.woken.done():
+            if waiter.woken.done():  # nothing was waited for, and who asks again at once would keep all others waiting
+                await self._clock.sleep(min(RETRY_MS, wait_ms))
+            else:
                 async with self._clock.timeout(wait_ms):
                     await waiter.woken
         except TimeoutError:

@@ -88,7 +88,7 @@ class TcpConnection(asyncio.BufferedProtocol):
             self._transport.writelines(_gathered(_LENGTH.pack(size), parts))
 
     async def drain(self) -> None:
-        while self._writable is not None and not self._is_closed:
+        while self._writable is not None and not self._writable.done() and not self._is_closed:
             await asyncio.shield(self._writable)
         if self._is_closed:
             raise self._closed_error()

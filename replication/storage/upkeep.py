@@ -79,7 +79,7 @@ class Upkeep:
 
     async def _every(self, interval_ms: Callable[[], int], act: Callable[[], Awaitable[None]]) -> None:
         while True:
-            await self._environment.clock.sleep(interval_ms())
+            await self._environment.clock.sleep(max(1, interval_ms()))
             try:
                 await act()
             except (KafkaError, OSError) as error:

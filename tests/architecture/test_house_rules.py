@@ -11,6 +11,7 @@ import pytest
 
 from tests.architecture import rules
 from tests.architecture.sources import ROOT, Module, module, product_modules
+from tests.architecture.spinning import loops_that_may_spin
 
 Rule = Callable[[Module], Iterator[str]]
 RULES: tuple[Rule, ...] = (
@@ -22,7 +23,43 @@ RULES: tuple[Rule, ...] = (
     rules.unsafe_python,
     rules.missing_docstring,
     rules.unfinished,
+    loops_that_may_spin,
 )
+
+_SPINS_ON_A_TASK = """
+class A:
+    async def prove(self):
+        while self._proven < needed:
+            if self._proving is None:
+                self._begin()
+            await asyncio.shield(self._proving)
+"""
+_SPINS_BEHIND_A_METHOD = """
+class A:
+    async def next_id(self):
+        while not self._block:
+            await self._fetched()
+    async def _fetched(self):
+        await asyncio.shield(self._fetch())
+    def _fetch(self):
+        if self._fetching is None:
+            self._fetching = asyncio.create_task(self._fetch_block())
+        return self._fetching
+"""
+_SPINS_ON_A_FUTURE = """
+class A:
+    async def drain(self):
+        while self._writable is not None:
+            await self._writable
+"""
+_SPINS_ON_AN_EVENT = """
+class A:
+    def __init__(self):
+        self._grown = asyncio.Event()
+    async def wait(self):
+        while self.end < offset:
+            await self._grown.wait()
+"""
 
 PLANTED: tuple[tuple[Rule, str, str, str], ...] = (
     (rules.touches_outside, "metadata.x", "import time", "environment.clock"),
@@ -65,6 +102,10 @@ PLANTED: tuple[tuple[Rule, str, str, str], ...] = (
     (rules.unsafe_python, "kraft.x", "import sys\nrun([sys.executable, '-m', 'kraft'])", "without -P"),
     (rules.unsafe_python, "kraft.x", "import sys\npython = sys.executable", "without -P"),
     (rules.missing_docstring, "kraft.x", "x = 1", "docstring"),
+    (loops_that_may_spin, "kraft.x", _SPINS_ON_A_TASK, "asyncio.shield(self._proving), which does not suspend"),
+    (loops_that_may_spin, "kraft.x", _SPINS_BEHIND_A_METHOD, "self._fetched(), which does not suspend"),
+    (loops_that_may_spin, "kraft.x", _SPINS_ON_A_FUTURE, "self._writable, which does not suspend"),
+    (loops_that_may_spin, "kraft.x", _SPINS_ON_AN_EVENT, "nothing clears _grown"),
     (rules.unfinished, "kraft.x", "raise NotImplementedError", "unfinished"),
 )
 
@@ -88,6 +129,20 @@ def test_the_rule_catches_a_planted_offence(rule: Rule, name: str, text: str, ex
     complaints = list(rule(module(name, text)))
     assert complaints, f"{rule.__name__} let {text!r} pass"
     assert expected in complaints[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        _SPINS_ON_A_TASK.replace("if self._proving is None", "if self._proving is None or self._proving.done()"),
+        _SPINS_BEHIND_A_METHOD.replace("is None:", "is None or self._fetching.done():"),
+        _SPINS_ON_A_FUTURE.replace("await self", "self._writable = loop.create_future()\n            await self"),
+        _SPINS_ON_AN_EVENT + "        self._grown.clear()\n",
+        _SPINS_ON_AN_EVENT + "    def grow(self):\n        grown, self._grown = self._grown, asyncio.Event()\n",
+    ],
+)
+def test_a_loop_that_suspends_is_not_complained_about(text: str) -> None:
+    assert list(loops_that_may_spin(module("kraft.x", text))) == []
 
 
 @pytest.mark.parametrize("text", ALLOWED)

@@ -27,8 +27,8 @@ from replication.requests import (
     OffsetAnswer,
 )
 
-LOAD_BYTES = 4 * 1024 * 1024
-"""Read at once while loading."""
+LOAD_BYTES = 256 * 1024
+"""Read at once while loading: some ten milliseconds of decoding, after which others have a turn."""
 LOAD_RETRY_MS = 20
 
 
@@ -50,6 +50,7 @@ async def replay(
         if next_offset == offset:
             return
         yield records
+        await clock.sleep(0)
         offset = next_offset
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Coroutine
 from typing import Any
 
@@ -21,20 +22,21 @@ class Controller:
         self.gate = asyncio.Event()
         self.gate.set()
         self.refuses: Exception | None = None
+        self.count = 10
 
     async def control(self, request: Any, *, timeout_ms: int) -> Any:
         assert timeout_ms > 0
         self.asked.append(request)
-        first = 10 * (len(self.asked) - 1)
+        first = self.count * (len(self.asked) - 1)
         await self.gate.wait()
         refusal, self.refuses = self.refuses, None
         if refusal is not None:
             raise refusal
-        return ProducerIdBlock(first=first, count=10)
+        return ProducerIdBlock(first=first, count=self.count)
 
 
 def run(story: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(story, 5))
+    asyncio.run(asyncio.wait_for(story, 60))
 
 
 def made() -> tuple[ProducerIds, Controller]:
@@ -113,6 +115,42 @@ def test_one_waiter_that_gives_up_takes_nothing_from_the_others() -> None:
         await asyncio.sleep(0)
         controller.gate.set()
         assert await second == 0
+        await ids.stop()
+
+    run(story())
+
+
+def test_a_block_that_is_used_up_before_its_callbacks_have_run_is_followed_by_another() -> None:
+    """The task that fetched it is done then, and awaiting it does not suspend."""
+
+    async def story() -> None:
+        ids, controller = made()
+        controller.count = 1
+        rounds, fetch = itertools.count(1), ids._fetch
+
+        def fetch_that_suspends() -> asyncio.Task[None]:
+            assert next(rounds) < 100, "it spins, and nothing else on this loop will ever run"
+            return fetch()
+
+        ids._fetch = fetch_that_suspends  # type: ignore[method-assign]
+        controller.gate.clear()
+        first = asyncio.ensure_future(ids.next_id())
+        for _ in range(3):
+            await asyncio.sleep(0)
+        controller.gate.set()  # the fetch ends in the next turn of the loop, and these two begin in it
+        others = [asyncio.ensure_future(ids.next_id()) for _ in range(2)]
+        assert sorted(await asyncio.gather(first, *others)) == [0, 1, 2]
+        await ids.stop()
+
+    run(story())
+
+
+def test_an_empty_block_is_refused() -> None:
+    async def story() -> None:
+        ids, controller = made()
+        controller.count = 0
+        with pytest.raises(CoordinatorLoadInProgress, match="a block of 0 producer ids"):
+            await ids.next_id()
         await ids.stop()
 
     run(story())

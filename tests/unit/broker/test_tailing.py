@@ -9,6 +9,7 @@ import pytest
 from kraft.broker import tailing
 from kraft.broker.tailing import FETCH_WAIT_MS, Tails
 from metadata.errors import ThrottlingQuotaExceeded
+from metadata.image import TopicIdPartition
 from replication.requests import FetchedPartition, FetchRequest, FetchResponse
 from tests.simulation.clock import SimulatedClock
 from tests.unit.broker.support import (
@@ -86,6 +87,22 @@ def test_what_came_first_ends_the_wait_for_several_partitions() -> None:
         assert set(await wait) == {P1}
         assert await tails.wait({P0: 5}, bytes_max=10, wait_ms=50) == {}
         assert leader.asked == [(0, 5), (1, 7)], "the next waiter shares the fetch that is under way"
+
+    run(main)
+
+
+def test_where_nothing_can_be_waited_for_the_answer_takes_a_while_all_the_same() -> None:
+    """Who asks again at once, as a poll for `fetch.min.bytes` does, would keep everybody else from running."""
+
+    async def main(clock: SimulatedClock) -> None:
+        _, leader, tails = _world(clock)
+        nowhere = TopicIdPartition(TOPIC, 99)
+        begun_ms = clock.monotonic_ms()
+        assert await tails.wait({nowhere: 0, P0: 5}, bytes_max=10, wait_ms=60_000) == {nowhere: None}
+        assert clock.monotonic_ms() - begun_ms == tailing.RETRY_MS
+        assert await tails.wait({nowhere: 0}, bytes_max=10, wait_ms=5) == {nowhere: None}
+        assert clock.monotonic_ms() - begun_ms == tailing.RETRY_MS + 5, "no longer than it may"
+        assert leader.asked == [(0, 5)]
 
     run(main)
 

@@ -6,12 +6,18 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import aiohttp
 
 from kraft.http.app import CONTEXT
 from kraft.http.limits import Limits
+from kraft.http.streaming.frames import FRAMES
+from kraft.http.streaming.merge import Piece
+from kraft.http.streaming.positions import Positions
+from kraft.http.streaming.serve import _run
+from kraft.runtime.clock import SystemClock
 from metadata.errors import LeaderNotAvailable
 from replication.batches.records import NewRecord, build_batch
 from tests.support.fake_gateway import FakeGateway
@@ -62,6 +68,43 @@ async def stream(door: Door, path: str, *, accept: str = EVENTS, last_id: str | 
         assert response.status == 200, await response.text()
         assert response.headers["Content-Type"] == accept
         yield Reader(response)
+
+
+class TakenAtOnce:
+    """A source that always has more and an outlet that takes it all: neither ever suspends."""
+
+    def __init__(self, pieces: int) -> None:
+        self.left = pieces
+        self.positions = Positions({("t", 0): 0})
+
+    async def next(self, *, wait_ms: int) -> list[Piece]:
+        self.left -= 1
+        if self.left < 0:
+            raise LeaderNotAvailable("that was all")
+        return [Piece(("t", 0), [0], [b"{}"], 1)]
+
+    async def write(self, data: bytes) -> None: ...
+
+
+def test_a_stream_that_never_waits_lets_others_have_their_turns() -> None:
+    asyncio.run(_with_others())
+
+
+async def _with_others() -> None:
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    endless, other = TakenAtOnce(1_000), asyncio.ensure_future(others())
+    context = SimpleNamespace(clock=SystemClock(asyncio.get_running_loop()))
+    ended = await _run(cast(Any, context), endless, cast(Any, endless), FRAMES[EVENTS], wait_ms=60_000)
+    other.cancel()
+    assert ended.status == 503
+    assert turns >= 1_000
 
 
 async def until(condition: Callable[[], bool]) -> None:
