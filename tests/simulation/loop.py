@@ -24,6 +24,8 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Any
 
+from tests.simulation.endless import STEP_S_MAX, EndlessStep, no_endless_step
+
 STEPS_PER_INSTANT_MAX = 1_000_000
 """More callbacks than this without time moving on are an endless loop, and so are more rounds of timers."""
 RESOLUTION_S = 1e-9
@@ -49,7 +51,7 @@ class Deadlock(AssertionError):
 
 
 class Livelock(AssertionError):
-    """Callbacks keep scheduling callbacks, and time never moves on."""
+    """Time never moves on: callbacks keep scheduling callbacks, or one of them does not end."""
 
 
 _Ready = tuple[Callable[..., object] | None, Any, contextvars.Context]
@@ -133,6 +135,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._tasks: list[weakref.ref[_Task]] = []
         self._tasks_max = TASKS_REMEMBERED
         self._buried: list[asyncio.Task[Any]] = []
+        self.step_s_max = STEP_S_MAX
+        """Processor time that one step may take."""
         self.failures: list[dict[str, Any]] = []
         """What nobody caught: contexts given to the exception handler. A simulation must end with none."""
         # Each future is made by the one and asks the other; methods of ours would cost more than the future.
@@ -165,6 +169,14 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self._queue.append((None, handle, handle.context))
 
     # Scheduling
+
+    def run_forever(self) -> None:
+        """Raises Livelock, with its stack, for a step that does not end."""
+        try:
+            with no_endless_step(VirtualLoop._run_ready.__code__, "ready", step_s_max=self.step_s_max):
+                super().run_forever()
+        except EndlessStep as found:
+            raise Livelock(f"at {self.now_us} us {found}") from None
 
     def _run_once(self) -> None:
         """Not once, but until the loop is stopped: all that is ready and what that makes ready, then more timers."""

@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 from collections.abc import AsyncGenerator
 
 import pytest
@@ -60,6 +61,41 @@ def test_spinning_is_a_livelock(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(Livelock):
         SimulatedWorld(1).run(scenario())
+
+
+def test_a_step_that_does_not_end_is_a_livelock_that_is_told_with_its_stack() -> None:
+    world = SimulatedWorld(1)
+    world.loop.step_s_max = 0.4
+
+    async def awaits_what_is_over(over: asyncio.Future[None]) -> None:
+        while True:
+            try:
+                await asyncio.shield(over)
+            except Exception:  # noqa: BLE001 - a loop that swallows what it can
+                continue
+
+    async def scenario() -> None:
+        await asyncio.sleep(1)
+        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        over.set_result(None)
+        await awaits_what_is_over(over)
+
+    with pytest.raises(Livelock, match=r"at 1000000 us a step that does not end:(?s:.*)in awaits_what_is_over"):
+        world.run(scenario())
+
+
+def test_a_run_of_many_steps_is_no_endless_one() -> None:
+    world = SimulatedWorld(1)
+    world.loop.step_s_max = 0.2
+
+    async def scenario() -> None:
+        for _ in range(20):
+            until = time.process_time() + 0.03
+            while time.process_time() < until:
+                pass
+            await asyncio.sleep(0)
+
+    world.run(scenario())
 
 
 def test_a_failure_that_nobody_caught_fails_the_world() -> None:
