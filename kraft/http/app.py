@@ -17,6 +17,7 @@ from kraft.http.docs.pages import docs_routes
 from kraft.http.errors import HttpError, error_response, from_kafka
 from kraft.http.faults import Faults
 from kraft.http.limits import BodyBudget, Connections, Limits, Slots
+from kraft.http.media import utf8_of_latin_1
 from kraft.http.metrics import GaugeValues, Metrics
 from kraft.http.openapi import openapi_routes
 from kraft.http.partitioner import Partitioner
@@ -140,6 +141,8 @@ async def _answer(context: Context, route: Route, request: web.Request) -> web.S
         if route.body and not route.streams_body:
             lease = BodyLease(context)
             call.body = await lease.read(request)
+            if call.is_latin_1:
+                call.body = utf8_of_latin_1(call.body)
         return await route.handler(call)
     except HttpError as error:
         return error_response(error)

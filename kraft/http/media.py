@@ -7,6 +7,7 @@ header is parsed once, as clients send the same few for ever.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from enum import StrEnum
 from functools import lru_cache
 
@@ -21,6 +22,8 @@ NDJSON = "application/x-ndjson"
 HEADERS_CACHED_MAX = 256
 
 _KAFKA = re.compile(r"application/vnd\.kafka(?:\.(binary|json|text|avro|jsonschema|protobuf))?(?:\.v[12])?\+json")
+_UTF_8 = ("utf-8", "utf8", "us-ascii")
+_LATIN_1 = ("iso-8859-1", "iso8859-1", "latin1", "latin-1")
 _NEED_SCHEMAS = ("avro", "jsonschema", "protobuf")
 
 
@@ -152,11 +155,27 @@ def _unsupported(media: str) -> HttpError:
 
 def _media(content_type: str) -> str:
     media, *parameters = (part.strip().lower() for part in content_type.split(";"))
-    for parameter in parameters:
-        name, _, value = parameter.partition("=")
-        if name.strip() == "charset" and value.strip(' "') not in ("utf-8", "utf8", "us-ascii"):
-            raise HttpError(415, f"charset {value} is not supported; send UTF-8")
+    charset = _charset(parameters)
+    if charset is not None and charset not in (*_UTF_8, *_LATIN_1):
+        raise HttpError(415, f"charset {charset} is not supported; send UTF-8, or ISO-8859-1")
     return media
+
+
+def _charset(parameters: Iterable[str]) -> str | None:
+    pairs = (parameter.partition("=") for parameter in parameters)
+    return next((value.strip(' "') for name, _, value in pairs if name.strip() == "charset"), None)
+
+
+@lru_cache(maxsize=HEADERS_CACHED_MAX)
+def is_latin_1(content_type: str | None) -> bool:
+    """Is it JSON in ISO-8859-1? Some clients' libraries say and send that where nobody has chosen a charset."""
+    media, *parameters = (part.strip().lower() for part in (content_type or "").split(";"))
+    return media not in (RECORD_BATCH, RECORDS) and _charset(parameters) in _LATIN_1
+
+
+def utf8_of_latin_1(body: bytes | bytearray) -> bytes:
+    """Each byte is a character, so that pieces of a body may be given one by one."""
+    return bytes(body) if body.isascii() else body.decode("latin-1").encode()
 
 
 def media_ranges(accept: str | None) -> list[str]:

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
+from kraft.http.bodies import IS_STRICT
 from kraft.http.errors import PARTITION_NOT_FOUND, PAYLOAD, UNPROCESSABLE, HttpError
+from kraft.http.media import is_latin_1
 
 if TYPE_CHECKING:
     from kraft.http.context import Context
@@ -38,6 +40,11 @@ class Call:
     @property
     def is_v3(self) -> bool:
         return self.request.path.startswith("/v3")
+
+    @property
+    def is_latin_1(self) -> bool:
+        """The body is said to be in ISO-8859-1."""
+        return is_latin_1(self.request.headers.get("Content-Type"))
 
     @property
     def path(self) -> Mapping[str, str]:
@@ -71,7 +78,7 @@ class Call:
 
 
 def _validate(model: type[Model], body: bytes | bytearray, *, is_strict: bool) -> Model:
-    context = {"is_strict": is_strict}
+    context = {IS_STRICT: is_strict}
     if not is_strict:
         return model.model_validate_json(body, context=context)
     try:

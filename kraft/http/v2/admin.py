@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from kraft.http.bodies import RequestBody
 from kraft.http.limits import INT32_MAX
 from kraft.http.media import PLAIN_JSON, V2_JSON, require_json_body
 from kraft.http.routes import Body, Call, Route
@@ -13,9 +14,7 @@ from kraft.http.v3.models import TopicName
 from metadata.controller.events import CreateTopics, NewTopic
 
 
-class AdminTopic(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class AdminTopic(RequestBody):
     topic_name: TopicName
     partitions_count: int | None = Field(default=None, ge=1, le=INT32_MAX)
     replication_factor: int | None = Field(default=None, ge=1, le=32767)

@@ -33,6 +33,7 @@ from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
 
 FORMAT_MISMATCH = 40601
 NEXT_TOKEN = "X-Next-Token"
+WARNING = "Warning"
 POSITIONS_MAX = 100_000
 
 
@@ -55,7 +56,7 @@ class ConsumerHandlers:
     async def create_consumer(self, call: Call) -> web.Response:
         asked = new_consumer(call)
         nonce = self._rng.randbytes(8).hex()
-        name = asked.name or f"rest-consumer-{nonce}"
+        name = asked.id or asked.name or f"rest-consumer-{nonce}"
         config = r.InstanceConfig(
             format=asked.format,
             reset=asked.reset,
@@ -68,7 +69,10 @@ class ConsumerHandlers:
         await self._ask(r.CreateInstance(group=group, instance=name, nonce=nonce, config=config))
         base = f"{call.request.scheme}://{call.request.host}"
         uri = f"{base}/consumers/{quote(group, safe='')}/instances/{quote(name, safe='')}"
-        return _answer(call, {"instance_id": name, "base_uri": uri})
+        response = _answer(call, {"instance_id": name, "base_uri": uri})
+        if asked.ignored:
+            response.headers[WARNING] = f'299 kraft "ignored: {", ".join(asked.ignored)}"'
+        return response
 
     async def delete_consumer(self, call: Call) -> web.Response:
         await self._ask(r.DeleteInstance(**_names(call)))

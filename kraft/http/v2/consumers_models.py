@@ -2,47 +2,89 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    ValidationInfo,
+    model_validator,
+)
 
+from kraft.http.bodies import OneOf, RequestBody, Truth, Whole, is_strict
 from kraft.http.limits import INT32_MAX
 
 INT64_MAX = 2**63 - 1
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+ALSO_SPELLED: Mapping[str, str] = {
+    "enable.auto.commit": "auto.commit.enable",
+    "requestWaitMs": "consumer.request.timeout.ms",
+    "responseMinBytes": "fetch.min.bytes",
+}
+"""Strimzi's spelling, and the names that Confluent's proxy takes beside its own."""
+SETTINGS_OF_OTHERS = frozenset(
+    {
+        *("allow.auto.create.topics", "check.crcs", "client.id", "client.rack", "connections.max.idle.ms"),
+        *("consumer.id", "default.api.timeout.ms", "exclude.internal.topics", "fetch.max.bytes", "fetch.max.wait.ms"),
+        *("group.id", "group.instance.id", "group.protocol", "heartbeat.interval.ms", "key.deserializer"),
+        *("max.partition.fetch.bytes", "max.poll.interval.ms", "max.poll.records", "metadata.max.age.ms"),
+        *("partition.assignment.strategy", "reconnect.backoff.ms", "request.timeout.ms", "retry.backoff.ms"),
+        *("schema.registry.url", "session.timeout.ms", "topic.metadata.refresh.interval.ms", "value.deserializer"),
+    }
+)
+"""What a consumer behind another proxy can be given: Kafka's own names, and Karapace's. It means nothing here."""
+_NO_REGISTRY = dict.fromkeys(
+    ("avro", "jsonschema", "protobuf"),
+    "avro, jsonschema and protobuf need a schema registry, which this cluster has not; use binary, json or text",
+)
 
 
-class NewConsumer(_Body):
-    """Values may be strings, as clients of Java origin send them."""
+class NewConsumer(RequestBody):
+    """Settings may be strings or what they are, as clients of both kinds send them."""
 
+    id: str | None = Field(default=None, min_length=1, max_length=249, description="The same; it goes before `name`.")
     name: str | None = Field(default=None, min_length=1, max_length=249)
-    format: Literal["binary", "json", "text", "avro", "jsonschema", "protobuf"] = "binary"
-    reset: Literal["earliest", "latest", "none"] = Field(default="latest", alias="auto.offset.reset")
-    auto_commit: bool = Field(default=True, alias="auto.commit.enable")
-    fetch_bytes_min: int = Field(default=1, ge=-1, le=INT32_MAX, alias="fetch.min.bytes")
-    request_timeout_ms: int = Field(default=1_000, ge=0, le=INT32_MAX, alias="consumer.request.timeout.ms")
-    timeout_ms: int | None = Field(
+    format: Annotated[str, OneOf("binary", "json", "text", refused=_NO_REGISTRY)] = "binary"
+    reset: Annotated[str, OneOf("earliest", "latest", "none")] = Field(default="latest", alias="auto.offset.reset")
+    auto_commit: Truth = Field(default=True, alias="auto.commit.enable")
+    fetch_bytes_min: Annotated[int, Whole(low=-1, high=INT32_MAX)] = Field(default=1, alias="fetch.min.bytes")
+    request_timeout_ms: Annotated[int, Whole(low=0, high=INT32_MAX)] = Field(
+        default=1_000, alias="consumer.request.timeout.ms"
+    )
+    timeout_ms: Annotated[int, Whole(low=1, high=INT32_MAX)] | None = Field(
         default=None,
-        ge=1,
-        le=INT32_MAX,
         alias="consumer.instance.timeout.ms",
         description="Idle for longer, it goes; default: the setting of this name.",
     )
-    isolation: Literal["read_uncommitted", "read_committed"] = Field(
+    isolation: Annotated[str, OneOf("read_uncommitted", "read_committed")] = Field(
         default="read_uncommitted", alias="isolation.level", description="All data is committed data."
     )
+    _ignored: tuple[str, ...] = PrivateAttr(default=())
 
-    @model_validator(mode="before")
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Names of settings that mean nothing here."""
+        return self._ignored
+
+    @model_validator(mode="wrap")
     @classmethod
-    def _other_spelling(cls, data: Any, info: ValidationInfo) -> Any:
-        is_strict = bool(info.context and info.context.get("is_strict"))
-        if not is_strict and isinstance(data, dict) and "enable.auto.commit" in data:
-            data = dict(data)
-            data.setdefault("auto.commit.enable", data.pop("enable.auto.commit"))
-        return data
+    def _from_other_dialects(
+        cls, data: Any, handler: ModelWrapValidatorHandler[NewConsumer], info: ValidationInfo
+    ) -> Any:
+        if is_strict(info) or not isinstance(data, dict):
+            return handler(data)
+        ignored = tuple(name for name in data if name in SETTINGS_OF_OTHERS)
+        ours = {name: value for name, value in data.items() if name not in SETTINGS_OF_OTHERS}
+        for theirs, name in ALSO_SPELLED.items():
+            if theirs in ours:
+                ours.setdefault(name, ours.pop(theirs))
+        made = handler(ours)
+        made._ignored = ignored
+        return made
 
 
 class ConsumerCreated(BaseModel):
@@ -50,7 +92,7 @@ class ConsumerCreated(BaseModel):
     base_uri: str
 
 
-class SubscriptionBody(_Body):
+class SubscriptionBody(RequestBody):
     """One of the two."""
 
     topics: list[str] | None = None
@@ -62,12 +104,12 @@ class SubscriptionInfo(BaseModel):
     topic_pattern: str | None = None
 
 
-class PartitionRef(_Body):
+class PartitionRef(RequestBody):
     topic: str
     partition: int = Field(ge=0, le=INT32_MAX)
 
 
-class Partitions(_Body):
+class Partitions(RequestBody):
     partitions: list[PartitionRef]
 
 
@@ -75,32 +117,32 @@ class PartitionList(BaseModel):
     partitions: list[PartitionRef]
 
 
-class OffsetRef(_Body):
+class OffsetRef(RequestBody):
     topic: str
     partition: int = Field(ge=0, le=INT32_MAX)
     offset: int = Field(ge=0, lt=INT64_MAX)
     metadata: str | None = None
 
 
-class TimestampRef(_Body):
+class TimestampRef(RequestBody):
     topic: str
     partition: int = Field(ge=0, le=INT32_MAX)
     timestamp: str = Field(description="ISO-8601.")
 
 
-class Positions(_Body):
+class Positions(RequestBody):
     offsets: list[OffsetRef] = Field(default_factory=list)
     timestamps: list[TimestampRef] = Field(default_factory=list)
 
 
-class Commit(_Body):
+class Commit(RequestBody):
     """`offsets`: the last record read, what is stored is one more; `partitions`: what is stored. Neither: all read."""
 
     offsets: list[OffsetRef] | None = None
     partitions: list[OffsetRef] | None = None
 
 
-class OffsetQuestion(_Body):
+class OffsetQuestion(RequestBody):
     """Without partitions: those of the instance."""
 
     partitions: list[PartitionRef] | None = None

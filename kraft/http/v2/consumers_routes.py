@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from typing import Any
 
 from kraft.coordinators.groups.routing import Groups
@@ -11,7 +12,7 @@ from kraft.http.media import EMBEDDED, V2_JSON, consumer_format, stream_answer
 from kraft.http.routes import Body, Call, Handler, Header, Method, Parameter, Route
 from kraft.http.streaming.read import STREAM_CONTENT, STREAM_QUERY
 from kraft.http.v2 import consumers_models as models
-from kraft.http.v2.consumers import NEXT_TOKEN, ConsumerHandlers, check
+from kraft.http.v2.consumers import NEXT_TOKEN, WARNING, ConsumerHandlers, check
 from kraft.http.v2.models import ConsumedRecord
 
 GROUP = "/consumers/{group}"
@@ -20,6 +21,7 @@ _GONE = (40002, 40403, 50302)
 _BODY = (400, 413, 415, 422)
 _NUMBER = {"type": "integer", "minimum": -1, "maximum": INT32_MAX}
 _TOKEN = Header(description="The token to go on with; a stream has none.", schema={"type": "integer"}, is_optional=True)
+_WARNING = Header(description="Settings that were ignored.", schema={"type": "string"}, is_optional=True)
 _QUERY = (
     Parameter(name="timeout", description="Longest wait in ms; at most that of the consumer.", schema=_NUMBER),
     Parameter(name="max_bytes", description="Most bytes; at least one record is answered.", schema=_NUMBER),
@@ -36,7 +38,7 @@ def consumer_routes(groups: Groups, rng: random.Random) -> tuple[Route, ...]:
     return (
         _records(handlers),
         _route("POST", GROUP, handlers.create_consumer, "Create a consumer.", models.NewConsumer, needs_body=False,
-               answer=models.ConsumerCreated, errors=(40001, 40902, 42204)),
+               answer=models.ConsumerCreated, errors=(40001, 40902, 42204), headers={WARNING: _WARNING}),
         _route("DELETE", INSTANCE, handlers.delete_consumer, "Delete a consumer; it leaves its group."),
         *_places(handlers),
         *_positions(handlers),
@@ -108,8 +110,9 @@ def _route(
     name: str = "",
     is_alias: bool = False,
     needs_body: bool = True,
+    headers: Mapping[str, Header] | None = None,
 ) -> Route:
-    answers = {204: None} if answer is None else {200: Body(content={V2_JSON: answer})}
+    answers = {204: None} if answer is None else {200: Body(content={V2_JSON: answer}, headers=headers or {})}
     return Route(
         method=method, path=path, handler=handler, summary=summary, tag="v2", check=check, answers=answers, name=name,
         body=None if body is None else Body(content={V2_JSON: body}, is_optional=not needs_body), is_alias=is_alias,

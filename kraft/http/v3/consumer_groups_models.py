@@ -6,14 +6,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from kraft.http.bodies import RequestBody
 from kraft.http.limits import INT32_MAX
 from kraft.http.v3.models import Related, Resource, Timestamp, TopicName
 
 INT64_MAX = 2**63 - 1
-
-
-class _Request(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class ConsumerGroup(Resource):
@@ -71,7 +68,7 @@ class LagSummary(Resource):
     max_lag_partition: Related | None
 
 
-class PartitionOffset(_Request):
+class PartitionOffset(RequestBody):
     topic_name: TopicName
     partition_id: int = Field(ge=0, le=INT32_MAX)
     offset: int = Field(ge=0, le=INT64_MAX)
@@ -86,7 +83,7 @@ def _only(name: str) -> dict[str, Any]:
     return {"required": [name], "properties": {name: {"not": {"type": "null"}}, **others}}
 
 
-class OffsetReset(_Request):
+class OffsetReset(RequestBody):
     """One of `to`, `timestamp`, `shift` and `offsets`; the first three for `topics`, or all that have offsets."""
 
     model_config = ConfigDict(

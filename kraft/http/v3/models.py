@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.config import JsonDict
 
+from kraft.http.bodies import RequestBody, whole_of
 from kraft.http.limits import INT32_MAX
 from kraft.http.path_parameters import TOPIC_PATTERN
 
@@ -17,13 +18,9 @@ TopicName = Annotated[str, Field(json_schema_extra={"pattern": TOPIC_PATTERN})]
 """The pattern is shown only: what breaks it is answered with Kafka's error for a topic, not with that of a body."""
 Timestamp = Annotated[str, Field(description="ISO-8601.", json_schema_extra={"format": "date-time"})]
 BrokerId = Annotated[int, Field(ge=0, le=INT32_MAX)]
+PartitionKey = Annotated[int, BeforeValidator(whole_of)]
+"""A partition as a key of an object, which JSON writes as text."""
 NEEDS_VALUE: JsonDict = {"required": ["value"], "properties": {"value": {"type": "string"}}}
-
-
-class _Request(BaseModel):
-    """Confluent ignores unknown fields nowhere; neither do we. null is as good as absent."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Metadata(BaseModel):
@@ -152,34 +149,34 @@ class ClusterConfig(_Config):
     config_type: Literal["BROKER"]
 
 
-class ConfigValue(_Request):
+class ConfigValue(RequestBody):
     name: str
     value: str | None = None
 
 
-class NewTopic(_Request):
+class NewTopic(RequestBody):
     topic_name: TopicName
     partitions_count: int | None = Field(default=None, ge=1, le=INT32_MAX)
     replication_factor: int | None = Field(default=None, ge=1, le=32767)
-    replicas_assignments: dict[int, list[BrokerId]] | None = Field(
+    replicas_assignments: dict[PartitionKey, list[BrokerId]] | None = Field(
         default=None, json_schema_extra={"propertyNames": {"pattern": "^[0-9]{1,9}$"}}
     )
     configs: list[ConfigValue] | None = None
     validate_only: bool | None = None
 
 
-class PartitionsCount(_Request):
+class PartitionsCount(RequestBody):
     partitions_count: int = Field(ge=1, le=INT32_MAX)
     validate_only: bool | None = None
 
 
-class ConfigUpdate(_Request):
+class ConfigUpdate(RequestBody):
     model_config = ConfigDict(json_schema_extra=NEEDS_VALUE)
 
     value: str | None = None
 
 
-class ConfigChange(_Request):
+class ConfigChange(RequestBody):
     """Only DELETE needs no value."""
 
     model_config = ConfigDict(
@@ -193,24 +190,24 @@ class ConfigChange(_Request):
     operation: Literal["SET", "DELETE", "APPEND", "SUBTRACT"] | None = Field(default=None, description="null: SET.")
 
 
-class ConfigChanges(_Request):
+class ConfigChanges(RequestBody):
     data: list[ConfigChange] = Field(min_length=1)
     validate_only: bool | None = None
 
 
-class PartitionTarget(_Request):
+class PartitionTarget(RequestBody):
     topic_name: str
     partition_id: int = Field(ge=0, le=INT32_MAX)
 
 
-class ElectionRequest(_Request):
+class ElectionRequest(RequestBody):
     """Without `partitions`: every partition."""
 
     election_type: Literal["preferred", "unclean"] = "preferred"
     partitions: list[PartitionTarget] | None = None
 
 
-class PartitionElection(_Request):
+class PartitionElection(RequestBody):
     election_type: Literal["preferred", "unclean"] = "preferred"
 
 
@@ -228,62 +225,5 @@ class PartitionResults(BaseModel):
     data: list[PartitionResult]
 
 
-class NewReassignment(_Request):
+class NewReassignment(RequestBody):
     replicas: list[BrokerId] = Field(min_length=1)
-
-
-class BatchHeader(_Request):
-    name: str
-    value: str | None = Field(default=None, json_schema_extra={"contentEncoding": "base64"})
-
-
-class BatchData(_Request):
-    """BINARY data is base64, STRING a string, JSON any JSON."""
-
-    type: Literal["BINARY", "JSON", "STRING"] = "BINARY"
-    data: Any = None
-
-
-class BatchEntry(_Request):
-    id: str = Field(min_length=1, max_length=80)
-    partition_id: int | None = Field(default=None, ge=0, le=INT32_MAX)
-    headers: list[BatchHeader] | None = None
-    key: BatchData | None = None
-    value: BatchData | None = None
-    timestamp: Timestamp | None = None
-
-
-class BatchRequest(_Request):
-    entries: list[BatchEntry] = Field(json_schema_extra={"minItems": 1})
-
-
-class BatchSize(BaseModel):
-    type: str
-    size: int
-
-
-class BatchSuccess(BaseModel):
-    id: str
-    cluster_id: str
-    topic_name: str
-    partition_id: int
-    offset: int | None
-    timestamp: str
-    leader_id: int | None = Field(description="null with acks=0, as the offset.")
-    leader_epoch: int | None
-    key: BatchSize | None = None
-    value: BatchSize | None = None
-
-
-class BatchFailure(BaseModel):
-    id: str
-    error_code: int
-    message: str
-    kafka_code: int | None = None
-    retriable: bool | None = None
-    is_appended: bool | None = None
-
-
-class BatchAnswer(BaseModel):
-    successes: list[BatchSuccess]
-    failures: list[BatchFailure]

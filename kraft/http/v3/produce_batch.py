@@ -18,7 +18,7 @@ from kraft.http.producing import WISHES, check_wishes, produce
 from kraft.http.records import OutRecord, to_batches
 from kraft.http.routes import Call
 from kraft.http.v2.outcomes import failed
-from kraft.http.v3 import models
+from kraft.http.v3 import records_models as models
 from kraft.http.v3.envelope import Document, answer, check, route
 from kraft.http.wanted import parse_iso_time
 from metadata.environment import Buffer
@@ -155,7 +155,11 @@ def _record(entry: models.BatchEntry, now_ms: int) -> OutRecord:
 
 
 def _data(data: models.BatchData | None, what: str) -> bytes | None:
-    if data is None or data.data is None:
+    if data is None:
+        return None
+    if data.needs_registry:
+        raise HttpError(UNPROCESSABLE, f"{what}: {models.NO_REGISTRY}")
+    if data.data is None:
         return None
     if data.type == "JSON":
         return _json(data.data, what)

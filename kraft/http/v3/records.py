@@ -16,7 +16,7 @@ from aiohttp import web
 from kraft.http.errors import BAD_REQUEST, HttpError, error_body, from_kafka
 from kraft.http.idempotency import KEY_HEADER
 from kraft.http.keyed_produce import per_record
-from kraft.http.media import PLAIN_JSON
+from kraft.http.media import PLAIN_JSON, utf8_of_latin_1
 from kraft.http.producing import WISHES, check_wishes
 from kraft.http.records import OutRecord
 from kraft.http.routes import Call
@@ -26,7 +26,7 @@ from kraft.http.v3.envelope import Document, check, route
 from kraft.http.v3.produce_batch import receipt, refusal, send_groups, stored_timestamp
 from kraft.http.v3.records_models import StreamRecord as StreamRecordModel
 from kraft.http.v3.records_models import StreamResult
-from kraft.http.v3.records_parse import StreamRecord, parse_record
+from kraft.http.v3.records_parse import BINARY, StreamRecord, parse_record
 from metadata.errors import KafkaError
 
 RECORD_BYTES_MAX = 8_388_608
@@ -107,12 +107,13 @@ class _Stream:
     async def _arrived(self, wait_ms: int) -> bytes:
         """What has come since; empty at the end of the body."""
         content = self.call.request.content
+        is_latin_1 = self.call.is_latin_1
         try:
             async with self.call.context.clock.timeout(wait_ms):
                 data = b""
                 while not data and not content.at_eof():
                     data = await content.readany()
-                return data
+                return utf8_of_latin_1(data) if is_latin_1 else data
         except TimeoutError as error:
             raise HttpError(408, f"nothing came for {wait_ms} ms; send the rest with another request") from error
 
@@ -183,7 +184,7 @@ class _Stream:
             is_own = sent.timestamp is not None
             stored = record._replace(timestamp_ms=stored_timestamp(call, topic.name, record, outcome, is_own=is_own))
             fields = (("key", sent.key), ("value", sent.value))
-            types = {name: data.type for name, data in fields if data is not None}
+            types = {name: data.type or BINARY for name, data in fields if data is not None}
             documents.append({"error_code": 200, **receipt(call, topic.name, types, stored, number, offset, outcome)})
         return documents
 

@@ -1,17 +1,89 @@
-"""Models of the v3 produce stream, for the OpenAPI document; `records_parse` is what checks records."""
+"""Models of what v3 writes: a batch of entries, and the stream of records, which `records_parse` is what checks."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Any, Literal, TypeAlias
 
+from pydantic import BaseModel, Field
+
+from kraft.http.bodies import RequestBody
 from kraft.http.limits import INT32_MAX
-from kraft.http.v3.models import BatchData, BatchHeader, BatchSize
+from kraft.http.v3.models import Timestamp
+
+DataType: TypeAlias = Literal["BINARY", "JSON", "STRING", "AVRO", "JSONSCHEMA", "PROTOBUF"]
+NEEDS_REGISTRY = ("AVRO", "JSONSCHEMA", "PROTOBUF")
+NO_REGISTRY = "schemas and the types AVRO, JSONSCHEMA and PROTOBUF need a schema registry, which this cluster has not"
 
 
-class StreamRecord(BaseModel):
+class BatchHeader(RequestBody):
+    name: str
+    value: str | None = Field(default=None, json_schema_extra={"contentEncoding": "base64"})
+
+
+class BatchData(RequestBody):
+    """BINARY data is base64, STRING a string, JSON any JSON. What needs a schema registry fails alone."""
+
+    type: DataType = "BINARY"
+    data: Any = None
+    subject: str | None = None
+    subject_name_strategy: str | None = None
+    schema_id: int | None = Field(default=None, ge=0, le=INT32_MAX)
+    schema_version: int | None = Field(default=None, ge=0, le=INT32_MAX)
+    raw_schema: str | None = Field(default=None, alias="schema")
+
+    @property
+    def needs_registry(self) -> bool:
+        named = (self.subject, self.subject_name_strategy, self.schema_id, self.schema_version, self.raw_schema)
+        return self.type in NEEDS_REGISTRY or any(each is not None for each in named)
+
+
+class BatchEntry(RequestBody):
+    id: str = Field(min_length=1, max_length=80)
+    partition_id: int | None = Field(default=None, ge=0, le=INT32_MAX)
+    headers: list[BatchHeader] | None = None
+    key: BatchData | None = None
+    value: BatchData | None = None
+    timestamp: Timestamp | None = None
+
+
+class BatchRequest(RequestBody):
+    entries: list[BatchEntry] = Field(json_schema_extra={"minItems": 1})
+
+
+class BatchSize(BaseModel):
+    type: str
+    size: int
+
+
+class BatchSuccess(BaseModel):
+    id: str
+    cluster_id: str
+    topic_name: str
+    partition_id: int
+    offset: int | None
+    timestamp: str
+    leader_id: int | None = Field(description="null with acks=0, as the offset.")
+    leader_epoch: int | None
+    key: BatchSize | None = None
+    value: BatchSize | None = None
+
+
+class BatchFailure(BaseModel):
+    id: str
+    error_code: int
+    message: str
+    kafka_code: int | None = None
+    retriable: bool | None = None
+    is_appended: bool | None = None
+
+
+class BatchAnswer(BaseModel):
+    successes: list[BatchSuccess]
+    failures: list[BatchFailure]
+
+
+class StreamRecord(RequestBody):
     """One of the records that follow one another in the body, with or without white space between."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     partition_id: int | None = Field(default=None, ge=0, le=INT32_MAX)
     headers: list[BatchHeader] | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, TypeAlias
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -10,14 +10,20 @@ from msgspec import Meta, Raw, Struct
 from kraft.http.errors import UNPROCESSABLE, HttpError
 from kraft.http.records import OutRecord
 from kraft.http.v2.parse import INT32_MAX, NULL, check_utf8
+from kraft.http.v3.records_models import NEEDS_REGISTRY, NO_REGISTRY, DataType
 from kraft.http.wanted import parse_iso_time
 
 _Partition: TypeAlias = Annotated[int, Meta(ge=0, le=INT32_MAX)] | None
 
 
 class Data(Struct, forbid_unknown_fields=True):
-    type: Literal["BINARY", "JSON", "STRING"] = "BINARY"
+    type: DataType | None = None
     data: Raw = Raw(NULL)
+    subject: str | None = None
+    subject_name_strategy: str | None = None
+    schema_id: int | None = None
+    schema_version: int | None = None
+    schema: str | None = None
 
 
 class _Header(Struct, forbid_unknown_fields=True):
@@ -33,6 +39,9 @@ class StreamRecord(Struct, forbid_unknown_fields=True):
     timestamp: str | None = None
 
 
+BINARY = "BINARY"
+"""The type of data that names none."""
+_NO_SCHEMA = (None,) * 5
 _record = msgspec.json.Decoder(StreamRecord)
 _string = msgspec.json.Decoder(str)
 _binary = msgspec.json.Decoder(bytes)
@@ -60,7 +69,12 @@ def parse_record(text: bytes, *, now_ms: int) -> tuple[StreamRecord, OutRecord]:
 
 
 def _bytes(data: Data | None) -> bytes | None:
-    if data is None or bytes(data.data) == NULL:
+    if data is None:
+        return None
+    schema = (data.subject, data.subject_name_strategy, data.schema_id, data.schema_version, data.schema)
+    if data.type in NEEDS_REGISTRY or schema != _NO_SCHEMA:
+        raise HttpError(UNPROCESSABLE, NO_REGISTRY)
+    if bytes(data.data) == NULL:
         return None
     if data.type == "JSON":
         return msgspec.json.format(bytes(data.data), indent=-1)

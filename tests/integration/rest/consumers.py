@@ -55,11 +55,17 @@ def _life() -> Rows:
     yield Row("POST", GROUP, 200, created("four"), strimzi, V2, IN, "Strimzi's spelling")
     answer = yield Row("POST", GROUP, 200, created(str), {}, V2, IN, "no name")
     names = ["one", "two", "three", "four", answer["instance_id"]]
-    yield Row("POST", GROUP, 200, created("five"), new("five", format="avro"), V2, IN, "the name of any format")
-    for each in (*names, "five"):
+    nulls = dict.fromkeys(("format", "auto.offset.reset", "auto.commit.enable", "fetch.min.bytes", "id"))
+    yield Row("POST", GROUP, 200, created("five"), {"name": "five", **nulls}, V2, IN, "null is absent")
+    yield Row("POST", GROUP, 200, created("six"), new("x", id="six", format="JSON"), V2, IN, "id, and any case")
+    warned = {"Warning": '299 kraft "ignored: session.timeout.ms"'}
+    more = new("seven", **{"session.timeout.ms": 6000})
+    yield Row("POST", GROUP, 200, created("seven"), more, V2, IN, "a setting of another proxy", answers=warned)
+    for each in (*names, "five", "six", "seven"):
         yield Row("DELETE", f"{GROUP}/instances/{each}", 204, None, {} if each == "one" else None)
     yield refused("DELETE", f"{GROUP}/instances/one", 40403)
-    yield refused("POST", GROUP, 42204, new("x", format="xml"), headers=IN)
+    for form in ("xml", "avro", "AVRO", "jsonschema", "protobuf"):
+        yield refused("POST", GROUP, 42204, new("x", format=form), headers=IN)
     yield refused("POST", GROUP, 42204, new("x", **{"auto.offset.reset": "middle"}), headers=IN)
     yield refused("POST", GROUP, 42204, new("x", **{"auto.commit.enable": "perhaps"}), headers=IN)
     yield refused("POST", GROUP, 42204, new("x", colour="red"), headers=IN)

@@ -263,17 +263,19 @@ def _bodies(v3: V3) -> Rows:
     full = {"id": "1", "partition_id": 0, "key": key, "value": value, "timestamp": "2021-02-05T19:14:42Z"}
     full["headers"] = [{"name": "h", "value": "aA=="}]
     nulls = {"id": "2", "partition_id": 0, "key": None, "value": None, "headers": None, "timestamp": None}
-    typed = {"id": "3", "partition_id": 0, "value": {"type": "STRING", "data": "s"}}
+    typed: dict[str, Any] = {"id": "3", "partition_id": 0, "value": {"type": "STRING", "data": "s"}}
     bad = {"id": "4", "value": {"type": "BINARY", "data": "!"}}
     sizes = {"key": {"type": "BINARY", "size": 1}, "value": {"type": "JSON", "size": 7}}
     one, three = written | sizes | {"timestamp": "2021-02-05T19:14:42Z"}, {"value": {"type": "STRING", "size": 1}}
-    failure = {"id": "4", "error_code": 422, "message": str}
-    shape = {"successes": [one, written, written | three], "failures": [failure]}
-    yield Row("POST", path, 207, shape, {"entries": [full, nulls, typed, bad]}, also_with_slash=False)
+    avro = {"id": "5", "value": {"type": "AVRO", "data": {"a": 1}, "schema_id": 1}}
+    typed["value"]["schema_id"] = None
+    failures = [{"id": number, "error_code": 422, "message": str} for number in ("4", "5")]
+    shape = {"successes": [one, written, written | three], "failures": failures}
+    yield Row("POST", path, 207, shape, {"entries": [full, nulls, typed, bad, avro]}, also_with_slash=False)
     for entries, code in (
         ([], 42208), ([{"id": "a"}, {"id": "a"}], 42208), ([{"id": str(n)} for n in range(10_001)], 42208),
         ([{"id": "x" * 81}], 422), ([{}], 422), ([{"id": "a", "x": 1}], 422),
-        ([{"id": "a", "value": {"type": "AVRO"}}], 422),
+        ([{"id": "a", "value": {"type": "XML"}}], 422),
     ):  # fmt: skip
         yield refused("POST", path, code, {"entries": entries}, note=str(entries)[:40])
     yield refused("POST", path, 42206, b"")

@@ -40,7 +40,7 @@ PRODUCE: tuple[tuple[str, str, Any, dict[str, str], int, int], ...] = (
     ("form", "/topics/t", b"a=b", {"Content_Type": "application/x-www-form-urlencoded"}, 415, 415),
     ("avro", "/topics/t", ONE, {"Content_Type": "application/vnd.kafka.avro.v2+json"}, 415, 415),
     ("v3 type", "/topics/t", ONE, {"Content_Type": "application/vnd.kafka.v3+json"}, 415, 415),
-    ("latin-1", "/topics/t", ONE, {"Content_Type": JSON + "; charset=latin1"}, 415, 415),
+    ("utf-16", "/topics/t", ONE, {"Content_Type": JSON + "; charset=utf-16"}, 415, 415),
     ("wrong accept", "/topics/t", ONE, {"Content_Type": BINARY, "Accept": "text/plain"}, 406, 406),
     ("unknown topic", "/topics/no", ONE, {"Content_Type": BINARY}, 404, 40401),
     ("unknown partition", "/topics/t/partitions/9", ONE, {"Content_Type": BINARY}, 404, 40402),

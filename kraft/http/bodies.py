@@ -1,0 +1,165 @@
+"""What all models of JSON request bodies have in common: fields that nobody knows are refused, null is absent.
+
+Clients of Java origin write the fields that they do not set as null; for them a field that is null is a field that is
+not there, also where the model's own default is something else. The OpenAPI document says so of each such field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import core_schema
+
+IS_STRICT = "is_strict"
+"""Key of the validation context: the strict profile."""
+
+
+def is_strict(info: ValidationInfo) -> bool:
+    return bool(info.context and info.context.get(IS_STRICT))
+
+
+class RequestBody(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, data: Any, info: ValidationInfo) -> Any:
+        """The strict profile refuses a field that it does not know whatever it holds."""
+        if not isinstance(data, dict) or None not in data.values():
+            return data
+        known = {field.alias or name for name, field in cls.model_fields.items()}
+        keeps_unknown = is_strict(info)
+        return {
+            name: value for name, value in data.items() if value is not None or (keeps_unknown and name not in known)
+        }
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler, /
+    ) -> JsonSchemaValue:
+        made = handler(schema)
+        described = handler.resolve_ref_schema(made)
+        if handler.mode == "validation":
+            required = described.get("required", ())
+            fields = described.get("properties", {})
+            described["properties"] = {n: s if n in required else _or_null(s) for n, s in fields.items()}
+        return made
+
+
+_BESIDE = ("title", "description", "default")
+
+
+def _or_null(schema: Mapping[str, Any]) -> dict[str, Any]:
+    if any(each.get("type") == "null" for each in schema.get("anyOf", ())) or _takes_anything(schema):
+        return dict(schema)
+    beside = {name: schema[name] for name in _BESIDE if name in schema}
+    inner = {name: value for name, value in schema.items() if name not in beside}
+    choices = inner["anyOf"] if set(inner) == {"anyOf"} else [inner]
+    return {"anyOf": [*choices, {"type": "null"}], **beside}
+
+
+def _takes_anything(schema: Mapping[str, Any]) -> bool:
+    return not any(name in schema for name in ("type", "$ref", "anyOf", "oneOf", "allOf", "enum", "const"))
+
+
+# --- settings: as themselves or as text, as clients of both kinds send them, in the strict profile too -------------
+
+
+class _Written:
+    """Of `Annotated`: a value that may be written in several ways; the document shows those and no others."""
+
+    shown: Mapping[str, Any]
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler, /
+    ) -> JsonSchemaValue:
+        return handler(schema) if handler.mode == "serialization" else dict(self.shown)
+
+
+class _Truth(_Written):
+    shown: Mapping[str, Any] = {
+        "anyOf": [{"type": "boolean"}, {"type": "string", "pattern": "^([tT][rR][uU][eE]|[fF][aA][lL][sS][eE])$"}]
+    }
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler, /) -> core_schema.CoreSchema:
+        return core_schema.no_info_before_validator_function(_truth_of, handler(source))
+
+
+Truth: TypeAlias = Annotated[bool, _Truth()]
+"""A truth value, or its name in any case."""
+
+
+class _Text(_Written):
+    shown: Mapping[str, Any] = {"type": ["string", "number", "boolean"]}
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler, /) -> core_schema.CoreSchema:
+        return core_schema.no_info_before_validator_function(_text_of, handler(source))
+
+
+SettingText: TypeAlias = Annotated[str, _Text()]
+"""The value of a setting as text; a number or a truth value becomes what Kafka writes."""
+
+
+class Whole(_Written):
+    """A whole number of these bounds, or its digits."""
+
+    def __init__(self, *, low: int, high: int) -> None:
+        self._low, self._high = low, high
+        digits = {-1: "^(-1|[0-9]{1,9})$", 0: "^[0-9]{1,9}$", 1: "^[1-9][0-9]{0,8}$"}[low]
+        number = {"type": "integer", "minimum": low, "maximum": high}
+        self.shown = {"anyOf": [number, {"type": "string", "pattern": digits}]}
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler, /) -> core_schema.CoreSchema:
+        number = core_schema.int_schema(ge=self._low, le=self._high)
+        return core_schema.no_info_before_validator_function(whole_of, number)
+
+
+class OneOf(_Written):
+    """One of these names, in any case; kept in lower case. `refused`: names with a refusal of their own."""
+
+    def __init__(self, *names: str, refused: Mapping[str, str] | None = None) -> None:
+        self._names, self._refused = names, refused or {}
+        self.shown = {"type": "string", "pattern": f"^({'|'.join(map(_any_case, names))})$"}
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler, /) -> core_schema.CoreSchema:
+        return core_schema.no_info_before_validator_function(self._chosen, handler(source))
+
+    def _chosen(self, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        name = value.lower()
+        if name not in self._names:
+            raise ValueError(self._refused.get(name) or f"{value!r} is not one of {', '.join(self._names)}")
+        return name
+
+
+def _any_case(name: str) -> str:
+    return "".join(f"[{letter}{letter.upper()}]" if letter.isalpha() else letter for letter in name)
+
+
+def _truth_of(value: object) -> object:
+    return {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
+
+
+def whole_of(value: object) -> object:
+    """The number that digits mean; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    digits = value.removeprefix("-")
+    return int(value) if digits.isascii() and digits.isdigit() and len(digits) <= 19 else value
+
+
+def _text_of(value: object) -> object:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, (int, float)) else value
