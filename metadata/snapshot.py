@@ -51,6 +51,14 @@ def decode_image(data: bytes | bytearray | memoryview) -> MetadataImage:
         raise CorruptSnapshot(f"snapshot body does not describe an image: {error!r}") from error
 
 
+def version_of(data: bytes | bytearray | memoryview) -> int:
+    """The version that an encoded image says it has; 0 for bytes that are none."""
+    if len(data) < _HEADER.size:
+        return 0
+    magic, version, _ = _HEADER.unpack_from(data)
+    return int(version) if magic == MAGIC else 0
+
+
 def _checked_body(data: memoryview) -> memoryview:
     if len(data) < _HEADER.size:
         raise CorruptSnapshot(f"snapshot has {len(data)} bytes, less than its header of {_HEADER.size}")

@@ -46,11 +46,16 @@ def decode_command(data: bytes) -> Command:
     try:
         version, controller_epoch, expected_offset, count = _HEADER.unpack_from(data)
         if version != VERSION:
-            raise UnreadableCommand(f"a command has version {version}; this node reads version {VERSION}")
+            raise UnreadableCommand(
+                f"a command of the metadata log has version {version}, and this node reads version {VERSION}: a newer "
+                "version wrote it; start that version or a later one"
+            )
         encoded = _split(data, count)
         records = tuple(decode_record(one) for one in encoded)
     except (struct.error, ValueError) as error:
-        raise UnreadableCommand(f"a committed command cannot be read: {error}") from error
+        raise UnreadableCommand(
+            f"a committed command cannot be read; a newer version may have written it, then start that one: {error}"
+        ) from error
     return Command(controller_epoch=controller_epoch, expected_offset=expected_offset, encoded=encoded, records=records)
 
 

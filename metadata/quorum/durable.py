@@ -25,6 +25,16 @@ class DamagedFile(QuorumStorageError):
         self.offset = offset
 
 
+class WrittenByNewerVersion(QuorumStorageError):
+    """Files of a format that came after this version. Nothing was changed; another version can start on them."""
+
+    def __init__(self, *, path: str, found: str, known: str) -> None:
+        super().__init__(
+            f"{path}: its format is {found}, and this version knows {known}: a newer version wrote it. Start that "
+            "version or a later one on this folder; nothing was changed, and an older one must not run on it"
+        )
+
+
 RESTORE_ADVICE = (
     "This voter must not start with damaged files, because it could forget what it promised to the others. Once the "
     "other voters are a majority without it and know a leader, empty this node's __cluster_metadata folder: it copies "
@@ -67,16 +77,24 @@ def probe_disk(files: Files, path: str, *, size: int) -> None:
         files.remove(path)
 
 
+def refuse_newer(found: bytes, *, magic: bytes, path: str) -> None:
+    """A magic ends with a digit, the number of the format, and a line feed. Raises WrittenByNewerVersion."""
+    stem, number = magic[:-2], magic[-2:-1]
+    if found[: len(stem)] == stem and found[-1:] == b"\n" and found[-2:-1].isdigit() and found[-2:-1] > number:
+        raise WrittenByNewerVersion(path=path, found=found.decode().strip(), known=magic.decode().strip())
+
+
 def encode_document(magic: bytes, payload: bytes) -> bytes:
     return _HEADER.pack(magic, len(payload), zlib.crc32(payload)) + payload
 
 
 def decode_document(data: bytes, *, magic: bytes, path: str) -> tuple[bytes, int]:
-    """The payload and where it ends. Raises DamagedFile."""
+    """The payload and where it ends. Raises DamagedFile, WrittenByNewerVersion."""
     if len(data) < _HEADER.size:
         raise DamagedFile(path=path, offset=len(data), problem="the file is cut short", advice=RESTORE_ADVICE)
     found, length, crc = _HEADER.unpack_from(data)
     if found != magic:
+        refuse_newer(found, magic=magic, path=path)
         problem = f"found {found!r} where {magic!r} belongs"
         raise DamagedFile(path=path, offset=0, problem=problem, advice=RESTORE_ADVICE)
     payload = data[_HEADER.size : _HEADER.size + length]

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from metadata.environment import Files
 from metadata.image import MetadataImage
 from metadata.quorum.command import decode_command
-from metadata.quorum.durable import DamagedFile, QuorumStorageError, decode_document, read_file
+from metadata.quorum.durable import DamagedFile, QuorumStorageError, decode_document, read_file, refuse_newer
 from metadata.quorum.journal import COMMIT_FILE_NAME, COMMIT_MAGIC
 from metadata.quorum.journal import FILE_NAME as JOURNAL_FILE_NAME
-from metadata.quorum.journal_format import Entry, parse_journal
+from metadata.quorum.journal_format import MAGIC, Entry, parse_journal
 from metadata.quorum.library import OUR_COMMAND
 from metadata.quorum.record_file import FILE_NAME as RECORDS_FILE_NAME
 from metadata.quorum.record_file import parse_records
@@ -71,7 +71,9 @@ def _read_snapshot(files: Files, path: str) -> tuple[SnapshotHeader | None, Meta
 
 def _committed(files: Files, directory: str, header: SnapshotHeader | None, with_uncommitted: bool) -> list[Entry]:
     path = f"{directory}/{JOURNAL_FILE_NAME}"
-    parsed = parse_journal(read_file(files, path))
+    data = read_file(files, path)
+    refuse_newer(data[: len(MAGIC)], magic=MAGIC, path=path)
+    parsed = parse_journal(data)
     if parsed.damage is not None:
         raise DamagedFile(path=path, offset=parsed.end, problem=parsed.damage, advice="Everything before it is intact.")
     first = 0 if header is None else header.last[1] + 1

@@ -8,6 +8,7 @@ from metadata.durable_directories import make_durable_directories
 from metadata.environment import DirectoryLock, Files
 from metadata.quorum.durable import (
     QuorumStorageError,
+    WrittenByNewerVersion,
     decode_document,
     encode_document,
     read_file,
@@ -15,11 +16,13 @@ from metadata.quorum.durable import (
 )
 
 FILE_NAME = "meta"
+VERSION = 1
+"""Of all that is in the folder: raised with any change that this version could not read."""
 _MAGIC = b"KRMETA1\n"
 
 
 class Owner(msgspec.Struct, kw_only=True, frozen=True):
-    version: int = 1
+    version: int = VERSION
     cluster_id: str
     node_id: int
 
@@ -47,6 +50,8 @@ def _check_owner(files: Files, path: str, owner: Owner) -> None:
         return
     payload, _ = decode_document(read_file(files, path), magic=_MAGIC, path=path)
     found = msgspec.json.decode(payload, type=Owner)
+    if found.version > VERSION:
+        raise WrittenByNewerVersion(path=path, found=f"version {found.version}", known=f"version {VERSION}")
     if found != owner:
         raise QuorumStorageError(
             f"{path}: this folder belongs to node {found.node_id} of cluster {found.cluster_id!r} (version "

@@ -16,6 +16,7 @@ from metadata.quorum.durable import (
     decode_document,
     encode_document,
     read_file,
+    refuse_newer,
     replace_file,
 )
 from metadata.quorum.journal_format import MAGIC, Entry, encode_frame, parse_journal
@@ -159,6 +160,7 @@ class Journal:
                 raise DamagedFile(path=self._path, offset=0, problem="the file is missing", advice=RESTORE_ADVICE)
             replace_file(self._files, self._path, [MAGIC])
         data = read_file(self._files, self._path)
+        refuse_newer(data[: len(MAGIC)], magic=MAGIC, path=self._path)
         parsed = parse_journal(data)
         if parsed.damage is not None:
             raise DamagedFile(path=self._path, offset=parsed.end, problem=parsed.damage, advice=RESTORE_ADVICE)

@@ -12,7 +12,7 @@ import msgspec
 
 from metadata.environment import DirectoryLock, Files
 from metadata.image import MetadataImage
-from metadata.quorum.durable import DamagedFile, encode_document, read_file, replace_file
+from metadata.quorum.durable import DamagedFile, WrittenByNewerVersion, encode_document, read_file, replace_file
 from metadata.quorum.identity import claim_directory
 from metadata.quorum.record_file import RecordFile
 from metadata.quorum.snapshots import FILE_NAME as SNAPSHOT_FILE_NAME
@@ -41,7 +41,8 @@ class ObserverStore:
         try:
             image = self._load_snapshot()
             stored = self._records.load()
-        except (DamagedFile, CorruptSnapshot) as error:
+        except (DamagedFile, WrittenByNewerVersion, CorruptSnapshot) as error:
+            # A copy can be fetched again. That the whole folder is not of a newer version, its file `meta` says.
             self.problem = str(error)
             image, stored = MetadataImage(), []
             self._files.remove(self._snapshot_path)

@@ -19,6 +19,7 @@ from metadata.environment import Files
 from metadata.quorum.durable import (
     RESTORE_ADVICE,
     DamagedFile,
+    WrittenByNewerVersion,
     decode_document,
     encode_document,
     read_file,
@@ -26,6 +27,7 @@ from metadata.quorum.durable import (
 )
 from metadata.quorum.journal_format import Entry
 from metadata.quorum.library import SNAPSHOT_FAILED, SNAPSHOT_IDLE, SNAPSHOT_TAKEN, Voter
+from metadata.snapshot import VERSION, version_of
 
 FILE_NAME = "snapshot"
 CHUNK_BYTES = 256 * 1024
@@ -187,7 +189,7 @@ class SnapshotStore:
 
 
 def decode_snapshot(data: bytes, *, path: str) -> tuple[SnapshotHeader, bytes]:
-    """Raises DamagedFile."""
+    """Raises DamagedFile, WrittenByNewerVersion."""
     payload, position = decode_document(data, magic=SNAPSHOT_MAGIC, path=path)
     try:
         header = msgspec.json.decode(payload, type=SnapshotHeader)
@@ -196,4 +198,6 @@ def decode_snapshot(data: bytes, *, path: str) -> tuple[SnapshotHeader, bytes]:
     body = data[position:]
     if len(body) != header.size or zlib.crc32(body) != header.crc:
         raise DamagedFile(path=path, offset=position, problem="the checksum is wrong", advice=RESTORE_ADVICE)
+    if (version := version_of(body)) > VERSION:
+        raise WrittenByNewerVersion(path=path, found=f"an image of version {version}", known=f"version {VERSION}")
     return header, body

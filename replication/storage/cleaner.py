@@ -23,7 +23,7 @@ from replication.storage.scanning import DamagedLog
 
 
 class CleanableLogs(Protocol):
-    def online_logs(self) -> list[tuple[TopicIdPartition, PartitionLog]]: ...
+    def governed_logs(self) -> list[tuple[TopicIdPartition, PartitionLog]]: ...
     def directories(self) -> Sequence[LogDirectory]: ...
     def high_watermark(self, partition: TopicIdPartition) -> int: ...
     async def checkpoint_cleaned(self, directory: LogDirectory) -> None: ...
@@ -57,7 +57,7 @@ class Cleaner:
 
     def _plans(self) -> list[tuple[PartitionLog, CleaningPlan]]:
         plans = []
-        for key, log in self._manager.online_logs():
+        for key, log in self._manager.governed_logs():
             if "compact" not in log.settings.cleanup_policy or log in self._uncleanable:
                 continue
             plan = self._plan(log, self._manager.high_watermark(key))

@@ -73,6 +73,10 @@ class LogDirectory:
         one, and what the checkpoints say of them stays."""
 
     @property
+    def is_open(self) -> bool:
+        return self._lock is not None
+
+    @property
     def is_offline(self) -> bool:
         return self.offline_reason is not None
 
@@ -101,6 +105,13 @@ class LogDirectory:
         if found is None:
             self._claim(path)
             return
+        version = found.get("version", "")
+        if version.isdecimal() and int(version) > int(_META_VERSION):
+            raise StartupError(
+                f"{path} says version={version}, and this version knows {_META_VERSION}: a newer version wrote it. "
+                "Start that version or a later one on this folder; nothing was changed, and an older one must not "
+                "run on it"
+            )
         expected = {"version": _META_VERSION, "cluster.id": self._cluster_id, "node.id": str(self._node_id)}
         for key, value in expected.items():
             if found.get(key) != value:

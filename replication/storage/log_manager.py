@@ -180,7 +180,7 @@ class LogManager:
             if isinstance(result, BaseException) and not isinstance(result, (KafkaError, OSError)):
                 raise result
         for directory in self._directories:
-            if clean and not directory.is_offline:
+            if clean and directory.is_open and not directory.is_offline:  # another node's was refused, and closed
                 await self.checkpoint_recovery(directory)
                 if directory not in failed and not directory.not_loaded:
                     await self._checkpoints.write(directory, partial(directory.write_marker, broker_epoch))
@@ -216,6 +216,7 @@ class LogManager:
         except OSError as error:
             raise KafkaStorageError(f"{folder} cannot be created: {error}") from error
         log = self._open_log(loaded, plan, topic, key, flushed_offset=0)
+        log.is_governed = True
         self._adopt(key, directory, log)
         self._high_watermarks[key] = 0
         return log
@@ -285,6 +286,9 @@ class LogManager:
 
     def online_logs(self) -> list[tuple[TopicIdPartition, PartitionLog]]:
         return [(key, log) for key, log in self._logs.items() if not log.is_offline]
+
+    def governed_logs(self) -> list[tuple[TopicIdPartition, PartitionLog]]:
+        return [(key, log) for key, log in self.online_logs() if log.is_governed]
 
     def directories(self) -> Sequence[LogDirectory]:
         return self._directories

@@ -70,6 +70,9 @@ class PartitionLog:
         self._reader = LogReader(self._segments, self._tail, self._epochs, self._availability)
         self.cleaning = LogCleaning(environment, folder, self._segments)
         self.producers = PartitionProducers(environment, folder, self._segments, loaded.producers, producer_limits)
+        self.is_governed = False
+        """The metadata has told its topic's settings. Until then the broker's defaults stand in, and nothing may be
+        deleted, compacted or forgotten by them: a topic may keep its records for ever."""
         self._apply_settings(settings)
 
     # --- facts ------------------------------------------------------------------------------------------------
@@ -120,6 +123,7 @@ class PartitionLog:
         return self._settings
 
     def update_settings(self, settings: TopicSettings) -> None:
+        self.is_governed = True
         self._apply_settings(settings)
         self._segments.update_settings(settings)
 

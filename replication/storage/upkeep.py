@@ -25,6 +25,7 @@ REMOVAL_INTERVAL_MS = 1_000
 
 class ManagedLogs(Protocol):
     def online_logs(self) -> list[tuple[TopicIdPartition, PartitionLog]]: ...
+    def governed_logs(self) -> list[tuple[TopicIdPartition, PartitionLog]]: ...
     def directories(self) -> Sequence[LogDirectory]: ...
     def high_watermark(self, partition: TopicIdPartition) -> int: ...
     async def checkpoint_recovery(self, directory: LogDirectory) -> None: ...
@@ -90,7 +91,7 @@ class Upkeep:
     async def apply_retention(self) -> None:
         """S1, S4. The high watermark is the one of the last checkpoint: older, hence safe."""
         now_ms = self._environment.clock.wall_ms()
-        for key, log in self._manager.online_logs():
+        for key, log in self._manager.governed_logs():
             high_watermark = min(max(self._manager.high_watermark(key), log.log_start_offset), log.log_end_offset)
             try:
                 count, reason = log.delete_old_segments(high_watermark=high_watermark, now_ms=now_ms)
@@ -110,7 +111,7 @@ class Upkeep:
     async def expire_producers(self) -> None:
         """D5: a producer that was silent for producer.id.expiration.ms is unknown from now on."""
         now_ms = self._environment.clock.wall_ms()
-        for _, log in self._manager.online_logs():
+        for _, log in self._manager.governed_logs():
             log.producers.remove_expired(now_ms=now_ms)
 
     # --- flushing ---------------------------------------------------------------------------------------------

@@ -38,6 +38,10 @@ def _create(manager: LogManager, **changes: Any) -> PartitionLog:
     return manager.get_or_create(**{**options, **changes})
 
 
+def _files(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def _names(folder: Path, pattern: str) -> list[str]:
     return sorted(path.name for path in folder.glob(pattern))
 
@@ -172,6 +176,55 @@ def test_new_partitions_go_to_the_emptiest_directory(tmp_path: Path) -> None:
             _create(manager, partition=partition)
         assert [len(_names(tmp_path / name, "t-*")) for name in "ab"] == [3, 3]
         await manager.stop()
+
+    run(play)
+
+
+def test_nothing_goes_by_the_brokers_defaults_before_the_metadata_has_told_the_topics_settings(tmp_path: Path) -> None:
+    """A node that starts has no metadata yet, and may wait long for it: its topics may keep their records for ever."""
+
+    async def play(environment: Environment) -> None:
+        forever = TopicSettings(segment_bytes=150, retention_ms=-1)
+        manager, _ = _manager(environment, tmp_path)
+        await manager.start()
+        log = _create(manager, settings=forever)
+        for _ in range(6):
+            log.append_as_leader(batch(2), leader_epoch=0, now_ms=NOW_MS)
+        await manager.checkpoint_high_watermarks({KEY: 12})
+        await manager.stop()
+        soon = BrokerSettings.model_validate({"log.retention.ms": 1, "producer.id.expiration.ms": 1})
+        again, events = _manager(environment, tmp_path, settings=lambda: soon)
+        await again.start()
+        await again.upkeep.apply_retention()
+        await again.upkeep.cleaner.clean_all()
+        found = again.get(KEY)
+        assert found is not None
+        assert (found.log_start_offset, found.log_end_offset) == (0, 12)
+        assert _create(again, settings=forever) is found
+        await again.upkeep.apply_retention()
+        assert found.log_start_offset == 0
+        again.update_settings(TOPIC_ID, TopicSettings(segment_bytes=150, retention_ms=1))
+        await again.upkeep.apply_retention()
+        assert found.log_start_offset == 12
+        assert events.names().count("segments_deleted") == 1
+        await again.stop()
+
+    run(play)
+
+
+def test_a_refused_directory_is_not_written_when_the_node_stops(tmp_path: Path) -> None:
+    async def play(environment: Environment) -> None:
+        manager, _ = _manager(environment, tmp_path)
+        await manager.start()
+        _create(manager).append_as_leader(batch(2), leader_epoch=0, now_ms=NOW_MS)
+        await manager.checkpoint_high_watermarks({KEY: 2})
+        await manager.stop()
+        written = _files(tmp_path)
+        stranger, _ = _manager(environment, tmp_path, cluster_id="c2")
+        with pytest.raises(StartupError, match=r"cluster\.id=c1"):
+            await stranger.start()
+        await stranger.stop()
+        assert _files(tmp_path) == written
 
     run(play)
 
