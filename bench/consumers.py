@@ -36,7 +36,12 @@ SHAPES = ((1, 1), (10, 1), (10, 10))
 
 class _Replicas:
     async def produce(
-        self, batches: Mapping[TopicIdPartition, Buffer], *, acks: int, timeout_ms: int
+        self,
+        batches: Mapping[TopicIdPartition, Buffer],
+        *,
+        acks: int,
+        timeout_ms: int,
+        internal_topics_allowed: bool,
     ) -> Mapping[TopicIdPartition, ProduceOutcome]:
         return {partition: ProduceOutcome() for partition in batches}
 

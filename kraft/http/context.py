@@ -16,8 +16,9 @@ from kraft.http.patience import Patience
 from kraft.http.streaming.streams import Streams
 from metadata.controller.events import Request
 from metadata.environment import Clock
-from metadata.errors import LeaderNotAvailable, RequestTimedOut, UnknownTopicOrPartition
+from metadata.errors import InvalidTopicException, LeaderNotAvailable, RequestTimedOut, UnknownTopicOrPartition
 from metadata.image import PartitionImage, TopicIdPartition, TopicImage
+from metadata.internal_topics import INTERNAL_TOPICS, internal_refusal
 
 Reply = TypeVar("Reply")
 
@@ -62,7 +63,10 @@ class Context:
         return TopicIdPartition(image.topic_id, partition), self.partition_or_raise(image, partition)
 
     async def topic_or_create(self, name: str) -> TopicImage:
-        """The topic to produce to; created when auto.create.topics.enable."""
+        """The topic to produce to; created when auto.create.topics.enable. Raises InvalidTopicException 17, as Kafka
+        does for a client that writes to an internal topic."""
+        if name in INTERNAL_TOPICS:
+            raise InvalidTopicException(internal_refusal(name, "write to it"))
         topic = self.gateway.image.topic(name)
         if topic is not None:
             return topic

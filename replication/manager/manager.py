@@ -102,10 +102,18 @@ class ReplicaManager:
     # --- requests
 
     async def produce(
-        self, batches: Mapping[TopicIdPartition, Buffer], *, acks: int, timeout_ms: int
+        self,
+        batches: Mapping[TopicIdPartition, Buffer],
+        *,
+        acks: int,
+        timeout_ms: int,
+        internal_topics_allowed: bool = False,
     ) -> Mapping[TopicIdPartition, ProduceOutcome]:
-        """Raises InvalidRequiredAcks 21, ThrottlingQuotaExceeded 89; all else is an outcome of its partition."""
-        return await self._produce.produce(batches, acks=acks, timeout_ms=timeout_ms)
+        """`internal_topics_allowed`: for coordinators. Raises InvalidRequiredAcks 21, ThrottlingQuotaExceeded 89; all
+        else is an outcome of its partition."""
+        return await self._produce.produce(
+            batches, acks=acks, timeout_ms=timeout_ms, internal_topics_allowed=internal_topics_allowed
+        )
 
     async def fetch(self, request: FetchRequest) -> FetchResponse:
         return await self._fetch.fetch(request)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from metadata.controller.events import ReplicaLogEnd
 from metadata.errors import (
+    InvalidTopicException,
     KafkaError,
     OffsetNotAvailable,
     OffsetOutOfRange,
@@ -14,6 +15,7 @@ from metadata.errors import (
     RequestTimedOut,
 )
 from metadata.image import TopicIdPartition
+from metadata.internal_topics import INTERNAL_TOPICS, internal_refusal
 from replication.manager.registry import ANY_EPOCH, WAITING_DELETE_MAX, Registry
 from replication.partition.leader import low_watermark
 from replication.partition.log import EpochEnd
@@ -87,6 +89,8 @@ class Offsets:
     async def delete_records(self, key: TopicIdPartition, *, offset: int, timeout_ms: int) -> int:
         """S4: move the log start, wait until all live replicas have followed; returns the low watermark."""
         replica, state = self._registry.leader_or_raise(key)
+        if replica.topic in INTERNAL_TOPICS:
+            raise InvalidTopicException(internal_refusal(replica.topic, "delete its records"))
         target = state.high_watermark if offset == TO_HIGH_WATERMARK else offset
         if "delete" not in replica.settings.cleanup_policy:
             raise PolicyViolation(f"{replica.topic!r} is only compacted; its cleanup.policy has no 'delete'")

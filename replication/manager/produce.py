@@ -10,6 +10,7 @@ from metadata.environment import Buffer
 from metadata.errors import (
     InvalidProducerEpoch,
     InvalidRequiredAcks,
+    InvalidTopicException,
     KafkaError,
     KafkaStorageError,
     NotEnoughReplicas,
@@ -20,6 +21,7 @@ from metadata.errors import (
     ThrottlingQuotaExceeded,
 )
 from metadata.image import TopicIdPartition
+from metadata.internal_topics import INTERNAL_TOPICS, internal_refusal
 from metadata.values import maker
 from replication.manager.leader_flushes import LeaderFlushes
 from replication.manager.registry import WAITING_PRODUCE_MAX, Registry
@@ -36,6 +38,7 @@ HAND_OVER_WAIT_MS = 500
 
 _produce_outcome = maker(ProduceOutcome)
 
+Batches = Mapping[TopicIdPartition, Buffer]
 Outcomes = dict[TopicIdPartition, ProduceOutcome]
 
 
@@ -48,9 +51,18 @@ class Produce:
         self._idle = asyncio.Event()
 
     async def produce(
-        self, batches: Mapping[TopicIdPartition, Buffer], *, acks: int, timeout_ms: int
+        self,
+        batches: Mapping[TopicIdPartition, Buffer],
+        *,
+        acks: int,
+        timeout_ms: int,
+        internal_topics_allowed: bool = False,
     ) -> Mapping[TopicIdPartition, ProduceOutcome]:
         """Raises InvalidRequiredAcks 21, ThrottlingQuotaExceeded 89; all else is an outcome of its partition."""
+        if not internal_topics_allowed:
+            allowed, refused = self._without_internal_topics(batches)
+            if refused:
+                return {**refused, **(await self.produce(allowed, acks=acks, timeout_ms=timeout_ms))}
         self._check(acks)
         self._under_way += 1
         try:
@@ -59,6 +71,17 @@ class Produce:
             self._under_way -= 1
             if not self._under_way:
                 self._idle.set()
+
+    def _without_internal_topics(self, batches: Mapping[TopicIdPartition, Buffer]) -> tuple[Batches, Outcomes]:
+        """What a client may write, and the refusals of what coordinators alone may."""
+        topics = self._registry.image.topics
+        refused: Outcomes = {}
+        for key in batches:
+            topic = topics.get(key.topic_id)
+            if topic is not None and topic.name in INTERNAL_TOPICS:
+                message = internal_refusal(topic.name, "write to it")
+                refused[key] = ProduceOutcome(error_code=InvalidTopicException.code, message=message)
+        return {key: data for key, data in batches.items() if key not in refused} if refused else batches, refused
 
     async def hand_over(self) -> None:
         """Append nothing any more; return when what was appended is answered, or when waiting longer helps nobody."""

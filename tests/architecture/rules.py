@@ -99,6 +99,7 @@ THIRD_PARTY: Mapping[str, tuple[str, ...]] = {
     "kio": ("kraft.wire",),
     "aiokafka": ("replication.batches",),
     "cramjam": ("replication.batches",),
+    "re2": ("kraft.coordinators.groups",),
     "crc32c": ("replication.batches", "replication.storage"),
     "typer": ("kraft.cli", "kraft.launcher"),
     "click": ("kraft.cli", "kraft.launcher"),

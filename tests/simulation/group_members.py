@@ -14,7 +14,6 @@ from functools import partial
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.assignors import assign
-from kraft.coordinators.groups.records import OFFSETS_TOPIC
 from kraft.coordinators.groups.subscriptions import (
     Subscription,
     TopicPartition,
@@ -24,6 +23,7 @@ from kraft.coordinators.groups.subscriptions import (
     encode_subscription,
 )
 from metadata.errors import KafkaError, OffsetOutOfRange
+from metadata.internal_topics import OFFSETS_TOPIC
 from replication.batches.records import read_batches
 from replication.requests import EARLIEST_TIMESTAMP
 from tests.simulation.asking import Unanswered, ask

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 
 from kraft.coordinators.groups.answers import OffsetOfGroup
 from kraft.coordinators.groups.java import abs_hash
-from kraft.coordinators.groups.records import OFFSETS_TOPIC
 from kraft.coordinators.groups.subscriptions import TopicPartition
 from metadata.image import TopicIdPartition
+from metadata.internal_topics import OFFSETS_TOPIC
 from replication.partition.log import ReplicaLog
 from tests.simulation.oracle import Oracle
 from tests.support.ownership import Ownership, batches_of

@@ -16,7 +16,7 @@ from kraft.coordinators.groups.classic import ClassicRequests
 from kraft.coordinators.groups.consumers import Consumers
 from kraft.coordinators.groups.java import abs_hash
 from kraft.coordinators.groups.offsets import expired, is_deletable, tombstones
-from kraft.coordinators.groups.records import OFFSETS_TOPIC, GroupKey, GroupRecord
+from kraft.coordinators.groups.records import GroupKey, GroupRecord
 from kraft.coordinators.groups.shard import Shard, Surroundings
 from kraft.coordinators.groups.standing import Standing
 from metadata.delta import MetadataDelta
@@ -24,9 +24,12 @@ from metadata.environment import TimerHandle
 from metadata.errors import InvalidGroupId, KafkaError, NotCoordinator
 from metadata.events import Events
 from metadata.image import MetadataImage, PartitionImage, TopicIdPartition
+from metadata.internal_topics import OFFSETS_TOPIC
 
 RELOAD_MS = 100
 """Wait before a partition whose shard failed is loaded again."""
+SKIPPED_EVENTS_MAX = 100
+"""Records that a load could not read and says so of each; `groups_loaded` counts them all."""
 MINUTE_MS = 60_000
 EXPIRE_AT_ONCE = 10_000
 """Offsets that are forgotten with one append."""
@@ -137,15 +140,23 @@ class GroupCoordinator:
         self._led.pop(number).shard.end(NotCoordinator(f"partition {number} of {OFFSETS_TOPIC} has moved"))
 
     async def _load(self, shard: Shard) -> None:
-        started_ms = shard.now_ms
+        started_ms, number = shard.now_ms, shard.partition.partition
+        skipped = 0
+
+        def skip(offset: int, reason: str) -> None:
+            nonlocal skipped
+            skipped += 1
+            if skipped <= SKIPPED_EVENTS_MAX:
+                self._events.emit("group_record_skipped", partition=number, offset=offset, reason=reason)
+
         try:
-            count = await shard.load()
+            count = await shard.load(skip)
         except KafkaError as error:
             shard.end(NotCoordinator(f"the groups of this partition cannot be loaded: {error.message}"))
             self._failed(shard)
             return
-        number = shard.partition.partition
-        self._events.emit("groups_loaded", partition=number, records=count, took_ms=shard.now_ms - started_ms)
+        took_ms = shard.now_ms - started_ms
+        self._events.emit("groups_loaded", partition=number, records=count, skipped=skipped, took_ms=took_ms)
 
     def _failed(self, shard: Shard) -> None:
         """What the shard decided may not be in the log: forget it and read what is."""

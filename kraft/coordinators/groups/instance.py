@@ -111,5 +111,5 @@ def decode_instance(data: bytes) -> Instance:
     """Raises MalformedRecord."""
     try:
         return _decoder.decode(data)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedRecord(f"no REST instance: {error}") from error

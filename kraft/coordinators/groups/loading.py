@@ -8,11 +8,13 @@ wrote and gave up on may still be replicated: the end is that of the epoch in th
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from kraft.coordinators.groups.records import GroupRecord, MalformedRecord, decode_record
+from kraft.coordinators.groups.instance import decode_instance
+from kraft.coordinators.groups.records import GroupRecord, InstanceKey, MalformedRecord, decode_record
 from metadata.environment import Clock
-from metadata.errors import KafkaError, OffsetNotAvailable, for_code
+from metadata.errors import CorruptMessage, OffsetNotAvailable, for_code
 from metadata.image import TopicIdPartition
 from replication.batches.header import whole_batches
 from replication.batches.records import read_batches
@@ -32,24 +34,31 @@ LOAD_BYTES = 256 * 1024
 LOAD_RETRY_MS = 20
 
 
+@dataclass(slots=True)
+class Piece:
+    """What was read at once."""
+
+    records: list[GroupRecord] = field(default_factory=list)
+    unreadable: list[tuple[int, str]] = field(default_factory=list)
+    """Offset and reason of what is no record of a coordinator. One of those must not make its neighbours unloadable."""
+
+
 class Reads(Protocol):
     async def fetch(self, request: FetchRequest) -> FetchResponse: ...
     async def list_offset(self, partition: TopicIdPartition, timestamp: int) -> OffsetAnswer: ...
     def offset_for_leader_epoch(self, partition: TopicIdPartition, epoch: int) -> EpochEnd | None: ...
 
 
-async def replay(
-    reads: Reads, partition: TopicIdPartition, *, leader_epoch: int, clock: Clock
-) -> AsyncIterator[list[GroupRecord]]:
+async def replay(reads: Reads, partition: TopicIdPartition, *, leader_epoch: int, clock: Clock) -> AsyncIterator[Piece]:
     """The records in pieces. Raises KafkaError when this broker does not lead the partition any more."""
     end_offset = await _end(reads, partition, leader_epoch=leader_epoch, clock=clock)
     offset = (await reads.list_offset(partition, EARLIEST_TIMESTAMP)).offset
     while offset < end_offset:
         data = await _read(reads, partition, offset)
-        records, next_offset = _decoded(data, offset)
+        piece, next_offset = _decoded(data, offset)
         if next_offset == offset:
             return
-        yield records
+        yield piece
         await clock.sleep(0)
         offset = next_offset
 
@@ -92,18 +101,27 @@ async def _read(reads: Reads, partition: TopicIdPartition, offset: int) -> bytes
     return bytes(response.partitions[0].records)
 
 
-def _decoded(data: bytes, offset: int) -> tuple[list[GroupRecord], int]:
-    records: list[GroupRecord] = []
-    for record in read_batches(data, from_offset=offset):
-        if record.key is None:
-            continue
+def _decoded(data: bytes, offset: int) -> tuple[Piece, int]:
+    piece, end = Piece(), offset
+    for position, header in whole_batches(data):
+        end = max(header.next_offset, end)
+        batch = memoryview(data)[position : position + header.size]
         try:
-            decoded = decode_record(record.key, record.value)
-        except MalformedRecord as error:
-            raise KafkaError(f"record {record.offset} of __consumer_offsets: {error}") from error
-        if decoded is not None:
-            records.append(decoded)
-    end = offset
-    for _, header in whole_batches(data):
-        end = header.next_offset
-    return records, max(end, offset)
+            for record in read_batches(batch, from_offset=offset):
+                if record.key is not None:
+                    _decode(piece, record.offset, record.key, record.value)
+        except CorruptMessage as error:
+            piece.unreadable.append((header.base_offset, error.message))
+    return piece, end
+
+
+def _decode(piece: Piece, offset: int, key: bytes, value: bytes | None) -> None:
+    try:
+        decoded = decode_record(key, value)
+        if decoded is not None and isinstance(decoded.key, InstanceKey) and isinstance(decoded.value, bytes):
+            decode_instance(decoded.value)
+    except MalformedRecord as error:
+        piece.unreadable.append((offset, str(error)))
+        return
+    if decoded is not None:
+        piece.records.append(decoded)

@@ -7,7 +7,6 @@ them leads the group, the assignment is computed here.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,7 +17,8 @@ from kraft.coordinators.groups.entry import Entry
 from kraft.coordinators.groups.events import Event, Heartbeat, Join, Leave, Protocols, Sync
 from kraft.coordinators.groups.instance import Instance
 from kraft.coordinators.groups.offsets import CONSUMER
-from kraft.coordinators.groups.records import OFFSETS_TOPIC, GroupRecord
+from kraft.coordinators.groups.patterns import topics_of_pattern
+from kraft.coordinators.groups.records import GroupRecord
 from kraft.coordinators.groups.shard import Shard
 from kraft.coordinators.groups.state import Member, Phase
 from kraft.coordinators.groups.subscriptions import (
@@ -200,9 +200,7 @@ class Membership:
     def _topics(self, instance: Instance) -> tuple[str, ...]:
         if instance.pattern is None:
             return instance.topics
-        wanted = re.compile(instance.pattern)
-        names = self._shard.around.image().topics_by_name
-        return tuple(name for name in names if name != OFFSETS_TOPIC and wanted.fullmatch(name))
+        return topics_of_pattern(instance.pattern, self._shard.around.image().topic_ids)
 
     def _partition_counts(self, entry: Entry) -> dict[str, int]:
         image = self._shard.around.image()

@@ -19,7 +19,6 @@ from typing import TypeAlias
 from metadata.errors import InvalidCommitOffsetSize
 from replication.batches.records import NewRecord, build_batch
 
-OFFSETS_TOPIC = "__consumer_offsets"
 BATCH_BYTES_MAX = 8 * 1024 * 1024
 """The topic's max.message.bytes: what one change of a group may be. A larger one is refused before it is decided."""
 OFFSET_KEY = 1

@@ -13,7 +13,7 @@ from kraft.broker.gateway import Gateway
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.coordinator import partition_of
-from kraft.coordinators.groups.records import BATCH_BYTES_MAX, OFFSETS_TOPIC
+from kraft.coordinators.groups.records import BATCH_BYTES_MAX
 from metadata.controller.events import CreateTopics, ErrorDetail, NewTopic
 from metadata.environment import Clock, ConnectionClosed, NotConnected
 from metadata.errors import (
@@ -24,6 +24,7 @@ from metadata.errors import (
     RequestTimedOut,
     TopicAlreadyExists,
 )
+from metadata.internal_topics import OFFSETS_TOPIC
 
 COORDINATOR_WAIT_MS = 10_000
 """How long a request waits for its group to have a coordinator that takes it."""
@@ -122,6 +123,7 @@ class Groups:
             configs={
                 "cleanup.policy": "compact",
                 "segment.bytes": str(settings.offsets_topic_segment_bytes),
+                "compression.type": "producer",
                 "max.message.bytes": str(BATCH_BYTES_MAX),
             },
         )

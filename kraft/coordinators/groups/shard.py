@@ -40,7 +40,12 @@ WAITING_MAX = 10_000
 
 class Replicas(Reads, Protocol):
     async def produce(
-        self, batches: Mapping[TopicIdPartition, Buffer], *, acks: int, timeout_ms: int
+        self,
+        batches: Mapping[TopicIdPartition, Buffer],
+        *,
+        acks: int,
+        timeout_ms: int,
+        internal_topics_allowed: bool,
     ) -> Mapping[TopicIdPartition, ProduceOutcome]: ...
 
 
@@ -85,14 +90,16 @@ class Shard:
 
     # --- life -----------------------------------------------------------------------------------------------
 
-    async def load(self) -> int:
-        """Returns how many records were read."""
+    async def load(self, on_unreadable: Callable[[int, str], None]) -> int:
+        """Returns how many records were read. `on_unreadable` is told the offset and the reason of each other one."""
         count = 0
         clock, epoch = self.around.environment.clock, self.leader_epoch
-        async for records in replay(self.around.replicas, self.partition, leader_epoch=epoch, clock=clock):
-            for record in records:
+        async for piece in replay(self.around.replicas, self.partition, leader_epoch=epoch, clock=clock):
+            for record in piece.records:
                 self.entry(record.key.group).apply(record, now_ms=self.now_ms, is_replay=True)
-            count += len(records)
+            for offset, reason in piece.unreadable:
+                on_unreadable(offset, reason)
+            count += len(piece.records)
         self.forget_idle()
         self._is_loaded = True
         for entry in list(self.entries.values()):
@@ -254,7 +261,9 @@ class Shard:
 
     async def _append(self, batch: bytes) -> None:
         timeout_ms = self.around.settings().offsets_commit_timeout_ms
-        outcomes = await self.around.replicas.produce({self.partition: batch}, acks=ACKS_ALL, timeout_ms=timeout_ms)
+        outcomes = await self.around.replicas.produce(
+            {self.partition: batch}, acks=ACKS_ALL, timeout_ms=timeout_ms, internal_topics_allowed=True
+        )
         outcome = outcomes[self.partition]
         if outcome.error_code:
             raise _refusal(outcome)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from kraft.coordinators.groups.patterns import topic_pattern
 from kraft.http.errors import UNPROCESSABLE, HttpError
 from kraft.http.routes import Call
 from kraft.http.v2.consumers_models import NewConsumer
@@ -14,7 +14,6 @@ from kraft.http.v2.consumers_models import NewConsumer
 CONSUMER_CONFIG = 42204
 CONSUMER_CONSTRAINT = 40001
 """A setting that is a number, and beyond its bounds."""
-PATTERN_LENGTH_MAX = 1_000
 _BEYOND = ("greater_than_equal", "less_than_equal")
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -45,8 +44,6 @@ def new_consumer(call: Call) -> NewConsumer:
 def check_pattern(pattern: str) -> None:
     """Raises HttpError 422."""
     try:
-        if len(pattern) > PATTERN_LENGTH_MAX:
-            raise ValueError(f"longer than {PATTERN_LENGTH_MAX} characters")
-        re.compile(pattern)
-    except (ValueError, re.error, RecursionError, OverflowError) as error:
+        topic_pattern(pattern)
+    except ValueError as error:
         raise HttpError(UNPROCESSABLE, f"topic_pattern is no regular expression: {error}") from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from kraft.coordinators.groups.records import OFFSETS_TOPIC
 from kraft.http.errors import BAD_REQUEST, PAYLOAD, HttpError
 from kraft.http.query import flag
 from kraft.http.routes import Call, Parameter
@@ -30,6 +29,7 @@ from metadata.controller.events import (
     TopicCreated,
 )
 from metadata.image import TopicImage
+from metadata.internal_topics import INTERNAL_TOPICS
 
 
 def topic_document(
@@ -43,7 +43,7 @@ def topic_document(
         crn(call, topic=name),
         {
             "topic_name": name,
-            "is_internal": name == OFFSETS_TOPIC,
+            "is_internal": name in INTERNAL_TOPICS,
             "replication_factor": replication_factor,
             "partitions_count": partitions,
             "partitions": related(call, *path, "partitions"),

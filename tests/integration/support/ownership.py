@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from kraft.coordinators.groups.java import abs_hash
-from kraft.coordinators.groups.records import OFFSETS_TOPIC
+from metadata.internal_topics import OFFSETS_TOPIC
 from tests.integration.support.cluster import Cluster
 from tests.support.ownership import Ownership, batches_of
 

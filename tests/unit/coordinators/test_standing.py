@@ -42,10 +42,16 @@ class Replicas:
         self.batches: list[bytes] = []
 
     async def produce(
-        self, batches: Mapping[TopicIdPartition, Buffer], *, acks: int, timeout_ms: int
+        self,
+        batches: Mapping[TopicIdPartition, Buffer],
+        *,
+        acks: int,
+        timeout_ms: int,
+        internal_topics_allowed: bool,
     ) -> Mapping[TopicIdPartition, ProduceOutcome]:
         assert (acks, list(batches)) == (-1, [PARTITION])
         assert timeout_ms > 0
+        assert internal_topics_allowed
         self.batches.append(bytes(batches[PARTITION]))
         await asyncio.sleep(0.01)
         return {PARTITION: ProduceOutcome(error_code=self.error_code, base_offset=0, log_start_offset=0)}

@@ -1,0 +1,107 @@
+"""What a client of the HTTP door can send within the rules of HTTP, and what must not come of it."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from kraft.client.outcome import Answer
+from metadata.internal_topics import OFFSETS_TOPIC
+from replication.batches.records import NewRecord, build_batch
+from tests.integration.attacks.attack import AS_JSON, WITNESS, Attack, Target, withstand
+from tests.integration.support.cluster import Cluster
+
+AS_BINARY = "application/vnd.kafka.binary.v2+json"
+AS_BATCH = "application/vnd.kafka.recordbatch.v2"
+GARBAGE = b"no coordinator wrote this"
+
+
+def answered(target: Target, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+    data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+    outcome = target.call(method, path, data, **headers)
+    assert isinstance(outcome, Answer), (method, path, outcome)
+    return outcome
+
+
+def write_to_an_internal_topic(target: Target) -> None:
+    consumer = answered(target, "POST", "/consumers/attacked", {"name": "i"}, Content_Type="application/json")
+    assert consumer.status == 200, consumer
+    offsets = {"partitions": [{"topic": WITNESS, "partition": 0, "offset": 1}]}
+    path = "/consumers/attacked/instances/i/offsets"
+    assert answered(target, "POST", path, offsets, Content_Type="application/json").status == 204
+    text = base64.b64encode(GARBAGE).decode()
+    for number in range(50):
+        batch = build_batch([NewRecord(GARBAGE, GARBAGE, [], 1)])
+        into = f"/topics/{OFFSETS_TOPIC}/partitions/{number}"
+        refusals = [
+            answered(target, "POST", into, batch, Content_Type=AS_BATCH),
+            answered(target, "POST", into, {"records": [{"key": text, "value": text}]}, Content_Type=AS_BINARY),
+        ]
+        for refused in refusals:
+            assert (refused.status, refused.json()["kafka_code"]) == (422, 17), refused
+    for node in target.cluster.nodes:
+        asked = {"partitions": [{"topic": WITNESS, "partition": 0}]}
+        found = answered(
+            Target(target.cluster, node.id), "POST", f"{path}:query", asked, Content_Type="application/json"
+        )
+        assert [each["offset"] for each in found.json()["offsets"]] == [1], found
+    assert answered(target, "DELETE", "/consumers/attacked/instances/i").status == 204
+
+
+def read_values_nested_too_deep(target: Target) -> None:
+    nested = base64.b64encode(b"[" * 5_000).decode()
+    body = {"records": [{"value": nested, "partition": 0}]}
+    written = answered(target, "POST", "/topics/nested", body, Content_Type=AS_BINARY)
+    (offset,) = (each["offset"] for each in written.json()["offsets"])
+    path = f"/topics/nested/partitions/0/records?offset={offset}"
+    refused = answered(target, "GET", path, Accept=AS_JSON)
+    assert (refused.status, refused.json()["offset"]) == (422, offset)
+    assert answered(target, "GET", path, Accept=AS_BINARY).json()[0]["value"] == nested
+
+
+def subscribe_to_a_pattern_that_backtracks(target: Target) -> None:
+    made = answered(target, "POST", "/consumers/patterns", {"name": "i"}, Content_Type="application/json")
+    assert made.status == 200, made
+    path = "/consumers/patterns/instances/i"
+    for pattern, status in (("(a+)+b", 204), ("(a|a)*b", 204), (r"(a)\1", 422), ("(?=a)+", 422), ("(" * 400, 422)):
+        body = {"topic_pattern": pattern}
+        answer = answered(target, "POST", f"{path}/subscription", body, Content_Type="application/json")
+        assert answer.status == status, (pattern, answer)
+        assert answered(target, "GET", f"{path}/records?timeout=0").status in (200, 409)
+        assert answered(target, "DELETE", f"{path}/subscription").status == 204
+    assert answered(target, "DELETE", path).status == 204
+
+
+ATTACKS = {
+    "writes to an internal topic": Attack(
+        sends="records that no coordinator wrote to each partition of __consumer_offsets, as raw batches and as JSON",
+        comes_back="422 with INVALID_TOPIC_EXCEPTION (17); the groups are as they were",
+        run=write_to_an_internal_topic,
+    ),
+    "values nested too deep": Attack(
+        sends="5,000 brackets as a binary value, read as JSON",
+        comes_back="422 with the offset, as for any value that is not JSON; binary reads it",
+        run=read_values_nested_too_deep,
+    ),
+    "a pattern that backtracks": Attack(
+        sends="topic_pattern (a+)+b, with a topic whose name is 240 times an a",
+        comes_back="an answer at once; 422 for what RE2 does not have",
+        run=subscribe_to_a_pattern_that_backtracks,
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def cluster_with_topics(attacked_cluster: Cluster) -> Cluster:
+    for name in ("nested", "a" * 240):
+        attacked_cluster.create_topic(name)
+    return attacked_cluster
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("node_id", [1, 3])
+def test_an_http_client_harms_nobody(cluster_with_topics: Cluster, name: str, node_id: int) -> None:
+    withstand(cluster_with_topics, ATTACKS[name], node_id=node_id)
