@@ -94,7 +94,7 @@ PLANTED: tuple[tuple[Rule, str, str, str], ...] = (
     (rules.touches_outside, "kraft.broker.x", "self._loop.time()", "monotonic_ms"),
     (rules.touches_outside, "kraft.broker.x", "asyncio.get_running_loop().call_later(1, f)", "clock.call_later"),
     (rules.long_functions, "kraft.x", "def f():\n" + "    pass\n" * 50, "51 lines"),
-    (rules.long_file, "kraft.x", "x = 1\n" * 301, "301 lines"),
+    (rules.long_file, "kraft.x", "x = 1\n" * (rules.FILE_LINES_USUAL + 1), "lines"),
     (rules.foreign_imports, "kraft.broker.x", "import aiohttp.web", "kraft.http and kraft.client"),
     (rules.foreign_imports, "metadata.controller.x", "from pysyncobj import SyncObj", "metadata.quorum"),
     (rules.foreign_imports, "replication.partition.x", "from kio.schema import fetch", "kraft.wire"),
