@@ -65,6 +65,7 @@ class Call:
     def model(self, model: type[Model]) -> Model:
         """The body as a model. Raises HttpError 400 for malformed JSON, 42206 for none, 422 for JSON that is not one.
 
+        In v3 JSON that is not one is 400, unless a field that nobody knows is all that is wrong with it (422).
         The strict profile takes no number or truth value that is written as a string.
         """
         is_strict = self.context.is_strict
@@ -73,8 +74,9 @@ class Call:
         try:
             return _validate(model, self.body, is_strict=is_strict)
         except ValidationError as error:
-            is_malformed = any(problem["type"] == "json_invalid" for problem in error.errors(include_url=False))
-            raise HttpError(400 if is_malformed else UNPROCESSABLE, describe(error)) from error
+            kinds = {problem["type"] for problem in error.errors(include_url=False)}
+            is_unfit = "json_invalid" in kinds or (self.is_v3 and kinds != {"extra_forbidden"})
+            raise HttpError(400 if is_unfit else UNPROCESSABLE, describe(error)) from error
 
 
 def _validate(model: type[Model], body: bytes | bytearray, *, is_strict: bool) -> Model:

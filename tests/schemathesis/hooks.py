@@ -66,7 +66,9 @@ BODIES: dict[str, Callable[[int], Any]] = {
     "v3_set_broker_config": lambda _: {"value": "60000"},
     "v3_set_cluster_config": lambda _: {"value": "60000"},
     "v3_alter_topic_configs": change("retention.ms"),
-    "v3_alter_all_topic_configs": change("retention.ms"),
+    "v3_alter_configs_of_topics": lambda _: {
+        "data": [{"topic_name": TOPIC, "configs": [{"name": "retention.ms", "value": "60000"}]}]
+    },
     "v3_alter_broker_configs": change("log.retention.ms"),
     "v3_alter_cluster_configs": change("log.retention.ms"),
     "v2_seek_consumer_to_end": lambda _: {"partitions": [{"topic": TOPIC, "partition": 0}]},

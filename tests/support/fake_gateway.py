@@ -365,6 +365,8 @@ class FakeGateway:
 
     def _alter(self, request: AlterConfigs, resource: Any) -> ErrorDetail | None:
         known = TopicSettings if resource.resource_type == "topic" else BrokerSettings
+        if known is TopicSettings and resource.name not in self._image.topic_ids:
+            return ErrorDetail(errors.UnknownTopicOrPartition, f"there is no topic {resource.name!r}")
         names = known().model_dump(by_alias=True)
         for change in request.resources[resource]:
             if change.name not in names:

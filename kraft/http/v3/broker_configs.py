@@ -8,11 +8,17 @@ from kraft.http.configs import ConfigEntry, broker_configs, cluster_configs
 from kraft.http.routes import Call
 from kraft.http.v3 import models
 from kraft.http.v3.brokers import find_broker
-from kraft.http.v3.config_changes import CHANGE_ERRORS, alter_many, config_fields, one_config, reset_one, set_one
+from kraft.http.v3.config_changes import (
+    CHANGE_ERRORS,
+    CLUSTER_WIDE,
+    alter_many,
+    config_fields,
+    one_config,
+    reset_one,
+    set_one,
+)
 from kraft.http.v3.envelope import Document, answer, crn, listing, resource, route
 from metadata.controller.events import ConfigResource
-
-CLUSTER_WIDE = ConfigResource(resource_type="broker", name="")
 
 
 def _document(call: Call, broker: int, entry: ConfigEntry) -> Document:
@@ -59,7 +65,7 @@ async def reset_broker_config(call: Call) -> web.Response:
 
 
 async def alter_broker_configs(call: Call) -> web.Response:
-    return await alter_many(call, [_resource(call)])
+    return await alter_many(call, _resource(call))
 
 
 async def list_cluster_configs(call: Call) -> web.Response:
@@ -81,7 +87,7 @@ async def reset_cluster_config(call: Call) -> web.Response:
 
 
 async def alter_cluster_configs(call: Call) -> web.Response:
-    return await alter_many(call, [CLUSTER_WIDE])
+    return await alter_many(call, CLUSTER_WIDE)
 
 
 _OF = "/brokers/{broker_id}/configs"

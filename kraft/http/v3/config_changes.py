@@ -13,8 +13,9 @@ from kraft.http.routes import Call
 from kraft.http.v3 import models
 from kraft.http.v3.envelope import Document, no_content, raise_refusal
 from metadata.controller.events import AlterConfigs, ConfigAlteration, ConfigResource
-from metadata.settings import STATIC_SETTINGS
+from metadata.settings import STATIC_SETTINGS, BrokerSettings, TopicSettings, nearest_key_hint, settings_by_name
 
+CLUSTER_WIDE = ConfigResource(resource_type="broker", name="")
 Operation = Literal["set", "delete", "append", "subtract"]
 _OPERATIONS: dict[str, Operation] = {"SET": "set", "DELETE": "delete", "APPEND": "append", "SUBTRACT": "subtract"}
 
@@ -39,35 +40,49 @@ def one_config(entries: Iterable[ConfigEntry], name: str, *, of: str) -> ConfigE
 
 
 async def alter(
-    call: Call, resources: Sequence[ConfigResource], changes: Sequence[ConfigAlteration], *, validate_only: bool = False
+    call: Call, resource: ConfigResource, changes: Sequence[ConfigAlteration], *, validate_only: bool = False
 ) -> web.Response:
-    alterations = dict.fromkeys(resources, tuple(changes))
+    alterations = {resource: tuple(changes)}
     outcomes = await call.context.control(AlterConfigs(resources=alterations, validate_only=validate_only))
-    for resource in resources:
-        raise_refusal(outcomes[resource])
+    raise_refusal(outcomes[resource])
     return no_content()
+
+
+def check_names(resource: ConfigResource, names: Iterable[str]) -> None:
+    """Raises HttpError 404 for a setting that a topic or a broker does not have, as Confluent's proxy, which looks
+    for it before it changes anything; cluster-wide ones it leaves to Kafka (AbstractConfigManager)."""
+    if resource == CLUSTER_WIDE:
+        return
+    known = settings_by_name(TopicSettings if resource.resource_type == "topic" else BrokerSettings)
+    for name in names:
+        if name not in known:
+            hint = nearest_key_hint(name, known)
+            raise HttpError(404, f"Config {name} cannot be found for {resource.resource_type} {resource.name}: {hint}")
 
 
 async def set_one(call: Call, resource: ConfigResource) -> web.Response:
     value = call.model(models.ConfigUpdate).value
     if value is None:
         raise HttpError(PAYLOAD, "value is missing; DELETE resets a config to its default")
+    check_names(resource, [call.path["name"]])
     change = ConfigAlteration(name=call.path["name"], operation="set", value=value)
-    return await alter(call, [resource], [change])
+    return await alter(call, resource, [change])
 
 
 async def reset_one(call: Call, resource: ConfigResource) -> web.Response:
+    check_names(resource, [call.path["name"]])
     change = ConfigAlteration(name=call.path["name"], operation="delete")
-    return await alter(call, [resource], [change])
+    return await alter(call, resource, [change])
 
 
-async def alter_many(call: Call, resources: Sequence[ConfigResource]) -> web.Response:
+async def alter_many(call: Call, resource: ConfigResource) -> web.Response:
     asked = call.model(models.ConfigChanges)
-    changes = [_alteration(change) for change in asked.data]
-    return await alter(call, resources, changes, validate_only=bool(asked.validate_only))
+    check_names(resource, [change.name for change in asked.data])
+    changes = [alteration(change) for change in asked.data]
+    return await alter(call, resource, changes, validate_only=asked.validate_only)
 
 
-def _alteration(change: models.ConfigChange) -> ConfigAlteration:
+def alteration(change: models.ConfigChange) -> ConfigAlteration:
     operation = _OPERATIONS[change.operation or "SET"]
     if operation != "delete" and change.value is None:
         raise HttpError(PAYLOAD, f"{operation.upper()} of {change.name} needs a value")

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from kraft.coordinators.groups.answers import GroupDescription, MemberDescription, OffsetOfGroup
+from kraft.http.errors import HttpError
 from kraft.http.routes import Call
 from kraft.http.v3.envelope import Document, crn, related, resource
 from metadata.image import TopicIdPartition
@@ -52,24 +53,26 @@ class Lags:
         return resource(self._call, "KafkaConsumerLag", path, name, fields)
 
     async def summary(self) -> Document:
+        """Raises HttpError 404 when nothing is committed. Where no member reads the partition that is behind most, its
+        link leads to all consumers: typed clients take no null for a link."""
         rows = await self.documents()
-        worst: dict[str, Any] = max(rows, key=lambda each: int(each["lag"]), default={})
         group = self._group.group
+        if not rows:
+            raise HttpError(404, f"group {group!r} has no committed offsets")
+        worst: dict[str, Any] = max(rows, key=lambda each: int(each["lag"]))
         path = ("consumer-groups", group)
-        consumer, topic = worst.get("consumer_id", ""), worst.get("topic_name", "")
+        consumer, topic, partition = worst["consumer_id"], worst["topic_name"], worst["partition_id"]
         fields = {
             "consumer_group_id": group,
             "max_lag_consumer_id": consumer,
-            "max_lag_instance_id": worst.get("instance_id"),
-            "max_lag_client_id": worst.get("client_id", ""),
+            "max_lag_instance_id": worst["instance_id"],
+            "max_lag_client_id": worst["client_id"],
             "max_lag_topic_name": topic,
-            "max_lag_partition_id": worst.get("partition_id", 0),
-            "max_lag": worst.get("lag", 0),
+            "max_lag_partition_id": partition,
+            "max_lag": worst["lag"],
             "total_lag": sum(each["lag"] for each in rows),
-            "max_lag_consumer": related(self._call, *path, "consumers", consumer) if consumer else None,
-            "max_lag_partition": related(self._call, "topics", topic, "partitions", worst["partition_id"])
-            if worst
-            else None,
+            "max_lag_consumer": related(self._call, *path, "consumers", *((consumer,) if consumer else ())),
+            "max_lag_partition": related(self._call, "topics", topic, "partitions", partition),
         }
         name = crn(self._call, consumer_group=group) + "/lag-summary"
         return resource(self._call, "KafkaConsumerGroupLagSummary", (*path, "lag-summary"), name, fields)

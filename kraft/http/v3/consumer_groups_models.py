@@ -64,8 +64,8 @@ class LagSummary(Resource):
     max_lag_partition_id: int
     max_lag: int
     total_lag: int
-    max_lag_consumer: Related | None
-    max_lag_partition: Related | None
+    max_lag_consumer: Related
+    max_lag_partition: Related
 
 
 class PartitionOffset(RequestBody):

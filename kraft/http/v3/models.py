@@ -7,7 +7,7 @@ from typing import Annotated, Generic, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.config import JsonDict
 
-from kraft.http.bodies import RequestBody, whole_of
+from kraft.http.bodies import RequestBody, SettingText, whole_of
 from kraft.http.limits import INT32_MAX
 from kraft.http.path_parameters import TOPIC_PATTERN
 
@@ -20,7 +20,7 @@ Timestamp = Annotated[str, Field(description="ISO-8601.", json_schema_extra={"fo
 BrokerId = Annotated[int, Field(ge=0, le=INT32_MAX)]
 PartitionKey = Annotated[int, BeforeValidator(whole_of)]
 """A partition as a key of an object, which JSON writes as text."""
-NEEDS_VALUE: JsonDict = {"required": ["value"], "properties": {"value": {"type": "string"}}}
+NEEDS_VALUE: JsonDict = {"required": ["value"], "properties": {"value": {"type": ["string", "number", "boolean"]}}}
 
 
 class Metadata(BaseModel):
@@ -151,7 +151,7 @@ class ClusterConfig(_Config):
 
 class ConfigValue(RequestBody):
     name: str
-    value: str | None = None
+    value: SettingText | None = None
 
 
 class NewTopic(RequestBody):
@@ -162,18 +162,18 @@ class NewTopic(RequestBody):
         default=None, json_schema_extra={"propertyNames": {"pattern": "^[0-9]{1,9}$"}}
     )
     configs: list[ConfigValue] | None = None
-    validate_only: bool | None = None
+    validate_only: bool = False
 
 
 class PartitionsCount(RequestBody):
     partitions_count: int = Field(ge=1, le=INT32_MAX)
-    validate_only: bool | None = None
+    validate_only: bool = False
 
 
 class ConfigUpdate(RequestBody):
     model_config = ConfigDict(json_schema_extra=NEEDS_VALUE)
 
-    value: str | None = None
+    value: SettingText | None = None
 
 
 class ConfigChange(RequestBody):
@@ -186,13 +186,35 @@ class ConfigChange(RequestBody):
     )
 
     name: str
-    value: str | None = None
+    value: SettingText | None = None
     operation: Literal["SET", "DELETE", "APPEND", "SUBTRACT"] | None = Field(default=None, description="null: SET.")
 
 
 class ConfigChanges(RequestBody):
     data: list[ConfigChange] = Field(min_length=1)
-    validate_only: bool | None = None
+    validate_only: bool = False
+
+
+class TopicConfigChanges(RequestBody):
+    topic_name: TopicName
+    configs: list[ConfigChange] = Field(min_length=1)
+
+
+class TopicsConfigChanges(RequestBody):
+    data: list[TopicConfigChanges] = Field(min_length=1)
+    validate_only: bool = False
+
+
+class TopicConfigFailure(BaseModel):
+    topic_name: str
+    error_code: int
+    message: str
+
+
+class TopicsConfigAnswer(BaseModel):
+    """What was refused; the other topics' changes are made."""
+
+    failures: list[TopicConfigFailure]
 
 
 class PartitionTarget(RequestBody):

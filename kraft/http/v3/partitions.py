@@ -86,7 +86,7 @@ async def get_offset(call: Call) -> web.Response:
             call,
             "KafkaPartitionWithOffsets",
             ("topics", topic.name, "partitions", partition.partition, "offset"),
-            crn(call, topic=topic.name, partition=partition.partition),
+            f"{crn(call, topic=topic.name, partition=partition.partition)}/offset_type={kind}",
             {
                 "topic_name": topic.name,
                 "partition_id": partition.partition,

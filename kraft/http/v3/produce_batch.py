@@ -50,6 +50,8 @@ def _check_entries(entries: list[models.BatchEntry], *, maximum: int) -> None:
         raise HttpError(BATCH, "entries is empty; send at least one")
     if len(entries) > maximum:
         raise HttpError(BATCH, f"{len(entries)} entries in a batch; it has at most {maximum}")
+    if not all(0 < len(entry.id) <= models.ID_LENGTH_MAX for entry in entries):
+        raise HttpError(BATCH, f"an entry's id has 1 to {models.ID_LENGTH_MAX} characters")
     if len({entry.id for entry in entries}) != len(entries):
         raise HttpError(BATCH, "entry ids are not unique")
 

@@ -37,8 +37,11 @@ class BatchData(RequestBody):
         return self.type in NEEDS_REGISTRY or any(each is not None for each in named)
 
 
+ID_LENGTH_MAX = 80
+
+
 class BatchEntry(RequestBody):
-    id: str = Field(min_length=1, max_length=80)
+    id: str = Field(json_schema_extra={"minLength": 1, "maxLength": ID_LENGTH_MAX})
     partition_id: int | None = Field(default=None, ge=0, le=INT32_MAX)
     headers: list[BatchHeader] | None = None
     key: BatchData | None = None

@@ -5,11 +5,21 @@ from __future__ import annotations
 from aiohttp import web
 
 from kraft.http.configs import ConfigEntry, topic_configs
+from kraft.http.errors import BAD_REQUEST, HttpError, from_kafka
 from kraft.http.routes import Call
 from kraft.http.v3 import models
-from kraft.http.v3.config_changes import CHANGE_ERRORS, alter_many, config_fields, one_config, reset_one, set_one
-from kraft.http.v3.envelope import Document, answer, crn, listing, resource, route
-from metadata.controller.events import ConfigResource
+from kraft.http.v3.config_changes import (
+    CHANGE_ERRORS,
+    alter_many,
+    alteration,
+    check_names,
+    config_fields,
+    one_config,
+    reset_one,
+    set_one,
+)
+from kraft.http.v3.envelope import Document, answer, crn, listing, no_content, resource, route
+from metadata.controller.events import AlterConfigs, ConfigAlteration, ConfigResource
 
 
 def _document(call: Call, topic: str, entry: ConfigEntry) -> Document:
@@ -52,12 +62,26 @@ async def reset_topic_config(call: Call) -> web.Response:
 
 
 async def alter_topic_configs(call: Call) -> web.Response:
-    return await alter_many(call, [_resource(call)])
+    return await alter_many(call, _resource(call))
 
 
-async def alter_all_topic_configs(call: Call) -> web.Response:
-    names = call.context.gateway.image.topics_by_name
-    return await alter_many(call, [ConfigResource(resource_type="topic", name=name) for name in names])
+async def alter_configs_of_topics(call: Call) -> web.Response:
+    """Of each topic all or none; 207 with those that were refused. An unknown setting changes nothing at all."""
+    asked = call.model(models.TopicsConfigChanges)
+    changes: dict[ConfigResource, tuple[ConfigAlteration, ...]] = {}
+    for each in asked.data:
+        resource = ConfigResource(resource_type="topic", name=each.topic_name)
+        if resource in changes:
+            raise HttpError(BAD_REQUEST, f"topic {each.topic_name!r} is there twice; send its changes together")
+        check_names(resource, [change.name for change in each.configs])
+        changes[resource] = tuple(alteration(change) for change in each.configs)
+    outcomes = await call.context.control(AlterConfigs(resources=changes, validate_only=asked.validate_only))
+    refused = {resource.name: outcome for resource, outcome in outcomes.items() if outcome is not None}
+    if not refused:
+        return no_content()
+    errors = {topic: from_kafka(detail.exception(), is_v3=True) for topic, detail in refused.items()}
+    failures = [{"topic_name": t, "error_code": error.code, "message": error.message} for t, error in errors.items()]
+    return answer({"failures": failures}, status=207)
 
 
 _ALL = "/topics/-/configs"
@@ -70,9 +94,10 @@ ROUTES = (
     route(
         "POST",
         _ALL + ":alter",
-        alter_all_topic_configs,
-        "Change configs of all topics.",
-        body=models.ConfigChanges,
+        alter_configs_of_topics,
+        "Change configs of several topics; 207 when some were refused.",
+        body=models.TopicsConfigChanges,
+        also={207: models.TopicsConfigAnswer},
         errors=CHANGE_ERRORS,
     ),
     route("GET", _OF, list_topic_configs, "Configs of a topic.", _LIST, errors=(40403,)),

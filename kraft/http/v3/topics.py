@@ -121,7 +121,7 @@ async def grow_topic(call: Call) -> web.Response:
     topic = call.context.topic_or_raise(call.topic)
     asked = call.model(models.PartitionsCount)
     new = NewPartitions(topic=topic.name, count=asked.partitions_count)
-    outcomes = await call.context.control(CreatePartitions(topics=(new,), validate_only=bool(asked.validate_only)))
+    outcomes = await call.context.control(CreatePartitions(topics=(new,), validate_only=asked.validate_only))
     raise_refusal(outcomes[topic.name])
     shown = len(topic.partitions) if asked.validate_only else asked.partitions_count
     return answer(_document(call, topic, partitions=shown))

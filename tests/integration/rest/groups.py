@@ -40,6 +40,7 @@ def group_rows(cluster: str) -> Rows:
     yield from _consumers(v3, path, place)
     yield from _offsets(v3, path, place)
     yield Row("DELETE", f"{instances}/reader", 204)
+    yield from _without_members(v3, path, place)
     yield from _changes(v3, path)
 
 
@@ -98,6 +99,22 @@ def _offsets(v3: V3, path: str, place: str) -> Rows:
     yield refused("GET", f"{gone}/lags/{T}/partitions/0", 40405)
 
 
+def _without_members(v3: V3, path: str, place: str) -> Rows:
+    """The links lead somewhere all the same: typed clients take no null for one."""
+    summary = v3.one(
+        "KafkaConsumerGroupLagSummary", f"{place}/lag-summary", f"/consumer-group={QUOTED}/lag-summary",
+        consumer_group_id=G, max_lag_consumer_id="", max_lag_instance_id=None, max_lag_client_id="",
+        max_lag_topic_name=T, max_lag_partition_id=0, max_lag=3, total_lag=3,
+        max_lag_consumer=v3.link(f"{place}/consumers"), max_lag_partition=v3.link(f"/topics/{T}/partitions/0"),
+    )  # fmt: skip
+    yield Row("GET", f"{path}/lag-summary", 200, summary, also_with_slash=True)
+    yield Row("POST", "/consumers/silent", 200, dict, {"name": "one"}, V2, IN)
+    subscribed = {"topics": [T]}
+    yield Row("POST", "/consumers/silent/instances/one/subscription", 204, None, subscribed, headers=IN)
+    yield refused("GET", f"{v3.path}/consumer-groups/silent/lag-summary", 404, note="nothing is committed")
+    yield Row("DELETE", "/consumers/silent/instances/one", 204)
+
+
 def _changes(v3: V3, path: str) -> Rows:
     """Ours: Confluent's v3 changes no group."""
 
@@ -113,7 +130,7 @@ def _changes(v3: V3, path: str) -> Rows:
     yield Row("POST", reset, 200, moved((0, 2, 1), (1, 0, 0)), {"shift": -1}, also_with_slash=False)
     given = {"offsets": [{"topic_name": T, "partition_id": 0, "offset": 4}]}
     yield Row("POST", reset, 200, moved((0, 1, 4)), given)
-    yield refused("POST", reset, 422, {"to": "latest", "shift": 1})
+    yield refused("POST", reset, 400, {"to": "latest", "shift": 1})
     yield refused("POST", reset, 42206, b"")
     one = f"{path}/offsets/{T}/partitions/0"
     yield Row("DELETE", one, 204, note="one offset")

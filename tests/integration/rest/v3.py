@@ -137,6 +137,7 @@ def _configs(v3: V3) -> Rows:
         is_wide = place == "/broker-configs"
         every = Each(some, 0 if is_wide else 5)
         yield Row("GET", of, 200, v3.many(kind, place, every), also_with_slash=True)
+        yield Row("PUT", one, 204, None, {"value": 2}, note="a number", also_with_slash=True)
         yield Row("PUT", one, 204, None, {"value": "2"}, note="set", also_with_slash=True)
         found = shape | {"value": "2", "source": source, "is_default": False}
         yield Row("GET", one, 200, found, also_with_slash=True, is_everywhere=True)
@@ -156,20 +157,29 @@ def _configs(v3: V3) -> Rows:
     yield Row("GET", f"{v3.path}/brokers/-/configs", 200, dict, also_with_slash=True)
     for value in ("1000000", None):
         change = {"name": "retention.ms", "value": value, "operation": "SET" if value else "DELETE"}
-        yield Row("POST", f"{v3.path}/topics/-/configs:alter", 204, None, {"data": [change]}, also_with_slash=True)
+        both = [{"topic_name": name, "configs": [change]} for name in ("rows", "read")]
+        yield Row("POST", f"{v3.path}/topics/-/configs:alter", 204, None, {"data": both}, also_with_slash=True)
+        gone = [{"topic_name": "gone", "configs": [change]}, *both]
+        failures = {"failures": [{"topic_name": "gone", "error_code": 40403, "message": str}]}
+        yield Row("POST", f"{v3.path}/topics/-/configs:alter", 207, failures, {"data": gone})
+    unknown = {"topic_name": "rows", "configs": [{"name": "no.such", "value": "1"}]}
+    yield refused("POST", f"{v3.path}/topics/-/configs:alter", 404, {"data": [unknown]})
 
 
 def _bad_configs(of: str, one: str, name: str) -> Rows:
     yield refused("GET", f"{of}/no.such.config", 404)
-    yield refused("PUT", f"{of}/no.such.config", 40002, {"value": "1"})
+    unknown = 40002 if of.endswith("/broker-configs") else 404
+    yield refused("PUT", f"{of}/no.such.config", unknown, {"value": "1"})
+    yield refused("DELETE", f"{of}/no.such.config", unknown)
+    yield refused("POST", f"{of}:alter", unknown, {"data": [{"name": "no.such.config", "value": "1"}]})
     yield refused("PUT", one, 40002, {"value": "many"})
     bad: Any
-    for bad, code in (({}, 42206), ({"value": 1}, 422), ({"value": "1", "x": 1}, 422), (b"", 42206), (b"{", 400)):
+    for bad, code in (({}, 42206), ({"value": []}, 400), ({"value": "1", "x": 1}, 422), (b"", 42206), (b"{", 400)):
         yield refused("PUT", one, code, bad, note=str(bad))
     yield refused("PUT", one, 415, {"value": "1"}, headers={"Content-Type": "text/plain"})
     for bad, code in (
-        ({"data": []}, 422), ({}, 422), ({"data": [{"name": name}]}, 42206), ({"data": [{"value": "1"}]}, 422),
-        ({"data": [{"name": name, "operation": "ADD"}]}, 422), ({"data": [{"name": name, "value": "x"}]}, 40002),
+        ({"data": []}, 400), ({}, 400), ({"data": [{"name": name}]}, 42206), ({"data": [{"value": "1"}]}, 400),
+        ({"data": [{"name": name, "operation": "ADD"}]}, 400), ({"data": [{"name": name, "value": "x"}]}, 40002),
     ):  # fmt: skip
         yield refused("POST", f"{of}:alter", code, bad, note=str(bad))
 
@@ -201,11 +211,11 @@ def _topics(v3: V3) -> Rows:
     yield refused("PATCH", f"{path}/nobody", 40403, {"partitions_count": 3})
     bad: Any
     for bad, code in (
-        (b"", 42206), (b"{", 400), ({}, 422), ({"topic_name": ""}, 42206), ({"topic_name": "a/b"}, 42206),
-        ({"topic_name": "x" * 250}, 42206), ({"topic_name": 1}, 422), ({**new, "replication_factor": 9}, 40002),
-        ({"topic_name": "y", "replication_factor": 9}, 40002), ({"topic_name": "y", "partitions_count": 0}, 422),
+        (b"", 42206), (b"{", 400), ({}, 400), ({"topic_name": ""}, 42206), ({"topic_name": "a/b"}, 42206),
+        ({"topic_name": "x" * 250}, 42206), ({"topic_name": 1}, 400), ({**new, "replication_factor": 9}, 40002),
+        ({"topic_name": "y", "replication_factor": 9}, 40002), ({"topic_name": "y", "partitions_count": 0}, 400),
         ({"topic_name": "y", "configs": [{"name": "no.such", "value": "1"}]}, 40002), ({**new, "x": 1}, 422),
-        ({"topic_name": "y", "replicas_assignments": {"0": [9]}}, 40002), ([], 422),
+        ({"topic_name": "y", "replicas_assignments": {"0": [9]}}, 40002), ([], 400),
     ):  # fmt: skip
         yield refused("POST", path, code, bad, note=str(bad)[:60])
     yield Row("DELETE", f"{path}/{name}", 204)
@@ -218,7 +228,7 @@ def _partitions(v3: V3) -> Rows:
     every = v3.many("KafkaPartitionList", place, [v3.partition("rows", 0), v3.partition("rows", 1)])
     yield Row("GET", path, 200, every, also_with_slash=True)
     yield Row("GET", f"{path}/1", 200, v3.partition("rows", 1), also_with_slash=True)
-    crn = "/topic=rows/partition=1"
+    crn = "/topic=rows/partition=1/offset_type=earliest_and_latest"
     offset = v3.one(
         "KafkaPartitionWithOffsets", f"{place}/1/offset", crn, topic_name="rows", partition_id=1, earliest_offset=0,
         latest_offset=int,
@@ -244,7 +254,7 @@ def _reassignments(v3: V3) -> Rows:
     yield refused("GET", path, 404, note="none is under way")
     yield refused("DELETE", path, 40002, note="none is under way")
     yield refused("POST", path, 40002, {"replicas": [9]})
-    yield refused("POST", path, 422, {"replicas": []})
+    yield refused("POST", path, 400, {"replicas": []})
     yield Row("POST", f"{v3.path}/topics/rows/partitions/0:elect", 204)
     one = {"topic_name": "rows", "partition_id": 1}
     result = {"topic_name": "rows", "partition_id": 1, "error_code": Maybe(int), "message": Maybe(str)}
@@ -274,8 +284,8 @@ def _bodies(v3: V3) -> Rows:
     yield Row("POST", path, 207, shape, {"entries": [full, nulls, typed, bad, avro]}, also_with_slash=False)
     for entries, code in (
         ([], 42208), ([{"id": "a"}, {"id": "a"}], 42208), ([{"id": str(n)} for n in range(10_001)], 42208),
-        ([{"id": "x" * 81}], 422), ([{}], 422), ([{"id": "a", "x": 1}], 422),
-        ([{"id": "a", "value": {"type": "XML"}}], 422),
+        ([{"id": "x" * 81}], 42208), ([{"id": ""}], 42208), ([{}], 400), ([{"id": "a", "x": 1}], 422),
+        ([{"id": "a", "value": {"type": "XML"}}], 400),
     ):  # fmt: skip
         yield refused("POST", path, code, {"entries": entries}, note=str(entries)[:40])
     yield refused("POST", path, 42206, b"")

@@ -39,6 +39,7 @@ def gateway() -> FakeGateway:
 OFFSET_0 = {"partition": 0, "offset": 0, "error_code": None, "error": None}
 JSON_IN = {"Content_Type": JSON}
 PLAIN_IN = {"Content_Type": "application/json"}
+SEVEN = {"configs": [{"name": "retention.ms", "value": 7}]}
 CASES = (
     Case("GET", "/", 200, {"name": "kraft", "cluster_id": "test-cluster", "links": {"topics": "/topics"}}),
     Case("GET", "/healthz", 200, {"status": "ok"}),
@@ -130,7 +131,15 @@ CASES = (
     Case("DELETE", f"{V3}/topics/two", 204),
     Case("PATCH", f"{V3}/topics/two", 200, {"partitions_count": 5}, {"partitions_count": 5}),
     Case("GET", f"{V3}/topics/-/configs", 200, {"data": [{"topic_name": "one"}]}),
-    Case("POST", f"{V3}/topics/-/configs:alter", 204, None, {"data": [{"name": "retention.ms", "value": "7"}]}),
+    Case("POST", f"{V3}/topics/-/configs:alter", 204, None, {"data": [SEVEN | {"topic_name": "one"}]}),
+    Case(
+        "POST",
+        f"{V3}/topics/-/configs:alter",
+        207,
+        {"failures": [{"topic_name": "no"}]},
+        {"data": [SEVEN | {"topic_name": "no"}, SEVEN | {"topic_name": "two"}]},
+    ),
+    Case("PUT", f"{V3}/topics/one/configs/preallocate", 204, None, {"value": True}),
     Case("GET", f"{V3}/topics/one/configs", 200, {"kind": "KafkaTopicConfigList"}),
     Case(
         "GET",

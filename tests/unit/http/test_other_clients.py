@@ -177,3 +177,63 @@ def test_the_strict_profile_takes_utf_8_only() -> None:
         assert answer.status == 415
 
     with_door(story, gateway(), is_strict=True)
+
+
+def test_configs_of_several_topics_are_altered_each_alone() -> None:
+    async def story(door: Door) -> None:
+        door.gateway.add_topic("u")
+
+        def set_to(topic: str, value: Any, name: str = "retention.ms") -> dict[str, Any]:
+            return {"topic_name": topic, "configs": [{"name": name, "value": value}]}
+
+        def values() -> list[int]:
+            return [door.gateway.topic_settings(topic).retention_ms for topic in ("t", "u")]
+
+        path = f"{V3}/topics/-/configs:alter"
+        assert (await door.ask("POST", path, {"data": [set_to("t", "5000"), set_to("u", 6000)]})).status == 204
+        assert values() == [5_000, 6_000]
+        checked = await door.ask("POST", path, {"data": [set_to("t", "1")], "validate_only": True})
+        assert (checked.status, values()) == (204, [5_000, 6_000])
+        unknown = await door.ask("POST", path, {"data": [set_to("t", "7"), set_to("u", "7", "retentoin.ms")]})
+        assert (unknown.status, unknown.json["error_code"], values()) == (404, 404, [5_000, 6_000])
+        assert "retention.ms" in unknown.json["message"]
+        twice = await door.ask("POST", path, {"data": [set_to("t", "7"), set_to("t", "8")]})
+        assert (twice.status, twice.json["error_code"], values()) == (400, 40002, [5_000, 6_000])
+        partly = await door.ask("POST", path, {"data": [set_to("gone", "7"), set_to("u", "7")]})
+        assert (partly.status, values()) == (207, [5_000, 7])
+        assert partly.json == {
+            "failures": [{"topic_name": "gone", "error_code": 40403, "message": "there is no topic 'gone'"}]
+        }
+
+    with_door(story, gateway())
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"topic_name": 1}, 400),
+        ({"topic_name": "new", "partitions_count": "many"}, 400),
+        ({"topic_name": "new", "configs": {}}, 400),
+        ([], 400),
+        ({}, 400),
+        ({"topic_name": "new", "colour": "red"}, 422),
+        ({"colour": "red"}, 400),
+    ],
+    ids=str,
+)
+def test_a_v3_body_of_another_shape_is_400_and_an_unknown_field_422(body: Any, status: int) -> None:
+    async def story(door: Door) -> None:
+        answer = await door.ask("POST", f"{V3}/topics", body, Content_Type=PLAIN)
+        assert (answer.status, answer.json["error_code"]) == (status, status)
+
+    with_door(story, gateway())
+
+
+def test_offsets_are_named_in_full() -> None:
+    async def story(door: Door) -> None:
+        answer = await door.ask("GET", f"{V3}/topics/t/partitions/0/offset")
+        assert answer.json["metadata"]["resource_name"] == (
+            "crn:///kafka=test-cluster/topic=t/partition=0/offset_type=earliest_and_latest"
+        )
+
+    with_door(story, gateway())
