@@ -2,6 +2,9 @@
 
 `MetadataImage.apply` is the only place where a fact changes the image; it is the same for voters, observers,
 restart and tests. Applying copies only the mappings that the batch touches. Pure.
+
+The records of an open transaction (KIP-868) are kept aside until its End: the offset counts them, and nothing else
+of the image shows them. So whoever has an image never has half of a transaction, wherever his records came from.
 """
 
 from __future__ import annotations
@@ -16,9 +19,12 @@ from uuid import UUID
 from metadata.copy_on_write import CopyOnWrite
 from metadata.records import (
     NO_LEADER,
+    AbortTransactionRecord,
+    BeginTransactionRecord,
     BrokerChangeRecord,
     ConfigRecord,
     ControllerEpochRecord,
+    EndTransactionRecord,
     LeaderRecovery,
     PartitionChangeRecord,
     PartitionRecord,
@@ -125,6 +131,17 @@ class TopicImage:
         return max((len(p.replicas) for p in self.partitions.values()), default=0)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenTransaction:
+    """What is committed of a transaction whose End is not (KIP-868)."""
+
+    name: str
+    base_offset: int
+    """Of its BeginTransactionRecord."""
+    records: tuple[Record, ...] = ()
+    """Those after the Begin, without what a new controller claimed its epoch by."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class MetadataImage:
     offset: int = -1
@@ -137,6 +154,7 @@ class MetadataImage:
     configs: Mapping[tuple[str, str], Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
     """(resource type, resource name) -> dynamic settings."""
     next_producer_id: int = 0
+    transaction: OpenTransaction | None = None
 
     @property
     def next_offset(self) -> int:
@@ -190,6 +208,8 @@ class _Draft:
         self.topics = CopyOnWrite(image.topics)
         self.topic_ids = CopyOnWrite(image.topic_ids)
         self.configs = CopyOnWrite(image.configs)
+        self.transaction = image.transaction
+        self._pending: list[Record] = [] if image.transaction is None else list(image.transaction.records)
         self._owned: dict[UUID, dict[int, PartitionImage]] = {}
 
     def finish(self) -> MetadataImage:
@@ -205,16 +225,41 @@ class _Draft:
             topic_ids=self.topic_ids.frozen(),
             configs=self.configs.frozen(),
             next_producer_id=self.next_producer_id,
+            transaction=self.transaction and replace(self.transaction, records=tuple(self._pending)),
         )
 
     def apply(self, record: Record) -> None:
         self.offset += 1
         match record:
             case ControllerEpochRecord():
+                # Also within a transaction: it says who may go on writing, and that one has to abort it.
                 assert record.epoch > self.controller_epoch, (record, self.controller_epoch)
                 self.controller_epoch, self.controller_id = record.epoch, record.node_id
+            case BeginTransactionRecord():
+                assert self.transaction is None, (record, self.transaction)
+                self.transaction = OpenTransaction(name=record.name, base_offset=self.offset)
+            case EndTransactionRecord():
+                self._end_transaction()
+            case AbortTransactionRecord():
+                assert self.transaction is not None, record
+                self.transaction, self._pending = None, []
+            case _ if self.transaction is not None:
+                self._pending.append(record)
+            case _:
+                self._happen(record, self.offset)
+
+    def _end_transaction(self) -> None:
+        assert self.transaction is not None, f"a transaction ends at {self.offset}, and none has begun"
+        base_offset, records = self.transaction.base_offset, self._pending
+        self.transaction, self._pending = None, []
+        assert base_offset + 1 + len(records) == self.offset, (base_offset, len(records), self.offset)
+        for offset, record in enumerate(records, start=base_offset + 1):
+            self._happen(record, offset)
+
+    def _happen(self, record: Record, offset: int) -> None:
+        match record:
             case RegisterBrokerRecord():
-                self._register(record)
+                self._register(record, offset)
             case BrokerChangeRecord():
                 self._change_broker(record)
             case UnregisterBrokerRecord():
@@ -232,10 +277,10 @@ class _Draft:
             case ProducerIdsRecord():
                 self.next_producer_id = record.next_producer_id
 
-    def _register(self, record: RegisterBrokerRecord) -> None:
+    def _register(self, record: RegisterBrokerRecord, offset: int) -> None:
         self.brokers.own()[record.broker_id] = BrokerImage(
             broker_id=record.broker_id,
-            broker_epoch=self.offset,
+            broker_epoch=offset,
             incarnation_id=record.incarnation_id,
             rest=record.rest,
             kafka=record.kafka,

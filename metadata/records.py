@@ -168,6 +168,30 @@ class ProducerIdsRecord(Fact):
     next_producer_id: int
 
 
+class BeginTransactionRecord(Fact):
+    """KIP-868: what follows has happened once the End of this transaction is committed, and not before.
+
+    A decision that has to happen as a whole and is too large for one append is written in several, between these.
+    """
+
+    type: Literal["begin_transaction"] = "begin_transaction"
+    name: str
+    """Of what is done, for whoever reads the log."""
+
+
+class EndTransactionRecord(Fact):
+    """KIP-868: all since the Begin has happened, now."""
+
+    type: Literal["end_transaction"] = "end_transaction"
+
+
+class AbortTransactionRecord(Fact):
+    """KIP-868: nothing since the Begin has happened. Written by the next controller."""
+
+    type: Literal["abort_transaction"] = "abort_transaction"
+    reason: str
+
+
 Record: TypeAlias = Annotated[
     ControllerEpochRecord
     | RegisterBrokerRecord
@@ -178,7 +202,10 @@ Record: TypeAlias = Annotated[
     | PartitionRecord
     | PartitionChangeRecord
     | ConfigRecord
-    | ProducerIdsRecord,
+    | ProducerIdsRecord
+    | BeginTransactionRecord
+    | EndTransactionRecord
+    | AbortTransactionRecord,
     Field(discriminator="type"),
 ]
 

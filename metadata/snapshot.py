@@ -2,6 +2,7 @@
 
 Equal images give equal bytes. Format: the 8 bytes `KRAFTIMG`, version (u8), CRC-32 of the body (u32, big-endian),
 then the body: one JSON object with sorted keys. Anything else is refused with `CorruptSnapshot`. Pure.
+Version 2 is that of an image with an open transaction, which it has as `transaction`; all others are of version 1.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from uuid import UUID
 
 import orjson
 
-from metadata.image import BrokerImage, MetadataImage, PartitionImage, TopicImage
-from metadata.records import LeaderRecovery, UncleanElectionReport
+from metadata.image import BrokerImage, MetadataImage, OpenTransaction, PartitionImage, TopicImage
+from metadata.records import LeaderRecovery, UncleanElectionReport, decode_record, encode_record
 
 MAGIC = b"KRAFTIMG"
 VERSION = 1
+VERSION_WITH_TRANSACTION = 2
+NEWEST_VERSION = VERSION_WITH_TRANSACTION
 _HEADER = struct.Struct(">8sBI")
 
 
@@ -27,19 +30,20 @@ class CorruptSnapshot(ValueError):
 
 
 def encode_image(image: MetadataImage) -> bytes:
-    body = orjson.dumps(
-        {
-            "offset": image.offset,
-            "controller_epoch": image.controller_epoch,
-            "controller_id": image.controller_id,
-            "next_producer_id": image.next_producer_id,
-            "brokers": [_broker_fields(image.brokers[broker_id]) for broker_id in sorted(image.brokers)],
-            "topics": [_topic_fields(topic) for topic in image.topics_by_name.values()],
-            "configs": [[kind, name, dict(image.configs[kind, name])] for kind, name in sorted(image.configs)],
-        },
-        option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS,
-    )
-    return _HEADER.pack(MAGIC, VERSION, zlib.crc32(body)) + body
+    fields: dict[str, Any] = {
+        "offset": image.offset,
+        "controller_epoch": image.controller_epoch,
+        "controller_id": image.controller_id,
+        "next_producer_id": image.next_producer_id,
+        "brokers": [_broker_fields(image.brokers[broker_id]) for broker_id in sorted(image.brokers)],
+        "topics": [_topic_fields(topic) for topic in image.topics_by_name.values()],
+        "configs": [[kind, name, dict(image.configs[kind, name])] for kind, name in sorted(image.configs)],
+    }
+    version = VERSION
+    if image.transaction is not None:
+        version, fields["transaction"] = VERSION_WITH_TRANSACTION, _transaction_fields(image.transaction)
+    body = orjson.dumps(fields, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
+    return _HEADER.pack(MAGIC, version, zlib.crc32(body)) + body
 
 
 def decode_image(data: bytes | bytearray | memoryview) -> MetadataImage:
@@ -65,8 +69,11 @@ def _checked_body(data: memoryview) -> memoryview:
     magic, version, crc = _HEADER.unpack_from(data)
     if magic != MAGIC:
         raise CorruptSnapshot(f"snapshot begins with {magic!r} instead of {MAGIC!r}")
-    if version != VERSION:
-        raise CorruptSnapshot(f"snapshot has version {version}; this node reads version {VERSION}")
+    if version not in (VERSION, VERSION_WITH_TRANSACTION):
+        raise CorruptSnapshot(
+            f"snapshot has version {version}; this node reads versions up to {VERSION_WITH_TRANSACTION}: it was "
+            "written by a newer version of this program, which is needed to read it"
+        )
     body = data[_HEADER.size :]
     if (actual := zlib.crc32(body)) != crc:
         raise CorruptSnapshot(f"snapshot has CRC {actual:#010x}, its header says {crc:#010x}: it is cut or damaged")
@@ -110,6 +117,14 @@ def _partition_fields(partition: PartitionImage) -> dict[str, Any]:
     return fields
 
 
+def _transaction_fields(transaction: OpenTransaction) -> dict[str, Any]:
+    return {
+        "name": transaction.name,
+        "base_offset": transaction.base_offset,
+        "records": [orjson.Fragment(encode_record(record)) for record in transaction.records],
+    }
+
+
 def _image(fields: dict[str, Any]) -> MetadataImage:
     topics = [_topic(topic) for topic in fields["topics"]]
     brokers = [_broker(broker) for broker in fields["brokers"]]
@@ -124,7 +139,13 @@ def _image(fields: dict[str, Any]) -> MetadataImage:
         configs=MappingProxyType(
             {(kind, name): MappingProxyType(settings) for kind, name, settings in fields["configs"]}
         ),
+        transaction=_transaction(fields["transaction"]) if "transaction" in fields else None,
     )
+
+
+def _transaction(fields: dict[str, Any]) -> OpenTransaction:
+    records = tuple(decode_record(orjson.dumps(record)) for record in fields["records"])
+    return OpenTransaction(name=fields["name"], base_offset=fields["base_offset"], records=records)
 
 
 def _broker(fields: dict[str, Any]) -> BrokerImage:

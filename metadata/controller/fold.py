@@ -1,7 +1,9 @@
-"""Many decisions as one append: each is made on the image that the ones before it will have made. Pure.
+"""Many decisions as few appends: each is made on the image that the ones before it will have made. Pure.
 
-A refused request adds nothing. All records go into the log together or not at all, so that a later decision never
-stands without the earlier ones it was made on.
+A refused request adds nothing. Appends are bounded in bytes, and made one after the other, each on the image that the
+one before it has left: so a later decision never stands without the earlier ones it was made on. A decision that
+fits in one append is in one. What is larger is cut between records: an atomic one stands between the Begin and the
+End of a transaction (KIP-868), and of any other each prefix is a state that the cluster may be in.
 """
 
 from __future__ import annotations
@@ -14,13 +16,17 @@ from metadata.controller.decide import Decision, ExpiredHeartbeat, Input, Livene
 from metadata.controller.effective import EffectiveSettings
 from metadata.controller.events import BrokerHeartbeat
 from metadata.controller.inbox import Item
-from metadata.errors import KafkaError, RequestTimedOut
+from metadata.errors import KafkaError, PolicyViolation, RequestTimedOut
 from metadata.image import MetadataImage
-from metadata.records import Record
+from metadata.records import BeginTransactionRecord, EndTransactionRecord, Record, encode_record
 from metadata.values import value
 
-RECORDS_PER_APPEND_MAX = 10_000
-"""Once an append holds this many records, further events wait for the next one. One decision is never split."""
+APPEND_BYTES_MAX = 128 * 1024
+"""Bytes of records in one append, and hence of one record: a quarter of what a command of the quorum may have."""
+
+DECISION_BYTES_MAX = 16 * 1024 * 1024
+"""Bytes of a decision that happens as a whole: every node keeps them in memory until the last is committed. 10,000
+partitions have 3 MB."""
 
 LATE_MS = 1_000
 """A heartbeat that waited for longer in our queue only renews its session (B5)."""
@@ -28,11 +34,17 @@ LATE_MS = 1_000
 
 @value(kw_only=True)
 class Step:
-    """One event's outcome, told to its waiter once the fold is committed."""
+    """One event's outcome, told to its waiter once its records are committed, and all that it was decided on."""
 
     item: Item
     outcome: Decision | KafkaError
     before: MetadataImage
+    first_append: int
+    """Index of the append in which its records begin."""
+    appends_awaited: int
+    """How many appends of the fold have to be committed."""
+    is_whole: bool = True
+    """All of its records happen or none. False: the first ones may have happened when the last are not committed."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -44,33 +56,44 @@ class Fold:
     settings: EffectiveSettings
     rng: random.Random
     cluster_id: str
-    records: list[Record] = field(default_factory=list)
+    appends: list[list[Record]] = field(default_factory=list)
+    """To be made in this order, each at the offset that the one before it has left."""
     steps: list[Step] = field(default_factory=list)
+    _bytes_left: int = 0
+    """In the last append."""
 
     def add_all(self, items: Sequence[Item], *, now_ms: int) -> list[Item]:
-        """Decide the items in order; returns those that did not fit into this append."""
+        """Decide the items in order; returns those for which the first append had no room left."""
         for index, item in enumerate(items):
-            if len(self.records) >= RECORDS_PER_APPEND_MAX:
+            if len(self.appends) > 1:
                 return list(items[index:])
-            self._add(item, now_ms=now_ms)
+            self.steps.append(self._decided(item, now_ms=now_ms))
         return []
 
-    def _add(self, item: Item, *, now_ms: int) -> None:
-        before = self.image
+    def _decided(self, item: Item, *, now_ms: int) -> Step:
+        before, first_append, is_whole = self.image, len(self.appends), True
         outcome: Decision | KafkaError
-        request = item.request
         try:
-            if isinstance(request, BrokerHeartbeat) and (item.is_abandoned or now_ms - item.enqueued_ms > LATE_MS):
-                expired = ExpiredHeartbeat(broker_id=request.broker_id, broker_epoch=request.broker_epoch)
-                self._accept(self._decide(expired, now_ms=now_ms))
+            if isinstance(item.request, BrokerHeartbeat) and (item.is_abandoned or now_ms - item.enqueued_ms > LATE_MS):
+                heartbeat = item.request
+                expired = ExpiredHeartbeat(broker_id=heartbeat.broker_id, broker_epoch=heartbeat.broker_epoch)
+                self._take(self._decide(expired, now_ms=now_ms), name="")
                 outcome = RequestTimedOut("the controller was late; this heartbeat only renewed the session")
             elif item.is_abandoned:
                 outcome = RequestTimedOut("the deadline passed before the request was looked at: nothing was changed")
             else:
-                outcome = self._accept(self._decide(request, now_ms=now_ms))
+                outcome = self._decide(item.request, now_ms=now_ms)
+                first_append, is_whole = self._take(outcome, name=type(item.request).__name__)
         except KafkaError as error:
             outcome = error
-        self.steps.append(Step(item=item, outcome=outcome, before=before))
+        return Step(
+            item=item,
+            outcome=outcome,
+            before=before,
+            first_append=first_append,
+            appends_awaited=len(self.appends),
+            is_whole=is_whole,
+        )
 
     def _decide(self, request: Input, *, now_ms: int) -> Decision:
         return decide(
@@ -83,9 +106,48 @@ class Fold:
             cluster_id=self.cluster_id,
         )
 
-    def _accept(self, decision: Decision) -> Decision:
+    def _take(self, decision: Decision, *, name: str) -> tuple[int, bool]:
+        """Write it down; returns where it begins, and whether it happens as a whole. Raises PolicyViolation 44."""
+        records = decision.records
+        sizes = [len(encode_record(record)) for record in records]
+        size = sum(sizes)
+        _check_sizes(decision, sizes)
         self.liveness = decision.liveness
-        if decision.records:
-            self.image = self.image.apply(decision.records)
-            self.records.extend(decision.records)
-        return decision
+        if not records:
+            return len(self.appends), True
+        if size <= APPEND_BYTES_MAX:
+            units = [(size, records)]
+        else:
+            if decision.is_atomic:
+                begin, end = BeginTransactionRecord(name=name), EndTransactionRecord()
+                records = (begin, *records, end)
+                sizes = [len(encode_record(begin)), *sizes, len(encode_record(end))]
+            units = [(size, (record,)) for size, record in zip(sizes, records, strict=True)]
+        self.image = self.image.apply(records)
+        self._append(*units[0])
+        first_append = len(self.appends) - 1
+        for unit in units[1:]:
+            self._append(*unit)
+        return first_append, len(units) == 1 or decision.is_atomic
+
+    def _append(self, size: int, records: Sequence[Record]) -> None:
+        if self._bytes_left < size:
+            self.appends.append([])
+            self._bytes_left = APPEND_BYTES_MAX
+        self.appends[-1].extend(records)
+        self._bytes_left -= size
+
+
+def _check_sizes(decision: Decision, sizes: Sequence[int]) -> None:
+    """What cannot be written must not be tried: a failed append ends the reign. Raises PolicyViolation 44."""
+    largest = max(sizes, default=0)
+    if largest > APPEND_BYTES_MAX:
+        raise PolicyViolation(
+            f"the request needs a record of {largest} bytes, the metadata log takes {APPEND_BYTES_MAX}: nothing was "
+            "changed"
+        )
+    if decision.is_atomic and sum(sizes) > DECISION_BYTES_MAX:
+        raise PolicyViolation(
+            f"the request needs {sum(sizes)} bytes of records, one request may need {DECISION_BYTES_MAX}: nothing was "
+            "changed, split it"
+        )

@@ -1,14 +1,16 @@
 """One reign of the active controller: from winning the quorum's leadership to losing it.
 
 Invariant: `image` is the committed image with offset equal to the log's when an append is made; only this reign has
-appended under `epoch`. The order is visible in `_handle`: decide, append, wait for the commit, answer, announce.
+appended under `epoch`. The order is visible in `_handle`: decide, append, wait for the commit, answer, announce. When
+an append fails, the reign ends, for what was decided on it is void; what is open then, the next reign aborts.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 
 from metadata.controller.announce import announce
 from metadata.controller.decide import (
@@ -27,7 +29,7 @@ from metadata.controller.tools import Tools
 from metadata.errors import KafkaError, NotController, RequestTimedOut
 from metadata.image import MetadataImage
 from metadata.quorum.log import AppendLost, AppendUnknown
-from metadata.records import ControllerEpochRecord
+from metadata.records import AbortTransactionRecord, ControllerEpochRecord, Record
 from metadata.settings import BrokerSettings
 
 CLAIM_RETRY_MS = 20
@@ -88,12 +90,28 @@ class Reign:
             record = ControllerEpochRecord(epoch=epoch, node_id=self._tools.node_id)
             try:
                 self.image = await log.append([record], controller_epoch=epoch, expected_offset=log.image.offset)
+                await self._abort_what_is_open(epoch)
             except (AppendLost, AppendUnknown):
                 await self._tools.environment.clock.sleep(CLAIM_RETRY_MS)
                 continue
             self.epoch = epoch
             self._tools.events.emit("controller_changed", controller=self._tools.node_id, epoch=epoch, term=self.term)
             return
+
+    async def _abort_what_is_open(self, epoch: int) -> None:
+        """KIP-868: nobody will ever end the transaction of a controller that is no more, and nothing else may be
+        written before it is closed."""
+        transaction = self.image.transaction
+        if transaction is None:
+            return
+        record = AbortTransactionRecord(reason=f"controller {self._tools.node_id} began epoch {epoch}")
+        self.image = await self._tools.log.append([record], controller_epoch=epoch, expected_offset=self.image.offset)
+        self._tools.events.emit(
+            "metadata_transaction_aborted",
+            transaction=transaction.name,
+            offset=transaction.base_offset,
+            records=len(transaction.records),
+        )
 
     async def _govern(self, questions: Questions) -> None:
         inbox, now_ms = self._tools.inbox, self._tools.environment.clock.monotonic_ms
@@ -120,31 +138,27 @@ class Reign:
         if rest:
             self._tools.inbox.put_back(rest)
         self._taken = [step.item for step in fold.steps]
-        if fold.records:
-            self.image = await self._commit(fold)
+        waiting = deque(fold.steps)
+        for number, records in enumerate(fold.appends):
+            self._conclude_all(waiting, questions, committed=number)
+            await self._commit(records, waiting, number=number)
+        assert self.image.offset == fold.image.offset, (self.image.offset, fold.image.offset)
         self._liveness = fold.liveness
-        for step in fold.steps:
-            self._conclude(step, questions)
+        self._conclude_all(waiting, questions, committed=len(fold.appends))
 
-    async def _commit(self, fold: Fold) -> MetadataImage:
+    async def _commit(self, records: Sequence[Record], waiting: Iterable[Step], *, number: int) -> None:
         try:
-            image = await self._tools.log.append(
-                fold.records, controller_epoch=self.epoch, expected_offset=self.image.offset
+            self.image = await self._tools.log.append(
+                records, controller_epoch=self.epoch, expected_offset=self.image.offset
             )
-        except AppendLost as error:
-            self._refuse(fold, NotController(f"this node is no longer the active controller: {error}"))
+        except (AppendLost, AppendUnknown) as error:
+            for step in waiting:
+                step.item.refuse(_refusal(step, error, number=number))
             raise Resigned from error
-        except AppendUnknown as error:
-            self._refuse(fold, RequestTimedOut(f"the outcome is not known: {error}"))
-            raise Resigned from error
-        assert image.offset == fold.image.offset, (image.offset, fold.image.offset)
-        return image
 
-    @staticmethod
-    def _refuse(fold: Fold, error: KafkaError) -> None:
-        """Also refusals are not told: they were decided on an image that may never be."""
-        for step in fold.steps:
-            step.item.refuse(type(error)(error.message))
+    def _conclude_all(self, waiting: deque[Step], questions: Questions, *, committed: int) -> None:
+        while waiting and waiting[0].appends_awaited <= committed:
+            self._conclude(waiting.popleft(), questions)
 
     def _conclude(self, step: Step, questions: Questions) -> None:
         outcome = step.outcome
@@ -201,3 +215,14 @@ class Reign:
             item.refuse(NotController(f"this node is no longer the active controller; node {leader_id} may be"))
         if self.epoch >= 0:
             self._tools.events.emit("controller_resigned", controller=self._tools.node_id, epoch=self.epoch)
+
+
+def _refusal(step: Step, error: AppendLost | AppendUnknown, *, number: int) -> KafkaError:
+    """To who waits for a decision when append `number` failed. Also refusals are not told: they were decided on an
+    image that may never be. What was surely not written is refused so that it may be asked for again."""
+    if step.first_append < number and not step.is_whole:
+        return RequestTimedOut(f"only a part of it may have been done: {error}")
+    is_surely_void = isinstance(error, AppendLost) or step.first_append > number
+    if is_surely_void or step.appends_awaited > number + 1:
+        return NotController(f"this node is no longer the active controller, nothing was changed: {error}")
+    return RequestTimedOut(f"the outcome is not known: {error}")

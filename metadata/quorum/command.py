@@ -1,5 +1,8 @@
 """One append as the bytes of one Raft entry: our own codec, with a version of its own (SO-S17).
 
+Version 2 has records of transactions (KIP-868) and is otherwise as version 1, as which all else is written: so a node
+of before can go on with a log in which there are none, and stops at the first of them saying why.
+
 Format: `version (u8) | controller epoch (i32) | expected offset (i64) | records (u32)`, then per record
 `length (u32) | record`, big-endian. A record is the JSON of `metadata.records.encode_record`; observers get the
 same bytes.
@@ -11,14 +14,23 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from metadata.records import Record, decode_record, encode_record
+from metadata.records import (
+    AbortTransactionRecord,
+    BeginTransactionRecord,
+    EndTransactionRecord,
+    Record,
+    decode_record,
+    encode_record,
+)
 
 VERSION = 1
+VERSION_WITH_TRANSACTIONS = 2
 COMMAND_BYTES_MAX = 512 * 1024
 """Largest append. Below the library's batch size, because what is larger it would send in pieces (SO-L8)."""
 
 _HEADER = struct.Struct(">BiqI")
 _LENGTH = struct.Struct(">I")
+_OF_TRANSACTIONS = (BeginTransactionRecord, EndTransactionRecord, AbortTransactionRecord)
 
 
 class UnreadableCommand(Exception):
@@ -34,7 +46,9 @@ class Command:
 
 
 def encode_command(records: Sequence[Record], *, controller_epoch: int, expected_offset: int) -> bytes:
-    parts = [_HEADER.pack(VERSION, controller_epoch, expected_offset, len(records))]
+    has_transactions = any(isinstance(record, _OF_TRANSACTIONS) for record in records)
+    version = VERSION_WITH_TRANSACTIONS if has_transactions else VERSION
+    parts = [_HEADER.pack(version, controller_epoch, expected_offset, len(records))]
     for record in records:
         encoded = encode_record(record)
         parts += (_LENGTH.pack(len(encoded)), encoded)
@@ -45,10 +59,10 @@ def decode_command(data: bytes) -> Command:
     """Raises UnreadableCommand."""
     try:
         version, controller_epoch, expected_offset, count = _HEADER.unpack_from(data)
-        if version != VERSION:
+        if version not in (VERSION, VERSION_WITH_TRANSACTIONS):
             raise UnreadableCommand(
-                f"a command of the metadata log has version {version}, and this node reads version {VERSION}: a newer "
-                "version wrote it; start that version or a later one"
+                f"a command of the metadata log has version {version}, and this node reads versions up to "
+                f"{VERSION_WITH_TRANSACTIONS}: a newer version wrote it; start that version or a later one"
             )
         encoded = _split(data, count)
         records = tuple(decode_record(one) for one in encoded)

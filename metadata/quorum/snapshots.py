@@ -27,7 +27,7 @@ from metadata.quorum.durable import (
 )
 from metadata.quorum.journal_format import Entry
 from metadata.quorum.library import SNAPSHOT_FAILED, SNAPSHOT_IDLE, SNAPSHOT_TAKEN, Voter
-from metadata.snapshot import VERSION, version_of
+from metadata.snapshot import NEWEST_VERSION, version_of
 
 FILE_NAME = "snapshot"
 CHUNK_BYTES = 256 * 1024
@@ -198,6 +198,8 @@ def decode_snapshot(data: bytes, *, path: str) -> tuple[SnapshotHeader, bytes]:
     body = data[position:]
     if len(body) != header.size or zlib.crc32(body) != header.crc:
         raise DamagedFile(path=path, offset=position, problem="the checksum is wrong", advice=RESTORE_ADVICE)
-    if (version := version_of(body)) > VERSION:
-        raise WrittenByNewerVersion(path=path, found=f"an image of version {version}", known=f"version {VERSION}")
+    if (version := version_of(body)) > NEWEST_VERSION:
+        raise WrittenByNewerVersion(
+            path=path, found=f"an image of version {version}", known=f"version {NEWEST_VERSION}"
+        )
     return header, body

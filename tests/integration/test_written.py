@@ -18,6 +18,7 @@ import pytest
 from kraft.client.outcome import Answer
 from metadata.quorum.durable import encode_document
 from metadata.quorum.snapshots import SNAPSHOT_MAGIC, decode_snapshot
+from metadata.snapshot import NEWEST_VERSION
 from tests.integration.support.cluster import Cluster
 from tests.integration.support.configuration import write_config
 from tests.integration.support.reading import values
@@ -145,7 +146,7 @@ def in_image(folder: Path) -> None:
     """The CRC of the snapshot's body is in its header."""
     path = folder / "__cluster_metadata" / "snapshot"
     header, body = decode_snapshot(path.read_bytes(), path=str(path))
-    newer = body[:8] + b"\2" + body[9:]
+    newer = body[:8] + bytes([NEWEST_VERSION + 1]) + body[9:]
     fields = msgspec.to_builtins(header) | {"crc": zlib.crc32(newer)}
     path.write_bytes(encode_document(SNAPSHOT_MAGIC, msgspec.json.encode(fields)) + newer)
 

@@ -247,12 +247,13 @@ def _fence(
     why: Reason = Reason.BROKER_FENCED,
     reply: object = None,
 ) -> Decision:
+    """B4. The broker is fenced last, as in Kafka: a controller that comes in the middle still has to fence it."""
     fencing = _broker_change(broker, fenced=True, shutting_down=broker.in_controlled_shutdown, reason=reason)
     changes = leave_isrs(situation, broker.broker_id, why)
     ask, asked = questions(situation, offline_after(situation, changes), situation.active - {broker.broker_id})
     return Decision(
         liveness=situation.liveness.without(broker.broker_id),
-        records=(fencing, *changes),
+        records=(*changes, fencing),
         reply=reply,
         ask=ask,
         asked_partitions=asked,

@@ -40,7 +40,9 @@ def alter_configs(situation: Situation, request: AlterConfigs) -> Decision:
     if request.validate_only:
         records = []
     follow_up = UncleanSweepTick() if any(record.name == _UNCLEAN for record in records) else None
-    return Decision(liveness=situation.liveness, records=tuple(records), reply=reply, follow_up=follow_up)
+    return Decision(
+        liveness=situation.liveness, records=tuple(records), is_atomic=True, reply=reply, follow_up=follow_up
+    )
 
 
 def _alter(

@@ -85,6 +85,9 @@ class Decision:
 
     liveness: Liveness
     records: tuple[Record, ...] = ()
+    is_atomic: bool = False
+    """All records happen or none does, as where Kafka has `ControllerResult.atomicOf`. Otherwise every prefix of them
+    is a state that the cluster may be in, and from which the next controller goes on."""
     reply: object = None
     ask: Ask = ()
     """Questions to put to live replicas; the answers come back as one `LogEndsLearned` (L8)."""

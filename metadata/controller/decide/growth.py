@@ -7,7 +7,7 @@ from collections import Counter
 from metadata.controller.decide.assignments import check_assignment, new_partition
 from metadata.controller.decide.decision import Decision, Situation
 from metadata.controller.decide.placement import place_replicas
-from metadata.controller.decide.topics import PARTITIONS_PER_REQUEST_MAX, check_budget
+from metadata.controller.decide.topics import check_total
 from metadata.controller.events import CreatePartitions, ErrorDetail, NewPartitions
 from metadata.errors import (
     InvalidPartitions,
@@ -24,22 +24,35 @@ def create_partitions(situation: Situation, request: CreatePartitions) -> Decisi
     names = Counter(wanted.topic for wanted in request.topics)
     records: list[Record] = []
     reply: dict[str, ErrorDetail | None] = {}
-    budget = PARTITIONS_PER_REQUEST_MAX
+    _check_total(situation, request)
     for wanted in request.topics:
         try:
             if names[wanted.topic] > 1:
                 raise InvalidRequest(f"topic {wanted.topic!r} is named twice in one request")
-            made = _grow(situation, wanted, budget=budget)
+            made = _grow(situation, wanted)
         except KafkaError as error:
             reply[wanted.topic] = ErrorDetail(type(error), error.message)
             continue
-        budget -= len(made)
         records.extend(made)
         reply[wanted.topic] = None
-    return Decision(liveness=situation.liveness, records=() if request.validate_only else tuple(records), reply=reply)
+    return Decision(
+        liveness=situation.liveness,
+        records=() if request.validate_only else tuple(records),
+        is_atomic=True,
+        reply=reply,
+    )
 
 
-def _grow(situation: Situation, wanted: NewPartitions, *, budget: int) -> list[PartitionRecord]:
+def _check_total(situation: Situation, request: CreatePartitions) -> None:
+    """Before anything is made: at most this many, faulty topics included. Raises PolicyViolation 44."""
+    added = 0
+    for wanted in request.topics:
+        topic = situation.image.topic(wanted.topic)
+        added += max(0, wanted.count - len(topic.partitions)) if topic is not None else 0
+    check_total(added)
+
+
+def _grow(situation: Situation, wanted: NewPartitions) -> list[PartitionRecord]:
     topic = situation.image.topic(wanted.topic)
     if topic is None:
         raise UnknownTopicOrPartition(f"there is no topic {wanted.topic!r}")
@@ -47,7 +60,6 @@ def _grow(situation: Situation, wanted: NewPartitions, *, budget: int) -> list[P
     added = wanted.count - now
     if added <= 0:
         raise InvalidPartitions(f"topic {topic.name} has {now} partition(s); {wanted.count} would not be an increase")
-    check_budget(added, budget=budget)
     return [
         new_partition(situation, topic_id=topic.topic_id, index=now + index, replicas=replicas)
         for index, replicas in enumerate(_replicas(situation, topic, wanted, added=added))

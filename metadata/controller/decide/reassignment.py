@@ -39,7 +39,7 @@ def alter_reassignments(situation: Situation, request: AlterReassignments) -> De
         reply[key] = None
         if record is not None:
             records.append(record)
-    return Decision(liveness=situation.liveness, records=tuple(records), reply=reply)
+    return Decision(liveness=situation.liveness, records=tuple(records), is_atomic=True, reply=reply)
 
 
 def _reassign(situation: Situation, wanted: PartitionReassignment) -> PartitionChangeRecord | None:

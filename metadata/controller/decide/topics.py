@@ -27,7 +27,7 @@ from metadata.records import ConfigRecord, PartitionRecord, Record, RemoveTopicR
 
 NAME_LENGTH_MAX = 249
 PARTITIONS_PER_REQUEST_MAX = 10_000
-"""Partitions created by one request, as Kafka's MAX_RECORDS_PER_USER_OP: they become one append."""
+"""Partitions that one request may ask for, as Kafka's MAX_PARTITIONS_PER_BATCH: they are decided on at once."""
 
 _LEGAL_NAME = re.compile(r"[a-zA-Z0-9._-]+")
 
@@ -37,7 +37,7 @@ def create_topics(situation: Situation, request: CreateTopics) -> Decision:
     taken = {_collision_key(name): name for name in situation.image.topic_ids}
     records: list[Record] = []
     reply: dict[str, TopicCreated | ErrorDetail] = {}
-    budget = PARTITIONS_PER_REQUEST_MAX
+    check_total(sum(_count(situation, topic) for topic in request.topics))
     for topic in request.topics:
         if names[topic.name] > 1:
             reply[topic.name] = ErrorDetail(InvalidRequest, f"topic {topic.name!r} is named twice in one request")
@@ -45,15 +45,35 @@ def create_topics(situation: Situation, request: CreateTopics) -> Decision:
         try:
             check_topic_name(topic.name)
             _check_free(situation, topic.name, taken)
-            made, created = _create(situation, topic, budget=budget)
+            made, created = _create(situation, topic)
         except KafkaError as error:
             reply[topic.name] = ErrorDetail(type(error), error.message)
             continue
         taken[_collision_key(topic.name)] = topic.name
-        budget -= created.partitions
         records.extend(made)
         reply[topic.name] = created
-    return Decision(liveness=situation.liveness, records=() if request.validate_only else tuple(records), reply=reply)
+    return Decision(
+        liveness=situation.liveness,
+        records=() if request.validate_only else tuple(records),
+        is_atomic=True,
+        reply=reply,
+    )
+
+
+def _count(situation: Situation, topic: NewTopic) -> int:
+    """An upper bound, as Kafka's: whether the topic can be created at all is looked at later."""
+    if topic.assignment is not None:
+        return len(topic.assignment)
+    return situation.settings.num_partitions if topic.partitions == -1 else max(0, topic.partitions)
+
+
+def check_total(partitions: int) -> None:
+    """Raises PolicyViolation 44, which refuses the whole request."""
+    if partitions > PARTITIONS_PER_REQUEST_MAX:
+        raise PolicyViolation(
+            f"the request asks for {partitions} new partitions, one request may ask for {PARTITIONS_PER_REQUEST_MAX}: "
+            "nothing was created, split it"
+        )
 
 
 def check_topic_name(name: str) -> None:
@@ -83,13 +103,13 @@ def _check_free(situation: Situation, name: str, taken: dict[str, str]) -> None:
         raise InvalidTopicException(f"topic {name!r} collides with {other!r}: '.' and '_' count as the same")
 
 
-def _create(situation: Situation, topic: NewTopic, *, budget: int) -> tuple[list[Record], TopicCreated]:
+def _create(situation: Situation, topic: NewTopic) -> tuple[list[Record], TopicCreated]:
     configs = checked_topic_configs(topic.configs)
     topic_id = UUID(bytes=situation.rng.randbytes(16), version=4)
     if topic.assignment is None:
-        partitions = _placed(situation, topic, topic_id, budget=budget)
+        partitions = _placed(situation, topic, topic_id)
     else:
-        partitions = _assigned(situation, topic, topic_id, budget=budget)
+        partitions = _assigned(situation, topic, topic_id)
     records: list[Record] = [TopicRecord(name=topic.name, topic_id=topic_id), *partitions]
     for name, value in configs.items():
         records.append(ConfigRecord(resource_type="topic", resource_name=topic.name, name=name, value=value))
@@ -102,7 +122,7 @@ def _create(situation: Situation, topic: NewTopic, *, budget: int) -> tuple[list
     return records, created
 
 
-def _placed(situation: Situation, topic: NewTopic, topic_id: UUID, *, budget: int) -> list[PartitionRecord]:
+def _placed(situation: Situation, topic: NewTopic, topic_id: UUID) -> list[PartitionRecord]:
     count = situation.settings.num_partitions if topic.partitions == -1 else topic.partitions
     factor = topic.replication_factor
     factor = situation.settings.default_replication_factor if factor == -1 else factor
@@ -112,7 +132,6 @@ def _placed(situation: Situation, topic: NewTopic, topic_id: UUID, *, budget: in
         raise InvalidReplicationFactor(
             f"a replication factor is at least 1 (-1: default.replication.factor), not {factor}"
         )
-    check_budget(count, budget=budget)
     placed = place_replicas(
         situation.image.brokers.values(), partitions=count, replication_factor=factor, rng=situation.rng
     )
@@ -122,24 +141,18 @@ def _placed(situation: Situation, topic: NewTopic, topic_id: UUID, *, budget: in
     ]
 
 
-def _assigned(situation: Situation, topic: NewTopic, topic_id: UUID, *, budget: int) -> list[PartitionRecord]:
+def _assigned(situation: Situation, topic: NewTopic, topic_id: UUID) -> list[PartitionRecord]:
     assignment = topic.assignment or {}
     if topic.partitions != -1 or topic.replication_factor != -1:
         raise InvalidRequest("with an assignment, the number of partitions and the replication factor must be -1")
     if sorted(assignment) != list(range(len(assignment))) or not assignment:
         raise InvalidReplicaAssignment(f"assigned partitions must be 0, 1, 2, ..., not {sorted(assignment)}")
-    check_budget(len(assignment), budget=budget)
     for index in sorted(assignment):
         check_assignment(situation, assignment[index], replication_factor=len(assignment[0]) if index else None)
     return [
         new_partition(situation, topic_id=topic_id, index=index, replicas=assignment[index])
         for index in sorted(assignment)
     ]
-
-
-def check_budget(count: int, *, budget: int) -> None:
-    if count > budget:
-        raise PolicyViolation(f"one request creates at most {PARTITIONS_PER_REQUEST_MAX} partitions")
 
 
 def delete_topics(situation: Situation, request: DeleteTopics) -> Decision:
@@ -160,4 +173,4 @@ def delete_topics(situation: Situation, request: DeleteTopics) -> Decision:
             doomed[topic_id] = None
             reply[topic] = None
     records = tuple(RemoveTopicRecord(topic_id=topic_id) for topic_id in doomed)
-    return Decision(liveness=situation.liveness, records=records, reply=reply)
+    return Decision(liveness=situation.liveness, records=records, is_atomic=True, reply=reply)

@@ -32,7 +32,7 @@ from metadata.environment import Environment, TimerHandle
 from metadata.errors import NotController, RequestTimedOut, StaleBrokerEpoch, ThrottlingQuotaExceeded
 from metadata.image import TopicIdPartition
 from metadata.quorum.log import AppendLost, AppendUnknown
-from metadata.records import ControllerEpochRecord
+from metadata.records import ControllerEpochRecord, encode_record
 from tests.support.memory_log import MemoryLog, SharedLog
 from tests.unit.replication.harness import virtual
 
@@ -311,13 +311,15 @@ def test_the_queue_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_appends_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metadata.controller.fold.RECORDS_PER_APPEND_MAX", 4)
+    monkeypatch.setattr("metadata.controller.fold.APPEND_BYTES_MAX", 700)
 
     async def story(node: Node) -> None:
         await node.start_brokers(1)
         before = len(node.shared.appends)
         await asyncio.gather(*(node.create(f"t{index}", 1) for index in range(10)))
-        assert [len(records) for records in node.shared.appends[before:]] == [4] * 5
+        appends = node.shared.appends[before:]
+        assert [len(records) for records in appends] == [4, 2, 4, 2, 4, 2, 2]
+        assert max(sum(len(encode_record(record)) for record in records) for records in appends) <= 700
 
     run(story)
 
