@@ -70,7 +70,7 @@ def copy_group(group: Sequence[Segment], offsets: OffsetMap, rules: CopyRules) -
     base_offset = group[0].base_offset
     target = _new_target(rules, base_offset)
     try:
-        writer = _Writer(target, rules.settings)
+        writer = _Writer(target)
         for position, header, segment, is_last in _batches(group):
             batch = _cleaned(segment, position, header, offsets, rules)
             if batch is None and (is_last or _is_needed(header, rules)):
@@ -106,6 +106,7 @@ def _new_target(rules: CopyRules, base_offset: int) -> Segment:
         rules.folder,
         base_offset,
         index_bytes_max=rules.settings.segment_index_bytes,
+        index_interval_bytes=rules.settings.index_interval_bytes,
         created_ms=rules.now_ms,
         create=True,
         state_suffix=CLEANED_SUFFIX,
@@ -151,9 +152,8 @@ def _cleaned(
 
 
 class _Writer:
-    def __init__(self, target: Segment, settings: TopicSettings) -> None:
+    def __init__(self, target: Segment) -> None:
         self._target = target
-        self._interval_bytes = settings.index_interval_bytes
         self._parts: list[bytes] = []
         self._headers: list[BatchHeader] = []
         self._size = 0
@@ -167,5 +167,5 @@ class _Writer:
 
     def flush(self) -> None:
         if self._parts:
-            self._target.append(self._parts, self._headers, index_interval_bytes=self._interval_bytes)
+            self._target.append(self._parts, self._headers)
         self._parts, self._headers, self._size = [], [], 0

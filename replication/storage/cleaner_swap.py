@@ -1,7 +1,9 @@
 """Finishing or undoing a swap of compacted segments that a crash interrupted. Blocking, at load only.
 
 A `.cleaned` file is unfinished and goes. A `.swap` log is finished and synced: the segments whose base offsets lie in
-its range are the old ones; they go, and it takes its name. Source: org.apache.kafka.storage.internals.log.LogLoader.
+its range are the old ones; they go, and it takes its name. It ends where a segment of the log begins; one that does not
+has been damaged since, and the old segments stay, or get their names back from `.deleted`.
+Source: org.apache.kafka.storage.internals.log.LogLoader.
 """
 
 from __future__ import annotations
@@ -10,41 +12,61 @@ from metadata.environment import Files
 from replication.batches.header import BatchHeader
 from replication.storage.names import (
     CLEANED_SUFFIX,
+    DELETED_SUFFIX,
     LOG_SUFFIX,
     SEGMENT_SUFFIXES,
     SWAP_SUFFIX,
     base_offset_of,
     segment_file,
 )
-from replication.storage.scanning import headers_from
+from replication.storage.scanning import DamagedLog, headers_from
 
 
-def finish_swaps(files: Files, folder: str) -> list[int]:
-    """Base offsets of the segments that took the place of others."""
-    names = files.list_directory(folder)
-    for name in names:
+def finish_swaps(files: Files, folder: str) -> list[str]:
+    """What was wrong with compacted segments that were given up for the old ones. Raises DamagedLog when neither a
+    compacted segment nor what it was made of is there."""
+    for name in files.list_directory(folder):
         if name.endswith(CLEANED_SUFFIX):
             files.remove(f"{folder}/{name}")
-    swapped = [
-        int(name[:20])
-        for name in names
-        if name.endswith(LOG_SUFFIX + SWAP_SUFFIX) and base_offset_of(name.removesuffix(SWAP_SUFFIX)) is not None
-    ]
+    swapped = _bases(files, folder, LOG_SUFFIX + SWAP_SUFFIX)
+    problems: list[str] = []
     for base_offset in swapped:
-        _finish(files, folder, base_offset)
+        try:
+            end_offset = _end_of_swap(files, folder, base_offset)
+        except DamagedLog as error:
+            _undo(files, folder, base_offset, reason=str(error))
+            problems.append(str(error))
+        else:
+            _finish(files, folder, base_offset, end_offset)
     for name in files.list_directory(folder):
         if name.endswith(SWAP_SUFFIX):
             files.remove(f"{folder}/{name}")
     if swapped:
         files.sync_directory(folder)
-    return swapped
+    return problems
 
 
-def _finish(files: Files, folder: str, base_offset: int) -> None:
-    end_offset = _end_of(files, segment_file(folder, base_offset, LOG_SUFFIX) + SWAP_SUFFIX, base_offset)
+def _bases(files: Files, folder: str, suffix: str) -> list[int]:
+    """Of the log files that end so, ascending."""
+    state = suffix.removeprefix(LOG_SUFFIX)
+    names = [name.removesuffix(state) for name in files.list_directory(folder) if name.endswith(suffix)]
+    return [base for base in map(base_offset_of, names) if base is not None]
+
+
+def _end_of_swap(files: Files, folder: str, base_offset: int) -> int:
+    """Raises DamagedLog."""
+    path = segment_file(folder, base_offset, LOG_SUFFIX) + SWAP_SUFFIX
+    end_offset = _end_of(files, path, base_offset)
+    begun = {*_bases(files, folder, LOG_SUFFIX), *_bases(files, folder, LOG_SUFFIX + SWAP_SUFFIX)}
+    if end_offset == base_offset or end_offset not in begun:
+        raise DamagedLog(f"{path}: it ends at offset {end_offset}, where no segment begins")
+    return end_offset
+
+
+def _finish(files: Files, folder: str, base_offset: int, end_offset: int) -> None:
     for name in files.list_directory(folder):
         base = base_offset_of(name)
-        if base is not None and base_offset <= base < max(end_offset, base_offset + 1):
+        if base is not None and base_offset <= base < end_offset:
             files.remove(f"{folder}/{name}")
     for suffix in reversed(SEGMENT_SUFFIXES):
         path = segment_file(folder, base_offset, suffix)
@@ -52,7 +74,27 @@ def _finish(files: Files, folder: str, base_offset: int) -> None:
             files.rename(path + SWAP_SUFFIX, path)
 
 
+def _undo(files: Files, folder: str, base_offset: int, *, reason: str) -> None:
+    """The old segments are renamed from the first one on: while that has its name, all have. Raises DamagedLog."""
+    if files.exists(segment_file(folder, base_offset, LOG_SUFFIX)):
+        return
+    later = [base for base in _bases(files, folder, LOG_SUFFIX) if base > base_offset]
+    old, expected = [], base_offset
+    for base in _bases(files, folder, LOG_SUFFIX + DELETED_SUFFIX):
+        if base == expected:  # what overlaps it was given up in an earlier pass
+            old.append(base)
+            expected = _end_of(files, segment_file(folder, base, LOG_SUFFIX) + DELETED_SUFFIX, base)
+    if not old or expected not in later:
+        raise DamagedLog(f"{reason}; and the segments that it was made of are gone")
+    for base in reversed(old):
+        for suffix in reversed(SEGMENT_SUFFIXES):
+            path = segment_file(folder, base, suffix)
+            if files.exists(path + DELETED_SUFFIX):
+                files.rename(path + DELETED_SUFFIX, path)
+
+
 def _end_of(files: Files, path: str, base_offset: int) -> int:
+    """Raises DamagedLog."""
     file = files.open(path, read_only=True)
     try:
         last: BatchHeader | None = None

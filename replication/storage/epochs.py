@@ -8,6 +8,7 @@ Source: org.apache.kafka.storage.internals.epoch.LeaderEpochFileCache.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterable
 
 from metadata.environment import Files
 from replication.partition.log import EpochEnd
@@ -48,6 +49,11 @@ class LeaderEpochCache:
             self._take(before)
             raise
 
+    def restore(self, entries: Iterable[tuple[int, int]]) -> None:
+        """As they were before an append that failed; saved with the next change, or the next `sync`."""
+        self._take(list(entries))
+        self.is_synced = self._is_saved = False
+
     def learn(self, epoch: int, base_offset: int) -> None:
         """A batch found in the log is right: entries that say otherwise outlived a truncation whose save was lost."""
         before = [entry for entry in self._entries if entry[1] <= base_offset and entry[0] <= epoch]
@@ -57,6 +63,15 @@ class LeaderEpochCache:
         if before + after != self._entries:
             self._take(before + after)
             self._save(durable=False)
+
+    def learn_anew(self, batches: Iterable[tuple[int, int]]) -> None:
+        """From (epoch, base offset) of all batches of the log, in order: nothing else is believed."""
+        entries: list[tuple[int, int]] = []
+        for epoch, base_offset in batches:
+            if not entries or entries[-1][0] < epoch:
+                entries.append((epoch, base_offset))
+        self._take(entries)
+        self._save(durable=False)
 
     def end_offset_for(self, epoch: int, *, log_end_offset: int) -> EpochEnd | None:
         """R3. None when the epoch is newer than all that are known, or none is."""

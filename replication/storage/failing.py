@@ -19,7 +19,7 @@ from replication.storage.checkpoint_ceiling import UNLIMITED
 from replication.storage.log_directory import LogDirectory
 from replication.storage.names import partition_folder
 from replication.storage.partition_log import PartitionLog
-from replication.storage.recovery import LoadPlan
+from replication.storage.recovery import UNREADABLE, LoadPlan
 from replication.storage.text_files import MalformedFile
 
 OnFailure: TypeAlias = Callable[[TopicIdPartition, str, bool], None]
@@ -109,6 +109,8 @@ class FailingLogs:
                     "unfinished_log_set_aside", topic=topic, partition=partition.partition, reason=str(error)
                 )
                 return  # it has to be created
+            raise KafkaStorageError(f"{plan.folder} cannot be loaded: {error}") from error
+        except UNREADABLE as error:
             raise KafkaStorageError(f"{plan.folder} cannot be loaded: {error}") from error
         if log is not None and log.ceiling.offset != UNLIMITED:
             self._logs[partition].ceiling.lower(log.ceiling.offset)

@@ -1,8 +1,10 @@
 """The sparse indexes of one segment: offset -> position (`.index`) and timestamp -> offset (`.timeindex`).
 
 Entries of `.index`, 8 bytes: offset relative to the base u32, file position u32; of `.timeindex`, 12 bytes: timestamp
-i64, relative offset u32; big-endian, ascending, never preallocated. In memory an index is one compact array,
-loaded when first asked, which is all of a log that is held. Source: OffsetIndex, TimeIndex.
+i64, relative offset u32; big-endian, ascending, never preallocated. In memory an index is one compact array, loaded
+when first used, which is all of a log that is held. No checksum covers an index, so what is loaded is checked for its
+order, and an entry is believed only once the batch that it leads to bears it out; the segment sees to that.
+Source: OffsetIndex, TimeIndex.
 """
 
 from __future__ import annotations
@@ -11,6 +13,10 @@ import struct
 import sys
 from array import array
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from itertools import islice
+from operator import lt
+from typing import overload
 
 from metadata.environment import File
 
@@ -19,6 +25,8 @@ TIME_ENTRY_BYTES = 12
 _TIME_ENTRY = struct.Struct(">qI")
 _OFFSET_ENTRY = struct.Struct(">Q")
 _LOW_WORD = 0xFFFFFFFF
+RELATIVE_OFFSET_MAX = 2**31 - 1
+"""An entry has room for no more; a segment is rolled before (Kafka keeps to a signed integer)."""
 
 
 class CorruptIndex(Exception):
@@ -28,94 +36,156 @@ class CorruptIndex(Exception):
 class OffsetIndex:
     """Each entry is one integer, relative offset << 32 | position: sorted by offset, and by position as well."""
 
+    __slots__ = ("_anew", "_entries", "_file", "_full_bytes", "is_full")
+
     def __init__(self, file: File, *, bytes_max: int) -> None:
         self._file = file
         self._full_bytes = bytes_max // OFFSET_ENTRY_BYTES * OFFSET_ENTRY_BYTES
         self.is_full = file.size >= self._full_bytes
-        self._loaded: array[int] | None = None
+        self._entries: array[int] | None = None
+        self._anew: bytearray | None = None
+        """What is to replace the file, while the index is made anew."""
 
     @property
     def file(self) -> File:
         return self._file
 
+    @property
+    def is_loaded(self) -> bool:
+        return self._entries is not None
+
     def __len__(self) -> int:
         return self._file.size // OFFSET_ENTRY_BYTES
 
-    @property
-    def _entries(self) -> array[int]:
-        if self._loaded is None:
-            size = self._file.size - self._file.size % OFFSET_ENTRY_BYTES
-            self._loaded = array("Q", self._file.pread(0, size))
-            if sys.byteorder == "little":
-                self._loaded.byteswap()
-        return self._loaded
+    def load(self, *, log_bytes: int) -> None:
+        """Raises CorruptIndex."""
+        self.check(log_bytes=log_bytes)
+        entries = self._read()
+        if not all(map(lt, entries, islice(entries, 1, None))):
+            raise CorruptIndex(f"{self._file.path}: its offsets do not ascend")
+        positions = [entry & _LOW_WORD for entry in entries]
+        if not all(map(lt, positions, islice(positions, 1, None))):
+            raise CorruptIndex(f"{self._file.path}: its positions do not ascend")
+        if entries and entries[-1] >> 32 > RELATIVE_OFFSET_MAX:
+            raise CorruptIndex(f"{self._file.path}: offset {entries[-1] >> 32} is beyond what a segment can hold")
+        self._entries = entries
+
+    def _read(self) -> array[int]:
+        entries = array("Q", self._file.pread(0, len(self) * OFFSET_ENTRY_BYTES))
+        if sys.byteorder == "little":
+            entries.byteswap()
+        return entries
 
     def append(self, relative_offset: int, position: int) -> None:
         entry = relative_offset << 32 | position
         entries = self._entries
+        assert entries is not None, self._file.path
         assert not entries or entry > entries[-1], (relative_offset, position, entries[-1])
-        self.is_full = self._file.append([_OFFSET_ENTRY.pack(entry)]) >= self._full_bytes
+        if self._anew is None:
+            self.is_full = self._file.append([_OFFSET_ENTRY.pack(entry)]) >= self._full_bytes
+        else:
+            self._anew += _OFFSET_ENTRY.pack(entry)
         entries.append(entry)
 
     def lookup(self, relative_offset: int) -> tuple[int, int]:
-        """The last entry (relative offset, position) at or before the offset; (0, 0) when there is none."""
-        entries = self._entries
+        """The last entry (relative offset, position) at or before the offset; (0, 0) when there is none. One that is
+        not loaded is searched where it is."""
+        entries: Sequence[int] = _OffsetsOnDisk(self._file) if self._entries is None else self._entries
         at = bisect_right(entries, relative_offset << 32 | _LOW_WORD) - 1
-        return (0, 0) if at < 0 else (entries[at] >> 32, entries[at] & _LOW_WORD)
+        if at < 0:
+            return 0, 0
+        entry = entries[at]
+        return entry >> 32, entry & _LOW_WORD
 
     def truncate_from(self, relative_offset: int) -> None:
         """Drop the entries at and after the offset."""
+        assert self._entries is not None, self._file.path
         self.truncate_entries(bisect_left(self._entries, relative_offset << 32))
 
     def truncate_entries(self, count: int) -> None:
+        assert self._entries is not None, self._file.path
         del self._entries[count:]
         self._file.truncate(count * OFFSET_ENTRY_BYTES)
         self.is_full = self._file.size >= self._full_bytes
 
+    # --- made anew from the log: the file stays as it is until the end
+
+    def begin_anew(self) -> None:
+        self._entries, self._anew = array("Q"), bytearray()
+
+    def finish_anew(self) -> None:
+        """Raises OSError: then the index is empty, which costs those who read it longer walks."""
+        _replace(self._file, self._anew)
+        self._anew = None
+        self.is_full = self._file.size >= self._full_bytes
+
+    def give_up_anew(self) -> None:
+        self._entries = self._anew = None
+
     def check(self, *, log_bytes: int) -> None:
-        """Sanity of a trusted index: whole entries, and the last one inside the log."""
+        """Whole entries, and the last one inside the log; nothing is loaded. Raises CorruptIndex."""
         if self._file.size % OFFSET_ENTRY_BYTES:
             raise CorruptIndex(f"{self._file.path}: {self._file.size} bytes are no whole number of entries")
         if not len(self):
             return
-        data = self._file.pread(self._file.size - OFFSET_ENTRY_BYTES, OFFSET_ENTRY_BYTES)
-        (last,) = _OFFSET_ENTRY.unpack(data)
+        last = _OffsetsOnDisk(self._file)[len(self) - 1]
         if last & _LOW_WORD >= log_bytes:
             raise CorruptIndex(f"{self._file.path}: position {last & _LOW_WORD} in a log of {log_bytes} bytes")
 
     def rows(self) -> list[tuple[int, int]]:
-        return [(entry >> 32, entry & _LOW_WORD) for entry in self._entries]
+        """As they are in the file, in order or not."""
+        return [(entry >> 32, entry & _LOW_WORD) for entry in self._read()]
 
 
 class TimeIndex:
     """Entry (timestamp, offset): no record up to that offset is later than the timestamp."""
 
+    __slots__ = ("_anew", "_entries", "_file", "_full_bytes", "is_full")
+
     def __init__(self, file: File, *, bytes_max: int) -> None:
         self._file = file
         self._full_bytes = (bytes_max // TIME_ENTRY_BYTES - 1) * TIME_ENTRY_BYTES
         self.is_full = file.size >= self._full_bytes
-        self._loaded: tuple[array[int], array[int]] | None = None
+        self._entries: tuple[array[int], array[int]] | None = None
+        self._anew: bytearray | None = None
 
     @property
     def file(self) -> File:
         return self._file
 
+    @property
+    def is_loaded(self) -> bool:
+        return self._entries is not None
+
     def __len__(self) -> int:
         return self._file.size // TIME_ENTRY_BYTES
 
+    def load(self) -> None:
+        """Raises CorruptIndex."""
+        self.check()
+        times, offsets = entries = self._read()
+        for what, values in (("timestamps", times), ("offsets", offsets)):
+            if not all(map(lt, values, islice(values, 1, None))):
+                raise CorruptIndex(f"{self._file.path}: its {what} do not ascend")
+        self._entries = entries
+
+    def _read(self) -> tuple[array[int], array[int]]:
+        times, offsets = array("q"), array("Q")
+        for timestamp, offset in _TIME_ENTRY.iter_unpack(self._file.pread(0, len(self) * TIME_ENTRY_BYTES)):
+            times.append(timestamp)
+            offsets.append(offset)
+        return times, offsets
+
     @property
-    def _entries(self) -> tuple[array[int], array[int]]:
-        if self._loaded is None:
-            size = self._file.size - self._file.size % TIME_ENTRY_BYTES
-            times, offsets = array("q"), array("Q")
-            for timestamp, offset in _TIME_ENTRY.iter_unpack(self._file.pread(0, size)):
-                times.append(timestamp)
-                offsets.append(offset)
-            self._loaded = (times, offsets)
-        return self._loaded
+    def _loaded(self) -> tuple[array[int], array[int]]:
+        assert self._entries is not None, self._file.path
+        return self._entries
 
     def last(self) -> tuple[int, int] | None:
         """The last (timestamp, relative offset)."""
+        if self._entries is not None:
+            times, offsets = self._entries
+            return (times[-1], offsets[-1]) if times else None
         if not len(self):
             return None
         data = self._file.pread((len(self) - 1) * TIME_ENTRY_BYTES, TIME_ENTRY_BYTES)
@@ -124,37 +194,53 @@ class TimeIndex:
 
     def maybe_append(self, timestamp: int, relative_offset: int) -> None:
         """Add an entry if the timestamp is later than the last one's."""
-        times, offsets = self._entries
+        times, offsets = self._loaded
         if timestamp < 0 or (times and timestamp <= times[-1]):
             return
         assert not offsets or relative_offset > offsets[-1], (relative_offset, offsets[-1])
-        self.is_full = self._file.append([_TIME_ENTRY.pack(timestamp, relative_offset)]) >= self._full_bytes
+        entry = _TIME_ENTRY.pack(timestamp, relative_offset)
+        if self._anew is None:
+            self.is_full = self._file.append([entry]) >= self._full_bytes
+        else:
+            self._anew += entry
         times.append(timestamp)
         offsets.append(relative_offset)
 
-    def lookup(self, timestamp: int) -> int:
-        """Relative offset of the last entry that is not later than the timestamp; 0 when there is none."""
-        times, offsets = self._entries
+    def lookup(self, timestamp: int) -> tuple[int, int] | None:
+        """The last entry that is not later than the timestamp."""
+        times, offsets = self._loaded
         at = bisect_right(times, timestamp) - 1
-        return 0 if at < 0 else offsets[at]
+        return None if at < 0 else (times[at], offsets[at])
 
     def last_up_to_offset(self, relative_offset: int) -> tuple[int, int] | None:
         """The last (timestamp, relative offset) at or before the offset."""
-        times, offsets = self._entries
+        times, offsets = self._loaded
         at = bisect_right(offsets, relative_offset) - 1
         return None if at < 0 else (times[at], offsets[at])
 
     def truncate_from(self, relative_offset: int) -> None:
-        self.truncate_entries(bisect_left(self._entries[1], relative_offset))
+        self.truncate_entries(bisect_left(self._loaded[1], relative_offset))
 
     def truncate_entries(self, count: int) -> None:
-        times, offsets = self._entries
+        times, offsets = self._loaded
         del times[count:]
         del offsets[count:]
         self._file.truncate(count * TIME_ENTRY_BYTES)
         self.is_full = self._file.size >= self._full_bytes
 
+    def begin_anew(self) -> None:
+        self._entries, self._anew = (array("q"), array("Q")), bytearray()
+
+    def finish_anew(self) -> None:
+        _replace(self._file, self._anew)
+        self._anew = None
+        self.is_full = self._file.size >= self._full_bytes
+
+    def give_up_anew(self) -> None:
+        self._entries = self._anew = None
+
     def check(self) -> None:
+        """Whole entries, and a possible last one; nothing is loaded. Raises CorruptIndex."""
         if self._file.size % TIME_ENTRY_BYTES:
             raise CorruptIndex(f"{self._file.path}: {self._file.size} bytes are no whole number of entries")
         last = self.last()
@@ -162,4 +248,31 @@ class TimeIndex:
             raise CorruptIndex(f"{self._file.path}: last timestamp {last[0]}")
 
     def rows(self) -> list[tuple[int, int]]:
-        return list(zip(*self._entries, strict=True))
+        """As they are in the file, in order or not."""
+        return list(zip(*self._read(), strict=True))
+
+
+class _OffsetsOnDisk(Sequence[int]):
+    """The entries of an index that is not loaded, for a search that looks at a few of them."""
+
+    def __init__(self, file: File) -> None:
+        self._file = file
+
+    def __len__(self) -> int:
+        return self._file.size // OFFSET_ENTRY_BYTES
+
+    @overload
+    def __getitem__(self, index: int) -> int: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[int]: ...
+    def __getitem__(self, index: int | slice) -> int | Sequence[int]:
+        assert isinstance(index, int), index
+        (entry,) = _OFFSET_ENTRY.unpack(self._file.pread(index * OFFSET_ENTRY_BYTES, OFFSET_ENTRY_BYTES))
+        return int(entry)
+
+
+def _replace(file: File, data: bytearray | None) -> None:
+    assert data is not None, file.path
+    file.truncate(0)
+    if data:
+        file.append([data])

@@ -24,7 +24,8 @@ from replication.storage.failing import FailingLogs, OnFailure
 from replication.storage.log_directory import LogDirectory, StartupError
 from replication.storage.names import PARTITION_METADATA_FILE, partition_folder
 from replication.storage.partition_log import PartitionLog
-from replication.storage.recovery import LoadedLog, LoadPlan, load_log
+from replication.storage.recovery import UNREADABLE, LoadedLog, LoadPlan, load_log
+from replication.storage.segment import Segment
 from replication.storage.tail import RecentAppends
 from replication.storage.text_files import MalformedFile, read_topic_id, write_topic_id
 from replication.storage.upkeep import Upkeep
@@ -107,7 +108,7 @@ class LogManager:
         """What cannot be read costs this partition, not the node."""
         try:
             await self._load_unless_unfinished(directory, topic, partition)
-        except (MalformedFile, OSError) as error:
+        except (*UNREADABLE, OSError) as error:
             self._events.emit("log_not_loaded", topic=topic, partition=partition, reason=str(error))
             directory.not_loaded.add((topic, partition))
 
@@ -120,7 +121,7 @@ class LogManager:
             self._events.emit("unfinished_log_set_aside", topic=topic, partition=partition, reason=str(error))
 
     async def _load_now(self, directory: LogDirectory, topic: str, plan: LoadPlan, partition: int) -> None:
-        """Raises MalformedFile or OSError."""
+        """Raises OSError, and what `UNREADABLE` names."""
         topic_id = read_topic_id(self._environment.files, f"{plan.folder}/{PARTITION_METADATA_FILE}")
         if topic_id is None:
             raise MalformedFile(f"{plan.folder}/{PARTITION_METADATA_FILE} is missing")
@@ -162,8 +163,14 @@ class LogManager:
             on_failure=self._failing.log_failed,
             on_damage=self._failing.log_damaged,
             on_roll=self.upkeep.flush_soon,
+            on_index_rebuilt=self._index_rebuilt,
             recent=self._recent,
             producer_limits=self._producer_limits,
+        )
+
+    def _index_rebuilt(self, log: PartitionLog, segment: Segment, reason: str) -> None:
+        self._events.emit(
+            "index_rebuilt", topic=log.topic, partition=log.partition, base_offset=segment.base_offset, reason=reason
         )
 
     def _adopt(self, key: TopicIdPartition, directory: LogDirectory, log: PartitionLog) -> None:
@@ -213,7 +220,7 @@ class LogManager:
             begin_ceiling(self._environment.files, folder)
             write_topic_id(self._environment.files, f"{folder}/{PARTITION_METADATA_FILE}", key.topic_id, sync=False)
             loaded = load_log(plan)
-        except OSError as error:
+        except (*UNREADABLE, OSError) as error:
             raise KafkaStorageError(f"{folder} cannot be created: {error}") from error
         log = self._open_log(loaded, plan, topic, key, flushed_offset=0)
         log.is_governed = True

@@ -38,7 +38,7 @@ def read(segments: Sequence[Segment], wanted: Wanted, *, start: int | None) -> L
         if found is None:
             continue
         if found.has_bad_index:
-            wanted.on_bad_index(f"{segment.offsets.file.path}: an entry leads to no batch of its offset")
+            wanted.on_bad_index(f"{segment.offsets.file.path}: it leads nowhere, and cannot be made anew")
         position, header = found.position, found.header
         if header.next_offset > limit:
             raise _too_far(segment, position, header.next_offset, limit)
@@ -82,8 +82,7 @@ def offset_for_timestamp(segments: Iterable[Segment], timestamp_ms: int, bounds:
     for segment in segments:
         if segment.max_timestamp < timestamp_ms:
             continue
-        start = segment.position_hint(segment.base_offset + segment.times.lookup(timestamp_ms - 1))
-        for position, header in headers_from(segment.log, start):
+        for position, header in segment.headers_since(timestamp_ms):
             if header.base_offset >= bounds.stop:
                 return None
             if header.max_timestamp < timestamp_ms or header.last_offset < bounds.start:
@@ -126,12 +125,10 @@ def _latest_batch(segment: Segment, bounds: range) -> tuple[int, int] | None:
 
 def _walk_for_latest(segment: Segment, bounds: range) -> tuple[int, int] | None:
     best_timestamp, best_offset = NO_TIMESTAMP, -1
-    indexed = segment.times.last_up_to_offset(bounds.stop - 1 - segment.base_offset)
-    start = 0
-    if indexed is not None and segment.base_offset + indexed[1] in bounds:
-        best_timestamp, best_offset = indexed[0], segment.base_offset + indexed[1]
-        start = segment.position_hint(best_offset)
-    for _, header in headers_from(segment.log, start):
+    indexed = segment.latest_up_to(bounds.stop - 1)
+    if indexed is not None and indexed[1] in bounds:
+        best_timestamp, best_offset = indexed
+    for _, header in segment.headers_near(max(best_offset, segment.base_offset)):
         if header.base_offset >= bounds.stop:
             break
         if header.last_offset in bounds and header.max_timestamp > best_timestamp:

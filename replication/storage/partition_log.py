@@ -31,6 +31,8 @@ from replication.storage.flushing import Flusher
 from replication.storage.partition_producers import PartitionProducers
 from replication.storage.reading import LogReader
 from replication.storage.recovery import LoadedLog
+from replication.storage.scanning import DamagedLog
+from replication.storage.segment import Segment
 from replication.storage.segments import Segments
 from replication.storage.tail import RecentAppends, Tail
 
@@ -52,6 +54,7 @@ class PartitionLog:
         on_failure: Callable[[PartitionLog, OSError | None], None],
         on_damage: Callable[[PartitionLog, str], None],
         on_roll: Callable[[PartitionLog], None],
+        on_index_rebuilt: Callable[[PartitionLog, Segment, str], None],
         recent: RecentAppends,
         producer_limits: Callable[[], ProducerLimits],
     ) -> None:
@@ -63,7 +66,13 @@ class PartitionLog:
         self._epochs = loaded.epochs
         # Both are read at each step of a fetch; only the methods here move them.
         self.log_start_offset, self.log_end_offset = loaded.log_start_offset, loaded.log_end_offset
-        self._segments = Segments(environment, folder, loaded.segments, settings)
+        self._segments = Segments(
+            environment,
+            folder,
+            loaded.segments,
+            settings,
+            lambda segment, reason: on_index_rebuilt(self, segment, reason),
+        )
         self.ceiling = loaded.ceiling
         self._flusher = Flusher(environment.workers, min(flushed_offset, self.log_end_offset), loaded.ceiling)
         self._tail = Tail(recent, end_offset=self.log_end_offset, position=self._segments.active.size)
@@ -181,6 +190,7 @@ class PartitionLog:
         assert base_offset >= self.log_end_offset, (base_offset, self.log_end_offset)  # compaction leaves gaps (S2)
         size = len(data)
         max_timestamp = max([header.max_timestamp for header in headers])
+        epochs_before: Sequence[tuple[int, int]] | None = None
         try:
             if self._flusher.has_unflushed_cut:
                 self._flusher.sync_cut(self._segments.active)
@@ -190,9 +200,12 @@ class PartitionLog:
                 self._roll(now_ms, was_empty=not self._segments.active.size)
             for header in headers:
                 if header.leader_epoch > self._epochs.latest_epoch:
+                    epochs_before = self._epochs.entries if epochs_before is None else epochs_before
                     self._epochs.assign(header.leader_epoch, header.base_offset, durable=False)
             position = self._segments.append((data,), headers)
-        except OSError as error:
+        except (OSError, DamagedLog) as error:
+            if epochs_before is not None:
+                self._epochs.restore(epochs_before)
             raise self._availability.failed(error, "appending") from error
         self.log_end_offset = last_offset + 1
         for header in headers:

@@ -106,7 +106,8 @@ def _replay(
         next_base = segments[index + 1].base_offset if index + 1 < len(segments) else end_offset
         if next_base <= start:
             continue
-        for _, header in headers_from(segment.log, segment.position_hint(start) if start > segment.base_offset else 0):
+        headers = segment.headers_near(start) if start > segment.base_offset else headers_from(segment.log, 0)
+        for _, header in headers:
             if header.producer_id != NO_PRODUCER_ID and start <= header.base_offset < end_offset:
                 states.update(header, limits)
 

@@ -6,10 +6,13 @@ Source: org.apache.kafka.storage.internals.log.LogLoader.
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from metadata.environment import Files
 from metadata.settings import TopicSettings
+from replication.batches.header import BatchHeader
 from replication.producers.state import ProducerLimits, ProducerStates
 from replication.storage.checkpoint_ceiling import CheckpointCeiling
 from replication.storage.cleaner_swap import finish_swaps
@@ -23,11 +26,14 @@ from replication.storage.names import (
     segment_file,
 )
 from replication.storage.producer_files import rebuild, remove_snapshots, save_snapshot, snapshot_offsets
-from replication.storage.scanning import DamagedLog
+from replication.storage.scanning import DamagedLog, headers_from
 from replication.storage.segment import Segment
 from replication.storage.segment_scan import Problem, scan
 from replication.storage.segments import sync_folder
 from replication.storage.text_files import MalformedFile
+
+UNREADABLE = (MalformedFile, DamagedLog, CorruptIndex)
+"""What is wrong with a log that cannot be loaded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +72,7 @@ class LoadPlan:
 
 
 def load_log(plan: LoadPlan) -> LoadedLog:
+    """Raises OSError, and what `UNREADABLE` names."""
     plan.files.make_directories(plan.folder)
     ceiling = CheckpointCeiling(plan.files, plan.folder)
     if plan.is_from_checkpoints:
@@ -75,7 +82,7 @@ def load_log(plan: LoadPlan) -> LoadedLog:
             log_start_offset=min(plan.log_start_offset, ceiling.offset),
         )
     repairs: list[Repair] = []
-    bases = _tidy(plan)
+    bases = _tidy(plan, repairs)
     epochs = _load_epochs(plan, repairs)
     if not epochs.entries:  # lost, or never written: only the batches can tell them
         plan = replace(plan, is_clean=False, recovery_point=0)
@@ -95,8 +102,9 @@ def load_log(plan: LoadPlan) -> LoadedLog:
         segments = _start_over(plan, segments, end_offset, repairs)
         end_offset, unflushed = plan.log_start_offset, []
     if not segments:
-        segments = [_new_segment(plan, end_offset)]
+        segments = [_open(plan, end_offset, create=True)]
     start = max(plan.log_start_offset, segments[0].base_offset)
+    _mend_epochs(segments, epochs, range(start, end_offset), repairs)
     epochs.truncate_from_end(end_offset)
     epochs.truncate_from_start(start)
     if end_offset > plan.recovery_point and not plan.is_clean:
@@ -141,10 +149,10 @@ def _make_durable(plan: LoadPlan, unflushed: list[Segment], epochs: LeaderEpochC
     sync_folder(plan.files, plan.folder)
 
 
-def _tidy(plan: LoadPlan) -> list[int]:
+def _tidy(plan: LoadPlan, repairs: list[Repair]) -> list[int]:
     """Remove what a crash left of deletions and half-written files; returns the base offsets of segments."""
     files, folder = plan.files, plan.folder
-    finish_swaps(files, folder)
+    repairs += [Repair(event="compaction_undone", fields={"reason": reason}) for reason in finish_swaps(files, folder)]
     names = files.list_directory(folder)
     for name in names:
         is_orphan = base_offset_of(name) is not None and f"{name[:20]}.log" not in names
@@ -163,6 +171,48 @@ def _load_epochs(plan: LoadPlan, repairs: list[Repair]) -> LeaderEpochCache:
         return LeaderEpochCache(plan.files, path)
 
 
+def _mend_epochs(segments: list[Segment], epochs: LeaderEpochCache, offsets: range, repairs: list[Repair]) -> None:
+    """No checksum covers them: what they say of the batches where an epoch begins is compared, else all are read."""
+    try:
+        if all(_begins_there(segments, entry, offsets) for entry in epochs.entries):
+            return
+        reason = f"{epochs.entries} is not what the batches say"
+        epochs.learn_anew(_epochs_of_batches(segments))
+        repairs.append(Repair(event="epoch_checkpoint_rebuilt", fields={"reason": reason}))
+    except DamagedLog:
+        return  # a read tells of it
+
+
+def _begins_there(segments: list[Segment], entry: tuple[int, int], offsets: range) -> bool:
+    """A compaction may have taken the first batches of an epoch, or all."""
+    epoch, start = entry
+    first = _header_at(segments, start) if start in offsets else None
+    before = _header_at(segments, start - 1) if start - 1 in offsets else None
+    return (first is None or first.leader_epoch >= epoch) and (
+        before is None or before.base_offset >= start or before.leader_epoch < epoch
+    )
+
+
+def _header_at(segments: list[Segment], offset: int) -> BatchHeader | None:
+    """Of the first batch that ends at or after the offset; None when its segment has none. Raises DamagedLog."""
+    segment = segments[bisect_right(segments, offset, key=lambda each: each.base_offset) - 1]
+    found = segment.find(offset)
+    return None if found is None else found.header
+
+
+def _epochs_of_batches(segments: list[Segment]) -> Iterator[tuple[int, int]]:
+    """Leader epoch and base offset of every batch. Raises DamagedLog when epochs do not ascend: no CRC covers them."""
+    latest = 0
+    for segment in segments:
+        for position, header in headers_from(segment.log, 0):
+            if header.leader_epoch < latest:
+                raise DamagedLog(
+                    f"{segment.log.path}: the leader epoch of the batch at position {position} is too small"
+                )
+            latest = header.leader_epoch
+            yield latest, header.base_offset
+
+
 def _load_segment(
     plan: LoadPlan, base: int, next_base: int | None, epochs: LeaderEpochCache, repairs: list[Repair]
 ) -> tuple[Segment, int, bool]:
@@ -170,37 +220,30 @@ def _load_segment(
     is_flushed = next_base is not None and next_base <= plan.recovery_point
     has_indexes = all(plan.files.exists(segment_file(plan.folder, base, suffix)) for suffix in SEGMENT_SUFFIXES)
     segment = _open(plan, base)
+    segment.on_index_rebuilt = lambda segment, reason: repairs.append(_index_note(segment, reason))
     if plan.is_clean or is_flushed:
         end_offset = _trusted_end(plan, segment, next_base, has_indexes=has_indexes, repairs=repairs)
         if end_offset is not None:
             return segment, end_offset, False
-    end_offset, problem = scan(
-        plan.files, segment, epochs, next_base, index_interval_bytes=plan.settings.index_interval_bytes
-    )
+    end_offset, problem = scan(plan.files, segment, epochs, next_base)
     if problem is not None:
         repairs.append(_cut_note(segment, end_offset, problem))
         segment.cut_at(problem.position)
-        segment.offsets.truncate_from(end_offset - base)
-        segment.times.truncate_from(end_offset - base)
+        segment.truncate_indexes(end_offset)
         segment.reload()
         segment.sync()  # before anything is written in place of what was cut
     return segment, end_offset, problem is not None
 
 
-def _open(plan: LoadPlan, base: int) -> Segment:
-    return Segment.open(
-        plan.files, plan.folder, base, index_bytes_max=plan.settings.segment_index_bytes, created_ms=plan.now_ms
-    )
-
-
-def _new_segment(plan: LoadPlan, base: int) -> Segment:
+def _open(plan: LoadPlan, base: int, *, create: bool = False) -> Segment:
     return Segment.open(
         plan.files,
         plan.folder,
         base,
         index_bytes_max=plan.settings.segment_index_bytes,
+        index_interval_bytes=plan.settings.index_interval_bytes,
         created_ms=plan.now_ms,
-        create=True,
+        create=create,
     )
 
 
@@ -208,21 +251,35 @@ def _trusted_end(
     plan: LoadPlan, segment: Segment, next_base: int | None, *, has_indexes: bool, repairs: list[Repair]
 ) -> int | None:
     """The offset after a segment that needs no scan; None when its files do not fit each other after all."""
+    is_closed = next_base is not None
     try:
-        if not has_indexes and segment.size:
-            raise CorruptIndex(f"{segment.log.path}: an index file is missing")
-        segment.offsets.check(log_bytes=segment.size)
-        segment.times.check()
-        if next_base is not None and plan.is_clean:
+        _mend_indexes(segment, has_indexes=has_indexes)
+        segment.reset_marks()
+        if is_closed and plan.is_clean:
             return next_base
         end_offset = segment.reload()
         if next_base not in (None, end_offset):
             raise DamagedLog(f"{segment.log.path}: it ends at {end_offset}, the next begins at {next_base}")
         return end_offset
-    except (CorruptIndex, DamagedLog) as error:
-        fields: dict[str, object] = {"base_offset": segment.base_offset, "reason": str(error)}
-        repairs.append(Repair(event="index_rebuilt", fields=fields))
+    except DamagedLog as error:
+        if is_closed and plan.is_clean:
+            return next_base  # nothing was lost, something has changed: a read tells of it, and cuts nothing
+        repairs.append(_index_note(segment, str(error)))
         return None
+
+
+def _mend_indexes(segment: Segment, *, has_indexes: bool) -> None:
+    """Raises DamagedLog when the log does not read."""
+    try:
+        if not has_indexes and segment.size:
+            raise CorruptIndex(f"{segment.log.path}: an index file is missing")
+        segment.check_indexes()
+    except CorruptIndex as error:
+        segment.rebuild_indexes(str(error))
+
+
+def _index_note(segment: Segment, reason: str) -> Repair:
+    return Repair(event="index_rebuilt", fields={"base_offset": segment.base_offset, "reason": reason})
 
 
 def _cut_note(segment: Segment, end_offset: int, problem: Problem) -> Repair:
@@ -254,4 +311,4 @@ def _start_over(plan: LoadPlan, segments: list[Segment], end_offset: int, repair
             plan.files.remove(path)
     fields: dict[str, object] = {"log_start_offset": plan.log_start_offset, "log_end_offset": end_offset}
     repairs.append(Repair(event="log_restarted_at_start_offset", fields=fields))
-    return [_new_segment(plan, plan.log_start_offset)]
+    return [_open(plan, plan.log_start_offset, create=True)]

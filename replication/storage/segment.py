@@ -1,24 +1,22 @@
 """One segment: a log file and its two indexes, all named by the segment's base offset.
 
-Invariant: every index entry points at a batch that is wholly in the log file. An append that fails leaves the three
-files as they were. Source: org.apache.kafka.storage.internals.log.LogSegment.
+Invariant: every index entry that is followed leads to a batch that is wholly in the log file; an index that does not
+fit its log is made anew from the headers of the log. An append that fails leaves the three files as they were.
+Source: org.apache.kafka.storage.internals.log.LogSegment.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from metadata.environment import Buffer, File, Files
 from metadata.settings import TopicSettings
 from metadata.values import value
 from replication.batches.header import NO_TIMESTAMP, BatchHeader
-from replication.storage.indexes import OffsetIndex, TimeIndex
+from replication.storage.indexes import RELATIVE_OFFSET_MAX, CorruptIndex, OffsetIndex, TimeIndex
 from replication.storage.names import INDEX_SUFFIX, LOG_SUFFIX, SEGMENT_SUFFIXES, TIME_INDEX_SUFFIX, segment_file
 from replication.storage.scanning import DamagedLog, headers_from
-
-RELATIVE_OFFSET_MAX = 2**31 - 1
-"""An index entry has room for no more; a segment is rolled before (Kafka keeps to a signed integer)."""
 
 
 @value()
@@ -29,16 +27,28 @@ class Found:
     header: BatchHeader
     expected: int
     has_bad_index: bool = False
+    """An index entry led nowhere, and the index could not be made anew."""
 
 
 class Segment:
     def __init__(
-        self, *, folder: str, base_offset: int, log: File, offsets: OffsetIndex, times: TimeIndex, created_ms: int
+        self,
+        *,
+        folder: str,
+        base_offset: int,
+        log: File,
+        offsets: OffsetIndex,
+        times: TimeIndex,
+        created_ms: int,
+        index_interval_bytes: int,
     ) -> None:
         self.folder = folder
         self.base_offset = base_offset
         self.created_ms = created_ms
         """When it was rolled; stands in for the first record's time while that is unknown."""
+        self.index_interval_bytes = index_interval_bytes
+        self.on_index_rebuilt: Callable[[Segment, str], None] = _nobody_listens
+        """Told why."""
         self._log = log
         self.offsets = offsets
         self.times = times
@@ -55,6 +65,7 @@ class Segment:
         base_offset: int,
         *,
         index_bytes_max: int,
+        index_interval_bytes: int,
         created_ms: int,
         create: bool = False,
         state_suffix: str = "",
@@ -79,6 +90,7 @@ class Segment:
             offsets=OffsetIndex(index, bytes_max=index_bytes_max),
             times=TimeIndex(time_index, bytes_max=index_bytes_max),
             created_ms=created_ms,
+            index_interval_bytes=index_interval_bytes,
         )
 
     @property
@@ -106,49 +118,123 @@ class Segment:
             self._first_timestamp = header.max_timestamp
         return NO_TIMESTAMP if self._first_timestamp is None else self._first_timestamp
 
-    def append(self, parts: Sequence[Buffer], headers: Sequence[BatchHeader], *, index_interval_bytes: int) -> int:
-        """Write stamped batches and what the indexes want of them; returns the log file's new size. Raises OSError and
-        changes nothing."""
+    def append(self, parts: Sequence[Buffer], headers: Sequence[BatchHeader]) -> int:
+        """Write stamped batches and what the indexes want of them; returns the log file's new size. Raises OSError, or
+        DamagedLog for indexes that cannot be made anew, and changes nothing."""
+        if not (self.offsets.is_loaded and self.times.is_loaded):
+            self._load_indexes()
         position = self._log.size
         size = self._log.append(parts)
-        if size - position + self._bytes_since_entry <= index_interval_bytes:
+        if size - position + self._bytes_since_entry <= self.index_interval_bytes:
             for header in headers:  # no index entry falls due
-                self.note(header, position, index_interval_bytes=index_interval_bytes)
+                self.note(header, position)
                 position += header.size
         else:
-            self._note_all(headers, position, index_interval_bytes=index_interval_bytes)
+            self._note_all(headers, position)
         return size
 
-    def _note_all(self, headers: Sequence[BatchHeader], log_bytes: int, *, index_interval_bytes: int) -> None:
-        """What stands in the log from there on. Raises OSError: then it is cut off again."""
+    def _note_all(self, headers: Sequence[BatchHeader], log_bytes: int) -> None:
+        """What stands in the log from there on. Raises what an index raises: then it is cut off again."""
         entries, time_entries = len(self.offsets), len(self.times)
         marks = self._bytes_since_entry, self._first_timestamp, self._max_timestamp, self._max_timestamp_offset
         position = log_bytes
         try:
             for header in headers:
-                self.note(header, position, index_interval_bytes=index_interval_bytes)
+                self.note(header, position)
                 position += header.size
-        except OSError:
+        except Exception:
             self._log.truncate(log_bytes)
             self.offsets.truncate_entries(entries)
             self.times.truncate_entries(time_entries)
             self._bytes_since_entry, self._first_timestamp, self._max_timestamp, self._max_timestamp_offset = marks
             raise
 
-    def note(self, header: BatchHeader, position: int, *, index_interval_bytes: int) -> None:
-        """Take one batch of the log into the indexes: after an append, and when they are rebuilt."""
+    def note(self, header: BatchHeader, position: int) -> None:
+        """Take one batch of the log into the indexes, which are loaded: after an append, and when they are rebuilt."""
         if not position:
             self._first_timestamp = header.max_timestamp
         if header.max_timestamp > self._max_timestamp:
             self._max_timestamp, self._max_timestamp_offset = header.max_timestamp, header.last_offset
-        if self._bytes_since_entry > index_interval_bytes:
+        if self._bytes_since_entry > self.index_interval_bytes:
             self.offsets.append(header.last_offset - self.base_offset, position)
             self.times.maybe_append(self._max_timestamp, self._max_timestamp_offset - self.base_offset)
             self._bytes_since_entry = 0
         self._bytes_since_entry += header.size
 
+    # --- the indexes and what they are made of ------------------------------------------------------------------
+
+    def _load_indexes(self) -> None:
+        """What cannot be loaded is made anew. Raises DamagedLog, OSError."""
+        try:
+            if not self.offsets.is_loaded:
+                self.offsets.load(log_bytes=self.size)
+            if not self.times.is_loaded:
+                self.times.load()
+        except CorruptIndex as error:
+            self.rebuild_indexes(str(error))
+
+    def check_indexes(self) -> None:
+        """Of a segment that was closed in order: do the last entries fit the log? Nothing stays loaded.
+
+        Raises CorruptIndex; DamagedLog where the log does not read either.
+        """
+        self.offsets.check(log_bytes=self.size)
+        self.times.check()
+        last = self.times.last()
+        if last is None:
+            if self.size and self.first_timestamp() >= 0:
+                raise CorruptIndex(f"{self.times.file.path}: no entry for a log of {self.size} bytes")
+            return
+        if not self._is_true(last):
+            raise CorruptIndex(f"{self.times.file.path}: no batch has its last entry's timestamp {last[0]}")
+
+    def _is_true(self, entry: tuple[int, int]) -> bool:
+        """Does the batch with that offset have that timestamp? One flipped bit of an entry tells of another."""
+        timestamp, relative = entry
+        offset = self.base_offset + relative
+        found = self._find(offset, limit=None)
+        return found is not None and found.header.base_offset <= offset and found.header.max_timestamp == timestamp
+
+    def start_over(self) -> None:
+        """Forget what the indexes say, to be told all batches again by `note`; `finish_indexes` writes them."""
+        self.offsets.begin_anew()
+        self.times.begin_anew()
+        self.reset_marks()
+
+    def finish_indexes(self) -> None:
+        self.offsets.finish_anew()
+        self.times.finish_anew()
+
+    def rebuild_indexes(self, reason: str) -> None:
+        """Make them anew from the headers of the log. Raises DamagedLog, OSError; the marks are then as before."""
+        marks = self._bytes_since_entry, self._first_timestamp, self._max_timestamp, self._max_timestamp_offset
+        self.start_over()
+        try:
+            expected = self.base_offset
+            for position, header in headers_from(self._log, 0):
+                if header.base_offset < expected or header.last_offset - self.base_offset > RELATIVE_OFFSET_MAX:
+                    raise DamagedLog(f"{self._log.path}: offset {header.base_offset} at {position} is out of order")
+                expected = header.next_offset
+                self.note(header, position)
+            self.finish_time_index()
+            self.finish_indexes()
+        except (DamagedLog, OSError):
+            self.offsets.give_up_anew()
+            self.times.give_up_anew()
+            self._bytes_since_entry, self._first_timestamp, self._max_timestamp, self._max_timestamp_offset = marks
+            raise
+        self.on_index_rebuilt(self, reason)
+
+    def _could_rebuild(self, reason: str) -> bool:
+        try:
+            self.rebuild_indexes(reason)
+        except (DamagedLog, OSError):
+            return False
+        return True
+
     def finish_time_index(self) -> None:
         """When no more comes (roll, close), the last entry holds the segment's largest timestamp."""
+        self._load_indexes()
         self.times.maybe_append(self._max_timestamp, self._max_timestamp_offset - self.base_offset)
 
     def should_roll(
@@ -177,28 +263,64 @@ class Segment:
         first = self.first_timestamp()
         return max_timestamp - first if first >= 0 else now_ms - self.created_ms
 
-    def position_hint(self, offset: int) -> int:
-        """A batch start at or before the one that holds the offset."""
-        return self.offsets.lookup(offset - self.base_offset)[1]
+    def headers_near(self, offset: int) -> Iterator[tuple[int, BatchHeader]]:
+        """Position and header of each batch, from one at or before that which holds the offset. Raises DamagedLog."""
+        self._load_indexes()
+        relative, position = self.offsets.lookup(offset - self.base_offset)
+        if position and not self._ends_at(position, self.base_offset + relative):
+            self.rebuild_indexes(_leads_nowhere(self.offsets))
+            _, position = self.offsets.lookup(offset - self.base_offset)
+        return headers_from(self._log, position)
+
+    def _ends_at(self, position: int, offset: int) -> bool:
+        try:
+            return next(headers_from(self._log, position))[1].last_offset == offset
+        except DamagedLog:
+            return False
+
+    def headers_since(self, timestamp_ms: int) -> Iterator[tuple[int, BatchHeader]]:
+        """From a batch at or before the first one that is not earlier. Raises DamagedLog."""
+        self._load_indexes()
+        entry = self._borne_out(self.times.lookup, timestamp_ms - 1)
+        return self.headers_near(self.base_offset + (entry[1] if entry else 0))
+
+    def latest_up_to(self, offset: int) -> tuple[int, int] | None:
+        """(timestamp, offset) of the largest timestamp that an index knows up to there. Raises DamagedLog."""
+        self._load_indexes()
+        entry = self._borne_out(self.times.last_up_to_offset, offset - self.base_offset)
+        return entry and (entry[0], self.base_offset + entry[1])
+
+    def _borne_out(self, look: Callable[[int], tuple[int, int] | None], key: int) -> tuple[int, int] | None:
+        entry = look(key)
+        if entry is not None and not self._is_true(entry):
+            self.rebuild_indexes(f"{self.times.file.path}: no batch at offset {entry[1]} has timestamp {entry[0]}")
+            entry = look(key)
+        return entry
 
     def find(self, offset: int, *, start: int | None = None, limit: int | None = None) -> Found | None:
         """The first batch whose last offset is >= the offset; `start` is where it begins, if that is known, and `limit`
         the offset at which the log goes on after this segment.
 
-        An index entry that leads to no batch of its offset is not followed: the batch is found from the beginning.
-        Raises DamagedLog when the batches up to there do not follow each other.
+        An index entry that leads to no batch of its offset is not followed: the batch is found from the beginning, and
+        the index made anew. Raises DamagedLog when the batches up to there do not follow each other.
         """
         if start is not None:
             return self._walk(offset, start=start, expected=offset, limit=limit)
+        self._load_indexes()
+        return self._find(offset, limit=limit)
+
+    def _find(self, offset: int, *, limit: int | None) -> Found | None:
         relative, position = self.offsets.lookup(offset - self.base_offset)
-        has_bad_index = False
+        reason = ""
         if position:
             try:
                 return self._walk(offset, start=position, first_ends_at=self.base_offset + relative, limit=limit)
             except DamagedLog:
-                has_bad_index = True  # or the log is damaged: then the next line raises as well
+                reason = _leads_nowhere(self.offsets)  # or the log is damaged: then the next line raises as well
         found = self._walk(offset, start=0, expected=self.base_offset, limit=limit)
-        return found if found is None else replace(found, has_bad_index=has_bad_index)
+        if not reason or self._could_rebuild(reason):
+            return found
+        return found if found is None else replace(found, has_bad_index=True)
 
     def _walk(
         self, offset: int, *, start: int, limit: int | None, expected: int = -1, first_ends_at: int | None = None
@@ -225,10 +347,15 @@ class Segment:
         found = self.find(offset)
         if found is None:
             return offset
+        self._load_indexes()
         self.cut_at(found.position)
+        self.truncate_indexes(offset)
+        return min(offset, self.reload())  # where a compaction took records, the end of those before the gap
+
+    def truncate_indexes(self, offset: int) -> None:
+        """Drop the entries at and after the offset."""
         self.offsets.truncate_from(offset - self.base_offset)
         self.times.truncate_from(offset - self.base_offset)
-        return min(offset, self.reload())  # where a compaction took records, the end of those before the gap
 
     def cut_at(self, position: int) -> None:
         self._log.truncate(position)
@@ -245,9 +372,10 @@ class Segment:
 
     def reload(self) -> int:
         """Read the marks of the tail behind the last index entry again; returns the next offset."""
+        self._load_indexes()
         self.reset_marks()
         next_offset = self.base_offset
-        for _, header in headers_from(self._log, self.position_hint(self.base_offset + RELATIVE_OFFSET_MAX)):
+        for _, header in self.headers_near(self.base_offset + RELATIVE_OFFSET_MAX):
             if header.max_timestamp > self._max_timestamp:
                 self._max_timestamp, self._max_timestamp_offset = header.max_timestamp, header.last_offset
             self._bytes_since_entry += header.size
@@ -266,6 +394,14 @@ class Segment:
 
     def paths(self) -> tuple[str, ...]:
         return tuple(segment_file(self.folder, self.base_offset, suffix) for suffix in SEGMENT_SUFFIXES)
+
+
+def _leads_nowhere(offsets: OffsetIndex) -> str:
+    return f"{offsets.file.path}: an entry leads to no batch of its offset"
+
+
+def _nobody_listens(segment: Segment, reason: str, /) -> None:
+    """Until a log has taken the segment."""
 
 
 __all__ = ["INDEX_SUFFIX", "LOG_SUFFIX", "RELATIVE_OFFSET_MAX", "TIME_INDEX_SUFFIX", "Segment"]

@@ -24,18 +24,22 @@ class Problem:
     reason: str
 
 
-def scan(
-    files: Files, segment: Segment, epochs: LeaderEpochCache, next_base: int | None, *, index_interval_bytes: int
-) -> tuple[int, Problem | None]:
+def scan(files: Files, segment: Segment, epochs: LeaderEpochCache, next_base: int | None) -> tuple[int, Problem | None]:
     """Check every batch of a segment, rebuild its indexes and learn its epochs. The offset after the last good batch,
     and what is wrong with the next one.
 
     No CRC covers a base offset. Of two batches that overlap it is the first that has moved if there is a gap before it
     which the second fits into, else the second.
     """
-    segment.offsets.truncate_entries(0)
-    segment.times.truncate_entries(0)
-    segment.reset_marks()
+    segment.start_over()
+    end_offset, problem = _scan(files, segment, epochs, next_base)
+    segment.finish_indexes()
+    return end_offset, problem
+
+
+def _scan(
+    files: Files, segment: Segment, epochs: LeaderEpochCache, next_base: int | None
+) -> tuple[int, Problem | None]:
     valid_bytes, next_offset = 0, segment.base_offset
     epoch_max = _first_epoch(files, segment.folder, next_base)
     begun: list[tuple[int, int, int]] = []  # leader epoch, position and offset of the first batch of each epoch
@@ -52,7 +56,7 @@ def scan(
                 raise DamagedLog(f"{segment.log.path}: at position {valid_bytes} the leader epoch is too large")
             if not begun or begun[-1][0] < header.leader_epoch:
                 begun.append((header.leader_epoch, position, next_offset))
-            segment.note(header, position, index_interval_bytes=index_interval_bytes)
+            segment.note(header, position)
             if epochs.epoch_of(header.base_offset) != header.leader_epoch:
                 epochs.learn(header.leader_epoch, header.base_offset)
             gap = (position, next_offset) if header.base_offset > next_offset else None

@@ -7,7 +7,7 @@ segments are renamed at once and removed after file.delete.delay.ms; until then 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from metadata.environment import Buffer, Environment, Files
@@ -34,11 +34,19 @@ class _Condemned:
 
 class Segments:
     def __init__(
-        self, environment: Environment, folder: str, segments: Sequence[Segment], settings: TopicSettings
+        self,
+        environment: Environment,
+        folder: str,
+        segments: Sequence[Segment],
+        settings: TopicSettings,
+        on_index_rebuilt: Callable[[Segment, str], None],
     ) -> None:
         assert segments, folder
         self._environment = environment
         self._folder = folder
+        self._on_index_rebuilt = on_index_rebuilt
+        for segment in segments:
+            segment.on_index_rebuilt = on_index_rebuilt
         self._segments = list(segments)
         self._bases = [segment.base_offset for segment in segments]
         self._condemned: list[_Condemned] = []
@@ -48,6 +56,8 @@ class Segments:
     def update_settings(self, settings: TopicSettings) -> None:
         self._settings = settings
         self._jitter_ms = self._new_jitter()
+        for segment in self._segments:
+            segment.index_interval_bytes = settings.index_interval_bytes
 
     def _new_jitter(self) -> int:
         """So that many logs begun together do not roll together."""
@@ -83,7 +93,7 @@ class Segments:
 
     def append(self, parts: Sequence[Buffer], headers: Sequence[BatchHeader]) -> int:
         """Returns the new size of the active segment."""
-        return self._segments[-1].append(parts, headers, index_interval_bytes=self._settings.index_interval_bytes)
+        return self._segments[-1].append(parts, headers)
 
     def should_roll(self, *, more_bytes: int, last_offset: int, max_timestamp: int, now_ms: int) -> bool:
         return self._segments[-1].should_roll(
@@ -106,16 +116,21 @@ class Segments:
         self._jitter_ms = self._new_jitter()
 
     def _add(self, base_offset: int, *, now_ms: int) -> None:
+        self._segments.append(self._open(base_offset, now_ms=now_ms, create=True))
+        self._bases.append(base_offset)
+
+    def _open(self, base_offset: int, *, now_ms: int, create: bool = False) -> Segment:
         segment = Segment.open(
             self._environment.files,
             self._folder,
             base_offset,
             index_bytes_max=self._settings.segment_index_bytes,
+            index_interval_bytes=self._settings.index_interval_bytes,
             created_ms=now_ms,
-            create=True,
+            create=create,
         )
-        self._segments.append(segment)
-        self._bases.append(base_offset)
+        segment.on_index_rebuilt = self._on_index_rebuilt
+        return segment
 
     def truncate_to(self, offset: int) -> int:
         """Drop everything from the offset on; returns the log's new end."""
@@ -175,8 +190,7 @@ class Segments:
             self._condemn(segment)
         for path in paths:
             files.rename(path + SWAP_SUFFIX, path)
-        index_bytes_max = self._settings.segment_index_bytes
-        new = Segment.open(files, self._folder, base_offset, index_bytes_max=index_bytes_max, created_ms=now_ms)
+        new = self._open(base_offset, now_ms=now_ms)
         new.reload()
         at = self._segments.index(group[0])
         self._segments[at : at + len(group)] = [new]

@@ -8,6 +8,7 @@ Source: org.apache.kafka.server.common.CheckpointFile, PartitionMetadataFile, Pr
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from uuid import UUID
 
 from metadata.environment import Files
@@ -103,7 +104,7 @@ def read_epochs(files: Files, path: str) -> list[tuple[int, int]]:
     if text is None:
         return []
     try:
-        return [
+        entries = [
             (_number(epoch, "leader epoch", _INT32_MAX), _number(start, "offset", _INT64_MAX))
             for epoch, start in parse_checkpoint(text, path=path, columns=2)
         ]
@@ -111,6 +112,10 @@ def read_epochs(files: Files, path: str) -> list[tuple[int, int]]:
         raise
     except ValueError as error:
         raise MalformedFile(f"{path}: {error}") from None
+    for before, after in pairwise(entries):
+        if before[0] >= after[0] or before[1] > after[1]:
+            raise MalformedFile(f"{path}: epoch {after[0]} from {after[1]} cannot follow {before[0]} from {before[1]}")
+    return entries
 
 
 def write_epochs(files: Files, path: str, entries: Iterable[tuple[int, int]], *, sync: bool) -> None:

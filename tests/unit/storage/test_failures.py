@@ -73,17 +73,17 @@ def test_a_full_disk_leaves_nothing_half_written(call: str, suffix: str, number:
         disk.failures[call, suffix] = number
         refused = 0
         for turn in range(8):
-            before = log.log_end_offset, log.size_bytes
+            before = log.log_end_offset, log.size_bytes, log.epoch_entries
             try:
-                log.append_as_leader(batch(1, timestamp_ms=NOW_MS + 10 + turn), leader_epoch=0, now_ms=NOW_MS)
+                log.append_as_leader(batch(1, timestamp_ms=NOW_MS + 10 + turn), leader_epoch=1 + turn, now_ms=NOW_MS)
             except KafkaStorageError:
                 refused += 1
-                assert (log.log_end_offset, log.size_bytes) == before
+                assert (log.log_end_offset, log.size_bytes, log.epoch_entries) == before
         assert refused
         assert not log.is_offline
         disk.failures.clear()
         for turn in range(8):
-            log.append_as_leader(batch(1, timestamp_ms=NOW_MS + 20 + turn), leader_epoch=0, now_ms=NOW_MS)
+            log.append_as_leader(batch(1, timestamp_ms=NOW_MS + 20 + turn), leader_epoch=9, now_ms=NOW_MS)
         end = log.log_end_offset
         await log.close()
         again, loaded = load(environment, folder, settings=settings)

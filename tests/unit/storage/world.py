@@ -99,6 +99,7 @@ def load(
         on_failure=lambda log, error: None,
         on_damage=lambda log, reason: None,
         on_roll=lambda log: None,
+        on_index_rebuilt=lambda log, segment, reason: None,
         recent=RecentAppends(),
         producer_limits=lambda: limits,
     )
