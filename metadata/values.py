@@ -10,9 +10,8 @@ fields costs; a call of a function does not. `maker` gives that function to thos
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields
-from types import MappingProxyType
 from typing import Any, ParamSpec, TypeVar, dataclass_transform
 
 P = ParamSpec("P")
@@ -30,35 +29,26 @@ def value(*, kw_only: bool = False) -> Callable[[type[T]], type[T]]:
 
 
 def maker(cls: Callable[P, T]) -> Callable[P, T]:
-    """A function that makes the same as a call of this class with keywords, in less than half of the time.
+    """A function that makes the same as a call of this class with keywords, in less than half of the time:
+
+        def make_X(*, a, b=default): made = new(X); made.a = a; made.b = b; return made
 
     The class is a dataclass that is not frozen; a field with a factory is always made by that.
     """
     assert isinstance(cls, type), cls
     assert not hasattr(cls, "__post_init__"), cls
-    factories = {each.name: each.default_factory for each in fields(cls) if each.default_factory is not MISSING}
-    return keyword_maker(cls, {each.name: each.default for each in fields(cls)}, factories)
-
-
-def keyword_maker(
-    cls: type, defaults: Mapping[str, Any], factories: Mapping[str, Callable[[], Any]] = MappingProxyType({})
-) -> Callable[..., Any]:
-    """`def make_X(*, a, b=default): made = new(X); made.a = a; made.b = b; return made`
-
-    `defaults` names the fields; MISSING is the default of one that has none. What is in `factories` is no parameter.
-    """
     known: dict[str, Any] = {"_cls": cls, "_new": object.__new__}
     parameters, lines = [], []
-    for name, default in defaults.items():
-        if name in factories:
-            known[f"_{name}"] = factories[name]
-            lines.append(f"    made.{name} = _{name}()\n")
+    for each in fields(cls):
+        if each.default_factory is not MISSING:
+            known[f"_{each.name}"] = each.default_factory
+            lines.append(f"    made.{each.name} = _{each.name}()\n")
         else:
-            known[f"_{name}"] = default
-            parameters.append(name if default is MISSING else f"{name}=_{name}")
-            lines.append(f"    made.{name} = {name}\n")
+            known[f"_{each.name}"] = each.default
+            parameters.append(each.name if each.default is MISSING else f"{each.name}=_{each.name}")
+            lines.append(f"    made.{each.name} = {each.name}\n")
     taken = f"*, {', '.join(parameters)}" if parameters else ""
     function = f"make_{cls.__name__}"
     exec(f"def {function}({taken}):\n    made = _new(_cls)\n{''.join(lines)}    return made\n", known)
-    made: Callable[..., Any] = known[function]
+    made: Callable[..., T] = known[function]
     return made

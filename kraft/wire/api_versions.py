@@ -6,24 +6,19 @@ client can choose again.
 
 from __future__ import annotations
 
-from typing import Any
-
-from kraft.wire import apis, schemas
+from kraft.wire import apis
+from kraft.wire.generated.api_versions_response import ApiVersion, ApiVersionsResponseData
 from metadata.errors import UnsupportedVersion
 
 
-def api_versions_response(asked: int) -> tuple[int, Any]:
+def api_versions_response(asked: int) -> tuple[int, ApiVersionsResponseData]:
     """The version of the response and the response."""
     is_known = apis.API_VERSIONS.takes(asked)
-    version = asked if is_known else 0
-    types = schemas.responses_of(apis.API_VERSIONS, version)
-    fields: dict[str, Any] = {
-        "error_code": 0 if is_known else UnsupportedVersion.code,
-        "api_keys": tuple(
-            types.ApiVersion(api_key=api.key, min_version=api.version_min, max_version=api.version)
+    response = ApiVersionsResponseData.make(
+        error_code=0 if is_known else UnsupportedVersion.code,
+        api_keys=[
+            ApiVersion.make(api_key=api.key, min_version=api.version_min, max_version=api.version)
             for api in apis.BY_KEY.values()
-        ),
-    }
-    if version >= 1:
-        fields["throttle_time"] = schemas.NO_THROTTLE
-    return version, types.ApiVersionsResponse(**fields)
+        ],
+    )
+    return asked if is_known else 0, response

@@ -7,6 +7,10 @@ version, as KIP-35 asks.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+
+from kraft.wire.primitives import TopLevel
 
 NEVER = 1 << 15
 """`flexible_from` of an API without tagged fields (KIP-482)."""
@@ -94,3 +98,20 @@ BY_KEY: dict[int, Api] = {
         GROUP_REQUEST,
     )
 }
+
+
+@cache
+def request_type(api: Api) -> type[TopLevel]:
+    """The class of its requests in all versions, imported when first asked for."""
+    return _message_type(api, "Request")
+
+
+@cache
+def response_type(api: Api) -> type[TopLevel]:
+    return _message_type(api, "Response")
+
+
+def _message_type(api: Api, side: str) -> type[TopLevel]:
+    module = import_module(f"kraft.wire.generated.{api.schema}_{side.lower()}")
+    kind: type[TopLevel] = getattr(module, f"{api.name}{side}Data")
+    return kind

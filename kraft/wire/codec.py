@@ -1,4 +1,4 @@
-"""Request and response headers, and bodies by `readers` and `writers`.
+"""Request and response headers by hand, bodies by the generated messages (`kraft.wire.generated`).
 
 Request header:  api key int16, api version int16, correlation id int32, client id nullable string (int16 length),
                  then tagged fields when the version is flexible (KIP-482).
@@ -15,13 +15,11 @@ import struct
 from collections.abc import Mapping
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any
+from typing import TypeVar
 
-from kraft.wire import schemas
-from kraft.wire.apis import API_VERSIONS, Api
-from kraft.wire.readers import REFUSALS, reader_of
+from kraft.wire.apis import API_VERSIONS, Api, request_type
+from kraft.wire.primitives import REFUSALS, TopLevel
 from kraft.wire.varints import Reader, varint
-from kraft.wire.writers import writer_of
 from metadata.environment import Buffer
 from metadata.errors import KafkaError
 from metadata.values import maker, value
@@ -38,6 +36,7 @@ _REQUEST_HEAD = struct.Struct(">hhih")
 _CORRELATION = struct.Struct(">i")
 _INT16 = struct.Struct(">h")
 _TIMEOUT_TAG_HEAD = varint(1) + varint(TIMEOUT_TAG) + varint(_CORRELATION.size)
+MessageT = TypeVar("MessageT", bound=TopLevel)
 _NO_TAGS: Mapping[int, memoryview] = MappingProxyType({})
 
 
@@ -68,13 +67,13 @@ _response_header = maker(ResponseHeader)
 # --- requests ---------------------------------------------------------------------------------------------------
 
 
-def encode_request(api: Api, header: RequestHeader, body: Any) -> list[Buffer]:
+def encode_request(api: Api, header: RequestHeader, body: TopLevel) -> list[Buffer]:
     before, after = _around_correlation_id(header.api_key, header.api_version, header.client_id)
     head = before + _CORRELATION.pack(header.correlation_id) + after
     if api.is_flexible(header.api_version):
         timeout_ms = header.timeout_ms
         head += b"\0" if timeout_ms is None else _TIMEOUT_TAG_HEAD + _CORRELATION.pack(timeout_ms)
-    return _appended([head], body)
+    return _appended([head], body, header.api_version)
 
 
 @lru_cache(HEADS_REMEMBERED)
@@ -101,7 +100,7 @@ def _client_id(frame: memoryview, length: int) -> memoryview:
     return frame[_REQUEST_HEAD.size : end]
 
 
-def decode_request(api: Api, header: RequestHeader, frame: memoryview) -> tuple[Any, int | None]:
+def decode_request(api: Api, header: RequestHeader, frame: memoryview) -> tuple[TopLevel, int | None]:
     """The body and, if the sender told, how long it waits in ms. Raises Malformed."""
     (length,) = _INT16.unpack_from(frame, _REQUEST_HEAD.size - _INT16.size)
     offset = _REQUEST_HEAD.size + max(length, 0)
@@ -111,19 +110,19 @@ def decode_request(api: Api, header: RequestHeader, frame: memoryview) -> tuple[
         tag = tags.get(TIMEOUT_TAG)
         if tag is not None and len(tag) == _CORRELATION.size:
             (timeout_ms,) = _CORRELATION.unpack(tag)
-    return decode_body(schemas.request_class(api, header.api_version), frame, offset), timeout_ms
+    return decode_body(request_type(api), header.api_version, frame, offset), timeout_ms
 
 
 # --- responses --------------------------------------------------------------------------------------------------
 
 
 def encode_response(
-    api: Api, version: int, correlation_id: int, body: Any, *, refused: KafkaError | None = None
+    api: Api, version: int, correlation_id: int, body: TopLevel, *, refused: KafkaError | None = None
 ) -> list[Buffer]:
     head = _CORRELATION.pack(correlation_id)
     if has_flexible_response_header(api, version):
         head += b"\0" if refused is None else _refusal_tag(refused)
-    return _appended([head], body)
+    return _appended([head], body, version)
 
 
 def has_flexible_response_header(api: Api, version: int) -> bool:
@@ -171,22 +170,22 @@ def _tags(frame: memoryview, offset: int) -> tuple[Mapping[int, memoryview], int
 # --- bodies -----------------------------------------------------------------------------------------------------
 
 
-def encode_body(message: Any) -> list[Buffer]:
-    return _appended([], message)
+def encode_body(message: TopLevel, version: int) -> list[Buffer]:
+    return _appended([], message, version)
 
 
-def _appended(parts: list[Buffer], message: Any) -> list[Buffer]:
-    structure: Any = type(message)
-    writer_of(structure)(parts, message)
+def _appended(parts: list[Buffer], message: TopLevel, version: int) -> list[Buffer]:
+    message.WRITERS[version](parts, message)
     return parts
 
 
-def decode_body(structure: Any, frame: memoryview, offset: int) -> Any:
+def decode_body(kind: type[MessageT], version: int, frame: memoryview, offset: int) -> MessageT:
     """Raises Malformed; also for bytes after the end of the body."""
+    message: MessageT
     try:
-        message, end = reader_of(structure)(frame, offset)
+        message, end = kind.READERS[version](frame, offset)
     except REFUSALS as error:
-        raise Malformed(f"{structure.__name__}: {type(error).__name__}: {error}") from error
+        raise Malformed(f"{kind.__name__} version {version}: {type(error).__name__}: {error}") from error
     if end != len(frame):
-        raise Malformed(f"{structure.__name__}: {len(frame) - end} bytes after its end")
+        raise Malformed(f"{kind.__name__} version {version}: {len(frame) - end} bytes after its end")
     return message

@@ -9,14 +9,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from base64 import b64encode
-from typing import Any
+from typing import TypeVar
 
-from kraft.wire import apis, codec, schemas, scram
+from kraft.wire import apis, codec, scram
 from kraft.wire.apis import Api
 from kraft.wire.budget import Budget
 from kraft.wire.codec import Malformed
+from kraft.wire.generated.sasl_authenticate_request import SaslAuthenticateRequestData
+from kraft.wire.generated.sasl_authenticate_response import SaslAuthenticateResponseData
+from kraft.wire.generated.sasl_handshake_request import SaslHandshakeRequestData
+from kraft.wire.generated.sasl_handshake_response import SaslHandshakeResponseData
+from kraft.wire.primitives import TopLevel
 from kraft.wire.principal import Principal
-from metadata.environment import ConnectionClosed, Environment, FrameConnection, NotConnected, TimerHandle
+from metadata.environment import Buffer, ConnectionClosed, Environment, FrameConnection, NotConnected, TimerHandle
 from metadata.errors import for_code
 from metadata.strangers import KAFKA_LISTENER
 
@@ -29,6 +34,8 @@ AUTHENTICATE_TIMEOUT_MS = 5_000
 TIMER_MS_MIN = 1
 """A timer may come a moment early; the next one must not be set for the same instant again and again."""
 _INT32_MASK = 0x7FFFFFFF
+
+ResponseData = TypeVar("ResponseData", bound=TopLevel)
 
 
 class RpcConnection:
@@ -66,7 +73,15 @@ class RpcConnection:
     def start(self) -> None:
         self._reader = asyncio.get_running_loop().create_task(self._read())
 
-    async def call(self, api: Api, body: Any, *, timeout_ms: int, tells_timeout: bool = False) -> Any:
+    async def call(
+        self,
+        api: Api,
+        body: TopLevel,
+        answer: type[ResponseData],
+        *,
+        timeout_ms: int,
+        tells_timeout: bool = False,
+    ) -> ResponseData:
         """The response body. Raises ConnectionClosed, TimeoutError, or the KafkaError of a refusal."""
         started_us = self._clock.monotonic_us()
         correlation_id, told_ms = self._take_id(), timeout_ms if tells_timeout else None
@@ -82,9 +97,9 @@ class RpcConnection:
         except TimeoutError:
             self._close_if_silent_since(started_us)
             raise TimeoutError(f"{api.name}: no answer from {self._connection.peer} within {timeout_ms} ms") from None
-        return self._decoded(api, frame)
+        return self._decoded(api, answer, frame)
 
-    async def send(self, api: Api, body: Any) -> None:
+    async def send(self, api: Api, body: TopLevel) -> None:
         """Send a request that is never answered (acks=0, P8). Raises ConnectionClosed."""
         self._connection.send(self._encoded(api, body, self._take_id(), timeout_ms=None))
         await self._connection.drain()
@@ -94,7 +109,7 @@ class RpcConnection:
             await self._slots.take(1)
 
     def _sent(
-        self, api: Api, body: Any, correlation_id: int, *, timeout_ms: int | None, deadline_us: int
+        self, api: Api, body: TopLevel, correlation_id: int, *, timeout_ms: int | None, deadline_us: int
     ) -> asyncio.Future[memoryview]:
         """The answer to come."""
         if self._connection.is_closed:
@@ -128,7 +143,7 @@ class RpcConnection:
         self._next_id = (correlation_id + 1) & _INT32_MASK
         return correlation_id
 
-    def _encoded(self, api: Api, body: Any, correlation_id: int, *, timeout_ms: int | None) -> list[Any]:
+    def _encoded(self, api: Api, body: TopLevel, correlation_id: int, *, timeout_ms: int | None) -> list[Buffer]:
         header = codec.request_header(
             api_key=api.key,
             api_version=api.version,
@@ -138,12 +153,12 @@ class RpcConnection:
         )
         return codec.encode_request(api, header, body)
 
-    def _decoded(self, api: Api, frame: memoryview) -> Any:
+    def _decoded(self, api: Api, answer: type[ResponseData], frame: memoryview) -> ResponseData:
         try:
             header, offset = codec.decode_response_head(api, api.version, frame)
             if header.refusal is not None:
                 raise for_code(*header.refusal)
-            return codec.decode_body(schemas.response_class(api, api.version), frame, offset)
+            return codec.decode_body(answer, api.version, frame, offset)
         except Malformed as error:
             LOG.warning("closing %s: %s", self._connection.peer, error)
             self._connection.abort()
@@ -221,9 +236,11 @@ async def open_connection(
 
 
 async def _authenticate(environment: Environment, connection: RpcConnection, *, password: str) -> None:
-    handshake = schemas.request_class(apis.SASL_HANDSHAKE, apis.SASL_HANDSHAKE.version)(mechanism=scram.MECHANISM)
-    answer = await connection.call(apis.SASL_HANDSHAKE, handshake, timeout_ms=AUTHENTICATE_TIMEOUT_MS)
-    _raise_refusal(answer, "")
+    handshake = SaslHandshakeRequestData.make(mechanism=scram.MECHANISM)
+    answer = await connection.call(
+        apis.SASL_HANDSHAKE, handshake, SaslHandshakeResponseData, timeout_ms=AUTHENTICATE_TIMEOUT_MS
+    )
+    _raise_refusal(answer.error_code, "")
     nonce = b64encode(environment.rng.randbytes(scram.NONCE_BYTES)).decode()
     client = scram.ScramClient(user=scram.CLUSTER_USER, password=password, nonce=nonce)
     server_first = await _token(connection, client.first())
@@ -231,12 +248,14 @@ async def _authenticate(environment: Environment, connection: RpcConnection, *, 
 
 
 async def _token(connection: RpcConnection, token: bytes) -> bytes:
-    request = schemas.request_class(apis.SASL_AUTHENTICATE, apis.SASL_AUTHENTICATE.version)(auth_bytes=token)
-    answer = await connection.call(apis.SASL_AUTHENTICATE, request, timeout_ms=AUTHENTICATE_TIMEOUT_MS)
-    _raise_refusal(answer, answer.error_message or "")
+    request = SaslAuthenticateRequestData.make(auth_bytes=token)
+    answer = await connection.call(
+        apis.SASL_AUTHENTICATE, request, SaslAuthenticateResponseData, timeout_ms=AUTHENTICATE_TIMEOUT_MS
+    )
+    _raise_refusal(answer.error_code, answer.error_message or "")
     return bytes(answer.auth_bytes)
 
 
-def _raise_refusal(answer: Any, message: str) -> None:
-    if answer.error_code:
-        raise for_code(answer.error_code, message)
+def _raise_refusal(code: int, message: str) -> None:
+    if code:
+        raise for_code(code, message)

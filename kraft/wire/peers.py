@@ -9,11 +9,12 @@ earliest. No request is ever sent again here; a refused connection is told to th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Coroutine
+from typing import Literal
 
 from kraft.wire.connection import CONNECT_TIMEOUT_MS, IN_FLIGHT_MAX, RpcConnection, open_connection
-from kraft.wire.messages.common import ReplyT, RequestT, Rpc
+from kraft.wire.messages.common import ReplyT, RequestData, RequestT, ResponseData, Rpc
+from kraft.wire.primitives import TopLevel
 from kraft.wire.principal import Principal, Purpose
 from metadata.environment import Environment, NotConnected
 from metadata.errors import for_code
@@ -53,7 +54,7 @@ class Peers:
         self,
         node_id: int,
         purpose: Purpose,
-        rpc: Rpc[RequestT, ReplyT],
+        rpc: Rpc[RequestT, ReplyT, RequestData, ResponseData],
         request: RequestT,
         *,
         timeout_ms: int,
@@ -69,7 +70,7 @@ class Peers:
             connection = await self.connection(node_id, purpose, timeout_ms=timeout_ms, lane=lane)
             timeout_ms = max(deadline_ms - self.environment.clock.monotonic_ms(), 1)
         body = rpc.to_request(request, timeout_ms)
-        answer = await connection.call(rpc.api, body, timeout_ms=timeout_ms, tells_timeout=tells_timeout)
+        answer = await connection.call(rpc.api, body, rpc.response, timeout_ms=timeout_ms, tells_timeout=tells_timeout)
         if not rpc.has_error_in_reply:
             _raise_top_level(answer)
         return rpc.from_reply(request, answer)
@@ -119,7 +120,7 @@ class Peers:
 class _Way:
     """The current connection to one node for one purpose, or the one attempt to get it that all callers share."""
 
-    def __init__(self, environment: Environment, open_: Callable[[], Any]) -> None:
+    def __init__(self, environment: Environment, open_: Callable[[], Coroutine[object, object, RpcConnection]]) -> None:
         self._clock = environment.clock
         self._open = open_
         self._current: RpcConnection | None = None
@@ -165,7 +166,7 @@ def _retrieve(task: asyncio.Task[RpcConnection]) -> None:
         task.exception()
 
 
-def _raise_top_level(answer: Any) -> None:
+def _raise_top_level(answer: TopLevel) -> None:
     """An error of the request as a whole from a peer that sends no refusal in the header."""
     code = getattr(answer, "error_code", None)
     if code:

@@ -11,9 +11,13 @@ import random
 from base64 import b64encode
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
-from kraft.wire import apis, schemas, scram
+from kraft.wire import scram
+from kraft.wire.generated.sasl_authenticate_request import SaslAuthenticateRequestData
+from kraft.wire.generated.sasl_authenticate_response import SaslAuthenticateResponseData
+from kraft.wire.generated.sasl_handshake_request import SaslHandshakeRequestData
+from kraft.wire.generated.sasl_handshake_response import SaslHandshakeResponseData
+from kraft.wire.primitives import TopLevel
 from kraft.wire.principal import Principal, principal_of
 from kraft.wire.scram import Credential, ScramFailed, ScramServer
 from metadata.errors import IllegalSaslState, KafkaError, SaslAuthenticationFailed, UnsupportedSaslMechanism
@@ -31,7 +35,7 @@ class State(Enum):
 class Step:
     """The response to one SASL request, and whether the connection ends after it."""
 
-    response: Any
+    response: TopLevel
     is_last: bool = False
 
 
@@ -43,7 +47,7 @@ class Authentication:
         nonce = b64encode(rng.randbytes(scram.NONCE_BYTES)).decode()
         self._server = ScramServer(credential, user=scram.CLUSTER_USER, nonce=nonce)
 
-    def handshake(self, message: Any) -> Step:
+    def handshake(self, message: SaslHandshakeRequestData) -> Step:
         if self.state is not State.START:
             return self._handshake_failed(IllegalSaslState.code)
         if message.mechanism != scram.MECHANISM:
@@ -56,7 +60,7 @@ class Authentication:
         self.reason = f"SASL handshake refused with error {code}"
         return Step(_handshake_response(code), is_last=True)
 
-    def authenticate(self, message: Any, client_id: str | None) -> Step:
+    def authenticate(self, message: SaslAuthenticateRequestData, client_id: str | None) -> Step:
         try:
             return Step(_authenticate_response(token=self._next(bytes(message.auth_bytes), client_id)))
         except ScramFailed as failure:
@@ -85,13 +89,12 @@ class Authentication:
         return Step(_authenticate_response(error=error), is_last=True)
 
 
-def _handshake_response(code: int) -> Any:
-    response = schemas.response_class(apis.SASL_HANDSHAKE, apis.SASL_HANDSHAKE.version)
-    return response(error_code=code, mechanisms=(scram.MECHANISM,))
+def _handshake_response(code: int) -> SaslHandshakeResponseData:
+    return SaslHandshakeResponseData.make(error_code=code, mechanisms=(scram.MECHANISM,))
 
 
-def _authenticate_response(*, token: bytes = b"", error: KafkaError | None = None) -> Any:
-    return schemas.response_class(apis.SASL_AUTHENTICATE, apis.SASL_AUTHENTICATE.version)(
+def _authenticate_response(*, token: bytes = b"", error: KafkaError | None = None) -> SaslAuthenticateResponseData:
+    return SaslAuthenticateResponseData.make(
         error_code=0 if error is None else error.code,
         error_message=None if error is None else error.message,
         auth_bytes=token,

@@ -22,7 +22,10 @@ from kraft.wire.api_versions import api_versions_response
 from kraft.wire.apis import Api
 from kraft.wire.budget import Budget
 from kraft.wire.codec import Malformed, RequestHeader
-from kraft.wire.handlers.served import NO_RESPONSE, Call, CloseConnection, Served
+from kraft.wire.generated.sasl_authenticate_request import SaslAuthenticateRequestData
+from kraft.wire.generated.sasl_handshake_request import SaslHandshakeRequestData
+from kraft.wire.handlers.served import Call, CloseConnection, NoResponse, Served
+from kraft.wire.primitives import TopLevel
 from kraft.wire.principal import Principal
 from kraft.wire.sasl import Authentication
 from kraft.wire.scram import Credential
@@ -110,9 +113,9 @@ class Session:
             return True
         api = _api_of(header)
         message, _ = codec.decode_request(api, header, frame)
-        if api is apis.SASL_HANDSHAKE:
+        if isinstance(message, SaslHandshakeRequestData):
             step = authentication.handshake(message)
-        elif api is apis.SASL_AUTHENTICATE:
+        elif isinstance(message, SaslAuthenticateRequestData):
             step = authentication.authenticate(message, header.client_id)
             if authentication.principal is not None:
                 self._connection.take_frames(bytes_max=self._shared.frame_bytes_max)
@@ -123,7 +126,7 @@ class Session:
             LOG.warning("closing %s: %s", self._connection.peer, authentication.reason)
         return not step.is_last
 
-    def _refuse_unauthenticated(self, api: Api, header: RequestHeader, message: Any) -> bool:
+    def _refuse_unauthenticated(self, api: Api, header: RequestHeader, message: TopLevel) -> bool:
         served = self._shared.handlers.get(api.key)
         if served is None:
             return False
@@ -227,7 +230,7 @@ class Session:
         if api is apis.PRODUCE:
             self._shared.produce_budget.give_back(size)
 
-    async def _answer(self, number: int, served: Served, header: RequestHeader, call: Call) -> None:
+    async def _answer(self, number: int, served: Served, header: RequestHeader, call: Call[Any]) -> None:
         try:
             response = await served.handle(call)
         except KafkaError as error:
@@ -240,7 +243,7 @@ class Session:
             LOG.exception("%s from %s failed; closing that connection", served.api.name, self._connection.peer)
             self._connection.abort()
         else:
-            if response is not NO_RESPONSE:
+            if not isinstance(response, NoResponse):
                 self._send(served.api, header, response)
         finally:
             self._finished(number)
@@ -251,7 +254,7 @@ class Session:
         version, response = api_versions_response(header.api_version)
         self._connection.send(codec.encode_response(apis.API_VERSIONS, version, header.correlation_id, response))
 
-    def _send(self, api: Api, header: RequestHeader, response: Any, *, refused: KafkaError | None = None) -> None:
+    def _send(self, api: Api, header: RequestHeader, response: TopLevel, *, refused: KafkaError | None = None) -> None:
         parts = codec.encode_response(api, header.api_version, header.correlation_id, response, refused=refused)
         self._connection.send(parts)
 

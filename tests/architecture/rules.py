@@ -97,7 +97,7 @@ RANDOM_ALLOWED = ("Random",)
 THIRD_PARTY: Mapping[str, tuple[str, ...]] = {
     "pysyncobj": ("metadata.quorum",),
     "aiohttp": ("kraft.http", "kraft.client"),
-    "kio": ("kraft.wire",),
+    "kio": ("the tests",),
     "aiokafka": ("replication.batches",),
     "cramjam": ("replication.batches",),
     "re2": ("kraft.coordinators.groups",),

@@ -9,6 +9,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("metadata", "replication", "kraft")
+NOT_HAND_WRITTEN = (ROOT / "kraft" / "wire" / "generated", ROOT / "kraft" / "wire" / "schema")
+"""Generated messages, and what generates them, which is no part of a node."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +35,8 @@ def product_modules() -> list[Module]:
     found = []
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
+            if path.parent in NOT_HAND_WRITTEN:
+                continue
             relative = path.relative_to(ROOT)
             names = relative.with_suffix("").parts
             name = ".".join(names[:-1] if names[-1] == "__init__" else names)

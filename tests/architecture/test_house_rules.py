@@ -97,7 +97,7 @@ PLANTED: tuple[tuple[Rule, str, str, str], ...] = (
     (rules.long_file, "kraft.x", "x = 1\n" * (rules.FILE_LINES_USUAL + 1), "lines"),
     (rules.foreign_imports, "kraft.broker.x", "import aiohttp.web", "kraft.http and kraft.client"),
     (rules.foreign_imports, "metadata.controller.x", "from pysyncobj import SyncObj", "metadata.quorum"),
-    (rules.foreign_imports, "replication.partition.x", "from kio.schema import fetch", "kraft.wire"),
+    (rules.foreign_imports, "replication.partition.x", "from kio.schema import fetch", "the tests"),
     (rules.prints, "kraft.http.x", "print('x')", "logging"),
     (rules.unsafe_python, "kraft.x", "import sys\nrun([sys.executable, '-m', 'kraft'])", "without -P"),
     (rules.unsafe_python, "kraft.x", "import sys\npython = sys.executable", "without -P"),

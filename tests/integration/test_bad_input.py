@@ -17,7 +17,7 @@ import pytest
 
 from kraft.client.outcome import Answer
 from kraft.runtime.environment import close_environment, system_environment
-from kraft.wire import codec, schemas
+from kraft.wire import codec
 from kraft.wire.channels import ControllerChannel, ForwardChannel
 from kraft.wire.codec import RequestHeader
 from kraft.wire.messages.controller import CONTROLLER_RPCS
@@ -273,7 +273,7 @@ def test_without_the_secret_every_inner_request_is_refused_with_31(nodes: Cluste
         size = struct.unpack(">i", connection.recv(4, socket.MSG_WAITALL))[0]
         answer = memoryview(connection.recv(size, socket.MSG_WAITALL))
     _, offset = codec.decode_response_head(rpc.api, rpc.api.version, answer)
-    decoded = codec.decode_body(schemas.response_class(rpc.api, rpc.api.version), answer, offset)
+    decoded = codec.decode_body(rpc.response, rpc.api.version, answer, offset)
     assert int(decoded.error_code) == ClusterAuthorizationFailed.code
 
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar
 from kraft.wire.handlers.served import Call, Served
 from kraft.wire.messages.common import Rpc
 from kraft.wire.messages.controller import CONTROLLER_RPCS
+from kraft.wire.primitives import TopLevel
 from metadata.controller.events import Request
 from metadata.errors import NotController
 
@@ -24,12 +25,13 @@ def controller_handlers(controller: Controller | None) -> list[Served]:
     return [_served(rpc, controller) for rpc in CONTROLLER_RPCS.values()]
 
 
-def _served(rpc: Rpc[Any, Any], controller: Controller | None) -> Served:
-    async def handle(call: Call) -> Any:
+def _served(rpc: Rpc[Any, Any, Any, Any], controller: Controller | None) -> Served:
+    async def handle(call: Call[Any]) -> TopLevel:
         if controller is None:
             raise NotController("this node has no controller role; ask the leader of the metadata quorum")
         request = rpc.from_request(call.message)
         timeout_ms = TIMEOUT_MS if call.timeout_ms is None else call.timeout_ms
-        return rpc.to_reply(request, await controller.submit(request, timeout_ms=timeout_ms))
+        response: TopLevel = rpc.to_reply(request, await controller.submit(request, timeout_ms=timeout_ms))
+        return response
 
     return Served(api=rpc.api, handle=handle, refuse=rpc.refuse)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
+from kraft.wire.generated.delete_records_request import DeleteRecordsRequestData
+from kraft.wire.generated.fetch_request import FetchRequestData
+from kraft.wire.generated.list_offsets_request import ListOffsetsRequestData
+from kraft.wire.generated.offset_for_leader_epoch_request import OffsetForLeaderEpochRequestData
+from kraft.wire.generated.produce_request import ProduceRequestData
 from kraft.wire.handlers.metadata_log import MetadataFetches
-from kraft.wire.handlers.served import NO_RESPONSE, Call, CloseConnection, Served
+from kraft.wire.handlers.served import NO_RESPONSE, Call, CloseConnection, NoResponse, Served
 from kraft.wire.messages.fetch import DEBUGGING_REPLICA, FETCH, log_ends_response
 from kraft.wire.messages.metadata_log import METADATA_FETCH, is_metadata_fetch
 from kraft.wire.messages.offsets import DELETE_RECORDS, LIST_OFFSETS, OFFSET_FOR_LEADER_EPOCH, LowWatermarks
 from kraft.wire.messages.produce import PRODUCE
+from kraft.wire.primitives import TopLevel
 from metadata.controller.events import ReplicaLogEnd
 from metadata.environment import Buffer
 from metadata.errors import KafkaError, NotLeaderOrFollower
@@ -64,7 +70,7 @@ class _DataHandlers:
             raise NotLeaderOrFollower("this node has no broker role and so no replicas")
         return self._optional_replicas
 
-    async def produce(self, call: Call) -> Any:
+    async def produce(self, call: Call[ProduceRequestData]) -> TopLevel | NoResponse:
         request = PRODUCE.from_request(call.message)
         if request.acks == 0:
             await self._produce_silently(request.batches, timeout_ms=request.timeout_ms)
@@ -81,7 +87,7 @@ class _DataHandlers:
         if failed:
             raise CloseConnection(f"acks=0: error {failed[0].error_code} {failed[0].message}")
 
-    async def fetch(self, call: Call) -> Any:
+    async def fetch(self, call: Call[FetchRequestData]) -> TopLevel:
         if is_metadata_fetch(call.message):
             return await self._fetch_metadata(call.message)
         request = FETCH.from_request(call.message)
@@ -90,17 +96,17 @@ class _DataHandlers:
             return FETCH.to_reply(request, log_ends_response(self._replicas.log_ends(wanted)))
         return FETCH.to_reply(request, await self._replicas.fetch(request))
 
-    async def _fetch_metadata(self, message: Any) -> Any:
+    async def _fetch_metadata(self, message: FetchRequestData) -> TopLevel:
         if self._metadata is None:
             raise NotLeaderOrFollower("this node is no voter of the metadata quorum")
         request = METADATA_FETCH.from_request(message)
         return METADATA_FETCH.to_reply(request, await self._metadata.fetch(request))
 
-    async def list_offsets(self, call: Call) -> Any:
+    async def list_offsets(self, call: Call[ListOffsetsRequestData]) -> TopLevel:
         request = LIST_OFFSETS.from_request(call.message)
         return LIST_OFFSETS.to_reply(request, await self._replicas.list_offset(request.partition, request.timestamp))
 
-    async def delete_records(self, call: Call) -> Any:
+    async def delete_records(self, call: Call[DeleteRecordsRequestData]) -> TopLevel:
         request = DELETE_RECORDS.from_request(call.message)
         results: dict[TopicIdPartition, tuple[int, int]] = {}
         for partition, offset in request.offsets.items():
@@ -114,7 +120,7 @@ class _DataHandlers:
         reply: LowWatermarks = results
         return DELETE_RECORDS.to_reply(request, reply)
 
-    async def offset_for_leader_epoch(self, call: Call) -> Any:
+    async def offset_for_leader_epoch(self, call: Call[OffsetForLeaderEpochRequestData]) -> TopLevel:
         request = OFFSET_FOR_LEADER_EPOCH.from_request(call.message)
         end = self._replicas.offset_for_leader_epoch(
             request.partition, request.epoch, current_leader_epoch=request.current_leader_epoch

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
+from kraft.wire.generated.group_request_request import GroupRequestRequestData
 from kraft.wire.handlers.served import Call, Served
 from kraft.wire.messages.groups import GROUP_REQUEST
+from kraft.wire.primitives import TopLevel
 from metadata.errors import NotCoordinator
 
 
@@ -16,7 +18,7 @@ class Coordinator(Protocol):
 
 
 def group_handlers(coordinator: Coordinator | None) -> list[Served]:
-    async def handle(call: Call) -> Any:
+    async def handle(call: Call[GroupRequestRequestData]) -> TopLevel:
         if coordinator is None:
             raise NotCoordinator("this node has no broker role and so coordinates no groups")
         request = GROUP_REQUEST.from_request(call.message)

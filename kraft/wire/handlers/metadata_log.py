@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
+from kraft.wire.generated.fetch_snapshot_request import FetchSnapshotRequestData
 from kraft.wire.handlers.served import Call, Served
 from kraft.wire.messages.metadata_log import (
     FETCH_SNAPSHOT,
@@ -13,6 +13,7 @@ from kraft.wire.messages.metadata_log import (
     SnapshotFetch,
     SnapshotPiece,
 )
+from kraft.wire.primitives import TopLevel
 from metadata.environment import Clock
 from metadata.errors import InconsistentClusterId, SnapshotNotFound
 from metadata.quorum.log import MetadataLog, MetadataSlice
@@ -68,7 +69,7 @@ class MetadataFetches:
 
 
 def snapshot_handlers(metadata: MetadataFetches | None) -> list[Served]:
-    async def handle(call: Call) -> Any:
+    async def handle(call: Call[FetchSnapshotRequestData]) -> TopLevel:
         if metadata is None:
             raise SnapshotNotFound("this node is no voter of the metadata quorum")
         request = FETCH_SNAPSHOT.from_request(call.message)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
+from kraft.wire.generated.init_producer_id_request import InitProducerIdRequestData
 from kraft.wire.handlers.served import Call, Served
 from kraft.wire.messages.producer_ids import INIT_PRODUCER_ID, ProducerIdAndEpoch
+from kraft.wire.primitives import TopLevel
 from metadata.errors import CoordinatorNotAvailable, InvalidRequest
 
 FIRST_EPOCH = 0
@@ -16,7 +18,7 @@ class ProducerIdSource(Protocol):
 
 
 def producer_id_handlers(source: ProducerIdSource | None) -> list[Served]:
-    async def handle(call: Call) -> Any:
+    async def handle(call: Call[InitProducerIdRequestData]) -> TopLevel:
         request = INIT_PRODUCER_ID.from_request(call.message)
         if request.transactional_id is not None:
             raise InvalidRequest(

@@ -4,28 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic
 
 from kraft.wire.apis import Api
+from kraft.wire.messages.common import RequestData
+from kraft.wire.primitives import TopLevel
 from kraft.wire.principal import Principal
 from metadata.values import value
 
 
 @value(kw_only=True)
-class Call:
-    message: Any
-    """The request, a structure of `kraft.wire.structures`."""
+class Call(Generic[RequestData]):
+    message: RequestData
     principal: Principal
     timeout_ms: int | None
     """How long the sender waits, if it told."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
-    api: Api
-    handle: Callable[[Call], Awaitable[Any]]
-    """Returns the response, or `NO_RESPONSE`. Raises KafkaError to refuse the request as a whole."""
-    refuse: Callable[[Any, int], Any]
 
 
 class NoResponse:
@@ -33,6 +26,14 @@ class NoResponse:
 
 
 NO_RESPONSE = NoResponse()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    api: Api
+    handle: Callable[[Call[Any]], Awaitable[TopLevel | NoResponse]]
+    """Raises KafkaError to refuse the request as a whole."""
+    refuse: Callable[[Any, int], TopLevel]
 
 
 class CloseConnection(Exception):

@@ -5,11 +5,18 @@ A broker's two listeners are the endpoints `REST` and `KAFKA` of its registratio
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 from uuid import UUID
 
-from kraft.wire import apis, schemas
+from kraft.wire import apis
+from kraft.wire.generated.allocate_producer_ids_request import AllocateProducerIdsRequestData
+from kraft.wire.generated.allocate_producer_ids_response import AllocateProducerIdsResponseData
+from kraft.wire.generated.broker_heartbeat_request import BrokerHeartbeatRequestData, FailedTopic
+from kraft.wire.generated.broker_heartbeat_response import BrokerHeartbeatResponseData
+from kraft.wire.generated.broker_registration_request import BrokerRegistrationRequestData, Listener
+from kraft.wire.generated.broker_registration_response import BrokerRegistrationResponseData
 from kraft.wire.messages.common import Rpc
+from kraft.wire.primitives import ZERO_UUID
 from metadata.controller.events import (
     FAILED_REPLICAS_REPORTED_MAX,
     NO_FAILED_REPLICAS,
@@ -33,29 +40,28 @@ PLAINTEXT = 0
 # --- BrokerRegistration -------------------------------------------------------------------------------------------
 
 
-def _registration_request(request: RegisterBroker, timeout_ms: int) -> Any:
-    types = schemas.requests_of(apis.BROKER_REGISTRATION, apis.BROKER_REGISTRATION.version)
-    return types.BrokerRegistrationRequest(
+def _registration_request(request: RegisterBroker, timeout_ms: int) -> BrokerRegistrationRequestData:
+    return BrokerRegistrationRequestData.make(
         broker_id=request.broker_id,
         cluster_id=request.cluster_id,
         incarnation_id=request.incarnation_id,
         listeners=(
-            _listener(types, REST, request.rest, PLAINTEXT),
-            _listener(types, KAFKA, request.kafka, SASL_PLAINTEXT),
+            _listener(REST, request.rest, PLAINTEXT),
+            _listener(KAFKA, request.kafka, SASL_PLAINTEXT),
         ),
         features=(),
         rack=request.rack,
     )
 
 
-def _listener(types: Any, name: str, address: str, security_protocol: int) -> Any:
+def _listener(name: str, address: str, security_protocol: int) -> Listener:
     host, _, port = address.rpartition(":")
-    return types.Listener(name=name, host=host, port=int(port), security_protocol=security_protocol)
+    return Listener.make(name=name, host=host, port=int(port), security_protocol=security_protocol)
 
 
-def _registration(message: Any) -> RegisterBroker:
+def _registration(message: BrokerRegistrationRequestData) -> RegisterBroker:
     addresses = {listener.name: f"{listener.host}:{listener.port}" for listener in message.listeners}
-    if REST not in addresses or KAFKA not in addresses or message.incarnation_id is None:
+    if REST not in addresses or KAFKA not in addresses or message.incarnation_id == ZERO_UUID:
         raise InvalidRequest(f"a broker registers the listeners {REST} and {KAFKA} and an incarnation id")
     return RegisterBroker(
         cluster_id=message.cluster_id,
@@ -67,18 +73,24 @@ def _registration(message: Any) -> RegisterBroker:
     )
 
 
-def _registration_reply(request: RegisterBroker, reply: BrokerRegistered) -> Any:
-    response = schemas.response_class(apis.BROKER_REGISTRATION, apis.BROKER_REGISTRATION.version)
-    return response(throttle_time=schemas.NO_THROTTLE, error_code=0, broker_epoch=reply.broker_epoch)
+def _registration_reply(request: RegisterBroker, reply: BrokerRegistered) -> BrokerRegistrationResponseData:
+    response = BrokerRegistrationResponseData.make
+    return response(error_code=0, broker_epoch=reply.broker_epoch)
 
 
-def _registration_refused(message: Any, code: int) -> Any:
-    response = schemas.response_class(apis.BROKER_REGISTRATION, apis.BROKER_REGISTRATION.version)
-    return response(throttle_time=schemas.NO_THROTTLE, error_code=code)
+def _registration_refused(message: BrokerRegistrationRequestData, code: int) -> BrokerRegistrationResponseData:
+    response = BrokerRegistrationResponseData.make
+    return response(error_code=code)
 
 
-REGISTRATION: Rpc[RegisterBroker, BrokerRegistered] = Rpc(
+REGISTRATION: Rpc[
+    RegisterBroker,
+    BrokerRegistered,
+    BrokerRegistrationRequestData,
+    BrokerRegistrationResponseData,
+] = Rpc(
     api=apis.BROKER_REGISTRATION,
+    response=BrokerRegistrationResponseData,
     to_request=_registration_request,
     from_request=_registration,
     to_reply=_registration_reply,
@@ -90,8 +102,8 @@ REGISTRATION: Rpc[RegisterBroker, BrokerRegistered] = Rpc(
 # --- BrokerHeartbeat ----------------------------------------------------------------------------------------------
 
 
-def _heartbeat_request(request: BrokerHeartbeat, timeout_ms: int) -> Any:
-    return schemas.request_class(apis.BROKER_HEARTBEAT, apis.BROKER_HEARTBEAT.version)(
+def _heartbeat_request(request: BrokerHeartbeat, timeout_ms: int) -> BrokerHeartbeatRequestData:
+    return BrokerHeartbeatRequestData.make(
         broker_id=request.broker_id,
         broker_epoch=request.broker_epoch,
         current_metadata_offset=request.metadata_offset,
@@ -101,13 +113,12 @@ def _heartbeat_request(request: BrokerHeartbeat, timeout_ms: int) -> Any:
     )
 
 
-def _failed_topics(failed: FailedReplicas) -> tuple[Any, ...]:
+def _failed_topics(failed: FailedReplicas) -> Sequence[FailedTopic]:
     if not len(failed):
         return ()
-    types = schemas.extensions()
     offline, read_only = _by_topic(failed.offline), _by_topic(failed.read_only)
     return tuple(
-        types.FailedTopic(
+        FailedTopic.make(
             topic_id=topic_id,
             offline=tuple(sorted(offline.get(topic_id, ()))),
             read_only=tuple(sorted(read_only.get(topic_id, ()))),
@@ -123,7 +134,7 @@ def _by_topic(keys: frozenset[TopicIdPartition]) -> dict[UUID, list[int]]:
     return found
 
 
-def _heartbeat(message: Any) -> BrokerHeartbeat:
+def _heartbeat(message: BrokerHeartbeatRequestData) -> BrokerHeartbeat:
     return BrokerHeartbeat(
         broker_id=message.broker_id,
         broker_epoch=message.broker_epoch,
@@ -134,7 +145,7 @@ def _heartbeat(message: Any) -> BrokerHeartbeat:
     )
 
 
-def _failed_replicas(topics: tuple[Any, ...]) -> FailedReplicas:
+def _failed_replicas(topics: Sequence[FailedTopic]) -> FailedReplicas:
     if not topics:
         return NO_FAILED_REPLICAS
     failed = FailedReplicas(
@@ -146,9 +157,8 @@ def _failed_replicas(topics: tuple[Any, ...]) -> FailedReplicas:
     return failed
 
 
-def _heartbeat_reply(request: BrokerHeartbeat, reply: HeartbeatAnswer) -> Any:
-    return schemas.response_class(apis.BROKER_HEARTBEAT, apis.BROKER_HEARTBEAT.version)(
-        throttle_time=schemas.NO_THROTTLE,
+def _heartbeat_reply(request: BrokerHeartbeat, reply: HeartbeatAnswer) -> BrokerHeartbeatResponseData:
+    return BrokerHeartbeatResponseData.make(
         error_code=0,
         is_caught_up=reply.is_caught_up,
         is_fenced=reply.is_fenced,
@@ -156,20 +166,24 @@ def _heartbeat_reply(request: BrokerHeartbeat, reply: HeartbeatAnswer) -> Any:
     )
 
 
-def _heartbeat_answer(request: BrokerHeartbeat, message: Any) -> HeartbeatAnswer:
+def _heartbeat_answer(request: BrokerHeartbeat, message: BrokerHeartbeatResponseData) -> HeartbeatAnswer:
     return HeartbeatAnswer(
         is_caught_up=message.is_caught_up, is_fenced=message.is_fenced, should_shut_down=message.should_shut_down
     )
 
 
-def _heartbeat_refused(message: Any, code: int) -> Any:
-    return schemas.response_class(apis.BROKER_HEARTBEAT, apis.BROKER_HEARTBEAT.version)(
-        throttle_time=schemas.NO_THROTTLE, error_code=code, should_shut_down=False
-    )
+def _heartbeat_refused(message: BrokerHeartbeatRequestData, code: int) -> BrokerHeartbeatResponseData:
+    return BrokerHeartbeatResponseData.make(error_code=code, should_shut_down=False)
 
 
-HEARTBEAT: Rpc[BrokerHeartbeat, HeartbeatAnswer] = Rpc(
+HEARTBEAT: Rpc[
+    BrokerHeartbeat,
+    HeartbeatAnswer,
+    BrokerHeartbeatRequestData,
+    BrokerHeartbeatResponseData,
+] = Rpc(
     api=apis.BROKER_HEARTBEAT,
+    response=BrokerHeartbeatResponseData,
     to_request=_heartbeat_request,
     from_request=_heartbeat,
     to_reply=_heartbeat_reply,
@@ -181,23 +195,26 @@ HEARTBEAT: Rpc[BrokerHeartbeat, HeartbeatAnswer] = Rpc(
 # --- AllocateProducerIds ------------------------------------------------------------------------------------------
 
 
-def _allocate_request(request: AllocateProducerIds, timeout_ms: int) -> Any:
-    return schemas.request_class(apis.ALLOCATE_PRODUCER_IDS, apis.ALLOCATE_PRODUCER_IDS.version)(
-        broker_id=request.broker_id, broker_epoch=request.broker_epoch
-    )
+def _allocate_request(request: AllocateProducerIds, timeout_ms: int) -> AllocateProducerIdsRequestData:
+    return AllocateProducerIdsRequestData.make(broker_id=request.broker_id, broker_epoch=request.broker_epoch)
 
 
-def _allocated(code: int, *, first: int, count: int) -> Any:
-    return schemas.response_class(apis.ALLOCATE_PRODUCER_IDS, apis.ALLOCATE_PRODUCER_IDS.version)(
-        throttle_time=schemas.NO_THROTTLE,
+def _allocated(code: int, *, first: int, count: int) -> AllocateProducerIdsResponseData:
+    return AllocateProducerIdsResponseData.make(
         error_code=code,
         producer_id_start=first,
         producer_id_len=count,
     )
 
 
-PRODUCER_IDS: Rpc[AllocateProducerIds, ProducerIdBlock] = Rpc(
+PRODUCER_IDS: Rpc[
+    AllocateProducerIds,
+    ProducerIdBlock,
+    AllocateProducerIdsRequestData,
+    AllocateProducerIdsResponseData,
+] = Rpc(
     api=apis.ALLOCATE_PRODUCER_IDS,
+    response=AllocateProducerIdsResponseData,
     to_request=_allocate_request,
     from_request=lambda message: AllocateProducerIds(broker_id=message.broker_id, broker_epoch=message.broker_epoch),
     to_reply=lambda request, reply: _allocated(0, first=reply.first, count=reply.count),

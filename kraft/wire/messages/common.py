@@ -4,30 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 from uuid import UUID
 
 from kraft.wire.apis import Api
+from kraft.wire.primitives import TopLevel
 from metadata.controller.events import ErrorDetail
 from metadata.errors import BY_CODE, KafkaError
 
 RequestT = TypeVar("RequestT")
 ReplyT = TypeVar("ReplyT")
+RequestData = TypeVar("RequestData", bound=TopLevel)
+ResponseData = TypeVar("ResponseData", bound=TopLevel)
 Key = TypeVar("Key")
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rpc(Generic[RequestT, ReplyT]):
-    """Our data <-> Kafka's message, for one API. Messages are structures (`kraft.wire.structures`)."""
+class Rpc(Generic[RequestT, ReplyT, RequestData, ResponseData]):
+    """Our data <-> Kafka's message, for one API."""
 
     api: Api
-    to_request: Callable[[RequestT, int], Any]
+    response: type[ResponseData]
+    to_request: Callable[[RequestT, int], RequestData]
     """(request, timeout in ms) -> message."""
-    from_request: Callable[[Any], RequestT]
-    to_reply: Callable[[RequestT, ReplyT], Any]
-    from_reply: Callable[[RequestT, Any], ReplyT]
-    refuse: Callable[[Any, int], Any]
+    from_request: Callable[[RequestData], RequestT]
+    to_reply: Callable[[RequestT, ReplyT], ResponseData]
+    from_reply: Callable[[RequestT, ResponseData], ReplyT]
+    refuse: Callable[[RequestData, int], ResponseData]
     """(request message, error code) -> the response that Kafka gives when a request fails as a whole."""
     has_error_in_reply: bool = False
     """Our reply carries the error code of the response as a whole; otherwise the caller gets it raised."""

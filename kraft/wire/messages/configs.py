@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
-from kraft.wire import apis, schemas
+from kraft.wire import apis
+from kraft.wire.generated.incremental_alter_configs_request import (
+    AlterableConfig,
+    AlterConfigsResource,
+    IncrementalAlterConfigsRequestData,
+)
+from kraft.wire.generated.incremental_alter_configs_response import (
+    AlterConfigsResourceResponse,
+    IncrementalAlterConfigsResponseData,
+)
 from kraft.wire.messages.common import Rpc, detail_code, detail_message, to_detail
 from metadata.controller.events import AlterConfigs, ConfigAlteration, ConfigResource, ErrorDetail
 from metadata.errors import InvalidRequest
@@ -16,15 +25,14 @@ OPERATIONS: tuple[Operation, ...] = ("set", "delete", "append", "subtract")
 RESOURCE_TYPES: dict[Literal["topic", "broker"], int] = {"topic": 2, "broker": 4}
 
 
-def _configs_request(request: AlterConfigs, timeout_ms: int) -> Any:
-    types = schemas.requests_of(apis.INCREMENTAL_ALTER_CONFIGS, apis.INCREMENTAL_ALTER_CONFIGS.version)
-    return types.IncrementalAlterConfigsRequest(
+def _configs_request(request: AlterConfigs, timeout_ms: int) -> IncrementalAlterConfigsRequestData:
+    return IncrementalAlterConfigsRequestData.make(
         resources=tuple(
-            types.AlterConfigsResource(
+            AlterConfigsResource.make(
                 resource_type=RESOURCE_TYPES[resource.resource_type],
                 resource_name=resource.name,
                 configs=tuple(
-                    types.AlterableConfig(
+                    AlterableConfig.make(
                         name=item.name, config_operation=OPERATIONS.index(item.operation), value=item.value
                     )
                     for item in alterations
@@ -36,7 +44,7 @@ def _configs_request(request: AlterConfigs, timeout_ms: int) -> Any:
     )
 
 
-def _configs(message: Any) -> AlterConfigs:
+def _configs(message: IncrementalAlterConfigsRequestData) -> AlterConfigs:
     return AlterConfigs(
         resources={
             _resource(item): tuple(
@@ -49,7 +57,9 @@ def _configs(message: Any) -> AlterConfigs:
     )
 
 
-def _resource(item: Any) -> ConfigResource:
+def _resource(
+    item: AlterConfigsResource | AlterConfigsResourceResponse,
+) -> ConfigResource:
     for resource_type, number in RESOURCE_TYPES.items():
         if item.resource_type == number:
             return ConfigResource(resource_type=resource_type, name=item.resource_name)
@@ -62,12 +72,12 @@ def _operation(number: int) -> Operation:
     return OPERATIONS[number]
 
 
-def _configs_response(items: list[tuple[int, str, int, str | None]]) -> Any:
-    types = schemas.responses_of(apis.INCREMENTAL_ALTER_CONFIGS, apis.INCREMENTAL_ALTER_CONFIGS.version)
-    return types.IncrementalAlterConfigsResponse(
-        throttle_time=schemas.NO_THROTTLE,
+def _configs_response(
+    items: list[tuple[int, str, int, str | None]],
+) -> IncrementalAlterConfigsResponseData:
+    return IncrementalAlterConfigsResponseData.make(
         responses=tuple(
-            types.AlterConfigsResourceResponse(
+            AlterConfigsResourceResponse.make(
                 error_code=code, error_message=message, resource_type=number, resource_name=name
             )
             for number, name, code, message in items
@@ -75,7 +85,9 @@ def _configs_response(items: list[tuple[int, str, int, str | None]]) -> Any:
     )
 
 
-def _configs_reply(request: AlterConfigs, reply: Mapping[ConfigResource, ErrorDetail | None]) -> Any:
+def _configs_reply(
+    request: AlterConfigs, reply: Mapping[ConfigResource, ErrorDetail | None]
+) -> IncrementalAlterConfigsResponseData:
     return _configs_response(
         [
             (RESOURCE_TYPES[resource.resource_type], resource.name, detail_code(detail), detail_message(detail))
@@ -84,8 +96,14 @@ def _configs_reply(request: AlterConfigs, reply: Mapping[ConfigResource, ErrorDe
     )
 
 
-ALTER_CONFIGS: Rpc[AlterConfigs, Mapping[ConfigResource, ErrorDetail | None]] = Rpc(
+ALTER_CONFIGS: Rpc[
+    AlterConfigs,
+    Mapping[ConfigResource, ErrorDetail | None],
+    IncrementalAlterConfigsRequestData,
+    IncrementalAlterConfigsResponseData,
+] = Rpc(
     api=apis.INCREMENTAL_ALTER_CONFIGS,
+    response=IncrementalAlterConfigsResponseData,
     to_request=_configs_request,
     from_request=_configs,
     to_reply=_configs_reply,

@@ -19,7 +19,7 @@ from metadata.controller.events import (
     RegisterBroker,
 )
 
-CONTROLLER_RPCS: dict[type, Rpc[Any, Any]] = {
+CONTROLLER_RPCS: dict[type, Rpc[Any, Any, Any, Any]] = {
     RegisterBroker: brokers.REGISTRATION,
     BrokerHeartbeat: brokers.HEARTBEAT,
     AllocateProducerIds: brokers.PRODUCER_IDS,

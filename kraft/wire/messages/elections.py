@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
-from kraft.wire import apis, schemas
+from kraft.wire import apis
+from kraft.wire.generated.alter_partition_reassignments_request import (
+    AlterPartitionReassignmentsRequestData,
+    ReassignablePartition,
+    ReassignableTopic,
+)
+from kraft.wire.generated.alter_partition_reassignments_response import (
+    AlterPartitionReassignmentsResponseData,
+    ReassignablePartitionResponse,
+    ReassignableTopicResponse,
+)
+from kraft.wire.generated.elect_leaders_request import ElectLeadersRequestData, TopicPartitions
+from kraft.wire.generated.elect_leaders_response import ElectLeadersResponseData, PartitionResult, ReplicaElectionResult
 from kraft.wire.messages.common import Rpc, detail_code, detail_message, group, to_detail
 from metadata.controller.events import AlterReassignments, ElectLeaders, ErrorDetail, PartitionReassignment
 from metadata.errors import InvalidRequest
@@ -18,22 +30,21 @@ PREFERRED, UNCLEAN = 0, 1
 # --- ElectLeaders -------------------------------------------------------------------------------------------------
 
 
-def _elect_request(request: ElectLeaders, timeout_ms: int) -> Any:
-    types = schemas.requests_of(apis.ELECT_LEADERS, apis.ELECT_LEADERS.version)
+def _elect_request(request: ElectLeaders, timeout_ms: int) -> ElectLeadersRequestData:
     topics = None
     if request.partitions is not None:
         topics = tuple(
-            types.TopicPartitions(topic=name, partitions=tuple(partition for _, partition in items))
+            TopicPartitions.make(topic=name, partitions=tuple(partition for _, partition in items))
             for name, items in group(request.partitions, lambda item: item[0]).items()
         )
-    return types.ElectLeadersRequest(
+    return ElectLeadersRequestData.make(
         election_type=PREFERRED if request.election == "preferred" else UNCLEAN,
         topic_partitions=topics,
-        timeout=timeout_ms,
+        timeout_ms=timeout_ms,
     )
 
 
-def _elect(message: Any) -> ElectLeaders:
+def _elect(message: ElectLeadersRequestData) -> ElectLeaders:
     elections: dict[int, Literal["preferred", "unclean"]] = {PREFERRED: "preferred", UNCLEAN: "unclean"}
     if message.election_type not in elections:
         raise InvalidRequest(f"election type {message.election_type}; 0 (preferred) and 1 (unclean) exist")
@@ -45,16 +56,14 @@ def _elect(message: Any) -> ElectLeaders:
     return ElectLeaders(election=elections[message.election_type], partitions=partitions)
 
 
-def _elected(code: int, reply: Details) -> Any:
-    types = schemas.responses_of(apis.ELECT_LEADERS, apis.ELECT_LEADERS.version)
-    return types.ElectLeadersResponse(
-        throttle_time=schemas.NO_THROTTLE,
+def _elected(code: int, reply: Details) -> ElectLeadersResponseData:
+    return ElectLeadersResponseData.make(
         error_code=code,
         replica_election_results=tuple(
-            types.ReplicaElectionResult(
+            ReplicaElectionResult.make(
                 topic=name,
                 partition_result=tuple(
-                    types.PartitionResult(
+                    PartitionResult.make(
                         partition_id=key[1],
                         error_code=detail_code(reply[key]),
                         error_message=detail_message(reply[key]),
@@ -67,7 +76,7 @@ def _elected(code: int, reply: Details) -> Any:
     )
 
 
-def _election_results(request: ElectLeaders, message: Any) -> Details:
+def _election_results(request: ElectLeaders, message: ElectLeadersResponseData) -> Details:
     return {
         (result.topic, item.partition_id): to_detail(item.error_code, item.error_message)
         for result in message.replica_election_results
@@ -75,8 +84,14 @@ def _election_results(request: ElectLeaders, message: Any) -> Details:
     }
 
 
-ELECT_LEADERS: Rpc[ElectLeaders, Details] = Rpc(
+ELECT_LEADERS: Rpc[
+    ElectLeaders,
+    Details,
+    ElectLeadersRequestData,
+    ElectLeadersResponseData,
+] = Rpc(
     api=apis.ELECT_LEADERS,
+    response=ElectLeadersResponseData,
     to_request=_elect_request,
     from_request=_elect,
     to_reply=lambda request, reply: _elected(0, reply),
@@ -88,17 +103,14 @@ ELECT_LEADERS: Rpc[ElectLeaders, Details] = Rpc(
 # --- AlterPartitionReassignments ------------------------------------------------------------------------------------
 
 
-def _reassign_request(request: AlterReassignments, timeout_ms: int) -> Any:
-    api = apis.ALTER_PARTITION_REASSIGNMENTS
-    types = schemas.requests_of(api, api.version)
-    return types.AlterPartitionReassignmentsRequest(
-        timeout=timeout_ms,
+def _reassign_request(request: AlterReassignments, timeout_ms: int) -> AlterPartitionReassignmentsRequestData:
+    return AlterPartitionReassignmentsRequestData.make(
+        timeout_ms=timeout_ms,
         topics=tuple(
-            types.ReassignableTopic(
+            ReassignableTopic.make(
                 name=name,
                 partitions=tuple(
-                    types.ReassignablePartition(partition_index=item.partition, replicas=item.replicas)
-                    for item in items
+                    ReassignablePartition.make(partition_index=item.partition, replicas=item.replicas) for item in items
                 ),
             )
             for name, items in group(request.reassignments, lambda item: item.topic).items()
@@ -106,28 +118,31 @@ def _reassign_request(request: AlterReassignments, timeout_ms: int) -> Any:
     )
 
 
-def _reassign(message: Any) -> AlterReassignments:
+def _reassign(
+    message: AlterPartitionReassignmentsRequestData,
+) -> AlterReassignments:
     return AlterReassignments(
         reassignments=tuple(
-            PartitionReassignment(topic=topic.name, partition=item.partition_index, replicas=item.replicas)
+            PartitionReassignment(
+                topic=topic.name,
+                partition=item.partition_index,
+                replicas=None if item.replicas is None else tuple(item.replicas),
+            )
             for topic in message.topics
             for item in topic.partitions
         )
     )
 
 
-def _reassigned(code: int, reply: Details) -> Any:
-    api = apis.ALTER_PARTITION_REASSIGNMENTS
-    types = schemas.responses_of(api, api.version)
-    return types.AlterPartitionReassignmentsResponse(
-        throttle_time=schemas.NO_THROTTLE,
+def _reassigned(code: int, reply: Details) -> AlterPartitionReassignmentsResponseData:
+    return AlterPartitionReassignmentsResponseData.make(
         error_code=code,
         error_message=None,
         responses=tuple(
-            types.ReassignableTopicResponse(
+            ReassignableTopicResponse.make(
                 name=name,
                 partitions=tuple(
-                    types.ReassignablePartitionResponse(
+                    ReassignablePartitionResponse.make(
                         partition_index=key[1],
                         error_code=detail_code(reply[key]),
                         error_message=detail_message(reply[key]),
@@ -140,7 +155,7 @@ def _reassigned(code: int, reply: Details) -> Any:
     )
 
 
-def _reassignment_results(request: AlterReassignments, message: Any) -> Details:
+def _reassignment_results(request: AlterReassignments, message: AlterPartitionReassignmentsResponseData) -> Details:
     return {
         (topic.name, item.partition_index): to_detail(item.error_code, item.error_message)
         for topic in message.responses
@@ -148,8 +163,14 @@ def _reassignment_results(request: AlterReassignments, message: Any) -> Details:
     }
 
 
-REASSIGNMENTS: Rpc[AlterReassignments, Details] = Rpc(
+REASSIGNMENTS: Rpc[
+    AlterReassignments,
+    Details,
+    AlterPartitionReassignmentsRequestData,
+    AlterPartitionReassignmentsResponseData,
+] = Rpc(
     api=apis.ALTER_PARTITION_REASSIGNMENTS,
+    response=AlterPartitionReassignmentsResponseData,
     to_request=_reassign_request,
     from_request=_reassign,
     to_reply=lambda request, reply: _reassigned(0, reply),

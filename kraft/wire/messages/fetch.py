@@ -10,10 +10,20 @@ OffsetForLeaderEpoch knows no high watermark, DescribeLogDirs no epochs, and Lis
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 from uuid import UUID
 
-from kraft.wire import apis, schemas
+from kraft.wire import apis
+from kraft.wire.generated import fetch_request
+from kraft.wire.generated.fetch_request import FetchRequestData, FetchTopic, ForgottenTopic, ReplicaState
+from kraft.wire.generated.fetch_response import (
+    NO_EPOCH_END_OFFSET,
+    NO_LEADER_ID_AND_EPOCH,
+    EpochEndOffset,
+    FetchableTopicResponse,
+    FetchResponseData,
+    LeaderIdAndEpoch,
+    PartitionData,
+)
 from kraft.wire.messages.common import Rpc, by_topic
 from metadata.controller.events import ReplicaLogEnd
 from metadata.image import TopicIdPartition
@@ -23,34 +33,31 @@ from replication.partition.log import EpochEnd
 from replication.requests import FetchedPartition, FetchPartition, FetchRequest, FetchResponse
 
 DEBUGGING_REPLICA = -2
-NIL = UUID(int=0)
-_TYPES = (apis.FETCH, apis.FETCH.version)
 _new_request, _new_partition = maker(FetchRequest), maker(FetchPartition)
 _new_response, _new_fetched = maker(FetchResponse), maker(FetchedPartition)
 
 
-def _fetch_request(request: FetchRequest, timeout_ms: int) -> Any:
-    types = schemas.requests_of(*_TYPES)
-    return types.FetchRequest(
-        replica_state=types.ReplicaState(replica_id=request.replica_id, replica_epoch=request.replica_epoch),
-        max_wait=request.wait_ms_max,
+def _fetch_request(request: FetchRequest, timeout_ms: int) -> FetchRequestData:
+    return FetchRequestData.make(
+        replica_state=ReplicaState.make(replica_id=request.replica_id, replica_epoch=request.replica_epoch),
+        max_wait_ms=request.wait_ms_max,
         min_bytes=request.bytes_min,
         max_bytes=request.bytes_max,
         session_id=request.session_id,
         session_epoch=request.session_epoch,
         topics=[
-            types.FetchTopic(topic_id=topic_id, partitions=[_fetch_partition(types, item) for item in items])
+            FetchTopic.make(topic_id=topic_id, partitions=[_fetch_partition(item) for item in items])
             for topic_id, items in by_topic(request.partitions)
         ],
         forgotten_topics_data=[
-            types.ForgottenTopic(topic_id=topic_id, partitions=[item.partition for item in items])
+            ForgottenTopic.make(topic_id=topic_id, partitions=[item.partition for item in items])
             for topic_id, items in by_topic(request.forgotten)
         ],
     )
 
 
-def _fetch_partition(types: Any, item: FetchPartition) -> Any:
-    return types.FetchPartition(
+def _fetch_partition(item: FetchPartition) -> fetch_request.FetchPartition:
+    return fetch_request.FetchPartition.make(
         partition=item.partition,
         current_leader_epoch=item.current_leader_epoch,
         fetch_offset=item.fetch_offset,
@@ -60,26 +67,26 @@ def _fetch_partition(types: Any, item: FetchPartition) -> Any:
     )
 
 
-def _fetch(message: Any) -> FetchRequest:
+def _fetch(message: FetchRequestData) -> FetchRequest:
     topics, forgotten = message.topics, message.forgotten_topics_data
     return _new_request(
         replica_id=message.replica_state.replica_id,
         replica_epoch=message.replica_state.replica_epoch,
-        wait_ms_max=message.max_wait,
+        wait_ms_max=message.max_wait_ms,
         bytes_min=message.min_bytes,
         bytes_max=message.max_bytes,
         session_id=message.session_id,
         session_epoch=message.session_epoch,
         partitions=tuple([_asked_partition(topic.topic_id, item) for topic in topics for item in topic.partitions]),
         forgotten=tuple(
-            [TopicIdPartition(topic.topic_id or NIL, number) for topic in forgotten for number in topic.partitions]
+            [TopicIdPartition(topic.topic_id, number) for topic in forgotten for number in topic.partitions]
         ),
     )
 
 
-def _asked_partition(topic_id: UUID | None, item: Any) -> FetchPartition:
+def _asked_partition(topic_id: UUID, item: fetch_request.FetchPartition) -> FetchPartition:
     return _new_partition(
-        topic_id=topic_id or NIL,
+        topic_id=topic_id,
         partition=item.partition,
         current_leader_epoch=item.current_leader_epoch,
         fetch_offset=item.fetch_offset,
@@ -89,40 +96,40 @@ def _asked_partition(topic_id: UUID | None, item: Any) -> FetchPartition:
     )
 
 
-def _fetch_reply(request: FetchRequest, reply: FetchResponse) -> Any:
-    types = schemas.responses_of(*_TYPES)
-    return types.FetchResponse(
-        throttle_time=schemas.NO_THROTTLE,
+def _fetch_reply(request: FetchRequest, reply: FetchResponse) -> FetchResponseData:
+    return FetchResponseData.make(
         error_code=reply.error_code,
         session_id=reply.session_id,
         responses=[
-            types.FetchableTopicResponse(topic_id=topic_id, partitions=[_partition_data(types, item) for item in items])
+            FetchableTopicResponse.make(topic_id=topic_id, partitions=[_partition_data(item) for item in items])
             for topic_id, items in by_topic(reply.partitions)
         ],
     )
 
 
-def _partition_data(types: Any, item: FetchedPartition) -> Any:
-    tagged: dict[str, Any] = {}
+def _partition_data(item: FetchedPartition) -> PartitionData:
+    diverging_epoch = NO_EPOCH_END_OFFSET
     if item.diverging_epoch is not None:
         end = item.diverging_epoch
-        tagged["diverging_epoch"] = types.EpochEndOffset(epoch=end.epoch, end_offset=end.end_offset)
+        diverging_epoch = EpochEndOffset.make(epoch=end.epoch, end_offset=end.end_offset)
+    current_leader = NO_LEADER_ID_AND_EPOCH
     if item.current_leader is not None:
         leader_id, leader_epoch = item.current_leader
-        tagged["current_leader"] = types.LeaderIdAndEpoch(leader_id=leader_id, leader_epoch=leader_epoch)
-    return types.PartitionData(
+        current_leader = LeaderIdAndEpoch.make(leader_id=leader_id, leader_epoch=leader_epoch)
+    return PartitionData.make(
         partition_index=item.partition,
         error_code=item.error_code,
         high_watermark=item.high_watermark,
         last_stable_offset=item.last_stable_offset,
         log_start_offset=item.log_start_offset,
+        diverging_epoch=diverging_epoch,
+        current_leader=current_leader,
         aborted_transactions=None,
         records=item.records,
-        **tagged,
     )
 
 
-def _fetched(request: FetchRequest, message: Any) -> FetchResponse:
+def _fetched(request: FetchRequest, message: FetchResponseData) -> FetchResponse:
     topics = message.responses
     return _new_response(
         error_code=message.error_code,
@@ -131,10 +138,10 @@ def _fetched(request: FetchRequest, message: Any) -> FetchResponse:
     )
 
 
-def _fetched_partition(topic_id: UUID | None, item: Any) -> FetchedPartition:
+def _fetched_partition(topic_id: UUID, item: PartitionData) -> FetchedPartition:
     diverging, leader = item.diverging_epoch, item.current_leader
     return _new_fetched(
-        topic_id=topic_id or NIL,
+        topic_id=topic_id,
         partition=item.partition_index,
         error_code=item.error_code,
         high_watermark=item.high_watermark,
@@ -146,13 +153,13 @@ def _fetched_partition(topic_id: UUID | None, item: Any) -> FetchedPartition:
     )
 
 
-def _fetch_refused(message: Any, code: int) -> Any:
-    types = schemas.responses_of(*_TYPES)
-    return types.FetchResponse(throttle_time=schemas.NO_THROTTLE, error_code=code, session_id=0, responses=())
+def _fetch_refused(message: FetchRequestData, code: int) -> FetchResponseData:
+    return FetchResponseData.make(error_code=code, session_id=0, responses=())
 
 
-FETCH: Rpc[FetchRequest, FetchResponse] = Rpc(
+FETCH: Rpc[FetchRequest, FetchResponse, FetchRequestData, FetchResponseData] = Rpc(
     api=apis.FETCH,
+    response=FetchResponseData,
     to_request=_fetch_request,
     from_request=_fetch,
     to_reply=_fetch_reply,

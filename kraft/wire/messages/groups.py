@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
-from kraft.wire import apis, schemas
+from kraft.wire import apis
+from kraft.wire.generated.group_request_request import GroupRequestRequestData
+from kraft.wire.generated.group_request_response import GroupRequestResponseData
 from kraft.wire.messages.common import Rpc
 
 
-def _to_request(request: r.Request, timeout_ms: int) -> Any:
-    return schemas.request_class(apis.GROUP_REQUEST, 0)(body=r.encode(request))
+def _to_request(request: r.Request, timeout_ms: int) -> GroupRequestRequestData:
+    return GroupRequestRequestData.make(body=r.encode(request))
 
 
-def _response(code: int, body: bytes) -> Any:
-    return schemas.response_class(apis.GROUP_REQUEST, 0)(error_code=code, body=body)
+def _response(code: int, body: bytes) -> GroupRequestResponseData:
+    return GroupRequestResponseData.make(error_code=code, body=body)
 
 
-GROUP_REQUEST: Rpc[r.Request, a.Answer] = Rpc(
+GROUP_REQUEST: Rpc[r.Request, a.Answer, GroupRequestRequestData, GroupRequestResponseData] = Rpc(
     api=apis.GROUP_REQUEST,
+    response=GroupRequestResponseData,
     to_request=_to_request,
-    from_request=lambda message: r.decode_request(message.body),
+    from_request=lambda message: r.decode_request(bytes(message.body)),
     to_reply=lambda request, reply: _response(0, a.encode(reply)),
-    from_reply=lambda request, message: a.decode_answer(message.body),
+    from_reply=lambda request, message: a.decode_answer(bytes(message.body)),
     refuse=lambda message, code: _response(code, b""),
 )

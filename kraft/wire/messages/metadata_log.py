@@ -8,10 +8,14 @@ says that the asked offset is older than the log (KIP-595, KIP-630).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
-from kraft.wire import apis, schemas
+from kraft.wire import apis
+from kraft.wire.generated import fetch_response, fetch_snapshot_request, fetch_snapshot_response
+from kraft.wire.generated.fetch_request import FetchPartition, FetchRequestData, FetchTopic, ReplicaState
+from kraft.wire.generated.fetch_response import NO_SNAPSHOT_ID, FetchableTopicResponse, FetchResponseData, PartitionData
+from kraft.wire.generated.fetch_snapshot_request import FetchSnapshotRequestData
+from kraft.wire.generated.fetch_snapshot_response import FetchSnapshotResponseData
 from kraft.wire.messages.common import Rpc
 from metadata.errors import CorruptMessage, InvalidRequest
 from metadata.quorum.log import MetadataSlice, SnapshotNeeded
@@ -61,25 +65,24 @@ class SnapshotPiece:
 # --- Fetch --------------------------------------------------------------------------------------------------------
 
 
-def is_metadata_fetch(message: Any) -> bool:
+def is_metadata_fetch(message: FetchRequestData) -> bool:
     return len(message.topics) == 1 and message.topics[0].topic_id == TOPIC_ID
 
 
-def _fetch_request(request: MetadataFetch, timeout_ms: int) -> Any:
-    types = schemas.requests_of(apis.FETCH, apis.FETCH.version)
-    partition = types.FetchPartition(partition=0, fetch_offset=request.offset, partition_max_bytes=request.bytes_max)
-    return types.FetchRequest(
+def _fetch_request(request: MetadataFetch, timeout_ms: int) -> FetchRequestData:
+    partition = FetchPartition.make(partition=0, fetch_offset=request.offset, partition_max_bytes=request.bytes_max)
+    return FetchRequestData.make(
         cluster_id=request.cluster_id,
-        replica_state=types.ReplicaState(replica_id=request.replica_id),
-        max_wait=request.wait_ms_max,
+        replica_state=ReplicaState.make(replica_id=request.replica_id),
+        max_wait_ms=request.wait_ms_max,
         min_bytes=1,
         max_bytes=request.bytes_max,
-        topics=(types.FetchTopic(topic_id=TOPIC_ID, partitions=(partition,)),),
+        topics=(FetchTopic.make(topic_id=TOPIC_ID, partitions=(partition,)),),
         forgotten_topics_data=(),
     )
 
 
-def _from_fetch_request(message: Any) -> MetadataFetch:
+def _from_fetch_request(message: FetchRequestData) -> MetadataFetch:
     partitions = message.topics[0].partitions
     if len(partitions) != 1 or partitions[0].partition != 0:
         raise InvalidRequest("the metadata log has one partition, 0, and is fetched alone")
@@ -87,30 +90,29 @@ def _from_fetch_request(message: Any) -> MetadataFetch:
         cluster_id=message.cluster_id or "",
         replica_id=message.replica_state.replica_id,
         offset=partitions[0].fetch_offset,
-        wait_ms_max=message.max_wait,
+        wait_ms_max=message.max_wait_ms,
         bytes_max=partitions[0].partition_max_bytes,
     )
 
 
-def _fetch_reply(request: MetadataFetch, reply: MetadataFetched) -> Any:
-    types = schemas.responses_of(apis.FETCH, apis.FETCH.version)
-    content: dict[str, Any]
+def _fetch_reply(request: MetadataFetch, reply: MetadataFetched) -> FetchResponseData:
+    snapshot, records = NO_SNAPSHOT_ID, None
     if isinstance(reply.result, SnapshotNeeded):
-        snapshot = types.SnapshotId(end_offset=reply.result.end_offset, epoch=reply.result.epoch)
-        content = {"high_watermark": reply.result.end_offset, "snapshot_id": snapshot, "records": None}
+        snapshot = fetch_response.SnapshotId.make(end_offset=reply.result.end_offset, epoch=reply.result.epoch)
     else:
-        content = {"high_watermark": reply.result.end_offset, "records": _pack(reply.result)}
-    partition = types.PartitionData(
+        records = _pack(reply.result)
+    partition = PartitionData.make(
         partition_index=0,
         error_code=0,
-        current_leader=types.LeaderIdAndEpoch(leader_id=reply.leader_id, leader_epoch=reply.leader_epoch),
+        current_leader=fetch_response.LeaderIdAndEpoch.make(leader_id=reply.leader_id, leader_epoch=reply.leader_epoch),
         aborted_transactions=None,
-        **content,
+        high_watermark=reply.result.end_offset,
+        snapshot_id=snapshot,
+        records=records,
     )
-    return types.FetchResponse(
-        throttle_time=schemas.NO_THROTTLE,
+    return FetchResponseData.make(
         error_code=0,
-        responses=(types.FetchableTopicResponse(topic_id=TOPIC_ID, partitions=(partition,)),),
+        responses=(FetchableTopicResponse.make(topic_id=TOPIC_ID, partitions=(partition,)),),
     )
 
 
@@ -121,14 +123,14 @@ def _pack(piece: MetadataSlice) -> bytes:
     return build_batch(records, base_offset=piece.base_offset, leader_epoch=piece.controller_epoch)
 
 
-def _from_fetch_reply(request: MetadataFetch, message: Any) -> MetadataFetched:
+def _from_fetch_reply(request: MetadataFetch, message: FetchResponseData) -> MetadataFetched:
     partition = message.responses[0].partitions[0]
     leader, snapshot = partition.current_leader, partition.snapshot_id
     result: MetadataSlice | SnapshotNeeded
     if snapshot.end_offset >= 0:
         result = SnapshotNeeded(end_offset=snapshot.end_offset, epoch=snapshot.epoch)
     else:
-        result = _unpack(request.offset, partition.records or b"", leader.leader_epoch, partition.high_watermark)
+        result = _unpack(request.offset, bytes(partition.records or b""), leader.leader_epoch, partition.high_watermark)
     return MetadataFetched(result=result, leader_id=leader.leader_id, leader_epoch=leader.leader_epoch)
 
 
@@ -148,38 +150,36 @@ def _unpack(offset: int, data: bytes, controller_epoch: int, end_offset: int) ->
     )
 
 
-METADATA_FETCH: Rpc[MetadataFetch, MetadataFetched] = Rpc(
+METADATA_FETCH: Rpc[MetadataFetch, MetadataFetched, FetchRequestData, FetchResponseData] = Rpc(
     api=apis.FETCH,
+    response=FetchResponseData,
     to_request=_fetch_request,
     from_request=_from_fetch_request,
     to_reply=_fetch_reply,
     from_reply=_from_fetch_reply,
-    refuse=lambda message, code: schemas.response_class(apis.FETCH, apis.FETCH.version)(
-        throttle_time=schemas.NO_THROTTLE, error_code=code, responses=()
-    ),
+    refuse=lambda message, code: FetchResponseData.make(error_code=code, responses=()),
 )
 
 
 # --- FetchSnapshot ------------------------------------------------------------------------------------------------
 
 
-def _snapshot_request(request: SnapshotFetch, timeout_ms: int) -> Any:
-    types = schemas.requests_of(apis.FETCH_SNAPSHOT, apis.FETCH_SNAPSHOT.version)
-    partition = types.PartitionSnapshot(
+def _snapshot_request(request: SnapshotFetch, timeout_ms: int) -> FetchSnapshotRequestData:
+    partition = fetch_snapshot_request.PartitionSnapshot.make(
         partition=0,
         current_leader_epoch=-1,
-        snapshot_id=types.SnapshotId(end_offset=request.end_offset, epoch=request.epoch),
+        snapshot_id=fetch_snapshot_request.SnapshotId.make(end_offset=request.end_offset, epoch=request.epoch),
         position=request.position,
     )
-    return types.FetchSnapshotRequest(
+    return FetchSnapshotRequestData.make(
         cluster_id=request.cluster_id,
         replica_id=request.replica_id,
         max_bytes=request.bytes_max,
-        topics=(types.TopicSnapshot(name=TOPIC, partitions=(partition,)),),
+        topics=(fetch_snapshot_request.TopicSnapshot.make(name=TOPIC, partitions=(partition,)),),
     )
 
 
-def _from_snapshot_request(message: Any) -> SnapshotFetch:
+def _from_snapshot_request(message: FetchSnapshotRequestData) -> SnapshotFetch:
     partitions = [(topic.name, item) for topic in message.topics for item in topic.partitions]
     if len(partitions) != 1 or partitions[0][0] != TOPIC or partitions[0][1].partition != 0:
         raise InvalidRequest(f"snapshots exist of {TOPIC}-0 only")
@@ -194,36 +194,38 @@ def _from_snapshot_request(message: Any) -> SnapshotFetch:
     )
 
 
-def _snapshot_reply(request: SnapshotFetch, reply: SnapshotPiece) -> Any:
-    types = schemas.responses_of(apis.FETCH_SNAPSHOT, apis.FETCH_SNAPSHOT.version)
-    partition = types.PartitionSnapshot(
+def _snapshot_reply(request: SnapshotFetch, reply: SnapshotPiece) -> FetchSnapshotResponseData:
+    partition = fetch_snapshot_response.PartitionSnapshot.make(
         index=0,
         error_code=0,
-        snapshot_id=types.SnapshotId(end_offset=request.end_offset, epoch=request.epoch),
-        current_leader=types.LeaderIdAndEpoch(leader_id=-1, leader_epoch=-1),
+        snapshot_id=fetch_snapshot_response.SnapshotId.make(end_offset=request.end_offset, epoch=request.epoch),
+        current_leader=fetch_snapshot_response.LeaderIdAndEpoch.make(leader_id=-1, leader_epoch=-1),
         size=reply.size,
         position=reply.position,
         unaligned_records=reply.data,
     )
-    return types.FetchSnapshotResponse(
-        throttle_time=schemas.NO_THROTTLE,
+    return FetchSnapshotResponseData.make(
         error_code=0,
-        topics=(types.TopicSnapshot(name=TOPIC, partitions=(partition,)),),
+        topics=(fetch_snapshot_response.TopicSnapshot.make(name=TOPIC, partitions=(partition,)),),
     )
 
 
-def _from_snapshot_reply(request: SnapshotFetch, message: Any) -> SnapshotPiece:
+def _from_snapshot_reply(request: SnapshotFetch, message: FetchSnapshotResponseData) -> SnapshotPiece:
     item = message.topics[0].partitions[0]
-    return SnapshotPiece(data=item.unaligned_records, position=item.position, size=item.size)
+    return SnapshotPiece(data=bytes(item.unaligned_records), position=item.position, size=item.size)
 
 
-FETCH_SNAPSHOT: Rpc[SnapshotFetch, SnapshotPiece] = Rpc(
+FETCH_SNAPSHOT: Rpc[
+    SnapshotFetch,
+    SnapshotPiece,
+    FetchSnapshotRequestData,
+    FetchSnapshotResponseData,
+] = Rpc(
     api=apis.FETCH_SNAPSHOT,
+    response=FetchSnapshotResponseData,
     to_request=_snapshot_request,
     from_request=_from_snapshot_request,
     to_reply=_snapshot_reply,
     from_reply=_from_snapshot_reply,
-    refuse=lambda message, code: schemas.response_class(apis.FETCH_SNAPSHOT, apis.FETCH_SNAPSHOT.version)(
-        throttle_time=schemas.NO_THROTTLE, error_code=code, topics=()
-    ),
+    refuse=lambda message, code: FetchSnapshotResponseData.make(error_code=code, topics=()),
 )

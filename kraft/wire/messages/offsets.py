@@ -7,17 +7,45 @@ that (a colon is not legal in a name).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 from uuid import UUID
 
-from kraft.wire import apis, schemas
+from kraft.wire import apis
+from kraft.wire.generated.delete_records_request import (
+    DeleteRecordsPartition,
+    DeleteRecordsRequestData,
+    DeleteRecordsTopic,
+)
+from kraft.wire.generated.delete_records_response import (
+    DeleteRecordsPartitionResult,
+    DeleteRecordsResponseData,
+    DeleteRecordsTopicResult,
+)
+from kraft.wire.generated.list_offsets_request import ListOffsetsPartition, ListOffsetsRequestData, ListOffsetsTopic
+from kraft.wire.generated.list_offsets_response import (
+    ListOffsetsPartitionResponse,
+    ListOffsetsResponseData,
+    ListOffsetsTopicResponse,
+)
+from kraft.wire.generated.offset_for_leader_epoch_request import (
+    OffsetForLeaderEpochRequestData,
+    OffsetForLeaderPartition,
+    OffsetForLeaderTopic,
+)
+from kraft.wire.generated.offset_for_leader_epoch_response import (
+    EpochEndOffset,
+    OffsetForLeaderEpochResponseData,
+    OffsetForLeaderTopicResult,
+)
 from kraft.wire.messages.common import Rpc, group
 from metadata.errors import UnknownTopicOrPartition
 from metadata.image import TopicIdPartition
 from replication.partition.log import EpochEnd
 from replication.requests import CONSUMER, OffsetAnswer
+
+Pair = TypeVar("Pair", bound=tuple[object, object])
 
 ID_PREFIX = "id:"
 UNDEFINED = EpochEnd(-1, -1)
@@ -61,42 +89,38 @@ class EpochQuestion:
 # --- ListOffsets, one partition at a time ---------------------------------------------------------------------------
 
 
-def _list_request(request: ListOffset, timeout_ms: int) -> Any:
-    types = schemas.requests_of(apis.LIST_OFFSETS, apis.LIST_OFFSETS.version)
-    question = types.ListOffsetsPartition(partition_index=request.partition.partition, timestamp=request.timestamp)
-    return types.ListOffsetsRequest(
+def _list_request(request: ListOffset, timeout_ms: int) -> ListOffsetsRequestData:
+    question = ListOffsetsPartition.make(partition_index=request.partition.partition, timestamp=request.timestamp)
+    return ListOffsetsRequestData.make(
         replica_id=CONSUMER,
         isolation_level=0,
-        topics=(types.ListOffsetsTopic(name=name_of(request.partition.topic_id), partitions=(question,)),),
-        timeout=request.timeout_ms,
+        topics=(ListOffsetsTopic.make(name=name_of(request.partition.topic_id), partitions=(question,)),),
+        timeout_ms=request.timeout_ms,
     )
 
 
-def _list_from_request(message: Any) -> ListOffset:
-    topic, item = _only(message.topics)
+def _list_from_request(message: ListOffsetsRequestData) -> ListOffset:
+    topic, item = _only([(topic, item) for topic in message.topics for item in topic.partitions])
     return ListOffset(
         partition=TopicIdPartition(id_of(topic.name), item.partition_index),
         timestamp=item.timestamp,
-        timeout_ms=message.timeout,
+        timeout_ms=message.timeout_ms,
     )
 
 
-def _only(topics: Any) -> tuple[Any, Any]:
-    pairs = [(topic, item) for topic in topics for item in topic.partitions]
+def _only(pairs: Sequence[Pair]) -> Pair:
     if len(pairs) != 1:
         raise UnknownTopicOrPartition(f"{len(pairs)} partitions asked for; brokers ask for one at a time")
     return pairs[0]
 
 
-def _list_response(names: list[tuple[str, int]], code: int, answer: OffsetAnswer) -> Any:
-    types = schemas.responses_of(apis.LIST_OFFSETS, apis.LIST_OFFSETS.version)
-    return types.ListOffsetsResponse(
-        throttle_time=schemas.NO_THROTTLE,
+def _list_response(names: list[tuple[str, int]], code: int, answer: OffsetAnswer) -> ListOffsetsResponseData:
+    return ListOffsetsResponseData.make(
         topics=tuple(
-            types.ListOffsetsTopicResponse(
+            ListOffsetsTopicResponse.make(
                 name=name,
                 partitions=tuple(
-                    types.ListOffsetsPartitionResponse(
+                    ListOffsetsPartitionResponse.make(
                         partition_index=partition,
                         error_code=code,
                         timestamp=answer.timestamp,
@@ -111,13 +135,14 @@ def _list_response(names: list[tuple[str, int]], code: int, answer: OffsetAnswer
     )
 
 
-def _list_from_reply(request: ListOffset, message: Any) -> OffsetAnswer:
-    _, item = _only(message.topics)
+def _list_from_reply(request: ListOffset, message: ListOffsetsResponseData) -> OffsetAnswer:
+    _, item = _only([(topic, item) for topic in message.topics for item in topic.partitions])
     return OffsetAnswer(offset=item.offset, timestamp=item.timestamp, leader_epoch=item.leader_epoch)
 
 
-LIST_OFFSETS: Rpc[ListOffset, OffsetAnswer] = Rpc(
+LIST_OFFSETS: Rpc[ListOffset, OffsetAnswer, ListOffsetsRequestData, ListOffsetsResponseData] = Rpc(
     api=apis.LIST_OFFSETS,
+    response=ListOffsetsResponseData,
     to_request=_list_request,
     from_request=_list_from_request,
     to_reply=lambda request, reply: _list_response(
@@ -135,44 +160,43 @@ LIST_OFFSETS: Rpc[ListOffset, OffsetAnswer] = Rpc(
 # --- DeleteRecords, one partition at a time ---------------------------------------------------------------------------
 
 
-def _delete_request(request: DeleteRecords, timeout_ms: int) -> Any:
-    types = schemas.requests_of(apis.DELETE_RECORDS, apis.DELETE_RECORDS.version)
-    return types.DeleteRecordsRequest(
+def _delete_request(request: DeleteRecords, timeout_ms: int) -> DeleteRecordsRequestData:
+    return DeleteRecordsRequestData.make(
         topics=tuple(
-            types.DeleteRecordsTopic(
+            DeleteRecordsTopic.make(
                 name=name_of(topic_id),
                 partitions=tuple(
-                    types.DeleteRecordsPartition(partition_index=key.partition, offset=request.offsets[key])
+                    DeleteRecordsPartition.make(partition_index=key.partition, offset=request.offsets[key])
                     for key in keys
                 ),
             )
             for topic_id, keys in group(request.offsets, lambda key: key.topic_id).items()
         ),
-        timeout=request.timeout_ms,
+        timeout_ms=request.timeout_ms,
     )
 
 
-def _delete_from_request(message: Any) -> DeleteRecords:
+def _delete_from_request(message: DeleteRecordsRequestData) -> DeleteRecords:
     return DeleteRecords(
         offsets={
             TopicIdPartition(id_of(topic.name), item.partition_index): item.offset
             for topic in message.topics
             for item in topic.partitions
         },
-        timeout_ms=message.timeout,
+        timeout_ms=message.timeout_ms,
     )
 
 
-def _delete_response(results: Mapping[tuple[str, int], tuple[int, int]]) -> Any:
+def _delete_response(
+    results: Mapping[tuple[str, int], tuple[int, int]],
+) -> DeleteRecordsResponseData:
     """(name, partition) -> (low watermark, error code)."""
-    types = schemas.responses_of(apis.DELETE_RECORDS, apis.DELETE_RECORDS.version)
-    return types.DeleteRecordsResponse(
-        throttle_time=schemas.NO_THROTTLE,
+    return DeleteRecordsResponseData.make(
         topics=tuple(
-            types.DeleteRecordsTopicResult(
+            DeleteRecordsTopicResult.make(
                 name=name,
                 partitions=tuple(
-                    types.DeleteRecordsPartitionResult(
+                    DeleteRecordsPartitionResult.make(
                         partition_index=key[1],
                         low_watermark=results[key][0],
                         error_code=results[key][1],
@@ -188,8 +212,14 @@ def _delete_response(results: Mapping[tuple[str, int], tuple[int, int]]) -> Any:
 LowWatermarks = Mapping[TopicIdPartition, tuple[int, int]]
 """Low watermark and error code of each partition."""
 
-DELETE_RECORDS: Rpc[DeleteRecords, LowWatermarks] = Rpc(
+DELETE_RECORDS: Rpc[
+    DeleteRecords,
+    LowWatermarks,
+    DeleteRecordsRequestData,
+    DeleteRecordsResponseData,
+] = Rpc(
     api=apis.DELETE_RECORDS,
+    response=DeleteRecordsResponseData,
     to_request=_delete_request,
     from_request=_delete_from_request,
     to_reply=lambda request, reply: _delete_response(
@@ -209,19 +239,18 @@ DELETE_RECORDS: Rpc[DeleteRecords, LowWatermarks] = Rpc(
 # --- OffsetForLeaderEpoch, one partition at a time --------------------------------------------------------------------
 
 
-def _epoch_request(request: EpochQuestion, timeout_ms: int) -> Any:
-    types = schemas.requests_of(apis.OFFSET_FOR_LEADER_EPOCH, apis.OFFSET_FOR_LEADER_EPOCH.version)
-    question = types.OffsetForLeaderPartition(
+def _epoch_request(request: EpochQuestion, timeout_ms: int) -> OffsetForLeaderEpochRequestData:
+    question = OffsetForLeaderPartition.make(
         partition=request.partition.partition,
         current_leader_epoch=request.current_leader_epoch,
         leader_epoch=request.epoch,
     )
-    topic = types.OffsetForLeaderTopic(topic=name_of(request.partition.topic_id), partitions=(question,))
-    return types.OffsetForLeaderEpochRequest(replica_id=request.replica_id, topics=(topic,))
+    topic = OffsetForLeaderTopic.make(topic=name_of(request.partition.topic_id), partitions=(question,))
+    return OffsetForLeaderEpochRequestData.make(replica_id=request.replica_id, topics=(topic,))
 
 
-def _epoch_from_request(message: Any) -> EpochQuestion:
-    topic, item = _only(message.topics)
+def _epoch_from_request(message: OffsetForLeaderEpochRequestData) -> EpochQuestion:
+    topic, item = _only([(topic, item) for topic in message.topics for item in topic.partitions])
     return EpochQuestion(
         replica_id=message.replica_id,
         partition=TopicIdPartition(id_of(topic.topic), item.partition),
@@ -230,15 +259,13 @@ def _epoch_from_request(message: Any) -> EpochQuestion:
     )
 
 
-def _epoch_response(names: list[tuple[str, int]], code: int, end: EpochEnd) -> Any:
-    types = schemas.responses_of(apis.OFFSET_FOR_LEADER_EPOCH, apis.OFFSET_FOR_LEADER_EPOCH.version)
-    return types.OffsetForLeaderEpochResponse(
-        throttle_time=schemas.NO_THROTTLE,
+def _epoch_response(names: list[tuple[str, int]], code: int, end: EpochEnd) -> OffsetForLeaderEpochResponseData:
+    return OffsetForLeaderEpochResponseData.make(
         topics=tuple(
-            types.OffsetForLeaderTopicResult(
+            OffsetForLeaderTopicResult.make(
                 topic=name,
                 partitions=tuple(
-                    types.EpochEndOffset(
+                    EpochEndOffset.make(
                         error_code=code,
                         partition=partition,
                         leader_epoch=end.epoch,
@@ -252,13 +279,19 @@ def _epoch_response(names: list[tuple[str, int]], code: int, end: EpochEnd) -> A
     )
 
 
-def _epoch_from_reply(request: EpochQuestion, message: Any) -> EpochEnd | None:
-    _, item = _only(message.topics)
+def _epoch_from_reply(request: EpochQuestion, message: OffsetForLeaderEpochResponseData) -> EpochEnd | None:
+    _, item = _only([(topic, item) for topic in message.topics for item in topic.partitions])
     return None if item.end_offset < 0 else EpochEnd(item.leader_epoch, item.end_offset)
 
 
-OFFSET_FOR_LEADER_EPOCH: Rpc[EpochQuestion, EpochEnd | None] = Rpc(
+OFFSET_FOR_LEADER_EPOCH: Rpc[
+    EpochQuestion,
+    EpochEnd | None,
+    OffsetForLeaderEpochRequestData,
+    OffsetForLeaderEpochResponseData,
+] = Rpc(
     api=apis.OFFSET_FOR_LEADER_EPOCH,
+    response=OffsetForLeaderEpochResponseData,
     to_request=_epoch_request,
     from_request=_epoch_from_request,
     to_reply=lambda request, reply: _epoch_response(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from uuid import UUID
 
-from kraft.wire import apis, schemas
+from kraft.wire import apis
+from kraft.wire.generated import alter_partition_request, alter_partition_response
+from kraft.wire.generated.alter_partition_request import AlterPartitionRequestData, BrokerState
+from kraft.wire.generated.alter_partition_response import AlterPartitionResponseData
 from kraft.wire.messages.common import Rpc, by_topic, to_detail
 from metadata.controller.events import (
     AlterPartition,
@@ -24,31 +27,30 @@ RECOVERED, RECOVERING = 0, 1
 # --- AlterPartition -----------------------------------------------------------------------------------------------
 
 
-def _alter_request(request: AlterPartition, timeout_ms: int) -> Any:
-    types = schemas.requests_of(apis.ALTER_PARTITION, apis.ALTER_PARTITION.version)
-    return types.AlterPartitionRequest(
+def _alter_request(request: AlterPartition, timeout_ms: int) -> AlterPartitionRequestData:
+    return AlterPartitionRequestData.make(
         broker_id=request.broker_id,
         broker_epoch=request.broker_epoch,
         topics=[
-            types.TopicData(topic_id=topic_id, partitions=[_alteration(types, item) for item in items])
+            alter_partition_request.TopicData.make(topic_id=topic_id, partitions=[_alteration(item) for item in items])
             for topic_id, items in by_topic(request.alterations)
         ],
     )
 
 
-def _alteration(types: Any, item: PartitionAlteration) -> Any:
-    return types.PartitionData(
+def _alteration(item: PartitionAlteration) -> alter_partition_request.PartitionData:
+    return alter_partition_request.PartitionData.make(
         partition_index=item.partition,
         leader_epoch=item.leader_epoch,
         new_isr_with_epochs=tuple(
-            types.BrokerState(broker_id=member.broker_id, broker_epoch=member.broker_epoch) for member in item.new_isr
+            BrokerState.make(broker_id=member.broker_id, broker_epoch=member.broker_epoch) for member in item.new_isr
         ),
         leader_recovery_state=RECOVERED if item.recovered else RECOVERING,
         partition_epoch=item.partition_epoch,
     )
 
 
-def _alter(message: Any) -> AlterPartition:
+def _alter(message: AlterPartitionRequestData) -> AlterPartition:
     return AlterPartition(
         broker_id=message.broker_id,
         broker_epoch=message.broker_epoch,
@@ -70,23 +72,21 @@ def _alter(message: Any) -> AlterPartition:
     )
 
 
-def _alter_reply(request: AlterPartition, reply: Altered) -> Any:
-    types = schemas.extensions()
-    return types.AlterPartitionResponse(
-        throttle_time=schemas.NO_THROTTLE,
+def _alter_reply(request: AlterPartition, reply: Altered) -> AlterPartitionResponseData:
+    return AlterPartitionResponseData.make(
         error_code=0,
         topics=[
-            types.AlteredTopic(
-                topic_id=topic_id, partitions=[_altered(types, key.partition, reply[key]) for key in keys]
+            alter_partition_response.TopicData.make(
+                topic_id=topic_id, partitions=[_altered(key.partition, reply[key]) for key in keys]
             )
             for topic_id, keys in by_topic(tuple(reply))
         ],
     )
 
 
-def _altered(types: Any, partition: int, outcome: PartitionImage | ErrorDetail) -> Any:
+def _altered(partition: int, outcome: PartitionImage | ErrorDetail) -> alter_partition_response.PartitionData:
     if isinstance(outcome, ErrorDetail):
-        return types.AlteredPartition(
+        return alter_partition_response.PartitionData.make(
             partition_index=partition,
             error_code=outcome.error.code,
             leader_id=-1,
@@ -94,7 +94,7 @@ def _altered(types: Any, partition: int, outcome: PartitionImage | ErrorDetail) 
             partition_epoch=-1,
             error_message=outcome.message,
         )
-    return types.AlteredPartition(
+    return alter_partition_response.PartitionData.make(
         partition_index=partition,
         error_code=0,
         leader_id=outcome.leader,
@@ -109,7 +109,7 @@ def _altered(types: Any, partition: int, outcome: PartitionImage | ErrorDetail) 
     )
 
 
-def _altered_partitions(request: AlterPartition, message: Any) -> Altered:
+def _altered_partitions(request: AlterPartition, message: AlterPartitionResponseData) -> Altered:
     return {
         TopicIdPartition(topic.topic_id, item.partition_index): _committed(topic.topic_id, item)
         for topic in message.topics
@@ -117,7 +117,7 @@ def _altered_partitions(request: AlterPartition, message: Any) -> Altered:
     }
 
 
-def _committed(topic_id: Any, item: Any) -> PartitionImage | ErrorDetail:
+def _committed(topic_id: UUID, item: alter_partition_response.PartitionData) -> PartitionImage | ErrorDetail:
     detail = to_detail(item.error_code, item.error_message)
     if detail is not None:
         return detail
@@ -125,26 +125,30 @@ def _committed(topic_id: Any, item: Any) -> PartitionImage | ErrorDetail:
     return PartitionImage(
         topic_id=topic_id,
         partition=item.partition_index,
-        replicas=item.replicas,
-        isr=item.isr,
+        replicas=tuple(item.replicas),
+        isr=tuple(item.isr),
         leader=item.leader_id,
         leader_epoch=item.leader_epoch,
         partition_epoch=item.partition_epoch,
-        adding_replicas=item.adding_replicas,
-        removing_replicas=item.removing_replicas,
+        adding_replicas=tuple(item.adding_replicas),
+        removing_replicas=tuple(item.removing_replicas),
         leader_recovery=LeaderRecovery.RECOVERED if recovered else LeaderRecovery.RECOVERING,
         unclean=UncleanElectionReport.model_validate_json(item.unclean) if item.unclean else None,
     )
 
 
-def _alter_refused(message: Any, code: int) -> Any:
-    return schemas.response_class(apis.ALTER_PARTITION, apis.ALTER_PARTITION.version)(
-        throttle_time=schemas.NO_THROTTLE, error_code=code, topics=()
-    )
+def _alter_refused(message: AlterPartitionRequestData, code: int) -> AlterPartitionResponseData:
+    return AlterPartitionResponseData.make(error_code=code, topics=())
 
 
-ALTER_PARTITION: Rpc[AlterPartition, Altered] = Rpc(
+ALTER_PARTITION: Rpc[
+    AlterPartition,
+    Altered,
+    AlterPartitionRequestData,
+    AlterPartitionResponseData,
+] = Rpc(
     api=apis.ALTER_PARTITION,
+    response=AlterPartitionResponseData,
     to_request=_alter_request,
     from_request=_alter,
     to_reply=_alter_reply,

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-from uuid import UUID
 
-from kraft.wire import apis, schemas
+from kraft.wire import apis
+from kraft.wire.generated.produce_request import PartitionProduceData, ProduceRequestData, TopicProduceData
+from kraft.wire.generated.produce_response import (
+    LeaderIdAndEpoch,
+    PartitionProduceResponse,
+    ProduceResponseData,
+    TopicProduceResponse,
+)
 from kraft.wire.messages.common import Rpc, by_topic
 from metadata.environment import Buffer
 from metadata.image import TopicIdPartition
 from metadata.values import maker
 from replication.requests import ProduceOutcome
 
-_NIL = UUID(int=0)
 _new_outcome = maker(ProduceOutcome)
 
 
@@ -28,17 +32,16 @@ class ProduceRequest:
 Outcomes = Mapping[TopicIdPartition, ProduceOutcome]
 
 
-def _request(request: ProduceRequest, timeout_ms: int) -> Any:
-    types = schemas.requests_of(apis.PRODUCE, apis.PRODUCE.version)
-    return types.ProduceRequest(
+def _request(request: ProduceRequest, timeout_ms: int) -> ProduceRequestData:
+    return ProduceRequestData.make(
         transactional_id=None,
         acks=request.acks,
-        timeout=request.timeout_ms,
+        timeout_ms=request.timeout_ms,
         topic_data=[
-            types.TopicProduceData(
+            TopicProduceData.make(
                 topic_id=topic_id,
                 partition_data=[
-                    types.PartitionProduceData(index=key.partition, records=request.batches[key]) for key in keys
+                    PartitionProduceData.make(index=key.partition, records=request.batches[key]) for key in keys
                 ],
             )
             for topic_id, keys in by_topic(tuple(request.batches))
@@ -46,42 +49,40 @@ def _request(request: ProduceRequest, timeout_ms: int) -> Any:
     )
 
 
-def _from_request(message: Any) -> ProduceRequest:
+def _from_request(message: ProduceRequestData) -> ProduceRequest:
     return ProduceRequest(
         batches={
-            TopicIdPartition(topic.topic_id or _NIL, item.index): item.records or b""
+            TopicIdPartition(topic.topic_id, item.index): item.records or b""
             for topic in message.topic_data
             for item in topic.partition_data
         },
         acks=message.acks,
-        timeout_ms=message.timeout,
+        timeout_ms=message.timeout_ms,
     )
 
 
-def _reply(request: ProduceRequest, outcomes: Outcomes) -> Any:
-    types = schemas.extensions()
-    return types.ProduceResponse(
+def _reply(request: ProduceRequest, outcomes: Outcomes) -> ProduceResponseData:
+    return ProduceResponseData.make(
         responses=[
-            types.ProducedTopic(
+            TopicProduceResponse.make(
                 topic_id=topic_id,
-                partition_responses=[_produced(types, key.partition, outcomes[key]) for key in keys],
+                partition_responses=[_produced(key.partition, outcomes[key]) for key in keys],
             )
             for topic_id, keys in by_topic(tuple(outcomes))
         ]
     )
 
 
-def _produced(types: Any, partition: int, outcome: ProduceOutcome) -> Any:
-    leaders = schemas.responses_of(apis.PRODUCE, apis.PRODUCE.version)
-    return types.ProducedPartition(
+def _produced(partition: int, outcome: ProduceOutcome) -> PartitionProduceResponse:
+    return PartitionProduceResponse.make(
         index=partition,
         error_code=outcome.error_code,
         base_offset=outcome.base_offset,
-        log_append_time=outcome.log_append_time_ms,
+        log_append_time_ms=outcome.log_append_time_ms,
         log_start_offset=outcome.log_start_offset,
         record_errors=(),
         error_message=outcome.message or None,
-        current_leader=leaders.LeaderIdAndEpoch(leader_id=outcome.leader_id, leader_epoch=outcome.leader_epoch),
+        current_leader=LeaderIdAndEpoch.make(leader_id=outcome.leader_id, leader_epoch=outcome.leader_epoch),
         last_offset=outcome.last_offset,
         is_appended=outcome.is_appended,
         isr=outcome.isr,
@@ -89,19 +90,19 @@ def _produced(types: Any, partition: int, outcome: ProduceOutcome) -> Any:
     )
 
 
-def _from_reply(request: ProduceRequest, message: Any) -> Outcomes:
+def _from_reply(request: ProduceRequest, message: ProduceResponseData) -> Outcomes:
     return {
-        TopicIdPartition(topic.topic_id or _NIL, item.index): _new_outcome(
+        TopicIdPartition(topic.topic_id, item.index): _new_outcome(
             error_code=item.error_code,
             message=item.error_message or "",
             base_offset=item.base_offset,
             last_offset=item.last_offset,
-            log_append_time_ms=item.log_append_time,
+            log_append_time_ms=item.log_append_time_ms,
             log_start_offset=item.log_start_offset,
             leader_id=item.current_leader.leader_id,
             leader_epoch=item.current_leader.leader_epoch,
             is_appended=item.is_appended,
-            isr=item.isr,
+            isr=tuple(item.isr),
             min_isr=item.min_isr,
         )
         for topic in message.responses
@@ -109,13 +110,14 @@ def _from_reply(request: ProduceRequest, message: Any) -> Outcomes:
     }
 
 
-def _refused(message: Any, code: int) -> Any:
+def _refused(message: ProduceRequestData, code: int) -> ProduceResponseData:
     request = _from_request(message)
     return _reply(request, dict.fromkeys(request.batches, ProduceOutcome(error_code=code)))
 
 
-PRODUCE: Rpc[ProduceRequest, Outcomes] = Rpc(
+PRODUCE: Rpc[ProduceRequest, Outcomes, ProduceRequestData, ProduceResponseData] = Rpc(
     api=apis.PRODUCE,
+    response=ProduceResponseData,
     to_request=_request,
     from_request=_from_request,
     to_reply=_reply,

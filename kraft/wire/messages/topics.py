@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
-from kraft.wire import apis, schemas
+from kraft.wire import apis
+from kraft.wire.generated.create_partitions_request import (
+    CreatePartitionsAssignment,
+    CreatePartitionsRequestData,
+    CreatePartitionsTopic,
+)
+from kraft.wire.generated.create_partitions_response import CreatePartitionsResponseData, CreatePartitionsTopicResult
+from kraft.wire.generated.create_topics_request import (
+    CreatableReplicaAssignment,
+    CreatableTopic,
+    CreatableTopicConfig,
+    CreateTopicsRequestData,
+)
+from kraft.wire.generated.create_topics_response import (
+    CreatableTopicConfigs,
+    CreatableTopicResult,
+    CreateTopicsResponseData,
+)
+from kraft.wire.generated.delete_topics_request import DeleteTopicsRequestData, DeleteTopicState
+from kraft.wire.generated.delete_topics_response import DeletableTopicResult, DeleteTopicsResponseData
 from kraft.wire.messages.common import Rpc, detail_code, detail_message, to_detail
+from kraft.wire.primitives import ZERO_UUID
 from metadata.controller.events import (
     CreatePartitions,
     CreateTopics,
@@ -22,36 +41,35 @@ from metadata.errors import InvalidRequest
 # --- CreateTopics -------------------------------------------------------------------------------------------------
 
 
-def _create_request(request: CreateTopics, timeout_ms: int) -> Any:
-    types = schemas.requests_of(apis.CREATE_TOPICS, apis.CREATE_TOPICS.version)
-    return types.CreateTopicsRequest(
-        topics=tuple(_creatable(types, topic) for topic in request.topics),
-        timeout=timeout_ms,
+def _create_request(request: CreateTopics, timeout_ms: int) -> CreateTopicsRequestData:
+    return CreateTopicsRequestData.make(
+        topics=tuple(_creatable(topic) for topic in request.topics),
+        timeout_ms=timeout_ms,
         validate_only=request.validate_only,
     )
 
 
-def _creatable(types: Any, topic: NewTopic) -> Any:
-    return types.CreatableTopic(
+def _creatable(topic: NewTopic) -> CreatableTopic:
+    return CreatableTopic.make(
         name=topic.name,
         num_partitions=topic.partitions,
         replication_factor=topic.replication_factor,
         assignments=tuple(
-            types.CreatableReplicaAssignment(partition_index=partition, broker_ids=replicas)
+            CreatableReplicaAssignment.make(partition_index=partition, broker_ids=replicas)
             for partition, replicas in (topic.assignment or {}).items()
         ),
-        configs=tuple(types.CreatableTopicConfig(name=name, value=value) for name, value in topic.configs.items()),
+        configs=tuple(CreatableTopicConfig.make(name=name, value=value) for name, value in topic.configs.items()),
     )
 
 
-def _create(message: Any) -> CreateTopics:
+def _create(message: CreateTopicsRequestData) -> CreateTopics:
     return CreateTopics(
         topics=tuple(
             NewTopic(
                 name=topic.name,
                 partitions=topic.num_partitions,
                 replication_factor=topic.replication_factor,
-                assignment={item.partition_index: item.broker_ids for item in topic.assignments} or None,
+                assignment={item.partition_index: tuple(item.broker_ids) for item in topic.assignments} or None,
                 configs={item.name: item.value or "" for item in topic.configs},
             )
             for topic in message.topics
@@ -60,25 +78,24 @@ def _create(message: Any) -> CreateTopics:
     )
 
 
-def _create_response(outcomes: Mapping[str, TopicCreated | ErrorDetail | int]) -> Any:
-    types = schemas.responses_of(apis.CREATE_TOPICS, apis.CREATE_TOPICS.version)
-    return types.CreateTopicsResponse(
-        throttle_time=schemas.NO_THROTTLE,
-        topics=tuple(_creatable_result(types, name, outcome) for name, outcome in outcomes.items()),
+def _create_response(
+    outcomes: Mapping[str, TopicCreated | ErrorDetail | int],
+) -> CreateTopicsResponseData:
+    return CreateTopicsResponseData.make(
+        topics=tuple(_creatable_result(name, outcome) for name, outcome in outcomes.items()),
     )
 
 
-def _creatable_result(types: Any, name: str, outcome: TopicCreated | ErrorDetail | int) -> Any:
+def _creatable_result(name: str, outcome: TopicCreated | ErrorDetail | int) -> CreatableTopicResult:
     if not isinstance(outcome, TopicCreated):
         code = outcome if isinstance(outcome, int) else outcome.error.code
-        return types.CreatableTopicResult(
+        return CreatableTopicResult.make(
             name=name,
-            topic_id=None,
             error_code=code,
             error_message=detail_message(outcome),
             configs=None,
         )
-    return types.CreatableTopicResult(
+    return CreatableTopicResult.make(
         name=name,
         topic_id=outcome.topic_id,
         error_code=0,
@@ -86,13 +103,13 @@ def _creatable_result(types: Any, name: str, outcome: TopicCreated | ErrorDetail
         num_partitions=outcome.partitions,
         replication_factor=outcome.replication_factor,
         configs=tuple(
-            types.CreatableTopicConfigs(name=key, value=value, read_only=False, is_sensitive=False)
+            CreatableTopicConfigs.make(name=key, value=value, read_only=False, is_sensitive=False)
             for key, value in outcome.configs.items()
         ),
     )
 
 
-def _created(request: CreateTopics, message: Any) -> Mapping[str, TopicCreated | ErrorDetail]:
+def _created(request: CreateTopics, message: CreateTopicsResponseData) -> Mapping[str, TopicCreated | ErrorDetail]:
     return {
         result.name: to_detail(result.error_code, result.error_message)
         or TopicCreated(
@@ -105,8 +122,14 @@ def _created(request: CreateTopics, message: Any) -> Mapping[str, TopicCreated |
     }
 
 
-CREATE_TOPICS: Rpc[CreateTopics, Mapping[str, TopicCreated | ErrorDetail]] = Rpc(
+CREATE_TOPICS: Rpc[
+    CreateTopics,
+    Mapping[str, TopicCreated | ErrorDetail],
+    CreateTopicsRequestData,
+    CreateTopicsResponseData,
+] = Rpc(
     api=apis.CREATE_TOPICS,
+    response=CreateTopicsResponseData,
     to_request=_create_request,
     from_request=_create,
     to_reply=lambda request, reply: _create_response(reply),
@@ -118,44 +141,50 @@ CREATE_TOPICS: Rpc[CreateTopics, Mapping[str, TopicCreated | ErrorDetail]] = Rpc
 # --- DeleteTopics -------------------------------------------------------------------------------------------------
 
 
-def _delete_request(request: DeleteTopics, timeout_ms: int) -> Any:
-    types = schemas.requests_of(apis.DELETE_TOPICS, apis.DELETE_TOPICS.version)
-    return types.DeleteTopicsRequest(
-        topics=tuple(types.DeleteTopicState(**_name_or_id(topic)) for topic in request.topics),
-        timeout=timeout_ms,
+def _delete_request(request: DeleteTopics, timeout_ms: int) -> DeleteTopicsRequestData:
+    return DeleteTopicsRequestData.make(
+        topics=tuple(DeleteTopicState.make(name=_name(topic), topic_id=_id(topic)) for topic in request.topics),
+        timeout_ms=timeout_ms,
     )
 
 
-def _name_or_id(topic: str | UUID) -> dict[str, str | UUID | None]:
-    if isinstance(topic, str):
-        return {"name": topic, "topic_id": None}
-    return {"name": None, "topic_id": topic}
+def _name(topic: str | UUID) -> str | None:
+    return topic if isinstance(topic, str) else None
 
 
-def _topic_of(item: Any) -> str | UUID:
-    if item.name is None and item.topic_id is None:
+def _id(topic: str | UUID) -> UUID:
+    return ZERO_UUID if isinstance(topic, str) else topic
+
+
+def _topic_of(item: DeleteTopicState | DeletableTopicResult) -> str | UUID:
+    if item.name is None and item.topic_id == ZERO_UUID:
         raise InvalidRequest("a topic to delete has a name or an id")
-    topic: str | UUID = item.topic_id if item.name is None else item.name
-    return topic
+    return item.topic_id if item.name is None else item.name
 
 
-def _delete_response(outcomes: Mapping[str | UUID, tuple[int, str | None]]) -> Any:
-    types = schemas.responses_of(apis.DELETE_TOPICS, apis.DELETE_TOPICS.version)
-    return types.DeleteTopicsResponse(
-        throttle_time=schemas.NO_THROTTLE,
+def _delete_response(
+    outcomes: Mapping[str | UUID, tuple[int, str | None]],
+) -> DeleteTopicsResponseData:
+    return DeleteTopicsResponseData.make(
         responses=tuple(
-            types.DeletableTopicResult(**_name_or_id(topic), error_code=code, error_message=message)
+            DeletableTopicResult.make(name=_name(topic), topic_id=_id(topic), error_code=code, error_message=message)
             for topic, (code, message) in outcomes.items()
         ),
     )
 
 
-def _deleted(request: DeleteTopics, message: Any) -> Mapping[str | UUID, ErrorDetail | None]:
+def _deleted(request: DeleteTopics, message: DeleteTopicsResponseData) -> Mapping[str | UUID, ErrorDetail | None]:
     return {_topic_of(item): to_detail(item.error_code, item.error_message) for item in message.responses}
 
 
-DELETE_TOPICS: Rpc[DeleteTopics, Mapping[str | UUID, ErrorDetail | None]] = Rpc(
+DELETE_TOPICS: Rpc[
+    DeleteTopics,
+    Mapping[str | UUID, ErrorDetail | None],
+    DeleteTopicsRequestData,
+    DeleteTopicsResponseData,
+] = Rpc(
     api=apis.DELETE_TOPICS,
+    response=DeleteTopicsResponseData,
     to_request=_delete_request,
     from_request=lambda message: DeleteTopics(topics=tuple(_topic_of(item) for item in message.topics)),
     to_reply=lambda request, reply: _delete_response(
@@ -169,33 +198,32 @@ DELETE_TOPICS: Rpc[DeleteTopics, Mapping[str | UUID, ErrorDetail | None]] = Rpc(
 # --- CreatePartitions ---------------------------------------------------------------------------------------------
 
 
-def _grow_request(request: CreatePartitions, timeout_ms: int) -> Any:
-    types = schemas.requests_of(apis.CREATE_PARTITIONS, apis.CREATE_PARTITIONS.version)
-    return types.CreatePartitionsRequest(
+def _grow_request(request: CreatePartitions, timeout_ms: int) -> CreatePartitionsRequestData:
+    return CreatePartitionsRequestData.make(
         topics=tuple(
-            types.CreatePartitionsTopic(
-                name=item.topic, count=item.count, assignments=_assignments(types, item.assignments)
-            )
+            CreatePartitionsTopic.make(name=item.topic, count=item.count, assignments=_assignments(item.assignments))
             for item in request.topics
         ),
-        timeout=timeout_ms,
+        timeout_ms=timeout_ms,
         validate_only=request.validate_only,
     )
 
 
-def _assignments(types: Any, assignments: tuple[tuple[int, ...], ...] | None) -> Any:
+def _assignments(
+    assignments: tuple[tuple[int, ...], ...] | None,
+) -> Sequence[CreatePartitionsAssignment] | None:
     if assignments is None:
         return None
-    return tuple(types.CreatePartitionsAssignment(broker_ids=replicas) for replicas in assignments)
+    return tuple(CreatePartitionsAssignment.make(broker_ids=replicas) for replicas in assignments)
 
 
-def _grow(message: Any) -> CreatePartitions:
+def _grow(message: CreatePartitionsRequestData) -> CreatePartitions:
     return CreatePartitions(
         topics=tuple(
             NewPartitions(
                 topic=item.name,
                 count=item.count,
-                assignments=None if item.assignments is None else tuple(a.broker_ids for a in item.assignments),
+                assignments=None if item.assignments is None else tuple(tuple(a.broker_ids) for a in item.assignments),
             )
             for item in message.topics
         ),
@@ -203,19 +231,25 @@ def _grow(message: Any) -> CreatePartitions:
     )
 
 
-def _grow_response(outcomes: Mapping[str, tuple[int, str | None]]) -> Any:
-    types = schemas.responses_of(apis.CREATE_PARTITIONS, apis.CREATE_PARTITIONS.version)
-    return types.CreatePartitionsResponse(
-        throttle_time=schemas.NO_THROTTLE,
+def _grow_response(
+    outcomes: Mapping[str, tuple[int, str | None]],
+) -> CreatePartitionsResponseData:
+    return CreatePartitionsResponseData.make(
         results=tuple(
-            types.CreatePartitionsTopicResult(name=name, error_code=code, error_message=message)
+            CreatePartitionsTopicResult.make(name=name, error_code=code, error_message=message)
             for name, (code, message) in outcomes.items()
         ),
     )
 
 
-CREATE_PARTITIONS: Rpc[CreatePartitions, Mapping[str, ErrorDetail | None]] = Rpc(
+CREATE_PARTITIONS: Rpc[
+    CreatePartitions,
+    Mapping[str, ErrorDetail | None],
+    CreatePartitionsRequestData,
+    CreatePartitionsResponseData,
+] = Rpc(
     api=apis.CREATE_PARTITIONS,
+    response=CreatePartitionsResponseData,
     to_request=_grow_request,
     from_request=_grow,
     to_reply=lambda request, reply: _grow_response(

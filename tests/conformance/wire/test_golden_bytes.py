@@ -13,9 +13,10 @@ from kio.schema.request_header.v2.header import RequestHeader as KioRequestHeade
 from kio.schema.response_header.v1.header import ResponseHeader as KioResponseHeader
 from kio.serial import entity_reader
 
-from kraft.wire import apis, codec, schemas
+from kraft.wire import apis, codec
 from kraft.wire.api_versions import api_versions_response
 from kraft.wire.codec import RequestHeader
+from kraft.wire.generated.sasl_handshake_request import SaslHandshakeRequestData
 from kraft.wire.messages.fetch import FETCH
 from kraft.wire.messages.offsets import DELETE_RECORDS, DeleteRecords, name_of
 from kraft.wire.messages.produce import PRODUCE, ProduceRequest
@@ -32,8 +33,8 @@ def joined(parts: Any) -> bytes:
     return b"".join(bytes(part) for part in parts)
 
 
-def body_of(entity: Any) -> bytes:
-    return joined(codec.encode_body(entity))
+def body_of(entity: Any, version: int) -> bytes:
+    return joined(codec.encode_body(entity, version))
 
 
 def header(api: apis.Api, client_id: str | None = "node-2-fetch") -> RequestHeader:
@@ -73,8 +74,8 @@ FETCH_REQUEST_V17 = (
 
 
 def test_fetch_request_v17() -> None:
-    assert body_of(FETCH.to_request(FETCH_REQUEST, 0)) == FETCH_REQUEST_V17
-    entity = codec.decode_body(schemas.request_class(apis.FETCH, 17), memoryview(FETCH_REQUEST_V17), 0)
+    assert body_of(FETCH.to_request(FETCH_REQUEST, 0), 17) == FETCH_REQUEST_V17
+    entity = codec.decode_body(apis.request_type(apis.FETCH), 17, memoryview(FETCH_REQUEST_V17), 0)
     assert FETCH.from_request(entity) == FETCH_REQUEST
 
 
@@ -108,8 +109,8 @@ FETCH_RESPONSE_V17 = (
 
 
 def test_fetch_response_v17() -> None:
-    assert body_of(FETCH.to_reply(FETCH_REQUEST, FETCH_RESPONSE)) == FETCH_RESPONSE_V17
-    entity = codec.decode_body(schemas.response_class(apis.FETCH, 17), memoryview(FETCH_RESPONSE_V17), 0)
+    assert body_of(FETCH.to_reply(FETCH_REQUEST, FETCH_RESPONSE), 17) == FETCH_RESPONSE_V17
+    entity = codec.decode_body(FETCH.response, 17, memoryview(FETCH_RESPONSE_V17), 0)
     assert FETCH.from_reply(FETCH_REQUEST, entity) == FETCH_RESPONSE
 
 
@@ -123,8 +124,8 @@ PRODUCE_REQUEST_V13 = (
 
 
 def test_produce_request_v13() -> None:
-    assert body_of(PRODUCE.to_request(PRODUCE_REQUEST, 0)) == PRODUCE_REQUEST_V13
-    entity = codec.decode_body(schemas.request_class(apis.PRODUCE, 13), memoryview(PRODUCE_REQUEST_V13), 0)
+    assert body_of(PRODUCE.to_request(PRODUCE_REQUEST, 0), 13) == PRODUCE_REQUEST_V13
+    entity = codec.decode_body(apis.request_type(apis.PRODUCE), 13, memoryview(PRODUCE_REQUEST_V13), 0)
     assert PRODUCE.from_request(entity) == PRODUCE_REQUEST
 
 
@@ -138,7 +139,7 @@ def test_a_plain_produce_response_is_kafkas_to_the_byte() -> None:
         + struct.pack(">i", 0)
         + b"\0"
     )  # fmt: skip
-    assert body_of(PRODUCE.to_reply(PRODUCE_REQUEST, {TopicIdPartition(TOPIC, 1): outcome})) == expected
+    assert body_of(PRODUCE.to_reply(PRODUCE_REQUEST, {TopicIdPartition(TOPIC, 1): outcome}), 13) == expected
 
 
 def test_request_headers_are_those_of_aiokafka() -> None:
@@ -146,7 +147,7 @@ def test_request_headers_are_those_of_aiokafka() -> None:
     ours = joined(codec.encode_request(apis.DELETE_RECORDS, header(apis.DELETE_RECORDS), _delete({})))
     theirs = RequestHeader_v2(flexible, correlation_id=9, client_id="node-2-fetch").encode() + flexible.encode()
     assert ours == theirs
-    handshake = schemas.request_class(apis.SASL_HANDSHAKE, 1)(mechanism="SCRAM-SHA-256")
+    handshake = SaslHandshakeRequestData.make(mechanism="SCRAM-SHA-256")
     ours = joined(codec.encode_request(apis.SASL_HANDSHAKE, header(apis.SASL_HANDSHAKE), handshake))
     assert ours == RequestHeader_v1(old, correlation_id=9, client_id="node-2-fetch").encode() + old.encode()
 
@@ -158,7 +159,7 @@ def _delete(offsets: dict[TopicIdPartition, int]) -> Any:
 def test_delete_records_is_that_of_aiokafka() -> None:
     offsets = {TopicIdPartition(TOPIC, 0): 5, TopicIdPartition(TOPIC, 2): -1}
     theirs = admin.DeleteRecordsRequest_v2([(name_of(TOPIC), [(0, 5, {}), (2, -1, {})], {})], 1000, {})
-    assert body_of(_delete(offsets)) == theirs.encode()
+    assert body_of(_delete(offsets), 2) == theirs.encode()
 
 
 def test_headers_are_those_of_kio() -> None:
@@ -172,13 +173,13 @@ def test_headers_are_those_of_kio() -> None:
 
 
 def test_a_peer_that_does_not_know_our_header_tags_skips_them() -> None:
-    refused = FETCH.refuse(None, 41)
+    refused = FETCH.refuse(FETCH.to_request(FETCH_REQUEST, 0), 41)
     frame = joined(codec.encode_response(apis.FETCH, 17, 9, refused, refused=NotController("ask node 2")))
     stream = BytesIO(frame)
     assert ResponseHeader_v1.decode(stream).correlation_id == 9
-    assert stream.read() == body_of(refused)
+    assert stream.read() == body_of(refused, 17)
     read, offset = codec.decode_response_head(apis.FETCH, 17, memoryview(frame))
-    assert (read.refusal, frame[offset:]) == ((41, "ask node 2"), body_of(refused))
+    assert (read.refusal, frame[offset:]) == ((41, "ask node 2"), body_of(refused, 17))
 
 
 def test_aiokafka_reads_our_api_versions() -> None:
@@ -188,7 +189,7 @@ def test_aiokafka_reads_our_api_versions() -> None:
         (2, admin.ApiVersionResponse_v2),
     ):
         answered, entity = api_versions_response(version)
-        read = response_class.decode(BytesIO(body_of(entity)))
+        read = response_class.decode(BytesIO(body_of(entity, version)))
         assert (answered, read.error_code) == (version, 0)
         assert {key: (low, high) for key, low, high in read.api_versions} == {
             api.key: (api.version_min, api.version) for api in apis.BY_KEY.values()

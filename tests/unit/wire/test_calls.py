@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from kraft.wire import apis, codec, schemas
+from kraft.wire import apis, codec
 from kraft.wire.connection import RpcConnection
+from kraft.wire.generated.sasl_handshake_request import SaslHandshakeRequestData
+from kraft.wire.generated.sasl_handshake_response import SaslHandshakeResponseData
 from kraft.wire.principal import Principal
 from metadata.environment import ConnectionClosed, Environment, FrameConnection
 from tests.simulation.environment import SimulatedWorld
@@ -34,11 +36,12 @@ class Peer:
             frame = await connection.receive()
             header = codec.decode_request_head(frame)
             message, _ = codec.decode_request(API, header, frame)
+            assert isinstance(message, SaslHandshakeRequestData)
             self.asked.append((header.correlation_id, message.mechanism))
 
     def answer(self, number: int) -> None:
         correlation_id, text = self.asked[number]
-        response = schemas.response_class(API, API.version)(error_code=0, mechanisms=(text,))
+        response = SaslHandshakeResponseData.make(error_code=0, mechanisms=(text,))
         assert self.connection is not None
         self.connection.send(codec.encode_response(API, API.version, correlation_id, response))
 
@@ -73,8 +76,8 @@ async def connected(environment: Environment, *, in_flight_max: int) -> AsyncIte
 
 
 def ask(rpc: RpcConnection, text: str, *, timeout_ms: int = 60_000) -> asyncio.Task[Any]:
-    request = schemas.request_class(API, API.version)(mechanism=text)
-    return asyncio.create_task(rpc.call(API, request, timeout_ms=timeout_ms))
+    request = SaslHandshakeRequestData.make(mechanism=text)
+    return asyncio.create_task(rpc.call(API, request, SaslHandshakeResponseData, timeout_ms=timeout_ms))
 
 
 async def answer_of(asking: asyncio.Task[Any]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kraft.wire import codec, schemas
+from kraft.wire import codec
 from kraft.wire.codec import RequestHeader
 from kraft.wire.handlers.producer_ids import producer_id_handlers
 from kraft.wire.handlers.served import Call
@@ -52,7 +52,7 @@ def test_versions_are_those_of_kafka() -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_request_and_its_answer_there_and_back(version: int) -> None:
-    asked = InitProducerId(version=version)
+    asked = InitProducerId()
     header = RequestHeader(api_key=API.key, api_version=version, correlation_id=7, client_id="c")
     frame = memoryview(joined(codec.encode_request(API, header, INIT_PRODUCER_ID.to_request(asked, 1_500))))
     assert bytes(frame).endswith(request_bytes(version))
@@ -61,19 +61,19 @@ def test_a_request_and_its_answer_there_and_back(version: int) -> None:
     message, _ = codec.decode_request(API, again, frame)
     assert INIT_PRODUCER_ID.from_request(message) == asked
 
-    body = joined(codec.encode_body(asyncio.run(handled(message, Source()))))
+    body = joined(codec.encode_body(asyncio.run(handled(message, Source())), version))
     assert body == response_bytes(version)
-    reply = codec.decode_body(schemas.response_class(API, version), memoryview(body), 0)
+    reply = codec.decode_body(INIT_PRODUCER_ID.response, version, memoryview(body), 0)
     assert INIT_PRODUCER_ID.from_reply(asked, reply) == ANSWER
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_refusal_is_answered_in_the_version_of_the_question(version: int) -> None:
-    message = INIT_PRODUCER_ID.to_request(InitProducerId(transactional_id="t", version=version), 1)
+    message = INIT_PRODUCER_ID.to_request(InitProducerId(transactional_id="t"), 1)
     with pytest.raises(InvalidRequest, match="no transactions"):
         asyncio.run(handled(message, Source()))
     refused = INIT_PRODUCER_ID.refuse(message, InvalidRequest.code)
-    assert joined(codec.encode_body(refused)) == response_bytes(version, code=42, producer_id=-1, epoch=-1)
+    assert joined(codec.encode_body(refused, version)) == response_bytes(version, code=42, producer_id=-1, epoch=-1)
 
 
 def test_a_node_without_a_broker_says_who_to_ask() -> None:

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from kraft.coordinators.groups.requests import DescribeGroup
-from kraft.wire import apis, codec, schemas, scram
+from kraft.wire import apis, codec, scram
 from kraft.wire.apis import Api
 from kraft.wire.channels import ControllerChannel, ForwardChannel
 from kraft.wire.codec import RequestHeader
+from kraft.wire.generated.sasl_authenticate_request import SaslAuthenticateRequestData
+from kraft.wire.generated.sasl_handshake_request import SaslHandshakeRequestData
 from kraft.wire.messages.controller import CONTROLLER_RPCS
 from kraft.wire.messages.fetch import FETCH
 from kraft.wire.messages.groups import GROUP_REQUEST
@@ -30,7 +32,7 @@ from kraft.wire.messages.offsets import (
 )
 from kraft.wire.messages.produce import PRODUCE, ProduceRequest
 from kraft.wire.messages.producer_ids import INIT_PRODUCER_ID, InitProducerId
-from kraft.wire.structures import Structure
+from kraft.wire.primitives import Message
 from metadata.controller.events import AllocateProducerIds, ProducerIdBlock
 from metadata.environment import ConnectionClosed, FrameConnection, NotConnected
 from metadata.errors import SaslAuthenticationFailed
@@ -61,7 +63,7 @@ async def ask(connection: FrameConnection, api: Api, body: Any, *, client_id: st
     frame = await connection.receive()
     header, offset = codec.decode_response_head(api, api.version, frame)
     assert header.correlation_id == 7
-    return codec.decode_body(schemas.response_class(api, api.version), frame, offset)
+    return codec.decode_body(apis.response_type(api), api.version, frame, offset)
 
 
 async def assert_closed(connection: FrameConnection) -> None:
@@ -104,7 +106,7 @@ def error_codes(message: Any) -> set[int]:
     """Every error code anywhere in a message."""
     if isinstance(message, tuple):
         return set().union(*(error_codes(item) for item in message))
-    fields = getattr(message, "__slots__", ()) if isinstance(message, Structure) else ()
+    fields = getattr(message, "__slots__", ()) if isinstance(message, Message) else ()
     found = {message.error_code} if "error_code" in fields else set()
     return found.union(*(error_codes(getattr(message, name)) for name in fields))
 
@@ -138,7 +140,7 @@ def test_api_versions_is_answered_to_strangers_in_every_version(version: int) ->
             connection.send([head + software])
             frame = await connection.receive()
             assert frame[:4] == b"\0\0\0\x05"
-            body = codec.decode_body(schemas.response_class(apis.API_VERSIONS, answered), frame, 4)
+            body = codec.decode_body(apis.response_type(apis.API_VERSIONS), answered, frame, 4)
             assert body.error_code == (0 if version <= 4 else 35)
             ranges = {item.api_key: (item.min_version, item.max_version) for item in body.api_keys}
             assert ranges == {api.key: (api.version_min, api.version) for api in apis.BY_KEY.values()}
@@ -148,11 +150,11 @@ def test_api_versions_is_answered_to_strangers_in_every_version(version: int) ->
 
 
 def handshake(mechanism: str = scram.MECHANISM) -> Any:
-    return schemas.request_class(apis.SASL_HANDSHAKE, 1)(mechanism=mechanism)
+    return SaslHandshakeRequestData.make(mechanism=mechanism)
 
 
 def token(data: bytes) -> Any:
-    return schemas.request_class(apis.SASL_AUTHENTICATE, 2)(auth_bytes=data)
+    return SaslAuthenticateRequestData.make(auth_bytes=data)
 
 
 def test_an_unknown_mechanism_is_refused_with_what_would_be_right() -> None:

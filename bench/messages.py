@@ -1,0 +1,107 @@
+"""`python -m bench.messages`: what it costs to write and to read the messages that a busy node has most of.
+
+One process, no network: our data -> Kafka's message -> bytes -> message -> our data, for a request and its answer, in
+microseconds (the lowest of several runs, so that a busy machine does little harm).
+"""
+
+from __future__ import annotations
+
+import timeit
+from collections.abc import Callable
+from uuid import UUID
+
+from kraft.wire import codec
+from kraft.wire.apis import Api
+from kraft.wire.codec import RequestHeader
+from kraft.wire.messages.brokers import HEARTBEAT
+from kraft.wire.messages.common import ReplyT, RequestData, RequestT, ResponseData, Rpc
+from kraft.wire.messages.fetch import FETCH
+from kraft.wire.messages.produce import PRODUCE, ProduceRequest
+from metadata.controller.events import BrokerHeartbeat, HeartbeatAnswer
+from metadata.image import TopicIdPartition
+from replication.requests import FetchedPartition, FetchPartition, FetchRequest, FetchResponse, ProduceOutcome
+
+TOPIC = UUID(int=7)
+RUNS, TIMES = 7, 3_000
+
+
+def round_trip(
+    rpc: Rpc[RequestT, ReplyT, RequestData, ResponseData], request: RequestT, reply: ReplyT
+) -> Callable[[], None]:
+    api: Api = rpc.api
+
+    def run() -> None:
+        header = RequestHeader(api_key=api.key, api_version=api.version, correlation_id=9, client_id="node-2-fetch")
+        frame = memoryview(b"".join(codec.encode_request(api, header, rpc.to_request(request, 1_000))))
+        message, _ = codec.decode_request(api, codec.decode_request_head(frame), frame)
+        asked = rpc.from_request(message)  # type: ignore[arg-type]  # the class that the API key stands for
+        answer = memoryview(b"".join(codec.encode_response(api, api.version, 9, rpc.to_reply(asked, reply))))
+        _, offset = codec.decode_response_head(api, api.version, answer)
+        rpc.from_reply(request, codec.decode_body(rpc.response, api.version, answer, offset))
+
+    return run
+
+
+def fetch(partitions: int) -> tuple[FetchRequest, FetchResponse]:
+    """As a follower sends it in a session, and an answer with a record of 100 B for each partition."""
+    asked = [
+        FetchPartition(
+            topic_id=TOPIC,
+            partition=number,
+            current_leader_epoch=3,
+            fetch_offset=1_000_000,
+            last_fetched_epoch=3,
+            log_start_offset=0,
+            bytes_max=1_048_576,
+        )
+        for number in range(partitions)
+    ]
+    found = [
+        FetchedPartition(
+            topic_id=TOPIC,
+            partition=number,
+            high_watermark=1_000_000,
+            last_stable_offset=1_000_000,
+            log_start_offset=0,
+            records=bytes(170),
+        )
+        for number in range(partitions)
+    ]
+    request = FetchRequest(
+        replica_id=2,
+        replica_epoch=33,
+        wait_ms_max=500,
+        bytes_min=1,
+        bytes_max=10_485_760,
+        session_id=7,
+        session_epoch=8,
+        partitions=tuple(asked),
+    )
+    return request, FetchResponse(session_id=7, partitions=tuple(found))
+
+
+def rows() -> dict[str, Callable[[], None]]:
+    key = TopicIdPartition(TOPIC, 0)
+    produce = ProduceRequest(batches={key: bytes(170)}, acks=-1, timeout_ms=30_000)
+    outcome = ProduceOutcome(base_offset=5, last_offset=5, is_appended=True, isr=(1, 2, 3), min_isr=2)
+    beat = BrokerHeartbeat(broker_id=1, broker_epoch=5, metadata_offset=100, wants_fence=False, wants_shutdown=False)
+    beaten = HeartbeatAnswer(is_caught_up=True, is_fenced=False, should_shut_down=False)
+    return {
+        "fetch, nothing changed": round_trip(FETCH, *fetch(0)),
+        "fetch, 1 partition": round_trip(FETCH, *fetch(1)),
+        "fetch, 100 partitions": round_trip(FETCH, *fetch(100)),
+        "produce, 1 partition": round_trip(PRODUCE, produce, {key: outcome}),
+        "heartbeat": round_trip(HEARTBEAT, beat, beaten),
+    }
+
+
+def main() -> None:
+    for name, run in rows().items():
+        times = TIMES // 20 if "100" in name else TIMES
+        run()
+        lowest_s = min(timeit.repeat(run, number=times, repeat=RUNS)) / times
+        print(f"{name:28s} {lowest_s * 1e6:8.1f} us")
+
+
+if __name__ == "__main__":
+    main()
