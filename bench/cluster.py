@@ -22,6 +22,8 @@ START_S = 60
 COMMAND_S = 60
 CHANGE_S = 30.0
 POLL_S = 0.05
+BUSY = 503
+"""A node that has just started knows too little, and has done nothing."""
 JSON = ("Content-Type: application/json",)
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -122,7 +124,12 @@ class Cluster:
     ) -> Answer:
         body = b"" if document is None else json.dumps(document).encode()
         chosen = self._clients[next(iter(self._clients)) if node_id is None else node_id]
-        answer = await chosen.ask(request(method, path, body=body, headers=(*(JSON if body else ()), *headers)))
+        asked = request(method, path, body=body, headers=(*(JSON if body else ()), *headers))
+        deadline = time.perf_counter() + CHANGE_S
+        answer = await chosen.ask(asked)
+        while answer.status == BUSY and time.perf_counter() < deadline:
+            await asyncio.sleep(POLL_S)
+            answer = await chosen.ask(asked)
         if answer.status >= 300:
             raise BenchError(f"{method} {path}: {answer.status} {answer.body.decode()[:500]}")
         return answer

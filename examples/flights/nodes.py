@@ -17,6 +17,7 @@ from source import PARTITIONS
 TOPIC = "flights"
 REQUEST_TIMEOUT_S = 4
 WAIT_LIMIT_S = 60
+BUSY = 503
 LAG_LIMIT_MS = 2_000
 CONFIG = f"""
 [settings]
@@ -59,6 +60,8 @@ class Cluster:
                 if node["id"] != avoid:
                     connection.request("GET", path, headers={"Accept": accept})
                     answer = connection.getresponse()
+                    if answer.status == BUSY:
+                        continue
                     return json.loads(answer.read()), answer.headers
             except (OSError, http.client.HTTPException):
                 continue

@@ -24,7 +24,14 @@ from metadata.controller.events import (
     Request,
 )
 from metadata.environment import Clock
-from metadata.errors import BrokerIdNotRegistered, DuplicateBrokerRegistration, KafkaError, StaleBrokerEpoch
+from metadata.errors import (
+    BrokerIdNotRegistered,
+    DuplicateBrokerRegistration,
+    KafkaError,
+    NotController,
+    RequestTimedOut,
+    StaleBrokerEpoch,
+)
 from metadata.events import Events
 from metadata.image import MetadataImage
 from metadata.quorum.log import Leadership
@@ -79,6 +86,8 @@ class BrokerLifecycle:
         self._on_fatal = on_fatal
         self._failed_replicas = failed_replicas
         self._broker_epoch = -1
+        self.registration_problem = ""
+        """Why the last attempt to register failed; empty when registered."""
         self._news = asyncio.Event()
         self._wants_shutdown = False
         self._may_stop = asyncio.Event()
@@ -166,26 +175,38 @@ class BrokerLifecycle:
             self._on_fatal(failure)
 
     async def _register(self) -> None:
-        limit_ms = self._settings().initial_broker_registration_timeout_ms
-        deadline_ms = self._clock.monotonic_ms() + limit_ms
-        last = "no active controller was found"
-        while self._clock.monotonic_ms() < deadline_ms:
+        """For ever while no active controller answers, for `initial.broker.registration.timeout.ms` while one refuses.
+
+        Kafka counts all of the time. A broker that ends itself then costs more than one that waits: after an outage of
+        all nodes none would find the others.
+        """
+        refused_ms = 0
+        while True:
+            begun_ms = self._clock.monotonic_ms()
             try:
                 reply = await self._control.control(self._registration(), timeout_ms=self._answer_ms)
-                self._broker_epoch = reply.broker_epoch
+                self._broker_epoch, self.registration_problem = reply.broker_epoch, ""
                 return
-            except DuplicateBrokerRegistration as error:
-                last = error.message
+            except (NotController, RequestTimedOut) as error:
+                self.registration_problem, has_answered = error.message, False
             except KafkaError as error:
-                if not error.retriable:
+                if not error.retriable and not isinstance(error, DuplicateBrokerRegistration):
                     raise RegistrationFailed(f"the controller refused this broker: {error.message}") from error
-                last = error.message
+                self.registration_problem, has_answered = error.message, True
             await self._clock.sleep(REGISTRATION_RETRY_MS)
-        raise RegistrationFailed(
-            f"broker {self._identity.broker_id} was not registered within {limit_ms} ms "
-            f"(initial.broker.registration.timeout.ms): {last}. Can it reach the controllers, "
-            "and does no other process run under its id?"
-        )
+            if has_answered:
+                refused_ms += self._clock.monotonic_ms() - begun_ms
+                self._end_if_refused_for_long(refused_ms)
+
+    def _end_if_refused_for_long(self, refused_ms: int) -> None:
+        """Raises RegistrationFailed."""
+        limit_ms = self._settings().initial_broker_registration_timeout_ms
+        if refused_ms >= limit_ms:
+            raise RegistrationFailed(
+                f"broker {self._identity.broker_id} was refused by the active controller for {limit_ms} ms "
+                f"(initial.broker.registration.timeout.ms): {self.registration_problem}. "
+                "Does another process run under its id?"
+            )
 
     @property
     def _answer_ms(self) -> int:

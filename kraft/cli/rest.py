@@ -1,21 +1,24 @@
 """The cluster as commands see it: REST to any node, another node when one is down.
 
-A read goes to the next node whenever one does not answer. A change goes on only when it surely was not done
-(the connection was refused), and is never sent twice: an unknown outcome is an error that says so. Whoever can send
-it again safely does so by `attempt` (`kraft.cli.sending`).
+A read goes to the next node whenever one does not answer, or answers that it cannot now. A change goes on only when it
+surely was not done (the connection was refused, or the answer says so), and is never sent twice: an unknown outcome is
+an error that says so. Whoever can send it again safely does so by `attempt` (`kraft.cli.sending`). When no node can now
+(503 or 429, as while a cluster starts), all are asked again for `BUSY_LIMIT_MS`.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
-from kraft.cli.output import CommandFailed
+from kraft.cli.output import CommandFailed, say
 from kraft.client.blocking import send
+from kraft.client.judging import TRY_AGAIN, Untouched, judge, retry_after_ms, server_error
 from kraft.client.outcome import REQUEST_TIMEOUT_MS, Answer, Outcome, Refused, Request, Unknown
 from kraft.launcher.runfile import load_run
 
@@ -23,6 +26,12 @@ DATA_DEFAULT: Final = "data"
 REST_DEFAULT: Final = "http://127.0.0.1:8082"
 JSON_TYPE: Final = "application/json"
 LOOKUP_TIMEOUT_MS: Final = 5_000
+BUSY_LIMIT_MS: Final = 15_000
+"""How long a command waits for nodes that say that they cannot answer now."""
+BUSY_WAIT_MS: Final = 250
+"""Between two rounds, where no node asks for more."""
+
+Told = TypeVar("Told", bound=Outcome)
 
 
 def base_urls(rest: str | None, data: str | None) -> list[str]:
@@ -53,22 +62,29 @@ class Rest:
         return f"/v3/clusters/{segment(self.cluster_id)}{path}"
 
     def get(self, path: str, *, timeout_ms: int = LOOKUP_TIMEOUT_MS) -> Any:
-        return checked(self.read(Request(method="GET", path=path, timeout_ms=timeout_ms))).json()
+        request = Request(method="GET", path=path, timeout_ms=timeout_ms)
+        return checked(_patiently(lambda: self.read(request))).json()
 
     def read(self, request: Request) -> Answer:
-        """From the first node that answers. Safe to repeat, so a broken answer also leads to the next node."""
-        reasons = []
-        for url in self._urls:
+        """From the first node that can answer; that of one that cannot now, when none can. Safe to repeat, so a broken
+        answer also leads to the next node. Raises CommandFailed when nobody answers."""
+        reasons, busy = [], None
+        for url in list(self._urls):
             outcome = send(url, request)
-            if isinstance(outcome, Answer):
+            if not isinstance(outcome, Answer):
+                reasons.append(outcome.reason)
+            elif outcome.status in TRY_AGAIN:
+                busy = outcome
+            else:
                 self._prefer(url)
                 return outcome
-            reasons.append(outcome.reason)
+        if busy is not None:
+            return busy
         raise CommandFailed("no node answers: " + "; ".join(reasons))
 
     def change(self, request: Request) -> Answer:
         """At most one node gets it. Raises CommandFailed when it is not known whether it was done."""
-        match self.attempt(request):
+        match _patiently(lambda: self.attempt(request)):
             case Answer() as answer:
                 return answer
             case Refused(reason=reason):
@@ -77,20 +93,23 @@ class Rest:
                 raise CommandFailed(f"it is not known whether this was done, and it was not sent again: {reason}")
 
     def attempt(self, request: Request) -> Outcome:
-        """At most one node gets it; `Refused` when none can be reached. The next attempt begins at another node than
-        one that did not answer."""
-        reasons = []
+        """At most one node takes it; `Refused` when none can be reached, the answer of one that cannot take it now when
+        none can. The next attempt begins at another node than one that did not answer."""
+        reasons, busy = [], None
         for url in list(self._urls):
             outcome = send(url, request)
             if isinstance(outcome, Refused):
                 reasons.append(outcome.reason)
+                continue
+            if is_busy(outcome):
+                busy = outcome
                 continue
             if isinstance(outcome, Answer):
                 self._prefer(url)
             else:
                 self._urls = [other for other in self._urls if other != url] + [url]
             return outcome
-        return Refused(reason="; ".join(reasons))
+        return busy or Refused(reason="; ".join(reasons))
 
     def send_json(self, method: str, path: str, document: Any = None) -> Any:
         body = b"" if document is None else json.dumps(document).encode()
@@ -100,6 +119,28 @@ class Rest:
 
     def _prefer(self, url: str) -> None:
         self._urls.sort(key=lambda other: other != url)
+
+
+def is_busy(outcome: Outcome) -> bool:
+    """The node cannot do it now, and surely has not done it."""
+    return isinstance(outcome, Answer) and isinstance(judge(outcome), Untouched)
+
+
+def _patiently(ask: Callable[[], Told]) -> Told:
+    """Ask again while nobody can do it now; the last outcome, whatever it is, when that lasts too long."""
+    deadline = time.monotonic() + BUSY_LIMIT_MS / 1_000
+    has_said = False
+    while True:
+        outcome = ask()
+        if not isinstance(outcome, Answer) or not is_busy(outcome):
+            return outcome
+        wait_s = max(BUSY_WAIT_MS, retry_after_ms(outcome)) / 1_000
+        if time.monotonic() + wait_s > deadline:
+            return outcome
+        if not has_said:
+            has_said = True
+            say(f"trying again: {server_error(outcome).message}")
+        time.sleep(wait_s)
 
 
 def segment(text: str | int) -> str:

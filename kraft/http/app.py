@@ -14,6 +14,7 @@ from kraft.broker.gateway import Gateway
 from kraft.http.body import BodyLease, check_length
 from kraft.http.context import Context
 from kraft.http.docs.pages import docs_routes
+from kraft.http.early import Awaiting, Nothing, refuse_early, tell_awaited
 from kraft.http.errors import HttpError, error_response, from_kafka
 from kraft.http.faults import Faults
 from kraft.http.limits import BodyBudget, Connections, Limits, Slots
@@ -43,14 +44,15 @@ def create_app(
     environment: Environment,
     events: Events | None = None,
     limits: Limits | None = None,
-    ready: Callable[[], tuple[bool, str]] | None = None,
+    awaiting: Awaiting | None = None,
     gauges: Callable[[], GaugeValues] | None = None,
     extra_routes: Sequence[Route] = (),
     is_strict: bool = False,
 ) -> web.Application:
     """The door. `is_strict`: the strict profile, see `kraft.http.strict`.
 
-    `ready` says (ready, why not); `gauges` adds gauges to /metrics; later resources add routes.
+    `awaiting` says what the node waits for, by default nothing; `gauges` adds gauges to /metrics; later resources add
+    routes.
 
     A fault of ours in a handler is an event `http_request_failed` and an answer 500 with the id of the event.
     """
@@ -70,7 +72,7 @@ def create_app(
         partitioner=Partitioner(),
         metrics=Metrics(lambda: {**partition_gauges(gateway), **(gauges() if gauges else {})}),
         patience=Patience(environment.clock, limits),
-        ready=ready or (lambda: (True, "")),
+        awaiting=awaiting or Nothing(),
         started_ms=environment.clock.monotonic_ms(),
         is_strict=is_strict,
     )
@@ -143,7 +145,9 @@ async def _answer(context: Context, route: Route, request: web.Request) -> web.S
             call.body = await lease.read(request)
             if call.is_latin_1:
                 call.body = utf8_of_latin_1(call.body)
-        return await route.handler(call)
+        response = await route.handler(call)
+        tell_awaited(response, route, context.awaiting)
+        return response
     except HttpError as error:
         return error_response(error)
     except KafkaError as error:
@@ -155,7 +159,9 @@ async def _answer(context: Context, route: Route, request: web.Request) -> web.S
 
 def _check(call: Call, route: Route) -> None:
     """What can be refused before the body is read."""
-    if call.context.is_strict:
+    context = call.context
+    refuse_early(route, context.awaiting, node_id=context.gateway.node_id)
+    if context.is_strict:
         check_strictly(call, route)
     if route.check:
         route.check(call)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 from uuid import UUID
 
 from kraft.broker.gateway import Gateway
+from kraft.http.early import Awaiting
 from kraft.http.errors import PARTITION_NOT_FOUND, HttpError
 from kraft.http.limits import BodyBudget, Connections, Limits, Slots
 from kraft.http.metrics import Metrics
@@ -36,7 +36,7 @@ class Context:
     partitioner: Partitioner
     metrics: Metrics
     patience: Patience
-    ready: Callable[[], tuple[bool, str]]
+    awaiting: Awaiting
     started_ms: int = 0
     """On the monotonic clock."""
     is_strict: bool = False

@@ -50,6 +50,7 @@ def openapi_routes(routes: Sequence[Route], *, with_aliases: bool) -> tuple[Rout
         return Route(
             method="GET", path=path, handler=openapi, summary="This document.", tag="node", name=name,
             answers={200: Body(content={PLAIN_JSON: dict[str, Any]})}, is_alias=path != "/openapi.json",
+            answers_early=True,
         )  # fmt: skip
 
     aliases = (route("/openapi", "node_openapi_alias"), route("/openapi/v3", "node_openapi_v3_alias"))

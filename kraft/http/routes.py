@@ -157,6 +157,9 @@ class Route:
     name: str = field(default="")
     streams_body: bool = False
     """The handler reads the body itself, while it answers; its length is no limit."""
+    answers_early: bool = False
+    """Also while the node's metadata has not caught up with the quorum: it tells of this process, or what is awaited.
+    Every other route answers 503 until then, see `kraft.http.early`."""
     is_alias: bool = False
     """Another spelling that some clients use; the strict profile does not serve it."""
 

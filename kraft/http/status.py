@@ -48,6 +48,9 @@ class ClusterStatus(BaseModel):
     nodes: list[NodeStatus]
     partitions: PartitionTotals
     topics: int
+    awaits: str | None
+    """What this node waits for before it takes part; null when it does. Until its metadata has caught up with the
+    quorum, all the rest is as old as its own files."""
 
 
 class Health(BaseModel):
@@ -107,7 +110,7 @@ def partition_gauges(gateway: Gateway) -> dict[str, float]:
     }
 
 
-def cluster_status(gateway: Gateway) -> ClusterStatus:
+def cluster_status(gateway: Gateway, awaits: str = "") -> ClusterStatus:
     image = gateway.image
     nodes = [
         NodeStatus(
@@ -130,6 +133,7 @@ def cluster_status(gateway: Gateway) -> ClusterStatus:
         nodes=nodes,
         partitions=partition_totals(gateway),
         topics=len(image.topics),
+        awaits=awaits or None,
     )
 
 
@@ -138,16 +142,18 @@ def _json(document: Any, *, status: int = 200) -> web.Response:
 
 
 async def status(call: Call) -> web.Response:
-    return _json(cluster_status(call.context.gateway).model_dump())
+    context = call.context
+    return _json(cluster_status(context.gateway, context.awaiting.service()).model_dump())
 
 
 async def healthz(call: Call) -> web.Response:
-    return _json({"status": "ok"})
+    awaited = call.context.awaiting.service()
+    return _json({"status": "ok", "reason": awaited} if awaited else {"status": "ok"})
 
 
 async def readyz(call: Call) -> web.Response:
-    is_ready, reason = call.context.ready()
-    if is_ready:
+    reason = call.context.awaiting.service()
+    if not reason:
         return _json({"status": "ready"})
     return _json({"status": "not ready", "reason": reason}, status=503)
 
@@ -183,7 +189,7 @@ _PLACES = {
     "/v3/clusters": "the cluster in the v3 dialect",
     "/topics": "topics in the v2 dialect",
     "/metrics": "metrics for Prometheus",
-    "/healthz": "the process answers",
+    "/healthz": "the process answers, and what it waits for",
     "/readyz": "the node takes requests, or why not",
 }
 
@@ -201,7 +207,7 @@ def _get(path: str, handler: Any, summary: str, model: Any, media: str = PLAIN_J
     if handler is readyz:
         answers[503] = Body(content={media: model}, description="Not ready, and why.")
     return Route(method="GET", path=path, handler=handler, summary=summary, tag="node", answers=answers, name=alias,
-                 is_alias=bool(alias))  # fmt: skip
+                 is_alias=bool(alias), answers_early=True)  # fmt: skip
 
 
 ROUTES: tuple[Route, ...] = (

@@ -23,6 +23,7 @@ from kraft.config.models import ClusterConfig, NodeConfig
 from kraft.coordinators.groups.coordinator import GroupCoordinator
 from kraft.events import EventLog
 from kraft.node.addresses import AddressBook, node_infos
+from kraft.node.awaiting import Awaiting
 from kraft.node.controlling import AlterPartitionSender, broker_identity
 from kraft.node.ending import Step, hand_over, stop_in_order
 from kraft.node.grouping import group_coordinator, groups_of
@@ -43,6 +44,7 @@ from metadata.durable_directories import make_durable_directories
 from metadata.environment import Environment
 from metadata.image import MetadataImage
 from metadata.quorum.log import MetadataLog
+from metadata.quorum.raft_log import RaftMetadataLog
 from replication.manager.manager import ReplicaManager
 from replication.storage.log_manager import LogManager
 
@@ -91,9 +93,20 @@ class Node:
             self._make_broker()
         self.gateway: Gateway = self._make_gateway()
         self.groups = groups_of(self.gateway, environment=environment, coordinator=self.coordinator, peers=self._peers)
+        self.awaiting = self._make_awaiting()
         self._wire = self._make_wire()
         self._door = None if door is None else door(self)
         self._subscribe()
+
+    def _make_awaiting(self) -> Awaiting:
+        return Awaiting(
+            voters=[voter.id for voter in self.config.voters],
+            log=self.log,
+            publisher=self.publisher,
+            loading=None if self.logs is None else self.logs.loading,
+            lifecycle=self.lifecycle,
+            has_caught_up=self._has_caught_up,
+        )
 
     def _make_wire(self) -> WireServer:
         return wire_server(
@@ -111,14 +124,14 @@ class Node:
     # --- life -----------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Ready soon after this returns: see `readiness`. Raises what makes a start impossible; stop it then."""
+        """Ready soon after this returns: see `awaiting`. Raises what makes a start impossible; stop it then."""
         await self.environment.workers.run(make_durable_directories, self.environment.files, self.node.data)
         self.events.emit("node_starting", roles=list(self.node.roles))
+        if self._door is not None:
+            await self._door.start()  # first of all, and closed: whoever asks is told what is awaited
         if self.logs is not None:
             await self.logs.start()
         await self._wire.start()
-        if self._door is not None:
-            await self._door.start()
         if self.controller is not None:
             await self.controller.start()
             self._watch = asyncio.get_running_loop().create_task(self._watch_controller(self.controller))
@@ -127,6 +140,7 @@ class Node:
             await self.replicas.start()
         if self.lifecycle is not None:
             self.lifecycle.start()
+        self.awaiting.has_started = True
 
     async def stop(self) -> None:
         """In order: hand over the partitions, stop taking requests, flush and mark the logs, leave the quorum."""
@@ -159,18 +173,11 @@ class Node:
         if self.replicas is not None:
             await self.replicas.stop()
 
-    def readiness(self) -> tuple[bool, str]:
-        """Whether this node can serve, and if not, what it waits for."""
-        if self.publisher.leadership.leader_id < 0:
-            voters = ", ".join(str(voter.id) for voter in self.config.voters)
-            is_new = self.publisher.image.offset < 0
-            hint = f"; a new cluster begins when all its controllers ({voters}) have met" if is_new else ""
-            return False, f"the metadata quorum has no leader yet{hint}"
-        if self.lifecycle is not None and self.lifecycle.broker_epoch < 0:
-            return False, "this broker is not registered yet"
-        if self.lifecycle is not None and not self.lifecycle.is_unfenced:
-            return False, "this broker is fenced"
-        return True, ""
+    def _has_caught_up(self) -> bool:
+        if self.lifecycle is not None:
+            return self._has_own_registration
+        assert isinstance(self.log, RaftMetadataLog), "a node without the broker role is a voter"
+        return self.log.has_caught_up
 
     async def _watch_controller(self, controller: ActiveController) -> None:
         try:

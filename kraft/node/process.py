@@ -21,6 +21,7 @@ from kraft.http.server import HttpServer
 from kraft.http.v2.consumers_routes import consumer_routes
 from kraft.http.v3.consumer_groups import group_routes
 from kraft.node.assembly import Node
+from kraft.node.awaiting import Reminder
 from kraft.runtime.environment import close_environment, system_environment
 from kraft.runtime.quorum_thread import QuorumThread
 from kraft.runtime.witness import files_of
@@ -29,6 +30,8 @@ from replication.storage.log_directory import StartupError
 
 OPEN_FILES_WANTED = 65_536
 FAILED = 1
+LOOK_MS = 1_000
+"""How often a node looks whether it waits for something."""
 STOP_GRACE_MS = 4_000
 """What a stop may take besides its controlled shutdown. Then the process ends, and tells where its threads stood."""
 YOUNG_OBJECTS = 20_000
@@ -77,16 +80,31 @@ class _NodeProcess:
             self._failure = error
         else:
             _say(f"node {self._node.node.id} started: REST {self._node.node.rest_url}, Kafka {self._node.node.kafka}")
+            teller = loop.create_task(self._tell_what_is_awaited())
             gc.collect()
             gc.freeze()  # what lives as long as the node need not be looked at by every collection
             gc.set_threshold(YOUNG_OBJECTS, *gc.get_threshold()[1:])
             await self._ending.wait()
+            teller.cancel()
         await self._stop()
         if self._failure is None:
             _say(f"node {self._node.node.id} stopped")
             return 0
         _say(f"node {self._node.node.id} failed: {self._explain(self._failure)}")
         return FAILED
+
+    async def _tell_what_is_awaited(self) -> None:
+        """For as long as the node lives: it waits for a quorum for ever, and may lose it again."""
+        node, reminder, clock = self._node, Reminder(), self._environment.clock
+        while True:
+            await clock.sleep(LOOK_MS)
+            awaited, had_said = node.awaiting.service(), reminder.has_said
+            if reminder.is_due(awaited, clock.monotonic_ms()):
+                node.events.emit("node_awaits", awaited=awaited)
+                _say(f"node {node.node.id} waits: {awaited}")
+            elif had_said and not awaited:
+                node.events.emit("node_serves")
+                _say(f"node {node.node.id} serves")
 
     async def _stop(self) -> None:
         """Nothing may keep the process: not a step that fails, and not one that hangs on a device."""
@@ -124,7 +142,7 @@ def _http_door(node: Node) -> HttpServer:
     app = create_app(
         node.gateway,
         environment=node.environment,
-        ready=node.readiness,
+        awaiting=node.awaiting,
         is_strict=node.config.strict,
         gauges=lambda: _gauges(node),
         extra_routes=(
@@ -137,7 +155,10 @@ def _http_door(node: Node) -> HttpServer:
 
 
 def _gauges(node: Node) -> dict[str, float]:
-    gauges: dict[str, float] = {"events_lost": node.events.lost}
+    gauges: dict[str, float] = {
+        "events_lost": node.events.lost,
+        "metadata_caught_up": float(not node.awaiting.metadata()),
+    }
     if node.controller is not None:
         gauges["active_controller"] = float(node.controller.is_active)
     return gauges

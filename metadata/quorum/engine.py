@@ -23,7 +23,7 @@ from metadata.quorum.library import load_private_copy
 from metadata.quorum.link import Link, LinkIdentity
 from metadata.quorum.log import AppendLost
 from metadata.quorum.messages import MalformedMessage
-from metadata.quorum.outputs import AppendEnded, Failed, Output, Started
+from metadata.quorum.outputs import AppendEnded, CaughtUp, Failed, Met, Output, Started
 from metadata.quorum.proposals import Proposals
 from metadata.quorum.raft import RaftNode
 from metadata.quorum.reporting import Report
@@ -68,6 +68,8 @@ class QuorumEngine:
         identity = LinkIdentity(cluster_id=config.cluster_id, node_id=config.node_id, key=config.key)
         peers = {peer: config.voters[peer] for peer in config.peers}
         self._link = Link(environment, identity, peers=peers, listen=config.listen, handler=self)
+        self._met: frozenset[int] = frozenset()
+        self._has_caught_up = False
         self._timer: TimerHandle | None = None
         self._due_ms = 0
         self._is_woken = False
@@ -199,6 +201,9 @@ class QuorumEngine:
             if node.has_unfinished_entries:
                 self._wake()
             self._maybe_take_snapshot(node)
+            if not self._has_caught_up and node.has_caught_up:
+                self._has_caught_up = True
+                self._report.add(CaughtUp())
         self._flush()
 
     def _guarded(self, step: Callable[..., None], *arguments: Any) -> None:
@@ -256,14 +261,21 @@ class QuorumEngine:
     # --- what the link reports ----------------------------------------------------------------------------------
 
     def on_connected(self, peer: int) -> None:
+        self._meet(self._met | {peer})
         if self._node is not None:
             self._guarded(self._node.connected, peer)
             self._wake()
 
     def on_disconnected(self, peer: int) -> None:
+        self._meet(self._met - {peer})
         if self._node is not None:
             self._guarded(self._node.disconnected, peer)
             self._wake()
+
+    def _meet(self, voters: frozenset[int]) -> None:
+        """Told with the next flush."""
+        self._met = voters
+        self._report.add(Met(voters=voters))
 
     def on_message(self, peer: int, message: Any) -> None:
         if self._node is not None:

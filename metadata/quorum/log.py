@@ -80,6 +80,11 @@ class MetadataLog(Protocol):
     @property
     def leadership(self) -> Leadership: ...
 
+    @property
+    def met(self) -> frozenset[int]:
+        """The voters that this node is in contact with, itself among them if it is one."""
+        ...
+
     async def append(self, records: Sequence[Record], *, controller_epoch: int, expected_offset: int) -> MetadataImage:
         """Commit all records as one entry, if the image is still at `expected_offset` and the epoch is still ours.
 

@@ -106,6 +106,8 @@ class ObserverLog:
         self._source = source
         self._events = events
         self._on_fatal = on_fatal
+        self._met: frozenset[int] = frozenset()
+        """The voters whose last answer was one."""
         self._store: ObserverStore | None = None
         self._image = MetadataImage()
         self._leadership = Leadership(leader_id=-1, term=0, is_self=False)
@@ -123,6 +125,10 @@ class ObserverLog:
     @property
     def leadership(self) -> Leadership:
         return self._leadership
+
+    @property
+    def met(self) -> frozenset[int]:
+        return self._met
 
     async def start(self) -> None:
         """Raises QuorumStorageError when the folder is another node's, OSError when it cannot be used."""
@@ -194,7 +200,10 @@ class ObserverLog:
             voter = self._voters[self._asking]
             try:
                 await self._fetch_from(voter)
+                self._met |= {voter}
             except (KafkaError, OSError, TimeoutError, ConnectionClosed, VoterBehind) as error:
+                if not isinstance(error, VoterBehind):
+                    self._met -= {voter}
                 self._events.emit("metadata_fetch_failed", voter=voter, error=str(error) or type(error).__name__)
                 self._ask_next()
                 await self._clock.sleep(FETCH_RETRY_MS)

@@ -16,6 +16,18 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Met:
+    """The other voters that this one is connected with now."""
+
+    voters: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class CaughtUp:
+    """Told once: what was committed before this voter heard of a leader is applied, and was told before this."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AppendEnded:
     token: int
     outcome: MetadataImage | AppendLost | AppendUnknown
@@ -43,4 +55,6 @@ class Failed:
     error: BaseException
 
 
-Output: TypeAlias = Started | Applied | SnapshotInstalled | SnapshotTaken | Leadership | AppendEnded | Emitted | Failed
+Output: TypeAlias = (
+    Started | Met | CaughtUp | Applied | SnapshotInstalled | SnapshotTaken | Leadership | AppendEnded | Emitted | Failed
+)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from metadata.environment import Clock
-from metadata.quorum.filters import Message
+from metadata.quorum.filters import FIRST_SENDABLE_INDEX, Message
 from metadata.quorum.hardened import REGULAR_COMMAND, RaftParts, hardened
 from metadata.quorum.journal_format import Entry
 from metadata.quorum.library import LEADER, NO_OP_COMMAND, NOT_LEADER, Voter, voter
@@ -24,6 +24,8 @@ class RaftNode:
         self._parts = parts
         self._clock = clock
         self._link = link
+        self._heard = (0, 0)
+        """The newest term in which a leader was heard, and what it said first to be committed."""
         for each in parts.filters._filters:
             each.raft = self
         parts.filters.refuse_forward = self._refuse_forward
@@ -39,7 +41,10 @@ class RaftNode:
 
     def receive(self, peer: int, message: Any) -> None:
         """Raises MalformedMessage."""
-        self._parts.filters.receive(peer, checked(message))
+        message = checked(message)
+        if message["type"] == "append_entries" and message["term"] > self._heard[0]:
+            self._heard = (message["term"], message["commit_index"])
+        self._parts.filters.receive(peer, message)
 
     def connected(self, peer: int) -> None:
         self._parts.snapshots.cancelTransmisstion(voter(peer))
@@ -102,6 +107,19 @@ class RaftNode:
         if leader is None or (not self.is_leader and self._parts.pre_vote.is_leader_silent):
             return -1
         return leader.id
+
+    @property
+    def has_caught_up(self) -> bool:
+        """Whether all is applied here that was committed when the present leader was first heard of.
+
+        A leader is sure of what is committed once it has committed an entry of its own term (Raft 5.4.2), which each
+        appends as it begins. So it takes an applied entry of this term, and all that the leader's first message said.
+        """
+        if self.leader_id == -1 or self.applied_index < FIRST_SENDABLE_INDEX:
+            return False
+        _, index, term = self._last_applied()[1]
+        heard_term, committed = self._heard
+        return term == self.term and (self.is_leader or (heard_term == term and index >= committed))
 
     @property
     def first_index(self) -> int:

@@ -25,7 +25,7 @@ from metadata.quorum.log import (
     SnapshotInstalled,
     SnapshotNeeded,
 )
-from metadata.quorum.outputs import AppendEnded, Emitted, Failed, Output, SnapshotTaken, Started
+from metadata.quorum.outputs import AppendEnded, CaughtUp, Emitted, Failed, Met, Output, SnapshotTaken, Started
 from metadata.quorum.retained import RetainedRecords
 from metadata.quorum.state_machine import Applied
 from metadata.records import Record
@@ -61,6 +61,9 @@ class RaftMetadataLog:
         )
         self._image = MetadataImage()
         self._leadership = Leadership(leader_id=-1, term=0, is_self=False)
+        self._met = frozenset((config.node_id,))
+        self._node_id = config.node_id
+        self._has_caught_up = False
         self._retained = RetainedRecords()
         self._subscribers: list[tuple[OnChange, OnLeadership]] = []
         self._appends: dict[int, asyncio.Future[_Answer]] = {}
@@ -77,6 +80,15 @@ class RaftMetadataLog:
     @property
     def leadership(self) -> Leadership:
         return self._leadership
+
+    @property
+    def met(self) -> frozenset[int]:
+        return self._met
+
+    @property
+    def has_caught_up(self) -> bool:
+        """Whether the image holds all that was committed when this process first heard of a leader; stays so."""
+        return self._has_caught_up
 
     async def start(self) -> None:
         """Raises QuorumStorageError when the files cannot be trusted, OSError when a port or folder cannot be had."""
@@ -160,6 +172,10 @@ class RaftMetadataLog:
                 )
             case Leadership():
                 self._on_leadership(output)
+            case Met():
+                self._met = output.voters | {self._node_id}
+            case CaughtUp():
+                self._has_caught_up = True
             case AppendEnded():
                 answer = self._appends.get(output.token)
                 if answer is not None and not answer.done():

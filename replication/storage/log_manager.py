@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from uuid import UUID
 
@@ -29,6 +29,14 @@ from replication.storage.segment import Segment
 from replication.storage.tail import RecentAppends
 from replication.storage.text_files import MalformedFile, read_topic_id, write_topic_id
 from replication.storage.upkeep import Upkeep
+
+
+@dataclass(slots=True)
+class Loading:
+    """How far the start has come: logs whose folders were found, and those of them that are done with."""
+
+    found: int = 0
+    done: int = 0
 
 
 class LogManager:
@@ -53,6 +61,7 @@ class LogManager:
             LogDirectory(environment, path, cluster_id=cluster_id, node_id=node_id, events=events)
             for path in directories
         ]
+        self.loading = Loading()
         self._recent = RecentAppends()
         self._producer_limits: Callable[[], ProducerLimits] = lambda: ProducerLimits.of(settings())
         self._logs: dict[TopicIdPartition, PartitionLog] = {}
@@ -95,6 +104,7 @@ class LogManager:
     async def _load_directory(self, directory: LogDirectory) -> None:
         removed = await self._environment.workers.run(directory.remove_deleted_folders)
         partitions = directory.partitions()
+        self.loading.found += len(partitions)
         await asyncio.gather(*(self._load(directory, topic, number) for topic, number in partitions))
         self._events.emit(
             "log_directory_opened",
@@ -111,6 +121,7 @@ class LogManager:
         except (*UNREADABLE, OSError) as error:
             self._events.emit("log_not_loaded", topic=topic, partition=partition, reason=str(error))
             directory.not_loaded.add((topic, partition))
+        self.loading.done += 1
 
     async def _load_unless_unfinished(self, directory: LogDirectory, topic: str, partition: int) -> None:
         try:

@@ -223,8 +223,8 @@ class SimulatedCluster:
 
     def _unready(self) -> dict[int, str]:
         """Node -> why it is not ready."""
-        looked = {node.node_id: node.node.readiness() for node in self.alive if node.node is not None}
-        return {node_id: why for node_id, (is_ready, why) in looked.items() if not is_ready}
+        looked = {node.node_id: node.node.awaiting.service() for node in self.alive if node.node is not None}
+        return {node_id: why for node_id, why in looked.items() if why}
 
     def raise_fatal(self) -> None:
         for node in self.nodes.values():

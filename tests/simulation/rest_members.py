@@ -77,7 +77,7 @@ class Door:
             partitioner=Partitioner(),
             metrics=Metrics(dict),
             patience=Patience(clock, limits),
-            ready=node.readiness,
+            awaiting=node.awaiting,
         )
         self.handlers = ConsumerHandlers(node.groups, node.environment.rng)
 

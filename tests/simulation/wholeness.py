@@ -24,8 +24,8 @@ class Wholeness:
                 return f"node {node.node_id} is at {node.node.log.image.offset} of {image.offset} in the metadata"
             if node.is_newcomer:
                 return f"node {node.node_id} is no voter yet"
-            ready, why = node.node.readiness()
-            if not ready:
+            why = node.node.awaiting.service()
+            if why:
                 return f"node {node.node_id}: {why}"
         for partition in image.all_partitions():
             if (missing := self._partition_missing(partition)) is not None:

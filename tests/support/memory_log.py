@@ -83,6 +83,10 @@ class MemoryLog:
         return self.shared.image
 
     @property
+    def met(self) -> frozenset[int]:
+        return frozenset(node.node_id for node in self.shared.nodes)
+
+    @property
     def leadership(self) -> Leadership:
         leader_id = self.shared.leader_id
         return Leadership(leader_id=leader_id, term=self.shared.term, is_self=leader_id == self.node_id)

@@ -82,7 +82,7 @@ async def show_docs(call: Call) -> web.Response:
 def docs_routes(files: Files) -> tuple[Route, ...]:
     docs = Route(
         method="GET", path="/docs", handler=show_docs, summary="This document as a page.", tag="node",
-        answers={200: Body(content={HTML: None}, headers={"ETag": ETAG}), **_ANSWERS}, check=_check,
+        answers={200: Body(content={HTML: None}, headers={"ETag": ETAG}), **_ANSWERS}, check=_check, answers_early=True,
     )  # fmt: skip
     return (docs, _asset_route(Assets(files)))
 
@@ -102,4 +102,5 @@ def _asset_route(assets: Assets) -> Route:
     return Route(
         method="GET", path="/docs/{asset}", handler=show_asset, summary="Scripts and styles of the page.", tag="node",
         answers={200: Body(content=content, headers={"ETag": ETAG}), **_ANSWERS}, errors=(404,),
+        answers_early=True,
     )  # fmt: skip

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from kraft.client.outcome import Refused, Request
+from kraft.client.outcome import Request
 from kraft.client.transport import Transport
 from kraft.client.verdicts import of_attempts
 from kraft.http.partitioner import partition_of_key
 from kraft.scenarios.clients.counts import Counts
-from kraft.scenarios.clients.requests import KeyValue, Told, produce_request, told_produce, value_text
+from kraft.scenarios.clients.requests import KeyValue, Told, cannot_now, produce_request, told_produce, value_text
 from kraft.scenarios.clients.targets import Surroundings, Target, Targets
 from kraft.scenarios.history import Acks, Attempt, Operation, Produce
 from kraft.scenarios.timeline import now_us
@@ -166,7 +166,7 @@ class Producer:
         node = self._targets.choose(self.options.topic, partition)
         invoke_us = now_us()
         answer = await self._transport.send(self._targets.address(node), request)
-        if isinstance(answer, Refused):
+        if cannot_now(answer):
             self._targets.refused(node)
         told = told_produce(answer, acks=self.options.acks)
         attempt = Attempt(

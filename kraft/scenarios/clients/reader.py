@@ -9,11 +9,10 @@ import asyncio
 from dataclasses import dataclass
 from typing import Final
 
-from kraft.client.outcome import Refused
 from kraft.client.transport import Transport
 from kraft.scenarios.clients.counts import Counts
 from kraft.scenarios.clients.producer import Record
-from kraft.scenarios.clients.requests import Fetched, fetched, read_request
+from kraft.scenarios.clients.requests import Fetched, cannot_now, fetched, read_request
 from kraft.scenarios.clients.targets import Surroundings, Target, Targets
 from kraft.scenarios.history import Read
 from kraft.scenarios.timeline import now_us
@@ -113,7 +112,7 @@ class Reader:
         request = read_request(topic, partition, position, wait_ms=WAIT_MS, bytes_max=BYTES_MAX, timeout_ms=TIMEOUT_MS)
         invoke_us = now_us()
         outcome = await self._transport.send(self._targets.address(node), request)
-        if isinstance(outcome, Refused):
+        if cannot_now(outcome):
             self._targets.refused(node)
         answer = fetched(outcome)
         if self._is_news(partition, answer):

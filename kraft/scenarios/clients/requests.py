@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import orjson
 
+from kraft.client.judging import TRY_AGAIN
 from kraft.client.outcome import Answer, Refused, Request, Unknown
 from kraft.client.verdicts import (
     Outcome,
@@ -57,6 +58,11 @@ def produce_request(
     )
 
 
+def cannot_now(answer: Answer | Refused | Unknown) -> bool:
+    """Another node may be able to: nobody listens there, or it says that it cannot, as one that begins does."""
+    return isinstance(answer, Refused) or (isinstance(answer, Answer) and answer.status in TRY_AGAIN)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
     """What one attempt of a produce came to."""
@@ -95,7 +101,7 @@ def _told_as_a_whole(answer: Answer, document: dict[str, Any]) -> Told:
     code = document.get("kafka_code")
     if answer.is_success:
         return Told(outcome=of_sent_without_answer(), kafka_code=code)
-    may_try_again = for_code(code).retriable if code is not None else answer.status >= 500
+    may_try_again = for_code(code).retriable if code is not None else answer.status >= 500 or cannot_now(answer)
     return Told(
         outcome=of_answer(answer.status, code),
         kafka_code=code,

@@ -27,6 +27,12 @@ class Checks:
             raise Violation(f"{i} applies {command[:20]!r} at {index}, where {known[:20]!r} was applied")
         self._applied_terms.setdefault(index, term)
 
+    def on_caught_up(self, i: int, *, applied_index: int, committed: int) -> None:
+        if applied_index < committed:
+            raise Violation(
+                f"{i} says it has caught up at {applied_index}; {committed} was acknowledged before it began"
+            )
+
     def on_end(self, i: int, *, applied_index: int, commands: dict[int, bytes]) -> None:
         for command, index in self.acked.items():
             if index <= applied_index and commands.get(index) != command:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from metadata.quorum.hardened import HardenedRaft
-from tests.simulation.quorum.scripting import calm, commit, heal
+from tests.simulation.quorum.scripting import calm, commit, heal, isolate
 from tests.simulation.quorum.world import World
 
 
@@ -46,3 +46,32 @@ def test_l13_without_its_override_the_voter_stays_behind_for_ever(monkeypatch: p
     monkeypatch.setattr(HardenedRaft, "_set_commit_index", lambda raft, index: setattr(raft, "_commit_index", index))
     world = _restarted_with_a_snapshot_newer_than_its_commit_index()
     assert not world.run_for(30_000, until=lambda: world.is_converged)
+
+
+def test_a_voter_has_caught_up_when_it_knows_all_that_was_committed_before_it_began() -> None:
+    world = calm(3)
+    heal(world)
+    behind = next(i for i in world.ids if i != world.leader)
+    assert world.caught_up == 3
+    world.crash(behind, power=False)
+    for k in range(50):
+        commit(world, b"meanwhile%d" % k)
+    isolate(world, behind)
+    world.start(behind)
+    world.run_for(5_000)
+    assert not world.nodes[behind].raft.has_caught_up, "it has heard of nobody"
+    heal(world)
+    assert world.run_for(5_000, until=lambda: world.nodes[behind].has_caught_up)
+    assert len(world.nodes[behind].machine.commands) >= 50
+
+
+def test_a_voter_alone_has_not_caught_up_however_much_its_files_know() -> None:
+    world = calm(3)
+    commit(world, b"known")
+    for i in world.ids:
+        world.crash(i, power=False)
+    world.start(1)
+    world.run_for(10_000)
+    assert not world.nodes[1].raft.has_caught_up
+    world.start(2)
+    assert world.run_for(5_000, until=lambda: world.nodes[1].has_caught_up and world.nodes[2].has_caught_up)

@@ -70,6 +70,9 @@ class Node:
     machine: AppliedCommands
     journal: Journal
     generation: int
+    committed_before: int = 0
+    """The last index that was acknowledged to anybody when this life began."""
+    has_caught_up: bool = False
     was_leader: bool = False
     held: list[Callable[[], None]] = field(default_factory=list)
     is_paused: bool = False
@@ -92,6 +95,8 @@ class World:
         self.healed = False
         self.elections = 0
         self.snapshots_loaded = 0
+        self.caught_up = 0
+        """How many lives of voters have caught up with the quorum."""
         self.settled = 0
         """How many newcomers have become voters."""
         self._heap: list[tuple[int, int, Callable[[], None]]] = []
@@ -153,7 +158,8 @@ class World:
         if journal.votes.is_newcomer and i not in self.wiped and not self.plan.strangers:
             journal.votes.settle()
             journal.votes.save(term=0, voted_for=None)
-        self.nodes[i] = Node(self._raft(i, journal, snapshots, machine), machine, journal, generation)
+        raft, committed = self._raft(i, journal, snapshots, machine), max(self.acked.values(), default=0)
+        self.nodes[i] = Node(raft, machine, journal, generation, committed_before=committed)
         self.after(self.rng.random() * 10, lambda: self._tick_forever(i, generation))
 
     def _raft(self, i: int, journal: Journal, snapshots: SnapshotStore, machine: AppliedCommands) -> RaftNode:
@@ -210,6 +216,7 @@ class World:
         if node.journal.size_bytes > self.plan.snapshot_bytes * (1 + SNAPSHOT_STAGGER * self.ids.index(i)):
             node.raft.take_snapshot()
         self._check_leadership(i, node)
+        self._check_catching_up(i, node)
 
     def crash(self, i: int, *, power: bool, restart_ms: float | None = None) -> None:
         if i not in self.nodes:
@@ -300,6 +307,13 @@ class World:
             held = {index: command for command, index, _ in node.raft.entries}
             self.checks.on_leader(i, term=node.raft.term, held=held)
         node.was_leader = node.raft.is_leader
+
+    def _check_catching_up(self, i: int, node: Node) -> None:
+        """What was acknowledged before it began is known to a voter that says so."""
+        if not node.has_caught_up and node.raft.has_caught_up:
+            node.has_caught_up = True
+            self.caught_up += 1
+            self.checks.on_caught_up(i, applied_index=node.raft.applied_index, committed=node.committed_before)
 
     def _on_apply(self, i: int, index: int, command: bytes) -> None:
         node = self.nodes.get(i)

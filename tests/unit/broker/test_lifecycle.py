@@ -152,6 +152,42 @@ def test_a_registration_that_never_succeeds_is_fatal_and_says_why() -> None:
     run(main)
 
 
+def test_without_a_controller_a_broker_waits_for_ever_and_says_so() -> None:
+    """It must not end itself: after an outage of all nodes it would never meet another."""
+
+    async def main(clock: SimulatedClock) -> None:
+        controller, fatal = Controller(clock), list[Exception]()
+        alone = [NotController("no leader of the metadata quorum is known"), RequestTimedOut("no answer")]
+        controller.refusals = alone * 5_000
+        life = _life(clock, controller, fatal=fatal)
+        life.start()
+        await clock.sleep(600_000)  # initial.broker.registration.timeout.ms is 5,000
+        assert (fatal, life.broker_epoch) == ([], -1)
+        assert life.registration_problem in {error.message for error in alone}
+        controller.refusals = []
+        await clock.sleep(1_000)
+        assert life.broker_epoch > 0
+        assert life.registration_problem == ""
+        await life.stop()
+
+    run(main)
+
+
+def test_time_without_a_controller_does_not_count_towards_the_registration_timeout() -> None:
+    async def main(clock: SimulatedClock) -> None:
+        controller, fatal = Controller(clock), list[Exception]()
+        refused = DuplicateBrokerRegistration("broker 1 is alive elsewhere")
+        controller.refusals = [refused] * 40 + [NotController("nobody leads")] * 1_000 + [refused] * 1_000
+        life = _life(clock, controller, fatal=fatal)
+        life.start()
+        await clock.sleep(4_000 + 100_000 + 900)
+        assert fatal == []
+        await clock.sleep(200)
+        assert "for 5000 ms" in str(fatal[0])
+
+    run(main)
+
+
 def test_a_controller_that_falls_silent_over_a_registration_is_not_waited_for() -> None:
     async def main(clock: SimulatedClock) -> None:
         controller, fatal = Controller(clock), list[Exception]()

@@ -9,7 +9,7 @@ import pytest
 
 from kraft.cli import rest, sending
 from kraft.cli.output import CommandFailed
-from kraft.cli.rest import Rest
+from kraft.cli.rest import BUSY_LIMIT_MS, Rest
 from kraft.cli.sending import REPEAT_FOR_MS, Sender
 from kraft.client.outcome import Answer, Outcome, Refused, Request, Unknown
 
@@ -107,9 +107,38 @@ def test_what_is_refused_for_good_is_not(monkeypatch, final):
 
 
 def test_retry_after_is_followed(monkeypatch):
-    world = World(monkeypatch, BUSY, stored(None))
+    world = World(monkeypatch, BUSY, BUSY, BUSY, stored(None))
     world.sender().send([{"value": "x"}])
     assert world.slept_s == [2.0]
+
+
+def test_a_node_that_cannot_now_is_passed_over(monkeypatch):
+    world = World(monkeypatch, BUSY, stored(None))
+    world.sender(is_idempotent=False).send([{"value": "x"}])
+    assert [url for url, _ in world.asked] == ["http://one", "http://two"]
+    assert world.slept_s == []
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_while_no_node_can_all_are_asked_again_for_a_while(monkeypatch, capsys, method):
+    ask = {"GET": lambda rest: rest.get("/topics"), "POST": lambda rest: rest.send_json("POST", "/topics")}[method]
+    world = World(monkeypatch, *[BUSY] * 5, answer(200, ["t"]))
+    assert ask(world.client) == ["t"]
+    assert [url for url, _ in world.asked] == [*NODES.split(","), *NODES.split(",")]
+    assert world.slept_s == [2.0]
+    assert "trying again: no leader" in capsys.readouterr().err
+    world = World(monkeypatch, BUSY)
+    with pytest.raises(CommandFailed, match="no leader"):
+        ask(world.client)
+    assert 10 < sum(world.slept_s) <= BUSY_LIMIT_MS / 1_000
+
+
+def test_a_change_that_may_have_been_done_is_not_sent_again(monkeypatch):
+    unsure = answer(503, {"error_code": 50302, "kafka_code": 6, "message": "the leader was deposed"})
+    world = World(monkeypatch, unsure)
+    with pytest.raises(CommandFailed, match="deposed"):
+        world.client.send_json("POST", "/topics")
+    assert len(world.asked) == 1
 
 
 def test_no_node_at_all_is_said_at_once(monkeypatch):

@@ -12,6 +12,7 @@ from kraft.http.app import ROUTES
 from metadata.controller.events import AlterConfigs, AlterReassignments, ElectLeaders
 from tests.support.fake_gateway import FakeGateway
 from tests.unit.http.door import BINARY, JSON, TEXT, V3, Door, b64, with_door
+from tests.unit.http.waits import Waits
 
 
 @dataclass(frozen=True)
@@ -275,7 +276,7 @@ def test_head_and_html_index_and_readiness() -> None:
         not_ready = await door.ask("GET", "/readyz")
         assert (not_ready.status, not_ready.json) == (503, {"status": "not ready", "reason": "fenced"})
 
-    with_door(story, gateway(), ready=lambda: (False, "fenced"))
+    with_door(story, gateway(), awaiting=Waits(service="fenced"))
 
 
 def test_status_tells_the_state_of_each_node() -> None:

@@ -1,0 +1,103 @@
+"""Until a node's metadata has caught up with the quorum nobody is told anything from it; health and docs answer."""
+
+from __future__ import annotations
+
+import random
+from typing import cast
+
+import pytest
+
+from kraft.coordinators.groups.routing import Groups
+from kraft.http.app import ROUTES
+from kraft.http.early import AWAITS_HEADER
+from kraft.http.path_parameters import parameters_in
+from kraft.http.replicas import replica_routes
+from kraft.http.routes import Route
+from kraft.http.v2.consumers_routes import consumer_routes
+from kraft.http.v3.consumer_groups import group_routes
+from tests.support.fake_gateway import FakeGateway
+from tests.unit.http.door import Door, with_door
+from tests.unit.http.waits import Waits
+
+EARLY = {
+    "/", "/healthz", "/readyz", "/healthy", "/ready", "/status/ready", "/_health", "/metrics", "/kraft/status",
+    "/docs", "/docs/{asset}", "/openapi.json", "/openapi", "/openapi/v3",
+}  # fmt: skip
+NO_GROUPS = cast(Groups, None)
+"""Nothing that is closed may ask them."""
+EXTRA = (
+    *consumer_routes(NO_GROUPS, random.Random(0)),
+    *group_routes(NO_GROUPS),
+    *replica_routes(dict),
+)
+PARAMETERS = {"topic": "t", "asset": "kraft.css", "cluster_id": "test-cluster", "name": "retention.ms"}
+WAITS = "the quorum\r\nhas no lêader yet"
+
+
+def gateway() -> FakeGateway:
+    fake = FakeGateway()
+    fake.add_topic("t", 1)
+    return fake
+
+
+def path_of(route: Route) -> str:
+    values = {name: PARAMETERS.get(name, "0") for name in parameters_in(route.path)}
+    return route.path.format(**values)
+
+
+@pytest.mark.parametrize("is_strict", [False, True])
+def test_every_declared_route_is_closed_but_those_that_are_named_here(is_strict: bool) -> None:
+    async def story(door: Door) -> None:
+        routes: tuple[Route, ...] = door.app[ROUTES]
+        assert {route.path for route in routes if route.answers_early} == EARLY & {route.path for route in routes}
+        assert len(routes) > 50
+        for route in routes:
+            answer = await door.ask(route.method, path_of(route), b"{}" if route.body else None)
+            if route.path in EARLY:
+                expected = (503,) if route.path.endswith(("/ready", "/readyz")) else (200,)
+                assert answer.status in expected, route
+                assert answer.headers[AWAITS_HEADER] == "the quorum has no l\\xeaader yet"
+            else:
+                assert (answer.status, answer.headers["Retry-After"]) == (503, "1"), route
+                assert answer.json["error_code"] == 50302, route
+                assert (answer.json["kafka_code"], answer.json["retriable"]) == (5, True)
+                assert "has no lêader yet" in answer.json["message"]
+        assert not door.gateway.requests
+        assert not door.gateway.produced
+
+    options = {"awaiting": Waits(service=WAITS, metadata=WAITS), "extra_routes": EXTRA, "is_strict": is_strict}
+    with_door(story, gateway(), **options)
+
+
+def test_a_body_that_waits_for_100_continue_is_refused_before_it_is_sent() -> None:
+    async def story(door: Door) -> None:
+        answer = await door.ask("POST", "/topics/t", b'{"records": []}', Expect="100-continue")
+        assert answer.status == 503
+
+    with_door(story, gateway(), awaiting=Waits(service="a quorum", metadata="a quorum"))
+
+
+def test_a_node_that_has_caught_up_answers_though_it_waits_for_the_quorum_again() -> None:
+    async def story(door: Door) -> None:
+        topics = await door.ask("GET", "/topics")
+        assert (topics.status, topics.json) == (200, ["t"])
+        status = await door.ask("GET", "/kraft/status")
+        assert status.json["awaits"] == "a leader"
+        assert AWAITS_HEADER not in status.headers
+        assert (await door.ask("GET", "/readyz")).status == 503
+        assert (await door.ask("GET", "/healthz")).json == {"status": "ok", "reason": "a leader"}
+
+    with_door(story, gateway(), awaiting=Waits(service="a leader"))
+
+
+def test_it_opens_when_the_metadata_has_caught_up() -> None:
+    waits = Waits(service="a leader", metadata="a leader")
+
+    async def story(door: Door) -> None:
+        assert (await door.ask("GET", "/topics/t")).status == 503
+        waits.what_metadata = waits.what_service = ""
+        assert (await door.ask("GET", "/topics/t")).status == 200
+        status = await door.ask("GET", "/kraft/status")
+        assert status.json["awaits"] is None
+
+    with_door(story, gateway(), awaiting=waits)
