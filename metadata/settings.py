@@ -150,7 +150,9 @@ class BrokerSettings(_Settings):
     broker_probe_timeout_ms: int = _int(
         200, 1, INT32_MAX, "After a broken connection the broker's port is tried; refused within this: fenced now."
     )
-    initial_broker_registration_timeout_ms: int = _int(60_000, 1, INT32_MAX, "A broker not registered by then stops.")
+    initial_broker_registration_timeout_ms: int = _int(
+        60_000, 1, INT32_MAX, "A broker that the active controller refuses for so long stops."
+    )
     controlled_shutdown_enable: bool = Field(default=True, description="Move leaders away before stopping.")
     controlled_shutdown_timeout_ms: int = _int(10_000, 1, INT32_MAX, "Longest wait for a controlled shutdown.")
     auto_leader_rebalance_enable: bool = Field(default=True, description="Elect preferred leaders now and then.")

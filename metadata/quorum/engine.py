@@ -9,6 +9,7 @@ of the library leaves it in an unknown state, and stops the node.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -117,6 +118,9 @@ class QuorumEngine:
     def _close(self, lock: DirectoryLock | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        if self._node is not None and self._journal is not None:
+            with contextlib.suppress(OSError):  # it helps the next start and whoever reads the files, and no more
+                self._journal.onOneSecondTimer()
         self._drop_node()
         self._flush()
         if lock is not None:

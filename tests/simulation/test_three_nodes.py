@@ -50,7 +50,10 @@ def test_a_cluster_that_is_never_ready_says_what_it_waits_for() -> None:
         await cluster.nodes[1].start()
         await cluster.wait_ready(within_s=1)
 
-    why = "the metadata quorum has no leader yet; a new cluster begins when all its controllers (1, 2, 3) have met"
+    why = (
+        "the metadata quorum has no leader yet: of its voters 1, 2, 3 this node has met 1; "
+        "a new cluster begins when all of them have met"
+    )
     with pytest.raises(AssertionError, match=re.escape(f"not ready within 1 s: {{1: '{why}'}}")):
         world.run(scenario())
 

@@ -21,7 +21,7 @@ from kraft.coordinators.groups.shard import Shard, Surroundings
 from kraft.coordinators.groups.standing import Standing
 from metadata.delta import MetadataDelta
 from metadata.environment import TimerHandle
-from metadata.errors import InvalidGroupId, KafkaError, NotCoordinator
+from metadata.errors import CoordinatorLoadInProgress, InvalidGroupId, KafkaError, NotCoordinator
 from metadata.events import Events
 from metadata.image import MetadataImage, PartitionImage, TopicIdPartition
 from metadata.internal_topics import OFFSETS_TOPIC
@@ -63,6 +63,8 @@ class GroupCoordinator:
         self._led: dict[int, _Led] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._expiry: TimerHandle | None = None
+        self._knows_its_partitions = False
+        """Since the first metadata, which is told to a broker when it has caught up with the quorum."""
         self._is_stopped = False
 
     # --- requests -------------------------------------------------------------------------------------------
@@ -84,8 +86,12 @@ class GroupCoordinator:
         return sum(len(entry.instances) for led in self._led.values() for entry in led.shard.entries.values())
 
     def _list(self) -> a.GroupList:
+        """Raises CoordinatorLoadInProgress 14, or the error of a shard that failed: a part is no list."""
+        if not self._knows_its_partitions:
+            raise CoordinatorLoadInProgress("this broker has just started, and does not know which groups are its own")
         found = []
         for led in self._led.values():
+            led.shard.check()
             for group_id, entry in led.shard.entries.items():
                 if entry.exists:
                     found.append(a.GroupListing(group_id, entry.group.phase, entry.group.protocol_type or ""))
@@ -94,6 +100,7 @@ class GroupCoordinator:
     # --- metadata -------------------------------------------------------------------------------------------
 
     def on_metadata(self, delta: MetadataDelta, image: MetadataImage) -> None:
+        self._knows_its_partitions = True
         topic = image.topic(OFFSETS_TOPIC)
         partitions: Mapping[int, PartitionImage] = {} if topic is None else topic.partitions
         for number in list(self._led):

@@ -83,7 +83,17 @@ class Groups:
         return self._coordinator_of(group)
 
     async def list_all(self) -> tuple[a.GroupListing, ...]:
-        """Groups of all coordinators that answer. Raises the error of one that does not."""
+        """Groups of all coordinators. Asked again while one moves, loads or does not answer; then raises its error."""
+        deadline_ms = self._clock.monotonic_ms() + COORDINATOR_WAIT_MS
+        while True:
+            try:
+                return await self._list_once()
+            except (*MOVED, CoordinatorNotAvailable):
+                if self._clock.monotonic_ms() >= deadline_ms:
+                    raise
+            await self._clock.sleep(COORDINATOR_RETRY_MS)
+
+    async def _list_once(self) -> tuple[a.GroupListing, ...]:
         topic = self._gateway.image.topic(OFFSETS_TOPIC)
         leaders = {} if topic is None else {partition.leader for partition in topic.partitions.values()}
         found: list[a.GroupListing] = []
