@@ -11,6 +11,7 @@ import json
 from typing import Final
 
 from metadata.environment import Environment, File
+from metadata.watchdog import Lock, NoLock
 
 EVENTS_FILE: Final = "events.jsonl"
 ROTATED_FILE: Final = "events.jsonl.1"
@@ -24,10 +25,19 @@ _ENCODER: Final = json.JSONEncoder(default=str)
 
 
 class EventLog:
-    """Implements `metadata.events.Events`. One owner: the node's event loop."""
+    """Implements `metadata.events.Events`. One owner: the node's event loop; but for `emit_beside`."""
 
-    def __init__(self, environment: Environment, *, data: str, node_id: int, bytes_max: int = EVENTS_BYTES_MAX) -> None:
+    def __init__(
+        self,
+        environment: Environment,
+        *,
+        data: str,
+        node_id: int,
+        lock: Lock | None = None,
+        bytes_max: int = EVENTS_BYTES_MAX,
+    ) -> None:
         self._environment = environment
+        self._lock = lock or NoLock()
         self._path = f"{data}/{EVENTS_FILE}"
         self._rotated_path = f"{data}/{ROTATED_FILE}"
         self._data = data
@@ -40,6 +50,23 @@ class EventLog:
 
     def emit(self, event: str, /, **fields: object) -> None:
         """Never raises."""
+        self._lock.acquire()
+        try:
+            self._emit(event, fields)
+        finally:
+            self._lock.release()
+
+    def emit_beside(self, event: str, fields: dict[str, object]) -> bool:
+        """From another thread, which never waits for the owner: False, with nothing done, while that writes."""
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            self._emit(event, fields)
+        finally:
+            self._lock.release()
+        return True
+
+    def _emit(self, event: str, fields: dict[str, object]) -> None:
         line = self._line(event, fields)
         self._sequence += 1
         try:

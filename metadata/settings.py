@@ -159,6 +159,9 @@ class BrokerSettings(_Settings):
     leader_imbalance_check_interval_seconds: int = _int(300, 1, INT32_MAX, "How often that happens.")
     unclean_leader_election_interval_ms: int = _int(300_000, 1, INT64_MAX, "Sweep of offline partitions.")
     unclean_recovery_timeout_ms: int = _int(1_000, 1, INT32_MAX, "How long replicas have to tell their log end.")
+    node_hang_timeout_ms: int = _int(
+        120_000, 1_000, INT32_MAX, "A node whose main loop computes for so long without a turn ends itself."
+    )
     # Quorum
     controller_quorum_election_timeout_ms: int = _int(
         300, 50, 60_000, "Shortest election timeout; the longest is twice it."

@@ -29,6 +29,7 @@ from kraft.node.ending import Step, hand_over, stop_in_order
 from kraft.node.grouping import group_coordinator, groups_of
 from kraft.node.listening import Door, wire_server
 from kraft.node.quorum import HostedQuorum, observer_log, voter_log
+from kraft.node.watching import MainLoopWatch
 from kraft.wire.channels import (
     ControllerChannel,
     ForwardChannel,
@@ -69,9 +70,10 @@ class Node:
         self._quorum = quorum
         self._on_fatal = on_fatal
         self._static = config.static_settings(node_id)
-        self.events = EventLog(environment, data=self.node.data, node_id=node_id)
+        self.events = EventLog(environment, data=self.node.data, node_id=node_id, lock=quorum.process.lock())
         self.publisher = MetadataPublisher(node_id=node_id, clock=environment.clock, static=self._static)
         self._watch: asyncio.Task[None] | None = None
+        self.main_loop = self._make_main_loop_watch()
         self._incarnation_id = UUID(bytes=environment.rng.randbytes(16), version=4)
         self._has_own_registration = False
         addresses = AddressBook(config, node_id=node_id, image=lambda: self.publisher.image)
@@ -136,6 +138,7 @@ class Node:
             await self.controller.start()
             self._watch = asyncio.get_running_loop().create_task(self._watch_controller(self.controller))
         await self.log.start()
+        self.main_loop.start()
         if self.replicas is not None:
             await self.replicas.start()
         if self.lifecycle is not None:
@@ -153,6 +156,7 @@ class Node:
             ("logs", self.logs.stop if self.logs else None),
             ("controller", self.controller.stop if self.controller else None),
             ("connections", self._peers.close),
+            ("watchdog", self.main_loop.stop),
             ("metadata quorum", self.log.stop),
         ]
         try:
@@ -187,6 +191,15 @@ class Node:
 
     # --- parts ----------------------------------------------------------------------------------------------
 
+    def _make_main_loop_watch(self) -> MainLoopWatch:
+        return MainLoopWatch(
+            self.environment,
+            host=self._quorum,
+            is_voter=self.node.is_voter,
+            events=self.events,
+            end_ms=lambda: self.publisher.settings.node_hang_timeout_ms,
+        )
+
     def _make_log(self) -> MetadataLog:
         if self.node.is_voter:
             return voter_log(
@@ -196,6 +209,7 @@ class Node:
                 host=self._quorum,
                 events=self.events,
                 on_fatal=self._on_fatal,
+                is_hanging=self.main_loop.is_hanging,
             )
         return observer_log(
             self.config,

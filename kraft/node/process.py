@@ -158,6 +158,7 @@ def _gauges(node: Node) -> dict[str, float]:
     gauges: dict[str, float] = {
         "events_lost": node.events.lost,
         "metadata_caught_up": float(not node.awaiting.metadata()),
+        **node.main_loop.gauges(),
     }
     if node.controller is not None:
         gauges["active_controller"] = float(node.controller.is_active)

@@ -16,13 +16,16 @@ from metadata.quorum.hosting import QuorumHost
 from metadata.quorum.log import MetadataLog
 from metadata.quorum.observer import ObserverLog
 from metadata.quorum.raft_log import RaftMetadataLog
+from metadata.watchdog import WatchedProcess
 
 
 class HostedQuorum(QuorumHost, Protocol):
-    """A place for the Raft half, with the environment of its loop."""
+    """A place for the Raft half, with the environment of its loop, and the main loop's process as seen from there."""
 
     @property
     def environment(self) -> Environment: ...
+    @property
+    def process(self) -> WatchedProcess: ...
 
 
 def voter_log(
@@ -33,6 +36,7 @@ def voter_log(
     host: HostedQuorum,
     events: Events,
     on_fatal: Callable[[BaseException], None],
+    is_hanging: Callable[[], bool],
 ) -> RaftMetadataLog:
     node = config.node(node_id)
     settings = config.broker_settings(node_id)
@@ -48,7 +52,13 @@ def voter_log(
         snapshot_bytes=settings.metadata_log_max_record_bytes_between_snapshots,
     )
     return RaftMetadataLog(
-        environment, quorum, raft_environment=host.environment, host=host, events=events, on_fatal=on_fatal
+        environment,
+        quorum,
+        raft_environment=host.environment,
+        host=host,
+        events=events,
+        on_fatal=on_fatal,
+        is_hanging=is_hanging,
     )
 
 

@@ -1,4 +1,5 @@
-"""The quorum's own thread with an event loop of its own, so that its fsyncs hold up no request.
+"""The quorum's own thread with an event loop of its own, so that its fsyncs hold up no request, and that it lives on
+beside a main loop that hangs.
 
 The thread is joined when the quorum stops. A short switch interval keeps a busy main loop from starving it: with
 Python's default of 5 ms, elections were missed for over a second under load.
@@ -15,6 +16,7 @@ from typing import Any
 import uvloop
 
 from kraft.runtime.environment import close_environment, system_environment
+from kraft.runtime.main_thread import MainThread
 from metadata.environment import Environment, Files
 
 SWITCH_INTERVAL_S = 0.0005
@@ -27,6 +29,7 @@ class QuorumThread:
     def __init__(self, *, files: Files | None = None) -> None:
         self._loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
         self.environment: Environment = system_environment(self._loop, threads=WORKER_THREADS, files=files)
+        self.process = MainThread()
         self._main_loop: asyncio.AbstractEventLoop | None = None
         self._ended: asyncio.Future[None] | None = None
         self._thread: threading.Thread | None = None

@@ -43,6 +43,7 @@ def raft_parts(
     clock: Clock,
     rng: random.Random,
     on_settled: Callable[[], None],
+    may_lead: Callable[[], bool] = lambda: True,
 ) -> RaftParts:
     pre_vote = PreVote(clock=clock, rng=rng, peers=config.peers, election_timeout_ms=config.election_timeout_ms)
     newcomer = Newcomer(clock=clock, rng=rng, peers=config.peers, votes=journal.votes, on_settled=on_settled)
@@ -61,4 +62,5 @@ def raft_parts(
         filters=Filters([newcomer, *filters, pre_vote], link=link, journal=journal),
         pre_vote=pre_vote,
         newcomer=newcomer,
+        may_lead=may_lead,
     )

@@ -52,7 +52,9 @@ class QuorumEngine:
         *,
         deliver: Callable[[list[Output]], None],
         filters: Callable[[], list[MessageFilter]] = standard_filters,
+        is_hanging: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`is_hanging`: the main loop does not turn, so this node could lead nobody."""
         assert config.node_id in config.voters, f"node {config.node_id} is not one of {sorted(config.voters)}"
         self._clock = environment.clock
         self._files = environment.files
@@ -61,6 +63,7 @@ class QuorumEngine:
         self._report = Report(deliver)
         self._proposals = Proposals(self._report.add)
         self._make_filters = filters
+        self._is_hanging = is_hanging
         self._node: RaftNode | None = None
         """None before the start, while the disk fails, and after the end."""
         self._journal: Journal | None = None
@@ -151,6 +154,7 @@ class QuorumEngine:
             clock=self._clock,
             rng=self._rng,
             on_settled=self._on_settled,
+            may_lead=self._may_lead,
         )
         self._journal = journal
         self._node = RaftNode(self._module, parts, clock=self._clock, link=self._link)
@@ -200,6 +204,9 @@ class QuorumEngine:
         node = self._node
         if node is None or self._stopping.is_set():
             return
+        if node.is_leader and not self._may_lead():
+            self.emit("quorum_leadership_given_up", term=node.term)
+            self._guarded(node.resign, stand_after_ms=2 * self._config.election_timeout_ms)
         self._guarded(node.tick)
         if self._node is not None:
             if node.has_unfinished_entries:
@@ -210,9 +217,13 @@ class QuorumEngine:
                 self._report.add(CaughtUp())
         self._flush()
 
-    def _guarded(self, step: Callable[..., None], *arguments: Any) -> None:
+    def _may_lead(self) -> bool:
+        """A lone voter may: nobody else could."""
+        return not self._config.peers or not self._is_hanging()
+
+    def _guarded(self, step: Callable[..., None], *arguments: Any, **options: Any) -> None:
         try:
-            step(*arguments)
+            step(*arguments, **options)
         except MalformedMessage:
             raise
         except OSError as error:

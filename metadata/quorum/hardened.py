@@ -6,7 +6,7 @@ library gives no other way to replace. What the library makes by a global of its
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from types import ModuleType
@@ -35,6 +35,7 @@ class RaftParts:
     filters: Filters
     pre_vote: PreVote
     newcomer: Newcomer
+    may_lead: Callable[[], bool] = lambda: True
 
 
 class HardenedRaft:
@@ -90,7 +91,8 @@ class HardenedRaft:
 
     def _SyncObj__connectedToAnyone(self) -> bool:  # noqa: N802
         """Asked only when the election timeout is over: the place for the pre-vote (SO-L6)."""
-        return not self._parts.newcomer.is_newcomer and self._parts.pre_vote.may_stand()
+        parts = self._parts
+        return parts.may_lead() and not parts.newcomer.is_newcomer and parts.pre_vote.may_stand()
 
     def _SyncObj__loadDumpFile(self, clearJournal: bool) -> None:  # noqa: N802, N803
         """SO-S11: the library swallows a failed load and goes on with an empty image."""

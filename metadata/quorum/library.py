@@ -26,6 +26,7 @@ VERSION = "0.3.17"
 SHA256 = "e8bdf06797085d734df86e24ab4802fe87893dff77268565ec036f7ad4a1cfe4"
 _SOURCE_MODULE = "pysyncobj.syncobj"
 
+FOLLOWER = 0
 LEADER = 2
 """The library's state of a leader; less: a follower or a candidate."""
 NO_OP_COMMAND = b"\x01"

@@ -9,7 +9,7 @@ from metadata.environment import Clock
 from metadata.quorum.filters import FIRST_SENDABLE_INDEX, Message
 from metadata.quorum.hardened import REGULAR_COMMAND, RaftParts, hardened
 from metadata.quorum.journal_format import Entry
-from metadata.quorum.library import LEADER, NO_OP_COMMAND, NOT_LEADER, Voter, voter
+from metadata.quorum.library import FOLLOWER, LEADER, NO_OP_COMMAND, NOT_LEADER, Voter, voter
 from metadata.quorum.messages import checked
 from metadata.quorum.state_machine import Result
 from metadata.quorum.transport import PeerSender
@@ -64,6 +64,15 @@ class RaftNode:
         self._parts.pre_vote.leader_is_gone()
         self._parts.pre_vote.ask_again_soon()
         self.stand_soon(after_ms=after_ms)
+
+    def resign(self, *, stand_after_ms: float) -> None:
+        """Lead no longer, as a leader does that the library finds without a majority; what was proposed may yet commit.
+
+        The term stays: the others elect among themselves when they have not heard of a leader for long enough.
+        """
+        self._raft._SyncObj__setState(FOLLOWER)
+        self._raft._SyncObj__raftLeader = None
+        self.stand_soon(after_ms=stand_after_ms)
 
     def propose(self, command: bytes, answer: Answer) -> None:
         """`answer(result, failure)` comes from a later tick, and must not raise (SO-S9)."""

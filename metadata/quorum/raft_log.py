@@ -50,14 +50,19 @@ class RaftMetadataLog:
         host: QuorumHost,
         events: Events,
         on_fatal: Callable[[BaseException], None],
+        is_hanging: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`environment` is the main loop's and `raft_environment` the Raft loop's. `on_fatal` must stop the node."""
+        """`environment` is the main loop's and `raft_environment` the Raft loop's. `on_fatal` must stop the node.
+        `is_hanging`, asked on the Raft loop: does the main loop not turn?"""
         self._clock = environment.clock
         self._host = host
         self._events = events
         self._on_fatal = on_fatal
         self._engine = QuorumEngine(
-            raft_environment, config, deliver=lambda outputs: host.call_main(self._on_outputs, outputs)
+            raft_environment,
+            config,
+            deliver=lambda outputs: host.call_main(self._on_outputs, outputs),
+            is_hanging=is_hanging,
         )
         self._image = MetadataImage()
         self._leadership = Leadership(leader_id=-1, term=0, is_self=False)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import functools
 import random
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import copy_context
+from typing import Any
 
 from pydantic import SecretStr
 
@@ -17,8 +18,10 @@ from metadata.controller.events import CreateTopics, ErrorDetail, NewTopic
 from metadata.environment import Environment
 from metadata.image import PartitionImage, TopicIdPartition
 from metadata.quorum.hosting import InlineHost
+from metadata.watchdog import NoLock, WatchedProcess
 from tests.simulation.environment import Machine, SimulatedWorld
 from tests.simulation.formed import form_voter
+from tests.simulation.loop import BESIDE
 
 POLL_S = 0.02
 START_S = 30
@@ -30,19 +33,53 @@ EVENTS_BYTES = 10_000_000
 EVENTS_TOLD = 25
 
 
+class SimulatedProcess:
+    """Implements `metadata.watchdog.WatchedProcess` for the process that a machine runs now."""
+
+    def __init__(self, machine: Machine, on_end: Callable[[str], None]) -> None:
+        self._machine = machine
+        self._life = machine.process
+        self._on_end = on_end
+
+    def busy_ms(self) -> int:
+        return self._machine.busy_us() // 1_000
+
+    def stack(self) -> list[str]:
+        return [f"somewhere in {self._machine.name}"]
+
+    def lock(self) -> NoLock:
+        return NoLock()
+
+    def end(self, reason: str) -> None:
+        self._machine._world.loop.outside(self._end, reason)
+
+    def _end(self, reason: str) -> None:
+        if self._machine.process is self._life:
+            self._on_end(reason)
+
+
 class InlineQuorum(InlineHost):
-    """The Raft half on the node's own loop, with the node's own environment.
+    """The Raft half on the node's own loop, with the node's own environment, and going on when the other half hangs.
 
     In production the two halves are threads, and each hears of the other a little late: `hop_us` says how late.
     """
 
-    def __init__(self, environment: Environment, *, hop_us: tuple[int, int], rng: random.Random) -> None:
+    def __init__(
+        self, environment: Environment, *, hop_us: tuple[int, int], rng: random.Random, process: WatchedProcess
+    ) -> None:
         super().__init__()
         self.environment = environment
+        self.process = process
+        self._main_context = self._beside = copy_context()
         self._hop_us = hop_us
         self._rng = rng
         self._due = {"raft": 0.0, "main": 0.0}
         self._held: list[Callable[[], None]] | None = None
+
+    def start(self, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._main_context, self._beside = copy_context(), copy_context()
+        self._beside.run(BESIDE.set, True)
+        self._beside.run(super().start, main)
 
     def hold(self) -> None:
         """The Raft thread gets no turn from now on to do what the main loop asks; all else goes on."""
@@ -64,12 +101,15 @@ class InlineQuorum(InlineHost):
 
     def _hop(self, to: str, function: Callable[..., object], args: tuple[object, ...]) -> None:
         """In order, whatever each call's own delay is."""
+        if self._loop is None or self._loop.is_closed():
+            return
+        context = self._beside if to == "raft" else self._main_context
         if not self._hop_us[1]:
-            super().call(function, *args)
-        elif self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon(function, *args, context=context)
+        else:
             delay = self._rng.randint(*self._hop_us) / 1_000_000
             self._due[to] = max(self._due[to], self._loop.time() + delay)
-            self._loop.call_at(self._due[to], function, *args)
+            self._loop.call_at(self._due[to], function, *args, context=context)
 
 
 BOTH: tuple[Role, ...] = ("broker", "controller")
@@ -118,6 +158,8 @@ class SimulatedNode:
         self.machine = machine
         self.node: Node | None = None
         self.fatal: list[BaseException] = []
+        self.ended: list[str] = []
+        """Why it ended its own process, each time."""
         self.is_running = False
         """Started, and neither stopped nor killed since; `node` is None while it starts or stops."""
         self.on_made: Callable[[Node], None] = lambda node: None
@@ -144,7 +186,8 @@ class SimulatedNode:
         environment = self.machine.environment
         self._lives += 1
         rng = self.machine._world.rng(f"{self.machine.name} hops {self._lives}")
-        self.quorum = InlineQuorum(environment, hop_us=self.hop_us, rng=rng)
+        process = SimulatedProcess(self.machine, self._ended)
+        self.quorum = InlineQuorum(environment, hop_us=self.hop_us, rng=rng, process=process)
         node = Node(
             self._config,
             self.node_id,
@@ -163,6 +206,10 @@ class SimulatedNode:
             self.is_running = False
             async with _within(STOP_S, f"node {self.node_id} has not stopped"):
                 await self.machine.run(node.stop())
+
+    def _ended(self, reason: str) -> None:
+        self.ended.append(reason)
+        self.kill()
 
     def kill(self) -> None:
         self.node, self.is_running = None, False

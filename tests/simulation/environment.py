@@ -34,6 +34,8 @@ class Machine:
         self.clock = SimulatedClock(world.loop, rate=rate, offset_ms=offset_ms)
         self.process = Process(name)
         self.pauses = 0
+        self._busy_us = 0
+        self._computes_since_us: int | None = None
         self._starts = 0
         self.environment = self._new_environment()
 
@@ -78,6 +80,7 @@ class Machine:
         self._renew()
 
     def _renew(self) -> None:
+        self._busy_us, self._computes_since_us = self.busy_us(), None
         self.process = Process(self.name)
         self.environment = self._new_environment()
 
@@ -89,8 +92,21 @@ class Machine:
         self.pauses += 1
         self._world.loop.pause(self.process)
 
+    def hang(self, *, computes: bool = True) -> None:
+        """The main loop of its process does not turn, for it computes or waits; the quorum's thread lives."""
+        self._world.trace("hang", self.name)
+        self.pauses += 1
+        self._world.loop.hang(self.process)
+        self._computes_since_us = self._world.loop.now_us if computes else None
+
+    def busy_us(self) -> int:
+        """What its processes have computed in steps that hang; all others take no time."""
+        since_us = self._computes_since_us
+        return self._busy_us + (0 if since_us is None else self._world.loop.now_us - since_us)
+
     def resume(self) -> None:
         self._world.trace("resume", self.name)
+        self._busy_us, self._computes_since_us = self.busy_us(), None
         self._world.loop.resume(self.process)
 
 

@@ -40,9 +40,16 @@ class Process:
     name: str
     is_alive: bool = True
     is_paused: bool = False
+    is_hanging: bool = False
+    """Paused, but for what runs beside its main loop (`BESIDE`)."""
     held: list[_Ready] = field(default_factory=list)
 
+    def stands_still(self, context: contextvars.Context) -> bool:
+        return self.is_paused and not (self.is_hanging and context.get(BESIDE, False))
 
+
+BESIDE: contextvars.ContextVar[bool] = contextvars.ContextVar("beside", default=False)
+"""Whether this would run on another thread than the process's main one: the Raft half of a voter, and its watchdog."""
 PROCESS: contextvars.ContextVar[Process | None] = contextvars.ContextVar("process", default=None)
 
 
@@ -196,9 +203,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
             callback, args, context = ready
             process = context.get(PROCESS)
             if process is not None and (process.is_paused or not process.is_alive):
-                if process.is_alive:
+                if not process.is_alive:
+                    continue
+                if process.stands_still(context):
                     process.held.append(ready)
-                continue
+                    continue
             if callback is None:
                 callback, args = args._callback, args._args
                 if callback is None:
@@ -249,10 +258,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     # Processes
 
-    def spawn(self, process: Process | None, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    def spawn(
+        self, process: Process | None, coroutine: Coroutine[Any, Any, Any], *, is_beside: bool = False
+    ) -> asyncio.Task[Any]:
         """A task in the process; all that it starts belongs to the process too. None: the world outside."""
         context = copy_context()
         context.run(PROCESS.set, process)
+        context.run(BESIDE.set, is_beside)
         return self.create_task(coroutine, context=context)
 
     def outside(self, callback: Callable[..., object], *args: object, delay_us: int = 0) -> _Handle:
@@ -268,10 +280,14 @@ class VirtualLoop(asyncio.BaseEventLoop):
         process.held.clear()  # last: a task that was cancelled while it slept is held by nothing else
 
     def pause(self, process: Process) -> None:
-        process.is_paused = True
+        process.is_paused, process.is_hanging = True, False
+
+    def hang(self, process: Process) -> None:
+        """Its main loop does not turn; what is beside it goes on."""
+        process.is_paused = process.is_hanging = True
 
     def resume(self, process: Process) -> None:
-        process.is_paused = False
+        process.is_paused = process.is_hanging = False
         self._queue.extend(process.held)
         process.held.clear()
 

@@ -18,7 +18,7 @@ from typing import Literal
 from zlib import crc32
 
 from metadata.environment import Buffer, ConnectionClosed, OnConnection
-from tests.simulation.loop import PROCESS, Process, VirtualLoop
+from tests.simulation.loop import BESIDE, PROCESS, Process, VirtualLoop
 
 UNSENT_BYTES_MAX = 1024 * 1024
 """`drain` waits while more than this has not left the sender."""
@@ -166,7 +166,7 @@ class SimulatedConnection:
         if receiver.done() or self._arrived:
             return False
         assert self._context is not None
-        if self.process is not None and self.process.is_paused:
+        if self.process is not None and self.process.is_paused and self.process.stands_still(self._context):
             self.process.held.append((self._wake, (receiver, False), self._context))
             return False
         try:
@@ -225,6 +225,7 @@ class SimulatedListener:
         self._on_connection = on_connection
         self.frame_bytes_max = limit
         self.process = PROCESS.get()
+        self._is_beside = BESIDE.get()
         self._serving: dict[asyncio.Task[None], SimulatedConnection] = {}
 
     @property
@@ -232,7 +233,7 @@ class SimulatedListener:
         return self._key[1]
 
     def accept(self, connection: SimulatedConnection) -> None:
-        task = self._network.loop.spawn(self.process, self._serve(connection))
+        task = self._network.loop.spawn(self.process, self._serve(connection), is_beside=self._is_beside)
         self._serving[task] = connection
         task.add_done_callback(self._serving.pop)
 

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import random
 
-from tests.simulation.cluster import InlineQuorum
+from tests.simulation.cluster import InlineQuorum, SimulatedProcess
 from tests.simulation.disk import SECTOR_BYTES, Disk, SimulatedFiles
 from tests.simulation.drawing import ELECTION_TIMEOUT, draw_plan
 from tests.simulation.environment import SimulatedWorld
@@ -68,7 +68,8 @@ def test_a_torn_write_may_keep_later_sectors_and_not_the_ones_before() -> None:
 def test_late_threads_keep_the_order_of_calls() -> None:
     world = SimulatedWorld(1)
     machine = world.machine("one")
-    host = InlineQuorum(machine.environment, hop_us=(10, 5_000), rng=random.Random(1))
+    process = SimulatedProcess(machine, lambda _: None)
+    host = InlineQuorum(machine.environment, hop_us=(10, 5_000), rng=random.Random(1), process=process)
     seen: list[int] = []
 
     async def never() -> None:

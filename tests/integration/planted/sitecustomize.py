@@ -15,3 +15,8 @@ if "KRAFT_TEST_PLANTED" in os.environ and NODE in sys.orig_argv:
     from tests.integration.planted.bugs import plant
 
     plant(os.environ["KRAFT_TEST_PLANTED"])
+
+if "KRAFT_TEST_HANGS" in os.environ and NODE in sys.orig_argv:
+    from tests.integration.planted import hangs
+
+    hangs.plant(os.environ["KRAFT_TEST_HANGS"])

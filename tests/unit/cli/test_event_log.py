@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import threading
 from pathlib import Path
 from typing import cast
 
@@ -45,6 +46,20 @@ def environment(files: DiskFiles) -> Environment:
 
 def lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_who_runs_beside_the_owner_never_waits_for_it(tmp_path, files):
+    lock = threading.Lock()
+    log = EventLog(environment(files), data=str(tmp_path), node_id=3, lock=lock)
+    log.emit("one")
+    with lock:  # as while the owner writes
+        assert not log.emit_beside("two", {"stack": ["a"]})
+    assert log.emit_beside("two", {"stack": ["a"]})
+    log.emit("three")
+    log.close()
+    found = lines(tmp_path / "events.jsonl")
+    assert [(each["event"], each["sequence"]) for each in found] == [("one", 0), ("two", 1), ("three", 2)]
+    assert found[1]["stack"] == ["a"]
 
 
 @pytest.fixture

@@ -1,0 +1,163 @@
+"""A node whose main loop hangs while its Raft half lives on: it neither holds nor wins an election, and ends itself."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from metadata.quorum.raft_log import RaftMetadataLog
+from metadata.watchdog import HANGING_MS, WAITING_FACTOR
+from tests.simulation.cluster import EVENTS, EVENTS_BYTES, POLL_S, SimulatedCluster, SimulatedNode
+from tests.simulation.environment import SimulatedWorld
+
+END_MS = 20_000
+SETTINGS = {"node.hang.timeout.ms": END_MS}
+ELECTION_S = 3
+ROLES = (("broker", "controller"),) * 3
+
+
+def play(story: Callable[[SimulatedCluster], Awaitable[None]], *, roles: tuple[tuple[Any, ...], ...] = ROLES) -> None:
+    cluster = SimulatedCluster(SimulatedWorld(1), settings=SETTINGS, rates=(1,) * len(roles), roles=roles)
+
+    async def whole() -> None:
+        await cluster.start()
+        await story(cluster)
+        cluster.raise_fatal()
+
+    cluster.world.run(whole())
+
+
+def leads(node: SimulatedNode) -> bool:
+    """As its Raft half has it, whatever the main loop knows."""
+    assert node.node is not None
+    assert isinstance(node.node.log, RaftMetadataLog)
+    raft = node.node.log._engine._node
+    return raft is not None and raft.is_leader
+
+
+async def leader_of(nodes: list[SimulatedNode], *, within_s: float = ELECTION_S) -> SimulatedNode:
+    async with asyncio.timeout(within_s):
+        while not (found := [node for node in nodes if leads(node)]):  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(POLL_S)
+    return found[0]
+
+
+def others(cluster: SimulatedCluster, *nodes: SimulatedNode) -> list[SimulatedNode]:
+    return [node for node in cluster.nodes.values() if node not in nodes]
+
+
+def events_of(node: SimulatedNode, name: str) -> list[dict[str, Any]]:
+    text = node.machine.environment.files.open(EVENTS).pread(0, EVENTS_BYTES).decode()
+    return [event for event in map(json.loads, text.splitlines()) if event["event"] == name]
+
+
+async def ready(cluster: SimulatedCluster, node: SimulatedNode) -> None:
+    async with asyncio.timeout(30):
+        while node.node is None or not node.node.readiness()[0]:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(POLL_S)
+    cluster.raise_fatal()
+
+
+def test_a_leader_that_hangs_leads_no_longer_and_is_not_elected_again() -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        hung = await leader_of(list(cluster.nodes.values()))
+        hung.machine.hang()
+        await asyncio.sleep(HANGING_MS / 1_000 - 0.5)
+        assert leads(hung), "one large request ends no leadership"
+        successor = await leader_of(others(cluster, hung))
+        assert not leads(hung)
+        (told,) = events_of(hung, "main_loop_hangs")
+        assert told["silent_ms"] >= HANGING_MS
+        assert told["stack"] == [f"somewhere in {hung.machine.name}"]
+        successor.kill()  # of the two that are left only one can lead, and the other one's vote is needed
+        heir = await leader_of(others(cluster, hung, successor))
+        assert not leads(hung)
+        hung.machine.resume()
+        await ready(cluster, hung)
+        await asyncio.sleep(1)
+        assert events_of(hung, "main_loop_turns_again")
+        assert leads(heir)
+
+    play(story)
+
+
+def test_a_voter_that_hangs_votes_and_does_not_stand() -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        leader = await leader_of(list(cluster.nodes.values()))
+        hung, other = others(cluster, leader)
+        hung.machine.hang()
+        await asyncio.sleep(HANGING_MS / 1_000 + 1)
+        assert leads(leader)
+        leader.kill()
+        assert await leader_of([other]) is other
+        assert not leads(hung)
+
+    play(story)
+
+
+def test_a_node_that_hangs_for_good_ends_itself_and_comes_back() -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        hung = next(iter(cluster.nodes.values()))
+        hung.machine.hang()
+        await asyncio.sleep(END_MS / 1_000 - 1)
+        assert not hung.ended
+        await asyncio.sleep(2)
+        (reason,) = hung.ended
+        assert "node.hang.timeout.ms is 20000" in reason
+        assert events_of(hung, "main_loop_past_help")
+        await hung.start()
+        await ready(cluster, hung)
+
+    play(story)
+
+
+def test_a_broker_without_a_quorum_ends_itself_too() -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        hung = cluster.nodes[2]
+        hung.machine.hang()
+        await asyncio.sleep(END_MS / 1_000 + 1)
+        assert hung.ended
+        await hung.start()
+        await ready(cluster, hung)
+        await cluster.stop()
+
+    play(story, roles=(("controller",), ("broker",), ("broker",)))
+
+
+def test_a_node_that_waits_for_its_disk_lives_on() -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        hung = next(iter(cluster.nodes.values()))
+        hung.machine.hang(computes=False)
+        await asyncio.sleep((WAITING_FACTOR - 1) * END_MS / 1_000)
+        hung.machine.resume()
+        await ready(cluster, hung)
+        assert not hung.ended
+
+    play(story)
+
+
+def test_a_pause_of_a_minute_is_survived() -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        paused = await leader_of(list(cluster.nodes.values()))
+        paused.machine.pause()
+        await asyncio.sleep(60)
+        paused.machine.resume()
+        await ready(cluster, paused)
+        assert not paused.ended
+        assert not events_of(paused, "main_loop_hangs")
+
+    play(story)
+
+
+def test_a_lone_voter_leads_on() -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        alone = cluster.nodes[1]
+        alone.machine.hang()
+        await asyncio.sleep(HANGING_MS / 1_000 + 1)
+        assert leads(alone), "nobody else could"
+        alone.machine.resume()
+        await ready(cluster, alone)
+
+    play(story, roles=(("broker", "controller"),))
