@@ -17,6 +17,7 @@ from kraft.cli.output import USAGE, fail, progress, write, write_json, write_row
 from kraft.config.problems import ConfigError
 from kraft.scenarios import catalogue
 from kraft.scenarios.model import Scenario
+from kraft.scenarios.soak.plan import PACE_S_DEFAULT, PARTITIONS_DEFAULT, RATE_DEFAULT, SoakOptions
 
 app = typer.Typer(
     help="Break a cluster on purpose and get a verdict for every record.", no_args_is_help=True, add_completion=False
@@ -120,6 +121,40 @@ def fuzz(
     else:
         write(f"{session.stories} stories, {session.records} records, {len(session.violations)} violations")
     sys.exit(1 if session.violations else 0)
+
+
+@app.command()
+def soak(
+    minutes: Annotated[float, typer.Option("--minutes", metavar="M", min=0.1, help="How long.")] = MINUTES_DEFAULT,
+    seed: SeedOption = SEED_DEFAULT,
+    partitions: Annotated[
+        int, typer.Option("--partitions", metavar="N", min=7, max=10_000, help="Of all topics, with 3 replicas each.")
+    ] = PARTITIONS_DEFAULT,
+    rate: Annotated[
+        int, typer.Option("--rate", metavar="R", min=6, max=2_000, help="Records per second of all producers.")
+    ] = RATE_DEFAULT,
+    pace: Annotated[
+        float, typer.Option("--pace", metavar="SECONDS", min=0.1, help="Mean time between two things that happen.")
+    ] = PACE_S_DEFAULT,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the nodes' folders even if all went well.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """One cluster under load and faults for minutes or hours: kills, pauses, full disks, cut links, group members that
+    come and go. Every few minutes it has to be whole again; at the end every record is judged.
+
+    Exit code 0: nothing was lost, doubled or leaked, and it became whole; 1: something was, and what was found is kept
+    in a folder; 2: it could not be run to its verdict.
+    """
+    from kraft.cli.scenario_view import show_soak
+    from kraft.scenarios.soak.session import soak as soak_cluster
+
+    options = SoakOptions(minutes=minutes, seed=seed, partitions=partitions, rate=rate, pace_s=pace)
+    result = asyncio.run(soak_cluster(options, say=progress(as_json=as_json), keep=keep))
+    if as_json:
+        write_json(result.to_document())
+    else:
+        show_soak(result, say=write_words)
+    sys.exit(result.exit_code)
 
 
 @app.command()

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from kraft.scenarios.checker.verdict import Verdict
     from kraft.scenarios.model import Scenario
     from kraft.scenarios.snapshot import Snapshot
+    from kraft.scenarios.soak.result import SoakResult
 
 REFRESH_PER_SECOND: Final = 8
 BAR_WIDTH: Final = 24
@@ -167,3 +168,28 @@ def show_verdict(verdict: Verdict, *, say: Callable[[str], None]) -> None:
     write_rows(verdict_rows(verdict), ("records", "found", "expected"), as_json=False)
     for line in verdict_lines(verdict):
         say(line)
+
+
+def show_soak(result: SoakResult, *, say: Callable[[str], None]) -> None:
+    """What was done, the verdict, and every problem."""
+    if result.verdict is not None:
+        show_verdict(result.verdict, say=say)
+    strikes = ", ".join(f"{count} {kind}" for kind, count in sorted(result.strikes.items()))
+    say(f"strikes: {strikes or 'none'}")
+    if result.whole_ms:
+        say(f"whole again {len(result.whole_ms)} times, after {max(result.whole_ms) / 1_000:.1f} s at most")
+    group = result.group
+    say(
+        f"group: {group.joined} members joined, {group.left} left, {group.silent} fell silent, {group.evicted} were "
+        f"evicted; {group.read:,} records read, {group.commits:,} commits"
+    )
+    for growth in result.growth:
+        memory, files = growth.memory_bytes, growth.open_files
+        say(
+            f"node {growth.node}: {memory[0] / 1e6:.0f} MB in the first quarter, {memory[1] / 1e6:.0f} MB in the last; "
+            f"{files[0]:.0f} open files, {files[1]:.0f} in the last"
+        )
+    for problem in result.problems:
+        say(f"PROBLEM: {problem}")
+    if result.directory is not None:
+        say(f"everything is kept in {result.directory}")

@@ -14,9 +14,6 @@ from kraft.config.models import Toml
 from kraft.scenarios.observing import Observing
 from kraft.scenarios.spec import NOTHING, ScenarioError
 
-CHANGE_TIMEOUT_MS: Final = 5_000
-CHANGE_LIMIT_MS: Final = 10_000
-"""How long a change that nobody can carry out at the moment (no controller, no node) is tried again."""
 RETRY_S: Final = 0.05
 JSON: Final = {"Content-Type": "application/json"}
 
@@ -78,7 +75,7 @@ class Administration(Observing):
     async def change(self, method: str, path: str, document: Any = None) -> None:
         """A change below the cluster's v3 path; tried again while nobody can do it. Raises ScenarioError."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + CHANGE_LIMIT_MS / 1000
+        deadline = loop.time() + self.pace.change_limit_ms / 1000
         full = f"/v3/clusters/{quote(self.config.cluster_id)}{path}"
         body = b"" if document is None else orjson.dumps(document)
         while True:
@@ -91,9 +88,9 @@ class Administration(Observing):
 
     async def _try_change(self, method: str, path: str, body: bytes) -> tuple[str, bool]:
         """What went wrong with every node, and whether trying again may help."""
-        problem = "no node runs"
+        problem, timeout_ms = "no node runs", self.pace.change_timeout_ms
         for node in self.running():
-            outcome = await self.ask(node, method, path, body=body, headers=JSON, timeout_ms=CHANGE_TIMEOUT_MS)
+            outcome = await self.ask(node, method, path, body=body, headers=JSON, timeout_ms=timeout_ms)
             if not isinstance(outcome, Answer):
                 problem = outcome.reason
                 continue

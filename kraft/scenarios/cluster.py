@@ -20,7 +20,6 @@ import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Final
 
 from pydantic import SecretStr
 
@@ -33,23 +32,30 @@ from kraft.scenarios.faults.links import LinkFaults
 from kraft.scenarios.forks.process import NodeStarter, node_starter
 from kraft.scenarios.helping import HelperFailed
 from kraft.scenarios.links import LinkId, Purpose, links_between_nodes
+from kraft.scenarios.pace import SHORT_STORIES, Pace
 from kraft.scenarios.proxy.rules import OpenLink
-from kraft.scenarios.running import KILLED_LIMIT_MS, START_LIMIT_MS
+from kraft.scenarios.running import KILLED_LIMIT_MS
 from kraft.scenarios.snapshot import Snapshot
 from kraft.scenarios.spec import ClusterSpec, ScenarioError
-
-READY_LIMIT_MS: Final = START_LIMIT_MS
 
 
 class Cluster(LinkFaults):
     """Made by `Cluster.start`. The parts: faults/ (links, disks, nodes), administration, observing, running."""
 
-    def __init__(self, spec: ClusterSpec, *, directory: Path, seed: int, starter: NodeStarter) -> None:
+    def __init__(
+        self, spec: ClusterSpec, *, directory: Path, seed: int, starter: NodeStarter, pace: Pace = SHORT_STORIES
+    ) -> None:
         self._host = own_host(random.Random())
         config = _configuration(spec, directory / "data", host=self._host)
         config_file = str(Path(config.data) / RESOLVED_FILE)
         super().__init__(
-            spec=spec, config=config, config_file=config_file, directory=directory, seed=seed, starter=starter
+            spec=spec,
+            config=config,
+            config_file=config_file,
+            directory=directory,
+            seed=seed,
+            starter=starter,
+            pace=pace,
         )
         self.samples = []
         self._latest = {}
@@ -61,7 +67,12 @@ class Cluster(LinkFaults):
     @staticmethod
     @contextlib.asynccontextmanager
     async def start(
-        spec: ClusterSpec, *, directory: Path, seed: int = 0, starter: NodeStarter | None = None
+        spec: ClusterSpec,
+        *,
+        directory: Path,
+        seed: int = 0,
+        starter: NodeStarter | None = None,
+        pace: Pace = SHORT_STORIES,
     ) -> AsyncIterator[Cluster]:
         """Start all nodes; the block begins when every broker takes part and the quorum has a leader.
 
@@ -69,7 +80,7 @@ class Cluster(LinkFaults):
         """
         used = starter or node_starter()
         try:
-            cluster = Cluster(spec, directory=_prepared(directory), seed=seed, starter=used)
+            cluster = Cluster(spec, directory=_prepared(directory), seed=seed, starter=used, pace=pace)
             try:
                 await cluster._open()
                 yield cluster
@@ -95,9 +106,10 @@ class Cluster(LinkFaults):
         if down:
             await self.restart(*down)
 
-    async def until_ready(self, *, deadline_ms: int = READY_LIMIT_MS) -> Snapshot:
+    async def until_ready(self, *, deadline_ms: int | None = None) -> Snapshot:
         """All brokers take part, and the nodes agree on a controller."""
-        return await self.until(self._is_ready, deadline_ms=deadline_ms, describe="all brokers active, one controller")
+        limit_ms = self.pace.start_limit_ms if deadline_ms is None else deadline_ms
+        return await self.until(self._is_ready, deadline_ms=limit_ms, describe="all brokers active, one controller")
 
     def _is_ready(self, snapshot: Snapshot) -> bool:
         views = snapshot.views.values()

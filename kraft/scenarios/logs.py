@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from kraft.layout import METADATA_FOLDER
@@ -10,6 +10,7 @@ from kraft.runtime.files import DiskFiles
 from kraft.scenarios.clients.requests import value_of
 from kraft.scenarios.cluster import Cluster
 from kraft.scenarios.evidence import LogRecord, Records, ReplicaLog, VoterMetadata
+from kraft.scenarios.pace import every_topic
 from metadata.environment import File
 from metadata.errors import KafkaError
 from metadata.quorum.durable import QuorumStorageError
@@ -32,15 +33,15 @@ FILES = DiskFiles()
 """As `kraft.node.quorum` names it, whose import would bring a whole node along."""
 
 
-def replica_logs(cluster: Cluster) -> list[ReplicaLog]:
-    """Of every replica on a disk, whether its node runs or not; not of topics that are no more."""
+def replica_logs(cluster: Cluster, is_judged: Callable[[str], bool] = every_topic) -> list[ReplicaLog]:
+    """Of every replica of these topics on a disk, whether its node runs or not; not of topics that are no more."""
     topics = _topic_ids(cluster)
     found = []
     for node in cluster.brokers:
         directory = cluster.log_directory(node)
         for folder in sorted(directory.iterdir()) if directory.is_dir() else ():
             key = topic_partition_of(folder.name)
-            if key is not None and _is_current(folder, topics.get(key[0])):
+            if key is not None and is_judged(key[0]) and _is_current(folder, topics.get(key[0])):
                 found.append(_replica_log(node, key, folder))
     return found
 

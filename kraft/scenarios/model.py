@@ -88,6 +88,7 @@ class Producer(Model):
     limit: int | None = Field(default=None, ge=1, description="Ends after so many records; default: never by itself.")
     keys: int = Field(default=0, ge=0, description="How many different keys; 0: records without key.")
     retries: int = Field(default=0, ge=0, le=1_000, description="Attempts after the first one.")
+    idempotent: bool = Field(default=False, description="Retries store nothing twice (an Idempotency-Key per request).")
     in_flight: int = Field(default=1, ge=1, le=64, description="Requests that may wait for an answer at once.")
     batch: int = Field(default=1, ge=1, le=1_000, description="Records in one request.")
     value_bytes: int = Field(default=0, ge=0, le=65_536, description="Values are filled up to this length.")

@@ -13,12 +13,10 @@ import orjson
 
 from kraft.client.outcome import Answer
 from kraft.scenarios.evidence import LeaderSample
-from kraft.scenarios.running import POLL_S, Running
+from kraft.scenarios.running import Running
 from kraft.scenarios.snapshot import NodeView, PartitionView, ReplicaView, Snapshot
 from kraft.scenarios.timeline import now_us
 
-DEADLINE_MS: Final = 10_000
-SAMPLE_MS: Final = 50
 SAMPLES_MAX: Final = 200_000
 
 Predicate = Callable[[Snapshot], object]
@@ -69,20 +67,21 @@ class Observing(Running):
         self,
         predicate: Predicate,
         *,
-        deadline_ms: int = DEADLINE_MS,
+        deadline_ms: int | None = None,
         describe: str | Callable[[Snapshot], str] = "the condition",
     ) -> Snapshot:
         """Look again every few milliseconds until the predicate holds. Raises NotInTime."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + deadline_ms / 1000
+        limit_ms = self.pace.change_limit_ms if deadline_ms is None else deadline_ms
+        deadline = loop.time() + limit_ms / 1000
         while True:
             snapshot = await self.status()
             if predicate(snapshot):
                 return snapshot
             if loop.time() > deadline:
                 missing = describe if isinstance(describe, str) else describe(snapshot)
-                raise NotInTime(f"not within {deadline_ms} ms: {missing}\n{snapshot.describe()}", snapshot)
-            await asyncio.sleep(POLL_S)
+                raise NotInTime(f"not within {limit_ms} ms: {missing}\n{snapshot.describe()}", snapshot)
+            await asyncio.sleep(self.pace.poll_ms / 1000)
 
     async def _view(self, node: int) -> NodeView | None:
         answer = await self.ask(node, "GET", "/kraft/partitions")
@@ -93,7 +92,7 @@ class Observing(Running):
     async def _sample_forever(self) -> None:
         while True:
             self._sample(await self.status())
-            await asyncio.sleep(SAMPLE_MS / 1000)
+            await asyncio.sleep(self.pace.sample_ms / 1000)
 
     def _sample(self, snapshot: Snapshot) -> None:
         """Keep what leaders say of themselves, whenever it has changed.
@@ -102,7 +101,7 @@ class Observing(Running):
         """
         for view in snapshot.views.values():
             for (topic, partition), replica in view.replicas.items():
-                if replica.role == "leader":
+                if replica.role == "leader" and self.pace.is_sampled(topic):
                     self._keep(_leader_sample(snapshot.at_us, view.node, topic, partition, replica))
 
     def _keep(self, sample: LeaderSample) -> None:

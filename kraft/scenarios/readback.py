@@ -7,6 +7,7 @@ that a log of any length costs no memory.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Final
 from urllib.parse import quote
@@ -20,6 +21,7 @@ from kraft.scenarios.evidence import EPOCH_UNKNOWN, Evidence, ReadBack, VoterMet
 from kraft.scenarios.history import Header
 from kraft.scenarios.logs import records_of, replica_logs, voter_metadata
 from kraft.scenarios.observing import NotInTime
+from kraft.scenarios.pace import every_topic
 from kraft.scenarios.snapshot import ReplicaView, Snapshot
 
 SETTLE_MS: Final = 20_000
@@ -32,16 +34,18 @@ SAVED_LIMIT_MS: Final = 5_000
 EVENTS_FILE: Final = "events.jsonl"
 
 
-async def gather_evidence(cluster: Cluster, *, header: Header, settle_ms: int = SETTLE_MS) -> Evidence:
-    """Call it when clients have finished and faults are mended. What is in the way becomes a note, not an error.
+async def gather_evidence(
+    cluster: Cluster, *, header: Header, settle_ms: int = SETTLE_MS, is_judged: Callable[[str], bool] = every_topic
+) -> Evidence:
+    """Of these topics. Call it when clients have finished and faults are mended; what is in the way becomes a note.
 
     The records are read from files below `cluster.directory` when the checker asks for them.
     """
     unsettled = await settle(cluster, deadline_ms=settle_ms)
-    readback = await read_back(cluster)
-    replicas = await asyncio.to_thread(replica_logs, cluster)
+    readback = await read_back(cluster, is_judged)
+    replicas = await asyncio.to_thread(replica_logs, cluster, is_judged)
     voters, notes = await _saved_metadata(cluster)
-    events = merge_events(cluster)
+    events = merge_events(cluster, is_judged)
     return Evidence(
         readback=readback,
         replicas=replicas,
@@ -109,13 +113,13 @@ def _has_all(replica: ReplicaView | None, leader: ReplicaView) -> bool:
     return replica.log_end_offset == leader.log_end_offset and replica.high_watermark == leader.high_watermark
 
 
-async def read_back(cluster: Cluster) -> list[ReadBack]:
-    """Every partition that the newest metadata knows."""
+async def read_back(cluster: Cluster, is_judged: Callable[[str], bool] = every_topic) -> list[ReadBack]:
+    """Every partition of these topics that the newest metadata knows."""
     snapshot = await cluster.status()
     newest = snapshot.newest
     folder = cluster.directory / "readback"
     folder.mkdir(exist_ok=True)
-    wanted = sorted(newest.partitions) if newest else []
+    wanted = sorted(key for key in newest.partitions if is_judged(key[0])) if newest else []
     return [await _read_partition(cluster, snapshot, topic, number, folder) for topic, number in wanted]
 
 
@@ -171,20 +175,25 @@ async def _read(cluster: Cluster, node: int, topic: str, number: int, position: 
     return outcome
 
 
-def merge_events(cluster: Cluster) -> Path:
-    """The events of all nodes, sorted by time, in one file in the run's folder."""
+def merge_events(cluster: Cluster, is_judged: Callable[[str], bool] = every_topic) -> Path:
+    """The events of all nodes, sorted by time, in one file in the run's folder; of the topics these only."""
     lines: list[tuple[int, bytes]] = []
     for node in cluster.nodes:
         for name in (f"{EVENTS_FILE}.1", EVENTS_FILE):
             path = cluster.data(node) / name
             if path.exists():
-                lines += [(_time_of(line), line) for line in path.read_bytes().splitlines() if line.endswith(b"}")]
+                lines += _judged_lines(path, is_judged)
     lines.sort(key=lambda each: each[0])
     merged = cluster.directory / EVENTS_FILE
     merged.write_bytes(b"".join(line + b"\n" for _, line in lines))
     return merged
 
 
-def _time_of(line: bytes) -> int:
-    at_ms: int = orjson.loads(line)["at_ms"]
-    return at_ms
+def _judged_lines(path: Path, is_judged: Callable[[str], bool]) -> Iterator[tuple[int, bytes]]:
+    """(when, line) of each event that is whole and not another topic's."""
+    with path.open("rb") as lines:
+        for line in map(bytes.rstrip, lines):
+            if line.endswith(b"}"):
+                event = orjson.loads(line)
+                if "topic" not in event or is_judged(event["topic"]):
+                    yield event["at_ms"], line

@@ -22,18 +22,15 @@ from kraft.runtime.witness import WITNESS_VARIABLE
 from kraft.scenarios.forks.commands import StartNode
 from kraft.scenarios.forks.process import NodeProcess, NodeStarter
 from kraft.scenarios.links import LinkId
+from kraft.scenarios.pace import SHORT_STORIES, Pace
 from kraft.scenarios.proxy.process import ProxyProcess
 from kraft.scenarios.proxy.rules import Rules
 from kraft.scenarios.snapshot import NodeState
 from kraft.scenarios.spec import ClusterSpec, ScenarioError
 from kraft.scenarios.timeline import Timeline
 
-POLL_S: Final = 0.015
-STOP_LIMIT_MS: Final = 15_000
-START_LIMIT_MS: Final = 60_000
-"""Generous: a machine that is busy with other things takes long to load Python."""
 KILLED_LIMIT_MS: Final = 10_000
-ASK_TIMEOUT_MS: Final = 500
+PROCESS_POLL_S: Final = 0.003
 
 
 class Running:
@@ -46,8 +43,10 @@ class Running:
         directory: Path,
         seed: int,
         starter: NodeStarter,
+        pace: Pace = SHORT_STORIES,
     ) -> None:
         self.spec = spec
+        self.pace = pace
         self.config = config
         self.directory = directory
         self.seed = seed
@@ -183,19 +182,19 @@ class Running:
         while not condition():
             if loop.time() > deadline:
                 return False
-            await asyncio.sleep(POLL_S / 5)
+            await asyncio.sleep(PROCESS_POLL_S)
         return True
 
     async def _wait_started(self, node: int) -> None:
         """Until its HTTP door answers. Raises ScenarioError when the process ends, or takes too long."""
         await self._wait_answer(node, "/healthz", what="answer")
 
-    async def wait_ready(self, node: int, *, limit_ms: int = START_LIMIT_MS) -> None:
+    async def wait_ready(self, node: int) -> None:
         """Until the node says that it takes requests."""
-        await self._wait_answer(node, "/readyz", what="become ready", limit_ms=limit_ms)
+        await self._wait_answer(node, "/readyz", what="become ready")
 
-    async def _wait_answer(self, node: int, path: str, *, what: str, limit_ms: int = START_LIMIT_MS) -> None:
-        loop = asyncio.get_running_loop()
+    async def _wait_answer(self, node: int, path: str, *, what: str) -> None:
+        loop, limit_ms = asyncio.get_running_loop(), self.pace.start_limit_ms
         deadline = loop.time() + limit_ms / 1000
         while loop.time() < deadline:
             outcome = await self.ask(node, "GET", path)
@@ -203,7 +202,7 @@ class Running:
                 return
             if self.pid(node) is None:
                 raise ScenarioError(f"node {node} ended instead of starting:\n{self.node_log(node)}")
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(self.pace.poll_ms / 1000)
         raise ScenarioError(f"node {node} did not {what} within {limit_ms} ms:\n{self.node_log(node)}")
 
     async def _all(self, nodes: tuple[int, ...], act: Callable[[int], Awaitable[None]]) -> None:
@@ -225,10 +224,11 @@ class Running:
         *,
         body: bytes = b"",
         headers: Mapping[str, str] | None = None,
-        timeout_ms: int = ASK_TIMEOUT_MS,
+        timeout_ms: int | None = None,
     ) -> Outcome:
-        """One request to a node itself, past all proxies."""
-        request = Request(method=method, path=path, body=body, headers=headers or {}, timeout_ms=timeout_ms)
+        """One request to a node itself, past all proxies. Without a timeout: that of the run's pace."""
+        limit_ms = self.pace.ask_timeout_ms if timeout_ms is None else timeout_ms
+        request = Request(method=method, path=path, body=body, headers=headers or {}, timeout_ms=limit_ms)
         return await self._transport.send(self.rest(node), request)
 
 

@@ -41,6 +41,8 @@ class ProducerOptions:
     limit: int | None = None
     keys: int = 0
     retries: int = 0
+    idempotent: bool = False
+    """All attempts of an operation carry one Idempotency-Key."""
     in_flight: int = 1
     batch: int = 1
     value_bytes: int = 0
@@ -136,6 +138,7 @@ class Producer:
             acks=options.acks,
             timeout_ms=options.timeout_ms,
             value_bytes=options.value_bytes,
+            idempotency_key=f"{options.name}-{index}" if options.idempotent else "",
         )
         try:
             invoke_us = now_us()

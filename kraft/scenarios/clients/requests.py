@@ -41,7 +41,14 @@ def value_of(stored: str) -> str:
 
 
 def produce_request(
-    topic: str, partition: int, records: Sequence[KeyValue], *, acks: Acks, timeout_ms: int, value_bytes: int = 0
+    topic: str,
+    partition: int,
+    records: Sequence[KeyValue],
+    *,
+    acks: Acks,
+    timeout_ms: int,
+    value_bytes: int = 0,
+    idempotency_key: str = "",
 ) -> Request:
     body = {
         "records": [
@@ -53,7 +60,7 @@ def produce_request(
         method="POST",
         path=f"/topics/{quote(topic)}/partitions/{partition}?acks={acks}&timeout={timeout_ms}",
         body=orjson.dumps(body),
-        headers={"Content-Type": TEXT},
+        headers={"Content-Type": TEXT} | ({"Idempotency-Key": idempotency_key} if idempotency_key else {}),
         timeout_ms=timeout_ms + ANSWER_SLACK_MS,
     )
 

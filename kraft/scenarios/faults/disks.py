@@ -115,6 +115,10 @@ class DiskFaults(NodeFaults):
             if node in self._full:
                 self.timeline.end(self._full.pop(node))
 
+    @property
+    def full_disks(self) -> frozenset[int]:
+        return frozenset(self._full)
+
     # --- files ------------------------------------------------------------------------------------------------------
 
     def _byte_of_records(self, path: Path) -> int:

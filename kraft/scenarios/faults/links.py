@@ -175,6 +175,10 @@ class LinkFaults(DiskFaults):
                 self.timeline.end(number)
         self._broken = [(number, held) for number, held in self._broken if held]
 
+    @property
+    def has_broken_links(self) -> bool:
+        return bool(self._broken)
+
     # --- links and their rules --------------------------------------------------------------------------------------
 
     @property

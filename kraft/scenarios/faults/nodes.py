@@ -6,7 +6,7 @@ import signal
 from collections.abc import Iterable
 
 from kraft.scenarios.administration import Administration
-from kraft.scenarios.running import KILLED_LIMIT_MS, STOP_LIMIT_MS
+from kraft.scenarios.running import KILLED_LIMIT_MS
 from kraft.scenarios.snapshot import NOBODY, Snapshot
 from kraft.scenarios.spec import ScenarioError
 
@@ -26,9 +26,10 @@ class NodeFaults(Administration):
             self.timeline_end(node)
             self._signal(node, signal.SIGTERM)
             self._down[node] = self.timeline.begin("stop", nodes=[node], text=f"stopped {told[node]} in order")
+        limit_ms = self.pace.stop_limit_ms
         for node in nodes:
-            if not await self._ended(node, limit_ms=STOP_LIMIT_MS):
-                raise ScenarioError(f"node {node} did not stop within {STOP_LIMIT_MS} ms:\n{self.node_log(node)}")
+            if not await self._ended(node, limit_ms=limit_ms):
+                raise ScenarioError(f"node {node} did not stop within {limit_ms} ms:\n{self.node_log(node)}")
         await self._settle_processes(nodes)
 
     async def pause(self, *nodes: int) -> None:
@@ -56,6 +57,11 @@ class NodeFaults(Administration):
             self.timeline.begin("restart", nodes=[node], text=f"started node {node}")
         await self._all(nodes, self._wait_started)
         await self._settle_processes(nodes)
+
+    @property
+    def ended_by_themselves(self) -> list[int]:
+        """Nodes that do not run though nothing was done to them."""
+        return [node for node in self.nodes if self.pid(node) is None and node not in self._down]
 
     def timeline_end(self, node: int) -> None:
         """Whatever had taken the node down is over."""
