@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from kraft.cli.options import DataOption, JsonOption, RestOption
+from kraft.cli.options import DataOption, JsonOption, RestOption, TimeoutOption
 from kraft.cli.output import progress, say, write, write_json, write_rows
 from kraft.cli.rest import DATA_DEFAULT, Rest
 from kraft.launcher import actions, live
@@ -23,10 +23,14 @@ def up(
     data: DataOption = None,
     free_ports: Annotated[bool, typer.Option("--free-ports", help="Pick free ports instead of the file's.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Return when ready; `kraft down` stops it.")] = False,
+    timeout: TimeoutOption = None,
     as_json: JsonOption = False,
     help_config: Annotated[bool, typer.Option("--help-config", help="List every key of cluster.toml.")] = False,
 ) -> None:
     """Start every node of a cluster on this machine and show it until Ctrl-C, which stops all in order.
+
+    It waits as long as the nodes make progress, and says what they wait for: voters met, logs loaded, partitions led.
+    A node that ends, five minutes without progress, or --timeout stop all nodes again.
 
     With --json the first line on standard output, printed when the cluster is ready, is one JSON object:
     cluster_id and nodes, each with id, roles, pid, rest, kafka, quorum, data.
@@ -38,7 +42,8 @@ def up(
         return
     interruptible()
     try:
-        run = start_cluster(config, data=data, free_ports=free_ports, detach=detach, say=say)
+        limit_ms = None if timeout is None else round(timeout * 1_000)
+        run = start_cluster(config, data=data, free_ports=free_ports, detach=detach, say=say, limit_ms=limit_ms)
     except Interrupted:
         say("stopped before the cluster was ready")
         sys.exit(130)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from kraft.cli.foreground import run_in_foreground
-from kraft.cli.options import DataOption, JsonOption
+from kraft.cli.options import DataOption, JsonOption, TimeoutOption
 from kraft.cli.output import progress, write, write_json
 from kraft.cli.rest import DATA_DEFAULT
 from kraft.launcher import actions
@@ -55,10 +55,19 @@ def kill(context: typer.Context, node_id: NodeArgument, data: DataOption = None,
 
 @app.command()
 def restart(
-    context: typer.Context, node_id: NodeArgument, data: DataOption = None, as_json: JsonOption = False
+    context: typer.Context,
+    node_id: NodeArgument,
+    data: DataOption = None,
+    timeout: TimeoutOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Start one node again (stopping it in order first, if it runs) and wait until it is ready."""
-    started = actions.restart_node(_folder(context, data), node_id, say=progress(as_json=as_json))
+    """Start one node again (stopping it in order first, if it runs) and wait until it is ready.
+
+    While fewer than a majority of the voters run it cannot be: it then waits for the others, and the command says so.
+    """
+    limit_ms = None if timeout is None else round(timeout * 1_000)
+    say = progress(as_json=as_json)
+    started = actions.restart_node(_folder(context, data), node_id, say=say, limit_ms=limit_ms)
     _tell(started, "running", as_json=as_json)
 
 

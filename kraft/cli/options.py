@@ -19,6 +19,12 @@ RestOption: TypeAlias = Annotated[
         envvar="KRAFT_REST",
     ),
 ]
+TimeoutOption: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        "--timeout", metavar="SECONDS", min=1, help="Give up after so long. Default: wait while there is progress."
+    ),
+]
 JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="JSON for machines instead of tables.")]
 TopicArgument: TypeAlias = Annotated[str, typer.Argument(metavar="TOPIC", help="Name of the topic.")]
 Format: TypeAlias = Literal["text", "json", "binary"]

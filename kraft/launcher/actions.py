@@ -54,8 +54,9 @@ def kill_node(data: str, node_id: int) -> NodeRun:
     return node
 
 
-def restart_node(data: str, node_id: int, *, say: Say) -> NodeRun:
-    """Stop the node in order if it runs, start it again, and wait until it is ready. Raises StartFailed."""
+def restart_node(data: str, node_id: int, *, say: Say, limit_ms: int | None = None) -> NodeRun:
+    """Stop the node in order if it runs, start it again, and wait until it is ready, if it can be: without a majority
+    of the voters it runs, and waits for them. Raises StartFailed; the node is then left as it is."""
     run = running_cluster(data)
     node = _node(run, node_id)
     stop_nodes([node], say=say)
@@ -66,11 +67,22 @@ def restart_node(data: str, node_id: int, *, say: Say) -> NodeRun:
     save_run(run)
     started = run.node(node_id)
     try:
-        wait_until_ready([started], say=say)
+        is_ready = wait_until_ready(
+            [started], say=say, limit_ms=limit_ms, is_quorum_possible=lambda: _has_majority(running_cluster(data))
+        )
     except StartFailed as failure:
         tail = "\n".join(f"  | {line}" for line in log_tail(started.log))
         raise StartFailed(f"{failure}. Last lines of {started.log}:\n{tail}", node=started) from failure
+    if not is_ready:
+        down = [str(node.id) for node in run.nodes if node.quorum is not None and not is_alive(node.pid)]
+        say(f"node {node_id} runs, and waits for a majority of the voters: start {' or '.join(down)} too")
     return started
+
+
+def _has_majority(run: ClusterRun) -> bool:
+    """Whether enough voters run to elect a leader; all of them are in the run file."""
+    voters = [is_alive(node.pid) for node in run.nodes if node.quorum is not None]
+    return 2 * sum(voters) > len(voters)
 
 
 def _running_node(data: str, node_id: int) -> NodeRun:

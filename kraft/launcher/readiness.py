@@ -1,9 +1,14 @@
-"""Is a cluster ready: every node says so, the quorum has a leader, and every broker is unfenced."""
+"""Is a cluster ready: every node says so, the quorum has a leader, and every broker is unfenced.
+
+A start is waited for as long as it makes progress, however long that takes: nodes begin to answer, voters meet, logs
+are loaded, partitions get leaders. A cluster that only needs longer is never given up.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from kraft.client.blocking import send
@@ -11,13 +16,17 @@ from kraft.client.outcome import Answer, Request
 from kraft.launcher.processes import is_alive, reap
 from kraft.launcher.runfile import NodeRun
 
-READY_LIMIT_MS: Final = 60_000
-"""How long a cluster may take to become ready."""
+STALLED_MS: Final = 300_000
+"""A start in which nothing new has happened for so long is given up."""
+SAY_EVERY_MS: Final = 1_000
+"""Counts that rise quickly are said no more often."""
+SEEN_MAX: Final = 100_000
 POLL_MS: Final = 40
 """Often while a start is expected to take a moment: asking costs the nodes processor time, and waiting costs ours."""
 SLOW_POLL_MS: Final = 250
 SLOW_AFTER_MS: Final = 5_000
 PROBE_TIMEOUT_MS: Final = 1_000
+NO_ANSWER: Final = "starting"
 
 
 class StartFailed(Exception):
@@ -28,22 +37,68 @@ class StartFailed(Exception):
         self.node = node
 
 
-def wait_until_ready(nodes: Sequence[NodeRun], *, say: Callable[[str], None], limit_ms: int = READY_LIMIT_MS) -> None:
-    """Wait for these nodes, saying what is waited for whenever that changes. Raises StartFailed."""
-    begun = time.monotonic()
-    deadline = begun + limit_ms / 1000
-    said = ""
+@dataclass(slots=True)
+class Progress:
+    """What a start has been seen to wait for. Only what was never seen before is progress, so that two states in turn
+    are none."""
+
+    begun_ms: int
+    limit_ms: int | None
+    """Of the whole start; None: as long as it makes progress."""
+    _seen: set[str] = field(default_factory=set)
+    _news_ms: int = 0
+
+    def __post_init__(self) -> None:
+        self._news_ms = self.begun_ms
+
+    def look(self, waiting: Sequence[str], now_ms: int) -> str:
+        """Why to give up; empty while it is waited on."""
+        news = [each for each in waiting if each not in self._seen]
+        if news:
+            if len(self._seen) >= SEEN_MAX:
+                self._seen.clear()
+            self._seen.update(news)
+            self._news_ms = now_ms
+        if self.limit_ms is not None and now_ms - self.begun_ms >= self.limit_ms:
+            return f"not ready after {self.limit_ms / 1000:g} s (--timeout)"
+        if now_ms - self._news_ms >= STALLED_MS:
+            return f"no progress for {STALLED_MS // 1000} s"
+        return ""
+
+
+def wait_until_ready(
+    nodes: Sequence[NodeRun],
+    *,
+    say: Callable[[str], None],
+    limit_ms: int | None = None,
+    is_quorum_possible: Callable[[], bool] = lambda: True,
+) -> bool:
+    """Wait for these nodes, saying what is waited for as it changes; True when they are ready.
+
+    False when all of them run and `is_quorum_possible` says that they wait for nodes which nobody has started. Raises
+    StartFailed when a node has ended, when there is no progress any more, and after `limit_ms`.
+    """
+    begun_ms = _now_ms()
+    progress = Progress(begun_ms=begun_ms, limit_ms=limit_ms)
+    said, said_ms = "", begun_ms - SAY_EVERY_MS
     while waiting := _waiting_for(nodes):
-        if waiting != said:
-            said = waiting
-            say(waiting)
-        if time.monotonic() > deadline:
-            raise StartFailed(f"not ready after {limit_ms / 1000:g} s: {waiting}")
-        is_slow = time.monotonic() > begun + SLOW_AFTER_MS / 1000
-        time.sleep((SLOW_POLL_MS if is_slow else POLL_MS) / 1000)
+        now_ms, text = _now_ms(), "waiting for " + "; ".join(waiting)
+        if text != said and now_ms - said_ms >= SAY_EVERY_MS:
+            said, said_ms = text, now_ms
+            say(text)
+        if not any(each.endswith(f": {NO_ANSWER}") for each in waiting) and not is_quorum_possible():
+            return False
+        if problem := progress.look(waiting, now_ms):
+            raise StartFailed(f"{problem}: {text}")
+        time.sleep((SLOW_POLL_MS if now_ms - begun_ms > SLOW_AFTER_MS else POLL_MS) / 1000)
+    return True
 
 
-def _waiting_for(nodes: Sequence[NodeRun]) -> str:
+def _now_ms() -> int:
+    return int(time.monotonic() * 1000)
+
+
+def _waiting_for(nodes: Sequence[NodeRun]) -> list[str]:
     """Empty when the cluster is ready. Raises StartFailed when a node has ended."""
     reap([node.pid for node in nodes])
     for node in nodes:
@@ -51,15 +106,13 @@ def _waiting_for(nodes: Sequence[NodeRun]) -> str:
             raise StartFailed(f"node {node.id} (pid {node.pid}) ended while starting", node=node)
     reasons = {node.id: _not_ready(node) for node in nodes}
     waiting = [f"node {node_id}: {reason}" for node_id, reason in reasons.items() if reason]
-    if waiting:
-        return "waiting for " + "; ".join(waiting)
-    return _cluster_not_ready(nodes)
+    return waiting or _cluster_not_ready(nodes)
 
 
 def _not_ready(node: NodeRun) -> str:
     outcome = send(node.rest, Request(method="GET", path="/readyz", timeout_ms=PROBE_TIMEOUT_MS))
     if not isinstance(outcome, Answer):
-        return "starting"
+        return NO_ANSWER
     return "" if outcome.status == 200 else _reason(outcome)
 
 
@@ -72,19 +125,22 @@ def _reason(answer: Answer) -> str:
     return str(reason or f"status {answer.status}")
 
 
-def _cluster_not_ready(nodes: Sequence[NodeRun]) -> str:
+def _cluster_not_ready(nodes: Sequence[NodeRun]) -> list[str]:
     status = cluster_status(nodes)
     if status is None:
-        return "waiting for a status"
+        return ["a status"]
     if status.get("controller_id", -1) < 0:
-        return "waiting for a leader of the quorum"
+        return ["a leader of the quorum"]
     states = {entry["id"]: entry["state"] for entry in status.get("nodes", ())}
     fenced = [node.id for node in nodes if node.is_broker and states.get(node.id) != "active"]
-    return (
-        "waiting for brokers: " + ", ".join(f"{node_id} {states.get(node_id, '?')}" for node_id in fenced)
-        if fenced
-        else ""
-    )
+    if not fenced:
+        return []
+    partitions = status.get("partitions", {})
+    total = partitions.get("total", 0)
+    return [
+        f"brokers: {', '.join(f'{node_id} {states.get(node_id)}' for node_id in fenced)}",
+        f"partitions led: {total - partitions.get('offline', 0)} of {total}",
+    ]
 
 
 def cluster_status(nodes: Sequence[NodeRun], *, timeout_ms: int = PROBE_TIMEOUT_MS) -> dict[str, Any] | None:

@@ -29,8 +29,18 @@ class Interrupted(Exception):
     """Ctrl-C, or SIGTERM to `kraft up`."""
 
 
-def start_cluster(config_file: str | None, *, data: str | None, free_ports: bool, detach: bool, say: Say) -> ClusterRun:
-    """Start all nodes and return when the cluster is ready. Raises ConfigError or LaunchError; then nothing runs."""
+def start_cluster(
+    config_file: str | None,
+    *,
+    data: str | None,
+    free_ports: bool,
+    detach: bool,
+    say: Say,
+    limit_ms: int | None = None,
+) -> ClusterRun:
+    """Start all nodes and return when the cluster is ready. Raises ConfigError or LaunchError; then nothing runs.
+
+    `limit_ms`: how long that may take; None: as long as the nodes make progress."""
     config = load_config(config_file, data=data)
     _refuse_second_start(config.data)
     if free_ports:
@@ -42,7 +52,7 @@ def start_cluster(config_file: str | None, *, data: str | None, free_ports: bool
     resolved = _write_resolved(config)
     say(f"cluster {config.cluster_id}: starting {len(config.nodes)} nodes in {config.data}")
     run = _start_nodes(config, resolved, detach=detach, say=say)
-    return _ready_or_stopped(run, say=say)
+    return _ready_or_stopped(run, limit_ms=limit_ms, say=say)
 
 
 def stop_cluster(run: ClusterRun, *, say: Say) -> None:
@@ -114,9 +124,9 @@ def _start_nodes(config: ClusterConfig, resolved: str, *, detach: bool, say: Say
     return run
 
 
-def _ready_or_stopped(run: ClusterRun, *, say: Say) -> ClusterRun:
+def _ready_or_stopped(run: ClusterRun, *, limit_ms: int | None, say: Say) -> ClusterRun:
     try:
-        wait_until_ready(run.nodes, say=say)
+        wait_until_ready(run.nodes, say=say, limit_ms=limit_ms)
     except StartFailed as failure:
         stop_cluster(run, say=say)
         raise LaunchError(_explain(failure)) from failure

@@ -155,3 +155,20 @@ def test_a_command_waits_for_nodes_that_know_too_little(cluster: Cluster) -> Non
     cluster.heal()
     assert listed.returncode == 0, listed
     assert "t" in listed.stdout.split()
+
+
+@pytest.mark.timeout(280)
+def test_restarting_node_after_node_by_hand_converges(cluster: Cluster) -> None:
+    """Each command returns: the node waits for a majority, or is ready."""
+    cluster.kill_all()
+    for node_id, needs in ((4, "start 1 or 2 or 3 too"), (1, "start 2 or 3 too")):
+        done = kraft("node", "restart", str(node_id), "--data", cluster.data)
+        cluster.ever_started.add(cluster.node(node_id).pid)
+        assert needs in done.stdout, done
+        assert cluster.is_running(node_id)
+    done = kraft("node", "restart", "2", "--data", cluster.data)
+    cluster.ever_started.add(cluster.node(2).pid)
+    assert "waits for a majority" not in done.stdout
+    assert reason(cluster, 2) == ""
+    cluster.restart_unready(3)
+    cluster.heal()

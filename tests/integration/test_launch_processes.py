@@ -68,6 +68,13 @@ def test_a_node_that_dies_while_starting_shows_its_log_and_stops_the_others(fake
     assert load_run(fakes) is None
 
 
+def test_the_timeout_ends_a_start_and_stops_the_nodes(fakes, monkeypatch):
+    monkeypatch.setenv("FAKE_READY_AFTER_S", "600")
+    with pytest.raises(up.LaunchError, match=r"not ready after 1 s \(--timeout\): .*; all nodes were stopped"):
+        start(fakes, limit_ms=1_000)
+    assert load_run(fakes) is None
+
+
 def test_a_node_that_ignores_sigterm_is_killed_at_the_limit_and_that_is_said(fakes, monkeypatch):
     monkeypatch.setenv("FAKE_STUBBORN", "3")
     run = start(fakes)
