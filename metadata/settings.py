@@ -189,6 +189,16 @@ class BrokerSettings(_Settings):
     rest_idempotency_max_keys_per_partition: int = _int(
         100_000, 1, INT32_MAX, "Idempotency-Keys a partition remembers; beyond it the oldest is forgotten."
     )
+    rest_allowed_hosts: str = Field(
+        default="",
+        description="Names beside the nodes' own hosts, localhost and addresses under which HTTP clients may reach a "
+        "node, with commas between; *: any name.",
+    )
+    access_control_allow_origin: str = Field(
+        default="",
+        description="Origins (https://console.example) whose pages may read and change over HTTP, with commas between; "
+        "*: any page.",
+    )
     background_threads: int = _int(4, 1, 64, "Worker threads for fsync, recovery and deletion.")
 
 
@@ -250,7 +260,7 @@ STATIC_SETTINGS = frozenset(
 )
 """Broker settings that are read once, at start: they cannot be altered dynamically."""
 
-_LISTS = frozenset({"cleanup.policy", "log.cleanup.policy"})
+_LISTS = frozenset({"cleanup.policy", "log.cleanup.policy", "rest.allowed.hosts", "access.control.allow.origin"})
 
 
 def nearest_key_hint(name: str, known: Mapping[str, Any]) -> str:

@@ -73,7 +73,7 @@ def _default(field: FieldInfo) -> str:
         return str(value).lower()
     if isinstance(value, tuple):
         return ", ".join(value)
-    return _number(value) if isinstance(value, int) else str(value)
+    return _number(value) if isinstance(value, int) else str(value) or '""'
 
 
 def _range(field: FieldInfo) -> str:

@@ -21,6 +21,7 @@ from kraft.http.limits import BodyBudget, Connections, Limits, Slots
 from kraft.http.media import utf8_of_latin_1
 from kraft.http.metrics import GaugeValues, Metrics
 from kraft.http.openapi import openapi_routes
+from kraft.http.origins import Origins
 from kraft.http.partitioner import Partitioner
 from kraft.http.patience import Patience
 from kraft.http.routes import Call, Route
@@ -48,11 +49,12 @@ def create_app(
     gauges: Callable[[], GaugeValues] | None = None,
     extra_routes: Sequence[Route] = (),
     is_strict: bool = False,
+    own_hosts: Sequence[str] = (),
 ) -> web.Application:
     """The door. `is_strict`: the strict profile, see `kraft.http.strict`.
 
     `awaiting` says what the node waits for, by default nothing; `gauges` adds gauges to /metrics; later resources add
-    routes.
+    routes. `own_hosts`: names under which clients reach the cluster's nodes, see `kraft.http.origins`.
 
     A fault of ours in a handler is an event `http_request_failed` and an answer 500 with the id of the event.
     """
@@ -75,19 +77,21 @@ def create_app(
         awaiting=awaiting or Nothing(),
         started_ms=environment.clock.monotonic_ms(),
         is_strict=is_strict,
+        origins=Origins(own_hosts, lambda: gateway.settings),
     )
-    routes = tuple(
-        route
-        for route in (*ALL_ROUTES, *docs_routes(environment.files), *extra_routes)
-        if not (is_strict and route.is_alias)
-    )
-    routes = (*routes, *openapi_routes(routes, with_aliases=not is_strict))
+    routes = _served((*ALL_ROUTES, *docs_routes(environment.files), *extra_routes), is_strict=is_strict)
     app = web.Application(client_max_size=limits.body_bytes_max)
     app[CONTEXT], app[ROUTES] = context, routes
     app.on_shutdown.append(_end_streams)
+    app.on_response_prepare.append(_allow_reading)
     _register_all(app, context, routes, Faults(events, environment.rng))
     app.router.add_route("*", "/{anything:.*}", _unmatched)
     return app
+
+
+def _served(known: Sequence[Route], *, is_strict: bool) -> tuple[Route, ...]:
+    routes = tuple(route for route in known if not (is_strict and route.is_alias))
+    return (*routes, *openapi_routes(routes, with_aliases=not is_strict))
 
 
 def _register_all(app: web.Application, context: Context, routes: Sequence[Route], faults: Faults) -> None:
@@ -100,6 +104,11 @@ def _register_all(app: web.Application, context: Context, routes: Sequence[Route
     for route in routes:
         if route not in special:
             _register(app, context, route, faults)
+
+
+async def _allow_reading(request: web.Request, response: web.StreamResponse) -> None:
+    if "Origin" in request.headers:
+        response.headers.update(request.app[CONTEXT].origins.answer_headers(request))
 
 
 async def _end_streams(app: web.Application) -> None:
@@ -160,6 +169,7 @@ async def _answer(context: Context, route: Route, request: web.Request) -> web.S
 def _check(call: Call, route: Route) -> None:
     """What can be refused before the body is read."""
     context = call.context
+    context.origins.check(call.request)
     refuse_early(route, context.awaiting, node_id=context.gateway.node_id)
     if context.is_strict:
         check_strictly(call, route)
@@ -206,6 +216,9 @@ def _refuse_method(methods: set[str]) -> AioHandler:
     allowed = ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
 
     async def refuse(request: web.Request) -> web.StreamResponse:
+        preflight = request.app[CONTEXT].origins.preflight(request)
+        if preflight is not None:
+            return web.Response(status=204, headers=preflight)
         message = f"{request.path} does not know {request.method}; it knows {allowed}"
         return error_response(HttpError(405, message, headers={"Allow": allowed}))
 

@@ -24,7 +24,7 @@ _TOO_MANY = "Too many"
 
 
 class Connection(web.RequestHandler):
-    __slots__ = ("_body", "_clock", "header_since_ms", "is_ending", "unsent", "unsent_since_ms")
+    __slots__ = ("_body", "_clock", "header_since_ms", "is_ending", "made_ms", "unsent", "unsent_since_ms")
 
     def __init__(self, manager: web.Server, *, clock: Clock, **options: Any) -> None:
         super().__init__(manager, **options)
@@ -33,6 +33,7 @@ class Connection(web.RequestHandler):
         """Of the last request that came."""
         self.header_since_ms: int | None = None
         """When the first bytes of a header came whose end is still missing."""
+        self.made_ms = clock.monotonic_ms()
         self.is_ending = False
         """Answered for the last time."""
         self.unsent = 0

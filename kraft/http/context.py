@@ -11,6 +11,7 @@ from kraft.http.early import Awaiting
 from kraft.http.errors import PARTITION_NOT_FOUND, HttpError
 from kraft.http.limits import BodyBudget, Connections, Limits, Slots
 from kraft.http.metrics import Metrics
+from kraft.http.origins import Origins
 from kraft.http.partitioner import Partitioner
 from kraft.http.patience import Patience
 from kraft.http.streaming.streams import Streams
@@ -39,6 +40,7 @@ class Context:
     awaiting: Awaiting
     started_ms: int = 0
     """On the monotonic clock."""
+    origins: Origins
     is_strict: bool = False
     """The strict profile, see `kraft.http.strict`."""
 

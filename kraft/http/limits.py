@@ -32,7 +32,8 @@ class Limits:
     control_timeout_ms: int = 30_000
     """How long an administrative request waits for the controller."""
     header_wait_ms: int = 10_000
-    """From the first byte of a request to the end of its headers; then 408."""
+    """From the connection, or the first byte of a later request, to the end of its headers; then 408, or the end of a
+    connection that has said nothing."""
     body_wait_ms: int = 20_000
     """What a body may take whatever its length, beyond `body_bytes_per_second`; then 408."""
     body_bytes_per_second: int = 1_024

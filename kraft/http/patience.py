@@ -68,6 +68,11 @@ class Patience:
             connection.force_close()
             return
         since_ms = connection.header_since_ms
+        if not connection.has_asked and now_ms - connection.made_ms > self._limits.header_wait_ms:
+            if since_ms is None:
+                connection.force_close()  # it has said nothing, and there is nothing to answer
+                return
+            since_ms = connection.made_ms
         if since_ms is not None and now_ms - since_ms > self._limits.header_wait_ms:
             connection.refuse_header(
                 HttpError(408, f"the headers did not end within {self._limits.header_wait_ms} ms; the connection ends")

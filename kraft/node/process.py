@@ -144,6 +144,7 @@ def _http_door(node: Node) -> HttpServer:
         environment=node.environment,
         awaiting=node.awaiting,
         is_strict=node.config.strict,
+        own_hosts=[name for each in node.config.nodes for name in (each.host, each.bind_host)],
         gauges=lambda: _gauges(node),
         extra_routes=(
             *consumer_routes(node.groups, node.environment.rng),

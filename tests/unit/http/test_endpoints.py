@@ -88,7 +88,7 @@ CASES = (
     Case("GET", f"{V3}/brokers/2", 200, {"broker_id": 2, "host": "127.0.0.1", "rack": "rack-2", "is_fenced": False}),
     Case("GET", f"{V3}/brokers/2/partition-replicas", 200, {"data": [{"topic_name": "one", "is_leader": False}]}),
     Case("GET", f"{V3}/brokers/-/configs", 200, {"kind": "KafkaBrokerConfigList"}),
-    Case("GET", f"{V3}/brokers/1/configs", 200, {"data": [{"name": "auto.create.topics.enable", "value": "false"}]}),
+    Case("GET", f"{V3}/brokers/1/configs", 200, {"data": [{"name": "access.control.allow.origin", "value": ""}]}),
     Case(
         "GET",
         f"{V3}/brokers/1/configs/default.replication.factor",

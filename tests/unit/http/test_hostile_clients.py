@@ -22,7 +22,7 @@ from tests.unit.http.door import BINARY
 
 LIMITS = Limits(header_wait_ms=300, body_wait_ms=300, answer_wait_ms=500, unasked_connections=2)
 """Short, and long enough for who is not slow on a machine that is busy with much else."""
-PRODUCE = f"POST /topics/t HTTP/1.1\r\nHost: x\r\nContent-Type: {BINARY}\r\n"
+PRODUCE = f"POST /topics/t HTTP/1.1\r\nHost: localhost\r\nContent-Type: {BINARY}\r\n"
 GOOD_BODY = b'{"records":[{"value":"YQ=="}]}'
 
 
@@ -91,7 +91,7 @@ def with_listener(
         async with listening(limits, extra_routes, **static) as listener:
             await story(listener)
             assert all(log.end == 0 for log in listener.fake.logs.values()), "something was written"
-            status, _, _ = await listener.tell(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            status, _, _ = await listener.tell(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert status == 200, "others are served as ever"
             context = listener.app[CONTEXT]
             assert (context.bodies.used, context.patience.bodies) == (0, set())
@@ -102,19 +102,27 @@ def with_listener(
 GARBAGE: tuple[tuple[str, bytes, int], ...] = (
     ("no http", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 hello, this is TLS\r\n\r\n", 400),
     ("kafka", b"\x00\x00\x00\x10\x00\x12\x00\x03\x00\x00\x00\x01\x00\x04test\r\n\r\n", 400),
-    ("bad header", b"GET / HTTP/1.1\r\nHost: x\r\nno colon\r\n\r\n", 400),
-    ("bad length", b"POST /topics/t HTTP/1.1\r\nHost: x\r\nContent-Length: many\r\n\r\n", 400),
-    ("negative length", b"POST /topics/t HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", 400),
-    ("two lengths", b"POST /topics/t HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
+    ("bad header", b"GET / HTTP/1.1\r\nHost: localhost\r\nno colon\r\n\r\n", 400),
+    ("bad length", b"POST /topics/t HTTP/1.1\r\nHost: localhost\r\nContent-Length: many\r\n\r\n", 400),
+    ("negative length", b"POST /topics/t HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n", 400),
     (
-        "smuggling",
-        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "two lengths",
+        b"POST /topics/t HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
         400,
     ),
-    ("null in header", b"GET / HTTP/1.1\r\nHost: x\r\nA: b\x00c\r\n\r\n", 400),
-    ("long request line", b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 431),
-    ("long header", b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"x" * 20_000 + b"\r\n\r\n", 431),
-    ("many headers", b"GET / HTTP/1.1\r\nHost: x\r\n" + b"".join(b"H%d: x\r\n" % n for n in range(500)) + b"\r\n", 431),
+    (
+        "smuggling",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+        400,
+    ),
+    ("null in header", b"GET / HTTP/1.1\r\nHost: localhost\r\nA: b\x00c\r\n\r\n", 400),
+    ("long request line", b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 431),
+    ("long header", b"GET / HTTP/1.1\r\nHost: localhost\r\nA: " + b"x" * 20_000 + b"\r\n\r\n", 431),
+    (
+        "many headers",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"".join(b"H%d: x\r\n" % n for n in range(500)) + b"\r\n",
+        431,
+    ),
 )
 
 
@@ -132,12 +140,12 @@ def test_garbage_after_a_good_request_ends_only_its_connection() -> None:
     async def story(listener: Listener) -> None:
         other_reader, other = await listener.connect()
         reader, writer = await listener.connect()
-        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert (await read_answer(reader))[0] == 200
         writer.write(b"\x00garbage\r\n\r\n")
         status, body, closes = await read_answer(reader)
         assert (status, body["error_code"], closes) == (400, 400, True)
-        other.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        other.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert (await read_answer(other_reader))[0] == 200
         writer.close()
         other.close()
@@ -204,11 +212,11 @@ def test_what_trickles_is_408(data: bytes) -> None:
 def test_headers_that_stop_after_an_answered_request_are_408() -> None:
     async def story(listener: Listener) -> None:
         reader, writer = await listener.connect()
-        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert (await read_answer(reader))[0] == 200
         writer.write(b"\r\n")  # some clients end a request with an empty line too many
         await asyncio.sleep(2 * LIMITS.header_wait_ms / 1000)
-        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert (await read_answer(reader))[0] == 200, "an idle connection is no slow one"
         writer.write(b"GET /hea")
         assert (await read_answer(reader))[0] == 408
@@ -220,7 +228,7 @@ def test_headers_that_stop_after_an_answered_request_are_408() -> None:
 def test_a_client_that_takes_nothing_is_let_go() -> None:
     async def story(listener: Listener) -> None:
         reader, writer = await listener.connect()
-        writer.write(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+        writer.write(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await listener.connections_become(1)
         await listener.connections_become(0)
         writer.close()
@@ -266,7 +274,7 @@ def test_an_unforeseen_fault_is_json_with_the_id_of_its_event() -> None:
         server = HttpServer(app, host="127.0.0.1", port=0)
         await server.start()
         listener = Listener(server, FakeGateway(), app)
-        status, body, _ = await listener.tell(b"GET /broken HTTP/1.1\r\nHost: x\r\n\r\n")
+        status, body, _ = await listener.tell(b"GET /broken HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await server.stop()
         close_environment(environment)
         assert (status, body["error_code"]) == (500, 500)
@@ -275,3 +283,18 @@ def test_an_unforeseen_fault_is_json_with_the_id_of_its_event() -> None:
         assert "in broken" in str(seen.fields["traceback"])
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("said", [b"", b"\r\n", b"G"], ids=["nothing", "an empty line", "a letter"])
+def test_a_connection_on_which_no_request_comes_ends(said: bytes) -> None:
+    async def story(listener: Listener) -> None:
+        connections = [await listener.connect() for _ in range(3)]
+        for _, writer in connections:
+            writer.write(said)
+        await listener.connections_become(0)
+        for reader, writer in connections:
+            answer = await reader.read()
+            assert answer == b"" if said != b"G" else answer.startswith(b"HTTP/1.1 408 "), answer
+            writer.close()
+
+    with_listener(story, limits=Limits(header_wait_ms=300))

@@ -95,7 +95,7 @@ def test_stop_hears_who_has_connected_before_it(asks_first: bool) -> None:
     async def story() -> None:
         async with listening(gateway()) as server:
             with socket.create_connection(("127.0.0.1", server.port)) as client:
-                request = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+                request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
                 if asks_first:
                     client.sendall(request)
                 stopping = asyncio.create_task(server.stop())
