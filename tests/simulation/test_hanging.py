@@ -55,7 +55,7 @@ def events_of(node: SimulatedNode, name: str) -> list[dict[str, Any]]:
 
 async def ready(cluster: SimulatedCluster, node: SimulatedNode) -> None:
     async with asyncio.timeout(30):
-        while node.node is None or not node.node.readiness()[0]:  # noqa: ASYNC110 - nobody tells
+        while node.node is None or node.node.awaiting.service():  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(POLL_S)
     cluster.raise_fatal()
 
