@@ -19,6 +19,7 @@ INT32_MAX = 2**31 - 1
 INT64_MAX = 2**63 - 1
 
 CleanupPolicy: TypeAlias = Literal["delete", "compact", "compact,delete", "delete,compact"]
+CompressionType: TypeAlias = Literal["producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"]
 TimestampType: TypeAlias = Literal["CreateTime", "LogAppendTime"]
 
 
@@ -38,8 +39,8 @@ class TopicSettings(_Settings):
     """Effective settings of one topic."""
 
     cleanup_policy: CleanupPolicy = Field(default="delete", description="Delete old segments, compact by key, or both.")
-    compression_type: Literal["producer"] = Field(
-        default="producer", description="Batches are stored as the producer compressed them."
+    compression_type: CompressionType = Field(
+        default="producer", description="How batches are stored; the leader compresses anew what came otherwise."
     )
     delete_retention_ms: int = _int(86_400_000, 0, INT64_MAX, "How long tombstones stay after a clean pass.")
     file_delete_delay_ms: int = _int(60_000, 0, INT64_MAX, "Wait before a deleted segment's files are removed.")
@@ -84,6 +85,9 @@ class BrokerSettings(_Settings):
         default=False, description="Default of the topic setting unclean.leader.election.enable."
     )
     message_max_bytes: int = _int(1_048_588, 0, INT32_MAX, "Default of the topic setting max.message.bytes.")
+    compression_type: CompressionType = Field(
+        default="producer", description="Default of the topic setting compression.type."
+    )
     log_cleanup_policy: CleanupPolicy = Field(
         default="delete", description="Default of the topic setting cleanup.policy."
     )
@@ -204,6 +208,7 @@ class BrokerSettings(_Settings):
 
 BROKER_SYNONYMS: Mapping[str, str] = {
     "cleanup.policy": "log.cleanup.policy",
+    "compression.type": "compression.type",
     "delete.retention.ms": "log.cleaner.delete.retention.ms",
     "file.delete.delay.ms": "log.segment.delete.delay.ms",
     "flush.messages": "log.flush.interval.messages",

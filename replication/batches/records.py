@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from operator import attrgetter
 from typing import Protocol
 
@@ -17,7 +18,8 @@ from aiokafka.record._crecords import DefaultRecordBatch, DefaultRecordBatchBuil
 from metadata.environment import Buffer
 from metadata.errors import CorruptMessage, InvalidRecord, UnsupportedCompressionType
 from metadata.values import value
-from replication.batches.compression import DECOMPRESSED_BYTES_MAX, decompress
+from replication.batches.budget import Budget, OverBudget
+from replication.batches.compression import DECOMPRESSED_BYTES_MAX, TooManyBytes, decompress
 from replication.batches.header import (
     CODEC_MASK,
     CODEC_NAMES,
@@ -31,6 +33,7 @@ from replication.batches.header import (
 )
 
 _BATCH_BYTES_MAX = 2**31 - 1
+_PIECE_RECORDS = 4_096
 
 Header = tuple[str, bytes | None]
 
@@ -165,10 +168,10 @@ def plain_batch(batch: Buffer, header: BatchHeader, *, decompressed_bytes_max: i
     if not header.codec:
         return batch
     view = memoryview(batch)
-    payload = decompress(view[HEADER_BYTES:], codec=header.codec, bytes_max=decompressed_bytes_max)
     head = bytearray(view[:HEADER_BYTES])
     head[CRC_START + 1] &= ~CODEC_MASK & 0xFF
-    return bytes(head) + payload
+    payload = view[HEADER_BYTES : header.size]
+    return decompress(payload, codec=header.codec, bytes_max=decompressed_bytes_max, before=bytes(head))
 
 
 _offset_of = attrgetter("offset")
@@ -182,36 +185,57 @@ class FramingCheck:
 
     needs_keys: bool = False
     checks_timestamps: bool = True
-    decompressed_bytes_max: int = DECOMPRESSED_BYTES_MAX
 
 
-def check_records(batch: Buffer, header: BatchHeader, check: FramingCheck) -> int:
-    """Walk all records: lengths must add up, offset deltas be 0..n-1. Returns the smallest timestamp.
+def plain_within(batch: Buffer, header: BatchHeader, budget: Budget) -> Buffer:
+    """The batch with its records decompressed, and their cost taken from the budget.
+
+    Raises OverBudget, CorruptMessage, UnsupportedCompressionType.
+    """
+    budget.take(0, header.record_count)
+    try:
+        plain = plain_batch(batch, header, decompressed_bytes_max=budget.bytes_left)
+    except TooManyBytes:
+        raise OverBudget(f"more than {budget.bytes_left} bytes of records") from None
+    budget.take(len(plain) - HEADER_BYTES, 0)
+    return plain
+
+
+def check_records(plain: Buffer, header: BatchHeader, check: FramingCheck) -> int:
+    """Walk all records of a decompressed batch: lengths must add up, offset deltas be 0..n-1. Returns the smallest
+    timestamp.
 
     Raises CorruptMessage for broken framing, InvalidRecord for deltas, keys or a false maximal timestamp.
     """
-    plain = plain_batch(batch, header, decompressed_bytes_max=check.decompressed_bytes_max)
+    expected, lowest, highest = header.base_offset, 2**63, -(2**63)
     try:
-        records = list(DefaultRecordBatch(plain))
+        walked = DefaultRecordBatch(plain)
+        for records in _pieces(walked) if header.record_count > _PIECE_RECORDS else (list(walked),):
+            if list(map(_offset_of, records)) != list(range(expected, expected + len(records))):
+                raise InvalidRecord(
+                    f"offset deltas of the {header.record_count} records are not 0 to {header.record_count - 1} in "
+                    "order"
+                )
+            expected += len(records)
+            if check.needs_keys and None in map(_key_of, records):
+                raise InvalidRecord("a record without a key cannot be in a compacted topic; give every record a key")
+            if check.checks_timestamps:
+                timestamps = list(map(_timestamp_of, records))
+                lowest, highest = min(lowest, min(timestamps)), max(highest, max(timestamps))
     except (CorruptRecordException, ValueError, MemoryError, OverflowError) as error:
         raise CorruptMessage(f"the records of a batch are not framed as its header says: {error}") from None
-    base = header.base_offset
-    if list(map(_offset_of, records)) != list(range(base, base + header.record_count)):
-        raise InvalidRecord(
-            f"offset deltas of the {header.record_count} records are not 0 to {header.record_count - 1} in order"
-        )
-    if check.needs_keys and None in map(_key_of, records):
-        raise InvalidRecord("a record without a key cannot be in a compacted topic; give every record a key")
     if not check.checks_timestamps:
         return header.base_timestamp
-    return _check_timestamps(list(map(_timestamp_of, records)), header)
-
-
-def _check_timestamps(timestamps: list[int], header: BatchHeader) -> int:
-    highest = max(timestamps)
     if highest != header.max_timestamp:
         raise InvalidRecord(f"maximal timestamp {header.max_timestamp} in the header, {highest} in the records")
-    return min(timestamps)
+    return lowest
+
+
+def _pieces(records: Iterable[ReadRecord]) -> Iterator[list[ReadRecord]]:
+    """So many at once that it costs nothing to do it in pieces, and so few that a million take no memory."""
+    iterator = islice(records, None)  # `iter` of the codec's batch begins it anew
+    while piece := list(islice(iterator, _PIECE_RECORDS)):
+        yield piece
 
 
 def first_record_at_or_after(batch: Buffer, *, timestamp_ms: int, from_offset: int) -> tuple[int, int] | None:

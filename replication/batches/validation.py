@@ -1,13 +1,14 @@
 """What a leader checks of a client's batches, once, before they become opaque bytes (P12).
 
-Every error a client can make has its Kafka code; nothing is appended when one batch is refused.
+Every error a client can make has its Kafka code; nothing is appended when one batch is refused. `prepare_records` is
+all of it that costs time: what is left for the log is to stamp and to write. It may run on a worker thread.
 Source: org.apache.kafka.storage.internals.log.LogValidator and UnifiedLog.analyzeAndValidateRecords.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from metadata.environment import Buffer
 from metadata.errors import (
@@ -21,10 +22,13 @@ from metadata.errors import (
     UnsupportedForMessageFormat,
 )
 from metadata.settings import TopicSettings
-from replication.batches.compression import DECOMPRESSED_BYTES_MAX
+from replication.batches.budget import Budget, OverBudget
+from replication.batches.compression import compress
 from replication.batches.header import (
+    CODEC_MASK,
     CODEC_NAMES,
     CONTROL,
+    HEADER,
     HEADER_BYTES,
     LOG_OVERHEAD,
     MAGIC,
@@ -36,7 +40,9 @@ from replication.batches.header import (
     extent_at,
     header_at,
 )
-from replication.batches.records import FramingCheck, check_records
+from replication.batches.records import FramingCheck, check_records, plain_within
+
+_CODECS = {"producer": None, "uncompressed": 0, **{name: CODEC_NAMES.index(name) for name in CODEC_NAMES[1:]}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +54,8 @@ class BatchRules:
     is_log_append_time: bool
     timestamp_before_ms_max: int
     timestamp_after_ms_max: int
+    codec: int | None
+    """What batches are stored in (compression.type); None: whatever their producer chose."""
     framing: FramingCheck
 
     @classmethod
@@ -59,39 +67,91 @@ class BatchRules:
             is_log_append_time=is_log_append_time,
             timestamp_before_ms_max=settings.message_timestamp_before_max_ms,
             timestamp_after_ms_max=settings.message_timestamp_after_max_ms,
+            codec=_CODECS[settings.compression_type],
             framing=FramingCheck(
                 needs_keys="compact" in settings.cleanup_policy,
                 checks_timestamps=not is_log_append_time,
-                decompressed_bytes_max=DECOMPRESSED_BYTES_MAX,
             ),
         )
 
 
-class ValidBatch(NamedTuple):
-    position: int
-    header: BatchHeader
+@dataclass(frozen=True, slots=True)
+class PreparedRecords:
+    """A record set that a log may take: validated, and stored as compression.type asks. Owned by whoever has it."""
+
+    data: memoryview
+    """Writable, for the leader's stamps."""
+    headers: Sequence[BatchHeader]
+    rules: BatchRules
+    """By which it was validated."""
 
 
-def validate_batches(data: Buffer, *, rules: BatchRules, now_ms: int) -> list[ValidBatch]:
-    """Check every batch of a client's record set.
+def prepare_records(data: Buffer, *, rules: BatchRules, now_ms: int, budget: Budget) -> PreparedRecords:
+    """Check every batch of a client's record set, and compress anew what is not as compression.type says.
 
     Raises CorruptMessage 2, MessageTooLarge 10, RecordListTooLarge 18, InvalidTimestamp 32,
-    UnsupportedForMessageFormat 43, UnsupportedCompressionType 76, InvalidRecord 87.
+    UnsupportedForMessageFormat 43, UnsupportedCompressionType 76, InvalidRecord 87; OverBudget when the records cost
+    more than the budget has.
     """
     if not len(data):
         raise InvalidRecord("the record set is empty; send at least one batch")
     if len(data) > rules.segment_bytes:
         raise RecordListTooLarge(f"{len(data)} bytes of records do not fit a segment of {rules.segment_bytes} bytes")
     view = memoryview(data)
-    batches: list[ValidBatch] = []
+    headers: list[BatchHeader] = []
+    stored: list[bytes | memoryview] = []
     position = 0
     while position < len(view):
         header = _whole_header(view, position)
-        after = position + header.size
-        _validate_batch(view[position:after], header, rules=rules, now_ms=now_ms)
-        batches.append(ValidBatch(position, header))
-        position = after
-    return batches
+        batch = view[position : position + header.size]
+        plain = _validated(batch, header, rules=rules, now_ms=now_ms, budget=budget)
+        position += header.size
+        if rules.codec is None or rules.codec == header.codec:
+            stored.append(batch)
+        else:
+            budget.take_compression(len(plain))
+            header, anew = _recompressed(plain, header, rules=rules)
+            stored.append(anew)
+        headers.append(header)
+    if all(isinstance(batch, memoryview) for batch in stored):
+        return PreparedRecords(_writable(view), headers, rules)
+    whole = bytearray().join(stored)
+    if len(whole) > rules.segment_bytes:
+        raise RecordListTooLarge(f"{len(whole)} bytes of records do not fit a segment of {rules.segment_bytes} bytes")
+    return PreparedRecords(memoryview(whole), headers, rules)
+
+
+def prepare_or_refuse(data: Buffer, *, rules: BatchRules, now_ms: int, budget: Budget) -> PreparedRecords:
+    """The same, where there is no one else to ask: a client that sends more than that has to send less at once."""
+    try:
+        return prepare_records(data, rules=rules, now_ms=now_ms, budget=budget)
+    except OverBudget as error:
+        raise MessageTooLarge(f"the request holds {error}, decompressed; send it in several") from None
+
+
+def _writable(view: memoryview) -> memoryview:
+    """The same bytes where a leader may stamp them: a writable buffer becomes the log's own, any other is copied."""
+    return memoryview(bytearray(view)) if view.readonly else view
+
+
+def _recompressed(plain: Buffer, header: BatchHeader, *, rules: BatchRules) -> tuple[BatchHeader, bytes]:
+    """The batch in the codec that the topic asks for: its records, their framing and its other fields stay.
+
+    Raises MessageTooLarge when that makes it too large, as Kafka does.
+    """
+    assert rules.codec is not None
+    payload = compress(bytes(memoryview(plain)[HEADER_BYTES:]), codec=rules.codec)
+    size = HEADER_BYTES + len(payload)
+    if size > rules.message_bytes_max:
+        raise MessageTooLarge(
+            f"compressed as the topic's compression.type = {CODEC_NAMES[rules.codec]} asks, a batch has {size} bytes; "
+            f"max.message.bytes is {rules.message_bytes_max}"
+        )
+    attributes = header.attributes & ~CODEC_MASK | rules.codec
+    header = header._replace(length=size - LOG_OVERHEAD, attributes=attributes)
+    front = HEADER.pack(*header)
+    header = header._replace(crc=computed_crc(front + payload, 0, size))
+    return header, HEADER.pack(*header) + payload
 
 
 def _whole_header(view: memoryview, position: int) -> BatchHeader:
@@ -106,7 +166,8 @@ def _whole_header(view: memoryview, position: int) -> BatchHeader:
     return header_at(view, position)
 
 
-def _validate_batch(batch: memoryview, header: BatchHeader, *, rules: BatchRules, now_ms: int) -> None:
+def _validated(batch: memoryview, header: BatchHeader, *, rules: BatchRules, now_ms: int, budget: Budget) -> Buffer:
+    """The batch with its records decompressed."""
     if len(batch) > rules.message_bytes_max:
         raise MessageTooLarge(
             f"a batch of {len(batch)} bytes is larger than max.message.bytes = {rules.message_bytes_max}"
@@ -116,9 +177,11 @@ def _validate_batch(batch: memoryview, header: BatchHeader, *, rules: BatchRules
     refusal = _refusal(header)
     if refusal is not None:
         raise refusal
-    earliest = check_records(batch, header, rules.framing)
+    plain = plain_within(batch, header, budget)
+    earliest = check_records(plain, header, rules.framing)
     if not rules.is_log_append_time:
         _check_window(earliest, header.max_timestamp, rules=rules, now_ms=now_ms)
+    return plain
 
 
 def _refusal(header: BatchHeader) -> KafkaError | None:

@@ -13,6 +13,7 @@ from metadata.errors import (
     InvalidTopicException,
     KafkaError,
     KafkaStorageError,
+    MessageTooLarge,
     NotEnoughReplicas,
     NotEnoughReplicasAfterAppend,
     NotLeaderOrFollower,
@@ -23,8 +24,12 @@ from metadata.errors import (
 from metadata.image import TopicIdPartition
 from metadata.internal_topics import INTERNAL_TOPICS, internal_refusal
 from metadata.values import maker
+from replication.batches.budget import Budget, OverBudget
+from replication.batches.validation import PreparedRecords
+from replication.large_work import LargeWork
 from replication.manager.leader_flushes import LeaderFlushes
 from replication.manager.registry import WAITING_PRODUCE_MAX, Registry
+from replication.manager.turns import Turns
 from replication.partition.replica import Replica
 from replication.partition.states import LeaderState
 from replication.requests import ProduceOutcome
@@ -46,6 +51,8 @@ class Produce:
     def __init__(self, registry: Registry, flushes: LeaderFlushes) -> None:
         self._registry = registry
         self._flushes = flushes
+        self._turns = Turns()
+        self._large_work = LargeWork(registry.environment.workers)
         self._under_way = 0
         self._is_handing_over = False
         self._idle = asyncio.Event()
@@ -99,9 +106,13 @@ class Produce:
         """The order that makes an acknowledgement true. Every partition has its own outcome (P10)."""
         outcomes: Outcomes = {}
         appended: list[Replica] = []
+        inline, later = Budget.inline(), []
         for key, data in batches.items():
-            self._append(key, data, acks=acks, outcomes=outcomes, appended=appended)
+            if self._turns.is_taken(key) or not self._append(key, data, inline, acks, outcomes, appended):
+                later.append(key)
         self._wake_followers(appended)
+        if later:
+            await self._append_later({key: batches[key] for key in later}, acks, outcomes, appended)
         await self._flush_if_policy_asks(appended, outcomes)
         self._advance_high_watermarks(appended)
         if acks == ACKS_ALL and appended:
@@ -114,28 +125,72 @@ class Produce:
         if acks == ACKS_ALL and self._registry.produces.is_full:
             raise ThrottlingQuotaExceeded(f"{WAITING_PRODUCE_MAX} produce requests wait for replicas already")
 
+    async def _append_later(self, batches: Batches, acks: int, outcomes: Outcomes, appended: list[Replica]) -> None:
+        """One partition after another, each in its turn; its records looked at by a worker."""
+        turns = self._turns.take(batches)
+        budget = Budget.of_request()
+        try:
+            for key, data in batches.items():
+                await turns[key].comes()
+                count = len(appended)
+                try:
+                    prepared = await self._prepared(key, data, budget)
+                except KafkaError as error:
+                    outcomes[key] = ProduceOutcome(error_code=error.code, message=error.message)
+                else:
+                    self._append(key, prepared, budget, acks, outcomes, appended)
+                turns[key].end()
+                self._wake_followers(appended[count:])
+        finally:
+            for turn in turns.values():
+                turn.end()
+
+    async def _prepared(self, key: TopicIdPartition, data: Buffer, budget: Budget) -> PreparedRecords:
+        """Raises KafkaError, also for a request whose records are more than the budget."""
+        replica, _state = self._registry.leader_or_raise(key)
+        share = budget.share()
+        left = replace(share)
+        try:
+            return await self._large_work.run(
+                replica.log.preparation(), data, now_ms=self._registry.clock.wall_ms(), budget=left
+            )
+        except OverBudget as error:
+            raise MessageTooLarge(f"the request holds {error}, decompressed; send it in several") from None
+        finally:
+            budget.spent(share, left)
+
     def _append(
-        self, key: TopicIdPartition, data: Buffer, *, acks: int, outcomes: Outcomes, appended: list[Replica]
-    ) -> None:
+        self,
+        key: TopicIdPartition,
+        data: Buffer | PreparedRecords,
+        budget: Budget,
+        acks: int,
+        outcomes: Outcomes,
+        appended: list[Replica],
+    ) -> bool:
+        """False, with nothing done: to look at its records costs more than the budget has."""
         try:
             replica, state = self._registry.leader_or_raise(key)
             if self._is_handing_over:
                 raise NotLeaderOrFollower(f"broker {state.image.leader} stops and hands {replica.name} over")
             if acks == ACKS_ALL and state.is_under_min_isr:
                 outcomes[key] = _too_few(state, NotEnoughReplicas, name=replica.name)  # P1
-                return
-            batch = replica.log.append_as_leader(
-                data, leader_epoch=state.leader_epoch, now_ms=self._registry.clock.wall_ms()
-            )
+                return True
+            now_ms = self._registry.clock.wall_ms()
+            if not isinstance(data, PreparedRecords):
+                data = replica.log.preparation()(data, now_ms=now_ms, budget=budget)
+            batch = replica.log.append_as_leader(data, leader_epoch=state.leader_epoch, now_ms=now_ms)
+        except OverBudget:
+            return False
         except (OutOfOrderSequenceNumber, InvalidProducerEpoch) as error:
             outcomes[key] = self._out_of_order(key, state, error)
-            return
+            return True
         except KafkaError as error:
             outcomes[key] = ProduceOutcome(error_code=error.code, message=error.message)
-            return
+            return True
         except OSError as error:
             outcomes[key] = ProduceOutcome(error_code=KafkaStorageError.code, message=f"cannot append: {error}")
-            return
+            return True
         appended.append(replica)
         outcomes[key] = _produce_outcome(
             base_offset=batch.base_offset,
@@ -147,6 +202,7 @@ class Produce:
             is_appended=True,
             isr=state.isr.members,
         )
+        return True
 
     def _out_of_order(self, key: TopicIdPartition, state: LeaderState, error: KafkaError) -> ProduceOutcome:
         """Who was deposed and does not know it lacks what was written since: so a client is told the epoch, and may

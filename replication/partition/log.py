@@ -6,12 +6,14 @@ that wait for a device are coroutines and run on a worker thread.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 from uuid import UUID
 
 from metadata.environment import Buffer
 from metadata.values import value
+from replication.batches.validation import PreparedRecords
 
 
 @value()
@@ -50,6 +52,10 @@ class TimestampedOffset:
     leader_epoch: int
 
 
+Prepare: TypeAlias = Callable[..., PreparedRecords]
+"""`prepare_records` without its rules: takes the record set, `now_ms` and `budget`."""
+
+
 class ReplicaLog(Protocol):
     @property
     def topic_id(self) -> UUID: ...
@@ -73,9 +79,14 @@ class ReplicaLog(Protocol):
     @property
     def size_bytes(self) -> int: ...
 
-    def append_as_leader(self, data: Buffer, *, leader_epoch: int, now_ms: int) -> Appended:
-        """Validate each batch once (CRC, magic, counts, deltas, sizes, timestamps, producer sequence), stamp base
-        offset and leader epoch, append. Nothing is appended when one batch is refused, or was appended before (D2).
+    def preparation(self) -> Prepare:
+        """What is to be done with records before they are appended, by the settings of now; may run on a worker."""
+        ...
+
+    def append_as_leader(self, data: Buffer | PreparedRecords, *, leader_epoch: int, now_ms: int) -> Appended:
+        """Validate each batch once (CRC, magic, counts, deltas, sizes, timestamps, producer sequence) unless that was
+        done beforehand, stamp base offset and leader epoch, append. Nothing is appended when one batch is refused, or
+        was appended before (D2).
 
         Raises CorruptMessage 2, MessageTooLarge 10, RecordListTooLarge 18, InvalidTimestamp 32, InvalidRecord 87,
         UnsupportedCompressionType 76, OutOfOrderSequenceNumber 45, InvalidProducerEpoch 47, KafkaStorageError 56.

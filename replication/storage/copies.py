@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from metadata.environment import Buffer
 from metadata.errors import CorruptMessage
 from replication.batches.header import MAGIC, BatchHeader, computed_crc, whole_batches
 from replication.partition.log import Appended
@@ -22,12 +21,6 @@ def check_leader_batches(view: memoryview, *, log: object, log_end_offset: int) 
         headers.append(header)
         expected = header.next_offset
     return headers
-
-
-def writable(data: Buffer) -> memoryview:
-    """The same bytes where a leader may stamp them: a writable buffer becomes the log's own, any other is copied."""
-    view = memoryview(data)
-    return memoryview(bytearray(view)) if view.readonly else view
 
 
 def segment_groups(headers: Sequence[BatchHeader], bytes_max: int) -> list[list[BatchHeader]]:

@@ -8,12 +8,14 @@ event loop; only `flush`, snapshots and removal of files use worker threads, on 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from uuid import UUID
 
 from metadata.environment import Buffer, Environment
 from metadata.errors import OffsetOutOfRange
 from metadata.settings import TopicSettings
 from metadata.values import maker
+from replication.batches.budget import Budget
 from replication.batches.header import (
     HEADER_BYTES,
     NO_PRODUCER_ID,
@@ -21,12 +23,12 @@ from replication.batches.header import (
     stamped,
     stamped_with_append_time,
 )
-from replication.batches.validation import BatchRules, validate_batches
-from replication.partition.log import Appended, EpochEnd, LogRead, TimestampedOffset
+from replication.batches.validation import BatchRules, PreparedRecords, prepare_or_refuse, prepare_records
+from replication.partition.log import Appended, EpochEnd, LogRead, Prepare, TimestampedOffset
 from replication.producers.state import ProducerLimits
 from replication.storage.availability import Availability
 from replication.storage.cleaner_log import LogCleaning
-from replication.storage.copies import check_leader_batches, joined, segment_groups, writable
+from replication.storage.copies import check_leader_batches, joined, segment_groups
 from replication.storage.flushing import Flusher
 from replication.storage.partition_producers import PartitionProducers
 from replication.storage.reading import LogReader
@@ -143,15 +145,20 @@ class PartitionLog:
 
     # --- appending --------------------------------------------------------------------------------------------
 
-    def append_as_leader(self, data: Buffer, *, leader_epoch: int, now_ms: int) -> Appended:
+    def preparation(self) -> Prepare:
+        return partial(prepare_records, rules=self._rules)
+
+    def append_as_leader(self, data: Buffer | PreparedRecords, *, leader_epoch: int, now_ms: int) -> Appended:
         self._availability.check()
-        owned = writable(data)
+        prepared = data if isinstance(data, PreparedRecords) else self._prepared(data, now_ms=now_ms)
+        if prepared.rules != self._rules:  # the topic's settings changed while a worker looked at the records
+            prepared = self._prepared(prepared.data, now_ms=now_ms)
+        owned, position = prepared.data, 0
         headers: list[BatchHeader] = []
         offset = self.log_end_offset
-        batches = validate_batches(owned, rules=self._rules, now_ms=now_ms)
-        for position, header in batches:
+        for header in prepared.headers:
             if header.producer_id != NO_PRODUCER_ID:
-                duplicate = self.producers.duplicate_of(self, header, owned, batches=len(batches))
+                duplicate = self.producers.duplicate_of(self, header, owned, batches=len(prepared.headers))
                 if duplicate is not None:
                     return duplicate
             if self._rules.is_log_append_time:
@@ -162,11 +169,15 @@ class PartitionLog:
             else:
                 header, front = stamped(header, base_offset=offset, leader_epoch=leader_epoch)
             owned[position : position + len(front)] = front
+            position += header.size
             headers.append(header)
             offset = header.next_offset
         appended = self._append(owned, headers, now_ms=now_ms)
         self._tail.keep(owned, base_offset=appended.base_offset, next_offset=offset)
         return appended
+
+    def _prepared(self, data: Buffer, *, now_ms: int) -> PreparedRecords:
+        return prepare_or_refuse(data, rules=self._rules, now_ms=now_ms, budget=Budget())
 
     def append_as_follower(self, data: Buffer, *, now_ms: int) -> Appended | None:
         """What exceeds a segment is appended in several steps, each whole."""

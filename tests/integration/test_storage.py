@@ -12,8 +12,8 @@ import pytest
 from kraft.client.outcome import Answer
 from metadata.errors import OffsetOutOfRange
 from metadata.image import TopicIdPartition
-from replication.batches.header import CODEC_NAMES
-from replication.batches.records import NewRecord, build_batch
+from replication.batches.header import CODEC_NAMES, whole_batches
+from replication.batches.records import NewRecord, build_batch, read_batches
 from tests.integration.support.cluster import Cluster
 from tests.integration.support.inside import forward
 from tests.integration.support.reading import RECORD_BATCH, page, read_all, values, wait_for_values
@@ -108,6 +108,22 @@ def test_a_compressed_batch_is_stored_as_sent_everywhere(nodes: Cluster, codec: 
         wait_until(lambda on=node_id, whole=got: nodes.log_bytes(on, topic) == whole, what="the copy on disk")
         assert values(nodes, node_id, topic)[49] == "value 49 " * 20
     assert int.from_bytes(got[17:21], "big") == crc32c.crc32c(got[21:])
+
+
+@pytest.mark.parametrize("kind", ["uncompressed", "gzip", "snappy", "lz4", "zstd"])
+def test_the_leader_compresses_as_the_topic_asks_and_all_replicas_hold_that(nodes: Cluster, kind: str):
+    """`large` is more than an event loop compresses: a worker does it."""
+    topic, wanted = f"stored-{kind}", "none" if kind == "uncompressed" else kind
+    nodes.create_topic(topic, compression_type=kind, retention_ms="-1")
+    small, large = [b"value %d " % n * 20 for n in range(50)], [b"large %d " % n * 40 for n in range(2_000)]
+    sent = [*small, *large, *small]
+    for values_sent, codec in ((small, "none"), (large, "none"), (small, "gzip")):
+        write_raw(nodes, topic, batch_at(1_700_000_000_000, *values_sent, compression=codec))
+    for node_id in nodes.ids:
+        got = page(nodes, node_id, topic, 0, "offset=0&timeout=0", accept=RECORD_BATCH).body
+        assert {header.codec_name for _, header in whole_batches(got)} == {wanted}
+        assert [record.value for record in read_batches(got, checks_crc=True)] == sent
+        wait_until(lambda on=node_id, whole=got: nodes.log_bytes(on, topic) == whole, what="the copy on disk")
 
 
 def test_lookup_by_timestamp_over_many_segments(nodes: Cluster):

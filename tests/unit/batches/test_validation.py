@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import random
 import struct
+import tracemalloc
 from typing import Any
 
 import pytest
 
-from metadata.errors import KafkaError
-from metadata.settings import TopicSettings
-from replication.batches.header import CODEC_NAMES, CRC_START, computed_crc
+from metadata.errors import InvalidConfig, KafkaError
+from metadata.settings import TopicSettings, broker_settings, canonical_value, topic_settings
+from replication.batches.budget import INLINE_RECORDS_MAX, Budget, OverBudget
+from replication.batches.header import CODEC_NAMES, CRC_START, computed_crc, header_at
 from replication.batches.records import NewRecord, build_batch, read_batches
-from replication.batches.validation import BatchRules, validate_batches
+from replication.batches.validation import BatchRules, prepare_or_refuse, prepare_records
 
 NOW_MS = 1_700_000_000_000
 
@@ -22,9 +24,10 @@ def _batch(count: int = 10, *, timestamp_ms: int = NOW_MS, key: bytes | None = b
     return bytearray(build_batch(records, **options))
 
 
-def _code(data: bytes | bytearray, **settings: Any) -> int:
+def _code(data: bytes | bytearray, *, budget: Budget | None = None, **settings: Any) -> int:
     try:
-        validate_batches(data, rules=BatchRules.of(TopicSettings(**settings)), now_ms=NOW_MS)
+        rules = BatchRules.of(TopicSettings(**settings))
+        prepare_or_refuse(data, rules=rules, now_ms=NOW_MS, budget=budget or Budget())
     except KafkaError as error:
         return error.code
     return 0
@@ -45,8 +48,18 @@ def _with(batch: bytearray, position: int, form: str, value: int) -> bytearray:
 def test_good_batches_pass_and_read_back(codec: str) -> None:
     data = bytes(_batch(compression=codec)) + bytes(_batch(3, compression=codec, base_offset=10))
     rules = BatchRules.of(TopicSettings())
-    assert [valid.header.record_count for valid in validate_batches(data, rules=rules, now_ms=NOW_MS)] == [10, 3]
+    prepared = prepare_or_refuse(data, rules=rules, now_ms=NOW_MS, budget=Budget())
+    assert [header.record_count for header in prepared.headers] == [10, 3]
+    assert prepared.data == data
     assert [record.offset for record in read_batches(data, from_offset=4)] == list(range(4, 13))
+
+
+@pytest.mark.parametrize("count", [1, 4_095, 4_096, 4_097, 8_192, 8_193])
+def test_batches_of_any_count_are_walked_to_their_end(count: int) -> None:
+    assert _code(_batch(count)) == 0
+    assert _code(_with(_batch(count), 35, ">q", NOW_MS + 1)) == 87
+    batch = _batch(count)
+    assert _code(_sealed(batch[:8] + struct.pack(">i", len(batch) - 11) + batch[12:] + b"\0")) == 2
 
 
 @pytest.mark.parametrize("codec", CODEC_NAMES)
@@ -102,11 +115,65 @@ def test_sizes_crc_timestamps_and_keys() -> None:
 
 
 @pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
-def test_decompression_bombs_are_refused(codec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decompression_bombs_are_refused_before_they_fill_the_memory(codec: str) -> None:
     bomb = build_batch([NewRecord(None, bytes(3_000_000), [], NOW_MS)], compression=codec)
     assert _code(bomb) == 0
-    monkeypatch.setattr("replication.batches.validation.DECOMPRESSED_BYTES_MAX", 2_000_000)
-    assert _code(bomb) == 2
+    assert _code(bomb, budget=Budget(bytes_left=2_000_000)) == 10
+    tracemalloc.start()
+    try:
+        assert _code(bomb, budget=Budget(bytes_left=500_000)) == 10
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("codec", CODEC_NAMES)
+def test_the_bounds_are_those_of_all_batches_of_a_record_set(codec: str) -> None:
+    batches = b"".join(bytes(_batch(100, compression=codec)) for _ in range(10))
+    assert _code(batches, budget=Budget(records_left=1_000)) == 0
+    assert _code(batches, budget=Budget(records_left=999)) == 10
+    size = 10 * (len(_batch(100)) - 61)
+    assert _code(batches, budget=Budget(bytes_left=size)) == 0
+    assert _code(batches, budget=Budget(bytes_left=size - 1)) == 10
+
+
+@pytest.mark.parametrize("codec", CODEC_NAMES)
+@pytest.mark.parametrize("kind", ["uncompressed", "gzip", "snappy", "lz4", "zstd"])
+def test_batches_are_stored_as_the_topic_asks(kind: str, codec: str) -> None:
+    """Everything but codec, length and CRC stays, also of several batches with different codecs."""
+    first = _batch(compression=codec, producer_id=7, producer_epoch=2, base_sequence=5)
+    data = bytes(first) + bytes(_batch(3, base_offset=10)) + bytes(_batch(4, compression="zstd", base_offset=13))
+    rules = BatchRules.of(TopicSettings(compression_type=kind))
+    prepared = prepare_or_refuse(data, rules=rules, now_ms=NOW_MS, budget=Budget())
+    assert {header.codec_name for header in prepared.headers} == {"none" if kind == "uncompressed" else kind}
+    sent, stored = list(read_batches(data)), list(read_batches(prepared.data, checks_crc=True))
+    assert [(r.offset, r.timestamp, r.key, r.value, r.headers) for r in stored] == [
+        (r.offset, r.timestamp, r.key, r.value, r.headers) for r in sent
+    ]
+    old, new = header_at(first), prepared.headers[0]
+    assert new == header_at(prepared.data)
+    assert old._replace(length=0, crc=0, attributes=0) == new._replace(length=0, crc=0, attributes=0)
+    assert prepare_or_refuse(prepared.data, rules=rules, now_ms=NOW_MS, budget=Budget()).data == prepared.data
+
+
+def test_a_batch_that_grows_when_it_is_stored_is_bounded_too() -> None:
+    batch = build_batch([NewRecord(None, bytes(100_000), [], NOW_MS)], compression="zstd")
+    assert _code(batch, compression_type="uncompressed", max_message_bytes=50_000) == 10
+    assert _code(batch, compression_type="uncompressed", segment_bytes=50_000) == 18
+    assert _code(batch, compression_type="lz4", max_message_bytes=50_000) == 0
+
+
+def test_the_event_loop_takes_on_little_and_leaves_what_it_was_given_as_it_was() -> None:
+    rules = BatchRules.of(TopicSettings(compression_type="gzip", max_message_bytes=10_000_000))
+    for batch in (
+        build_batch([NewRecord(None, bytes(2_000_000), [], NOW_MS)], compression="zstd"),
+        bytes(_batch(INLINE_RECORDS_MAX + 1)),
+        build_batch([NewRecord(None, bytes(70_000), [], NOW_MS)]),
+    ):
+        mine = bytearray(batch)
+        with pytest.raises(OverBudget):
+            prepare_records(mine, rules=rules, now_ms=NOW_MS, budget=Budget.inline())
+        assert mine == batch
 
 
 @pytest.mark.parametrize("codec", CODEC_NAMES)
@@ -118,3 +185,13 @@ def test_garbage_behind_a_good_header_is_refused_or_read(codec: str) -> None:
             batch[rng.randrange(61, len(batch))] = rng.randrange(256)
         if _code(_sealed(batch)) == 0:
             assert [record.offset for record in read_batches(batch)] == list(range(10))
+
+
+def test_compression_type_is_a_setting_of_topics_and_of_brokers_with_kafkas_values() -> None:
+    broker = broker_settings({"compression.type": "zstd"})
+    assert topic_settings(broker, {}).compression_type == "zstd"
+    for kind in ("producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"):
+        assert topic_settings(broker, {"compression.type": kind}).compression_type == kind
+        assert canonical_value(TopicSettings, "compression.type", kind) == kind
+    with pytest.raises(InvalidConfig, match="uncompressed"):
+        canonical_value(TopicSettings, "compression.type", "none")

@@ -12,7 +12,12 @@ from metadata.environment import Buffer
 from metadata.errors import CorruptMessage, OffsetOutOfRange
 from metadata.image import TopicIdPartition
 from metadata.settings import TopicSettings
-from replication.partition.log import Appended, EpochEnd, LogRead, TimestampedOffset
+from replication.batches.budget import Budget
+from replication.batches.validation import BatchRules, PreparedRecords
+from replication.partition.log import Appended, EpochEnd, LogRead, Prepare, TimestampedOffset
+
+RULES = BatchRules.of(TopicSettings())
+"""Its batches are none of Kafka's, and nothing is asked of them."""
 
 _HEADER = struct.Struct(">qiiqi")
 """base offset, leader epoch, records, timestamp, payload bytes"""
@@ -89,7 +94,15 @@ class MemoryLog:
     def size_bytes(self) -> int:
         return sum(len(b.encode()) for b in self.batches)
 
-    def append_as_leader(self, data: Buffer, *, leader_epoch: int, now_ms: int) -> Appended:
+    def preparation(self) -> Prepare:
+        def prepare(data: Buffer, *, now_ms: int, budget: Budget) -> PreparedRecords:
+            budget.take(len(data), 1)
+            return PreparedRecords(memoryview(data), (), RULES)
+
+        return prepare
+
+    def append_as_leader(self, data: Buffer | PreparedRecords, *, leader_epoch: int, now_ms: int) -> Appended:
+        data = data.data if isinstance(data, PreparedRecords) else data
         base = self.log_end_offset
         for known in self.batches:
             if known.payload == decode(data)[0].payload and known.payload.startswith(ONCE):

@@ -54,10 +54,21 @@ class VirtualClock:
         return asyncio.get_running_loop().call_later(ms / 1_000, callback, *args)
 
 
+WORK_MS = 20
+
+
+class VirtualWorkers:
+    """Work takes its time, while others go on."""
+
+    async def run(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        await asyncio.sleep(WORK_MS / 1_000)
+        return function(*args, **kwargs)
+
+
 def environment(seed: int) -> Environment:
     absent = cast(Any, None)
     clock = cast(Clock, VirtualClock())
-    return Environment(clock=clock, files=absent, network=absent, workers=absent, rng=random.Random(seed))
+    return Environment(clock=clock, files=absent, network=absent, workers=VirtualWorkers(), rng=random.Random(seed))
 
 
 def run(main: Awaitable[T]) -> T:

@@ -1,0 +1,39 @@
+"""Work on records that is too much for the event loop, on worker threads: some at once, the others wait for their turn.
+
+What one piece of it may cost has its own bound (`replication.batches.budget`), so this bounds the memory of all of it,
+and leaves threads for those who flush.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from metadata.environment import Workers
+from metadata.errors import ThrottlingQuotaExceeded
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+AT_ONCE = 2
+WAITING_MAX = 1_024
+"""Pieces of work that wait, each with the bytes of its request; one more is refused with 89."""
+
+
+class LargeWork:
+    def __init__(self, workers: Workers, *, at_once: int = AT_ONCE) -> None:
+        self._workers = workers
+        self._turns = asyncio.Semaphore(at_once)
+        self._waiting = 0
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Raises ThrottlingQuotaExceeded 89, or what `function` raises."""
+        if self._waiting >= WAITING_MAX:
+            raise ThrottlingQuotaExceeded(f"{WAITING_MAX} requests with many records wait already; try again")
+        self._waiting += 1
+        try:
+            async with self._turns:
+                return await self._workers.run(function, *args, **kwargs)
+        finally:
+            self._waiting -= 1
