@@ -15,10 +15,8 @@ from metadata.errors import (
     KafkaStorageError,
     MessageTooLarge,
     NotEnoughReplicas,
-    NotEnoughReplicasAfterAppend,
     NotLeaderOrFollower,
     OutOfOrderSequenceNumber,
-    RequestTimedOut,
     ThrottlingQuotaExceeded,
 )
 from metadata.image import TopicIdPartition
@@ -27,6 +25,7 @@ from metadata.values import maker
 from replication.batches.budget import Budget, OverBudget
 from replication.batches.validation import PreparedRecords
 from replication.large_work import LargeWork
+from replication.manager.delayed_produce import DelayedProduce, Outcomes, failed, too_few
 from replication.manager.leader_flushes import LeaderFlushes
 from replication.manager.registry import WAITING_PRODUCE_MAX, Registry
 from replication.manager.turns import Turns
@@ -44,7 +43,6 @@ HAND_OVER_WAIT_MS = 500
 _produce_outcome = maker(ProduceOutcome)
 
 Batches = Mapping[TopicIdPartition, Buffer]
-Outcomes = dict[TopicIdPartition, ProduceOutcome]
 
 
 class Produce:
@@ -174,7 +172,7 @@ class Produce:
             if self._is_handing_over:
                 raise NotLeaderOrFollower(f"broker {state.image.leader} stops and hands {replica.name} over")
             if acks == ACKS_ALL and state.is_under_min_isr:
-                outcomes[key] = _too_few(state, NotEnoughReplicas, name=replica.name)  # P1
+                outcomes[key] = too_few(state, NotEnoughReplicas, name=replica.name)  # P1
                 return True
             now_ms = self._registry.clock.wall_ms()
             if not isinstance(data, PreparedRecords):
@@ -235,7 +233,7 @@ class Produce:
             raise
         for replica, result in zip(due, results, strict=True):
             if isinstance(result, (OSError, KafkaError)):
-                outcomes[replica.key] = _failed(
+                outcomes[replica.key] = failed(
                     outcomes[replica.key], KafkaStorageError, f"cannot fsync {replica.name}: {result}"
                 )
                 appended.remove(replica)
@@ -258,99 +256,3 @@ class Produce:
             await operation.done
         finally:
             purgatory.forget(operation)
-
-
-class DelayedProduce:
-    """Waits until the high watermark has passed what was appended to each partition (P5)."""
-
-    def __init__(self, appended: list[Replica], outcomes: Outcomes) -> None:
-        self._outcomes = outcomes
-        self._waiting = dict.fromkeys(appended)
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        for replica in appended:
-            self._try(replica)
-
-    @property
-    def is_done(self) -> bool:
-        return not self._waiting
-
-    def try_complete(self, replica: Replica, /) -> bool:
-        if replica in self._waiting:
-            self._try(replica)
-        if self._waiting:
-            return False
-        if not self.done.done():
-            self.done.set_result(None)
-        return True
-
-    def _try(self, replica: Replica) -> None:
-        outcome, state = self._outcomes[replica.key], replica.state
-        if not isinstance(state, LeaderState) or not _is_still_ours(replica, state, outcome):
-            error: type[KafkaError] = NotLeaderOrFollower  # P7
-            self._outcomes[replica.key] = _failed(
-                outcome, error, f"leadership of {replica.name} was lost while waiting; the records may survive"
-            )
-        elif state.high_watermark > outcome.last_offset:
-            if len(state.isr.maximal) < state.min_isr:
-                self._outcomes[replica.key] = _too_few(
-                    state, NotEnoughReplicasAfterAppend, name=replica.name, outcome=outcome
-                )
-            elif outcome.isr != state.isr.members:
-                self._outcomes[replica.key] = replace(outcome, isr=state.isr.members)
-        else:
-            return
-        del self._waiting[replica]
-
-    def expire(self) -> None:
-        """P6: the records stay in the log."""
-        for replica in self._waiting:
-            outcome = self._outcomes[replica.key]
-            self._outcomes[replica.key] = _failed(
-                outcome,
-                RequestTimedOut,
-                f"offset {outcome.last_offset} of {replica.name} was not replicated in time; it stays in the log",
-            )
-        self._waiting.clear()
-        if not self.done.done():
-            self.done.set_result(None)
-
-
-def _is_still_ours(replica: Replica, state: LeaderState, outcome: ProduceOutcome) -> bool:
-    """Leadership may have been lost and won again meanwhile, and another leader's records stand at these offsets.
-    Each epoch has one leader: while its end lies beyond them, they are what this leader appended (KIP-101)."""
-    if state.leader_epoch == outcome.leader_epoch:
-        return True
-    end = replica.log.end_offset_for_epoch(outcome.leader_epoch)
-    return end is not None and end.epoch == outcome.leader_epoch and end.end_offset > outcome.last_offset
-
-
-def _failed(outcome: ProduceOutcome, error: type[KafkaError], message: str) -> ProduceOutcome:
-    return ProduceOutcome(
-        error_code=error.code,
-        message=message,
-        base_offset=outcome.base_offset,
-        last_offset=outcome.last_offset,
-        log_append_time_ms=outcome.log_append_time_ms,
-        log_start_offset=outcome.log_start_offset,
-        leader_id=outcome.leader_id,
-        leader_epoch=outcome.leader_epoch,
-        is_appended=outcome.is_appended,
-    )
-
-
-def _too_few(
-    state: LeaderState, error: type[KafkaError], *, name: str, outcome: ProduceOutcome | None = None
-) -> ProduceOutcome:
-    isr = state.isr.members if outcome is None else state.isr.maximal
-    told = outcome or ProduceOutcome()
-    return ProduceOutcome(
-        error_code=error.code,
-        message=f"ISR of {name} is {list(isr)}; min.insync.replicas asks for {state.min_isr}",
-        base_offset=told.base_offset,
-        last_offset=told.last_offset,
-        leader_id=state.image.leader,
-        leader_epoch=state.leader_epoch,
-        is_appended=outcome is not None,
-        isr=isr,
-        min_isr=state.min_isr,
-    )

@@ -25,7 +25,8 @@ from metadata.quorum.state_machine import MetadataStateMachine
 from metadata.quorum.votes import VoteStore
 from replication.fetcher.follower import Follower
 from replication.manager import isr_keeper, reader, roles
-from replication.manager.produce import DelayedProduce, Produce
+from replication.manager.delayed_produce import DelayedProduce
+from replication.manager.produce import Produce
 from replication.manager.roles import Roles
 from replication.partition import leader
 from replication.producers import state as producers

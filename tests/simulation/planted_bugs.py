@@ -13,7 +13,7 @@ from metadata.quorum.state_machine import MetadataStateMachine
 from metadata.records import NO_LEADER, Reason
 from metadata.snapshot import decode_image, encode_image
 from replication.fetcher.follower import Follower
-from replication.manager.produce import DelayedProduce
+from replication.manager.delayed_produce import DelayedProduce
 from replication.manager.roles import Roles
 from replication.partition.states import LeaderState, PendingIsr
 from replication.requests import ProduceOutcome

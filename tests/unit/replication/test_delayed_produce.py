@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from metadata.image import PartitionImage, TopicIdPartition
-from replication.manager.produce import DelayedProduce
+from replication.manager.delayed_produce import DelayedProduce
 from replication.partition.leader import become_leader
 from replication.partition.log import EpochEnd
 from replication.requests import ProduceOutcome
