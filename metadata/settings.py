@@ -22,6 +22,8 @@ CleanupPolicy: TypeAlias = Literal["delete", "compact", "compact,delete", "delet
 CompressionType: TypeAlias = Literal["producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"]
 TimestampType: TypeAlias = Literal["CreateTime", "LogAppendTime"]
 
+RestDialect: TypeAlias = Literal["confluent", "strimzi", "redpanda"]
+
 
 def _kafka_name(field_name: str) -> str:
     return field_name.replace("_", ".")
@@ -186,6 +188,9 @@ class BrokerSettings(_Settings):
     producer_id_expiration_check_interval_ms: int = _int(600_000, 1, INT32_MAX, "How often that is looked at.")
     producer_id_max_per_partition: int = _int(
         100_000, 1, INT32_MAX, "Producer ids a partition remembers; beyond it the longest silent one is forgotten."
+    )
+    rest_dialect: RestDialect = Field(
+        default="confluent", description="Whose proxy the v2 REST dialect follows where they differ."
     )
     rest_max_waiting_reads: int = _int(
         20_000, 0, INT32_MAX, "Reads waiting for records, and streams, at once over HTTP; one more gets 503."

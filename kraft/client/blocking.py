@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 from urllib.parse import urlsplit
 
-from kraft.client.outcome import CONNECT_TIMEOUT_MS, Answer, Outcome, Refused, Request, Unknown
+from kraft.client.outcome import ALWAYS, CONNECT_TIMEOUT_MS, Answer, Outcome, Refused, Request, Unknown
 
 
 def send(base_url: str, request: Request) -> Outcome:
@@ -30,7 +30,7 @@ def send(base_url: str, request: Request) -> Outcome:
 
 def _exchange(connection: http.client.HTTPConnection, request: Request, *, path: str) -> Answer:
     connection.sock.settimeout(request.timeout_ms / 1000)
-    connection.request(request.method, path, body=request.body or None, headers=dict(request.headers))
+    connection.request(request.method, path, body=request.body or None, headers={**ALWAYS, **request.headers})
     response = connection.getresponse()
     body = response.read()
     return Answer(

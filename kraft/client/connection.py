@@ -198,7 +198,7 @@ class Connection:
         return view
 
     async def topic(self, name: str) -> TopicView:
-        """Fresh as the limits say. Raises ServerError 40401 for one that does not exist."""
+        """Fresh as the limits say. Raises ServerError (404) for one that does not exist."""
         view = self.known_topic(name)
         if view is not None:
             return view

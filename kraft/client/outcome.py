@@ -15,6 +15,9 @@ CONNECT_TIMEOUT_MS: Final = 2_000
 REQUEST_TIMEOUT_MS: Final = 40_000
 """Longer than request.timeout.ms, so that the server's own verdict arrives first."""
 
+ALWAYS: Final[Mapping[str, str]] = {"Prefer": "kraft-fields"}
+"""Headers of every request: a strict node answers with the fields that other proxies do not have."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:

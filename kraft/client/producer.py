@@ -66,7 +66,7 @@ class AsyncProducer:
     ) -> Sent:
         """Take a record; await the answer for its Delivery. `timestamp` is in ms, now if None.
 
-        Raises BufferExhausted after max.block.ms, ServerError 40401 for an unknown topic, KraftError for an unknown
+        Raises BufferExhausted after max.block.ms, ServerError (404) for an unknown topic, KraftError for an unknown
         partition, ClientClosed: the record was not taken then, and has no other result.
         """
         if self._is_closed:
@@ -145,7 +145,7 @@ class AsyncProducer:
     # --- where to ---------------------------------------------------------------------------------------------------
 
     async def _wait_for_topic(self, topic: str) -> TopicView:
-        """Raises BufferExhausted when no node answers within max.block.ms, ServerError 40401 for an unknown topic."""
+        """Raises BufferExhausted when no node answers within max.block.ms, ServerError (404) for an unknown topic."""
         settings = self.settings
         give_up_ms = self._clock.monotonic_ms() + min(UNKNOWN_TOPIC_WAIT_MS, settings.max_block_ms)
         try:

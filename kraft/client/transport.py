@@ -10,7 +10,7 @@ from typing import Final
 
 import aiohttp
 
-from kraft.client.outcome import CONNECT_TIMEOUT_MS, Answer, Outcome, Refused, Request, Unknown
+from kraft.client.outcome import ALWAYS, CONNECT_TIMEOUT_MS, Answer, Outcome, Refused, Request, Unknown
 
 CONNECTIONS_MAX: Final = 256
 """Requests beyond this wait for a connection; the wait counts towards their timeout."""
@@ -51,7 +51,7 @@ class Transport:
             request.method,
             url,
             data=request.body or None,
-            headers=dict(request.headers),
+            headers={**ALWAYS, **request.headers},
             timeout=limits,
             allow_redirects=False,
         ) as response:

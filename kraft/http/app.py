@@ -11,11 +11,12 @@ from typing import TypeAlias
 from aiohttp import web
 
 from kraft.broker.gateway import Gateway
+from kraft.http.answering import finished, refused
 from kraft.http.body import BodyLease, check_length
 from kraft.http.context import Context
 from kraft.http.docs.pages import docs_routes
 from kraft.http.early import Awaiting, Nothing, refuse_early, tell_awaited
-from kraft.http.errors import HttpError, error_response, from_kafka
+from kraft.http.errors import HttpError, error_response
 from kraft.http.faults import Faults
 from kraft.http.limits import BodyBudget, Connections, Limits, Slots
 from kraft.http.media import utf8_of_latin_1
@@ -91,7 +92,7 @@ def create_app(
 
 def _served(known: Sequence[Route], *, is_strict: bool) -> tuple[Route, ...]:
     routes = tuple(route for route in known if not (is_strict and route.is_alias))
-    return (*routes, *openapi_routes(routes, with_aliases=not is_strict))
+    return (*routes, *openapi_routes(routes, is_strict=is_strict))
 
 
 def _register_all(app: web.Application, context: Context, routes: Sequence[Route], faults: Faults) -> None:
@@ -137,7 +138,7 @@ def _adapt(context: Context, route: Route, faults: Faults) -> AioHandler:
             if request.writer.output_size:  # the answer has begun: all that is left is to end the connection
                 faults.note(error, route)
                 raise
-            response = error_response(faults.note(error, route))
+            response = refused(Call(context, request), route, faults.note(error, route))
         observe(response.status, (monotonic_us() - started_us) / 1e6)
         return response
 
@@ -156,11 +157,9 @@ async def _answer(context: Context, route: Route, request: web.Request) -> web.S
                 call.body = utf8_of_latin_1(call.body)
         response = await route.handler(call)
         tell_awaited(response, route, context.awaiting)
-        return response
-    except HttpError as error:
-        return error_response(error)
-    except KafkaError as error:
-        return error_response(from_kafka(error, is_v3=route.is_v3))
+        return finished(call, route, response)
+    except (HttpError, KafkaError) as error:
+        return refused(call, route, error)
     finally:
         if lease is not None:
             lease.release()
@@ -181,14 +180,13 @@ def _continue(context: Context, route: Route) -> Callable[[web.Request], Awaitab
     """RFC 9110 10.1.1: refuse before a client that asked with `Expect: 100-continue` has sent its body."""
 
     async def expect(request: web.Request) -> web.StreamResponse | None:
+        call = Call(context, request)
         try:
             if not route.streams_body:
                 check_length(request, context.limits.body_bytes_max)
-            _check(Call(context, request), route)
-        except HttpError as error:
-            return error_response(error)
-        except KafkaError as error:
-            return error_response(from_kafka(error, is_v3=route.is_v3))
+            _check(call, route)
+        except (HttpError, KafkaError) as error:
+            return refused(call, route, error)
         transport = request.transport
         if transport is not None:
             transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")

@@ -7,6 +7,7 @@ from typing import TypeVar
 from uuid import UUID
 
 from kraft.broker.gateway import Gateway
+from kraft.http.dialects import DIALECTS, Dialect
 from kraft.http.early import Awaiting
 from kraft.http.errors import PARTITION_NOT_FOUND, HttpError
 from kraft.http.limits import BodyBudget, Connections, Limits, Slots
@@ -43,6 +44,10 @@ class Context:
     origins: Origins
     is_strict: bool = False
     """The strict profile, see `kraft.http.strict`."""
+
+    @property
+    def dialect(self) -> Dialect:
+        return DIALECTS[self.gateway.settings.rest_dialect]
 
     def topic_or_raise(self, name: str) -> TopicImage:
         topic = self.gateway.image.topic(name)

@@ -17,6 +17,7 @@ from metadata.errors import KafkaError
 
 RETRY_AFTER_SECONDS = 1
 
+NOT_FOUND = 404
 TOPIC_NOT_FOUND = 40401
 PARTITION_NOT_FOUND = 40402
 V3_TOPIC_NOT_FOUND = 40403
@@ -135,25 +136,27 @@ def code_of(error: KafkaError) -> int:
     return _TABLE.get(type(error), UNAVAILABLE if error.retriable else KAFKA_FATAL)
 
 
-def from_kafka(error: KafkaError, *, is_v3: bool = False) -> HttpError:
+def from_kafka(error: KafkaError, *, unknown_topic: int = TOPIC_NOT_FOUND) -> HttpError:
+    """`unknown_topic`: the code for a topic that does not exist, in which v3, v2 and its dialects differ."""
     code = code_of(error)
-    if is_v3 and code == TOPIC_NOT_FOUND:
-        code = V3_TOPIC_NOT_FOUND
+    if code == TOPIC_NOT_FOUND:
+        code = unknown_topic
     return HttpError(code, error.message, extra={"kafka_code": error.code, "retriable": error.retriable})
 
 
-def error_body(error: HttpError) -> dict[str, Any]:
-    return {"error_code": error.code, "message": error.message, **error.extra}
+def error_body(error: HttpError, *, has_additions: bool = True) -> dict[str, Any]:
+    """`has_additions`: with what is told beyond Confluent's two fields."""
+    return {"error_code": error.code, "message": error.message, **(error.extra if has_additions else {})}
 
 
-def error_response(error: HttpError) -> web.Response:
-    body = error_body(error)
-    headers = {"Content-Type": "application/json", **error.headers}
+def error_response(error: HttpError, *, media: str = "application/json", has_additions: bool = True) -> web.Response:
+    headers = {"Content-Type": media, **error.headers}
     if error.status in (429, 503):
         headers.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
     if error.closes:
         headers["Connection"] = "close"
-    response = web.Response(status=error.status, body=orjson.dumps(body), headers=headers)
+    body = orjson.dumps(error_body(error, has_additions=has_additions))
+    response = web.Response(status=error.status, body=body, headers=headers)
     if error.closes:
         response.force_close()
     return response

@@ -144,6 +144,11 @@ def require_accepts(accept: str | None, media_type: str) -> None:
         raise HttpError(406, f"cannot answer in {accept}; accept {media_type}")
 
 
+@lru_cache(maxsize=HEADERS_CACHED_MAX)
+def takes_v2(accept: str | None) -> bool:
+    return any(media in ("*/*", "application/*") or _is_v2(media) for media in media_ranges(accept))
+
+
 def _is_v2(media: str) -> bool:
     return _KAFKA.fullmatch(media) is not None
 

@@ -10,8 +10,9 @@ from aiohttp import web
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
+from kraft.http.additions import KRAFT_FIELDS, without_marked
 from kraft.http.errors import status_of
-from kraft.http.media import PLAIN_JSON
+from kraft.http.media import PLAIN_JSON, V2_JSON
 from kraft.http.path_parameters import PATH_PARAMETERS, parameters_in
 from kraft.http.routes import Body, Call, Header, Parameter, Route
 from kraft.http.v2.models import ErrorBody
@@ -28,7 +29,8 @@ _DESCRIPTION = (
     "Confluent's REST dialects v2 and v3 over a replicated log, and what they lack. Every node serves every request. "
     "What this document does not describe is refused in the strict profile (`strict = true` in cluster.toml); by "
     "default a missing content type, `application/json` in the v2 dialect, other spellings of media types, a "
-    "trailing slash and unknown query parameters are forgiven."
+    "trailing slash and unknown query parameters are forgiven. Fields marked `x-addition` are in no other proxy's "
+    f"answers; strict answers have them when the request has `Prefer: {KRAFT_FIELDS}`."
 )
 _TAGS = {
     "v2": "Confluent's REST v2: produce, read, metadata, consumers.",
@@ -37,13 +39,14 @@ _TAGS = {
 }
 
 
-def openapi_routes(routes: Sequence[Route], *, with_aliases: bool) -> tuple[Route, ...]:
+def openapi_routes(routes: Sequence[Route], *, is_strict: bool) -> tuple[Route, ...]:
     """The routes that serve the document of `routes` and themselves. The aliases are those of Strimzi's bridge."""
     cached: list[bytes] = []
 
     async def openapi(call: Call) -> web.Response:
         if not cached:
-            cached.append(orjson.dumps(document((*routes, *mine), cluster_id=call.context.gateway.cluster_id)))
+            cluster_id = call.context.gateway.cluster_id
+            cached.append(orjson.dumps(document((*routes, *mine), cluster_id=cluster_id, is_strict=is_strict)))
         return web.Response(body=cached[0], headers={"Content-Type": PLAIN_JSON})
 
     def route(path: str, name: str) -> Route:
@@ -54,13 +57,15 @@ def openapi_routes(routes: Sequence[Route], *, with_aliases: bool) -> tuple[Rout
         )  # fmt: skip
 
     aliases = (route("/openapi", "node_openapi_alias"), route("/openapi/v3", "node_openapi_v3_alias"))
-    mine = (route("/openapi.json", "node_openapi"), *(aliases if with_aliases else ()))
+    mine = (route("/openapi.json", "node_openapi"), *(() if is_strict else aliases))
     return mine
 
 
-def document(routes: Sequence[Route], *, cluster_id: str) -> dict[str, Any]:
+def document(routes: Sequence[Route], *, cluster_id: str, is_strict: bool) -> dict[str, Any]:
     """`cluster_id` is the example of the parameter of that name, so that requests can be tried as they stand."""
     schemas = _Schemas(routes)
+    if is_strict:
+        without_marked(schemas.definitions)
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schemas)
@@ -162,7 +167,8 @@ def _responses(route: Route, schemas: _Schemas) -> dict[str, Any]:
             if body.headers:
                 response["headers"] = _headers(body.headers)
         responses[str(status)] = response
-    error = {PLAIN_JSON: {"schema": schemas.of(ErrorBody, "serialization")}}
+    media = (PLAIN_JSON, V2_JSON) if route.tag == "v2" else (PLAIN_JSON,)
+    error = {each: {"schema": schemas.of(ErrorBody, "serialization")} for each in media}
     for status, codes in sorted(_error_codes(route).items()):
         listed = ", ".join(str(code) for code in sorted(codes))
         described: dict[str, Any] = {"description": f"error_code {listed}", "content": error}

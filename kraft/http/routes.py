@@ -13,8 +13,16 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
+from kraft.http.additions import PREFER, prefers_additions
 from kraft.http.bodies import IS_STRICT
-from kraft.http.errors import PARTITION_NOT_FOUND, PAYLOAD, UNPROCESSABLE, HttpError
+from kraft.http.errors import (
+    PARTITION_NOT_FOUND,
+    PAYLOAD,
+    TOPIC_NOT_FOUND,
+    UNPROCESSABLE,
+    V3_TOPIC_NOT_FOUND,
+    HttpError,
+)
 from kraft.http.media import is_latin_1
 
 if TYPE_CHECKING:
@@ -38,8 +46,21 @@ class Call:
         self.accept = self.request.headers.get("Accept")
 
     @property
+    def has_additions(self) -> bool:
+        """Does the answer have the fields that no other proxy's has? See `kraft.http.additions`."""
+        return not self.context.is_strict or prefers_additions(self.request.headers.get(PREFER))
+
+    @property
     def is_v3(self) -> bool:
         return self.request.path.startswith("/v3")
+
+    @property
+    def unknown_topic(self) -> int:
+        """The code for a topic that does not exist."""
+        if self.is_v3:
+            return V3_TOPIC_NOT_FOUND
+        asks_of_topic = self.request.method in ("GET", "HEAD") and self.request.path.startswith("/topics/")
+        return self.context.dialect.unknown_topic if asks_of_topic else TOPIC_NOT_FOUND
 
     @property
     def is_latin_1(self) -> bool:

@@ -163,7 +163,7 @@ def test_configs_of_a_topic_and_of_the_cluster_layer_over_each_other(nodes: Clus
 
 
 def test_produce_creates_a_topic_when_the_cluster_allows_it(nodes: Cluster):
-    assert page(nodes, 1, "made-by-writing", 0, "offset=0").json()["error_code"] == 40401
+    assert page(nodes, 1, "made-by-writing", 0, "offset=0").json()["error_code"] == 40403
     name = "/broker-configs/auto.create.topics.enable"
     assert nodes.call("PUT", name, {"value": "true"}).status == 204
     try:

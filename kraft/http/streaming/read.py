@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from aiohttp import web
 
+from kraft.http.dialects import UNKNOWN_TOPIC
 from kraft.http.errors import BAD_REQUEST, HttpError
 from kraft.http.media import EMBEDDED, EVENT_STREAM, NDJSON, Format, stream_answer
 from kraft.http.routes import Body, Call, Parameter, Route
@@ -145,6 +146,6 @@ ROUTES: tuple[Route, ...] = (
     Route(
         method="GET", path="/topics/{topic}/records", handler=stream_topic, check=_check, tag="v2",
         summary="Stream the records of all partitions, with those to come.", query=(OFFSET, *STREAM_QUERY),
-        answers={200: Body(content=STREAM_CONTENT)}, errors=(40002, 40401, 406, 50302),
+        answers={200: Body(content=STREAM_CONTENT)}, errors=(40002, *UNKNOWN_TOPIC, 406, 50302),
     ),
 )  # fmt: skip

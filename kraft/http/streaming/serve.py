@@ -10,7 +10,6 @@ from typing import Protocol
 
 from aiohttp import web
 
-from kraft.http.context import Context
 from kraft.http.errors import HttpError, error_body, from_kafka
 from kraft.http.query import integer
 from kraft.http.routes import Call, Parameter
@@ -63,7 +62,7 @@ async def serve(call: Call, source: Source, frames: Frames, *, wait_ms: int) -> 
         outlet = Outlet(call.context.streams, call.request)
         try:
             await outlet.write(frames.begin(source.positions.text))
-            error = await _run(call.context, source, outlet, frames, wait_ms=wait_ms)
+            error = await _run(call, source, outlet, frames, wait_ms=wait_ms)
             await outlet.write(frames.error(error_body(error), source.positions.text))
             await response.write_eof()
         except ConnectionError:
@@ -71,8 +70,9 @@ async def serve(call: Call, source: Source, frames: Frames, *, wait_ms: int) -> 
     return response
 
 
-async def _run(context: Context, source: Source, outlet: Outlet, frames: Frames, *, wait_ms: int) -> HttpError:
+async def _run(call: Call, source: Source, outlet: Outlet, frames: Frames, *, wait_ms: int) -> HttpError:
     """Returns what ended it. Raises ConnectionError."""
+    context = call.context
     try:
         while True:
             await context.clock.sleep(0)  # neither a read of a log that is here nor a client that takes all suspends
@@ -86,7 +86,7 @@ async def _run(context: Context, source: Source, outlet: Outlet, frames: Frames,
     except HttpError as error:
         return error
     except KafkaError as error:
-        return from_kafka(error)
+        return from_kafka(error, unknown_topic=call.unknown_topic)
     except asyncio.CancelledError:
         ended = context.streams.ended()
         if ended is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -117,13 +117,12 @@ class ConsumerHandlers:
 
     async def seek_consumer(self, call: Call) -> web.Response:
         asked = body_of(call, models.Positions)
-        _known(call, [*asked.offsets, *asked.timestamps])
+        await self._check_seek(call, [*asked.offsets, *asked.timestamps])
         positions = [(each.topic, each.partition, each.offset) for each in asked.offsets]
         for each in asked.timestamps:
             timestamp_ms = parse_iso_time(each.timestamp, "timestamp ")
             positions.append((each.topic, each.partition, await _offset_at(call, each, timestamp_ms)))
-        await self._ask(r.Seek(**_names(call), positions=tuple(positions)))
-        return _done()
+        return await self._seek(call, positions)
 
     async def seek_consumer_to_beginning(self, call: Call) -> web.Response:
         return await self._seek_all(call, EARLIEST_TIMESTAMP)
@@ -133,9 +132,26 @@ class ConsumerHandlers:
 
     async def _seek_all(self, call: Call, timestamp: int) -> web.Response:
         asked = body_of(call, models.Partitions)
-        _known(call, asked.partitions)
+        await self._check_seek(call, asked.partitions)
         positions = [(each.topic, each.partition, await _offset_at(call, each, timestamp)) for each in asked.partitions]
-        await self._ask(r.Seek(**_names(call), positions=tuple(positions)))
+        return await self._seek(call, positions)
+
+    async def _check_seek(self, call: Call, partitions: Sequence[Any]) -> None:
+        try:
+            _known(call, partitions)
+        except (HttpError, UnknownTopicOrPartition) as error:
+            if isinstance(error, HttpError) and error.code != PARTITION_NOT_FOUND:
+                raise
+            await self._ask(r.DescribeInstance(**_names(call)))  # the consumer itself may be what is not there
+            raise HttpError(call.context.dialect.unknown_seek, f"cannot seek: {error}") from error
+
+    async def _seek(self, call: Call, positions: Sequence[tuple[str, int, int]]) -> web.Response:
+        try:
+            await self._ask(r.Seek(**_names(call), positions=tuple(positions)))
+        except HttpError as error:
+            if error.code != ILLEGAL_STATE:
+                raise
+            raise HttpError(call.context.dialect.unassigned_seek, error.message, extra=error.extra) from error
         return _done()
 
     # --- records ------------------------------------------------------------------------------------------
@@ -212,7 +228,7 @@ class ConsumerHandlers:
             read = [_commit(each, each.offset + 1) for each in asked.offsets or ()]
             offsets = (*read, *(_commit(each, each.offset) for each in asked.partitions or ()))
         await self._ask(r.CommitInstance(**_names(call), offsets=offsets))
-        return _done()
+        return _answer(call, []) if call.context.dialect.commits_with_list else _done()
 
     async def get_consumer_offsets(self, call: Call) -> web.Response:
         asked = body_of(call, models.OffsetQuestion)

@@ -14,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from kraft.http.additions import ADDITION
 from kraft.http.bodies import OneOf, RequestBody, Truth, Whole, is_strict
 from kraft.http.limits import INT32_MAX
 
@@ -101,7 +102,7 @@ class SubscriptionBody(RequestBody):
 
 class SubscriptionInfo(BaseModel):
     topics: list[str]
-    topic_pattern: str | None = None
+    topic_pattern: Annotated[str | None, ADDITION] = None
 
 
 class PartitionRef(RequestBody):

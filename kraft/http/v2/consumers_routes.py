@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from kraft.coordinators.groups.routing import Groups
 from kraft.http.limits import INT32_MAX
@@ -22,6 +24,8 @@ _BODY = (400, 413, 415, 422)
 _NUMBER = {"type": "integer", "minimum": -1, "maximum": INT32_MAX}
 _TOKEN = Header(description="The token to go on with; a stream has none.", schema={"type": "integer"}, is_optional=True)
 _WARNING = Header(description="Settings that were ignored.", schema={"type": "string"}, is_optional=True)
+_COMMITTED = Annotated[list[Any], Field(max_length=0)]
+"""Confluent's proxy makes a list of what it committed and never puts anything into it."""
 _QUERY = (
     Parameter(name="timeout", description="Longest wait in ms; at most that of the consumer.", schema=_NUMBER),
     Parameter(name="max_bytes", description="Most bytes; at least one record is answered.", schema=_NUMBER),
@@ -72,7 +76,7 @@ def _places(handlers: ConsumerHandlers) -> tuple[Route, ...]:
 
 
 def _positions(handlers: ConsumerHandlers) -> tuple[Route, ...]:
-    path, errors = INSTANCE + "/positions", (40401, 40402, 40903)
+    path, errors = INSTANCE + "/positions", (404, 40402, 40903)
     return (
         _route("POST", path, handlers.seek_consumer, "Seek to offsets or times.", models.Positions, errors=errors),
         _route("POST", path + "/beginning", handlers.seek_consumer_to_beginning, "Seek to the first records.",
@@ -89,8 +93,8 @@ def _positions(handlers: ConsumerHandlers) -> tuple[Route, ...]:
 def _offsets(handlers: ConsumerHandlers) -> tuple[Route, ...]:
     path = INSTANCE + "/offsets"
     return (
-        _route("POST", path, handlers.commit_consumer_offsets, "Commit.", models.Commit, needs_body=False,
-               errors=(40401, 40402, 40903)),
+        _route("POST", path, handlers.commit_consumer_offsets, "Commit; 200 or 204, by `rest.dialect`.",
+               models.Commit, needs_body=False, answer=_COMMITTED, is_empty_too=True, errors=(40401, 40402, 40903)),
         _route("GET", path, handlers.get_consumer_offsets, "Committed offsets.", models.OffsetQuestion,
                needs_body=False, answer=models.OffsetInfos, errors=(40401, 40402)),
         _route("POST", path + ":query", handlers.get_consumer_offsets, "Committed offsets.", models.OffsetQuestion,
@@ -110,9 +114,14 @@ def _route(
     name: str = "",
     is_alias: bool = False,
     needs_body: bool = True,
+    is_empty_too: bool = False,
     headers: Mapping[str, Header] | None = None,
 ) -> Route:
-    answers = {204: None} if answer is None else {200: Body(content={V2_JSON: answer}, headers=headers or {})}
+    answers: dict[int, Body | None] = {}
+    if answer is not None:
+        answers[200] = Body(content={V2_JSON: answer}, headers=headers or {})
+    if answer is None or is_empty_too:
+        answers[204] = None
     return Route(
         method=method, path=path, handler=handler, summary=summary, tag="v2", check=check, answers=answers, name=name,
         body=None if body is None else Body(content={V2_JSON: body}, is_optional=not needs_body), is_alias=is_alias,

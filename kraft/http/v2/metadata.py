@@ -8,6 +8,7 @@ import orjson
 from aiohttp import web
 
 from kraft.http.configs import config_text
+from kraft.http.dialects import UNKNOWN_TOPIC
 from kraft.http.media import V2_JSON, v2_answer
 from kraft.http.routes import Body, Call, Route
 from kraft.http.v2 import models
@@ -75,15 +76,16 @@ def _get(path: str, handler: Any, summary: str, model: Any, *errors: int) -> Rou
 ROUTES: tuple[Route, ...] = (
     _get("/brokers", list_brokers, "Ids of the registered brokers.", models.Brokers),
     _get("/topics", list_topics, "Names of the topics.", list[str]),
-    _get("/topics/{topic}", get_topic, "Settings and partitions of a topic.", models.TopicInfo, 40401),
+    _get("/topics/{topic}", get_topic, "Settings and partitions of a topic.", models.TopicInfo, *UNKNOWN_TOPIC),
     _get(
-        "/topics/{topic}/partitions", list_partitions, "Partitions of a topic.", list[models.PartitionInfo], 40401
+        "/topics/{topic}/partitions", list_partitions, "Partitions of a topic.", list[models.PartitionInfo],
+        *UNKNOWN_TOPIC,
     ),
     _get(
-        "/topics/{topic}/partitions/{partition}", get_partition, "One partition.", models.PartitionInfo, 40401, 40402
+        "/topics/{topic}/partitions/{partition}", get_partition, "One partition.", models.PartitionInfo, *UNKNOWN_TOPIC
     ),
     _get(
         "/topics/{topic}/partitions/{partition}/offsets", get_offsets, "First offset and high watermark.",
-        models.PartitionOffsets, 40401, 40402, 50302,
+        models.PartitionOffsets, *UNKNOWN_TOPIC, 50302,
     ),
 )  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 
+from kraft.http.additions import ADDITION
 from kraft.http.limits import INT32_MAX
 
 INT64_MAX = 2**63 - 1
@@ -106,13 +107,15 @@ class ProducedOffset(BaseModel):
     offset: int | None
     error_code: int | None = Field(description="50002: fatal, 50003: retriable; null when it was written.")
     error: str | None
-    kafka_code: int | None = None
-    retriable: bool | None = None
-    is_appended: bool | None = Field(default=None, description="The record is in the leader's log and may survive.")
-    isr: list[int] | None = None
-    min_isr: int | None = None
-    leader: int | None = None
-    leader_epoch: int | None = None
+    kafka_code: Annotated[int | None, ADDITION] = None
+    retriable: Annotated[bool | None, ADDITION] = None
+    is_appended: Annotated[bool | None, ADDITION] = Field(
+        default=None, description="The record is in the leader's log and may survive."
+    )
+    isr: Annotated[list[int] | None, ADDITION] = None
+    min_isr: Annotated[int | None, ADDITION] = None
+    leader: Annotated[int | None, ADDITION] = None
+    leader_epoch: Annotated[int | None, ADDITION] = None
 
 
 class WrittenPartition(BaseModel):
@@ -128,20 +131,20 @@ class ProduceAnswer(BaseModel):
     offsets: list[ProducedOffset]
     key_schema_id: int | None = None
     value_schema_id: int | None = None
-    partitions: list[WrittenPartition]
+    partitions: Annotated[list[WrittenPartition], ADDITION]
 
 
 class RawProducedOffset(ProducedOffset):
     """For raw bodies: `offset` is that of the first record."""
 
-    last_offset: int | None = None
+    last_offset: Annotated[int | None, ADDITION] = None
 
 
 class RawProduceAnswer(BaseModel):
     offsets: list[RawProducedOffset]
     key_schema_id: int | None = None
     value_schema_id: int | None = None
-    partitions: list[WrittenPartition]
+    partitions: Annotated[list[WrittenPartition], ADDITION]
 
 
 class AcceptedAnswer(BaseModel):
@@ -150,7 +153,7 @@ class AcceptedAnswer(BaseModel):
     offsets: list[Any] = Field(max_length=0)
     key_schema_id: int | None = None
     value_schema_id: int | None = None
-    partitions: list[Any] = Field(max_length=0)
+    partitions: Annotated[list[Any], ADDITION] = Field(max_length=0)
 
 
 class ConsumedHeader(BaseModel):
@@ -198,5 +201,5 @@ class PartitionOffsets(BaseModel):
 class ErrorBody(BaseModel):
     error_code: int
     message: str
-    kafka_code: int | None = Field(default=None, description="Kafka's own error code.")
-    retriable: bool | None = None
+    kafka_code: Annotated[int | None, ADDITION] = Field(default=None, description="Kafka's own error code.")
+    retriable: Annotated[bool | None, ADDITION] = None

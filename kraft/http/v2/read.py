@@ -10,6 +10,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from kraft.broker.gateway import Records
+from kraft.http.dialects import UNKNOWN_TOPIC
 from kraft.http.embed import encode_json
 from kraft.http.limits import INT32_MAX
 from kraft.http.media import EMBEDDED, RECORD_BATCH, RECORDS, Format, read_answer, stream_answer
@@ -114,6 +115,6 @@ ROUTES: tuple[Route, ...] = (
                 headers=_ANSWER_HEADERS,
             )
         },
-        errors=(40002, 40401, 40402, 406, 422, 50302),
+        errors=(40002, *UNKNOWN_TOPIC, 406, 422, 50302),
     ),
 )  # fmt: skip

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from kraft.http.additions import ADDITION
 from kraft.http.bodies import RequestBody
 from kraft.http.limits import INT32_MAX
 from kraft.http.v3.models import Related, Resource, Timestamp, TopicName
@@ -23,7 +24,7 @@ class ConsumerGroup(Resource):
     coordinator: Related
     consumers: Related
     lag_summary: Related
-    generation: int = Field(description="An addition of ours.")
+    generation: Annotated[int, ADDITION]
 
 
 class Consumer(Resource):

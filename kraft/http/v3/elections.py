@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from kraft.http.errors import from_kafka
+from kraft.http.errors import V3_TOPIC_NOT_FOUND, from_kafka
 from kraft.http.routes import Call
 from kraft.http.v3 import models
 from kraft.http.v3.envelope import Document, answer, no_content, route
@@ -41,7 +41,7 @@ def _place(item: tuple[tuple[str, int], ErrorDetail | None]) -> tuple[str, int]:
 def _result(topic: str, partition: int, outcome: ErrorDetail | None) -> Document:
     result: Document = {"topic_name": topic, "partition_id": partition, "error_code": None, "message": None}
     if outcome is not None:
-        error = from_kafka(outcome.exception(), is_v3=True)
+        error = from_kafka(outcome.exception(), unknown_topic=V3_TOPIC_NOT_FOUND)
         result |= {"error_code": error.code, "message": error.message, **error.extra}
     return result
 

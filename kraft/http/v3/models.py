@@ -7,6 +7,7 @@ from typing import Annotated, Generic, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.config import JsonDict
 
+from kraft.http.additions import ADDITION
 from kraft.http.bodies import RequestBody, SettingText, whole_of
 from kraft.http.limits import INT32_MAX
 from kraft.http.path_parameters import TOPIC_PATTERN
@@ -66,9 +67,9 @@ class Broker(Resource):
     rack: str | None
     configs: Related
     partition_replicas: Related
-    broker_epoch: int
-    is_fenced: bool
-    rest: str = Field(description="host:port of the REST listener; host and port are Kafka's.")
+    broker_epoch: Annotated[int, ADDITION]
+    is_fenced: Annotated[bool, ADDITION]
+    rest: Annotated[str, ADDITION] = Field(description="host:port of the REST listener; host and port are Kafka's.")
 
 
 class Topic(Resource):
@@ -80,7 +81,7 @@ class Topic(Resource):
     configs: Related
     partition_reassignments: Related
     authorized_operations: list[str]
-    topic_id: str | None
+    topic_id: Annotated[str | None, ADDITION]
 
 
 class Partition(Resource):
@@ -89,12 +90,12 @@ class Partition(Resource):
     leader: Related | None
     replicas: Related
     reassignment: Related
-    leader_id: int
-    leader_epoch: int
-    partition_epoch: int
-    isr: list[int]
-    assignment: list[int]
-    leader_recovery: str
+    leader_id: Annotated[int, ADDITION]
+    leader_epoch: Annotated[int, ADDITION]
+    partition_epoch: Annotated[int, ADDITION]
+    isr: Annotated[list[int], ADDITION]
+    assignment: Annotated[list[int], ADDITION]
+    leader_recovery: Annotated[str, ADDITION]
 
 
 class Offset(Resource):

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 import orjson
 from aiohttp import web
 
-from kraft.http.errors import BAD_REQUEST, HttpError, error_body, from_kafka
+from kraft.http.answering import plain
+from kraft.http.errors import BAD_REQUEST, V3_TOPIC_NOT_FOUND, HttpError, error_body, from_kafka
 from kraft.http.idempotency import KEY_HEADER
 from kraft.http.keyed_produce import per_record
 from kraft.http.media import PLAIN_JSON, utf8_of_latin_1
@@ -70,7 +71,10 @@ class _Stream:
         self._index = 0
 
     def said(self, error: HttpError) -> bytes:
-        return orjson.dumps(error_body(error) | {"index": self._index}) + END
+        return self._line(error_body(error) | {"index": self._index})
+
+    def _line(self, document: Document) -> bytes:
+        return orjson.dumps(plain(self.call, document, StreamResult)) + END
 
     async def run_to_end(self) -> HttpError | None:
         """What ended it; None when the client did. Raises ConnectionError."""
@@ -79,7 +83,7 @@ class _Stream:
         except HttpError as error:
             return error
         except KafkaError as error:
-            return from_kafka(error, is_v3=True)
+            return from_kafka(error, unknown_topic=V3_TOPIC_NOT_FOUND)
         except web.RequestPayloadError as error:
             return HttpError(400, f"the body cannot be read: {error}")
         except asyncio.CancelledError:
@@ -162,7 +166,7 @@ class _Stream:
             if document["error_code"] != 200:
                 document["index"] = self._index
             self._index += 1
-            lines += (orjson.dumps(document), END)
+            lines.append(self._line(document))
         await self.outlet.write(b"".join(lines))
         return problem
 

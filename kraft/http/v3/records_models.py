@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, Field
 
+from kraft.http.additions import ADDITION
 from kraft.http.bodies import RequestBody
 from kraft.http.limits import INT32_MAX
 from kraft.http.v3.models import Timestamp
@@ -65,8 +66,8 @@ class BatchSuccess(BaseModel):
     partition_id: int
     offset: int | None
     timestamp: str
-    leader_id: int | None = Field(description="null with acks=0, as the offset.")
-    leader_epoch: int | None
+    leader_id: Annotated[int | None, ADDITION] = Field(description="null with acks=0, as the offset.")
+    leader_epoch: Annotated[int | None, ADDITION]
     key: BatchSize | None = None
     value: BatchSize | None = None
 
@@ -75,9 +76,9 @@ class BatchFailure(BaseModel):
     id: str
     error_code: int
     message: str
-    kafka_code: int | None = None
-    retriable: bool | None = None
-    is_appended: bool | None = None
+    kafka_code: Annotated[int | None, ADDITION] = None
+    retriable: Annotated[bool | None, ADDITION] = None
+    is_appended: Annotated[bool | None, ADDITION] = None
 
 
 class BatchAnswer(BaseModel):
@@ -104,12 +105,12 @@ class StreamResult(BaseModel):
     partition_id: int | None = None
     offset: int | None = None
     timestamp: str | None = None
-    leader_id: int | None = None
-    leader_epoch: int | None = None
+    leader_id: Annotated[int | None, ADDITION] = None
+    leader_epoch: Annotated[int | None, ADDITION] = None
     key: BatchSize | None = None
     value: BatchSize | None = None
     message: str | None = None
-    kafka_code: int | None = None
-    retriable: bool | None = None
-    is_appended: bool | None = None
-    index: int | None = Field(default=None, description="Of the record in the request, from 0.")
+    kafka_code: Annotated[int | None, ADDITION] = None
+    retriable: Annotated[bool | None, ADDITION] = None
+    is_appended: Annotated[bool | None, ADDITION] = None
+    index: Annotated[int | None, ADDITION] = Field(default=None, description="Of the record in the request, from 0.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from kraft.http.configs import ConfigEntry, topic_configs
-from kraft.http.errors import BAD_REQUEST, HttpError, from_kafka
+from kraft.http.errors import BAD_REQUEST, V3_TOPIC_NOT_FOUND, HttpError, from_kafka
 from kraft.http.routes import Call
 from kraft.http.v3 import models
 from kraft.http.v3.config_changes import (
@@ -19,7 +19,7 @@ from kraft.http.v3.config_changes import (
     set_one,
 )
 from kraft.http.v3.envelope import Document, answer, crn, listing, no_content, resource, route
-from metadata.controller.events import AlterConfigs, ConfigAlteration, ConfigResource
+from metadata.controller.events import AlterConfigs, ConfigAlteration, ConfigResource, ErrorDetail
 
 
 def _document(call: Call, topic: str, entry: ConfigEntry) -> Document:
@@ -79,9 +79,13 @@ async def alter_configs_of_topics(call: Call) -> web.Response:
     refused = {resource.name: outcome for resource, outcome in outcomes.items() if outcome is not None}
     if not refused:
         return no_content()
-    errors = {topic: from_kafka(detail.exception(), is_v3=True) for topic, detail in refused.items()}
-    failures = [{"topic_name": t, "error_code": error.code, "message": error.message} for t, error in errors.items()]
+    failures = [_failure(topic, detail) for topic, detail in refused.items()]
     return answer({"failures": failures}, status=207)
+
+
+def _failure(topic: str, detail: ErrorDetail) -> Document:
+    error = from_kafka(detail.exception(), unknown_topic=V3_TOPIC_NOT_FOUND)
+    return {"topic_name": topic, "error_code": error.code, "message": error.message}
 
 
 _ALL = "/topics/-/configs"

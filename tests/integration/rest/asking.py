@@ -12,7 +12,7 @@ from kraft.client.blocking import send
 from kraft.client.outcome import Answer, Request
 from tests.integration.rest.consumers import consumer_rows
 from tests.integration.rest.groups import group_rows
-from tests.integration.rest.rows import V2, Error, Row, Rows, Text, differences
+from tests.integration.rest.rows import V2, Row, Rows, Text, differences
 from tests.integration.rest.v2 import v2_rows
 from tests.integration.rest.v3 import v3_rows
 
@@ -67,9 +67,8 @@ def check(row: Row, answer: Answer) -> list[str]:
     if row.shape is None:
         found += [f"a body: {answer.body[:100]!r}"] if answer.body else []
     else:
-        media = "application/json" if isinstance(row.shape, Error) else row.media
-        if headers.get("content-type", "").split(";")[0] != media:
-            found.append(f"content type {headers.get('content-type')}, not {media}")
+        if headers.get("content-type", "").split(";")[0] != row.media:
+            found.append(f"content type {headers.get('content-type')}, not {row.media}")
         wanted = answer.body.decode() if isinstance(row.shape, Text) else _document(answer)
         found += differences(row.shape, wanted)
     for name, shape in row.answers.items():
@@ -108,5 +107,5 @@ def all_rows(node: str) -> Rows:
         new = {"topic_name": topic, "partitions_count": 2, "replication_factor": 3}
         yield Row("POST", f"/v3/clusters/{cluster}/topics", 201, dict, new)
         yield Row("GET", f"/topics/{topic}", 200, dict, media=V2, is_everywhere=True)
-    for rows in (v2_rows(), consumer_rows(), v3_rows(cluster), group_rows(cluster)):
+    for rows in (v2_rows(), consumer_rows(cluster), v3_rows(cluster), group_rows(cluster)):
         yield from rows

@@ -32,7 +32,7 @@ def offset(value: int, metadata: str = "", partition: int = 0) -> dict[str, Any]
     return at(partition, offset=value, metadata=metadata)
 
 
-def consumer_rows() -> Rows:
+def consumer_rows(cluster: str) -> Rows:
     """Of a topic `read` of two partitions, with three JSON records in partition 0."""
     records = {"records": [{"value": number, "partition": 0} for number in range(3)]}
     yield Row("POST", f"/topics/{T}", 200, dict, records, V2, {"Content-Type": JSON})
@@ -41,6 +41,7 @@ def consumer_rows() -> Rows:
     yield from _assignment()
     yield from _records()
     yield from _offsets()
+    yield from _dialects(cluster)
     for name in ("assigned", "subscribed"):
         yield Row("DELETE", f"{GROUP}/instances/{name}", 204)
 
@@ -125,12 +126,19 @@ def _assignment() -> Rows:
     for tail in ("/beginning", "/end", "//beginning", "//end"):
         yield refused("POST", path + tail, 40903, {"partitions": [elsewhere]}, headers=IN, note="not assigned")
         yield Row("POST", path + tail, 204, None, both, headers=IN, also_with_slash=True)
+        unknown = {"partitions": [{"topic": "no", "partition": 0}]}
+        yield refused("POST", path + tail, 40903, unknown, headers=IN, note="no such topic")
+        yield refused(
+            "POST", f"{GROUP}/instances/gone/positions{tail}", 40403, unknown, headers=IN, note="nor consumer"
+        )
     seek = {"offsets": [at(0, offset=1, metadata="m"), at(1, offset=0)]}
     yield Row("POST", path, 204, None, seek, headers=IN, also_with_slash=True)
     times = {"timestamps": [at(0, timestamp="2020-01-01T00:00:00Z")]}
     yield Row("POST", path, 204, None, times, headers=IN)
     for bad, code in (
-        ({"offsets": [at(0)]}, 422), ({"offsets": [at(0, offset=-1)]}, 422), ({"offsets": [at(9, offset=0)]}, 40402),
+        ({"offsets": [at(0)]}, 422), ({"offsets": [at(0, offset=-1)]}, 422), ({"offsets": [at(9, offset=0)]}, 40903),
+        ({"offsets": [{"topic": "no", "partition": 0, "offset": 0}]}, 40903),
+        ({"timestamps": [{"topic": "no", "partition": 0, "timestamp": "2020-01-01T00:00:00Z"}]}, 40903),
         ({"timestamps": [at(0, timestamp="noon")]}, 40002), ({"offsets": [at(0, offset="x")]}, 422),
         ({"colour": []}, 422),
     ):  # fmt: skip
@@ -167,15 +175,15 @@ def _offsets() -> Rows:
     none = {"offsets": [offset(-1), offset(-1, partition=1)]}
     yield Row("GET", path, 200, none, ask, V2, IN, "-1 where nothing is committed", also_with_slash=True)
     commit = {"offsets": [at(0, offset=1, metadata="m")]}
-    yield Row("POST", path, 204, None, commit, headers=IN, note="stores N+1", also_with_slash=True)
+    yield Row("POST", path, 200, [], commit, V2, IN, "stores N+1", also_with_slash=True)
     after = {"offsets": [offset(2, "m"), offset(-1, partition=1)]}
     yield Row("GET", path, 200, after, ask, V2, IN, also_with_slash=True)
-    yield Row("POST", path, 204, None, {"partitions": [at(0, offset=1)]}, headers=IN, note="stores N, as Redpanda")
+    yield Row("POST", path, 200, [], {"partitions": [at(0, offset=1)]}, V2, IN, "stores N, as Redpanda")
     after = {"offsets": [offset(1), offset(-1, partition=1)]}
     yield Row("GET", path, 200, after, None, V2, note="no body: those of the instance")
     yield Row("POST", f"{path}:query", 200, after, ask, V2, IN, "for who cannot send a GET with a body")
-    yield Row("POST", path, 204, None, {}, headers=IN, note="everything read")
-    yield Row("POST", path, 204, headers=IN, note="no body")
+    yield Row("POST", path, 200, [], {}, V2, IN, "everything read")
+    yield Row("POST", path, 200, [], None, V2, IN, "no body")
     bad: Any
     for bad, code in (
         ({"offsets": [at(0)]}, 422), ({"offsets": [at(9, offset=0)]}, 40402), ({"offsets": 1}, 422), (b"[", 400),
@@ -186,3 +194,26 @@ def _offsets() -> Rows:
         yield refused("GET", path, code, bad, headers=IN, note=str(bad))
     yield refused("GET", path, 406, headers={"Accept": "text/plain"})
     yield Row("GET", path, 200, dict, media=PLAIN, headers={"Accept": PLAIN})
+
+
+def _dialects(cluster: str) -> Rows:
+    """What differs between the proxies whose clients these are; each row of `kraft.http.dialects`."""
+    setting = f"/v3/clusters/{cluster}/broker-configs/rest.dialect"
+    one = f"{GROUP}/instances/assigned"
+    commit, nowhere = {"partitions": [at(0, offset=1)]}, {"topic": "no", "partition": 0, "offset": 0}
+    elsewhere = {"topic": "rows", "partition": 0, "offset": 0}
+    yield refused("PUT", setting, 40002, {"value": "karapace"}, note="no such dialect")
+    for dialect, topic, unknown, unassigned, media in (
+        ("strimzi", 404, 404, 404, V2), ("redpanda", 40402, 40402, 40903, PLAIN),
+    ):  # fmt: skip
+        yield Row("PUT", setting, 204, None, {"value": dialect})
+        for tail in ("", "/partitions", "/partitions/0", "/partitions/0/offsets", "/partitions/0/records"):
+            yield refused("GET", f"/topics/no{tail}", topic, media=media, is_everywhere=True, note=dialect)
+        yield Row("POST", f"{one}/offsets", 204, None, commit, headers=IN, note=dialect)
+        for code, offsets in ((unknown, nowhere), (unassigned, elsewhere)):
+            body = {"offsets": [offsets]}
+            yield refused("POST", f"{one}/positions", code, body, headers=IN, media=media, note=dialect)
+        yield refused("GET", f"{GROUP}/instances/gone/assignments", 40403, media=media, note=dialect)
+        yield refused("POST", "/topics/rows", 422, {"records": []}, headers=IN, media=media, note=dialect)
+    yield Row("DELETE", setting, 204)
+    yield refused("GET", "/topics/no", 40403, is_everywhere=True, note="Confluent's again")

@@ -113,7 +113,7 @@ def _stored_and_read() -> Rows:
     for query in ("offset=x", "offset=-1", "offset=99999", "timeout=x", "max_bytes=x", "min_bytes=-1"):
         yield refused("GET", f"{path}?{query}", 40002)
     yield refused("GET", path, 406, headers={"Accept": "application/vnd.kafka.avro.v2+json"})
-    yield refused("GET", "/topics/nobody/partitions/0/records", 40401)
+    yield refused("GET", "/topics/nobody/partitions/0/records", 40403)
     yield refused("GET", f"/topics/{T}/partitions/9/records", 40402)
 
 
@@ -153,7 +153,7 @@ def _refusals() -> Rows:
     for query in ("acks=2", "timeout=soon", "min_isr=0", "async=maybe"):
         yield refused("POST", f"{path}?{query}", 40002, one, headers=sent(BINARY))
     for tail in ("", "/partitions", "/partitions/0", "/partitions/0/offsets"):
-        yield refused("GET", f"/topics/nobody{tail}", 40401)
+        yield refused("GET", f"/topics/nobody{tail}", 40403)
     for number in ("9", "x", "-1"):
         yield refused("GET", f"{path}/partitions/{number}", 40402)
         yield refused("GET", f"{path}/partitions/{number}/offsets", 40402)

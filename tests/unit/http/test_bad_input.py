@@ -67,12 +67,12 @@ PRODUCE: tuple[tuple[str, str, Any, dict[str, str], int, int], ...] = (
 )
 
 GETS: tuple[tuple[str, int, int], ...] = (
-    ("/topics/no", 404, 40401),
-    ("/topics/no/partitions", 404, 40401),
-    ("/topics/no/partitions/0", 404, 40401),
+    ("/topics/no", 404, 40403),
+    ("/topics/no/partitions", 404, 40403),
+    ("/topics/no/partitions/0", 404, 40403),
     ("/topics/t/partitions/9", 404, 40402),
     ("/topics/t/partitions/99999999999999999999", 404, 40402),
-    ("/topics/no/partitions/0/offsets", 404, 40401),
+    ("/topics/no/partitions/0/offsets", 404, 40403),
     (f"{READ}?offset=-1", 400, 40002),
     (f"{READ}?offset=99", 400, 40002),
     (f"{READ}?offset=99999999999999999999", 400, 40002),
@@ -83,7 +83,7 @@ GETS: tuple[tuple[str, int, int], ...] = (
     (f"{READ}?max_bytes=many", 400, 40002),
     (f"{READ}?min_bytes=-1", 400, 40002),
     (f"{READ}?timeout=1e3", 400, 40002),
-    ("/topics/no/partitions/0/records", 404, 40401),
+    ("/topics/no/partitions/0/records", 404, 40403),
     ("/topics/t/partitions/9/records", 404, 40402),
     ("/nothing", 404, 404),
     ("/v3/clusters/other", 404, 404),
@@ -168,7 +168,7 @@ async def assert_unharmed(door: Door) -> None:
 
 def assert_error(answer: Any, status: int, code: int) -> None:
     assert answer.status == status, answer.body
-    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.headers["Content-Type"] in ("application/json", "application/vnd.kafka.v2+json")
     body = answer.json
     assert body["error_code"] == code, body
     assert body["message"]
@@ -267,7 +267,7 @@ def test_errors_of_the_cluster_on_a_read() -> None:
             (errors.NotLeaderOrFollower("moved"), 503, 50302),
             (errors.RequestTimedOut("late"), 504, 50401),
             (errors.KafkaStorageError("disk"), 503, 50302),
-            (errors.UnknownTopicOrPartition("gone"), 404, 40401),
+            (errors.UnknownTopicOrPartition("gone"), 404, 40403),
             (errors.KafkaError("strange"), 500, 50002),
         ):
             door.gateway.fail_read = error

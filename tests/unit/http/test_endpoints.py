@@ -169,7 +169,7 @@ CASES = (
     Case("POST", f"{V3}/topics/two/partitions/1:elect", 204, None, {"election_type": "unclean"}),
     Case("POST", f"{V3}/topics/two/partitions/1:elect", 204),
     Case("POST", f"{V3}/topics/one/records", 200, {"error_code": 200, "offset": 0}, {"partition_id": 0}),
-    Case("GET", "/topics/nobody/records", 404, {"error_code": 40401}),
+    Case("GET", "/topics/nobody/records", 404, {"error_code": 40403}),
     Case(
         "POST",
         f"{V3}/topics/one/records:batch",

@@ -101,7 +101,8 @@ async def _with_others() -> None:
 
     endless, other = TakenAtOnce(1_000), asyncio.ensure_future(others())
     context = SimpleNamespace(clock=SystemClock(asyncio.get_running_loop()))
-    ended = await _run(cast(Any, context), endless, cast(Any, endless), FRAMES[EVENTS], wait_ms=60_000)
+    call = SimpleNamespace(context=context, unknown_topic=40401)
+    ended = await _run(cast(Any, call), endless, cast(Any, endless), FRAMES[EVENTS], wait_ms=60_000)
     other.cancel()
     assert ended.status == 503
     assert turns >= 1_000
@@ -247,7 +248,7 @@ def test_a_value_that_is_not_in_the_format_is_an_error_event_and_the_next_stream
 def test_errors_before_the_stream_are_answers_and_later_ones_events() -> None:
     async def story(door: Door) -> None:
         for path, status, code in (
-            ("/topics/none/records", 404, 40401),
+            ("/topics/none/records", 404, 40403),
             ("/topics/t/partitions/9/records", 404, 40402),
             ("/topics/t/records?format=avro", 400, 40002),
             ("/topics/t/records?heartbeat=1", 400, 40002),
@@ -268,7 +269,7 @@ def test_a_topic_that_is_deleted_ends_its_streams() -> None:
         async with stream(door, "/topics/t/records?heartbeat=100") as reader:
             door.gateway._delete("t")
             kind, error = await reader.event()
-            assert (kind, error["error_code"]) == ("error", 40401)
+            assert (kind, error["error_code"]) == ("error", 40403)
 
     with_door(story, gateway())
 
