@@ -21,7 +21,7 @@ ROWS_MIN = 450
 
 @pytest.fixture
 def new_cluster(tmp_path: Path) -> Iterator[Cluster]:
-    settings = {**REPLICATED, "group.initial.rebalance.delay.ms": 0}
+    settings = {**REPLICATED, "group.initial.rebalance.delay.ms": 0, "rest.allowed.hosts": "cluster.test"}
     yield from run_cluster(tmp_path, settings=settings, host="127.0.0.1")  # as the rows say
 
 

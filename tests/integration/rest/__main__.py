@@ -1,4 +1,7 @@
-"""`python -m tests.integration.rest URL [URL ...]`: asks these nodes of one new cluster every row, a line each."""
+"""`python -m tests.integration.rest URL [URL ...]`: asks these nodes of one new cluster every row, a line each.
+
+The rows call the cluster `cluster.test`, which its `rest.allowed.hosts` has to name.
+"""
 
 from __future__ import annotations
 
