@@ -24,6 +24,7 @@ from kraft.http.context import Context
 from kraft.http.errors import HttpError, from_kafka
 from kraft.http.limits import BodyBudget, Connections, Limits, Slots
 from kraft.http.metrics import Metrics
+from kraft.http.origins import Origins
 from kraft.http.partitioner import Partitioner
 from kraft.http.patience import Patience
 from kraft.http.routes import Call
@@ -78,6 +79,7 @@ class Door:
             metrics=Metrics(dict),
             patience=Patience(clock, limits),
             awaiting=node.awaiting,
+            origins=Origins((), lambda: gateway.settings),
         )
         self.handlers = ConsumerHandlers(node.groups, node.environment.rng)
 
