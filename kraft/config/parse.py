@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import posixpath
-import tomllib
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -14,7 +13,7 @@ from kraft.config.checks import check_cluster
 from kraft.config.models import ClusterFile, NodeConfig, PeerAddresses
 from kraft.config.positions import key_lines, line_of
 from kraft.config.problems import ConfigError, Problem, nearest
-from kraft.config.syntax import syntax_problem
+from kraft.config.toml import parse_toml
 from metadata.settings import BrokerSettings
 
 REST_PORT_FIRST: Final = 8082
@@ -28,10 +27,7 @@ SETTING_NAMES: Final = frozenset(str(field.alias) for field in BrokerSettings.mo
 def parse_config(text: str, *, file: str = "cluster.toml", data: str | None = None) -> ClusterFile:
     """`data` (the command line's --data) wins over the file's. Raises ConfigError."""
     lines = key_lines(text)
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(file, [syntax_problem(error, text)]) from error
+    document = parse_toml(text, file=file)
     completed = _complete(document, data=data or document.get("data") or DATA_DEFAULT)
     problems = list(_setting_problems(completed, lines))
     try:

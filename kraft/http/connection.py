@@ -7,10 +7,11 @@ hook for either, so that this is the one place that knows its protocol's inside;
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
 
 from aiohttp import StreamReader, web
+from aiohttp.hdrs import METH_CONNECT
 from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 
 from kraft.http.errors import HttpError, error_response
@@ -21,6 +22,8 @@ HEADER_BYTES_MAX = 16_384
 """Of one header line."""
 HEADERS_MAX = 100
 _TOO_MANY = "Too many"
+
+Handle: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class Connection(web.RequestHandler):
@@ -121,6 +124,21 @@ def _line(message: str | None) -> str:
     return (message or "malformed").strip().splitlines()[0].rstrip(": ")[:200]
 
 
+def _in_json(handle: Handle) -> Handle:
+    """aiohttp refuses in plain text what none of our routes gets to see: CONNECT, `OPTIONS *`, an unknown Expect."""
+
+    async def handle_in_json(request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            return await handle(request)
+        except web.HTTPException as refusal:
+            if request.method == METH_CONNECT:
+                return error_response(HttpError(405, "this node is no proxy: it knows no CONNECT", closes=True))
+            message = f"{request.method} {request.path} is refused: {refusal.reason}; see /openapi.json"
+            return error_response(HttpError(refusal.status, message))
+
+    return handle_in_json
+
+
 class Runner(web.AppRunner):
     """Makes `Connection`s for an application. One more than `connections_max` is closed without an answer."""
 
@@ -140,7 +158,7 @@ class _Server(web.Server):
     def __init__(self, made: web.Server, *, clock: Clock, connections_max: Callable[[], int]) -> None:
         options = dict(made._kwargs)
         super().__init__(
-            made.request_handler,
+            _in_json(made.request_handler),
             request_factory=made.request_factory,
             handler_cancellation=made.handler_cancellation,
             loop=asyncio.get_running_loop(),

@@ -84,7 +84,7 @@ def _identified(parsed: ClusterFile, *, file: str, text: str) -> ClusterConfig:
         folder.mkdir(parents=True, exist_ok=True)
         secret = _secret(parsed, folder, file=file, text=text)
         cluster_id = _cluster_id(parsed, folder, file=file, text=text)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a path with a null in it, a secret that is no text
         right = "--data DIR needs a folder that can be written, and secret_file a file that can be read"
         raise ConfigError(file, [Problem(key="", wrong=str(error), right=right)]) from error
     nodes = tuple(

@@ -37,8 +37,8 @@ def start_node(
     command = [*NODE_COMMAND, "--config", config, "--id", str(node_id), "--data", data]
     if parent_pid is not None:
         command += ["--parent", str(parent_pid)]
-    os.makedirs(os.path.dirname(log), exist_ok=True)
-    with open(log, "ab") as output:
+    os.makedirs(os.path.dirname(log), mode=0o700, exist_ok=True)
+    with open(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as output:
         return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

@@ -8,6 +8,7 @@ import gc
 import os
 import resource
 import signal
+import stat
 import sys
 from typing import Any
 
@@ -29,6 +30,8 @@ from metadata.quorum.durable import QuorumStorageError
 from replication.storage.log_directory import StartupError
 
 OPEN_FILES_WANTED = 65_536
+NOT_FOR_OTHERS = 0o077
+"""Of the files and folders that a node makes: they hold records."""
 FAILED = 1
 LOOK_MS = 1_000
 """How often a node looks whether it waits for something."""
@@ -42,6 +45,10 @@ for garbage several times in each."""
 def run_node(config: ClusterConfig, node_id: int, *, data: str) -> int:
     """Run one node in this process until SIGTERM or SIGINT; returns its exit code. `data` is the cluster's folder."""
     _raise_open_file_limit()
+    os.umask(os.umask(0) | NOT_FOR_OTHERS)
+    own = config.node(node_id)
+    for folder in (own.data, *own.log_dirs):
+        _close_to_strangers(folder)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(config, node_id))
 
@@ -164,6 +171,18 @@ def _gauges(node: Node) -> dict[str, float]:
     if node.controller is not None:
         gauges["active_controller"] = float(node.controller.is_active)
     return gauges
+
+
+def _close_to_strangers(folder: str) -> None:
+    """An earlier version, or a person, let everybody in. A group that was let in stays: nobody does that by chance."""
+    try:
+        found = os.stat(folder)
+    except FileNotFoundError:
+        return  # it is made in a moment
+    is_ours = found.st_uid == os.geteuid() and not found.st_mode & stat.S_ISVTX
+    if is_ours and found.st_mode & stat.S_IRWXO:
+        os.chmod(folder, stat.S_IMODE(found.st_mode) & ~stat.S_IRWXO)
+        _say(f"{folder} was open to everybody on this machine; it is not any more")
 
 
 def _raise_open_file_limit() -> None:

@@ -17,6 +17,8 @@ IOV_MAX = 1024
 """Parts that one writev takes (POSIX asks for 16, Linux and macOS give 1024)."""
 
 LOCK_NAME = ".lock"
+PRIVATE = 0o600
+"""Records are for who runs the node, and for nobody else on the machine."""
 
 
 class DiskFile:
@@ -127,7 +129,7 @@ class HeldLock:
 class DiskFiles:
     def open(self, path: str, *, create: bool = False, read_only: bool = False) -> DiskFile:
         flags = (os.O_RDONLY if read_only else os.O_RDWR) | (os.O_CREAT if create else 0)
-        return DiskFile(path, os.open(path, flags, 0o644))
+        return DiskFile(path, os.open(path, flags, PRIVATE))
 
     def exists(self, path: str) -> bool:
         return os.path.exists(path)
@@ -161,7 +163,7 @@ class DiskFiles:
             os.close(descriptor)
 
     def lock_directory(self, path: str) -> HeldLock:
-        descriptor = os.open(os.path.join(path, LOCK_NAME), os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(os.path.join(path, LOCK_NAME), os.O_RDWR | os.O_CREAT, PRIVATE)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

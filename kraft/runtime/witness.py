@@ -20,7 +20,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from kraft.runtime.files import DiskFile, DiskFiles
+from kraft.runtime.files import PRIVATE, DiskFile, DiskFiles
 from metadata.environment import Buffer
 
 WITNESS_VARIABLE: Final = "KRAFT_SCENARIO_WITNESS"
@@ -44,7 +44,7 @@ class Witness:
         self._folder = folder
         self._full = f"{folder}/{FULL_FILE}"
         os.makedirs(f"{folder}/{UNDO_FOLDER}", exist_ok=True)
-        self._descriptor = os.open(f"{folder}/{WITNESS_FILE}", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        self._descriptor = os.open(f"{folder}/{WITNESS_FILE}", os.O_WRONLY | os.O_APPEND | os.O_CREAT, PRIVATE)
         self._numbers = itertools.count()
         self._kept: dict[str, list[str]] = {}
         """Folder -> links to files that were replaced in it since it was last synced."""
@@ -115,7 +115,7 @@ class WitnessFiles(DiskFiles):
             return super().open(path, read_only=True)
         if create and not os.path.exists(path):
             self._witness.check_space(path)
-        descriptor = os.open(path, os.O_RDWR | (os.O_CREAT if create else 0), 0o644)
+        descriptor = os.open(path, os.O_RDWR | (os.O_CREAT if create else 0), PRIVATE)
         return WitnessedFile(path, descriptor, self._witness)
 
     def make_directories(self, path: str) -> None:

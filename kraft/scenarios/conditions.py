@@ -18,6 +18,8 @@ from typing import Any, Final, Protocol, TypeAlias
 from kraft.config.problems import nearest
 
 EXPRESSION_CHARACTERS_MAX: Final = 1_000
+EXPRESSION_LEVELS_MAX: Final = 100
+"""Of its syntax tree, which is walked by recursion."""
 
 Value: TypeAlias = Any
 """None, bool, int, str, or a list of them."""
@@ -144,14 +146,25 @@ def parse_expression(text: str) -> Expression:
         raise BadExpression(f"{len(text)} characters", f"an expression has {EXPRESSION_CHARACTERS_MAX} at most")
     try:
         tree = ast.parse(_WORDS.sub(_as_call, text.strip()), mode="eval").body
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # Python tells of nesting by the last two
         raise BadExpression(
             f"{text!r} is no expression ({str(error).split(' (<')[0]})", "write it like isr(t, 0) == [1]"
         ) from error
+    if _is_too_deep(tree):
+        raise BadExpression(f"{text[:60]!r} goes too deep", f"an expression has {EXPRESSION_LEVELS_MAX} levels at most")
     calls = tuple(_checked(tree, text))
     free = {node.id for node in _outside_calls(tree) if isinstance(node, ast.Name)}
     mentioned = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} - free - set(FUNCTIONS) - set(_PURE)
     return Expression(text=text, tree=tree, free=frozenset(free), mentioned=frozenset(mentioned), calls=calls)
+
+
+def _is_too_deep(tree: ast.expr) -> bool:
+    level: list[ast.AST] = [tree]
+    for _ in range(EXPRESSION_LEVELS_MAX):
+        level = [child for node in level for child in ast.iter_child_nodes(node)]
+        if not level:
+            return False
+    return True
 
 
 def describe_answers(answers: Mapping[str, Value]) -> str:

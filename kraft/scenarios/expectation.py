@@ -61,7 +61,7 @@ def _as_condition(text: str) -> str:
 def _operand(text: str) -> str:
     try:
         ast.parse(text.strip(), mode="eval")
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # Python tells of nesting by the last two
         raise BadExpression(f"{text.strip()!r} is no number of records", _RIGHT) from error
     return text.strip()
 

@@ -5,7 +5,6 @@ Pure. In the file a step is one flat table; here the keys of its action are gath
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, get_args
 
@@ -14,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 from kraft.config.positions import key_lines, line_of
 from kraft.config.problems import ConfigError, Problem, nearest
-from kraft.config.syntax import syntax_problem
+from kraft.config.toml import parse_toml
 from kraft.scenarios import actions, model
 from kraft.scenarios.references import check_references
 
@@ -36,10 +35,7 @@ _TABLES: Final[Mapping[str, type[BaseModel]]] = {
 def parse_scenario(text: str, *, file: str) -> model.Scenario:
     """Raises ConfigError."""
     lines = key_lines(text)
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(file, [syntax_problem(error, text)]) from error
+    document = parse_toml(text, file=file)
     try:
         parsed = model.Scenario.model_validate(_complete(document))
     except ValidationError as error:

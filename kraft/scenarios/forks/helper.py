@@ -63,7 +63,7 @@ def _be_node(start: StartNode) -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.update(start.variables)
     nothing = os.open(os.devnull, os.O_RDONLY)
-    log = os.open(start.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    log = os.open(start.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     os.dup2(nothing, STDIN)
     os.dup2(log, STDOUT)
     os.dup2(log, STDERR)

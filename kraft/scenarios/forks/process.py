@@ -78,7 +78,7 @@ class Forks:
         self._helper = Helper(MODULE, "node", name="the process that starts nodes", reply=Reply)
 
     async def start(self, node: StartNode) -> ForkedNode:
-        os.makedirs(os.path.dirname(node.log), exist_ok=True)
+        os.makedirs(os.path.dirname(node.log), mode=0o700, exist_ok=True)
         reply = await self._helper.ask(Command(id=self._helper.next_id(), start=node))
         return ForkedNode(reply.pid)
 

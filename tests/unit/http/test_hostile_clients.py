@@ -136,6 +136,28 @@ def test_garbage_is_answered_once_and_closed(name: str, data: bytes, status: int
     with_listener(story)
 
 
+REFUSED: tuple[tuple[str, bytes, int, bool], ...] = (
+    ("connect", b"CONNECT x:443 HTTP/1.1\r\nHost: x:443\r\n\r\n", 405, True),
+    ("connect to a path", b"CONNECT /topics HTTP/1.1\r\nHost: x\r\n\r\n", 405, True),
+    ("options for all", b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", 404, False),
+    ("no path", b"GET topics HTTP/1.1\r\nHost: x\r\n\r\n", 400, True),
+    ("trace", b"TRACE / HTTP/1.1\r\nHost: x\r\n\r\n", 405, False),
+    ("unknown method", b"BREW /topics HTTP/1.1\r\nHost: x\r\n\r\n", 400, True),
+    ("unknown expect", b"GET /nowhere HTTP/1.1\r\nHost: x\r\nExpect: miracles\r\n\r\n", 417, False),
+    ("expect nowhere", b"POST /nowhere HTTP/1.1\r\nHost: x\r\nExpect: x\r\nContent-Length: 3\r\n\r\nabc", 417, False),
+)
+
+
+@pytest.mark.parametrize(("name", "data", "status", "closes"), REFUSED, ids=[case[0] for case in REFUSED])
+def test_what_no_route_gets_to_see_is_refused_in_json(name: str, data: bytes, status: int, closes: bool) -> None:
+    async def story(listener: Listener) -> None:
+        answered, body, closed = await listener.tell(data)
+        assert (answered, body["error_code"], closed) == (status, status, closes)
+        assert body["message"]
+
+    with_listener(story)
+
+
 def test_garbage_after_a_good_request_ends_only_its_connection() -> None:
     async def story(listener: Listener) -> None:
         other_reader, other = await listener.connect()

@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+import importlib.util
+import marshal
 import pickle
+import py_compile
 import random
+import shutil
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
 
 import pysyncobj.syncobj as shared
 import pytest
 
 from metadata.quorum.hardened import HardenedRaft
-from metadata.quorum.library import WrongLibrary, load_private_copy
+from metadata.quorum.library import WrongLibrary, _verified, load_private_copy
 from tests.simulation.quorum.world import Time
 
 
@@ -36,6 +42,30 @@ def test_the_copy_never_unpickles() -> None:
 def test_another_version_of_the_library_is_refused() -> None:
     with pytest.raises(WrongLibrary, match=r"install pysyncobj==0\.3\.17"):
         load_private_copy(clock=Time(), rng=random.Random(0), expected_sha256="0" * 64)  # type: ignore[arg-type]
+
+
+def test_what_runs_is_the_source_that_was_verified_whatever_compiled_code_lies_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "syncobj.py"
+    shutil.copy(shared.__file__, source)
+    planted = tmp_path / "planted.py"
+    planted.write_text(source.read_text() + "\nPLANTED = True\n")
+    # Compiled code of this kind is taken without a look at the source.
+    compiled = importlib.util.cache_from_source(str(source))
+    mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
+    py_compile.compile(str(planted), cfile=compiled, dfile=str(source), invalidation_mode=mode, doraise=True)
+    spec = importlib.util.spec_from_file_location("pysyncobj.planted", source)
+    assert spec is not None
+    assert b"PLANTED" in marshal.dumps(SourceFileLoader("pysyncobj.planted", str(source)).get_code("pysyncobj.planted"))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
+    _verified.cache_clear()
+    try:
+        module = load_private_copy(clock=Time(), rng=random.Random(0))  # type: ignore[arg-type]
+    finally:
+        _verified.cache_clear()
+    assert not hasattr(module, "PLANTED")
+    assert module.SyncObj.__init__.__code__.co_filename == str(source)
 
 
 def test_neither_the_library_nor_our_overrides_have_a_method_to_replicate() -> None:
