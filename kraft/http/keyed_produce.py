@@ -45,7 +45,7 @@ async def produce_keyed(
             pieces[which].append(Piece(waiting[which][number][0], outcomes[which]))
     _refuse_reuse(pieces)
     for which, parts in waiting.items():
-        pieces[which] += [Piece(records, _not_sent(pieces[which][-1])) for records, _ in parts[len(pieces[which]) :]]
+        pieces[which] += [Piece(records, not_sent(pieces[which][-1])) for records, _ in parts[len(pieces[which]) :]]
     return pieces
 
 
@@ -53,7 +53,8 @@ def _goes_on(parts: Sequence[tuple[int, Buffer]], done: Sequence[Piece]) -> bool
     return len(done) < len(parts) and not (done and done[-1].outcome.error_code)
 
 
-def _not_sent(failed: Piece) -> ProduceOutcome:
+def not_sent(failed: Piece) -> ProduceOutcome:
+    """What is said of the records after one that failed."""
     return ProduceOutcome(
         error_code=failed.outcome.error_code,
         message=f"not sent, for the batch before it failed: {failed.outcome.message}",

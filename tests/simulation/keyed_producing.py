@@ -15,10 +15,12 @@ from functools import partial
 from kraft.http.errors import HttpError
 from kraft.http.idempotency import IdempotencyKey
 from kraft.http.keyed_produce import Pieces, produce_keyed
-from kraft.http.records import OutRecord, to_batches
+from kraft.http.records import OutRecord
+from kraft.http.writing import pack
 from metadata.environment import Buffer
 from metadata.errors import KafkaError
 from metadata.image import TopicIdPartition
+from metadata.settings import TopicSettings
 from replication.batches.header import whole_batches
 from replication.requests import ProduceOutcome
 from tests.simulation.asking import Unanswered, ask
@@ -115,7 +117,10 @@ class KeyedProducer:
         return self._take(request, attempts, pieces)
 
     def _batches(self, values: tuple[bytes, ...], now_ms: int) -> Buffer:
-        return to_batches([OutRecord(None, value, [], now_ms, None) for value in values], size_max=self._plan.size_max)
+        records = [OutRecord(None, value, [], now_ms, None) for value in values]
+        packed = pack(records, TopicSettings(max_message_bytes=self._plan.size_max), now_ms=now_ms, is_keyed=True)
+        assert not packed.refused, packed
+        return b"".join(data for _, data in packed.batches)
 
     def _noted(
         self, batches: Mapping[TopicIdPartition, Buffer], request: Keyed

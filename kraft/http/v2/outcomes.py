@@ -12,7 +12,8 @@ _ISR_TOO_SMALL = (NotEnoughReplicas.code, NotEnoughReplicasAfterAppend.code)
 
 
 def written(partition: int, offset: int) -> dict[str, Any]:
-    return {"partition": partition, "offset": offset, "error_code": None, "error": None}
+    """`offset`: -1 when nobody knows it (acks=0)."""
+    return {"partition": partition, "offset": offset if offset >= 0 else None, "error_code": None, "error": None}
 
 
 def failed(partition: int, outcome: ProduceOutcome) -> dict[str, Any]:

@@ -18,17 +18,16 @@ from kraft.http.idempotency import (
     idempotency_key,
     refuse_reserved_ids,
 )
-from kraft.http.keyed_produce import Pieces, per_record, produce_keyed
+from kraft.http.keyed_produce import produce_keyed
 from kraft.http.media import RECORD_BATCH, RECORDS, V2_JSON, Format, produce_format, v2_answer
 from kraft.http.producing import WISHES, check_wishes, leaders, produce
 from kraft.http.raw import decode_records
-from kraft.http.records import OutRecord, to_batches
+from kraft.http.records import OutRecord
 from kraft.http.routes import Body, Call, Route
 from kraft.http.v2 import models
 from kraft.http.v2.outcomes import document, failed, written
 from kraft.http.v2.parse import parse_produce
-from metadata.environment import Buffer
-from metadata.errors import UnknownTopicOrPartition
+from kraft.http.writing import Written, write
 from metadata.image import TopicIdPartition, TopicImage
 from replication.requests import ProduceOutcome
 
@@ -92,21 +91,9 @@ async def _produce_records(
 ) -> web.Response:
     key = idempotency_key(call)
     where = place(call, topic, records, partition, key=key)
-    groups = _group(records, where)
-    size_max = call.context.gateway.topic_settings(topic.name).max_message_bytes
-    batches: dict[TopicIdPartition, Buffer] = {
-        TopicIdPartition(topic.topic_id, number): to_batches(group, size_max=size_max)
-        for number, group in groups.items()
-        if number in topic.partitions
-    }
-    call.context.metrics.produced_records.inc(len(records))
-    if key is not None:
-        pieces = await produce_keyed(partial(produce, call), batches, key=key, topic=topic.name)
-        last = [(which.partition, done[-1].outcome) for which, done in pieces.items() if done]
-        return _answer(call, _keyed_entries(where, pieces, topic=topic), last)
-    outcomes = await produce(call, batches) if batches else {}
-    by_partition = {which.partition: outcome for which, outcome in outcomes.items()}
-    return _answer(call, entries(where, by_partition, topic=topic), by_partition.items())
+    done = await write(call, topic, _group(records, where), key)
+    last = [(number, each.pieces[-1].outcome) for number, each in done.items() if each.pieces]
+    return _answer(call, entries(where, done), last)
 
 
 def place(
@@ -137,38 +124,30 @@ def _group(records: list[OutRecord], where: list[int]) -> dict[int, list[OutReco
     return groups
 
 
-def entries(where: list[int], outcomes: Mapping[int, ProduceOutcome], *, topic: TopicImage) -> list[dict[str, Any]]:
-    """One entry per record, in request order; offsets of a partition count up from its base offset."""
+def entries(where: list[int], done: Mapping[int, Written]) -> list[dict[str, Any]]:
+    """One entry per record, in request order."""
+    if all(each.is_one_batch for each in done.values()):
+        return _counted(where, {number: each.pieces[0].outcome for number, each in done.items()})
+    results = {number: each.results() for number, each in done.items()}
+    told = ((number, *next(results[number])) for number in where)
+    return [
+        failed(number, outcome) if outcome.error_code else written(number, offset) for number, offset, outcome in told
+    ]
+
+
+def _counted(where: list[int], outcomes: Mapping[int, ProduceOutcome]) -> list[dict[str, Any]]:
+    """The same, faster, where offsets of a partition count up from one base offset."""
     result: list[dict[str, Any]] = []
     next_offset = {number: outcome.base_offset for number, outcome in outcomes.items() if not outcome.error_code}
     failures = {number: failed(number, outcome) for number, outcome in outcomes.items() if outcome.error_code}
     for number in where:
         offset = next_offset.get(number)
-        if offset is not None:
-            next_offset[number] = offset + 1
-            result.append({"partition": number, "offset": offset, "error_code": None, "error": None})
-        elif number in failures:
+        if offset is None:
             result.append(failures[number])
-        else:
-            result.append(failed(number, _no_such_partition(topic, number)))
-    return result
-
-
-def _keyed_entries(where: list[int], pieces: Pieces, *, topic: TopicImage) -> list[dict[str, Any]]:
-    results = {which.partition: per_record(done) for which, done in pieces.items()}
-    entries: list[dict[str, Any]] = []
-    for number in where:
-        if number not in results:
-            entries.append(failed(number, _no_such_partition(topic, number)))
             continue
-        offset, outcome = next(results[number])
-        entries.append(failed(number, outcome) if outcome.error_code else written(number, offset))
-    return entries
-
-
-def _no_such_partition(topic: TopicImage, number: int) -> ProduceOutcome:
-    message = f"topic {topic.name!r} has no partition {number}; it has {len(topic.partitions)}, from 0"
-    return ProduceOutcome(error_code=UnknownTopicOrPartition.code, message=message)
+        next_offset[number] = offset + 1
+        result.append({"partition": number, "offset": offset, "error_code": None, "error": None})
+    return result
 
 
 def _answer(call: Call, offsets: list[dict[str, Any]], outcomes: Iterable[tuple[int, ProduceOutcome]]) -> web.Response:

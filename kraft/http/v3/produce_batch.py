@@ -5,25 +5,22 @@ from __future__ import annotations
 import json
 from base64 import b64decode
 from binascii import Error as Base64Error
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import partial
 
 from aiohttp import web
 
 from kraft.http.errors import BATCH, UNPROCESSABLE, HttpError
-from kraft.http.idempotency import HEADERS, IdempotencyKey, check_idempotency_key, idempotency_key
-from kraft.http.keyed_produce import Piece, per_record, produce_keyed
-from kraft.http.producing import WISHES, check_wishes, produce
-from kraft.http.records import OutRecord, to_batches
+from kraft.http.idempotency import HEADERS, check_idempotency_key, idempotency_key
+from kraft.http.producing import WISHES, check_wishes
+from kraft.http.records import OutRecord
 from kraft.http.routes import Call
 from kraft.http.v2.outcomes import failed
 from kraft.http.v3 import records_models as models
 from kraft.http.v3.envelope import Document, answer, check, route
 from kraft.http.wanted import parse_iso_time
-from metadata.environment import Buffer
-from metadata.errors import UnknownTopicOrPartition
-from metadata.image import TopicIdPartition, TopicImage
+from kraft.http.writing import write
+from metadata.image import TopicImage
 from replication.requests import ProduceOutcome
 
 
@@ -65,7 +62,7 @@ async def _write(
     groups: dict[int, list[OutRecord]] = {}
     for (_, record), number in zip(good, where, strict=True):
         groups.setdefault(number, []).append(record)
-    results = {number: per_record(pieces) for number, pieces in (await send_groups(call, topic, groups, key)).items()}
+    results = {number: done.results() for number, done in (await write(call, topic, groups, key)).items()}
     successes: list[Document] = []
     for (entry, record), number in zip(good, where, strict=True):
         offset, outcome = next(results[number])
@@ -80,37 +77,11 @@ async def _write(
     return successes
 
 
-async def send_groups(
-    call: Call, topic: TopicImage, groups: Mapping[int, list[OutRecord]], key: IdempotencyKey | None = None
-) -> Mapping[int, Sequence[Piece]]:
-    """Records by partition, to be written with the `acks` and the `timeout` of the request."""
-    size_max = call.context.gateway.topic_settings(topic.name).max_message_bytes
-    batches: dict[TopicIdPartition, Buffer] = {}
-    results: dict[int, Sequence[Piece]] = {}
-    for number, group in groups.items():
-        if number in topic.partitions:
-            batches[TopicIdPartition(topic.topic_id, number)] = to_batches(group, size_max=size_max)
-        else:
-            results[number] = [Piece(len(group), _no_partition(topic, number))]
-    if key is not None:
-        pieces = await produce_keyed(partial(produce, call), batches, key=key, topic=topic.name)
-        return results | {which.partition: done for which, done in pieces.items()}
-    outcomes = await produce(call, batches) if batches else {}
-    return results | {
-        which.partition: [Piece(len(groups[which.partition]), outcome)] for which, outcome in outcomes.items()
-    }
-
-
 def stored_timestamp(call: Call, topic: str, record: OutRecord, outcome: ProduceOutcome, *, is_own: bool) -> int:
     """As the log has it: the leader's under LogAppendTime, that of the first attempt when this is a retry."""
     if is_own and call.context.gateway.topic_settings(topic).message_timestamp_type == "CreateTime":
         return record.timestamp_ms
     return record.timestamp_ms if outcome.log_append_time_ms < 0 else outcome.log_append_time_ms
-
-
-def _no_partition(topic: TopicImage, number: int) -> ProduceOutcome:
-    message = f"topic {topic.name!r} has no partition {number}; it has {len(topic.partitions)}, from 0"
-    return ProduceOutcome(error_code=UnknownTopicOrPartition.code, message=message)
 
 
 def refusal(number: int, outcome: ProduceOutcome) -> Document:

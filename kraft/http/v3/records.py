@@ -16,7 +16,6 @@ from aiohttp import web
 from kraft.http.answering import plain
 from kraft.http.errors import BAD_REQUEST, V3_TOPIC_NOT_FOUND, HttpError, error_body, from_kafka
 from kraft.http.idempotency import KEY_HEADER
-from kraft.http.keyed_produce import per_record
 from kraft.http.media import PLAIN_JSON, utf8_of_latin_1
 from kraft.http.producing import WISHES, check_wishes
 from kraft.http.records import OutRecord
@@ -24,10 +23,11 @@ from kraft.http.routes import Call
 from kraft.http.streaming.splitter import ObjectSplitter
 from kraft.http.streaming.streams import Outlet
 from kraft.http.v3.envelope import Document, check, route
-from kraft.http.v3.produce_batch import receipt, refusal, send_groups, stored_timestamp
+from kraft.http.v3.produce_batch import receipt, refusal, stored_timestamp
 from kraft.http.v3.records_models import StreamRecord as StreamRecordModel
 from kraft.http.v3.records_models import StreamResult
 from kraft.http.v3.records_parse import BINARY, StreamRecord, parse_record
+from kraft.http.writing import write
 from metadata.errors import KafkaError
 
 RECORD_BYTES_MAX = 8_388_608
@@ -177,8 +177,7 @@ class _Stream:
         groups: dict[int, list[OutRecord]] = {}
         for (_, record), number in zip(parsed, where, strict=True):
             groups.setdefault(number, []).append(record)
-        outcomes = {number: per_record(pieces) for number, pieces in (await send_groups(call, topic, groups)).items()}
-        call.context.metrics.produced_records.inc(len(parsed))
+        outcomes = {number: done.results() for number, done in (await write(call, topic, groups)).items()}
         documents: list[Document] = []
         for (sent, record), number in zip(parsed, where, strict=True):
             offset, outcome = next(outcomes[number])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
-from tests.integration.rest.rows import Each, Maybe, Row, Rows, Text, refused
+from tests.integration.rest.rows import TEXT, V2, Each, Maybe, Row, Rows, Text, refused
 
 NO_ACL = "no ACLs"
 
@@ -93,6 +94,7 @@ def v3_rows(cluster: str) -> Rows:
     yield from _partitions(v3)
     yield from _reassignments(v3)
     yield from _bodies(v3)
+    yield from _judged_alone(v3)
 
 
 def _clusters(v3: V3) -> Rows:
@@ -301,3 +303,31 @@ def _bodies(v3: V3) -> Rows:
         yield Row("POST", stream, 200, Text(part), body, note=body.decode()[-20:])
     yield refused("POST", f"{v3.path}/topics/nobody/records", 40403, good)
     yield refused("POST", stream, 415, good, headers={"Content-Type": "text/plain"})
+
+
+def _judged_alone(v3: V3) -> Rows:
+    """One record that is too large costs none of its neighbours, in any of the three ways to write."""
+    configs = [{"name": "max.message.bytes", "value": 1000}]
+    new = {"topic_name": "rows-small", "partitions_count": 1, "replication_factor": 3, "configs": configs}
+    yield Row("POST", f"{v3.path}/topics", 201, dict, new)
+    yield Row("GET", "/topics/rows-small", 200, dict, media=V2, is_everywhere=True)
+    values = ["first", "x" * 2_000, "last"]
+    led = [{"partition": 0, "leader": int, "leader_epoch": int, "isr": list}]
+    refusal = {"kafka_code": 10, "retriable": False, "is_appended": False}
+    offsets = [
+        {"partition": 0, "offset": 0, "error_code": None, "error": None},
+        {"partition": 0, "offset": None, "error_code": 50002, "error": str, **refusal},
+        {"partition": 0, "offset": 1, "error_code": None, "error": None},
+    ]
+    shape = {"offsets": offsets, "key_schema_id": None, "value_schema_id": None, "partitions": led}
+    body = {"records": [{"value": value} for value in values]}
+    yield Row("POST", "/topics/rows-small", 200, shape, body, V2, {"Content-Type": TEXT}, "one is too large")
+    entries = [{"id": str(n), "value": {"type": "STRING", "data": value}} for n, value in enumerate(values)]
+    failure = {"id": "1", "error_code": 50002, "message": str, **refusal}
+    shape = {"successes": Each(dict, 2), "failures": [failure]}
+    yield Row("POST", f"{v3.path}/topics/rows-small/records:batch", 207, shape, {"entries": entries})
+    stream = b"".join(json.dumps({"value": entry["value"]}).encode() for entry in entries)
+    told = Text('"offset":5,')
+    yield Row("POST", f"{v3.path}/topics/rows-small/records", 200, told, stream, note="one is too large")
+    end = {"beginning_offset": 0, "end_offset": 6}
+    yield Row("GET", "/topics/rows-small/partitions/0/offsets", 200, end, media=V2)

@@ -99,7 +99,7 @@ def test_a_record_of_the_last_day_is_written_or_refused(timestamp: str, status: 
         assert str(stream.json["error_code"]).startswith(str(status)), stream.json
 
     gateway = FakeGateway()
-    gateway.add_topic("t")
+    gateway.add_topic("t", configs={"message.timestamp.after.max.ms": str(2**63 - 1)})
     with_door(story, gateway)
 
 

@@ -1,0 +1,177 @@
+"""Each record is judged by itself: what a topic forbids costs the record that has it, and none of its neighbours."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import pytest
+
+from kraft.http.records import OutRecord, to_batch
+from kraft.http.writing import pack, record_sets
+from metadata.errors import KafkaError
+from metadata.settings import TopicSettings
+from replication.batches.budget import Budget
+from replication.batches.records import read_batches
+from replication.batches.validation import BatchRules, prepare_records
+from tests.support.fake_gateway import FakeGateway
+from tests.unit.http.door import PLAIN, TEXT, V3, Door, with_door
+
+NOW_MS = 1_700_000_000_000
+LIMIT = 1_000
+LARGE = "x" * 2_000
+
+
+def gateway(**configs: str) -> FakeGateway:
+    fake = FakeGateway()
+    fake.add_topic(
+        "t", configs={"max.message.bytes": str(LIMIT)} | {k.replace("_", "."): v for k, v in configs.items()}
+    )
+    return fake
+
+
+def stored(door: Door) -> list[bytes | None]:
+    return [record.value for record in read_batches(door.gateway.log("t").data)]
+
+
+def made(rng: random.Random) -> list[OutRecord]:
+    return [
+        OutRecord(
+            rng.choice([None, b"k"]),
+            rng.randbytes(rng.choice([0, 10, 900, 905, 910, 920, 950, 3_000])),
+            [],
+            NOW_MS + rng.choice([0, 0, 0, -5, 5, 100]),
+            0,
+        )
+        for _ in range(rng.randrange(1, 40))
+    ]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_records_are_packed_as_the_leader_would_judge_each_of_them(seed: int) -> None:
+    """The slow way: each record in a batch of its own, looked at by what a leader looks at batches with."""
+    rng = random.Random(seed)
+    settings = TopicSettings(
+        max_message_bytes=rng.choice([80, LIMIT, 100_000]),
+        cleanup_policy=rng.choice(["delete", "compact"]),
+        message_timestamp_after_max_ms=rng.choice([50, 10**9]),
+        message_timestamp_before_max_ms=rng.choice([3, 10**9]),
+        message_timestamp_type=rng.choice(["CreateTime", "LogAppendTime"]),
+    )
+    records, rules = made(rng), BatchRules.of(settings)
+
+    def refusal(record: OutRecord) -> str | None:
+        try:
+            prepare_records(to_batch([record]), rules=rules, now_ms=NOW_MS, budget=Budget())
+        except KafkaError as error:
+            return type(error).__name__
+        return None
+
+    packed = pack(records, settings, now_ms=NOW_MS)
+    good = [record for record in records if refusal(record) is None]
+    assert sorted(packed.refused) == [n for n, record in enumerate(records) if refusal(record) is not None]
+    kept = [(r.key, r.value, r.timestamp) for _, data in packed.batches for r in read_batches(data)]
+    assert kept == [(r.key, r.value, r.timestamp_ms) for r in good]
+    for count, data in packed.batches:
+        assert len(prepare_records(data, rules=rules, now_ms=NOW_MS, budget=Budget()).headers) == 1
+        assert count == len(list(read_batches(data)))
+
+
+def test_a_record_set_fits_a_segment() -> None:
+    batches = [(n, bytes(size)) for n, size in enumerate((400, 300, 300, 1_000, 10, 990, 1))]
+    sets = record_sets(batches, TopicSettings(segment_bytes=LIMIT))
+    assert [(records, len(data)) for records, data in sets] == [(3, 1_000), (3, 1_000), (9, 1_000), (6, 1)]
+    assert record_sets([], TopicSettings()) == []
+
+
+async def write_v2(door: Door, values: list[str], **headers: str) -> list[tuple[int | None, Any]]:
+    body = {"records": [{"value": value} for value in values]}
+    answer = await door.ask("POST", "/topics/t", body, Content_Type=TEXT, **headers)
+    assert answer.status == 200, answer.body
+    return [(each["offset"], each["error_code"]) for each in answer.json["offsets"]]
+
+
+async def write_batch(door: Door, values: list[str]) -> list[tuple[int | None, Any]]:
+    entries = [{"id": str(n), "value": {"type": "STRING", "data": value}} for n, value in enumerate(values)]
+    answer = await door.ask("POST", f"{V3}/topics/t/records:batch", {"entries": entries}, Content_Type=PLAIN)
+    told = {each["id"]: (each["offset"], None) for each in answer.json["successes"]}
+    told |= {each["id"]: (None, each["error_code"]) for each in answer.json["failures"]}
+    return [told[str(n)] for n in range(len(values))]
+
+
+async def write_stream(door: Door, values: list[str]) -> list[tuple[int | None, Any]]:
+    body = b"".join(json.dumps({"value": {"type": "STRING", "data": value}}).encode() for value in values)
+    answer = await door.ask("POST", f"{V3}/topics/t/records", body, Content_Type=PLAIN)
+    told = [json.loads(line) for line in answer.body.splitlines()]
+    return [(each.get("offset"), None if each["error_code"] == 200 else each["error_code"]) for each in told]
+
+
+@pytest.mark.parametrize("write", [write_v2, write_batch, write_stream], ids=["v2", "records:batch", "records"])
+@pytest.mark.parametrize("place", [0, 2, 4])
+def test_one_record_that_is_too_large_fails_alone(write: Any, place: int) -> None:
+    async def story(door: Door) -> None:
+        values = ["a", "b", "c", "d"]
+        told = await write(door, [*values[:place], LARGE, *values[place:]])
+        assert [each for n, each in enumerate(told) if n != place] == [(n, None) for n in range(4)]
+        assert told[place] == (None, 50002)
+        assert stored(door) == [value.encode() for value in values]
+        assert await write(door, [LARGE, LARGE]) == [(None, 50002)] * 2
+        assert len(stored(door)) == 4
+
+    with_door(story, gateway())
+
+
+def test_the_refusal_names_the_record_s_own_size() -> None:
+    async def story(door: Door) -> None:
+        body = {"records": [{"value": "a"}, {"value": LARGE}]}
+        answer = await door.ask("POST", "/topics/t", body, Content_Type=TEXT)
+        good, bad = answer.json["offsets"]
+        assert good["error"] is None
+        size = len(to_batch([OutRecord(None, LARGE.encode(), [], NOW_MS, None)]))
+        assert bad["error"] == f"the record makes a batch of {size} bytes; the topic's max.message.bytes is {LIMIT}"
+        assert (bad["kafka_code"], bad["retriable"], bad["is_appended"]) == (10, False, False)
+
+    with_door(story, gateway())
+
+
+def test_what_a_topic_forbids_fails_alone() -> None:
+    async def story(door: Door) -> None:
+        keyed = {"key": "k", "value": "v"}
+        records = [keyed, {"value": "no key"}, keyed | {"timestamp": 1_000}, keyed | {"timestamp": 2**62}, keyed]
+        answer = await door.ask("POST", "/topics/t", {"records": records}, Content_Type=TEXT)
+        assert [each.get("kafka_code") for each in answer.json["offsets"]] == [None, 87, 32, 32, None]
+        assert [each["offset"] for each in answer.json["offsets"]] == [0, None, None, None, 1]
+        assert stored(door) == [b"v", b"v"]
+
+    with_door(story, gateway(cleanup_policy="compact", message_timestamp_before_max_ms="60000"))
+
+
+def test_a_keyed_request_sent_again_has_the_same_results() -> None:
+    async def story(door: Door) -> None:
+        first = await write_v2(door, ["a", LARGE, "b"], Idempotency_Key="once")
+        assert first == [(0, None), (None, 50002), (1, None)]
+        assert await write_v2(door, ["a", LARGE, "b"], Idempotency_Key="once") == first
+        assert stored(door) == [b"a", b"b"]
+
+    with_door(story, gateway())
+
+
+def test_more_than_a_segment_holds_goes_in_one_set_after_the_other() -> None:
+    async def story(door: Door) -> None:
+        values = [f"{n}" + "y" * 800 for n in range(6)]
+        assert await write_v2(door, values) == [(n, None) for n in range(6)]
+        assert len(door.gateway.produced) == 3, "two batches of one record each fit a segment"
+        assert stored(door) == [value.encode() for value in values]
+
+    with_door(story, gateway(segment_bytes="1900"))
+
+
+def test_nothing_is_told_of_offsets_that_nobody_knows() -> None:
+    async def story(door: Door) -> None:
+        body = {"records": [{"value": "a"}, {"value": LARGE}]}
+        answer = await door.ask("POST", "/topics/t?acks=0", body, Content_Type=TEXT)
+        assert [each["offset"] for each in answer.json["offsets"]] == [None, None]
+        assert [each["error_code"] for each in answer.json["offsets"]] == [None, 50002]
+
+    with_door(story, gateway())
