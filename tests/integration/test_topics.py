@@ -9,10 +9,11 @@ import pytest
 from kraft.client.outcome import Answer
 from metadata.environment import Buffer
 from metadata.image import TopicIdPartition
+from replication.batches.header import whole_batches
 from replication.batches.records import NewRecord, build_batch
 from tests.integration.support.cluster import Cluster
 from tests.integration.support.inside import forward
-from tests.integration.support.reading import page, values
+from tests.integration.support.reading import RECORD_BATCH, TEXT, page, values
 from tests.integration.support.waiting import wait_until
 
 
@@ -160,6 +161,36 @@ def test_configs_of_a_topic_and_of_the_cluster_layer_over_each_other(nodes: Clus
     refused = nodes.call("POST", "/topics/dressed/configs:alter", alter)
     assert refused.json()["kafka_code"] == 40
     assert config(nodes, of_topic, "retention.ms") == "5000", "all or nothing"
+
+
+def test_batches_are_stored_as_topic_or_cluster_ask_and_a_keyed_repetition_is_found_in_them(nodes: Cluster):
+    create(nodes, "squeezed")
+    text = ["a value that says itself again and again " * 20] * 5
+
+    def codecs() -> list[str]:
+        data = page(nodes, 1, "squeezed", 0, "offset=0&timeout=0", accept=RECORD_BATCH).body
+        return [header.codec_name for _, header in whole_batches(data)]
+
+    def write(key: str) -> list[int]:
+        body, headers = {"records": [{"value": each} for each in text]}, {"Content_Type": TEXT, "Idempotency_Key": key}
+        answer = nodes.send(2, "POST", "/topics/squeezed", body, **headers)
+        assert isinstance(answer, Answer)
+        return [entry["offset"] for entry in answer.json()["offsets"]]
+
+    setting = "/broker-configs/compression.type"
+    assert nodes.call("PUT", setting, {"value": "none"}).status == 400, "Kafka calls it uncompressed"
+    assert nodes.call("PUT", setting, {"value": "zstd"}).status == 204
+    try:
+        wait_until(lambda: write(f"{len(codecs())}") and codecs()[-1] == "zstd", what="the cluster's codec")
+        first = write("once")
+        assert codecs()[-1] == "zstd"
+        assert write("once") == first, "the same records, however they are stored"
+        assert nodes.call("PUT", "/topics/squeezed/configs/compression.type", {"value": "gzip"}).status == 204
+        wait_until(lambda: write(f"{len(codecs())}") and codecs()[-1] == "gzip", what="the topic's own codec")
+        assert write("once") == first
+    finally:
+        nodes.call("DELETE", setting)
+    assert values(nodes, 3, "squeezed")[-5:] == text
 
 
 def test_produce_creates_a_topic_when_the_cluster_allows_it(nodes: Cluster):
