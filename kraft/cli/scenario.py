@@ -15,8 +15,8 @@ import typer
 from kraft.cli.options import JsonOption
 from kraft.cli.output import USAGE, fail, progress, write, write_json, write_rows, write_words
 from kraft.config.problems import ConfigError
-from kraft.scenarios import catalogue
-from kraft.scenarios.model import Scenario
+from kraft.scenarios import catalogue, loading
+from kraft.scenarios.model import ANY, SOME, Scenario
 from kraft.scenarios.soak.plan import PACE_S_DEFAULT, PARTITIONS_DEFAULT, RATE_DEFAULT, SoakOptions
 
 app = typer.Typer(
@@ -28,44 +28,59 @@ SEED_DEFAULT: Final = 1
 MINUTES_DEFAULT: Final = 5.0
 
 SeedOption = Annotated[int, typer.Option("--seed", metavar="S", help="Repeats what is random.")]
-NameArgument = Annotated[str, typer.Argument(metavar="NAME|FILE.toml", help="A built-in scenario or a file.")]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME|FILE.py", help="A built-in scenario or a file.")]
 
 
 @app.command("list")
 def list_scenarios(as_json: JsonOption = False) -> None:
     """The built-in scenarios: what happens, which question it answers, and the verdict it must have."""
-    rows = [_row(catalogue.load(name)) for name in catalogue.NAMES]
+    rows = [_row(scenario) for scenario in catalogue.SCENARIOS.values()]
     write_rows(rows, ("name", "sentence", "question", "expected"), as_json=as_json, whole=("name",))
 
 
 def _row(scenario: Scenario) -> dict[str, str]:
-    about = scenario.scenario
     return {
-        "name": about.name,
-        "sentence": about.sentence,
-        "question": about.question,
+        "name": scenario.name,
+        "sentence": scenario.sentence,
+        "question": scenario.question,
         "expected": expected_line(scenario),
     }
 
 
 def expected_line(scenario: Scenario) -> str:
     """What must come out, but for what must be zero anyway."""
-    said = {name: text for name, text in scenario.expect.ranges().items() if text not in (">= 0", "> 0")}
-    shown = {name: text for name, text in said.items() if text != "0" or name == "lost"}
-    return ", ".join(f"{name.replace('_', ' ')} {text.removeprefix('==').strip()}" for name, text in shown.items())
+    said = {name: count for name, count in scenario.expect.counts().items() if count not in (ANY, SOME)}
+    shown = {name: count for name, count in said.items() if count != 0 or name == "lost"}
+    return ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in shown.items())
 
 
 @app.command()
 def describe(name: NameArgument) -> None:
-    """Print a scenario's file: copy it to begin one of your own."""
-    _loaded(name)
-    write((Path(name).read_text() if name.endswith(".toml") else catalogue.text_of(name)).rstrip())
+    """Print a scenario's story: copy it to begin one of your own."""
+    scenario = _loaded(name)
+    write((Path(name).read_text() if name.endswith(".py") else scenario.source).rstrip())
+
+
+@app.command()
+def new(file: Annotated[str, typer.Argument(metavar="FILE.py", help="Where to write it; it must not exist.")]) -> None:
+    """Write a commented story to start from; then: kraft scenario run FILE.py."""
+    path = Path(file)
+    if path.suffix != ".py":
+        fail(f"{file}: a story is a Python file; give it a name that ends in .py", code=USAGE)
+    try:
+        with path.open("x", encoding="utf-8") as stream:
+            stream.write(loading.NEW_STORY)
+    except FileExistsError:
+        fail(f"{file} exists already; nothing was written", code=USAGE)
+    except OSError as error:
+        fail(f"{file} cannot be written: {error.strerror}", code=USAGE)
+    write(f"{file} is written; run it with: kraft scenario run {file}")
 
 
 @app.command()
 def run(
     names: Annotated[
-        list[str], typer.Argument(metavar="NAME|FILE.toml...", help="Built-in scenarios or files; all: the catalogue.")
+        list[str], typer.Argument(metavar="NAME|FILE.py...", help="Built-in scenarios or files; all: the catalogue.")
     ],
     repeat: Annotated[int, typer.Option("--repeat", metavar="N", min=1, help="Run each so often.")] = 1,
     seed: SeedOption = SEED_DEFAULT,
@@ -186,7 +201,7 @@ def check(
 
 def _loaded(name: str) -> Scenario:
     try:
-        return catalogue.load(name)
+        return loading.load(name)
     except ConfigError as error:
         fail(str(error), code=USAGE)
     except OSError as error:

@@ -14,7 +14,6 @@ from typing import Final
 
 from kraft.cli.output import progress, write, write_json, write_rows, write_words
 from kraft.cli.scenario_view import PipeView, TerminalView, show_verdict
-from kraft.scenarios import catalogue
 from kraft.scenarios.forks.process import NodeStarter, node_starter
 from kraft.scenarios.fuzz.profiles import Profile
 from kraft.scenarios.fuzz.session import FuzzSession
@@ -123,7 +122,7 @@ async def _run_several(runs: Sequence[Run], options: RunOptions, starter: NodeSt
         for line in _ended(result, done=len(results), of=len(runs)):
             tell(line)
 
-    order = sorted(enumerate(runs), key=lambda numbered: not catalogue.is_long(numbered[1].scenario.name))
+    order = sorted(enumerate(runs), key=lambda numbered: not numbered[1].scenario.is_long)
     async with asyncio.TaskGroup() as group:
         for numbered in order:
             group.create_task(run_one(*numbered))

@@ -17,6 +17,7 @@ from kraft.scenarios.live import (
     count_rows,
     finding_lines,
     node_lines,
+    steps_in,
     verdict_lines,
     verdict_rows,
 )
@@ -53,7 +54,7 @@ class PipeView(NobodyWatches):
         self._prefix = prefix
 
     def begun(self, scenario: Scenario) -> None:
-        self._line(f"{scenario.name}: {scenario.scenario.sentence}")
+        self._line(f"{scenario.name}: {scenario.sentence}")
 
     def phase(self, text: str) -> None:
         self._line(text)
@@ -99,8 +100,8 @@ class TerminalView(NobodyWatches):
         self._live.__exit__(kind, error, traceback)
 
     def begun(self, scenario: Scenario) -> None:
-        self._title = (scenario.name, scenario.scenario.sentence)
-        self._number, self._steps = 0, len(scenario.steps)
+        self._title = (scenario.name, scenario.sentence)
+        self._number, self._steps = 0, steps_in(scenario)
         self._begun = time.monotonic()
 
     def phase(self, text: str) -> None:

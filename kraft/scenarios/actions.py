@@ -1,42 +1,23 @@
-"""What a step of a scenario can do, one frozen model per kind; `do` names the kind.
-
-Nodes are `NodeText`: an id, a remembered name or an expression, one or a list of them. Pure.
-"""
+"""What a story can do to a cluster, one frozen model per kind; `do` names the kind. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import Field
 
 from kraft.config.models import Toml
-from kraft.scenarios.conditions import parse_expression
-from kraft.scenarios.links import ALL_PURPOSES, BETWEEN_NODES, Purpose, parse_groups
+from kraft.scenarios.links import ALL_PURPOSES, BETWEEN_NODES, Purpose
+from kraft.scenarios.model import Model
 from kraft.scenarios.proxy.rules import Direction
-from kraft.scenarios.spec import ScenarioError
 
 Damage: TypeAlias = Literal["flip active", "flip closed", "torn tail", "delete index", "delete log"]
 
 
-def _check_expression(text: str) -> str:
-    parse_expression(text)
-    return text
-
-
-ExpressionText: TypeAlias = Annotated[str, AfterValidator(_check_expression)]
-NodeText: TypeAlias = int | ExpressionText
-NodesText: TypeAlias = NodeText | tuple[NodeText, ...]
-
-
-class Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Wait(Model):
-    """Nothing but the condition."""
-
-    do: Literal["wait"] = "wait"
+Nodes: TypeAlias = tuple[int, ...]
+Ends: TypeAlias = tuple[int | str, ...]
+"""Nodes, and clients by their names."""
 
 
 class StartClients(Model):
@@ -55,14 +36,14 @@ class NodeFault(Model):
     """kill: SIGKILL; stop: controlled shutdown; power_loss: SIGKILL, and everything that was not fsynced is gone."""
 
     do: Literal["kill", "stop", "pause", "resume", "restart", "power_loss", "wipe", "disk_full", "disk_free"]
-    node: NodesText = Field(description="One node or several: an id, a remembered name, or e.g. 'leader of t-0'.")
+    nodes: Nodes = Field(min_length=1, description="One node or several.")
 
 
 class DamageFiles(Model):
     """Spoil a partition's files on a node that is not running."""
 
     do: Literal["damage"]
-    node: NodeText = Field(description="The node whose files are damaged.")
+    node: int = Field(description="The node whose files are damaged.")
     topic: str
     partition: int = Field(default=0, ge=0)
     what: Damage = Field(description="flip active, flip closed, torn tail, delete index or delete log.")
@@ -75,11 +56,11 @@ class LinkFault(Model):
     """From the side that dials to the side that answers; `direction` says whose bytes are affected."""
 
     do: Literal["cut", "blackhole", "delay", "bandwidth", "drop_answers", "close_mid_message"]
-    purpose: Purpose | tuple[Purpose, ...] = Field(
+    purpose: tuple[Purpose, ...] = Field(
         default=BETWEEN_NODES, description="quorum, controller, fetch, forward (between nodes) or rest (from clients)."
     )
-    dials: NodesText | None = Field(default=None, description="Nodes (or clients, for rest) that dial; default: all.")
-    answers: NodesText | None = Field(default=None, description="Nodes that are dialled; default: all.")
+    dials: Ends | None = Field(default=None, description="Nodes (or clients, for rest) that dial; default: all.")
+    answers: Nodes | None = Field(default=None, description="Nodes that are dialled; default: all.")
     direction: Direction = Field(default="both", description="both, requests or answers.")
     delay_ms: int = Field(default=0, ge=0, le=10_000, description="Added to every message (do = 'delay').")
     jitter_ms: int = Field(default=0, ge=0, le=10_000, description="At most so much more, at random.")
@@ -91,34 +72,25 @@ class Heal(Model):
     """Links work again: those named, or all."""
 
     do: Literal["heal"]
-    purpose: Purpose | tuple[Purpose, ...] = Field(default=ALL_PURPOSES, description="Purposes; default: all.")
-    dials: NodesText | None = Field(default=None, description="Nodes or clients that dial; default: all.")
-    answers: NodesText | None = Field(default=None, description="Nodes that are dialled; default: all.")
-
-
-def _groups(given: object) -> object:
-    try:
-        return parse_groups(given) if isinstance(given, str) else given
-    except ScenarioError as error:
-        raise ValueError(str(error)) from error
+    purpose: tuple[Purpose, ...] = Field(default=ALL_PURPOSES, description="Purposes; default: all.")
+    dials: Ends | None = Field(default=None, description="Nodes or clients that dial; default: all.")
+    answers: Nodes | None = Field(default=None, description="Nodes that are dialled; default: all.")
 
 
 class Partition(Model):
     """Nodes in different groups do not reach each other; a node in two groups is a bridge."""
 
     do: Literal["partition"]
-    groups: Annotated[tuple[tuple[NodeText, ...], ...], BeforeValidator(_groups)] = Field(
-        min_length=2, description="For example '[1] | [2, 3]', or as lists: [[1], [2, 3]]."
-    )
-    purpose: Purpose | tuple[Purpose, ...] = Field(default=BETWEEN_NODES, description="Purposes; default: all.")
+    groups: tuple[Ends, ...] = Field(min_length=2, description="For example [1], [2, 3].")
+    purpose: tuple[Purpose, ...] = Field(default=BETWEEN_NODES, description="Purposes; default: all.")
 
 
 class Isolate(Model):
     """Nothing of these purposes goes from or to a node; its clients still reach it."""
 
     do: Literal["isolate"]
-    node: NodeText = Field(description="The node.")
-    purpose: Purpose | tuple[Purpose, ...] = Field(default=BETWEEN_NODES, description="Purposes; default: all.")
+    node: int = Field(description="The node.")
+    purpose: tuple[Purpose, ...] = Field(default=BETWEEN_NODES, description="Purposes; default: all.")
 
 
 class CreateTopic(Model):
@@ -154,7 +126,7 @@ class Reassign(Model):
     do: Literal["reassign"]
     topic: str
     partition: int = Field(default=0, ge=0)
-    replicas: tuple[NodeText, ...] = Field(min_length=1, description="The new replicas, the preferred leader first.")
+    replicas: Nodes = Field(min_length=1, description="The new replicas, the preferred leader first.")
     may_be_refused: bool = Field(default=False, description="Go on when the cluster cannot do it now.")
 
 
@@ -167,8 +139,7 @@ class Elect(Model):
 
 
 Action: TypeAlias = Annotated[
-    Wait
-    | StartClients
+    StartClients
     | FinishClients
     | NodeFault
     | DamageFiles

@@ -36,7 +36,7 @@ class Cast:
         for client in self._clients.values():
             await client.open()
         for plan in self._plans:
-            if plan.start == "at once":
+            if plan.starts == "at once":
                 await self.start(plan.name)
 
     async def start(self, name: str) -> None:
@@ -72,7 +72,7 @@ class Cast:
 def _client(plan: model.Client, around: Surroundings, record: Record) -> Producer | Reader:
     match plan:
         case model.Producer():
-            fields = plan.model_dump(exclude={"kind", "start"})
+            fields = plan.model_dump(exclude={"starts"})
             return Producer(ProducerOptions(**fields), around=around, record=record)
         case model.Reader():
-            return Reader(ReaderOptions(**plan.model_dump(exclude={"kind", "start"})), around=around, record=record)
+            return Reader(ReaderOptions(**plan.model_dump(exclude={"starts"})), around=around, record=record)

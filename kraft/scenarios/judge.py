@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Iterator
 
 import msgspec
 
 from kraft.scenarios.checker.verdict import NOT_EXPLAINED, Range, Verdict
-from kraft.scenarios.conditions import Value, World, describe_answers, parse_expression
-from kraft.scenarios.expectation import parse_range
-from kraft.scenarios.model import Expect
+from kraft.scenarios.model import Between, Expect, Measured
+from kraft.scenarios.questions import Now, described, holds, written
 
 
-async def judge(verdict: Verdict, expect: Expect, *, names: Mapping[str, Value], world: World) -> Verdict:
-    """`world` answers for the cluster as it is after everything has healed."""
-    problems = [problem async for problem in _wrong_counts(verdict, expect, names)]
-    problems += _wrong_anomalies(verdict, expect)
-    problems += _wrong_causes(verdict, expect)
-    for text in expect.holds:
-        holds, answers = await parse_expression(text).look(world, names)
-        if not holds:
-            problems.append(f"at the end {text} does not hold: {_told(text, answers, names)}")
-    expected = expect.model_dump(mode="json") | {
-        name: parse_range(text).explain(names) for name, text in expect.ranges().items()
+def judge(verdict: Verdict, expect: Expect, *, now: Now) -> Verdict:
+    """`now` answers for the cluster as it is after everything has healed."""
+    problems = [*_wrong_counts(verdict, expect), *_wrong_anomalies(verdict, expect), *_wrong_causes(verdict, expect)]
+    for condition in expect.holds:
+        now.answers.clear()
+        if not holds(condition, now):
+            problems.append(f"at the end {written(condition)} does not hold: {described(now.answers)}")
+    expected: dict[str, object] = {name: str(count) for name, count in expect.counts().items()}
+    expected |= {
+        "anomalies": [str(kind) for kind in expect.anomalies],
+        "causes": list(expect.causes),
+        "holds": [written(condition) for condition in expect.holds],
     }
     return verdict.judged(expected=expected, as_expected=not problems, problems=tuple(problems))
 
 
-async def _wrong_counts(verdict: Verdict, expect: Expect, names: Mapping[str, Value]) -> AsyncIterator[str]:
+def _wrong_counts(verdict: Verdict, expect: Expect) -> Iterator[str]:
     counts = msgspec.to_builtins(verdict.counts)
-    for name, text in expect.ranges().items():
-        expected = parse_range(text)
-        if not await expected.holds(counts[name], names):
-            yield f"{name.replace('_', ' ')}: {counts[name]} records, expected {expected.explain(names)}"
+    for name, expected in expect.counts().items():
+        found = counts[name]
+        if isinstance(expected, Measured):
+            yield f"{name.replace('_', ' ')}: {found} records; the story did not come to tell {expected}"
+        elif not (expected.holds(found) if isinstance(expected, Between) else found == expected):
+            yield f"{name.replace('_', ' ')}: {found} records, expected {expected}"
 
 
 def _wrong_anomalies(verdict: Verdict, expect: Expect) -> Iterator[str]:
@@ -51,9 +53,3 @@ def _wrong_causes(verdict: Verdict, expect: Expect) -> Iterator[str]:
     for wanted in expect.causes:
         if not any(wanted in cause for cause in told):
             yield f"no cause speaks of {wanted!r}: {'; '.join(told) or 'nothing was lost, duplicated or reordered'}"
-
-
-def _told(text: str, answers: Mapping[str, Value], names: Mapping[str, Value]) -> str:
-    expression = parse_expression(text)
-    bound = {name: names.get(name) for name in sorted(expression.free | (expression.mentioned & names.keys()))}
-    return describe_answers({**bound, **answers})

@@ -1,31 +1,26 @@
-"""A scenario as frozen models: what its TOML file may say.
+"""A scenario as values: its cluster, topics, clients and the verdict that it expects; and the story that is told on it.
 
-The story is a list of steps. Each waits for its condition, at most `deadline_ms`, remembers what it is told to, and
-then does one thing. Nodes in a step are ids, remembered names or expressions (`leader of t-0`, `controller()`),
-resolved when the step is done and never earlier. Pure.
+The story is an async function (`kraft.scenarios.story`). All the rest is known before anything starts. Pure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Final, Literal, TypeAlias
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from kraft.config.models import Toml
-from kraft.scenarios.actions import Action, ExpressionText, Model, Wait
 from kraft.scenarios.checker.verdict import Kind
-from kraft.scenarios.expectation import parse_range
 
-DEADLINE_MS: Final = 20_000
-"""How long a step waits for its condition when the file does not say."""
-STEP_MS_MAX: Final = 120_000
+if TYPE_CHECKING:
+    from kraft.scenarios.questions import Now
+    from kraft.scenarios.story import Stage
+
 RECORDS_PER_SECOND_MAX: Final = 50_000
 NODES_MAX: Final = 9
 CLIENTS_MAX: Final = 64
-STEPS_MAX: Final = 1_000
-ANY: Final = ">= 0"
-"""A count that may be any."""
 
 SCENARIO_SETTINGS: Final[Mapping[str, Toml]] = {
     "broker.heartbeat.interval.ms": 200,
@@ -38,20 +33,11 @@ SCENARIO_SETTINGS: Final[Mapping[str, Toml]] = {
 """Kafka's waits are made for data centers; a story of seconds needs shorter ones. A scenario's own settings win."""
 
 
-def _check_range(text: str) -> str:
-    parse_range(text)
-    return text
+class Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-RangeText: TypeAlias = Annotated[str, BeforeValidator(lambda value: str(value)), AfterValidator(_check_range)]
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
-Variable: TypeAlias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
-
-
-class About(Model):
-    name: Name = Field(description="As on the command line: kraft scenario run NAME.")
-    sentence: str = Field(min_length=1, max_length=200, description="What happens, in one sentence.")
-    question: str = Field(min_length=1, max_length=200, description="The question that the verdict answers.")
 
 
 class ClusterPlan(Model):
@@ -70,7 +56,7 @@ class ClusterPlan(Model):
         return {**SCENARIO_SETTINGS, **self.settings}
 
 
-class TopicPlan(Model):
+class Topic(Model):
     name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,249}$", description="Name of the topic.")
     assignment: tuple[tuple[int, ...], ...] = Field(
         default=((1, 2, 3),), min_length=1, description="Replicas of each partition, the preferred leader first."
@@ -79,8 +65,7 @@ class TopicPlan(Model):
 
 
 class Producer(Model):
-    kind: Literal["producer"]
-    name: Name = Field(description="Under which steps and the verdict speak of it.")
+    name: Name = Field(description="Under which the story and the verdict speak of it.")
     topic: str = Field(description="Where it writes to.")
     partition: int | None = Field(default=None, ge=0, description="One partition; default: by key, or all in turn.")
     acks: Literal["0", "1", "all"] = Field(default="all", description="'0', '1' or 'all'.")
@@ -94,71 +79,114 @@ class Producer(Model):
     value_bytes: int = Field(default=0, ge=0, le=65_536, description="Values are filled up to this length.")
     timeout_ms: int = Field(default=5_000, ge=50, le=60_000, description="Longest wait for an answer.")
     target: int | Literal["any", "leader"] = Field(default="any", description="any node in turn, the leader, or an id.")
-    start: Literal["at once", "by step"] = Field(default="at once", description="When it begins.")
+    starts: Literal["at once", "in the story"] = Field(default="at once", description="When it begins.")
 
 
 class Reader(Model):
-    kind: Literal["reader"]
-    name: Name = Field(description="Under which steps and the verdict speak of it.")
+    name: Name = Field(description="Under which the story and the verdict speak of it.")
     topic: str = Field(description="What it reads.")
     partition: int | None = Field(default=None, ge=0, description="One partition; default: all.")
     target: int | Literal["any", "leader"] = Field(default="any", description="any node in turn, the leader, or an id.")
-    start: Literal["at once", "by step"] = Field(default="at once", description="When it begins.")
+    starts: Literal["at once", "in the story"] = Field(default="at once", description="When it begins.")
 
 
-Client: TypeAlias = Annotated[Producer | Reader, Field(discriminator="kind")]
+Client: TypeAlias = Producer | Reader
 
 
-class Step(Model):
-    when: ExpressionText | None = Field(default=None, description="Waits until this holds: isr(t, 0) == [1].")
-    after_acked: int | None = Field(default=None, ge=1, description="Waits for so many more acknowledged records.")
-    after_ms: int | None = Field(default=None, ge=0, le=STEP_MS_MAX, description="Waits for so long.")
-    deadline_ms: int = Field(default=DEADLINE_MS, ge=1, le=STEP_MS_MAX, description="Longest wait for the condition.")
-    remember: Mapping[Variable, ExpressionText] = Field(
-        default_factory=dict, description="Names bound when the condition holds, before anything is done."
-    )
-    action: Action = Wait()
+# --- what is expected ---------------------------------------------------------------------------------------------
 
 
-class Expect(Model):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Between:
+    """A count of records from `low` to `high`; None: no upper end."""
+
+    low: int
+    high: int | None = None
+
+    def holds(self, count: int) -> bool:
+        return self.low <= count and (self.high is None or count <= self.high)
+
+    def __str__(self) -> str:
+        if self.high is None:
+            return "any" if self.low == 0 else f"at least {self.low}"
+        return f"{self.low} to {self.high}"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A count that the story finds out on its way and tells by `stage.expect`."""
+
+    what: str
+
+    def __str__(self) -> str:
+        return self.what
+
+
+ANY: Final = Between(low=0)
+SOME: Final = Between(low=1)
+Count: TypeAlias = int | Between | Measured
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expect:
     """What the verdict must be. What is not said must be zero, but for `kept` and unknown outcomes."""
 
-    kept: RangeText = Field(default="> 0", description="Acknowledged records that are there.")
-    lost: RangeText = Field(default="0", description="Acknowledged records that are gone.")
-    duplicated: RangeText = Field(default="0", description="Records that are there more than once.")
-    reordered: RangeText = Field(
-        default="0", description="Records behind one that was sent later; any, if a producer has several in flight."
-    )
-    phantom: RangeText = Field(default="0", description="Refused records that are there.")
-    unknown_kept: RangeText = Field(default=ANY, description="Records with an unknown outcome that are there.")
-    unknown_gone: RangeText = Field(default=ANY, description="Records with an unknown outcome that are not.")
-    anomalies: tuple[Kind, ...] = Field(default=(), description="Kinds of anomalies that belong to the story.")
-    causes: tuple[str, ...] = Field(default=(), description="Texts, each of which a cause must contain.")
-    holds: tuple[ExpressionText, ...] = Field(default=(), description="What must be true when all has healed.")
+    kept: Count = SOME
+    """Acknowledged records that are there."""
+    lost: Count = 0
+    """Acknowledged records that are gone."""
+    duplicated: Count = 0
+    """Records that are there more than once."""
+    reordered: Count | None = None
+    """Records behind one that was sent later. None: none, or any if a producer has several requests in flight."""
+    phantom: Count = 0
+    """Refused records that are there."""
+    unknown_kept: Count = ANY
+    """Records with an unknown outcome that are there."""
+    unknown_gone: Count = ANY
+    """Records with an unknown outcome that are not."""
+    anomalies: tuple[Kind, ...] = ()
+    """Kinds of anomalies that belong to the story."""
+    causes: tuple[str, ...] = ()
+    """Texts, each of which a cause must contain."""
+    holds: tuple[Condition, ...] = ()
+    """What must be true when all has healed."""
 
-    def ranges(self) -> dict[str, str]:
+    def counts(self) -> dict[str, Count]:
+        """`reordered` has been decided: Scenario does that."""
         return {name: getattr(self, name) for name in COUNTS}
 
 
+def with_counts(expect: Expect, counts: Mapping[str, Count]) -> Expect:
+    """Raises TypeError for a name that is no count."""
+    for name in counts:
+        if name not in COUNTS:
+            raise TypeError(f"{name} is no count of a verdict; there are {', '.join(COUNTS)}")
+    return replace(expect, **counts)  # type: ignore[arg-type]
+
+
 COUNTS: Final = ("kept", "lost", "duplicated", "reordered", "phantom", "unknown_kept", "unknown_gone")
+Condition: TypeAlias = "Callable[[Now], object]"
+Tell: TypeAlias = "Callable[[Stage], Awaitable[None]]"
 
 
-class Scenario(Model):
-    scenario: About
-    cluster: ClusterPlan = ClusterPlan()
-    topics: tuple[TopicPlan, ...] = Field(min_length=1, description="One [[topics]] table per topic.")
-    clients: tuple[Client, ...] = Field(min_length=1, max_length=CLIENTS_MAX, description="One [[clients]] per client.")
-    steps: tuple[Step, ...] = Field(default=(), max_length=STEPS_MAX, description="The story, one [[steps]] per step.")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    name: str
+    sentence: str
+    """What happens."""
+    question: str
+    """That the verdict answers."""
+    cluster: ClusterPlan = field(default_factory=ClusterPlan)
+    topics: tuple[Topic, ...]
+    clients: tuple[Client, ...]
     expect: Expect = Expect()
-
-    @property
-    def name(self) -> str:
-        return self.scenario.name
+    tell: Tell
+    source: str = field(default="", compare=False)
+    """The text of the story."""
+    is_long: bool = False
+    """It begins first when several run, so that it is not alone at the end."""
 
     @property
     def producers(self) -> tuple[Producer, ...]:
         return tuple(client for client in self.clients if isinstance(client, Producer))
-
-    @property
-    def readers(self) -> tuple[Reader, ...]:
-        return tuple(client for client in self.clients if isinstance(client, Reader))

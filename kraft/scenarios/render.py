@@ -1,62 +1,90 @@
-"""A `Scenario` -> the TOML text that parses to it: what fuzz writes down for people to read and repeat. Pure."""
+"""A random story -> the Python file that tells it again: what fuzz writes down for people to read and repeat. Pure."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from dataclasses import fields
+from typing import Any, Final
 
-from kraft.scenarios.actions import Model
-from kraft.scenarios.model import Scenario
+from kraft.scenarios.actions import Action, Heal, LinkFault, NodeFault, Partition
+from kraft.scenarios.fuzz.story import Step, steps_of
+from kraft.scenarios.model import ANY, SOME, Between, Expect, Model, Scenario
+
+_METHODS: Final[Mapping[str, str]] = {"disk_full": "fill_disk", "disk_free": "free_disk"}
+"""Of `Stage`, where they are not called as the action is."""
+_POSITIONAL: Final = ("node", "topic", "partition")
 
 
 def render_scenario(scenario: Scenario, *, comment: str = "") -> str:
     lines = [f"# {line}".rstrip() for line in comment.splitlines()]
-    lines += _table("[scenario]", _written(scenario.scenario))
-    lines += _table("[cluster]", _written(scenario.cluster))
-    for topic in scenario.topics:
-        lines += _table("[[topics]]", _written(topic))
-    for client in scenario.clients:
-        lines += _table("[[clients]]", _written(client))
-    for step in scenario.steps:
-        keys = _written(step)
-        keys.pop("action", None)
-        lines += _table("[[steps]]", keys | _written(step.action))
-    lines += _table("[expect]", _written(scenario.expect))
-    return "\n".join(lines).lstrip() + "\n"
+    lines += [
+        f'"""{scenario.sentence}."""',
+        "",
+        "from kraft.scenarios.checker.verdict import Kind",
+        "from kraft.scenarios.model import ANY, SOME, Between, Expect, Producer, Reader, Topic",
+        "from kraft.scenarios.story import Stage, scenario",
+        "",
+        "",
+        "@scenario(",
+        f"    {scenario.name!r},",
+        f"    question={scenario.question!r},",
+    ]
+    if scenario.cluster.brokers != (1, 2, 3) or scenario.cluster.controllers != (1, 2, 3):
+        lines.append(f"    brokers={scenario.cluster.brokers}, controllers={scenario.cluster.controllers},")
+    if scenario.cluster.settings:
+        lines.append(f"    settings={dict(scenario.cluster.settings)!r},")
+    lines += ["    topics=[", *(f"        {_call(topic)}," for topic in scenario.topics), "    ],"]
+    lines += ["    clients=[", *(f"        {_call(client)}," for client in scenario.clients), "    ],"]
+    lines += [f"    expect={_expect(scenario.expect)},", ")"]
+    lines += [f"async def {scenario.name.replace('-', '_')}(stage: Stage) -> None:"]
+    lines += [f'    """{scenario.sentence}."""']
+    lines += [f"    {line}" for step in steps_of(scenario) for line in _step(step)]
+    return "\n".join(lines) + "\n"
 
 
-def _written(model: Model) -> dict[str, Any]:
-    """What differs from the defaults, and what has none."""
-    document = model.model_dump(mode="json", exclude_defaults=True)
-    for key in ("do", "kind"):
-        if key in type(model).model_fields and getattr(model, key) != "wait":
-            document = {key: getattr(model, key)} | document
-    return document
+def _call(plan: Model) -> str:
+    """`Topic(name='t')`, without what is the default."""
+    given = plan.model_dump(exclude_defaults=True)
+    return f"{type(plan).__name__}({', '.join(f'{name}={value!r}' for name, value in given.items())})"
 
 
-def _table(header: str, keys: Mapping[str, Any]) -> list[str]:
-    return ["", header, *_assignments(keys)] if keys or header.startswith("[[") else []
-
-
-def _assignments(keys: Mapping[str, Any]) -> Iterator[str]:
-    for key, value in keys.items():
-        if key in ("settings", "configs"):
-            for name, setting in value.items():
-                yield f"{key}.{json.dumps(name)} = {_value(setting)}"
-        else:
-            yield f"{key} = {_value(value)}"
+def _expect(expect: Expect) -> str:
+    plain = Expect()
+    changed = {each.name: getattr(expect, each.name) for each in fields(expect)}
+    told = [f"{name}={_value(value)}" for name, value in changed.items() if value != getattr(plain, name)]
+    return f"Expect({', '.join(told)})"
 
 
 def _value(value: Any) -> str:
-    match value:
-        case bool():
-            return str(value).lower()
-        case str():
-            return json.dumps(value, ensure_ascii=False)
-        case list() | tuple():
-            return f"[{', '.join(map(_value, value))}]"
-        case dict():
-            inside = ", ".join(f"{key} = {_value(item)}" for key, item in value.items())
-            return f"{{ {inside} }}"
-    return str(value)
+    if isinstance(value, Between):
+        return {ANY: "ANY", SOME: "SOME"}.get(value, repr(value))
+    if isinstance(value, tuple):
+        return f"({', '.join(f'Kind.{kind.name}' for kind in value)},)" if value else "()"
+    return repr(value)
+
+
+def _step(step: Step) -> Iterator[str]:
+    if step.after_ms:
+        yield f"await stage.sleep({step.after_ms})"
+    action = step.action
+    yield f"await stage.{_METHODS.get(action.do, action.do)}({', '.join(_arguments(action))})"
+
+
+def _arguments(action: Action) -> Iterator[str]:
+    given = action.model_dump(exclude_defaults=True, exclude={"do"})
+    match action:
+        case NodeFault(nodes=nodes):
+            yield from map(repr, nodes)
+            return
+        case Partition(groups=groups):
+            yield from (repr(list(group)) for group in given.pop("groups", groups))
+        case LinkFault() | Heal():
+            for end in ("dials", "answers"):
+                if end in given and len(given[end]) == 1:
+                    (given[end],) = given[end]
+    if "partition" in given and "topic" not in given:
+        raise AssertionError(given)
+    for name in _POSITIONAL:
+        if name in given:
+            yield repr(given.pop(name))
+    yield from (f"{name}={list(value) if isinstance(value, tuple) else value!r}" for name, value in given.items())

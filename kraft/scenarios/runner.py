@@ -1,4 +1,4 @@
-"""One scenario from its file to its verdict: start the cluster, tell the story, heal, read everything back, judge.
+"""One scenario from its story to its verdict: start the cluster, tell the story, heal, read everything back, judge.
 
 Everything a run makes lies in one folder, which is gone afterwards unless it is asked for. A story that breaks off is
 healed and judged all the same: what was lost until then is worth knowing.
@@ -10,7 +10,7 @@ import asyncio
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,22 +20,22 @@ from kraft.scenarios.cast import Cast
 from kraft.scenarios.checker.check import EVENTS_FILE, FAULTS_FILE, HISTORY_FILE, check_history
 from kraft.scenarios.checker.verdict import Verdict
 from kraft.scenarios.cluster import Cluster
-from kraft.scenarios.conditions import Value, World
 from kraft.scenarios.evidence import Evidence, Fault
 from kraft.scenarios.forks.process import NodeStarter
 from kraft.scenarios.happenings import EventCounter
 from kraft.scenarios.history import Header, HistoryWriter
 from kraft.scenarios.judge import judge
 from kraft.scenarios.live import Watcher
-from kraft.scenarios.model import ClusterPlan, Scenario
+from kraft.scenarios.model import ClusterPlan, Expect, Scenario
 from kraft.scenarios.observing import NotInTime
+from kraft.scenarios.process_world import ProcessWorld
+from kraft.scenarios.questions import Now
 from kraft.scenarios.readback import SETTLE_MS, gather_evidence
 from kraft.scenarios.report.page import Report, write_report
 from kraft.scenarios.result import RunResult
 from kraft.scenarios.snapshot import Snapshot
 from kraft.scenarios.spec import ClusterSpec, NodeSpec, ScenarioError
-from kraft.scenarios.stage import ClusterStage
-from kraft.scenarios.story import Story
+from kraft.scenarios.story import Stage, told
 from kraft.scenarios.timeline import now_us
 
 HEALED_LIMIT_MS: Final = 60_000
@@ -47,9 +47,10 @@ class _Ended:
     """What is left when the cluster is gone."""
 
     evidence: Evidence | None
-    world: World | None
-    """Of the healed cluster."""
-    names: Mapping[str, Value]
+    now: Now | None
+    """The healed cluster."""
+    expect: Expect
+    """What the scenario expects, and what its story has found out."""
     start_ms: int
     failures: tuple[str, ...]
 
@@ -73,17 +74,17 @@ async def run_scenario(
     watcher.begun(scenario)
     try:
         ended = await _Run(scenario, directory=directory, seed=seed, watcher=watcher, starter=starter).run()
-        verdict = await _judged(scenario, ended, directory, watcher)
+        verdict = await _judged(ended, directory, watcher)
         if report is not None and verdict is not None and ended.evidence is not None:
-            told = Report(
+            page = Report(
                 verdict=verdict,
                 history=directory / HISTORY_FILE,
                 evidence=ended.evidence,
-                sentence=scenario.scenario.sentence,
-                question=scenario.scenario.question,
+                sentence=scenario.sentence,
+                question=scenario.question,
                 command=f"kraft scenario run {source or scenario.name} --seed {seed}",
             )
-            await asyncio.to_thread(_write_report, report, directory, told)
+            await asyncio.to_thread(_write_report, report, directory, page)
     finally:
         if not keep:
             await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
@@ -129,7 +130,7 @@ class _Run:
                 return await self._with(cluster, start_ms=(now_us() - begun_us) // 1000)
         except (ScenarioError, NotInTime) as error:
             self._failures.append(f"the cluster could not be started: {error}")
-        return _Ended(evidence=None, world=None, names={}, start_ms=0, failures=tuple(self._failures))
+        return _Ended(evidence=None, now=None, expect=self._scenario.expect, start_ms=0, failures=tuple(self._failures))
 
     async def _with(self, cluster: Cluster, *, start_ms: int) -> _Ended:
         for topic in self._scenario.topics:
@@ -138,25 +139,25 @@ class _Run:
         header = self._header()
         with HistoryWriter(self._directory / HISTORY_FILE, header) as history:
             cast = Cast(self._scenario.clients, around=cluster, record=history.record)
-            stage = ClusterStage(cluster, cast, count_events=_event_counter(cluster), watcher=self._watcher)
-            story = Story(self._scenario, stage, self._watcher)
+            world = ProcessWorld(cluster, cast, count_events=_event_counter(cluster), watcher=self._watcher)
+            stage = Stage(self._scenario, world, self._watcher)
             try:
-                await self._play(cluster, cast, story)
+                await self._play(cluster, cast, stage)
             finally:
                 await cast.close()
-        world = await stage.look()
+        now = await world.look()
         self._watcher.phase("reading everything back")
         settle_ms = SETTLE_MS if self._is_healed else 0
         evidence = await gather_evidence(cluster, header=header, settle_ms=settle_ms)
         return _Ended(
-            evidence=evidence, world=world, names=story.names, start_ms=start_ms, failures=tuple(self._failures)
+            evidence=evidence, now=now, expect=stage.expected, start_ms=start_ms, failures=tuple(self._failures)
         )
 
-    async def _play(self, cluster: Cluster, cast: Cast, story: Story) -> None:
+    async def _play(self, cluster: Cluster, cast: Cast, stage: Stage) -> None:
         """Whatever goes wrong is noted, and the rest is done all the same."""
         self._watcher.phase("telling the story")
         await self._note(cast.open())
-        await self._note(story.tell())
+        await self._note(told(self._scenario.tell, stage))
         self._watcher.phase("healing")
         await self._note(cluster.mend())
         await self._note(self._until_healed(cluster))
@@ -234,11 +235,11 @@ def _write_report(folder: Path, directory: Path, report: Report) -> None:
         shutil.copyfile(directory / name, folder / name)
 
 
-async def _judged(scenario: Scenario, ended: _Ended, directory: Path, watcher: Watcher) -> Verdict | None:
-    if ended.evidence is None or ended.world is None:
+async def _judged(ended: _Ended, directory: Path, watcher: Watcher) -> Verdict | None:
+    if ended.evidence is None or ended.now is None:
         return None
     watcher.phase("judging")
     verdict = await asyncio.to_thread(check_history, directory / HISTORY_FILE, ended.evidence)
-    verdict = await judge(verdict, scenario.expect, names=ended.names, world=ended.world)
+    verdict = judge(verdict, ended.expect, now=ended.now)
     watcher.ended(verdict)
     return verdict

@@ -8,14 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from tests.architecture.sources import Module, imported_names, is_inside
 
 FUNCTION_LINES_MAX = 50
-FILE_LINES_MAX = 500
-FILE_LINES_USUAL = 350
-
-LONG_FILES: Mapping[str, str] = {
-    "replication/storage/partition_log.py": "one method for each of the log protocol's, around one state",
-    "replication/storage/segment.py": "a log and its two indexes, which change together and are believed only together",
-}
-"""Files between the usual and the hard limit, each with its reason. May shrink, never grow."""
 
 OUTSIDE_FOLDERS: Mapping[str, str] = {
     "kraft.runtime": "it is what implements the environment with the real thing",
@@ -191,13 +183,6 @@ def long_functions(module: Module) -> Iterator[str]:
             lines = (node.end_lineno or node.lineno) - node.lineno + 1
             if lines > FUNCTION_LINES_MAX:
                 yield f"{module.path}:{node.lineno}: {node.name} has {lines} lines, {FUNCTION_LINES_MAX} at most"
-
-
-def long_file(module: Module) -> Iterator[str]:
-    lines = len(module.text.splitlines())
-    limit = FILE_LINES_MAX if module.path in LONG_FILES else FILE_LINES_USUAL
-    if lines > limit:
-        yield f"{module.path} has {lines} lines, {limit} at most: what is its second noun?"
 
 
 def foreign_imports(module: Module) -> Iterator[str]:

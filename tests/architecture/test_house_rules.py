@@ -17,7 +17,6 @@ Rule = Callable[[Module], Iterator[str]]
 RULES: tuple[Rule, ...] = (
     rules.touches_outside,
     rules.long_functions,
-    rules.long_file,
     rules.foreign_imports,
     rules.prints,
     rules.unsafe_python,
@@ -94,7 +93,6 @@ PLANTED: tuple[tuple[Rule, str, str, str], ...] = (
     (rules.touches_outside, "kraft.broker.x", "self._loop.time()", "monotonic_ms"),
     (rules.touches_outside, "kraft.broker.x", "asyncio.get_running_loop().call_later(1, f)", "clock.call_later"),
     (rules.long_functions, "kraft.x", "def f():\n" + "    pass\n" * 50, "51 lines"),
-    (rules.long_file, "kraft.x", "x = 1\n" * (rules.FILE_LINES_USUAL + 1), "lines"),
     (rules.foreign_imports, "kraft.broker.x", "import aiohttp.web", "kraft.http and kraft.client"),
     (rules.foreign_imports, "metadata.controller.x", "from pysyncobj import SyncObj", "metadata.quorum"),
     (rules.foreign_imports, "replication.partition.x", "from kio.schema import fetch", "the tests"),
@@ -176,13 +174,6 @@ def test_a_dead_module_is_found() -> None:
     assert list(rules.dead_modules([alive, dead])) == [
         "kraft/dead.py is imported by no module of the product: remove it, or make it an entry point"
     ]
-
-
-def test_every_exception_is_still_needed() -> None:
-    """Exceptions shrink, never grow: one that nothing needs any more goes."""
-    lengths = {module.path: len(module.text.splitlines()) for module in product_modules()}
-    idle = [path for path in rules.LONG_FILES if not lengths.get(path, 0) > rules.FILE_LINES_USUAL]
-    assert not idle, f"these files no longer need an exception from the usual length: {idle}"
 
 
 def lint_imports(folder: Path, config: Path) -> subprocess.CompletedProcess[str]:

@@ -21,7 +21,7 @@ LIMIT_S = 240
 
 
 def run(name: str, *, report: Path | None = None) -> RunResult:
-    return asyncio.run(run_scenario(catalogue.load(name), seed=1, watcher=NobodyWatches(), report=report))
+    return asyncio.run(run_scenario(catalogue.SCENARIOS[name], seed=1, watcher=NobodyWatches(), report=report))
 
 
 def check(result: RunResult) -> None:
@@ -47,43 +47,35 @@ def kraft(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=LIMIT_S, check=False)
 
 
-WRONG = """\
-[scenario]
-name = "wrong"
-sentence = "Nothing happens"
-question = "Is a wrong expectation noticed?"
+WRONG = '''\
+from kraft.scenarios.model import Expect, Producer, Topic
+from kraft.scenarios.story import Stage, scenario
 
-[cluster]
-brokers = [1]
-controllers = [1]
 
-[[topics]]
-name = "t"
-assignment = [[1]]
-
-[[clients]]
-kind = "producer"
-name = "p"
-topic = "t"
-limit = 20
-
-[[steps]]
-when = "done(p)"
-
-[expect]
-lost = 3
-"""
+@scenario(
+    "wrong",
+    question="Is a wrong expectation noticed?",
+    brokers=[1],
+    controllers=[1],
+    topics=[Topic(name="t", assignment=[[1]])],
+    clients=[Producer(name="p", topic="t", limit=20)],
+    expect=Expect(lost=3),
+)
+async def wrong(stage: Stage) -> None:
+    """Nothing happens."""
+    await stage.until(lambda now: now.done("p"))
+'''
 
 
 @pytest.mark.timeout(LIMIT_S)
 def test_the_command_says_with_its_exit_code_what_came_out(tmp_path: Path) -> None:
-    (tmp_path / "wrong.toml").write_text(WRONG)
-    (tmp_path / "right.toml").write_text(WRONG.replace("lost = 3", "lost = 0\nkept = 20"))
-    stuck = "[expect]", '[[steps]]\nwhen = "acked(p) == 21"\ndeadline_ms = 1000\n\n[expect]'
-    (tmp_path / "stuck.toml").write_text(WRONG.replace(*stuck))
-    (tmp_path / "broken.toml").write_text(WRONG.replace("done(p)", "dome(p)"))
+    (tmp_path / "wrong.py").write_text(WRONG)
+    (tmp_path / "right.py").write_text(WRONG.replace("lost=3", "lost=0, kept=20"))
+    stuck = 'now.done("p"))', 'now.acked("p") == 21, deadline_ms=1_000)'
+    (tmp_path / "stuck.py").write_text(WRONG.replace(*stuck))
+    (tmp_path / "broken.py").write_text(WRONG.replace("now.done", "now.dome"))
 
-    right = kraft("run", "right.toml", "--report", "report", "--json", cwd=tmp_path)
+    right = kraft("run", "right.py", "--report", "report", "--json", cwd=tmp_path)
     assert right.returncode == 0, right.stderr
     assert json.loads(right.stdout)["verdict"]["counts"]["kept"] == 20
     assert {path.name for path in (tmp_path / "report").iterdir()} >= {
@@ -94,14 +86,17 @@ def test_the_command_says_with_its_exit_code_what_came_out(tmp_path: Path) -> No
     }
     assert kraft("check", "report/history.jsonl", cwd=tmp_path).returncode == 0
 
-    wrong = kraft("run", "wrong.toml", cwd=tmp_path)
+    wrong = kraft("run", "wrong.py", cwd=tmp_path)
     assert wrong.returncode == 1
     assert "lost: 0 records, expected 3" in wrong.stdout
 
-    stuck = kraft("run", "stuck.toml", cwd=tmp_path)
+    stuck = kraft("run", "stuck.py", cwd=tmp_path)
     assert stuck.returncode == 2
-    assert "acked(p) == 21 did not hold within 1000 ms: acked(p) is 20" in stuck.stdout
+    assert "now.acked('p') == 21 did not hold within 1000 ms: acked(p) is 20" in stuck.stdout
 
-    broken = kraft("run", "broken.toml", cwd=tmp_path)
+    broken = kraft("run", "broken.py", cwd=tmp_path)
     assert broken.returncode == 2
-    assert "broken.toml:21: when: 'dome(p)' is not possible" in broken.stderr
+    assert (
+        "broken.py:16: the story is wrong: AttributeError: 'Now' object has no attribute 'dome'; did you mean done?"
+        in (broken.stderr)
+    )

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from kraft.scenarios import catalogue
+from kraft.scenarios import catalogue, loading
 from kraft.scenarios.fuzz.profiles import STRICT
 from kraft.scenarios.fuzz.session import FuzzSession
-from kraft.scenarios.fuzz.story import make_story
+from kraft.scenarios.fuzz.story import make_story, steps_of
 from kraft.scenarios.live import NobodyWatches, verdict_lines
 from kraft.scenarios.model import Scenario
-from kraft.scenarios.parse import parse_scenario
 from kraft.scenarios.result import NOT_AS_EXPECTED, RunResult
 from kraft.scenarios.runner import run_scenario
 from tests.integration.planted.bugs import BUGS, planted_in_nodes
@@ -24,7 +23,7 @@ LIMIT_S = 240
 
 
 def run_with(name: str) -> RunResult:
-    scenario = catalogue.load(BUGS[name].found_by)
+    scenario = catalogue.SCENARIOS[BUGS[name].found_by]
     with planted_in_nodes(name):
         return asyncio.run(run_scenario(scenario, seed=1, watcher=NobodyWatches()))
 
@@ -75,9 +74,9 @@ def test_fuzz_finds_a_bug_in_real_nodes_and_writes_a_shorter_story_that_shows_it
     with planted_in_nodes("acks_all_too_early"):
         violation = asyncio.run(find()).violations[0]
         assert any(problem.startswith("lost: ") for problem in violation.problems), violation.problems
-        written = parse_scenario(violation.file.read_text(), file=violation.file.name)
+        written = loading.load(str(violation.file))
         seed = violation.result.seed
-        assert 0 < len(written.steps) < len(make_story(PARTITIONED, seed=seed).steps)
+        assert 0 < len(steps_of(violation.scenario)) < len(steps_of(make_story(PARTITIONED, seed=seed)))
         outcomes = (asyncio.run(run(written, seed)).exit_code for _ in range(REPETITIONS_MAX))
         assert NOT_AS_EXPECTED in outcomes, "the file repeats it"
     assert (tmp_path / written.name / "report.html").exists()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from kraft.scenarios.actions import DamageFiles, NodeFault
-from kraft.scenarios.model import Step
+from kraft.scenarios.fuzz.story import Step
 
 
 def possible(steps: Iterable[Step]) -> list[Step]:
@@ -21,9 +21,8 @@ class _Standing:
 
     def takes(self, step: Step) -> bool:
         match step.action:
-            case NodeFault(do=kind, node=node):
-                nodes = {int(each) for each in (node if isinstance(node, tuple) else (node,))}
-                return self._takes(kind, nodes)
+            case NodeFault(do=kind, nodes=nodes):
+                return self._takes(kind, set(nodes))
             case DamageFiles(node=node):
                 return node in self._down
         return True

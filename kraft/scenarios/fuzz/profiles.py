@@ -8,7 +8,8 @@ from types import MappingProxyType
 from typing import Final, Literal, TypeAlias
 
 from kraft.config.models import Toml
-from kraft.scenarios.model import ANY, Expect
+from kraft.scenarios.checker.verdict import Kind
+from kraft.scenarios.model import ANY, Count, Expect, with_counts
 
 FaultKind: TypeAlias = Literal[
     "crash", "stop", "pause", "power", "cut", "slow", "isolate", "partition", "admin", "damage"
@@ -26,18 +27,23 @@ class Profile:
     """Of the topics."""
     faults: Mapping[FaultKind, int]
     """Kind -> weight."""
-    allows: Mapping[str, str] = field(default_factory=dict)
+    allows: Mapping[str, Count] = field(default_factory=dict)
     """Counts that may be other than zero."""
-    anomalies: tuple[str, ...] = ()
+    anomalies: tuple[Kind, ...] = ()
 
     @property
     def expect(self) -> Expect:
-        return Expect.model_validate({"kept": ANY, "reordered": ANY, "anomalies": self.anomalies, **self.allows})
+        return with_counts(Expect(kept=ANY, reordered=ANY, anomalies=self.anomalies), self.allows)
 
 
 _CRASHES: Final[Mapping[FaultKind, int]] = {"crash": 4, "stop": 1, "pause": 3}
 _LINKS: Final[Mapping[FaultKind, int]] = {"cut": 3, "slow": 2, "isolate": 2, "partition": 2}
-_UNCLEAN_ANOMALIES: Final = ("read_vanished", "offset_two_values", "non_monotonic_read", "high_watermark_back")
+_UNCLEAN_ANOMALIES: Final = (
+    Kind.READ_VANISHED,
+    Kind.OFFSET_TWO_VALUES,
+    Kind.NON_MONOTONIC_READ,
+    Kind.HIGH_WATERMARK_BACK,
+)
 
 STRICT: Final = Profile(
     name="strict",

@@ -14,8 +14,8 @@ from typing import Final, TypeAlias
 
 from kraft.scenarios.fuzz.possible import possible
 from kraft.scenarios.fuzz.profiles import Profile
-from kraft.scenarios.fuzz.story import make_story
-from kraft.scenarios.model import Scenario, Step
+from kraft.scenarios.fuzz.story import Step, make_story, steps_of, with_steps
+from kraft.scenarios.model import Scenario
 from kraft.scenarios.render import render_scenario
 from kraft.scenarios.result import AS_EXPECTED, RunResult
 from kraft.scenarios.shorten import RUNS_MAX, shorten
@@ -93,8 +93,9 @@ class FuzzSession:
         self._write(scenario, result, problems)
         shorter = await self._shortened(scenario, result)
         file = self._write(shorter, result, problems)
-        left_out = len(scenario.steps) - len(shorter.steps)
-        self._say(f"story {result.seed}: written to {file}, {left_out} of {len(scenario.steps)} steps left out")
+        steps = steps_of(scenario)
+        left_out = len(steps) - len(steps_of(shorter))
+        self._say(f"story {result.seed}: written to {file}, {left_out} of {len(steps)} steps left out")
         self.violations.append(Violation(scenario=shorter, result=result, problems=problems, file=file))
 
     async def _shortened(self, scenario: Scenario, found: RunResult) -> Scenario:
@@ -102,7 +103,7 @@ class FuzzSession:
         until_us = now_us() + self._shortening_ms_max * 1_000
 
         async def still_fails(steps: Sequence[Step]) -> bool:
-            shorter = _with_steps(scenario, steps)
+            shorter = with_steps(scenario, possible(steps))
             for _ in range(REPEATS_MAX):
                 if now_us() > until_us:
                     return False
@@ -110,15 +111,12 @@ class FuzzSession:
                     return True
             return False
 
-        return _with_steps(scenario, await shorten(scenario.steps, still_fails, runs_max=RUNS_MAX))
+        found_steps = await shorten(steps_of(scenario), still_fails, runs_max=RUNS_MAX)
+        return with_steps(scenario, possible(found_steps))
 
     def _write(self, scenario: Scenario, result: RunResult, problems: tuple[str, ...]) -> Path:
         told = "\n".join((f"Found by kraft scenario fuzz --profile {self._profile.name}.", *problems))
         self._directory.mkdir(parents=True, exist_ok=True)
-        file = self._directory / f"{scenario.name}.toml"
+        file = self._directory / f"{scenario.name}.py"
         file.write_text(render_scenario(scenario, comment=told))
         return file
-
-
-def _with_steps(scenario: Scenario, steps: Sequence[Step]) -> Scenario:
-    return scenario.model_copy(update={"steps": tuple(possible(steps))})

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, Literal
 
+from pydantic import TypeAdapter
+
+from kraft.scenarios.actions import Action
 from kraft.scenarios.fuzz.profiles import FaultKind, Profile
-from kraft.scenarios.model import Scenario
+from kraft.scenarios.model import Model, Producer, Reader, Scenario, Topic
+from kraft.scenarios.story import Stage
 
 NODES: Final = (1, 2, 3)
 FAULTS_MIN: Final = 4
@@ -17,53 +22,78 @@ PAUSE_MS_MAX: Final = 1_200
 RATE_MAX: Final = 150
 PARTITIONS: Final = (("t", 0), ("u", 0), ("u", 1))
 PURPOSES: Final = ("quorum", "controller", "fetch", "forward")
+_ACTION: Final[TypeAdapter[Action]] = TypeAdapter(Action)
+
+
+class Step(Model):
+    """Of a random story."""
+
+    after_ms: int
+    action: Action
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A story as a list, so that steps can be left out of it."""
+
+    steps: tuple[Step, ...]
+
+    async def __call__(self, stage: Stage) -> None:
+        for step in self.steps:
+            if step.after_ms:
+                await stage.sleep(step.after_ms)
+            await stage.act(step.action)
 
 
 def make_story(profile: Profile, *, seed: int) -> Scenario:
     rng = Random(f"{profile.name}/{seed}")
     narrator = _Narrator(profile, rng)
     steps = [step for _ in range(rng.randint(FAULTS_MIN, FAULTS_MAX)) for step in narrator.next_steps()]
-    return Scenario.model_validate(
-        {
-            "scenario": {
-                "name": f"fuzz-{profile.name}-{seed}",
-                "sentence": f"A random story of the profile {profile.name}, seed {seed}",
-                "question": f"Does this hold: {profile.sentence}?",
-            },
-            "topics": _topics(profile, rng),
-            "clients": _clients(profile, rng),
-            "steps": steps,
-            "expect": profile.expect,
-        }
+    return Scenario(
+        name=f"fuzz-{profile.name}-{seed}",
+        sentence=f"A random story of the profile {profile.name}, seed {seed}",
+        question=f"Does this hold: {profile.sentence}?",
+        topics=_topics(profile, rng),
+        clients=_clients(profile, rng),
+        expect=profile.expect,
+        tell=Script(tuple(steps)),
     )
 
 
-def _topics(profile: Profile, rng: Random) -> list[dict[str, Any]]:
-    orders = [rng.sample(NODES, len(NODES)) for _ in range(3)]
-    return [
-        {"name": "t", "assignment": orders[:1], "configs": profile.configs},
-        {"name": "u", "assignment": orders[1:], "configs": profile.configs},
-    ]
+def steps_of(scenario: Scenario) -> tuple[Step, ...]:
+    assert isinstance(scenario.tell, Script), scenario.name
+    return scenario.tell.steps
 
 
-def _clients(profile: Profile, rng: Random) -> list[dict[str, Any]]:
+def with_steps(scenario: Scenario, steps: Sequence[Step]) -> Scenario:
+    return replace(scenario, tell=Script(tuple(steps)))
+
+
+def _topics(profile: Profile, rng: Random) -> tuple[Topic, ...]:
+    orders = [tuple(rng.sample(NODES, len(NODES))) for _ in range(3)]
+    return (
+        Topic(name="t", assignment=tuple(orders[:1]), configs=profile.configs),
+        Topic(name="u", assignment=tuple(orders[1:]), configs=profile.configs),
+    )
+
+
+def _clients(profile: Profile, rng: Random) -> tuple[Producer | Reader, ...]:
+    targets: tuple[Literal["any", "leader"], ...] = ("any", "leader")
     producers = [
-        {
-            "kind": "producer",
-            "name": f"p{number}",
-            "topic": topic,
-            "acks": rng.choice(profile.acks),
-            "rate": rng.randint(20, RATE_MAX),
-            "keys": rng.choice((0, 10)),
-            "retries": profile.retries,
-            "in_flight": rng.choice((1, 4)),
-            "timeout_ms": rng.choice((1_000, 3_000)),
-            "target": rng.choice(("any", "leader")),
-        }
+        Producer(
+            name=f"p{number}",
+            topic=topic,
+            acks=rng.choice(profile.acks),
+            rate=rng.randint(20, RATE_MAX),
+            keys=rng.choice((0, 10)),
+            retries=profile.retries,
+            in_flight=rng.choice((1, 4)),
+            timeout_ms=rng.choice((1_000, 3_000)),
+            target=rng.choice(targets),
+        )
         for number, topic in enumerate(("t", "u", "u"), 1)
     ]
-    readers = [{"kind": "reader", "name": f"r{number}", "topic": topic} for number, topic in enumerate(("t", "u"), 1)]
-    return producers + readers
+    return (*producers, Reader(name="r1", topic="t"), Reader(name="r2", topic="u"))
 
 
 class _Narrator:
@@ -89,7 +119,7 @@ class _Narrator:
             "damage": self._damage,
         }
 
-    def next_steps(self) -> list[dict[str, Any]]:
+    def next_steps(self) -> list[Step]:
         if self._rng.random() < self._pressure_to_mend():
             told = self._mend()
         else:
@@ -100,19 +130,18 @@ class _Narrator:
         """A cluster in which everything is broken for long shows little."""
         return 0.25 * len(self._down) + 0.2 * len(self._paused) + 0.2 * self._cut
 
-    def _paced(self, action: dict[str, Any]) -> dict[str, Any]:
-        after_ms = action.pop("after_ms", None)
-        chosen = self._rng.choice((0, self._rng.randint(0, 200), self._rng.randint(0, PAUSE_MS_MAX)))
-        return {"after_ms": chosen if after_ms is None else after_ms, "action": action}
+    def _paced(self, action: dict[str, Any]) -> Step:
+        after_ms = self._rng.choice((0, self._rng.randint(0, 200), self._rng.randint(0, PAUSE_MS_MAX)))
+        return Step(after_ms=after_ms, action=_ACTION.validate_python(action))
 
     def _mend(self) -> list[dict[str, Any]]:
         choices: list[dict[str, Any]] = []
-        choices += [{"do": "restart", "node": node} for node in sorted(self._down)]
-        choices += [{"do": "resume", "node": node} for node in sorted(self._paused)]
+        choices += [{"do": "restart", "nodes": (node,)} for node in sorted(self._down)]
+        choices += [{"do": "resume", "nodes": (node,)} for node in sorted(self._paused)]
         choices += [{"do": "heal"}] if self._cut else []
         chosen = self._rng.choice(choices)
-        self._down.discard(chosen.get("node", 0))
-        self._paused.discard(chosen.get("node", 0))
+        self._down -= set(chosen.get("nodes", ()))
+        self._paused -= set(chosen.get("nodes", ()))
         self._cut = self._cut and chosen["do"] != "heal"
         return [chosen]
 
@@ -126,7 +155,7 @@ class _Narrator:
             return self._mend()
         self._down |= set(nodes)
         self._paused -= set(nodes)
-        return [{"do": how, "node": nodes if len(nodes) > 1 else nodes[0]}]
+        return [{"do": how, "nodes": tuple(nodes)}]
 
     def _pause(self) -> list[dict[str, Any]]:
         running = [node for node in NODES if node not in self._down | self._paused]
@@ -134,15 +163,15 @@ class _Narrator:
             return self._mend()
         node = self._rng.choice(running)
         self._paused.add(node)
-        return [{"do": "pause", "node": node}]
+        return [{"do": "pause", "nodes": (node,)}]
 
     def _cut_links(self) -> list[dict[str, Any]]:
         dials, answers = self._rng.sample(NODES, 2)
         self._cut = True
         how = self._rng.choice(("cut", "blackhole", "close_mid_message", "drop_answers"))
-        fault: dict[str, Any] = {"do": how, "purpose": self._purposes(), "dials": dials, "answers": answers}
+        fault: dict[str, Any] = {"do": how, "purpose": self._purposes(), "dials": (dials,), "answers": (answers,)}
         if how == "drop_answers":
-            fault["purpose"] = self._rng.choice(("controller", "fetch", "forward"))  # the quorum has no answers
+            fault["purpose"] = (self._rng.choice(("controller", "fetch", "forward")),)  # the quorum has no answers
         if how == "blackhole":
             fault["direction"] = self._rng.choice(("both", "requests", "answers"))
         if how in ("close_mid_message", "drop_answers"):
@@ -153,7 +182,7 @@ class _Narrator:
         dials, answers = self._rng.sample(NODES, 2)
         self._cut = True
         delay_ms = self._rng.choice((5, 50, 400))
-        fault = {"do": "delay", "purpose": self._purposes(), "dials": dials, "answers": answers}
+        fault = {"do": "delay", "purpose": self._purposes(), "dials": (dials,), "answers": (answers,)}
         return [{**fault, "delay_ms": delay_ms, "jitter_ms": delay_ms}]
 
     def _isolate(self) -> list[dict[str, Any]]:
@@ -170,7 +199,7 @@ class _Narrator:
         topic, partition = self._rng.choice(PARTITIONS)
         elect: dict[str, Any] = {"do": "elect", "topic": topic, "partition": partition}
         order = self._rng.sample(NODES, len(NODES))
-        reassign: dict[str, Any] = {"do": "reassign", "topic": topic, "partition": partition, "replicas": order}
+        reassign: dict[str, Any] = {"do": "reassign", "topic": topic, "partition": partition, "replicas": tuple(order)}
         return [{**self._rng.choice((elect, reassign)), "may_be_refused": True}]
 
     def _damage(self) -> list[dict[str, Any]]:
@@ -183,6 +212,6 @@ class _Narrator:
         damage: dict[str, Any] = {"do": "damage", "node": node, "topic": topic, "partition": partition, "what": what}
         return [{**damage, "spares_isr": True}]
 
-    def _purposes(self) -> list[str]:
-        everything = list(PURPOSES)
-        return self._rng.choice((everything, everything, [self._rng.choice(everything)], ["quorum", "controller"]))
+    def _purposes(self) -> tuple[str, ...]:
+        one = (self._rng.choice(PURPOSES),)
+        return self._rng.choice((PURPOSES, PURPOSES, one, ("quorum", "controller")))

@@ -29,6 +29,8 @@ from kraft.scenarios.judge import judge
 from kraft.scenarios.live import NobodyWatches
 from kraft.scenarios.model import ClusterPlan
 from kraft.scenarios.observing import NotInTime
+from kraft.scenarios.process_world import ProcessWorld
+from kraft.scenarios.questions import Now
 from kraft.scenarios.readback import gather_evidence
 from kraft.scenarios.runner import is_healed, spec_of
 from kraft.scenarios.soak.leaks import Usage, growth_of
@@ -50,7 +52,6 @@ from kraft.scenarios.soak.processes import usage_of
 from kraft.scenarios.soak.result import SoakResult
 from kraft.scenarios.soak.strikes import Standing, next_strike
 from kraft.scenarios.spec import ScenarioError
-from kraft.scenarios.stage import ClusterStage
 from kraft.scenarios.timeline import now_us
 
 ROUND_S: Final = 240.0
@@ -155,21 +156,21 @@ class _Soak:
         await cast.open()
         await members.start()
         counter = EventCounter({node: cluster.data(node) for node in cluster.nodes})
-        stage = ClusterStage(cluster, cast, count_events=counter.count, watcher=NobodyWatches())
+        world = ProcessWorld(cluster, cast, count_events=counter.count, watcher=NobodyWatches())
         spared = self._rng.choice(cluster.nodes)
         self._tell(f"node {spared} is spared: it is paused and cut off, and never killed")
         seconds = self._options.minutes * 60
         end, round_s = time.monotonic() + seconds, min(ROUND_S, seconds / ROUNDS_MIN)
         is_whole = True
         while is_whole and time.monotonic() < end:
-            await self._strike_until(min(end, time.monotonic() + round_s), cluster, stage, spared)
+            await self._strike_until(min(end, time.monotonic() + round_s), cluster, world, spared)
             is_whole = await self._make_whole(cluster)
         await cast.finish_producers()
         await members.finish()
         await self._read_the_rest(cluster, members)
         await cast.finish_all()
 
-    async def _strike_until(self, end: float, cluster: Cluster, stage: ClusterStage, spared: int) -> None:
+    async def _strike_until(self, end: float, cluster: Cluster, world: ProcessWorld, spared: int) -> None:
         partitions = [(topic, number) for topic, count in topics_of(self._options).items() for number in range(count)]
         while True:
             wait_s = self._rng.uniform(0, 2 * self._options.pace_s)
@@ -177,13 +178,13 @@ class _Soak:
             if time.monotonic() >= end:
                 return
             await self._bring_back(cluster)
-            kind, step = next_strike(self._standing(cluster, spared), self._rng, partitions=partitions)
+            kind, action = next_strike(self._standing(cluster, spared), self._rng, partitions=partitions)
             self._strikes[kind] += 1
             try:
                 async with asyncio.timeout(STRIKE_LIMIT_S):
-                    await stage.act(step, {})
+                    await world.act(action)
             except (ScenarioError, NotInTime, TimeoutError) as error:
-                self._fail(f"{kind}, {step.action!r}: {error or type(error).__name__}")
+                self._fail(f"{kind}, {action!r}: {error or type(error).__name__}")
                 return
 
     async def _bring_back(self, cluster: Cluster) -> None:
@@ -276,11 +277,9 @@ class _Soak:
             self._fail(f"not settled at the end: {unsettled}"[:4_000])
         self._tell("judging")
         verdict = await asyncio.to_thread(check_history, self._directory / HISTORY_FILE, evidence)
-        self._verdict = await judge(verdict, EXPECT, names={}, world=_NoWorld())
+        self._verdict = judge(verdict, EXPECT, now=Now(_nothing))
 
 
-class _NoWorld:
-    """Nothing is asked of it: `EXPECT` has no conditions."""
-
-    async def ask(self, function: str, arguments: tuple[object, ...]) -> None:
-        raise AssertionError((function, arguments))
+def _nothing(question: str, arguments: tuple[object, ...]) -> None:
+    """Nobody asks: `EXPECT` has no conditions."""
+    raise AssertionError((question, arguments))

@@ -11,11 +11,14 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final, TypeAlias
 
-from kraft.scenarios.model import Step
+from pydantic import TypeAdapter
+
+from kraft.scenarios.actions import Action
 
 StrikeKind: TypeAlias = str
 Told: TypeAlias = Mapping[str, Any]
-"""An action as a scenario file has it."""
+"""The fields of an action."""
+_ACTION: Final[TypeAdapter[Action]] = TypeAdapter(Action)
 
 PURPOSES: Final = ("quorum", "controller", "fetch", "forward")
 WEIGHTS: Final[Mapping[StrikeKind, int]] = {
@@ -57,21 +60,21 @@ class Standing:
         return [node for node in self.nodes if node != self.spared and node not in self.down]
 
 
-def next_strike(standing: Standing, rng: Random, *, partitions: Sequence[tuple[str, int]]) -> tuple[str, Step]:
-    """(kind, step). `partitions`: those that may be moved and elected."""
+def next_strike(standing: Standing, rng: Random, *, partitions: Sequence[tuple[str, int]]) -> tuple[str, Action]:
+    """(kind, action). `partitions`: those that may be moved and elected."""
     if rng.random() < _pressure_to_mend(standing):
         told = _mend(standing, rng)
-        return "mend", _step(told)
+        return "mend", _action(told)
     kinds, weights = list(WEIGHTS), list(WEIGHTS.values())
     while True:
         kind = rng.choices(kinds, weights)[0]
         found = _TELLERS[kind](standing, rng) if kind in _TELLERS else _change(kind, rng, standing, partitions)
         if found is not None:
-            return kind, _step(found)
+            return kind, _action(found)
 
 
-def _step(action: Told) -> Step:
-    return Step.model_validate({"action": dict(action)})
+def _action(told: Told) -> Action:
+    return _ACTION.validate_python(dict(told))
 
 
 def _pressure_to_mend(standing: Standing) -> float:
@@ -80,51 +83,51 @@ def _pressure_to_mend(standing: Standing) -> float:
 
 
 def _mend(standing: Standing, rng: Random) -> Told:
-    choices: list[Told] = [{"do": "restart", "node": node} for node in sorted(standing.down)]
-    choices += [{"do": "resume", "node": node} for node in sorted(standing.paused)]
-    choices += [{"do": "disk_free", "node": node} for node in sorted(standing.full)]
+    choices: list[Told] = [{"do": "restart", "nodes": (node,)} for node in sorted(standing.down)]
+    choices += [{"do": "resume", "nodes": (node,)} for node in sorted(standing.paused)]
+    choices += [{"do": "disk_free", "nodes": (node,)} for node in sorted(standing.full)]
     choices += [{"do": "heal"}] if standing.is_cut else []
     return rng.choice(choices)
 
 
 def _kill(standing: Standing, rng: Random) -> Told | None:
-    return {"do": "kill", "node": rng.choice(standing.mortal)} if standing.mortal else None
+    return {"do": "kill", "nodes": (rng.choice(standing.mortal),)} if standing.mortal else None
 
 
 def _kill_two(standing: Standing, rng: Random) -> Told | None:
-    return {"do": "kill", "node": sorted(rng.sample(standing.mortal, 2))} if len(standing.mortal) > 1 else None
+    return {"do": "kill", "nodes": tuple(sorted(rng.sample(standing.mortal, 2)))} if len(standing.mortal) > 1 else None
 
 
 def _kill_controller(standing: Standing, _rng: Random) -> Told | None:
     """The spared one is cut off from the others instead."""
     if standing.controller in standing.mortal:
-        return {"do": "kill", "node": standing.controller}
+        return {"do": "kill", "nodes": (standing.controller,)}
     if standing.controller == standing.spared and not standing.is_cut:
-        return {"do": "isolate", "node": standing.controller, "purpose": list(PURPOSES)}
+        return {"do": "isolate", "node": standing.controller, "purpose": PURPOSES}
     return None
 
 
 def _stop(standing: Standing, rng: Random) -> Told | None:
     """A paused one does not hear it, and one whose disk is full may wait for it for ever."""
     able = [node for node in standing.mortal if node not in standing.paused | standing.full]
-    return {"do": "stop", "node": rng.choice(able)} if able else None
+    return {"do": "stop", "nodes": (rng.choice(able),)} if able else None
 
 
 def _pause(standing: Standing, rng: Random) -> Told | None:
-    return {"do": "pause", "node": rng.choice(standing.running)} if standing.running else None
+    return {"do": "pause", "nodes": (rng.choice(standing.running),)} if standing.running else None
 
 
 def _fill(standing: Standing, rng: Random) -> Told | None:
     able = [node for node in standing.running if node not in standing.full]
-    return {"do": "disk_full", "node": rng.choice(able)} if able and not standing.full else None
+    return {"do": "disk_full", "nodes": (rng.choice(able),)} if able and not standing.full else None
 
 
 def _cut(standing: Standing, rng: Random) -> Told | None:
     dials, answers = rng.sample(standing.nodes, 2)
     how = rng.choice(("cut", "blackhole", "close_mid_message", "drop_answers"))
-    fault: dict[str, Any] = {"do": how, "purpose": _purposes(rng), "dials": dials, "answers": answers}
+    fault: dict[str, Any] = {"do": how, "purpose": _purposes(rng), "dials": (dials,), "answers": (answers,)}
     if how == "drop_answers":
-        fault["purpose"] = rng.choice(("controller", "fetch", "forward"))  # the quorum has no answers
+        fault["purpose"] = (rng.choice(("controller", "fetch", "forward")),)  # the quorum has no answers
     if how == "blackhole":
         fault["direction"] = rng.choice(("both", "requests", "answers"))
     if how in ("close_mid_message", "drop_answers"):
@@ -135,7 +138,7 @@ def _cut(standing: Standing, rng: Random) -> Told | None:
 def _slow(standing: Standing, rng: Random) -> Told | None:
     dials, answers = rng.sample(standing.nodes, 2)
     delay_ms = rng.choice(DELAYS_MS)
-    fault = {"do": "delay", "purpose": _purposes(rng), "dials": dials, "answers": answers}
+    fault = {"do": "delay", "purpose": _purposes(rng), "dials": (dials,), "answers": (answers,)}
     return {**fault, "delay_ms": delay_ms, "jitter_ms": delay_ms}
 
 
@@ -146,20 +149,20 @@ def _isolate(standing: Standing, rng: Random) -> Told | None:
 def _partition(standing: Standing, rng: Random) -> Told | None:
     one, two, *rest = rng.sample(standing.nodes, len(standing.nodes))
     groups = rng.choice(([[one], [two, *rest]], [[one, two], [two, *rest]], [[one], [two], rest]))
-    return {"do": "partition", "groups": [group for group in groups if group]}
+    return {"do": "partition", "groups": tuple(tuple(group) for group in groups if group)}
 
 
 def _change(kind: str, rng: Random, standing: Standing, partitions: Sequence[tuple[str, int]]) -> Told:
     topic, partition = rng.choice(partitions)
     change: dict[str, Any] = {"do": kind, "topic": topic, "partition": partition, "may_be_refused": True}
     if kind == "reassign":
-        change["replicas"] = rng.sample(standing.nodes, min(3, len(standing.nodes)))
+        change["replicas"] = tuple(rng.sample(standing.nodes, min(3, len(standing.nodes))))
     return change
 
 
-def _purposes(rng: Random) -> list[str]:
-    everything = list(PURPOSES)
-    return rng.choice((everything, everything, [rng.choice(everything)], ["quorum", "controller"]))
+def _purposes(rng: Random) -> tuple[str, ...]:
+    one = (rng.choice(PURPOSES),)
+    return rng.choice((PURPOSES, PURPOSES, one, ("quorum", "controller")))
 
 
 _TELLERS: Final[Mapping[StrikeKind, Callable[[Standing, Random], Told | None]]] = {
