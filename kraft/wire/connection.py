@@ -160,9 +160,13 @@ class RpcConnection:
                 raise for_code(*header.refusal)
             return codec.decode_body(answer, api.version, frame, offset)
         except Malformed as error:
-            LOG.warning("closing %s: %s", self._connection.peer, error)
-            self._connection.abort()
-            raise ConnectionClosed(f"{self._connection.peer} sent a malformed answer: {error}") from error
+            raise self.distrusted(error) from error
+
+    def distrusted(self, error: Malformed) -> ConnectionClosed:
+        """Ends the connection with a peer that answers what no peer answers; what it meant is unknown."""
+        LOG.warning("closing %s: %s", self._connection.peer, error)
+        self._connection.abort()
+        return ConnectionClosed(f"{self._connection.peer} sent a malformed answer: {error}")
 
     def _close_if_silent_since(self, started_us: int) -> None:
         """A peer that said nothing since we asked is taken for dead, as Kafka does; a slow answer alone is not."""

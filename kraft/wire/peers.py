@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Literal
 
+from kraft.wire.codec import Malformed
 from kraft.wire.connection import CONNECT_TIMEOUT_MS, IN_FLIGHT_MAX, RpcConnection, open_connection
 from kraft.wire.messages.common import ReplyT, RequestData, RequestT, ResponseData, Rpc
 from kraft.wire.primitives import TopLevel
@@ -73,7 +74,10 @@ class Peers:
         answer = await connection.call(rpc.api, body, rpc.response, timeout_ms=timeout_ms, tells_timeout=tells_timeout)
         if not rpc.has_error_in_reply:
             _raise_top_level(answer)
-        return rpc.from_reply(request, answer)
+        try:
+            return rpc.replied(request, answer)
+        except Malformed as error:
+            raise connection.distrusted(error) from error
 
     async def connection(self, node_id: int, purpose: Purpose, *, timeout_ms: int, lane: Lane = "") -> RpcConnection:
         """Raises ConnectionRefusedError, NotConnected, or the KafkaError of a refused authentication."""

@@ -235,6 +235,9 @@ class Session:
             response = await served.handle(call)
         except KafkaError as error:
             self._send(served.api, header, served.refuse(call.message, error.code), refused=error)
+        except Malformed as error:
+            LOG.warning("closing %s: %s", self._connection.peer, error)
+            self._connection.abort()
         except CloseConnection as reason:
             LOG.info("closing %s: %s", self._connection.peer, reason)
             self._connection.close()

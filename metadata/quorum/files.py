@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from metadata.environment import Files
 from metadata.image import MetadataImage
 from metadata.quorum.command import decode_command
-from metadata.quorum.durable import DamagedFile, QuorumStorageError, decode_document, read_file, refuse_newer
-from metadata.quorum.journal import COMMIT_FILE_NAME, COMMIT_MAGIC
+from metadata.quorum.durable import DamagedFile, QuorumStorageError, read_file, refuse_newer
+from metadata.quorum.journal import COMMIT_FILE_NAME, saved_commit
 from metadata.quorum.journal import FILE_NAME as JOURNAL_FILE_NAME
 from metadata.quorum.journal_format import MAGIC, Entry, parse_journal
 from metadata.quorum.library import OUR_COMMAND
@@ -85,8 +85,7 @@ def _commit_index(files: Files, path: str) -> int:
     """As saved about once a second; a live node may have committed more."""
     if not files.exists(path):
         return 0
-    payload, _ = decode_document(read_file(files, path), magic=COMMIT_MAGIC, path=path)
-    return int.from_bytes(payload, "big")
+    return saved_commit(read_file(files, path), path=path)
 
 
 def _replay(entries: list[Entry], image: MetadataImage) -> tuple[list[MetadataRecord], MetadataImage]:

@@ -7,6 +7,8 @@ import msgspec
 from metadata.durable_directories import make_durable_directories
 from metadata.environment import DirectoryLock, Files
 from metadata.quorum.durable import (
+    RESTORE_ADVICE,
+    DamagedFile,
     QuorumStorageError,
     WrittenByNewerVersion,
     decode_document,
@@ -14,6 +16,7 @@ from metadata.quorum.durable import (
     read_file,
     replace_file,
 )
+from metadata.undecodable import UNDECODABLE
 
 FILE_NAME = "meta"
 VERSION = 1
@@ -37,19 +40,23 @@ def claim_directory(files: Files, directory: str, *, cluster_id: str, node_id: i
             f"{directory} is in use by another process: stop that node, or give this one a data folder of its own"
         ) from error
     try:
-        _check_owner(files, f"{directory}/{FILE_NAME}", Owner(cluster_id=cluster_id, node_id=node_id))
+        check_owner(files, f"{directory}/{FILE_NAME}", Owner(cluster_id=cluster_id, node_id=node_id))
     except (OSError, QuorumStorageError):
         lock.release()
         raise
     return lock
 
 
-def _check_owner(files: Files, path: str, owner: Owner) -> None:
+def check_owner(files: Files, path: str, owner: Owner) -> None:
+    """Writes the owner where there is none yet. Raises QuorumStorageError, OSError."""
     if not files.exists(path):
         replace_file(files, path, [encode_document(_MAGIC, msgspec.json.encode(owner))])
         return
     payload, _ = decode_document(read_file(files, path), magic=_MAGIC, path=path)
-    found = msgspec.json.decode(payload, type=Owner)
+    try:
+        found = msgspec.json.decode(payload, type=Owner)
+    except UNDECODABLE as error:
+        raise DamagedFile(path=path, offset=0, problem=f"no owner ({error})", advice=RESTORE_ADVICE) from error
     if found.version > VERSION:
         raise WrittenByNewerVersion(path=path, found=f"version {found.version}", known=f"version {VERSION}")
     if found != owner:

@@ -177,10 +177,9 @@ class Journal:
             return FIRST_INDEX
         data = read_file(self._files, self._commit_path)
         try:
-            payload, _ = decode_document(data, magic=COMMIT_MAGIC, path=self._commit_path)
+            return saved_commit(data, path=self._commit_path)
         except DamagedFile:
             return FIRST_INDEX  # written without fsync: a power loss may damage it, and the leader knows better
-        return int(_COMMIT.unpack(payload)[0])
 
     def _check_commit(self) -> None:
         """A committed index was saved only after its entry was synced: a journal that ends before it lost entries."""
@@ -223,6 +222,14 @@ class Journal:
         self._file.close()
         self._file = self._files.open(self._path)
         self._unsynced = []
+
+
+def saved_commit(data: bytes, *, path: str) -> int:
+    """The commit index of the file beside the journal. Raises DamagedFile, WrittenByNewerVersion."""
+    payload, _ = decode_document(data, magic=COMMIT_MAGIC, path=path)
+    if len(payload) != _COMMIT.size:
+        raise DamagedFile(path=path, offset=0, problem=f"{len(payload)} bytes of a number", advice=RESTORE_ADVICE)
+    return int(_COMMIT.unpack(payload)[0])
 
 
 def _after(entries: list[Entry], last: Entry) -> list[Entry]:

@@ -110,8 +110,12 @@ def _has_frame_after(data: bytes, position: int) -> bool:
 def _replay(payload: bytes, entries: list[Entry]) -> str | None:
     position = 0
     while position < len(payload):
+        if position + _ENTRY.size > len(payload):
+            return f"a frame ends {len(payload) - position} bytes into the head of an entry"
         index, term, size = _ENTRY.unpack_from(payload, position)
         position += _ENTRY.size
+        if position + size > len(payload):
+            return f"entry {index} of {size} bytes does not fit into its frame"
         command = payload[position : position + size]
         position += size
         if entries:

@@ -20,8 +20,9 @@ from metadata.environment import ConnectionClosed, Environment, FrameConnection,
 from metadata.quorum.filters import Message
 from metadata.quorum.handshake import ANYBODY, shake_hands
 from metadata.quorum.messages import MalformedMessage
-from metadata.quorum.seal import NONCE_BYTES, REASON_LENGTH_MAX, UNDECODABLE, Hello, Refused, Seal
+from metadata.quorum.seal import NONCE_BYTES, REASON_LENGTH_MAX, Hello, Refused, Seal
 from metadata.strangers import QUORUM_LISTENER, Strangers
+from metadata.undecodable import UNDECODABLE
 
 FRAME_BYTES_MAX = 8 * 1024 * 1024
 """Of a voter: more than the largest batch of entries (1 MiB and one command) and than a piece of a snapshot."""
@@ -240,7 +241,7 @@ class Link:
         session.received_at_ms = self._clock.monotonic_ms()
         session.frames += 1
         if body:
-            self._handler.on_message(session.peer, _message(body))
+            self._handler.on_message(session.peer, message_of(body))
         return True
 
     def _drop(self, session: _Session) -> None:
@@ -262,7 +263,7 @@ class Link:
                     session.connection.send(session.seal.close(b""))
 
 
-def _message(body: memoryview) -> Any:
+def message_of(body: memoryview) -> Any:
     """Raises MalformedMessage. What is in it, the handler judges."""
     try:
         return _decode(body)

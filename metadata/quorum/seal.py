@@ -16,6 +16,7 @@ import msgspec
 
 from metadata.environment import Buffer
 from metadata.strangers import QUORUM_LISTENER
+from metadata.undecodable import UNDECODABLE
 
 PROTOCOL_VERSION = 2
 """1: the acceptor proved itself together with the dialer, by a key that was the secret itself."""
@@ -28,8 +29,6 @@ _COUNTER = struct.Struct(">Q")
 
 REASON_LENGTH_MAX = 300
 """A stranger must not write at length into our events."""
-UNDECODABLE = (msgspec.MsgspecError, ValueError, RecursionError)
-"""What msgspec raises for bytes that it cannot decode: text that is no UTF-8 is a ValueError, deep nesting the last."""
 
 
 class Refused(Exception):

@@ -28,6 +28,7 @@ from metadata.quorum.durable import (
 from metadata.quorum.journal_format import Entry
 from metadata.quorum.library import SNAPSHOT_FAILED, SNAPSHOT_IDLE, SNAPSHOT_TAKEN, Voter
 from metadata.snapshot import NEWEST_VERSION, version_of
+from metadata.undecodable import UNDECODABLE
 
 FILE_NAME = "snapshot"
 CHUNK_BYTES = 256 * 1024
@@ -193,7 +194,7 @@ def decode_snapshot(data: bytes, *, path: str) -> tuple[SnapshotHeader, bytes]:
     payload, position = decode_document(data, magic=SNAPSHOT_MAGIC, path=path)
     try:
         header = msgspec.json.decode(payload, type=SnapshotHeader)
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         raise DamagedFile(path=path, offset=0, problem=f"bad header ({error})", advice=RESTORE_ADVICE) from error
     body = data[position:]
     if len(body) != header.size or zlib.crc32(body) != header.crc:

@@ -39,8 +39,7 @@ class VoteStore:
         self.is_newcomer = True
         """It does not know what it has promised in an earlier life: it may not vote (see `newcomer`)."""
         if files.exists(self._path):
-            payload, _ = decode_document(read_file(files, self._path), magic=_MAGIC, path=self._path)
-            self.term, voted_for = _PAYLOAD.unpack(payload)
+            self.term, voted_for = _saved(files, self._path)
             self.is_newcomer = voted_for == _NEWCOMER
             self.voted_for = None if voted_for in (_NOBODY, _NEWCOMER) else voted_for
         elif any(files.exists(f"{directory}/{name}") for name in WRITTEN_LATER):
@@ -72,6 +71,14 @@ def saved_term(files: Files, directory: str) -> int | None:
     path = f"{directory}/{FILE_NAME}"
     if not files.exists(path):
         return 0
+    term, voted_for = _saved(files, path)
+    return None if voted_for == _NEWCOMER else term
+
+
+def _saved(files: Files, path: str) -> tuple[int, int]:
+    """Term and vote. Raises DamagedFile, OSError."""
     payload, _ = decode_document(read_file(files, path), magic=_MAGIC, path=path)
+    if len(payload) != _PAYLOAD.size:
+        raise DamagedFile(path=path, offset=0, problem=f"{len(payload)} bytes of a vote", advice=RESTORE_ADVICE)
     term, voted_for = _PAYLOAD.unpack(payload)
-    return None if voted_for == _NEWCOMER else int(term)
+    return int(term), int(voted_for)

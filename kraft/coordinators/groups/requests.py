@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from kraft.coordinators.groups.subscriptions import TopicPartition
 from metadata.errors import InvalidRequest
+from metadata.undecodable import UNDECODABLE
 
 Range: TypeAlias = tuple[str, int, int, int]
 """Topic, partition, first offset, offset after the last; -1 for an end that is not known yet."""
@@ -201,5 +202,5 @@ def decode_request(data: bytes) -> Request:
     """Raises InvalidRequest 42."""
     try:
         return _requests.decode(data)
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise InvalidRequest(f"no request to a group coordinator: {error}") from error

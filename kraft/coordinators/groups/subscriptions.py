@@ -129,13 +129,13 @@ class _Reader:
         return self._at >= len(self._data)
 
     def data(self, size: int) -> bytes:
+        if not 0 <= size <= len(self._data) - self._at:
+            raise ValueError(f"a field of {size} bytes does not fit into {len(self._data)} at {self._at}")
         self._at += size
         return self._data[self._at - size : self._at]
 
     def text(self) -> str:
-        size = self.short()
-        self._at += size
-        return self._data[self._at - size : self._at].decode()
+        return self.data(self.short()).decode()
 
     def by_topic(self) -> tuple[TopicPartition, ...]:
         found: list[TopicPartition] = []

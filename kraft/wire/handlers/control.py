@@ -29,7 +29,7 @@ def _served(rpc: Rpc[Any, Any, Any, Any], controller: Controller | None) -> Serv
     async def handle(call: Call[Any]) -> TopLevel:
         if controller is None:
             raise NotController("this node has no controller role; ask the leader of the metadata quorum")
-        request = rpc.from_request(call.message)
+        request = rpc.requested(call.message)
         timeout_ms = TIMEOUT_MS if call.timeout_ms is None else call.timeout_ms
         response: TopLevel = rpc.to_reply(request, await controller.submit(request, timeout_ms=timeout_ms))
         return response

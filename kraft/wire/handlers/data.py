@@ -71,7 +71,7 @@ class _DataHandlers:
         return self._optional_replicas
 
     async def produce(self, call: Call[ProduceRequestData]) -> TopLevel | NoResponse:
-        request = PRODUCE.from_request(call.message)
+        request = PRODUCE.requested(call.message)
         if request.acks == 0:
             await self._produce_silently(request.batches, timeout_ms=request.timeout_ms)
             return NO_RESPONSE
@@ -90,7 +90,7 @@ class _DataHandlers:
     async def fetch(self, call: Call[FetchRequestData]) -> TopLevel:
         if is_metadata_fetch(call.message):
             return await self._fetch_metadata(call.message)
-        request = FETCH.from_request(call.message)
+        request = FETCH.requested(call.message)
         if request.replica_id == DEBUGGING_REPLICA:
             wanted = [TopicIdPartition(item.topic_id, item.partition) for item in request.partitions]
             return FETCH.to_reply(request, log_ends_response(self._replicas.log_ends(wanted)))
@@ -99,15 +99,15 @@ class _DataHandlers:
     async def _fetch_metadata(self, message: FetchRequestData) -> TopLevel:
         if self._metadata is None:
             raise NotLeaderOrFollower("this node is no voter of the metadata quorum")
-        request = METADATA_FETCH.from_request(message)
+        request = METADATA_FETCH.requested(message)
         return METADATA_FETCH.to_reply(request, await self._metadata.fetch(request))
 
     async def list_offsets(self, call: Call[ListOffsetsRequestData]) -> TopLevel:
-        request = LIST_OFFSETS.from_request(call.message)
+        request = LIST_OFFSETS.requested(call.message)
         return LIST_OFFSETS.to_reply(request, await self._replicas.list_offset(request.partition, request.timestamp))
 
     async def delete_records(self, call: Call[DeleteRecordsRequestData]) -> TopLevel:
-        request = DELETE_RECORDS.from_request(call.message)
+        request = DELETE_RECORDS.requested(call.message)
         results: dict[TopicIdPartition, tuple[int, int]] = {}
         for partition, offset in request.offsets.items():
             try:
@@ -121,7 +121,7 @@ class _DataHandlers:
         return DELETE_RECORDS.to_reply(request, reply)
 
     async def offset_for_leader_epoch(self, call: Call[OffsetForLeaderEpochRequestData]) -> TopLevel:
-        request = OFFSET_FOR_LEADER_EPOCH.from_request(call.message)
+        request = OFFSET_FOR_LEADER_EPOCH.requested(call.message)
         end = self._replicas.offset_for_leader_epoch(
             request.partition, request.epoch, current_leader_epoch=request.current_leader_epoch
         )

@@ -21,7 +21,7 @@ def group_handlers(coordinator: Coordinator | None) -> list[Served]:
     async def handle(call: Call[GroupRequestRequestData]) -> TopLevel:
         if coordinator is None:
             raise NotCoordinator("this node has no broker role and so coordinates no groups")
-        request = GROUP_REQUEST.from_request(call.message)
+        request = GROUP_REQUEST.requested(call.message)
         return GROUP_REQUEST.to_reply(request, await coordinator.ask(request))
 
     return [Served(api=GROUP_REQUEST.api, handle=handle, refuse=GROUP_REQUEST.refuse)]

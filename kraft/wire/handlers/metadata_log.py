@@ -72,7 +72,7 @@ def snapshot_handlers(metadata: MetadataFetches | None) -> list[Served]:
     async def handle(call: Call[FetchSnapshotRequestData]) -> TopLevel:
         if metadata is None:
             raise SnapshotNotFound("this node is no voter of the metadata quorum")
-        request = FETCH_SNAPSHOT.from_request(call.message)
+        request = FETCH_SNAPSHOT.requested(call.message)
         return FETCH_SNAPSHOT.to_reply(request, metadata.fetch_snapshot(request))
 
     return [Served(api=FETCH_SNAPSHOT.api, handle=handle, refuse=FETCH_SNAPSHOT.refuse)]

@@ -19,7 +19,7 @@ class ProducerIdSource(Protocol):
 
 def producer_id_handlers(source: ProducerIdSource | None) -> list[Served]:
     async def handle(call: Call[InitProducerIdRequestData]) -> TopLevel:
-        request = INIT_PRODUCER_ID.from_request(call.message)
+        request = INIT_PRODUCER_ID.requested(call.message)
         if request.transactional_id is not None:
             raise InvalidRequest(
                 f"transactional.id {request.transactional_id!r}: this cluster has no transactions; leave it out for "

@@ -8,9 +8,11 @@ from typing import Generic, Protocol, TypeVar
 from uuid import UUID
 
 from kraft.wire.apis import Api
+from kraft.wire.codec import Malformed
 from kraft.wire.primitives import TopLevel
 from metadata.controller.events import ErrorDetail
 from metadata.errors import BY_CODE, KafkaError
+from metadata.undecodable import UNDECODABLE
 
 RequestT = TypeVar("RequestT")
 ReplyT = TypeVar("ReplyT")
@@ -35,6 +37,20 @@ class Rpc(Generic[RequestT, ReplyT, RequestData, ResponseData]):
     """(request message, error code) -> the response that Kafka gives when a request fails as a whole."""
     has_error_in_reply: bool = False
     """Our reply carries the error code of the response as a whole; otherwise the caller gets it raised."""
+
+    def requested(self, message: RequestData) -> RequestT:
+        """What a peer asks. Raises Malformed for a message that no peer sends, KafkaError for what is refused."""
+        try:
+            return self.from_request(message)
+        except UNDECODABLE as error:
+            raise Malformed(f"{self.api.name} request: {type(error).__name__} {error}") from error
+
+    def replied(self, request: RequestT, message: ResponseData) -> ReplyT:
+        """What a peer answers. Raises Malformed for an answer that no peer gives, KafkaError for a refusal."""
+        try:
+            return self.from_reply(request, message)
+        except UNDECODABLE as error:
+            raise Malformed(f"{self.api.name} answer: {type(error).__name__} {error}") from error
 
 
 class OfTopic(Protocol):

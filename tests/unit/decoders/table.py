@@ -1,0 +1,744 @@
+"""Every decoder of a node, with what it may raise: the one table that the fuzzer reads.
+
+A row names the module in which the decoding stands; `test_every_decoder_is_in_the_table` finds modules that decode and
+have no row. To add one: a function from bytes, what it says when it refuses, and a few samples that it takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from crc32c import crc32c
+
+from kraft.config.parse import parse_config
+from kraft.config.problems import ConfigError
+from kraft.config.toml import parse_toml
+from kraft.coordinators.groups import answers, instance, requests, subscriptions
+from kraft.coordinators.groups.patterns import TopicPattern
+from kraft.coordinators.groups.records import (
+    CommittedOffset,
+    GroupKey,
+    MalformedRecord,
+    OffsetKey,
+    StoredGroup,
+    StoredMember,
+    decode_record,
+    encode_key,
+    encode_value,
+)
+from kraft.http import embed, raw
+from kraft.http.errors import HttpError
+from kraft.http.media import Format, is_latin_1, media_ranges, utf8_of_latin_1
+from kraft.http.streaming.splitter import ObjectSplitter
+from kraft.http.v2.parse import parse_produce
+from kraft.http.v3.records_parse import parse_record
+from kraft.http.wanted import parse_timestamp
+from kraft.runtime.tcp import TcpConnection
+from kraft.wire import apis, codec, scram
+from kraft.wire.codec import Malformed, RequestHeader
+from kraft.wire.messages.common import Rpc
+from kraft.wire.messages.controller import CONTROLLER_RPCS
+from metadata import records as metadata_records
+from metadata import snapshot as image_snapshot
+from metadata.errors import KafkaError
+from metadata.image import MetadataImage
+from metadata.quorum import command, durable, identity, journal, journal_format, record_file, snapshots, votes
+from metadata.quorum.link import message_of
+from metadata.quorum.messages import MalformedMessage, checked
+from metadata.quorum.seal import Hello, Refused, Seal, decode_hello, encode_hello
+from metadata.settings import BrokerSettings, TopicSettings, canonical_value
+from metadata.undecodable import UNDECODABLE
+from replication.batches import checking, compression, header
+from replication.batches.budget import Budget
+from replication.batches.records import NewRecord, build_batch, read_batches
+from replication.batches.validation import BatchRules, prepare_or_refuse
+from replication.producers.state import Producer, ProducerBatch
+from replication.storage import indexes, names, producer_snapshot, text_files
+from tests.unit.decoders.files import Holding
+from tests.unit.wire.test_controller_round_trips import CASES
+from tests.unit.wire.test_server_defends_itself import EVERY_API
+
+NOW_MS = 1_700_000_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoder:
+    module: str
+    decode: Callable[[bytes], object]
+    refuses: tuple[type[Exception], ...]
+    """All that may escape; nothing for one that takes what it can."""
+    samples: Sequence[bytes]
+    reseal: Callable[[bytes], bytes] | None = None
+
+
+# --- the quorum ------------------------------------------------------------------------------------------------
+
+HELLO = Hello(cluster_id="c", sender=2, receiver=1, nonce=bytes(16), incarnation=b"x")
+MESSAGES: tuple[dict[str, Any], ...] = (
+    {
+        "type": "append_entries",
+        "term": 1,
+        "commit_index": 2,
+        "sequence": 3,
+        "entries": [(b"c", 2, 1)],
+        "prevLogIdx": 1,
+        "prevLogTerm": 1,
+    },
+    {"type": "append_entries", "term": 1, "commit_index": 2, "sequence": 3, "serialized": (b"piece", True, False)},
+    {"type": "next_node_idx", "term": 1, "next_node_idx": 3, "reset": False, "success": True, "sequence": 1},
+    {"type": "request_vote", "term": 1, "last_log_index": 3, "last_log_term": 1},
+    {"type": "pre_vote_request", "round": 1, "term": 1, "last_log_index": 3, "last_log_term": 1},
+    {"type": "welcome", "life": 1, "term": 2, "index": 3},
+)
+RECORDS = (
+    metadata_records.RegisterBrokerRecord(broker_id=1, incarnation_id=UUID(int=1), rest="h:1", kafka="h:2", rack="r"),
+    metadata_records.TopicRecord(name="t", topic_id=UUID(int=2)),
+    metadata_records.PartitionRecord(
+        topic_id=UUID(int=2), partition=0, replicas=(1, 2), isr=(1,), leader=1, leader_epoch=0, partition_epoch=0
+    ),
+    metadata_records.ConfigRecord(resource_type="topic", resource_name="t", name="retention.ms", value="1"),
+)
+COMMAND = command.encode_command(RECORDS, controller_epoch=1, expected_offset=0)
+IMAGE = MetadataImage().apply(RECORDS)
+ENCODED_IMAGE = image_snapshot.encode_image(IMAGE)
+IMAGE_HEAD = struct.Struct(">8sBI")
+SNAPSHOT_HEADER = snapshots.SnapshotHeader(
+    previous=(b"a", 1, 1),
+    last=(b"b", 2, 1),
+    end_offset=3,
+    controller_epoch=1,
+    size=len(ENCODED_IMAGE),
+    crc=zlib.crc32(ENCODED_IMAGE),
+)
+JOURNAL = journal_format.MAGIC + journal_format.encode_frame([(b"one", 1, 1), (b"two", 2, 1)])
+
+
+def sealed_document(magic: bytes) -> Callable[[bytes], bytes]:
+    return lambda payload: durable.encode_document(magic, payload)
+
+
+def resealed_image(data: bytes) -> bytes:
+    body = data[IMAGE_HEAD.size :]
+    return IMAGE_HEAD.pack(b"KRAFTIMG", 1, zlib.crc32(body)) + body
+
+
+def resealed_snapshot(payload: bytes) -> bytes:
+    return durable.encode_document(snapshots.SNAPSHOT_MAGIC, payload) + ENCODED_IMAGE
+
+
+def resealed_frame(data: bytes) -> bytes:
+    payload = data[len(journal_format.MAGIC) + 12 :]
+    return (
+        journal_format.MAGIC + struct.pack(">4sII", b"KRFR", len(payload), zlib.crc32(payload, len(payload))) + payload
+    )
+
+
+def check_owner(data: bytes) -> None:
+    owner = identity.Owner(cluster_id="c", node_id=1)
+    identity.check_owner(Holding(data), "owner", owner)
+
+
+def opened(data: bytes) -> None:
+    Seal(b"k" * 32, is_dialer=True).open(memoryview(data))
+
+
+QUORUM = {
+    "hello": Decoder(
+        module="metadata.quorum.seal", decode=decode_hello, refuses=(Refused,), samples=[encode_hello(HELLO)]
+    ),
+    "seal": Decoder(module="metadata.quorum.seal", decode=opened, refuses=(Refused,), samples=[b"x" * 40]),
+    "message": Decoder(
+        module="metadata.quorum.link",
+        decode=lambda data: checked(message_of(memoryview(data))),
+        refuses=(MalformedMessage,),
+        samples=[msgspec.msgpack.encode(message) for message in MESSAGES],
+    ),
+    "command": Decoder(
+        module="metadata.quorum.command",
+        decode=command.decode_command,
+        refuses=(command.UnreadableCommand,),
+        samples=[COMMAND],
+    ),
+    "metadata record": Decoder(
+        module="metadata.records",
+        decode=metadata_records.decode_record,
+        refuses=(ValueError,),
+        samples=[metadata_records.encode_record(record) for record in RECORDS],
+    ),
+    "metadata records": Decoder(
+        module="metadata.records",
+        decode=metadata_records.decode_records,
+        refuses=(ValueError,),
+        samples=[metadata_records.encode_records(RECORDS)],
+    ),
+    "document": Decoder(
+        module="metadata.quorum.durable",
+        decode=lambda data: durable.decode_document(data, magic=b"KRVOTE1\n", path="p"),
+        refuses=(durable.QuorumStorageError,),
+        samples=[durable.encode_document(b"KRVOTE1\n", b"payload")],
+    ),
+    "owner": Decoder(
+        module="metadata.quorum.identity",
+        decode=check_owner,
+        refuses=(durable.QuorumStorageError,),
+        samples=[msgspec.json.encode(identity.Owner(cluster_id="c", node_id=1))],
+        reseal=sealed_document(b"KRMETA1\n"),
+    ),
+    "journal": Decoder(
+        module="metadata.quorum.journal_format",
+        decode=journal_format.parse_journal,
+        refuses=(),
+        samples=[JOURNAL],
+        reseal=resealed_frame,
+    ),
+    "commit index": Decoder(
+        module="metadata.quorum.journal",
+        decode=lambda data: journal.saved_commit(data, path="p"),
+        refuses=(durable.QuorumStorageError,),
+        samples=[struct.pack(">Q", 7)],
+        reseal=sealed_document(journal.COMMIT_MAGIC),
+    ),
+    "vote": Decoder(
+        module="metadata.quorum.votes",
+        decode=lambda data: votes.saved_term(Holding(data), "d"),
+        refuses=(durable.QuorumStorageError,),
+        samples=[struct.pack(">Qq", 3, 1)],
+        reseal=sealed_document(b"KRVOTE1\n"),
+    ),
+    "observer's records": Decoder(
+        module="metadata.quorum.record_file",
+        decode=lambda data: list(record_file.parse_records(data)),
+        refuses=(),
+        samples=[b"KRRECS2\n" + struct.pack(">QI", 0, zlib.crc32(bytes(8)))],
+    ),
+    "quorum snapshot": Decoder(
+        module="metadata.quorum.snapshots",
+        decode=lambda data: snapshots.decode_snapshot(data, path="p"),
+        refuses=(durable.QuorumStorageError,),
+        samples=[msgspec.json.encode(SNAPSHOT_HEADER)],
+        reseal=resealed_snapshot,
+    ),
+    "image": Decoder(
+        module="metadata.snapshot",
+        decode=image_snapshot.decode_image,
+        refuses=(image_snapshot.CorruptSnapshot,),
+        samples=[ENCODED_IMAGE],
+        reseal=resealed_image,
+    ),
+}
+
+
+# --- records and their files -----------------------------------------------------------------------------------
+
+BATCHES = [
+    build_batch(
+        [NewRecord(b"k", b"v" * 50, [("h", b"x")], NOW_MS), NewRecord(None, None, [], NOW_MS)], compression=name
+    )
+    for name in header.CODEC_NAMES
+]
+RULES = BatchRules.of(TopicSettings())
+
+
+def resealed_batch(data: bytes) -> bytes:
+    """Length and CRC are right again."""
+    if len(data) < header.HEADER_BYTES:
+        return data
+    batch = bytearray(data)
+    batch[8:12] = struct.pack(">i", len(data) - header.LOG_OVERHEAD)
+    batch[header.MAGIC_OFFSET] = 2
+    batch[17:21] = struct.pack(">I", crc32c(bytes(batch[header.CRC_START :])))
+    return bytes(batch)
+
+
+def walked(data: bytes) -> object:
+    return [*header.whole_batches(data)], header.end_within(data, upper_bound=10)
+
+
+def resealed_producers(data: bytes) -> bytes:
+    return struct.pack(">hI", 1, crc32c(data[6:])) + data[6:]
+
+
+def indexed(data: bytes, *, times: bool) -> object:
+    if times:
+        index = indexes.TimeIndex(Holding(data).file(), bytes_max=1 << 20)
+        index.load()
+        return index.lookup(5), index.last(), index.rows()
+    offsets = indexes.OffsetIndex(Holding(data).file(), bytes_max=1 << 20)
+    offsets.load(log_bytes=1 << 30)
+    return offsets.lookup(5)
+
+
+PRODUCERS = [
+    (1, Producer(epoch=0, batches=(ProducerBatch(5, 9, 1, NOW_MS),), timestamp=NOW_MS, seen_ms=0)),
+]
+REPLICATION = {
+    **{
+        f"{name} records": Decoder(
+            module="replication.batches.compression",
+            decode=partial(compression.decompress, codec=number, bytes_max=1 << 20),
+            refuses=(KafkaError,),
+            samples=[compression.compress(b"some bytes, some bytes" * 20, codec=number)],
+        )
+        for number, name in enumerate(header.CODEC_NAMES)
+        if number
+    },
+    "batches of a disk": Decoder(
+        module="replication.batches.checking",
+        decode=lambda data: checking.check_batches(data, expected=0, epoch_of=lambda _: -1),
+        refuses=(checking.DamagedBatch,),
+        samples=BATCHES,
+        reseal=resealed_batch,
+    ),
+    "batches": Decoder(module="replication.batches.header", decode=walked, refuses=(), samples=[b"".join(BATCHES)]),
+    "batches of a client": Decoder(
+        module="replication.batches.validation",
+        decode=lambda data: prepare_or_refuse(data, rules=RULES, now_ms=NOW_MS, budget=Budget()),
+        refuses=(KafkaError,),
+        samples=BATCHES,
+        reseal=resealed_batch,
+    ),
+    "records of people": Decoder(
+        module="replication.batches.records",
+        decode=lambda data: list(read_batches(data)),
+        refuses=(KafkaError,),
+        samples=BATCHES,
+        reseal=resealed_batch,
+    ),
+    "offset index": Decoder(
+        module="replication.storage.indexes",
+        decode=partial(indexed, times=False),
+        refuses=(indexes.CorruptIndex,),
+        samples=[struct.pack(">IIII", 1, 100, 5, 900)],
+    ),
+    "time index": Decoder(
+        module="replication.storage.indexes",
+        decode=partial(indexed, times=True),
+        refuses=(indexes.CorruptIndex,),
+        samples=[struct.pack(">qIqI", 1, 1, 5, 9)],
+    ),
+    "producers": Decoder(
+        module="replication.storage.producer_snapshot",
+        decode=producer_snapshot.decode_snapshot,
+        refuses=(producer_snapshot.CorruptSnapshot,),
+        samples=[producer_snapshot.encode_snapshot(PRODUCERS)],
+        reseal=resealed_producers,
+    ),
+    "topic id": Decoder(
+        module="replication.storage.names",
+        decode=lambda data: names.uuid_of(data.decode("latin-1")),
+        refuses=(ValueError,),
+        samples=[names.uuid_text(UUID(int=77)).encode()],
+    ),
+    "names of folders and files": Decoder(
+        module="replication.storage.names",
+        decode=lambda data: (
+            names.topic_partition_of(text := data[:255].decode("latin-1")),
+            names.base_offset_of(text),
+        ),
+        refuses=(),
+        samples=[b"topic-7", b"00000000000000000007.log"],
+    ),
+    "checkpoint": Decoder(
+        module="replication.storage.text_files",
+        decode=lambda data: text_files.read_offsets(Holding(data), "p"),
+        refuses=(text_files.MalformedFile,),
+        samples=[b"0\n2\nt 0 17\nt 1 4\n"],
+    ),
+    "leader epochs": Decoder(
+        module="replication.storage.text_files",
+        decode=lambda data: text_files.read_epochs(Holding(data), "p"),
+        refuses=(text_files.MalformedFile,),
+        samples=[b"0\n2\n0 0\n3 17\n"],
+    ),
+    "partition.metadata": Decoder(
+        module="replication.storage.text_files",
+        decode=lambda data: text_files.read_topic_id(Holding(data), "p"),
+        refuses=(text_files.MalformedFile,),
+        samples=[b"version: 0\ntopic_id: " + names.uuid_text(UUID(int=3)).encode()],
+    ),
+    "meta.properties": Decoder(
+        module="replication.storage.text_files",
+        decode=lambda data: text_files.read_properties(Holding(data), "p"),
+        refuses=(),
+        samples=[b"#\ncluster.id=c\nnode.id=1\nversion=1\n"],
+    ),
+}
+
+
+# --- configuration ---------------------------------------------------------------------------------------------
+
+CLUSTER_TOML = b"""
+cluster_id = "c"
+secret = "long enough"
+[settings]
+min.insync.replicas = 2
+[[nodes]]
+id = 1
+roles = ["broker", "controller"]
+settings.log.retention.ms = 5
+rack = "r"
+"""
+
+
+def setting(data: bytes) -> str:
+    model, _, rest = data.decode("latin-1").partition(" ")
+    name, _, value = rest.partition("=")
+    return canonical_value(BrokerSettings if model == "broker" else TopicSettings, name, value)
+
+
+CONFIGURATION = {
+    "cluster.toml": Decoder(
+        module="kraft.config.parse",
+        decode=lambda data: parse_config(data.decode("utf-8", "surrogateescape")),
+        refuses=(ConfigError,),
+        samples=[CLUSTER_TOML],
+    ),
+    "TOML": Decoder(
+        module="kraft.config.toml",
+        decode=lambda data: parse_toml(data.decode("utf-8", "surrogateescape"), file="f"),
+        refuses=(ConfigError,),
+        samples=[CLUSTER_TOML],
+    ),
+    "a setting": Decoder(
+        module="metadata.settings",
+        decode=setting,
+        refuses=(KafkaError,),
+        samples=[
+            b"topic retention.ms=77",
+            b"broker log.cleaner.min.cleanable.ratio=0.5",
+            b"topic cleanup.policy=compact",
+        ],
+    ),
+}
+
+
+# --- groups ----------------------------------------------------------------------------------------------------
+
+MEMBER = StoredMember(
+    member_id="m",
+    instance_id=None,
+    client_id="c",
+    client_host="h",
+    rebalance_timeout_ms=1,
+    session_timeout_ms=2,
+    subscription=b"s",
+    assignment=b"a",
+)
+GROUP = StoredGroup(
+    protocol_type="consumer", generation=3, protocol="range", leader="m", state_timestamp=NOW_MS, members=(MEMBER,)
+)
+OFFSET = CommittedOffset(offset=7, metadata="m", commit_timestamp=NOW_MS)
+SUBSCRIPTION = subscriptions.Subscription(topics=("a", "b"), owned=(("a", 0), ("a", 1)), generation=4)
+
+
+def group_record(data: bytes) -> object:
+    """Key and value behind one another, the key's length in front."""
+    size = data[0] if data else 0
+    return decode_record(data[1 : 1 + size], data[1 + size :])
+
+
+def keyed(key: bytes, value: bytes | None) -> bytes:
+    return bytes([len(key)]) + key + (value or b"")
+
+
+INSTANCE = instance.Instance(
+    group="g", name="i", nonce="n", config=instance.InstanceConfig(), topics=("t",), positions=(("t", 0, 5),)
+)
+GROUPS = {
+    "group request": Decoder(
+        module="kraft.coordinators.groups.requests",
+        decode=requests.decode_request,
+        refuses=(KafkaError,),
+        samples=[
+            requests.encode(requests.DescribeGroup(group="g")),
+            requests.encode(
+                requests.JoinGroup(
+                    group="g",
+                    client_id="c",
+                    client_host="h",
+                    session_timeout_ms=1,
+                    rebalance_timeout_ms=2,
+                    protocol_type="consumer",
+                    protocols=(("range", b"x"),),
+                )
+            ),
+        ],
+    ),
+    "group answer": Decoder(
+        module="kraft.coordinators.groups.answers",
+        decode=answers.decode_answer,
+        refuses=UNDECODABLE,
+        samples=[answers.encode(answers.GroupList(groups=()))],
+    ),
+    "instance": Decoder(
+        module="kraft.coordinators.groups.instance",
+        decode=instance.decode_instance,
+        refuses=(MalformedRecord,),
+        samples=[msgspec.json.encode(INSTANCE)],
+    ),
+    "group record": Decoder(
+        module="kraft.coordinators.groups.records",
+        decode=group_record,
+        refuses=(MalformedRecord,),
+        samples=[
+            keyed(encode_key(GroupKey("g")), encode_value(GROUP)),
+            keyed(encode_key(OffsetKey("g", "t", 0)), encode_value(OFFSET)),
+        ],
+    ),
+    **{
+        f"{protocol} subscription": Decoder(
+            module="kraft.coordinators.groups.subscriptions",
+            decode=lambda data, protocol=protocol: subscriptions.decode_subscription(data, protocol),
+            refuses=(ValueError,),
+            samples=[subscriptions.encode_subscription(SUBSCRIPTION, protocol)],
+        )
+        for protocol in ("range", "sticky", "cooperative-sticky")
+    },
+    "assignment": Decoder(
+        module="kraft.coordinators.groups.subscriptions",
+        decode=subscriptions.decode_assignment,
+        refuses=(ValueError,),
+        samples=[subscriptions.encode_assignment([("a", 0), ("a", 1), ("b", 0)])],
+    ),
+    "topic pattern": Decoder(
+        module="kraft.coordinators.groups.patterns",
+        decode=lambda data: TopicPattern(data.decode("utf-8", "surrogateescape")),
+        refuses=(ValueError,),
+        samples=[b"(a+)+b", b"flights-.*", b"[a-z]{1,9}"],
+    ),
+}
+
+
+# --- HTTP (whole requests are in `test_bodies`) ----------------------------------------------------------------
+
+
+def embedded(data: bytes, form: Format) -> bytes:
+    batch = build_batch([NewRecord(data, data, [("h", data)], NOW_MS)])
+    return embed.encode_json(list(read_batches(batch)), form, topic="t", partition=0)
+
+
+def split(data: bytes) -> object:
+    splitter = ObjectSplitter(bytes_max=10_000)
+    return [splitter.feed(data[at : at + 7]) for at in range(0, len(data), 7)]
+
+
+V2 = {
+    Format.BINARY: b'{"records": [{"key": "YQ==", "value": "YQ==", "partition": 0, "timestamp": 5}]}',
+    Format.JSON: b'{"records": [{"key": {"a": 1}, "value": [1, 2.5, "x"], "headers": [{"key": "h"}]}]}',
+    Format.TEXT: b'{"records": [{"key": "a", "value": "b"}], "value_schema_id": null}',
+}
+HTTP = {
+    **{
+        f"v2 {form.value}": Decoder(
+            module="kraft.http.v2.parse",
+            decode=lambda data, form=form: parse_produce(data, form, now_ms=NOW_MS),
+            refuses=(HttpError,),
+            samples=[sample],
+        )
+        for form, sample in V2.items()
+    },
+    "v3 record": Decoder(
+        module="kraft.http.v3.records_parse",
+        decode=lambda data: parse_record(data, now_ms=NOW_MS),
+        refuses=(HttpError,),
+        samples=[
+            b'{"key": {"type": "JSON", "data": {"a": 1}}, "value": {"type": "BINARY", "data": "YQ=="}}',
+            b'{"partition_id": 1, "timestamp": "2024-01-01T00:00:00Z", "value": {"type": "STRING", "data": "x"}}',
+        ],
+    ),
+    "length-prefixed records": Decoder(
+        module="kraft.http.raw",
+        decode=lambda data: raw.decode_records(data, now_ms=NOW_MS),
+        refuses=(HttpError,),
+        samples=[struct.pack(">i1si1sqii1si1s", 1, b"k", 1, b"v", NOW_MS, 1, 1, b"h", 1, b"x")],
+    ),
+    **{
+        f"values as {form.value}": Decoder(
+            module="kraft.http.embed",
+            decode=partial(embedded, form=form),
+            refuses=(HttpError,),
+            samples=[b'{"a": [1, "x"]}', b"text"],
+        )
+        for form in V2
+    },
+    "objects of a stream": Decoder(
+        module="kraft.http.streaming.splitter", decode=split, refuses=(), samples=[b'{"a": "\\"}"}\n {"b": {}}']
+    ),
+    "a time": Decoder(
+        module="kraft.http.wanted",
+        decode=lambda data: parse_timestamp(data.decode("latin-1")),
+        refuses=(HttpError,),
+        samples=[b"1700000000000", b"2024-01-01T00:00:00Z", b"2024-01-01T00:00:00.5+02:00", b"2024-01-01"],
+    ),
+    "media types": Decoder(
+        module="kraft.http.media",
+        decode=lambda data: (
+            media_ranges(text := data.decode("latin-1")),
+            is_latin_1(text),
+            utf8_of_latin_1(data),
+        ),
+        refuses=(),
+        samples=[b"application/json;q=0.5, text/*; charset=utf-8"],
+    ),
+}
+
+
+# --- Kafka's protocol ------------------------------------------------------------------------------------------
+
+
+def whole_request(data: bytes) -> object:
+    """As a connection takes it."""
+    head = codec.decode_request_head(memoryview(data))
+    api = apis.BY_KEY.get(head.api_key)
+    if api is None or not api.takes(head.api_version):
+        raise Malformed("refused by its head")
+    return codec.decode_request(api, head, memoryview(data))
+
+
+def understood_request(rpc: Rpc[Any, Any, Any, Any], data: bytes) -> object:
+    """To what our handler gets of it."""
+    message, _ = whole_request(data)  # type: ignore[misc]
+    if not isinstance(message, apis.request_type(rpc.api)):
+        raise Malformed("another API's")
+    return rpc.requested(message)
+
+
+def understood_reply(rpc: Rpc[Any, Any, Any, Any], request: object, data: bytes) -> object:
+    frame = memoryview(data)
+    _, offset = codec.decode_response_head(rpc.api, rpc.api.version, frame)
+    message = codec.decode_body(rpc.response, rpc.api.version, frame, offset)
+    return rpc.replied(request, message)
+
+
+def request_bytes(rpc: Rpc[Any, Any, Any, Any], request: object) -> bytes:
+    head = RequestHeader(
+        api_key=rpc.api.key, api_version=rpc.api.version, correlation_id=1, client_id="node-1-fetch", timeout_ms=5
+    )
+    return b"".join(codec.encode_request(rpc.api, head, rpc.to_request(request, 1)))
+
+
+def reply_bytes(rpc: Rpc[Any, Any, Any, Any], request: object, reply: object) -> bytes:
+    return b"".join(codec.encode_response(rpc.api, rpc.api.version, 1, rpc.to_reply(request, reply)))
+
+
+def refused_bytes(rpc: Rpc[Any, Any, Any, Any], request: object) -> bytes:
+    message = rpc.refuse(rpc.to_request(request, 1), 42)
+    return b"".join(codec.encode_response(rpc.api, rpc.api.version, 1, message))
+
+
+SERVER_FIRST = b"r=abcSERVER,s=" + b"c2FsdHNhbHRzYWx0" + b",i=4096"
+CREDENTIAL = scram.credential("p", salt=b"s" * 16)
+
+
+def scram_server(data: bytes) -> object:
+    server = scram.ScramServer(CREDENTIAL, user=scram.CLUSTER_USER, nonce="SERVER")
+    first, _, final = data.partition(b"|")
+    server.first(first)
+    return server.final(final)
+
+
+def scram_client(data: bytes) -> object:
+    client = scram.ScramClient(user=scram.CLUSTER_USER, password="p", nonce="abc")
+    client.first()
+    first, _, final = data.partition(b"|")
+    client.final(first)
+    client.verify(final)
+    return None
+
+
+class _Transport:
+    """What a connection asks of one while it reads."""
+
+    def get_extra_info(self, name: str) -> object:
+        return None
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_arguments, **_options: None
+
+
+def framed(data: bytes) -> object:
+    """A stream of frames, in pieces of any size, of a peer that may send 10,000 bytes in each."""
+    loop = asyncio.new_event_loop()
+    try:
+        connection = TcpConnection(loop, frame_bytes_max=10_000)
+        connection._transport = _Transport()  # type: ignore[assignment]
+        taken = 0
+        while taken < len(data) and not connection.is_closed:
+            room = connection.get_buffer(-1)
+            piece = data[taken : taken + min(len(room), 1 + taken % 97)]
+            room[: len(piece)] = piece
+            connection.buffer_updated(len(piece))
+            taken += len(piece)
+        return [bytes(frame) for frame in connection._frames]
+    finally:
+        loop.close()
+
+
+RPCS = {rpc.api.name: (rpc, request) for rpc, request in EVERY_API.values()}
+REPLIED = {
+    CONTROLLER_RPCS[type(request)].api.name: (CONTROLLER_RPCS[type(request)], request, reply)
+    for request, reply in CASES
+}
+WIRE = {
+    "frames": Decoder(
+        module="kraft.runtime.tcp",
+        decode=framed,
+        refuses=(),
+        samples=[struct.pack(">i", 5) + b"hello" + struct.pack(">i", 0)],
+    ),
+    **{
+        f"{name} request": Decoder(
+            module="kraft.wire.codec",
+            decode=partial(understood_request, rpc),
+            refuses=(Malformed, KafkaError),
+            samples=[request_bytes(rpc, request)],
+        )
+        for name, (rpc, request) in RPCS.items()
+    },
+    **{
+        f"{name} refusal": Decoder(
+            module="kraft.wire.codec",
+            decode=partial(understood_reply, rpc, request),
+            refuses=(Malformed, KafkaError),
+            samples=[refused_bytes(rpc, request)],
+        )
+        for name, (rpc, request) in RPCS.items()
+    },
+    **{
+        f"{name} reply": Decoder(
+            module="kraft.wire.codec",
+            decode=partial(understood_reply, rpc, request),
+            refuses=(Malformed, KafkaError),
+            samples=[reply_bytes(rpc, request, reply)],
+        )
+        for name, (rpc, request, reply) in REPLIED.items()
+    },
+    "SCRAM of a client": Decoder(
+        module="kraft.wire.scram",
+        decode=scram_server,
+        refuses=(scram.ScramFailed,),
+        samples=[b"n,,n=__cluster__,r=abc|c=biws,r=abcSERVER,p=" + b"YWJj" * 8, b"n,,n=__cluster__,r=abc"],
+    ),
+    "SCRAM of a server": Decoder(
+        module="kraft.wire.scram",
+        decode=scram_client,
+        refuses=(scram.ScramFailed,),
+        samples=[SERVER_FIRST + b"|v=" + b"YWJj" * 8, SERVER_FIRST + b"|e=no"],
+    ),
+}
+
+
+def all_decoders() -> Iterator[tuple[str, Decoder]]:
+    for part in (QUORUM, REPLICATION, CONFIGURATION, GROUPS, HTTP, WIRE):
+        yield from part.items()
+
+
+DECODERS: Mapping[str, Decoder] = dict(all_decoders())

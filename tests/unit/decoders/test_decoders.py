@@ -1,0 +1,161 @@
+"""Whatever bytes a decoder gets, it takes them or refuses them: nothing else escapes, and nothing takes for ever.
+
+`KRAFT_FUZZ_EXAMPLES` sets how many inputs each decoder gets (default 60, the same ones in each run); with more, other
+ones are drawn as well.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+
+import kraft
+from tests.unit.decoders.hostile import hostile
+from tests.unit.decoders.table import DECODERS
+
+EXAMPLES = int(os.environ.get("KRAFT_FUZZ_EXAMPLES", "60"))
+DECODE_S_MAX = 10
+"""A few thousand bytes take milliseconds. What is quadratic, or believes a count of 2^31, takes minutes."""
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_a_decoder_takes_or_refuses(name: str) -> None:
+    decoder = DECODERS[name]
+
+    @hypothesis.settings(max_examples=EXAMPLES)
+    @hypothesis.given(data=hostile(decoder.samples, decoder.reseal))
+    def fuzz(data: bytes) -> None:
+        began = time.perf_counter()
+        with contextlib.suppress(*decoder.refuses):
+            decoder.decode(data)
+        assert time.perf_counter() - began < DECODE_S_MAX, "it takes too long"
+
+    fuzz()
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_a_decoder_takes_its_samples(name: str) -> None:
+    """Else the fuzzer would try nothing but the first line of it."""
+    decoder = DECODERS[name]
+    for sample in decoder.samples:
+        whole = sample if decoder.reseal is None else decoder.reseal(sample)
+        with contextlib.suppress(*(decoder.refuses if name in REFUSED_SAMPLES else ())):
+            decoder.decode(whole)
+
+
+REFUSED_SAMPLES: Mapping[str, str] = {
+    "seal": "nobody but the peer can make one",
+    "SCRAM of a client": "its proof would be right by chance only",
+    "SCRAM of a server": "its signature would be right by chance only",
+    "values as json": "one of its samples is text",
+    "FetchSnapshot refusal": "the error is in the header, and the body has nothing",
+    "GroupRequest refusal": "the error is in the header, and the body has nothing",
+}
+
+# --- no decoder without a row ---------------------------------------------------------------------------------------
+
+DECODING = frozenset(
+    {
+        "Decoder",
+        "a2b_base64",
+        "b64decode",
+        "convert",
+        "decode",
+        "from_bytes",
+        "fromhex",
+        "fromisoformat",
+        "iter_unpack",
+        "loads",
+        "model_validate",
+        "model_validate_json",
+        "unpack",
+        "unpack_from",
+        "urlsafe_b64decode",
+        "validate_json",
+    }
+)
+"""Attributes by which bytes or text become something else."""
+OUTSIDE = {
+    "kraft.cli": "a person's command: it reads what its user wrote, and answers of the user's own cluster",
+    "kraft.client": "a program's own side: it reads answers of the cluster that the program has chosen",
+    "kraft.launcher": "reads files that it wrote itself",
+    "kraft.scenarios": "an experiment: it reads what its own nodes and helpers wrote",
+    "kraft.testing": "runs clusters inside other people's tests",
+    "kraft.wire.schema": "makes source from Kafka's schemas, before the program is installed",
+    "kraft.wire.generated": "read through kraft.wire.codec: each API's requests and answers are rows",
+}
+"""Packages that no node runs, or that are read by a row elsewhere."""
+COVERED = {
+    "kraft.wire.primitives": "what the generated readers are made of, see kraft.wire.codec",
+    "kraft.wire.messages.partitions": "the answer to AlterPartition is a row of kraft.wire.codec",
+    "kraft.http.routes": "bodies of requests, in test_bodies",
+    "kraft.http.v2.models": "bodies of requests, in test_bodies",
+}
+NO_DECODER = {
+    "kraft.http.answering": "an answer of ours, to leave something out of it",
+    "kraft.http.early": "text that was encoded in the same line",
+    "kraft.http.idempotency": "a number from a hash of ours",
+    "kraft.http.partitioner": "a hash; any bytes have one",
+    "kraft.wire.connection": "text of random bytes of ours",
+    "kraft.wire.sasl": "text of random bytes of ours",
+}
+
+
+def decoding_modules() -> Iterator[str]:
+    root = Path(kraft.__file__).parent.parent
+    for package in ("kraft", "metadata", "replication"):
+        for path in sorted((root / package).rglob("*.py")):
+            module = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+            tree = ast.parse(path.read_text())
+            if any(isinstance(node, ast.Attribute) and node.attr in DECODING for node in ast.walk(tree)):
+                yield module
+
+
+def _is_outside(module: str) -> bool:
+    return any(module == package or module.startswith(f"{package}.") for package in OUTSIDE)
+
+
+def test_every_decoder_is_in_the_table() -> None:
+    found = {module for module in decoding_modules() if not _is_outside(module)}
+    rows = {decoder.module for decoder in DECODERS.values()}
+    missing = found - rows - set(COVERED) - set(NO_DECODER)
+    assert not missing, f"these decode and have no row in tests/unit/decoders/table.py: {sorted(missing)}"
+
+
+def test_no_reason_is_left_over() -> None:
+    found = set(decoding_modules())
+    gone = [module for module in (*COVERED, *NO_DECODER) if module not in found]
+    assert not gone, f"these decode no more: {gone}"
+
+
+def test_the_search_sees_a_new_decoder(tmp_path: Path) -> None:
+    """As long as it uses one of the ways that there are."""
+    assert {"decode", "loads", "unpack_from", "model_validate_json"} <= DECODING
+    tree = ast.parse("import orjson\ndef read(data):\n    return orjson.loads(data)\n")
+    assert any(isinstance(node, ast.Attribute) and node.attr in DECODING for node in ast.walk(tree))
+
+
+def test_hostile_bytes_are_hostile() -> None:
+    """They reach what is behind a checksum, and there are samples with one change only."""
+    decoder = DECODERS["image"]
+    seen: set[str] = set()
+
+    @hypothesis.settings(max_examples=200, phases=[hypothesis.Phase.generate])
+    @hypothesis.given(data=st.one_of(hostile(decoder.samples, decoder.reseal)))
+    def look(data: bytes) -> None:
+        try:
+            decoder.decode(data)
+            seen.add("taken")
+        except decoder.refuses as refusal:
+            seen.add("inside" if "does not describe an image" in str(refusal) else "outside")
+
+    look()
+    assert {"inside", "outside"} <= seen
