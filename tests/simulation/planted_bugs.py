@@ -222,11 +222,10 @@ def falls_with_the_isr(_original: Any) -> Any:
 def acks_one_from_memory(original: Any) -> Any:
     """One in so many requests is acknowledged and not appended."""
 
-    def _append(self: Any, key: Any, data: Any, *, acks: int, outcomes: Any, appended: Any) -> None:
+    def _append(self: Any, key: Any, data: Any, budget: Any, acks: int, outcomes: Any, appended: Any) -> bool:
         end = len(appended)
         if acks != 1 or len(data) % 3:
-            original(self, key, data, acks=acks, outcomes=outcomes, appended=appended)
-            return
+            return bool(original(self, key, data, budget, acks, outcomes, appended))
         replica, state = self._registry.leader_or_raise(key)
         offset = replica.log.log_end_offset
         assert end == len(appended)
@@ -239,6 +238,7 @@ def acks_one_from_memory(original: Any) -> Any:
             leader_epoch=state.leader_epoch,
             is_appended=True,
         )
+        return True
 
     return _append
 
