@@ -33,6 +33,7 @@ from kraft.http.table import ALL_ROUTES
 from metadata.environment import Environment
 from metadata.errors import KafkaError
 from metadata.events import Events
+from replication.large_work import LargeWork
 
 CONTEXT = web.AppKey("context", Context)
 ROUTES = web.AppKey("routes", tuple)
@@ -73,6 +74,7 @@ def create_app(
         produce_streams=Slots(lambda: limits.produce_streams_max, what="produce streams"),
         streams=Streams(slots=long_polls, unsent_bytes_max=limits.stream_unsent_bytes_max),
         partitioner=Partitioner(),
+        large_work=LargeWork(environment.workers),
         metrics=Metrics(lambda: {**partition_gauges(gateway), **(gauges() if gauges else {})}),
         patience=Patience(environment.clock, limits),
         awaiting=awaiting or Nothing(),

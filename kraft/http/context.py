@@ -21,6 +21,7 @@ from metadata.environment import Clock
 from metadata.errors import InvalidTopicException, LeaderNotAvailable, RequestTimedOut, UnknownTopicOrPartition
 from metadata.image import PartitionImage, TopicIdPartition, TopicImage
 from metadata.internal_topics import INTERNAL_TOPICS, internal_refusal
+from replication.large_work import LargeWork
 
 Reply = TypeVar("Reply")
 
@@ -39,6 +40,8 @@ class Context:
     metrics: Metrics
     patience: Patience
     awaiting: Awaiting
+    large_work: LargeWork
+    """For bodies and answers of many records."""
     started_ms: int = 0
     """On the monotonic clock."""
     origins: Origins

@@ -38,10 +38,24 @@ class Consumed(msgspec.Struct, gc=False):
 
 
 _NO_HEADERS: list[Header] = []
+_PIECE_RECORDS = 1_000
 
 
 def encode_json(records: Sequence[InRecord], form: Format, *, topic: str, partition: int) -> bytes:
-    """Raises HttpError 422 for a value that is not `form`."""
+    """Raises HttpError 422 for a value that is not `form`.
+
+    In pieces: on a worker, the event loop waits for no more than one of them.
+    """
+    if len(records) <= _PIECE_RECORDS:
+        return _encoded(records, form, topic=topic, partition=partition)
+    pieces = [
+        _encoded(records[at : at + _PIECE_RECORDS], form, topic=topic, partition=partition)[1:-1]
+        for at in range(0, len(records), _PIECE_RECORDS)
+    ]
+    return b"[" + b",".join(pieces) + b"]"
+
+
+def _encoded(records: Sequence[InRecord], form: Format, *, topic: str, partition: int) -> bytes:
     convert = _CONVERT[form]
     return _encode(
         [

@@ -25,6 +25,8 @@ class Limits:
     read_bytes_default: int = 1_048_576
     read_bytes_max: int = 57_671_680
     """A read that asks for more gets this much."""
+    read_records_max: int = 50_000
+    """Records of one answer, however small they are; the next ones are asked for with the next request."""
     read_wait_ms_default: int = 500
     read_wait_ms_max: int = 300_000
     batch_entries_max: int = 10_000

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple, cast
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, TypeVar, cast
 
 from metadata.environment import Buffer
 from metadata.errors import CorruptMessage
-from replication.batches.header import end_within
-from replication.batches.records import NewRecord, ReadRecord, read_batches, unstamped_batch
+from replication.batches.budget import OverBudget
+from replication.batches.compression import DECOMPRESSED_BYTES_MAX
+from replication.batches.header import end_within, whole_batches
+from replication.batches.records import NewRecord, ReadRecord, open_batch, unstamped_batch
+from replication.large_work import LargeWork
+
+T = TypeVar("T")
+
+INLINE_BYTES_MAX = 262_144
+"""Of records that the event loop reads and encodes for one answer itself; a worker takes more."""
+INLINE_RECORDS_MAX = 2_500
 
 
 class OutRecord(NamedTuple):
@@ -31,29 +40,71 @@ def to_batch(records: Sequence[OutRecord]) -> bytearray:
     return unstamped_batch(cast(Iterable[NewRecord], records))
 
 
-def take_records(data: Buffer, offset: int, *, bytes_max: int) -> tuple[list[InRecord], int]:
-    """Records from `offset` on, at least one if there is one, and the offset to go on from.
+class Taken(NamedTuple):
+    records: list[InRecord]
+    next_offset: int
+    """Where to go on."""
+    size: int
+    """Bytes of the records, decompressed."""
 
-    Raises CorruptMessage when the first batch is damaged; what is sound before a damaged one is answered first.
+
+def take_records(
+    data: Buffer, offset: int, *, bytes_max: int, records_max: int, inflated_max: int = DECOMPRESSED_BYTES_MAX
+) -> Taken:
+    """Records from `offset` on, at least one if there is one, and not more than `bytes_max` of what comes out.
+
+    Raises CorruptMessage when the first batch is damaged; what is sound before a damaged one is answered first. Raises
+    OverBudget when a batch decompresses to more than `inflated_max`, if that is less than any batch may have.
     """
-    if len(data) <= bytes_max:
-        try:
-            return list(read_batches(data, from_offset=offset, checks_crc=True)), end_of_batches(data, offset)
-        except CorruptMessage:
-            pass  # one by one then, up to the damage
     taken: list[InRecord] = []
-    size = 0
-    try:
-        for record in read_batches(data, from_offset=offset, checks_crc=True):
-            size += len(record.key or b"") + len(record.value or b"")
-            if taken and size > bytes_max:
-                return taken, record.offset
-            taken.append(record)
-    except CorruptMessage:
-        if not taken:
-            raise
-        return taken, taken[-1].offset + 1
-    return taken, end_of_batches(data, offset)
+    size, next_offset = 0, offset
+    view = memoryview(data)
+    for position, header in whole_batches(data):
+        if header.next_offset <= offset:
+            continue
+        if header.is_control:
+            next_offset = header.next_offset
+            continue
+        try:
+            batch = view[position : position + header.size]
+            bytes_all, records = open_batch(batch, header, from_offset=offset, bytes_max=inflated_max)
+            if size + bytes_all <= bytes_max and len(taken) + header.record_count <= records_max:
+                taken += records
+                size += bytes_all
+            else:
+                for record in records:
+                    size += _size(record)
+                    if taken and (size > bytes_max or len(taken) >= records_max):
+                        return Taken(taken, record.offset, size - _size(record))
+                    taken.append(record)
+        except CorruptMessage:
+            if not taken:
+                raise
+            return Taken(taken, taken[-1].offset + 1, size)
+        next_offset = header.next_offset
+    return Taken(taken, next_offset, size)
+
+
+def _size(record: InRecord) -> int:
+    size = len(record.key or b"") + len(record.value or b"")
+    return size + sum(len(name) + len(value or b"") for name, value in record.headers) if record.headers else size
+
+
+async def on_records(work: LargeWork, data: Buffer, function: Callable[[int], T]) -> T:
+    """`function(inflated_max)` here if that is little work, else on a worker: it takes records and makes an answer.
+
+    Raises ThrottlingQuotaExceeded, or what the function raises beside OverBudget.
+    """
+    if len(data) <= INLINE_BYTES_MAX and _count(data) <= INLINE_RECORDS_MAX:
+        try:
+            return function(INLINE_BYTES_MAX)
+        except OverBudget:
+            pass
+    return await work.run(function, DECOMPRESSED_BYTES_MAX)
+
+
+def _count(data: Buffer) -> int:
+    return sum(header.record_count for _, header in whole_batches(data))
 
 
 def end_of_batches(data: Buffer, offset: int) -> int:

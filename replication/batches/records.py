@@ -148,8 +148,29 @@ def read_batches(
             yield from _read_batch(data, position, header, from_offset)
 
 
+def open_batch(
+    batch: Buffer, header: BatchHeader, *, from_offset: int, bytes_max: int = DECOMPRESSED_BYTES_MAX
+) -> tuple[int, Iterator[ReadRecord]]:
+    """How many bytes all its records are, decompressed, and those at or after `from_offset`, as they are asked for.
+
+    Raises CorruptMessage, also for a wrong CRC and while records are asked for; OverBudget beyond `bytes_max`.
+    """
+    if header.crc != computed_crc(batch, 0, header.size):
+        raise CorruptMessage(f"the batch at offset {header.base_offset} does not have the CRC of its header")
+    try:
+        plain = plain_batch(batch, header, decompressed_bytes_max=bytes_max)
+    except TooManyBytes as error:
+        if bytes_max < DECOMPRESSED_BYTES_MAX:
+            raise OverBudget(error.message) from None
+        raise
+    return len(plain) - HEADER_BYTES, _read_plain(plain, header, from_offset)
+
+
 def _read_batch(data: Buffer, position: int, header: BatchHeader, from_offset: int) -> Iterator[ReadRecord]:
-    batch = plain_batch(memoryview(data)[position : position + header.size], header)
+    return _read_plain(plain_batch(memoryview(data)[position : position + header.size], header), header, from_offset)
+
+
+def _read_plain(batch: Buffer, header: BatchHeader, from_offset: int) -> Iterator[ReadRecord]:
     try:
         records = iter(DefaultRecordBatch(batch))
         if header.is_log_append_time:

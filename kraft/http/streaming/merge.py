@@ -14,9 +14,9 @@ from kraft.http.context import Context
 from kraft.http.embed import encode_each
 from kraft.http.errors import HttpError
 from kraft.http.media import Format
-from kraft.http.records import take_records
+from kraft.http.records import InRecord, on_records, take_records
 from kraft.http.streaming.positions import Key, Positions
-from kraft.http.streaming.streams import PIECE_BYTES
+from kraft.http.streaming.streams import PIECE_BYTES, PIECE_RECORDS
 from metadata.environment import Buffer
 from metadata.errors import KafkaError, RequestTimedOut, UnknownTopicOrPartition
 from metadata.image import TopicIdPartition
@@ -93,7 +93,7 @@ class Merge:
                 )
         except TimeoutError as error:
             raise RequestTimedOut(f"the leader of {key[0]}-{key[1]} did not answer in {READ_MS_MAX} ms") from error
-        return self._piece(key, offset, found.data, found.high_watermark)
+        return await self._piece(key, offset, found.data, found.high_watermark)
 
     async def _wait(self, wait_ms: int) -> list[Piece]:
         asked = {self._where(key): key for key in self.positions.offsets}
@@ -109,17 +109,22 @@ class Merge:
                 self._behind[key] = None
                 continue
             self._unreadable_since_ms = None
-            piece = self._piece(key, self.positions[key], found.data, found.high_watermark)
+            piece = await self._piece(key, self.positions[key], found.data, found.high_watermark)
             if piece is not None:
                 pieces.append(piece)
         return pieces
 
-    def _piece(self, key: Key, offset: int, data: Buffer, high_watermark: int) -> Piece | None:
-        records, next_offset = take_records(data, offset, bytes_max=PIECE_BYTES)
+    async def _piece(self, key: Key, offset: int, data: Buffer, high_watermark: int) -> Piece | None:
+        def encode(inflated_max: int) -> tuple[list[InRecord], int, list[bytes], HttpError | None]:
+            records, next_offset, _ = take_records(
+                data, offset, bytes_max=PIECE_BYTES, records_max=PIECE_RECORDS, inflated_max=inflated_max
+            )
+            return records, next_offset, *encode_each(records, self._form, topic=key[0], partition=key[1])
+
+        records, next_offset, lines, error = await on_records(self._context.large_work, data, encode)
         self._context.metrics.fetched_bytes.inc(len(data))
         if offset < next_offset < high_watermark:
             self._behind[key] = None
-        lines, error = encode_each(records, self._form, topic=key[0], partition=key[1])
         if error is not None:
             next_offset = records[len(lines)].offset
         elif next_offset == offset:

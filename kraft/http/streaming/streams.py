@@ -18,7 +18,8 @@ from kraft.http.errors import HttpError, overloaded
 from kraft.http.limits import Slots
 
 PIECE_BYTES = 65_536
-"""Log bytes read for a stream at once; the next are read when the client's side has taken these."""
+"""Bytes of records read for a stream at once; the next are read when the client's side has taken these."""
+PIECE_RECORDS = 5_000
 
 
 class Streams:

@@ -16,7 +16,7 @@ from kraft.http.context import Context
 from kraft.http.embed import encode_json
 from kraft.http.errors import BAD_REQUEST, HttpError
 from kraft.http.media import Format
-from kraft.http.records import take_records
+from kraft.http.records import on_records, take_records
 from metadata.errors import (
     KafkaError,
     LeaderNotAvailable,
@@ -64,6 +64,7 @@ class Poll:
         self._form = form
         self._bytes_max = bytes_max
         self._size = 0
+        self._records_left = context.limits.read_records_max
         self._unread: KafkaError | None = None
         self.has_resolved = False
         """A position was found by auto.offset.reset: it has to be kept, or the next read would look elsewhere."""
@@ -140,7 +141,7 @@ class Poll:
     async def _sweep(self) -> None:
         for part in self.parts:
             left = self._bytes_max - self._size
-            if left <= 0 and not self._plan.is_repeat:
+            if (left <= 0 or self._records_left <= 0) and not self._plan.is_repeat:
                 return
             try:
                 await self._read(part, left)
@@ -160,27 +161,38 @@ class Poll:
                 self._unread = error
 
     async def _read(self, part: Part, bytes_max: int) -> None:
-        if 0 <= part.end <= part.next:
+        if part.end < 0:
+            await self._read_piece(part, bytes_max, self._records_left)
             return
-        if part.end >= 0:
-            bytes_max = self._context.limits.read_bytes_max
+        limits, has_moved = self._context.limits, True
+        while part.next < part.end and has_moved:
+            has_moved = await self._read_piece(part, limits.read_bytes_max, limits.read_records_max)
+
+    async def _read_piece(self, part: Part, bytes_max: int, records_max: int) -> bool:
+        """Has it led any further?"""
         where = self._where(part.key)
         found = await self._gateway.read(where, offset=part.next, bytes_max=bytes_max, bytes_min=1, wait_ms_max=0)
-        data = found.data
-        records, next_offset = take_records(data, part.next, bytes_max=bytes_max)
-        if part.end >= 0:
-            records = [record for record in records if record.offset < part.end]
-            next_offset = min(next_offset, part.end)
-        if records:
+        first, end, form = part.next, part.end, self._form
+
+        def encode(inflated_max: int) -> tuple[int, int, int, bytes]:
+            records, next_offset, size = take_records(
+                found.data, first, bytes_max=bytes_max, records_max=records_max, inflated_max=inflated_max
+            )
+            if end >= 0:
+                records = [record for record in records if record.offset < end]
+                next_offset = min(next_offset, end)
             # At once, so that no record of a large answer outlives its batch.
-            encoded = encode_json(records, self._form, topic=part.key[0], partition=part.key[1])
+            return next_offset, size, len(records), encode_json(records, form, topic=part.key[0], partition=part.key[1])
+
+        next_offset, size, count, encoded = await on_records(self._context.large_work, found.data, encode)
+        if count:
             part.pieces.append(encoded[1:-1])
+            self._size += size
+            self._records_left -= count
         part.epoch = max(part.epoch, found.leader_epoch)
         has_moved, part.next = next_offset > part.next, next_offset
-        self._size += min(len(data), bytes_max) if records else 0
-        self._context.metrics.fetched_bytes.inc(len(data))
-        if part.end > part.next and has_moved:
-            await self._read(part, bytes_max)
+        self._context.metrics.fetched_bytes.inc(len(found.data))
+        return has_moved
 
     def _is_behind(self, part: Part) -> bool:
         """What a deposed leader lacks is not out of range (KIP-320)."""

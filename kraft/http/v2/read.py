@@ -16,7 +16,7 @@ from kraft.http.limits import INT32_MAX
 from kraft.http.media import EMBEDDED, RECORD_BATCH, RECORDS, Format, read_answer, stream_answer
 from kraft.http.query import integer
 from kraft.http.raw import encode_records
-from kraft.http.records import end_of_batches, take_records
+from kraft.http.records import end_of_batches, on_records, take_records
 from kraft.http.routes import Body, Call, Header, Parameter, Route
 from kraft.http.streaming.read import STREAM_CONTENT, STREAM_QUERY, stream_partition
 from kraft.http.v2 import models
@@ -36,7 +36,7 @@ async def read_records(call: Call) -> web.StreamResponse:
             which, offset=offset, bytes_max=bytes_max, bytes_min=bytes_min, wait_ms_max=wait_ms
         )
     context.metrics.fetched_bytes.inc(len(records.data))
-    body, next_offset = _encode(call, records, form, offset=offset, bytes_max=bytes_max)
+    body, next_offset = await _encode(call, records, form, offset=offset, bytes_max=bytes_max)
     return web.Response(body=body, headers=_headers(call, records, content_type, next_offset))
 
 
@@ -48,13 +48,20 @@ def _bounds(call: Call) -> tuple[int, int, int]:
     return bytes_max, bytes_min, wait_ms
 
 
-def _encode(call: Call, records: Records, form: Format, *, offset: int, bytes_max: int) -> tuple[bytes, int]:
+async def _encode(call: Call, records: Records, form: Format, *, offset: int, bytes_max: int) -> tuple[bytes, int]:
     if form is Format.RECORD_BATCH:
         return bytes(records.data), end_of_batches(records.data, offset)
-    taken, next_offset = take_records(records.data, offset, bytes_max=bytes_max)
-    if form is Format.RECORDS:
-        return encode_records(taken), next_offset
-    return encode_json(taken, form, topic=call.topic, partition=call.partition), next_offset
+    topic, partition, records_max = call.topic, call.partition, call.context.limits.read_records_max
+
+    def encode(inflated_max: int) -> tuple[bytes, int]:
+        taken = take_records(
+            records.data, offset, bytes_max=bytes_max, records_max=records_max, inflated_max=inflated_max
+        )
+        if form is Format.RECORDS:
+            return encode_records(taken.records), taken.next_offset
+        return encode_json(taken.records, form, topic=topic, partition=partition), taken.next_offset
+
+    return await on_records(call.context.large_work, records.data, encode)
 
 
 def _headers(call: Call, records: Records, content_type: str, next_offset: int) -> CIMultiDict[str]:
@@ -102,7 +109,7 @@ ROUTES: tuple[Route, ...] = (
         tag="v2", summary="Read records from an offset on, waiting for new ones, or stream them.",
         query=(
             OFFSET,
-            _number("max_bytes", "Most bytes of batches; at least one record is answered.", 1_048_576),
+            _number("max_bytes", "Most bytes of records, decompressed; at least one is answered.", 1_048_576),
             _number("min_bytes", "Wait until there are this many bytes.", 1),
             _number("timeout", "Longest wait in ms.", 500),
             *STREAM_QUERY,

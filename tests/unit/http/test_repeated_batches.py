@@ -18,6 +18,7 @@ from kraft.http.v2.consumers_poll import Poll
 from kraft.runtime.environment import system_environment
 from metadata.errors import LeaderNotAvailable
 from replication.batches.records import NewRecord, build_batch
+from replication.large_work import LargeWork
 from tests.support.fake_gateway import FakeGateway
 
 
@@ -27,8 +28,9 @@ def append(fake: FakeGateway, topic: str, count: int, *, size: int = 10) -> None
 
 
 def poll_again(fake: FakeGateway, *ranges: Range, bytes_max: int = 1_000_000) -> Poll:
-    clock = system_environment(asyncio.get_running_loop()).clock
-    context: Any = SimpleNamespace(gateway=fake, clock=clock, limits=Limits(), metrics=Metrics(dict))
+    environment = system_environment(asyncio.get_running_loop())
+    clock, work = environment.clock, LargeWork(environment.workers)
+    context: Any = SimpleNamespace(gateway=fake, clock=clock, limits=Limits(), metrics=Metrics(dict), large_work=work)
     config = InstanceConfig(reset="earliest")
     plan = PollPlan(config=config, number=7, generation=1, is_repeat=True, ranges=ranges)
     return Poll(context, plan, Format.BINARY, bytes_max=bytes_max)
