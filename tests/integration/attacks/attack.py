@@ -77,12 +77,12 @@ def withstand(cluster: Cluster, attack: Attack, *, node_id: int) -> None:
     """The attack, and what must hold during and after it."""
     pids = {node.id: node.pid for node in cluster.nodes}
     troubles = cluster.events(*TROUBLES)
-    before = {each: _resident_mib(pid) for each, pid in pids.items()}
+    before = {each: resident_mib(pid) for each, pid in pids.items()}
     for pid in pids.values():
         _reset_peak(pid)
     with _client_beside(cluster) as beside:
         attack.run(Target(cluster, node_id))
-    peak = {each: _resident_mib(pid, "VmHWM") for each, pid in pids.items()}
+    peak = {each: resident_mib(pid, "VmHWM") for each, pid in pids.items()}
     assert {node.id: node.pid for node in cluster.nodes} == pids
     assert all(cluster.is_running(each) for each in pids), "a node has ended"
     assert cluster.events(*TROUBLES) == troubles, "the cluster noticed"
@@ -144,7 +144,7 @@ def _writes(cluster: Cluster, node_id: int) -> bool:
     return isinstance(outcome, Answer) and outcome.is_success and not outcome.json()["offsets"][0]["error_code"]
 
 
-def _resident_mib(pid: int, name: str = "VmRSS") -> int:
+def resident_mib(pid: int, name: str = "VmRSS") -> int:
     """0 where there is no proc file system."""
     status = Path(f"/proc/{pid}/status")
     if not status.exists():
