@@ -18,8 +18,8 @@ from typing import Any
 from bench.client import Answer, Client, request
 from kraft.launcher.python import PYTHON
 
-START_S = 60
-COMMAND_S = 60
+START_S = 300
+COMMAND_S = 300
 CHANGE_S = 30.0
 POLL_S = 0.05
 BUSY = 503
@@ -78,11 +78,15 @@ class Cluster:
         self._clients = {node_id: Client(node["rest"]) for node_id, node in self.nodes.items()}
         return seconds
 
-    def stop(self) -> None:
+    def down(self) -> None:
+        """Stop all nodes, and keep their data."""
         for client in self._clients.values():
             client.close()
+        subprocess.run(self._command("down", "--data", self.data), capture_output=True, timeout=COMMAND_S)
+
+    def stop(self) -> None:
         try:
-            subprocess.run(self._command("down", "--data", self.data), capture_output=True, timeout=COMMAND_S)
+            self.down()
         finally:
             self._folder.cleanup()
 
