@@ -1,8 +1,8 @@
-"""`python -m bench.partitions --topics 1000 --each 3`: what many partitions cost, and how long a cluster with them is away.
+"""`python -m bench.partitions --topics 1000 --each 3`: what many partitions cost, and how long they are away.
 
-Creates the topics one after the other, then kills the leader of a third of the partitions, kills the active controller,
-and stops and starts the whole cluster. "Led" means that every surviving node's metadata has a leader for each partition;
-"whole" that every ISR is full, too. Descriptors are those of all processes' files that are open, sockets included.
+Creates the topics one after the other, then kills the leader of a third of the partitions, kills the active
+controller, and stops and starts the whole cluster. "Led" means that every surviving node's metadata has a leader for
+each partition; "whole" that every ISR is full, too. Files are all descriptors of a node, sockets included.
 """
 
 from __future__ import annotations

@@ -31,9 +31,10 @@ METADATA_BEHIND_MS_FIRST = 10
 FAILED_RETRY_MS = 5_000
 """Wait before a partition is tried again whose own log failed (R11)."""
 
-ADDED_GRACE_MS = 10
+ADDED_GRACE_MS = 100
 """How long a long poll may go on after a partition was added. A new leader ends it by itself when it learns that it
-has one more partition for us; else the connection is given up for a new one."""
+has one more partition for us, or soon if it knew that before us (`manager.fetch.NEWS_WAIT_MS`); else the connection is
+given up for a new one, and with it the session: a request and an answer for each partition."""
 
 
 _ANSWERED = (Taken.DONE, Taken.APPENDED, Taken.IGNORED)

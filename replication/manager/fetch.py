@@ -17,6 +17,11 @@ from replication.partition.states import LeaderState
 from replication.requests import FetchRequest, FetchResponse
 from replication.sessions.cache import FetchSession, SessionCache, SessionPartition
 
+NEWS_MS = 1_000
+NEWS_WAIT_MS = 20
+"""For so long after a follower was woken for partitions that are new to it, its polls wait no longer than this while
+they do not ask for any: it has yet to learn of them, and cannot end a poll that is under way."""
+
 
 class Fetch:
     def __init__(self, registry: Registry, reader: PartitionReader) -> None:
@@ -29,6 +34,8 @@ class Fetch:
         )
         self._waiting: dict[int, dict[DelayedFetch, None]] = {}
         """By replica id; in the order in which they came, which a set of objects does not keep."""
+        self._news_until_ms: dict[int, int] = {}
+        """Replica id -> until when it is expected to ask for partitions that it was woken for."""
 
     @property
     def session_count(self) -> int:
@@ -41,7 +48,7 @@ class Fetch:
             return FetchResponse(error_code=error.code)
         pass_ = self._read(session, request, session.partitions.values(), notes_progress=True)
         if not self._answers_now(pass_, session, request):
-            touched = await self._wait(pass_)
+            touched = await self._wait(pass_, self._wait_ms(session, request))
             for partition, _answer in pass_.answers:
                 touched.add(partition.key)
             if not touched:
@@ -52,10 +59,21 @@ class Fetch:
 
     def wake_followers(self, broker_ids: Iterable[int]) -> None:
         """Answer waiting fetches of these brokers: they have more partitions to ask for than when they asked."""
+        until_ms = self._registry.clock.monotonic_ms() + NEWS_MS
         for broker_id in broker_ids:
+            self._news_until_ms[broker_id] = until_ms
             for operation in tuple(self._waiting.get(broker_id, ())):
                 self._registry.fetches.forget(operation)
                 operation.expire()
+
+    def _wait_ms(self, session: FetchSession, request: FetchRequest) -> int:
+        until_ms = self._news_until_ms.get(request.replica_id)
+        if until_ms is None:
+            return request.wait_ms_max
+        if session.has_grown or self._registry.clock.monotonic_ms() >= until_ms:
+            del self._news_until_ms[request.replica_id]
+            return request.wait_ms_max
+        return min(request.wait_ms_max, NEWS_WAIT_MS)
 
     def _answers_now(self, pass_: Pass, session: FetchSession, request: FetchRequest) -> bool:
         return (
@@ -78,16 +96,25 @@ class Fetch:
             now_ms=session.used_ms,
             notes_progress=notes_progress,
             tells_all=not session.is_incremental,
+            rounds=session.rounds,
         )
+        may_idle = pass_.notes_progress and not pass_.is_stale and not pass_.tells_all
         for partition in partitions:
-            self._reader.read(partition, pass_)
+            if may_idle and partition.is_idle():
+                assert partition.replica is not None
+                pass_.replicas[partition.replica] = partition
+            else:
+                partition.stir()
+                self._reader.read(partition, pass_)
+        if notes_progress:
+            session.rounds.latest_ms = session.used_ms
         return pass_
 
-    async def _wait(self, pass_: Pass) -> set[TopicIdPartition]:
+    async def _wait(self, pass_: Pass, wait_ms: int) -> set[TopicIdPartition]:
         """Returns the partitions to which something happened meanwhile; the others need not be read again."""
         request = pass_.request
         operation = DelayedFetch(self._reader, request, pass_.replicas)
-        if not self._registry.fetches.watch(operation, pass_.replicas, wait_ms=request.wait_ms_max):
+        if not self._registry.fetches.watch(operation, pass_.replicas, wait_ms=wait_ms):
             return set()
         waiting = self._waiting.setdefault(request.replica_id, {})
         waiting[operation] = None

@@ -46,6 +46,10 @@ class Logs(Protocol):
         """Every log found on disk with its topic's name, also of topics deleted while this broker was down."""
         ...
 
+    def holder(self, topic: str, partition: int) -> TopicIdPartition | None:
+        """Whose log lies in the folder of this name; None when there is none."""
+        ...
+
     def high_watermark(self, partition: TopicIdPartition) -> int:
         """From `replication-offset-checkpoint`; 0 when there is none (R7)."""
         ...

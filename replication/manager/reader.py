@@ -10,10 +10,10 @@ from metadata.errors import FencedLeaderEpoch, KafkaError, NotLeaderOrFollower, 
 from metadata.values import maker
 from replication.manager.registry import Registry
 from replication.partition.isr import may_join
-from replication.partition.leader import with_fetch
+from replication.partition.leader import with_fetch, with_idling
 from replication.partition.log import EpochEnd, ReplicaLog
 from replication.partition.replica import Replica
-from replication.partition.states import LeaderState
+from replication.partition.states import Idling, LeaderState, Rounds
 from replication.requests import CONSUMER, FetchedPartition, FetchPartition, FetchRequest
 from replication.sessions.cache import SessionPartition
 
@@ -36,6 +36,8 @@ class Pass:
     tells_all: bool
     """A full answer, not only what changed (KIP-227)."""
     bytes_left: int
+    rounds: Rounds
+    """Of the session that asks."""
     is_empty: bool = True
     """The first batch of all goes out whatever its size (F3)."""
     answers: list[tuple[SessionPartition, FetchedPartition]] = field(default_factory=list)
@@ -54,7 +56,9 @@ class PartitionReader:
         self._registry = registry
         self._on_join = on_join
 
-    def begin(self, request: FetchRequest, *, now_ms: int, notes_progress: bool, tells_all: bool) -> Pass:
+    def begin(
+        self, request: FetchRequest, *, now_ms: int, notes_progress: bool, tells_all: bool, rounds: Rounds
+    ) -> Pass:
         is_follower = request.replica_id != CONSUMER
         return _pass(
             request=request,
@@ -64,6 +68,7 @@ class PartitionReader:
             notes_progress=notes_progress and is_follower,
             tells_all=tells_all,
             bytes_left=min(request.bytes_max, self._registry.settings().fetch_max_bytes),
+            rounds=rounds,
         )
 
     def _is_stale(self, request: FetchRequest) -> bool:
@@ -115,7 +120,19 @@ class PartitionReader:
             or partition.told_log_start_offset != log.log_start_offset
         ):
             return _answer(fetch, replica, state, records=records)
+        if pass_.notes_progress and offset == end_offset == state.high_watermark:
+            self._settle(partition, replica, state, pass_)
         return None
+
+    def _settle(self, partition: SessionPartition, replica: Replica, state: LeaderState, pass_: Pass) -> None:
+        """It has all, and was told all: until something happens there is nothing to do for it (`Idling`). Who is no
+        member of the ISR is looked at in each round, for what keeps it out may be its broker's state."""
+        follower = pass_.request.replica_id
+        if follower in state.isr.members:
+            idling = Idling(pass_.rounds)
+            self._registry.set_leader_state(replica, with_idling(state, follower, idling))
+            assert isinstance(replica.state, LeaderState), replica.state
+            partition.idle(replica, replica.state, idling)
 
     def bound(self, replica: Replica, state: LeaderState, request: FetchRequest) -> int:
         """F1: followers read up to the log end, consumers up to the high watermark."""

@@ -50,7 +50,6 @@ class Roles:
         self._failures = failures
         self._flushes = flushes
         self._topic_settings: dict[str, TopicSettings] = {}
-        self._on_disk: dict[tuple[str, int], TopicIdPartition] | None = None
 
     def apply(self, delta: MetadataDelta) -> set[int]:
         """Returns the brokers that follow partitions which this broker leads anew."""
@@ -63,7 +62,6 @@ class Roles:
                 self._remove(key)
             else:
                 mine[key] = new
-        self._on_disk = None
         followers: set[int] = set()
         for key, image in mine.items():
             followers.update(self._apply_partition(key, image))
@@ -172,7 +170,6 @@ class Roles:
             return
         replica = self._registry.replicas.get(key)
         if replica is None:
-            self._on_disk = None
             self._apply_partition(key, image)
         elif isinstance(replica.state, FollowerState) and image.leader != NO_LEADER:
             self._fetchers.follow(replica, image.leader)
@@ -198,16 +195,10 @@ class Roles:
 
     def _free_folder(self, topic: str, key: TopicIdPartition) -> None:
         """KIP-516: a log of the same name under another id belongs to a topic that was deleted."""
-        other = self._folders().get((topic, key.partition), key)
-        if other.topic_id != key.topic_id:
+        other = self._logs.holder(topic, key.partition)
+        if other is not None and other.topic_id != key.topic_id:
             self._registry.events.emit("stray_log_deleted", topic=topic, partition=key.partition)
             self._logs.delete(other)
-
-    def _folders(self) -> dict[tuple[str, int], TopicIdPartition]:
-        """Read once for all partitions of one delta; only removals come between."""
-        if self._on_disk is None:
-            self._on_disk = {(name, key.partition): key for key, name in self._logs.all_partitions().items()}
-        return self._on_disk
 
     def _lead(self, replica: Replica, image: PartitionImage) -> tuple[int, ...]:
         old = replica.state

@@ -13,7 +13,7 @@ from metadata.image import BrokerImage, PartitionImage
 from metadata.values import maker
 from replication.partition.high_watermark import advance_high_watermark
 from replication.partition.isr import is_eligible
-from replication.partition.states import CommittedIsr, FollowerProgress, LeaderState, is_recovering
+from replication.partition.states import CommittedIsr, FollowerProgress, Idling, LeaderState, is_recovering
 
 _leader_state = maker(LeaderState)
 _follower_progress = maker(FollowerProgress)
@@ -101,9 +101,9 @@ def with_fetch(
     if fetch_offset >= log_end_offset:
         caught_up_ms = now_ms
     elif fetch_offset >= old.leader_end_offset_at_fetch >= 0:
-        caught_up_ms = max(old.caught_up_ms, old.fetched_ms)
+        caught_up_ms = max(old.last_caught_up_ms, old.last_fetched_ms)
     else:
-        caught_up_ms = old.caught_up_ms
+        caught_up_ms = old.last_caught_up_ms
     followers = dict(state.followers)
     followers[follower] = _follower_progress(
         end_offset=fetch_offset,
@@ -113,6 +113,12 @@ def with_fetch(
         caught_up_ms=caught_up_ms,
         broker_epoch=broker_epoch,
     )
+    return _changed(state, state.end_offset, state.high_watermark, followers)
+
+
+def with_idling(state: LeaderState, follower: int, idling: Idling) -> LeaderState:
+    """The follower has all, and nothing to be told: from now on each round of its session counts as its fetch."""
+    followers = {**state.followers, follower: replace(state.followers[follower], idling=idling)}
     return _changed(state, state.end_offset, state.high_watermark, followers)
 
 

@@ -18,9 +18,36 @@ NEVER_MS = -(2**62)
 """A time before any other."""
 
 
+@dataclass(slots=True, eq=False)
+class Rounds:
+    """The requests of one fetch session of a follower."""
+
+    latest_ms: int = NEVER_MS
+    """When the latest came that was served for all its partitions."""
+
+
+@dataclass(slots=True, eq=False)
+class Idling:
+    """A follower asks at the end of a log, round after round, and nothing happens there.
+
+    Each round counts as a fetch of that partition, without its progress being written anew: a leader of thousands of
+    partitions has nothing to do for those that are idle. Ended by whoever finds something else, with the next round.
+    """
+
+    rounds: Rounds
+    ended_ms: int = NEVER_MS
+
+    @property
+    def fetched_ms(self) -> int:
+        return self.rounds.latest_ms if self.ended_ms == NEVER_MS else self.ended_ms
+
+    def end(self) -> None:
+        self.ended_ms = self.fetched_ms
+
+
 @value(kw_only=True)
 class FollowerProgress:
-    """What a leader knows of one follower from its fetches."""
+    """What a leader knows of one follower from its fetches. While it is idle the times go on by themselves."""
 
     end_offset: int = UNKNOWN_OFFSET
     log_start_offset: int = UNKNOWN_OFFSET
@@ -29,10 +56,19 @@ class FollowerProgress:
     caught_up_ms: int = NEVER_MS
     """I2."""
     broker_epoch: int = -1
+    idling: Idling | None = None
+
+    @property
+    def last_caught_up_ms(self) -> int:
+        return self.caught_up_ms if self.idling is None else max(self.caught_up_ms, self.idling.fetched_ms)
+
+    @property
+    def last_fetched_ms(self) -> int:
+        return self.fetched_ms if self.idling is None else max(self.fetched_ms, self.idling.fetched_ms)
 
     def is_caught_up(self, *, leader_end_offset: int, now_ms: int, lag_ms_max: int) -> bool:
         """The opposite of I1's out of sync."""
-        return self.end_offset == leader_end_offset or now_ms - self.caught_up_ms <= lag_ms_max
+        return self.end_offset == leader_end_offset or now_ms - self.last_caught_up_ms <= lag_ms_max
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

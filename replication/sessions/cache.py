@@ -15,6 +15,8 @@ from metadata.environment import Clock
 from metadata.errors import FetchSessionIdNotFound, InvalidFetchSessionEpoch
 from metadata.image import TopicIdPartition
 from metadata.values import maker
+from replication.partition.replica import Replica
+from replication.partition.states import FollowerState, Idling, LeaderState, Rounds
 from replication.requests import (
     CONSUMER,
     FINAL_EPOCH,
@@ -44,32 +46,81 @@ class SessionPartition:
     told_log_start_offset: int = -1
     told_error: bool = True
     """Tell it whatever it is: true until the first clean answer."""
+    replica: Replica | None = None
+    """What its follower idles at; None while it does not."""
+    settled: LeaderState | None = None
+    """The latest state of that replica of which the follower knows all that it is told."""
+    idling: Idling | None = None
+
+    def idle(self, replica: Replica, state: LeaderState, idling: Idling) -> None:
+        self.replica, self.settled, self.idling = replica, state, idling
+
+    def stir(self) -> None:
+        """The next round of its session does not count as its fetch."""
+        if self.idling is not None:
+            self.idling.end()
+            self.replica = self.settled = self.idling = None
+
+    def is_idle(self) -> bool:
+        """The same question, and nothing new to tell since: neither of the log nor of what its leader knows."""
+        replica = self.replica
+        if replica is None:
+            return False
+        log = replica.log
+        if log.log_end_offset != self.fetch.fetch_offset or log.log_start_offset != self.told_log_start_offset:
+            return False
+        return replica.state is self.settled or self._has_only_others_changed(replica.state)
+
+    def _has_only_others_changed(self, state: LeaderState | FollowerState) -> bool:
+        settled = self.settled
+        if not isinstance(state, LeaderState) or settled is None:
+            return False
+        if state.image is not settled.image or state.high_watermark != settled.high_watermark:
+            return False
+        if not any(progress.idling is self.idling for progress in state.followers.values()):
+            return False
+        self.settled = state
+        return True
 
 
 class FetchSession:
-    def __init__(self, *, session_id: int, replica_id: int, now_ms: int) -> None:
+    def __init__(self, *, session_id: int, replica_id: int, replica_epoch: int, now_ms: int) -> None:
         self.session_id = session_id
         self.replica_id = replica_id
+        self.replica_epoch = replica_epoch
+        """Under which the follower has sent its latest request (KIP-903)."""
         self.next_epoch = 1
         self.used_ms = now_ms
         """When its latest request came."""
         self.is_incremental = False
         """Whether the current request may be answered with changes only."""
+        self.has_grown = False
+        """The current request names partitions that those before did not."""
         self.partitions: dict[TopicIdPartition, SessionPartition] = {}
+        self.rounds = Rounds()
 
     @property
     def is_follower(self) -> bool:
         return self.replica_id != CONSUMER
 
     def update(self, request: FetchRequest) -> None:
+        if request.replica_epoch != self.replica_epoch:
+            self.replica_epoch = request.replica_epoch
+            for partition in self.partitions.values():
+                partition.stir()
         for key in request.forgotten:
-            self.partitions.pop(key, None)
+            forgotten = self.partitions.pop(key, None)
+            if forgotten is not None:
+                forgotten.stir()
+        self.has_grown = False
         for fetch in request.partitions:
             key = TopicIdPartition(fetch.topic_id, fetch.partition)
             known = self.partitions.get(key)
             if known is None:
                 self.partitions[key] = SessionPartition(key, fetch)
+                self.has_grown = True
             else:
+                known.stir()
                 known.fetch = fetch
 
     def respond(self, fetched: Iterable[tuple[SessionPartition, FetchedPartition]]) -> FetchResponse:
@@ -104,7 +155,9 @@ class SessionCache:
         if request.session_epoch not in (FINAL_EPOCH, INITIAL_EPOCH):
             return self._continue(request, now_ms)
         self._sessions.pop(request.session_id, None)
-        session = FetchSession(session_id=NO_SESSION, replica_id=request.replica_id, now_ms=now_ms)
+        session = FetchSession(
+            session_id=NO_SESSION, replica_id=request.replica_id, replica_epoch=request.replica_epoch, now_ms=now_ms
+        )
         if request.session_epoch == INITIAL_EPOCH and self._make_room(session, now_ms):
             session.session_id = self._new_id()
             self._sessions[session.session_id] = session

@@ -7,6 +7,7 @@ A directory that fails takes its own partitions offline, no others. Implements t
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -65,7 +66,10 @@ class LogManager:
         self._recent = RecentAppends()
         self._producer_limits: Callable[[], ProducerLimits] = lambda: ProducerLimits.of(settings())
         self._logs: dict[TopicIdPartition, PartitionLog] = {}
+        self._holders: dict[tuple[str, int], TopicIdPartition] = {}
+        """The same logs by the name of their folder: topic and partition."""
         self._directory_of: dict[TopicIdPartition, LogDirectory] = {}
+        self._log_counts: Counter[LogDirectory] = Counter()
         self._failing = FailingLogs(
             environment,
             events=events,
@@ -186,7 +190,10 @@ class LogManager:
 
     def _adopt(self, key: TopicIdPartition, directory: LogDirectory, log: PartitionLog) -> None:
         self._logs[key] = log
-        self._directory_of[key] = directory
+        self._holders[log.topic, log.partition] = key
+        if self._directory_of.get(key) is not directory:
+            self._directory_of[key] = directory
+            self._log_counts[directory] += 1
 
     async def stop(self, *, clean: bool = True, broker_epoch: int = -1) -> None:
         """Flush and close everything; with `clean` leave checkpoints and the marker, so that nothing is scanned."""
@@ -240,28 +247,28 @@ class LogManager:
         return log
 
     def _refuse_taken_folder(self, topic: str, key: TopicIdPartition) -> None:
-        for other, log in self._logs.items():
-            if log.topic == topic and other.partition == key.partition:
-                raise InconsistentTopicId(f"{log.folder} holds topic id {other.topic_id}, not {key.topic_id}")
+        other = self._holders.get((topic, key.partition))
+        if other is not None:
+            folder = self._logs[other].folder
+            raise InconsistentTopicId(f"{folder} holds topic id {other.topic_id}, not {key.topic_id}")
         for directory in self._directories:
             folder = f"{directory.path}/{partition_folder(topic, key.partition)}"
             if not directory.is_offline and self._environment.files.exists(folder):
                 raise KafkaStorageError(f"{folder} exists and could not be loaded; repair it or move it away")
 
     def _emptiest_directory(self) -> LogDirectory:
-        counts = {directory: 0 for directory in self._directories if not directory.is_offline}
-        if not counts:
+        usable = [directory for directory in self._directories if not directory.is_offline]
+        if not usable:
             raise KafkaStorageError("all log directories of this broker have failed")
-        for directory in self._directory_of.values():
-            if directory in counts:
-                counts[directory] += 1
-        return min(counts, key=lambda directory: counts[directory])
+        return min(usable, key=lambda directory: self._log_counts[directory])
 
     def delete(self, partition: TopicIdPartition) -> None:
         log = self._logs.pop(partition, None)
         if log is None:
             return
+        del self._holders[log.topic, log.partition]
         directory = self._directory_of.pop(partition)
+        self._log_counts[directory] -= 1
         self._high_watermarks.pop(partition, None)
         log.retire("it has been deleted")
         doomed = directory.doomed_path(log.topic, log.partition)
@@ -279,6 +286,9 @@ class LogManager:
 
     def all_partitions(self) -> Mapping[TopicIdPartition, str]:
         return {key: log.topic for key, log in self._logs.items()}
+
+    def holder(self, topic: str, partition: int) -> TopicIdPartition | None:
+        return self._holders.get((topic, partition))
 
     def high_watermark(self, partition: TopicIdPartition) -> int:
         return self._high_watermarks.get(partition, 0)

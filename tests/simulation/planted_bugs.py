@@ -84,9 +84,10 @@ def high_watermark_at_the_end(original: Any) -> Any:
 
 def adopts_by_name(_original: Any) -> Any:
     def _free_folder(self: Roles, topic: str, key: Any) -> None:
-        other = self._folders().get((topic, key.partition), key)
+        other = self._logs.holder(topic, key.partition) or key
         if other != key:
             logs: Any = self._logs
+            logs._holders[topic, key.partition] = key
             for table in (logs._logs, logs._directory_of, logs._high_watermarks):
                 table[key] = table.pop(other)
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from replication.fetcher.leader_fetcher import LeaderFetcher
+from replication.fetcher.leader_fetcher import ADDED_GRACE_MS, LeaderFetcher
 from replication.requests import FetchRequest, FetchResponse
 from tests.unit.replication.harness.cluster import Channel, Cluster
 from tests.unit.replication.harness.virtual import run
@@ -131,7 +131,7 @@ def test_a_partition_that_is_added_during_a_long_poll_is_asked_for_soon(monkeypa
             began_ms = clock.monotonic_ms()
             fetcher.add(followed.replica)
             await cluster.until(lambda: len(held.asked) > asked)
-            assert 10 <= clock.monotonic_ms() - began_ms <= 30
+            assert ADDED_GRACE_MS <= clock.monotonic_ms() - began_ms <= ADDED_GRACE_MS + 20
             held.are_held = False
 
     run(main())

@@ -257,6 +257,10 @@ class MemoryLogs:
             if key.topic_id == topic_id:
                 log.settings = settings
 
+    def holder(self, topic: str, partition: int) -> TopicIdPartition | None:
+        found = (key for key, name in self.all_partitions().items() if (name, key.partition) == (topic, partition))
+        return next(found, None)
+
     def all_partitions(self) -> Mapping[TopicIdPartition, str]:
         return dict(self.names)
 
