@@ -31,12 +31,6 @@ METADATA_BEHIND_MS_FIRST = 10
 FAILED_RETRY_MS = 5_000
 """Wait before a partition is tried again whose own log failed (R11)."""
 
-ADDED_GRACE_MS = 100
-"""How long a long poll may go on after a partition was added. A new leader ends it by itself when it learns that it
-has one more partition for us, or soon if it knew that before us (`manager.fetch.NEWS_WAIT_MS`); else the connection is
-given up for a new one, and with it the session: a request and an answer for each partition."""
-
-
 _ANSWERED = (Taken.DONE, Taken.APPENDED, Taken.IGNORED)
 
 
@@ -60,11 +54,6 @@ class LeaderFetcher:
         self._follower = Follower(clock=registry.clock, events=registry.events)
         self._followed: dict[TopicIdPartition, Followed] = {}
         self._changed = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-        self._fetches = 0
-        self._is_polling = False
-        """The fetch of this number is under way."""
-        self._is_given_up = False
         self._is_reachable = True
 
     @property
@@ -72,16 +61,15 @@ class LeaderFetcher:
         return self._followed
 
     def add(self, replica: Replica) -> None:
+        """It is asked for when the poll under way has ended. Its leader ends that when it learns that it has one more
+        partition for us, and soon if it knew that before us (`manager.fetch.NEWS_WAIT_MS`)."""
         self._followed[replica.key] = Followed(replica)
         self._changed.set()
-        if self._is_polling:
-            self._registry.clock.call_later(ADDED_GRACE_MS, self._give_up, self._fetches)
 
     def remove(self, key: TopicIdPartition) -> None:
         self._followed.pop(key, None)
 
     async def run(self) -> None:
-        self._task = asyncio.current_task()
         try:
             while True:
                 self._changed.clear()
@@ -140,42 +128,18 @@ class LeaderFetcher:
             forgotten=forgotten,
         )
         response = await self._ask(request, timeout_ms=wait_ms + settings.replica_socket_timeout_ms)
-        if response is None:
-            return
         self._is_reachable = True
         self._session.on_response(response)
         await self._take(response, wanted)
 
-    async def _ask(self, request: FetchRequest, *, timeout_ms: int) -> FetchResponse | None:
-        """None when the long poll was given up because there is more to ask for."""
+    async def _ask(self, request: FetchRequest, *, timeout_ms: int) -> FetchResponse:
         if self._channel is None:
             self._channel = self._channels(self._leader)
-        self._fetches += 1
-        self._is_polling, self._is_given_up = True, False
         try:
             return await self._channel.fetch(request, timeout_ms=timeout_ms)
-        except asyncio.CancelledError:
-            if not self._is_given_up or self._cancelled_by_others():
-                raise
         except TimeoutError as error:
             silent = f"leader {self._leader} has not answered a fetch within {timeout_ms} ms"
             raise TimeoutError(silent) from error
-        finally:
-            self._is_polling = False
-        await self._disconnect()
-        return None
-
-    def _give_up(self, number: int) -> None:
-        """The fetch of this number, if it still goes on; its answer is lost, even one that has just come."""
-        if self._is_polling and self._fetches == number and self._changed.is_set() and not self._is_given_up:
-            assert self._task is not None
-            self._is_given_up = True
-            self._task.cancel()
-
-    def _cancelled_by_others(self) -> bool:
-        """Beside our own `_give_up`, which is taken back."""
-        assert self._task is not None
-        return self._task.uncancel() > 0
 
     async def _disconnect(self) -> None:
         """The leader's session dies with the connection: what it got of the last request is unknown."""
