@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from kraft.chaos.checkers.check import HISTORY_FILE, check_history
+from kraft.chaos.evidence import Evidence, LogRecord, ReadBack, ReplicaLog
+from kraft.chaos.history import Header, HistoryWriter, Produce
 from kraft.launcher.python import PYTHON
-from kraft.scenarios.checker.check import HISTORY_FILE, check_history
-from kraft.scenarios.evidence import Evidence, LogRecord, ReadBack, ReplicaLog
-from kraft.scenarios.history import Header, HistoryWriter, Produce
 
 ROOT: Final = Path(__file__).parents[1]
 """Where `bench` is: it is not installed."""

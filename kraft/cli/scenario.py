@@ -12,12 +12,12 @@ from typing import Annotated, Final
 
 import typer
 
+from kraft.chaos import catalogue, loading
+from kraft.chaos.model import ANY, SOME, Scenario
+from kraft.chaos.soak.plan import PACE_S_DEFAULT, PARTITIONS_DEFAULT, RATE_DEFAULT, SoakOptions
 from kraft.cli.options import JsonOption
 from kraft.cli.output import USAGE, fail, progress, write, write_json, write_rows, write_words
 from kraft.config.problems import ConfigError
-from kraft.scenarios import catalogue, loading
-from kraft.scenarios.model import ANY, SOME, Scenario
-from kraft.scenarios.soak.plan import PACE_S_DEFAULT, PARTITIONS_DEFAULT, RATE_DEFAULT, SoakOptions
 
 app = typer.Typer(
     help="Break a cluster on purpose and get a verdict for every record.", no_args_is_help=True, add_completion=False
@@ -119,8 +119,8 @@ def fuzz(
 
     Exit code 0: every story ended as its profile allows; 1: one did not.
     """
+    from kraft.chaos.nemesis.fuzz.profiles import PROFILES
     from kraft.cli.scenario_run import fuzz_until_time_is_up
-    from kraft.scenarios.fuzz.profiles import PROFILES
 
     if profile not in PROFILES:
         known = "; ".join(f"{one.name}: {one.sentence}" for one in PROFILES.values())
@@ -160,8 +160,8 @@ def soak(
     Exit code 0: nothing was lost, doubled or leaked, and it became whole; 1: something was, and what was found is kept
     in a folder; 2: it could not be run to its verdict.
     """
+    from kraft.chaos.soak.session import soak as soak_cluster
     from kraft.cli.scenario_view import show_soak
-    from kraft.scenarios.soak.session import soak as soak_cluster
 
     options = SoakOptions(minutes=minutes, seed=seed, partitions=partitions, rate=rate, pace_s=pace)
     result = asyncio.run(soak_cluster(options, say=progress(as_json=as_json), keep=keep))
@@ -182,9 +182,9 @@ def check(
     An events.jsonl and a faults.jsonl beside it tell the causes. Exit code 0: no anomaly, nothing without a cause;
     1: there is something; 2: the file is no history.
     """
+    from kraft.chaos.checkers.check import check_beside
+    from kraft.chaos.history import HistoryError
     from kraft.cli.scenario_view import show_counts
-    from kraft.scenarios.checker.check import check_beside
-    from kraft.scenarios.history import HistoryError
 
     try:
         verdict = check_beside(history)

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from kraft.chaos.live import NobodyWatches, Watcher
+from kraft.chaos.model import Scenario
+from kraft.chaos.nemesis.fuzz.profiles import Profile
+from kraft.chaos.nemesis.fuzz.session import FuzzSession
+from kraft.chaos.result import AS_EXPECTED, COULD_NOT_RUN, NOT_AS_EXPECTED, RunResult
+from kraft.chaos.run import run_scenario
+from kraft.chaos.worlds.processes.forks.process import NodeStarter, node_starter
 from kraft.cli.output import progress, write, write_json, write_rows, write_words
 from kraft.cli.scenario_view import PipeView, TerminalView, show_verdict
-from kraft.scenarios.forks.process import NodeStarter, node_starter
-from kraft.scenarios.fuzz.profiles import Profile
-from kraft.scenarios.fuzz.session import FuzzSession
-from kraft.scenarios.live import NobodyWatches, Watcher
-from kraft.scenarios.model import Scenario
-from kraft.scenarios.result import AS_EXPECTED, COULD_NOT_RUN, NOT_AS_EXPECTED, RunResult
-from kraft.scenarios.runner import run_scenario
 
 _COLUMNS: Final = ("scenario", "seed", "outcome", "seconds", "kept", "lost", "unknown")
 AT_A_TIME: Final = 3

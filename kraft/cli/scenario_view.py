@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Final
 
-from kraft.cli.output import write_rows
-from kraft.scenarios.live import (
+from kraft.chaos.live import (
     TIMELINE_LINES_MAX,
     NobodyWatches,
     NodeLine,
@@ -21,16 +20,17 @@ from kraft.scenarios.live import (
     verdict_lines,
     verdict_rows,
 )
+from kraft.cli.output import write_rows
 
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    from kraft.scenarios.checker.verdict import Verdict
-    from kraft.scenarios.model import Scenario
-    from kraft.scenarios.snapshot import Snapshot
-    from kraft.scenarios.soak.result import SoakResult
+    from kraft.chaos.checkers.verdict import Verdict
+    from kraft.chaos.model import Scenario
+    from kraft.chaos.soak.result import SoakResult
+    from kraft.chaos.worlds.snapshot import Snapshot
 
 REFRESH_PER_SECOND: Final = 8
 BAR_WIDTH: Final = 24

@@ -1,4 +1,4 @@
-"""A disk that keeps a witness of what is durable, and that can be full. For scenarios only; see `kraft.scenarios`.
+"""A disk that keeps a witness of what is durable, and that can be full. For scenarios only; see `kraft.chaos`.
 
 `<folder>/witness.jsonl` gets a line after each operation that decides what a power loss would leave:
 

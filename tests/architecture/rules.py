@@ -15,7 +15,7 @@ OUTSIDE_FOLDERS: Mapping[str, str] = {
     "kraft.launcher": "starts nodes as processes of this machine",
     "kraft.client": "transport of programs that are no nodes",
     "kraft.testing": "runs clusters inside other people's tests",
-    "kraft.scenarios": "breaks clusters on purpose, from outside",
+    "kraft.chaos": "breaks clusters on purpose, from outside",
     "kraft.node.process": "the process of a node: its signals, limits and exit code",
     "kraft.__main__": "entry point of the command line",
 }
@@ -97,12 +97,17 @@ THIRD_PARTY: Mapping[str, tuple[str, ...]] = {
     "typer": ("kraft.cli", "kraft.launcher"),
     "click": ("kraft.cli", "kraft.launcher"),
     "rich": ("kraft.cli", "kraft.launcher"),
-    "uvloop": ("kraft.runtime", "kraft.node", "kraft.scenarios"),
+    "uvloop": ("kraft.runtime", "kraft.node", "kraft.chaos"),
     "prometheus_client": ("kraft.http",),
 }
 """Each dependency is imported by its own folder only. Pydantic, orjson and msgspec may be used anywhere."""
 
-ENTRY_POINTS = ("kraft.cli.main", "kraft.__main__", "kraft.scenarios.forks.helper")
+ENTRY_POINTS = (
+    "kraft.cli.main",
+    "kraft.__main__",
+    "kraft.chaos.worlds.processes.forks.helper",
+    "kraft.chaos.worlds.simulated.cluster",
+)
 """Modules that nothing has to import."""
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import uvloop
 
+from kraft.chaos.worlds.simulated.environment import SimulatedWorld
 from kraft.runtime.environment import close_environment, system_environment
 from metadata.environment import ConnectionClosed, Environment, FrameConnection
-from tests.simulation.environment import SimulatedWorld
 
 HOST = "127.0.0.1"
 LIMIT = 2_000_000

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from kraft.scenarios import catalogue
-from kraft.scenarios.live import NobodyWatches
-from kraft.scenarios.result import RunResult
-from kraft.scenarios.runner import run_scenario
+from kraft.chaos import catalogue
+from kraft.chaos.live import NobodyWatches
+from kraft.chaos.result import RunResult
+from kraft.chaos.run import run_scenario
 
 ALWAYS = ("acks1-leader-kill",)
 LIMIT_S = 240
@@ -48,8 +48,8 @@ def kraft(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 WRONG = '''\
-from kraft.scenarios.model import Expect, Producer, Topic
-from kraft.scenarios.story import Stage, scenario
+from kraft.chaos.model import Expect, Producer, Topic
+from kraft.chaos.story import Stage, scenario
 
 
 @scenario(

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from kraft.scenarios import catalogue, loading
-from kraft.scenarios.fuzz.profiles import STRICT
-from kraft.scenarios.fuzz.session import FuzzSession
-from kraft.scenarios.fuzz.story import make_story, steps_of
-from kraft.scenarios.live import NobodyWatches, verdict_lines
-from kraft.scenarios.model import Scenario
-from kraft.scenarios.result import NOT_AS_EXPECTED, RunResult
-from kraft.scenarios.runner import run_scenario
+from kraft.chaos import catalogue, loading
+from kraft.chaos.live import NobodyWatches, verdict_lines
+from kraft.chaos.model import Scenario
+from kraft.chaos.nemesis.fuzz.profiles import STRICT
+from kraft.chaos.nemesis.fuzz.session import FuzzSession
+from kraft.chaos.nemesis.fuzz.story import make_story, steps_of
+from kraft.chaos.result import NOT_AS_EXPECTED, RunResult
+from kraft.chaos.run import run_scenario
 from tests.integration.planted.bugs import BUGS, planted_in_nodes
 
 LIMIT_S = 240

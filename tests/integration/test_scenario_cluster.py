@@ -14,16 +14,16 @@ from pathlib import Path
 import pytest
 import uvloop
 
+from kraft.chaos.history import Header, Operation
+from kraft.chaos.workload.producer import Producer, ProducerOptions
+from kraft.chaos.workload.requests import fetched, produce_request, read_request, told_produce
+from kraft.chaos.worlds.processes.cluster import Cluster
+from kraft.chaos.worlds.processes.readback import gather_evidence
+from kraft.chaos.worlds.processes.timeline import now_us
+from kraft.chaos.worlds.snapshot import Snapshot
+from kraft.chaos.worlds.spec import ClusterSpec
 from kraft.client.transport import Transport
 from kraft.launcher.processes import is_alive
-from kraft.scenarios.clients.producer import Producer, ProducerOptions
-from kraft.scenarios.clients.requests import fetched, produce_request, read_request, told_produce
-from kraft.scenarios.cluster import Cluster
-from kraft.scenarios.history import Header, Operation
-from kraft.scenarios.readback import gather_evidence
-from kraft.scenarios.snapshot import Snapshot
-from kraft.scenarios.spec import ClusterSpec
-from kraft.scenarios.timeline import now_us
 from tests.integration.support.waiting import wait_until
 
 THREE = ClusterSpec.of(3, settings={"replica.lag.time.max.ms": 1_500, "replica.fetch.backoff.ms": 50})
@@ -304,8 +304,8 @@ def test_disks_are_spoiled_wiped_and_full(tmp_path: Path) -> None:
 RUNNER = """
 import asyncio, sys
 from pathlib import Path
-from kraft.scenarios.cluster import Cluster
-from kraft.scenarios.spec import ClusterSpec
+from kraft.chaos.worlds.processes.cluster import Cluster
+from kraft.chaos.worlds.spec import ClusterSpec
 
 async def main():
     async with Cluster.start(ClusterSpec.of(1), directory=Path(sys.argv[1])) as c:

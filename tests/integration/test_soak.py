@@ -7,10 +7,10 @@ import shutil
 
 import pytest
 
-from kraft.scenarios.result import AS_EXPECTED, NOT_AS_EXPECTED
-from kraft.scenarios.soak.plan import SoakOptions
-from kraft.scenarios.soak.result import SoakResult
-from kraft.scenarios.soak.session import soak
+from kraft.chaos.result import AS_EXPECTED, NOT_AS_EXPECTED
+from kraft.chaos.soak.plan import SoakOptions
+from kraft.chaos.soak.result import SoakResult
+from kraft.chaos.soak.session import soak
 from tests.integration.planted.bugs import planted_in_nodes
 
 pytestmark = pytest.mark.slow

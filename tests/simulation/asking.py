@@ -9,8 +9,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from kraft.chaos.worlds.simulated.cluster import SimulatedNode
 from metadata.environment import ConnectionClosed
-from tests.simulation.cluster import SimulatedNode
 from tests.simulation.oracle import Oracle
 
 T = TypeVar("T")

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from kraft.chaos.worlds.simulated.cluster import SimulatedNode
 from metadata.controller.events import AlterConfigs, ConfigAlteration, ConfigResource
 from metadata.environment import ConnectionClosed
 from metadata.errors import KafkaError
@@ -16,7 +17,6 @@ from metadata.image import PartitionImage, TopicIdPartition
 from replication.batches.records import NewRecord, build_batch
 from tests.simulation.asking import Watch
 from tests.simulation.clients import Attempt
-from tests.simulation.cluster import SimulatedNode
 from tests.simulation.plan import Event
 from tests.simulation.strikes import Strikes
 

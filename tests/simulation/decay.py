@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from kraft.chaos.worlds.simulated.cluster import METADATA_FOLDER, SimulatedNode
 from metadata.quorum.durable import QuorumStorageError
 from metadata.quorum.votes import FILE_NAME as VOTE_FILE
 from metadata.quorum.votes import VoteStore
@@ -24,7 +25,6 @@ from replication.storage.names import (
     SNAPSHOT_SUFFIX,
     TIME_INDEX_SUFFIX,
 )
-from tests.simulation.cluster import METADATA_FOLDER, SimulatedNode
 from tests.simulation.coincidences import Coincidences
 from tests.simulation.files import files_of, partition_of
 from tests.simulation.plan import Event

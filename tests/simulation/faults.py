@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from kraft.chaos.worlds.simulated.cluster import SimulatedNode
 from metadata.controller.events import (
     AlterConfigs,
     AlterReassignments,
@@ -23,7 +24,6 @@ from metadata.controller.events import (
 from metadata.environment import ConnectionClosed
 from metadata.errors import KafkaError
 from metadata.image import TopicIdPartition
-from tests.simulation.cluster import SimulatedNode
 from tests.simulation.decay import Decay
 from tests.simulation.files import files_of, partition_of
 from tests.simulation.hands import ADMIN_MS, GIVE_UP_S

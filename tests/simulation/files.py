@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from kraft.chaos.worlds.simulated.cluster import SimulatedNode
 from metadata.image import TopicIdPartition
 from replication.storage.names import PARTITION_METADATA_FILE, topic_partition_of
 from replication.storage.text_files import MalformedFile, read_topic_id
-from tests.simulation.cluster import SimulatedNode
 
 
 def files_of(node: SimulatedNode, suffixes: tuple[str, ...]) -> list[str]:

@@ -15,7 +15,7 @@ from kraft.coordinators.groups.entry import Entry
 from kraft.coordinators.groups.shard import Shard
 
 if TYPE_CHECKING:
-    from tests.simulation.cluster import SimulatedNode
+    from kraft.chaos.worlds.simulated.cluster import SimulatedNode
     from tests.simulation.oracle import Oracle
 
 GRACE_MS = 6_000

@@ -10,12 +10,12 @@ import asyncio
 from collections.abc import Callable
 
 from kraft.broker.gateway import Gateway
+from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
 from metadata.controller.events import CreateTopics, NewTopic, Request
 from metadata.image import MetadataImage, PartitionImage
 from metadata.quorum.durable import QuorumStorageError
 from replication.storage.log_directory import StartupError
 from tests.simulation.asking import Watch
-from tests.simulation.cluster import SimulatedCluster, SimulatedNode
 from tests.simulation.oracle import Oracle
 from tests.simulation.plan import Event, Plan
 

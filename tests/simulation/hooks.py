@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from kraft.chaos.worlds.simulated.loop import PROCESS
 from kraft.coordinators.groups.shard import Shard
 from kraft.events import EventLog
 from kraft.wire import scram
@@ -23,7 +24,6 @@ from replication.manager.isr_keeper import IsrKeeper
 from replication.manager.registry import Registry
 from replication.partition.states import LeaderState
 from replication.requests import FetchedPartition, FetchPartition
-from tests.simulation.loop import PROCESS
 from tests.simulation.moments import ALTERATION_SENT, APPEND_SENT, JOIN_SENT
 from tests.simulation.oracle import Oracle
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
+from kraft.chaos.worlds.simulated.cluster import SimulatedNode
 from kraft.http.errors import HttpError
 from kraft.http.idempotency import IdempotencyKey
 from kraft.http.keyed_produce import Pieces, produce_keyed
@@ -25,7 +26,6 @@ from replication.batches.header import whole_batches
 from replication.requests import ProduceOutcome
 from tests.simulation.asking import Unanswered, ask
 from tests.simulation.clients import GRACE_MS, RETRY_PAUSE_S, Attempt, choose
-from tests.simulation.cluster import SimulatedNode
 from tests.simulation.producer_oracle import WRONG_SEQUENCE, ProducerOracle
 from tests.simulation.remembered import KeyedPlan
 

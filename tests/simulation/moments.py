@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 
-from tests.simulation.loop import VirtualLoop
+from kraft.chaos.worlds.simulated.loop import VirtualLoop
 
 ALTERATION_SENT = "alteration sent"
 JOIN_SENT = "join sent"

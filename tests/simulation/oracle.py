@@ -22,8 +22,8 @@ from tests.simulation.promise import Promise
 from tests.simulation.quorum_oracle import QuorumOracle
 
 if TYPE_CHECKING:
+    from kraft.chaos.worlds.simulated.cluster import SimulatedCluster
     from tests.simulation.clients import Attempt
-    from tests.simulation.cluster import SimulatedCluster
 
 COUNTED_EVENTS_WITH_REASON = ("leader_elected", "isr_changed")
 IMPOSSIBLE = "replica_fetch_out_of_range"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
+from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
 from metadata.errors import KafkaError
 from metadata.image import TopicIdPartition
 from replication.batches.records import NewRecord, build_batch, read_batches
-from tests.simulation.cluster import SimulatedCluster, SimulatedNode
 
 TIMEOUT_MS = 2_000
 GIVE_UP_S = 4.0

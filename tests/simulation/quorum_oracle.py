@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from kraft.chaos.worlds.simulated.cluster import METADATA_FOLDER
 from metadata.image import MetadataImage, PartitionImage, TopicIdPartition
-from tests.simulation.cluster import METADATA_FOLDER
 
 if TYPE_CHECKING:
     from tests.simulation.oracle import Oracle

@@ -14,12 +14,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from kraft.chaos.worlds.simulated.cluster import SimulatedCluster
+from kraft.chaos.worlds.simulated.environment import SimulatedWorld
 from kraft.node.assembly import Node
 from metadata.controller.events import CreateTopics, ErrorDetail, NewTopic, TopicCreated
 from metadata.errors import NotController, RequestTimedOut, TopicAlreadyExists
 from tests.simulation.clients import start_clients
-from tests.simulation.cluster import SimulatedCluster
-from tests.simulation.environment import SimulatedWorld
 from tests.simulation.faults import Faults
 from tests.simulation.hooks import listening
 from tests.simulation.last_judgement import LastJudgement

@@ -12,6 +12,7 @@ import random
 from dataclasses import dataclass, field
 from functools import partial
 
+from kraft.chaos.worlds.simulated.cluster import SimulatedNode
 from kraft.wire.handlers.producer_ids import producer_id_handlers
 from kraft.wire.handlers.served import Call
 from kraft.wire.messages.producer_ids import INIT_PRODUCER_ID, InitProducerId
@@ -21,7 +22,6 @@ from metadata.image import TopicIdPartition
 from replication.batches.records import NewRecord, build_batch
 from tests.simulation.asking import Unanswered, ask
 from tests.simulation.clients import GRACE_MS, RETRY_PAUSE_S, Attempt, choose
-from tests.simulation.cluster import SimulatedNode
 from tests.simulation.producer_oracle import WRONG_SEQUENCE, ProducerOracle
 from tests.simulation.remembered import SequencedPlan
 

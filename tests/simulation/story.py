@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import sys
 
+from kraft.chaos.worlds.simulated.environment import Machine, SimulatedWorld
 from metadata.environment import ConnectionClosed, FrameConnection
-from tests.simulation.environment import Machine, SimulatedWorld
 
 PORT = 9000
 NAMES = ("one", "two", "three")

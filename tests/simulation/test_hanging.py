@@ -7,10 +7,10 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from kraft.chaos.worlds.simulated.cluster import EVENTS, EVENTS_BYTES, POLL_S, SimulatedCluster, SimulatedNode
+from kraft.chaos.worlds.simulated.environment import SimulatedWorld
 from metadata.quorum.raft_log import RaftMetadataLog
 from metadata.watchdog import HANGING_MS, WAITING_FACTOR
-from tests.simulation.cluster import EVENTS, EVENTS_BYTES, POLL_S, SimulatedCluster, SimulatedNode
-from tests.simulation.environment import SimulatedWorld
 
 END_MS = 20_000
 SETTINGS = {"node.hang.timeout.ms": END_MS}

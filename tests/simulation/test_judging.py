@@ -9,11 +9,11 @@ from uuid import UUID
 
 import pytest
 
+from kraft.chaos.worlds.simulated.cluster import SimulatedCluster
+from kraft.chaos.worlds.simulated.environment import SimulatedWorld
 from metadata.image import MetadataImage, PartitionImage, TopicIdPartition, TopicImage
 from replication.partition.replica import Replica
 from replication.partition.states import FollowerState
-from tests.simulation.cluster import SimulatedCluster
-from tests.simulation.environment import SimulatedWorld
 from tests.simulation.eras import Eras
 from tests.simulation.oracle import IMPOSSIBLE, Oracle, Violation
 

@@ -6,10 +6,10 @@ import asyncio
 import itertools
 import random
 
-from tests.simulation.cluster import InlineQuorum, SimulatedProcess
-from tests.simulation.disk import SECTOR_BYTES, Disk, SimulatedFiles
+from kraft.chaos.worlds.simulated.cluster import InlineQuorum, SimulatedProcess
+from kraft.chaos.worlds.simulated.disk import SECTOR_BYTES, Disk, SimulatedFiles
+from kraft.chaos.worlds.simulated.environment import SimulatedWorld
 from tests.simulation.drawing import ELECTION_TIMEOUT, draw_plan
-from tests.simulation.environment import SimulatedWorld
 from tests.simulation.faults import Faults
 from tests.simulation.moments import Moment, Moments
 from tests.simulation.plan import Strangeness

@@ -12,9 +12,9 @@ import re
 
 import pytest
 
+from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
+from kraft.chaos.worlds.simulated.environment import SimulatedWorld
 from metadata.image import TopicIdPartition
-from tests.simulation.cluster import SimulatedCluster, SimulatedNode
-from tests.simulation.environment import SimulatedWorld
 from tests.simulation.producing import Producer, check, read_all
 
 SEEDS = [1, 2, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 7))]

@@ -11,10 +11,10 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
+from kraft.chaos.worlds.simulated.clock import EPOCH_MS
+from kraft.chaos.worlds.simulated.environment import Machine, SimulatedWorld
+from kraft.chaos.worlds.simulated.loop import PROCESS, Deadlock, Livelock
 from metadata.environment import ConnectionClosed, FrameConnection
-from tests.simulation.clock import EPOCH_MS
-from tests.simulation.environment import Machine, SimulatedWorld
-from tests.simulation.loop import PROCESS, Deadlock, Livelock
 from tests.simulation.story import run_story
 
 
@@ -53,7 +53,7 @@ def test_waiting_for_what_never_comes_is_a_deadlock() -> None:
 
 
 def test_spinning_is_a_livelock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.simulation.loop.STEPS_PER_INSTANT_MAX", 1000)
+    monkeypatch.setattr("kraft.chaos.worlds.simulated.loop.STEPS_PER_INSTANT_MAX", 1000)
 
     async def scenario() -> None:
         while True:  # noqa: ASYNC110

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
+from kraft.chaos.worlds.simulated.environment import Machine, SimulatedWorld
+from kraft.chaos.worlds.simulated.formed import form_voter
 from metadata.quorum.config import QuorumConfig
 from metadata.quorum.hosting import InlineHost
 from metadata.quorum.log import AppendLost, AppendUnknown
 from metadata.quorum.raft_log import RaftMetadataLog
 from metadata.records import ConfigRecord, ControllerEpochRecord
-from tests.simulation.environment import Machine, SimulatedWorld
-from tests.simulation.formed import form_voter
 
 PORT = 9093
 SECRET = b"s3cret"

@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from tests.simulation.environment import SimulatedWorld
+from kraft.chaos.worlds.simulated.environment import SimulatedWorld
 from tests.simulation.quorum.cluster import Cluster, settings
 
 SEEDS = int(os.environ.get("KRAFT_QUORUM_IDLE_SEEDS", "8"))

@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import pytest
 
+from kraft.chaos.worlds.simulated.environment import SimulatedWorld
 from metadata.quorum.newcomer import Newcomer
-from tests.simulation.environment import SimulatedWorld
 from tests.simulation.quorum.cluster import DIRECTORY, Cluster, settings
 from tests.simulation.quorum.plan import Plan, Violation
 from tests.simulation.quorum.scripting import CALM, calm, commit, heal, isolate

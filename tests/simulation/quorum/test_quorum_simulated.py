@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
+from kraft.chaos.worlds.simulated.environment import SimulatedWorld
 from metadata.environment import FrameConnection
 from metadata.quorum.log import AppendLost, AppendUnknown, Leadership
-from tests.simulation.environment import SimulatedWorld
 from tests.simulation.quorum.cluster import PORT, Cluster, settings
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from kraft.chaos.worlds.simulated.disk import Disk, SimulatedFiles
 from metadata.quorum.filters import Message
 from metadata.quorum.hardened import RaftParts
 from metadata.quorum.journal import Journal
@@ -21,7 +22,6 @@ from metadata.quorum.raft import RaftNode
 from metadata.quorum.snapshots import SnapshotStore
 from metadata.quorum.transport import Filters
 from metadata.quorum.votes import VoteStore
-from tests.simulation.disk import Disk, SimulatedFiles
 from tests.simulation.quorum.checks import Checks
 from tests.simulation.quorum.network import Network
 from tests.simulation.quorum.plan import ELECTION_MS, Plan, Violation

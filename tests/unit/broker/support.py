@@ -8,6 +8,8 @@ from uuid import UUID
 
 from kraft.broker.leaders import LeaderFinder
 from kraft.broker.publishing import MetadataPublisher
+from kraft.chaos.worlds.simulated.clock import SimulatedClock
+from kraft.chaos.worlds.simulated.loop import VirtualLoop
 from metadata.environment import Buffer
 from metadata.image import MetadataImage, TopicIdPartition
 from metadata.quorum.log import Committed, Leadership, MetadataSlice, SnapshotInstalled
@@ -21,8 +23,6 @@ from metadata.records import (
     TopicRecord,
 )
 from replication.requests import FetchRequest, FetchResponse, OffsetAnswer, ProduceOutcome
-from tests.simulation.clock import SimulatedClock
-from tests.simulation.loop import VirtualLoop
 
 TOPIC = UUID(int=7)
 P0 = TopicIdPartition(TOPIC, 0)

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from kraft.broker.control import ControllerDoor
+from kraft.chaos.worlds.simulated.clock import SimulatedClock
 from metadata.controller.events import AllocateProducerIds, ProducerIdBlock
 from metadata.environment import ConnectionClosed, NotConnected
 from metadata.errors import InvalidTopicException, NotController, RequestTimedOut
 from metadata.image import MetadataImage
 from metadata.quorum.log import Leadership
 from metadata.records import ConfigRecord
-from tests.simulation.clock import SimulatedClock
 from tests.unit.broker.support import HandLog, move_leader, publisher_on, run, two_partitions
 
 ASK = AllocateProducerIds(broker_id=1, broker_epoch=1)

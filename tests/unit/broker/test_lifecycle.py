@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from kraft.broker.lifecycle import BrokerIdentity, BrokerLifecycle, RegistrationFailed
+from kraft.chaos.worlds.simulated.clock import SimulatedClock
 from metadata.controller.events import (
     FAILED_REPLICAS_REPORTED_MAX,
     NO_FAILED_REPLICAS,
@@ -27,7 +28,6 @@ from metadata.image import MetadataImage, TopicIdPartition
 from metadata.quorum.log import Leadership
 from metadata.records import BrokerChangeRecord, RegisterBrokerRecord
 from metadata.settings import BrokerSettings, broker_settings
-from tests.simulation.clock import SimulatedClock
 from tests.unit.broker.support import run
 
 FENCED = HeartbeatAnswer(is_caught_up=False, is_fenced=True, should_shut_down=False)

@@ -7,12 +7,12 @@ import pytest
 from kraft.broker.produce_routing import ProduceRouter
 from kraft.broker.read_routing import ReadRouter
 from kraft.broker.tailing import Tails
+from kraft.chaos.worlds.simulated.clock import SimulatedClock
 from metadata.environment import ConnectionClosed, NotConnected
 from metadata.errors import InvalidRequiredAcks, LeaderNotAvailable, OffsetOutOfRange, UnknownTopicId
 from metadata.image import TopicIdPartition
 from replication.batches.records import NewRecord, build_batch
 from replication.requests import FetchedPartition, FetchResponse, OffsetAnswer, ProduceOutcome
-from tests.simulation.clock import SimulatedClock
 from tests.unit.broker.support import (
     BATCH,
     P0,

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
+from kraft.chaos.worlds.simulated.clock import SimulatedClock
+from kraft.chaos.worlds.simulated.loop import VirtualLoop
 from kraft.client.connection import Connection, World
 from kraft.client.outcome import Answer, Outcome, Refused, Request, Unknown
 from kraft.client.settings import ClientSettings, parse
 from metadata.errors import for_code
 from replication.batches.records import NewRecord, build_batch, read_batches
-from tests.simulation.clock import SimulatedClock
-from tests.simulation.loop import VirtualLoop
 
 T = TypeVar("T")
 LATENCY_MS = 1

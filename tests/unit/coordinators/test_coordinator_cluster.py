@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
+from kraft.chaos.worlds.simulated.environment import SimulatedWorld
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.java import abs_hash
@@ -23,8 +25,6 @@ from metadata.errors import (
     NonEmptyGroup,
     UnknownMemberId,
 )
-from tests.simulation.cluster import SimulatedCluster, SimulatedNode
-from tests.simulation.environment import SimulatedWorld
 
 SETTINGS = {"group.initial.rebalance.delay.ms": 0, "offsets.topic.num.partitions": 5}
 

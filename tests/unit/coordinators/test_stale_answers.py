@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 
+from kraft.chaos.worlds.simulated.cluster import SimulatedCluster
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.classic import ClassicRequests
@@ -25,7 +26,6 @@ from kraft.http.v2.consumers_poll import Poll
 from metadata.controller.events import CreateTopics, DeleteTopics, NewTopic
 from metadata.errors import NotCoordinator, NotLeaderOrFollower, OffsetOutOfRange
 from metadata.image import PartitionImage, TopicImage
-from tests.simulation.cluster import SimulatedCluster
 from tests.unit.coordinators.test_coordinator_cluster import ask, commit, create, instance, join, play
 
 TOPIC_ID = UUID(int=1)

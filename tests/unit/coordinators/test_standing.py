@@ -9,6 +9,8 @@ from typing import Any, cast
 
 import pytest
 
+from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
+from kraft.chaos.worlds.simulated.environment import SimulatedWorld
 from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.records import decode_record
 from kraft.coordinators.groups.shard import Shard, Surroundings
@@ -25,8 +27,6 @@ from metadata.image import TopicIdPartition
 from metadata.settings import BrokerSettings
 from replication.batches.records import read_batches
 from replication.requests import ProduceOutcome
-from tests.simulation.cluster import SimulatedCluster, SimulatedNode
-from tests.simulation.environment import SimulatedWorld
 from tests.unit.coordinators.test_coordinator_cluster import SETTINGS, ask, commit, create, play
 from tests.unit.coordinators.test_stale_answers import TOPIC_ID
 

@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+from kraft.chaos.worlds.simulated.cluster import EVENTS, SimulatedCluster, SimulatedNode
 from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.entry import Entry
 from kraft.coordinators.groups.loading import _decoded
@@ -15,7 +16,6 @@ from metadata.errors import InvalidTopicException
 from metadata.image import TopicIdPartition
 from metadata.internal_topics import OFFSETS_TOPIC
 from replication.batches.records import NewRecord, build_batch
-from tests.simulation.cluster import EVENTS, SimulatedCluster, SimulatedNode
 from tests.unit.coordinators.test_coordinator_cluster import ask, commit, play
 from tests.unit.coordinators.test_records_and_assignors import GOLDEN
 

@@ -87,7 +87,7 @@ OUTSIDE = {
     "kraft.cli": "a person's command: it reads what its user wrote, and answers of the user's own cluster",
     "kraft.client": "a program's own side: it reads answers of the cluster that the program has chosen",
     "kraft.launcher": "reads files that it wrote itself",
-    "kraft.scenarios": "an experiment: it reads what its own nodes and helpers wrote",
+    "kraft.chaos": "an experiment: it reads what its own nodes and helpers wrote",
     "kraft.testing": "runs clusters inside other people's tests",
     "kraft.wire.schema": "makes source from Kafka's schemas, before the program is installed",
     "kraft.wire.generated": "read through kraft.wire.codec: each API's requests and answers are rows",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 
+from kraft.chaos.worlds.simulated.disk import Disk, SimulatedFiles
 from metadata.quorum.journal import Journal
 from metadata.quorum.journal_format import Entry
 from metadata.quorum.votes import VoteStore
-from tests.simulation.disk import Disk, SimulatedFiles
 
 DIRECTORY = "/q"
 

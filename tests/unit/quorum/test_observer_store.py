@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from kraft.chaos.worlds.simulated.disk import SimulatedFiles
 from metadata.image import MetadataImage
 from metadata.quorum.observer_store import ObserverStore
 from metadata.records import ControllerEpochRecord, Record, encode_record
-from tests.simulation.disk import SimulatedFiles
 from tests.unit.quorum.cluster import setting
 from tests.unit.quorum.disk import new_disk
 

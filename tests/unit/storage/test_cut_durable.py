@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 
+from kraft.chaos.worlds.simulated.environment import SimulatedWorld
 from metadata.environment import Environment
 from metadata.settings import TopicSettings
 from replication.batches.header import BatchHeader, whole_batches
-from tests.simulation.environment import SimulatedWorld
 from tests.unit.storage.world import NOW_MS, batch, load
 
 KEPT, CUT = 2, 6

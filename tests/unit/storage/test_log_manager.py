@@ -10,6 +10,7 @@ from uuid import UUID
 
 import pytest
 
+from kraft.chaos.worlds.simulated.disk import Disk, SimulatedFiles
 from metadata.durable_directories import make_durable_directories
 from metadata.environment import Environment
 from metadata.errors import InconsistentTopicId, KafkaStorageError
@@ -21,7 +22,6 @@ from replication.storage.log_manager import LogManager
 from replication.storage.partition_log import PartitionLog
 from replication.storage.recovery import LoadPlan, load_log
 from replication.storage.text_files import write_topic_id
-from tests.simulation.disk import Disk, SimulatedFiles
 from tests.unit.storage.world import NOW_MS, TOPIC_ID, RecordedEvents, batch, run
 
 KEY = TopicIdPartition(TOPIC_ID, 0)

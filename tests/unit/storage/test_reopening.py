@@ -6,13 +6,13 @@ import random
 
 import pytest
 
+from kraft.chaos.worlds.simulated.disk import Disk, SimulatedFiles
 from metadata.environment import Environment
 from metadata.errors import KafkaStorageError
 from metadata.image import TopicIdPartition
 from metadata.settings import BrokerSettings, TopicSettings
 from replication.storage.log_manager import LogManager
 from replication.storage.partition_log import PartitionLog
-from tests.simulation.disk import Disk, SimulatedFiles
 from tests.unit.storage.world import NOW_MS, TOPIC_ID, RecordedEvents, batch, run
 
 KEY = TopicIdPartition(TOPIC_ID, 0)

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
+from kraft.chaos.worlds.simulated.environment import SimulatedWorld
 from kraft.wire import apis, codec
 from kraft.wire.connection import RpcConnection
 from kraft.wire.generated.sasl_handshake_request import SaslHandshakeRequestData
 from kraft.wire.generated.sasl_handshake_response import SaslHandshakeResponseData
 from kraft.wire.principal import Principal
 from metadata.environment import ConnectionClosed, Environment, FrameConnection
-from tests.simulation.environment import SimulatedWorld
 
 API = apis.SASL_HANDSHAKE
 SETTLE_MS = 5

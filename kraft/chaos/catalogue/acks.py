@@ -1,0 +1,177 @@
+"""What each setting of acks promises when a leader dies."""
+
+from __future__ import annotations
+
+from kraft.chaos.model import Expect, Measured, Producer, Topic
+from kraft.chaos.story import Stage, scenario
+
+
+@scenario(
+    "acks0-leader-kill",
+    question="What does acks=0 lose when a leader dies?",
+    settings={
+        # the followers stay in the ISR
+        "replica.lag.time.max.ms": 30_000,
+    },
+    topics=[
+        Topic(name="t"),
+    ],
+    clients=[
+        Producer(name="before", topic="t", rate=500, limit=200, batch=10),
+        Producer(name="doomed", topic="t", acks="0", rate=200, limit=50, starts="in the story"),
+        Producer(name="after", topic="t", limit=50, retries=10, starts="in the story"),
+    ],
+    expect=Expect(kept=250, lost=Measured("unreplicated")),
+)
+async def acks0_leader_kill(stage: Stage) -> None:
+    """acks=0, and the leader dies before its followers have fetched.
+
+    The followers are cut off while the doomed producer writes, so exactly its records are on the leader alone.
+    """
+    now = await stage.until(
+        lambda now: (
+            now.done("before")
+            and now.hw("t", 0) == 200
+            and now.log_end(2, "t", 0) == 200
+            and now.log_end(3, "t", 0) == 200
+        )
+    )
+    old = now.leader("t", 0)
+    await stage.cut(answers=old, purpose="fetch")
+    await stage.start("doomed")
+    now = await stage.until(lambda now: now.done("doomed") and now.log_end(old, "t", 0) == 250)
+    unreplicated = now.log_end(old, "t", 0) - max(now.log_end(2, "t", 0), now.log_end(3, "t", 0))
+    stage.expect(lost=unreplicated)
+    await stage.kill(old)
+    await stage.until(lambda now: now.leader("t", 0) in [2, 3])
+    await stage.start("after")
+    await stage.until(lambda now: now.done("after"))
+    await stage.heal()
+    await stage.restart(old)
+
+
+@scenario(
+    "acks1-leader-kill",
+    question="What does acks=1 lose when a leader dies?",
+    settings={
+        # the followers stay in the ISR
+        "replica.lag.time.max.ms": 30_000,
+    },
+    topics=[
+        Topic(name="t"),
+    ],
+    clients=[
+        Producer(name="before", topic="t", rate=500, limit=200, batch=10),
+        Producer(name="doomed", topic="t", acks="1", rate=200, limit=50, starts="in the story"),
+        Producer(name="after", topic="t", limit=50, retries=10, starts="in the story"),
+    ],
+    expect=Expect(kept=250, lost=Measured("unreplicated")),
+)
+async def acks1_leader_kill(stage: Stage) -> None:
+    """acks=1, and the leader dies before its followers have fetched.
+
+    The followers are cut off while the doomed producer writes, so exactly its records are on the leader alone.
+    """
+    now = await stage.until(
+        lambda now: (
+            now.done("before")
+            and now.hw("t", 0) == 200
+            and now.log_end(2, "t", 0) == 200
+            and now.log_end(3, "t", 0) == 200
+        )
+    )
+    old = now.leader("t", 0)
+    await stage.cut(answers=old, purpose="fetch")
+    await stage.start("doomed")
+    now = await stage.until(lambda now: now.done("doomed") and now.log_end(old, "t", 0) == 250)
+    unreplicated = now.log_end(old, "t", 0) - max(now.log_end(2, "t", 0), now.log_end(3, "t", 0))
+    stage.expect(lost=unreplicated)
+    await stage.kill(old)
+    await stage.until(lambda now: now.leader("t", 0) in [2, 3])
+    await stage.start("after")
+    await stage.until(lambda now: now.done("after"))
+    await stage.heal()
+    await stage.restart(old)
+
+
+@scenario(
+    "acks-all-leader-kill",
+    question="Can acks=all lose data when a leader dies?",
+    settings={
+        # the followers stay in the ISR
+        "replica.lag.time.max.ms": 30_000,
+    },
+    topics=[
+        Topic(name="t", configs={"min.insync.replicas": 2}),
+    ],
+    clients=[
+        Producer(name="before", topic="t", rate=500, limit=200, batch=10),
+        Producer(name="doomed", topic="t", rate=200, limit=50, in_flight=50, timeout_ms=10_000, starts="in the story"),
+        Producer(name="after", topic="t", limit=50, retries=10, starts="in the story"),
+    ],
+    expect=Expect(kept=250, unknown_gone=50),
+)
+async def acks_all_leader_kill(stage: Stage) -> None:
+    """acks=all, and the leader dies before its followers have fetched.
+
+    The same story as acks1-leader-kill: the doomed records are on the leader alone, and nobody was told that they
+    are safe.
+    """
+    now = await stage.until(
+        lambda now: now.done("before") and now.log_end(2, "t", 0) == 200 and now.log_end(3, "t", 0) == 200
+    )
+    old = now.leader("t", 0)
+    await stage.cut(answers=old, purpose="fetch")
+    await stage.start("doomed")
+    await stage.until(lambda now: now.log_end(old, "t", 0) == 250)
+    await stage.kill(old)
+    await stage.until(lambda now: now.leader("t", 0) in [2, 3])
+    await stage.start("after")
+    await stage.until(lambda now: now.done("after"))
+    await stage.heal()
+    await stage.restart(old)
+
+
+@scenario(
+    "high-watermark-behind",
+    question="Does a follower whose high watermark is behind lose what was acknowledged?",
+    controllers=[4],
+    settings={
+        # node 3 stays in the ISR
+        "replica.lag.time.max.ms": 30_000,
+    },
+    topics=[
+        Topic(name="t", configs={"min.insync.replicas": 1}),
+    ],
+    clients=[
+        Producer(name="before", topic="t", rate=500, limit=200, batch=10),
+        Producer(name="late", topic="t", limit=20, batch=20, timeout_ms=15_000, starts="in the story"),
+        Producer(name="after", topic="t", limit=50, retries=10, starts="in the story"),
+    ],
+    expect=Expect(kept=270),
+    is_long=True,
+)
+async def high_watermark_behind(stage: Stage) -> None:
+    """Two leaders die one after the other while the followers' high watermark is behind.
+
+    R2, R4, KIP-101: a follower learns the high watermark one fetch later than the records below it. Followers of a
+    new leader that cut their logs back to their own high watermark, as Kafka's once did, throw away what was
+    acknowledged; when the new leader then dies before they have it again, it is gone.
+    """
+    # node 3 is told everything two seconds late, but asks for more at once: so the leader knows what it has
+    await stage.until(
+        lambda now: now.done("before") and now.node_hw(2, "t", 0) == 200 and now.node_hw(3, "t", 0) == 200
+    )
+    await stage.delay(dials=3, answers=1, purpose="fetch", direction="answers", delay_ms=2_000)
+    # from the next leader it is told nothing
+    await stage.cut(dials=3, answers=2, purpose="fetch")
+    await stage.start("late")
+    await stage.until(lambda now: now.done("late") and now.log_end(3, "t", 0) == 220 and now.node_hw(3, "t", 0) == 200)
+    await stage.kill(1)
+    await stage.until(lambda now: now.leader("t", 0) == 2 and now.metadata_offset(3) == now.metadata_offset(4))
+    await stage.kill(2)
+    await stage.until(lambda now: now.leader("t", 0) == 3)
+    await stage.heal()
+    await stage.start("after")
+    await stage.until(lambda now: now.done("after"))
+    await stage.restart(1, 2)

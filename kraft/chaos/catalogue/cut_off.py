@@ -1,0 +1,196 @@
+"""Leaders and followers that do not reach each other, or the controller."""
+
+from __future__ import annotations
+
+from kraft.chaos.model import ANY, Expect, Producer, Topic
+from kraft.chaos.story import Stage, scenario
+
+
+@scenario(
+    "follower-cut-from-leader",
+    question="What happens when two brokers cannot reach each other, and the controller reaches both?",
+    topics=[
+        Topic(name="t", configs={"min.insync.replicas": 2}),
+    ],
+    clients=[
+        Producer(name="load", topic="t", in_flight=8, target=1),
+    ],
+    expect=Expect(
+        holds=(
+            lambda now: now.leader("t", 0) == 1,
+            lambda now: now.events("broker_fenced") == 0,
+        )
+    ),
+)
+async def follower_cut_from_leader(stage: Stage) -> None:
+    """One follower reaches everybody but its leader."""
+    await stage.more_acked(100)
+    await stage.cut(dials=2, answers=1, purpose="fetch")
+    await stage.until(lambda now: now.isr("t", 0) == [1, 3])
+    await stage.more_acked(100)
+    await stage.heal()
+    await stage.until(lambda now: now.isr("t", 0) == [1, 2, 3])
+
+
+@scenario(
+    "leader-cut-from-quorum",
+    question="What does a leader acknowledge that nobody follows any more?",
+    controllers=[4],
+    settings={
+        "replica.lag.time.max.ms": 30_000,
+    },
+    topics=[
+        Topic(name="t", configs={"min.insync.replicas": 2}),
+    ],
+    clients=[
+        Producer(name="before", topic="t", rate=500, limit=100, batch=10),
+        Producer(name="stale-one", topic="t", acks="1", rate=200, limit=40, target=1, starts="in the story"),
+        Producer(
+            name="stale-all", topic="t", limit=10, in_flight=10, timeout_ms=1_500, target=1, starts="in the story"
+        ),
+        Producer(name="after", topic="t", rate=200, limit=50, target=2, starts="in the story"),
+    ],
+    expect=Expect(kept=150, lost=40, unknown_gone=10),
+)
+async def leader_cut_from_quorum(stage: Stage) -> None:
+    """A leader is cut off from controller and quorum, but not from its clients.
+
+    B8: cut off from controller and quorum, the old leader does not know that it was deposed. Its clients still
+    reach it: what they write with acks=1 is cut off later; with acks=all nothing is acknowledged, as nobody fetches
+    any more.
+    """
+    await stage.until(
+        lambda now: now.done("before") and now.log_end(2, "t", 0) == 100 and now.log_end(3, "t", 0) == 100
+    )
+    await stage.isolate(1, purpose="controller")
+    # it would still read the metadata from there
+    await stage.cut(dials=1, answers=4, purpose="fetch")
+    await stage.until(lambda now: now.leader("t", 0) == 2)
+    await stage.start("stale-one", "stale-all", "after")
+    await stage.until(lambda now: now.acked("stale-one") == 40 and now.done("stale-all") and now.acked("after") == 50)
+    await stage.heal()
+
+
+@scenario(
+    "shrink-not-committed",
+    question="Can a leader that is cut off from everybody go on acknowledging acks=all?",
+    controllers=[4],
+    topics=[
+        Topic(name="t", configs={"min.insync.replicas": 1}),
+    ],
+    clients=[
+        Producer(name="before", topic="t", rate=500, limit=100, batch=10),
+        Producer(name="stale", topic="t", limit=20, in_flight=20, timeout_ms=4_000, target=1, starts="in the story"),
+        Producer(name="after", topic="t", rate=200, limit=50, target=2, starts="in the story"),
+    ],
+    expect=Expect(kept=150, unknown_gone=20),
+)
+async def shrink_not_committed(stage: Stage) -> None:
+    """A leader loses its followers and the controller at once: it may not shrink the ISR alone.
+
+    I7: a leader that wants its followers out of the ISR must go on waiting for them until the controller has
+    agreed. Here it cannot ask: the controller hears nothing of it and makes a follower, which is still in the ISR,
+    the leader.
+    """
+    await stage.until(
+        lambda now: now.done("before") and now.log_end(2, "t", 0) == 100 and now.log_end(3, "t", 0) == 100
+    )
+    await stage.isolate(1)
+    await stage.start("stale")
+    await stage.until(lambda now: now.leader("t", 0) == 2)
+    await stage.start("after")
+    await stage.until(lambda now: now.done("stale") and now.done("after") and now.log_end(1, "t", 0) == 120)
+    await stage.heal()
+    await stage.until(lambda now: now.isr("t", 0) == [1, 2, 3])
+
+
+@scenario(
+    "deposed-leader",
+    question="Can a deposed leader throw the others out of the ISR and acknowledge acks=all alone?",
+    controllers=[4],
+    topics=[
+        Topic(name="t", configs={"min.insync.replicas": 1}),
+    ],
+    clients=[
+        Producer(name="before", topic="t", rate=500, limit=100, batch=10),
+        Producer(name="stale", topic="t", limit=20, in_flight=20, timeout_ms=4_000, target=1, starts="in the story"),
+        Producer(name="after", topic="t", rate=200, limit=50, target=2, starts="in the story"),
+    ],
+    expect=Expect(kept=150, unknown_gone=20),
+)
+async def deposed_leader(stage: Stage) -> None:
+    """A leader has not heard that it was deposed, and asks the controller to shrink its ISR.
+
+    I5, B8: node 1 still talks to the controller, but its metadata stand still, so it does not learn that node 2
+    leads now. As nobody fetches from it any more, it asks for an ISR of itself alone. That is refused: its leader
+    epoch is over.
+    """
+    await stage.until(
+        lambda now: now.done("before") and now.log_end(2, "t", 0) == 100 and now.log_end(3, "t", 0) == 100
+    )
+    await stage.reassign("t", 0, replicas=[2, 1, 3])
+    # the way on which node 1 reads the metadata
+    await stage.until(
+        lambda now: now.replicas("t", 0) == [2, 1, 3] and now.metadata_offset(1) == now.metadata_offset(4)
+    )
+    await stage.blackhole(dials=1, answers=4, purpose="fetch")
+    await stage.elect("t")
+    await stage.until(lambda now: now.leader("t", 0) == 2)
+    await stage.start("stale", "after")
+    await stage.until(lambda now: now.done("stale") and now.done("after") and now.log_end(1, "t", 0) == 120)
+    await stage.heal()
+    await stage.until(lambda now: now.isr("t", 0) == [1, 2, 3])
+
+
+@scenario(
+    "one-way-mute",
+    question="What if only one direction of the network breaks?",
+    topics=[
+        Topic(name="t", configs={"min.insync.replicas": 2}),
+    ],
+    clients=[
+        Producer(name="load", topic="t", retries=20, in_flight=8, timeout_ms=2_000, target=3),
+    ],
+    expect=Expect(duplicated=ANY),
+)
+async def one_way_mute(stage: Stage) -> None:
+    """The leader hears everybody, and nobody hears the leader.
+
+    Nothing is refused and no connection breaks: bytes in one direction just do not arrive any more.
+    """
+    await stage.more_acked(100)
+    now = await stage.now()
+    first = now.epoch("t", 0)
+    await stage.blackhole(dials=1, direction="requests")
+    await stage.blackhole(answers=1, direction="answers")
+    await stage.until(lambda now: now.leader("t", 0) in [2, 3] and now.epoch("t", 0) > first)
+    await stage.more_acked(100)
+    await stage.heal()
+    await stage.until(lambda now: now.isr("t", 0) == [1, 2, 3])
+
+
+@scenario(
+    "one-way-deaf",
+    question="What if only the other direction of the network breaks?",
+    topics=[
+        Topic(name="t", configs={"min.insync.replicas": 2}),
+    ],
+    clients=[
+        Producer(name="load", topic="t", retries=20, in_flight=8, timeout_ms=2_000, target=3),
+    ],
+    expect=Expect(duplicated=ANY),
+)
+async def one_way_deaf(stage: Stage) -> None:
+    """Everybody hears the leader, and the leader hears nobody.
+
+    Nothing is refused and no connection breaks: bytes in one direction just do not arrive any more.
+    """
+    await stage.more_acked(100)
+    now = await stage.now()
+    first = now.epoch("t", 0)
+    await stage.blackhole(dials=1, direction="answers")
+    await stage.blackhole(answers=1, direction="requests")
+    await stage.until(lambda now: now.leader("t", 0) in [2, 3] and now.epoch("t", 0) > first)
+    await stage.more_acked(100)
+    await stage.heal()
+    await stage.until(lambda now: now.isr("t", 0) == [1, 2, 3])

@@ -1,0 +1,84 @@
+"""The last member of an ISR dies."""
+
+from __future__ import annotations
+
+from kraft.chaos.model import Expect, Measured, Producer, Topic
+from kraft.chaos.story import Stage, scenario
+
+
+@scenario(
+    "last-isr-member-dies-unclean-off",
+    question="Why is my partition offline although two replicas live?",
+    topics=[
+        Topic(name="t", configs={"min.insync.replicas": 1, "unclean.leader.election.enable": False}),
+    ],
+    clients=[
+        Producer(name="before", topic="t", rate=500, limit=200, batch=10),
+        Producer(name="alone", topic="t", rate=200, limit=50, starts="in the story"),
+        Producer(name="after", topic="t", limit=50, retries=100, starts="in the story"),
+    ],
+    expect=Expect(
+        kept=300,
+        holds=(
+            lambda now: now.leader("t", 0) == 1,
+            lambda now: now.events("unclean_election") == 0,
+        ),
+    ),
+)
+async def last_isr_member_dies_unclean_off(stage: Stage) -> None:
+    """The ISR shrinks to the leader, which dies; unclean election is off.
+
+    The followers cannot fetch, leave the ISR, and the leader writes on alone until it dies.
+    """
+    await stage.until(
+        lambda now: now.done("before") and now.log_end(2, "t", 0) == 200 and now.log_end(3, "t", 0) == 200
+    )
+    await stage.cut(answers=1, purpose="fetch")
+    # a follower that has everything stays in the ISR, however long it is silent: something must be written
+    await stage.start("alone")
+    await stage.until(lambda now: now.isr("t", 0) == [1] and now.acked("alone") == 50)
+    await stage.kill(1)
+    await stage.until(lambda now: now.offline("t", 0))
+    await stage.heal()
+    # time enough to elect somebody, if that were allowed
+    await stage.sleep(1_000)
+    await stage.until(lambda now: now.offline("t", 0))
+    await stage.restart(1)
+    await stage.until(lambda now: now.leader("t", 0) == 1)
+    await stage.start("after")
+    await stage.until(lambda now: now.done("after"))
+
+
+@scenario(
+    "last-isr-member-dies-unclean-on",
+    question="What does an unclean election cost?",
+    topics=[
+        Topic(name="t", configs={"min.insync.replicas": 1, "unclean.leader.election.enable": True}),
+    ],
+    clients=[
+        Producer(name="before", topic="t", rate=500, limit=200, batch=10),
+        Producer(name="alone", topic="t", rate=200, limit=50, starts="in the story"),
+        Producer(name="after", topic="t", limit=50, retries=100, starts="in the story"),
+    ],
+    expect=Expect(kept=250, lost=Measured("unreplicated"), holds=(lambda now: now.events("unclean_election") == 1,)),
+)
+async def last_isr_member_dies_unclean_on(stage: Stage) -> None:
+    """The ISR shrinks to the leader, which dies; unclean election is on.
+
+    The followers cannot fetch, leave the ISR, and the leader writes on alone until it dies.
+    """
+    await stage.until(
+        lambda now: now.done("before") and now.log_end(2, "t", 0) == 200 and now.log_end(3, "t", 0) == 200
+    )
+    await stage.cut(answers=1, purpose="fetch")
+    # a follower that has everything stays in the ISR, however long it is silent: something must be written
+    await stage.start("alone")
+    now = await stage.until(lambda now: now.isr("t", 0) == [1] and now.acked("alone") == 50)
+    unreplicated = now.log_end(1, "t", 0) - max(now.log_end(2, "t", 0), now.log_end(3, "t", 0))
+    stage.expect(lost=unreplicated)
+    await stage.kill(1)
+    await stage.until(lambda now: now.leader("t", 0) in [2, 3])
+    await stage.start("after")
+    await stage.until(lambda now: now.done("after"))
+    await stage.heal()
+    await stage.restart(1)

@@ -1,0 +1,56 @@
+"""Networks in which not everybody sees everybody."""
+
+from __future__ import annotations
+
+from kraft.chaos.model import Producer, Topic
+from kraft.chaos.story import Stage, scenario
+
+
+@scenario(
+    "bridge-partition",
+    question="What does a network do to a quorum when only one node sees everybody?",
+    brokers=[1, 2, 3, 4, 5],
+    controllers=[1, 2, 3, 4, 5],
+    topics=[
+        Topic(name="t", assignment=[[1, 2, 3], [4, 5, 1], [3, 4, 5]], configs={"min.insync.replicas": 2}),
+    ],
+    clients=[
+        Producer(name="load", topic="t", rate=60, in_flight=8, timeout_ms=3_000),
+    ],
+    is_long=True,
+)
+async def bridge_partition(stage: Stage) -> None:
+    """Five nodes fall into two halves, and one node sees both."""
+    await stage.more_acked(60)
+    await stage.partition([1, 2, 3], [3, 4, 5])
+    await stage.sleep(4_000)
+    await stage.heal()
+    await stage.until(
+        lambda now: len(now.isr("t", 0)) == 3 and len(now.isr("t", 1)) == 3 and (len(now.isr("t", 2)) == 3)
+    )
+    await stage.more_acked(30)
+
+
+@scenario(
+    "ring-partition",
+    question="What if nobody sees a majority of the others directly?",
+    brokers=[1, 2, 3, 4, 5],
+    controllers=[1, 2, 3, 4, 5],
+    topics=[
+        Topic(name="t", assignment=[[1, 2, 3], [4, 5, 1], [3, 4, 5]], configs={"min.insync.replicas": 2}),
+    ],
+    clients=[
+        Producer(name="load", topic="t", rate=60, in_flight=8, timeout_ms=3_000),
+    ],
+    is_long=True,
+)
+async def ring_partition(stage: Stage) -> None:
+    """Five nodes each see only their two neighbours."""
+    await stage.more_acked(60)
+    await stage.partition([1, 2], [2, 3], [3, 4], [4, 5], [5, 1])
+    await stage.sleep(4_000)
+    await stage.heal()
+    await stage.until(
+        lambda now: len(now.isr("t", 0)) == 3 and len(now.isr("t", 1)) == 3 and (len(now.isr("t", 2)) == 3)
+    )
+    await stage.more_acked(30)

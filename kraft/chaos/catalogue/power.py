@@ -1,0 +1,133 @@
+"""Crashes of all processes, and power cuts."""
+
+from __future__ import annotations
+
+from kraft.chaos.model import ANY, SOME, Expect, Producer, Topic
+from kraft.chaos.story import Stage, scenario
+
+
+@scenario(
+    "cluster-killed",
+    question="Does a crash of all processes lose records that were acknowledged?",
+    topics=[
+        Topic(name="t", assignment=[[1, 2, 3], [2, 3, 1]], configs={"min.insync.replicas": 2}),
+    ],
+    clients=[
+        Producer(name="load", topic="t", retries=20, in_flight=8),
+    ],
+    expect=Expect(duplicated=ANY),
+)
+async def cluster_killed(stage: Stage) -> None:
+    """All nodes are killed at once under load, and started again."""
+    await stage.more_acked(250)
+    await stage.kill(1, 2, 3)
+    await stage.restart(1, 2, 3)
+    await stage.until(lambda now: len(now.isr("t", 0)) == 3 and len(now.isr("t", 1)) == 3)
+    await stage.more_acked(100)
+
+
+@scenario(
+    "cluster-power-loss",
+    question="Does min ISR 2 protect me from a power cut?",
+    topics=[
+        Topic(name="t", assignment=[[1, 2, 3], [2, 3, 1]], configs={"min.insync.replicas": 2}),
+    ],
+    clients=[
+        Producer(name="load", topic="t", retries=20, in_flight=8),
+    ],
+    expect=Expect(lost=SOME, duplicated=ANY),
+)
+async def cluster_power_loss(stage: Stage) -> None:
+    """All nodes lose their power at once; nothing was told to reach the disk."""
+    await stage.more_acked(250)
+    await stage.power_loss(1, 2, 3)
+    await stage.restart(1, 2, 3)
+    await stage.until(lambda now: len(now.isr("t", 0)) == 3 and len(now.isr("t", 1)) == 3)
+    await stage.more_acked(100)
+
+
+@scenario(
+    "cluster-power-loss-flushed",
+    question="What protects me from a power cut of all nodes?",
+    topics=[
+        Topic(name="t", assignment=[[1, 2, 3], [2, 3, 1]], configs={"min.insync.replicas": 2, "flush.messages": 1}),
+    ],
+    clients=[
+        Producer(name="load", topic="t", retries=20, in_flight=8),
+    ],
+    expect=Expect(duplicated=ANY),
+    is_long=True,
+)
+async def cluster_power_loss_flushed(stage: Stage) -> None:
+    """All nodes lose their power at once; flush.messages=1."""
+    await stage.more_acked(250)
+    await stage.power_loss(1, 2, 3)
+    await stage.restart(1, 2, 3)
+    await stage.until(lambda now: len(now.isr("t", 0)) == 3 and len(now.isr("t", 1)) == 3)
+    await stage.more_acked(100)
+
+
+@scenario(
+    "last-isr-member-power-loss",
+    question="Can acks=all lose data?",
+    controllers=[4],
+    topics=[
+        Topic(name="t", configs={"min.insync.replicas": 2}),
+    ],
+    clients=[
+        Producer(name="load", topic="t", rate=200, limit=200, in_flight=4),
+        Producer(name="after", topic="t", limit=20, retries=50, starts="in the story"),
+    ],
+    expect=Expect(kept=20, lost=200, holds=(lambda now: now.events("unclean_election") == 0,)),
+    is_long=True,
+)
+async def last_isr_member_power_loss(stage: Stage) -> None:
+    """The last ISR member loses its power, returns as leader, and the others cut their logs.
+
+    RF 3, min ISR 2, acks=all, no unclean election. The last member of the ISR leads when it is back, whatever it
+    still has; the others follow its log (the loss that KIP-966 describes).
+    """
+    await stage.until(lambda now: now.done("load") and now.log_end(2, "t", 0) == 200 and now.log_end(3, "t", 0) == 200)
+    await stage.kill(2, 3)
+    await stage.until(lambda now: now.isr("t", 0) == [1])
+    await stage.power_loss(1)
+    await stage.until(lambda now: now.offline("t", 0))
+    await stage.restart(2, 3)
+    await stage.until(lambda now: now.state(2) == "active" and now.state(3) == "active" and now.offline("t", 0))
+    await stage.restart(1)
+    await stage.until(lambda now: now.leader("t", 0) == 1 and len(now.isr("t", 0)) == 3)
+    await stage.start("after")
+    await stage.until(lambda now: now.done("after"))
+
+
+@scenario(
+    "last-isr-member-power-loss-flushed",
+    question="How do I make acks=all survive a power cut of the last replica?",
+    controllers=[4],
+    topics=[
+        Topic(name="t", configs={"min.insync.replicas": 2, "flush.messages": 1}),
+    ],
+    clients=[
+        Producer(name="load", topic="t", rate=200, limit=200, in_flight=4),
+        Producer(name="after", topic="t", limit=20, retries=50, starts="in the story"),
+    ],
+    expect=Expect(kept=220, holds=(lambda now: now.events("unclean_election") == 0,)),
+    is_long=True,
+)
+async def last_isr_member_power_loss_flushed(stage: Stage) -> None:
+    """The last ISR member loses its power, returns as leader, and has everything; flush.messages=1.
+
+    RF 3, min ISR 2, acks=all, no unclean election. The last member of the ISR leads when it is back, whatever it
+    still has; the others follow its log (the loss that KIP-966 describes).
+    """
+    await stage.until(lambda now: now.done("load") and now.log_end(2, "t", 0) == 200 and now.log_end(3, "t", 0) == 200)
+    await stage.kill(2, 3)
+    await stage.until(lambda now: now.isr("t", 0) == [1])
+    await stage.power_loss(1)
+    await stage.until(lambda now: now.offline("t", 0))
+    await stage.restart(2, 3)
+    await stage.until(lambda now: now.state(2) == "active" and now.state(3) == "active" and now.offline("t", 0))
+    await stage.restart(1)
+    await stage.until(lambda now: now.leader("t", 0) == 1 and len(now.isr("t", 0)) == 3)
+    await stage.start("after")
+    await stage.until(lambda now: now.done("after"))

@@ -1,0 +1,50 @@
+"""Answers that are lost, and requests that overtake each other."""
+
+from __future__ import annotations
+
+from kraft.chaos.model import SOME, Expect, Producer, Topic
+from kraft.chaos.story import Stage, scenario
+
+
+@scenario(
+    "lost-answer-retry",
+    question="Where do duplicates come from?",
+    topics=[
+        Topic(name="t"),
+    ],
+    clients=[
+        Producer(name="load", topic="t", limit=100, retries=5, timeout_ms=1_000, target=1),
+    ],
+    expect=Expect(kept=100, duplicated=1),
+)
+async def lost_answer_retry(stage: Stage) -> None:
+    """A produce is carried out, its answer is lost, and the client sends it again.
+
+    Without idempotence a producer that sends again what nobody confirmed may write it twice.
+    """
+    await stage.more_acked(50)
+    await stage.drop_answers(dials="load", answers=1, purpose="rest", count=1)
+    await stage.until(lambda now: now.done("load"))
+
+
+@scenario(
+    "in-flight-reordered",
+    question="Can records of one producer change their order?",
+    topics=[
+        Topic(name="t"),
+    ],
+    clients=[
+        Producer(
+            name="load", topic="t", partition=0, rate=200, limit=100, retries=5, in_flight=2, timeout_ms=1_000, target=1
+        ),
+    ],
+    expect=Expect(kept=100, reordered=SOME),
+)
+async def in_flight_reordered(stage: Stage) -> None:
+    """Two produces are in flight; the first breaks off, is sent again, and stands behind the second.
+
+    Two requests in flight: the first does not arrive and is sent again after the second one has been written.
+    """
+    await stage.more_acked(50)
+    await stage.close_mid_message(dials="load", answers=1, purpose="rest", direction="requests", count=1)
+    await stage.until(lambda now: now.done("load"))

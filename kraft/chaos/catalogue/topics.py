@@ -1,0 +1,86 @@
+"""Topics grow, are made anew, and move to new machines."""
+
+from __future__ import annotations
+
+from kraft.chaos.model import ANY, Expect, Producer, Reader, Topic
+from kraft.chaos.story import Stage, scenario
+
+
+@scenario(
+    "partition-grown",
+    question="Does it cost anything to add partitions?",
+    topics=[
+        Topic(name="t"),
+    ],
+    clients=[
+        Producer(name="load", topic="t", keys=20, in_flight=4),
+        Reader(name="reader", topic="t"),
+    ],
+    expect=Expect(
+        holds=(
+            lambda now: now.failed() == 0,
+            lambda now: now.unknown() == 0,
+        )
+    ),
+)
+async def partition_grown(stage: Stage) -> None:
+    """A topic gets more partitions under load."""
+    await stage.more_acked(100)
+    await stage.grow_topic("t", partitions=3)
+    await stage.until(
+        lambda now: now.partitions("t") == 3 and len(now.isr("t", 1)) == 3 and (len(now.isr("t", 2)) == 3)
+    )
+    await stage.more_acked(100)
+    await stage.until(lambda now: now.log_end(1, "t", 1) > 0 and now.log_end(1, "t", 2) > 0)
+
+
+@scenario(
+    "topic-recreated",
+    question="What is left of a topic that was deleted and created again?",
+    topics=[
+        Topic(name="t"),
+        Topic(name="other"),
+    ],
+    clients=[
+        Producer(name="old", topic="t", rate=200, limit=100),
+        Producer(name="other", topic="other", rate=50),
+        Producer(name="new", topic="t", limit=60, retries=50, starts="in the story"),
+    ],
+    expect=Expect(lost=100, causes=("delet",)),
+)
+async def topic_recreated(stage: Stage) -> None:
+    """A topic is deleted and created again with the same name, under load.
+
+    A topic is its id, not its name: nothing of the old one may appear in the new one.
+    """
+    await stage.until(lambda now: now.done("old"))
+    await stage.delete_topic("t")
+    await stage.until(lambda now: now.partitions("t") == 0)
+    await stage.create_topic("t", assignment=[[2, 3, 1]])
+    await stage.until(lambda now: now.leader("t", 0) == 2)
+    await stage.start("new")
+    await stage.until(lambda now: now.done("new"))
+
+
+@scenario(
+    "broker-id-taken-over",
+    question="Can I give a new machine the id of a broken broker?",
+    controllers=[4],
+    topics=[
+        Topic(name="t", configs={"min.insync.replicas": 2}),
+    ],
+    clients=[
+        Producer(name="load", topic="t", retries=20, in_flight=4),
+    ],
+    expect=Expect(duplicated=ANY),
+)
+async def broker_id_taken_over(stage: Stage) -> None:
+    """The leader dies, and a broker with an empty disk takes over its id."""
+    await stage.more_acked(100)
+    await stage.kill(1)
+    await stage.wipe(1)
+    await stage.restart(1)
+    await stage.until(
+        lambda now: now.leader("t", 0) in [2, 3] and now.isr("t", 0) == [1, 2, 3] and now.log_end(1, "t", 0) >= 100
+    )
+    await stage.more_acked(50)

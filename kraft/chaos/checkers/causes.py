@@ -1,0 +1,234 @@
+"""Why a record is gone, from the events: the first later epoch that began at or below its offset, and what made it so.
+
+A cause that Kafka's rules permit has a reason. For a record that was promised (acks=all, or below a high watermark that
+somebody saw) a clean election is none: then the facts are told, and the loss stays unexplained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from kraft.chaos.checkers.findings import UNEXPLAINED, Explanation
+from kraft.chaos.checkers.timeline import DEATHS, SLACK_US, Cut, PartitionTimeline, Reign, Timeline
+
+FLUSH_MESSAGES: Final = "flush.messages"
+POWER_LOSS: Final = frozenset({"power_loss"})
+WIPE: Final = frozenset({"wipe"})
+DAMAGE: Final = frozenset({"flip", "torn_tail", "delete_index"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gone:
+    """What was there once: at which offset, since when, and who said so."""
+
+    topic: str
+    partition: int
+    offset: int
+    invoke_us: int
+    at_us: int
+    """When somebody was told of it."""
+    node: int = -1
+    acks: str = ""
+    """Empty: it was read, not acknowledged."""
+
+    @property
+    def is_promised(self) -> bool:
+        return self.acks not in ("0", "1")
+
+
+class Causes:
+    def __init__(self, timeline: Timeline, *, settings: Mapping[str, Any], log_starts: Mapping[tuple[str, int], int]):
+        self._timeline = timeline
+        self._settings = settings
+        self._log_starts = log_starts
+        """Where each partition's log begins at the end of the run."""
+
+    def of(self, gone: Gone) -> Explanation:
+        """Also when no reason is found: then the text holds the facts, or nothing."""
+        deleted_us = self._timeline.deletion_after(gone.topic, gone.invoke_us)
+        if deleted_us is not None:
+            return Explanation("topic deleted", f"topic {gone.topic} was deleted afterwards")
+        partition = self._timeline.partition(gone.topic, gone.partition, at_us=gone.at_us)
+        if gone.offset < self._log_starts.get((gone.topic, gone.partition), 0):
+            return self._of_log_start(partition, gone)
+        reign = self.acknowledging_reign(partition, gone)
+        explanation = self._under(partition, reign, gone)
+        if not explanation.reason and reign is not None:
+            for later in _also_possible(partition, reign, gone):
+                told = self._under(partition, later, gone)
+                if told.reason:
+                    return told
+        return explanation
+
+    def _under(self, partition: PartitionTimeline, reign: Reign | None, gone: Gone) -> Explanation:
+        """As if this leader had acknowledged it."""
+        successor = self._successor(partition, reign, gone)
+        if successor is not None:
+            return self._of_succession(partition, reign, successor, gone)
+        return self._of_cuts(partition, reign, gone)
+
+    def acknowledging_reign(self, partition: PartitionTimeline, gone: Gone) -> Reign | None:
+        """Who led then, in its own opinion, and was outlived; the node that answered, if it was one of them."""
+        # With slack for clocks only when nobody led without it: the next leader may have passed the request on.
+        candidates = believed_reigns(partition, gone.invoke_us, gone.at_us, slack_us=0)
+        candidates = candidates or believed_reigns(partition, gone.invoke_us, gone.at_us)
+        own = [reign for reign in candidates if reign.leader == gone.node]
+        outlived = [reign for reign in (*own, *candidates) if self._successor(partition, reign, gone) is not None]
+        chosen = outlived[:1] or own[-1:] or candidates[-1:]
+        if chosen:
+            return chosen[0]
+        earlier = [r for r in partition.in_order() if r.leader >= 0 and r.since_us <= gone.at_us]
+        return earlier[-1] if earlier else None
+
+    def _successor(self, partition: PartitionTimeline, reign: Reign | None, gone: Gone) -> Reign | None:
+        """The first later epoch that began without the record."""
+        for later in partition.in_order():
+            is_later = later.epoch > reign.epoch if reign is not None else later.since_us > gone.at_us
+            if is_later and later.leader >= 0 and later.start_offset is not None and later.start_offset <= gone.offset:
+                return later
+        return None
+
+    # --- a leader without the record took over
+
+    def _of_succession(
+        self, partition: PartitionTimeline, reign: Reign | None, successor: Reign, gone: Gone
+    ) -> Explanation:
+        acked = _acked(reign, gone)
+        loss = self._storage_loss(partition, successor, gone)
+        if successor.is_unclean:
+            took = f"an unclean election made node {successor.leader} leader in epoch {successor.epoch}"
+            text = f"{acked}, {took} with log end offset {successor.start_offset}{_given_up(successor)}"
+            return Explanation("unclean election", text + self._old_copy(partition, reign, successor, gone))
+        if loss is not None:
+            took = "came back as leader" if reign and reign.leader == successor.leader else "took over"
+            text = f"{acked}, node {successor.leader} {loss.text} and {took} in epoch {successor.epoch}"
+            text += f" with log end offset {successor.start_offset}"
+            return Explanation(loss.reason, text + self._old_copy(partition, reign, successor, gone))
+        text = f"{acked}, node {successor.leader} took over in epoch {successor.epoch}"
+        text += f" with log end offset {successor.start_offset}" + self._old_copy(partition, reign, successor, gone)
+        if reign is not None and successor.elected_us is not None and gone.at_us > successor.elected_us:
+            text += f"; node {reign.leader} did not know yet that it was deposed"
+        if gone.is_promised or gone.offset < partition.committed_below(successor.epoch):
+            promise = "acks=all" if gone.acks == "all" else "what was below the high watermark"
+            return Explanation("", f"{text}; a clean election must not lose {promise}")
+        return Explanation("not replicated", text)
+
+    def _storage_loss(self, partition: PartitionTimeline, successor: Reign, gone: Gone) -> Explanation | None:
+        """What the new leader's disk lost since."""
+        node, until_us = [successor.leader], successor.began_us
+        if self._timeline.faults_on(node, WIPE, from_us=gone.invoke_us, until_us=until_us):
+            return Explanation("wiped", "lost its whole disk")
+        for repair in partition.repairs:
+            is_between = gone.invoke_us <= repair.at_us and (until_us is None or repair.at_us <= until_us)
+            damaged = self._timeline.faults_on(node, DAMAGE, from_us=0, until_us=until_us)
+            if damaged and repair.node == successor.leader and is_between and repair.offset <= gone.offset:
+                text = f"cut its damaged log at {repair.offset} ({repair.reason})"
+                return Explanation("damaged segment", text)
+        lost_power = self._timeline.faults_on(node, POWER_LOSS, from_us=gone.invoke_us, until_us=until_us)
+        if lost_power and not self._flushes_each_record(gone.topic):
+            return Explanation("power loss", "lost the tail that it had not flushed in a power loss")
+        return None
+
+    def _flushes_each_record(self, topic: str) -> bool:
+        topics = self._settings.get("topics", {})
+        own = topics.get(topic, {}) if isinstance(topics, Mapping) else {}
+        value = own.get(FLUSH_MESSAGES) if isinstance(own, Mapping) else None
+        return str(self._settings.get(FLUSH_MESSAGES) if value is None else value) == "1"
+
+    def _old_copy(self, partition: PartitionTimeline, reign: Reign | None, successor: Reign, gone: Gone) -> str:
+        """What became of the acknowledging leader's copy."""
+        if reign is None or reign.leader == successor.leader:
+            return _cut_by_others(partition, successor, gone)
+        old = reign.leader
+        cut = next((cut for cut in _covering(partition.cuts, gone) if cut.node == old), None)
+        if cut is not None:
+            died = self._timeline.faults_on([old], DEATHS, from_us=gone.invoke_us, until_us=cut.at_us)
+            return f", node {old} cut them off when it {'came back' if died else 'learned of it'}"
+        deaths = self._timeline.faults_on([old], DEATHS, from_us=gone.invoke_us)
+        return f", node {old} {_PAST[deaths[-1].fault]} and did not bring them back" if deaths else ""
+
+    # --- other ways
+
+    def _of_log_start(self, partition: PartitionTimeline, gone: Gone) -> Explanation:
+        for start in partition.log_starts:
+            if start.offset > gone.offset:
+                reason = "deleted" if start.how == "DeleteRecords" else "retention"
+                return Explanation(reason, f"{start.how} moved the start of the log to {start.offset}")
+        start_offset = self._log_starts[gone.topic, gone.partition]
+        return Explanation("", f"the log begins at {start_offset} now, and no event says who removed what was before")
+
+    def _of_cuts(self, partition: PartitionTimeline, reign: Reign | None, gone: Gone) -> Explanation:
+        """Nobody told where a later epoch began, but somebody told what it cut."""
+        for cut in _covering(partition.cuts, gone):
+            text = (
+                f"{_acked(reign, gone)}, node {cut.node} cut its log from {cut.to_offset} back to {cut.from_offset} "
+                f"to follow the leader of epoch {cut.leader_epoch}"
+            )
+            return Explanation("" if gone.is_promised else "not replicated", text)
+        return UNEXPLAINED
+
+
+def believed_reigns(
+    partition: PartitionTimeline, from_us: int, until_us: int, *, slack_us: int = SLACK_US
+) -> list[Reign]:
+    """The epochs whose leader knew that it led, and not yet that it no longer did, in that time."""
+    return [
+        reign
+        for reign in partition.in_order()
+        if reign.leader >= 0
+        and reign.began_us is not None
+        and reign.began_us <= until_us + slack_us
+        and (reign.ended_us is None or reign.ended_us >= from_us - slack_us)
+    ]
+
+
+def _also_possible(partition: PartitionTimeline, reign: Reign, gone: Gone) -> list[Reign]:
+    """Later leaders that may have appended it just as well: they began while it was on its way."""
+    return [
+        later
+        for later in believed_reigns(partition, gone.invoke_us, gone.at_us, slack_us=0)
+        if later.epoch > reign.epoch and later.start_offset is not None and later.start_offset <= gone.offset
+    ]
+
+
+def _acked(reign: Reign | None, gone: Gone) -> str:
+    if gone.acks == "0" and reign is not None:
+        return f"sent to node {reign.leader} in epoch {reign.epoch} without waiting for an answer"
+    verb = "acked" if gone.acks else "shown"
+    if reign is None:
+        return f"{verb} by node {gone.node}" if gone.node >= 0 else f"{verb} in an epoch that no event tells"
+    return f"{verb} by node {reign.leader} in epoch {reign.epoch}"
+
+
+def _given_up(reign: Reign) -> str:
+    given_up = None if reign.unclean is None else reign.unclean.get("given_up")
+    if not given_up or given_up[0] >= given_up[1]:
+        return ""
+    return f" and gave up {given_up[0]}-{given_up[1] - 1}"
+
+
+def _covering(cuts: Sequence[Cut], gone: Gone) -> list[Cut]:
+    return [cut for cut in cuts if cut.from_offset <= gone.offset < cut.to_offset and cut.at_us >= gone.invoke_us]
+
+
+def _cut_by_others(partition: PartitionTimeline, successor: Reign, gone: Gone) -> str:
+    nodes = sorted({cut.node for cut in _covering(partition.cuts, gone) if cut.leader_epoch >= successor.epoch})
+    if not nodes:
+        return ""
+    return f", and {_nodes(nodes)} cut them off to follow it"
+
+
+def _nodes(nodes: Sequence[int]) -> str:
+    listed = [str(node) for node in nodes]
+    return f"node {listed[0]}" if len(listed) == 1 else f"nodes {', '.join(listed[:-1])} and {listed[-1]}"
+
+
+_PAST: Final = {
+    "kill": "was killed",
+    "crash": "crashed",
+    "stop": "was stopped",
+    "power_loss": "lost its power",
+    "wipe": "lost its disk",
+}

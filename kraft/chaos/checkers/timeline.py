@@ -1,0 +1,294 @@
+"""What the events say about each partition: who led which epoch from which offset on, who cut what, what was deleted.
+
+A topic that is deleted and created again has the same name and another id: its partitions begin again with epoch 0, and
+are kept apart as incarnations. Facts that were not told are None, never guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from kraft.chaos.evidence import Event, Fault, LeaderSample, ReplicaLog
+
+UNCLEAN: Final = "unclean leader election"
+DEATHS: Final = frozenset({"kill", "power_loss", "stop", "wipe", "crash"})
+"""Faults after which a node's process is gone."""
+SLACK_US: Final = 250_000
+"""An event may be written this much before or after what it tells of is seen by a client."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Reign:
+    """One leader epoch."""
+
+    epoch: int
+    leader: int = -1
+    start_offset: int | None = None
+    elected_us: int | None = None
+    """When the controller told of it."""
+    began_us: int | None = None
+    """When the leader told of it."""
+    ended_us: int | None = None
+    """When the leader knew, or died."""
+    reason: str = ""
+    old_leader: int | None = None
+    unclean: Mapping[str, Any] | None = None
+
+    @property
+    def is_unclean(self) -> bool:
+        return self.unclean is not None or self.reason == UNCLEAN
+
+    @property
+    def since_us(self) -> int:
+        times = [at for at in (self.elected_us, self.began_us) if at is not None]
+        return min(times, default=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """A replica gave up [from_offset, to_offset) because the leader of `leader_epoch` does not have it."""
+
+    node: int
+    at_us: int
+    from_offset: int
+    to_offset: int
+    epoch: int
+    leader_epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogStart:
+    """The log was made to begin at `offset`."""
+
+    at_us: int
+    node: int
+    offset: int
+    how: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repair:
+    """Recovery dropped everything from `offset` on."""
+
+    at_us: int
+    node: int
+    offset: int
+    reason: str
+
+
+@dataclass(slots=True, kw_only=True)
+class PartitionTimeline:
+    """One incarnation of one partition."""
+
+    topic: str
+    partition: int
+    topic_id: str = ""
+    since_us: int | None = None
+    deleted_us: int | None = None
+    reigns: dict[int, Reign] = field(default_factory=dict)
+    cuts: list[Cut] = field(default_factory=list)
+    log_starts: list[LogStart] = field(default_factory=list)
+    repairs: list[Repair] = field(default_factory=list)
+    high_watermarks: dict[int, int] = field(default_factory=dict)
+    """Epoch -> the highest high watermark that its leader was seen with."""
+
+    def reign(self, epoch: int) -> Reign:
+        return self.reigns.setdefault(epoch, Reign(epoch=epoch))
+
+    def in_order(self) -> list[Reign]:
+        return [self.reigns[epoch] for epoch in sorted(self.reigns)]
+
+    def committed_below(self, epoch: int) -> int:
+        """The highest high watermark that was seen before the epoch."""
+        return max((mark for before, mark in self.high_watermarks.items() if before < epoch), default=0)
+
+
+class Timeline:
+    def __init__(self, *, events: Sequence[Event], faults: Sequence[Fault]) -> None:
+        self.faults = faults
+        self._incarnations: dict[tuple[str, int], list[PartitionTimeline]] = {}
+        self._deleted: dict[str, list[tuple[int, str]]] = {}
+        for event in events:
+            if event.event == "topic_deleted":
+                self._deleted.setdefault(event.fields["topic"], []).append((event.at_us, event.fields["topic_id"]))
+        self._events = sorted(events, key=lambda event: event.at_us)
+        self._stopped: dict[int, list[int]] = {}
+        for event in self._events:
+            if event.event == "node_stopped":
+                self._stopped.setdefault(event.node, []).append(event.at_us)
+        for event in self._events:
+            take = _TAKERS.get(event.event)
+            if take is not None and {"topic", "partition"} <= event.fields.keys():
+                take(self._of_event(event), event)
+        self._end_reigns_of_the_dead()
+
+    def partition(self, topic: str, partition: int, *, at_us: int) -> PartitionTimeline:
+        """The incarnation that lived then; the one nearest before, or the first."""
+        incarnations = self._incarnations.get((topic, partition))
+        if not incarnations:
+            return self._create(topic, partition, "")
+        born = [each for each in incarnations if each.since_us is None or each.since_us <= at_us + SLACK_US]
+        return born[-1] if born else incarnations[0]
+
+    def all(self) -> Iterator[PartitionTimeline]:
+        for incarnations in self._incarnations.values():
+            yield from incarnations
+
+    def deletion_after(self, topic: str, at_us: int) -> int | None:
+        """When the topic was deleted for the first time after that moment."""
+        return min((at for at, _ in self._deleted.get(topic, ()) if at >= at_us - SLACK_US), default=None)
+
+    def deletions(self, topic: str) -> list[int]:
+        return sorted(at for at, _ in self._deleted.get(topic, ()))
+
+    def faults_on(
+        self, nodes: Sequence[int], kinds: frozenset[str], *, from_us: int, until_us: int | None = None
+    ) -> list[Fault]:
+        return [
+            fault
+            for fault in self.faults
+            if fault.fault in kinds
+            and set(fault.nodes) & set(nodes)
+            and fault.at_us >= from_us - SLACK_US
+            and (until_us is None or fault.at_us <= until_us)
+        ]
+
+    def died(self, node: int, from_us: int) -> int | None:
+        return min((self._gone_us(node, f) for f in self.faults_on([node], DEATHS, from_us=from_us)), default=None)
+
+    def _gone_us(self, node: int, fault: Fault) -> int:
+        """A node that is stopped in order goes on answering until it says that it has stopped."""
+        if fault.fault != "stop":
+            return fault.at_us
+        return next((at_us for at_us in self._stopped.get(node, ()) if at_us >= fault.at_us), fault.at_us)
+
+    def learn_samples(self, samples: Sequence[LeaderSample]) -> None:
+        for sample in samples:
+            marks = self._find(sample.topic, sample.partition, sample.topic_id, sample.at_us).high_watermarks
+            marks[sample.leader_epoch] = max(marks.get(sample.leader_epoch, 0), sample.high_watermark)
+
+    def learn_epochs(self, replicas: Sequence[ReplicaLog]) -> None:
+        """Leader-epoch checkpoints know where epochs began, also when the events of their leader are lost."""
+        for replica in replicas:
+            last = self._incarnations.get((replica.topic, replica.partition), [])[-1:]
+            timeline = last[0] if last else self._create(replica.topic, replica.partition, "")
+            for epoch, start in replica.epochs:
+                reign = timeline.reign(epoch)
+                if reign.start_offset is None:
+                    reign.start_offset = start
+
+    def _of_event(self, event: Event) -> PartitionTimeline:
+        fields = event.fields
+        timeline = self._find(fields["topic"], fields["partition"], fields.get("topic_id", ""), event.at_us)
+        if timeline.since_us is None:
+            timeline.since_us = event.at_us
+        return timeline
+
+    def _find(self, topic: str, partition: int, topic_id: str, at_us: int) -> PartitionTimeline:
+        incarnations = self._incarnations.setdefault((topic, partition), [])
+        if not topic_id:
+            return self.partition(topic, partition, at_us=at_us)
+        for each in incarnations:
+            if each.topic_id in ("", topic_id):
+                each.topic_id = topic_id
+                each.deleted_us = each.deleted_us or self._deletion_of(topic, topic_id)
+                return each
+        return self._create(topic, partition, topic_id)
+
+    def _create(self, topic: str, partition: int, topic_id: str) -> PartitionTimeline:
+        deleted_us = self._deletion_of(topic, topic_id)
+        created = PartitionTimeline(topic=topic, partition=partition, topic_id=topic_id, deleted_us=deleted_us)
+        self._incarnations.setdefault((topic, partition), []).append(created)
+        return created
+
+    def _deletion_of(self, topic: str, topic_id: str) -> int | None:
+        return next((at for at, deleted in self._deleted.get(topic, ()) if topic_id and deleted == topic_id), None)
+
+    def _end_reigns_of_the_dead(self) -> None:
+        for timeline in self.all():
+            for reign in timeline.reigns.values():
+                if reign.began_us is None:
+                    continue
+                death = self.died(reign.leader, reign.began_us)
+                if death is not None and (reign.ended_us is None or death < reign.ended_us):
+                    reign.ended_us = death
+
+
+def _became_leader(timeline: PartitionTimeline, event: Event) -> None:
+    reign = timeline.reign(event.fields["leader_epoch"])
+    reign.leader = event.node
+    if reign.began_us is None:
+        reign.began_us = event.at_us
+        reign.start_offset = event.fields["epoch_start_offset"]
+    _end_reigns(timeline, node=event.node, before_epoch=reign.epoch, at_us=event.at_us)
+
+
+def _became_follower(timeline: PartitionTimeline, event: Event) -> None:
+    _end_reigns(timeline, node=event.node, before_epoch=event.fields["leader_epoch"] + 1, at_us=event.at_us)
+
+
+def _end_reigns(timeline: PartitionTimeline, *, node: int, before_epoch: int, at_us: int) -> None:
+    for reign in timeline.reigns.values():
+        if reign.leader == node and reign.epoch < before_epoch and reign.began_us is not None:
+            reign.ended_us = reign.ended_us or at_us
+
+
+def _elected(timeline: PartitionTimeline, event: Event) -> None:
+    reign = timeline.reign(event.fields["leader_epoch"])
+    if reign.elected_us is None:
+        reign.elected_us = event.at_us
+        reign.reason = event.fields.get("reason", "")
+        reign.old_leader = event.fields.get("old_leader")
+    if reign.leader < 0:
+        reign.leader = event.fields["leader"]
+
+
+def _unclean(timeline: PartitionTimeline, event: Event) -> None:
+    timeline.reign(event.fields["leader_epoch"]).unclean = event.fields
+
+
+def _truncated(timeline: PartitionTimeline, event: Event) -> None:
+    fields = event.fields
+    timeline.cuts.append(
+        Cut(
+            node=event.node,
+            at_us=event.at_us,
+            from_offset=fields["from_offset"],
+            to_offset=fields["to_offset"],
+            epoch=fields.get("epoch", -1),
+            leader_epoch=fields.get("leader_epoch", -1),
+        )
+    )
+
+
+def _records_deleted(timeline: PartitionTimeline, event: Event) -> None:
+    _log_start(timeline, event, "DeleteRecords")
+
+
+def _segments_deleted(timeline: PartitionTimeline, event: Event) -> None:
+    _log_start(timeline, event, f"retention ({event.fields.get('because', 'no reason told')})")
+
+
+def _log_start(timeline: PartitionTimeline, event: Event, how: str) -> None:
+    offset = event.fields["log_start_offset"]
+    timeline.log_starts.append(LogStart(at_us=event.at_us, node=event.node, offset=offset, how=how))
+
+
+def _repaired(timeline: PartitionTimeline, event: Event) -> None:
+    reason = str(event.fields.get("reason", ""))
+    offset = event.fields["first_offset_dropped"]
+    timeline.repairs.append(Repair(at_us=event.at_us, node=event.node, offset=offset, reason=reason))
+
+
+_TAKERS: Final[Mapping[str, Callable[[PartitionTimeline, Event], None]]] = {
+    "became_leader": _became_leader,
+    "became_follower": _became_follower,
+    "leader_elected": _elected,
+    "unclean_election": _unclean,
+    "truncated": _truncated,
+    "records_deleted": _records_deleted,
+    "segments_deleted": _segments_deleted,
+    "segment_repaired": _repaired,
+}

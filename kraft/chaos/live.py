@@ -1,0 +1,189 @@
+"""What a person sees of a running scenario: one line per node, what happened, how far the story is. Pure text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, Protocol
+
+from kraft.chaos.checkers.verdict import Range, Verdict
+from kraft.chaos.model import COUNTS, Scenario
+from kraft.chaos.nemesis.actions import Action
+from kraft.chaos.worlds.snapshot import NodeView, Snapshot
+
+TIMELINE_LINES_MAX = 12
+RANGES_SHOWN_MAX = 10
+PARTITIONS_SHOWN_MAX = 3
+"""Of each role, on the line of a node."""
+
+
+class Watcher(Protocol):
+    """Who is told how a run goes on. Never raises."""
+
+    def begun(self, scenario: Scenario) -> None: ...
+
+    def phase(self, text: str) -> None:
+        """`starting three nodes`, `reading everything back`."""
+        ...
+
+    def step(self, number: int, text: str) -> None:
+        """Step `number`, counted from 1, waits or is done now."""
+        ...
+
+    def happened(self, text: str, *, after_ms: int) -> None:
+        """A fault, counted from the beginning of the story."""
+        ...
+
+    def looked(self, snapshot: Snapshot) -> None: ...
+
+    def ended(self, verdict: Verdict) -> None: ...
+
+
+class NobodyWatches:
+    """Implements `Watcher`."""
+
+    def begun(self, scenario: Scenario) -> None:
+        """Nobody looks."""
+
+    def phase(self, text: str) -> None:
+        """Nobody looks."""
+
+    def step(self, number: int, text: str) -> None:
+        """Nobody looks."""
+
+    def happened(self, text: str, *, after_ms: int) -> None:
+        """Nobody looks."""
+
+    def looked(self, snapshot: Snapshot) -> None:
+        """Nobody looks."""
+
+    def ended(self, verdict: Verdict) -> None:
+        """Nobody looks."""
+
+
+def steps_in(scenario: Scenario) -> int:
+    """About how many steps its story has: the calls that it awaits. A loop has more, a branch fewer."""
+    return scenario.source.count("await stage.")
+
+
+def describe_action(action: Action) -> str:
+    """`kill nodes 1`, `cut purpose fetch answers 1`."""
+    fields = action.model_dump(mode="json", exclude_defaults=True, exclude={"do"})
+    return " ".join([action.do.replace("_", " "), *(f"{key} {_shown(value)}" for key, value in fields.items())])
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={item}" for key, item in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeLine:
+    node: int
+    standing: str
+    """`active`, `fenced`, `shutting down`; `down` or `paused` when the process is; `voter` when it is no broker."""
+    roles: str
+    """What it leads, with epoch and ISR, then what it follows."""
+
+
+def node_lines(snapshot: Snapshot) -> list[NodeLine]:
+    """One per node."""
+    return [
+        NodeLine(
+            node=node,
+            standing=_standing(node, state, snapshot),
+            roles=_roles(snapshot.views.get(node), node, snapshot),
+        )
+        for node, state in sorted(snapshot.states.items())
+    ]
+
+
+def _standing(node: int, state: str, snapshot: Snapshot) -> str:
+    newest = snapshot.newest
+    if state != "running" or newest is None:
+        return state
+    return newest.brokers.get(node, "voter")
+
+
+def _roles(view: NodeView | None, node: int, snapshot: Snapshot) -> str:
+    if view is None:
+        return ""
+    parts = ["active controller"] if snapshot.controller == node else []
+    named: dict[str, list[str]] = {}
+    for (topic, partition), replica in sorted(view.replicas.items()):
+        name = f"{topic}-{partition}"
+        if replica.role == "leader":
+            name += f" (epoch {replica.leader_epoch}, ISR {','.join(map(str, replica.isr))})"
+        named.setdefault(replica.role, []).append(name)
+    for role, verb in (("leader", "leads"), ("follower", "follows"), ("offline", "offline:")):
+        if role in named:
+            parts.append(f"{verb} {_few(named[role])}")
+    return "; ".join(parts)
+
+
+def _few(names: Sequence[str]) -> str:
+    more = len(names) - PARTITIONS_SHOWN_MAX
+    return ", ".join(names[:PARTITIONS_SHOWN_MAX]) + (f" and {more} more" if more > 0 else "")
+
+
+def verdict_rows(verdict: Verdict) -> list[dict[str, str]]:
+    """What was counted beside what was expected; any number may be `any`."""
+    rows = []
+    for name in COUNTS:
+        expected = str(verdict.expected.get(name, ""))
+        found = str(getattr(verdict.counts, name))
+        rows.append({"records": name.replace("_", " "), "found": found, "expected": expected})
+    if verdict.counts.unread:
+        rows.append({"records": "unread", "found": str(verdict.counts.unread), "expected": ""})
+    return rows
+
+
+MEANINGS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "kept": "acknowledged, and there",
+        "lost": "acknowledged, and gone",
+        "duplicated": "there more than once",
+        "reordered": "behind a record that was sent later",
+        "phantom": "refused, and yet there",
+        "unknown_kept": "outcome unknown, and there",
+        "unknown_gone": "outcome unknown, and not there",
+        "unread": "acknowledged, and nobody read as far",
+        "failed": "refused, and not there",
+    }
+)
+
+
+def count_rows(verdict: Verdict) -> list[dict[str, str]]:
+    """What became of the records of a history of which nobody expects anything."""
+    return [
+        {"records": name.replace("_", " "), "found": str(getattr(verdict.counts, name)), "meaning": meaning}
+        for name, meaning in MEANINGS.items()
+    ]
+
+
+def finding_lines(verdict: Verdict) -> list[str]:
+    """What was lost, duplicated or reordered, and why."""
+    return [
+        *_range_lines("lost", verdict.losses),
+        *_range_lines("duplicated", verdict.duplicates),
+        *_range_lines("reordered", verdict.reorders),
+        *_range_lines("refused, yet there", verdict.phantoms),
+        *(f"anomaly {anomaly.kind}: {anomaly.text}; {anomaly.cause}" for anomaly in verdict.anomalies),
+    ]
+
+
+def verdict_lines(verdict: Verdict) -> list[str]:
+    """The findings, then how the verdict departs from the expected one."""
+    lines = finding_lines(verdict)
+    if verdict.as_expected:
+        return [*lines, f"{verdict.scenario}: as expected"]
+    problems = [f"not expected: {problem}" for problem in verdict.problems]
+    return [*lines, *problems, f"{verdict.scenario}: NOT as expected"]
+
+
+def _range_lines(what: str, ranges: Sequence[Range]) -> list[str]:
+    lines = [f"{what}: {entry.cause}" for entry in ranges[:RANGES_SHOWN_MAX]]
+    left = len(ranges) - RANGES_SHOWN_MAX
+    return [*lines, f"{what}: {left} more ranges, see verdict.json"] if left > 0 else lines

@@ -1,0 +1,192 @@
+"""A scenario as values: its cluster, topics, clients and the verdict that it expects; and the story that is told on it.
+
+The story is an async function (`kraft.chaos.story`). All the rest is known before anything starts. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from kraft.chaos.checkers.verdict import Kind
+from kraft.config.models import Toml
+
+if TYPE_CHECKING:
+    from kraft.chaos.questions import Now
+    from kraft.chaos.story import Stage
+
+RECORDS_PER_SECOND_MAX: Final = 50_000
+NODES_MAX: Final = 9
+CLIENTS_MAX: Final = 64
+
+SCENARIO_SETTINGS: Final[Mapping[str, Toml]] = {
+    "broker.heartbeat.interval.ms": 200,
+    "broker.session.timeout.ms": 1_500,
+    "replica.lag.time.max.ms": 1_500,
+    "replica.fetch.wait.max.ms": 200,
+    "replica.fetch.backoff.ms": 100,
+    "auto.leader.rebalance.enable": False,
+}
+"""Kafka's waits are made for data centers; a story of seconds needs shorter ones. A scenario's own settings win."""
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Name: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
+
+
+class ClusterPlan(Model):
+    brokers: tuple[int, ...] = Field(default=(1, 2, 3), min_length=1, max_length=NODES_MAX, description="Broker ids.")
+    controllers: tuple[int, ...] = Field(
+        default=(1, 2, 3), min_length=1, max_length=NODES_MAX, description="Ids of the voters."
+    )
+    settings: Mapping[str, Toml] = Field(default_factory=dict, description="Kafka settings of all nodes.")
+
+    @property
+    def node_ids(self) -> tuple[int, ...]:
+        return tuple(sorted({*self.brokers, *self.controllers}))
+
+    @property
+    def all_settings(self) -> dict[str, Toml]:
+        return {**SCENARIO_SETTINGS, **self.settings}
+
+
+class Topic(Model):
+    name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,249}$", description="Name of the topic.")
+    assignment: tuple[tuple[int, ...], ...] = Field(
+        default=((1, 2, 3),), min_length=1, description="Replicas of each partition, the preferred leader first."
+    )
+    configs: Mapping[str, Toml] = Field(default_factory=dict, description="Kafka settings of the topic.")
+
+
+class Producer(Model):
+    name: Name = Field(description="Under which the story and the verdict speak of it.")
+    topic: str = Field(description="Where it writes to.")
+    partition: int | None = Field(default=None, ge=0, description="One partition; default: by key, or all in turn.")
+    acks: Literal["0", "1", "all"] = Field(default="all", description="'0', '1' or 'all'.")
+    rate: int = Field(default=100, ge=1, le=RECORDS_PER_SECOND_MAX, description="Records per second.")
+    limit: int | None = Field(default=None, ge=1, description="Ends after so many records; default: never by itself.")
+    keys: int = Field(default=0, ge=0, description="How many different keys; 0: records without key.")
+    retries: int = Field(default=0, ge=0, le=1_000, description="Attempts after the first one.")
+    idempotent: bool = Field(default=False, description="Retries store nothing twice (an Idempotency-Key per request).")
+    in_flight: int = Field(default=1, ge=1, le=64, description="Requests that may wait for an answer at once.")
+    batch: int = Field(default=1, ge=1, le=1_000, description="Records in one request.")
+    value_bytes: int = Field(default=0, ge=0, le=65_536, description="Values are filled up to this length.")
+    timeout_ms: int = Field(default=5_000, ge=50, le=60_000, description="Longest wait for an answer.")
+    target: int | Literal["any", "leader"] = Field(default="any", description="any node in turn, the leader, or an id.")
+    starts: Literal["at once", "in the story"] = Field(default="at once", description="When it begins.")
+
+
+class Reader(Model):
+    name: Name = Field(description="Under which the story and the verdict speak of it.")
+    topic: str = Field(description="What it reads.")
+    partition: int | None = Field(default=None, ge=0, description="One partition; default: all.")
+    target: int | Literal["any", "leader"] = Field(default="any", description="any node in turn, the leader, or an id.")
+    starts: Literal["at once", "in the story"] = Field(default="at once", description="When it begins.")
+
+
+Client: TypeAlias = Producer | Reader
+
+
+# --- what is expected ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Between:
+    """A count of records from `low` to `high`; None: no upper end."""
+
+    low: int
+    high: int | None = None
+
+    def holds(self, count: int) -> bool:
+        return self.low <= count and (self.high is None or count <= self.high)
+
+    def __str__(self) -> str:
+        if self.high is None:
+            return "any" if self.low == 0 else f"at least {self.low}"
+        return f"{self.low} to {self.high}"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A count that the story finds out on its way and tells by `stage.expect`."""
+
+    what: str
+
+    def __str__(self) -> str:
+        return self.what
+
+
+ANY: Final = Between(low=0)
+SOME: Final = Between(low=1)
+Count: TypeAlias = int | Between | Measured
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expect:
+    """What the verdict must be. What is not said must be zero, but for `kept` and unknown outcomes."""
+
+    kept: Count = SOME
+    """Acknowledged records that are there."""
+    lost: Count = 0
+    """Acknowledged records that are gone."""
+    duplicated: Count = 0
+    """Records that are there more than once."""
+    reordered: Count | None = None
+    """Records behind one that was sent later. None: none, or any if a producer has several requests in flight."""
+    phantom: Count = 0
+    """Refused records that are there."""
+    unknown_kept: Count = ANY
+    """Records with an unknown outcome that are there."""
+    unknown_gone: Count = ANY
+    """Records with an unknown outcome that are not."""
+    anomalies: tuple[Kind, ...] = ()
+    """Kinds of anomalies that belong to the story."""
+    causes: tuple[str, ...] = ()
+    """Texts, each of which a cause must contain."""
+    holds: tuple[Condition, ...] = ()
+    """What must be true when all has healed."""
+
+    def counts(self) -> dict[str, Count]:
+        """`reordered` has been decided: Scenario does that."""
+        return {name: getattr(self, name) for name in COUNTS}
+
+
+def with_counts(expect: Expect, counts: Mapping[str, Count]) -> Expect:
+    """Raises TypeError for a name that is no count."""
+    for name in counts:
+        if name not in COUNTS:
+            raise TypeError(f"{name} is no count of a verdict; there are {', '.join(COUNTS)}")
+    return replace(expect, **counts)  # type: ignore[arg-type]
+
+
+COUNTS: Final = ("kept", "lost", "duplicated", "reordered", "phantom", "unknown_kept", "unknown_gone")
+Condition: TypeAlias = "Callable[[Now], object]"
+Tell: TypeAlias = "Callable[[Stage], Awaitable[None]]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    name: str
+    sentence: str
+    """What happens."""
+    question: str
+    """That the verdict answers."""
+    cluster: ClusterPlan = field(default_factory=ClusterPlan)
+    topics: tuple[Topic, ...]
+    clients: tuple[Client, ...]
+    expect: Expect = Expect()
+    tell: Tell
+    source: str = field(default="", compare=False)
+    """The text of the story."""
+    is_long: bool = False
+    """It begins first when several run, so that it is not alone at the end."""
+
+    @property
+    def producers(self) -> tuple[Producer, ...]:
+        return tuple(client for client in self.clients if isinstance(client, Producer))

@@ -1,0 +1,158 @@
+"""What a story can do to a cluster, one frozen model per kind; `do` names the kind. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field
+
+from kraft.chaos.model import Model
+from kraft.chaos.nemesis.links import ALL_PURPOSES, BETWEEN_NODES, Purpose
+from kraft.chaos.worlds.processes.proxy.rules import Direction
+from kraft.config.models import Toml
+
+Damage: TypeAlias = Literal["flip active", "flip closed", "torn tail", "delete index", "delete log"]
+
+
+Nodes: TypeAlias = tuple[int, ...]
+Ends: TypeAlias = tuple[int | str, ...]
+"""Nodes, and clients by their names."""
+
+
+class StartClients(Model):
+    do: Literal["start"]
+    clients: tuple[str, ...] = Field(min_length=1, description="Clients that begin now.")
+
+
+class FinishClients(Model):
+    """They send no more, and the step waits until every answer is there or has timed out."""
+
+    do: Literal["finish"]
+    clients: tuple[str, ...] = Field(min_length=1, description="Clients that end now.")
+
+
+class NodeFault(Model):
+    """kill: SIGKILL; stop: controlled shutdown; power_loss: SIGKILL, and everything that was not fsynced is gone."""
+
+    do: Literal["kill", "stop", "pause", "resume", "restart", "power_loss", "wipe", "disk_full", "disk_free"]
+    nodes: Nodes = Field(min_length=1, description="One node or several.")
+
+
+class DamageFiles(Model):
+    """Spoil a partition's files on a node that is not running."""
+
+    do: Literal["damage"]
+    node: int = Field(description="The node whose files are damaged.")
+    topic: str
+    partition: int = Field(default=0, ge=0)
+    what: Damage = Field(description="flip active, flip closed, torn tail, delete index or delete log.")
+    spares_isr: bool = Field(
+        default=False, description="Do nothing while the node is in the ISR: its copy may be the last one."
+    )
+
+
+class LinkFault(Model):
+    """From the side that dials to the side that answers; `direction` says whose bytes are affected."""
+
+    do: Literal["cut", "blackhole", "delay", "bandwidth", "drop_answers", "close_mid_message"]
+    purpose: tuple[Purpose, ...] = Field(
+        default=BETWEEN_NODES, description="quorum, controller, fetch, forward (between nodes) or rest (from clients)."
+    )
+    dials: Ends | None = Field(default=None, description="Nodes (or clients, for rest) that dial; default: all.")
+    answers: Nodes | None = Field(default=None, description="Nodes that are dialled; default: all.")
+    direction: Direction = Field(default="both", description="both, requests or answers.")
+    delay_ms: int = Field(default=0, ge=0, le=10_000, description="Added to every message (do = 'delay').")
+    jitter_ms: int = Field(default=0, ge=0, le=10_000, description="At most so much more, at random.")
+    bytes_per_second: int = Field(default=0, ge=0, description="The link's width (do = 'bandwidth').")
+    count: int = Field(default=0, ge=0, description="Ends by itself after so many messages; 0: stays until healed.")
+
+
+class Heal(Model):
+    """Links work again: those named, or all."""
+
+    do: Literal["heal"]
+    purpose: tuple[Purpose, ...] = Field(default=ALL_PURPOSES, description="Purposes; default: all.")
+    dials: Ends | None = Field(default=None, description="Nodes or clients that dial; default: all.")
+    answers: Nodes | None = Field(default=None, description="Nodes that are dialled; default: all.")
+
+
+class Partition(Model):
+    """Nodes in different groups do not reach each other; a node in two groups is a bridge."""
+
+    do: Literal["partition"]
+    groups: tuple[Ends, ...] = Field(min_length=2, description="For example [1], [2, 3].")
+    purpose: tuple[Purpose, ...] = Field(default=BETWEEN_NODES, description="Purposes; default: all.")
+
+
+class Isolate(Model):
+    """Nothing of these purposes goes from or to a node; its clients still reach it."""
+
+    do: Literal["isolate"]
+    node: int = Field(description="The node.")
+    purpose: tuple[Purpose, ...] = Field(default=BETWEEN_NODES, description="Purposes; default: all.")
+
+
+class CreateTopic(Model):
+    do: Literal["create_topic"]
+    topic: str
+    assignment: tuple[tuple[int, ...], ...] = Field(min_length=1, description="Replicas of each partition.")
+    configs: Mapping[str, Toml] = Field(default_factory=dict, description="Kafka settings of the topic.")
+
+
+class DeleteTopic(Model):
+    do: Literal["delete_topic"]
+    topic: str
+
+
+class GrowTopic(Model):
+    do: Literal["grow_topic"]
+    topic: str
+    partitions: int = Field(ge=2, description="How many partitions there are afterwards.")
+
+
+class SetTopic(Model):
+    do: Literal["set_topic"]
+    topic: str
+    configs: Mapping[str, Toml] = Field(min_length=1, description="Kafka settings of the topic.")
+
+
+class SetCluster(Model):
+    do: Literal["set_cluster"]
+    configs: Mapping[str, Toml] = Field(min_length=1, description="Kafka settings of all brokers.")
+
+
+class Reassign(Model):
+    do: Literal["reassign"]
+    topic: str
+    partition: int = Field(default=0, ge=0)
+    replicas: Nodes = Field(min_length=1, description="The new replicas, the preferred leader first.")
+    may_be_refused: bool = Field(default=False, description="Go on when the cluster cannot do it now.")
+
+
+class Elect(Model):
+    do: Literal["elect"]
+    topic: str
+    partition: int = Field(default=0, ge=0)
+    kind: Literal["preferred", "unclean"] = Field(default="preferred", description="preferred or unclean.")
+    may_be_refused: bool = Field(default=False, description="Go on when the cluster cannot do it now.")
+
+
+Action: TypeAlias = Annotated[
+    StartClients
+    | FinishClients
+    | NodeFault
+    | DamageFiles
+    | LinkFault
+    | Heal
+    | Partition
+    | Isolate
+    | CreateTopic
+    | DeleteTopic
+    | GrowTopic
+    | SetTopic
+    | SetCluster
+    | Reassign
+    | Elect,
+    Field(discriminator="do"),
+]

@@ -1,0 +1,285 @@
+"""One soak: a cluster of three nodes, clients, strikes until the time is up, and the judgement of everything.
+
+It goes in rounds. Strikes follow each other, at random and from one seed; at the end of a round all is mended, and the
+cluster has to be whole again within a limit. Memory is bounded: the history is on disk, rates are, and what is kept of
+nodes and members does not grow with the records.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from random import Random
+from typing import Final
+
+from kraft.chaos.checkers.check import HISTORY_FILE, check_history
+from kraft.chaos.checkers.expectation import judge
+from kraft.chaos.checkers.verdict import Verdict
+from kraft.chaos.history import Header, HistoryWriter
+from kraft.chaos.live import NobodyWatches
+from kraft.chaos.model import ClusterPlan
+from kraft.chaos.questions import Now
+from kraft.chaos.run import is_healed, spec_of
+from kraft.chaos.soak.leaks import Usage, growth_of
+from kraft.chaos.soak.members import GroupCounts, Members
+from kraft.chaos.soak.plan import (
+    EXPECT,
+    GROUP,
+    GROUP_TOPIC,
+    MEMBER_PLACES,
+    PACE,
+    SETTINGS,
+    TOPIC_SETTINGS,
+    SoakOptions,
+    clients_of,
+    is_judged,
+    topics_of,
+)
+from kraft.chaos.soak.processes import usage_of
+from kraft.chaos.soak.result import SoakResult
+from kraft.chaos.soak.strikes import Standing, next_strike
+from kraft.chaos.workload.cast import Cast
+from kraft.chaos.worlds.processes.cluster import Cluster
+from kraft.chaos.worlds.processes.event_counter import EventCounter
+from kraft.chaos.worlds.processes.observing import NotInTime
+from kraft.chaos.worlds.processes.readback import gather_evidence
+from kraft.chaos.worlds.processes.timeline import now_us
+from kraft.chaos.worlds.processes.world import ProcessWorld
+from kraft.chaos.worlds.spec import ScenarioError
+
+ROUND_S: Final = 240.0
+"""Of strikes, between two times at which everything is mended."""
+ROUNDS_MIN: Final = 2
+WHOLE_LIMIT_MS: Final = 240_000
+"""From the mending of everything until every replica is in sync."""
+GROUP_LIMIT_S: Final = 120.0
+"""For one member to read what is left."""
+USAGE_S: Final = 5.0
+TELL_S: Final = 20.0
+STRIKE_LIMIT_S: Final = 400.0
+"""More than any strike may take by the limits of the pace."""
+
+Say = Callable[[str], None]
+
+
+async def soak(options: SoakOptions, *, say: Say, keep: bool = False) -> SoakResult:
+    """Never raises for what a cluster can do wrong: the result says it. What failed is kept on disk in any case."""
+    directory = Path(tempfile.mkdtemp(prefix=f"kraft-soak-{options.seed}-"))
+    result = await _Soak(options, directory, say).run()
+    if keep or result.exit_code:
+        return result
+    await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+    return SoakResult(**{name: getattr(result, name) for name in result.__slots__} | {"directory": None})
+
+
+class _Soak:
+    def __init__(self, options: SoakOptions, directory: Path, say: Say) -> None:
+        self._options = options
+        self._directory = directory
+        self._say = say
+        self._rng = Random(f"soak/{options.seed}")
+        self._begun_us = now_us()
+        self._strikes: Counter[str] = Counter()
+        self._whole_ms: list[int] = []
+        self._usage: dict[int, list[Usage]] = {}
+        self._failures: list[str] = []
+        self._group = GroupCounts()
+        self._verdict: Verdict | None = None
+
+    async def run(self) -> SoakResult:
+        spec = spec_of(ClusterPlan(settings=SETTINGS))
+        self._say(f"soak of {self._options.minutes:g} minutes, seed {self._options.seed}, in {self._directory}")
+        try:
+            starting = Cluster.start(spec, directory=self._directory, seed=self._options.seed, pace=PACE)
+            async with starting as cluster:
+                await self._with(cluster)
+        except (ScenarioError, NotInTime) as error:
+            self._fail(f"the soak broke off: {error}")
+        return SoakResult(
+            options=self._options,
+            elapsed_ms=(now_us() - self._begun_us) // 1_000,
+            strikes=self._strikes,
+            whole_ms=tuple(self._whole_ms),
+            group=self._group,
+            growth=growth_of(self._usage),
+            verdict=self._verdict,
+            failures=tuple(self._failures),
+            directory=self._directory,
+        )
+
+    def _fail(self, problem: str) -> None:
+        self._failures.append(problem)
+        self._tell(f"PROBLEM: {problem}")
+
+    def _tell(self, text: str) -> None:
+        seconds = (now_us() - self._begun_us) // 1_000_000
+        self._say(f"{seconds // 60:4}:{seconds % 60:02}  {text}")
+
+    async def _with(self, cluster: Cluster) -> None:
+        topics = topics_of(self._options)
+        for topic, partitions in topics.items():
+            await cluster.create_topic(topic, partitions=partitions, replication_factor=3, configs=TOPIC_SETTINGS)
+        self._tell(f"{len(topics)} topics with {sum(topics.values())} partitions are led")
+        header = self._header()
+        with HistoryWriter(self._directory / HISTORY_FILE, header) as history:
+            cast = Cast(clients_of(self._options), around=cluster, record=history.record)
+            members = Members(GROUP, GROUP_TOPIC, places=MEMBER_PLACES, seed=self._options.seed, around=cluster)
+            self._group = members.counts
+            try:
+                async with self._watched(cluster, cast):
+                    await self._play(cluster, cast, members)
+            finally:
+                await cast.close()
+                await members.close()
+        await self._judge(cluster, header)
+
+    def _header(self) -> Header:
+        settings = {**SETTINGS, "topics": {topic: dict(TOPIC_SETTINGS) for topic in topics_of(self._options)}}
+        return Header(
+            scenario="soak",
+            seed=self._options.seed,
+            settings=settings,
+            start_us=now_us(),
+            wall_ms=time.time_ns() // 1_000_000,
+        )
+
+    # --- strikes ----------------------------------------------------------------------------------------------------
+
+    async def _play(self, cluster: Cluster, cast: Cast, members: Members) -> None:
+        await cast.open()
+        await members.start()
+        counter = EventCounter({node: cluster.data(node) for node in cluster.nodes})
+        world = ProcessWorld(cluster, cast, count_events=counter.count, watcher=NobodyWatches())
+        spared = self._rng.choice(cluster.nodes)
+        self._tell(f"node {spared} is spared: it is paused and cut off, and never killed")
+        seconds = self._options.minutes * 60
+        end, round_s = time.monotonic() + seconds, min(ROUND_S, seconds / ROUNDS_MIN)
+        is_whole = True
+        while is_whole and time.monotonic() < end:
+            await self._strike_until(min(end, time.monotonic() + round_s), cluster, world, spared)
+            is_whole = await self._make_whole(cluster)
+        await cast.finish_producers()
+        await members.finish()
+        await self._read_the_rest(cluster, members)
+        await cast.finish_all()
+
+    async def _strike_until(self, end: float, cluster: Cluster, world: ProcessWorld, spared: int) -> None:
+        partitions = [(topic, number) for topic, count in topics_of(self._options).items() for number in range(count)]
+        while True:
+            wait_s = self._rng.uniform(0, 2 * self._options.pace_s)
+            await asyncio.sleep(max(0.0, min(wait_s, end - time.monotonic())))
+            if time.monotonic() >= end:
+                return
+            await self._bring_back(cluster)
+            kind, action = next_strike(self._standing(cluster, spared), self._rng, partitions=partitions)
+            self._strikes[kind] += 1
+            try:
+                async with asyncio.timeout(STRIKE_LIMIT_S):
+                    await world.act(action)
+            except (ScenarioError, NotInTime, TimeoutError) as error:
+                self._fail(f"{kind}, {action!r}: {error or type(error).__name__}")
+                return
+
+    async def _bring_back(self, cluster: Cluster) -> None:
+        """A node that has ended by itself is a failure; the soak goes on with it started again."""
+        for node in cluster.ended_by_themselves:
+            self._fail(f"node {node} ended by itself:\n{cluster.node_log(node)}")
+            await cluster.restart(node)
+
+    def _standing(self, cluster: Cluster, spared: int) -> Standing:
+        states = {node: cluster.process_state(node) for node in cluster.nodes}
+        return Standing(
+            nodes=cluster.nodes,
+            spared=spared,
+            controller=-1 if cluster.latest is None else cluster.latest.controller,
+            down=frozenset(node for node, state in states.items() if state == "down"),
+            paused=frozenset(node for node, state in states.items() if state == "paused"),
+            full=cluster.full_disks,
+            is_cut=cluster.has_broken_links,
+        )
+
+    async def _make_whole(self, cluster: Cluster) -> bool:
+        """Mend everything; False: it did not become whole, so that further strikes would show nothing."""
+        begun_us = now_us()
+        try:
+            await cluster.mend()
+            await cluster.until_ready(deadline_ms=WHOLE_LIMIT_MS)
+            await cluster.until(is_healed, deadline_ms=WHOLE_LIMIT_MS, describe="every replica in sync")
+        except (ScenarioError, NotInTime) as error:
+            self._fail(f"not whole again: {error}"[:4_000])
+            return False
+        self._whole_ms.append((now_us() - begun_us) // 1_000)
+        self._tell(f"whole again after {self._whole_ms[-1] / 1_000:.1f} s")
+        await self._bring_back(cluster)
+        return True
+
+    async def _read_the_rest(self, cluster: Cluster, members: Members) -> None:
+        snapshot = await cluster.status()
+        ends = {number: snapshot.hw(GROUP_TOPIC, number) for number in snapshot.partitions(GROUP_TOPIC)}
+        try:
+            final = await members.read_to(ends, limit_s=GROUP_LIMIT_S)
+        except TimeoutError:
+            committed = members.reached.committed
+            self._fail(f"no member read to {ends} within {GROUP_LIMIT_S:g} s; committed is {committed}")
+            return
+        for problem in members.reached.problems(final=final, ends=ends):
+            self._fail(f"group {GROUP}: {problem}")
+
+    # --- looking ----------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _watched(self, cluster: Cluster, cast: Cast) -> AsyncIterator[None]:
+        tasks = [asyncio.create_task(self._take_usage(cluster)), asyncio.create_task(self._tell_progress(cast))]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _take_usage(self, cluster: Cluster) -> None:
+        while True:
+            for node in cluster.nodes:
+                pid = cluster.pid(node)
+                usage = None if pid is None else usage_of(pid, at_ms=now_us() // 1_000)
+                if usage is not None:
+                    self._usage.setdefault(node, []).append(usage)
+            await asyncio.sleep(USAGE_S)
+
+    async def _tell_progress(self, cast: Cast) -> None:
+        while True:
+            await asyncio.sleep(TELL_S)
+            acked = sum(client.acked for client in cast.counts.values())
+            unknown = sum(client.unknown for client in cast.counts.values())
+            memory = [f"{samples[-1].memory_bytes / 1e6:.0f}" for _, samples in sorted(self._usage.items())]
+            files = [str(samples[-1].open_files) for _, samples in sorted(self._usage.items())]
+            own = usage_of(os.getpid(), at_ms=0)
+            self._tell(
+                f"{sum(self._strikes.values())} strikes, {acked:,} records acknowledged, {unknown} unknown; "
+                f"members: {self._group.joined} joined, {self._group.read:,} read, {self._group.commits:,} commits; "
+                f"MB {'/'.join(memory)}, files {'/'.join(files)}"
+                + (f"; this process {own.memory_bytes / 1e6:.0f} MB" if own else "")
+            )
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    async def _judge(self, cluster: Cluster, header: Header) -> None:
+        self._tell("reading everything back")
+        evidence = await gather_evidence(cluster, header=header, settle_ms=WHOLE_LIMIT_MS, is_judged=is_judged)
+        if unsettled := evidence.notes.get("unsettled"):
+            self._fail(f"not settled at the end: {unsettled}"[:4_000])
+        self._tell("judging")
+        verdict = await asyncio.to_thread(check_history, self._directory / HISTORY_FILE, evidence)
+        self._verdict = judge(verdict, EXPECT, now=Now(_nothing))
+
+
+def _nothing(question: str, arguments: tuple[object, ...]) -> None:
+    """Nobody asks: `EXPECT` has no conditions."""
+    raise AssertionError((question, arguments))

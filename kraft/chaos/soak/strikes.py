@@ -1,0 +1,179 @@
+"""What happens to a cluster next: a random fault that is possible as it stands, or something mended. Pure.
+
+One node is spared: it is paused, cut off and its disk filled, but its process lives as long as the soak, so that a leak
+shows in it. Whatever is broken presses to be mended; a cluster in which everything is broken for long shows little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Final, TypeAlias
+
+from pydantic import TypeAdapter
+
+from kraft.chaos.nemesis.actions import Action
+
+StrikeKind: TypeAlias = str
+Told: TypeAlias = Mapping[str, Any]
+"""The fields of an action."""
+_ACTION: Final[TypeAdapter[Action]] = TypeAdapter(Action)
+
+PURPOSES: Final = ("quorum", "controller", "fetch", "forward")
+WEIGHTS: Final[Mapping[StrikeKind, int]] = {
+    "kill": 5,
+    "kill two": 1,
+    "kill the controller": 2,
+    "stop": 2,
+    "pause": 4,
+    "fill": 2,
+    "cut": 3,
+    "slow": 2,
+    "isolate": 2,
+    "partition": 2,
+    "elect": 1,
+    "reassign": 1,
+}
+DELAYS_MS: Final = (5, 50, 400)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """Of a cluster, as the one who breaks it knows."""
+
+    nodes: tuple[int, ...]
+    spared: int
+    controller: int = -1
+    down: frozenset[int] = field(default_factory=frozenset)
+    paused: frozenset[int] = field(default_factory=frozenset)
+    full: frozenset[int] = field(default_factory=frozenset)
+    is_cut: bool = False
+
+    @property
+    def running(self) -> list[int]:
+        return [node for node in self.nodes if node not in self.down | self.paused]
+
+    @property
+    def mortal(self) -> list[int]:
+        """Who may be killed: not twice."""
+        return [node for node in self.nodes if node != self.spared and node not in self.down]
+
+
+def next_strike(standing: Standing, rng: Random, *, partitions: Sequence[tuple[str, int]]) -> tuple[str, Action]:
+    """(kind, action). `partitions`: those that may be moved and elected."""
+    if rng.random() < _pressure_to_mend(standing):
+        told = _mend(standing, rng)
+        return "mend", _action(told)
+    kinds, weights = list(WEIGHTS), list(WEIGHTS.values())
+    while True:
+        kind = rng.choices(kinds, weights)[0]
+        found = _TELLERS[kind](standing, rng) if kind in _TELLERS else _change(kind, rng, standing, partitions)
+        if found is not None:
+            return kind, _action(found)
+
+
+def _action(told: Told) -> Action:
+    return _ACTION.validate_python(dict(told))
+
+
+def _pressure_to_mend(standing: Standing) -> float:
+    broken = len(standing.down) + len(standing.paused)
+    return min(0.9, 0.35 * broken + 0.25 * len(standing.full) + 0.25 * standing.is_cut)
+
+
+def _mend(standing: Standing, rng: Random) -> Told:
+    choices: list[Told] = [{"do": "restart", "nodes": (node,)} for node in sorted(standing.down)]
+    choices += [{"do": "resume", "nodes": (node,)} for node in sorted(standing.paused)]
+    choices += [{"do": "disk_free", "nodes": (node,)} for node in sorted(standing.full)]
+    choices += [{"do": "heal"}] if standing.is_cut else []
+    return rng.choice(choices)
+
+
+def _kill(standing: Standing, rng: Random) -> Told | None:
+    return {"do": "kill", "nodes": (rng.choice(standing.mortal),)} if standing.mortal else None
+
+
+def _kill_two(standing: Standing, rng: Random) -> Told | None:
+    return {"do": "kill", "nodes": tuple(sorted(rng.sample(standing.mortal, 2)))} if len(standing.mortal) > 1 else None
+
+
+def _kill_controller(standing: Standing, _rng: Random) -> Told | None:
+    """The spared one is cut off from the others instead."""
+    if standing.controller in standing.mortal:
+        return {"do": "kill", "nodes": (standing.controller,)}
+    if standing.controller == standing.spared and not standing.is_cut:
+        return {"do": "isolate", "node": standing.controller, "purpose": PURPOSES}
+    return None
+
+
+def _stop(standing: Standing, rng: Random) -> Told | None:
+    """A paused one does not hear it, and one whose disk is full may wait for it for ever."""
+    able = [node for node in standing.mortal if node not in standing.paused | standing.full]
+    return {"do": "stop", "nodes": (rng.choice(able),)} if able else None
+
+
+def _pause(standing: Standing, rng: Random) -> Told | None:
+    return {"do": "pause", "nodes": (rng.choice(standing.running),)} if standing.running else None
+
+
+def _fill(standing: Standing, rng: Random) -> Told | None:
+    able = [node for node in standing.running if node not in standing.full]
+    return {"do": "disk_full", "nodes": (rng.choice(able),)} if able and not standing.full else None
+
+
+def _cut(standing: Standing, rng: Random) -> Told | None:
+    dials, answers = rng.sample(standing.nodes, 2)
+    how = rng.choice(("cut", "blackhole", "close_mid_message", "drop_answers"))
+    fault: dict[str, Any] = {"do": how, "purpose": _purposes(rng), "dials": (dials,), "answers": (answers,)}
+    if how == "drop_answers":
+        fault["purpose"] = (rng.choice(("controller", "fetch", "forward")),)  # the quorum has no answers
+    if how == "blackhole":
+        fault["direction"] = rng.choice(("both", "requests", "answers"))
+    if how in ("close_mid_message", "drop_answers"):
+        fault["count"] = rng.randint(1, 3)
+    return fault
+
+
+def _slow(standing: Standing, rng: Random) -> Told | None:
+    dials, answers = rng.sample(standing.nodes, 2)
+    delay_ms = rng.choice(DELAYS_MS)
+    fault = {"do": "delay", "purpose": _purposes(rng), "dials": (dials,), "answers": (answers,)}
+    return {**fault, "delay_ms": delay_ms, "jitter_ms": delay_ms}
+
+
+def _isolate(standing: Standing, rng: Random) -> Told | None:
+    return {"do": "isolate", "node": rng.choice(standing.nodes), "purpose": _purposes(rng)}
+
+
+def _partition(standing: Standing, rng: Random) -> Told | None:
+    one, two, *rest = rng.sample(standing.nodes, len(standing.nodes))
+    groups = rng.choice(([[one], [two, *rest]], [[one, two], [two, *rest]], [[one], [two], rest]))
+    return {"do": "partition", "groups": tuple(tuple(group) for group in groups if group)}
+
+
+def _change(kind: str, rng: Random, standing: Standing, partitions: Sequence[tuple[str, int]]) -> Told:
+    topic, partition = rng.choice(partitions)
+    change: dict[str, Any] = {"do": kind, "topic": topic, "partition": partition, "may_be_refused": True}
+    if kind == "reassign":
+        change["replicas"] = tuple(rng.sample(standing.nodes, min(3, len(standing.nodes))))
+    return change
+
+
+def _purposes(rng: Random) -> tuple[str, ...]:
+    one = (rng.choice(PURPOSES),)
+    return rng.choice((PURPOSES, PURPOSES, one, ("quorum", "controller")))
+
+
+_TELLERS: Final[Mapping[StrikeKind, Callable[[Standing, Random], Told | None]]] = {
+    "kill": _kill,
+    "kill two": _kill_two,
+    "kill the controller": _kill_controller,
+    "stop": _stop,
+    "pause": _pause,
+    "fill": _fill,
+    "cut": _cut,
+    "slow": _slow,
+    "isolate": _isolate,
+    "partition": _partition,
+}

@@ -1,0 +1,417 @@
+"""A story: one async function that breaks a cluster step by step, decorated with all that is known beforehand.
+
+    @scenario(
+        "leader-killed",
+        question="Does acks=all survive the death of a leader?",
+        topics=[Topic(name="t", configs={"min.insync.replicas": 2})],
+        clients=[Producer(name="load", topic="t", retries=10)],
+        expect=Expect(duplicated=ANY),
+    )
+    async def leader_killed(stage: Stage) -> None:
+        \"""The leader of a partition is killed under load.\"""
+        await stage.more_acked(100)
+        old = (await stage.now()).leader("t", 0)
+        await stage.kill(old)
+        await stage.until(lambda now: now.leader("t", 0) not in (old, -1))
+        await stage.more_acked(100)
+
+When the function returns the runner heals everything, reads everything back, and judges. A wait that takes too long
+ends the story, with a message that says what was awaited and what there was instead.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final, Literal
+
+from kraft.chaos.live import Watcher, describe_action
+from kraft.chaos.model import (
+    ANY,
+    Client,
+    ClusterPlan,
+    Condition,
+    Count,
+    Expect,
+    Producer,
+    Scenario,
+    Tell,
+    Topic,
+    with_counts,
+)
+from kraft.chaos.nemesis import actions
+from kraft.chaos.nemesis.actions import Action, Damage
+from kraft.chaos.nemesis.links import ALL_PURPOSES, BETWEEN_NODES, Purpose
+from kraft.chaos.questions import Now, described, holds, written
+from kraft.chaos.worlds.processes.proxy.rules import Direction
+from kraft.chaos.worlds.spec import ScenarioError
+from kraft.chaos.worlds.world import World
+from kraft.config.models import Toml
+from kraft.config.problems import nearest
+
+DEADLINE_MS: Final = 20_000
+"""How long a story waits for a condition when it does not say."""
+WAIT_MS_MAX: Final = 120_000
+LOOK_MS: Final = 40
+"""Between two looks at the cluster while a story waits."""
+STEPS_MAX: Final = 1_000
+"""Of one story: one that waits and acts for ever ends."""
+
+Purposes = Purpose | Sequence[Purpose]
+Ends = int | str | Sequence[int | str] | None
+"""Nodes, or clients by their names; None: all."""
+
+
+def scenario(
+    name: str,
+    *,
+    question: str,
+    topics: Sequence[Topic],
+    clients: Sequence[Client],
+    brokers: Sequence[int] = (1, 2, 3),
+    controllers: Sequence[int] = (1, 2, 3),
+    settings: Mapping[str, Toml] | None = None,
+    expect: Expect | None = None,
+    is_long: bool = False,
+) -> Callable[[Tell], Scenario]:
+    """Makes a scenario of a story. `settings` are Kafka's, of all nodes; the docstring says what happens."""
+
+    def made(tell: Tell) -> Scenario:
+        return Scenario(
+            name=name,
+            sentence=" ".join((inspect.getdoc(tell) or "").split("\n\n")[0].split()).rstrip("."),
+            question=question,
+            cluster=ClusterPlan(brokers=tuple(brokers), controllers=tuple(controllers), settings=settings or {}),
+            topics=tuple(topics),
+            clients=tuple(clients),
+            expect=with_reordered(expect or Expect(), clients),
+            tell=tell,
+            source=_source_of(tell),
+            is_long=is_long,
+        )
+
+    return made
+
+
+def with_reordered(expect: Expect, clients: Sequence[Client]) -> Expect:
+    """Nothing orders requests that are in flight together."""
+    if expect.reordered is not None:
+        return expect
+    several = any(isinstance(client, Producer) and client.in_flight > 1 for client in clients)
+    return replace(expect, reordered=ANY if several else 0)
+
+
+def _source_of(tell: Callable[..., Any]) -> str:
+    try:
+        return inspect.getsource(tell)
+    except (OSError, TypeError):
+        return ""
+
+
+class StepFailed(ScenarioError):
+    """A condition did not come true in time, or something could not be done."""
+
+    def __init__(self, number: int, text: str, reason: str) -> None:
+        super().__init__(f"step {number} ({text}): {reason}")
+
+
+class Stage:
+    """What a story can do and ask. Every method that does something is a step of the story. All raise StepFailed."""
+
+    def __init__(self, told: Scenario, world: World, watcher: Watcher) -> None:
+        self._world = world
+        self._watcher = watcher
+        self._number = 0
+        self._text = ""
+        self.expected = told.expect
+
+    # --- waiting and looking ------------------------------------------------------------------------------------
+
+    async def now(self) -> Now:
+        return await self._world.look()
+
+    async def until(self, condition: Condition, *, deadline_ms: int = DEADLINE_MS) -> Now:
+        """Look again every few milliseconds until the condition holds; returns the cluster as it was then."""
+        text = written(condition)
+        self._step(f"until {text}")
+        deadline = self._world.now_ms() + min(deadline_ms, WAIT_MS_MAX)
+        while True:
+            asked = self._world.now_ms()
+            now = await self._world.look()
+            if holds(condition, now):
+                return now
+            if asked > deadline:
+                raise self._failed(f"{text} did not hold within {deadline_ms} ms: {described(now.answers)}")
+            await self._world.sleep(LOOK_MS)
+
+    async def more_acked(self, records: int, *, deadline_ms: int = DEADLINE_MS) -> None:
+        """Until so many more records have been acknowledged, to all producers together."""
+        wanted = (await self._world.look()).acked() + records
+        self._step(f"until {records} more records are acknowledged")
+        deadline = self._world.now_ms() + min(deadline_ms, WAIT_MS_MAX)
+        while (missing := wanted - (await self._world.look()).acked()) > 0:
+            if self._world.now_ms() > deadline:
+                reason = f"{missing} of {records} records were still not acknowledged after {deadline_ms} ms"
+                raise self._failed(reason)
+            await self._world.sleep(LOOK_MS)
+
+    async def sleep(self, ms: int) -> None:
+        self._step(f"wait {ms} ms")
+        await self._world.sleep(min(ms, WAIT_MS_MAX))
+
+    def expect(self, **counts: Count) -> None:
+        """Tell what only the story could find out: `stage.expect(lost=unreplicated)`."""
+        self.expected = with_counts(self.expected, counts)
+
+    def expect_at_the_end(self, *conditions: Condition) -> None:
+        """What must be true when all has healed, beside what the scenario expects anyway."""
+        self.expected = replace(self.expected, holds=(*self.expected.holds, *conditions))
+
+    # --- clients ------------------------------------------------------------------------------------------------
+
+    async def start(self, *clients: str) -> None:
+        """Clients whose plan says `starts="in the story"`."""
+        await self.act(actions.StartClients(do="start", clients=clients))
+
+    async def finish(self, *clients: str) -> None:
+        """They send no more; returns when every answer is there or has timed out."""
+        await self.act(actions.FinishClients(do="finish", clients=clients))
+
+    # --- nodes --------------------------------------------------------------------------------------------------
+
+    async def kill(self, *nodes: int) -> None:
+        """SIGKILL."""
+        await self._to_nodes("kill", nodes)
+
+    async def stop(self, *nodes: int) -> None:
+        """In order: controlled shutdown."""
+        await self._to_nodes("stop", nodes)
+
+    async def restart(self, *nodes: int) -> None:
+        """Start nodes that are down."""
+        await self._to_nodes("restart", nodes)
+
+    async def pause(self, *nodes: int) -> None:
+        """SIGSTOP."""
+        await self._to_nodes("pause", nodes)
+
+    async def resume(self, *nodes: int) -> None:
+        """SIGCONT."""
+        await self._to_nodes("resume", nodes)
+
+    async def power_loss(self, *nodes: int) -> None:
+        """SIGKILL, and whatever was not fsynced is gone."""
+        await self._to_nodes("power_loss", nodes)
+
+    async def wipe(self, *nodes: int) -> None:
+        """Remove the data of nodes that are down."""
+        await self._to_nodes("wipe", nodes)
+
+    async def fill_disk(self, *nodes: int) -> None:
+        """ENOSPC from now on."""
+        await self._to_nodes("disk_full", nodes)
+
+    async def free_disk(self, *nodes: int) -> None:
+        """There is room again."""
+        await self._to_nodes("disk_free", nodes)
+
+    async def damage(
+        self, node: int, topic: str, partition: int = 0, *, what: Damage, spares_isr: bool = False
+    ) -> None:
+        """Spoil the files of a partition on a node that is down. `spares_isr`: not while the node is in the ISR."""
+        await self.act(
+            actions.DamageFiles(
+                do="damage", node=node, topic=topic, partition=partition, what=what, spares_isr=spares_isr
+            )
+        )
+
+    async def _to_nodes(self, do: Any, nodes: tuple[int, ...]) -> None:
+        await self.act(actions.NodeFault(do=do, nodes=nodes))
+
+    # --- links: from the side that dials to the side that answers, each for one purpose -------------------------
+
+    async def cut(self, *, dials: Ends = None, answers: Ends = None, purpose: Purposes = BETWEEN_NODES) -> None:
+        """Connections are reset and the port refuses."""
+        await self._break("cut", dials, answers, purpose)
+
+    async def blackhole(
+        self,
+        *,
+        dials: Ends = None,
+        answers: Ends = None,
+        purpose: Purposes = BETWEEN_NODES,
+        direction: Direction = "both",
+    ) -> None:
+        """Nothing arrives, and nobody is told. `direction` says whose bytes: requests, answers or both."""
+        await self._break("blackhole", dials, answers, purpose, direction=direction)
+
+    async def delay(
+        self,
+        *,
+        delay_ms: int,
+        jitter_ms: int = 0,
+        dials: Ends = None,
+        answers: Ends = None,
+        purpose: Purposes = BETWEEN_NODES,
+        direction: Direction = "both",
+    ) -> None:
+        """Every message comes later; by at most `jitter_ms` more, at random."""
+        await self._break("delay", dials, answers, purpose, direction=direction, delay_ms=delay_ms, jitter_ms=jitter_ms)
+
+    async def bandwidth(
+        self,
+        *,
+        bytes_per_second: int,
+        dials: Ends = None,
+        answers: Ends = None,
+        purpose: Purposes = BETWEEN_NODES,
+        direction: Direction = "both",
+    ) -> None:
+        """A narrow link."""
+        await self._break("bandwidth", dials, answers, purpose, direction=direction, bytes_per_second=bytes_per_second)
+
+    async def drop_answers(
+        self, *, dials: Ends = None, answers: Ends = None, purpose: Purposes = BETWEEN_NODES, count: int = 0
+    ) -> None:
+        """Requests are carried out, their answers are lost. `count`: so many, then it ends; 0: until healed."""
+        await self._break("drop_answers", dials, answers, purpose, count=count)
+
+    async def close_mid_message(
+        self,
+        *,
+        dials: Ends = None,
+        answers: Ends = None,
+        purpose: Purposes = BETWEEN_NODES,
+        direction: Direction = "both",
+        count: int = 0,
+    ) -> None:
+        """The connection ends in the middle of a message."""
+        await self._break("close_mid_message", dials, answers, purpose, direction=direction, count=count)
+
+    async def partition(self, *groups: Sequence[int | str], purpose: Purposes = BETWEEN_NODES) -> None:
+        """Nodes in different groups do not reach each other; a node in two groups is a bridge."""
+        ends = tuple(tuple(group) for group in groups)
+        await self.act(actions.Partition(do="partition", groups=ends, purpose=_purposes(purpose)))
+
+    async def isolate(self, node: int, *, purpose: Purposes = BETWEEN_NODES) -> None:
+        """Nothing goes from or to this node; its clients still reach it."""
+        await self.act(actions.Isolate(do="isolate", node=node, purpose=_purposes(purpose)))
+
+    async def heal(self, *, dials: Ends = None, answers: Ends = None, purpose: Purposes = ALL_PURPOSES) -> None:
+        """Links work again: those named, or all."""
+        await self.act(actions.Heal(do="heal", dials=_ends(dials), answers=_nodes(answers), purpose=_purposes(purpose)))
+
+    async def _break(self, do: Any, dials: Ends, answers: Ends, purpose: Purposes, **rest: Any) -> None:
+        await self.act(
+            actions.LinkFault(do=do, dials=_ends(dials), answers=_nodes(answers), purpose=_purposes(purpose), **rest)
+        )
+
+    # --- topics and settings ------------------------------------------------------------------------------------
+
+    async def create_topic(
+        self, topic: str, *, assignment: Sequence[Sequence[int]], configs: Mapping[str, Toml] | None = None
+    ) -> None:
+        replicas = tuple(tuple(each) for each in assignment)
+        await self.act(actions.CreateTopic(do="create_topic", topic=topic, assignment=replicas, configs=configs or {}))
+
+    async def delete_topic(self, topic: str) -> None:
+        await self.act(actions.DeleteTopic(do="delete_topic", topic=topic))
+
+    async def grow_topic(self, topic: str, *, partitions: int) -> None:
+        """`partitions`: how many there are afterwards."""
+        await self.act(actions.GrowTopic(do="grow_topic", topic=topic, partitions=partitions))
+
+    async def set_topic(self, topic: str, configs: Mapping[str, Toml]) -> None:
+        await self.act(actions.SetTopic(do="set_topic", topic=topic, configs=configs))
+
+    async def set_cluster(self, configs: Mapping[str, Toml]) -> None:
+        await self.act(actions.SetCluster(do="set_cluster", configs=configs))
+
+    async def reassign(
+        self, topic: str, partition: int = 0, *, replicas: Sequence[int], may_be_refused: bool = False
+    ) -> None:
+        await self.act(
+            actions.Reassign(
+                do="reassign",
+                topic=topic,
+                partition=partition,
+                replicas=tuple(replicas),
+                may_be_refused=may_be_refused,
+            )
+        )
+
+    async def elect(
+        self,
+        topic: str,
+        partition: int = 0,
+        *,
+        kind: Literal["preferred", "unclean"] = "preferred",
+        may_be_refused: bool = False,
+    ) -> None:
+        await self.act(
+            actions.Elect(do="elect", topic=topic, partition=partition, kind=kind, may_be_refused=may_be_refused)
+        )
+
+    # --- one step -----------------------------------------------------------------------------------------------
+
+    async def act(self, action: Action) -> None:
+        self._step(describe_action(action))
+        try:
+            await self._world.act(action)
+        except StepFailed:
+            raise
+        except ScenarioError as error:
+            raise self._failed(str(error)) from error
+
+    def _step(self, text: str) -> None:
+        self._number += 1
+        self._text = text
+        if self._number > STEPS_MAX:
+            raise self._failed(f"a story has {STEPS_MAX} steps at most")
+        self._watcher.step(self._number, text)
+
+    def _failed(self, reason: str) -> StepFailed:
+        return StepFailed(self._number, self._text, reason)
+
+
+def _purposes(purpose: Purposes) -> tuple[Purpose, ...]:
+    return (purpose,) if isinstance(purpose, str) else tuple(purpose)
+
+
+def _ends(ends: Ends) -> tuple[int | str, ...] | None:
+    return (ends,) if isinstance(ends, int | str) else None if ends is None else tuple(ends)
+
+
+def _nodes(ends: Ends) -> Any:
+    """Only nodes answer; pydantic refuses a client's name."""
+    return _ends(ends)
+
+
+async def told(tell: Tell, stage: Stage) -> None:
+    """The story. Raises StepFailed; whatever else it raises is a mistake in the story, and said so."""
+    try:
+        await tell(stage)
+    except ScenarioError:
+        raise
+    except Exception as error:
+        raise ScenarioError(
+            f"the story is wrong: {type(error).__name__}: {error}{_hint(error)}{_where(error)}"
+        ) from error
+
+
+def _hint(error: Exception) -> str:
+    """For a misspelled question or action."""
+    if isinstance(error, AttributeError) and isinstance(error.obj, Now | Stage):
+        return f"; {nearest(error.name or '', [name for name in dir(error.obj) if not name.startswith('_')])}"
+    return ""
+
+
+def _where(error: BaseException) -> str:
+    frames = (
+        [frame for frame in inspect.getinnerframes(error.__traceback__) if frame.function != "told"]
+        if (error.__traceback__)
+        else []
+    )
+    own = [frame for frame in frames if not frame.filename.startswith(__file__.rpartition("/")[0] + "/")]
+    return f" ({own[0].filename.rpartition('/')[2]}:{own[0].lineno})" if own else ""

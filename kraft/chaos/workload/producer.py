@@ -1,0 +1,224 @@
+"""A producer: sends records with unique values at a rate, tries again as it is told to, and records every operation.
+
+One operation is one request for one partition; its attempts carry the same records. A connection is never shared by
+two requests in flight, and nothing below this repeats a request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from kraft.chaos.history import Acks, Attempt, Operation, Produce
+from kraft.chaos.workload.counts import Counts
+from kraft.chaos.workload.requests import KeyValue, Told, cannot_now, produce_request, told_produce, value_text
+from kraft.chaos.workload.targets import Surroundings, Target, Targets
+from kraft.chaos.worlds.processes.timeline import now_us
+from kraft.client.outcome import Request
+from kraft.client.transport import Transport
+from kraft.client.verdicts import of_attempts
+from kraft.http.partitioner import partition_of_key
+
+RETRY_BACKOFF_MS: Final = 100
+"""Kafka's default of retry.backoff.ms."""
+BEHIND_S_MAX: Final = 0.5
+"""A producer that was held up makes up for so much of its rate, not for all."""
+
+Record = Callable[[Operation], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProducerOptions:
+    name: str
+    topic: str
+    partition: int | None = None
+    """None: by key, or all in turn."""
+    acks: Acks = "all"
+    rate: int = 100
+    """Records per second."""
+    limit: int | None = None
+    keys: int = 0
+    retries: int = 0
+    idempotent: bool = False
+    """All attempts of an operation carry one Idempotency-Key."""
+    in_flight: int = 1
+    batch: int = 1
+    value_bytes: int = 0
+    timeout_ms: int = 5_000
+    target: Target = "any"
+
+
+class Producer:
+    def __init__(self, options: ProducerOptions, *, around: Surroundings, record: Record) -> None:
+        self.options = options
+        self.counts = Counts()
+        self._record = record
+        self._targets = Targets(around, client=options.name, target=options.target)
+        self._transport: Transport | None = None
+        self._sending: asyncio.Task[None] | None = None
+        self._is_ending = asyncio.Event()
+        self._in_flight = asyncio.Semaphore(options.in_flight)
+        self._operations = 0
+
+    async def open(self) -> None:
+        """Make its links. Nothing is sent yet."""
+        await self._targets.open()
+
+    async def start(self) -> None:
+        assert self._sending is None, f"{self.options.name} was started twice"
+        self._transport = Transport(connections_max=self.options.in_flight)
+        self._sending = asyncio.get_running_loop().create_task(self._run(), name=self.options.name)
+
+    async def wait(self) -> None:
+        """Until its limit is reached and the last answer is there."""
+        assert self._sending is not None, f"{self.options.name} was never started"
+        await asyncio.shield(self._sending)
+
+    async def finish(self) -> None:
+        """Send no more; returns when the last answer is there, or has timed out."""
+        self._is_ending.set()
+        if self._sending is not None:
+            await self._sending
+
+    async def close(self) -> None:
+        """End at once. What is in flight is not recorded: nobody waited for it."""
+        if self._sending is not None:
+            self._sending.cancel()
+            await asyncio.gather(self._sending, return_exceptions=True)
+        if self._transport is not None:
+            await self._transport.close()
+
+    # --- sending ----------------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as operations:
+                await self._send_all(operations)
+        finally:
+            self.counts.is_done = True
+
+    async def _send_all(self, operations: asyncio.TaskGroup) -> None:
+        loop, options = asyncio.get_running_loop(), self.options
+        due = loop.time()
+        while not self._is_ending.is_set() and (count := self._next_count()):
+            await self._wait_until(due)
+            await self._in_flight.acquire()
+            if self._is_ending.is_set():
+                self._in_flight.release()
+                return
+            operations.create_task(self._operation(self._operations, self.counts.sent, count))
+            self._operations += 1
+            self.counts.sent += count
+            due = max(due, loop.time() - BEHIND_S_MAX) + count / options.rate
+
+    def _next_count(self) -> int:
+        left = self.options.batch if self.options.limit is None else self.options.limit - self.counts.sent
+        return min(self.options.batch, left)
+
+    async def _wait_until(self, due: float) -> None:
+        delay = due - asyncio.get_running_loop().time()
+        if delay > 0:
+            try:
+                async with asyncio.timeout(delay):
+                    await self._is_ending.wait()
+            except TimeoutError:
+                return
+
+    async def _operation(self, index: int, first: int, count: int) -> None:
+        options = self.options
+        key = f"k{index % options.keys}" if options.keys else None
+        records = tuple((key, value_text(options.name, first + n)) for n in range(count))
+        partition = self._partition(index, key)
+        request = produce_request(
+            options.topic,
+            partition,
+            records,
+            acks=options.acks,
+            timeout_ms=options.timeout_ms,
+            value_bytes=options.value_bytes,
+            idempotency_key=f"{options.name}-{index}" if options.idempotent else "",
+        )
+        try:
+            invoke_us = now_us()
+            attempts, told = await self._attempt_all(partition, request)
+            self._finish_operation(index, partition, records, invoke_us, attempts, told)
+        finally:
+            self._in_flight.release()
+
+    def _partition(self, index: int, key: str | None) -> int:
+        if self.options.partition is not None:
+            return self.options.partition
+        partitions = self._targets.partitions(self.options.topic)
+        number = index if key is None else partition_of_key(key.encode(), len(partitions))
+        return partitions[number % len(partitions)]
+
+    async def _attempt_all(self, partition: int, request: Request) -> tuple[list[Attempt], Told]:
+        attempts: list[Attempt] = []
+        while True:
+            attempt, told = await self._attempt(partition, request)
+            attempts.append(attempt)
+            is_last = len(attempts) > self.options.retries
+            if told.outcome == "ok" or is_last or not told.may_try_again:
+                return attempts, told
+            await asyncio.sleep(RETRY_BACKOFF_MS / 1000)
+
+    async def _attempt(self, partition: int, request: Request) -> tuple[Attempt, Told]:
+        assert self._transport is not None
+        node = self._targets.choose(self.options.topic, partition)
+        invoke_us = now_us()
+        answer = await self._transport.send(self._targets.address(node), request)
+        if cannot_now(answer):
+            self._targets.refused(node)
+        told = told_produce(answer, acks=self.options.acks)
+        attempt = Attempt(
+            node=node,
+            outcome=told.outcome,
+            kafka_code=told.kafka_code,
+            invoke_us=invoke_us,
+            complete_us=now_us(),
+            error=told.error,
+        )
+        return attempt, told
+
+    def _finish_operation(
+        self,
+        index: int,
+        partition: int,
+        records: tuple[KeyValue, ...],
+        invoke_us: int,
+        attempts: list[Attempt],
+        told: Told,
+    ) -> None:
+        outcome = of_attempts(attempt.outcome for attempt in attempts)
+        self._record(
+            Produce(
+                process=self.options.name,
+                index=index,
+                invoke_us=invoke_us,
+                complete_us=now_us(),
+                topic=self.options.topic,
+                partition=partition,
+                acks=self.options.acks,
+                node=attempts[-1].node,
+                records=records,
+                outcome=outcome,
+                kafka_code=told.kafka_code,
+                offsets=told.offsets,
+                attempts=tuple(attempts),
+                error=told.error,
+            )
+        )
+        self._count(len(records), outcome, told.kafka_code)
+
+    def _count(self, records: int, outcome: str, kafka_code: int | None) -> None:
+        counts = self.counts
+        if outcome == "ok":
+            counts.acked += records
+        elif outcome == "fail":
+            counts.failed += records
+        else:
+            counts.unknown += records
+        if kafka_code:
+            counts.codes[kafka_code] += records

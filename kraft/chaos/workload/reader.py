@@ -1,0 +1,150 @@
+"""A reader: follows partitions from their beginning with long polls, and records what it was given.
+
+Its position only moves back when it is told that it lies outside the log; it then goes on at the end of the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+from kraft.chaos.history import Read
+from kraft.chaos.workload.counts import Counts
+from kraft.chaos.workload.producer import Record
+from kraft.chaos.workload.requests import Fetched, cannot_now, fetched, read_request
+from kraft.chaos.workload.targets import Surroundings, Target, Targets
+from kraft.chaos.worlds.processes.timeline import now_us
+from kraft.client.transport import Transport
+from metadata.errors import OffsetOutOfRange
+
+WAIT_MS: Final = 200
+BYTES_MAX: Final = 1_048_576
+TIMEOUT_MS: Final = 3_000
+ERROR_PAUSE_S: Final = 0.05
+PARTITIONS_MAX: Final = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReaderOptions:
+    name: str
+    topic: str
+    partition: int | None = None
+    """None: all, those that are added later too."""
+    target: Target = "any"
+
+
+class Reader:
+    def __init__(self, options: ReaderOptions, *, around: Surroundings, record: Record) -> None:
+        self.options = options
+        self.counts = Counts()
+        self._record = record
+        self._targets = Targets(around, client=options.name, target=options.target)
+        self._transport: Transport | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._is_ending = asyncio.Event()
+        self._operations = 0
+        self._high_watermarks: dict[int, int] = {}
+
+    async def open(self) -> None:
+        """Make its links. Nothing is asked yet."""
+        await self._targets.open()
+
+    async def start(self) -> None:
+        assert self._reading is None, f"{self.options.name} was started twice"
+        self._transport = Transport(connections_max=PARTITIONS_MAX)
+        self._reading = asyncio.get_running_loop().create_task(self._run(), name=self.options.name)
+
+    async def finish(self) -> None:
+        """Ask no more; returns when the last answer is there, or has timed out."""
+        self._is_ending.set()
+        if self._reading is not None:
+            await self._reading
+
+    async def close(self) -> None:
+        """End at once."""
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
+        if self._transport is not None:
+            await self._transport.close()
+
+    async def _run(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as partitions:
+                if self.options.partition is not None:
+                    partitions.create_task(self._follow(self.options.partition))
+                else:
+                    await self._follow_all(partitions)
+        finally:
+            self.counts.is_done = True
+
+    async def _follow_all(self, partitions: asyncio.TaskGroup) -> None:
+        followed: set[int] = set()
+        while not self._is_ending.is_set():
+            for partition in self._targets.partitions(self.options.topic):
+                if partition not in followed and len(followed) < PARTITIONS_MAX:
+                    followed.add(partition)
+                    partitions.create_task(self._follow(partition))
+            await self._pause()
+
+    async def _follow(self, partition: int) -> None:
+        position: int | str = 0
+        while not self._is_ending.is_set():
+            answer = await self._read(partition, position)
+            if answer.outcome == "ok" and answer.next_offset is not None:
+                position = answer.next_offset
+            elif answer.kafka_code == OffsetOutOfRange.code:
+                position = "latest"
+            else:
+                await self._pause()
+
+    async def _pause(self) -> None:
+        try:
+            async with asyncio.timeout(ERROR_PAUSE_S):
+                await self._is_ending.wait()
+        except TimeoutError:
+            return
+
+    async def _read(self, partition: int, position: int | str) -> Fetched:
+        assert self._transport is not None
+        topic, node = self.options.topic, self._targets.choose(self.options.topic, partition)
+        request = read_request(topic, partition, position, wait_ms=WAIT_MS, bytes_max=BYTES_MAX, timeout_ms=TIMEOUT_MS)
+        invoke_us = now_us()
+        outcome = await self._transport.send(self._targets.address(node), request)
+        if cannot_now(outcome):
+            self._targets.refused(node)
+        answer = fetched(outcome)
+        if self._is_news(partition, answer):
+            self._keep(partition, position, node, invoke_us, answer)
+        return answer
+
+    def _is_news(self, partition: int, answer: Fetched) -> bool:
+        """Empty answers with a high watermark that was told before say nothing."""
+        before = self._high_watermarks.get(partition)
+        if answer.high_watermark is not None:
+            self._high_watermarks[partition] = answer.high_watermark
+        return bool(answer.records) or answer.outcome != "ok" or answer.high_watermark != before
+
+    def _keep(self, partition: int, position: int | str, node: int, invoke_us: int, answer: Fetched) -> None:
+        self.counts.read += len(answer.records)
+        known = position if isinstance(position, int) else answer.next_offset or 0
+        self._record(
+            Read(
+                process=self.options.name,
+                index=self._operations,
+                invoke_us=invoke_us,
+                complete_us=now_us(),
+                topic=self.options.topic,
+                partition=partition,
+                node=node,
+                offset=answer.records[0][0] if answer.records and not isinstance(position, int) else known,
+                next_offset=answer.next_offset,
+                high_watermark=answer.high_watermark,
+                records=answer.records,
+                outcome=answer.outcome,
+                kafka_code=answer.kafka_code,
+                error=answer.error,
+            )
+        )
+        self._operations += 1

@@ -1,0 +1,171 @@
+"""Requests of clients as REST has them, and what their answers mean. Pure.
+
+A value is `<process>:<counter>`, filled up with spaces to the length that is asked for; readers take them off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import quote
+
+import orjson
+
+from kraft.chaos.history import Acks
+from kraft.client.judging import TRY_AGAIN
+from kraft.client.outcome import Answer, Refused, Request, Unknown
+from kraft.client.verdicts import (
+    Outcome,
+    of_answer,
+    of_broken_connection,
+    of_refused_connection,
+    of_sent_without_answer,
+)
+from metadata.errors import for_code
+
+TEXT: Final = "application/vnd.kafka.text.v2+json"
+ANSWER_SLACK_MS: Final = 500
+"""Beyond what the server may take, so that its own verdict arrives first."""
+
+KeyValue = tuple[str | None, str]
+
+
+def value_text(process: str, counter: int) -> str:
+    return f"{process}:{counter}"
+
+
+def value_of(stored: str) -> str:
+    """The value without what it was filled up with."""
+    return stored.rstrip(" ")
+
+
+def produce_request(
+    topic: str,
+    partition: int,
+    records: Sequence[KeyValue],
+    *,
+    acks: Acks,
+    timeout_ms: int,
+    value_bytes: int = 0,
+    idempotency_key: str = "",
+) -> Request:
+    body = {
+        "records": [
+            {"value": value.ljust(value_bytes)} if key is None else {"key": key, "value": value.ljust(value_bytes)}
+            for key, value in records
+        ]
+    }
+    return Request(
+        method="POST",
+        path=f"/topics/{quote(topic)}/partitions/{partition}?acks={acks}&timeout={timeout_ms}",
+        body=orjson.dumps(body),
+        headers={"Content-Type": TEXT} | ({"Idempotency-Key": idempotency_key} if idempotency_key else {}),
+        timeout_ms=timeout_ms + ANSWER_SLACK_MS,
+    )
+
+
+def cannot_now(answer: Answer | Refused | Unknown) -> bool:
+    """Another node may be able to: nobody listens there, or it says that it cannot, as one that begins does."""
+    return isinstance(answer, Refused) or (isinstance(answer, Answer) and answer.status in TRY_AGAIN)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What one attempt of a produce came to."""
+
+    outcome: Outcome
+    kafka_code: int | None = None
+    offsets: tuple[int, ...] | None = None
+    error: str | None = None
+    may_try_again: bool = False
+
+
+def told_produce(answer: Answer | Refused | Unknown, *, acks: Acks) -> Told:
+    match answer:
+        case Refused(reason=reason):
+            return Told(outcome=of_refused_connection(), error=reason, may_try_again=True)
+        case Unknown(reason=reason):
+            outcome = of_sent_without_answer() if acks == "0" else of_broken_connection()
+            return Told(outcome=outcome, error=reason, may_try_again=True)
+    document = _document(answer)
+    entries = document.get("offsets")
+    if answer.status != 200 or not entries:
+        return _told_as_a_whole(answer, document)
+    refused = next((entry for entry in entries if entry["error_code"] is not None), None)
+    if refused is None:
+        return Told(outcome="ok", kafka_code=0, offsets=tuple(entry["offset"] for entry in entries))
+    code = refused["kafka_code"]
+    return Told(
+        outcome=of_answer(answer.status, code),
+        kafka_code=code,
+        error=refused["error"],
+        may_try_again=for_code(code).retriable,
+    )
+
+
+def _told_as_a_whole(answer: Answer, document: dict[str, Any]) -> Told:
+    code = document.get("kafka_code")
+    if answer.is_success:
+        return Told(outcome=of_sent_without_answer(), kafka_code=code)
+    may_try_again = for_code(code).retriable if code is not None else answer.status >= 500 or cannot_now(answer)
+    return Told(
+        outcome=of_answer(answer.status, code),
+        kafka_code=code,
+        error=document.get("message") or f"HTTP status {answer.status}",
+        may_try_again=may_try_again,
+    )
+
+
+def _document(answer: Answer) -> dict[str, Any]:
+    try:
+        document = orjson.loads(answer.body)
+    except orjson.JSONDecodeError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def read_request(
+    topic: str, partition: int, offset: int | str, *, wait_ms: int, bytes_max: int, timeout_ms: int
+) -> Request:
+    query = f"offset={offset}&timeout={wait_ms}&max_bytes={bytes_max}"
+    return Request(
+        method="GET",
+        path=f"/topics/{quote(topic)}/partitions/{partition}/records?{query}",
+        headers={"Accept": TEXT},
+        timeout_ms=timeout_ms,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """What one attempt of a read came to."""
+
+    outcome: Outcome
+    kafka_code: int | None = None
+    next_offset: int | None = None
+    high_watermark: int | None = None
+    log_start_offset: int | None = None
+    records: tuple[tuple[int, str], ...] = ()
+    error: str | None = None
+
+
+def fetched(answer: Answer | Refused | Unknown) -> Fetched:
+    match answer:
+        case Refused(reason=reason):
+            return Fetched(outcome=of_refused_connection(), error=reason)
+        case Unknown(reason=reason):
+            return Fetched(outcome=of_broken_connection(), error=reason)
+    if not answer.is_success:
+        document = _document(answer)
+        code = document.get("kafka_code")
+        message = document.get("message") or f"HTTP status {answer.status}"
+        return Fetched(outcome=of_answer(answer.status, code), kafka_code=code, error=message)
+    return Fetched(
+        outcome="ok",
+        kafka_code=0,
+        next_offset=int(answer.headers["x-next-offset"]),
+        high_watermark=int(answer.headers["x-high-watermark"]),
+        log_start_offset=int(answer.headers["x-log-start-offset"]),
+        records=tuple((r["offset"], value_of(r["value"] or "")) for r in orjson.loads(answer.body)),
+    )

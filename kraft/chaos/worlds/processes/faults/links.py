@@ -1,0 +1,229 @@
+"""Faults of links: what is done holds until it is healed, for connections that are open and for later ones.
+
+Links are chosen by who dials (`dials`: nodes, or clients for `rest`), who answers, and purpose; None means all. With
+`both_ways` also those in which the second dials the first. Between nodes unless `purpose` says `rest`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, Literal, TypeAlias
+
+import msgspec
+
+from kraft.chaos.nemesis.links import (
+    BETWEEN_NODES,
+    Ends,
+    Groups,
+    LinkId,
+    Purpose,
+    Purposes,
+    parse_groups,
+    purposes_of,
+    select,
+    split,
+)
+from kraft.chaos.worlds.processes.faults.disks import DiskFaults
+from kraft.chaos.worlds.processes.proxy.rules import FOR_EVER, Counts, Direction, Flow, Half, Rules
+from kraft.chaos.worlds.spec import ScenarioError
+
+Change: TypeAlias = Callable[[Rules], Rules]
+How: TypeAlias = Literal["cut", "blackhole"]
+IsolatedFrom: TypeAlias = Literal["quorum", "brokers", "all"]
+_ISOLATED_FROM: Final[Mapping[IsolatedFrom, tuple[Purpose, ...]]] = {
+    "quorum": ("quorum", "controller"),
+    "brokers": ("fetch", "forward"),
+    "all": BETWEEN_NODES,
+}
+_HALVES: Final[tuple[Half, ...]] = ("requests", "answers")
+
+
+class LinkFaults(DiskFaults):
+    _broken: list[tuple[int, set[LinkId]]]
+    """Number of a fault in the timeline -> links that it still holds for."""
+
+    async def cut(
+        self, dials: Ends = None, answers: Ends = None, *, purpose: Purposes = "all", both_ways: bool = False
+    ) -> None:
+        """Connections are reset, and the port refuses: whoever dials sees what a dead process shows."""
+        links = self.select_links(dials, answers, purpose=purpose, both_ways=both_ways)
+        await self._break("cut", links, _cut, text="cut {}")
+
+    async def blackhole(
+        self,
+        dials: Ends = None,
+        answers: Ends = None,
+        *,
+        purpose: Purposes = "all",
+        both_ways: bool = False,
+        direction: Direction = "both",
+    ) -> None:
+        """Nothing is carried, nobody is told. `direction`: only requests, or only answers, stay on the way."""
+        links = self.select_links(dials, answers, purpose=purpose, both_ways=both_ways)
+        await self._break("blackhole", links, _on_flows(direction, is_held=True), text="nothing arrives any more on {}")
+
+    async def delay(
+        self,
+        dials: Ends = None,
+        answers: Ends = None,
+        *,
+        delay_ms: float,
+        jitter_ms: float = 0,
+        purpose: Purposes = "all",
+        both_ways: bool = False,
+        direction: Direction = "both",
+    ) -> None:
+        """Each message arrives so much later, and up to `jitter_ms` more at random; their order stays."""
+        links = self.select_links(dials, answers, purpose=purpose, both_ways=both_ways)
+        change = _on_flows(direction, delay_ms=delay_ms, jitter_ms=jitter_ms)
+        await self._break("delay", links, change, text=f"{delay_ms:g} ms (+{jitter_ms:g}) on {{}}")
+
+    async def bandwidth(
+        self,
+        dials: Ends = None,
+        answers: Ends = None,
+        *,
+        bytes_per_second: int,
+        purpose: Purposes = "all",
+        both_ways: bool = False,
+        direction: Direction = "both",
+    ) -> None:
+        links = self.select_links(dials, answers, purpose=purpose, both_ways=both_ways)
+        change = _on_flows(direction, bytes_per_second=bytes_per_second)
+        await self._break("bandwidth", links, change, text=f"{bytes_per_second} bytes a second on {{}}")
+
+    async def drop_answers(
+        self, dials: Ends = None, answers: Ends = None, *, purpose: Purposes = "all", count: int = FOR_EVER
+    ) -> None:
+        """The request is carried out; instead of its answer the connection is reset. `count` per link."""
+        links = self.select_links(dials, answers, purpose=purpose)
+        if any(link.kind == "quorum" for link in links):
+            if purpose != "all":
+                raise ScenarioError("messages of the quorum have no answers that could be dropped")
+            links = [link for link in links if link.kind != "quorum"]
+        change: Change = lambda rules: msgspec.structs.replace(rules, drop_answers=count)  # noqa: E731
+        await self._break("drop_answer", links, change, text="answers are lost on {}")
+
+    async def close_mid_message(
+        self,
+        dials: Ends = None,
+        answers: Ends = None,
+        *,
+        purpose: Purposes = "all",
+        direction: Direction = "requests",
+        count: int = FOR_EVER,
+    ) -> None:
+        """The connection ends after the first half of a request, or of an answer. `count` per link."""
+        links = self.select_links(dials, answers, purpose=purpose)
+        fields = {
+            "requests": ("close_mid_request",),
+            "answers": ("close_mid_answer",),
+            "both": ("close_mid_request", "close_mid_answer"),
+        }[direction]
+        change: Change = lambda rules: msgspec.structs.replace(rules, **dict.fromkeys(fields, count))  # noqa: E731
+        await self._break("close", links, change, text="connections end in mid-message on {}")
+
+    async def partition(self, groups: str | Groups, *, purpose: Purposes = "all", how: How = "cut") -> None:
+        """`[1] | [2, 3]`: no link between groups works, both ways. Clients that are not named reach all nodes."""
+        parsed = parse_groups(groups) if isinstance(groups, str) else groups
+        links = split(self._links, parsed, nodes=self.nodes, purpose=purpose)
+        shown = " | ".join(f"[{', '.join(str(end) for end in group)}]" for group in parsed)
+        change = _cut if how == "cut" else _on_flows("both", is_held=True)
+        await self._break(how, links, change, text=f"partition {shown}")
+
+    async def isolate(
+        self,
+        node: int,
+        *,
+        from_: IsolatedFrom = "all",
+        purpose: Purposes | None = None,
+        keep_clients: bool = True,
+        how: How = "cut",
+    ) -> None:
+        """Nothing goes from or to a node: not to the quorum and controller, not to brokers, or neither.
+
+        Who is cut off from the controller gets no metadata from it either: on dedicated controllers that is `fetch`.
+        """
+        purposes: Purposes = _ISOLATED_FROM[from_] if purpose is None else purpose
+        links = {*self.select_links(node, None, purpose=purposes), *self.select_links(None, node, purpose=purposes)}
+        if "controller" in purposes_of(purposes):
+            links |= {
+                link
+                for link in self._links
+                if link.purpose == "fetch" and node in (link.dials, link.answers) and link.answers not in self.brokers
+            }
+        if not keep_clients:
+            links |= {link for link in self._links if link.purpose == "rest" and link.answers == node}
+        change = _cut if how == "cut" else _on_flows("both", is_held=True)
+        shown = ", ".join(purposes_of(purposes))
+        await self._break(how, links, change, text=f"isolated node {node} ({shown})", nodes=[node])
+
+    async def bridge(self, node: int, left: Iterable[int], right: Iterable[int], *, how: How = "cut") -> None:
+        """Two sides that reach each other only through one node."""
+        await self.partition([[*left, node], [*right, node]], how=how)
+
+    async def heal(self, dials: Ends = None, answers: Ends = None, *, purpose: Purposes | None = None) -> None:
+        """These links work again; by default all, those of clients too."""
+        if dials is None and answers is None and purpose is None:
+            links = [link for link, rules in self._rules.items() if rules != Rules()]
+        else:
+            links = self.select_links(dials, answers, purpose=(*BETWEEN_NODES, "rest") if purpose is None else purpose)
+        await self._set({link: Rules() for link in links})
+        for number, held in self._broken:
+            held.difference_update(links)
+            if not held:
+                self.timeline.end(number)
+        self._broken = [(number, held) for number, held in self._broken if held]
+
+    @property
+    def has_broken_links(self) -> bool:
+        return bool(self._broken)
+
+    # --- links and their rules --------------------------------------------------------------------------------------
+
+    @property
+    def links(self) -> tuple[LinkId, ...]:
+        return tuple(self._links)
+
+    def rules(self, link: LinkId) -> Rules:
+        return self._rules.get(link, Rules())
+
+    async def counts(self) -> dict[str, Counts]:
+        """What happened on each link, by its name such as `1->2 fetch`."""
+        return dict(await self._proxies.counts())
+
+    def select_links(
+        self, dials: Ends = None, answers: Ends = None, *, purpose: Purposes = "all", both_ways: bool = False
+    ) -> list[LinkId]:
+        """Raises ScenarioError when there is no such link."""
+        found = select(self._links, dials=dials, answers=answers, purpose=purpose)
+        if both_ways:
+            found += select(self._links, dials=answers, answers=dials, purpose=purpose)
+        return list(dict.fromkeys(found))
+
+    async def _break(
+        self, fault: str, links: Iterable[LinkId], change: Change, *, text: str, nodes: Iterable[int] = ()
+    ) -> None:
+        chosen = list(links)
+        await self._set({link: change(self.rules(link)) for link in chosen})
+        names = [str(link) for link in chosen]
+        shown = ", ".join(names) if len(names) <= 4 else f"{len(names)} links"
+        number = self.timeline.begin(fault, links=names, nodes=nodes, text=text.format(shown))
+        self._broken.append((number, set(chosen)))
+
+    async def _set(self, rules: dict[LinkId, Rules]) -> None:
+        self._rules |= rules
+        await self._proxies.set_rules({str(link): each for link, each in rules.items()})
+
+
+def _cut(rules: Rules) -> Rules:
+    return msgspec.structs.replace(rules, is_cut=True)
+
+
+def _on_flows(direction: Direction, **changes: float) -> Change:
+    def change(rules: Rules) -> Rules:
+        halves = _HALVES if direction == "both" else (direction,)
+        flows: dict[str, Flow] = {half: msgspec.structs.replace(rules.flow(half), **changes) for half in halves}
+        return msgspec.structs.replace(rules, **flows)
+
+    return change

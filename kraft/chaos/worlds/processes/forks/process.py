@@ -1,0 +1,132 @@
+"""The runner's side of node processes: forks of one process where the system can watch them, else one program each.
+
+Whoever made a `NodeStarter` closes it; clusters that run at the same time may share one.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+from collections.abc import Iterable
+from typing import Final, Protocol
+
+from kraft.chaos.worlds.processes.forks.commands import Command, Reply, StartNode
+from kraft.chaos.worlds.processes.helper_process import Helper
+from kraft.launcher.processes import start_node
+
+MODULE: Final = "kraft.chaos.worlds.processes.forks.helper"
+"""Not imported here: the runner needs nothing of what a node needs."""
+CAN_WATCH_FORKS: Final = hasattr(os, "pidfd_open")
+"""Linux. The process that forks is not ours to wait for, so that only a descriptor tells whether it runs."""
+
+
+class NodeProcess(Protocol):
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def is_running(self) -> bool: ...
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Nothing happens when it has ended."""
+        ...
+
+
+class NodeStarter(Protocol):
+    async def start(self, node: StartNode) -> NodeProcess:
+        """Raises ScenarioError."""
+        ...
+
+    async def reap(self, ended: Iterable[NodeProcess]) -> None:
+        """None of them runs, and none is asked any more."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def node_starter() -> NodeStarter:
+    return Forks() if CAN_WATCH_FORKS else Programs()
+
+
+class ForkedNode:
+    """Implements `NodeProcess`."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._descriptor = os.pidfd_open(pid)
+        self._ended = select.poll()
+        self._ended.register(self._descriptor, select.POLLIN)
+
+    @property
+    def is_running(self) -> bool:
+        return not self._ended.poll(0)
+
+    def send_signal(self, number: signal.Signals) -> None:
+        if self.is_running:
+            signal.pidfd_send_signal(self._descriptor, number)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+class Forks:
+    """Implements `NodeStarter`."""
+
+    def __init__(self) -> None:
+        self._helper = Helper(MODULE, "node", name="the process that starts nodes", reply=Reply)
+
+    async def start(self, node: StartNode) -> ForkedNode:
+        os.makedirs(os.path.dirname(node.log), mode=0o700, exist_ok=True)
+        reply = await self._helper.ask(Command(id=self._helper.next_id(), start=node))
+        return ForkedNode(reply.pid)
+
+    async def reap(self, ended: Iterable[NodeProcess]) -> None:
+        forks = [node for node in ended if isinstance(node, ForkedNode)]
+        for node in forks:
+            node.close()
+        await self._helper.ask(Command(id=self._helper.next_id(), reap=tuple(node.pid for node in forks)))
+
+    def close(self) -> None:
+        self._helper.close()
+
+
+class Program:
+    """Implements `NodeProcess`."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+    def send_signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+
+class Programs:
+    """Implements `NodeStarter`: each node is a program of its own, as `kraft up` starts them."""
+
+    async def start(self, node: StartNode) -> Program:
+        return Program(
+            start_node(
+                config=node.config,
+                node_id=node.node_id,
+                data=node.data,
+                log=node.log,
+                parent_pid=None,
+                variables=node.variables,
+            )
+        )
+
+    async def reap(self, ended: Iterable[NodeProcess]) -> None:
+        """`is_running` has waited for them."""
+
+    def close(self) -> None:
+        """Nothing is held."""

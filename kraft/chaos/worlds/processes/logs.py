@@ -1,0 +1,162 @@
+"""Logs of replicas and voters read from the files of their nodes, live or stopped. Changes nothing, takes no lock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from kraft.chaos.evidence import LogRecord, Records, ReplicaLog, VoterMetadata
+from kraft.chaos.workload.requests import value_of
+from kraft.chaos.worlds.processes.cluster import Cluster
+from kraft.chaos.worlds.processes.pace import every_topic
+from kraft.layout import METADATA_FOLDER
+from kraft.runtime.files import DiskFiles
+from metadata.environment import File
+from metadata.errors import KafkaError
+from metadata.quorum.durable import QuorumStorageError
+from metadata.quorum.files import read_metadata_files
+from metadata.quorum.votes import saved_term
+from replication.batches.header import BatchHeader, computed_crc
+from replication.batches.records import read_batches
+from replication.storage.names import (
+    EPOCHS_FILE,
+    HIGH_WATERMARKS_FILE,
+    LOG_STARTS_FILE,
+    LOG_SUFFIX,
+    PARTITION_METADATA_FILE,
+    topic_partition_of,
+)
+from replication.storage.scanning import DamagedLog, headers_from
+from replication.storage.text_files import MalformedFile, read_epochs, read_offsets, read_topic_id
+
+FILES = DiskFiles()
+"""As `kraft.node.quorum` names it, whose import would bring a whole node along."""
+
+
+def replica_logs(cluster: Cluster, is_judged: Callable[[str], bool] = every_topic) -> list[ReplicaLog]:
+    """Of every replica of these topics on a disk, whether its node runs or not; not of topics that are no more."""
+    topics = _topic_ids(cluster)
+    found = []
+    for node in cluster.brokers:
+        directory = cluster.log_directory(node)
+        for folder in sorted(directory.iterdir()) if directory.is_dir() else ():
+            key = topic_partition_of(folder.name)
+            if key is not None and is_judged(key[0]) and _is_current(folder, topics.get(key[0])):
+                found.append(_replica_log(node, key, folder))
+    return found
+
+
+def _topic_ids(cluster: Cluster) -> dict[str, str]:
+    newest = None if cluster.latest is None else cluster.latest.newest
+    return {topic: facts.topic_id for (topic, _), facts in newest.partitions.items()} if newest else {}
+
+
+def _is_current(folder: Path, topic_id: str | None) -> bool:
+    """A node that was down while the topic was deleted still has the old one's folder."""
+    try:
+        stored = read_topic_id(FILES, str(folder / PARTITION_METADATA_FILE))
+    except MalformedFile:
+        return topic_id is not None
+    return topic_id is not None and (stored is None or str(stored) == topic_id)
+
+
+def _replica_log(node: int, key: tuple[str, int], folder: Path) -> ReplicaLog:
+    segments = sorted(path for path in folder.iterdir() if path.name.endswith(LOG_SUFFIX))
+    first, end, problem = _extent(segments)
+    start = max(_checkpointed(folder.parent / LOG_STARTS_FILE, key), first)
+    return ReplicaLog(
+        node=node,
+        topic=key[0],
+        partition=key[1],
+        records=records_of(segments, from_offset=start),
+        log_start_offset=start,
+        log_end_offset=end,
+        high_watermark=_checkpointed(folder.parent / HIGH_WATERMARKS_FILE, key),
+        epochs=_epochs(folder),
+        error=problem or None,
+    )
+
+
+def _checkpointed(path: Path, key: tuple[str, int]) -> int:
+    try:
+        return read_offsets(FILES, str(path)).get(key, 0)
+    except MalformedFile:
+        return 0
+
+
+def _epochs(folder: Path) -> tuple[tuple[int, int], ...]:
+    try:
+        return tuple(read_epochs(FILES, str(folder / EPOCHS_FILE)))
+    except MalformedFile:
+        return ()
+
+
+def _extent(segments: Sequence[Path]) -> tuple[int, int, str]:
+    """First offset, offset after the last, and why the log could not be read to its end."""
+    if not segments:
+        return 0, 0, "there are no segments"
+    first = end = int(segments[0].name.removesuffix(LOG_SUFFIX))
+    for path in segments:
+        end = max(end, int(path.name.removesuffix(LOG_SUFFIX)))
+        file = FILES.open(str(path), read_only=True)
+        try:
+            for _, header in _intact(file):
+                end = header.next_offset
+        except DamagedLog as damage:
+            return first, end, str(damage)
+        finally:
+            file.close()
+    return first, end, ""
+
+
+def _intact(file: File) -> Iterator[tuple[bytes, BatchHeader]]:
+    """Raises DamagedLog at a batch whose bytes are not what was written."""
+    for position, header in headers_from(file, 0):
+        data = file.pread(position, header.size)
+        if computed_crc(data, 0, header.size) != header.crc:
+            raise DamagedLog(f"{file.path}: the batch at position {position} has a wrong checksum")
+        yield data, header
+
+
+def records_of(paths: Sequence[Path], *, from_offset: int = 0) -> Records:
+    """The records of files of batches, in order; they end where a batch is damaged."""
+
+    def records() -> Iterator[LogRecord]:
+        following = from_offset
+        for path in paths:
+            file = FILES.open(str(path), read_only=True)
+            try:
+                for data, header in _intact(file):
+                    # A read that began in the middle of a batch has its first records twice in the file.
+                    for record in read_batches(data, from_offset=following):
+                        value = (record.value or b"").decode("utf-8", "replace")
+                        yield LogRecord(record.offset, header.leader_epoch, value_of(value))
+                    following = max(following, header.next_offset)
+            except (DamagedLog, KafkaError):
+                return
+            finally:
+                file.close()
+
+    return records
+
+
+def voter_metadata(cluster: Cluster) -> tuple[list[VoterMetadata], dict[str, str]]:
+    """What each voter has on disk as committed; and for those that cannot be read, why."""
+    found, notes = [], {}
+    for node in cluster.voters:
+        folder = str(cluster.data(node) / METADATA_FOLDER)
+        try:
+            metadata, term = read_metadata_files(FILES, folder), saved_term(FILES, folder)
+        except (QuorumStorageError, OSError) as error:
+            notes[f"metadata of node {node}"] = str(error)
+            continue
+        found.append(
+            VoterMetadata(
+                node=node,
+                image=metadata.image,
+                first_offset=metadata.snapshot.next_offset if metadata.snapshot else 0,
+                records=tuple((each.offset, each.record) for each in metadata.records),
+                term=term,
+            )
+        )
+    return found, notes

@@ -1,0 +1,198 @@
+"""One proxied connection: two transports, a lane each way, and the faults that hit single messages.
+
+A side that ends takes the other one with it, after what is on its way has gone on. When it is the target that ends,
+the proxy first makes sure whether its port still answers, so that whoever dials again
+finds what he would find without a proxy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+from collections.abc import Iterator
+from typing import Protocol, cast
+
+from kraft.chaos.worlds.processes.proxy.lane import Lane
+from kraft.chaos.worlds.processes.proxy.messages import Messages
+from kraft.chaos.worlds.processes.proxy.rules import Half, Rules
+from kraft.chaos.worlds.processes.proxy.target import RESET, Target
+
+
+class Owner(Protocol):
+    """The link of a connection."""
+
+    rules: Rules
+    target: Target
+    requests_bytes: int
+    answers_bytes: int
+
+    def lost(self, connection: Connection) -> None: ...
+    def use_up_drop(self) -> None: ...
+    def use_up_close(self, half: Half) -> None: ...
+
+
+class Connection:
+    def __init__(self, loop: asyncio.AbstractEventLoop, owner: Owner, messages: Messages, rng: random.Random) -> None:
+        self._loop = loop
+        self._owner = owner
+        self._messages = messages
+        self._requests = Lane(loop, owner.rules.requests, rng)
+        self._answers = Lane(loop, owner.rules.answers, rng)
+        self._client: asyncio.Transport | None = None
+        self._upstream: asyncio.Transport | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._bytes_to_end: dict[Half, int] = {}
+        """Bytes of a message that are still carried before everything ends."""
+        self._is_over = False
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    def accepted(self, client: asyncio.Transport) -> None:
+        self._client = client
+        client.pause_reading()
+        self._opening = self._loop.create_task(self._open(client))
+
+    async def _open(self, client: asyncio.Transport) -> None:
+        target = self._owner.target
+        try:
+            upstream, _ = await self._loop.create_connection(lambda: Side(self, "answers"), target.host, target.port)
+        except OSError as error:
+            if isinstance(error, ConnectionRefusedError):
+                target.refused()
+            self.reset()
+            return
+        self._upstream = upstream
+        if self._is_over:
+            reset(upstream)
+            return
+        client.resume_reading()
+        self._requests.connect(client, upstream)
+        self._answers.connect(upstream, client)
+
+    def rules_changed(self) -> None:
+        if self._owner.rules.is_cut:
+            self.reset()
+            return
+        self._requests.set_flow(self._owner.rules.requests)
+        self._answers.set_flow(self._owner.rules.answers)
+
+    def reset(self) -> None:
+        """Both sides at once, whatever is on its way."""
+        if self._is_over:
+            return
+        self._is_over = True
+        self._requests.stop()
+        self._answers.stop()
+        for transport in (self._client, self._upstream):
+            if transport is not None:
+                reset(transport)
+        self._owner.lost(self)
+
+    def ended(self, half: Half) -> None:
+        """The side that sends this half is gone."""
+        if self._is_over:
+            return
+        if half == "requests":
+            self._requests.finish(self._close)
+        else:
+            self._opening = self._loop.create_task(self._target_ended())
+
+    async def _target_ended(self) -> None:
+        await self._owner.target.look()
+        self._answers.finish(self._close)
+
+    def _close(self) -> None:
+        """In order: what was written still goes out."""
+        if self._is_over:
+            return
+        self._is_over = True
+        for transport in (self._client, self._upstream):
+            if transport is not None:
+                transport.close()
+        self._owner.lost(self)
+
+    def full(self, half: Half, *, is_full: bool) -> None:
+        """The side that sends this half takes no more of the other."""
+        (self._answers if half == "requests" else self._requests).sink_full(is_full)
+
+    # --- bytes ------------------------------------------------------------------------------------------------------
+
+    def requests(self, data: bytes) -> None:
+        self._owner.requests_bytes += len(data)
+        begins = self._messages.requests(data)
+        if self._owner.rules.close_mid_request or self._bytes_to_end:
+            self._half(data, begins, "requests")
+            return
+        for _ in begins:
+            pass
+        self._requests.feed(data)
+
+    def answers(self, data: bytes) -> None:
+        self._owner.answers_bytes += len(data)
+        begins = self._messages.answers(data)
+        rules = self._owner.rules
+        if rules.drop_answers and (first := next(begins, None)) is not None:
+            self._owner.use_up_drop()
+            if first[0] > 0 and self._client is not None:
+                self._client.write(data[: first[0]])
+            self.reset()
+            return
+        if rules.close_mid_answer or self._bytes_to_end:
+            self._half(data, begins, "answers")
+            return
+        for _ in begins:
+            pass
+        self._answers.feed(data)
+
+    def _half(self, data: bytes, begins: Iterator[tuple[int, int]], half: Half) -> None:
+        """Carry the first half of the next message, then end both sides."""
+        lane = self._requests if half == "requests" else self._answers
+        left = self._bytes_to_end.get(half)
+        if left is None:
+            first = next(begins, None)
+            if first is None:
+                lane.feed(data)
+                return
+            self._owner.use_up_close(half)
+            left = max(first[0] + first[1] // 2, 1)
+        for _ in begins:
+            pass
+        self._bytes_to_end[half] = left - len(data)
+        if left > len(data):
+            lane.feed(data)
+            return
+        lane.feed(data[:left])
+        lane.finish(self._close)
+
+
+class Side(asyncio.Protocol):
+    """One transport of a connection; `half` is what it sends to us."""
+
+    def __init__(self, connection: Connection, half: Half) -> None:
+        self._connection = connection
+        self._half = half
+        self.data_received = connection.requests if half == "requests" else connection.answers  # type: ignore[method-assign]
+
+    def connection_made(self, made: asyncio.BaseTransport) -> None:
+        transport = cast(asyncio.Transport, made)
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._half == "requests":
+            self._connection.accepted(transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._connection.ended(self._half)
+
+    def pause_writing(self) -> None:
+        self._connection.full(self._half, is_full=True)
+
+    def resume_writing(self) -> None:
+        self._connection.full(self._half, is_full=False)
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """End a connection so that the other side reads a reset."""
+    listening = transport.get_extra_info("socket")
+    if listening is not None and not transport.is_closing():
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    transport.abort()

@@ -1,0 +1,199 @@
+"""What the cluster holds when all has healed: each partition read through REST, and everything that the checker wants.
+
+A partition is read as whole record batches, from its log start to its high watermark, into `<folder>/readback/`, so
+that a log of any length costs no memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Final
+from urllib.parse import quote
+
+import orjson
+
+from kraft.chaos.evidence import EPOCH_UNKNOWN, Evidence, ReadBack, VoterMetadata, read_events
+from kraft.chaos.history import Header
+from kraft.chaos.worlds.processes.cluster import Cluster
+from kraft.chaos.worlds.processes.logs import records_of, replica_logs, voter_metadata
+from kraft.chaos.worlds.processes.observing import NotInTime
+from kraft.chaos.worlds.processes.pace import every_topic
+from kraft.chaos.worlds.snapshot import ReplicaView, Snapshot
+from kraft.client.outcome import Answer
+from kraft.http.media import RECORD_BATCH
+
+SETTLE_MS: Final = 20_000
+READ_BYTES: Final = 4 * 1024 * 1024
+READ_TIMEOUT_MS: Final = 10_000
+READ_LIMIT_MS: Final = 30_000
+"""How long one partition is tried to be read to its end."""
+RETRY_S: Final = 0.05
+SAVED_LIMIT_MS: Final = 5_000
+EVENTS_FILE: Final = "events.jsonl"
+
+
+async def gather_evidence(
+    cluster: Cluster, *, header: Header, settle_ms: int = SETTLE_MS, is_judged: Callable[[str], bool] = every_topic
+) -> Evidence:
+    """Of these topics. Call it when clients have finished and faults are mended; what is in the way becomes a note.
+
+    The records are read from files below `cluster.directory` when the checker asks for them.
+    """
+    unsettled = await settle(cluster, deadline_ms=settle_ms)
+    readback = await read_back(cluster, is_judged)
+    replicas = await asyncio.to_thread(replica_logs, cluster, is_judged)
+    voters, notes = await _saved_metadata(cluster)
+    events = merge_events(cluster, is_judged)
+    return Evidence(
+        readback=readback,
+        replicas=replicas,
+        samples=tuple(sorted(cluster.samples, key=lambda sample: sample.at_us)),
+        voters=voters,
+        events=read_events(events, header),
+        faults=cluster.timeline.faults,
+        notes=({"unsettled": unsettled} if unsettled else {}) | notes,
+    )
+
+
+async def _saved_metadata(cluster: Cluster) -> tuple[list[VoterMetadata], dict[str, str]]:
+    """What voters have saved as committed. They save how far they are about once a second: wait for what they tell."""
+    snapshot = await cluster.status()
+    told = {node: view.metadata_offset for node, view in snapshot.views.items()}
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + SAVED_LIMIT_MS / 1000
+    while True:
+        voters, notes = await asyncio.to_thread(voter_metadata, cluster)
+        is_late = any(voter.image.offset < told.get(voter.node, -1) for voter in voters)
+        if not is_late or loop.time() > deadline:
+            return voters, notes
+        await asyncio.sleep(RETRY_S)
+
+
+async def settle(cluster: Cluster, *, deadline_ms: int = SETTLE_MS) -> str:
+    """Wait until every partition has a leader whose whole log is below its high watermark, everywhere.
+
+    Returns what was still missing at the deadline; empty: nothing.
+    """
+    try:
+        await cluster.until(lambda snapshot: not _unsettled(snapshot), deadline_ms=deadline_ms)
+    except NotInTime as error:
+        return _unsettled(error.snapshot)
+    return ""
+
+
+def _unsettled(snapshot: Snapshot) -> str:
+    newest = snapshot.newest
+    if newest is None:
+        return "no node answers"
+    behind = [node for node, view in snapshot.views.items() if view.metadata_offset < newest.metadata_offset]
+    problems = [f"node {node} has not caught up with the metadata" for node in behind]
+    for topic, number in sorted(newest.partitions):
+        problem = _unsettled_partition(snapshot, topic, number)
+        if problem:
+            problems.append(f"{topic}-{number}: {problem}")
+    return "; ".join(problems)
+
+
+def _unsettled_partition(snapshot: Snapshot, topic: str, number: int) -> str:
+    leader = snapshot.replica(topic, number, node=snapshot.leader(topic, number))
+    if leader is None or leader.role != "leader":
+        return "no leader"
+    if leader.high_watermark < leader.log_end_offset:
+        return f"high watermark {leader.high_watermark} below the log end {leader.log_end_offset}"
+    alive = [node for node in snapshot.replicas(topic, number) if snapshot.alive(node)]
+    late = [node for node in alive if not _has_all(snapshot.replica(topic, number, node=node), leader)]
+    return f"nodes {late} have not caught up" if late else ""
+
+
+def _has_all(replica: ReplicaView | None, leader: ReplicaView) -> bool:
+    if replica is None:
+        return False
+    return replica.log_end_offset == leader.log_end_offset and replica.high_watermark == leader.high_watermark
+
+
+async def read_back(cluster: Cluster, is_judged: Callable[[str], bool] = every_topic) -> list[ReadBack]:
+    """Every partition of these topics that the newest metadata knows."""
+    snapshot = await cluster.status()
+    newest = snapshot.newest
+    folder = cluster.directory / "readback"
+    folder.mkdir(exist_ok=True)
+    wanted = sorted(key for key in newest.partitions if is_judged(key[0])) if newest else []
+    return [await _read_partition(cluster, snapshot, topic, number, folder) for topic, number in wanted]
+
+
+async def _read_partition(cluster: Cluster, snapshot: Snapshot, topic: str, number: int, folder: Path) -> ReadBack:
+    path = folder / f"{topic}-{number}.batches"
+    with path.open("wb") as out:
+        start, high_watermark, problem = await _read_all(cluster, topic, number, out)
+    facts = snapshot.partition(topic, number)
+    return ReadBack(
+        topic=topic,
+        partition=number,
+        records=records_of([path], from_offset=start),
+        log_start_offset=start,
+        high_watermark=high_watermark,
+        leader=snapshot.leader(topic, number),
+        leader_epoch=EPOCH_UNKNOWN if facts is None else facts.leader_epoch,
+        isr=tuple(node for node in snapshot.isr(topic, number) if snapshot.alive(node)),
+        error=problem or None,
+    )
+
+
+async def _read_all(cluster: Cluster, topic: str, number: int, out: IO[bytes]) -> tuple[int, int, str]:
+    """Log start, where the reading ended, and why it did not come to the high watermark."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + READ_LIMIT_MS / 1000
+    start, position, problem = -1, -1, "no node runs"
+    while loop.time() < deadline:
+        for node in cluster.running():
+            answer = await _read(cluster, node, topic, number, position)
+            if isinstance(answer, str):
+                problem = f"node {node}: {answer}"
+                continue
+            out.write(answer.body)
+            start = int(answer.headers["x-log-start-offset"]) if start < 0 else start
+            # What is asked for from the middle of a batch is answered from its beginning.
+            position = max(int(answer.headers["x-next-offset"]), start)
+            if position >= int(answer.headers["x-high-watermark"]):
+                return start, position, ""
+            break
+        else:
+            await asyncio.sleep(RETRY_S)
+    return max(start, 0), max(position, 0), problem
+
+
+async def _read(cluster: Cluster, node: int, topic: str, number: int, position: int) -> Answer | str:
+    offset = "earliest" if position < 0 else str(position)
+    path = f"/topics/{quote(topic)}/partitions/{number}/records?offset={offset}&timeout=0&max_bytes={READ_BYTES}"
+    outcome = await cluster.ask(node, "GET", path, headers={"Accept": RECORD_BATCH}, timeout_ms=READ_TIMEOUT_MS)
+    if not isinstance(outcome, Answer):
+        return outcome.reason
+    if not outcome.is_success:
+        return f"HTTP status {outcome.status}: {outcome.body[:300].decode('utf-8', 'replace')}"
+    return outcome
+
+
+def merge_events(cluster: Cluster, is_judged: Callable[[str], bool] = every_topic) -> Path:
+    """The events of all nodes, sorted by time, in one file in the run's folder; of the topics these only."""
+    lines: list[tuple[int, bytes]] = []
+    for node in cluster.nodes:
+        for name in (f"{EVENTS_FILE}.1", EVENTS_FILE):
+            path = cluster.data(node) / name
+            if path.exists():
+                lines += _judged_lines(path, is_judged)
+    lines.sort(key=lambda each: each[0])
+    merged = cluster.directory / EVENTS_FILE
+    merged.write_bytes(b"".join(line + b"\n" for _, line in lines))
+    return merged
+
+
+def _judged_lines(path: Path, is_judged: Callable[[str], bool]) -> Iterator[tuple[int, bytes]]:
+    """(when, line) of each event that is whole and not another topic's."""
+    with path.open("rb") as lines:
+        for line in map(bytes.rstrip, lines):
+            if line.endswith(b"}"):
+                event = orjson.loads(line)
+                if "topic" not in event or is_judged(event["topic"]):
+                    yield event["at_ms"], line

@@ -1,0 +1,164 @@
+"""Real processes as the world of a story: its questions and actions, carried over to a `Cluster` and its clients."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from kraft.chaos.live import Watcher
+from kraft.chaos.nemesis import actions
+from kraft.chaos.nemesis.links import BETWEEN_NODES, Purposes
+from kraft.chaos.questions import Now
+from kraft.chaos.worlds.answers import SnapshotAnswers
+from kraft.chaos.worlds.processes.cluster import Cluster
+from kraft.chaos.worlds.processes.observing import NotInTime
+from kraft.chaos.worlds.processes.proxy.rules import FOR_EVER
+from kraft.chaos.worlds.processes.timeline import now_us
+from kraft.chaos.worlds.spec import ScenarioError
+from kraft.chaos.worlds.world import Clients
+
+Act = Callable[..., Awaitable[object]]
+
+
+class ProcessWorld:
+    """Implements `World`."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        clients: Clients,
+        *,
+        count_events: Callable[[str, int | None], int],
+        watcher: Watcher,
+    ) -> None:
+        self._cluster = cluster
+        self._clients = clients
+        self._count_events = count_events
+        self._watcher = watcher
+        self._node_faults: Mapping[str, Act] = {
+            "kill": cluster.kill,
+            "stop": cluster.stop,
+            "pause": cluster.pause,
+            "resume": cluster.resume,
+            "restart": cluster.restart,
+            "power_loss": cluster.power_loss,
+            "wipe": cluster.wipe,
+            "disk_full": cluster.fill_disk,
+            "disk_free": cluster.free_disk,
+        }
+
+    async def look(self) -> Now:
+        snapshot = await self._cluster.status()
+        self._watcher.looked(snapshot)
+        return Now(SnapshotAnswers(snapshot, self._clients.counts, self._count_events).ask)
+
+    async def sleep(self, ms: int) -> None:
+        await asyncio.sleep(ms / 1000)
+
+    def now_ms(self) -> int:
+        return now_us() // 1000
+
+    async def act(self, action: actions.Action) -> None:
+        try:
+            await self._act(action)
+        except NotInTime as error:
+            raise ScenarioError(str(error)) from error
+        except ScenarioError as error:
+            if not getattr(action, "may_be_refused", False):
+                raise
+            self._watcher.phase(f"refused: {error}")
+
+    async def _act(self, action: actions.Action) -> None:
+        match action:
+            case actions.StartClients(clients=clients):
+                for client in clients:
+                    await self._clients.start(client)
+            case actions.FinishClients(clients=clients):
+                for client in clients:
+                    await self._clients.finish(client)
+            case actions.NodeFault(do=kind, nodes=nodes):
+                await self._node_faults[kind](*self._existing(nodes))
+            case actions.DamageFiles():
+                await self._damage(action, *self._existing((action.node,)))
+            case actions.LinkFault() | actions.Heal() | actions.Partition() | actions.Isolate():
+                await self._change_links(action)
+            case _:
+                await self._administrate(action)
+
+    async def _damage(self, action: actions.DamageFiles, node: int) -> None:
+        cluster, place = self._cluster, (action.topic, action.partition)
+        if action.spares_isr and not await cluster.is_outside_isr(node, *place):
+            self._watcher.phase(f"spared: node {node} may have the last copy of {action.topic}-{action.partition}")
+            return
+        match action.what:
+            case "flip active":
+                await cluster.corrupt(node, *place, segment="active")
+            case "flip closed":
+                await cluster.corrupt(node, *place, segment="closed")
+            case "torn tail":
+                await cluster.tear_tail(node, *place)
+            case "delete index":
+                await cluster.delete_index(node, *place)
+            case "delete log":
+                await cluster.delete_log(node, *place)
+
+    async def _change_links(
+        self, action: actions.LinkFault | actions.Heal | actions.Partition | actions.Isolate
+    ) -> None:
+        cluster, purpose = self._cluster, action.purpose
+        match action:
+            case actions.Partition(groups=groups):
+                await cluster.partition(groups, purpose=purpose)
+            case actions.Isolate(node=node):
+                await cluster.isolate(*self._existing((node,)), purpose=purpose)
+            case actions.Heal() if action == actions.Heal(do="heal"):
+                await cluster.heal()
+            case actions.Heal():
+                await cluster.heal(action.dials, action.answers, purpose=purpose)
+            case actions.LinkFault():
+                await self._break_links(action, (action.dials, action.answers))
+
+    async def _break_links(self, action: actions.LinkFault, ends: tuple[Any, Any]) -> None:
+        cluster, purpose, count = self._cluster, action.purpose, action.count or FOR_EVER
+        match action.do:
+            case "cut":
+                await cluster.cut(*ends, purpose=purpose)
+            case "blackhole":
+                await cluster.blackhole(*ends, purpose=purpose, direction=action.direction)
+            case "delay":
+                delay_ms, jitter_ms, direction = action.delay_ms, action.jitter_ms, action.direction
+                await cluster.delay(*ends, delay_ms=delay_ms, jitter_ms=jitter_ms, purpose=purpose, direction=direction)
+            case "bandwidth":
+                await cluster.bandwidth(
+                    *ends, bytes_per_second=action.bytes_per_second, purpose=purpose, direction=action.direction
+                )
+            case "drop_answers":
+                every: Purposes = "all" if purpose == BETWEEN_NODES else purpose
+                await cluster.drop_answers(*ends, purpose=every, count=count)
+            case "close_mid_message":
+                await cluster.close_mid_message(*ends, purpose=purpose, direction=action.direction, count=count)
+
+    async def _administrate(self, action: actions.Action) -> None:
+        cluster = self._cluster
+        match action:
+            case actions.CreateTopic(topic=topic, assignment=assignment, configs=configs):
+                await cluster.create_topic(topic, assignment=assignment, configs=configs)
+            case actions.DeleteTopic(topic=topic):
+                await cluster.delete_topic(topic)
+            case actions.GrowTopic(topic=topic, partitions=partitions):
+                await cluster.grow_topic(topic, partitions)
+            case actions.SetTopic(topic=topic, configs=configs):
+                await cluster.alter_topic(topic, configs)
+            case actions.SetCluster(configs=configs):
+                await cluster.alter_cluster(configs)
+            case actions.Reassign(topic=topic, partition=partition, replicas=replicas):
+                await cluster.reassign(topic, partition, list(replicas))
+            case actions.Elect(topic=topic, partition=partition, kind=kind):
+                await cluster.elect(topic, partition, kind=kind)
+
+    def _existing(self, nodes: Sequence[int]) -> Sequence[int]:
+        for node in nodes:
+            if node not in self._cluster.nodes:
+                raise ScenarioError(f"{node} is no node; the nodes are {list(self._cluster.nodes)}")
+        return nodes

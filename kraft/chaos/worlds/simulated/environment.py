@@ -1,0 +1,168 @@
+"""The simulated world: one seed, one virtual time, one network, and a machine for each node.
+
+The same seed gives the same trace in every process. A world ends with no failure that nobody caught.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from kraft.chaos.worlds.simulated.clock import SimulatedClock
+from kraft.chaos.worlds.simulated.disk import Disk, SimulatedFiles
+from kraft.chaos.worlds.simulated.loop import Process, VirtualLoop
+from kraft.chaos.worlds.simulated.network import HostNetwork, SimulatedNetwork
+from kraft.chaos.worlds.simulated.workers import SimulatedWorkers
+from metadata.environment import Environment
+
+T = TypeVar("T")
+
+DIGESTED_LINES = 500
+"""Lines of the trace that go into the fingerprint at once."""
+
+
+class Machine:
+    """A host with a disk and a clock that outlive the processes that run on it, one at a time."""
+
+    def __init__(self, world: SimulatedWorld, name: str, *, rate: float, offset_ms: int) -> None:
+        self._world = world
+        self.name = name
+        self.disk = Disk(world.rng(f"{name} disk"))
+        self.clock = SimulatedClock(world.loop, rate=rate, offset_ms=offset_ms)
+        self.process = Process(name)
+        self.pauses = 0
+        self._busy_us = 0
+        self._computes_since_us: int | None = None
+        self._starts = 0
+        self.environment = self._new_environment()
+
+    def _new_environment(self) -> Environment:
+        self._starts += 1
+        return Environment(
+            clock=self.clock,  # type: ignore[arg-type]  # its timeout is awaited as a context manager is
+            files=SimulatedFiles(self.disk),
+            network=HostNetwork(self._world.network, self.name),
+            workers=SimulatedWorkers(self.disk, self._world.rng(f"{self.name} workers {self._starts}")),
+            rng=self._world.rng(f"{self.name} node {self._starts}"),
+        )
+
+    async def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run in this machine's process: tasks, timers and connections made there die with it."""
+        task = self._world.loop.spawn(self.process, coroutine)
+        # Not `await task`: a task of a dead process takes no cancellation, and its caller must be able to give up.
+        done: asyncio.Future[None] = self._world.loop.create_future()
+        task.add_done_callback(lambda _: None if done.done() else done.set_result(None))
+        try:
+            await done
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+        result: T = task.result()
+        return result
+
+    def kill(self) -> None:
+        """SIGKILL: no code of the process runs any more; the page cache survives."""
+        self._world.trace("kill", self.name)
+        self._world.loop.kill(self.process)
+        self._world.network.kill(self.process)
+        self.disk.release_locks(self.process)
+        self._renew()
+
+    def lose_power(self) -> None:
+        """The machine stops without a word, and what was not synced is lost, wholly or in part."""
+        self._world.trace("lose power", self.name)
+        self._world.loop.kill(self.process)
+        self._world.network.power_off(self.name)
+        self.disk.lose_power()
+        self._renew()
+
+    def _renew(self) -> None:
+        self._busy_us, self._computes_since_us = self.busy_us(), None
+        self.process = Process(self.name)
+        self.environment = self._new_environment()
+
+    def power_on(self) -> None:
+        self._world.network.power_on(self.name)
+
+    def pause(self) -> None:
+        self._world.trace("pause", self.name)
+        self.pauses += 1
+        self._world.loop.pause(self.process)
+
+    def hang(self, *, computes: bool = True) -> None:
+        """The main loop of its process does not turn, for it computes or waits; the quorum's thread lives."""
+        self._world.trace("hang", self.name)
+        self.pauses += 1
+        self._world.loop.hang(self.process)
+        self._computes_since_us = self._world.loop.now_us if computes else None
+
+    def busy_us(self) -> int:
+        """What its processes have computed in steps that hang; all others take no time."""
+        since_us = self._computes_since_us
+        return self._busy_us + (0 if since_us is None else self._world.loop.now_us - since_us)
+
+    def resume(self) -> None:
+        self._world.trace("resume", self.name)
+        self._busy_us, self._computes_since_us = self.busy_us(), None
+        self._world.loop.resume(self.process)
+
+
+class SimulatedWorld:
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.loop = VirtualLoop()
+        self.network = SimulatedNetwork(self.loop, self.rng("network"), self.trace)
+        self.machines: dict[str, Machine] = {}
+        self._digest = hashlib.sha256()
+        self._undigested: list[str] = []
+        self.events = 0
+        self.lines: list[str] | None = None
+        """The trace as text, when somebody wants to read it."""
+
+    def rng(self, purpose: str) -> random.Random:
+        """Each purpose has a generator of its own: a change in one leaves the others' numbers as they were."""
+        return random.Random(f"{self.seed} {purpose}")
+
+    def machine(self, name: str, *, rate: float = 1.0, offset_ms: int = 0) -> Machine:
+        assert name not in self.machines, name
+        self.machines[name] = Machine(self, name, rate=rate, offset_ms=offset_ms)
+        return self.machines[name]
+
+    def trace(self, *event: object) -> None:
+        line = f"{self.loop.now_us} {event!r}\n"
+        self.events += 1
+        self._undigested.append(line)
+        if len(self._undigested) >= DIGESTED_LINES:
+            self._digest_lines()
+        if self.lines is not None:
+            self.lines.append(line)
+
+    def _digest_lines(self) -> None:
+        self._digest.update("".join(self._undigested).encode())
+        self._undigested.clear()
+
+    @property
+    def fingerprint(self) -> str:
+        self._digest_lines()
+        return self._digest.hexdigest()
+
+    def run(self, scenario: Coroutine[Any, Any, T]) -> T:
+        """Run to the end, close the world, and fail when anything failed that nobody caught."""
+        try:
+            result = self.loop.run_until_complete(scenario)
+        finally:
+            try:
+                self._cancel_rest()
+            finally:
+                self.loop.close()
+        assert not self.loop.failures, (self.seed, self.loop.failures)
+        return result
+
+    def _cancel_rest(self) -> None:
+        """Processes still running are killed; the scenario's own tasks are cancelled."""
+        for machine in self.machines.values():
+            self.loop.kill(machine.process)
+        self.loop.cancel_outside()

@@ -1,1 +1,0 @@
-"""Clients of a scenario: each a process of the history, with connections of its own through links of its own."""

@@ -1,0 +1,327 @@
+"""The checker can fail: each anomaly planted in a run is found, and it alone; a clean run shows none."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from kraft.chaos.checkers.verdict import Kind, Verdict
+from kraft.chaos.evidence import VoterMetadata
+from metadata.image import MetadataImage
+from metadata.records import PartitionRecord, Record, TopicRecord
+from tests.unit.chaos.recorded_run import TOPIC, Run, clean_run, values
+
+TOPIC_ID = UUID(int=1, version=4)
+OTHER_ID = UUID(int=2, version=4)
+
+
+def voter(node: int, *facts: Record, first_offset: int = 0) -> VoterMetadata:
+    image = MetadataImage().apply(facts)
+    return VoterMetadata(node=node, image=image, records=tuple(enumerate(facts, first_offset)))
+
+
+def topic_facts(*, leader: int = 1, epoch: int = 0, topic_id: UUID = TOPIC_ID) -> tuple[Record, Record]:
+    partition = PartitionRecord(
+        topic_id=topic_id, partition=0, replicas=(1, 2, 3), isr=(1, 2, 3), leader=leader, leader_epoch=epoch
+    )
+    return TopicRecord(name=TOPIC, topic_id=topic_id), partition
+
+
+def offset_two_values(run: Run) -> None:
+    run.read(4, ["p:4", "p:3"], at_s=4, process="r2")
+
+
+def read_back_has_another_value(run: Run) -> None:
+    run.sent("p:10", at_s=4, outcome="info")
+    run.read(10, ["p:10"], at_s=4.1)
+    run.sent("p:11", at_s=4.2, outcome="info")
+    run.readback.clear()
+    run.ends_with(*values(0, 10), "p:11")
+    run.replicas.clear()
+
+
+def read_vanished(run: Run) -> None:
+    run.sent("p:10", at_s=4, outcome="info", kafka_code=7)
+    run.read(10, ["p:10"], at_s=4.1, high_watermark=10)
+
+
+def high_watermark_back(run: Run) -> None:
+    run.sample(2, 1, 9, at_s=3.9)
+
+
+def two_leaders_by_their_own_word(run: Run) -> None:
+    run.event("became_leader", at_s=2.5, node=3, leader_epoch=1, epoch_start_offset=6)
+
+
+def two_leaders_by_samples(run: Run) -> None:
+    run.sample(3, 1, 10, at_s=3.7)
+
+
+def two_leaders_elected(run: Run) -> None:
+    run.event("leader_elected", at_s=2.5, node=3, leader=3, leader_epoch=1, isr=[3], reason="broker fenced")
+
+
+def two_controllers(run: Run) -> None:
+    for node in (1, 2):
+        run.event("controller_changed", at_s=1, node=node, controller=node, epoch=4, term=4)
+
+
+def two_leaders_of_the_quorum(run: Run) -> None:
+    for node in (1, 2):
+        run.event("quorum_leadership", at_s=1, node=node, leader=node, term=4)
+
+
+def vote_is_not_on_the_disk(run: Run) -> None:
+    run.voters = [dataclasses.replace(voter(node, *topic_facts()), term=3 if node == 2 else 4) for node in (1, 2, 3)]
+    for node in (1, 2, 3):
+        run.event("quorum_leadership", at_s=1, node=node, leader=1, term=4)
+        run.event("quorum_leadership", at_s=1.1, node=node, leader=-1, term=4)
+
+
+def replica_has_another_value(run: Run) -> None:
+    run.replicas.pop()
+    run.copy(3, *values(0, 4), "p:5", *values(5, 5))
+
+
+def replica_has_a_hole(run: Run) -> None:
+    run.replicas.pop()
+    run.copy(3, *values(0, 4), None, *values(5, 5))
+
+
+def replica_in_the_isr_is_behind(run: Run) -> None:
+    run.replicas.pop()
+    run.copy(3, *values(0, 8))
+
+
+def replica_has_another_epoch(run: Run) -> None:
+    run.replicas.pop()
+    run.copy(3, *values(0, 10), epoch=1)
+
+
+def isr_without_its_leader(run: Run) -> None:
+    run.event("isr_changed", at_s=3, old_isr=[2, 3], isr=[1, 3])
+
+
+def isr_without_its_leader_by_samples(run: Run) -> None:
+    run.sample(2, 1, 10, at_s=3.9, isr=(1, 3))
+
+
+def elected_outside_of_the_isr(run: Run) -> None:
+    run.event("leader_elected", at_s=3, leader=3, leader_epoch=2, isr=[1, 2], reason="preferred leader election")
+
+
+def metadata_differs_at_an_offset(run: Run) -> None:
+    run.voters = [voter(1, *topic_facts()), voter(2, *topic_facts(leader=2))]
+
+
+def metadata_images_differ(run: Run) -> None:
+    run.voters = [voter(1, *topic_facts())]
+    run.voters.append(VoterMetadata(node=2, image=MetadataImage().apply(topic_facts(leader=3))))
+
+
+def created_topic_is_gone(run: Run) -> None:
+    run.voters = [voter(1, *topic_facts())]
+    run.event("topic_created", at_s=0.1, topic="u", topic_id=str(OTHER_ID))
+
+
+def committed_election_is_gone(run: Run) -> None:
+    run.voters = [voter(1, *topic_facts(epoch=1, leader=2))]
+    run.event(
+        "leader_elected", at_s=4, topic_id=str(TOPIC_ID), leader=3, leader_epoch=2, isr=[3], reason="broker fenced"
+    )
+
+
+def process_rereads_and_misses(run: Run) -> None:
+    run.read(4, ["p:4", None, "p:6"], at_s=4)
+
+
+def process_reads_backwards(run: Run) -> None:
+    run.read(9, ["p:9"], at_s=4)
+    last = run.operations[-1]
+    run.operations[-1] = type(last)(
+        **{name: getattr(last, name) for name in last.__struct_fields__}
+        | {"offset": 8, "records": ((9, "p:9"), (8, "p:8")), "next_offset": 10}
+    )
+
+
+def process_is_told_that_its_place_is_gone(run: Run) -> None:
+    run.read(10, [], at_s=4, outcome="fail", kafka_code=1)
+
+
+def value_that_nobody_sent(run: Run) -> None:
+    run.readback.clear()
+    run.ends_with(*values(0, 10), "x:77")
+    run.replicas.clear()
+
+
+def acknowledged_at_another_offset(run: Run) -> None:
+    run.sent("p:10", at_s=4, offset=11)
+    run.readback.clear()
+    run.replicas.clear()
+    run.ends_with(*values(0, 10), "p:10")
+
+
+def in_another_partition(run: Run) -> None:
+    run.sent("q:0", at_s=4, process="q", partition=1, outcome="info")
+    run.readback.clear()
+    run.replicas.clear()
+    run.ends_with(*values(0, 10), "q:0")
+
+
+def could_not_be_read_back(run: Run) -> None:
+    run.readback.clear()
+    run.ends_with(*values(0, 9), error="connection refused")
+    run.replicas.clear()
+
+
+PLANTED: tuple[tuple[Callable[[Run], None], Kind], ...] = (
+    (offset_two_values, Kind.OFFSET_TWO_VALUES),
+    (read_back_has_another_value, Kind.OFFSET_TWO_VALUES),
+    (read_vanished, Kind.READ_VANISHED),
+    (high_watermark_back, Kind.HIGH_WATERMARK_BACK),
+    (two_leaders_by_their_own_word, Kind.TWO_LEADERS),
+    (two_leaders_by_samples, Kind.TWO_LEADERS),
+    (two_leaders_elected, Kind.TWO_LEADERS),
+    (two_controllers, Kind.TWO_CONTROLLERS),
+    (two_leaders_of_the_quorum, Kind.TWO_CONTROLLERS),
+    (vote_is_not_on_the_disk, Kind.VOTE_FORGOTTEN),
+    (replica_has_another_value, Kind.REPLICAS_DIFFER),
+    (replica_has_a_hole, Kind.REPLICAS_DIFFER),
+    (replica_in_the_isr_is_behind, Kind.REPLICAS_DIFFER),
+    (replica_has_another_epoch, Kind.REPLICAS_DIFFER),
+    (isr_without_its_leader, Kind.ISR_WITHOUT_LEADER),
+    (isr_without_its_leader_by_samples, Kind.ISR_WITHOUT_LEADER),
+    (elected_outside_of_the_isr, Kind.ISR_WITHOUT_LEADER),
+    (metadata_differs_at_an_offset, Kind.METADATA_DIFFERS),
+    (metadata_images_differ, Kind.METADATA_DIFFERS),
+    (created_topic_is_gone, Kind.METADATA_GONE),
+    (committed_election_is_gone, Kind.METADATA_GONE),
+    (process_rereads_and_misses, Kind.NON_MONOTONIC_READ),
+    (process_reads_backwards, Kind.NON_MONOTONIC_READ),
+    (process_is_told_that_its_place_is_gone, Kind.NON_MONOTONIC_READ),
+    (value_that_nobody_sent, Kind.NEVER_SENT),
+    (acknowledged_at_another_offset, Kind.WRONG_OFFSET),
+    (in_another_partition, Kind.WRONG_OFFSET),
+    (could_not_be_read_back, Kind.NOT_READ_BACK),
+)
+
+
+def shown(verdict: Verdict) -> str:
+    return verdict.to_json().decode()
+
+
+def test_a_clean_run_shows_nothing(tmp_path: Path) -> None:
+    run = clean_run()
+    run.voters = [voter(node, *topic_facts()) for node in (1, 2, 3)]
+    verdict = run.verdict(tmp_path)
+    assert verdict.is_clean, shown(verdict)
+    assert verdict.counts.kept == 10
+    assert (verdict.losses, verdict.duplicates, verdict.reorders, verdict.phantoms) == ((), (), (), ())
+
+
+@pytest.mark.parametrize(("plant", "kind"), PLANTED, ids=lambda each: getattr(each, "__name__", None))
+def test_a_planted_anomaly_is_found_and_it_alone(tmp_path: Path, plant: Callable[[Run], None], kind: Kind) -> None:
+    run = clean_run()
+    plant(run)
+    verdict = run.verdict(tmp_path)
+    assert [anomaly.kind for anomaly in verdict.anomalies] == [kind], shown(verdict)
+    (anomaly,) = verdict.anomalies
+    assert not anomaly.explained, shown(verdict)
+    assert anomaly.text
+    assert verdict.unexplained >= 1
+    ranges = (*verdict.losses, *verdict.duplicates, *verdict.reorders, *verdict.phantoms)
+    assert not ranges, shown(verdict)
+
+
+def test_every_kind_of_anomaly_has_a_planted_run() -> None:
+    assert {kind for _, kind in PLANTED} == set(Kind)
+
+
+def test_the_same_anomaly_in_many_places_is_told_once_with_a_count(tmp_path: Path) -> None:
+    run = clean_run()
+    run.replicas.pop()
+    run.copy(3, *values(5, 5), *values(0, 5))
+    (anomaly,) = run.verdict(tmp_path).anomalies
+    assert (anomaly.kind, anomaly.occurrences, anomaly.offset) == (Kind.REPLICAS_DIFFER, 10, 0)
+
+
+def test_a_replica_outside_of_the_isr_may_differ_beyond_its_own_high_watermark(tmp_path: Path) -> None:
+    run = clean_run()
+    run.copy(4, *values(0, 6), "p:9", high_watermark=6)
+    assert run.verdict(tmp_path).is_clean
+    run.copy(5, *values(0, 6), "p:9", high_watermark=7)
+    assert run.verdict(tmp_path).kinds() == {Kind.REPLICAS_DIFFER}
+
+
+def test_an_unclean_election_explains_what_readers_saw(tmp_path: Path) -> None:
+    run = Run()
+    run.leads(1, 0, at_s=0, start=0)
+    run.sent(*values(0, 3), at_s=1, acks="1", offset=0)
+    run.read(0, values(0, 3), at_s=1.5)
+    run.leads(2, 1, at_s=2, start=1, reason="unclean leader election")
+    run.sent("p:3", at_s=3, offset=1, node=2)
+    run.ends_with("p:0", "p:3")
+    verdict = run.verdict(tmp_path)
+    assert verdict.kinds() == {Kind.OFFSET_TWO_VALUES, Kind.READ_VANISHED}
+    assert all(anomaly.explained for anomaly in verdict.anomalies)
+    assert not verdict.unexplained
+    assert [loss.reason for loss in verdict.losses] == ["unclean election"]
+
+
+def test_a_topic_of_the_same_name_may_have_other_values_at_its_offsets(tmp_path: Path) -> None:
+    run = Run()
+    run.event("topic_created", at_s=0, topic_id=str(TOPIC_ID))
+    run.event("became_leader", at_s=0.1, topic_id=str(TOPIC_ID), leader_epoch=0, epoch_start_offset=0)
+    run.sent(*values(0, 3), at_s=1, offset=0)
+    run.read(0, values(0, 3), at_s=1.5)
+    run.event("topic_deleted", at_s=2, topic_id=str(TOPIC_ID))
+    run.event("topic_created", at_s=3, topic_id=str(OTHER_ID))
+    run.event("became_leader", at_s=3.1, node=2, topic_id=str(OTHER_ID), leader_epoch=0, epoch_start_offset=0)
+    run.sent(*values(3, 2), at_s=4, offset=0, node=2)
+    run.read(0, values(3, 2), at_s=4.5, process="r2")
+    run.ends_with(*values(3, 2))
+    verdict = run.verdict(tmp_path)
+    assert not verdict.anomalies, shown(verdict)
+    assert (verdict.counts.kept, verdict.counts.lost, verdict.unexplained) == (2, 3, 0)
+    assert verdict.losses[0].reason == "topic deleted"
+
+
+def test_a_deposed_leader_may_not_know_how_far_its_successor_is(tmp_path: Path) -> None:
+    run = clean_run()
+    run.events = [event for event in run.events if event.event != "became_follower"]
+    run.follows(1, 2, 1, at_s=4.5)
+    run.read(10, [], at_s=4, outcome="info", kafka_code=1, node=1)
+    assert run.verdict(tmp_path).is_clean
+    run.read(10, [], at_s=5, outcome="info", kafka_code=1, node=1)
+    assert run.verdict(tmp_path).kinds() == {Kind.NON_MONOTONIC_READ}
+
+
+def test_a_deposed_leader_answers_until_it_has_stopped(tmp_path: Path) -> None:
+    run = clean_run()
+    run.events = [event for event in run.events if event.event != "became_follower"]
+    run.fault("stop", 1, at_s=2.5, until_s=6)
+    run.read(10, [], at_s=4, outcome="info", kafka_code=1, node=1)
+    assert run.verdict(tmp_path).kinds() == {Kind.NON_MONOTONIC_READ}
+    run.event("node_stopped", at_s=5, node=1)
+    assert run.verdict(tmp_path).is_clean
+
+
+def test_an_election_that_no_controller_announced_has_an_isr_all_the_same(tmp_path: Path) -> None:
+    """Its controller resigned before it was committed; the next one announces what comes after it."""
+    run = clean_run()
+    run.event("became_leader", at_s=3.8, node=3, leader_epoch=2, epoch_start_offset=10)
+    run.event("isr_changed", at_s=3.9, old_isr=[3], isr=[1, 3], node=3)
+    assert run.verdict(tmp_path).is_clean
+    run.event("isr_changed", at_s=3.9, old_isr=[1, 3], isr=[1], node=3)
+    assert run.verdict(tmp_path).kinds() == {Kind.ISR_WITHOUT_LEADER}
+
+
+def test_a_reader_may_be_told_that_retention_was_faster(tmp_path: Path) -> None:
+    run = clean_run()
+    run.event("segments_deleted", at_s=3.9, because="retention.bytes", log_start_offset=12, segments=1)
+    process_is_told_that_its_place_is_gone(run)
+    assert run.verdict(tmp_path).is_clean

@@ -1,0 +1,114 @@
+"""A helper process that is gone is told of as such, and ends a run as one that could not go on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import socket
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from kraft.chaos.live import NobodyWatches
+from kraft.chaos.result import COULD_NOT_RUN, RunResult
+from kraft.chaos.run import _Run
+from kraft.chaos.worlds.processes.cluster import _configuration, own_host
+from kraft.chaos.worlds.processes.forks import process as forks
+from kraft.chaos.worlds.processes.helper_process import Helper, HelperFailed
+from kraft.chaos.worlds.processes.proxy.rules import Command, Reply
+from kraft.chaos.worlds.spec import ClusterSpec, ScenarioError
+from kraft.config.models import NodeConfig
+from kraft.launcher.ports import with_free_ports
+from tests.unit.chaos.test_runner import SMALLEST
+
+SILENT = "json.tool"
+"""A module of Python's own that reads its input to the end before it says anything."""
+
+
+def silent() -> Helper[Reply]:
+    return Helper(SILENT, name="the proxy process", reply=Reply)
+
+
+async def lost_while_asked(helper: Helper[Reply]) -> None:
+    asked = asyncio.create_task(helper.ask(Command(id=helper.next_id())))
+    await asyncio.sleep(0)
+    os.kill(helper.pid, signal.SIGKILL)
+    async with asyncio.timeout(30):
+        await asked
+
+
+def test_who_waits_for_a_helper_is_told_that_it_has_ended() -> None:
+    async def story() -> None:
+        helper = silent()
+        try:
+            with pytest.raises(HelperFailed, match="the proxy process has ended"):
+                await lost_while_asked(helper)
+            with pytest.raises(HelperFailed, match="the proxy process has ended"):
+                await helper.ask(Command(id=helper.next_id()))
+        finally:
+            helper.close()
+        with pytest.raises(ProcessLookupError):
+            os.kill(helper.pid, 0)
+
+    asyncio.run(story())
+
+
+def test_a_run_whose_proxies_are_gone_could_not_be_run(tmp_path: Path) -> None:
+    run = _Run(SMALLEST, directory=tmp_path, seed=1, watcher=NobodyWatches())
+
+    async def heal() -> None:
+        raise HelperFailed("the proxy process has ended")
+
+    asyncio.run(run._note(heal()))
+    result = RunResult(scenario="smallest", seed=1, elapsed_ms=1, failure="; ".join(run._failures))
+    assert result.exit_code == COULD_NOT_RUN
+    assert result.problems == ("the proxy process has ended",)
+    assert issubclass(HelperFailed, ScenarioError), "steps name it with their number"
+
+
+def test_the_process_that_forks_nodes_is_named_by_its_module() -> None:
+    """By name, as the runner must not load what a node needs."""
+    assert find_spec(forks.MODULE) is not None
+
+
+# --- where nodes and proxies listen
+
+
+def test_a_run_has_a_loopback_address_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    hosts = {own_host(random.Random(seed)) for seed in range(200)}
+    assert len(hosts) > 190
+    for host in hosts:
+        parts = [int(part) for part in host.split(".")]
+        assert parts[0] == 127
+        assert all(1 <= part <= 254 for part in parts[1:])
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert own_host(random.Random(1)) == "127.0.0.1", "the only one that macOS has"
+
+
+def test_all_nodes_of_a_run_listen_at_its_address_each_on_ports_of_its_own(tmp_path: Path) -> None:
+    host = own_host(random.Random(2))
+    config = _configuration(ClusterSpec.of(3, controllers=1), tmp_path, host=host)
+    assert {node.host for node in config.nodes} == {host}
+    assert {node.bind_host for node in config.nodes} == {host}
+    ports = [port for node in config.nodes for port in ports_of(node)]
+    assert len(set(ports)) == len(ports)
+
+
+def test_a_port_that_is_taken_at_the_address_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = own_host(random.Random(3))
+    config = _configuration(ClusterSpec.of(1, controllers=0), tmp_path, host=host)
+    with socket.create_server((host, 0)) as taken:
+        port = taken.getsockname()[1]
+        draws = iter([port, port + 1, port + 2, port + 3])
+        monkeypatch.setattr(random, "randint", lambda first, last: next(draws))
+        (node,) = with_free_ports(config).nodes
+    assert set(ports_of(node)) == {port + 1, port + 2, port + 3}
+
+
+def ports_of(node: NodeConfig) -> tuple[int, ...]:
+    return (node.rest_port, node.kafka_port, node.quorum_port) if node.is_voter else (node.rest_port, node.kafka_port)

@@ -1,0 +1,79 @@
+"""What the runner does when the cluster does not do its part."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from kraft.chaos.checkers.verdict import Kind
+from kraft.chaos.live import NobodyWatches
+from kraft.chaos.model import Producer, Topic
+from kraft.chaos.run import _Run
+from kraft.chaos.story import Stage, scenario
+from kraft.chaos.worlds.processes.observing import NotInTime
+from kraft.chaos.worlds.processes.running import Running
+from kraft.chaos.worlds.snapshot import Snapshot
+from kraft.chaos.worlds.spec import ScenarioError
+from tests.unit.chaos.recorded_run import clean_run, values
+
+
+async def nothing(stage: Stage) -> None:
+    """Nothing happens."""
+
+
+SMALLEST = scenario(
+    "smallest", question="Nothing?", topics=[Topic(name="t")], clients=[Producer(name="p", topic="t", limit=1)]
+)(nothing)
+NOBODY = Snapshot(at_us=0, states={}, views={})
+
+
+def test_one_node_that_ends_is_the_error_of_all() -> None:
+    """And not a group of exceptions, which nobody catches."""
+    cluster = Running.__new__(Running)  # nothing of a cluster is needed to wait for its nodes
+    waited = []
+
+    async def start(node: int) -> None:
+        if node == 2:
+            raise ScenarioError("node 2 ended instead of starting")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            waited.append(node)
+
+    with pytest.raises(ScenarioError, match="node 2 ended"):
+        asyncio.run(cluster._all((1, 2, 3), start))
+    assert set(waited) == {1, 3}, "the others are not waited for"
+
+
+class NeverReady:
+    asked = 0
+
+    async def until_ready(self, *, deadline_ms: int) -> Snapshot:
+        self.asked += 1
+        raise NotInTime(f"not within {deadline_ms} ms", NOBODY)
+
+
+def test_a_cluster_that_does_not_heal_is_waited_for_once(tmp_path: Path) -> None:
+    run = _Run(SMALLEST, directory=tmp_path, seed=1, watcher=NobodyWatches())
+    cluster = NeverReady()
+
+    async def twice() -> None:
+        for _ in range(2):
+            await run._note(run._until_healed(cluster))  # type: ignore[arg-type]
+
+    asyncio.run(twice())
+    assert cluster.asked == 1
+    assert run._failures == ["not within 60000 ms"]
+
+
+def test_a_member_of_the_isr_with_a_log_that_cannot_be_read_differs(tmp_path: Path) -> None:
+    run = clean_run()
+    run.replicas.pop()
+    run.copy(3, *values(0, 4), error="the batch at position 7 has a wrong checksum")
+    (anomaly,) = run.verdict(tmp_path).anomalies
+    assert (anomaly.kind, anomaly.offset, anomaly.explained) == (Kind.REPLICAS_DIFFER, 4, False)
+    run.fault("flip", 3, at_s=3, text="flipped bits on node 3")
+    (anomaly,) = run.verdict(tmp_path).anomalies
+    assert (anomaly.cause, anomaly.explained) == ("flipped bits on node 3", True)

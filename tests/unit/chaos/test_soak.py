@@ -1,0 +1,146 @@
+"""The pure parts of a soak: what happens next, what members reached, what grows, and what it is made of."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from random import Random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kraft.chaos import model
+from kraft.chaos.nemesis.actions import Action, Elect, Heal, NodeFault, Reassign
+from kraft.chaos.soak.leaks import SAMPLES_MIN, Usage, growth_of
+from kraft.chaos.soak.plan import GROUP_TOPIC, SoakOptions, clients_of, topics_of
+from kraft.chaos.soak.reached import Offsets, Reached
+from kraft.chaos.soak.strikes import WEIGHTS, Standing, next_strike
+
+PARTITIONS = [("t", 0), ("t", 1)]
+ALL_WELL = Standing(nodes=(1, 2, 3), spared=2, controller=1)
+
+
+def nodes_of(fault: NodeFault) -> set[int]:
+    return set(fault.nodes)
+
+
+def after(standing: Standing, action: Action) -> Standing:
+    """Raises AssertionError for what cannot be done, or kills the spared one."""
+    match action:
+        case NodeFault(do="kill"):
+            hit = nodes_of(action)
+            assert not hit & (standing.down | {standing.spared})
+            return replace(standing, down=standing.down | hit, paused=standing.paused - hit)
+        case NodeFault(do="stop"):
+            hit = nodes_of(action)
+            assert not hit & (standing.down | standing.paused | {standing.spared})
+            return replace(standing, down=standing.down | hit)
+        case NodeFault(do="pause"):
+            assert nodes_of(action) <= set(standing.running)
+            return replace(standing, paused=standing.paused | nodes_of(action))
+        case NodeFault(do="resume"):
+            assert nodes_of(action) <= standing.paused
+            return replace(standing, paused=standing.paused - nodes_of(action))
+        case NodeFault(do="restart"):
+            assert nodes_of(action) <= standing.down
+            return replace(standing, down=standing.down - nodes_of(action))
+        case NodeFault(do="disk_full"):
+            assert not standing.full, "one at a time"
+            return replace(standing, full=nodes_of(action))
+        case NodeFault(do="disk_free"):
+            assert nodes_of(action) <= standing.full
+            return replace(standing, full=frozenset())
+        case Heal():
+            assert standing.is_cut
+            return replace(standing, is_cut=False)
+        case Reassign() | Elect():
+            assert (action.topic, action.partition) in PARTITIONS
+            return standing
+    return replace(standing, is_cut=True)
+
+
+@given(st.integers(0, 10_000))
+def test_each_strike_is_possible_as_the_cluster_stands(seed: int) -> None:
+    standing, rng = ALL_WELL, Random(seed)
+    for _ in range(60):
+        _, action = next_strike(standing, rng, partitions=PARTITIONS)
+        standing = after(standing, action)
+
+
+def test_every_kind_comes_and_one_seed_gives_one_story() -> None:
+    def story() -> list[str]:
+        standing, rng, kinds = ALL_WELL, Random(1), []
+        for _ in range(600):
+            kind, action = next_strike(standing, rng, partitions=PARTITIONS)
+            standing = after(standing, action)
+            kinds.append(kind)
+        return kinds
+
+    assert story() == story()
+    assert Counter(story()).keys() == {*WEIGHTS, "mend"}
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 8)), max_size=30), st.integers(0, 70))
+def test_offsets_are_a_set(added: list[tuple[int, int]], end: int) -> None:
+    offsets, known = Offsets(), set()
+    for start, count in added:
+        offsets.add(start, start + count)
+        known |= set(range(start, start + count))
+    missing = {offset for first, after_last in offsets.missing_below(end) for offset in range(first, after_last)}
+    assert missing == set(range(end)) - known
+    assert all(one[1] < two[0] for one, two in zip(offsets.ranges, offsets.ranges[1:], strict=False))
+
+
+def test_a_group_that_forgot_a_commit_or_skipped_a_record_is_found() -> None:
+    reached = Reached()
+    reached.was_read(0, [0, 1, 2, 5, 6])
+    reached.was_committed({0: 7, 1: 3})
+    reached.was_committed({0: 5})
+    assert list(reached.problems(final={0: 7, 1: 3}, ends={})) == []
+    forgot = list(reached.problems(final={0: 6}, ends={0: 3}))
+    assert forgot == [
+        "partition 0: a commit of 7 was acknowledged, and the group has 6",
+        "partition 1: a commit of 3 was acknowledged, and the group has nothing",
+    ]
+    skipped = list(reached.problems(final={0: 7, 1: 3}, ends={0: 8, 1: 1}))
+    assert skipped == [
+        "partition 0: no member was ever given the offsets [(3, 5), (7, 8)] of 8",
+        "partition 1: no member was ever given the offsets [(0, 1)] of 1",
+    ]
+
+
+def usages(memory_mb: list[int], files: list[int]) -> list[Usage]:
+    return [
+        Usage(at_ms=at, memory_bytes=mb * 1_000_000, open_files=count)
+        for at, (mb, count) in enumerate(zip(memory_mb, files, strict=True))
+    ]
+
+
+def test_what_grows_is_a_problem_and_what_goes_up_and_down_is_none() -> None:
+    count = SAMPLES_MIN * 4
+    waves = usages([100 + 60 * (n % 2) for n in range(count)], [50 + n % 30 for n in range(count)])
+    leak = usages([100 + 3 * n for n in range(count)], [50 + 10 * n for n in range(count)])
+    few = leak[:: count // (SAMPLES_MIN - 1)][: SAMPLES_MIN - 1]
+    told = {growth.node: list(growth.problems) for growth in growth_of({1: waves, 2: leak, 3: few, 4: []})}
+    assert told[1] == told[3] == []
+    assert [text.split(":")[0] for text in told[2]] == [
+        "node 2 needs more and more memory",
+        "node 2 opens more and more files",
+    ]
+    assert 4 not in told
+
+
+@given(st.integers(7, 10_000), st.integers(6, 2_000))
+def test_a_soak_has_the_partitions_and_about_the_rate_that_it_is_asked_for(partitions: int, rate: int) -> None:
+    options = SoakOptions(minutes=1, partitions=partitions, rate=rate)
+    topics = topics_of(options)
+    assert sum(topics.values()) == partitions
+    clients = clients_of(options)
+    assert len({client.name for client in clients}) == len(clients)
+    assert {client.topic for client in clients} == set(topics)
+    sent = sum(client.rate for client in clients if isinstance(client, model.Producer))
+    assert rate / 2 <= sent <= rate + len(topics)
+    assert GROUP_TOPIC in topics
+    for client in clients:
+        if isinstance(client, model.Producer):
+            assert client.retries == 0 or client.idempotent, "what is sent again must be stored once"
