@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from kraft.cli.reading import RETRY_EVERY_MS, read_patiently
-from kraft.cli.rest import Rest, checked, segment
+from kraft.cli.rest import V2_JSON, Rest, checked, segment
 from kraft.client.outcome import Answer, Request
 
 ASSIGNMENT_WAIT_MS: Final = 15_000
@@ -45,9 +45,10 @@ def consume_group(
 def _consumer(client: Rest, group: str, topic: str, *, form: str, reset: str) -> Iterator[str]:
     config = {"format": form, "auto.offset.reset": reset, "consumer.request.timeout.ms": FOLLOW_WAIT_MS}
     parent = f"/consumers/{segment(group)}"
-    path = f"{parent}/instances/{segment(client.send_json('POST', parent, config)['instance_id'])}"
+    made = client.send_json("POST", parent, config, media=V2_JSON)
+    path = f"{parent}/instances/{segment(made['instance_id'])}"
     try:
-        client.send_json("POST", path + "/subscription", {"topics": [topic]})
+        client.send_json("POST", path + "/subscription", {"topics": [topic]}, media=V2_JSON)
         yield path
     finally:
         client.send_json("DELETE", path)

@@ -25,6 +25,8 @@ from kraft.launcher.runfile import load_run
 DATA_DEFAULT: Final = "data"
 REST_DEFAULT: Final = "http://127.0.0.1:8082"
 JSON_TYPE: Final = "application/json"
+V2_JSON: Final = "application/vnd.kafka.v2+json"
+"""Of REST consumers; a strict node takes nothing else for them."""
 LOOKUP_TIMEOUT_MS: Final = 5_000
 BUSY_LIMIT_MS: Final = 15_000
 """How long a command waits for nodes that say that they cannot answer now."""
@@ -111,9 +113,9 @@ class Rest:
             return outcome
         return busy or Refused(reason="; ".join(reasons))
 
-    def send_json(self, method: str, path: str, document: Any = None) -> Any:
+    def send_json(self, method: str, path: str, document: Any = None, *, media: str = JSON_TYPE) -> Any:
         body = b"" if document is None else json.dumps(document).encode()
-        headers = {"Content-Type": JSON_TYPE} if body else {}
+        headers = {"Content-Type": media} if body else {}
         request = Request(method=method, path=path, body=body, headers=headers, timeout_ms=REQUEST_TIMEOUT_MS)
         return checked(self.change(request)).json()
 
