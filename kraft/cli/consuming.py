@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from kraft.cli.options import DataOption, Format, FormatOption, JsonOption, RestOption, TopicArgument
-from kraft.cli.output import write, write_json
+from kraft.cli.output import field, write, write_json
 from kraft.cli.reading import Position, partitions_of, read_partitions, start_offset
 from kraft.cli.rest import Rest
 
@@ -110,4 +110,4 @@ def _line(entry: dict[str, Any], form: Format) -> str:
 def _field(value: Any, form: Format) -> str:
     if value is None:
         return "null" if form == "json" else "-"
-    return value if isinstance(value, str) and form != "json" else json.dumps(value, ensure_ascii=False)
+    return field(value if isinstance(value, str) and form != "json" else json.dumps(value, ensure_ascii=False))

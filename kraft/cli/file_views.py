@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from kraft.cli.flowing import Column, FlowingTable
-from kraft.cli.output import cell
+from kraft.cli.output import cell, visible
 
 METADATA_COLUMNS: Final = (
     Column("offset", 8, is_number=True),
@@ -81,7 +81,7 @@ def write_log_tables(rows: Iterable[Mapping[str, Any]], *, records: bool) -> Non
     shown = ""
     for (file, kind), run in groupby(_log_cells(rows, records=records), key=lambda cells: cells[:2]):
         if file != shown:
-            console.print(Text(f"\n{file}", style="bold cyan"))
+            console.print(Text(f"\n{visible(file)}", style="bold cyan"))
             shown = file
         FlowingTable(console, _LOG_COLUMNS[kind]).write(cells for _, _, cells in run)
 

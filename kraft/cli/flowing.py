@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-from kraft.cli.output import cell
+from kraft.cli.output import cell, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -54,6 +54,6 @@ class FlowingTable:
                 overflow="fold",
             )
         for row in rows:
-            table.add_row(*(Text(cell(row.get(column.name))) for column in self._columns))
+            table.add_row(*(Text(visible(cell(row.get(column.name)))) for column in self._columns))
         self._console.print(table)
         self._has_header = True

@@ -1,8 +1,13 @@
-"""How commands answer: tables on a terminal, tab-separated text in a pipe, JSON for machines; errors on stderr."""
+"""How commands answer: tables on a terminal, tab-separated text in a pipe, JSON for machines; errors on stderr.
+
+What is printed comes from records and from other people's clients. On a terminal a control character in it is shown as
+`\\u001b`, for a terminal would obey it; in a pipe every byte is what it was.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 import textwrap
@@ -17,8 +22,23 @@ class CommandFailed(Exception):
     """The command could not do what it was asked; the message is for the person who asked."""
 
 
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""C0, DEL, C1, what turns the direction of text around, and halves of characters."""
+_OF_LAYOUT = "\n\t"
+
+
+def visible(text: str, *, keep: str = _OF_LAYOUT) -> str:
+    """With each control character as JSON writes it, but those of our own layout."""
+    return _CONTROL.sub(lambda found: found[0] if found[0] in keep else f"\\u{ord(found[0]):04x}", text)
+
+
+def field(text: str) -> str:
+    """A text that stands in one column of one line."""
+    return visible(text, keep="") if sys.stdout.isatty() else text
+
+
 def write(line: str) -> None:
-    sys.stdout.write(line + "\n")
+    sys.stdout.write((visible(line) if sys.stdout.isatty() else line) + "\n")
     sys.stdout.flush()
 
 
@@ -32,7 +52,7 @@ def write_words(line: str) -> None:
 
 def say(line: str) -> None:
     """Progress and warnings: never mixed with results."""
-    sys.stderr.write(line + "\n")
+    sys.stderr.write((visible(line) if sys.stderr.isatty() else line) + "\n")
     sys.stderr.flush()
 
 
@@ -112,5 +132,5 @@ def _write_table(
     for column in columns:
         table.add_column(column.replace("_", " "), overflow="fold", no_wrap=column in whole)
     for row in rows:
-        table.add_row(*(Text(cell(row.get(column))) for column in columns))
+        table.add_row(*(Text(visible(cell(row.get(column)))) for column in columns))
     Console().print(table)

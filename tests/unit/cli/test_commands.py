@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -347,3 +350,53 @@ def test_offsets_as_people_write_them(text, asked):
 
 def test_an_assignment_is_one_list_per_partition():
     assert parse_assignment("1,2;3,1") == {"0": [1, 2], "1": [3, 1]}
+
+
+HOSTILE = "a\x1b]0;owned\x07\x1b[2J\x9b31m\u202eb\r\nc\x7f"
+
+
+def printed_on_a_terminal(*arguments: str) -> str:
+    """What a person's terminal is sent by the command, run as a process of its own."""
+    master, slave = pty.openpty()
+    command = [sys.executable, "-P", "-m", "kraft", *arguments]
+    with subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave) as process:
+        os.close(slave)
+        seen = b""
+        while True:
+            try:
+                part = os.read(master, 65_536)
+            except OSError:  # Linux says so when the last one has closed the other side
+                break
+            if not part:
+                break
+            seen += part
+        process.wait(60)
+    os.close(master)
+    return seen.decode().replace("\r\n", "\n")
+
+
+@pytest.mark.parametrize("arguments", [(), ("--json",), ("--format", "json")])
+def test_a_terminal_is_shown_control_characters_and_a_pipe_gets_them(script, kraft, arguments):
+    record = {"topic": "a", "partition": 0, "offset": 4, "timestamp": 7, "key": HOSTILE, "value": HOSTILE}
+    headers = {"X-Next-Offset": 5, "X-High-Watermark": 5}
+    script.answers["GET /topics/a/partitions/0/records"] = (200, [record], headers)
+    command = ("consume", "a", "--partition", "0", *arguments, "--rest", script.url)
+    shown = printed_on_a_terminal(*command)
+    assert not set(shown) & set("\x1b\x07\x9b\u202e\r\x7f"), repr(shown)
+    assert shown.count("\n") == 1
+    for text in ("\\u001b", "\\u009b", "\\u202e", "\\u007f", "owned"):
+        assert text in shown
+    piped = subprocess.run([sys.executable, "-P", "-m", "kraft", *command], capture_output=True, check=True).stdout
+    if not arguments:
+        assert piped.decode() == f"0\t4\t7\t{HOSTILE}\t{HOSTILE}\n"
+    else:
+        assert "\x9b31m\u202e" in piped.decode()
+
+
+def test_names_in_tables_and_errors_are_shown_too(script):
+    script.answers["GET /v3/clusters/c1/consumer-groups"] = (
+        404, {"error_code": 404, "message": f"no group {HOSTILE}"}, {},
+    )  # fmt: skip
+    shown = printed_on_a_terminal("groups", "list", "--rest", script.url)
+    assert "owned" in shown
+    assert not set(shown) & set("\x1b\x07\x9b\u202e"), repr(shown)
