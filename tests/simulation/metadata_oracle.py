@@ -2,7 +2,8 @@
 
 Checked with every change that any node applies: the same records at the same offsets; one leader per partition and
 epoch, and the leader in the ISR, and the ISR part of the replicas; epochs rise; who joins an ISR has all that is
-committed; a new incarnation is in no ISR; an unclean election chooses the longest log of the newest epoch.
+committed; a new incarnation is in no ISR; an unclean election chooses the longest log of the newest epoch; who may be
+asked has caught up with what was committed before it began.
 """
 
 from __future__ import annotations
@@ -41,18 +42,31 @@ class MetadataOracle:
     def watch(self, node_id: int, node: Node) -> None:
         """A new life of a node, before it starts."""
         self._lives[node_id] = node._incarnation_id
+        known_before = self._oracle.image.offset
+        is_early = True
+
+        def look() -> None:
+            """Who may be asked knows all that any node had applied when this life began."""
+            nonlocal is_early
+            if is_early and not node.awaiting.metadata():
+                is_early = False
+                self._oracle.count("caught up with the quorum")
+                knows = node.publisher.image.offset
+                self._oracle.check(knows >= known_before, f"node {node_id} answers too early", (knows, known_before))
 
         def on_change(change: Committed | SnapshotInstalled) -> None:
             if isinstance(change, Committed):
                 self._on_committed(node_id, change)
             else:
                 self._on_installed(node_id, change.image)
+            look()
 
         def on_leadership(leadership: Leadership) -> None:
             if leadership.is_self:
                 other = self._terms.setdefault(leadership.term, node_id)
                 if other != node_id:
                     self._oracle.fail(f"nodes {other} and {node_id} both lead the quorum in term {leadership.term}")
+            look()
 
         node.log.subscribe(on_change, on_leadership)
 

@@ -15,6 +15,7 @@ from typing import Any
 from kraft.broker.produce_routing import ProduceRouter
 from kraft.coordinators.groups import classic, decide
 from kraft.coordinators.groups.shard import Shard
+from kraft.node.assembly import Node
 from metadata.controller.decide import brokers, changes, elections, isr
 from metadata.controller.reign import Reign
 from metadata.quorum import journal_format, state_machine, votes
@@ -307,6 +308,12 @@ PLANTED: dict[str, Planted] = {
         patches=(Patch(Newcomer, "tick", decayed.votes_at_once),),
         profile="decay",
         found_by=(12,),
+    ),
+    "answers_from_its_files": Planted(
+        what="a node answers from the metadata that its files hold, before it has caught up with the quorum (KIP-631)",
+        patches=(Patch(Node, "_has_caught_up", bugs.caught_up_by_its_files),),
+        seen_as="answers too early",
+        found_by=(2,),
     ),
     "damaged_frame_taken_for_a_torn_one": Planted(
         what="a bit that flips in the newest frame of the journal makes a voter forget what it acknowledged (SO-S7)",

@@ -262,3 +262,7 @@ def loses_the_last_entry(original: Any) -> Any:
             self.deleteEntriesFrom(len(self) - 1)
 
     return _join
+
+
+def caught_up_by_its_files(_original: Any) -> Any:
+    return lambda node: node.publisher.image.offset >= 0
