@@ -76,7 +76,9 @@ class BrokerLifecycle:
         events: Events,
         on_fatal: Callable[[Exception], None],
         failed_replicas: Callable[[], FailedReplicas] = lambda: NO_FAILED_REPLICAS,
+        twin: Callable[[], str] = lambda: "",
     ) -> None:
+        """`twin` says who refuses this node because another process has its id; empty when nobody does."""
         self._identity = identity
         self._clock = clock
         self._control = control
@@ -85,6 +87,7 @@ class BrokerLifecycle:
         self._events = events
         self._on_fatal = on_fatal
         self._failed_replicas = failed_replicas
+        self._twin = twin
         self._broker_epoch = -1
         self.registration_problem = ""
         """Why the last attempt to register failed; empty when registered."""
@@ -175,7 +178,8 @@ class BrokerLifecycle:
             self._on_fatal(failure)
 
     async def _register(self) -> None:
-        """For ever while no active controller answers, for `initial.broker.registration.timeout.ms` while one refuses.
+        """For ever while no active controller answers; for `initial.broker.registration.timeout.ms` while one refuses,
+        or the voters do because another process has this node's id.
 
         Kafka counts all of the time. A broker that ends itself then costs more than one that waits: after an outage of
         all nodes none would find the others.
@@ -188,7 +192,8 @@ class BrokerLifecycle:
                 self._broker_epoch, self.registration_problem = reply.broker_epoch, ""
                 return
             except (NotController, RequestTimedOut) as error:
-                self.registration_problem, has_answered = error.message, False
+                twin = self._twin()
+                self.registration_problem, has_answered = twin or error.message, bool(twin)
             except KafkaError as error:
                 if not error.retriable and not isinstance(error, DuplicateBrokerRegistration):
                     raise RegistrationFailed(f"the controller refused this broker: {error.message}") from error
@@ -203,9 +208,9 @@ class BrokerLifecycle:
         limit_ms = self._settings().initial_broker_registration_timeout_ms
         if refused_ms >= limit_ms:
             raise RegistrationFailed(
-                f"broker {self._identity.broker_id} was refused by the active controller for {limit_ms} ms "
+                f"broker {self._identity.broker_id} was refused for {limit_ms} ms "
                 f"(initial.broker.registration.timeout.ms): {self.registration_problem}. "
-                "Does another process run under its id?"
+                "Can it reach the controllers, and does no other process run under its id?"
             )
 
     @property

@@ -23,7 +23,7 @@ from kraft.config.models import ClusterConfig, NodeConfig
 from kraft.coordinators.groups.coordinator import GroupCoordinator
 from kraft.events import EventLog
 from kraft.node.addresses import AddressBook, node_infos
-from kraft.node.awaiting import Awaiting
+from kraft.node.awaiting import Awaiting, twin_problem
 from kraft.node.controlling import AlterPartitionSender, broker_identity
 from kraft.node.ending import Step, hand_over, stop_in_order
 from kraft.node.grouping import group_coordinator, groups_of
@@ -260,6 +260,7 @@ class Node:
             events=self.events,
             on_fatal=self._on_fatal,
             failed_replicas=self.replicas.failed_replicas,
+            twin=lambda: twin_problem(self.log),
         )
         self.coordinator = group_coordinator(
             lifecycle, self.environment, replicas=self.replicas, publisher=self.publisher, events=self.events

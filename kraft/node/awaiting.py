@@ -16,6 +16,7 @@ from typing import Final
 from kraft.broker.lifecycle import BrokerLifecycle
 from kraft.broker.publishing import MetadataPublisher
 from metadata.quorum.log import MetadataLog
+from metadata.quorum.raft_log import RaftMetadataLog
 from replication.storage.log_manager import Loading
 
 SAID_FIRST_MS: Final = 2_000
@@ -73,6 +74,8 @@ class Awaiting:
         return ""
 
     def _no_leader(self) -> str:
+        if twin := twin_problem(self._log):
+            return twin
         met = _named(voter for voter in self._voters if voter in self._log.met)
         is_new = self._publisher.image.offset < 0
         begins = "; a new cluster begins when all of them have met" if is_new else ""
@@ -101,6 +104,16 @@ class Reminder:
         self._due_ms, self._wait_ms = now_ms + self._wait_ms, min(2 * self._wait_ms, SAID_AGAIN_MS_MAX)
         self.has_said = True
         return True
+
+
+def twin_problem(log: MetadataLog) -> str:
+    """Why the quorum lets this node not in, if it says that another process has its id."""
+    refused_by = log.refused_by if isinstance(log, RaftMetadataLog) else frozenset()
+    return (
+        f"voters {_named(sorted(refused_by))} are connected with another process of this node's id"
+        if refused_by
+        else ""
+    )
 
 
 def _named(ids: Iterable[int]) -> str:

@@ -73,6 +73,8 @@ class QuorumEngine:
         peers = {peer: config.voters[peer] for peer in config.peers}
         self._link = Link(environment, identity, peers=peers, listen=config.listen, handler=self)
         self._met: frozenset[int] = frozenset()
+        self._refusing: frozenset[int] = frozenset()
+        """Voters that are connected with another process of our id."""
         self._has_caught_up = False
         self._timer: TimerHandle | None = None
         self._due_ms = 0
@@ -287,12 +289,20 @@ class QuorumEngine:
             self._guarded(self._node.disconnected, peer)
             self._wake()
 
+    def on_duplicate(self, peer: int) -> None:
+        self._refusing |= {peer}
+        self._meet(self._met)
+        self._wake()
+
     def _meet(self, voters: frozenset[int]) -> None:
         """Told with the next flush."""
         self._met = voters
-        self._report.add(Met(voters=voters))
+        self._report.add(Met(voters=voters, refusing=self._refusing))
 
     def on_message(self, peer: int, message: Any) -> None:
+        if peer in self._refusing:
+            self._refusing -= {peer}
+            self._meet(self._met)
         if self._node is not None:
             self._guarded(self._node.receive, peer, message)
             self._wake()

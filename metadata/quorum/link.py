@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -37,6 +37,8 @@ REFUSED_RETRY_MS = 2_000
 """After a failed check, which a person has to mend."""
 DUPLICATE_CHECK_MS = PING_MS + 250
 """The old session of a node that appears again must be silent for this long to be replaced."""
+DUPLICATE: Final = {"type": "duplicate"}
+"""Told to a node before it is refused, so that it knows why."""
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
 
@@ -50,6 +52,10 @@ class LinkHandler(Protocol):
 
     def on_refused(self, peer: int) -> None:
         """The peer's port refuses connections: no process listens there."""
+        ...
+
+    def on_duplicate(self, peer: int) -> None:
+        """The peer refuses this node: it is connected with another process of its id."""
         ...
 
     def emit(self, event: str, /, **fields: object) -> None: ...
@@ -212,6 +218,7 @@ class Link:
             await self._clock.sleep(DUPLICATE_CHECK_MS)
             if self._sessions.get(session.peer) is old and old.frames != frames:
                 self._handler.emit("quorum_duplicate_node_id", node=session.peer, address=session.connection.peer)
+                session.connection.send(session.seal.close(_encode(DUPLICATE)))
                 raise Refused(f"node {session.peer} is connected already: two processes have this id")
         current = self._sessions.get(session.peer)
         if current is not None:
@@ -241,7 +248,11 @@ class Link:
         session.received_at_ms = self._clock.monotonic_ms()
         session.frames += 1
         if body:
-            self._handler.on_message(session.peer, message_of(body))
+            message = message_of(body)
+            if message == DUPLICATE:
+                self._handler.on_duplicate(session.peer)
+                raise Refused(f"node {session.peer} is connected with another process of our id")
+            self._handler.on_message(session.peer, message)
         return True
 
     def _drop(self, session: _Session) -> None:

@@ -17,9 +17,11 @@ class Started:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Met:
-    """The other voters that this one is connected with now."""
+    """The other voters that this one is connected with now, and those that refuse it for a twin: another process that
+    has its id."""
 
     voters: frozenset[int]
+    refusing: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True)

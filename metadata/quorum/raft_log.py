@@ -68,6 +68,8 @@ class RaftMetadataLog:
         self._leadership = Leadership(leader_id=-1, term=0, is_self=False)
         self._met = frozenset((config.node_id,))
         self._node_id = config.node_id
+        self.refused_by: frozenset[int] = frozenset()
+        """Voters that are connected with another process of this node's id, and say so."""
         self._has_caught_up = False
         self._retained = RetainedRecords()
         self._subscribers: list[tuple[OnChange, OnLeadership]] = []
@@ -179,6 +181,7 @@ class RaftMetadataLog:
                 self._on_leadership(output)
             case Met():
                 self._met = output.voters | {self._node_id}
+                self.refused_by = output.refusing
             case CaughtUp():
                 self._has_caught_up = True
             case AppendEnded():

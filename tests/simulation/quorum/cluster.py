@@ -36,6 +36,8 @@ class Cluster:
     snapshot_bytes: int = 20_000_000
     machines: dict[int, Machine] = field(default_factory=dict)
     logs: dict[int, RaftMetadataLog] = field(default_factory=dict)
+    twins: dict[int, RaftMetadataLog] = field(default_factory=dict)
+    """Started on a machine of its own, beside the first of its id; its events are those of the negative id."""
     events: dict[int, Events] = field(default_factory=dict)
     fatal: list[BaseException] = field(default_factory=list)
 
@@ -73,7 +75,7 @@ class Cluster:
             if machine is None:
                 self.logs[i], self.events[i] = log, events
             else:
-                self.events[-i] = events
+                self.twins[i], self.events[-i] = log, events
             await host.run(log.start())
 
     def kill(self, i: int, *, power: bool = False) -> None:

@@ -142,6 +142,8 @@ def test_two_nodes_with_one_id_are_noticed_and_the_first_stays() -> None:
         await asyncio.sleep(4)
         await cluster.append_until_done("b")
         assert "quorum_duplicate_node_id" in [name for name, _ in cluster.events[1].all]
+        assert cluster.twins[3].refused_by == {1, 2}, "the second one is not told why nobody talks to it"
+        assert not any(log.refused_by for log in cluster.logs.values())
         assert cluster.logs[1].leadership == Leadership(
             leader_id=cluster.logs[1].leadership.leader_id, term=term, is_self=cluster.logs[1].leadership.is_self
         )

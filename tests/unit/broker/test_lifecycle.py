@@ -89,6 +89,7 @@ def _life(
     image: MetadataImage | None = None,
     fatal: list[Exception] | None = None,
     failed: Callable[[], FailedReplicas] = lambda: NO_FAILED_REPLICAS,
+    twin: Callable[[], str] = lambda: "",
 ) -> BrokerLifecycle:
     settings: BrokerSettings = broker_settings({"initial.broker.registration.timeout.ms": 5000})
     current = image or _brokers(1, 2)
@@ -103,6 +104,7 @@ def _life(
         events=Silent(),
         on_fatal=(fatal if fatal is not None else []).append,
         failed_replicas=failed,
+        twin=twin,
     )
 
 
@@ -169,6 +171,21 @@ def test_without_a_controller_a_broker_waits_for_ever_and_says_so() -> None:
         assert life.broker_epoch > 0
         assert life.registration_problem == ""
         await life.stop()
+
+    run(main)
+
+
+def test_a_twin_that_the_voters_refuse_ends_itself_though_it_finds_no_controller() -> None:
+    async def main(clock: SimulatedClock) -> None:
+        controller, fatal = Controller(clock), list[Exception]()
+        controller.refusals = [NotController("nobody leads")] * 1_000
+        life = _life(clock, controller, fatal=fatal, twin=lambda: "voter 1 knows another of this id")
+        life.start()
+        await clock.sleep(4_900)
+        assert fatal == []
+        assert life.registration_problem == "voter 1 knows another of this id"
+        await clock.sleep(200)
+        assert "voter 1 knows another of this id" in str(fatal[0])
 
     run(main)
 
