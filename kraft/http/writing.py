@@ -108,9 +108,11 @@ def _forbidden(
     if now_ms is not None and settings.message_timestamp_type == "CreateTime":
         earliest = now_ms - settings.message_timestamp_before_max_ms
         latest = now_ms + settings.message_timestamp_after_max_ms
-        for index, record in enumerate(records):
-            if not earliest <= record.timestamp_ms <= latest and record.timestamp_ms != now_ms:
-                refused[index] = _refusal(_bad_time(record.timestamp_ms, now_ms=now_ms, settings=settings))
+        times = [record.timestamp_ms for record in records]
+        if times and not (earliest <= min(times) and max(times) <= latest):
+            for index, timestamp_ms in enumerate(times):
+                if not earliest <= timestamp_ms <= latest:
+                    refused[index] = _refusal(_bad_time(timestamp_ms, now_ms=now_ms, settings=settings))
     if "compact" in settings.cleanup_policy:
         needs_key = _refusal(InvalidRecord("a record without a key cannot be in a compacted topic; give it a key"))
         refused |= {index: needs_key for index, record in enumerate(records) if record.key is None}
