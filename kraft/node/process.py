@@ -24,6 +24,7 @@ from kraft.http.v3.consumer_groups import group_routes
 from kraft.node.assembly import Node
 from kraft.node.awaiting import Reminder
 from kraft.runtime.environment import close_environment, system_environment
+from kraft.runtime.logs import log_to_standard_error
 from kraft.runtime.quorum_thread import QuorumThread
 from kraft.runtime.witness import files_of
 from metadata.quorum.durable import QuorumStorageError
@@ -44,6 +45,7 @@ for garbage several times in each."""
 
 def run_node(config: ClusterConfig, node_id: int, *, data: str) -> int:
     """Run one node in this process until SIGTERM or SIGINT; returns its exit code. `data` is the cluster's folder."""
+    log_to_standard_error()
     _raise_open_file_limit()
     os.umask(os.umask(0) | NOT_FOR_OTHERS)
     own = config.node(node_id)

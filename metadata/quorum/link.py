@@ -21,6 +21,7 @@ from metadata.quorum.filters import Message
 from metadata.quorum.handshake import ANYBODY, shake_hands
 from metadata.quorum.messages import MalformedMessage
 from metadata.quorum.seal import NONCE_BYTES, REASON_LENGTH_MAX, Hello, Refused, Seal
+from metadata.saying import Saying
 from metadata.strangers import QUORUM_LISTENER, Strangers
 from metadata.undecodable import UNDECODABLE
 
@@ -97,6 +98,7 @@ class Link:
         self._listen = listen
         self._handler = handler
         self._strangers = Strangers(QUORUM_LISTENER)
+        self._refusals = Saying()
         self._sessions: dict[int, _Session] = {}
         self._listener: FrameListener | None = None
 
@@ -179,7 +181,7 @@ class Link:
                     session = await self._shake_hands(connection, receiver)
             await self._admit(session)
         except Refused as refused:
-            self._handler.emit("quorum_connection_refused", address=connection.peer, reason=str(refused))
+            self._tell_refused(connection, refused)
             connection.close()
             return REFUSED_RETRY_MS
         except (ConnectionClosed, TimeoutError):
@@ -234,11 +236,17 @@ class Link:
         except ConnectionClosed:
             return RECONNECT_MS if session.frames == 0 else 0
         except (Refused, MalformedMessage) as error:
-            self._handler.emit("quorum_connection_refused", address=session.connection.peer, reason=str(error))
+            self._tell_refused(session.connection, error)
             return REFUSED_RETRY_MS
         finally:
             self._drop(session)
         return RECONNECT_MS
+
+    def _tell_refused(self, connection: FrameConnection, why: Exception) -> None:
+        left_out = self._refusals.once_more(self._clock.monotonic_ms())
+        if left_out is not None:
+            more = {"left_out": left_out} if left_out else {}
+            self._handler.emit("quorum_connection_refused", address=connection.peer, reason=str(why), **more)
 
     def _take(self, session: _Session, frame: memoryview) -> bool:
         """False when a newer session has replaced this one: it may have begun with its messages (SO-L12)."""

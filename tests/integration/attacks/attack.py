@@ -183,6 +183,12 @@ def sent(connection: socket.socket, data: bytes) -> bool:
     return True
 
 
+def spoken(target: Target) -> int:
+    """Bytes that the node has written about what happened to it: its log and its events."""
+    node = target.cluster.node(target.node_id)
+    return sum(Path(path).stat().st_size for path in (node.log, f"{node.data}/events.jsonl"))
+
+
 def until_closed(connection: socket.socket) -> bytes:
     """What came until the other side closed. Raises TimeoutError when it does not."""
     data = bytearray()

@@ -9,12 +9,12 @@ import pytest
 from tests.integration.attacks.attack import WITNESS
 from tests.integration.conftest import run_cluster
 from tests.integration.support.cluster import Cluster
-from tests.integration.support.configuration import QUICK_CHORES
+from tests.integration.support.configuration import REPLICATED
 
 
 @pytest.fixture(scope="session")
 def attacked_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Three ready nodes, default limits. Attacks end no node, so nothing is healed between them."""
-    for cluster in run_cluster(tmp_path_factory.mktemp("attacked"), settings=QUICK_CHORES):
+    for cluster in run_cluster(tmp_path_factory.mktemp("attacked"), settings=REPLICATED):
         cluster.create_topic(WITNESS)
         yield cluster

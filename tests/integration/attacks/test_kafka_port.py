@@ -15,6 +15,7 @@ from tests.integration.attacks.attack import (
     connected,
     framed,
     sent,
+    spoken,
     until_closed,
     withstand,
 )
@@ -84,7 +85,19 @@ def says_at_once(target: Target, frame: bytes) -> None:
         until_closed(connection)
 
 
+def storm(target: Target) -> None:
+    before = spoken(target)
+    for _ in range(40):
+        with connected(target.kafka, 50) as connections:
+            for number, connection in enumerate(connections):
+                sent(connection, ANNOUNCED if number % 2 else framed(b"\xff" * 100))
+            for connection in connections:
+                assert until_closed(connection) == b""
+    assert spoken(target) - before < 64 * 1024
+
+
 ATTACKS = {
+    "a storm": Attack(sends="2,000 refused frames", comes_back="the end, and a few lines in the log", run=storm),
     "long frames": Attack(
         sends="ten frames that announce 100 MiB, and 90 MiB of each",
         comes_back="a reset, judged by the length",

@@ -17,6 +17,7 @@ from tests.integration.attacks.attack import (
     connected,
     framed,
     sent,
+    spoken,
     until_closed,
     withstand,
 )
@@ -97,7 +98,20 @@ def wait_for_proof(target: Target) -> None:
             assert len(answer) == 4 + length, "more than a hello"
 
 
+def storm(target: Target) -> None:
+    """As fast as one stranger can. What the node says about it must not fill its disk."""
+    before = spoken(target)
+    for _ in range(40):
+        with connected(target.quorum, 50) as connections:
+            for connection in connections:
+                sent(connection, framed(b"\xc1" * 100))
+            for connection in connections:
+                assert until_closed(connection) == b""
+    assert spoken(target) - before < 64 * 1024
+
+
 ATTACKS = {
+    "a storm": Attack(sends="2,000 refused hellos", comes_back="the end, and a few lines in the log", run=storm),
     "garbage": says(b"\xc1" * 100),
     "text that is no UTF-8": says(b"\x81\xa8protocol\xa3\xff\xfe\xfd"),
     "nested msgpack": says(b"\x81\xa6sender" + b"\x91" * 4_000),

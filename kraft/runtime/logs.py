@@ -1,0 +1,34 @@
+"""A node's log lines, on standard error: each line of the source speaks a few times in ten seconds, then it is counted.
+
+What a node logs is what others do to it, as often as they like; the file behind its standard error has no limit.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from metadata.saying import Saying
+
+
+class LeaveOut(logging.Filter):
+    """By the place in the source, so that the number of things to count is that of the program's own log lines."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._places: dict[tuple[str, int], Saying] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        saying = self._places.setdefault((record.pathname, record.lineno), Saying())
+        left_out = saying.once_more(record.created * 1_000)
+        if left_out:
+            record.msg, record.args = f"{record.getMessage()} ({left_out} more like this were left out)", ()
+        return left_out is not None
+
+
+def log_to_standard_error() -> None:
+    """From warnings on. Called once, by the process of a node."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.addFilter(LeaveOut())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
