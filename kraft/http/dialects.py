@@ -52,7 +52,7 @@ DIALECTS: Final[Mapping[str, Dialect]] = MappingProxyType(
             unknown_topic=V3_TOPIC_NOT_FOUND,
             unknown_seek=ILLEGAL_STATE,
             unassigned_seek=ILLEGAL_STATE,
-            v2_json_errors=frozenset({404, 405, 406, 409, 415}),
+            v2_json_errors=frozenset({404, 406, 409, 415}),
             v2_json_for_kafka=False,
         ),
         "strimzi": Dialect(
