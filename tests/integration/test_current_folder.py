@@ -18,32 +18,24 @@ from tests.integration.support.configuration import BOTH, write_config
 HOSTILE = ("secrets", "metadata", "kraft", "replication", "orjson")
 """The standard library's, ours and another's, each of which a node imports."""
 MARK = "import os\nopen(os.path.join(os.path.dirname(os.path.abspath(__file__)), __name__ + '.was-run'), 'w').close()\n"
-QUIET = """\
-[scenario]
-name = "quiet"
-sentence = "Nothing happens"
-question = "What runs a scenario?"
+QUIET = '''\
+from kraft.chaos.model import Expect, Producer, Topic
+from kraft.chaos.story import Stage, scenario
 
-[cluster]
-brokers = [1]
-controllers = [1]
 
-[[topics]]
-name = "t"
-assignment = [[1]]
-
-[[clients]]
-kind = "producer"
-name = "p"
-topic = "t"
-limit = 20
-
-[[steps]]
-when = "done(p)"
-
-[expect]
-lost = 0
-"""
+@scenario(
+    "quiet",
+    question="What runs a scenario?",
+    brokers=[1],
+    controllers=[1],
+    topics=[Topic(name="t", assignment=[[1]])],
+    clients=[Producer(name="p", topic="t", limit=20)],
+    expect=Expect(),
+)
+async def quiet(stage: Stage) -> None:
+    """Nothing happens."""
+    await stage.until(lambda now: now.done("p"))
+'''
 LIMIT_S = 240
 
 
@@ -90,8 +82,8 @@ def test_nodes_start_and_restart_in_a_hostile_folder_from_the_code_of_these_test
 
 @pytest.mark.timeout(LIMIT_S)
 def test_a_scenario_runs_in_a_hostile_folder(hostile: Path) -> None:
-    (hostile / "quiet.toml").write_text(QUIET)
-    run("scenario", "run", "quiet.toml", cwd=hostile)
+    (hostile / "quiet.py").write_text(QUIET)
+    run("scenario", "run", "quiet.py", cwd=hostile)
     assert was_run(hostile) == []
 
 

@@ -7,7 +7,12 @@ from typing import cast
 
 import pytest
 
-from kraft.client.outcome import ALWAYS
+from kraft.chaos.workload.requests import cannot_now, fetched
+from kraft.chaos.workload.requests import told_produce as told_by_scenario
+from kraft.cli.rest import is_busy
+from kraft.client.attempts import told_produce as told_by_client
+from kraft.client.judging import Untouched, judge
+from kraft.client.outcome import ALWAYS, Answer
 from kraft.coordinators.groups.routing import Groups
 from kraft.http.app import ROUTES
 from kraft.http.early import AWAITS_HEADER
@@ -17,7 +22,7 @@ from kraft.http.routes import Route
 from kraft.http.v2.consumers_routes import consumer_routes
 from kraft.http.v3.consumer_groups import group_routes
 from tests.support.fake_gateway import FakeGateway
-from tests.unit.http.door import Door, with_door
+from tests.unit.http.door import JSON, Door, with_door
 from tests.unit.http.waits import Waits
 
 EARLY = {
@@ -102,3 +107,19 @@ def test_it_opens_when_the_metadata_has_caught_up() -> None:
         assert status.json["awaits"] is None
 
     with_door(story, gateway(), awaiting=waits)
+
+
+def test_every_client_of_the_house_takes_the_refusal_for_nothing_done_and_goes_on() -> None:
+    async def story(door: Door) -> None:
+        answer = await door.ask("POST", "/topics/t", {"records": [{"value": 1}]}, Content_Type=JSON)
+        headers = {name.lower(): value for name, value in answer.headers.items()}
+        refusal = Answer(status=answer.status, headers=headers, body=answer.body)
+        assert judge(refusal) == Untouched(reason=answer.json["message"], retry_after_ms=1_000)
+        assert is_busy(refusal)
+        told = told_by_client(refusal, acks="all")
+        assert (told.verdict, told.may_retry, told.retry_after_ms) == ("fail", True, 1_000)
+        seen = told_by_scenario(refusal, acks="all")
+        assert (seen.outcome, seen.may_try_again, cannot_now(refusal)) == ("fail", True, True)
+        assert fetched(refusal).outcome == "fail"
+
+    with_door(story, gateway(), awaiting=Waits(service="a quorum", metadata="a quorum"))
