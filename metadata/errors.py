@@ -115,6 +115,15 @@ IneligibleReplica = _error("IneligibleReplica", 107)
 NewLeaderElected = _error("NewLeaderElected", 108)
 
 
+class OutOfDescriptors(KafkaError):
+    """The process, or the system, had no descriptor left. Nothing was changed and nothing is wrong with the log: the
+    same call may succeed a moment later."""
+
+    code: ClassVar[int] = KafkaStorageError.code
+    name: ClassVar[str] = KafkaStorageError.name
+    retriable: ClassVar[bool] = True
+
+
 def for_code(code: int, message: str = "") -> KafkaError:
     """The error of a code read from a peer; a code we do not know becomes the base class."""
     return BY_CODE.get(code, KafkaError)(message)

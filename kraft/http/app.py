@@ -18,7 +18,7 @@ from kraft.http.docs.pages import docs_routes
 from kraft.http.early import Awaiting, Nothing, refuse_early, tell_awaited
 from kraft.http.errors import HttpError, error_response
 from kraft.http.faults import Faults
-from kraft.http.limits import BodyBudget, Connections, Limits, Slots
+from kraft.http.limits import INT32_MAX, BodyBudget, Connections, Limits, Slots
 from kraft.http.media import utf8_of_latin_1
 from kraft.http.metrics import GaugeValues, Metrics
 from kraft.http.openapi import openapi_routes
@@ -33,6 +33,7 @@ from kraft.http.table import ALL_ROUTES
 from metadata.environment import Environment
 from metadata.errors import KafkaError
 from metadata.events import Events
+from metadata.settings import BrokerSettings
 from replication.large_work import LargeWork
 
 CONTEXT = web.AppKey("context", Context)
@@ -52,24 +53,24 @@ def create_app(
     extra_routes: Sequence[Route] = (),
     is_strict: bool = False,
     own_hosts: Sequence[str] = (),
+    connections_max: int = INT32_MAX,
 ) -> web.Application:
-    """The door. `is_strict`: the strict profile, see `kraft.http.strict`.
+    """The door. `is_strict`: the strict profile, see `kraft.http.strict`. `connections_max` is what the process has
+    descriptors for, whatever `max.connections` allows.
 
     `awaiting` says what the node waits for, by default nothing; `gauges` adds gauges to /metrics; later resources add
     routes. `own_hosts`: names under which clients reach the cluster's nodes, see `kraft.http.origins`.
 
     A fault of ours in a handler is an event `http_request_failed` and an answer 500 with the id of the event.
     """
-    limits = limits or Limits(
-        body_bytes_max=gateway.settings.socket_request_max_bytes, read_bytes_max=gateway.settings.fetch_max_bytes
-    )
+    limits = limits or _limits(gateway.settings, connections_max=connections_max)
     long_polls = Slots(lambda: gateway.settings.rest_max_waiting_reads, what="waiting reads (rest.max.waiting.reads)")
     context = Context(
         gateway=gateway,
         clock=environment.clock,
         limits=limits,
         bodies=BodyBudget(lambda: gateway.settings.queued_max_request_bytes),
-        connections=Connections(lambda: gateway.settings.max_connections),
+        connections=Connections(lambda: min(gateway.settings.max_connections, limits.served_connections_max)),
         long_polls=long_polls,
         produce_streams=Slots(lambda: limits.produce_streams_max, what="produce streams"),
         streams=Streams(slots=long_polls, unsent_bytes_max=limits.stream_unsent_bytes_max),
@@ -95,6 +96,14 @@ def create_app(
 def _served(known: Sequence[Route], *, is_strict: bool) -> tuple[Route, ...]:
     routes = tuple(route for route in known if not (is_strict and route.is_alias))
     return (*routes, *openapi_routes(routes, is_strict=is_strict))
+
+
+def _limits(settings: BrokerSettings, *, connections_max: int) -> Limits:
+    return Limits(
+        body_bytes_max=settings.socket_request_max_bytes,
+        read_bytes_max=settings.fetch_max_bytes,
+        connections_max=connections_max,
+    )
 
 
 def _register_all(app: web.Application, context: Context, routes: Sequence[Route], faults: Faults) -> None:

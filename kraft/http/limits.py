@@ -48,6 +48,13 @@ class Limits:
     """A client that takes nothing of its answer for so long is disconnected."""
     unasked_connections: int = 1_024
     """Connections beyond `max.connections` that may be open without having asked anything; more are closed at once."""
+    connections_max: int = INT32_MAX
+    """What the process has descriptors for; more are closed at once."""
+
+    @property
+    def served_connections_max(self) -> int:
+        """A fifth is left for those who have not asked yet, so that one too many hears why it is refused."""
+        return max(self.connections_max - self.connections_max // 5, 1)
 
 
 class BodyBudget:
@@ -112,5 +119,9 @@ class Connections:
             self._look_at = max(2 * len(self._admitted), LOOK_AT_MIN)
         count = len(self._admitted)
         if count >= self._limit():
-            raise overloaded(f"{count} connections are open, which is max.connections; try again", closes=True)
+            raise overloaded(
+                f"{count} connections are open, as many as max.connections or this process's limit of open files "
+                "allows; try again",
+                closes=True,
+            )
         self._admitted.add(connection)

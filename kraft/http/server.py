@@ -102,4 +102,5 @@ class HttpServer:
 
 
 def _accepted_max(context: Context) -> int:
-    return context.gateway.settings.max_connections + context.limits.unasked_connections
+    limits = context.limits
+    return min(context.gateway.settings.max_connections + limits.unasked_connections, limits.connections_max)

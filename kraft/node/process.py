@@ -6,7 +6,6 @@ import asyncio
 import faulthandler
 import gc
 import os
-import resource
 import signal
 import stat
 import sys
@@ -23,17 +22,21 @@ from kraft.http.v2.consumers_routes import consumer_routes
 from kraft.http.v3.consumer_groups import group_routes
 from kraft.node.assembly import Node
 from kraft.node.awaiting import Reminder
+from kraft.runtime.descriptors import DescriptorShares, TooFewDescriptors, open_now, raise_soft_limit, share_out
 from kraft.runtime.environment import close_environment, system_environment
 from kraft.runtime.logs import log_to_standard_error
+from kraft.runtime.open_files import CachedFiles
 from kraft.runtime.quorum_thread import QuorumThread
+from kraft.runtime.reserved_files import ReservedFiles
 from kraft.runtime.witness import files_of
 from metadata.quorum.durable import QuorumStorageError
 from replication.storage.log_directory import StartupError
 
-OPEN_FILES_WANTED = 65_536
 NOT_FOR_OTHERS = 0o077
 """Of the files and folders that a node makes: they hold records."""
 FAILED = 1
+FILES_TENDED_EVERY_MS = 3_000
+"""How often files that are not used are given back: what is idle ten times as long has no descriptor."""
 LOOK_MS = 1_000
 """How often a node looks whether it waits for something."""
 STOP_GRACE_MS = 4_000
@@ -46,34 +49,40 @@ for garbage several times in each."""
 def run_node(config: ClusterConfig, node_id: int, *, data: str) -> int:
     """Run one node in this process until SIGTERM or SIGINT; returns its exit code. `data` is the cluster's folder."""
     log_to_standard_error()
-    _raise_open_file_limit()
+    try:
+        shares = share_out(raise_soft_limit())
+    except TooFewDescriptors as error:
+        _say(f"node {node_id} failed: {error}")
+        return FAILED
     os.umask(os.umask(0) | NOT_FOR_OTHERS)
     own = config.node(node_id)
     for folder in (own.data, *own.log_dirs):
         _close_to_strangers(folder)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(config, node_id))
+        return runner.run(_serve(config, node_id, shares))
 
 
-async def _serve(config: ClusterConfig, node_id: int) -> int:
-    process = _NodeProcess(config, node_id)
+async def _serve(config: ClusterConfig, node_id: int, shares: DescriptorShares) -> int:
+    process = _NodeProcess(config, node_id, shares)
     return await process.run()
 
 
 class _NodeProcess:
-    def __init__(self, config: ClusterConfig, node_id: int) -> None:
+    def __init__(self, config: ClusterConfig, node_id: int, shares: DescriptorShares) -> None:
         self._config = config
+        self._shares = shares
         self._ending = asyncio.Event()
         self._failure: BaseException | None = None
         threads = config.broker_settings(node_id).background_threads
         files = files_of(os.environ)
-        self._environment = system_environment(threads=threads, files=files)
+        self._files = CachedFiles(files, open_max=shares.files)
+        self._environment = system_environment(threads=threads, files=self._files, connections_max=shares.nodes)
         self._node = Node(
             config,
             node_id,
             environment=self._environment,
-            quorum=QuorumThread(files=files),
-            door=_http_door,
+            quorum=QuorumThread(files=ReservedFiles(self._files, files)),
+            door=self._http_door,
             on_fatal=self._fail,
         )
 
@@ -83,6 +92,7 @@ class _NodeProcess:
             loop.add_signal_handler(number, self._ending.set)
         loop.set_exception_handler(self._on_unhandled)
         _say(f"node {self._node.node.id} runs kraft {kraft.__version__} from {os.path.dirname(kraft.__file__)}")
+        tending = loop.create_task(self._tend_files())
         try:
             await self._node.start()
         except (OSError, StartupError, QuorumStorageError) as error:
@@ -95,12 +105,18 @@ class _NodeProcess:
             gc.set_threshold(YOUNG_OBJECTS, *gc.get_threshold()[1:])
             await self._ending.wait()
             teller.cancel()
+        tending.cancel()
         await self._stop()
         if self._failure is None:
             _say(f"node {self._node.node.id} stopped")
             return 0
         _say(f"node {self._node.node.id} failed: {self._explain(self._failure)}")
         return FAILED
+
+    async def _tend_files(self) -> None:
+        while True:
+            await self._environment.clock.sleep(FILES_TENDED_EVERY_MS)
+            await self._environment.workers.run(self._files.tend)
 
     async def _tell_what_is_awaited(self) -> None:
         """For as long as the node lives: it waits for a quorum for ever, and may lose it again."""
@@ -146,33 +162,42 @@ class _NodeProcess:
             )
         return text
 
+    def _http_door(self, node: Node) -> HttpServer:
+        app = create_app(
+            node.gateway,
+            environment=node.environment,
+            awaiting=node.awaiting,
+            is_strict=node.config.strict,
+            own_hosts=[name for each in node.config.nodes for name in (each.host, each.bind_host)],
+            connections_max=self._shares.clients,
+            gauges=lambda: self._gauges(node),
+            extra_routes=(
+                *consumer_routes(node.groups, node.environment.rng),
+                *group_routes(node.groups),
+                *replica_routes(lambda: {} if node.replicas is None else node.replicas.describe()),
+            ),
+        )
+        return HttpServer(app, host=node.node.bind_host, port=node.node.rest_port)
 
-def _http_door(node: Node) -> HttpServer:
-    app = create_app(
-        node.gateway,
-        environment=node.environment,
-        awaiting=node.awaiting,
-        is_strict=node.config.strict,
-        own_hosts=[name for each in node.config.nodes for name in (each.host, each.bind_host)],
-        gauges=lambda: _gauges(node),
-        extra_routes=(
-            *consumer_routes(node.groups, node.environment.rng),
-            *group_routes(node.groups),
-            *replica_routes(lambda: {} if node.replicas is None else node.replicas.describe()),
-        ),
-    )
-    return HttpServer(app, host=node.node.bind_host, port=node.node.rest_port)
-
-
-def _gauges(node: Node) -> dict[str, float]:
-    gauges: dict[str, float] = {
-        "events_lost": node.events.lost,
-        "metadata_caught_up": float(not node.awaiting.metadata()),
-        **node.main_loop.gauges(),
-    }
-    if node.controller is not None:
-        gauges["active_controller"] = float(node.controller.is_active)
-    return gauges
+    def _gauges(self, node: Node) -> dict[str, float]:
+        files = self._files.status()
+        gauges: dict[str, float] = {
+            "events_lost": node.events.lost,
+            "metadata_caught_up": float(not node.awaiting.metadata()),
+            **node.main_loop.gauges(),
+            "descriptors_limit": self._shares.limit,
+            "descriptors_refused": files.refused,
+            "open_files": files.open,
+            "open_files_limit": files.limit,
+            "open_files_opened": files.opened,
+            "open_files_synced_to_close": files.synced_to_close,
+        }
+        descriptors = open_now()
+        if descriptors is not None:
+            gauges["descriptors_open"] = descriptors
+        if node.controller is not None:
+            gauges["active_controller"] = float(node.controller.is_active)
+        return gauges
 
 
 def _close_to_strangers(folder: str) -> None:
@@ -185,13 +210,6 @@ def _close_to_strangers(folder: str) -> None:
     if is_ours and found.st_mode & stat.S_IRWXO:
         os.chmod(folder, stat.S_IMODE(found.st_mode) & ~stat.S_IRWXO)
         _say(f"{folder} was open to everybody on this machine; it is not any more")
-
-
-def _raise_open_file_limit() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = OPEN_FILES_WANTED if hard == resource.RLIM_INFINITY else min(OPEN_FILES_WANTED, hard)
-    if soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _say(text: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import uvloop
 
+from kraft.runtime.descriptors import QUORUM_CONNECTIONS
 from kraft.runtime.environment import close_environment, system_environment
 from kraft.runtime.main_thread import MainThread
 from metadata.environment import Environment, Files
@@ -28,7 +29,9 @@ class QuorumThread:
 
     def __init__(self, *, files: Files | None = None) -> None:
         self._loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-        self.environment: Environment = system_environment(self._loop, threads=WORKER_THREADS, files=files)
+        self.environment: Environment = system_environment(
+            self._loop, threads=WORKER_THREADS, files=files, connections_max=QUORUM_CONNECTIONS
+        )
         self.process = MainThread()
         self._main_loop: asyncio.AbstractEventLoop | None = None
         self._ended: asyncio.Future[None] | None = None

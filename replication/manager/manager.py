@@ -181,6 +181,7 @@ class ReplicaManager:
 
     async def stop(self) -> None:
         self._is_stopping = True
+        self._roles.stop()
         if self._background is not None:
             self._background.cancel()
             await asyncio.gather(self._background, return_exceptions=True)

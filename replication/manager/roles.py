@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from metadata.delta import MetadataDelta
-from metadata.errors import KafkaError
+from metadata.errors import KafkaError, OutOfDescriptors
 from metadata.image import PartitionImage, TopicIdPartition
 from metadata.records import NO_LEADER
 from metadata.settings import TopicSettings, topic_settings
@@ -25,6 +25,9 @@ from replication.partition.leader import become_leader, continue_leadership, eff
 from replication.partition.log import ReplicaLog
 from replication.partition.replica import Replica
 from replication.partition.states import FollowerState, LeaderState, is_recovering
+
+DESCRIPTOR_RETRY_MS = 1_000
+"""Wait before a replica takes its role after all, for which there was no descriptor."""
 
 
 class Fetchers(Protocol):
@@ -50,6 +53,11 @@ class Roles:
         self._failures = failures
         self._flushes = flushes
         self._topic_settings: dict[str, TopicSettings] = {}
+        self._is_stopped = False
+
+    def stop(self) -> None:
+        """No role is taken on any more, not even one that waits."""
+        self._is_stopped = True
 
     def apply(self, delta: MetadataDelta) -> set[int]:
         """Returns the brokers that follow partitions which this broker leads anew."""
@@ -141,9 +149,23 @@ class Roles:
             if image.leader == self._registry.node_id:
                 return self._lead(replica, image)
             self._follow(replica, image)
+        except OutOfDescriptors as error:
+            self._try_soon(key, replica.topic, error)
         except (KafkaError, OSError) as error:
             self._take_offline(replica, image, reason=str(error))
         return ()
+
+    def _try_soon(self, key: TopicIdPartition, topic: str, error: OutOfDescriptors) -> None:
+        """A want of descriptors costs no replica: it takes its role, as it is by then, a moment later."""
+        self._registry.events.emit(
+            "replica_waits_for_descriptors", topic=topic, partition=key.partition, reason=error.message
+        )
+        self._registry.clock.call_later(DESCRIPTOR_RETRY_MS, self._try_again, key)
+
+    def _try_again(self, key: TopicIdPartition) -> None:
+        image = self._registry.image.partition(key.topic_id, key.partition)
+        if image is not None and self._registry.node_id in image.replicas and not self._is_stopped:
+            self._apply_partition(key, image)
 
     def _take_offline(self, replica: Replica, image: PartitionImage, *, reason: str) -> None:
         """A log that cannot take its role costs this partition only."""
@@ -183,6 +205,9 @@ class Roles:
                 topic=topic, topic_id=key.topic_id, partition=key.partition, settings=settings
             )
             cut_impossible_epochs(log, image, topic=topic, events=self._registry.events)
+        except OutOfDescriptors as error:
+            self._try_soon(key, topic, error)
+            return None
         except (KafkaError, OSError) as error:
             self._failures.take_offline(key, topic=topic, image=image, reason=str(error))
             return None

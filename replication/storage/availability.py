@@ -1,5 +1,5 @@
-"""Whether a log can be used, and what its errors become. A full disk fails one call; anything else takes the log
-offline, until the log manager loads it again.
+"""Whether a log can be used, and what its errors become. A full disk, or a want of descriptors, fails one call;
+anything else takes the log offline, until the log manager loads it again.
 
 Invariant: an offline log raises KafkaStorageError from every later call; only this log stops, never the node.
 """
@@ -10,29 +10,32 @@ import errno
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from metadata.errors import CorruptMessage, KafkaError, KafkaStorageError
+from metadata.errors import CorruptMessage, KafkaError, KafkaStorageError, OutOfDescriptors
 from replication.storage.scanning import DamagedLog
 
 Log = TypeVar("Log")
 
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
+"""Of the process, or of the system: nothing is wrong with the log, and the next call may find one."""
 
 
 class _Guard:
     """A context manager; one made of a generator costs more than what it guards here."""
 
-    __slots__ = ("_availability", "_doing")
+    __slots__ = ("_availability", "_changes_nothing", "_doing")
 
-    def __init__(self, availability: Availability[Any], doing: str) -> None:
+    def __init__(self, availability: Availability[Any], doing: str, *, changes_nothing: bool) -> None:
         self._availability = availability
         self._doing = doing
+        self._changes_nothing = changes_nothing
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, (OSError, DamagedLog)):
-            raise self._availability.failed(error, self._doing) from error
+            raise self._availability.failed(error, self._doing, changes_nothing=self._changes_nothing) from error
 
 
 class Availability(Generic[Log]):
@@ -63,9 +66,9 @@ class Availability(Generic[Log]):
         self.reason = reason
         self.is_retired = True
 
-    def guard(self, doing: str) -> _Guard:
+    def guard(self, doing: str, *, changes_nothing: bool = False) -> _Guard:
         """What the disk does to us in here is this log's failure."""
-        return _Guard(self, doing)
+        return _Guard(self, doing, changes_nothing=changes_nothing)
 
     def damaged(self, error: DamagedLog) -> KafkaError:
         """What is damaged is never handed out (Kafka: CORRUPT_MESSAGE). Whether the rest can be, is decided above: the
@@ -78,8 +81,11 @@ class Availability(Generic[Log]):
             self._on_damage(self._log, reason)
             self.is_damaged = True
 
-    def failed(self, error: OSError | DamagedLog, doing: str) -> KafkaError:
+    def failed(self, error: OSError | DamagedLog, doing: str, *, changes_nothing: bool = False) -> KafkaError:
+        """`changes_nothing`: what failed has left the log as it was, so a want of descriptors is no reason to stop."""
         message = f"{self._log}: {doing} failed: {error}"
+        if changes_nothing and isinstance(error, OSError) and error.errno in OUT_OF_DESCRIPTORS:
+            return OutOfDescriptors(message)
         is_full = isinstance(error, OSError) and error.errno in _DISK_FULL
         self.is_damaged |= isinstance(error, DamagedLog)
         if self.reason is None:

@@ -9,16 +9,18 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from uuid import UUID
 
 from metadata.environment import Environment
-from metadata.errors import InconsistentTopicId, KafkaError, KafkaStorageError
+from metadata.errors import InconsistentTopicId, KafkaError, KafkaStorageError, OutOfDescriptors
 from metadata.events import Events
 from metadata.image import TopicIdPartition
 from metadata.settings import BrokerSettings, TopicSettings, topic_settings
 from replication.producers.state import ProducerLimits
+from replication.storage.availability import OUT_OF_DESCRIPTORS
 from replication.storage.checkpoint_ceiling import begin_ceiling
 from replication.storage.checkpoints import Checkpoints
 from replication.storage.failing import FailingLogs, OnFailure
@@ -38,6 +40,11 @@ class Loading:
 
     found: int = 0
     done: int = 0
+
+
+LOAD_TRIES = 30
+"""Of a log for which there was no descriptor, while the node starts."""
+LOAD_RETRY_MS = 1_000
 
 
 class LogManager:
@@ -121,11 +128,25 @@ class LogManager:
     async def _load(self, directory: LogDirectory, topic: str, partition: int) -> None:
         """What cannot be read costs this partition, not the node."""
         try:
-            await self._load_unless_unfinished(directory, topic, partition)
+            await self._load_with_descriptors(directory, topic, partition)
         except (*UNREADABLE, OSError) as error:
             self._events.emit("log_not_loaded", topic=topic, partition=partition, reason=str(error))
             directory.not_loaded.add((topic, partition))
         self.loading.done += 1
+
+    async def _load_with_descriptors(self, directory: LogDirectory, topic: str, partition: int) -> None:
+        """A want of them is waited out, for a while."""
+        for _ in range(LOAD_TRIES):
+            try:
+                await self._load_unless_unfinished(directory, topic, partition)
+            except OSError as error:
+                if error.errno not in OUT_OF_DESCRIPTORS:
+                    raise
+                self._events.emit("log_waits_for_descriptors", topic=topic, partition=partition, reason=str(error))
+                await self._environment.clock.sleep(LOAD_RETRY_MS)
+            else:
+                return
+        await self._load_unless_unfinished(directory, topic, partition)
 
     async def _load_unless_unfinished(self, directory: LogDirectory, topic: str, partition: int) -> None:
         try:
@@ -239,6 +260,10 @@ class LogManager:
             write_topic_id(self._environment.files, f"{folder}/{PARTITION_METADATA_FILE}", key.topic_id, sync=False)
             loaded = load_log(plan)
         except (*UNREADABLE, OSError) as error:
+            if isinstance(error, OSError) and error.errno in OUT_OF_DESCRIPTORS:
+                with suppress(OSError):  # it holds nothing yet; what is left is set aside when it is loaded
+                    self._environment.files.remove_tree(folder)
+                raise OutOfDescriptors(f"{folder} cannot be created: {error}") from error
             raise KafkaStorageError(f"{folder} cannot be created: {error}") from error
         log = self._open_log(loaded, plan, topic, key, flushed_offset=0)
         log.is_governed = True

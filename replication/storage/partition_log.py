@@ -217,7 +217,7 @@ class PartitionLog:
         except (OSError, DamagedLog) as error:
             if epochs_before is not None:
                 self._epochs.restore(epochs_before)
-            raise self._availability.failed(error, "appending") from error
+            raise self._availability.failed(error, "appending", changes_nothing=True) from error
         self.log_end_offset = last_offset + 1
         for header in headers:
             if header.producer_id != NO_PRODUCER_ID:
@@ -269,7 +269,7 @@ class PartitionLog:
 
     def assign_epoch_start(self, epoch: int, start_offset: int) -> None:
         self._availability.check()
-        with self._availability.guard("recording a leader epoch"):
+        with self._availability.guard("recording a leader epoch", changes_nothing=True):
             self._epochs.assign(epoch, start_offset, durable=True)
 
     def end_offset_for_epoch(self, epoch: int) -> EpochEnd | None:
@@ -356,7 +356,7 @@ class PartitionLog:
 
     async def flush(self) -> int:
         self._availability.check()
-        with self._availability.guard("flushing"):
+        with self._availability.guard("flushing", changes_nothing=True):
             return await self._flusher.flush(lambda: self.log_end_offset, self._segments, self._epochs)
 
     async def close(self) -> None:

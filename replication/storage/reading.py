@@ -78,4 +78,4 @@ class LogReader:
     def _met(self, error: DamagedLog | OSError, doing: str) -> KafkaError:
         if isinstance(error, DamagedLog):
             return self._availability.damaged(error)
-        return self._availability.failed(error, doing)
+        return self._availability.failed(error, doing, changes_nothing=True)

@@ -81,28 +81,40 @@ def load_log(plan: LoadPlan) -> LoadedLog:
             recovery_point=min(plan.recovery_point, ceiling.offset),
             log_start_offset=min(plan.log_start_offset, ceiling.offset),
         )
+    segments: list[Segment] = []
+    try:
+        return _load(plan, ceiling, segments)
+    except BaseException:
+        for segment in segments:
+            segment.close()
+        raise
+
+
+def _load(plan: LoadPlan, ceiling: CheckpointCeiling, segments: list[Segment]) -> LoadedLog:
+    """`segments` gets each one as soon as it is open."""
     repairs: list[Repair] = []
     bases = _tidy(plan, repairs)
     epochs = _load_epochs(plan, repairs)
     if not epochs.entries:  # lost, or never written: only the batches can tell them
         plan = replace(plan, is_clean=False, recovery_point=0)
-    segments: list[Segment] = []
     unflushed: list[Segment] = []
     end_offset = plan.log_start_offset
     for index, base in enumerate(bases):
         next_base = bases[index + 1] if index + 1 < len(bases) else None
-        segment, end_offset, is_cut = _load_segment(plan, base, next_base, epochs, repairs)
+        has_indexes = all(plan.files.exists(segment_file(plan.folder, base, suffix)) for suffix in SEGMENT_SUFFIXES)
+        segment = _open(plan, base)
         segments.append(segment)
+        end_offset, is_cut = _load_segment(plan, segment, next_base, epochs, repairs, has_indexes=has_indexes)
         if segment.size and end_offset > plan.recovery_point:
             unflushed.append(segment)
         if is_cut:
             _drop_later(plan, bases[index + 1 :], end_offset, repairs)
             break
     if segments and end_offset < plan.log_start_offset:
-        segments = _start_over(plan, segments, end_offset, repairs)
+        segments[:] = _start_over(plan, segments, end_offset, repairs)
         end_offset, unflushed = plan.log_start_offset, []
     if not segments:
-        segments = [_open(plan, end_offset, create=True)]
+        segments.append(_open(plan, end_offset, create=True))
     start = max(plan.log_start_offset, segments[0].base_offset)
     _mend_epochs(segments, epochs, range(start, end_offset), repairs)
     epochs.truncate_from_end(end_offset)
@@ -214,17 +226,21 @@ def _epochs_of_batches(segments: list[Segment]) -> Iterator[tuple[int, int]]:
 
 
 def _load_segment(
-    plan: LoadPlan, base: int, next_base: int | None, epochs: LeaderEpochCache, repairs: list[Repair]
-) -> tuple[Segment, int, bool]:
-    """The segment, the offset after it, and whether it had to be cut."""
+    plan: LoadPlan,
+    segment: Segment,
+    next_base: int | None,
+    epochs: LeaderEpochCache,
+    repairs: list[Repair],
+    *,
+    has_indexes: bool,
+) -> tuple[int, bool]:
+    """The offset after the segment, and whether it had to be cut."""
     is_flushed = next_base is not None and next_base <= plan.recovery_point
-    has_indexes = all(plan.files.exists(segment_file(plan.folder, base, suffix)) for suffix in SEGMENT_SUFFIXES)
-    segment = _open(plan, base)
     segment.on_index_rebuilt = lambda segment, reason: repairs.append(_index_note(segment, reason))
     if plan.is_clean or is_flushed:
-        end_offset = _trusted_end(plan, segment, next_base, has_indexes=has_indexes, repairs=repairs)
-        if end_offset is not None:
-            return segment, end_offset, False
+        trusted_end = _trusted_end(plan, segment, next_base, has_indexes=has_indexes, repairs=repairs)
+        if trusted_end is not None:
+            return trusted_end, False
     end_offset, problem = scan(plan.files, segment, epochs, next_base)
     if problem is not None:
         repairs.append(_cut_note(segment, end_offset, problem))
@@ -232,7 +248,7 @@ def _load_segment(
         segment.truncate_indexes(end_offset)
         segment.reload()
         segment.sync()  # before anything is written in place of what was cut
-    return segment, end_offset, problem is not None
+    return end_offset, problem is not None
 
 
 def _open(plan: LoadPlan, base: int, *, create: bool = False) -> Segment:

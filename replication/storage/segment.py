@@ -134,7 +134,8 @@ class Segment:
         return size
 
     def _note_all(self, headers: Sequence[BatchHeader], log_bytes: int) -> None:
-        """What stands in the log from there on. Raises what an index raises: then it is cut off again."""
+        """What stands in the log from there on. Raises what an index raises: then it is cut off again; DamagedLog if it
+        cannot be."""
         entries, time_entries = len(self.offsets), len(self.times)
         marks = self._bytes_since_entry, self._first_timestamp, self._max_timestamp, self._max_timestamp_offset
         position = log_bytes
@@ -142,10 +143,13 @@ class Segment:
             for header in headers:
                 self.note(header, position)
                 position += header.size
-        except Exception:
-            self._log.truncate(log_bytes)
-            self.offsets.truncate_entries(entries)
-            self.times.truncate_entries(time_entries)
+        except Exception as error:
+            try:
+                self._log.truncate(log_bytes)
+                self.offsets.truncate_entries(entries)
+                self.times.truncate_entries(time_entries)
+            except OSError as failure:
+                raise DamagedLog(f"{self._log.path}: an append cannot be undone: {failure}") from error
             self._bytes_since_entry, self._first_timestamp, self._max_timestamp, self._max_timestamp_offset = marks
             raise
 

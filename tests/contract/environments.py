@@ -13,7 +13,9 @@ from typing import Protocol, TypeVar
 import uvloop
 
 from kraft.runtime.environment import close_environment, system_environment
-from metadata.environment import Environment
+from kraft.runtime.files import DiskFiles
+from kraft.runtime.open_files import CachedFiles
+from metadata.environment import Environment, Files
 
 T = TypeVar("T")
 
@@ -26,13 +28,19 @@ class World(Protocol):
 
 
 class RealWorld:
-    def __init__(self, directory: str, loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    def __init__(
+        self,
+        directory: str,
+        loop_factory: Callable[[], asyncio.AbstractEventLoop],
+        files: Callable[[], Files] = DiskFiles,
+    ) -> None:
         self.directory = directory
         self._loop_factory = loop_factory
+        self._files = files
 
     def run(self, main: Callable[[Environment], Awaitable[T]]) -> T:
         async def inside() -> T:
-            environment = system_environment(threads=2)
+            environment = system_environment(threads=2, files=self._files())
             try:
                 async with asyncio.timeout(60):
                     return await main(environment)
@@ -51,5 +59,13 @@ def uvloop_world(directory: str) -> World:
     return RealWorld(directory, uvloop.new_event_loop)
 
 
-FACTORIES: dict[str, Callable[[str], World]] = {"asyncio": asyncio_world, "uvloop": uvloop_world}
+def few_descriptors_world(directory: str) -> World:
+    return RealWorld(directory, uvloop.new_event_loop, lambda: CachedFiles(DiskFiles(), open_max=1))
+
+
+FACTORIES: dict[str, Callable[[str], World]] = {
+    "asyncio": asyncio_world,
+    "uvloop": uvloop_world,
+    "few descriptors": few_descriptors_world,
+}
 """Add the simulated environment here: every test of the suite then runs on it too."""

@@ -103,8 +103,8 @@ def flush_lies(_original: Any) -> Any:
 
 
 def everything_is_clean(original: Any) -> Any:
-    def _load_segment(plan: Any, *arguments: Any) -> Any:
-        return original(replace(plan, is_clean=True), *arguments)
+    def _load_segment(plan: Any, *arguments: Any, **options: Any) -> Any:
+        return original(replace(plan, is_clean=True), *arguments, **options)
 
     return _load_segment
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -25,8 +27,10 @@ COMMAND_TIMEOUT_S = 120
 JSON = "application/json"
 
 
-def kraft(*arguments: str, check: bool = True, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command line as a person does."""
+def kraft(
+    *arguments: str, check: bool = True, stdin: str | None = None, open_files_max: int | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a person does. `open_files_max` is the hard limit of it and of the nodes it starts."""
     done = subprocess.run(
         [sys.executable, "-m", "kraft", *arguments],
         capture_output=True,
@@ -34,9 +38,14 @@ def kraft(*arguments: str, check: bool = True, stdin: str | None = None) -> subp
         timeout=COMMAND_TIMEOUT_S,
         check=False,
         input=stdin if stdin is not None else "",
+        preexec_fn=None if open_files_max is None else partial(_limit_open_files, open_files_max),
     )
     assert not check or done.returncode == 0, f"kraft {arguments} -> {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
+
+
+def _limit_open_files(limit: int) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
 
 
 def _nothing(_: str) -> None:
@@ -51,11 +60,13 @@ class Cluster:
     config: str | None = None
     ever_started: set[int] = field(default_factory=set)
     paused: set[int] = field(default_factory=set)
+    open_files_max: int | None = None
+    """The hard limit of its nodes, if not the tests' own."""
 
     def start(self, *, free_ports: bool = True) -> None:
         arguments = ["up", "--detach", "--json", "--data", self.data]
         arguments += ["--free-ports"] if free_ports else []
-        done = kraft(*arguments, *([self.config] if self.config else []))
+        done = kraft(*arguments, *([self.config] if self.config else []), open_files_max=self.open_files_max)
         summary = json.loads(done.stdout.splitlines()[0])
         self.ever_started |= {node["pid"] for node in summary["nodes"]}
 
@@ -108,7 +119,10 @@ class Cluster:
         stop_node(self.data, node_id, say=_nothing)
 
     def restart(self, node_id: int) -> None:
-        restart_node(self.data, node_id, say=_nothing)
+        if self.open_files_max is None:
+            restart_node(self.data, node_id, say=_nothing)
+        else:
+            kraft("node", "restart", str(node_id), "--data", self.data, open_files_max=self.open_files_max)
         self.ever_started.add(self.node(node_id).pid)
 
     def restart_unready(self, node_id: int) -> None:

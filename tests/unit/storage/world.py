@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from kraft.runtime.environment import close_environment, system_environment
+from kraft.runtime.files import DiskFiles
+from kraft.runtime.open_files import CachedFiles
 from metadata.environment import Environment
 from metadata.settings import TopicSettings
 from replication.batches.records import NewRecord, build_batch
@@ -35,11 +37,16 @@ class RecordedEvents:
         return [name for name, _ in self.seen]
 
 
+def few_files() -> CachedFiles:
+    """As a node's files, and so few open at once that most uses open one again."""
+    return CachedFiles(DiskFiles(), open_max=2)
+
+
 def run(test: Callable[[Environment], Awaitable[T]], **changes: Any) -> T:
     """Run `test` with a real environment, of which `changes` replace parts."""
 
     async def main() -> T:
-        environment = system_environment()
+        environment = system_environment(files=few_files())
         try:
             return await test(replace(environment, **changes))
         finally:
@@ -52,7 +59,7 @@ def run(test: Callable[[Environment], Awaitable[T]], **changes: Any) -> T:
 def idle_environment() -> Iterator[Environment]:
     """For tests that never wait."""
     loop = asyncio.new_event_loop()
-    environment = system_environment(loop)
+    environment = system_environment(loop, files=few_files())
     try:
         yield environment
     finally:

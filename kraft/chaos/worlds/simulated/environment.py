@@ -16,10 +16,14 @@ from kraft.chaos.worlds.simulated.disk import Disk, SimulatedFiles
 from kraft.chaos.worlds.simulated.loop import Process, VirtualLoop
 from kraft.chaos.worlds.simulated.network import HostNetwork, SimulatedNetwork
 from kraft.chaos.worlds.simulated.workers import SimulatedWorkers
+from kraft.runtime.open_files import CachedFiles
 from metadata.environment import Environment
 
 T = TypeVar("T")
 
+OPEN_FILES_MAX = (1_000, 1_000, 6)
+"""Of one machine or another: enough, or so few that files are closed and opened again all the time, as on a node with
+thousands of partitions. What is closed is synced before, so a loss of power finds less there."""
 DIGESTED_LINES = 500
 """Lines of the trace that go into the fingerprint at once."""
 
@@ -37,13 +41,14 @@ class Machine:
         self._busy_us = 0
         self._computes_since_us: int | None = None
         self._starts = 0
+        self._open_files_max = world.rng(f"{name} descriptors").choice(OPEN_FILES_MAX)
         self.environment = self._new_environment()
 
     def _new_environment(self) -> Environment:
         self._starts += 1
         return Environment(
             clock=self.clock,  # type: ignore[arg-type]  # its timeout is awaited as a context manager is
-            files=SimulatedFiles(self.disk),
+            files=CachedFiles(SimulatedFiles(self.disk), open_max=self._open_files_max),
             network=HostNetwork(self._world.network, self.name),
             workers=SimulatedWorkers(self.disk, self._world.rng(f"{self.name} workers {self._starts}")),
             rng=self._world.rng(f"{self.name} node {self._starts}"),
