@@ -32,12 +32,14 @@ KINDS = frozenset(_REQUIRED)
 
 def checked(message: Any) -> Message:
     """The message in the types that the library expects. Raises MalformedMessage."""
-    if not isinstance(message, dict) or message.get("type") not in _REQUIRED:
-        raise MalformedMessage(f"no message of the quorum: {str(message)[:100]}")
-    for name, kind in _REQUIRED[message["type"]].items():
-        if type(message.get(name)) is not kind:
-            raise MalformedMessage(f"{message['type']} needs {name} as {kind.__name__}, got {message.get(name)!r:.50}")
-    if message["type"] == "append_entries":
+    kind = message.get("type") if isinstance(message, dict) else None
+    if not isinstance(message, dict) or not isinstance(kind, str) or kind not in _REQUIRED:
+        raise MalformedMessage(f"no message of the quorum: {_shown(message)}")
+    for name, wanted in _REQUIRED[kind].items():
+        value = message.get(name)
+        if type(value) is not wanted:
+            raise MalformedMessage(f"{kind} needs {name} as {wanted.__name__}, got {_shown(value)}")
+    if kind == "append_entries":
         _check_content(message)
     return message
 
@@ -58,5 +60,13 @@ def _check_content(message: Message) -> None:
 
 def _fields(values: Any, kinds: tuple[type, ...]) -> tuple[Any, ...]:
     if not isinstance(values, (list, tuple)) or tuple(map(type, values)) != kinds:
-        raise MalformedMessage(f"expected {[kind.__name__ for kind in kinds]}, got {str(values)[:100]}")
+        raise MalformedMessage(f"expected {[kind.__name__ for kind in kinds]}, got {_shown(values)}")
     return tuple(values)
+
+
+def _shown(value: object) -> str:
+    """Of what a peer made up, which may be nested as deep as can be decoded."""
+    try:
+        return repr(value)[:100]
+    except RecursionError:
+        return f"a nested {type(value).__name__}"

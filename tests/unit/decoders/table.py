@@ -7,6 +7,7 @@ have no row. To add one: a function from bytes, what it says when it refuses, an
 from __future__ import annotations
 
 import asyncio
+import functools
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -76,6 +77,9 @@ class Decoder:
     refuses: tuple[type[Exception], ...]
     """All that may escape; nothing for one that takes what it can."""
     samples: Sequence[bytes]
+    """That it takes."""
+    near_misses: Sequence[bytes] = ()
+    """That are nearly right, where damaged bytes seldom are."""
     reseal: Callable[[bytes], bytes] | None = None
 
 
@@ -106,6 +110,10 @@ RECORDS = (
     ),
     metadata_records.ConfigRecord(resource_type="topic", resource_name="t", name="retention.ms", value="1"),
 )
+STRANGE_VALUES: tuple[Any, ...] = (
+    None, True, -1, 2**63, 1.5, "", "append_entries", b"", [], [[]], [None], [1, 2, 3], {}, {"type": "newcomer"},
+    functools.reduce(lambda inner, _: [inner], range(900), []),
+)  # fmt: skip
 COMMAND = command.encode_command(RECORDS, controller_epoch=1, expected_offset=0)
 IMAGE = MetadataImage().apply(RECORDS)
 ENCODED_IMAGE = image_snapshot.encode_image(IMAGE)
@@ -160,6 +168,15 @@ QUORUM = {
         decode=lambda data: checked(message_of(memoryview(data))),
         refuses=(MalformedMessage,),
         samples=[msgspec.msgpack.encode(message) for message in MESSAGES],
+        near_misses=[
+            *(
+                msgspec.msgpack.encode({**message, name: value})
+                for message in MESSAGES
+                for name in message
+                for value in STRANGE_VALUES
+            ),
+            *map(msgspec.msgpack.encode, STRANGE_VALUES),
+        ],
     ),
     "command": Decoder(
         module="metadata.quorum.command",

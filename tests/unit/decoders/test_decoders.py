@@ -29,6 +29,9 @@ DECODE_S_MAX = 10
 @pytest.mark.parametrize("name", DECODERS)
 def test_a_decoder_takes_or_refuses(name: str) -> None:
     decoder = DECODERS[name]
+    for data in decoder.near_misses:
+        with contextlib.suppress(*decoder.refuses):
+            decoder.decode(data)
 
     @hypothesis.settings(max_examples=EXAMPLES)
     @hypothesis.given(data=hostile(decoder.samples, decoder.reseal))
