@@ -21,6 +21,7 @@ from kraft.coordinators.groups.records import CommittedOffset
 from kraft.coordinators.groups.shard import Shard
 from kraft.coordinators.groups.state import Group, Member, Phase
 from kraft.coordinators.groups.subscriptions import Subscription, encode_assignment, encode_subscription
+from kraft.http.limits import Limits
 from kraft.http.media import Format
 from kraft.http.v2.consumers_poll import Poll
 from metadata.controller.events import CreateTopics, DeleteTopics, NewTopic
@@ -172,7 +173,8 @@ def poll(epoch: int) -> Poll:
         ranges=(("t", 0, 517, -1),),
         epochs=(("t", 0, epoch),),
     )
-    context = SimpleNamespace(gateway=FakeGateway(), clock=clock)
+    limits = Limits(body_bytes_max=1_000, read_bytes_max=1_000)
+    context = SimpleNamespace(gateway=FakeGateway(), clock=clock, limits=limits)
     return Poll(cast(Any, context), plan, Format.BINARY, bytes_max=100)
 
 
