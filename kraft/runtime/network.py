@@ -20,6 +20,10 @@ CLOSE_FLUSH_MS = 1_000
 """How long a closing listener lets its connections send what they have queued."""
 
 
+CLOSE_TURNS = 3
+"""Of the loop, in which it lets go of sockets that it was told to close."""
+
+
 class TcpListener:
     """A listening socket, its connections and the tasks that serve them."""
 
@@ -101,6 +105,8 @@ class TcpNetwork:
     def __init__(self, loop: asyncio.AbstractEventLoop, *, connections_max: int = CONNECTIONS_MAX) -> None:
         self._loop = loop
         self._connections_max = connections_max
+        self._dialed: set[TcpConnection] = set()
+        """Those whose sockets are not closed yet; a listener has its own."""
 
     async def connect(self, host: str, port: int, *, frame_bytes_max: int, timeout_ms: int) -> TcpConnection:
         async with asyncio.timeout(timeout_ms / 1_000):
@@ -123,11 +129,22 @@ class TcpNetwork:
         transport, connection = await self._loop.create_connection(
             lambda: TcpConnection(self._loop, frame_bytes_max=frame_bytes_max), address, port
         )
+        self._dialed.add(connection)
+        connection.lost.add_done_callback(lambda _: self._dialed.discard(connection))
         if transport.get_extra_info("sockname") == transport.get_extra_info("peername"):
             # TCP simultaneous open: the system chose the very port that nobody listens on as our own.
             connection.abort()
             raise ConnectionRefusedError(f"connect to {address}:{port}: nobody listens")
         return connection
+
+    async def close(self) -> None:
+        """Before its loop is closed, which it cannot be while it has sockets. Nobody uses the network any more."""
+        dialed = list(self._dialed)
+        for connection in dialed:
+            connection.abort()
+        await _wait_lost(dialed)
+        for _ in range(CLOSE_TURNS):
+            await asyncio.sleep(0)
 
     async def listen(self, host: str, port: int, on_connection: OnConnection, *, frame_bytes_max: int) -> TcpListener:
         listener = TcpListener(self._loop, on_connection, connections_max=self._connections_max)

@@ -18,6 +18,7 @@ import uvloop
 from kraft.runtime.descriptors import QUORUM_CONNECTIONS
 from kraft.runtime.environment import close_environment, system_environment
 from kraft.runtime.main_thread import MainThread
+from kraft.runtime.network import TcpNetwork
 from metadata.environment import Environment, Files
 
 SWITCH_INTERVAL_S = 0.0005
@@ -76,6 +77,8 @@ class QuorumThread:
     def _close(self) -> None:
         if not self._loop.is_closed():
             close_environment(self.environment)
+            assert isinstance(self.environment.network, TcpNetwork)
+            self._loop.run_until_complete(self.environment.network.close())
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.close()
 

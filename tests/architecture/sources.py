@@ -44,6 +44,16 @@ def product_modules() -> list[Module]:
     return found
 
 
+@functools.cache
+def test_modules() -> list[Module]:
+    paths = sorted((ROOT / "tests").rglob("*.py"))
+    found = [path.relative_to(ROOT) for path in paths]
+    return [module(".".join(each.with_suffix("").parts), (ROOT / each).read_text(), path=str(each)) for each in found]
+
+
+test_modules.__test__ = False  # type: ignore[attr-defined]
+
+
 def is_inside(name: str, folders: tuple[str, ...]) -> bool:
     return any(name == folder or name.startswith(folder + ".") for folder in folders)
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.architecture import rules
+from tests.architecture import rules, sources
+from tests.architecture.deadlines import short_deadlines
 from tests.architecture.sources import ROOT, Module, module, product_modules
 from tests.architecture.spinning import loops_that_may_spin
 
@@ -163,6 +164,31 @@ def test_what_is_no_product_starts_python_as_the_product_does() -> None:
     assert paths
     modules = [module(str(path.relative_to(ROOT)), path.read_text()) for path in paths]
     assert not [complaint for each in modules for complaint in rules.unsafe_python(each)]
+
+
+def test_no_outcome_of_a_test_hangs_on_a_short_deadline() -> None:
+    complaints = [complaint for each in sources.test_modules() for complaint in short_deadlines(each)]
+    assert not complaints, "\n" + "\n".join(complaints)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_short"),
+    [
+        ("async with asyncio.timeout(5): ...", True),
+        ("await asyncio.wait_for(story, 9.5)", True),
+        ("wait_until(is_led, deadline_s=3)", True),
+        ("client.settimeout(1)", True),
+        ("subprocess.run(command, timeout=2)", True),
+        ("await peers.connection(1, 'fetch', timeout_ms=1_000)", True),
+        ("START_DEADLINE_S = 5", True),
+        ("async with asyncio.timeout(10): ...", False),
+        ("await peers.connection(1, 'fetch', timeout_ms=50)  # short: nobody answers", False),
+        ("ProduceRequest(batches={}, acks=-1, timeout_ms=1)", False),
+        ("import tests.simulation.environment\nasync with asyncio.timeout(5): ...", False),
+    ],
+)
+def test_a_short_deadline_is_found_unless_it_says_why(text: str, is_short: bool) -> None:
+    assert bool(list(short_deadlines(module("tests.unit.x", text)))) is is_short
 
 
 def test_no_module_is_dead() -> None:

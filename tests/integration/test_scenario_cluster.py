@@ -134,7 +134,7 @@ def test_links_are_cut_each_on_its_own(tmp_path: Path) -> None:
         await c.heal()
         await until(c, isr(1, 2, 3), describe="node 3 back")
         await c.cut(2, 1, purpose="forward")
-        assert await client.write(2, timeout_ms=500) in ("fail", "info"), "node 2 cannot pass it on"
+        assert await client.write(2, timeout_ms=500) in ("fail", "info")  # short: node 2 cannot pass it on
         assert await client.write(3) == "ok"
         await c.heal(2, 1, purpose="forward")
         assert await client.write(2) == "ok"
@@ -142,7 +142,7 @@ def test_links_are_cut_each_on_its_own(tmp_path: Path) -> None:
         cut_at = now_us()
         snapshot = await until(c, led_by_others(1), describe="a leader on the other side")
         print(f"fenced and led by another after {(snapshot.at_us - cut_at) // 1000} ms")
-        assert await client.write(1, timeout_ms=500) != "ok"
+        assert await client.write(1, timeout_ms=500) != "ok"  # short: it cannot come
         assert await client.write(2) == "ok"
         await c.heal()
         await until(c, isr(1, 2, 3), describe="one cluster again")
@@ -189,7 +189,7 @@ def test_an_isolated_leader_keeps_its_clients(tmp_path: Path) -> None:
         assert believed is not None
         assert believed.partitions[T].leader == 1, "nobody told it"
         assert await client.write(1, count=4, acks="1") == "ok"
-        assert await client.write(1, count=1, timeout_ms=300) == "info"
+        assert await client.write(1, count=1, timeout_ms=300) == "info"  # short: it cannot come
         await c.heal()
         await until(c, isr(1, 2, 3), describe="node 1 follows")
         assert await client.read(1) == [], "what it took alone was cut off"
@@ -202,7 +202,7 @@ def test_one_way_loss_delay_and_lost_answers(tmp_path: Path) -> None:
         client = Client(c)
         await client.write(1)
         await c.blackhole("c", 1, purpose="rest", direction="answers")
-        assert await client.write(1, timeout_ms=200) == "info"
+        assert await client.write(1, timeout_ms=200) == "info"  # short: the answer cannot come
         await until(c, lambda s: s.hw(*T) == 2, describe="the request was carried out")
         await c.heal()
         await c.drop_answers("c", 1, purpose="rest", count=1)
@@ -289,7 +289,7 @@ def test_disks_are_spoiled_wiped_and_full(tmp_path: Path) -> None:
         )
         assert await client.read(3) == values
         await c.fill_disk(1)
-        await client.write(1, timeout_ms=1_000)  # whatever comes of it, the partition goes where there is room
+        await client.write(1, timeout_ms=1_000)  # short: whatever comes of it, the partition goes where there is room
         await until(c, led_by_others(1), describe="a leader with room")
         assert await client.write(1) == "ok"
         await c.free_disk(1)

@@ -83,12 +83,12 @@ def test_delete_records_moves_the_start_of_every_replica(nodes: Cluster):
     nodes.create_assigned("cut", [1, 2, 3])
     nodes.write_all("cut", [f"{n}" for n in range(100)])
     where = TopicIdPartition(nodes.topic_id("cut"), 0)
-    low = forward(nodes, 1, lambda way: way.delete_records(where, offset=60, timeout_ms=5_000))
+    low = forward(nodes, 1, lambda way: way.delete_records(where, offset=60, timeout_ms=60_000))
     assert low == 60
     for node_id in nodes.ids:
         assert values(nodes, node_id, "cut") == [f"{n}" for n in range(60, 100)]
     with pytest.raises(OffsetOutOfRange):
-        forward(nodes, 1, lambda way: way.delete_records(where, offset=101, timeout_ms=5_000))
+        forward(nodes, 1, lambda way: way.delete_records(where, offset=101, timeout_ms=60_000))
     nodes.kill(1)
     nodes.wait_for_leader("cut", other_than=1)
     wait_for_values(nodes, nodes.serving[0], "cut", [f"{n}" for n in range(60, 100)])  # the next leader knows the start

@@ -17,8 +17,8 @@ from metadata.image import PartitionImage, TopicIdPartition
 from replication.batches.records import NewRecord, build_batch
 from tests.simulation.asking import Watch
 from tests.simulation.clients import Attempt
+from tests.simulation.hanging import Hanging
 from tests.simulation.plan import Event
-from tests.simulation.strikes import Strikes
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ REQUEST_S = 20.0
 MIN_ISR = "min.insync.replicas"
 
 
-class Coincidences(Strikes):
+class Coincidences(Hanging):
     # --- Q5: a controller of the past, whose append comes when its node leads again -------------------------------
 
     async def _overtaken_append(self, event: Event) -> None:

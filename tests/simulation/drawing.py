@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from kraft.config.models import Role, Toml
-from tests.simulation import rare, usual
+from tests.simulation import headless, rare, usual
 from tests.simulation.plan import Event, Plan, ProducerPlan, Strangeness, TopicPlan
 from tests.simulation.profiles import PROFILES, STRANGE
 from tests.simulation.remembered import PROFILE as REMEMBERED_PROFILE
@@ -45,8 +45,10 @@ def draw_plan(seed: int, profile: str = "swarm") -> Plan:
     remembered = draw_remembered(seed, profile, topics=len(topics))
     if remembered is not None:
         plan = replace(plan, remembered=remembered, settings={**plan.settings, **remembered.settings})
-    if profile in (REMEMBERED_PROFILE, RESTLESS):
+    if profile in (REMEMBERED_PROFILE, RESTLESS, headless.PROFILE):
         plan = replace(plan, producers=plan.producers[:1])
+    if profile == headless.PROFILE:
+        return headless.made_headless(plan)
     if profile == rare.PROFILE:
         return rare.made_rare(plan)
     if profile == usual.PROFILE:

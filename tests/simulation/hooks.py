@@ -58,11 +58,11 @@ def _is_alive(oracle: Oracle, node_id: int, registry: Registry) -> bool:
 
 
 def _emit(oracle: Oracle, original: Callable[..., None]) -> Callable[..., None]:
-    def emit(self: EventLog, event: str, /, **fields: object) -> None:
+    def _emit(self: EventLog, event: str, fields: dict[str, object]) -> None:
         oracle.event(self._node_id, event, fields)
-        original(self, event, **fields)
+        original(self, event, fields)
 
-    return emit
+    return _emit
 
 
 def _send(oracle: Oracle, original: Callable[..., bool]) -> Callable[..., bool]:
@@ -185,7 +185,7 @@ def _remember(_oracle: Oracle, _original: Callable[..., Any]) -> Callable[..., A
 
 _WRAPPERS: tuple[tuple[Any, str, Callable[[Oracle, Callable[..., Any]], Callable[..., Any]]], ...] = (
     (Registry, "set_leader_state", _set_leader_state),
-    (EventLog, "emit", _emit),
+    (EventLog, "_emit", _emit),
     (Link, "send", _send),
     (MetadataStateMachine, "apply", _apply),
     (RaftMetadataLog, "append", _append),

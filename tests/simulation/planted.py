@@ -15,10 +15,12 @@ from typing import Any
 from kraft.broker.produce_routing import ProduceRouter
 from kraft.coordinators.groups import classic, decide
 from kraft.coordinators.groups.shard import Shard
+from kraft.coordinators.groups.standing import Standing
 from kraft.node.assembly import Node
 from metadata.controller.decide import brokers, changes, elections, isr
 from metadata.controller.reign import Reign
 from metadata.quorum import journal_format, state_machine, votes
+from metadata.quorum.engine import QuorumEngine
 from metadata.quorum.hardened import HardenedRaft
 from metadata.quorum.journal import Journal
 from metadata.quorum.newcomer import Newcomer
@@ -34,6 +36,7 @@ from replication.producers import state as producers
 from replication.storage import recovery
 from replication.storage.epochs import LeaderEpochCache
 from replication.storage.flushing import Flusher
+from tests.simulation import loop
 from tests.simulation import planted_bugs as bugs
 from tests.simulation import planted_decayed as decayed
 from tests.simulation import planted_remembered as forgetful
@@ -302,6 +305,21 @@ PLANTED: dict[str, Planted] = {
         patches=(Patch(classic, "check_commit", bugs.nothing),),
         profile="groups",
         found_by=(7,),
+    ),
+    "proof_spins": Planted(
+        what="a coordinator waits for its proof in a loop that never suspends once the proof is over",
+        patches=(
+            Patch(Standing, "prove", forgetful.spins_on_a_proof),
+            Patch(loop, "STEP_S_MAX", lambda _: 2.0),
+        ),
+        profile="headless",
+        seen_as="a step that does not end",
+    ),
+    "hung_node_leads": Planted(
+        what="a node whose main loop does not turn stands for election and leads on (Q9)",
+        patches=(Patch(QuorumEngine, "_may_lead", bugs.true),),
+        profile="headless",
+        seen_as="leads the quorum while its main loop hangs",
     ),
     "wiped_voter_votes_at_once": Planted(
         what="a voter that has lost its files votes, stands and is counted at once (Raft 5.2, 5.4)",

@@ -60,6 +60,13 @@ def false(_original: Any) -> Any:
     return false
 
 
+def true(_original: Any) -> Any:
+    def true(*_arguments: Any, **_options: Any) -> bool:
+        return True
+
+    return true
+
+
 def high_watermark_stays(_original: Any) -> Any:
     def _truncate(self: Follower, replica: Any, state: Any, target: int) -> None:
         replica.log.truncate_to(target)

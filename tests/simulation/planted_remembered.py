@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from kraft.coordinators.groups.shard import Shard
+from kraft.coordinators.groups.standing import NOTHING, Standing
+from metadata.errors import KafkaError, NotCoordinator
 from replication.manager.roles import Roles
 
 
@@ -41,3 +45,29 @@ def followers_syncs_unanswered(original: Any) -> Any:
         draft._replies[before:] = [reply for reply in draft._replies[before:] if reply.ticket == leader]
 
     return _assign
+
+
+def spins_on_a_proof(_original: Any) -> Any:
+    """A loop around a task that may be done already, until a callback has noted it."""
+
+    async def prove(self: Standing) -> None:
+        seen = vars(self).setdefault("seen", SimpleNamespace(begun=0, proven=0, proving=None))
+
+        def note(task: asyncio.Task[None]) -> None:
+            seen.proving = None
+            if not task.cancelled() and task.exception() is None:
+                seen.proven = seen.begun
+
+        needed = seen.begun + 1
+        while seen.proven < needed:
+            if seen.proving is None:
+                seen.begun += 1
+                seen.proving = self._shard.append([NOTHING])
+                seen.proving.add_done_callback(note)
+            try:
+                await asyncio.shield(seen.proving)
+            except KafkaError as error:
+                raise NotCoordinator(error.message) from error
+            self._shard.check()
+
+    return prove

@@ -1,7 +1,7 @@
 """What a seed draws of clients that brokers remember: idempotent producers, Idempotency-Keys, members of groups.
 
-Drawn from a stream of its own, and only in runs of the profiles "groups" and "restless" and in every seventh of
-"swarm": the plans of all other runs are what they would be without it.
+Drawn from a stream of its own, and only in runs of the profiles "groups", "restless" and "headless" and in every
+seventh of "swarm": the plans of all other runs are what they would be without it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ coordinator refuses, and whom it fences, is met in nearly each of its runs."""
 RESTLESS_MISHAPS = (0.05, 0.15)
 RESTLESS_STATIC = 0.6
 RESTLESS_LATE_COMMITS = 0.5
+HEADLESS = "headless"
 SWARM_EVERY, SWARM_AT = 7, 4
 """Swarm seeds that draw such clients: those with this remainder."""
 SESSIONS_MS = (1_000, 2_000, 3_000)
@@ -97,7 +98,7 @@ class RememberedPlan:
 
 
 def draw_remembered(seed: int, profile: str, *, topics: int) -> RememberedPlan | None:
-    if profile not in (PROFILE, RESTLESS) and (profile != "swarm" or seed % SWARM_EVERY != SWARM_AT):
+    if profile not in (PROFILE, RESTLESS, HEADLESS) and (profile != "swarm" or seed % SWARM_EVERY != SWARM_AT):
         return None
     rng = random.Random(f"{profile} {seed} remembered")
     is_main = profile != "swarm"

@@ -26,7 +26,7 @@ def silence(target: Target) -> None:
 def trickle(target: Target) -> None:
     with connected(target.rest, 20) as connections:
         for connection in connections:
-            connection.settimeout(0.2)
+            connection.settimeout(0.2)  # short: nothing is answered while the header trickles in
             sent(connection, HEAD)
         open_ones = list(connections)
         for _ in range(Limits().header_wait_ms // 100 * 3):

@@ -56,7 +56,9 @@ def test_offsets_are_kept() -> None:
 
 
 def test_values_are_filled_up_and_read_without_the_filling() -> None:
-    request = produce_request("t", 2, [("k", value_text("p", 7))], acks="1", timeout_ms=50, value_bytes=9)
+    request = produce_request(
+        "t", 2, [("k", value_text("p", 7))], acks="1", timeout_ms=50, value_bytes=9
+    )  # short: text
     assert request.path == "/topics/t/partitions/2?acks=1&timeout=50"
     assert orjson.loads(request.body) == {"records": [{"key": "k", "value": "p:7      "}]}
     assert value_of("p:7      ") == "p:7"

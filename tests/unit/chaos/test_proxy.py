@@ -197,7 +197,7 @@ def test_a_blackhole_takes_requests_and_hands_them_on_when_it_is_healed() -> Non
     async def story(p: Proxied) -> None:
         await p.link.set_rules(Rules(requests=Flow(is_held=True), answers=Flow(is_held=True)))
         asked = asyncio.ensure_future(p.ask(1))
-        done, _ = await asyncio.wait([asked], timeout=0.1)
+        done, _ = await asyncio.wait([asked], timeout=0.1)  # short: nothing passes
         assert not done
         assert p.server.arrived == []
         await p.link.set_rules(Rules())
@@ -211,7 +211,7 @@ def test_answers_can_be_held_alone() -> None:
         await p.link.set_rules(Rules(answers=Flow(is_held=True)))
         asked = asyncio.ensure_future(p.ask(1))
         await until(lambda: p.server.arrived, what="the request arrives")
-        done, _ = await asyncio.wait([asked], timeout=0.05)
+        done, _ = await asyncio.wait([asked], timeout=0.05)  # short: nothing passes
         assert not done
         await p.link.set_rules(Rules())
         assert await asked
@@ -242,7 +242,7 @@ def test_bandwidth_is_what_it_says() -> None:
         begun = time.monotonic()
         await p.ask(1, payload=b"z" * 30_000)
         took_ms = (time.monotonic() - begun) * 1000
-        assert 280 <= took_ms < 5_000, took_ms
+        assert 280 <= took_ms < 60_000, took_ms
 
     play(story)
 

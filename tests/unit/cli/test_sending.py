@@ -56,7 +56,7 @@ class World:
         self.now_s += seconds
 
     def sender(self, *, is_idempotent: bool = True) -> Sender:
-        return Sender(self.client, "/topics/t?acks=all", form="text", timeout_ms=1_000, is_idempotent=is_idempotent)
+        return Sender(self.client, "/topics/t?acks=all", form="text", timeout_ms=60_000, is_idempotent=is_idempotent)
 
     @property
     def keys(self) -> list[str | None]:

@@ -103,7 +103,7 @@ def test_stop_hears_who_has_connected_before_it(asks_first: bool) -> None:
                 if not asks_first:
                     client.sendall(request)
                 await stopping
-                client.settimeout(5)
+                client.settimeout(60)
                 assert client.recv(1_000).startswith(b"HTTP/1.1 200")
 
     for loop_factory in (asyncio.new_event_loop, uvloop.new_event_loop):
@@ -115,9 +115,9 @@ def test_stop_does_not_wait_for_who_never_asks() -> None:
     async def story() -> None:
         async with listening(gateway()) as server:
             with socket.create_connection(("127.0.0.1", server.port)) as client:
-                async with asyncio.timeout(FIRST_REQUEST_MS / 1000 + 5):
+                async with asyncio.timeout(FIRST_REQUEST_MS / 1000 + 30):
                     await server.stop()
-                client.settimeout(5)
+                client.settimeout(60)
                 assert client.recv(1) == b""
 
     asyncio.run(story())

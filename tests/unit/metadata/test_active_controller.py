@@ -132,7 +132,7 @@ class Node:
             rest=f"h{broker_id}:1",
             kafka=f"h{broker_id}:2",
         )
-        reply = await self.controller.submit(request, timeout_ms=2000)
+        reply = await self.controller.submit(request, timeout_ms=60_000)
         return reply.broker_epoch
 
     async def beat(self, broker_id: int, *, timeout_ms: int = 2000) -> bool:
@@ -151,7 +151,7 @@ class Node:
 
     async def create(self, name: str, *replicas: int) -> UUID:
         topic = NewTopic(name=name, assignment={0: replicas})
-        reply = await self.controller.submit(CreateTopics(topics=(topic,)), timeout_ms=2000)
+        reply = await self.controller.submit(CreateTopics(topics=(topic,)), timeout_ms=60_000)
         return reply[name].topic_id  # type: ignore[union-attr]
 
 
@@ -225,7 +225,7 @@ def test_a_refusal_reaches_only_its_sender() -> None:
         await node.start_brokers(1)
         stale = BrokerHeartbeat(broker_id=1, broker_epoch=0, metadata_offset=0)
         refused, created = await asyncio.gather(
-            node.controller.submit(stale, timeout_ms=2000), node.create("t", 1), return_exceptions=True
+            node.controller.submit(stale, timeout_ms=60_000), node.create("t", 1), return_exceptions=True
         )
         assert isinstance(refused, StaleBrokerEpoch)
         assert node.shared.image.topic_ids["t"] == created
@@ -291,7 +291,7 @@ def test_deadline_passes() -> None:
         node.shared.may_commit.clear()
         request = CreateTopics(topics=(NewTopic(name="t", assignment={0: (1,)}),))
         with pytest.raises(RequestTimedOut, match="not known"):
-            await node.controller.submit(request, timeout_ms=20)
+            await node.controller.submit(request, timeout_ms=20)  # short: it is not committed before
         node.shared.may_commit.set()
         await node.create("u", 1)
         assert set(node.shared.image.topic_ids) == {"t", "u"}
@@ -413,7 +413,7 @@ def test_unclean_election_asks_first() -> None:
         node.brokers.ends = {2: 10, 3: 20}
         change = ConfigAlteration(name="unclean.leader.election.enable", operation="set", value="true")
         resource = ConfigResource(resource_type="topic", name="t")
-        await node.controller.submit(AlterConfigs(resources={resource: (change,)}), timeout_ms=2000)
+        await node.controller.submit(AlterConfigs(resources={resource: (change,)}), timeout_ms=60_000)
         await until(lambda: node.shared.image.topics[topic_id].partitions[0].leader == 3, what="unclean leader")
         await until(lambda: bool(node.events.named("unclean_election")), what="announcement")
         told = node.events.named("unclean_election")[0]
@@ -429,7 +429,7 @@ def test_elect_leaders_unclean_answers_after_the_replicas() -> None:
         await lose_isr(node, topic_id)
         node.brokers.ends = {2: 10}
         request = ElectLeaders(election="unclean", partitions=(("t", 0),))
-        assert await node.controller.submit(request, timeout_ms=2000) == {("t", 0): None}
+        assert await node.controller.submit(request, timeout_ms=60_000) == {("t", 0): None}
         assert node.shared.image.topics[topic_id].partitions[0].leader == 2
         assert [fields["broker"] for fields in node.events.named("log_end_unknown")] == [3]
 
@@ -474,7 +474,7 @@ def test_reassignment_and_shutdown_are_announced() -> None:
         await node.start_brokers(1, 2)
         await node.create("t", 1)
         wanted = PartitionReassignment(topic="t", partition=0, replicas=(2,))
-        await node.controller.submit(AlterReassignments(reassignments=(wanted,)), timeout_ms=2000)
+        await node.controller.submit(AlterReassignments(reassignments=(wanted,)), timeout_ms=60_000)
         moved = node.events.named("replicas_changed")[0]
         assert (moved["replicas"], moved["adding"], moved["removing"]) == ([2, 1], [2], [1])
         image = node.shared.image
@@ -484,7 +484,7 @@ def test_reassignment_and_shutdown_are_announced() -> None:
             metadata_offset=image.offset,
             wants_shutdown=True,
         )
-        answer = await node.controller.submit(stop, timeout_ms=2000)
+        answer = await node.controller.submit(stop, timeout_ms=60_000)
         assert not answer.should_shut_down
         assert [fields["broker"] for fields in node.events.named("broker_shutting_down")] == [1]
         assert node.events.named("leader_elected")[0]["leader"] == -1

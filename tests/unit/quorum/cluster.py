@@ -32,7 +32,7 @@ def setting(name: str, value: str = "1") -> ConfigRecord:
     return ConfigRecord(resource_type="broker", resource_name="", name=name, value=value)
 
 
-async def until(condition: Callable[[], bool], *, timeout_s: float = 30) -> None:
+async def until(condition: Callable[[], bool], *, timeout_s: float = 120) -> None:
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110 - polls with a deadline
             await asyncio.sleep(0.002)

@@ -179,10 +179,10 @@ def test_request_and_reply_arrive_as_they_were_sent(request_: Any, reply: Any) -
         async with loopback() as world:
             world.controller.answer = reply
             peers = world.peers()
-            assert await ControllerChannel(peers).request(1, request_, timeout_ms=4_321) == reply
+            assert await ControllerChannel(peers).request(1, request_, timeout_ms=54_321) == reply
             [(asked, told_ms)] = world.controller.asked
             assert asked == request_
-            assert 0 < told_ms <= 4_321  # what is left of it after the connection was opened
+            assert 0 < told_ms <= 54_321  # what is left of it after the connection was opened
             await peers.close()
 
     run(main())
@@ -205,7 +205,7 @@ def test_a_refusal_arrives_with_type_and_message(request_: Any, error: KafkaErro
             world.controller.answer = error
             peers = world.peers()
             with pytest.raises(type(error)) as caught:
-                await ControllerChannel(peers).request(1, request_, timeout_ms=1_000)
+                await ControllerChannel(peers).request(1, request_, timeout_ms=60_000)
             assert caught.value.message == error.message
             await peers.close()
 

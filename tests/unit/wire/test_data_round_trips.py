@@ -152,7 +152,7 @@ def test_a_read_from_a_silent_leader_ends_within_its_wait_and_the_time_of_its_by
         async with loopback() as world:
             world.replicas.on_fetch = on_fetch
             peers = world.peers()
-            await peers.connection(1, "forward", timeout_ms=1_000, lane="reads")
+            await peers.connection(1, "forward", timeout_ms=60_000, lane="reads")
             with pytest.raises(TimeoutError, match=r"within (40|39|38) ms"):
                 await ForwardChannel(peers, 1).fetch(replace(REQUEST, wait_ms_max=0, bytes_max=10_000))
             await peers.close()
@@ -179,10 +179,10 @@ def test_produce_outcomes_arrive_whole() -> None:
             world.replicas.outcomes = outcomes
             peers = world.peers()
             batches = {T0: b"batch 0", T1: memoryview(bytes(200_000))}
-            assert await ForwardChannel(peers, 1).produce(batches, acks=-1, timeout_ms=1_234) == outcomes
+            assert await ForwardChannel(peers, 1).produce(batches, acks=-1, timeout_ms=61_234) == outcomes
             got, acks, timeout_ms = world.replicas.produced[0]
             assert {key: bytes(value) for key, value in got.items()} == {T0: b"batch 0", T1: bytes(200_000)}
-            assert (acks, timeout_ms) == (-1, 1_234)
+            assert (acks, timeout_ms) == (-1, 61_234)
             await peers.close()
 
     run(main())
@@ -194,7 +194,7 @@ def test_a_produce_refused_as_a_whole_raises() -> None:
             world.replicas.error = NotEnoughReplicas("1 of 2")
             peers = world.peers()
             with pytest.raises(NotEnoughReplicas, match="1 of 2"):
-                await ForwardChannel(peers, 1).produce({T0: b"x"}, acks=-1, timeout_ms=100)
+                await ForwardChannel(peers, 1).produce({T0: b"x"}, acks=-1, timeout_ms=60_000)
             await peers.close()
 
     run(main())
@@ -205,12 +205,12 @@ def test_acks_0_is_never_answered_and_an_error_closes_the_connection() -> None:
         async with loopback() as world:
             peers = world.peers()
             channel = ForwardChannel(peers, 1)
-            assert await channel.produce({T0: b"x"}, acks=0, timeout_ms=100) == {T0: ProduceOutcome()}
+            assert await channel.produce({T0: b"x"}, acks=0, timeout_ms=60_000) == {T0: ProduceOutcome()}
             assert (await channel.list_offset(T0, -1)).offset == 7
-            assert world.replicas.produced == [({T0: b"x"}, 0, 100)]
+            assert world.replicas.produced == [({T0: b"x"}, 0, 60_000)]
             connection = await peers.connection(1, "forward", timeout_ms=20_000)
             world.replicas.error = KafkaStorageError("disk")
-            await channel.produce({T0: b"x"}, acks=0, timeout_ms=100)
+            await channel.produce({T0: b"x"}, acks=0, timeout_ms=60_000)
             await until(lambda: connection.is_closed)
             await peers.close()
 
@@ -223,12 +223,12 @@ def test_offsets_are_asked_by_topic_id() -> None:
             peers = world.peers()
             channel, leader = ForwardChannel(peers, 1), WireLeaderChannel(peers, 1)
             assert await channel.list_offset(T1, -2) == OffsetAnswer(offset=7, timestamp=8, leader_epoch=9)
-            assert await channel.delete_records(T0, offset=4, timeout_ms=99) == 5
+            assert await channel.delete_records(T0, offset=4, timeout_ms=60_000) == 5
             question = EpochQuestion(replica_id=2, partition=T1, current_leader_epoch=4, epoch=3)
             assert await leader.offset_for_leader_epoch(question) is None
             world.replicas.epoch_end = EpochEnd(3, 50)
             assert await leader.offset_for_leader_epoch(question) == EpochEnd(3, 50)
-            assert world.replicas.asked == [(T1, -2), (T0, 4, 99), (T1, 4, 3), (T1, 4, 3)]
+            assert world.replicas.asked == [(T1, -2), (T0, 4, 60_000), (T1, 4, 3), (T1, 4, 3)]
             await peers.close()
 
     run(main())
@@ -244,7 +244,7 @@ def test_errors_about_offsets_keep_their_message() -> None:
                 await channel.list_offset(T0, -1)
             world.replicas.error = PolicyViolation("compacted only")
             with pytest.raises(PolicyViolation, match="compacted only"):
-                await channel.delete_records(T0, offset=4, timeout_ms=99)
+                await channel.delete_records(T0, offset=4, timeout_ms=60_000)
             await peers.close()
 
     run(main())

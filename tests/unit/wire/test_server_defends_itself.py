@@ -357,7 +357,7 @@ def test_a_silent_peer_is_given_up() -> None:
             peers = world.peers()
             peers.address = lambda node, purpose: ("127.0.0.1", listener.port)
             with pytest.raises(NotConnected):
-                await peers.connection(1, "fetch", timeout_ms=50)
+                await peers.connection(1, "fetch", timeout_ms=50)  # short: nobody answers
             await peers.close()
             await listener.close()
 

@@ -1,0 +1,39 @@
+"""What a seed of the profile "headless" draws: groups that go on while there is no controller, and nodes that hang.
+
+While the quorum is away, or so much of it that it commits nothing, the sessions of brokers run out, and coordinators
+prove with each request that they still lead. A hung node's main loop stands still while its Raft half goes on: it is
+not to lead, and some are past help and end themselves.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kraft.config.models import Role
+    from tests.simulation.plan import Plan
+
+PROFILE = "headless"
+EVENTS = (
+    *("no_controllers",) * 4,
+    *("hang", "hang", "hang_controller"),
+    *("kill_controller", "kill_leader", "pause", "restart", "isolate", "slow_link", "grow_topic"),
+)
+_END_MS = (1_000, 1_000, 120_000)
+
+
+def made_headless(plan: Plan) -> Plan:
+    rng = random.Random(f"headless {plan.seed}")
+    both: tuple[Role, ...] = ("broker", "controller")
+    apart: tuple[tuple[Role, ...], ...] = (("controller",),) * rng.choice((1, 3)) + (("broker",),) * 3
+    roles = rng.choice((apart, apart, (both,) * 3))
+    return replace(
+        plan,
+        roles=roles,
+        rates=tuple(rng.uniform(0.97, 1.03) for _ in roles),
+        settings={**plan.settings, "node.hang.timeout.ms": rng.choice(_END_MS)},
+        topics=tuple(replace(topic, replication_factor=min(3, topic.replication_factor)) for topic in plan.topics),
+        down_max=min(plan.down_max, 2),
+    )
