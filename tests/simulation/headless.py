@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 PROFILE = "headless"
 EVENTS = (
     *("no_controllers",) * 4,
-    *("hang", "hang", "hang_controller"),
+    *("hang_controller",) * 4,
+    "hang",
     *("kill_controller", "kill_leader", "pause", "restart", "isolate", "slow_link", "grow_topic"),
 )
 _END_MS = (1_000, 1_000, 120_000)
+_TURNS_US = (0, 200, 1_000)
 
 
 def made_headless(plan: Plan) -> Plan:
@@ -36,4 +38,5 @@ def made_headless(plan: Plan) -> Plan:
         settings={**plan.settings, "node.hang.timeout.ms": rng.choice(_END_MS)},
         topics=tuple(replace(topic, replication_factor=min(3, topic.replication_factor)) for topic in plan.topics),
         down_max=min(plan.down_max, 2),
+        strange=replace(plan.strange, turn_us=rng.choice(_TURNS_US)),
     )

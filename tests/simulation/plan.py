@@ -60,6 +60,8 @@ class Strangeness:
     """Each direction of each link is up to so many times slower than `latency_us` says."""
     tears_sectors: bool = False
     """A loss of power keeps any sectors of an unsynced write, and not only its first ones."""
+    turn_us: int = 0
+    """What arrives within that time is handled in one turn of a loop."""
     synced_topics: bool = False
     """All topics have flush.messages=1."""
 

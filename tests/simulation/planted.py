@@ -314,12 +314,14 @@ PLANTED: dict[str, Planted] = {
         ),
         profile="headless",
         seen_as="a step that does not end",
+        found_by=(26,),
     ),
     "hung_node_leads": Planted(
         what="a node whose main loop does not turn stands for election and leads on (Q9)",
         patches=(Patch(QuorumEngine, "_may_lead", bugs.true),),
         profile="headless",
         seen_as="leads the quorum while its main loop hangs",
+        found_by=(15, 19),
     ),
     "wiped_voter_votes_at_once": Planted(
         what="a voter that has lost its files votes, stands and is counted at once (Raft 5.2, 5.4)",

@@ -119,6 +119,7 @@ class _Run:
             node.machine.disk.tears_sectors = plan.strange.tears_sectors
             node.hop_us = plan.strange.hop_us
             node.on_made = self._watcher(node.node_id)
+        cluster.world.network.turn_us = plan.strange.turn_us
         for one in cluster.hosts:
             for other in cluster.hosts:
                 cluster.world.network.link(one, other).latency_us = plan.latency_us_of(one, other)

@@ -257,6 +257,9 @@ class SimulatedNetwork:
         self.loop = loop
         self._rng = rng
         self._trace = trace
+        self.turn_us = 0
+        """What arrives within so many microseconds comes at once, as a loop finds it that looks at its sockets now and
+        then: all of it is handled in one turn."""
         self._links: dict[tuple[str, str], Link] = {}
         self._numbers = itertools.count(1)
         self._ports = itertools.count(PORTS_FROM)
@@ -399,7 +402,10 @@ class SimulatedNetwork:
                 return
             pipe.is_pumping = True
             delay = pipe.waiting[0][1] - self.loop.time()
-            self.loop.outside(self._arrive, pipe, delay_us=round(delay * 1_000_000) if delay > 0 else 0)
+            delay_us = round(delay * 1_000_000) if delay > 0 else 0
+            if self.turn_us:
+                delay_us += -(self.loop.now_us + delay_us) % self.turn_us
+            self.loop.outside(self._arrive, pipe, delay_us=delay_us)
 
     def _arrive(self, pipe: _Pipe) -> None:
         pipe.is_pumping = False
