@@ -32,6 +32,7 @@ from kraft.http.streaming.streams import Streams
 from kraft.http.v2.consumers import NEXT_TOKEN, ConsumerHandlers
 from kraft.node.assembly import Node
 from metadata.errors import KafkaError
+from replication.large_work import LargeWork
 from tests.simulation.asking import Unanswered, ask
 from tests.simulation.clients import READ_BYTES, RETRY_PAUSE_S, choose
 from tests.simulation.group_members import ANSWER_S
@@ -80,6 +81,7 @@ class Door:
             patience=Patience(clock, limits),
             awaiting=node.awaiting,
             origins=Origins((), lambda: gateway.settings),
+            large_work=LargeWork(node.environment.workers),
         )
         self.handlers = ConsumerHandlers(node.groups, node.environment.rng)
 
