@@ -17,7 +17,13 @@ FUNCTIONS_S = {"timeout": 0, "wait_for": 1, "settimeout": 0, "join": 0, "result"
 NAMES_S = ("timeout", "timeout_s", "deadline_s", "within_s", "limit_s", "seconds_max")
 NAMES_MS = ("timeout_ms", "connect_timeout_ms", "deadline_ms")
 CONSTANTS_S = ("TIMEOUT_S", "DEADLINE_S", "WITHIN_S", "LIMIT_S", "GIVE_UP_S", "PATIENCE_S")
-VIRTUAL = ("tests.simulation", "tests.unit.broker.support", "tests.unit.client", "tests.unit.replication.harness")
+VIRTUAL = (
+    "kraft.chaos.worlds.simulated",
+    "tests.simulation",
+    "tests.unit.broker.support",
+    "tests.unit.client",
+    "tests.unit.replication.harness",
+)
 """Whoever imports these runs under virtual time."""
 MARK = "# short: "
 

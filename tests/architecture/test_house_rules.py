@@ -184,7 +184,7 @@ def test_no_outcome_of_a_test_hangs_on_a_short_deadline() -> None:
         ("async with asyncio.timeout(10): ...", False),
         ("await peers.connection(1, 'fetch', timeout_ms=50)  # short: nobody answers", False),
         ("ProduceRequest(batches={}, acks=-1, timeout_ms=1)", False),
-        ("import tests.simulation.environment\nasync with asyncio.timeout(5): ...", False),
+        ("import kraft.chaos.worlds.simulated.environment\nasync with asyncio.timeout(5): ...", False),
     ],
 )
 def test_a_short_deadline_is_found_unless_it_says_why(text: str, is_short: bool) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
+from kraft.chaos.worlds.simulated.cluster import SimulatedNode
 from metadata.watchdog import HANGING_MS
-from tests.simulation.cluster import SimulatedNode
 from tests.simulation.plan import Event
 from tests.simulation.strikes import Strikes
 
 NOTICED_MS = HANGING_MS * 11 // 10 + 500
 """By then a node knows that it hangs, however slow its clock is."""
-LOOK_S = 0.1
+LOOK_MS = 100
 
 
 class Hanging(Strikes):
@@ -59,12 +59,12 @@ class Hanging(Strikes):
         self._busy.add(node.node_id)
         machine, process = node.machine, node.machine.process
         machine.hang(computes=computes)
-        until_s = self._world.loop.time() + lasts_ms / 1000
         await asyncio.sleep(min(lasts_ms, NOTICED_MS) / 1000)
-        while machine.process is process and self._world.loop.time() < until_s:
-            leads = len(self._plan.voters) > 1 and _leads(node)
-            self._oracle.check(not leads, f"node {node.node_id} leads the quorum while its main loop hangs")
-            await asyncio.sleep(min(LOOK_S, max(0.0, until_s - self._world.loop.time())))
+        for _ in range(0, lasts_ms - NOTICED_MS, LOOK_MS):
+            if machine.process is process:
+                leads = len(self._plan.voters) > 1 and _leads(node)
+                self._oracle.check(not leads, f"node {node.node_id} leads the quorum while its main loop hangs")
+                await asyncio.sleep(LOOK_MS / 1000)
         if machine.process is not process:
             self._oracle.count("node ended itself")
             await self._bring_back(node)

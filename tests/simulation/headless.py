@@ -11,9 +11,10 @@ import random
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from tests.simulation.plan import Event, Plan
+
 if TYPE_CHECKING:
     from kraft.config.models import Role
-    from tests.simulation.plan import Plan
 
 PROFILE = "headless"
 EVENTS = (
@@ -23,7 +24,9 @@ EVENTS = (
     *("kill_controller", "kill_leader", "pause", "restart", "isolate", "slow_link", "grow_topic"),
 )
 _END_MS = (1_000, 1_000, 120_000)
-_TURNS_US = (0, 200, 1_000)
+_TURNS_US = (0, 1_000, 5_000)
+_ALWAYS = ("hang_controller", "no_controllers")
+"""Once in each run, beside what is drawn."""
 
 
 def made_headless(plan: Plan) -> Plan:
@@ -31,8 +34,18 @@ def made_headless(plan: Plan) -> Plan:
     both: tuple[Role, ...] = ("broker", "controller")
     apart: tuple[tuple[Role, ...], ...] = (("controller",),) * rng.choice((1, 3)) + (("broker",),) * 3
     roles = rng.choice((apart, apart, (both,) * 3))
+    always = [
+        Event(
+            at_ms=plan.faults_ms * number // 3,
+            kind=kind,
+            lasts_ms=rng.randint(1_500, 4_000),
+            numbers=(rng.randrange(10_000), 1 + 2 * rng.randrange(2), rng.randrange(10_000), 0),
+        )
+        for number, kind in enumerate(_ALWAYS)
+    ]
     return replace(
         plan,
+        events=tuple(sorted((*plan.events, *always), key=lambda event: event.at_ms)),
         roles=roles,
         rates=tuple(rng.uniform(0.97, 1.03) for _ in roles),
         settings={**plan.settings, "node.hang.timeout.ms": rng.choice(_END_MS)},

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kraft.broker.produce_routing import ProduceRouter
+from kraft.chaos.worlds.simulated import loop
 from kraft.coordinators.groups import classic, decide
 from kraft.coordinators.groups.shard import Shard
 from kraft.coordinators.groups.standing import Standing
@@ -36,7 +37,6 @@ from replication.producers import state as producers
 from replication.storage import recovery
 from replication.storage.epochs import LeaderEpochCache
 from replication.storage.flushing import Flusher
-from tests.simulation import loop
 from tests.simulation import planted_bugs as bugs
 from tests.simulation import planted_decayed as decayed
 from tests.simulation import planted_remembered as forgetful

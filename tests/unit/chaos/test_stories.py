@@ -241,7 +241,9 @@ def test_a_story_waits_and_acts_in_order() -> None:
 
 def test_a_missed_deadline_tells_what_was_awaited_and_what_there_was() -> None:
     async def story(stage: Stage) -> None:
-        await stage.until(lambda now: now.isr("t", 0) == [2] or now.epoch("t", 0) == 7, deadline_ms=100)
+        await stage.until(
+            lambda now: now.isr("t", 0) == [2] or now.epoch("t", 0) == 7, deadline_ms=100
+        )  # short: it is missed
 
     with pytest.raises(StepFailed) as caught:
         tell(story, World())
@@ -252,7 +254,7 @@ def test_a_missed_deadline_tells_what_was_awaited_and_what_there_was() -> None:
 
 def test_records_that_are_not_acknowledged_in_time_are_counted() -> None:
     async def story(stage: Stage) -> None:
-        await stage.more_acked(10, deadline_ms=100)
+        await stage.more_acked(10, deadline_ms=100)  # short: it is missed
 
     with pytest.raises(StepFailed, match="10 of 10 records were still not acknowledged after 100 ms"):
         tell(story, World(acked_per_look=0))
