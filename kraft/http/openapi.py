@@ -21,8 +21,8 @@ OPENAPI_VERSION = "3.1.0"
 REF = "#/components/schemas/{model}"
 Mode: TypeAlias = Literal["validation", "serialization"]
 
-ANYWHERE = (400, 500, 50302)
-"""What any route can answer: what is no request, a fault of ours, too many connections."""
+ANYWHERE = (400, 403, 500, 50302)
+"""What any route can answer: what is no request, a stranger's name or page, a fault of ours, too many connections."""
 WITH_BODY = (408, 413, 415)
 RETRY_AFTER = Header(description="Seconds.", schema={"type": "integer", "minimum": 1})
 _DESCRIPTION = (
