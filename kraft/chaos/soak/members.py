@@ -14,7 +14,8 @@ from typing import Any, Final
 import orjson
 
 from kraft.chaos.soak.reached import Reached
-from kraft.chaos.workload.targets import Surroundings, Targets
+from kraft.chaos.workload.targets import Targets
+from kraft.chaos.worlds.processes.cluster import Cluster
 from kraft.client.outcome import Answer, Request
 from kraft.client.transport import Transport
 
@@ -47,7 +48,7 @@ class GroupCounts:
 
 
 class Members:
-    def __init__(self, group: str, topic: str, *, places: int, seed: int, around: Surroundings) -> None:
+    def __init__(self, group: str, topic: str, *, places: int, seed: int, around: Cluster) -> None:
         self.group, self.topic = group, topic
         self.counts = GroupCounts()
         self.reached = Reached()
@@ -81,16 +82,19 @@ class Members:
 class _Place:
     """One member at a time."""
 
-    def __init__(self, members: Members, number: int, rng: Random, around: Surroundings) -> None:
+    def __init__(self, members: Members, number: int, rng: Random, around: Cluster) -> None:
         self._members = members
         self._number = number
         self._rng = rng
-        self._targets = Targets(around, client=f"member-{number}", target="any")
+        self._around = around
+        self._targets = Targets(around, target="any")
+        self._addresses: dict[int, str] = {}
         self._transport = Transport(connections_max=2)
         self._born = 0
 
     async def open(self) -> None:
-        await self._targets.open()
+        for node in self._targets.nodes:
+            self._addresses[node] = await self._around.client_address(f"member-{self._number}", node)
 
     async def close(self) -> None:
         await self._transport.close()
@@ -222,7 +226,7 @@ class _Place:
         headers = {"Accept": accept} | ({"Content-Type": V2} if data else {})
         request = Request(method=method, path=path, body=data, headers=headers, timeout_ms=REQUEST_TIMEOUT_MS)
         node = self._targets.choose(self._members.topic, 0)
-        outcome = await self._transport.send(self._targets.address(node), request)
+        outcome = await self._transport.send(self._addresses[node], request)
         return outcome if isinstance(outcome, Answer) else NO_ANSWER
 
 

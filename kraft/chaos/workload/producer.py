@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from kraft.chaos.history import Acks, Attempt, Operation, Produce
+from kraft.chaos.workload.client import Batch, KeyValue, Told
 from kraft.chaos.workload.counts import Counts
-from kraft.chaos.workload.requests import KeyValue, Told, cannot_now, produce_request, told_produce, value_text
+from kraft.chaos.workload.requests import value_text
 from kraft.chaos.workload.targets import Surroundings, Target, Targets
-from kraft.chaos.worlds.processes.timeline import now_us
-from kraft.client.outcome import Request
-from kraft.client.transport import Transport
 from kraft.client.verdicts import of_attempts
 from kraft.http.partitioner import partition_of_key
 
@@ -55,8 +53,9 @@ class Producer:
         self.options = options
         self.counts = Counts()
         self._record = record
-        self._targets = Targets(around, client=options.name, target=options.target)
-        self._transport: Transport | None = None
+        self._targets = Targets(around, target=options.target)
+        self._client = around.client(options.name, in_flight_max=options.in_flight)
+        self._now_us = around.now_us
         self._sending: asyncio.Task[None] | None = None
         self._is_ending = asyncio.Event()
         self._in_flight = asyncio.Semaphore(options.in_flight)
@@ -64,11 +63,10 @@ class Producer:
 
     async def open(self) -> None:
         """Make its links. Nothing is sent yet."""
-        await self._targets.open()
+        await self._client.open(self._targets.nodes)
 
     async def start(self) -> None:
         assert self._sending is None, f"{self.options.name} was started twice"
-        self._transport = Transport(connections_max=self.options.in_flight)
         self._sending = asyncio.get_running_loop().create_task(self._run(), name=self.options.name)
 
     async def wait(self) -> None:
@@ -87,8 +85,7 @@ class Producer:
         if self._sending is not None:
             self._sending.cancel()
             await asyncio.gather(self._sending, return_exceptions=True)
-        if self._transport is not None:
-            await self._transport.close()
+        await self._client.close()
 
     # --- sending ----------------------------------------------------------------------------------------------------
 
@@ -131,18 +128,18 @@ class Producer:
         key = f"k{index % options.keys}" if options.keys else None
         records = tuple((key, value_text(options.name, first + n)) for n in range(count))
         partition = self._partition(index, key)
-        request = produce_request(
-            options.topic,
-            partition,
-            records,
+        batch = Batch(
+            topic=options.topic,
+            partition=partition,
+            records=records,
             acks=options.acks,
             timeout_ms=options.timeout_ms,
             value_bytes=options.value_bytes,
             idempotency_key=f"{options.name}-{index}" if options.idempotent else "",
         )
         try:
-            invoke_us = now_us()
-            attempts, told = await self._attempt_all(partition, request)
+            invoke_us = self._now_us()
+            attempts, told = await self._attempt_all(batch)
             self._finish_operation(index, partition, records, invoke_us, attempts, told)
         finally:
             self._in_flight.release()
@@ -154,30 +151,28 @@ class Producer:
         number = index if key is None else partition_of_key(key.encode(), len(partitions))
         return partitions[number % len(partitions)]
 
-    async def _attempt_all(self, partition: int, request: Request) -> tuple[list[Attempt], Told]:
+    async def _attempt_all(self, batch: Batch) -> tuple[list[Attempt], Told]:
         attempts: list[Attempt] = []
         while True:
-            attempt, told = await self._attempt(partition, request)
+            attempt, told = await self._attempt(batch)
             attempts.append(attempt)
             is_last = len(attempts) > self.options.retries
             if told.outcome == "ok" or is_last or not told.may_try_again:
                 return attempts, told
             await asyncio.sleep(RETRY_BACKOFF_MS / 1000)
 
-    async def _attempt(self, partition: int, request: Request) -> tuple[Attempt, Told]:
-        assert self._transport is not None
-        node = self._targets.choose(self.options.topic, partition)
-        invoke_us = now_us()
-        answer = await self._transport.send(self._targets.address(node), request)
-        if cannot_now(answer):
+    async def _attempt(self, batch: Batch) -> tuple[Attempt, Told]:
+        node = self._targets.choose(batch.topic, batch.partition)
+        invoke_us = self._now_us()
+        told = await self._client.produce(node, batch)
+        if told.cannot_now:
             self._targets.refused(node)
-        told = told_produce(answer, acks=self.options.acks)
         attempt = Attempt(
             node=node,
             outcome=told.outcome,
             kafka_code=told.kafka_code,
             invoke_us=invoke_us,
-            complete_us=now_us(),
+            complete_us=self._now_us(),
             error=told.error,
         )
         return attempt, told
@@ -197,7 +192,7 @@ class Producer:
                 process=self.options.name,
                 index=index,
                 invoke_us=invoke_us,
-                complete_us=now_us(),
+                complete_us=self._now_us(),
                 topic=self.options.topic,
                 partition=partition,
                 acks=self.options.acks,

@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from kraft.chaos.history import Read
+from kraft.chaos.workload.client import Fetched, Position
 from kraft.chaos.workload.counts import Counts
 from kraft.chaos.workload.producer import Record
-from kraft.chaos.workload.requests import Fetched, cannot_now, fetched, read_request
 from kraft.chaos.workload.targets import Surroundings, Target, Targets
-from kraft.chaos.worlds.processes.timeline import now_us
-from kraft.client.transport import Transport
 from metadata.errors import OffsetOutOfRange
 
 WAIT_MS: Final = 200
@@ -39,8 +37,9 @@ class Reader:
         self.options = options
         self.counts = Counts()
         self._record = record
-        self._targets = Targets(around, client=options.name, target=options.target)
-        self._transport: Transport | None = None
+        self._targets = Targets(around, target=options.target)
+        self._client = around.client(options.name, in_flight_max=PARTITIONS_MAX)
+        self._now_us = around.now_us
         self._reading: asyncio.Task[None] | None = None
         self._is_ending = asyncio.Event()
         self._operations = 0
@@ -48,11 +47,10 @@ class Reader:
 
     async def open(self) -> None:
         """Make its links. Nothing is asked yet."""
-        await self._targets.open()
+        await self._client.open(self._targets.nodes)
 
     async def start(self) -> None:
         assert self._reading is None, f"{self.options.name} was started twice"
-        self._transport = Transport(connections_max=PARTITIONS_MAX)
         self._reading = asyncio.get_running_loop().create_task(self._run(), name=self.options.name)
 
     async def finish(self) -> None:
@@ -66,8 +64,7 @@ class Reader:
         if self._reading is not None:
             self._reading.cancel()
             await asyncio.gather(self._reading, return_exceptions=True)
-        if self._transport is not None:
-            await self._transport.close()
+        await self._client.close()
 
     async def _run(self) -> None:
         try:
@@ -107,14 +104,19 @@ class Reader:
             return
 
     async def _read(self, partition: int, position: int | str) -> Fetched:
-        assert self._transport is not None
         topic, node = self.options.topic, self._targets.choose(self.options.topic, partition)
-        request = read_request(topic, partition, position, wait_ms=WAIT_MS, bytes_max=BYTES_MAX, timeout_ms=TIMEOUT_MS)
-        invoke_us = now_us()
-        outcome = await self._transport.send(self._targets.address(node), request)
-        if cannot_now(outcome):
+        asked = Position(
+            topic=topic,
+            partition=partition,
+            offset=position,
+            wait_ms=WAIT_MS,
+            bytes_max=BYTES_MAX,
+            timeout_ms=TIMEOUT_MS,
+        )
+        invoke_us = self._now_us()
+        answer = await self._client.read(node, asked)
+        if answer.cannot_now:
             self._targets.refused(node)
-        answer = fetched(outcome)
         if self._is_news(partition, answer):
             self._keep(partition, position, node, invoke_us, answer)
         return answer
@@ -134,7 +136,7 @@ class Reader:
                 process=self.options.name,
                 index=self._operations,
                 invoke_us=invoke_us,
-                complete_us=now_us(),
+                complete_us=self._now_us(),
                 topic=self.options.topic,
                 partition=partition,
                 node=node,

@@ -6,17 +6,17 @@ A value is `<process>:<counter>`, filled up with spaces to the length that is as
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import quote
 
 import orjson
 
 from kraft.chaos.history import Acks
+from kraft.chaos.workload.client import Fetched, KeyValue, Told
 from kraft.client.judging import TRY_AGAIN
 from kraft.client.outcome import Answer, Refused, Request, Unknown
 from kraft.client.verdicts import (
-    Outcome,
     of_answer,
     of_broken_connection,
     of_refused_connection,
@@ -27,8 +27,6 @@ from metadata.errors import for_code
 TEXT: Final = "application/vnd.kafka.text.v2+json"
 ANSWER_SLACK_MS: Final = 500
 """Beyond what the server may take, so that its own verdict arrives first."""
-
-KeyValue = tuple[str | None, str]
 
 
 def value_text(process: str, counter: int) -> str:
@@ -70,18 +68,11 @@ def cannot_now(answer: Answer | Refused | Unknown) -> bool:
     return isinstance(answer, Refused) or (isinstance(answer, Answer) and answer.status in TRY_AGAIN)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
-    """What one attempt of a produce came to."""
-
-    outcome: Outcome
-    kafka_code: int | None = None
-    offsets: tuple[int, ...] | None = None
-    error: str | None = None
-    may_try_again: bool = False
-
-
 def told_produce(answer: Answer | Refused | Unknown, *, acks: Acks) -> Told:
+    return replace(_told_produce(answer, acks=acks), cannot_now=cannot_now(answer))
+
+
+def _told_produce(answer: Answer | Refused | Unknown, *, acks: Acks) -> Told:
     match answer:
         case Refused(reason=reason):
             return Told(outcome=of_refused_connection(), error=reason, may_try_again=True)
@@ -137,20 +128,11 @@ def read_request(
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fetched:
-    """What one attempt of a read came to."""
-
-    outcome: Outcome
-    kafka_code: int | None = None
-    next_offset: int | None = None
-    high_watermark: int | None = None
-    log_start_offset: int | None = None
-    records: tuple[tuple[int, str], ...] = ()
-    error: str | None = None
-
-
 def fetched(answer: Answer | Refused | Unknown) -> Fetched:
+    return replace(_fetched(answer), cannot_now=cannot_now(answer))
+
+
+def _fetched(answer: Answer | Refused | Unknown) -> Fetched:
     match answer:
         case Refused(reason=reason):
             return Fetched(outcome=of_refused_connection(), error=reason)

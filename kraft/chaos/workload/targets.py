@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Literal, Protocol, TypeAlias
 
-from kraft.chaos.worlds.processes.timeline import now_us
+from kraft.chaos.workload.client import Client
 from kraft.chaos.worlds.snapshot import NOBODY, Snapshot
 
 AVOID_MS: Final = 500
@@ -21,24 +21,24 @@ class Surroundings(Protocol):
         """The last look at the cluster."""
         ...
 
-    async def client_address(self, client: str, node: int) -> str: ...
+    def now_us(self) -> int:
+        """Of the one clock of the run."""
+        ...
+
+    def client(self, name: str, *, in_flight_max: int) -> Client:
+        """A way of its own to the nodes, not open yet."""
+        ...
 
 
 class Targets:
-    def __init__(self, around: Surroundings, *, client: str, target: Target) -> None:
+    def __init__(self, around: Surroundings, *, target: Target) -> None:
         self._around = around
-        self._client = client
         self._target = target
         self._turn = 0
-        self._addresses: dict[int, str] = {}
+        self.nodes: tuple[int, ...] = (target,) if isinstance(target, int) else around.brokers
+        """That may be asked."""
         self._refused_us: dict[int, int] = {}
         """Node -> when it last refused a connection."""
-
-    async def open(self) -> None:
-        """Make the client's links, so that they can be broken before it has sent anything."""
-        nodes = (self._target,) if isinstance(self._target, int) else self._around.brokers
-        for node in nodes:
-            self._addresses[node] = await self._around.client_address(self._client, node)
 
     def choose(self, topic: str, partition: int) -> int:
         """The node for the next attempt."""
@@ -47,19 +47,16 @@ class Targets:
         if self._target == "leader":
             latest = self._around.latest
             leader = NOBODY if latest is None else latest.leader(topic, partition)
-            if leader in self._addresses:
+            if leader in self.nodes:
                 return leader
         self._turn += 1
-        since = now_us() - AVOID_MS * 1000
-        nodes = [node for node in self._addresses if self._refused_us.get(node, 0) < since] or list(self._addresses)
+        since = self._around.now_us() - AVOID_MS * 1000
+        nodes = [node for node in self.nodes if self._refused_us.get(node, -AVOID_MS * 1000) < since] or self.nodes
         return nodes[self._turn % len(nodes)]
 
     def refused(self, node: int) -> None:
         """A client that may choose leaves this node alone for a while."""
-        self._refused_us[node] = now_us()
-
-    def address(self, node: int) -> str:
-        return self._addresses[node]
+        self._refused_us[node] = self._around.now_us()
 
     def partitions(self, topic: str) -> tuple[int, ...]:
         """As last seen; at least partition 0."""

@@ -12,7 +12,9 @@ import pytest
 from kraft.chaos.history import Operation, Produce
 from kraft.chaos.workload.producer import Producer, ProducerOptions
 from kraft.chaos.workload.requests import fetched, produce_request, told_produce, value_of, value_text
+from kraft.chaos.workload.rest_client import RestClient
 from kraft.chaos.workload.targets import Targets
+from kraft.chaos.worlds.processes.timeline import now_us
 from kraft.chaos.worlds.snapshot import Snapshot
 from kraft.client.outcome import Answer, Refused, Unknown
 
@@ -92,6 +94,12 @@ class FakeCluster:
         self.script = list(script)
         self.asked: list[list[str]] = []
         self._servers: dict[int, asyncio.Server] = {}
+
+    def client(self, name: str, *, in_flight_max: int) -> RestClient:
+        return RestClient(name, self.client_address, connections_max=in_flight_max)
+
+    def now_us(self) -> int:
+        return now_us()
 
     async def client_address(self, client: str, node: int) -> str:
         if node not in self._servers:
@@ -184,8 +192,7 @@ def test_what_cannot_succeed_is_not_tried_again() -> None:
 def test_a_node_that_refused_is_left_alone_for_a_while() -> None:
     async def main() -> None:
         around = FakeCluster(())
-        targets = Targets(around, client="p", target="any")
-        await targets.open()
+        targets = Targets(around, target="any")
         targets.refused(1)
         assert {targets.choose("t", 0) for _ in range(6)} == {2}
         targets.refused(2)

@@ -24,12 +24,14 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from kraft.chaos.nemesis.links import LinkId, Purpose, links_between_nodes
+from kraft.chaos.workload.rest_client import RestClient
 from kraft.chaos.worlds.processes.faults.links import LinkFaults
 from kraft.chaos.worlds.processes.forks.process import NodeStarter, node_starter
 from kraft.chaos.worlds.processes.helper_process import HelperFailed
 from kraft.chaos.worlds.processes.pace import SHORT_STORIES, Pace
 from kraft.chaos.worlds.processes.proxy.rules import OpenLink
 from kraft.chaos.worlds.processes.running import KILLED_LIMIT_MS
+from kraft.chaos.worlds.processes.timeline import now_us
 from kraft.chaos.worlds.snapshot import Snapshot
 from kraft.chaos.worlds.spec import ClusterSpec, ScenarioError
 from kraft.config.models import ClusterConfig, NodeConfig, PeerAddresses
@@ -96,6 +98,12 @@ class Cluster(LinkFaults):
         if link not in self._links:
             await self._open_links([link])
         return f"http://{self._links[link]}"
+
+    def client(self, name: str, *, in_flight_max: int) -> RestClient:
+        return RestClient(name, self.client_address, connections_max=in_flight_max)
+
+    def now_us(self) -> int:
+        return now_us()
 
     async def mend(self) -> None:
         """Links, disks and nodes work again: heal, free, resume, restart."""
