@@ -164,8 +164,13 @@ def holds(condition: Callable[[Now], object], now: Now) -> bool:
         return False
 
 
-def described(answers: Mapping[str, Value]) -> str:
-    return ", ".join(f"{question} is {'not known' if value is None else value}" for question, value in answers.items())
+def described(condition: Callable[[Now], object], answers: Mapping[str, Value]) -> str:
+    """What the condition knew: what the story had found out before, and what was answered to each question."""
+    code, cells = condition.__code__, condition.__closure__ or ()
+    known = {name: cell.cell_contents for name, cell in zip(code.co_freevars, cells, strict=True)}
+    told = {name: value for name, value in known.items() if isinstance(value, int | str | list | tuple)}
+    found: dict[str, Value] = {**told, **answers}
+    return ", ".join(f"{what} is {'not known' if value is None else value}" for what, value in found.items())
 
 
 def written(condition: Callable[[Now], object]) -> str:

@@ -84,7 +84,7 @@ async def run_scenario(
                 question=scenario.question,
                 command=f"kraft scenario run {source or scenario.name} --seed {seed}",
             )
-            await asyncio.to_thread(_write_report, report, directory, page)
+            await asyncio.to_thread(write_whole_report, report, directory, page)
     finally:
         if not keep:
             await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
@@ -228,7 +228,7 @@ def _faults_to(watcher: Watcher, *, since_us: int) -> Callable[[Fault], None]:
     return tell
 
 
-def _write_report(folder: Path, directory: Path, report: Report) -> None:
+def write_whole_report(folder: Path, directory: Path, report: Report) -> None:
     """The page and the verdict, and beside them what they were made from: `kraft scenario check` reads it again."""
     write_report(folder, report)
     for name in (HISTORY_FILE, EVENTS_FILE, FAULTS_FILE):

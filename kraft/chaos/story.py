@@ -142,7 +142,7 @@ class Stage:
             if holds(condition, now):
                 return now
             if asked > deadline:
-                raise self._failed(f"{text} did not hold within {deadline_ms} ms: {described(now.answers)}")
+                raise self._failed(f"{text} did not hold within {deadline_ms} ms: {described(condition, now.answers)}")
             await self._world.sleep(LOOK_MS)
 
     async def more_acked(self, records: int, *, deadline_ms: int = DEADLINE_MS) -> None:

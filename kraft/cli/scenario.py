@@ -28,6 +28,10 @@ SEED_DEFAULT: Final = 1
 MINUTES_DEFAULT: Final = 5.0
 
 SeedOption = Annotated[int, typer.Option("--seed", metavar="S", help="Repeats what is random.")]
+SimulatedOption = Annotated[
+    bool,
+    typer.Option("--simulated", help="In virtual time: no processes and ports, a second or two a story, repeatable."),
+]
 NameArgument = Annotated[str, typer.Argument(metavar="NAME|FILE.py", help="A built-in scenario or a file.")]
 
 
@@ -91,18 +95,19 @@ def run(
     at_a_time: Annotated[
         int | None, typer.Option("--at-a-time", metavar="N", min=1, help="Scenarios at a time; default: 3 of several.")
     ] = None,
+    simulated: SimulatedOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run scenarios: start a cluster, tell the story, heal, read everything back, judge.
 
     Exit code 0: every verdict is what its scenario expects; 1: one is not; 2: one could not be run.
     """
-    from kraft.cli.scenario_run import Named, RunOptions, run_all
+    from kraft.cli.scenario_run import Named, RunOptions, run_all, run_all_simulated
 
     wanted = [name for given in names for name in (catalogue.NAMES if given == ALL else (given,))]
     scenarios = [Named(name, _loaded(name)) for name in wanted]
     options = RunOptions(repeat=repeat, seed=seed, keep=keep, report=report, at_a_time=at_a_time, as_json=as_json)
-    sys.exit(asyncio.run(run_all(scenarios, options)))
+    sys.exit(run_all_simulated(scenarios, options) if simulated else asyncio.run(run_all(scenarios, options)))
 
 
 @app.command()
@@ -112,6 +117,7 @@ def fuzz(
     profile: Annotated[
         str, typer.Option("--profile", metavar="NAME", help="What may happen, and what it may cost.")
     ] = ("strict"),
+    simulated: SimulatedOption = False,
     into: Annotated[str, typer.Option("--into", metavar="DIR", help="Where stories that fail are written.")] = "fuzz",
     as_json: JsonOption = False,
 ) -> None:
@@ -127,7 +133,12 @@ def fuzz(
         fail(f"there is no profile {profile}. {known}", code=USAGE)
     session = asyncio.run(
         fuzz_until_time_is_up(
-            PROFILES[profile], seed=seed, minutes=minutes, directory=Path(into), say=progress(as_json=as_json)
+            PROFILES[profile],
+            seed=seed,
+            minutes=minutes,
+            directory=Path(into),
+            say=progress(as_json=as_json),
+            simulated=simulated,
         )
     )
     if as_json:

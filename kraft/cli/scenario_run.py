@@ -67,6 +67,40 @@ async def run_all(scenarios: Sequence[Named], options: RunOptions) -> int:
     finally:
         starter.close()
     _show_results(results, options, seconds=time.monotonic() - begun)
+    return _worst(results)
+
+
+def run_all_simulated(scenarios: Sequence[Named], options: RunOptions) -> int:
+    """One after the other: each takes all of one processor. The exit code is that of the worst run."""
+    from kraft.chaos.worlds.simulated.run import run_simulated
+
+    runs = [
+        Run(named.given, named.scenario, options.seed + turn) for turn in range(options.repeat) for named in scenarios
+    ]
+    tell, begun, results = progress(as_json=options.as_json), time.monotonic(), list[RunResult]()
+    for run in runs:
+        is_alone = len(runs) == 1
+        below = "" if is_alone else f"{run.scenario.name}-{run.seed}" if options.repeat > 1 else run.scenario.name
+        with _view(options) if is_alone else nullcontext(NobodyWatches()) as watcher:
+            result = run_simulated(
+                run.scenario,
+                seed=run.seed,
+                watcher=watcher,
+                keep=options.keep,
+                report=_folder(options, below),
+                source=run.given,
+            )
+        results.append(result)
+        if not is_alone:
+            for line in _ended(result, done=len(results), of=len(runs)):
+                tell(line)
+        elif not options.as_json:
+            _show(run.scenario, result)
+    _show_results(results, options, seconds=time.monotonic() - begun)
+    return _worst(results)
+
+
+def _worst(results: Sequence[RunResult]) -> int:
     codes = {result.exit_code for result in results}
     return next((code for code in (COULD_NOT_RUN, NOT_AS_EXPECTED) if code in codes), AS_EXPECTED)
 
@@ -168,8 +202,10 @@ def _result_row(result: RunResult) -> dict[str, object]:
 
 
 async def fuzz_until_time_is_up(
-    profile: Profile, *, seed: int, minutes: float, directory: Path, say: Callable[[str], None]
+    profile: Profile, *, seed: int, minutes: float, directory: Path, say: Callable[[str], None], simulated: bool = False
 ) -> FuzzSession:
+    if simulated:
+        return await _fuzz_simulated(profile, seed=seed, minutes=minutes, directory=directory, say=say)
     starter = node_starter()
 
     async def run(scenario: Scenario, seed: int, report: Path | None) -> RunResult:
@@ -180,4 +216,17 @@ async def fuzz_until_time_is_up(
         await session.tell_until_time_is_up()
     finally:
         starter.close()
+    return session
+
+
+async def _fuzz_simulated(
+    profile: Profile, *, seed: int, minutes: float, directory: Path, say: Callable[[str], None]
+) -> FuzzSession:
+    from kraft.chaos.worlds.simulated.run import run_simulated
+
+    async def run(scenario: Scenario, seed: int, report: Path | None) -> RunResult:
+        return await asyncio.to_thread(run_simulated, scenario, seed=seed, watcher=NobodyWatches(), report=report)
+
+    session = FuzzSession(profile, seed=seed, minutes=minutes, directory=directory, run=run, say=say)
+    await session.tell_until_time_is_up(at_a_time=1)
     return session

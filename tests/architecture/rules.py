@@ -106,7 +106,6 @@ ENTRY_POINTS = (
     "kraft.cli.main",
     "kraft.__main__",
     "kraft.chaos.worlds.processes.forks.helper",
-    "kraft.chaos.worlds.simulated.cluster",
 )
 """Modules that nothing has to import."""
 

@@ -17,7 +17,7 @@ def judge(verdict: Verdict, expect: Expect, *, now: Now) -> Verdict:
     for condition in expect.holds:
         now.answers.clear()
         if not holds(condition, now):
-            problems.append(f"at the end {written(condition)} does not hold: {described(now.answers)}")
+            problems.append(f"at the end {written(condition)} does not hold: {described(condition, now.answers)}")
     expected: dict[str, object] = {name: str(count) for name, count in expect.counts().items()}
     expected |= {
         "anomalies": [str(kind) for kind in expect.anomalies],

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from kraft.chaos.evidence import LogRecord, Records, ReplicaLog, VoterMetadata
 from kraft.chaos.workload.requests import value_of
-from kraft.chaos.worlds.processes.cluster import Cluster
 from kraft.chaos.worlds.processes.pace import every_topic
+from kraft.chaos.worlds.snapshot import Snapshot
 from kraft.layout import METADATA_FOLDER
 from kraft.runtime.files import DiskFiles
 from metadata.environment import File
@@ -33,7 +34,30 @@ FILES = DiskFiles()
 """As `kraft.node.quorum` names it, whose import would bring a whole node along."""
 
 
-def replica_logs(cluster: Cluster, is_judged: Callable[[str], bool] = every_topic) -> list[ReplicaLog]:
+class Folders(Protocol):
+    """Where a cluster's nodes have their files."""
+
+    @property
+    def directory(self) -> Path:
+        """Of the run."""
+        ...
+
+    @property
+    def nodes(self) -> tuple[int, ...]: ...
+    @property
+    def brokers(self) -> tuple[int, ...]: ...
+    @property
+    def voters(self) -> tuple[int, ...]: ...
+    @property
+    def latest(self) -> Snapshot | None:
+        """The last look at the cluster."""
+        ...
+
+    def data(self, node: int) -> Path: ...
+    def log_directory(self, node: int) -> Path: ...
+
+
+def replica_logs(cluster: Folders, is_judged: Callable[[str], bool] = every_topic) -> list[ReplicaLog]:
     """Of every replica of these topics on a disk, whether its node runs or not; not of topics that are no more."""
     topics = _topic_ids(cluster)
     found = []
@@ -46,7 +70,7 @@ def replica_logs(cluster: Cluster, is_judged: Callable[[str], bool] = every_topi
     return found
 
 
-def _topic_ids(cluster: Cluster) -> dict[str, str]:
+def _topic_ids(cluster: Folders) -> dict[str, str]:
     newest = None if cluster.latest is None else cluster.latest.newest
     return {topic: facts.topic_id for (topic, _), facts in newest.partitions.items()} if newest else {}
 
@@ -140,7 +164,7 @@ def records_of(paths: Sequence[Path], *, from_offset: int = 0) -> Records:
     return records
 
 
-def voter_metadata(cluster: Cluster) -> tuple[list[VoterMetadata], dict[str, str]]:
+def voter_metadata(cluster: Folders) -> tuple[list[VoterMetadata], dict[str, str]]:
     """What each voter has on disk as committed; and for those that cannot be read, why."""
     found, notes = [], {}
     for node in cluster.voters:

@@ -102,7 +102,7 @@ class Observing(Running):
         for view in snapshot.views.values():
             for (topic, partition), replica in view.replicas.items():
                 if replica.role == "leader" and self.pace.is_sampled(topic):
-                    self._keep(_leader_sample(snapshot.at_us, view.node, topic, partition, replica))
+                    self._keep(leader_sample(snapshot.at_us, view.node, topic, partition, replica))
 
     def _keep(self, sample: LeaderSample) -> None:
         key = (sample.node, sample.topic, sample.partition)
@@ -113,7 +113,7 @@ class Observing(Running):
                 self.samples.append(sample)
 
 
-def _leader_sample(at_us: int, node: int, topic: str, partition: int, replica: ReplicaView) -> LeaderSample:
+def leader_sample(at_us: int, node: int, topic: str, partition: int, replica: ReplicaView) -> LeaderSample:
     return LeaderSample(
         at_us=at_us,
         node=node,

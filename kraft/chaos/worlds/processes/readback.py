@@ -17,7 +17,7 @@ import orjson
 from kraft.chaos.evidence import EPOCH_UNKNOWN, Evidence, ReadBack, VoterMetadata, read_events
 from kraft.chaos.history import Header
 from kraft.chaos.worlds.processes.cluster import Cluster
-from kraft.chaos.worlds.processes.logs import records_of, replica_logs, voter_metadata
+from kraft.chaos.worlds.processes.logs import Folders, records_of, replica_logs, voter_metadata
 from kraft.chaos.worlds.processes.observing import NotInTime
 from kraft.chaos.worlds.processes.pace import every_topic
 from kraft.chaos.worlds.snapshot import ReplicaView, Snapshot
@@ -77,13 +77,13 @@ async def settle(cluster: Cluster, *, deadline_ms: int = SETTLE_MS) -> str:
     Returns what was still missing at the deadline; empty: nothing.
     """
     try:
-        await cluster.until(lambda snapshot: not _unsettled(snapshot), deadline_ms=deadline_ms)
+        await cluster.until(lambda snapshot: not unsettled_in(snapshot), deadline_ms=deadline_ms)
     except NotInTime as error:
-        return _unsettled(error.snapshot)
+        return unsettled_in(error.snapshot)
     return ""
 
 
-def _unsettled(snapshot: Snapshot) -> str:
+def unsettled_in(snapshot: Snapshot) -> str:
     newest = snapshot.newest
     if newest is None:
         return "no node answers"
@@ -175,7 +175,7 @@ async def _read(cluster: Cluster, node: int, topic: str, number: int, position: 
     return outcome
 
 
-def merge_events(cluster: Cluster, is_judged: Callable[[str], bool] = every_topic) -> Path:
+def merge_events(cluster: Folders, is_judged: Callable[[str], bool] = every_topic) -> Path:
     """The events of all nodes, sorted by time, in one file in the run's folder; of the topics these only."""
     lines: list[tuple[int, bytes]] = []
     for node in cluster.nodes:

@@ -12,10 +12,11 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from kraft.chaos.nemesis.links import BETWEEN_NODES, Purpose
 from kraft.chaos.worlds.simulated.environment import Machine, SimulatedWorld
 from kraft.chaos.worlds.simulated.formed import form_voter
 from kraft.chaos.worlds.simulated.loop import BESIDE
-from kraft.config.models import ClusterConfig, NodeConfig, Role, Toml
+from kraft.config.models import ClusterConfig, NodeConfig, PeerAddresses, Role, Toml
 from kraft.node.assembly import Node
 from metadata.controller.events import CreateTopics, ErrorDetail, NewTopic
 from metadata.environment import Environment
@@ -27,6 +28,8 @@ POLL_S = 0.02
 START_S = 30
 STOP_S = 60
 REQUEST_MS = 10_000
+KAFKA_PORT = 9092
+QUORUM_PORT = 9192
 EVENTS = "/data/events.jsonl"
 METADATA_FOLDER = "/data/__cluster_metadata"
 EVENTS_BYTES = 10_000_000
@@ -115,8 +118,29 @@ class InlineQuorum(InlineHost):
 BOTH: tuple[Role, ...] = ("broker", "controller")
 
 
+def alias(node_id: int, purpose: Purpose) -> str:
+    """The name by which other nodes call a node for one purpose, where each purpose has links of its own."""
+    return f"node-{node_id}.{purpose}"
+
+
+def _peers(node_id: int, count: int) -> dict[int, PeerAddresses]:
+    return {
+        peer: PeerAddresses(
+            quorum=f"{alias(peer, 'quorum')}:{QUORUM_PORT}",
+            controller=f"{alias(peer, 'controller')}:{KAFKA_PORT}",
+            fetch=f"{alias(peer, 'fetch')}:{KAFKA_PORT}",
+            forward=f"{alias(peer, 'forward')}:{KAFKA_PORT}",
+        )
+        for peer in range(1, count + 1)
+        if peer != node_id
+    }
+
+
 def cluster_config(
-    *, roles: Sequence[tuple[Role, ...]] = (BOTH,) * 3, settings: Mapping[str, Toml] | None = None
+    *,
+    roles: Sequence[tuple[Role, ...]] = (BOTH,) * 3,
+    settings: Mapping[str, Toml] | None = None,
+    has_links_by_purpose: bool = False,
 ) -> ClusterConfig:
     return ClusterConfig(
         cluster_id="simulated",
@@ -129,10 +153,11 @@ def cluster_config(
                 roles=node_roles,
                 host=f"node-{number}",
                 rest_port=8082,
-                kafka_port=9092,
-                quorum_port=9192,
+                kafka_port=KAFKA_PORT,
+                quorum_port=QUORUM_PORT,
                 data="/data",
                 log_dirs=("/data/logs",),
+                peers=_peers(number, len(roles)) if has_links_by_purpose else {},
             )
             for number, node_roles in enumerate(roles, start=1)
         ),
@@ -229,10 +254,15 @@ class SimulatedCluster:
         rates: tuple[float, ...] = (1, 1, 1),
         roles: Sequence[tuple[Role, ...]] | None = None,
         is_new: bool = False,
+        has_links_by_purpose: bool = False,
     ) -> None:
         """Its voters have met before, unless it is new: then they have to find out that all of them are."""
         self.world = world
-        self.config = cluster_config(roles=roles or (BOTH,) * len(rates), settings=settings)
+        self.config = cluster_config(
+            roles=roles or (BOTH,) * len(rates), settings=settings, has_links_by_purpose=has_links_by_purpose
+        )
+        for node in self.config.nodes if has_links_by_purpose else ():
+            world.network.aliases |= {alias(node.id, purpose): f"node-{node.id}" for purpose in BETWEEN_NODES}
         self.nodes = {
             node.id: SimulatedNode(self.config, node.id, world.machine(f"node-{node.id}", rate=rate))
             for node, rate in zip(self.config.nodes, rates, strict=True)

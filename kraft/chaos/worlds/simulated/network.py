@@ -40,6 +40,10 @@ class Link:
     is_cut: bool = False
     frames_until_reset: int | None = None
     """So many more frames pass; the next is cut in the middle and its connection reset."""
+    resets_more: int = 0
+    """So often again, each time with the next frame."""
+    frames_lost: int = 0
+    """So many frames are lost, each with its connection."""
 
 
 @dataclass(slots=True, eq=False)
@@ -69,6 +73,8 @@ class SimulatedConnection:
         self.unread_bytes = 0
         self._take: Callable[[memoryview], bool] = _refuse
         self._receiver: asyncio.Future[bool] | None = None
+        self.way: tuple[str, str] = (host, peer)
+        """Who dialled, and by which name it called whom."""
         self._context: contextvars.Context | None = None
         """What the receiver's process takes its frames in."""
         self._wake_drained: list[asyncio.Future[None]] = []
@@ -267,6 +273,10 @@ class SimulatedNetwork:
         self._pipes: dict[SimulatedConnection, _Pipe] = {}
         self.listeners: dict[tuple[str, int], SimulatedListener] = {}
         self.hosts_off: set[str] = set()
+        self.aliases: dict[str, str] = {}
+        """Other names of hosts: what is dialled by one has links of its own."""
+        self.refusing: set[tuple[str, str]] = set()
+        """(who dials, by which name): the port refuses."""
         self._orphans: list[tuple[SimulatedConnection, str]] = []
         """Ends whose other end lost power, with its host."""
 
@@ -298,6 +308,12 @@ class SimulatedNetwork:
         """Break every connection between the two; what is on the way is lost."""
         for connection, peer in list(self._pairs.items()):
             if {connection.host, peer.host} == {one, other}:
+                self._break(connection, peer, "connection reset")
+
+    def reset_way(self, dials: str, name: str) -> None:
+        """Break every connection that was dialled by this name."""
+        for connection, peer in list(self._pairs.items()):
+            if connection.way == (dials, name):
                 self._break(connection, peer, "connection reset")
 
     def kill(self, process: Process) -> None:
@@ -341,11 +357,11 @@ class SimulatedNetwork:
         return listener
 
     async def connect(self, host: str, target: str, port: int, limit: int) -> SimulatedConnection:
-        there, back = self.link(host, target), self.link(target, host)
+        there, back, machine = self.link(host, target), self.link(target, host), self.aliases.get(target, target)
         await asyncio.sleep(self._latency(there))
-        while there.is_cut or back.is_cut or target in self.hosts_off:  # noqa: ASYNC110  (TCP sends SYN again)
+        while there.is_cut or back.is_cut or machine in self.hosts_off:  # noqa: ASYNC110  (TCP sends SYN again)
             await asyncio.sleep(SYN_RETRY_S)
-        listener = self.listeners.get((target, port))
+        listener = None if (host, target) in self.refusing else self.listeners.get((machine, port))
         if listener is None:
             await asyncio.sleep(self._latency(back))
             raise ConnectionRefusedError(111, f"connect to {target}:{port}: nobody listens")
@@ -365,11 +381,12 @@ class SimulatedNetwork:
             SimulatedConnection,
             self,
             number=number,
-            host=target,
+            host=self.aliases.get(target, target),
             peer=f"{host}:{from_port}",
             frame_bytes_max=listener.frame_bytes_max,
         )
         remote.process = listener.process
+        local.way = remote.way = (host, target)
         self._pairs[local], self._pairs[remote] = remote, local
         local.out = self._pipes[local] = _Pipe(self.link(host, target), local, remote)
         remote.out = self._pipes[remote] = _Pipe(self.link(target, host), remote, local)
@@ -421,6 +438,10 @@ class SimulatedNetwork:
         if pipe.link.frames_until_reset is not None and self._cuts_message(pipe.link):
             self._break(sender, receiver, "connection reset in the middle of a message")
             return
+        if pipe.link.frames_lost:
+            pipe.link.frames_lost -= 1
+            self._break(sender, receiver, "connection reset")
+            return
         self._trace("frame", sender.host, receiver.host, sender.number, len(frame), crc32(frame))
         receiver.deliver(frame)
         if pipe.waiting:
@@ -431,7 +452,8 @@ class SimulatedNetwork:
         link.frames_until_reset -= 1
         if link.frames_until_reset >= 0:
             return False
-        link.frames_until_reset = None
+        link.frames_until_reset = 0 if link.resets_more else None
+        link.resets_more = max(0, link.resets_more - 1)
         return True
 
     def _end_of_stream(self, sender: SimulatedConnection, receiver: SimulatedConnection) -> None:

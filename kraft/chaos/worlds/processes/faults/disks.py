@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
@@ -54,7 +55,7 @@ class DiskFaults(NodeFaults):
         """
         self._must_be_down(node, "spoiled")
         path = self._segment(node, topic, partition, segment)
-        position = self._byte_of_records(path) if offset is None else offset
+        position = byte_of_records(path.read_bytes(), self.rng, str(path)) if offset is None else offset
         with path.open("r+b") as file:
             file.seek(position)
             byte = file.read(1)
@@ -121,17 +122,6 @@ class DiskFaults(NodeFaults):
 
     # --- files ------------------------------------------------------------------------------------------------------
 
-    def _byte_of_records(self, path: Path) -> int:
-        data = path.read_bytes()
-        spans, at = [], 0
-        while at + BATCH_HEADER_BYTES < len(data):
-            end = at + BATCH_LENGTH_AT + 4 + int.from_bytes(data[at + BATCH_LENGTH_AT : at + BATCH_LENGTH_AT + 4])
-            spans.append(range(at + BATCH_HEADER_BYTES, min(end, len(data))))
-            at = end
-        if not spans:
-            raise ScenarioError(f"{path} holds no records that could be spoiled")
-        return self.rng.choice(self.rng.choice(spans))
-
     def _must_be_down(self, node: int, done: str) -> None:
         if self.pid(node) is not None:
             raise ScenarioError(f"node {node} runs: its files can only be {done} while it does not")
@@ -151,3 +141,15 @@ class DiskFaults(NodeFaults):
         if not segments:
             raise ScenarioError(f"{topic}-{partition} on node {node} has no segments")
         return segments[-1] if which == "active" else segments[0]
+
+
+def byte_of_records(data: bytes, rng: random.Random, path: str) -> int:
+    """The position of a byte in the records of some batch, where only its checksum tells that it was changed."""
+    spans, at = [], 0
+    while at + BATCH_HEADER_BYTES < len(data):
+        end = at + BATCH_LENGTH_AT + 4 + int.from_bytes(data[at + BATCH_LENGTH_AT : at + BATCH_LENGTH_AT + 4])
+        spans.append(range(at + BATCH_HEADER_BYTES, min(end, len(data))))
+        at = end
+    if not spans:
+        raise ScenarioError(f"{path} holds no records that could be spoiled")
+    return rng.choice(rng.choice(spans))

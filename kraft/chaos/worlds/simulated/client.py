@@ -1,0 +1,204 @@
+"""A client of the kit in a simulated world: its requests are work in a node's process, below the parsing of HTTP.
+
+What goes wrong with its links goes wrong here: a port that refuses, a request or an answer that never arrives. A node
+that dies in the middle resets the connection; one that sleeps lets its client wait. Nobody is asked twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from kraft.chaos.workload.client import Batch, Fetched, Position, Told
+from kraft.chaos.workload.requests import ANSWER_SLACK_MS, value_of
+from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
+from kraft.client.verdicts import of_broken_connection, of_code, of_refused_connection, of_sent_without_answer
+from metadata.environment import ConnectionClosed
+from metadata.errors import KafkaError, UnknownTopicOrPartition, for_code
+from metadata.image import TopicIdPartition
+from replication.batches.records import NewRecord, build_batch, read_batches
+from replication.requests import LATEST_TIMESTAMP
+
+T = TypeVar("T")
+ACKS: Final = {"0": 0, "1": 1, "all": -1}
+NOTICE_S: Final = 0.02
+"""After so long a client knows that its node is dead: the connection is reset."""
+
+
+@dataclass(slots=True)
+class ClientLink:
+    """From one client to one node. What is done to it holds until it is healed."""
+
+    refuses: bool = False
+    holds_requests: bool = False
+    holds_answers: bool = False
+    delay_ms: int = 0
+    requests_lost: int = 0
+    """So many more requests end in the middle, each with its connection."""
+    answers_lost: int = 0
+    """So many more answers are lost, each with its connection."""
+
+
+class Refused(Exception):
+    """Nobody listens: nothing was sent."""
+
+
+class Unanswered(Exception):
+    """The request was sent, and nobody knows what became of it."""
+
+
+LinkTo = Callable[[int], ClientLink]
+
+
+class SimulatedClient:
+    """Implements `Client`."""
+
+    def __init__(self, cluster: SimulatedCluster, link_to: LinkTo) -> None:
+        self._cluster = cluster
+        self._link_to = link_to
+
+    async def open(self, nodes: Sequence[int]) -> None:
+        for node in nodes:
+            self._link_to(node)
+
+    async def close(self) -> None:
+        """It holds nothing."""
+
+    async def produce(self, node: int, batch: Batch) -> Told:
+        within_ms = batch.timeout_ms + ANSWER_SLACK_MS
+        try:
+            return await self._asked(node, lambda asked: self._produced(asked, batch), within_ms=within_ms)
+        except Refused as reason:
+            outcome = of_refused_connection()
+            return Told(outcome=outcome, error=str(reason), may_try_again=True, cannot_now=True)
+        except Unanswered as reason:
+            outcome = of_sent_without_answer() if batch.acks == "0" else of_broken_connection()
+            return Told(outcome=outcome, error=str(reason), may_try_again=True)
+
+    async def read(self, node: int, position: Position) -> Fetched:
+        try:
+            return await self._asked(node, lambda asked: self._read(asked, position), within_ms=position.timeout_ms)
+        except Refused as reason:
+            return Fetched(outcome=of_refused_connection(), error=str(reason), cannot_now=True)
+        except Unanswered as reason:
+            return Fetched(outcome=of_broken_connection(), error=str(reason))
+
+    # --- in the node's process ----------------------------------------------------------------------------------
+
+    async def _produced(self, asked: SimulatedNode, batch: Batch) -> Told:
+        assert asked.node is not None
+        gateway, now_ms = asked.node.gateway, asked.machine.clock.wall_ms()
+        records = [
+            NewRecord(None if key is None else key.encode(), value.ljust(batch.value_bytes).encode(), [], now_ms)
+            for key, value in batch.records
+        ]
+        try:
+            which = self._partition(asked, batch.topic, batch.partition)
+            outcomes = await gateway.produce(
+                {which: build_batch(records)}, acks=ACKS[batch.acks], timeout_ms=batch.timeout_ms
+            )
+        except KafkaError as error:
+            return self._told_error(error.code, error.message)
+        outcome = outcomes[which]
+        if outcome.error_code:
+            return self._told_error(outcome.error_code, outcome.message)
+        if batch.acks == "0":
+            return Told(outcome="ok", kafka_code=0)
+        offsets = tuple(range(outcome.base_offset, outcome.base_offset + len(records)))
+        return Told(outcome="ok", kafka_code=0, offsets=offsets)
+
+    def _told_error(self, code: int, message: str) -> Told:
+        may_try_again = for_code(code).retriable
+        return Told(outcome=of_code(code), kafka_code=code, error=message, may_try_again=may_try_again)
+
+    async def _read(self, asked: SimulatedNode, position: Position) -> Fetched:
+        assert asked.node is not None
+        gateway = asked.node.gateway
+        try:
+            which = self._partition(asked, position.topic, position.partition)
+            offset = position.offset
+            if isinstance(offset, str):
+                offset = (await gateway.list_offset(which, LATEST_TIMESTAMP)).offset
+            found = await gateway.read(
+                which, offset=offset, bytes_max=position.bytes_max, bytes_min=1, wait_ms_max=position.wait_ms
+            )
+        except KafkaError as error:
+            return Fetched(outcome=of_code(error.code), kafka_code=error.code, error=error.message)
+        records = [
+            (record.offset, value_of((record.value or b"").decode()))
+            for record in read_batches(found.data, from_offset=offset)
+        ]
+        return Fetched(
+            outcome="ok",
+            kafka_code=0,
+            next_offset=records[-1][0] + 1 if records else offset,
+            high_watermark=found.high_watermark,
+            log_start_offset=found.log_start_offset,
+            records=tuple(records),
+        )
+
+    def _partition(self, asked: SimulatedNode, topic: str, partition: int) -> TopicIdPartition:
+        assert asked.node is not None
+        found = asked.node.gateway.image.topic(topic)
+        if found is None or partition not in found.partitions:
+            raise UnknownTopicOrPartition(f"{topic}-{partition}")
+        return TopicIdPartition(found.topic_id, partition)
+
+    # --- on the way ---------------------------------------------------------------------------------------------
+
+    async def _asked(self, number: int, work: Callable[[SimulatedNode], Awaitable[T]], *, within_ms: int) -> T:
+        """Raises Refused, Unanswered."""
+        node, link, loop = self._cluster.nodes[number], self._link_to(number), self._cluster.world.loop
+        deadline = loop.time() + within_ms / 1000
+        await asyncio.sleep(link.delay_ms / 1000 + 0.0002)
+        if link.refuses or not node.is_running or (node.node is None and not node.machine.process.is_paused):
+            raise Refused(f"node {number}: connection refused")
+        while link.holds_requests:
+            await self._wait(deadline, within_ms)
+        if node.node is None:
+            raise Refused(f"node {number}: connection refused")
+        if link.requests_lost:
+            link.requests_lost -= 1
+            raise Unanswered("connection reset in the middle of the request")
+        answer = await self._until_answered(node, _carry_out(work, node), deadline, within_ms)
+        while link.holds_answers:
+            await self._wait(deadline, within_ms)
+        if link.answers_lost:
+            link.answers_lost -= 1
+            raise Unanswered("connection reset")
+        await asyncio.sleep(link.delay_ms / 1000)
+        return answer
+
+    async def _until_answered(
+        self, node: SimulatedNode, carried: Coroutine[Any, Any, T], deadline: float, within_ms: int
+    ) -> T:
+        process, loop = node.machine.process, self._cluster.world.loop
+        asked = loop.create_task(node.machine.run(carried))
+        try:
+            while not asked.done():
+                if node.machine.process is not process:
+                    raise Unanswered("connection reset")
+                left = deadline - loop.time()
+                if left <= 0:
+                    raise Unanswered(f"no answer within {within_ms} ms")
+                await asyncio.wait([asked], timeout=min(NOTICE_S, left))
+        finally:
+            asked.cancel()
+        if asked.cancelled():
+            raise Unanswered("the node stops")
+        try:
+            result: T = asked.result()
+        except ConnectionClosed as error:
+            raise Unanswered(str(error)) from error
+        return result
+
+    async def _wait(self, deadline: float, within_ms: int) -> None:
+        if self._cluster.world.loop.time() > deadline:
+            raise Unanswered(f"no answer within {within_ms} ms")
+        await asyncio.sleep(NOTICE_S)
+
+
+async def _carry_out(work: Callable[[SimulatedNode], Awaitable[T]], node: SimulatedNode) -> T:
+    return await work(node)

@@ -1,0 +1,153 @@
+"""What a simulated cluster holds when all has healed: its disks are copied to folders and read as those of nodes."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from kraft.chaos.evidence import EPOCH_UNKNOWN, Evidence, ReadBack, read_events
+from kraft.chaos.history import Header
+from kraft.chaos.worlds.processes.logs import records_of, replica_logs, voter_metadata
+from kraft.chaos.worlds.processes.readback import merge_events
+from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
+from kraft.chaos.worlds.simulated.world import SimulatedStoryWorld
+from kraft.chaos.worlds.snapshot import Snapshot
+from kraft.chaos.worlds.spec import ClusterSpec
+from metadata.environment import ConnectionClosed, Files
+from metadata.errors import KafkaError
+from metadata.image import TopicIdPartition
+from replication.batches.header import whole_batches
+
+READ_BYTES: Final = 4 * 1024 * 1024
+READ_LIMIT_S: Final = 30.0
+RETRY_S: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopiedFolders:
+    """Implements `Folders`."""
+
+    directory: Path
+    spec: ClusterSpec
+    latest: Snapshot | None
+
+    @property
+    def nodes(self) -> tuple[int, ...]:
+        return tuple(self.spec.nodes)
+
+    @property
+    def brokers(self) -> tuple[int, ...]:
+        return self.spec.brokers
+
+    @property
+    def voters(self) -> tuple[int, ...]:
+        return self.spec.voters
+
+    def data(self, node: int) -> Path:
+        return self.directory / "data" / f"node-{node}"
+
+    def log_directory(self, node: int) -> Path:
+        return self.data(node) / "logs"
+
+
+async def gather_evidence(
+    cluster: SimulatedCluster, world: SimulatedStoryWorld, *, spec: ClusterSpec, header: Header, directory: Path
+) -> Evidence:
+    snapshot = world.snapshot()
+    _make_folder(directory / "readback")
+    readback = [
+        await _read_back(cluster, snapshot, topic, number, directory / "readback")
+        for topic, number in sorted(snapshot.newest.partitions if snapshot.newest else ())
+    ]
+    folders = CopiedFolders(directory=directory, spec=spec, latest=snapshot)
+    for number, node in cluster.nodes.items():
+        _copy(node.machine.environment.files, "/data", folders.data(number))
+    voters, notes = voter_metadata(folders)
+    return Evidence(
+        readback=readback,
+        replicas=replica_logs(folders),
+        samples=tuple(world.samples),
+        voters=voters,
+        events=read_events(merge_events(folders), header),
+        faults=tuple(world.faults),
+        notes=notes,
+    )
+
+
+def _make_folder(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+
+
+def _copy(files: Files, source: str, target: Path) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    for name in files.list_directory(source):
+        path = f"{source}/{name}"
+        if files.is_directory(path):
+            _copy(files, path, target / name)
+        else:
+            file = files.open(path, read_only=True)
+            (target / name).write_bytes(file.pread(0, file.size))
+            file.close()
+
+
+async def _read_back(cluster: SimulatedCluster, snapshot: Snapshot, topic: str, number: int, folder: Path) -> ReadBack:
+    facts = snapshot.partition(topic, number)
+    leader = snapshot.leader(topic, number)
+    path = folder / f"{topic}-{number}.batches"
+    start, end, problem = await _read_all(cluster, leader, topic, number, path)
+    return ReadBack(
+        topic=topic,
+        partition=number,
+        records=records_of([path], from_offset=start),
+        log_start_offset=start,
+        high_watermark=end,
+        leader=leader,
+        leader_epoch=EPOCH_UNKNOWN if facts is None else facts.leader_epoch,
+        isr=tuple(node for node in snapshot.isr(topic, number) if snapshot.alive(node)),
+        error=problem or None,
+    )
+
+
+async def _read_all(
+    cluster: SimulatedCluster, leader: int, topic: str, number: int, path: Path
+) -> tuple[int, int, str]:
+    """Log start, where the reading ended, and why it did not come to the high watermark."""
+    deadline = cluster.world.loop.time() + READ_LIMIT_S
+    start, position, problem = -1, 0, "nobody leads"
+    with path.open("wb") as out:
+        while cluster.world.loop.time() < deadline:
+            node = cluster.nodes.get(leader)
+            try:
+                data, position, high_watermark, log_start = await _read(node, topic, number, position)
+            except (KafkaError, ConnectionClosed, TimeoutError) as error:
+                problem = f"{type(error).__name__} {error}"
+                await asyncio.sleep(RETRY_S)
+                continue
+            out.write(data)
+            start = log_start if start < 0 else start
+            if position >= high_watermark:
+                return start, position, ""
+    return max(start, 0), position, problem
+
+
+async def _read(node: SimulatedNode | None, topic: str, number: int, position: int) -> tuple[bytes, int, int, int]:
+    """The bytes, where to go on, the high watermark and the log start."""
+    if node is None or node.node is None:
+        raise TimeoutError("the leader does not run")
+    gateway = node.node.gateway
+    found = gateway.image.topic(topic)
+    assert found is not None, topic
+    which = TopicIdPartition(found.topic_id, number)
+    async with asyncio.timeout(READ_LIMIT_S):
+        read = await node.machine.run(
+            gateway.read(which, offset=position, bytes_max=READ_BYTES, bytes_min=0, wait_ms_max=0)
+        )
+    data = bytes(read.data)
+    following = position
+    for _, header in whole_batches(data):
+        following = max(following, header.next_offset)
+    if not data:
+        following = max(position, read.high_watermark)
+    return data, following, read.high_watermark, read.log_start_offset
