@@ -35,11 +35,13 @@ SETTINGS: Final[Mapping[str, Toml]] = {
     "min.insync.replicas": 2,
     "offsets.topic.num.partitions": 6,
     "group.initial.rebalance.delay.ms": 0,
+    "metadata.log.max.record.bytes.between.snapshots": 2_000_000,
     "producer.id.expiration.ms": 600_000,
     "producer.id.expiration.check.interval.ms": 30_000,
 }
 """Waits between those of a story of seconds and those of a data center. Each Idempotency-Key is remembered for ten
-minutes only, so that nodes need no more memory after hours than after minutes."""
+minutes only, and the metadata log is replaced by a snapshot after 2 MB, so that nodes need no more memory after hours
+than after minutes."""
 TOPIC_SETTINGS: Final[Mapping[str, Toml]] = {"retention.ms": -1, "segment.bytes": 1_048_576}
 
 

@@ -48,7 +48,8 @@ class Standing:
     down: frozenset[int] = field(default_factory=frozenset)
     paused: frozenset[int] = field(default_factory=frozenset)
     full: frozenset[int] = field(default_factory=frozenset)
-    is_cut: bool = False
+    cuts: int = 0
+    """Faults of links that hold."""
 
     @property
     def running(self) -> list[int]:
@@ -79,14 +80,14 @@ def _action(told: Told) -> Action:
 
 def _pressure_to_mend(standing: Standing) -> float:
     broken = len(standing.down) + len(standing.paused)
-    return min(0.9, 0.35 * broken + 0.25 * len(standing.full) + 0.25 * standing.is_cut)
+    return min(0.9, 0.35 * broken + 0.25 * len(standing.full) + 0.25 * standing.cuts)
 
 
 def _mend(standing: Standing, rng: Random) -> Told:
     choices: list[Told] = [{"do": "restart", "nodes": (node,)} for node in sorted(standing.down)]
     choices += [{"do": "resume", "nodes": (node,)} for node in sorted(standing.paused)]
     choices += [{"do": "disk_free", "nodes": (node,)} for node in sorted(standing.full)]
-    choices += [{"do": "heal"}] if standing.is_cut else []
+    choices += [{"do": "heal"}] * standing.cuts
     return rng.choice(choices)
 
 
@@ -102,7 +103,7 @@ def _kill_controller(standing: Standing, _rng: Random) -> Told | None:
     """The spared one is cut off from the others instead."""
     if standing.controller in standing.mortal:
         return {"do": "kill", "nodes": (standing.controller,)}
-    if standing.controller == standing.spared and not standing.is_cut:
+    if standing.controller == standing.spared and not standing.cuts:
         return {"do": "isolate", "node": standing.controller, "purpose": PURPOSES}
     return None
 

@@ -51,12 +51,12 @@ def after(standing: Standing, action: Action) -> Standing:
             assert nodes_of(action) <= standing.full
             return replace(standing, full=frozenset())
         case Heal():
-            assert standing.is_cut
-            return replace(standing, is_cut=False)
+            assert standing.cuts
+            return replace(standing, cuts=0)
         case Reassign() | Elect():
             assert (action.topic, action.partition) in PARTITIONS
             return standing
-    return replace(standing, is_cut=True)
+    return replace(standing, cuts=standing.cuts + 1)
 
 
 @given(st.integers(0, 10_000))

@@ -176,8 +176,9 @@ class LinkFaults(DiskFaults):
         self._broken = [(number, held) for number, held in self._broken if held]
 
     @property
-    def has_broken_links(self) -> bool:
-        return bool(self._broken)
+    def faults_of_links(self) -> int:
+        """That hold for some link."""
+        return len(self._broken)
 
     # --- links and their rules --------------------------------------------------------------------------------------
 
