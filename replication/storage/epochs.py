@@ -1,7 +1,10 @@
 """The leader epoch cache: where each epoch of a log begins, on disk as `leader-epoch-checkpoint` (KIP-101).
 
-Invariant: epochs and start offsets both ascend, strictly and not strictly. Cut together with the log (R8). An epoch
-start that a new leader assigns is durable at once; what appended batches carry can be read from them again.
+Invariant: epochs and start offsets both ascend, strictly and not strictly. Cut together with the log (R8). A change is
+durable with the next flush of the log, before anything of it counts as flushed, and waits for no disk itself: a node
+begins thousands of epochs at once when another dies, and an fsync for each would keep its loop from its heartbeats. A
+loss of power takes epochs of which no record was flushed: what batches carry is read from them again, and an epoch
+without records ends where it began, whether it is known or not.
 Source: org.apache.kafka.storage.internals.epoch.LeaderEpochFileCache.
 """
 
@@ -36,7 +39,7 @@ class LeaderEpochCache:
         """(epoch, start offset), ascending."""
         return tuple(self._entries)
 
-    def assign(self, epoch: int, start_offset: int, *, durable: bool) -> None:
+    def assign(self, epoch: int, start_offset: int) -> None:
         """An epoch that is not newer than the latest changes nothing, unless it starts before it."""
         if self._entries and epoch <= self.latest_epoch and start_offset >= self._entries[-1][1]:
             return
@@ -44,7 +47,7 @@ class LeaderEpochCache:
         before = self._entries
         self._take([*kept, (epoch, start_offset)])
         try:
-            self._save(durable=durable)
+            self._save()
         except OSError:  # a full disk: the epoch has not begun
             self._take(before)
             raise
@@ -62,7 +65,7 @@ class LeaderEpochCache:
             before.append((epoch, base_offset))
         if before + after != self._entries:
             self._take(before + after)
-            self._save(durable=False)
+            self._save()
 
     def learn_anew(self, batches: Iterable[tuple[int, int]]) -> None:
         """From (epoch, base offset) of all batches of the log, in order: nothing else is believed."""
@@ -71,7 +74,7 @@ class LeaderEpochCache:
             if not entries or entries[-1][0] < epoch:
                 entries.append((epoch, base_offset))
         self._take(entries)
-        self._save(durable=False)
+        self._save()
 
     def end_offset_for(self, epoch: int, *, log_end_offset: int) -> EpochEnd | None:
         """R3. None when the epoch is newer than all that are known, or none is."""
@@ -98,7 +101,7 @@ class LeaderEpochCache:
         kept = [entry for entry in self._entries if entry[1] < end_offset]
         if len(kept) != len(self._entries):
             self._take(kept)
-            self._save(durable=False)
+            self._save()
 
     def truncate_from_start(self, start_offset: int) -> None:
         """Forget epochs that end before the new start; the one that spans it begins there now."""
@@ -106,12 +109,12 @@ class LeaderEpochCache:
         if at == 0 or (at == 1 and self._entries[0][1] == start_offset):
             return
         self._take([(self._entries[at - 1][0], start_offset), *self._entries[at:]])
-        self._save(durable=False)
+        self._save()
 
     def clear(self) -> None:
         if self._entries:
             self._take([])
-            self._save(durable=False)
+            self._save()
 
     def take_unsynced(self) -> bool:
         """Is there something that `sync` has to make durable? The caller promises to call it."""
@@ -131,7 +134,7 @@ class LeaderEpochCache:
             file.close()
         self._files.sync_directory(self._path.rpartition("/")[0])
 
-    def _save(self, *, durable: bool) -> None:
+    def _save(self) -> None:
         self.is_synced = self._is_saved = False
-        write_epochs(self._files, self._path, self._entries, sync=durable)
-        self.is_synced, self._is_saved = durable, True
+        write_epochs(self._files, self._path, self._entries, sync=False)
+        self._is_saved = True

@@ -212,7 +212,7 @@ class PartitionLog:
             for header in headers:
                 if header.leader_epoch > self._epochs.latest_epoch:
                     epochs_before = self._epochs.entries if epochs_before is None else epochs_before
-                    self._epochs.assign(header.leader_epoch, header.base_offset, durable=False)
+                    self._epochs.assign(header.leader_epoch, header.base_offset)
             position = self._segments.append((data,), headers)
         except (OSError, DamagedLog) as error:
             if epochs_before is not None:
@@ -270,7 +270,7 @@ class PartitionLog:
     def assign_epoch_start(self, epoch: int, start_offset: int) -> None:
         self._availability.check()
         with self._availability.guard("recording a leader epoch", changes_nothing=True):
-            self._epochs.assign(epoch, start_offset, durable=True)
+            self._epochs.assign(epoch, start_offset)
 
     def end_offset_for_epoch(self, epoch: int) -> EpochEnd | None:
         return self._epochs.end_offset_for(epoch, log_end_offset=self.log_end_offset)

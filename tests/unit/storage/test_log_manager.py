@@ -384,3 +384,54 @@ def test_new_folders_survive_a_loss_of_power() -> None:
         make_durable_directories(files, "/data/logs/two")
         disk.lose_power()
         assert files.list_directory("/data/logs") == ["one", "two"]
+
+
+def test_a_node_that_begins_to_lead_many_partitions_waits_for_no_disk() -> None:
+    """Found by a soak: 1,000 epochs at once took longer than a session, each time that the node led again."""
+    disk = Disk(random.Random(1))
+
+    async def play(environment: Environment) -> None:
+        manager, _ = _manager(environment, Path("/data"))
+        await manager.start()
+        before = disk.syncs
+        logs = [_create(manager, partition=partition) for partition in range(20)]
+        for epoch in range(3):
+            for log in logs:
+                log.assign_epoch_start(epoch, log.log_end_offset)
+        assert disk.syncs == before
+        await manager.stop(clean=False)
+
+    run(play, files=SimulatedFiles(disk))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_epoch_of_a_flushed_record_survives_a_loss_of_power(seed: int) -> None:
+    disk = Disk(random.Random(seed))
+
+    async def play(environment: Environment) -> None:
+        manager, _ = _manager(environment, Path("/data"))
+        await manager.start()
+        log = _create(manager)
+        log.assign_epoch_start(3, 0)
+        log.append_as_leader(batch(2), leader_epoch=3, now_ms=NOW_MS)
+        await log.flush()
+        log.assign_epoch_start(5, 2)
+        log.assign_epoch_start(7, 2)
+        log.append_as_leader(batch(2), leader_epoch=7, now_ms=NOW_MS)
+        await log.flush()
+        await manager.checkpoint_recovery(manager.directories()[0])
+        log.assign_epoch_start(8, 4)
+        disk.lose_power()
+        again, _ = _manager(environment, Path("/data"))
+        await again.start()
+        found = again.get(KEY)
+        assert found is not None
+        assert found.log_end_offset == 4
+        for epoch, end_offset in ((3, 2), (7, 4)):
+            answer = found.end_offset_for_epoch(epoch)
+            assert answer is not None
+            assert (answer.epoch, answer.end_offset) == (epoch, end_offset)
+        assert found.end_offset_for_epoch(5) == found.end_offset_for_epoch(3)
+        await again.stop()
+
+    run(play, files=SimulatedFiles(disk))
