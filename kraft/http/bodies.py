@@ -7,7 +7,7 @@ not there, also where the model's own default is something else. The OpenAPI doc
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, TypeVar, cast
 
 from pydantic import (
     BaseModel,
@@ -26,6 +26,22 @@ IS_STRICT = "is_strict"
 
 def is_strict(info: ValidationInfo) -> bool:
     return bool(info.context and info.context.get(IS_STRICT))
+
+
+Item = TypeVar("Item")
+
+
+class _FirstError:
+    """Pydantic's FailFast, which cannot stand in a union with None."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler, /) -> core_schema.CoreSchema:
+        schema = handler(source)
+        assert schema["type"] == "list", schema
+        return cast(core_schema.CoreSchema, {**schema, "fail_fast": True})
+
+
+Items: TypeAlias = Annotated[list[Item], _FirstError()]
+"""A list of which the first bad item is told: a message for each of a million would be the larger attack."""
 
 
 class RequestBody(BaseModel):

@@ -29,6 +29,10 @@ class Limits:
     """Records of one answer, however small they are; the next ones are asked for with the next request."""
     read_wait_ms_default: int = 500
     read_wait_ms_max: int = 300_000
+    produce_records_max: int = 100_000
+    """Records of one produce request; one more is answered 413. Raw batches are bounded by their leader."""
+    produce_headers_max: int = 400_000
+    """Headers of all its records together."""
     batch_entries_max: int = 10_000
     """Entries of one `records:batch`; one more is answered 422."""
     control_timeout_ms: int = 30_000

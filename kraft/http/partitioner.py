@@ -16,6 +16,8 @@ from metadata.image import TopicImage
 KEYS_CACHED_MAX = 16_384
 CACHED_KEY_BYTES_MAX = 64
 TOPICS_CACHED_MAX = 10_000
+UNPLACED = -1
+"""Of a record without key and partition, until it is the turn of one."""
 
 _MASK = 0xFFFFFFFF
 _M = 0x5BD1E995
@@ -69,19 +71,29 @@ class Partitioner:
         self._turns[topic.topic_id] = (topic, available, turn + 1)
         return available[turn % len(available)]
 
-    def place(self, topic: TopicImage, records: Sequence[Keyed], *, keyless: int = -1) -> list[int]:
+    def place(self, topic: TopicImage, records: Sequence[Keyed], *, keyless: int = UNPLACED) -> list[int]:
         """Each record's partition; all keyless records of one request share one: the given one, or whose turn it is."""
-        count = len(topic.partitions)
-        if count == 1:
-            return [0 if record.partition is None else record.partition for record in records]
-        places: list[int] = []
-        for record in records:
-            if record.partition is not None:
-                places.append(record.partition)
-            elif record.key is not None:
-                places.append(partition_of_key(record.key, count))
-            else:
-                if keyless < 0:
-                    keyless = self.next_for(topic)
-                places.append(keyless)
-        return places
+        return self.settle(topic, places_of(topic, records, keyless=keyless))
+
+    def settle(self, topic: TopicImage, places: list[int]) -> list[int]:
+        """With the partition whose turn it is for what is UNPLACED."""
+        if UNPLACED not in places:
+            return places
+        keyless = self.next_for(topic)
+        return [keyless if place == UNPLACED else place for place in places]
+
+
+def places_of(topic: TopicImage, records: Sequence[Keyed], *, keyless: int = UNPLACED) -> list[int]:
+    """What the records themselves say, `keyless` for the rest. Pure: hashing many or long keys is work for a worker."""
+    count = len(topic.partitions)
+    if count == 1:
+        return [0 if record.partition is None else record.partition for record in records]
+    places: list[int] = []
+    for record in records:
+        if record.partition is not None:
+            places.append(record.partition)
+        elif record.key is not None:
+            places.append(partition_of_key(record.key, count))
+        else:
+            places.append(keyless)
+    return places

@@ -14,7 +14,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from struct import Struct, error
 
+from kraft.http.counting import TOO_LARGE
 from kraft.http.errors import UNPROCESSABLE, HttpError
+from kraft.http.limits import INT32_MAX
 from kraft.http.records import InRecord, OutRecord
 
 _INT32 = Struct(">i")
@@ -24,9 +26,12 @@ _TAIL = Struct(">qi")
 NOW = -1
 
 
-def decode_records(body: bytes, *, now_ms: int) -> list[OutRecord]:
-    """Raises HttpError 422 that names the record and the byte where the body stops making sense."""
+def decode_records(
+    body: bytes, *, now_ms: int, records_max: int = INT32_MAX, headers_max: int = INT32_MAX
+) -> list[OutRecord]:
+    """Raises HttpError 422 that names the record and the byte where the body stops making sense, 413 for too many."""
     records: list[OutRecord] = []
+    headers_left = headers_max
     position, end = 0, len(body)
     try:
         while position < end:
@@ -35,7 +40,12 @@ def decode_records(body: bytes, *, now_ms: int) -> list[OutRecord]:
             timestamp, header_count = _TAIL.unpack_from(body, position)
             position += _TAIL.size
             headers: list[tuple[str, bytes | None]] = []
+            if len(records) == records_max:
+                raise HttpError(TOO_LARGE, f"more than {records_max} records in a request; send them in several")
             if header_count:
+                headers_left -= _checked_count(body, position, header_count)
+                if headers_left < 0:
+                    raise HttpError(TOO_LARGE, f"more than {headers_max} headers in a request; send them in several")
                 headers, position = _headers(body, position, header_count)
             if timestamp < NOW:
                 raise ValueError(f"timestamp {timestamp} is below -1")
@@ -60,9 +70,14 @@ def _bytes(body: bytes, position: int) -> tuple[bytes | None, int]:
     return body[start : start + length], start + length
 
 
-def _headers(body: bytes, position: int, count: int) -> tuple[list[tuple[str, bytes | None]], int]:
+def _checked_count(body: bytes, position: int, count: int) -> int:
+    """Raises ValueError for more headers than can follow."""
     if count < 0 or count * 8 > len(body) - position:
         raise ValueError(f"{count} headers with {len(body) - position} bytes left")
+    return count
+
+
+def _headers(body: bytes, position: int, count: int) -> tuple[list[tuple[str, bytes | None]], int]:
     headers: list[tuple[str, bytes | None]] = []
     for _ in range(count):
         name, position = _bytes(body, position)

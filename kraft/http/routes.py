@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from kraft.http.additions import PREFER, prefers_additions
 from kraft.http.bodies import IS_STRICT
+from kraft.http.counting import check_values
 from kraft.http.errors import (
     PARTITION_NOT_FOUND,
     PAYLOAD,
@@ -83,8 +84,10 @@ class Call:
             raise HttpError(code, f"no partition {text!r}: a partition is a number from 0")
         return int(text)
 
-    def model(self, model: type[Model]) -> Model:
-        """The body as a model. Raises HttpError 400 for malformed JSON, 42206 for none, 422 for JSON that is not one.
+    def model(self, model: type[Model], *, has_records: bool = False) -> Model:
+        """The body as a model. `has_records`: what is in it was counted already.
+
+        Raises HttpError 400 for malformed JSON, 42206 for none, 422 for JSON that is not one, 413 for too many values.
 
         In v3 JSON that is not one is 400, unless a field that nobody knows is all that is wrong with it (422).
         The strict profile takes no number or truth value that is written as a string.
@@ -92,6 +95,8 @@ class Call:
         is_strict = self.context.is_strict
         if not self.body:
             raise HttpError(PAYLOAD, "the body is empty; send a JSON object")
+        if not has_records:
+            check_values(self.body)
         try:
             return _validate(model, self.body, is_strict=is_strict)
         except ValidationError as error:

@@ -15,7 +15,7 @@ from functools import partial
 from kraft.http.idempotency import IdempotencyKey
 from kraft.http.keyed_produce import Piece, not_sent, per_record, produce_keyed
 from kraft.http.producing import produce
-from kraft.http.records import OutRecord, to_batch
+from kraft.http.records import INLINE_RECORDS_MAX, OutRecord, to_batch
 from kraft.http.routes import Call
 from metadata.environment import Buffer
 from metadata.errors import InvalidRecord, InvalidTimestamp, KafkaError, MessageTooLarge, UnknownTopicOrPartition
@@ -63,12 +63,17 @@ async def write(
     """Records by partition, with the `acks` and the `timeout` of the request. Raises KafkaError, HttpError."""
     call.context.metrics.produced_records.inc(sum(map(len, groups.values())))
     settings, now_ms = call.context.gateway.topic_settings(topic.name), call.context.clock.wall_ms()
-    written = {
-        number: Written(pack(group, settings, now_ms=now_ms, is_keyed=key is not None))
-        if number in topic.partitions
-        else Written(Packed(len(group)), [Piece(len(group), _no_such_partition(topic, number))])
-        for number, group in groups.items()
-    }
+
+    def pack_all() -> dict[int, Written]:
+        return {
+            number: Written(pack(group, settings, now_ms=now_ms, is_keyed=key is not None))
+            if number in topic.partitions
+            else Written(Packed(len(group)), [Piece(len(group), _no_such_partition(topic, number))])
+            for number, group in groups.items()
+        }
+
+    is_much = sum(map(len, groups.values())) > INLINE_RECORDS_MAX
+    written = await call.context.large_work.run(pack_all) if is_much else pack_all()
     sets = {
         TopicIdPartition(topic.topic_id, number): record_sets(each.packed.batches, settings)
         for number, each in written.items()

@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from kraft.http.additions import ADDITION
-from kraft.http.bodies import OneOf, RequestBody, Truth, Whole, is_strict
+from kraft.http.bodies import Items, OneOf, RequestBody, Truth, Whole, is_strict
 from kraft.http.limits import INT32_MAX
 
 INT64_MAX = 2**63 - 1
@@ -96,7 +96,7 @@ class ConsumerCreated(BaseModel):
 class SubscriptionBody(RequestBody):
     """One of the two."""
 
-    topics: list[str] | None = None
+    topics: Items[str] | None = None
     topic_pattern: str | None = None
 
 
@@ -111,7 +111,7 @@ class PartitionRef(RequestBody):
 
 
 class Partitions(RequestBody):
-    partitions: list[PartitionRef]
+    partitions: Items[PartitionRef]
 
 
 class PartitionList(BaseModel):
@@ -132,21 +132,21 @@ class TimestampRef(RequestBody):
 
 
 class Positions(RequestBody):
-    offsets: list[OffsetRef] = Field(default_factory=list)
-    timestamps: list[TimestampRef] = Field(default_factory=list)
+    offsets: Items[OffsetRef] = Field(default_factory=list)
+    timestamps: Items[TimestampRef] = Field(default_factory=list)
 
 
 class Commit(RequestBody):
     """`offsets`: the last record read, what is stored is one more; `partitions`: what is stored. Neither: all read."""
 
-    offsets: list[OffsetRef] | None = None
-    partitions: list[OffsetRef] | None = None
+    offsets: Items[OffsetRef] | None = None
+    partitions: Items[OffsetRef] | None = None
 
 
 class OffsetQuestion(RequestBody):
     """Without partitions: those of the instance."""
 
-    partitions: list[PartitionRef] | None = None
+    partitions: Items[PartitionRef] | None = None
 
 
 class OffsetInfo(BaseModel):

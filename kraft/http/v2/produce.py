@@ -10,6 +10,7 @@ import orjson
 from aiohttp import web
 
 from kraft.http import query
+from kraft.http.counting import TOO_LARGE, check_counts
 from kraft.http.errors import UNPROCESSABLE, HttpError
 from kraft.http.idempotency import (
     HEADERS,
@@ -20,9 +21,10 @@ from kraft.http.idempotency import (
 )
 from kraft.http.keyed_produce import produce_keyed
 from kraft.http.media import RECORD_BATCH, RECORDS, V2_JSON, Format, produce_format, v2_answer
+from kraft.http.partitioner import UNPLACED, places_of
 from kraft.http.producing import WISHES, check_wishes, leaders, produce
 from kraft.http.raw import decode_records
-from kraft.http.records import OutRecord
+from kraft.http.records import INLINE_BYTES_MAX, INLINE_RECORDS_MAX, OutRecord
 from kraft.http.routes import Body, Call, Route
 from kraft.http.v2 import models
 from kraft.http.v2.outcomes import document, failed, written
@@ -51,12 +53,40 @@ async def _produce(call: Call, partition: int | None) -> web.Response:
     if form is Format.RECORD_BATCH:
         assert partition is not None
         return await _produce_raw(call, topic, TopicIdPartition(topic.topic_id, partition))
-    now_ms = context.clock.wall_ms()
-    if form is Format.RECORDS:
-        records = decode_records(bytes(call.body), now_ms=now_ms)
-    else:
-        records = parse_produce(call.body, form, now_ms=now_ms)
-    return await _produce_records(call, topic, records, partition)
+    records, where = await _parsed(call, topic, form, partition)
+    return await _produce_records(call, topic, records, context.partitioner.settle(topic, where))
+
+
+async def _parsed(
+    call: Call, topic: TopicImage, form: Format, partition: int | None
+) -> tuple[list[OutRecord], list[int]]:
+    """The records and where each of them goes, by a worker if they are many or large."""
+    body, limits, now_ms = call.body, call.context.limits, call.context.clock.wall_ms()
+    key = idempotency_key(call)
+    keyless = UNPLACED if key is None else key.partition(len(topic.partitions))
+
+    def parse() -> tuple[list[OutRecord], list[int]]:
+        if form is Format.RECORDS:
+            records = decode_records(
+                bytes(body),
+                now_ms=now_ms,
+                records_max=limits.produce_records_max,
+                headers_max=limits.produce_headers_max,
+            )
+        else:
+            check_counts(
+                body,
+                "records",
+                items_max=limits.produce_records_max,
+                headers_max=limits.produce_headers_max,
+                code=TOO_LARGE,
+            )
+            records = parse_produce(body, form, now_ms=now_ms)
+        return records, place(topic, records, partition, keyless=keyless)
+
+    if len(body) <= INLINE_BYTES_MAX and (form is Format.RECORDS or body.count(b"{") <= INLINE_RECORDS_MAX):
+        return parse()
+    return await call.context.large_work.run(parse)
 
 
 async def _produce_raw(call: Call, topic: TopicImage, where: TopicIdPartition) -> web.Response:
@@ -86,32 +116,20 @@ def _raw_entry(partition: int, outcome: ProduceOutcome) -> dict[str, Any]:
     return written(partition, outcome.base_offset) | {"last_offset": outcome.last_offset}
 
 
-async def _produce_records(
-    call: Call, topic: TopicImage, records: list[OutRecord], partition: int | None
-) -> web.Response:
-    key = idempotency_key(call)
-    where = place(call, topic, records, partition, key=key)
-    done = await write(call, topic, _group(records, where), key)
+async def _produce_records(call: Call, topic: TopicImage, records: list[OutRecord], where: list[int]) -> web.Response:
+    done = await write(call, topic, _group(records, where), idempotency_key(call))
     last = [(number, each.pieces[-1].outcome) for number, each in done.items() if each.pieces]
     return _answer(call, entries(where, done), last)
 
 
-def place(
-    call: Call,
-    topic: TopicImage,
-    records: Sequence[OutRecord],
-    partition: int | None,
-    *,
-    key: IdempotencyKey | None = None,
-) -> list[int]:
-    """The partition of each record: of the path, its own, by its key, by the request's, or the one whose turn it is."""
+def place(topic: TopicImage, records: Sequence[OutRecord], partition: int | None, *, keyless: int) -> list[int]:
+    """The partition of each record: of the path, its own, by its key, by the request's, or UNPLACED. Pure."""
     if partition is not None:
         wrong = next((r.partition for r in records if r.partition not in (None, partition)), None)
         if wrong is not None:
             raise HttpError(UNPROCESSABLE, f"a record names partition {wrong}, the path names {partition}")
         return [partition] * len(records)
-    keyless = -1 if key is None else key.partition(len(topic.partitions))
-    return call.context.partitioner.place(topic, records, keyless=keyless)
+    return places_of(topic, records, keyless=keyless)
 
 
 def _group(records: list[OutRecord], where: list[int]) -> dict[int, list[OutRecord]]:

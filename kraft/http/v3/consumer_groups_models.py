@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from kraft.http.additions import ADDITION
-from kraft.http.bodies import RequestBody
+from kraft.http.bodies import Items, RequestBody
 from kraft.http.limits import INT32_MAX
 from kraft.http.v3.models import Related, Resource, Timestamp, TopicName
 
@@ -94,8 +94,8 @@ class OffsetReset(RequestBody):
     to: Literal["earliest", "latest"] | None = None
     timestamp: Timestamp | None = Field(default=None, description="The first record that is not older.")
     shift: int | None = Field(default=None, ge=-INT64_MAX, le=INT64_MAX, description="Records to go on by, or back.")
-    offsets: list[PartitionOffset] | None = None
-    topics: list[str] | None = None
+    offsets: Items[PartitionOffset] | None = None
+    topics: Items[str] | None = None
     validate_only: bool = False
 
     @model_validator(mode="after")

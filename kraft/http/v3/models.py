@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from kraft.http.additions import ADDITION
-from kraft.http.bodies import RequestBody, SettingText, whole_of
+from kraft.http.bodies import Items, RequestBody, SettingText, whole_of
 from kraft.http.limits import INT32_MAX
 from kraft.http.path_parameters import TOPIC_PATTERN
 
@@ -159,10 +159,10 @@ class NewTopic(RequestBody):
     topic_name: TopicName
     partitions_count: int | None = Field(default=None, ge=1, le=INT32_MAX)
     replication_factor: int | None = Field(default=None, ge=1, le=32767)
-    replicas_assignments: dict[PartitionKey, list[BrokerId]] | None = Field(
+    replicas_assignments: dict[PartitionKey, Items[BrokerId]] | None = Field(
         default=None, json_schema_extra={"propertyNames": {"pattern": "^[0-9]{1,9}$"}}
     )
-    configs: list[ConfigValue] | None = None
+    configs: Items[ConfigValue] | None = None
     validate_only: bool = False
 
 
@@ -192,17 +192,17 @@ class ConfigChange(RequestBody):
 
 
 class ConfigChanges(RequestBody):
-    data: list[ConfigChange] = Field(min_length=1)
+    data: Items[ConfigChange] = Field(min_length=1)
     validate_only: bool = False
 
 
 class TopicConfigChanges(RequestBody):
     topic_name: TopicName
-    configs: list[ConfigChange] = Field(min_length=1)
+    configs: Items[ConfigChange] = Field(min_length=1)
 
 
 class TopicsConfigChanges(RequestBody):
-    data: list[TopicConfigChanges] = Field(min_length=1)
+    data: Items[TopicConfigChanges] = Field(min_length=1)
     validate_only: bool = False
 
 
@@ -227,7 +227,7 @@ class ElectionRequest(RequestBody):
     """Without `partitions`: every partition."""
 
     election_type: Literal["preferred", "unclean"] = "preferred"
-    partitions: list[PartitionTarget] | None = None
+    partitions: Items[PartitionTarget] | None = None
 
 
 class PartitionElection(RequestBody):
@@ -249,4 +249,4 @@ class PartitionResults(BaseModel):
 
 
 class NewReassignment(RequestBody):
-    replicas: list[BrokerId] = Field(min_length=1)
+    replicas: Items[BrokerId] = Field(min_length=1)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from aiohttp import web
 
+from kraft.http.counting import check_counts
 from kraft.http.errors import BATCH, UNPROCESSABLE, HttpError
 from kraft.http.idempotency import HEADERS, check_idempotency_key, idempotency_key
 from kraft.http.producing import WISHES, check_wishes
@@ -26,7 +27,11 @@ from replication.requests import ProduceOutcome
 
 async def produce_batch(call: Call) -> web.Response:
     topic = await call.context.topic_or_create(call.topic)
-    entries = call.model(models.BatchRequest).entries
+    limits = call.context.limits
+    check_counts(
+        call.body, "entries", items_max=limits.batch_entries_max, headers_max=limits.produce_headers_max, code=BATCH
+    )
+    entries = call.model(models.BatchRequest, has_records=True).entries
     _check_entries(entries, maximum=call.context.limits.batch_entries_max)
     now_ms = call.context.clock.wall_ms()
     failures: list[Document] = []

@@ -8,7 +8,7 @@ does not read is held back. Invariant: a stream holds what aiohttp has buffered 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import orjson
 from aiohttp import web
@@ -39,6 +39,9 @@ AGE_MS_MAX = 86_400_000
 BUDGET_WAIT_MS = 30_000
 """How long a stream waits for room for its next bytes (queued.max.request.bytes); then it ends with 503."""
 BUDGET_RETRY_MS = 50
+PORTION_RECORDS = 1_000
+"""Records that are taken on at once, more or less, while others wait for the event loop."""
+PORTION_BYTES_MIN = 1_024
 END = b"\r\n"
 
 Parsed = tuple[StreamRecord, OutRecord]
@@ -59,6 +62,13 @@ async def produce_stream(call: Call) -> web.StreamResponse:
         except ConnectionError:
             pass  # the client has gone
     return response
+
+
+def portions(data: bytes) -> Iterator[bytes]:
+    """Pieces of what has come, with few enough records in each for the event loop: every one begins with a brace."""
+    size = len(data) * PORTION_RECORDS // max(data.count(b"{"), PORTION_RECORDS)
+    for at in range(0, len(data), max(size, PORTION_BYTES_MIN)):
+        yield data[at : at + max(size, PORTION_BYTES_MIN)]
 
 
 class _Stream:
@@ -125,8 +135,12 @@ class _Stream:
         size = len(data) + len(self._splitter)
         await self._reserve(size)
         try:
-            objects, problem = self._splitter.feed(data)
-            problem = await self._write(objects) or problem
+            problem = None
+            for part in portions(data):
+                objects, problem = self._splitter.feed(part)
+                problem = await self._write(objects) or problem
+                if problem is not None:
+                    break
         finally:
             self.call.context.bodies.release(size)
         if problem is not None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, Field
 
 from kraft.http.additions import ADDITION
-from kraft.http.bodies import RequestBody
+from kraft.http.bodies import Items, RequestBody
 from kraft.http.limits import INT32_MAX
 from kraft.http.v3.models import Timestamp
 
@@ -44,14 +44,14 @@ ID_LENGTH_MAX = 80
 class BatchEntry(RequestBody):
     id: str = Field(json_schema_extra={"minLength": 1, "maxLength": ID_LENGTH_MAX})
     partition_id: int | None = Field(default=None, ge=0, le=INT32_MAX)
-    headers: list[BatchHeader] | None = None
+    headers: Items[BatchHeader] | None = None
     key: BatchData | None = None
     value: BatchData | None = None
     timestamp: Timestamp | None = None
 
 
 class BatchRequest(RequestBody):
-    entries: list[BatchEntry] = Field(json_schema_extra={"minItems": 1})
+    entries: Items[BatchEntry] = Field(json_schema_extra={"minItems": 1})
 
 
 class BatchSize(BaseModel):
@@ -90,7 +90,7 @@ class StreamRecord(RequestBody):
     """One of the records that follow one another in the body, with or without white space between."""
 
     partition_id: int | None = Field(default=None, ge=0, le=INT32_MAX)
-    headers: list[BatchHeader] | None = None
+    headers: Items[BatchHeader] | None = None
     key: BatchData | None = None
     value: BatchData | None = None
     timestamp: str | None = Field(default=None, description="ISO-8601.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from typing import Any
 
 import pytest
@@ -18,6 +19,11 @@ AS_BINARY = "application/vnd.kafka.binary.v2+json"
 AS_RECORDS = "application/vnd.kafka.records.v1"
 AS_BATCH = "application/vnd.kafka.recordbatch.v2"
 GARBAGE = b"no coordinator wrote this"
+
+
+def now_ms() -> int:
+    """Older records would be deleted by retention."""
+    return time.time_ns() // 1_000_000
 
 
 def answered(target: Target, method: str, path: str, body: Any = None, **headers: str) -> Answer:
@@ -78,7 +84,7 @@ def subscribe_to_a_pattern_that_backtracks(target: Target) -> None:
 
 def bomb(values: int, size: int) -> bytes:
     """KB on the way, MiB in memory."""
-    return build_batch([NewRecord(None, bytes(size), [], 1) for _ in range(values)], compression="zstd")
+    return build_batch([NewRecord(None, bytes(size), [], now_ms()) for _ in range(values)], compression="zstd")
 
 
 def write_what_decompresses_to_gigabytes(target: Target) -> None:
@@ -103,15 +109,29 @@ def write_what_decompresses_to_gigabytes(target: Target) -> None:
 
 def write_a_million_records_in_a_few_bytes(target: Target) -> None:
     path = "/topics/bombs/partitions/0"
-    many = build_batch([NewRecord(None, None, [], 1)] * 1_000_001, compression="zstd")
+    many = build_batch([NewRecord(None, None, [], now_ms())] * 1_000_001, compression="zstd")
     assert len(many) < 4_000_000
     refused = answered(target, "POST", path, many[:], Content_Type=AS_BATCH)
     assert "offsets" not in refused.json() or refused.json()["offsets"][0]["kafka_code"] == 10, refused
-    some = build_batch([NewRecord(None, None, [], 1)] * 300_000, compression="zstd")
+    some = build_batch([NewRecord(None, None, [], now_ms())] * 300_000, compression="zstd")
     taken = answered(target, "POST", path, some, Content_Type=AS_BATCH).json()["offsets"][0]
     assert taken["error_code"] is None, taken
     page = answered(target, "GET", f"{path}/records?offset={taken['offset']}&max_bytes=1000000000", Accept=AS_BINARY)
     assert len(page.json()) <= 50_000
+
+
+def write_millions_of_empty_records(target: Target) -> None:
+    """8 MiB of `{}`, in each dialect that has records of JSON."""
+    empty = b",".join([b"{}"] * 2_796_202)
+    for form in (AS_JSON, AS_BINARY):
+        refused = answered(target, "POST", "/topics/nested", b'{"records":[' + empty + b"]}", Content_Type=form)
+        assert (refused.status, refused.json()["error_code"]) == (413, 413), refused
+        assert "more than 100000 records" in refused.json()["message"]
+    clusters = target.cluster.v3
+    refused = answered(target, "POST", f"{clusters}/topics/nested/records:batch", b'{"entries":[' + empty + b"]}")
+    assert refused.json()["error_code"] == 42208, refused
+    refused = answered(target, "POST", f"{clusters}/topics/nested/configs:alter", b'{"data":[' + empty + b"]}")
+    assert refused.status == 413, refused
 
 
 ATTACKS = {
@@ -136,6 +156,12 @@ ATTACKS = {
         comes_back="10 for the million; pages of 50,000 records",
         run=write_a_million_records_in_a_few_bytes,
         memory_mib_max=256,
+    ),
+    "millions of empty records": Attack(
+        sends="8 MiB of `{}` as records, as entries of a batch, and as settings",
+        comes_back="413 and 42208: more than 100,000 records, 10,000 entries, 500,000 values",
+        run=write_millions_of_empty_records,
+        memory_mib_max=128,
     ),
     "a pattern that backtracks": Attack(
         sends="topic_pattern (a+)+b, with a topic whose name is 240 times an a",
