@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from kraft.chaos.worlds.simulated.cluster import SimulatedNode
-from metadata.controller.events import AlterConfigs, ConfigAlteration, ConfigResource
+from metadata.controller.events import AlterConfigs, ConfigAlteration, ConfigResource, CreateTopics, NewTopic
 from metadata.environment import ConnectionClosed
 from metadata.errors import KafkaError
 from metadata.image import PartitionImage, TopicIdPartition
@@ -18,7 +18,9 @@ from replication.batches.records import NewRecord, build_batch
 from tests.simulation.asking import Watch
 from tests.simulation.clients import Attempt
 from tests.simulation.hanging import Hanging
+from tests.simulation.moments import TRANSACTION_OPEN
 from tests.simulation.plan import Event
+from tests.simulation.strikes import BETWEEN_MS
 
 T = TypeVar("T")
 
@@ -36,6 +38,37 @@ MIN_ISR = "min.insync.replicas"
 
 
 class Coincidences(Hanging):
+    # --- KIP-868: a controller that goes between two appends of one decision --------------------------------------
+
+    async def _cut_off_append(self, event: Event) -> None:
+        """A topic is being created in pieces; when some of them are committed, its controller goes."""
+        name, partitions = f"large-{event.numbers[0] % 50}", 4 + event.numbers[1] % 6
+        topic = NewTopic(name=name, partitions=partitions, replication_factor=min(3, len(self._plan.brokers)))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._create_large(topic, number=event.numbers[2]))
+            moment = None
+            for _ in range(1 + event.numbers[3] % 3):
+                moment = await self._oracle.moments.next(TRANSACTION_OPEN, within_s=WON_S) or moment
+            if moment is None or self.is_healed:
+                return
+            self._oracle.count("controller taken away between two pieces")
+            controller, lasts_ms = self.cluster.nodes[moment[0]], event.numbers[2] % BETWEEN_MS
+            match event.numbers[3] % 4:
+                case 0:
+                    await self._away(controller, lasts_ms, SimulatedNode.kill)
+                case 1:
+                    await self._away(controller, lasts_ms, self._lose_power)
+                case 2:
+                    await self._pause_for(controller, event.lasts_ms)
+                case _:
+                    await self._depose(controller)
+
+    async def _create_large(self, topic: NewTopic, *, number: int) -> None:
+        try:
+            await self._ask(CreateTopics(topics=(topic,)), number=number)  # type: ignore[arg-type]
+        except (KafkaError, ConnectionClosed, OSError) as error:
+            self._oracle.note(f"{topic.name} was not created: {error}")
+
     # --- Q5: a controller of the past, whose append comes when its node leads again -------------------------------
 
     async def _overtaken_append(self, event: Event) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from kraft.config.models import Role, Toml
-from tests.simulation import headless, rare, usual
+from tests.simulation import headless, pieces, rare, usual
 from tests.simulation.plan import Event, Plan, ProducerPlan, Strangeness, TopicPlan
 from tests.simulation.profiles import PROFILES, STRANGE
 from tests.simulation.remembered import PROFILE as REMEMBERED_PROFILE
@@ -53,6 +53,8 @@ def draw_plan(seed: int, profile: str = "swarm") -> Plan:
         return rare.made_rare(plan)
     if profile == usual.PROFILE:
         return usual.made_usual(plan)
+    if profile == pieces.PROFILE:
+        return pieces.made_in_pieces(plan)
     return _made_strange(plan) if profile in STRANGE else plan
 
 

@@ -18,6 +18,8 @@ from metadata.quorum.log import Committed, Leadership, SnapshotInstalled
 from metadata.records import NO_LEADER, PartitionChangeRecord, Reason, Record, RegisterBrokerRecord
 from replication.partition.replica import Replica
 from replication.partition.states import LeaderState
+from tests.simulation.moments import TRANSACTION_OPEN
+from tests.simulation.transactions import Transactions
 
 if TYPE_CHECKING:
     from tests.simulation.oracle import Oracle
@@ -36,6 +38,7 @@ class MetadataOracle:
         self._images: dict[int, MetadataImage] = {}
         self._leaders: dict[tuple[TopicIdPartition, int], int] = {}
         self._terms: dict[int, int] = {}
+        self._transactions = Transactions(oracle.fail)
         self._chosen: dict[tuple[TopicIdPartition, int], int] = {}
         """(partition, leader epoch) of an unclean election -> the end of the log that was chosen."""
 
@@ -78,7 +81,9 @@ class MetadataOracle:
             if known is not record and known != record:
                 self._oracle.fail(f"node {node_id} applies {record} at offset {offset}, where {known} was committed")
         end = change.base_offset + len(change.records)
-        self._images.setdefault(end, change.image)
+        known_image = self._images.setdefault(end, change.image)
+        if known_image is not change.image and known_image.topics != change.image.topics:
+            self._oracle.fail(f"node {node_id} has other topics at offset {end - 1}: {known_image} {change.image}")
         before = self._oracle.image
         if end > before.next_offset:
             self._oracle.check(change.base_offset == before.next_offset, "a gap in the history", change.base_offset)
@@ -95,6 +100,11 @@ class MetadataOracle:
 
     def _on_new(self, before: MetadataImage, image: MetadataImage, records: Sequence[Record]) -> None:
         self._oracle.image = image
+        if records:
+            self._transactions.take(records)
+            self._transactions.check(image)
+        if image.transaction is not None:
+            self._oracle.moments.happened(TRANSACTION_OPEN, image.controller_id)
         for record in records:
             if isinstance(record, PartitionChangeRecord) and _is_unclean(record):
                 self._check_unclean(record)

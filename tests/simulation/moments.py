@@ -15,6 +15,8 @@ ALTERATION_SENT = "alteration sent"
 JOIN_SENT = "join sent"
 """An alteration that takes somebody into an ISR."""
 APPEND_SENT = "metadata append sent"
+TRANSACTION_OPEN = "metadata transaction open"
+"""A part of a decision is committed (KIP-868). Only for those who wait for just this."""
 
 MOMENTS = (
     ALTERATION_SENT,

@@ -18,6 +18,7 @@ from kraft.coordinators.groups import classic, decide
 from kraft.coordinators.groups.shard import Shard
 from kraft.coordinators.groups.standing import Standing
 from kraft.node.assembly import Node
+from metadata import image
 from metadata.controller.decide import brokers, changes, elections, isr
 from metadata.controller.reign import Reign
 from metadata.quorum import journal_format, state_machine, votes
@@ -340,5 +341,17 @@ PLANTED: dict[str, Planted] = {
         patches=(Patch(journal_format, "_is_torn", decayed.always_torn),),
         profile="decay",
         found_by=(28,),
+    ),
+    "open_transaction_left": Planted(
+        what="a new controller does not abort the transaction that it finds open (KIP-868)",
+        patches=(Patch(Reign, "_abort_what_is_open", bugs.leaves_open),),
+        profile="pieces",
+        found_by=(4,),
+    ),
+    "half_a_transaction_shown": Planted(
+        what="an image shows topics and partitions of a transaction before its End (KIP-868)",
+        patches=(Patch(image._Draft, "apply", bugs.shows_open_transactions),),
+        profile="pieces",
+        found_by=(1,),
     ),
 }

@@ -10,7 +10,7 @@ from metadata.quorum.durable import encode_document, replace_file
 from metadata.quorum.journal import Journal
 from metadata.quorum.journal_format import encode_frame
 from metadata.quorum.state_machine import MetadataStateMachine
-from metadata.records import NO_LEADER, Reason
+from metadata.records import NO_LEADER, EndTransactionRecord, PartitionRecord, Reason, TopicRecord
 from metadata.snapshot import decode_image, encode_image
 from replication.fetcher.follower import Follower
 from replication.manager.delayed_produce import DelayedProduce
@@ -273,3 +273,25 @@ def loses_the_last_entry(original: Any) -> Any:
 
 def caught_up_by_its_files(_original: Any) -> Any:
     return lambda node: node.publisher.image.offset >= 0
+
+
+def shows_open_transactions(original: Any) -> Any:
+    def apply(self: Any, record: Any) -> None:
+        if self.transaction is not None and isinstance(record, (TopicRecord, PartitionRecord)):
+            self.offset += 1
+            self._happen(record, self.offset)
+        else:
+            self._pending = [] if self.transaction is None else [None] * (self.offset - self.transaction.base_offset)
+            if isinstance(record, EndTransactionRecord):
+                self.offset, self.transaction = self.offset + 1, None
+            else:
+                original(self, record)
+
+    return apply
+
+
+def leaves_open(_original: Any) -> Any:
+    async def _abort_what_is_open(self: Any, epoch: int) -> None:
+        return None
+
+    return _abort_what_is_open

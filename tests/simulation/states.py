@@ -29,6 +29,7 @@ NIGHTLY = (
     "main_loop_turns_again",
     "metadata AppendUnknown",
     "metadata command dropped",
+    "metadata_transaction_aborted",
     "member mishap: crash",
     "member refused, error 22",
     "member refused, error 25",
