@@ -123,7 +123,9 @@ class RaftMetadataLog:
             async with self._clock.timeout(APPEND_TIMEOUT_MS):
                 outcome = await answer
         except TimeoutError:
-            raise AppendUnknown(f"no answer of the quorum within {APPEND_TIMEOUT_MS} ms") from None
+            if answer.cancelled():
+                raise AppendUnknown(f"no answer of the quorum within {APPEND_TIMEOUT_MS} ms") from None
+            outcome = answer.result()  # it was there in time, and this loop was too busy to see it
         finally:
             self._appends.pop(token, None)
         if isinstance(outcome, MetadataImage):

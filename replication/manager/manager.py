@@ -69,6 +69,8 @@ class ReplicaManager:
         self._offsets = Offsets(self._registry)
         self._background: asyncio.Task[None] | None = None
         self._is_stopping = False
+        self._is_going_on = False
+        """A turn is arranged in which further partitions take on their roles."""
 
     # --- metadata
 
@@ -89,6 +91,18 @@ class ReplicaManager:
         if delta.old is not self._registry.image:
             delta = delta_between(self._registry.image, delta.new)
         self._fetch.wake_followers(self._roles.apply(delta))
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._roles.has_due and not self._is_going_on:
+            self._is_going_on = True
+            self._registry.clock.call_later(0, self._apply_due)
+
+    def _apply_due(self) -> None:
+        self._is_going_on = False
+        if not self._is_stopping:
+            self._fetch.wake_followers(self._roles.apply_due())
+            self._go_on()
 
     def remove_strays(self) -> None:
         """Delete logs on disk that the current image does not give to this broker. Not once `stop` has begun: an image

@@ -1,12 +1,14 @@
 """Metadata becomes roles: which replicas this broker has, which it leads, whom the others follow.
 
 Applying is ordered, idempotent, and costs nothing for what did not change. Removals go before creations, so that a
-topic made again under its old name finds the folder free.
+topic made again under its old name finds the folder free. When much has changed it takes several turns of the loop;
+until its own a partition has the role of before, as on a broker that has not heard yet.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import islice
 from typing import Protocol
 
 from metadata.delta import MetadataDelta
@@ -28,6 +30,14 @@ from replication.partition.states import FollowerState, LeaderState, is_recoveri
 
 DESCRIPTOR_RETRY_MS = 1_000
 """Wait before a replica takes its role after all, for which there was no descriptor."""
+
+INTERNAL = "__"
+"""Names of internal topics begin so."""
+
+ROLES_PER_TURN = 32
+"""Partitions that take on a role in one turn of the loop: each makes or syncs files. The others follow in the next
+ones, so that a topic of thousands of partitions, or a failover, keeps nobody from being heard. Those of internal
+topics come first of all and at once: coordinators act on them."""
 
 
 class Fetchers(Protocol):
@@ -53,6 +63,8 @@ class Roles:
         self._failures = failures
         self._flushes = flushes
         self._topic_settings: dict[str, TopicSettings] = {}
+        self._due: dict[TopicIdPartition, None] = {}
+        """Partitions whose role is still the one of an older image."""
         self._is_stopped = False
 
     def stop(self) -> None:
@@ -64,17 +76,36 @@ class Roles:
         registry = self._registry
         registry.image = delta.new
         self._apply_settings(delta)
-        mine = {}
+        at_once: dict[TopicIdPartition, PartitionImage] = {}
         for key, (_old, new) in delta.changed_partitions.items():
             if new is None or registry.node_id not in new.replicas:
+                self._due.pop(key, None)
                 self._remove(key)
+            elif delta.new.topics[key.topic_id].name.startswith(INTERNAL):
+                at_once[key] = new
             else:
-                mine[key] = new
+                self._due[key] = None
         followers: set[int] = set()
-        for key, image in mine.items():
+        for key, image in at_once.items():
             followers.update(self._apply_partition(key, image))
+        followers |= self.apply_due()
         if delta.changed_brokers:
             self._recount()
+        return followers
+
+    @property
+    def has_due(self) -> bool:
+        return bool(self._due)
+
+    def apply_due(self) -> set[int]:
+        """The next ones, by the image that there is now. Returns who follows what is led anew, as `apply` does."""
+        registry = self._registry
+        followers: set[int] = set()
+        for key in [*islice(self._due, ROLES_PER_TURN)]:
+            del self._due[key]
+            image = registry.image.partition(key.topic_id, key.partition)
+            assert image is not None, f"{key} was removed, and is due"
+            followers.update(self._apply_partition(key, image))
         return followers
 
     def settings_of(self, topic: str) -> TopicSettings:

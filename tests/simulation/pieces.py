@@ -1,6 +1,7 @@
 """What a seed of the profile "pieces" draws: decisions larger than an append, and controllers that go meanwhile.
 
-An append takes so little here that most decisions of more than one partition are written in several.
+An append takes so little here that most decisions of more than one partition are written in several, and nodes take on
+few roles in one turn.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from metadata.controller import fold
+from replication.manager import roles
 
 if TYPE_CHECKING:
     from tests.simulation.plan import Plan
@@ -34,6 +36,8 @@ EVENTS = (
 APPEND_BYTES_MAX = 640
 """The largest record of these runs has less than 500."""
 
+ROLES_PER_TURN = 2
+
 
 def made_in_pieces(plan: Plan) -> Plan:
     topics = tuple(replace(topic, partitions=3 + topic.partitions) for topic in plan.topics)
@@ -41,10 +45,11 @@ def made_in_pieces(plan: Plan) -> Plan:
 
 
 @contextlib.contextmanager
-def small_appends(profile: str) -> Iterator[None]:
-    usual = fold.APPEND_BYTES_MAX
-    fold.APPEND_BYTES_MAX = APPEND_BYTES_MAX if profile == PROFILE else usual
+def small_steps(profile: str) -> Iterator[None]:
+    usual = fold.APPEND_BYTES_MAX, roles.ROLES_PER_TURN
+    if profile == PROFILE:
+        fold.APPEND_BYTES_MAX, roles.ROLES_PER_TURN = APPEND_BYTES_MAX, ROLES_PER_TURN
     try:
         yield
     finally:
-        fold.APPEND_BYTES_MAX = usual
+        fold.APPEND_BYTES_MAX, roles.ROLES_PER_TURN = usual

@@ -24,7 +24,7 @@ from tests.simulation.faults import Faults
 from tests.simulation.hooks import listening
 from tests.simulation.last_judgement import LastJudgement
 from tests.simulation.oracle import Oracle
-from tests.simulation.pieces import small_appends
+from tests.simulation.pieces import small_steps
 from tests.simulation.plan import Plan
 from tests.simulation.remembered_clients import RememberedClients
 from tests.simulation.wholeness import Wholeness
@@ -67,7 +67,7 @@ def play(plan: Plan, *, keeps_trace: bool = False) -> Result:
     cluster = SimulatedCluster(world, settings=plan.settings, rates=plan.rates, roles=plan.roles, is_new=plan.is_new)
     oracle = Oracle(cluster)
     failure: BaseException | None = None
-    with _no_collections(), small_appends(plan.profile), listening(oracle):
+    with _no_collections(), small_steps(plan.profile), listening(oracle):
         try:
             world.run(_Run(cluster, plan, oracle).scenario())
         except Exception as error:  # noqa: BLE001 - whatever went wrong is what this run found
