@@ -171,7 +171,17 @@ def framed(payload: bytes) -> bytes:
 def connected(address: tuple[str, int], count: int = 1) -> Iterator[list[socket.socket]]:
     """So many connections of a stranger, open until the end of the block."""
     with ExitStack() as stack:
-        yield [stack.enter_context(socket.create_connection(address, timeout=ANSWER_S_MAX)) for _ in range(count)]
+        yield [stack.enter_context(_connection(address)) for _ in range(count)]
+
+
+def _connection(address: tuple[str, int]) -> socket.socket:
+    """One that is reset while it is made has ended, as any other may: who crowds a port loses his oldest ones."""
+    try:
+        return socket.create_connection(address, timeout=ANSWER_S_MAX)
+    except ConnectionResetError:
+        ended, other = socket.socketpair()
+        other.close()
+        return ended
 
 
 def sent(connection: socket.socket, data: bytes) -> bool:
