@@ -1,6 +1,7 @@
 """Incremental fetch sessions on the leader's side (KIP-227): a request names only what changed, so does the answer.
 
-The cache holds at most `slots_max` sessions. A full cache drops one that nobody used for EVICTION_MS, else a consumer's
+The cache holds at most `slots_max` sessions, and one of each follower: unlike Kafka's brokers, which fetch in several
+threads, a node has one loop for each leader. A full cache drops one that nobody used for EVICTION_MS, else a consumer's
 for a follower's; else the newcomer gets no session and sends full requests. A session's partitions are kept in the
 order in which they are served: one that got records goes to the end.
 """
@@ -155,6 +156,7 @@ class SessionCache:
         if request.session_epoch not in (FINAL_EPOCH, INITIAL_EPOCH):
             return self._continue(request, now_ms)
         self._sessions.pop(request.session_id, None)
+        self._drop_sessions_of(request.replica_id)
         session = FetchSession(
             session_id=NO_SESSION, replica_id=request.replica_id, replica_epoch=request.replica_epoch, now_ms=now_ms
         )
@@ -177,6 +179,13 @@ class SessionCache:
         session.is_incremental = True
         session.update(request)
         return session
+
+    def _drop_sessions_of(self, replica_id: int) -> None:
+        """A follower has one session with each leader. One that was restarted, or lost an answer, names no session that
+        it had before: each would stay until the cache is full, with all that it knows of thousands of partitions."""
+        if replica_id != CONSUMER:
+            for old in [each for each in self._sessions.values() if each.replica_id == replica_id]:
+                del self._sessions[old.session_id]
 
     def _make_room(self, newcomer: FetchSession, now_ms: int) -> bool:
         if len(self._sessions) < self._slots_max:

@@ -58,6 +58,25 @@ def cache(slots: int) -> SessionCache:
     return SessionCache(clock=env.clock, rng=random.Random(1), slots_max=slots)
 
 
+def test_a_follower_that_begins_anew_leaves_no_session_behind() -> None:
+    """Found by a soak: followers were restarted for an hour, and their leader kept what it knew of each life."""
+
+    async def story() -> None:
+        sessions = cache(10)
+        consumer = sessions.open(request(replica=CONSUMER, partitions=(0,)))
+        other = sessions.open(request(replica=3, partitions=(0,)))
+        lives = [sessions.open(request(replica=2, partitions=(0, 1))) for _ in range(5)]
+        assert len(sessions) == 3
+        with pytest.raises(FetchSessionIdNotFound):
+            sessions.open(request(replica=2, session_id=lives[-2].session_id, epoch=1))
+        for replica, session in ((2, lives[-1]), (3, other), (CONSUMER, consumer)):
+            assert sessions.open(request(replica=replica, session_id=session.session_id, epoch=1)) is session
+        sessions.open(request(replica=CONSUMER, partitions=(0,)))
+        assert len(sessions) == 4, "consumers have as many as they like"
+
+    run(story())
+
+
 def test_a_session_remembers_adds_and_forgets() -> None:
     async def story() -> None:
         sessions = cache(2)
