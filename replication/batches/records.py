@@ -260,8 +260,9 @@ def _pieces(records: Iterable[ReadRecord]) -> Iterator[list[ReadRecord]]:
 
 
 def first_record_at_or_after(batch: Buffer, *, timestamp_ms: int, from_offset: int) -> tuple[int, int] | None:
-    """(offset, timestamp) of the batch's first record with a timestamp >= the asked one."""
-    for record in _read_batch(batch, 0, header_at(batch), from_offset):
+    """(offset, timestamp) of the one batch's first record with a timestamp >= the asked one."""
+    header = header_at(batch)
+    for record in _read_plain(plain_batch(batch, header), header, from_offset):
         if record.timestamp >= timestamp_ms:
             return record.offset, record.timestamp
     return None
@@ -270,7 +271,7 @@ def first_record_at_or_after(batch: Buffer, *, timestamp_ms: int, from_offset: i
 def latest_record(batch: Buffer) -> tuple[int, int]:
     """(offset, timestamp) of the first record that carries the batch's maximal timestamp."""
     header = header_at(batch)
-    for record in _read_batch(batch, 0, header, header.base_offset):
+    for record in _read_plain(plain_batch(batch, header), header, header.base_offset):
         if record.timestamp == header.max_timestamp:
             return record.offset, record.timestamp
     return header.last_offset, header.max_timestamp

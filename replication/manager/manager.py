@@ -15,7 +15,9 @@ from metadata.environment import Buffer, Environment
 from metadata.events import Events
 from metadata.image import MetadataImage, TopicIdPartition
 from metadata.settings import BrokerSettings, TopicSettings
+from replication.batches.looking import Looking, NeedsWorker
 from replication.fetcher.pool import FetcherPool
+from replication.large_work import LargeWork
 from replication.manager.failures import Failures
 from replication.manager.fetch import Fetch
 from replication.manager.isr_keeper import AlterPartitions, IsrKeeper
@@ -67,6 +69,7 @@ class ReplicaManager:
         self._produce = Produce(self._registry, self._flushes)
         self._fetch = Fetch(self._registry, PartitionReader(self._registry, on_join=self._isr.join))
         self._offsets = Offsets(self._registry)
+        self._large_work = LargeWork(environment.workers)
         self._background: asyncio.Task[None] | None = None
         self._is_stopping = False
         self._is_going_on = False
@@ -140,7 +143,14 @@ class ReplicaManager:
         is_consumer: bool = True,
         leader_epoch: int = ANY_EPOCH,
     ) -> OffsetAnswer:
-        return self._offsets.list_offset(partition, timestamp, is_consumer=is_consumer, leader_epoch=leader_epoch)
+        looking = Looking()
+        while True:
+            try:
+                return self._offsets.list_offset(
+                    partition, timestamp, is_consumer=is_consumer, leader_epoch=leader_epoch, looking=looking
+                )
+            except NeedsWorker as large:
+                looking.known[large.base_offset] = await self._large_work.run(large.work)
 
     def offset_for_leader_epoch(
         self, partition: TopicIdPartition, epoch: int, *, current_leader_epoch: int = ANY_EPOCH

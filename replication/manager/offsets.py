@@ -16,6 +16,7 @@ from metadata.errors import (
 )
 from metadata.image import TopicIdPartition
 from metadata.internal_topics import INTERNAL_TOPICS, internal_refusal
+from replication.batches.looking import Looking
 from replication.manager.registry import ANY_EPOCH, WAITING_DELETE_MAX, Registry
 from replication.partition.leader import low_watermark
 from replication.partition.log import EpochEnd
@@ -32,7 +33,13 @@ class Offsets:
         self._registry = registry
 
     def list_offset(
-        self, key: TopicIdPartition, timestamp: int, *, is_consumer: bool = True, leader_epoch: int = ANY_EPOCH
+        self,
+        key: TopicIdPartition,
+        timestamp: int,
+        *,
+        is_consumer: bool = True,
+        leader_epoch: int = ANY_EPOCH,
+        looking: Looking | None = None,
     ) -> OffsetAnswer:
         """L10: a consumer that asks for the end waits until the high watermark has reached this leader's epoch."""
         replica, state = self._registry.leader_or_raise(key, leader_epoch=leader_epoch)
@@ -48,9 +55,9 @@ class Offsets:
         if timestamp == LATEST_TIMESTAMP:
             return OffsetAnswer(offset=bound, leader_epoch=state.leader_epoch)
         if timestamp == MAX_TIMESTAMP:
-            found = log.max_timestamp(upper_bound=bound)
+            found = log.max_timestamp(upper_bound=bound, looking=looking)
         else:
-            found = log.offset_for_timestamp(timestamp, upper_bound=bound)
+            found = log.offset_for_timestamp(timestamp, upper_bound=bound, looking=looking)
         if found is None:
             return OffsetAnswer(offset=-1)
         return OffsetAnswer(offset=found.offset, timestamp=found.timestamp, leader_epoch=found.leader_epoch)

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from metadata.environment import Buffer
 from metadata.values import value
+from replication.batches.looking import Looking
 from replication.batches.validation import PreparedRecords
 
 
@@ -107,11 +108,14 @@ class ReplicaLog(Protocol):
         """
         ...
 
-    def offset_for_timestamp(self, timestamp_ms: int, *, upper_bound: int) -> TimestampedOffset | None:
-        """The first record with a timestamp >= the asked one, below the bound."""
+    def offset_for_timestamp(
+        self, timestamp_ms: int, *, upper_bound: int, looking: Looking | None = None
+    ) -> TimestampedOffset | None:
+        """The first record with a timestamp >= the asked one, below the bound. Raises NeedsWorker for a batch that is
+        too large to be looked at here; what a worker found in it is in `looking` the next time."""
         ...
 
-    def max_timestamp(self, *, upper_bound: int) -> TimestampedOffset | None: ...
+    def max_timestamp(self, *, upper_bound: int, looking: Looking | None = None) -> TimestampedOffset | None: ...
     def assign_epoch_start(self, epoch: int, start_offset: int) -> None:
         """L9: a new leader records its epoch even with no write; durable before it returns (R8)."""
         ...

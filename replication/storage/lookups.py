@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from metadata.environment import Buffer
 from metadata.values import value
 from replication.batches.checking import DamagedBatch, check_batches
 from replication.batches.header import NO_TIMESTAMP, end_within
+from replication.batches.looking import Looking
 from replication.batches.records import first_record_at_or_after, latest_record
 from replication.partition.log import LogRead, TimestampedOffset
 from replication.storage.scanning import DamagedLog, headers_from, whole_batch
@@ -77,8 +79,11 @@ def _too_far(segment: Segment, position: int, next_offset: int, limit: int) -> D
     )
 
 
-def offset_for_timestamp(segments: Iterable[Segment], timestamp_ms: int, bounds: range) -> TimestampedOffset | None:
-    """The first record in the bounds that is not earlier than the timestamp."""
+def offset_for_timestamp(
+    segments: Iterable[Segment], timestamp_ms: int, bounds: range, looking: Looking
+) -> TimestampedOffset | None:
+    """The first record in the bounds that is not earlier than the timestamp. Raises NeedsWorker."""
+    first = partial(first_record_at_or_after, timestamp_ms=timestamp_ms, from_offset=bounds.start)
     for segment in segments:
         if segment.max_timestamp < timestamp_ms:
             continue
@@ -88,14 +93,14 @@ def offset_for_timestamp(segments: Iterable[Segment], timestamp_ms: int, bounds:
             if header.max_timestamp < timestamp_ms or header.last_offset < bounds.start:
                 continue
             batch = whole_batch(segment.log, position, header)
-            found = first_record_at_or_after(batch, timestamp_ms=timestamp_ms, from_offset=bounds.start)
+            found = looking.into(batch, first)
             if found is not None and found[0] < bounds.stop:
                 return TimestampedOffset(offset=found[0], timestamp=found[1], leader_epoch=header.leader_epoch)
     return None
 
 
-def max_timestamp(segments: Iterable[Segment], bounds: range) -> TimestampedOffset | None:
-    """The first record that carries the largest timestamp of the batches in the bounds."""
+def max_timestamp(segments: Iterable[Segment], bounds: range, looking: Looking) -> TimestampedOffset | None:
+    """The first record that carries the largest timestamp of the batches in the bounds. Raises NeedsWorker."""
     best: tuple[int, Segment, int] | None = None
     for segment in segments:
         candidate = _latest_batch(segment, bounds)
@@ -107,8 +112,9 @@ def max_timestamp(segments: Iterable[Segment], bounds: range) -> TimestampedOffs
     found = segment.find(offset)
     if found is None:
         raise DamagedLog(f"{segment.times.file.path}: its last entry is of offset {offset}, which is not there")
-    offset, timestamp = latest_record(whole_batch(segment.log, found.position, found.header))
-    return TimestampedOffset(offset=offset, timestamp=timestamp, leader_epoch=found.header.leader_epoch)
+    latest = looking.into(whole_batch(segment.log, found.position, found.header), latest_record)
+    assert latest is not None, found
+    return TimestampedOffset(offset=latest[0], timestamp=latest[1], leader_epoch=found.header.leader_epoch)
 
 
 def _latest_batch(segment: Segment, bounds: range) -> tuple[int, int] | None:

@@ -23,6 +23,7 @@ from replication.batches.header import (
     stamped,
     stamped_with_append_time,
 )
+from replication.batches.looking import Looking
 from replication.batches.validation import BatchRules, PreparedRecords, prepare_or_refuse, prepare_records
 from replication.partition.log import Appended, EpochEnd, LogRead, Prepare, TimestampedOffset
 from replication.producers.state import ProducerLimits
@@ -258,12 +259,15 @@ class PartitionLog:
             at_least_one_batch=at_least_one_batch,
         )
 
-    def offset_for_timestamp(self, timestamp_ms: int, *, upper_bound: int) -> TimestampedOffset | None:
+    def offset_for_timestamp(
+        self, timestamp_ms: int, *, upper_bound: int, looking: Looking | None = None
+    ) -> TimestampedOffset | None:
         bounds = range(self.log_start_offset, min(upper_bound, self.log_end_offset))
-        return self._reader.offset_for_timestamp(timestamp_ms, bounds)
+        return self._reader.offset_for_timestamp(timestamp_ms, bounds, looking or Looking())
 
-    def max_timestamp(self, *, upper_bound: int) -> TimestampedOffset | None:
-        return self._reader.max_timestamp(range(self.log_start_offset, min(upper_bound, self.log_end_offset)))
+    def max_timestamp(self, *, upper_bound: int, looking: Looking | None = None) -> TimestampedOffset | None:
+        bounds = range(self.log_start_offset, min(upper_bound, self.log_end_offset))
+        return self._reader.max_timestamp(bounds, looking or Looking())
 
     # --- epochs and truncation --------------------------------------------------------------------------------
 

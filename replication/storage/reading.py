@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from metadata.errors import KafkaError
+from replication.batches.looking import Looking
 from replication.partition.log import LogRead, TimestampedOffset
 from replication.storage import lookups
 from replication.storage.availability import Availability
@@ -60,13 +61,14 @@ class LogReader:
         lookups.check(active, data, position=start, expected=offset, limit=log_end, epoch_of=self._epochs.epoch_of)
         return LogRead(data=data, next_offset=upper_bound)
 
-    def offset_for_timestamp(self, timestamp_ms: int, bounds: range) -> TimestampedOffset | None:
+    def offset_for_timestamp(self, timestamp_ms: int, bounds: range, looking: Looking) -> TimestampedOffset | None:
         return self._try(
-            lambda: lookups.offset_for_timestamp(self._segments, timestamp_ms, bounds), "looking up a timestamp"
+            lambda: lookups.offset_for_timestamp(self._segments, timestamp_ms, bounds, looking),
+            "looking up a timestamp",
         )
 
-    def max_timestamp(self, bounds: range) -> TimestampedOffset | None:
-        return self._try(lambda: lookups.max_timestamp(self._segments, bounds), "looking up a timestamp")
+    def max_timestamp(self, bounds: range, looking: Looking) -> TimestampedOffset | None:
+        return self._try(lambda: lookups.max_timestamp(self._segments, bounds, looking), "looking up a timestamp")
 
     def _try(self, search: Callable[[], T], doing: str) -> T:
         self._availability.check()

@@ -13,6 +13,7 @@ from metadata.errors import CorruptMessage, OffsetOutOfRange
 from metadata.image import TopicIdPartition
 from metadata.settings import TopicSettings
 from replication.batches.budget import Budget
+from replication.batches.looking import Looking
 from replication.batches.validation import BatchRules, PreparedRecords
 from replication.partition.log import Appended, EpochEnd, LogRead, Prepare, TimestampedOffset
 
@@ -159,13 +160,15 @@ class MemoryLog:
             data, end = data + encoded, one.next_offset
         return LogRead(data=data, next_offset=end)
 
-    def offset_for_timestamp(self, timestamp_ms: int, *, upper_bound: int) -> TimestampedOffset | None:
+    def offset_for_timestamp(
+        self, timestamp_ms: int, *, upper_bound: int, looking: Looking | None = None
+    ) -> TimestampedOffset | None:
         for one in self.batches:
             if one.timestamp >= timestamp_ms and one.next_offset <= upper_bound:
                 return TimestampedOffset(offset=one.base_offset, timestamp=one.timestamp, leader_epoch=one.epoch)
         return None
 
-    def max_timestamp(self, *, upper_bound: int) -> TimestampedOffset | None:
+    def max_timestamp(self, *, upper_bound: int, looking: Looking | None = None) -> TimestampedOffset | None:
         below = [one for one in self.batches if one.next_offset <= upper_bound]
         if not below:
             return None
