@@ -31,6 +31,8 @@ T = TypeVar("T")
 OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
 CLOSED_AT_ONCE = 16
 """Cold files that are closed when the system says that no descriptor is left."""
+LOOKS_MAX = 100
+"""Files that are looked at for one to close, before one is taken that has to be synced."""
 TRIES = 8
 """Of a call that needs a descriptor."""
 SYNCED_AHEAD_SHARE = 0.5
@@ -195,6 +197,7 @@ class CachedFiles:
             file = CachedFile(self, self._folder(folder_path), sys.intern(name), size, is_read_only=read_only)
             file.folder.files.append(file)
             if made is not None:
+                file.is_synced = True  # there is nothing in it
                 self._took(file, made)
         return file
 
@@ -285,7 +288,7 @@ class CachedFiles:
         """One that was not used since it was looked at last (second chance), and needs no sync, if there is one."""
         with self._lock:
             dirty: CachedFile | None = None
-            for _ in range(2 * len(self._open)):
+            for _ in range(min(2 * len(self._open), LOOKS_MAX)):
                 file = next(iter(self._open))
                 self._open.move_to_end(file)
                 if file.pins or file.is_kept:

@@ -65,6 +65,8 @@ class Roles:
         self._topic_settings: dict[str, TopicSettings] = {}
         self._due: dict[TopicIdPartition, None] = {}
         """Partitions whose role is still the one of an older image."""
+        self._alike: dict[tuple[tuple[str, str], ...], TopicSettings] = {}
+        """By what a topic's own settings say: most of a thousand topics say nothing, and share one."""
         self._is_stopped = False
 
     def stop(self) -> None:
@@ -111,8 +113,10 @@ class Roles:
     def settings_of(self, topic: str) -> TopicSettings:
         settings = self._topic_settings.get(topic)
         if settings is None:
-            settings = topic_settings(self._registry.settings(), self._registry.image.config("topic", topic))
-            self._topic_settings[topic] = settings
+            overrides = self._registry.image.config("topic", topic)
+            kind = tuple(sorted(overrides.items()))
+            settings = self._alike.get(kind) or topic_settings(self._registry.settings(), overrides)
+            self._topic_settings[topic] = self._alike[kind] = settings
         return settings
 
     def remove_strays(self) -> None:
@@ -130,10 +134,12 @@ class Roles:
         if any(resource == "broker" for resource, _name in changed):
             names = {replica.topic for replica in self._registry.replicas.values()}
             self._topic_settings.clear()
+            self._alike.clear()
         else:
             names = {name for resource, name in changed if resource == "topic"}
         for name in names:
             self._topic_settings.pop(name, None)
+            self._alike.clear()
         for removed in delta.removed_topics.values():
             self._topic_settings.pop(removed.name, None)
         if names:

@@ -64,7 +64,8 @@ class LogManager:
         self._environment = environment
         self._events = events
         self._settings = settings
-        self._topic_settings_of = topic_settings_of or (lambda _topic: topic_settings(settings(), {}))
+        self._topic_settings_of = topic_settings_of or self._broker_defaults
+        self._defaults: tuple[BrokerSettings, TopicSettings] | None = None
         self._directories = [
             LogDirectory(environment, path, cluster_id=cluster_id, node_id=node_id, events=events)
             for path in directories
@@ -183,6 +184,13 @@ class LogManager:
             now_ms=self._environment.clock.wall_ms(),
             producer_limits=self._producer_limits(),
         )
+
+    def _broker_defaults(self, topic: str) -> TopicSettings:
+        """Made once for all topics: a node that starts has thousands."""
+        broker = self._settings()
+        if self._defaults is None or self._defaults[0] is not broker:
+            self._defaults = broker, topic_settings(broker, {})
+        return self._defaults[1]
 
     def _open_log(
         self, loaded: LoadedLog, plan: LoadPlan, topic: str, key: TopicIdPartition, *, flushed_offset: int

@@ -235,6 +235,8 @@ def _load_segment(
     has_indexes: bool,
 ) -> tuple[int, bool]:
     """The offset after the segment, and whether it had to be cut."""
+    if segment.is_empty and next_base is None:
+        return segment.base_offset, False
     is_flushed = next_base is not None and next_base <= plan.recovery_point
     segment.on_index_rebuilt = lambda segment, reason: repairs.append(_index_note(segment, reason))
     if plan.is_clean or is_flushed:

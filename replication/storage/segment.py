@@ -102,6 +102,11 @@ class Segment:
         return self._log.size
 
     @property
+    def is_empty(self) -> bool:
+        """All of its files are."""
+        return not (self._log.size or self.offsets.file.size or self.times.file.size)
+
+    @property
     def max_timestamp(self) -> int:
         """Largest timestamp of its records; -1 while it has none."""
         return self._max_timestamp
