@@ -68,6 +68,7 @@ class LogDirectory:
         self.log_starts: dict[TopicPartition, int] = {}
         self.high_watermarks: dict[TopicPartition, int] = {}
         self.cleaned: dict[TopicPartition, int] = {}
+        self._written_high_watermarks: Mapping[TopicPartition, int] | None = None
         self.not_loaded: set[TopicPartition] = set()
         """Their files are as the last node left them, in order or not: no marker may vouch for them at the end of this
         one, and what the checkpoints say of them stays."""
@@ -204,7 +205,10 @@ class LogDirectory:
         write_offsets(self._files, f"{self.path}/{LOG_STARTS_FILE}", starts)
 
     def write_high_watermarks(self, offsets: Mapping[TopicPartition, int]) -> None:
-        write_offsets(self._files, f"{self.path}/{HIGH_WATERMARKS_FILE}", offsets)
+        """Every few seconds, whether any of them has moved or not."""
+        if offsets != self._written_high_watermarks:
+            write_offsets(self._files, f"{self.path}/{HIGH_WATERMARKS_FILE}", offsets)
+            self._written_high_watermarks = dict(offsets)
 
     def write_cleaned(self, offsets: Mapping[TopicPartition, int]) -> None:
         if offsets != self.cleaned:

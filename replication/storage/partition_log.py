@@ -346,6 +346,10 @@ class PartitionLog:
         self.maybe_increment_log_start(self._segments.first_base_offset)
         return deletion.count, deletion.reason
 
+    @property
+    def has_files_to_remove(self) -> bool:
+        return self._segments.has_condemned
+
     async def remove_deleted_files(self, *, everything: bool = False) -> int:
         """Remove the files whose file.delete.delay.ms is over; how many segments went."""
         due = self._segments.take_due(everything=everything)

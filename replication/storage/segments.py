@@ -205,6 +205,10 @@ class Segments:
         due_ms = self._environment.clock.monotonic_ms() + self._settings.file_delete_delay_ms
         self._condemned.append(_Condemned(due_ms, segment, tuple(paths)))
 
+    @property
+    def has_condemned(self) -> bool:
+        return bool(self._condemned)
+
     def take_due(self, *, everything: bool = False) -> list[_Condemned]:
         """Dropped segments whose delay is over; the caller removes them once no fsync uses them."""
         if not self._condemned:

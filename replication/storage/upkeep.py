@@ -173,7 +173,8 @@ class Upkeep:
 
     async def remove_due(self) -> None:
         for _, log in self._manager.online_logs():
-            await log.remove_deleted_files()
+            if log.has_files_to_remove:
+                await log.remove_deleted_files()
         now_ms = self._environment.clock.monotonic_ms()
         due = [each for each in self._doomed if each.due_ms <= now_ms]
         self._doomed = [each for each in self._doomed if each.due_ms > now_ms]
