@@ -17,11 +17,12 @@ import tracemalloc
 from pathlib import Path
 from uuid import UUID
 
-from kraft.runtime.descriptors import open_now
+from kraft.runtime.descriptors import DescriptorShares, open_now, share_out
 from kraft.runtime.environment import system_environment
 from kraft.runtime.files import DiskFiles
 from kraft.runtime.open_files import CachedFiles
 from metadata.settings import BrokerSettings, TopicSettings
+from replication.batches.records import NewRecord, build_batch
 from replication.storage.log_manager import LogManager
 
 
@@ -51,8 +52,8 @@ def _manager(folder: str, files: CachedFiles) -> LogManager:
     )
 
 
-async def _measure(folder: str, logs: int, *, traced: bool) -> None:
-    files = CachedFiles(DiskFiles(), open_max=1_000)
+async def _measure(folder: str, logs: int, *, shares: DescriptorShares, writes: bool, traced: bool) -> None:
+    files = CachedFiles(DiskFiles(), open_max=shares.files)
     settings = TopicSettings()
     manager = _manager(folder, files)
     await manager.start()
@@ -60,6 +61,14 @@ async def _measure(folder: str, logs: int, *, traced: bool) -> None:
     for number in range(logs):
         manager.get_or_create(topic="idle", topic_id=UUID(int=7), partition=number, settings=settings)
     _tell("made", begun, cpu, logs)
+    if writes:
+        begun, cpu = time.perf_counter(), _cpu_s()
+        for _, log in manager.online_logs():
+            log.append_as_leader(build_batch([NewRecord(b"k", b"v", [], 1)]), leader_epoch=0, now_ms=1)
+            if files.status().open > shares.files // 2:
+                await asyncio.to_thread(files.tend)
+        _tell("wrote", begun, cpu, logs)
+        sys.stdout.write(f"{files.status()}; descriptors: {open_now()}\n")
     begun, cpu = time.perf_counter(), _cpu_s()
     await manager.stop()
     _tell("stopped", begun, cpu, logs)
@@ -96,9 +105,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--logs", type=int, default=3_000)
     parser.add_argument("--traced", action="store_true", help="where the memory was taken; makes all of it slower")
+    parser.add_argument("--open-files", type=int, default=4_096, metavar="N", help="hard limit of this process")
+    parser.add_argument("--write", action="store_true", help="a record into each")
     given = parser.parse_args()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (given.open_files, given.open_files))
+    shares = share_out(given.open_files)
     with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(_measure(folder, given.logs, traced=given.traced))
+        asyncio.run(_measure(folder, given.logs, shares=shares, writes=given.write, traced=given.traced))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import statistics
 import sys
@@ -49,6 +50,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.partitions", description=__doc__)
     parser.add_argument("--topics", type=int, default=1000)
     parser.add_argument("--each", type=int, default=3, metavar="PARTITIONS", help="of one topic")
+    parser.add_argument("--open-files", type=int, metavar="N", help="hard limit (ulimit -Hn) of each node")
     parser.add_argument("--only-create", action="store_true", help="end when all are there")
     return parser.parse_args()
 
@@ -145,6 +147,8 @@ async def measure(cluster: Cluster, figures: Figures, options: argparse.Namespac
 
 def main() -> int:
     options, figures, cluster = arguments(), Figures(), Cluster()
+    if options.open_files:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (options.open_files, options.open_files))
     try:
         cluster.start()
         uvloop.run(measure(cluster, figures, options))

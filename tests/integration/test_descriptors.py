@@ -17,7 +17,7 @@ import pytest
 from kraft.client.outcome import Answer
 from kraft.runtime.descriptors import LIMIT_MIN, share_out
 from tests.integration.support.cluster import Cluster, kraft
-from tests.integration.support.configuration import QUICK_FAILURES, write_config
+from tests.integration.support.configuration import QUICK_CHORES, QUICK_FAILURES, write_config
 from tests.integration.support.waiting import wait_until
 
 LIMIT = 400
@@ -51,9 +51,11 @@ def gauge(nodes: Cluster, node_id: int, name: str) -> float:
     return next(float(line[1]) for line in lines if line and line[0] == f"kraft_{name}")
 
 
-def write_to_all(nodes: Cluster, topic: str, value: str, *, node_id: int = 1) -> list[dict[str, Any]]:
+def write_to_all(
+    nodes: Cluster, topic: str, value: str, *, node_id: int = 1, partitions: int = PARTITIONS
+) -> list[dict[str, Any]]:
     """acks=all, so that every replica has it; what was refused."""
-    body = {"records": [{"partition": number, "value": value} for number in range(PARTITIONS)]}
+    body = {"records": [{"partition": number, "value": value} for number in range(partitions)]}
     answer = nodes.send(node_id, "POST", f"/topics/{topic}", body, Content_Type="application/vnd.kafka.json.v2+json")
     assert isinstance(answer, Answer), answer
     assert answer.is_success, answer
@@ -82,6 +84,36 @@ def test_more_partitions_than_descriptors_are_written_read_and_found_again(nodes
         )
     assert not nodes.events(*LOST)
     wait_until(lambda: gauge(nodes, 1, "open_files") < 20, deadline_s=90, what="idle files to be given back")
+
+
+@pytest.mark.slow
+def test_three_thousand_partitions_of_a_node_fit_in_1024_descriptors(tmp_path: Path) -> None:
+    config = write_config(tmp_path / "cluster.toml", settings=QUICK_CHORES)
+    cluster = Cluster(data=str(tmp_path / "data"), config=config, open_files_max=1_024)
+    topics = [f"many-{number}" for number in range(3_000 // 500)]
+    try:
+        cluster.start()
+        for topic in topics:
+            answer = cluster.call("POST", "/topics", {"topic_name": topic, "partitions_count": 500})
+            assert answer.status == 201, answer
+        for topic in topics:
+            wait_until(
+                lambda of=topic: not write_to_all(cluster, of, "x", partitions=500),
+                deadline_s=120,
+                what="all to be led",
+            )
+        assert all(open_descriptors(cluster, node_id) < 1_024 for node_id in cluster.ids)
+        cluster.stop_all()
+        cluster.start_again()
+        for topic in topics:
+            wait_until(
+                lambda of=topic: not write_to_all(cluster, of, "y", partitions=500),
+                deadline_s=120,
+                what="all to be led",
+            )
+        assert not cluster.events(*LOST)
+    finally:
+        cluster.destroy()
 
 
 def test_connections_beyond_their_share_are_refused_and_cost_nobody_else_anything(nodes: Cluster) -> None:
