@@ -13,10 +13,13 @@ from kraft.launcher.processes import is_alive
 from tests.integration.conftest import run_cluster
 from tests.integration.planted.hangs import hang, nodes_that_can_hang, release
 from tests.integration.support.cluster import Cluster
-from tests.integration.support.configuration import QUICK_FAILURES
+from tests.integration.support.configuration import QUICK_FAILURES, THREE
 from tests.integration.support.waiting import wait_until
 
 TOPIC = "hanging"
+VOTERS = (1, 2, 3)
+OBSERVER = 4
+ROLES = {**THREE, OBSERVER: ("broker",)}
 PAUSE_S = 60
 DEADLINE_S = 60
 
@@ -29,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def planted_cluster(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with nodes_that_can_hang(folder):
-        yield from run_cluster(tmp_path_factory.mktemp("hanging"), settings=QUICK_FAILURES)
+        yield from run_cluster(tmp_path_factory.mktemp("hanging"), settings=QUICK_FAILURES, roles=ROLES)
 
 
 @pytest.fixture
@@ -37,8 +40,8 @@ def nodes(planted_cluster: Cluster, folder: Path) -> Iterator[Cluster]:
     cluster = planted_cluster
     cluster.heal()
     if TOPIC not in cluster.get("/topics"):
-        cluster.create_topic(TOPIC)
-    cluster.wait_for_isr(TOPIC, 0, cluster.ids)
+        cluster.create_assigned(TOPIC, list(VOTERS))
+    cluster.wait_for_isr(TOPIC, 0, VOTERS)
     yield cluster
     for node in cluster.nodes:
         release(node.pid, folder)
@@ -88,7 +91,7 @@ def test_a_leader_that_hangs_leads_no_longer_and_comes_back(nodes: Cluster, fold
 
 def test_a_voter_that_hangs_votes_and_is_not_elected(nodes: Cluster, folder: Path) -> None:
     leader = nodes.controller()
-    hung, other = (node_id for node_id in nodes.ids if node_id != leader)
+    hung, other = (node_id for node_id in VOTERS if node_id != leader)
     nodes.paused.add(hung)
     hang(nodes.node(hung).pid, folder, computes=False)
     before = len(nodes.events("main_loop_hangs", node_id=hung))
@@ -101,10 +104,10 @@ def test_a_voter_that_hangs_votes_and_is_not_elected(nodes: Cluster, folder: Pat
     nodes.paused.discard(hung)
 
 
-def test_a_node_that_is_past_help_ends_itself_and_tells_where_it_stood(nodes: Cluster, folder: Path) -> None:
+@pytest.mark.parametrize("hung", [VOTERS[0], OBSERVER])
+def test_a_node_that_is_past_help_ends_itself_and_tells_where_it_stood(nodes: Cluster, folder: Path, hung: int) -> None:
     name = "node.hang.timeout.ms"
     assert nodes.call("PUT", f"/broker-configs/{name}", {"value": "1000"}).status == 204
-    hung = nodes.ids[0]
     pid = nodes.node(hung).pid
     wait_until(lambda: _setting(nodes, hung, name) == "1000", deadline_s=DEADLINE_S, what="the setting")
     nodes.paused.add(hung)

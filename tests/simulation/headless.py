@@ -24,7 +24,7 @@ EVENTS = (
     *("kill_controller", "kill_leader", "pause", "restart", "isolate", "slow_link", "grow_topic"),
 )
 _END_MS = (1_000, 1_000, 120_000)
-_TURNS_US = (0, 1_000, 5_000)
+_TURNS_US = (0, 1_000, 5_000, 5_000)
 _ALWAYS = ("hang_controller", "no_controllers")
 """Once in each run, beside what is drawn."""
 

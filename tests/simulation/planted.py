@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from kraft.broker.produce_routing import ProduceRouter
-from kraft.chaos.worlds.simulated import loop
 from kraft.coordinators.groups import classic, decide
 from kraft.coordinators.groups.shard import Shard
-from kraft.coordinators.groups.standing import Standing
 from kraft.node.assembly import Node
 from metadata import image
 from metadata.controller.decide import brokers, changes, elections, isr
@@ -307,22 +305,12 @@ PLANTED: dict[str, Planted] = {
         profile="groups",
         found_by=(7,),
     ),
-    "proof_spins": Planted(
-        what="a coordinator waits for its proof in a loop that never suspends once the proof is over",
-        patches=(
-            Patch(Standing, "prove", forgetful.spins_on_a_proof),
-            Patch(loop, "STEP_S_MAX", lambda _: 2.0),
-        ),
-        profile="headless",
-        seen_as="a step that does not end",
-        found_by=(26,),
-    ),
     "hung_node_leads": Planted(
         what="a node whose main loop does not turn stands for election and leads on (Q9)",
         patches=(Patch(QuorumEngine, "_may_lead", bugs.true),),
         profile="headless",
         seen_as="leads the quorum while its main loop hangs",
-        found_by=(15, 19),
+        found_by=(1, 4),
     ),
     "wiped_voter_votes_at_once": Planted(
         what="a voter that has lost its files votes, stands and is counted at once (Raft 5.2, 5.4)",

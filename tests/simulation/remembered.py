@@ -20,6 +20,7 @@ RESTLESS_MISHAPS = (0.05, 0.15)
 RESTLESS_STATIC = 0.6
 RESTLESS_LATE_COMMITS = 0.5
 HEADLESS = "headless"
+"""The profile whose coordinators have to prove that they lead, for many members at once."""
 SWARM_EVERY, SWARM_AT = 7, 4
 """Swarm seeds that draw such clients: those with this remainder."""
 SESSIONS_MS = (1_000, 2_000, 3_000)
@@ -108,7 +109,20 @@ def draw_remembered(seed: int, profile: str, *, topics: int) -> RememberedPlan |
         groups=tuple(_group(rng, f"g{i}", topics) for i in range(rng.choice((1, 1, 2) if is_main else (0, 1)))),
         settings=_settings(rng),
     )
+    if profile == HEADLESS:
+        return _made_crowded(rng, plan, topics)
     return _made_restless(rng, plan) if profile == RESTLESS else plan
+
+
+def _made_crowded(rng: random.Random, plan: RememberedPlan, topics: int) -> RememberedPlan:
+    """Enough members at one coordinator that their requests come while one of them is being proven."""
+    groups = tuple(_crowd(rng, f"g{i}", topics) for i in range(rng.choice((2, 3))))
+    return replace(plan, groups=groups, settings={**plan.settings, "offsets.topic.num.partitions": 1})
+
+
+def _crowd(rng: random.Random, name: str, topics: int) -> GroupPlan:
+    members = tuple(_member(rng, f"{name}-m{i}", is_rest=rng.random() < 0.6, mishaps=0.0) for i in range(5))
+    return GroupPlan(name=name, topics=tuple(range(topics)), protocols=PROTOCOLS, members=members)
 
 
 def _made_restless(rng: random.Random, plan: RememberedPlan) -> RememberedPlan:
