@@ -8,7 +8,7 @@ import random
 import time
 from dataclasses import dataclass
 
-from replication.batches.records import NewRecord, build_batch
+from kraft.protocol.batches.records import NewRecord, build_batch
 
 RECORD_BATCH = "application/vnd.kafka.recordbatch.v2"
 MEDIA = {

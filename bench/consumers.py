@@ -18,9 +18,10 @@ from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.consumers import Consumers
 from kraft.coordinators.groups.shard import Shard, Surroundings
+from kraft.protocol.errors import NotCoordinator
+from kraft.protocol.primitives import Buffer
 from kraft.runtime.environment import close_environment, system_environment
-from metadata.environment import Buffer, Environment
-from metadata.errors import NotCoordinator
+from metadata.environment import Environment
 from metadata.image import MetadataImage, TopicIdPartition
 from metadata.records import PartitionRecord, RegisterBrokerRecord, TopicRecord
 from metadata.settings import BrokerSettings

@@ -17,12 +17,12 @@ import tracemalloc
 from pathlib import Path
 from uuid import UUID
 
+from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.runtime.descriptors import DescriptorShares, open_now, share_out
 from kraft.runtime.environment import system_environment
 from kraft.runtime.files import DiskFiles
 from kraft.runtime.open_files import CachedFiles
 from metadata.settings import BrokerSettings, TopicSettings
-from replication.batches.records import NewRecord, build_batch
 from replication.storage.log_manager import LogManager
 
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import TypeVar
 from uuid import UUID
 
+from kraft.values import value
 from metadata.image import BrokerImage, MetadataImage, PartitionImage, TopicIdPartition, TopicImage
-from metadata.values import value
 
 K = TypeVar("K")
 V = TypeVar("V")

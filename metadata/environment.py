@@ -17,10 +17,10 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import ParamSpec, Protocol, TypeAlias, TypeVar
 
+from kraft.protocol.primitives import Buffer
+
 P = ParamSpec("P")
 T = TypeVar("T")
-
-Buffer: TypeAlias = bytes | bytearray | memoryview
 
 
 class TimerHandle(Protocol):

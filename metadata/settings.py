@@ -7,16 +7,14 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from metadata.errors import InvalidConfig
-
-INT32_MAX = 2**31 - 1
-INT64_MAX = 2**63 - 1
+from kraft.protocol.errors import InvalidConfig
+from kraft.protocol.primitives import INT32_MAX, INT64_MAX
+from kraft.suggestions import nearest_key_hint
 
 CleanupPolicy: TypeAlias = Literal["delete", "compact", "compact,delete", "delete,compact"]
 CompressionType: TypeAlias = Literal["producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"]
@@ -271,12 +269,6 @@ STATIC_SETTINGS = frozenset(
 """Broker settings that are read once, at start: they cannot be altered dynamically."""
 
 _LISTS = frozenset({"cleanup.policy", "log.cleanup.policy", "rest.allowed.hosts", "access.control.allow.origin"})
-
-
-def nearest_key_hint(name: str, known: Mapping[str, Any]) -> str:
-    """A sentence for the message about an unknown key."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {near[0]}?" if near else "see the list of settings"
 
 
 def settings_by_name(model: type[TopicSettings] | type[BrokerSettings]) -> Mapping[str, Any]:

@@ -1,7 +1,7 @@
 """Work on records that is too much for the event loop, on worker threads: some at once, the others wait for their turn.
 
-What one piece of it may cost has its own bound (`replication.batches.budget`), so this bounds the memory of all of it,
-and leaves threads for those who flush.
+What one piece of it may cost has its own bound (`kraft.protocol.batches.budget`), so this bounds the memory of
+all of it, and leaves threads for those who flush.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import asyncio
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+from kraft.protocol.errors import ThrottlingQuotaExceeded
 from metadata.environment import Workers
-from metadata.errors import ThrottlingQuotaExceeded
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
-from metadata.environment import Buffer
+from kraft.protocol.primitives import Buffer
+from kraft.values import value
 from metadata.image import TopicIdPartition
-from metadata.values import value
 from replication.partition.log import EpochEnd
 
 CONSUMER = -1

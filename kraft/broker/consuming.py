@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kraft.broker.gateway import Records
-from metadata.errors import CorruptMessage, KafkaStorageError, for_code
+from kraft.protocol.errors import CorruptMessage, KafkaStorageError, for_code
 from metadata.image import PartitionImage, TopicIdPartition
 from replication.requests import FetchedPartition, FetchPartition, FetchResponse
 

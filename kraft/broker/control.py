@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
+from kraft.protocol.errors import NotController, RequestTimedOut
 from metadata.controller.events import Request
 from metadata.environment import Clock, ConnectionClosed, NotConnected
-from metadata.errors import NotController, RequestTimedOut
 from metadata.quorum.log import Leadership
 
 Reply = TypeVar("Reply")

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 from uuid import UUID
 
+from kraft.protocol.primitives import Buffer
 from metadata.controller.events import Request
-from metadata.environment import Buffer
 from metadata.image import MetadataImage, TopicIdPartition
 from metadata.settings import BrokerSettings, TopicSettings
 from replication.requests import OffsetAnswer, ProduceOutcome

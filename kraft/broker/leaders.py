@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from kraft.broker.publishing import MetadataPublisher
-from metadata.environment import Buffer
-from metadata.errors import (
+from kraft.protocol.errors import (
     LeaderNotAvailable,
     NotLeaderOrFollower,
     ReplicaNotAvailable,
     UnknownTopicId,
     UnknownTopicOrPartition,
 )
+from kraft.protocol.primitives import Buffer
 from metadata.image import PartitionImage, TopicIdPartition
 from replication.requests import FetchRequest, FetchResponse, OffsetAnswer, ProduceOutcome
 

@@ -14,6 +14,14 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 from uuid import UUID
 
+from kraft.protocol.errors import (
+    BrokerIdNotRegistered,
+    DuplicateBrokerRegistration,
+    KafkaError,
+    NotController,
+    RequestTimedOut,
+    StaleBrokerEpoch,
+)
 from metadata.controller.events import (
     FAILED_REPLICAS_REPORTED_MAX,
     NO_FAILED_REPLICAS,
@@ -24,14 +32,6 @@ from metadata.controller.events import (
     Request,
 )
 from metadata.environment import Clock
-from metadata.errors import (
-    BrokerIdNotRegistered,
-    DuplicateBrokerRegistration,
-    KafkaError,
-    NotController,
-    RequestTimedOut,
-    StaleBrokerEpoch,
-)
 from metadata.events import Events
 from metadata.image import MetadataImage
 from metadata.quorum.log import Leadership

@@ -13,16 +13,17 @@ from dataclasses import replace
 
 from kraft.broker.leaders import LEADER_WAIT_MS, MOVED, LeaderFinder
 from kraft.broker.publishing import MetadataPublisher
-from metadata.environment import Buffer, Clock, ConnectionClosed, NotConnected
-from metadata.errors import (
+from kraft.protocol.batches.header import HEADER_BYTES, NO_PRODUCER_ID, header_at
+from kraft.protocol.errors import (
     InvalidRequiredAcks,
     KafkaError,
     KafkaStorageError,
     LeaderNotAvailable,
     RequestTimedOut,
 )
+from kraft.protocol.primitives import Buffer
+from metadata.environment import Clock, ConnectionClosed, NotConnected
 from metadata.image import TopicIdPartition
-from replication.batches.header import HEADER_BYTES, NO_PRODUCER_ID, header_at
 from replication.requests import ProduceOutcome
 
 _MOVED = frozenset(error.code for error in MOVED)

@@ -11,8 +11,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
+from kraft.protocol.errors import CoordinatorLoadInProgress, KafkaError
 from metadata.controller.events import AllocateProducerIds, Request
-from metadata.errors import CoordinatorLoadInProgress, KafkaError
 
 Reply = TypeVar("Reply")
 

@@ -10,8 +10,8 @@ from kraft.broker.gateway import Records
 from kraft.broker.leaders import LEADER_WAIT_MS, MOVED, LeaderFinder, Leaders
 from kraft.broker.publishing import MetadataPublisher
 from kraft.broker.tailing import Tails
+from kraft.protocol.errors import KafkaError, KafkaStorageError, LeaderNotAvailable
 from metadata.environment import Clock, ConnectionClosed
-from metadata.errors import KafkaError, KafkaStorageError, LeaderNotAvailable
 from metadata.image import PartitionImage, TopicIdPartition
 from replication.requests import CONSUMER, FetchRequest, OffsetAnswer
 

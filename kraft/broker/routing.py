@@ -14,9 +14,10 @@ from kraft.broker.publishing import MetadataPublisher
 from kraft.broker.read_routing import ReadRouter
 from kraft.broker.tailing import Tails
 from kraft.broker.visibility import is_visible
+from kraft.protocol.errors import LeaderNotAvailable, TopicAlreadyExists, UnknownTopicOrPartition
+from kraft.protocol.primitives import Buffer
 from metadata.controller.events import CreateTopics, ErrorDetail, NewTopic, Request
-from metadata.environment import Buffer, Clock
-from metadata.errors import LeaderNotAvailable, TopicAlreadyExists, UnknownTopicOrPartition
+from metadata.environment import Clock
 from metadata.image import MetadataImage, TopicIdPartition
 from metadata.settings import BrokerSettings, TopicSettings
 from replication.requests import OffsetAnswer, ProduceOutcome

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from kraft.broker.consuming import consumer_fetch, records_of
 from kraft.broker.gateway import Records
 from kraft.broker.leaders import LeaderFinder
+from kraft.protocol.errors import KafkaError, LeaderNotAvailable, ThrottlingQuotaExceeded
 from metadata.delta import MetadataDelta
 from metadata.environment import Clock, ConnectionClosed
-from metadata.errors import KafkaError, LeaderNotAvailable, ThrottlingQuotaExceeded
 from metadata.image import MetadataImage, PartitionImage, TopicIdPartition
 from replication.requests import CONSUMER, FetchRequest
 

@@ -21,7 +21,7 @@ from kraft.cli.sources import Entry
 from kraft.client.backoff import backoff_ms
 from kraft.client.judging import Untouched, judge
 from kraft.client.outcome import Answer, Refused, Request
-from metadata.errors import for_code
+from kraft.protocol.errors import for_code
 
 REPLY_MARGIN_MS: Final = 10_000
 """Added to the server's timeout, so that its verdict arrives before we give up."""

@@ -16,7 +16,7 @@ from kraft.client.connection import Connection, segment
 from kraft.client.errors import ConfigError, ServerError
 from kraft.client.judging import checked
 from kraft.client.positions import Start, TopicPartition, check_start
-from metadata.errors import (
+from kraft.protocol.errors import (
     ElectionNotNeeded,
     GroupIdNotFound,
     InvalidPartitions,

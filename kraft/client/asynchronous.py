@@ -19,7 +19,7 @@ from kraft.client.reading import AsyncReader
 from kraft.client.settings import ClientSettings, ConsumerSettings, parse, parse_producer
 from kraft.client.transport import Transport
 from kraft.client.view import Node
-from kraft.runtime.clock import SystemClock
+from kraft.system_clock import SystemClock
 
 
 class AsyncClient:

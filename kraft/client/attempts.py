@@ -15,7 +15,7 @@ from kraft.client.judging import TRY_AGAIN, document_of, retry_after_ms
 from kraft.client.outcome import Answer, Outcome, Refused, Unknown
 from kraft.client.records import NO_OFFSET
 from kraft.client.settings import Acks
-from metadata.errors import MessageTooLarge, RecordListTooLarge, for_code
+from kraft.protocol.errors import MessageTooLarge, RecordListTooLarge, for_code
 
 TOO_LARGE: Final = (MessageTooLarge.code, RecordListTooLarge.code)
 TOO_LARGE_STATUS: Final = 413

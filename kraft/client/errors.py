@@ -6,7 +6,14 @@ own process, `ServerError` is a node's answer. `NothingDone` and `OutcomeUnknown
 
 from __future__ import annotations
 
-from metadata.errors import BrokerNotAvailable, InvalidConfig, KafkaError, OffsetOutOfRange, RequestTimedOut, for_code
+from kraft.protocol.errors import (
+    BrokerNotAvailable,
+    InvalidConfig,
+    KafkaError,
+    OffsetOutOfRange,
+    RequestTimedOut,
+    for_code,
+)
 
 
 class KraftError(Exception):
@@ -66,7 +73,7 @@ class ServerError(KraftError):
 
     @property
     def kafka(self) -> KafkaError | None:
-        """The same as a typed error of `metadata.errors`, for `match`; None without a code."""
+        """The same as a typed error of `kraft.protocol.errors`, for `match`; None without a code."""
         return None if self.code is None else for_code(self.code, self.message)
 
 

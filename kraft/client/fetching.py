@@ -17,9 +17,9 @@ from kraft.client.outcome import Answer, Request
 from kraft.client.positions import Start, TopicPartition, offsets_of, resolve
 from kraft.client.records import Record
 from kraft.client.settings import ConsumerSettings
-from kraft.http.media import RECORD_BATCH
-from metadata.errors import OffsetOutOfRange
-from replication.batches.records import read_batches
+from kraft.protocol.batches.records import read_batches
+from kraft.protocol.errors import OffsetOutOfRange
+from kraft.protocol.media_types import RECORD_BATCH
 
 READ_SLACK_MS: Final = 10_000
 """Beyond fetch.max.wait.ms: a node that says nothing for so long is given up."""

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 from kraft.client.errors import ServerError
 from kraft.client.outcome import Answer, Outcome, Refused, Unknown
 from kraft.client.verdicts import INDEFINITE
-from metadata.errors import for_code
+from kraft.protocol.errors import for_code
 
 TRY_AGAIN: Final = (429, 503)
 TIMED_OUT: Final = 504

@@ -10,7 +10,7 @@ import random
 from dataclasses import dataclass
 
 from kraft.client.view import TopicView
-from kraft.http.partitioner import partition_of_key
+from kraft.protocol.partitioner import partition_of_key
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from kraft.client.connection import LOOKUP_TIMEOUT_MS, Connection, segment
 from kraft.client.errors import ConfigError
 from kraft.client.judging import checked
 from kraft.client.outcome import Request
-from kraft.http.media import RECORDS
+from kraft.protocol.media_types import RECORDS
 
 Start: TypeAlias = int | str | datetime
 """An offset, `earliest`, `latest`, or a time: the first record that is not older."""

@@ -19,9 +19,9 @@ from kraft.client.errors import DeliveryFailed, RecordRefused, RecordUnknown
 from kraft.client.outcome import Answer, Request
 from kraft.client.records import NO_OFFSET, Sent
 from kraft.client.settings import ProducerSettings
-from kraft.http.media import RECORD_BATCH
-from metadata.errors import RequestTimedOut
-from replication.batches.records import NewRecord, build_batch
+from kraft.protocol.batches.records import NewRecord, build_batch
+from kraft.protocol.errors import RequestTimedOut
+from kraft.protocol.media_types import RECORD_BATCH
 
 ANSWER_SLACK_MS: Final = 500
 """Beyond request.timeout.ms, which the node keeps too: its own verdict arrives first."""

@@ -22,7 +22,7 @@ from kraft.client.records import Data, Delivery, Headers, Sent, size_of, to_byte
 from kraft.client.room import Room
 from kraft.client.settings import ProducerSettings
 from kraft.client.view import TopicView
-from metadata.errors import UnknownTopicOrPartition
+from kraft.protocol.errors import UnknownTopicOrPartition
 
 UNKNOWN_TOPIC_WAIT_MS: Final = 3_000
 """A topic that was created a moment ago may not be known to every node yet."""

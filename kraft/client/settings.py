@@ -12,7 +12,8 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kraft.client.errors import ConfigError
-from metadata.settings import INT32_MAX, nearest_key_hint
+from kraft.protocol.primitives import INT32_MAX
+from kraft.suggestions import nearest_key_hint
 
 Acks: TypeAlias = Literal["all", "1", "0"]
 Reset: TypeAlias = Literal["earliest", "latest", "none"]

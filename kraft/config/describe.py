@@ -13,7 +13,8 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from kraft.config.models import ClusterFile, NodeConfig, PeerAddresses
-from metadata.settings import INT32_MAX, INT64_MAX, BrokerSettings
+from kraft.protocol.primitives import INT32_MAX, INT64_MAX
+from metadata.settings import BrokerSettings
 
 _SECTIONS: Final[tuple[tuple[str, str, type[BaseModel]], ...]] = (
     ("cluster", "", ClusterFile),

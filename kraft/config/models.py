@@ -11,9 +11,10 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
+from kraft.protocol.primitives import INT32_MAX
+from kraft.values import value
 from metadata.cluster_keys import ClusterKeys, cluster_keys
-from metadata.settings import INT32_MAX, BrokerSettings, broker_settings
-from metadata.values import value
+from metadata.settings import BrokerSettings, broker_settings
 
 Role: TypeAlias = Literal["broker", "controller"]
 Purpose: TypeAlias = Literal["quorum", "controller", "fetch", "forward"]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+from kraft.suggestions import nearest_key_hint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +36,5 @@ class ConfigError(Exception):
 def nearest(key: str, known: Iterable[str]) -> str:
     """A hint that names the known key closest to a misspelled one."""
     names = sorted(known)
-    matches = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
-    if matches:
-        return f"did you mean {matches[0]}?"
-    return "known keys are " + ", ".join(names) if len(names) <= 16 else "`kraft config` lists the known keys"
+    listed = "known keys are " + ", ".join(names) if len(names) <= 16 else "`kraft config` lists the known keys"
+    return nearest_key_hint(key, names, otherwise=listed)

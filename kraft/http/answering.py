@@ -9,9 +9,9 @@ from aiohttp import web
 
 from kraft.http.additions import plain_shape, without_additions
 from kraft.http.errors import HttpError, error_response, from_kafka
-from kraft.http.media import PLAIN_JSON
 from kraft.http.routes import Call, Route
-from metadata.errors import KafkaError
+from kraft.protocol.errors import KafkaError
+from kraft.protocol.media_types import PLAIN_JSON
 
 
 def refused(call: Call, route: Route, error: HttpError | KafkaError) -> web.Response:

@@ -18,7 +18,7 @@ from kraft.http.docs.pages import docs_routes
 from kraft.http.early import Awaiting, Nothing, refuse_early, tell_awaited
 from kraft.http.errors import HttpError, error_response
 from kraft.http.faults import Faults
-from kraft.http.limits import INT32_MAX, BodyBudget, Connections, Limits, Slots
+from kraft.http.limits import BodyBudget, Connections, Limits, Slots
 from kraft.http.media import utf8_of_latin_1
 from kraft.http.metrics import GaugeValues, Metrics
 from kraft.http.openapi import openapi_routes
@@ -30,8 +30,9 @@ from kraft.http.status import partition_gauges
 from kraft.http.streaming.streams import Streams
 from kraft.http.strict import check_strictly
 from kraft.http.table import ALL_ROUTES
+from kraft.protocol.errors import KafkaError
+from kraft.protocol.primitives import INT32_MAX
 from metadata.environment import Environment
-from metadata.errors import KafkaError
 from metadata.events import Events
 from metadata.settings import BrokerSettings
 from replication.large_work import LargeWork

@@ -16,9 +16,9 @@ from kraft.http.origins import Origins
 from kraft.http.partitioner import Partitioner
 from kraft.http.patience import Patience
 from kraft.http.streaming.streams import Streams
+from kraft.protocol.errors import InvalidTopicException, LeaderNotAvailable, RequestTimedOut, UnknownTopicOrPartition
 from metadata.controller.events import Request
 from metadata.environment import Clock
-from metadata.errors import InvalidTopicException, LeaderNotAvailable, RequestTimedOut, UnknownTopicOrPartition
 from metadata.image import PartitionImage, TopicIdPartition, TopicImage
 from metadata.internal_topics import INTERNAL_TOPICS, internal_refusal
 from replication.large_work import LargeWork

@@ -12,8 +12,9 @@ from types import MappingProxyType
 from typing import Final
 
 from kraft.http.errors import ILLEGAL_STATE, NOT_FOUND, PARTITION_NOT_FOUND, V3_TOPIC_NOT_FOUND, HttpError
-from kraft.http.media import PLAIN_JSON, V2_JSON, takes_v2
-from metadata.errors import UnknownTopicOrPartition
+from kraft.http.media import takes_v2
+from kraft.protocol.errors import UnknownTopicOrPartition
+from kraft.protocol.media_types import PLAIN_JSON, V2_JSON
 
 _ANY_STATUS: Final = frozenset(range(400, 600))
 

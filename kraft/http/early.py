@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from aiohttp import web
 
 from kraft.http.routes import Route
-from metadata.errors import LeaderNotAvailable
+from kraft.protocol.errors import LeaderNotAvailable
 
 AWAITS_HEADER: Final = "X-Awaits"
 

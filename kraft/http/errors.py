@@ -12,8 +12,8 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from metadata import errors as kafka
-from metadata.errors import KafkaError
+from kraft.protocol import errors as kafka
+from kraft.protocol.errors import KafkaError
 
 RETRY_AFTER_SECONDS = 1
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from kraft.http.errors import UNPROCESSABLE, HttpError
-from kraft.http.partitioner import partition_of_key
 from kraft.http.routes import Call, Parameter
-from metadata.environment import Buffer
+from kraft.protocol.batches.header import NO_PRODUCER_ID, computed_crc, sequenced, whole_batches
+from kraft.protocol.partitioner import partition_of_key
+from kraft.protocol.primitives import Buffer
 from metadata.producer_ids import RESERVED_PRODUCER_IDS, RESERVED_PRODUCER_IDS_FROM, is_reserved
-from replication.batches.header import NO_PRODUCER_ID, computed_crc, sequenced, whole_batches
 
 KEY_HEADER = "Idempotency-Key"
 CLIENT_HEADER = "Client-Id"

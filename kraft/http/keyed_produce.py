@@ -12,8 +12,8 @@ from typing import NamedTuple, TypeAlias
 
 from kraft.http.errors import UNPROCESSABLE, HttpError
 from kraft.http.idempotency import IdempotencyKey, keyed_batches
-from metadata.environment import Buffer
-from metadata.errors import OutOfOrderSequenceNumber
+from kraft.protocol.errors import OutOfOrderSequenceNumber
+from kraft.protocol.primitives import Buffer
 from metadata.image import TopicIdPartition
 from replication.requests import ProduceOutcome
 

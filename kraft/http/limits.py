@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from kraft.http.errors import overloaded
+from kraft.protocol.primitives import INT32_MAX
 
-INT32_MAX = 2**31 - 1
 LOOK_AT_MIN = 64
 """Connections let in before closed ones among them are forgotten; then twice as many as were open."""
 

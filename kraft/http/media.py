@@ -12,13 +12,8 @@ from enum import StrEnum
 from functools import lru_cache
 
 from kraft.http.errors import HttpError
+from kraft.protocol.media_types import EVENT_STREAM, NDJSON, PLAIN_JSON, RECORD_BATCH, RECORDS, V2_JSON
 
-V2_JSON = "application/vnd.kafka.v2+json"
-PLAIN_JSON = "application/json"
-RECORD_BATCH = "application/vnd.kafka.recordbatch.v2"
-RECORDS = "application/vnd.kafka.records.v1"
-EVENT_STREAM = "text/event-stream"
-NDJSON = "application/x-ndjson"
 HEADERS_CACHED_MAX = 256
 
 _KAFKA = re.compile(r"application/vnd\.kafka(?:\.(binary|json|text|avro|jsonschema|protobuf))?(?:\.v[12])?\+json")

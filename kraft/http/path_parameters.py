@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kraft.http.docs.assets import ASSETS
-from kraft.http.limits import INT32_MAX
+from kraft.protocol.primitives import INT32_MAX
 
 TOPIC_PATTERN = "^[a-zA-Z0-9._-]{1,249}$"
 _NUMBER: Mapping[str, Any] = {"type": "integer", "minimum": 0, "maximum": INT32_MAX}

@@ -12,8 +12,8 @@ from typing import Any
 
 from kraft.http.query import ACKS, ALL, TIMEOUT, acks_of, integer
 from kraft.http.routes import Call, Parameter
-from metadata.environment import Buffer
-from metadata.errors import NotEnoughReplicas, NotEnoughReplicasAfterAppend
+from kraft.protocol.errors import NotEnoughReplicas, NotEnoughReplicasAfterAppend
+from kraft.protocol.primitives import Buffer
 from metadata.image import TopicIdPartition
 from replication.requests import ProduceOutcome
 

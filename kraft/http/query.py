@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from kraft.http.errors import BAD_REQUEST, HttpError
-from kraft.http.limits import INT32_MAX
 from kraft.http.routes import Call, Parameter
-from metadata.errors import InvalidRequiredAcks
+from kraft.protocol.errors import InvalidRequiredAcks
+from kraft.protocol.primitives import INT32_MAX
 
 _ACKS = {"0": 0, "1": 1, "all": -1, "-1": -1}
 ALL = -1

@@ -16,8 +16,8 @@ from struct import Struct, error
 
 from kraft.http.counting import TOO_LARGE
 from kraft.http.errors import UNPROCESSABLE, HttpError
-from kraft.http.limits import INT32_MAX
 from kraft.http.records import InRecord, OutRecord
+from kraft.protocol.primitives import INT32_MAX
 
 _INT32 = Struct(">i")
 _INT64 = Struct(">q")

@@ -1,16 +1,16 @@
-"""Records on their way between JSON (or raw records) and batches: the door's only use of `replication.batches`."""
+"""Records on their way between JSON (or raw records) and batches: the door's only use of `kraft.protocol.batches`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TypeVar, cast
 
-from metadata.environment import Buffer
-from metadata.errors import CorruptMessage
-from replication.batches.budget import OverBudget
-from replication.batches.compression import DECOMPRESSED_BYTES_MAX
-from replication.batches.header import end_within, whole_batches
-from replication.batches.records import NewRecord, ReadRecord, open_batch, unstamped_batch
+from kraft.protocol.batches.budget import OverBudget
+from kraft.protocol.batches.compression import DECOMPRESSED_BYTES_MAX
+from kraft.protocol.batches.header import end_within, whole_batches
+from kraft.protocol.batches.records import NewRecord, ReadRecord, open_batch, unstamped_batch
+from kraft.protocol.errors import CorruptMessage
+from kraft.protocol.primitives import Buffer
 from replication.large_work import LargeWork
 
 T = TypeVar("T")

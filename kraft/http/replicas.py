@@ -10,8 +10,8 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from kraft.broker.gateway import Gateway
-from kraft.http.media import PLAIN_JSON
 from kraft.http.routes import Body, Call, Route
+from kraft.protocol.media_types import PLAIN_JSON
 from metadata.image import TopicIdPartition
 from replication.manager.status import ReplicaStatus
 

@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 from kraft.http.errors import BAD_REQUEST, HttpError
 from kraft.http.query import parse_integer
 from kraft.http.routes import Call, Parameter
+from kraft.protocol.primitives import INT64_MAX
 from metadata.image import TopicIdPartition
 from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
 
-INT64_MAX = 2**63 - 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST = datetime(9999, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC)
 """The last time that an answer can say as ISO-8601; a zone can put what it is parsed from beyond it."""

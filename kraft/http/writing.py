@@ -17,8 +17,8 @@ from kraft.http.keyed_produce import Piece, not_sent, per_record, produce_keyed
 from kraft.http.producing import produce
 from kraft.http.records import INLINE_RECORDS_MAX, OutRecord, to_batch
 from kraft.http.routes import Call
-from metadata.environment import Buffer
-from metadata.errors import InvalidRecord, InvalidTimestamp, KafkaError, MessageTooLarge, UnknownTopicOrPartition
+from kraft.protocol.errors import InvalidRecord, InvalidTimestamp, KafkaError, MessageTooLarge, UnknownTopicOrPartition
+from kraft.protocol.primitives import Buffer
 from metadata.image import TopicIdPartition, TopicImage
 from metadata.settings import TopicSettings
 from replication.requests import ProduceOutcome
@@ -108,7 +108,7 @@ def pack(records: Sequence[OutRecord], settings: TopicSettings, *, now_ms: int, 
 def _forbidden(
     records: Sequence[OutRecord], settings: TopicSettings, *, now_ms: int | None
 ) -> dict[int, ProduceOutcome]:
-    """As the leader would (replication.batches.validation), but record by record."""
+    """As the leader would (replication.log_validator), but record by record."""
     refused: dict[int, ProduceOutcome] = {}
     if now_ms is not None and settings.message_timestamp_type == "CreateTime":
         earliest = now_ms - settings.message_timestamp_before_max_ms

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from kraft.broker.gateway import NodeInfo
 from kraft.config.models import ClusterConfig, Purpose, parse_address
-from metadata.errors import BrokerNotAvailable
+from kraft.protocol.errors import BrokerNotAvailable
 from metadata.image import MetadataImage
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 
-from kraft.runtime.clock import SystemClock
 from kraft.runtime.files import DiskFiles
 from kraft.runtime.network import CONNECTIONS_MAX, TcpNetwork
 from kraft.runtime.workers import ThreadWorkers
+from kraft.system_clock import SystemClock
 from metadata.environment import Environment, Files
 
 THREADS = 4

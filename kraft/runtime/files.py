@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Sequence
 
-from metadata.environment import Buffer
+from kraft.protocol.primitives import Buffer
 
 IOV_MAX = 1024
 """Parts that one writev takes (POSIX asks for 16, Linux and macOS give 1024)."""

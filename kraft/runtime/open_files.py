@@ -23,7 +23,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
-from metadata.environment import Buffer, DirectoryLock, File, Files
+from kraft.protocol.primitives import Buffer
+from metadata.environment import DirectoryLock, File, Files
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -16,7 +16,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from metadata.environment import Buffer, ConnectionClosed
+from kraft.protocol.primitives import Buffer
+from metadata.environment import ConnectionClosed
 
 LOG = logging.getLogger(__name__)
 

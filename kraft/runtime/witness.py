@@ -20,8 +20,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from kraft.protocol.primitives import Buffer
 from kraft.runtime.files import PRIVATE, DiskFile, DiskFiles
-from metadata.environment import Buffer
 
 WITNESS_VARIABLE: Final = "KRAFT_SCENARIO_WITNESS"
 """Names the folder of the witness; unset in production."""

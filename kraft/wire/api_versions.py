@@ -6,9 +6,9 @@ client can choose again.
 
 from __future__ import annotations
 
+from kraft.protocol.errors import UnsupportedVersion
 from kraft.wire import apis
 from kraft.wire.generated.api_versions_response import ApiVersion, ApiVersionsResponseData
-from metadata.errors import UnsupportedVersion
 
 
 def api_versions_response(asked: int) -> tuple[int, ApiVersionsResponseData]:

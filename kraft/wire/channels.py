@@ -11,6 +11,8 @@ from typing import TypeVar, cast
 
 from kraft.coordinators.groups import requests as groups
 from kraft.coordinators.groups.answers import Answer
+from kraft.protocol.errors import for_code
+from kraft.protocol.primitives import Buffer
 from kraft.wire.messages.controller import CONTROLLER_RPCS
 from kraft.wire.messages.fetch import FETCH, log_ends_of, log_ends_request
 from kraft.wire.messages.groups import GROUP_REQUEST
@@ -33,8 +35,6 @@ from kraft.wire.messages.offsets import (
 from kraft.wire.messages.produce import PRODUCE, ProduceRequest
 from kraft.wire.peers import Lane, Peers
 from metadata.controller.events import ReplicaLogEnd, Request
-from metadata.environment import Buffer
-from metadata.errors import for_code
 from metadata.image import TopicIdPartition
 from replication.partition.log import EpochEnd
 from replication.requests import FetchRequest, FetchResponse, OffsetAnswer, ProduceOutcome

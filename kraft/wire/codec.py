@@ -17,12 +17,12 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import TypeVar
 
+from kraft.protocol.errors import KafkaError
+from kraft.protocol.primitives import Buffer
+from kraft.values import maker, value
 from kraft.wire.apis import API_VERSIONS, Api, request_type
 from kraft.wire.primitives import REFUSALS, TopLevel
 from kraft.wire.varints import Reader, varint
-from metadata.environment import Buffer
-from metadata.errors import KafkaError
-from metadata.values import maker, value
 
 TIMEOUT_TAG = 10_000
 """Request header: int32, how long the sender waits for the answer, in ms."""

@@ -11,6 +11,8 @@ import logging
 from base64 import b64encode
 from typing import TypeVar
 
+from kraft.protocol.errors import for_code
+from kraft.protocol.primitives import Buffer
 from kraft.wire import apis, codec, scram
 from kraft.wire.apis import Api
 from kraft.wire.budget import Budget
@@ -21,8 +23,7 @@ from kraft.wire.generated.sasl_handshake_request import SaslHandshakeRequestData
 from kraft.wire.generated.sasl_handshake_response import SaslHandshakeResponseData
 from kraft.wire.primitives import TopLevel
 from kraft.wire.principal import Principal
-from metadata.environment import Buffer, ConnectionClosed, Environment, FrameConnection, NotConnected, TimerHandle
-from metadata.errors import for_code
+from metadata.environment import ConnectionClosed, Environment, FrameConnection, NotConnected, TimerHandle
 from metadata.strangers import KAFKA_LISTENER
 
 LOG = logging.getLogger(__name__)

@@ -12,13 +12,13 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Literal
 
+from kraft.protocol.errors import for_code
 from kraft.wire.codec import Malformed
 from kraft.wire.connection import CONNECT_TIMEOUT_MS, IN_FLIGHT_MAX, RpcConnection, open_connection
 from kraft.wire.messages.common import ReplyT, RequestData, RequestT, ResponseData, Rpc
 from kraft.wire.primitives import TopLevel
 from kraft.wire.principal import Principal, Purpose
 from metadata.environment import Environment, NotConnected
-from metadata.errors import for_code
 
 RECONNECT_BACKOFF_MS = 50
 WAITS_IN_FLIGHT_MAX = 4_096

@@ -15,8 +15,8 @@ from functools import lru_cache
 from typing import Any, ClassVar, TypeVar
 from uuid import UUID
 
+from kraft.protocol.primitives import Buffer
 from kraft.wire.varints import long_varint, varint, varint_at
-from metadata.environment import Buffer
 
 T = TypeVar("T")
 Reader = Callable[[memoryview, int], tuple[T, int]]

@@ -12,6 +12,7 @@ from base64 import b64encode
 from dataclasses import dataclass
 from enum import Enum
 
+from kraft.protocol.errors import IllegalSaslState, KafkaError, SaslAuthenticationFailed, UnsupportedSaslMechanism
 from kraft.wire import scram
 from kraft.wire.generated.sasl_authenticate_request import SaslAuthenticateRequestData
 from kraft.wire.generated.sasl_authenticate_response import SaslAuthenticateResponseData
@@ -20,7 +21,6 @@ from kraft.wire.generated.sasl_handshake_response import SaslHandshakeResponseDa
 from kraft.wire.primitives import TopLevel
 from kraft.wire.principal import Principal, principal_of
 from kraft.wire.scram import Credential, ScramFailed, ScramServer
-from metadata.errors import IllegalSaslState, KafkaError, SaslAuthenticationFailed, UnsupportedSaslMechanism
 
 
 class State(Enum):

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from kraft.protocol.errors import ClusterAuthorizationFailed, KafkaError
 from kraft.wire import apis, codec
 from kraft.wire.api_versions import api_versions_response
 from kraft.wire.apis import Api
@@ -30,7 +31,6 @@ from kraft.wire.principal import Principal
 from kraft.wire.sasl import Authentication
 from kraft.wire.scram import Credential
 from metadata.environment import Environment, FrameConnection
-from metadata.errors import ClusterAuthorizationFailed, KafkaError
 from metadata.strangers import Strangers
 
 LOG = logging.getLogger(__name__)

@@ -10,12 +10,12 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
+from kraft.protocol.errors import NotController, RequestTimedOut
 from metadata.controller.events import BrokerProbe, ControllerRequest, ReplicaQuery, Request
 from metadata.controller.inbox import Inbox, Item
 from metadata.controller.reign import CLAIM_RETRY_MS, Reign
 from metadata.controller.tools import Tools
 from metadata.environment import Environment
-from metadata.errors import NotController, RequestTimedOut
 from metadata.events import Events
 from metadata.quorum.log import Committed, Leadership, MetadataLog, SnapshotInstalled
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Generic, Literal, Protocol, TypeAlias, TypeVar
 from uuid import UUID
 
-from metadata.errors import KafkaError
+from kraft.protocol.errors import KafkaError
+from kraft.values import value
 from metadata.image import PartitionImage, TopicIdPartition
-from metadata.values import value
 
 Reply = TypeVar("Reply")
 

@@ -12,14 +12,14 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from kraft.protocol.errors import KafkaError, PolicyViolation, RequestTimedOut
+from kraft.values import value
 from metadata.controller.decide import Decision, ExpiredHeartbeat, Input, Liveness, decide
 from metadata.controller.effective import EffectiveSettings
 from metadata.controller.events import BrokerHeartbeat
 from metadata.controller.inbox import Item
-from metadata.errors import KafkaError, PolicyViolation, RequestTimedOut
 from metadata.image import MetadataImage
 from metadata.records import BeginTransactionRecord, EndTransactionRecord, Record, encode_record
-from metadata.values import value
 
 APPEND_BYTES_MAX = 128 * 1024
 """Bytes of records in one append, and hence of one record: a quarter of what a command of the quorum may have."""

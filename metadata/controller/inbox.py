@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
+from kraft.protocol.errors import KafkaError, ThrottlingQuotaExceeded
+from kraft.values import value
 from metadata.controller.decide import Input, InternalEvent, PreferredElectionTick, SessionsTick, UncleanSweepTick
-from metadata.errors import KafkaError, ThrottlingQuotaExceeded
-from metadata.values import value
 
 REQUESTS_WAITING_MAX = 4096
 """Requests queued for the active controller; one more is refused with THROTTLING_QUOTA_EXCEEDED 89."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
+from kraft.protocol.errors import KafkaError, NotController
 from metadata.controller.decide import BrokerDisconnected, BrokerUnreachable, Decision, LogEndsLearned
 from metadata.controller.events import ElectLeaders, ReplicaLogEnd
 from metadata.controller.inbox import Item
 from metadata.controller.tools import Tools
 from metadata.environment import ConnectionClosed
-from metadata.errors import KafkaError, NotController
 from metadata.image import BrokerImage, TopicIdPartition
 from metadata.settings import BrokerSettings
 

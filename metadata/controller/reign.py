@@ -12,6 +12,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
+from kraft.protocol.errors import KafkaError, NotController, RequestTimedOut
 from metadata.controller.announce import announce
 from metadata.controller.decide import (
     ActivationEvent,
@@ -26,7 +27,6 @@ from metadata.controller.fold import LATE_MS, Fold, Step
 from metadata.controller.inbox import Item
 from metadata.controller.questions import Questions
 from metadata.controller.tools import Tools
-from metadata.errors import KafkaError, NotController, RequestTimedOut
 from metadata.image import MetadataImage
 from metadata.quorum.log import AppendLost, AppendUnknown
 from metadata.records import AbortTransactionRecord, ControllerEpochRecord, Record

@@ -9,7 +9,8 @@ import struct
 import zlib
 from collections.abc import Sequence
 
-from metadata.environment import Buffer, Files
+from kraft.protocol.primitives import Buffer
+from metadata.environment import Files
 
 _HEADER = struct.Struct(">8sII")
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from kraft.values import value
 from metadata.image import MetadataImage
 from metadata.records import Record
-from metadata.values import value
 
 
 @value(kw_only=True)

@@ -10,8 +10,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from kraft.protocol.errors import KafkaError, PositionOutOfRange, SnapshotNotFound
 from metadata.environment import ConnectionClosed, Environment
-from metadata.errors import KafkaError, PositionOutOfRange, SnapshotNotFound
 from metadata.events import Events
 from metadata.image import MetadataImage
 from metadata.quorum.log import (

@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from metadata.errors import PositionOutOfRange, SnapshotNotFound
+from kraft.protocol.errors import PositionOutOfRange, SnapshotNotFound
 from metadata.quorum.log import MetadataSlice, SnapshotNeeded
 
 SNAPSHOTS_KEPT = 2

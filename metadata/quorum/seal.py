@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from metadata.environment import Buffer
+from kraft.protocol.primitives import Buffer
 from metadata.strangers import QUORUM_LISTENER
 from metadata.undecodable import UNDECODABLE
 

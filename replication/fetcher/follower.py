@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from enum import Enum, auto
 
+from kraft.protocol.errors import CorruptMessage, KafkaError, OffsetOutOfRange
 from metadata.environment import Clock
-from metadata.errors import CorruptMessage, KafkaError, OffsetOutOfRange
 from metadata.events import Events
 from replication.partition.high_watermark import follower_high_watermark
 from replication.partition.log import EpochEnd

@@ -11,8 +11,8 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from kraft.protocol.errors import KafkaError
 from metadata.environment import ConnectionClosed
-from metadata.errors import KafkaError
 from metadata.image import TopicIdPartition
 from metadata.settings import BrokerSettings
 from replication.fetcher.follower import Follower, Taken

@@ -5,12 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from metadata.errors import (
-    KafkaError,
-    NotEnoughReplicasAfterAppend,
-    NotLeaderOrFollower,
-    RequestTimedOut,
-)
+from kraft.protocol.errors import KafkaError, NotEnoughReplicasAfterAppend, NotLeaderOrFollower, RequestTimedOut
 from metadata.image import TopicIdPartition
 from replication.partition.replica import Replica
 from replication.partition.states import LeaderState

@@ -11,8 +11,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
+from kraft.protocol.errors import KafkaError
 from metadata.controller.events import NO_FAILED_REPLICAS, FailedReplicas
-from metadata.errors import KafkaError
 from metadata.image import PartitionImage, TopicIdPartition
 from replication.manager.logs import Logs
 from replication.manager.registry import Registry

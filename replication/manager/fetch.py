@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Iterable
 
-from metadata.errors import KafkaError
+from kraft.protocol.errors import KafkaError
 from metadata.image import TopicIdPartition
 from replication.manager.reader import PartitionReader, Pass
 from replication.manager.registry import Registry

@@ -8,9 +8,9 @@ import asyncio
 from collections.abc import Mapping
 from typing import Protocol
 
+from kraft.protocol.errors import KafkaError
 from metadata.controller.events import AlterPartition, ErrorDetail, PartitionAlteration
 from metadata.environment import ConnectionClosed
-from metadata.errors import KafkaError
 from metadata.image import PartitionImage, TopicIdPartition
 from replication.manager.registry import Registry
 from replication.partition.isr import (

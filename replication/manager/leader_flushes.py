@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 
-from metadata.errors import KafkaError
+from kraft.protocol.errors import KafkaError
 from metadata.image import TopicIdPartition
 from replication.manager.registry import Registry
 from replication.partition.replica import Replica

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
+from kraft.protocol.primitives import Buffer
 from metadata.controller.events import FailedReplicas, ReplicaLogEnd
 from metadata.delta import MetadataDelta, delta_between
-from metadata.environment import Buffer, Environment
+from metadata.environment import Environment
 from metadata.events import Events
 from metadata.image import MetadataImage, TopicIdPartition
 from metadata.settings import BrokerSettings, TopicSettings

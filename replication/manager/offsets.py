@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from metadata.controller.events import ReplicaLogEnd
-from metadata.errors import (
+from kraft.protocol.errors import (
     InvalidTopicException,
     KafkaError,
     OffsetNotAvailable,
@@ -14,6 +13,7 @@ from metadata.errors import (
     PolicyViolation,
     RequestTimedOut,
 )
+from metadata.controller.events import ReplicaLogEnd
 from metadata.image import TopicIdPartition
 from metadata.internal_topics import INTERNAL_TOPICS, internal_refusal
 from replication.batches.looking import Looking

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 
-from metadata.environment import Buffer
-from metadata.errors import (
+from kraft.protocol.batches.budget import Budget, OverBudget
+from kraft.protocol.errors import (
     InvalidProducerEpoch,
     InvalidRequiredAcks,
     InvalidTopicException,
@@ -19,12 +19,12 @@ from metadata.errors import (
     OutOfOrderSequenceNumber,
     ThrottlingQuotaExceeded,
 )
+from kraft.protocol.primitives import Buffer
+from kraft.values import maker
 from metadata.image import TopicIdPartition
 from metadata.internal_topics import INTERNAL_TOPICS, internal_refusal
-from metadata.values import maker
-from replication.batches.budget import Budget, OverBudget
-from replication.batches.validation import PreparedRecords
 from replication.large_work import LargeWork
+from replication.log_validator import PreparedRecords
 from replication.manager.delayed_produce import DelayedProduce, Outcomes, failed, too_few
 from replication.manager.leader_flushes import LeaderFlushes
 from replication.manager.registry import WAITING_PRODUCE_MAX, Registry

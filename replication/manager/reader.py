@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from metadata.environment import Buffer
-from metadata.errors import FencedLeaderEpoch, KafkaError, NotLeaderOrFollower, OffsetOutOfRange, UnknownLeaderEpoch
-from metadata.values import maker
+from kraft.protocol.errors import (
+    FencedLeaderEpoch,
+    KafkaError,
+    NotLeaderOrFollower,
+    OffsetOutOfRange,
+    UnknownLeaderEpoch,
+)
+from kraft.protocol.primitives import Buffer
+from kraft.values import maker
 from replication.manager.registry import Registry
 from replication.partition.isr import may_join
 from replication.partition.leader import with_fetch, with_idling

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from metadata.environment import Environment
-from metadata.errors import (
+from kraft.protocol.errors import (
     FencedLeaderEpoch,
     KafkaError,
     KafkaStorageError,
@@ -18,6 +17,7 @@ from metadata.errors import (
     UnknownTopicId,
     UnknownTopicOrPartition,
 )
+from metadata.environment import Environment
 from metadata.events import Events
 from metadata.image import MetadataImage, TopicIdPartition
 from metadata.records import NO_LEADER

@@ -11,8 +11,8 @@ from dataclasses import replace
 from itertools import islice
 from typing import Protocol
 
+from kraft.protocol.errors import KafkaError, OutOfDescriptors
 from metadata.delta import MetadataDelta
-from metadata.errors import KafkaError, OutOfDescriptors
 from metadata.image import PartitionImage, TopicIdPartition
 from metadata.records import NO_LEADER
 from metadata.settings import TopicSettings, topic_settings

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from kraft.values import maker
 from metadata.image import BrokerImage, PartitionImage
-from metadata.values import maker
 from replication.partition.high_watermark import advance_high_watermark
 from replication.partition.isr import is_eligible
 from replication.partition.states import CommittedIsr, FollowerProgress, Idling, LeaderState, is_recovering

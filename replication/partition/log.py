@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 from uuid import UUID
 
-from metadata.environment import Buffer
-from metadata.values import value
+from kraft.protocol.primitives import Buffer
+from kraft.values import value
 from replication.batches.looking import Looking
-from replication.batches.validation import PreparedRecords
+from replication.log_validator import PreparedRecords
 
 
 @value()

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from kraft.values import value
 from metadata.image import PartitionImage
 from metadata.records import LeaderRecovery
-from metadata.values import value
 
 UNKNOWN_OFFSET = -1
 NEVER_MS = -(2**62)

@@ -6,9 +6,9 @@ the key may have been used for something else, and to answer success would lose 
 
 from __future__ import annotations
 
-from metadata.environment import Buffer
-from replication.batches.filtering import decoded
-from replication.batches.header import HEADER_BYTES, header_at
+from kraft.protocol.batches.filtering import decoded
+from kraft.protocol.batches.header import HEADER_BYTES, header_at
+from kraft.protocol.primitives import Buffer
 
 
 def holds_same_records(original: Buffer, repeated: Buffer) -> bool:

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
 
-from metadata.errors import InvalidProducerEpoch, OutOfOrderSequenceNumber
+from kraft.protocol.batches.header import BatchHeader
+from kraft.protocol.errors import InvalidProducerEpoch, OutOfOrderSequenceNumber
 from metadata.producer_ids import is_reserved
 from metadata.settings import BrokerSettings
-from replication.batches.header import BatchHeader
 
 BATCHES_KEPT = 5
 """D2: ProducerStateEntry.NUM_BATCHES_TO_RETAIN, the most that a producer has in flight."""

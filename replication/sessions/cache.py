@@ -12,10 +12,10 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from kraft.protocol.errors import FetchSessionIdNotFound, InvalidFetchSessionEpoch
+from kraft.values import maker
 from metadata.environment import Clock
-from metadata.errors import FetchSessionIdNotFound, InvalidFetchSessionEpoch
 from metadata.image import TopicIdPartition
-from metadata.values import maker
 from replication.partition.replica import Replica
 from replication.partition.states import FollowerState, Idling, LeaderState, Rounds
 from replication.requests import (

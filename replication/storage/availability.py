@@ -10,7 +10,7 @@ import errno
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from metadata.errors import CorruptMessage, KafkaError, KafkaStorageError, OutOfDescriptors
+from kraft.protocol.errors import CorruptMessage, KafkaError, KafkaStorageError, OutOfDescriptors
 from replication.storage.scanning import DamagedLog
 
 Log = TypeVar("Log")

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from kraft.protocol.errors import KafkaError
 from metadata.environment import Environment
-from metadata.errors import KafkaError
 from metadata.events import Events
 from metadata.image import TopicIdPartition
 from metadata.settings import BrokerSettings

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from kraft.protocol.batches.filtering import decoded, delete_horizon_of, emptied, with_records
+from kraft.protocol.batches.header import NO_PRODUCER_ID, BatchHeader, header_at
 from metadata.environment import Files
 from metadata.settings import TopicSettings
-from replication.batches.filtering import decoded, delete_horizon_of, emptied, with_records
-from replication.batches.header import NO_PRODUCER_ID, BatchHeader, header_at
 from replication.storage.cleaner_map import OffsetMap
 from replication.storage.names import CLEANED_SUFFIX, SEGMENT_SUFFIXES, segment_file
 from replication.storage.scanning import headers_from, whole_batch

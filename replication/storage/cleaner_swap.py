@@ -8,8 +8,8 @@ Source: org.apache.kafka.storage.internals.log.LogLoader.
 
 from __future__ import annotations
 
+from kraft.protocol.batches.header import BatchHeader
 from metadata.environment import Files
-from replication.batches.header import BatchHeader
 from replication.storage.names import (
     CLEANED_SUFFIX,
     DELETED_SUFFIX,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from metadata.errors import CorruptMessage
-from replication.batches.header import MAGIC, BatchHeader, computed_crc, whole_batches
+from kraft.protocol.batches.header import MAGIC, BatchHeader, computed_crc, whole_batches
+from kraft.protocol.errors import CorruptMessage
 from replication.partition.log import Appended
 
 

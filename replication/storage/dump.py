@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from kraft.protocol.batches.header import BatchHeader, computed_crc
+from kraft.protocol.batches.records import read_batches
+from kraft.protocol.errors import KafkaError
 from metadata.environment import File, Files
-from metadata.errors import KafkaError
-from replication.batches.header import BatchHeader, computed_crc
-from replication.batches.records import read_batches
 from replication.producers.state import NO_OFFSET, NO_SEQUENCE
 from replication.storage.indexes import OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES, OffsetIndex, TimeIndex
 from replication.storage.names import (

@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
+from kraft.protocol.errors import KafkaStorageError
 from metadata.environment import Environment
-from metadata.errors import KafkaStorageError
 from metadata.events import Events
 from metadata.image import TopicIdPartition
 from replication.storage.checkpoint_ceiling import UNLIMITED

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from uuid import UUID
 
+from kraft.protocol.errors import InconsistentTopicId, KafkaError, KafkaStorageError, OutOfDescriptors
 from metadata.environment import Environment
-from metadata.errors import InconsistentTopicId, KafkaError, KafkaStorageError, OutOfDescriptors
 from metadata.events import Events
 from metadata.image import TopicIdPartition
 from metadata.settings import BrokerSettings, TopicSettings, topic_settings

@@ -11,20 +11,15 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from uuid import UUID
 
-from metadata.environment import Buffer, Environment
-from metadata.errors import OffsetOutOfRange
+from kraft.protocol.batches.budget import Budget
+from kraft.protocol.batches.header import HEADER_BYTES, NO_PRODUCER_ID, BatchHeader, stamped, stamped_with_append_time
+from kraft.protocol.errors import OffsetOutOfRange
+from kraft.protocol.primitives import Buffer
+from kraft.values import maker
+from metadata.environment import Environment
 from metadata.settings import TopicSettings
-from metadata.values import maker
-from replication.batches.budget import Budget
-from replication.batches.header import (
-    HEADER_BYTES,
-    NO_PRODUCER_ID,
-    BatchHeader,
-    stamped,
-    stamped_with_append_time,
-)
 from replication.batches.looking import Looking
-from replication.batches.validation import BatchRules, PreparedRecords, prepare_or_refuse, prepare_records
+from replication.log_validator import BatchRules, PreparedRecords, prepare_or_refuse, prepare_records
 from replication.partition.log import Appended, EpochEnd, LogRead, Prepare, TimestampedOffset
 from replication.producers.state import ProducerLimits
 from replication.storage.availability import Availability

@@ -10,10 +10,11 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Callable, Sequence
 
-from metadata.environment import Buffer, Environment
-from metadata.errors import InvalidRecord, OutOfOrderSequenceNumber
+from kraft.protocol.batches.header import BatchHeader, header_at
+from kraft.protocol.errors import InvalidRecord, OutOfOrderSequenceNumber
+from kraft.protocol.primitives import Buffer
+from metadata.environment import Environment
 from metadata.producer_ids import is_reserved
-from replication.batches.header import BatchHeader, header_at
 from replication.partition.log import Appended, ReplicaLog
 from replication.producers.comparison import holds_same_records
 from replication.producers.state import Producer, ProducerBatch, ProducerLimits, ProducerStates

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from kraft.protocol.batches.header import NO_PRODUCER_ID
 from metadata.environment import Files
-from replication.batches.header import NO_PRODUCER_ID
 from replication.producers.state import ProducerLimits, ProducerStates
 from replication.storage.names import SNAPSHOT_SUFFIX, segment_file
 from replication.storage.producer_snapshot import CorruptSnapshot, decode_snapshot, encode_snapshot

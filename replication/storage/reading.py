@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from metadata.errors import KafkaError
+from kraft.protocol.errors import KafkaError
 from replication.batches.looking import Looking
 from replication.partition.log import LogRead, TimestampedOffset
 from replication.storage import lookups

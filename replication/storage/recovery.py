@@ -10,9 +10,9 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from kraft.protocol.batches.header import BatchHeader
 from metadata.environment import Files
 from metadata.settings import TopicSettings
-from replication.batches.header import BatchHeader
 from replication.producers.state import ProducerLimits, ProducerStates
 from replication.storage.checkpoint_ceiling import CheckpointCeiling
 from replication.storage.cleaner_swap import finish_swaps

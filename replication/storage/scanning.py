@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from kraft.protocol.batches.header import HEADER_BYTES, LOG_OVERHEAD, MAGIC, BatchHeader, computed_crc, header_at
 from metadata.environment import File
-from replication.batches.header import HEADER_BYTES, LOG_OVERHEAD, MAGIC, BatchHeader, computed_crc, header_at
 
 SCAN_BYTES = 16 * 1024
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from metadata.environment import Buffer, File, Files
+from kraft.protocol.batches.header import NO_TIMESTAMP, BatchHeader
+from kraft.protocol.primitives import Buffer
+from kraft.values import value
+from metadata.environment import File, Files
 from metadata.settings import TopicSettings
-from metadata.values import value
-from replication.batches.header import NO_TIMESTAMP, BatchHeader
 from replication.storage.indexes import RELATIVE_OFFSET_MAX, CorruptIndex, OffsetIndex, TimeIndex
 from replication.storage.names import INDEX_SUFFIX, LOG_SUFFIX, SEGMENT_SUFFIXES, TIME_INDEX_SUFFIX, segment_file
 from replication.storage.scanning import DamagedLog, headers_from

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kraft.protocol.batches.header import BatchHeader
 from metadata.environment import Files
-from replication.batches.header import BatchHeader
 from replication.storage.epochs import LeaderEpochCache
 from replication.storage.names import LOG_SUFFIX, segment_file
 from replication.storage.scanning import DamagedLog, headers_from, whole_batch

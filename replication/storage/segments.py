@@ -10,9 +10,10 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from metadata.environment import Buffer, Environment, Files
+from kraft.protocol.batches.header import BatchHeader
+from kraft.protocol.primitives import Buffer
+from metadata.environment import Environment, Files
 from metadata.settings import TopicSettings
-from replication.batches.header import BatchHeader
 from replication.storage.names import (
     CLEANED_SUFFIX,
     DELETED_SUFFIX,

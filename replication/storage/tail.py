@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from metadata.environment import Buffer
+from kraft.protocol.primitives import Buffer
 from replication.partition.log import LogRead
 
 RECENT_BYTES_MAX = 16 * 1024 * 1024

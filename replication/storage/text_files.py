@@ -11,12 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from uuid import UUID
 
+from kraft.protocol.primitives import INT32_MAX, INT64_MAX
 from metadata.environment import Files
 from replication.storage.names import uuid_of, uuid_text
 
 _VERSION = 0
-_INT32_MAX = 2**31 - 1
-_INT64_MAX = 2**63 - 1
 _TOPIC_ID_HEAD = "version: 0\ntopic_id: "
 
 
@@ -76,7 +75,7 @@ def read_offsets(files: Files, path: str) -> dict[tuple[str, int], int]:
         return {}
     try:
         return {
-            (topic, _number(partition, "partition", _INT32_MAX)): _number(offset, "offset", _INT64_MAX)
+            (topic, _number(partition, "partition", INT32_MAX)): _number(offset, "offset", INT64_MAX)
             for topic, partition, offset in parse_checkpoint(text, path=path, columns=3)
         }
     except MalformedFile:
@@ -105,7 +104,7 @@ def read_epochs(files: Files, path: str) -> list[tuple[int, int]]:
         return []
     try:
         entries = [
-            (_number(epoch, "leader epoch", _INT32_MAX), _number(start, "offset", _INT64_MAX))
+            (_number(epoch, "leader epoch", INT32_MAX), _number(start, "offset", INT64_MAX))
             for epoch, start in parse_checkpoint(text, path=path, columns=2)
         ]
     except MalformedFile:

@@ -10,11 +10,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from kraft.protocol.errors import KafkaError
+from kraft.protocol.primitives import INT64_MAX
 from metadata.environment import Environment
-from metadata.errors import KafkaError
 from metadata.events import Events
 from metadata.image import TopicIdPartition
-from metadata.settings import INT64_MAX, BrokerSettings
+from metadata.settings import BrokerSettings
 from replication.storage.cleaner import Cleaner
 from replication.storage.log_directory import LogDirectory
 from replication.storage.partition_log import PartitionLog

@@ -10,6 +10,7 @@ from tests.architecture.sources import Module, imported_names, is_inside
 FUNCTION_LINES_MAX = 50
 
 OUTSIDE_FOLDERS: Mapping[str, str] = {
+    "kraft.system_clock": "the real clock, of nodes and of programs that are no nodes",
     "kraft.runtime": "it is what implements the environment with the real thing",
     "kraft.cli": "commands of a person at a terminal, no part of a running node",
     "kraft.launcher": "starts nodes as processes of this machine",
@@ -90,10 +91,10 @@ THIRD_PARTY: Mapping[str, tuple[str, ...]] = {
     "pysyncobj": ("metadata.quorum",),
     "aiohttp": ("kraft.http", "kraft.client"),
     "kio": ("the tests",),
-    "aiokafka": ("replication.batches",),
-    "cramjam": ("replication.batches",),
+    "aiokafka": ("kraft.protocol.batches",),
+    "cramjam": ("kraft.protocol.batches",),
     "re2": ("kraft.coordinators.groups",),
-    "crc32c": ("replication.batches", "replication.storage"),
+    "crc32c": ("kraft.protocol.batches", "replication.storage"),
     "typer": ("kraft.cli", "kraft.launcher"),
     "click": ("kraft.cli", "kraft.launcher"),
     "rich": ("kraft.cli", "kraft.launcher"),

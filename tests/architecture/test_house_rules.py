@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -211,6 +213,15 @@ def lint_imports(folder: Path, config: Path) -> subprocess.CompletedProcess[str]
 def test_imports_point_one_way() -> None:
     result = lint_imports(ROOT, ROOT / "pyproject.toml")
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_the_layers_name_all_that_there_is() -> None:
+    """A package that no layer names could be imported by any."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = next(each["layers"] for each in contracts if each["type"] == "layers")
+    named = {name.strip() for layer in layers for name in re.split("[:|]", layer)}
+    there = {".".join(each.name.split(".")[:2]) for each in product_modules() if each.name.startswith("kraft.")}
+    assert named == there | {"replication", "metadata"}
 
 
 def test_an_import_that_points_the_other_way_is_found(tmp_path: Path) -> None:

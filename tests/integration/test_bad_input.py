@@ -16,6 +16,8 @@ import crc32c
 import pytest
 
 from kraft.client.outcome import Answer
+from kraft.protocol.batches.records import NewRecord, build_batch
+from kraft.protocol.errors import ClusterAuthorizationFailed, SaslAuthenticationFailed
 from kraft.runtime.environment import close_environment, system_environment
 from kraft.wire import codec
 from kraft.wire.channels import ControllerChannel, ForwardChannel
@@ -23,8 +25,6 @@ from kraft.wire.codec import RequestHeader
 from kraft.wire.messages.controller import CONTROLLER_RPCS
 from kraft.wire.peers import Peers
 from metadata.controller.events import AllocateProducerIds
-from metadata.errors import ClusterAuthorizationFailed, SaslAuthenticationFailed
-from replication.batches.records import NewRecord, build_batch
 from tests.integration.support.cluster import Cluster
 from tests.integration.support.load import Load
 from tests.integration.support.reading import RECORD_BATCH, TEXT, page, read_all

@@ -9,7 +9,7 @@ import pytest
 
 from kraft.client.blocking import send
 from kraft.client.outcome import Answer, Request
-from replication.batches.records import NewRecord, build_batch
+from kraft.protocol.batches.records import NewRecord, build_batch
 from tests.integration.support.cluster import Cluster
 from tests.integration.support.reading import RECORD_BATCH
 

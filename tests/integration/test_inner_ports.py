@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 
-from metadata.errors import UnknownTopicId
+from kraft.protocol.errors import UnknownTopicId
 from metadata.quorum.seal import MAC_BYTES, NONCE_BYTES, Hello, encode_hello
 from replication.requests import CONSUMER, FetchPartition, FetchRequest
 from tests.integration.conftest import run_cluster

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from kraft.client.outcome import Answer, Outcome
+from kraft.protocol.errors import InvalidRequest
 from kraft.wire.messages.producer_ids import INIT_PRODUCER_ID, InitProducerId
-from metadata.errors import InvalidRequest
 from metadata.producer_ids import RESERVED_PRODUCER_IDS_FROM
 from tests.integration.support.cluster import Cluster
 from tests.integration.support.inside import ask_as_peer

@@ -10,10 +10,10 @@ import crc32c
 import pytest
 
 from kraft.client.outcome import Answer
-from metadata.errors import OffsetOutOfRange
+from kraft.protocol.batches.header import CODEC_NAMES, whole_batches
+from kraft.protocol.batches.records import NewRecord, build_batch, read_batches
+from kraft.protocol.errors import OffsetOutOfRange
 from metadata.image import TopicIdPartition
-from replication.batches.header import CODEC_NAMES, whole_batches
-from replication.batches.records import NewRecord, build_batch, read_batches
 from tests.integration.support.cluster import Cluster
 from tests.integration.support.inside import forward
 from tests.integration.support.reading import RECORD_BATCH, page, read_all, values, wait_for_values

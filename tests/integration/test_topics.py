@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from kraft.client.outcome import Answer
-from metadata.environment import Buffer
+from kraft.protocol.batches.header import whole_batches
+from kraft.protocol.batches.records import NewRecord, build_batch
+from kraft.protocol.primitives import Buffer
 from metadata.image import TopicIdPartition
-from replication.batches.header import whole_batches
-from replication.batches.records import NewRecord, build_batch
 from tests.integration.support.cluster import Cluster
 from tests.integration.support.inside import forward
 from tests.integration.support.reading import RECORD_BATCH, TEXT, page, values

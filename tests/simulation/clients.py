@@ -11,10 +11,10 @@ import random
 from dataclasses import dataclass, field
 
 from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
+from kraft.protocol.batches.records import NewRecord, build_batch, read_batches
+from kraft.protocol.errors import KafkaError
 from metadata.environment import ConnectionClosed
-from metadata.errors import KafkaError
 from metadata.image import TopicIdPartition
-from replication.batches.records import NewRecord, build_batch, read_batches
 from replication.requests import ProduceOutcome
 from tests.simulation.asking import Watch
 from tests.simulation.oracle import Oracle

@@ -10,11 +10,11 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from kraft.chaos.worlds.simulated.cluster import SimulatedNode
+from kraft.protocol.batches.records import NewRecord, build_batch
+from kraft.protocol.errors import KafkaError
 from metadata.controller.events import AlterConfigs, ConfigAlteration, ConfigResource, CreateTopics, NewTopic
 from metadata.environment import ConnectionClosed
-from metadata.errors import KafkaError
 from metadata.image import PartitionImage, TopicIdPartition
-from replication.batches.records import NewRecord, build_batch
 from tests.simulation.asking import Watch
 from tests.simulation.clients import Attempt
 from tests.simulation.hanging import Hanging

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from kraft.chaos.worlds.simulated.cluster import SimulatedNode
+from kraft.protocol.errors import KafkaError
 from metadata.controller.events import (
     AlterConfigs,
     AlterReassignments,
@@ -22,7 +23,6 @@ from metadata.controller.events import (
     PartitionReassignment,
 )
 from metadata.environment import ConnectionClosed
-from metadata.errors import KafkaError
 from metadata.image import TopicIdPartition
 from tests.simulation.decay import Decay
 from tests.simulation.files import files_of, partition_of

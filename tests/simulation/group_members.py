@@ -22,9 +22,9 @@ from kraft.coordinators.groups.subscriptions import (
     encode_assignment,
     encode_subscription,
 )
-from metadata.errors import KafkaError, OffsetOutOfRange
+from kraft.protocol.batches.records import read_batches
+from kraft.protocol.errors import KafkaError, OffsetOutOfRange
 from metadata.internal_topics import OFFSETS_TOPIC
-from replication.batches.records import read_batches
 from replication.requests import EARLIEST_TIMESTAMP
 from tests.simulation.asking import Unanswered, ask
 from tests.simulation.clients import GRACE_MS, READ_BYTES, RETRY_PAUSE_S, choose

@@ -10,9 +10,9 @@ from typing import Any
 from kraft.chaos.worlds.simulated.loop import PROCESS
 from kraft.coordinators.groups.shard import Shard
 from kraft.events import EventLog
+from kraft.protocol.errors import OffsetOutOfRange
 from kraft.wire import scram
 from metadata.controller.decide import isr
-from metadata.errors import OffsetOutOfRange
 from metadata.quorum import engine, state_machine
 from metadata.quorum.journal import Journal
 from metadata.quorum.link import Link

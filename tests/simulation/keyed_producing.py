@@ -18,11 +18,11 @@ from kraft.http.idempotency import IdempotencyKey
 from kraft.http.keyed_produce import Pieces, produce_keyed
 from kraft.http.records import OutRecord
 from kraft.http.writing import pack
-from metadata.environment import Buffer
-from metadata.errors import KafkaError
+from kraft.protocol.batches.header import whole_batches
+from kraft.protocol.errors import KafkaError
+from kraft.protocol.primitives import Buffer
 from metadata.image import TopicIdPartition
 from metadata.settings import TopicSettings
-from replication.batches.header import whole_batches
 from replication.requests import ProduceOutcome
 from tests.simulation.asking import Unanswered, ask
 from tests.simulation.clients import GRACE_MS, RETRY_PAUSE_S, Attempt, choose

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 
+from kraft.protocol.batches.records import read_batches
 from metadata.image import PartitionImage, TopicIdPartition
-from replication.batches.records import read_batches
 from tests.simulation.clients import Attempt
 from tests.simulation.oracle import Oracle
 from tests.simulation.reading import bytes_from, readable_bytes_from

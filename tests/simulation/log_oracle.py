@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from metadata.errors import CorruptMessage, KafkaStorageError
+from kraft.protocol.batches.header import whole_batches
+from kraft.protocol.errors import CorruptMessage, KafkaStorageError
 from metadata.image import TopicIdPartition
-from replication.batches.header import whole_batches
 from replication.partition.replica import Replica
 from replication.partition.states import FollowerState, LeaderState
 from tests.simulation.promise import READ_BYTES, unnoticed

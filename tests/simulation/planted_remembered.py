@@ -9,7 +9,7 @@ from typing import Any
 
 from kraft.coordinators.groups.shard import Shard
 from kraft.coordinators.groups.standing import NOTHING, Standing
-from metadata.errors import KafkaError, NotCoordinator
+from kraft.protocol.errors import KafkaError, NotCoordinator
 from replication.manager.roles import Roles
 
 

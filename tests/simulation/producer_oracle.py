@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from kraft.protocol.batches.header import NO_PRODUCER_ID, whole_batches
 from metadata.image import TopicIdPartition
-from replication.batches.header import NO_PRODUCER_ID, whole_batches
 from replication.partition.replica import Replica
 from replication.producers.state import Producer, ProducerLimits, ProducerStates
 from replication.storage.partition_log import PartitionLog

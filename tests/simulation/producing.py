@@ -6,9 +6,9 @@ import asyncio
 from dataclasses import dataclass, field
 
 from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
-from metadata.errors import KafkaError
+from kraft.protocol.batches.records import NewRecord, build_batch, read_batches
+from kraft.protocol.errors import KafkaError
 from metadata.image import TopicIdPartition
-from replication.batches.records import NewRecord, build_batch, read_batches
 
 TIMEOUT_MS = 2_000
 GIVE_UP_S = 4.0

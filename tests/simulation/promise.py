@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from metadata.errors import CorruptMessage, KafkaStorageError
+from kraft.protocol.errors import CorruptMessage, KafkaStorageError
 from metadata.image import PartitionImage, TopicIdPartition
 from replication.partition.replica import Replica
 from tests.simulation.eras import Eras

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
-from metadata.errors import CorruptMessage
+from kraft.protocol.errors import CorruptMessage
 from replication.partition.replica import Replica
 
 

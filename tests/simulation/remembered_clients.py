@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
-from metadata.errors import KafkaError
+from kraft.protocol.errors import KafkaError
 from metadata.image import TopicIdPartition
 from replication.partition.states import LeaderState
 from tests.simulation.asking import Unanswered, ask

@@ -31,7 +31,7 @@ from kraft.http.routes import Call
 from kraft.http.streaming.streams import Streams
 from kraft.http.v2.consumers import NEXT_TOKEN, ConsumerHandlers
 from kraft.node.assembly import Node
-from metadata.errors import KafkaError
+from kraft.protocol.errors import KafkaError
 from replication.large_work import LargeWork
 from tests.simulation.asking import Unanswered, ask
 from tests.simulation.clients import READ_BYTES, RETRY_PAUSE_S, choose

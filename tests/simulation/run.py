@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from kraft.chaos.worlds.simulated.cluster import SimulatedCluster
 from kraft.chaos.worlds.simulated.environment import SimulatedWorld
 from kraft.node.assembly import Node
+from kraft.protocol.errors import NotController, RequestTimedOut, TopicAlreadyExists
 from metadata.controller.events import CreateTopics, ErrorDetail, NewTopic, TopicCreated
-from metadata.errors import NotController, RequestTimedOut, TopicAlreadyExists
 from tests.simulation.clients import start_clients
 from tests.simulation.faults import Faults
 from tests.simulation.hooks import listening

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from kraft.chaos.worlds.simulated.cluster import SimulatedNode
+from kraft.protocol.batches.records import NewRecord, build_batch
+from kraft.protocol.errors import KafkaError
 from kraft.wire.handlers.producer_ids import producer_id_handlers
 from kraft.wire.handlers.served import Call
 from kraft.wire.messages.producer_ids import INIT_PRODUCER_ID, InitProducerId
 from kraft.wire.principal import Principal
-from metadata.errors import KafkaError
 from metadata.image import TopicIdPartition
-from replication.batches.records import NewRecord, build_batch
 from tests.simulation.asking import Unanswered, ask
 from tests.simulation.clients import GRACE_MS, RETRY_PAUSE_S, Attempt, choose
 from tests.simulation.producer_oracle import WRONG_SEQUENCE, ProducerOracle

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from metadata.errors import CorruptMessage, KafkaStorageError
+from kraft.protocol.errors import CorruptMessage, KafkaStorageError
 from metadata.image import PartitionImage, TopicIdPartition
 from replication.partition.replica import Replica
 from tests.simulation.oracle import Oracle

@@ -12,7 +12,10 @@ from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from kraft.broker.gateway import NodeInfo, Records
-from metadata import errors
+from kraft.protocol import errors
+from kraft.protocol.batches.header import stamp, whole_batches
+from kraft.protocol.batches.records import read_batches
+from kraft.protocol.primitives import Buffer
 from metadata.controller.events import (
     AlterConfigs,
     AlterReassignments,
@@ -25,7 +28,6 @@ from metadata.controller.events import (
     Request,
     TopicCreated,
 )
-from metadata.environment import Buffer
 from metadata.image import MetadataImage, TopicIdPartition
 from metadata.records import (
     BrokerChangeRecord,
@@ -40,8 +42,6 @@ from metadata.records import (
     TopicRecord,
 )
 from metadata.settings import BrokerSettings, TopicSettings, broker_settings, topic_settings
-from replication.batches.header import stamp, whole_batches
-from replication.batches.records import read_batches
 from replication.producers.state import ProducerBatch, ProducerLimits, ProducerStates
 from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, MAX_TIMESTAMP, OffsetAnswer, ProduceOutcome
 

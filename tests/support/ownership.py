@@ -17,9 +17,9 @@ from kraft.coordinators.groups.records import (
     decode_record,
 )
 from kraft.coordinators.groups.subscriptions import decode_assignment
-from metadata.environment import Buffer
-from replication.batches.header import whole_batches
-from replication.batches.records import read_batches
+from kraft.protocol.batches.header import whole_batches
+from kraft.protocol.batches.records import read_batches
+from kraft.protocol.primitives import Buffer
 
 TopicPartition = tuple[str, int]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator
 
+from kraft.protocol.errors import KafkaError
 from metadata.controller.decide import (
     ActivationEvent,
     BrokerUnreachable,
@@ -26,7 +27,6 @@ from metadata.controller.events import (
     PartitionAlteration,
     PartitionReassignment,
 )
-from metadata.errors import KafkaError
 from metadata.image import MetadataImage, PartitionImage, TopicIdPartition
 from metadata.records import BrokerChangeRecord, PartitionChangeRecord, PartitionRecord, RegisterBrokerRecord
 from tests.support.controller_world import World

@@ -17,7 +17,7 @@ from kraft.chaos.workload.counts import Counts
 from kraft.chaos.workload.requests import value_text
 from kraft.chaos.workload.targets import Surroundings, Target, Targets
 from kraft.client.verdicts import of_attempts
-from kraft.http.partitioner import partition_of_key
+from kraft.protocol.partitioner import partition_of_key
 
 RETRY_BACKOFF_MS: Final = 100
 """Kafka's default of retry.backoff.ms."""

@@ -14,7 +14,7 @@ from kraft.chaos.workload.client import Fetched, Position
 from kraft.chaos.workload.counts import Counts
 from kraft.chaos.workload.producer import Record
 from kraft.chaos.workload.targets import Surroundings, Target, Targets
-from metadata.errors import OffsetOutOfRange
+from kraft.protocol.errors import OffsetOutOfRange
 
 WAIT_MS: Final = 200
 BYTES_MAX: Final = 1_048_576

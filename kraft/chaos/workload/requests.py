@@ -22,7 +22,7 @@ from kraft.client.verdicts import (
     of_refused_connection,
     of_sent_without_answer,
 )
-from metadata.errors import for_code
+from kraft.protocol.errors import for_code
 
 TEXT: Final = "application/vnd.kafka.text.v2+json"
 ANSWER_SLACK_MS: Final = 500

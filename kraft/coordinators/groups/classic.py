@@ -19,7 +19,7 @@ from kraft.coordinators.groups.records import GroupKey, GroupRecord
 from kraft.coordinators.groups.shard import Shard
 from kraft.coordinators.groups.state import Phase
 from kraft.coordinators.groups.subscriptions import decode_assignment
-from metadata.errors import GroupIdNotFound, NonEmptyGroup
+from kraft.protocol.errors import GroupIdNotFound, NonEmptyGroup
 
 
 class ClassicRequests:

@@ -15,7 +15,7 @@ from kraft.coordinators.groups.records import GroupRecord
 from kraft.coordinators.groups.shard import Shard
 from kraft.coordinators.groups.state import Phase
 from kraft.coordinators.groups.subscriptions import TopicPartition
-from metadata.errors import (
+from kraft.protocol.errors import (
     GroupMaxSizeReached,
     IllegalGeneration,
     InconsistentGroupProtocol,

@@ -19,9 +19,9 @@ from kraft.coordinators.groups.offsets import expired, is_deletable, tombstones
 from kraft.coordinators.groups.records import GroupKey, GroupRecord
 from kraft.coordinators.groups.shard import Shard, Surroundings
 from kraft.coordinators.groups.standing import Standing
+from kraft.protocol.errors import CoordinatorLoadInProgress, InvalidGroupId, KafkaError, NotCoordinator
 from metadata.delta import MetadataDelta
 from metadata.environment import TimerHandle
-from metadata.errors import CoordinatorLoadInProgress, InvalidGroupId, KafkaError, NotCoordinator
 from metadata.events import Events
 from metadata.image import MetadataImage, PartitionImage, TopicIdPartition
 from metadata.internal_topics import OFFSETS_TOPIC

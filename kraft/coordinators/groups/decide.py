@@ -11,7 +11,7 @@ from kraft.coordinators.groups.draft import Decision, Draft, Rules
 from kraft.coordinators.groups.events import Done, Event, Heartbeat, Join, Leave, Sync, Tick
 from kraft.coordinators.groups.joining import join
 from kraft.coordinators.groups.state import NEVER_MS, Group, Member, Phase
-from metadata.errors import (
+from kraft.protocol.errors import (
     FencedInstanceId,
     IllegalGeneration,
     InconsistentGroupProtocol,

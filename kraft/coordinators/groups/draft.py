@@ -10,7 +10,7 @@ from typing import Any
 from kraft.coordinators.groups.events import Answer, Joined, Reply, Synced
 from kraft.coordinators.groups.records import GroupRecord
 from kraft.coordinators.groups.state import NEVER_MS, Group, Member, Phase, group_record
-from metadata.errors import RebalanceInProgress, UnknownMemberId
+from kraft.protocol.errors import RebalanceInProgress, UnknownMemberId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from metadata.errors import KafkaError
+from kraft.protocol.errors import KafkaError
 
 Protocols: TypeAlias = tuple[tuple[str, bytes], ...]
 """Name and metadata of each assignor that a member can do, the most wanted first."""

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from kraft.coordinators.groups.draft import Draft
 from kraft.coordinators.groups.events import Join
 from kraft.coordinators.groups.state import Member, Phase, with_protocols
-from metadata.errors import (
+from kraft.protocol.errors import (
     FencedInstanceId,
     GroupMaxSizeReached,
     InconsistentGroupProtocol,

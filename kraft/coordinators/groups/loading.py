@@ -13,11 +13,11 @@ from typing import Protocol
 
 from kraft.coordinators.groups.instance import decode_instance
 from kraft.coordinators.groups.records import GroupRecord, InstanceKey, MalformedRecord, decode_record
+from kraft.protocol.batches.header import whole_batches
+from kraft.protocol.batches.records import read_batches
+from kraft.protocol.errors import CorruptMessage, OffsetNotAvailable, for_code
 from metadata.environment import Clock
-from metadata.errors import CorruptMessage, OffsetNotAvailable, for_code
 from metadata.image import TopicIdPartition
-from replication.batches.header import whole_batches
-from replication.batches.records import read_batches
 from replication.partition.log import EpochEnd
 from replication.requests import (
     CONSUMER,

@@ -8,7 +8,7 @@ from kraft.coordinators.groups.decide import check_generation, member_or_raise
 from kraft.coordinators.groups.records import CommittedOffset, GroupRecord, OffsetKey
 from kraft.coordinators.groups.state import Group, Phase
 from kraft.coordinators.groups.subscriptions import TopicPartition, decode_subscription
-from metadata.errors import (
+from kraft.protocol.errors import (
     GroupIdNotFound,
     IllegalGeneration,
     NonEmptyGroup,

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from metadata.errors import InvalidCommitOffsetSize
-from replication.batches.records import NewRecord, build_batch
+from kraft.protocol.batches.records import NewRecord, build_batch
+from kraft.protocol.errors import InvalidCommitOffsetSize
 
 BATCH_BYTES_MAX = 8 * 1024 * 1024
 """The topic's max.message.bytes: what one change of a group may be. A larger one is refused before it is decided."""

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from kraft.coordinators.groups.subscriptions import TopicPartition
-from metadata.errors import InvalidRequest
+from kraft.protocol.errors import InvalidRequest
 from metadata.undecodable import UNDECODABLE
 
 Range: TypeAlias = tuple[str, int, int, int]

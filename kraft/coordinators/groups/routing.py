@@ -14,9 +14,7 @@ from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.coordinator import partition_of
 from kraft.coordinators.groups.records import BATCH_BYTES_MAX
-from metadata.controller.events import CreateTopics, ErrorDetail, NewTopic
-from metadata.environment import Clock, ConnectionClosed, NotConnected
-from metadata.errors import (
+from kraft.protocol.errors import (
     CoordinatorLoadInProgress,
     CoordinatorNotAvailable,
     KafkaError,
@@ -24,6 +22,8 @@ from metadata.errors import (
     RequestTimedOut,
     TopicAlreadyExists,
 )
+from metadata.controller.events import CreateTopics, ErrorDetail, NewTopic
+from metadata.environment import Clock, ConnectionClosed, NotConnected
 from metadata.internal_topics import OFFSETS_TOPIC
 
 COORDINATOR_WAIT_MS = 10_000

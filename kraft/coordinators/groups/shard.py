@@ -19,8 +19,7 @@ from kraft.coordinators.groups.events import Answer, Event, Heartbeat, Tick
 from kraft.coordinators.groups.loading import Reads, replay
 from kraft.coordinators.groups.records import GroupRecord, encode_batch
 from kraft.coordinators.groups.state import NEVER_MS, Group
-from metadata.environment import Buffer, Environment, TimerHandle
-from metadata.errors import (
+from kraft.protocol.errors import (
     CoordinatorLoadInProgress,
     CoordinatorNotAvailable,
     InvalidCommitOffsetSize,
@@ -29,6 +28,8 @@ from metadata.errors import (
     NotCoordinator,
     NotLeaderOrFollower,
 )
+from kraft.protocol.primitives import Buffer
+from metadata.environment import Environment, TimerHandle
 from metadata.image import MetadataImage, TopicIdPartition
 from metadata.settings import BrokerSettings
 from replication.requests import ProduceOutcome

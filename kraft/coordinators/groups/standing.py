@@ -12,7 +12,7 @@ import asyncio
 
 from kraft.coordinators.groups.records import GroupRecord, InstanceKey
 from kraft.coordinators.groups.shard import Shard
-from metadata.errors import KafkaError, NotCoordinator
+from kraft.protocol.errors import KafkaError, NotCoordinator
 
 NOBODY = ""
 """No group has this name, and no REST consumer."""

@@ -17,7 +17,7 @@ from kraft.http.errors import BAD_REQUEST, HttpError
 from kraft.http.media import Format
 from kraft.http.streaming.merge import Merge, Piece
 from kraft.http.streaming.positions import PARTITIONS_MAX, Key, Positions
-from metadata.errors import OffsetOutOfRange
+from kraft.protocol.errors import OffsetOutOfRange
 from metadata.image import TopicIdPartition
 from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
 

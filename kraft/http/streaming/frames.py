@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from kraft.http.media import EVENT_STREAM, NDJSON
+from kraft.protocol.media_types import EVENT_STREAM, NDJSON
 
 RETRY_MS = 1_000
 """How long a browser waits before it connects again (`retry:`)."""

@@ -17,8 +17,8 @@ from kraft.http.media import Format
 from kraft.http.records import InRecord, on_records, take_records
 from kraft.http.streaming.positions import Key, Positions
 from kraft.http.streaming.streams import PIECE_BYTES, PIECE_RECORDS
-from metadata.environment import Buffer
-from metadata.errors import KafkaError, RequestTimedOut, UnknownTopicOrPartition
+from kraft.protocol.errors import KafkaError, RequestTimedOut, UnknownTopicOrPartition
+from kraft.protocol.primitives import Buffer
 from metadata.image import TopicIdPartition
 
 UNREADABLE_MS_MAX = 30_000

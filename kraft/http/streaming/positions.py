@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 
 from kraft.http.errors import BAD_REQUEST, HttpError
+from kraft.protocol.primitives import INT64_MAX
 
 PARTITIONS_MAX = 512
 """Partitions of one stream: its position has to fit into a header of a request."""
@@ -22,7 +23,6 @@ Key = tuple[str, int]
 """Topic and partition."""
 
 _ENTRY = re.compile(r"(?:([a-zA-Z0-9._-]{1,249})/)?(\d{1,10}):(\d{1,19})")
-_INT64_MAX = 2**63 - 1
 
 
 class Positions:
@@ -64,7 +64,7 @@ def parse_positions(text: str, *, topic: str | None = None) -> dict[Key, int]:
     for entry in text.split(",") if text else ():
         matched = _ENTRY.fullmatch(entry.strip())
         name = None if matched is None else (matched[1] or topic)
-        if matched is None or name is None or (topic is not None and name != topic) or int(matched[3]) > _INT64_MAX:
+        if matched is None or name is None or (topic is not None and name != topic) or int(matched[3]) > INT64_MAX:
             shape = "topic/partition:offset" if topic is None else "partition:offset"
             raise HttpError(BAD_REQUEST, f"{text[:200]!r} is no position of this stream: it is {shape}, by commas")
         offsets[name, int(matched[2])] = int(matched[3])

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from kraft.http.dialects import UNKNOWN_TOPIC
 from kraft.http.errors import BAD_REQUEST, HttpError
-from kraft.http.media import EMBEDDED, EVENT_STREAM, NDJSON, Format, stream_answer
+from kraft.http.media import EMBEDDED, Format, stream_answer
 from kraft.http.routes import Body, Call, Parameter, Route
 from kraft.http.streaming.frames import FRAMES
 from kraft.http.streaming.merge import Merge, Piece
@@ -20,8 +20,9 @@ from kraft.http.streaming.positions import PARTITIONS_MAX, Key, Positions, parse
 from kraft.http.streaming.serve import HEARTBEAT, heartbeat_ms, serve
 from kraft.http.v2 import models
 from kraft.http.wanted import OFFSET, wanted_offset
+from kraft.protocol.errors import UnknownTopicOrPartition
+from kraft.protocol.media_types import EVENT_STREAM, NDJSON
 from metadata.environment import Clock
-from metadata.errors import UnknownTopicOrPartition
 from metadata.image import TopicIdPartition, TopicImage
 from replication.requests import EARLIEST_TIMESTAMP
 

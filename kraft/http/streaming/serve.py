@@ -17,7 +17,7 @@ from kraft.http.streaming.frames import Frames
 from kraft.http.streaming.merge import Piece
 from kraft.http.streaming.positions import POSITION_HEADER, Positions
 from kraft.http.streaming.streams import Outlet
-from metadata.errors import KafkaError
+from kraft.protocol.errors import KafkaError
 
 HEARTBEAT_MS_DEFAULT = 10_000
 HEARTBEAT_MS_MIN = 100

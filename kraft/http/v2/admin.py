@@ -6,11 +6,12 @@ from aiohttp import web
 from pydantic import Field
 
 from kraft.http.bodies import RequestBody
-from kraft.http.limits import INT32_MAX
-from kraft.http.media import PLAIN_JSON, V2_JSON, require_json_body
+from kraft.http.media import require_json_body
 from kraft.http.routes import Body, Call, Route
 from kraft.http.v3.envelope import raise_refusal
 from kraft.http.v3.models import TopicName
+from kraft.protocol.media_types import PLAIN_JSON, V2_JSON
+from kraft.protocol.primitives import INT32_MAX
 from metadata.controller.events import CreateTopics, NewTopic
 
 

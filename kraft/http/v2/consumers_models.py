@@ -16,10 +16,7 @@ from pydantic import (
 
 from kraft.http.additions import ADDITION
 from kraft.http.bodies import Items, OneOf, RequestBody, Truth, Whole, is_strict
-from kraft.http.limits import INT32_MAX
-
-INT64_MAX = 2**63 - 1
-
+from kraft.protocol.primitives import INT32_MAX, INT64_MAX
 
 ALSO_SPELLED: Mapping[str, str] = {
     "enable.auto.commit": "auto.commit.enable",

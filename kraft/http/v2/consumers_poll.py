@@ -17,7 +17,7 @@ from kraft.http.embed import encode_json
 from kraft.http.errors import BAD_REQUEST, HttpError
 from kraft.http.media import Format
 from kraft.http.records import on_records, take_records
-from metadata.errors import (
+from kraft.protocol.errors import (
     KafkaError,
     LeaderNotAvailable,
     NotLeaderOrFollower,

@@ -9,13 +9,14 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from kraft.coordinators.groups.routing import Groups
-from kraft.http.limits import INT32_MAX
-from kraft.http.media import EMBEDDED, V2_JSON, consumer_format, stream_answer
+from kraft.http.media import EMBEDDED, consumer_format, stream_answer
 from kraft.http.routes import Body, Call, Handler, Header, Method, Parameter, Route
 from kraft.http.streaming.read import STREAM_CONTENT, STREAM_QUERY
 from kraft.http.v2 import consumers_models as models
 from kraft.http.v2.consumers import NEXT_TOKEN, WARNING, ConsumerHandlers, check
 from kraft.http.v2.models import ConsumedRecord
+from kraft.protocol.media_types import V2_JSON
+from kraft.protocol.primitives import INT32_MAX
 
 GROUP = "/consumers/{group}"
 INSTANCE = "/consumers/{group}/instances/{instance}"

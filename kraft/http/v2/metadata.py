@@ -9,9 +9,10 @@ from aiohttp import web
 
 from kraft.http.configs import config_text
 from kraft.http.dialects import UNKNOWN_TOPIC
-from kraft.http.media import V2_JSON, v2_answer
+from kraft.http.media import v2_answer
 from kraft.http.routes import Body, Call, Route
 from kraft.http.v2 import models
+from kraft.protocol.media_types import V2_JSON
 from metadata.image import PartitionImage
 from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
 

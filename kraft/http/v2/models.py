@@ -9,10 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from kraft.http.additions import ADDITION
-from kraft.http.limits import INT32_MAX
-
-INT64_MAX = 2**63 - 1
-
+from kraft.protocol.primitives import INT32_MAX, INT64_MAX
 
 BASE64_PATTERN = "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 

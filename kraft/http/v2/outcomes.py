@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kraft.http.errors import KAFKA_FATAL, KAFKA_RETRIABLE
-from metadata.errors import NotEnoughReplicas, NotEnoughReplicasAfterAppend, for_code
+from kraft.protocol.errors import NotEnoughReplicas, NotEnoughReplicasAfterAppend, for_code
 from replication.requests import ProduceOutcome
 
 _ISR_TOO_SMALL = (NotEnoughReplicas.code, NotEnoughReplicasAfterAppend.code)

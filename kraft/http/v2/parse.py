@@ -14,9 +14,7 @@ from msgspec import Meta, Raw, Struct
 from kraft.http.errors import UNPROCESSABLE, HttpError
 from kraft.http.media import Format
 from kraft.http.records import OutRecord
-
-INT32_MAX = 2**31 - 1
-INT64_MAX = 2**63 - 1
+from kraft.protocol.primitives import INT32_MAX, INT64_MAX
 
 _Partition: TypeAlias = Annotated[int, Meta(ge=0, le=INT32_MAX)] | None
 _Timestamp: TypeAlias = Annotated[int, Meta(ge=0, le=INT64_MAX)] | None

@@ -20,7 +20,7 @@ from kraft.http.idempotency import (
     refuse_reserved_ids,
 )
 from kraft.http.keyed_produce import produce_keyed
-from kraft.http.media import RECORD_BATCH, RECORDS, V2_JSON, Format, produce_format, v2_answer
+from kraft.http.media import Format, produce_format, v2_answer
 from kraft.http.partitioner import UNPLACED, places_of
 from kraft.http.producing import WISHES, check_wishes, leaders, produce
 from kraft.http.raw import decode_records
@@ -30,6 +30,7 @@ from kraft.http.v2 import models
 from kraft.http.v2.outcomes import document, failed, written
 from kraft.http.v2.parse import parse_produce
 from kraft.http.writing import Written, write
+from kraft.protocol.media_types import RECORD_BATCH, RECORDS, V2_JSON
 from metadata.image import TopicIdPartition, TopicImage
 from replication.requests import ProduceOutcome
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 from aiohttp import web
 
 from kraft.http.errors import BAD_REQUEST, HttpError
-from kraft.http.media import PLAIN_JSON, require_accepts
+from kraft.http.media import require_accepts
 from kraft.http.routes import Call, Method, Route
 from kraft.http.v3.envelope import CLUSTER, check_cluster
+from kraft.protocol.media_types import PLAIN_JSON
 
 SECURITY_DISABLED = 54
 """Kafka's code; nothing else in the cluster needs it."""

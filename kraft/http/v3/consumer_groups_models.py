@@ -8,10 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from kraft.http.additions import ADDITION
 from kraft.http.bodies import Items, RequestBody
-from kraft.http.limits import INT32_MAX
 from kraft.http.v3.models import Related, Resource, Timestamp, TopicName
-
-INT64_MAX = 2**63 - 1
+from kraft.protocol.primitives import INT32_MAX, INT64_MAX
 
 
 class ConsumerGroup(Resource):

@@ -14,7 +14,7 @@ from kraft.http.routes import Call, Route
 from kraft.http.v3 import consumer_groups_models as models
 from kraft.http.v3.envelope import answer, no_content, route
 from kraft.http.wanted import parse_iso_time
-from metadata.errors import GroupSubscribedToTopic
+from kraft.protocol.errors import GroupSubscribedToTopic
 from metadata.image import TopicIdPartition
 from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
 

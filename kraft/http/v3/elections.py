@@ -9,8 +9,8 @@ from kraft.http.routes import Call
 from kraft.http.v3 import models
 from kraft.http.v3.envelope import Document, answer, no_content, route
 from kraft.http.v3.partitions import find_partition
+from kraft.protocol.errors import ElectionNotNeeded
 from metadata.controller.events import ElectLeaders, ErrorDetail
-from metadata.errors import ElectionNotNeeded
 
 
 async def elect(call: Call) -> web.Response:

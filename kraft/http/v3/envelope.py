@@ -10,8 +10,9 @@ import orjson
 from aiohttp import web
 
 from kraft.http.errors import HttpError
-from kraft.http.media import PLAIN_JSON, require_accepts, require_json_body
+from kraft.http.media import require_accepts, require_json_body
 from kraft.http.routes import Body, Call, Handler, Method, Parameter, Route
+from kraft.protocol.media_types import PLAIN_JSON
 from metadata.controller.events import ErrorDetail
 
 CLUSTER = "/v3/clusters/{cluster_id}"

@@ -9,8 +9,8 @@ from pydantic.config import JsonDict
 
 from kraft.http.additions import ADDITION
 from kraft.http.bodies import Items, RequestBody, SettingText, whole_of
-from kraft.http.limits import INT32_MAX
 from kraft.http.path_parameters import TOPIC_PATTERN
+from kraft.protocol.primitives import INT32_MAX
 
 Item = TypeVar("Item")
 

@@ -16,7 +16,7 @@ from aiohttp import web
 from kraft.http.answering import plain
 from kraft.http.errors import BAD_REQUEST, V3_TOPIC_NOT_FOUND, HttpError, error_body, from_kafka
 from kraft.http.idempotency import KEY_HEADER
-from kraft.http.media import PLAIN_JSON, utf8_of_latin_1
+from kraft.http.media import utf8_of_latin_1
 from kraft.http.producing import WISHES, check_wishes
 from kraft.http.records import OutRecord
 from kraft.http.routes import Call
@@ -28,7 +28,8 @@ from kraft.http.v3.records_models import StreamRecord as StreamRecordModel
 from kraft.http.v3.records_models import StreamResult
 from kraft.http.v3.records_parse import BINARY, StreamRecord, parse_record
 from kraft.http.writing import write
-from metadata.errors import KafkaError
+from kraft.protocol.errors import KafkaError
+from kraft.protocol.media_types import PLAIN_JSON
 
 RECORD_BYTES_MAX = 8_388_608
 """Of one record as JSON; a longer one ends the stream."""

@@ -8,8 +8,8 @@ from pydantic import BaseModel, Field
 
 from kraft.http.additions import ADDITION
 from kraft.http.bodies import Items, RequestBody
-from kraft.http.limits import INT32_MAX
 from kraft.http.v3.models import Timestamp
+from kraft.protocol.primitives import INT32_MAX
 
 DataType: TypeAlias = Literal["BINARY", "JSON", "STRING", "AVRO", "JSONSCHEMA", "PROTOBUF"]
 NEEDS_REGISTRY = ("AVRO", "JSONSCHEMA", "PROTOBUF")

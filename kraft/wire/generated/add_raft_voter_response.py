@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from typing import ClassVar
 
+from kraft.protocol.primitives import Buffer
 from kraft.wire.primitives import (
     TopLevel,
     new,
@@ -13,7 +14,6 @@ from kraft.wire.primitives import (
     string,
 )
 from kraft.wire.varints import long_varint
-from metadata.environment import Buffer
 
 _ih = struct.Struct(">ih")
 _ihB = struct.Struct(">ihB")

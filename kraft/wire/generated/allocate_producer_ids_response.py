@@ -5,9 +5,8 @@ from __future__ import annotations
 import struct
 from typing import ClassVar
 
-
+from kraft.protocol.primitives import Buffer
 from kraft.wire.primitives import TopLevel, new, read_tags
-from metadata.environment import Buffer
 
 _ihqiB = struct.Struct(">ihqiB")
 _ihqix = struct.Struct(">ihqix")

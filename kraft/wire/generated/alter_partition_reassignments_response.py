@@ -6,6 +6,7 @@ import struct
 from collections.abc import Sequence
 from typing import ClassVar
 
+from kraft.protocol.primitives import Buffer
 from kraft.wire.primitives import (
     Message,
     TopLevel,
@@ -18,7 +19,6 @@ from kraft.wire.primitives import (
     string,
 )
 from kraft.wire.varints import long_varint
-from metadata.environment import Buffer
 
 _ith = struct.Struct(">i?h")
 _ithB = struct.Struct(">i?hB")

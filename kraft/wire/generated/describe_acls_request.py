@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from typing import ClassVar
 
+from kraft.protocol.primitives import Buffer
 from kraft.wire.primitives import (
     TopLevel,
     new,
@@ -14,7 +15,6 @@ from kraft.wire.primitives import (
     string,
 )
 from kraft.wire.varints import long_varint
-from metadata.environment import Buffer
 
 _b = struct.Struct(">b")
 _bB = struct.Struct(">bB")

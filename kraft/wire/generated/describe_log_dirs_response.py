@@ -6,6 +6,7 @@ import struct
 from collections.abc import Sequence
 from typing import ClassVar
 
+from kraft.protocol.primitives import Buffer
 from kraft.wire.primitives import (
     Message,
     TopLevel,
@@ -20,7 +21,6 @@ from kraft.wire.primitives import (
     string,
 )
 from kraft.wire.varints import long_varint
-from metadata.environment import Buffer
 
 _h = struct.Struct(">h")
 _hB = struct.Struct(">hB")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from kraft.protocol.primitives import Buffer
 from kraft.wire.primitives import (
     Message,
     TopLevel,
@@ -19,7 +20,6 @@ from kraft.wire.primitives import (
     string,
 )
 from kraft.wire.varints import long_varint
-from metadata.environment import Buffer
 
 
 

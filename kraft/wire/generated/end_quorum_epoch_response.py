@@ -6,6 +6,7 @@ import struct
 from collections.abc import Sequence
 from typing import ClassVar
 
+from kraft.protocol.primitives import Buffer
 from kraft.wire.primitives import (
     Message,
     TagReaders,
@@ -23,7 +24,6 @@ from kraft.wire.primitives import (
     tagged,
 )
 from kraft.wire.varints import long_varint
-from metadata.environment import Buffer
 
 _HB = struct.Struct(">HB")
 _Hx = struct.Struct(">Hx")

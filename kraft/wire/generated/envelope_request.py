@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from kraft.protocol.primitives import Buffer
 from kraft.wire.primitives import (
     TopLevel,
     is_null,
@@ -13,7 +14,6 @@ from kraft.wire.primitives import (
     read_tags,
 )
 from kraft.wire.varints import long_varint
-from metadata.environment import Buffer
 
 
 

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Sequence
 from typing import ClassVar
 
+from kraft.protocol.primitives import Buffer
 from kraft.wire.primitives import (
     Message,
     TagReaders,
@@ -22,7 +23,6 @@ from kraft.wire.primitives import (
     tagged,
 )
 from kraft.wire.varints import long_varint
-from metadata.environment import Buffer
 
 _2siix = struct.Struct(">2siix")
 _HB = struct.Struct(">HB")

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Sequence
 from typing import ClassVar
 
+from kraft.protocol.primitives import Buffer
 from kraft.wire.primitives import (
     TopLevel,
     is_null,
@@ -19,7 +20,6 @@ from kraft.wire.primitives import (
     strings,
 )
 from kraft.wire.varints import long_varint
-from metadata.environment import Buffer
 
 _b = struct.Struct(">b")
 _bB = struct.Struct(">bB")

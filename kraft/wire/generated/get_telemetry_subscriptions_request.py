@@ -6,6 +6,7 @@ import struct
 from typing import ClassVar
 from uuid import UUID
 
+from kraft.protocol.primitives import Buffer
 from kraft.wire.primitives import (
     TopLevel,
     ZERO_UUID,
@@ -13,7 +14,6 @@ from kraft.wire.primitives import (
     read_tags,
     uuid_of,
 )
-from metadata.environment import Buffer
 
 _16sB = struct.Struct(">16sB")
 _16sx = struct.Struct(">16sx")

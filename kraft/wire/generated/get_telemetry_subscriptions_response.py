@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 from uuid import UUID
 
+from kraft.protocol.primitives import Buffer
 from kraft.wire.primitives import (
     TopLevel,
     ZERO_UUID,
@@ -21,7 +22,6 @@ from kraft.wire.primitives import (
     uuid_of,
 )
 from kraft.wire.varints import long_varint
-from metadata.environment import Buffer
 
 _ih16si = struct.Struct(">ih16si")
 _ih16siB = struct.Struct(">ih16siB")

@@ -5,9 +5,8 @@ from __future__ import annotations
 import struct
 from typing import ClassVar
 
-
+from kraft.protocol.primitives import Buffer
 from kraft.wire.primitives import TopLevel, new, read_tags
-from metadata.environment import Buffer
 
 _ihqh = struct.Struct(">ihqh")
 _ihqhB = struct.Struct(">ihqhB")

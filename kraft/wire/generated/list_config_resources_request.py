@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from kraft.protocol.primitives import Buffer
 from kraft.wire.primitives import (
     TopLevel,
     is_null,
@@ -14,7 +15,6 @@ from kraft.wire.primitives import (
     read_tags,
 )
 from kraft.wire.varints import long_varint
-from metadata.environment import Buffer
 
 
 

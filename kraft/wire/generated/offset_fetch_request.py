@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 from uuid import UUID
 
+from kraft.protocol.primitives import Buffer
 from kraft.wire.primitives import (
     Message,
     TopLevel,
@@ -26,7 +27,6 @@ from kraft.wire.primitives import (
     uuid_of,
 )
 from kraft.wire.varints import long_varint
-from metadata.environment import Buffer
 
 _16s = struct.Struct(">16s")
 _16sB = struct.Struct(">16sB")

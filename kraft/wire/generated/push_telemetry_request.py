@@ -6,6 +6,7 @@ import struct
 from typing import ClassVar
 from uuid import UUID
 
+from kraft.protocol.primitives import Buffer
 from kraft.wire.primitives import (
     TopLevel,
     ZERO_UUID,
@@ -17,7 +18,6 @@ from kraft.wire.primitives import (
     uuid_of,
 )
 from kraft.wire.varints import long_varint
-from metadata.environment import Buffer
 
 _16sitb = struct.Struct(">16si?b")
 _16sitbB = struct.Struct(">16si?bB")

@@ -6,6 +6,7 @@ import struct
 from typing import ClassVar
 from uuid import UUID
 
+from kraft.protocol.primitives import Buffer
 from kraft.wire.primitives import (
     TopLevel,
     ZERO_UUID,
@@ -16,7 +17,6 @@ from kraft.wire.primitives import (
     uuid_of,
 )
 from kraft.wire.varints import long_varint
-from metadata.environment import Buffer
 
 _i16sB = struct.Struct(">i16sB")
 _i16sx = struct.Struct(">i16sx")

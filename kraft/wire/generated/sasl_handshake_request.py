@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from typing import ClassVar
 
+from kraft.protocol.primitives import Buffer
 from kraft.wire.primitives import (
     TopLevel,
     is_null,
@@ -12,7 +13,6 @@ from kraft.wire.primitives import (
     old_string,
     read_string,
 )
-from metadata.environment import Buffer
 
 _h = struct.Struct(">h")
 

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Sequence
 from typing import ClassVar
 
+from kraft.protocol.primitives import Buffer
 from kraft.wire.primitives import (
     TopLevel,
     is_null,
@@ -14,7 +15,6 @@ from kraft.wire.primitives import (
     old_strings,
     read_array,
 )
-from metadata.environment import Buffer
 
 _h = struct.Struct(">h")
 _hi = struct.Struct(">hi")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from typing import ClassVar
 
+from kraft.protocol.primitives import Buffer
 from kraft.wire.primitives import (
     Message,
     TagReaders,
@@ -18,7 +19,6 @@ from kraft.wire.primitives import (
     tagged,
 )
 from kraft.wire.varints import long_varint
-from metadata.environment import Buffer
 
 _iB = struct.Struct(">iB")
 _ih = struct.Struct(">ih")

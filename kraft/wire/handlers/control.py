@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Protocol, TypeVar
 
+from kraft.protocol.errors import NotController
 from kraft.wire.handlers.served import Call, Served
 from kraft.wire.messages.common import Rpc
 from kraft.wire.messages.controller import CONTROLLER_RPCS
 from kraft.wire.primitives import TopLevel
 from metadata.controller.events import Request
-from metadata.errors import NotController
 
 Reply = TypeVar("Reply")
 

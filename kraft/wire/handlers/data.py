@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from kraft.protocol.errors import KafkaError, NotLeaderOrFollower
+from kraft.protocol.primitives import Buffer
 from kraft.wire.generated.delete_records_request import DeleteRecordsRequestData
 from kraft.wire.generated.fetch_request import FetchRequestData
 from kraft.wire.generated.list_offsets_request import ListOffsetsRequestData
@@ -18,8 +20,6 @@ from kraft.wire.messages.offsets import DELETE_RECORDS, LIST_OFFSETS, OFFSET_FOR
 from kraft.wire.messages.produce import PRODUCE
 from kraft.wire.primitives import TopLevel
 from metadata.controller.events import ReplicaLogEnd
-from metadata.environment import Buffer
-from metadata.errors import KafkaError, NotLeaderOrFollower
 from metadata.image import TopicIdPartition
 from replication.partition.log import EpochEnd
 from replication.requests import FetchRequest, FetchResponse, OffsetAnswer, ProduceOutcome

@@ -6,11 +6,11 @@ from typing import Protocol
 
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
+from kraft.protocol.errors import NotCoordinator
 from kraft.wire.generated.group_request_request import GroupRequestRequestData
 from kraft.wire.handlers.served import Call, Served
 from kraft.wire.messages.groups import GROUP_REQUEST
 from kraft.wire.primitives import TopLevel
-from metadata.errors import NotCoordinator
 
 
 class Coordinator(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from kraft.protocol.errors import InconsistentClusterId, SnapshotNotFound
 from kraft.wire.generated.fetch_snapshot_request import FetchSnapshotRequestData
 from kraft.wire.handlers.served import Call, Served
 from kraft.wire.messages.metadata_log import (
@@ -15,7 +16,6 @@ from kraft.wire.messages.metadata_log import (
 )
 from kraft.wire.primitives import TopLevel
 from metadata.environment import Clock
-from metadata.errors import InconsistentClusterId, SnapshotNotFound
 from metadata.quorum.log import MetadataLog, MetadataSlice
 
 FETCH_BYTES_MAX = 8 * 1024 * 1024

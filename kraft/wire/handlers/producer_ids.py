@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from kraft.protocol.errors import CoordinatorNotAvailable, InvalidRequest
 from kraft.wire.generated.init_producer_id_request import InitProducerIdRequestData
 from kraft.wire.handlers.served import Call, Served
 from kraft.wire.messages.producer_ids import INIT_PRODUCER_ID, ProducerIdAndEpoch
 from kraft.wire.primitives import TopLevel
-from metadata.errors import CoordinatorNotAvailable, InvalidRequest
 
 FIRST_EPOCH = 0
 

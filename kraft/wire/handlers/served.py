@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Generic
 
+from kraft.values import value
 from kraft.wire.apis import Api
 from kraft.wire.messages.common import RequestData
 from kraft.wire.primitives import TopLevel
 from kraft.wire.principal import Principal
-from metadata.values import value
 
 
 @value(kw_only=True)

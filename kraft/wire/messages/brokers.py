@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
+from kraft.protocol.errors import InvalidRequest
 from kraft.wire import apis
 from kraft.wire.generated.allocate_producer_ids_request import AllocateProducerIdsRequestData
 from kraft.wire.generated.allocate_producer_ids_response import AllocateProducerIdsResponseData
@@ -28,7 +29,6 @@ from metadata.controller.events import (
     ProducerIdBlock,
     RegisterBroker,
 )
-from metadata.errors import InvalidRequest
 from metadata.image import TopicIdPartition
 
 REST = "REST"

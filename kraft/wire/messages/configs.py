@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
+from kraft.protocol.errors import InvalidRequest
 from kraft.wire import apis
 from kraft.wire.generated.incremental_alter_configs_request import (
     AlterableConfig,
@@ -17,7 +18,6 @@ from kraft.wire.generated.incremental_alter_configs_response import (
 )
 from kraft.wire.messages.common import Rpc, detail_code, detail_message, to_detail
 from metadata.controller.events import AlterConfigs, ConfigAlteration, ConfigResource, ErrorDetail
-from metadata.errors import InvalidRequest
 
 Operation = Literal["set", "delete", "append", "subtract"]
 OPERATIONS: tuple[Operation, ...] = ("set", "delete", "append", "subtract")

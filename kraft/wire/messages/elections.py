@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
+from kraft.protocol.errors import InvalidRequest
 from kraft.wire import apis
 from kraft.wire.generated.alter_partition_reassignments_request import (
     AlterPartitionReassignmentsRequestData,
@@ -20,7 +21,6 @@ from kraft.wire.generated.elect_leaders_request import ElectLeadersRequestData, 
 from kraft.wire.generated.elect_leaders_response import ElectLeadersResponseData, PartitionResult, ReplicaElectionResult
 from kraft.wire.messages.common import Rpc, detail_code, detail_message, group, to_detail
 from metadata.controller.events import AlterReassignments, ElectLeaders, ErrorDetail, PartitionReassignment
-from metadata.errors import InvalidRequest
 
 Details = Mapping[tuple[str, int], ErrorDetail | None]
 

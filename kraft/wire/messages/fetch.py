@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
+from kraft.protocol.primitives import INT32_MAX, INT64_MAX
+from kraft.values import maker
 from kraft.wire import apis
 from kraft.wire.generated import fetch_request
 from kraft.wire.generated.fetch_request import FetchRequestData, FetchTopic, ForgottenTopic, ReplicaState
@@ -27,8 +29,6 @@ from kraft.wire.generated.fetch_response import (
 from kraft.wire.messages.common import Rpc, by_topic
 from metadata.controller.events import ReplicaLogEnd
 from metadata.image import TopicIdPartition
-from metadata.settings import INT32_MAX, INT64_MAX
-from metadata.values import maker
 from replication.partition.log import EpochEnd
 from replication.requests import FetchedPartition, FetchPartition, FetchRequest, FetchResponse
 

@@ -10,6 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from uuid import UUID
 
+from kraft.protocol.batches.header import computed_crc, whole_batches
+from kraft.protocol.batches.records import NewRecord, build_batch, read_batches
+from kraft.protocol.errors import CorruptMessage, InvalidRequest
 from kraft.wire import apis
 from kraft.wire.generated import fetch_response, fetch_snapshot_request, fetch_snapshot_response
 from kraft.wire.generated.fetch_request import FetchPartition, FetchRequestData, FetchTopic, ReplicaState
@@ -17,10 +20,7 @@ from kraft.wire.generated.fetch_response import NO_SNAPSHOT_ID, FetchableTopicRe
 from kraft.wire.generated.fetch_snapshot_request import FetchSnapshotRequestData
 from kraft.wire.generated.fetch_snapshot_response import FetchSnapshotResponseData
 from kraft.wire.messages.common import Rpc
-from metadata.errors import CorruptMessage, InvalidRequest
 from metadata.quorum.log import MetadataSlice, SnapshotNeeded
-from replication.batches.header import computed_crc, whole_batches
-from replication.batches.records import NewRecord, build_batch, read_batches
 
 TOPIC = "__cluster_metadata"
 TOPIC_ID = UUID(int=1)

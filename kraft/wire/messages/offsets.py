@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 from uuid import UUID
 
+from kraft.protocol.errors import UnknownTopicOrPartition
 from kraft.wire import apis
 from kraft.wire.generated.delete_records_request import (
     DeleteRecordsPartition,
@@ -40,7 +41,6 @@ from kraft.wire.generated.offset_for_leader_epoch_response import (
     OffsetForLeaderTopicResult,
 )
 from kraft.wire.messages.common import Rpc, group
-from metadata.errors import UnknownTopicOrPartition
 from metadata.image import TopicIdPartition
 from replication.partition.log import EpochEnd
 from replication.requests import CONSUMER, OffsetAnswer

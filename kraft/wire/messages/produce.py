@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from kraft.protocol.primitives import Buffer
+from kraft.values import maker
 from kraft.wire import apis
 from kraft.wire.generated.produce_request import PartitionProduceData, ProduceRequestData, TopicProduceData
 from kraft.wire.generated.produce_response import (
@@ -14,9 +16,7 @@ from kraft.wire.generated.produce_response import (
     TopicProduceResponse,
 )
 from kraft.wire.messages.common import Rpc, by_topic
-from metadata.environment import Buffer
 from metadata.image import TopicIdPartition
-from metadata.values import maker
 from replication.requests import ProduceOutcome
 
 _new_outcome = maker(ProduceOutcome)

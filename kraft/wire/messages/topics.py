@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
+from kraft.protocol.errors import InvalidRequest
 from kraft.wire import apis
 from kraft.wire.generated.create_partitions_request import (
     CreatePartitionsAssignment,
@@ -36,7 +37,6 @@ from metadata.controller.events import (
     NewTopic,
     TopicCreated,
 )
-from metadata.errors import InvalidRequest
 
 # --- CreateTopics -------------------------------------------------------------------------------------------------
 

@@ -272,15 +272,15 @@ class _Module:
             yield "from uuid import UUID"
         yield ""
         names = sorted(name for name in _PRIMITIVES if re.search(rf"\b{name}\b", text))
-        yield "from kraft.wire.primitives import (" if len(names) > 4 else ""
+        yield "from kraft.protocol.primitives import Buffer"
         if len(names) > 4:
+            yield "from kraft.wire.primitives import ("
             yield from (f"    {name}," for name in names)
             yield ")"
         elif names:
             yield f"from kraft.wire.primitives import {', '.join(names)}"
         if "long_varint" in text:
             yield "from kraft.wire.varints import long_varint"
-        yield "from metadata.environment import Buffer"
 
     def struct(self, layout: str) -> str:
         return self.structs.setdefault(layout, f"_{layout.replace('?', 't')}")

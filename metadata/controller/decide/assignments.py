@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from kraft.protocol.errors import InvalidReplicaAssignment
 from metadata.controller.decide.decision import Situation
-from metadata.errors import InvalidReplicaAssignment
 from metadata.records import PartitionRecord
 
 

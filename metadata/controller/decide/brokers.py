@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from kraft.protocol.errors import BrokerIdNotRegistered, DuplicateBrokerRegistration, InconsistentClusterId
 from metadata.controller.decide.decision import Decision, Situation
 from metadata.controller.decide.elections import elect_for_offline, leave_isrs, offline_after, questions, sweep_offline
 from metadata.controller.decide.failures import elect_recovered, leave_failed
@@ -16,7 +17,6 @@ from metadata.controller.events import (
     HeartbeatAnswer,
     RegisterBroker,
 )
-from metadata.errors import BrokerIdNotRegistered, DuplicateBrokerRegistration, InconsistentClusterId
 from metadata.image import BrokerImage
 from metadata.records import BrokerChangeRecord, Reason, Record, RegisterBrokerRecord
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from metadata.controller.decide.decision import Decision, Situation
-from metadata.controller.decide.inputs import UncleanSweepTick
-from metadata.controller.events import AlterConfigs, ConfigAlteration, ConfigResource, ErrorDetail
-from metadata.errors import (
+from kraft.protocol.errors import (
     BrokerIdNotRegistered,
     InvalidConfig,
     InvalidRequest,
     KafkaError,
     UnknownTopicOrPartition,
 )
+from metadata.controller.decide.decision import Decision, Situation
+from metadata.controller.decide.inputs import UncleanSweepTick
+from metadata.controller.events import AlterConfigs, ConfigAlteration, ConfigResource, ErrorDetail
 from metadata.records import ConfigRecord
 from metadata.settings import STATIC_SETTINGS, BrokerSettings, TopicSettings, canonical_value, is_list
 

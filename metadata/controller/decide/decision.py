@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias
 
+from kraft.protocol.errors import StaleBrokerEpoch
+from kraft.values import value
 from metadata.controller.decide.inputs import InternalEvent
 from metadata.controller.decide.liveness import Liveness
 from metadata.controller.events import FailedReplicas
-from metadata.errors import StaleBrokerEpoch
 from metadata.image import BrokerImage, MetadataImage, PartitionImage, TopicIdPartition
 from metadata.records import Record
 from metadata.settings import BrokerSettings
-from metadata.values import value
 
 Ask: TypeAlias = tuple[tuple[int, tuple[TopicIdPartition, ...]], ...]
 """(broker id, partitions whose log end to ask it for)."""

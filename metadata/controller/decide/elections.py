@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from metadata.controller.decide.changes import change_partition
-from metadata.controller.decide.decision import Ask, Decision, Situation
-from metadata.controller.decide.inputs import LogEndsLearned
-from metadata.controller.events import ElectLeaders, ErrorDetail, ReplicaLogEnd
-from metadata.errors import (
+from kraft.protocol.errors import (
     ElectionNotNeeded,
     EligibleLeadersNotAvailable,
     PreferredLeaderNotAvailable,
     UnknownTopicOrPartition,
 )
+from metadata.controller.decide.changes import change_partition
+from metadata.controller.decide.decision import Ask, Decision, Situation
+from metadata.controller.decide.inputs import LogEndsLearned
+from metadata.controller.events import ElectLeaders, ErrorDetail, ReplicaLogEnd
 from metadata.image import PartitionImage, TopicIdPartition
 from metadata.records import (
     NO_LEADER,

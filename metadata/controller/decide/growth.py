@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 
-from metadata.controller.decide.assignments import check_assignment, new_partition
-from metadata.controller.decide.decision import Decision, Situation
-from metadata.controller.decide.placement import place_replicas
-from metadata.controller.decide.topics import check_total
-from metadata.controller.events import CreatePartitions, ErrorDetail, NewPartitions
-from metadata.errors import (
+from kraft.protocol.errors import (
     InvalidPartitions,
     InvalidReplicaAssignment,
     InvalidRequest,
     KafkaError,
     UnknownTopicOrPartition,
 )
+from metadata.controller.decide.assignments import check_assignment, new_partition
+from metadata.controller.decide.decision import Decision, Situation
+from metadata.controller.decide.placement import place_replicas
+from metadata.controller.decide.topics import check_total
+from metadata.controller.events import CreatePartitions, ErrorDetail, NewPartitions
 from metadata.image import TopicImage
 from metadata.records import PartitionRecord, Record
 

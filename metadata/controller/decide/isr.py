@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from metadata.controller.decide.changes import change_partition
-from metadata.controller.decide.decision import Decision, Situation
-from metadata.controller.events import AlterPartition, ErrorDetail, IsrMember, PartitionAlteration
-from metadata.errors import (
+from kraft.protocol.errors import (
     FencedLeaderEpoch,
     IneligibleReplica,
     InvalidRequest,
@@ -15,6 +12,9 @@ from metadata.errors import (
     UnknownTopicId,
     UnknownTopicOrPartition,
 )
+from metadata.controller.decide.changes import change_partition
+from metadata.controller.decide.decision import Decision, Situation
+from metadata.controller.events import AlterPartition, ErrorDetail, IsrMember, PartitionAlteration
 from metadata.image import PartitionImage, TopicIdPartition
 from metadata.records import LeaderRecovery, PartitionChangeRecord, Reason, Record
 

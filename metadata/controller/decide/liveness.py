@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import field, replace
 from types import MappingProxyType
 
+from kraft.values import value
 from metadata.controller.events import NO_FAILED_REPLICAS, FailedReplicas
-from metadata.values import value
 
 
 @value(kw_only=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 
-from metadata.errors import InvalidReplicationFactor
+from kraft.protocol.errors import InvalidReplicationFactor
 from metadata.image import BrokerImage
 
 

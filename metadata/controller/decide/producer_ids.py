@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from kraft.protocol.errors import KafkaError
 from metadata.controller.decide.decision import Decision, Situation
 from metadata.controller.events import AllocateProducerIds, ProducerIdBlock
-from metadata.errors import KafkaError
 from metadata.producer_ids import RESERVED_PRODUCER_IDS_FROM
 from metadata.records import ProducerIdsRecord
 

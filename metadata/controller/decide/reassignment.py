@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections import Counter
 
-from metadata.controller.decide.assignments import check_assignment
-from metadata.controller.decide.changes import change_partition
-from metadata.controller.decide.decision import Decision, Situation
-from metadata.controller.events import AlterReassignments, ErrorDetail, PartitionReassignment
-from metadata.errors import (
+from kraft.protocol.errors import (
     InvalidReplicaAssignment,
     InvalidRequest,
     KafkaError,
     NoReassignmentInProgress,
     UnknownTopicOrPartition,
 )
+from metadata.controller.decide.assignments import check_assignment
+from metadata.controller.decide.changes import change_partition
+from metadata.controller.decide.decision import Decision, Situation
+from metadata.controller.events import AlterReassignments, ErrorDetail, PartitionReassignment
 from metadata.image import PartitionImage
 from metadata.records import PartitionChangeRecord, Reason
 

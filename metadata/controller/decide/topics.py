@@ -6,12 +6,7 @@ import re
 from collections import Counter
 from uuid import UUID
 
-from metadata.controller.decide.assignments import check_assignment, new_partition
-from metadata.controller.decide.configs import checked_topic_configs
-from metadata.controller.decide.decision import Decision, Situation
-from metadata.controller.decide.placement import place_replicas
-from metadata.controller.events import CreateTopics, DeleteTopics, ErrorDetail, NewTopic, TopicCreated
-from metadata.errors import (
+from kraft.protocol.errors import (
     InvalidPartitions,
     InvalidReplicaAssignment,
     InvalidReplicationFactor,
@@ -23,6 +18,11 @@ from metadata.errors import (
     UnknownTopicId,
     UnknownTopicOrPartition,
 )
+from metadata.controller.decide.assignments import check_assignment, new_partition
+from metadata.controller.decide.configs import checked_topic_configs
+from metadata.controller.decide.decision import Decision, Situation
+from metadata.controller.decide.placement import place_replicas
+from metadata.controller.events import CreateTopics, DeleteTopics, ErrorDetail, NewTopic, TopicCreated
 from metadata.records import ConfigRecord, PartitionRecord, Record, RemoveTopicRecord, TopicRecord
 
 NAME_LENGTH_MAX = 249

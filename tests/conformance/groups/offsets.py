@@ -14,7 +14,7 @@ from kraft.coordinators.groups.records import (
 )
 from kraft.coordinators.groups.requests import InstanceConfig
 from kraft.coordinators.groups.subscriptions import Subscription, encode_assignment, encode_subscription
-from replication.batches.records import NewRecord, build_batch
+from kraft.protocol.batches.records import NewRecord, build_batch
 from tests.conformance.groups.cases import GOLDEN
 
 FOLDER = GOLDEN / "__consumer_offsets-3"

@@ -17,7 +17,7 @@ from kraft.coordinators.groups.records import (
     decode_record,
 )
 from kraft.coordinators.groups.subscriptions import TopicPartition, decode_assignment, decode_subscription
-from replication.batches.records import read_batches
+from kraft.protocol.batches.records import read_batches
 from tests.conformance.groups.offsets import DUMP, LIVE, LIVE_DUMP, SEGMENT, records, segment
 
 ALL = [record for batch in records() for record in batch]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from kraft.protocol.batches.header import CODEC_NAMES, whole_batches
+from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.runtime.environment import close_environment, system_environment
 from metadata.environment import Environment
 from metadata.producer_ids import RESERVED_PRODUCER_IDS_FROM
 from metadata.settings import TopicSettings
-from replication.batches.header import CODEC_NAMES, whole_batches
-from replication.batches.records import NewRecord, build_batch
 from replication.storage.partition_log import PartitionLog
 from tests.unit.storage.world import NOW_MS, load
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from kraft.protocol.batches.records import read_batches
 from kraft.runtime.files import DiskFiles
 from metadata.settings import TopicSettings
-from replication.batches.records import read_batches
 from replication.storage.dump import dump_folder
 from replication.storage.names import uuid_text
 from replication.storage.text_files import read_offsets, read_properties, read_topic_id

@@ -13,6 +13,7 @@ from kio.schema.request_header.v2.header import RequestHeader as KioRequestHeade
 from kio.schema.response_header.v1.header import ResponseHeader as KioResponseHeader
 from kio.serial import entity_reader
 
+from kraft.protocol.errors import NotController
 from kraft.wire import apis, codec
 from kraft.wire.api_versions import api_versions_response
 from kraft.wire.codec import RequestHeader
@@ -20,7 +21,6 @@ from kraft.wire.generated.sasl_handshake_request import SaslHandshakeRequestData
 from kraft.wire.messages.fetch import FETCH
 from kraft.wire.messages.offsets import DELETE_RECORDS, DeleteRecords, name_of
 from kraft.wire.messages.produce import PRODUCE, ProduceRequest
-from metadata.errors import NotController
 from metadata.image import TopicIdPartition
 from replication.partition.log import EpochEnd
 from replication.requests import FetchedPartition, FetchPartition, FetchRequest, FetchResponse, ProduceOutcome

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from kraft.client.outcome import Answer
+from kraft.protocol.batches.records import NewRecord, build_batch
 from metadata.internal_topics import OFFSETS_TOPIC
-from replication.batches.records import NewRecord, build_batch
 from tests.integration.attacks.attack import AS_JSON, WITNESS, Attack, Target, withstand
 from tests.integration.support.cluster import Cluster
 

@@ -12,7 +12,7 @@ import hashlib
 from typing import Any, Final
 
 from kraft.client.outcome import Answer
-from replication.batches.header import whole_batches
+from kraft.protocol.batches.header import whole_batches
 from tests.integration.support.cluster import Cluster
 from tests.integration.support.reading import RECORD_BATCH, page, read_all
 from tests.integration.support.waiting import NotYet

@@ -29,9 +29,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from kraft.client.outcome import Answer
+from kraft.protocol.batches.header import CODEC_NAMES
+from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.wire.messages.producer_ids import INIT_PRODUCER_ID, InitProducerId
-from replication.batches.header import CODEC_NAMES
-from replication.batches.records import NewRecord, build_batch
 from tests.integration.support.cluster import Cluster
 from tests.integration.support.configuration import QUICK_CHORES, QUICK_FAILURES, write_config
 from tests.integration.support.inside import ask_as_peer

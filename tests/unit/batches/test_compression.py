@@ -12,8 +12,8 @@ import cramjam
 import pytest
 from aiokafka import codec as aiokafka
 
-from metadata.errors import CorruptMessage
-from replication.batches.compression import compress, decompress
+from kraft.protocol.batches.compression import compress, decompress
+from kraft.protocol.errors import CorruptMessage
 
 DATA = b"some records, some records, some other records" * 40
 THEIRS: dict[int, Callable[[bytes], bytes]] = {

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from metadata.errors import InvalidConfig, KafkaError
+from kraft.protocol.batches.budget import INLINE_RECORDS_MAX, Budget, OverBudget
+from kraft.protocol.batches.header import CODEC_NAMES, CRC_START, computed_crc, header_at
+from kraft.protocol.batches.records import NewRecord, build_batch, read_batches
+from kraft.protocol.errors import InvalidConfig, KafkaError
 from metadata.settings import TopicSettings, broker_settings, canonical_value, topic_settings
-from replication.batches.budget import INLINE_RECORDS_MAX, Budget, OverBudget
-from replication.batches.header import CODEC_NAMES, CRC_START, computed_crc, header_at
-from replication.batches.records import NewRecord, build_batch, read_batches
-from replication.batches.validation import BatchRules, prepare_or_refuse, prepare_records
+from replication.log_validator import BatchRules, prepare_or_refuse, prepare_records
 
 NOW_MS = 1_700_000_000_000
 

@@ -10,7 +10,7 @@ from kraft.broker.leaders import LeaderFinder
 from kraft.broker.publishing import MetadataPublisher
 from kraft.chaos.worlds.simulated.clock import SimulatedClock
 from kraft.chaos.worlds.simulated.loop import VirtualLoop
-from metadata.environment import Buffer
+from kraft.protocol.primitives import Buffer
 from metadata.image import MetadataImage, TopicIdPartition
 from metadata.quorum.log import Committed, Leadership, MetadataSlice, SnapshotInstalled
 from metadata.records import (

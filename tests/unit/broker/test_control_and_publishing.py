@@ -8,9 +8,9 @@ import pytest
 
 from kraft.broker.control import ControllerDoor
 from kraft.chaos.worlds.simulated.clock import SimulatedClock
+from kraft.protocol.errors import InvalidTopicException, NotController, RequestTimedOut
 from metadata.controller.events import AllocateProducerIds, ProducerIdBlock
 from metadata.environment import ConnectionClosed, NotConnected
-from metadata.errors import InvalidTopicException, NotController, RequestTimedOut
 from metadata.image import MetadataImage
 from metadata.quorum.log import Leadership
 from metadata.records import ConfigRecord

@@ -8,6 +8,13 @@ from uuid import UUID
 
 from kraft.broker.lifecycle import BrokerIdentity, BrokerLifecycle, RegistrationFailed
 from kraft.chaos.worlds.simulated.clock import SimulatedClock
+from kraft.protocol.errors import (
+    DuplicateBrokerRegistration,
+    InconsistentClusterId,
+    NotController,
+    RequestTimedOut,
+    StaleBrokerEpoch,
+)
 from metadata.controller.events import (
     FAILED_REPLICAS_REPORTED_MAX,
     NO_FAILED_REPLICAS,
@@ -16,13 +23,6 @@ from metadata.controller.events import (
     FailedReplicas,
     HeartbeatAnswer,
     RegisterBroker,
-)
-from metadata.errors import (
-    DuplicateBrokerRegistration,
-    InconsistentClusterId,
-    NotController,
-    RequestTimedOut,
-    StaleBrokerEpoch,
 )
 from metadata.image import MetadataImage, TopicIdPartition
 from metadata.quorum.log import Leadership

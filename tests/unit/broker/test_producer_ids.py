@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from kraft.broker.producer_ids import ProducerIds
+from kraft.protocol.errors import CoordinatorLoadInProgress, NotController, StaleBrokerEpoch
 from metadata.controller.events import AllocateProducerIds, ProducerIdBlock
-from metadata.errors import CoordinatorLoadInProgress, NotController, StaleBrokerEpoch
 
 
 class Controller:

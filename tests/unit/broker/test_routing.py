@@ -8,10 +8,10 @@ from kraft.broker.produce_routing import ProduceRouter
 from kraft.broker.read_routing import ReadRouter
 from kraft.broker.tailing import Tails
 from kraft.chaos.worlds.simulated.clock import SimulatedClock
+from kraft.protocol.batches.records import NewRecord, build_batch
+from kraft.protocol.errors import InvalidRequiredAcks, LeaderNotAvailable, OffsetOutOfRange, UnknownTopicId
 from metadata.environment import ConnectionClosed, NotConnected
-from metadata.errors import InvalidRequiredAcks, LeaderNotAvailable, OffsetOutOfRange, UnknownTopicId
 from metadata.image import TopicIdPartition
-from replication.batches.records import NewRecord, build_batch
 from replication.requests import FetchedPartition, FetchResponse, OffsetAnswer, ProduceOutcome
 from tests.unit.broker.support import (
     BATCH,

@@ -9,7 +9,7 @@ import pytest
 from kraft.broker import tailing
 from kraft.broker.tailing import FETCH_WAIT_MS, Tails
 from kraft.chaos.worlds.simulated.clock import SimulatedClock
-from metadata.errors import ThrottlingQuotaExceeded
+from kraft.protocol.errors import ThrottlingQuotaExceeded
 from metadata.image import TopicIdPartition
 from replication.requests import FetchedPartition, FetchRequest, FetchResponse
 from tests.unit.broker.support import (

@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 
 from kraft.broker.visibility import is_visible
+from kraft.protocol.errors import TopicAlreadyExists
 from metadata.controller.events import (
     AlterConfigs,
     ConfigAlteration,
@@ -21,7 +22,6 @@ from metadata.controller.events import (
     NewTopic,
     TopicCreated,
 )
-from metadata.errors import TopicAlreadyExists
 from metadata.image import MetadataImage
 from metadata.records import ConfigRecord, PartitionRecord, TopicRecord
 

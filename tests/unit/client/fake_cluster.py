@@ -19,8 +19,8 @@ from kraft.chaos.worlds.simulated.loop import VirtualLoop
 from kraft.client.connection import Connection, World
 from kraft.client.outcome import Answer, Outcome, Refused, Request, Unknown
 from kraft.client.settings import ClientSettings, parse
-from metadata.errors import for_code
-from replication.batches.records import NewRecord, build_batch, read_batches
+from kraft.protocol.batches.records import NewRecord, build_batch, read_batches
+from kraft.protocol.errors import for_code
 
 T = TypeVar("T")
 LATENCY_MS = 1

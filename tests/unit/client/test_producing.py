@@ -14,8 +14,8 @@ from kraft.client.outcome import Answer, Refused, Unknown
 from kraft.client.producer import AsyncProducer
 from kraft.client.records import Sent
 from kraft.client.settings import parse_producer
-from kraft.http.partitioner import partition_of_key
-from replication.batches.header import header_at
+from kraft.protocol.batches.header import header_at
+from kraft.protocol.partitioner import partition_of_key
 from tests.unit.client.fake_cluster import FakeCluster, entry_refusal, refusal, run
 
 

@@ -20,7 +20,7 @@ from kraft.client.progress import Progress
 from kraft.client.records import Record, Sent, size_of, to_bytes, to_headers, to_json
 from kraft.client.settings import ConsumerSettings, ProducerSettings, parse, parse_producer
 from kraft.client.view import parse_topic
-from replication.batches.records import build_batch
+from kraft.protocol.batches.records import build_batch
 from tests.unit.client.fake_cluster import answer, refusal
 
 # --- options ----------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kraft.client import verdicts as outcomes
-from metadata.errors import BY_CODE
+from kraft.protocol.errors import BY_CODE
 
 
 @pytest.mark.parametrize("code", [19, 21, 10, 47, 48, 90, 2, 3, 5, 18, 32, 42, 87, 100])

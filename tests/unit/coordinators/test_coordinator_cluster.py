@@ -15,8 +15,7 @@ from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.java import abs_hash
 from kraft.coordinators.groups.subscriptions import Subscription, encode_subscription
-from metadata.controller.events import CreateTopics, NewTopic
-from metadata.errors import (
+from kraft.protocol.errors import (
     GroupIdNotFound,
     GroupMaxSizeReached,
     IllegalGeneration,
@@ -25,6 +24,7 @@ from metadata.errors import (
     NonEmptyGroup,
     UnknownMemberId,
 )
+from metadata.controller.events import CreateTopics, NewTopic
 
 SETTINGS = {"group.initial.rebalance.delay.ms": 0, "offsets.topic.num.partitions": 5}
 

@@ -14,7 +14,7 @@ from kraft.coordinators.groups.offsets import check_commit, expired, subscribed_
 from kraft.coordinators.groups.records import CommittedOffset, StoredGroup
 from kraft.coordinators.groups.state import Group, Phase, restored
 from kraft.coordinators.groups.subscriptions import Subscription, encode_subscription
-from metadata import errors
+from kraft.protocol import errors
 
 RULES = Rules(session_ms_min=6_000, session_ms_max=60_000, initial_delay_ms=0, members_max=50)
 

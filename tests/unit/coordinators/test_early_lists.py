@@ -8,7 +8,7 @@ import pytest
 
 from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
 from kraft.coordinators.groups import requests as r
-from metadata.errors import CoordinatorLoadInProgress
+from kraft.protocol.errors import CoordinatorLoadInProgress
 from tests.unit.coordinators.test_coordinator_cluster import ask, commit, play
 
 GROUPS = [f"group-{number:02}" for number in range(20)]

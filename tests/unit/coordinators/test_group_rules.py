@@ -12,7 +12,7 @@ from kraft.coordinators.groups.offsets import check_commit, check_delete_group, 
 from kraft.coordinators.groups.shard import _refusal
 from kraft.coordinators.groups.state import Group, Phase
 from kraft.coordinators.groups.subscriptions import Subscription, encode_subscription
-from metadata import errors
+from kraft.protocol import errors
 from metadata.settings import BrokerSettings
 from replication.requests import ProduceOutcome
 from tests.unit.coordinators.test_decide import Story, stable

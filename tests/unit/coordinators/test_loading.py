@@ -7,7 +7,7 @@ from typing import Any
 
 from kraft.coordinators.groups.loading import replay
 from kraft.coordinators.groups.records import GroupRecord, InstanceKey, encode_batch
-from kraft.runtime.clock import SystemClock
+from kraft.system_clock import SystemClock
 from metadata.image import TopicIdPartition
 from replication.requests import LATEST_TIMESTAMP, FetchedPartition, FetchRequest, FetchResponse, OffsetAnswer
 from tests.unit.coordinators.test_stale_answers import TOPIC_ID

@@ -24,8 +24,8 @@ from kraft.coordinators.groups.subscriptions import Subscription, encode_assignm
 from kraft.http.limits import Limits
 from kraft.http.media import Format
 from kraft.http.v2.consumers_poll import Poll
+from kraft.protocol.errors import NotCoordinator, NotLeaderOrFollower, OffsetOutOfRange
 from metadata.controller.events import CreateTopics, DeleteTopics, NewTopic
-from metadata.errors import NotCoordinator, NotLeaderOrFollower, OffsetOutOfRange
 from metadata.image import PartitionImage, TopicImage
 from tests.unit.coordinators.test_coordinator_cluster import ask, commit, create, instance, join, play
 

@@ -15,17 +15,17 @@ from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.records import decode_record
 from kraft.coordinators.groups.shard import Shard, Surroundings
 from kraft.coordinators.groups.standing import NOTHING, Standing
-from metadata.environment import Buffer
-from metadata.errors import (
+from kraft.protocol.batches.records import read_batches
+from kraft.protocol.errors import (
     CoordinatorLoadInProgress,
     CoordinatorNotAvailable,
     KafkaError,
     NotCoordinator,
     NotLeaderOrFollower,
 )
+from kraft.protocol.primitives import Buffer
 from metadata.image import TopicIdPartition
 from metadata.settings import BrokerSettings
-from replication.batches.records import read_batches
 from replication.requests import ProduceOutcome
 from tests.unit.coordinators.test_coordinator_cluster import SETTINGS, ask, commit, create, play
 from tests.unit.coordinators.test_stale_answers import TOPIC_ID

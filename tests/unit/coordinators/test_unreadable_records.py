@@ -12,10 +12,10 @@ from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.entry import Entry
 from kraft.coordinators.groups.loading import _decoded
 from kraft.coordinators.groups.state import Group
-from metadata.errors import InvalidTopicException
+from kraft.protocol.batches.records import NewRecord, build_batch
+from kraft.protocol.errors import InvalidTopicException
 from metadata.image import TopicIdPartition
 from metadata.internal_topics import OFFSETS_TOPIC
-from replication.batches.records import NewRecord, build_batch
 from tests.unit.coordinators.test_coordinator_cluster import ask, commit, play
 from tests.unit.coordinators.test_records_and_assignors import GOLDEN
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from metadata.environment import Buffer, DirectoryLock, File
+from kraft.protocol.primitives import Buffer
+from metadata.environment import DirectoryLock, File
 
 
 class _File:

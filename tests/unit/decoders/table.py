@@ -42,6 +42,10 @@ from kraft.http.streaming.splitter import ObjectSplitter
 from kraft.http.v2.parse import parse_produce
 from kraft.http.v3.records_parse import parse_record
 from kraft.http.wanted import parse_timestamp
+from kraft.protocol.batches import checking, compression, header
+from kraft.protocol.batches.budget import Budget
+from kraft.protocol.batches.records import NewRecord, build_batch, read_batches
+from kraft.protocol.errors import KafkaError
 from kraft.runtime.tcp import TcpConnection
 from kraft.wire import apis, codec, scram
 from kraft.wire.codec import Malformed, RequestHeader
@@ -49,7 +53,6 @@ from kraft.wire.messages.common import Rpc
 from kraft.wire.messages.controller import CONTROLLER_RPCS
 from metadata import records as metadata_records
 from metadata import snapshot as image_snapshot
-from metadata.errors import KafkaError
 from metadata.image import MetadataImage
 from metadata.quorum import command, durable, identity, journal, journal_format, record_file, snapshots, votes
 from metadata.quorum.link import message_of
@@ -57,10 +60,7 @@ from metadata.quorum.messages import MalformedMessage, checked
 from metadata.quorum.seal import Hello, Refused, Seal, decode_hello, encode_hello
 from metadata.settings import BrokerSettings, TopicSettings, canonical_value
 from metadata.undecodable import UNDECODABLE
-from replication.batches import checking, compression, header
-from replication.batches.budget import Budget
-from replication.batches.records import NewRecord, build_batch, read_batches
-from replication.batches.validation import BatchRules, prepare_or_refuse
+from replication.log_validator import BatchRules, prepare_or_refuse
 from replication.producers.state import Producer, ProducerBatch
 from replication.storage import indexes, names, producer_snapshot, text_files
 from tests.unit.decoders.files import Holding
@@ -299,7 +299,7 @@ PRODUCERS = [
 REPLICATION = {
     **{
         f"{name} records": Decoder(
-            module="replication.batches.compression",
+            module="kraft.protocol.batches.compression",
             decode=partial(compression.decompress, codec=number, bytes_max=1 << 20),
             refuses=(KafkaError,),
             samples=[compression.compress(b"some bytes, some bytes" * 20, codec=number)],
@@ -308,22 +308,22 @@ REPLICATION = {
         if number
     },
     "batches of a disk": Decoder(
-        module="replication.batches.checking",
+        module="kraft.protocol.batches.checking",
         decode=lambda data: checking.check_batches(data, expected=0, epoch_of=lambda _: -1),
         refuses=(checking.DamagedBatch,),
         samples=BATCHES,
         reseal=resealed_batch,
     ),
-    "batches": Decoder(module="replication.batches.header", decode=walked, refuses=(), samples=[b"".join(BATCHES)]),
+    "batches": Decoder(module="kraft.protocol.batches.header", decode=walked, refuses=(), samples=[b"".join(BATCHES)]),
     "batches of a client": Decoder(
-        module="replication.batches.validation",
+        module="replication.log_validator",
         decode=lambda data: prepare_or_refuse(data, rules=RULES, now_ms=NOW_MS, budget=Budget()),
         refuses=(KafkaError,),
         samples=BATCHES,
         reseal=resealed_batch,
     ),
     "records of people": Decoder(
-        module="replication.batches.records",
+        module="kraft.protocol.batches.records",
         decode=lambda data: list(read_batches(data)),
         refuses=(KafkaError,),
         samples=BATCHES,

@@ -15,7 +15,7 @@ from kraft.http.routes import Route
 from kraft.http.table import ALL_ROUTES
 from kraft.http.v2.consumers_routes import consumer_routes
 from kraft.http.v3.consumer_groups import group_routes
-from metadata.errors import CoordinatorNotAvailable
+from kraft.protocol.errors import CoordinatorNotAvailable
 from tests.support.fake_gateway import FakeGateway
 from tests.unit.decoders.hostile import NASTY
 from tests.unit.http.door import Door, with_door

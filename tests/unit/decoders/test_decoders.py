@@ -106,7 +106,7 @@ NO_DECODER = {
     "kraft.http.answering": "an answer of ours, to leave something out of it",
     "kraft.http.early": "text that was encoded in the same line",
     "kraft.http.idempotency": "a number from a hash of ours",
-    "kraft.http.partitioner": "a hash; any bytes have one",
+    "kraft.protocol.partitioner": "a hash; any bytes have one",
     "kraft.wire.connection": "text of random bytes of ours",
     "kraft.wire.sasl": "text of random bytes of ours",
 }

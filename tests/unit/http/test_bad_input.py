@@ -10,7 +10,7 @@ from kraft.http import errors as table
 from kraft.http.app import CONTEXT
 from kraft.http.errors import code_of, status_of
 from kraft.http.limits import Limits
-from metadata import errors
+from kraft.protocol import errors
 from metadata.controller.events import ErrorDetail
 from replication.requests import ProduceOutcome
 from tests.support.fake_gateway import FakeGateway

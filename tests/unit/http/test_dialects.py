@@ -13,7 +13,7 @@ from kraft.http.additions import ADDITION, MARK, prefers_additions
 from kraft.http.dialects import DIALECTS
 from kraft.http.v2 import models as v2
 from kraft.http.v3 import models as v3
-from metadata import errors
+from kraft.protocol import errors
 from metadata.records import ConfigRecord
 from metadata.settings import RestDialect
 from tests.support.fake_gateway import FakeGateway

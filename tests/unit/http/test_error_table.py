@@ -8,7 +8,7 @@ from pathlib import Path
 from kraft.http.app import ROUTES
 from kraft.http.errors import code_of, status_of
 from kraft.http.openapi import ANYWHERE, WITH_BODY
-from metadata.errors import BY_CODE
+from kraft.protocol.errors import BY_CODE
 from tests.support.fake_gateway import FakeGateway
 from tests.unit.http.door import Door, with_door
 

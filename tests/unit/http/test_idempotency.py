@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from kraft.http.idempotency import IdempotencyKey
+from kraft.protocol.batches.header import computed_crc, whole_batches
+from kraft.protocol.batches.records import NewRecord, build_batch
 from metadata.producer_ids import RESERVED_PRODUCER_IDS_FROM
-from replication.batches.header import computed_crc, whole_batches
-from replication.batches.records import NewRecord, build_batch
 from replication.requests import ProduceOutcome
 from tests.support.fake_gateway import PRODUCER_LIMITS
 from tests.unit.http.door import RAW_BATCH, RAW_RECORDS, TEXT, V3, Answer, Door, raw_records, with_door

@@ -10,8 +10,8 @@ import pytest
 
 from kraft.http.limits import Limits
 from kraft.http.records import Taken, take_records
-from replication.batches.budget import OverBudget
-from replication.batches.records import NewRecord, build_batch
+from kraft.protocol.batches.budget import OverBudget
+from kraft.protocol.batches.records import NewRecord, build_batch
 from tests.support.fake_gateway import FakeGateway
 from tests.unit.http.door import BINARY, JSON, RAW_RECORDS, Door, with_door
 

@@ -14,7 +14,7 @@ from kraft.http.v2.consumers_models import ALSO_SPELLED, SETTINGS_OF_OTHERS, New
 from kraft.http.v3 import models as v3
 from kraft.http.v3.consumer_groups_models import OffsetReset
 from kraft.http.v3.records_models import BatchEntry
-from replication.batches.records import read_batches
+from kraft.protocol.batches.records import read_batches
 from tests.support.fake_gateway import FakeGateway
 from tests.unit.http.door import BINARY, JSON, PLAIN, TEXT, V3, Door, with_door
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from kraft.http.partitioner import Partitioner, murmur2, partition_of_key
-from replication.batches.header import whole_batches
-from replication.batches.records import NewRecord, build_batch, read_batches
+from kraft.http.partitioner import Partitioner
+from kraft.protocol.batches.header import whole_batches
+from kraft.protocol.batches.records import NewRecord, build_batch, read_batches
+from kraft.protocol.partitioner import murmur2, partition_of_key
 from tests.support.fake_gateway import FakeGateway
 from tests.unit.http.door import BINARY, JSON, RAW_BATCH, RAW_RECORDS, TEXT, V3, Door, b64, raw_records, with_door
 

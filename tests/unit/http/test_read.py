@@ -10,7 +10,7 @@ import pytest
 from kraft.http.app import CONTEXT
 from kraft.http.embed import encode_each
 from kraft.http.media import Format
-from replication.batches.records import NewRecord, build_batch, read_batches
+from kraft.protocol.batches.records import NewRecord, build_batch, read_batches
 from tests.support.fake_gateway import FakeGateway
 from tests.unit.http.door import BINARY, JSON, TEXT, Door, b64, with_door
 

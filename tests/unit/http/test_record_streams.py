@@ -13,7 +13,7 @@ import pytest
 from kraft.http.app import CONTEXT
 from kraft.http.limits import Limits
 from kraft.http.streaming.splitter import ObjectSplitter
-from replication.batches.records import read_batches
+from kraft.protocol.batches.records import read_batches
 from replication.requests import ProduceOutcome
 from tests.support.fake_gateway import FakeGateway
 from tests.unit.http.door import PLAIN, V3, Door, with_door

@@ -10,11 +10,11 @@ import pytest
 
 from kraft.http.records import OutRecord, to_batch
 from kraft.http.writing import pack, record_sets
-from metadata.errors import KafkaError
+from kraft.protocol.batches.budget import Budget
+from kraft.protocol.batches.records import read_batches
+from kraft.protocol.errors import KafkaError
 from metadata.settings import TopicSettings
-from replication.batches.budget import Budget
-from replication.batches.records import read_batches
-from replication.batches.validation import BatchRules, prepare_records
+from replication.log_validator import BatchRules, prepare_records
 from tests.support.fake_gateway import FakeGateway
 from tests.unit.http.door import PLAIN, TEXT, V3, Door, with_door
 

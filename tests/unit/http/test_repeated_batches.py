@@ -15,9 +15,9 @@ from kraft.http.limits import Limits
 from kraft.http.media import Format
 from kraft.http.metrics import Metrics
 from kraft.http.v2.consumers_poll import Poll
+from kraft.protocol.batches.records import NewRecord, build_batch
+from kraft.protocol.errors import LeaderNotAvailable
 from kraft.runtime.environment import system_environment
-from metadata.errors import LeaderNotAvailable
-from replication.batches.records import NewRecord, build_batch
 from replication.large_work import LargeWork
 from tests.support.fake_gateway import FakeGateway
 

@@ -16,8 +16,8 @@ import uvloop
 from kraft.http.app import CONTEXT, create_app
 from kraft.http.limits import Limits
 from kraft.http.server import FIRST_REQUEST_MS, HttpServer
+from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.runtime.environment import close_environment, system_environment
-from replication.batches.records import NewRecord, build_batch
 from tests.support.fake_gateway import FakeGateway
 from tests.unit.http.door import BINARY, RAW_RECORDS, V3, Door, raw_records, with_door
 

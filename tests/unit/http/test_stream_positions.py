@@ -8,11 +8,12 @@ import pytest
 
 from kraft.http.embed import encode_each
 from kraft.http.errors import HttpError
-from kraft.http.media import EVENT_STREAM, NDJSON, Format, stream_answer
+from kraft.http.media import Format, stream_answer
 from kraft.http.records import InRecord
 from kraft.http.streaming.frames import FRAMES
 from kraft.http.streaming.positions import PARTITIONS_MAX, Positions, parse_positions
-from replication.batches.records import NewRecord, build_batch, read_batches
+from kraft.protocol.batches.records import NewRecord, build_batch, read_batches
+from kraft.protocol.media_types import EVENT_STREAM, NDJSON
 
 
 def stored(*values: bytes) -> list[InRecord]:

@@ -17,9 +17,9 @@ from kraft.http.streaming.frames import FRAMES
 from kraft.http.streaming.merge import Piece
 from kraft.http.streaming.positions import Positions
 from kraft.http.streaming.serve import _run
-from kraft.runtime.clock import SystemClock
-from metadata.errors import LeaderNotAvailable
-from replication.batches.records import NewRecord, build_batch
+from kraft.protocol.batches.records import NewRecord, build_batch
+from kraft.protocol.errors import LeaderNotAvailable
+from kraft.system_clock import SystemClock
 from tests.support.fake_gateway import FakeGateway
 from tests.unit.http.door import Door, with_door
 

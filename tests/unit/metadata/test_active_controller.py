@@ -14,6 +14,7 @@ from uuid import UUID
 
 import pytest
 
+from kraft.protocol.errors import NotController, RequestTimedOut, StaleBrokerEpoch, ThrottlingQuotaExceeded
 from metadata.controller.active import ActiveController
 from metadata.controller.events import (
     AlterConfigs,
@@ -29,7 +30,6 @@ from metadata.controller.events import (
     ReplicaLogEnd,
 )
 from metadata.environment import Environment, TimerHandle
-from metadata.errors import NotController, RequestTimedOut, StaleBrokerEpoch, ThrottlingQuotaExceeded
 from metadata.image import TopicIdPartition
 from metadata.quorum.log import AppendLost, AppendUnknown
 from metadata.records import ControllerEpochRecord, encode_record

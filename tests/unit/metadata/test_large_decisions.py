@@ -11,6 +11,7 @@ from uuid import UUID
 
 import pytest
 
+from kraft.protocol.errors import NotController, PolicyViolation, RequestTimedOut
 from metadata.controller.decide.topics import PARTITIONS_PER_REQUEST_MAX
 from metadata.controller.events import (
     CreatePartitions,
@@ -21,7 +22,6 @@ from metadata.controller.events import (
     RegisterBroker,
 )
 from metadata.controller.fold import APPEND_BYTES_MAX
-from metadata.errors import NotController, PolicyViolation, RequestTimedOut
 from metadata.image import MetadataImage
 from metadata.quorum.command import COMMAND_BYTES_MAX, encode_command
 from metadata.quorum.log import AppendLost, AppendUnknown

@@ -8,8 +8,8 @@ from uuid import UUID
 
 import pytest
 
+from kraft.protocol.errors import InvalidReplicationFactor
 from metadata.controller.decide.placement import place_replicas
-from metadata.errors import InvalidReplicationFactor
 from metadata.image import BrokerImage
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from kraft.protocol.errors import KafkaError
 from metadata.controller.decide import (
     ActivationEvent,
     BrokerDisconnected,
@@ -36,7 +37,6 @@ from metadata.controller.events import (
     PartitionReassignment,
 )
 from metadata.delta import delta_between
-from metadata.errors import KafkaError
 from metadata.image import MetadataImage, PartitionImage, TopicIdPartition
 from metadata.records import LeaderRecovery, Reason, decode_records, encode_records
 from metadata.snapshot import decode_image, encode_image

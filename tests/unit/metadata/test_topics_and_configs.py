@@ -6,6 +6,7 @@ from uuid import UUID
 
 import pytest
 
+from kraft.protocol.errors import BrokerIdNotRegistered, InconsistentClusterId, PolicyViolation, StaleBrokerEpoch
 from metadata.controller.events import (
     AllocateProducerIds,
     AlterConfigs,
@@ -22,7 +23,6 @@ from metadata.controller.events import (
     RegisterBroker,
     TopicCreated,
 )
-from metadata.errors import BrokerIdNotRegistered, InconsistentClusterId, PolicyViolation, StaleBrokerEpoch
 from tests.support.controller_world import World
 
 

@@ -8,8 +8,8 @@ from uuid import UUID
 
 import pytest
 
+from kraft.values import maker, value
 from metadata.image import TopicIdPartition
-from metadata.values import maker, value
 
 
 @value(kw_only=True)

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 import pytest
 
+from kraft.protocol.primitives import Buffer
 from kraft.runtime.environment import close_environment, system_environment
-from metadata.environment import Buffer, ConnectionClosed, Environment, FrameConnection
+from metadata.environment import ConnectionClosed, Environment, FrameConnection
 from metadata.quorum.handshake import ANYBODY, shake_hands
 from metadata.quorum.link import FRAME_BYTES_MAX, Link, LinkIdentity
 from metadata.quorum.seal import Hello, Refused, Seal, encode_hello

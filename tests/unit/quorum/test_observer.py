@@ -7,8 +7,8 @@ import random
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kraft.protocol.errors import SnapshotNotFound
 from kraft.runtime.environment import close_environment, system_environment
-from metadata.errors import SnapshotNotFound
 from metadata.image import MetadataImage
 from metadata.quorum.files import read_metadata_files
 from metadata.quorum.log import Committed, MetadataSlice, SnapshotInstalled, SnapshotNeeded

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from metadata.errors import FetchSessionIdNotFound, InvalidFetchSessionEpoch
+from kraft.protocol.errors import FetchSessionIdNotFound, InvalidFetchSessionEpoch
 from metadata.image import TopicIdPartition
 from replication.requests import CONSUMER, FetchedPartition, FetchPartition, FetchRequest, FetchResponse
 from replication.sessions.cache import EVICTION_MS, SessionCache

@@ -9,11 +9,11 @@ from uuid import UUID
 
 import pytest
 
-from metadata.errors import ThrottlingQuotaExceeded
+from kraft.protocol.batches.budget import INLINE_BYTES_MAX, REQUEST_BYTES_MAX
+from kraft.protocol.batches.compression import DECOMPRESSED_BYTES_MAX
+from kraft.protocol.errors import ThrottlingQuotaExceeded
 from metadata.image import TopicIdPartition
 from replication import large_work
-from replication.batches.budget import INLINE_BYTES_MAX, REQUEST_BYTES_MAX
-from replication.batches.compression import DECOMPRESSED_BYTES_MAX
 from replication.large_work import LargeWork
 from replication.manager.turns import Turns
 from tests.unit.replication.harness.cluster import TOPIC_ID, Cluster

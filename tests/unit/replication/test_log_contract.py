@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from metadata.errors import CorruptMessage, OffsetOutOfRange
+from kraft.protocol.errors import CorruptMessage, OffsetOutOfRange
 from metadata.settings import TopicSettings
 from replication.partition.log import EpochEnd, ReplicaLog
 from tests.unit.replication.harness import memory_log

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from metadata.errors import InvalidRequiredAcks
+from kraft.protocol.errors import InvalidRequiredAcks
 from metadata.image import TopicIdPartition
 from replication.partition.replica import Replica
 from replication.partition.states import CommittedIsr, LeaderState, PendingIsr

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from kraft.protocol.batches.header import DELETE_HORIZON, computed_crc, header_at
+from kraft.protocol.batches.records import NewRecord, build_batch, read_batches
+from kraft.protocol.errors import OutOfOrderSequenceNumber
 from metadata.environment import Environment
-from metadata.errors import OutOfOrderSequenceNumber
 from metadata.image import TopicIdPartition
 from metadata.settings import BrokerSettings, TopicSettings
-from replication.batches.header import DELETE_HORIZON, computed_crc, header_at
-from replication.batches.records import NewRecord, build_batch, read_batches
 from replication.storage.cleaner_copy import CopyRules, build_map, copy_group
 from replication.storage.cleaner_log import CleanLimits
 from replication.storage.cleaner_map import ENTRY_BYTES, OffsetMap

@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 
 from kraft.chaos.worlds.simulated.environment import SimulatedWorld
+from kraft.protocol.batches.header import BatchHeader, whole_batches
 from metadata.environment import Environment
 from metadata.settings import TopicSettings
-from replication.batches.header import BatchHeader, whole_batches
 from tests.unit.storage.world import NOW_MS, batch, load
 
 KEPT, CUT = 2, 6

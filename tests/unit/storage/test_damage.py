@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from kraft.protocol.batches.checking import DamagedBatch, check_batches
+from kraft.protocol.batches.header import header_at
+from kraft.protocol.errors import CorruptMessage
 from metadata.environment import Environment
-from metadata.errors import CorruptMessage
 from metadata.image import TopicIdPartition
 from metadata.settings import BrokerSettings, TopicSettings
-from replication.batches.checking import DamagedBatch, check_batches
-from replication.batches.header import header_at
 from replication.storage.log_manager import LogManager
 from replication.storage.partition_log import PartitionLog
 from tests.unit.storage.world import NOW_MS, TOPIC_ID, RecordedEvents, batch, load, run

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from kraft.protocol.errors import CorruptMessage, KafkaStorageError
+from kraft.protocol.primitives import Buffer
 from kraft.runtime.files import DiskFiles
-from metadata.environment import Buffer, Environment
-from metadata.errors import CorruptMessage, KafkaStorageError
+from metadata.environment import Environment
 from metadata.settings import TopicSettings
 from tests.unit.storage.world import NOW_MS, batch, load, run
 

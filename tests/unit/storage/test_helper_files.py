@@ -10,8 +10,8 @@ from uuid import UUID
 
 import pytest
 
+from kraft.protocol.errors import KafkaError
 from metadata.environment import Environment
-from metadata.errors import KafkaError
 from metadata.image import TopicIdPartition
 from metadata.settings import BrokerSettings, TopicSettings
 from replication.partition.log import ReplicaLog

@@ -11,9 +11,9 @@ from uuid import UUID
 import pytest
 
 from kraft.chaos.worlds.simulated.disk import Disk, SimulatedFiles
+from kraft.protocol.errors import InconsistentTopicId, KafkaStorageError
 from metadata.durable_directories import make_durable_directories
 from metadata.environment import Environment
-from metadata.errors import InconsistentTopicId, KafkaStorageError
 from metadata.image import TopicIdPartition
 from metadata.settings import BrokerSettings, TopicSettings
 from replication.producers.state import ProducerLimits

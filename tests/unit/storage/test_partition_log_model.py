@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from kraft.protocol.batches.header import whole_batches
+from kraft.protocol.batches.records import NewRecord, build_batch, read_batches
+from kraft.protocol.errors import OffsetOutOfRange
 from metadata.environment import Environment
-from metadata.errors import OffsetOutOfRange
 from metadata.settings import TopicSettings
-from replication.batches.header import whole_batches
-from replication.batches.records import NewRecord, build_batch, read_batches
 from replication.storage.checkpoint_ceiling import Checkpoint
 from replication.storage.partition_log import PartitionLog
 from tests.unit.storage.world import NOW_MS, load, run

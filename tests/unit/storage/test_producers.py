@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from kraft.protocol.batches.header import BatchHeader, whole_batches
+from kraft.protocol.errors import InvalidProducerEpoch, InvalidRecord, KafkaError, OutOfOrderSequenceNumber
 from metadata.environment import Environment
-from metadata.errors import InvalidProducerEpoch, InvalidRecord, KafkaError, OutOfOrderSequenceNumber
 from metadata.producer_ids import RESERVED_PRODUCER_IDS_FROM
 from metadata.settings import TopicSettings
-from replication.batches.header import BatchHeader, whole_batches
 from replication.partition.log import Appended
 from replication.producers.state import Producer, ProducerLimits, ProducerStates
 from replication.storage.partition_log import PartitionLog

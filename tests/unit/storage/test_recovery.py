@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from kraft.protocol.batches.header import whole_batches
 from metadata.environment import Environment
 from metadata.settings import TopicSettings
-from replication.batches.header import whole_batches
 from replication.storage.partition_log import PartitionLog
 from tests.unit.storage.world import NOW_MS, batch, idle_environment, load, run
 

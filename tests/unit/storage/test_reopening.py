@@ -7,8 +7,8 @@ import random
 import pytest
 
 from kraft.chaos.worlds.simulated.disk import Disk, SimulatedFiles
+from kraft.protocol.errors import KafkaStorageError
 from metadata.environment import Environment
-from metadata.errors import KafkaStorageError
 from metadata.image import TopicIdPartition
 from metadata.settings import BrokerSettings, TopicSettings
 from replication.storage.log_manager import LogManager

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from metadata.errors import CorruptMessage
+from kraft.protocol.errors import CorruptMessage
 from replication.storage.partition_log import PartitionLog
 from replication.storage.tail import RecentAppends, Tail
 from tests.unit.storage.world import NOW_MS, batch, idle_environment, load

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 from uuid import UUID
 
+from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.runtime.environment import close_environment, system_environment
 from kraft.runtime.files import DiskFiles
 from kraft.runtime.open_files import CachedFiles
 from metadata.environment import Environment
 from metadata.settings import TopicSettings
-from replication.batches.records import NewRecord, build_batch
 from replication.producers.state import ProducerLimits
 from replication.storage.partition_log import PartitionLog
 from replication.storage.recovery import LoadedLog, LoadPlan, load_log

@@ -11,14 +11,15 @@ from uuid import UUID
 
 import uvloop
 
+from kraft.protocol.errors import KafkaError
+from kraft.protocol.primitives import Buffer
 from kraft.runtime.environment import close_environment, system_environment
 from kraft.wire.handlers.all import node_handlers
 from kraft.wire.handlers.metadata_log import MetadataFetches
 from kraft.wire.peers import Peers
 from kraft.wire.server import WireServer
 from metadata.controller.events import ReplicaLogEnd
-from metadata.environment import Buffer, Environment
-from metadata.errors import KafkaError
+from metadata.environment import Environment
 from metadata.image import TopicIdPartition
 from metadata.settings import BrokerSettings
 from replication.partition.log import EpochEnd

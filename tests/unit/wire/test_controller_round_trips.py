@@ -8,6 +8,18 @@ from uuid import UUID
 
 import pytest
 
+from kraft.protocol.errors import (
+    FencedLeaderEpoch,
+    InvalidConfig,
+    InvalidPartitions,
+    KafkaError,
+    NoReassignmentInProgress,
+    NotController,
+    PreferredLeaderNotAvailable,
+    StaleBrokerEpoch,
+    TopicAlreadyExists,
+    UnknownTopicId,
+)
 from kraft.wire.channels import ControllerChannel
 from kraft.wire.messages.controller import CONTROLLER_RPCS
 from metadata.controller.events import (
@@ -34,18 +46,6 @@ from metadata.controller.events import (
     ProducerIdBlock,
     RegisterBroker,
     TopicCreated,
-)
-from metadata.errors import (
-    FencedLeaderEpoch,
-    InvalidConfig,
-    InvalidPartitions,
-    KafkaError,
-    NoReassignmentInProgress,
-    NotController,
-    PreferredLeaderNotAvailable,
-    StaleBrokerEpoch,
-    TopicAlreadyExists,
-    UnknownTopicId,
 )
 from metadata.image import PartitionImage, TopicIdPartition
 from metadata.records import LeaderRecovery, UncleanElectionReport

@@ -9,6 +9,14 @@ from uuid import UUID
 
 import pytest
 
+from kraft.protocol.errors import (
+    InconsistentClusterId,
+    KafkaStorageError,
+    NotEnoughReplicas,
+    OffsetOutOfRange,
+    PolicyViolation,
+    SnapshotNotFound,
+)
 from kraft.wire import channels
 from kraft.wire.channels import (
     ForwardChannel,
@@ -21,14 +29,6 @@ from kraft.wire.handlers.metadata_log import MetadataFetches
 from kraft.wire.messages.offsets import EpochQuestion
 from metadata.controller.events import ReplicaLogEnd
 from metadata.environment import ConnectionClosed, Environment
-from metadata.errors import (
-    InconsistentClusterId,
-    KafkaStorageError,
-    NotEnoughReplicas,
-    OffsetOutOfRange,
-    PolicyViolation,
-    SnapshotNotFound,
-)
 from metadata.image import MetadataImage, TopicIdPartition
 from metadata.quorum.log import Leadership, MetadataSlice, SnapshotNeeded
 from replication.partition.log import EpochEnd

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+from kraft.protocol.errors import CoordinatorNotAvailable, InvalidRequest
 from kraft.wire import codec
 from kraft.wire.codec import RequestHeader
 from kraft.wire.handlers.producer_ids import producer_id_handlers
 from kraft.wire.handlers.served import Call
 from kraft.wire.messages.producer_ids import INIT_PRODUCER_ID, InitProducerId, ProducerIdAndEpoch
 from kraft.wire.principal import Principal
-from metadata.errors import CoordinatorNotAvailable, InvalidRequest
 
 API = INIT_PRODUCER_ID.api
 VERSIONS = range(API.version_min, API.version + 1)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from kraft.coordinators.groups.requests import DescribeGroup
+from kraft.protocol.errors import SaslAuthenticationFailed
 from kraft.wire import apis, codec, scram
 from kraft.wire.apis import Api
 from kraft.wire.channels import ControllerChannel, ForwardChannel
@@ -35,7 +36,6 @@ from kraft.wire.messages.producer_ids import INIT_PRODUCER_ID, InitProducerId
 from kraft.wire.primitives import Message
 from metadata.controller.events import AllocateProducerIds, ProducerIdBlock
 from metadata.environment import ConnectionClosed, FrameConnection, NotConnected
-from metadata.errors import SaslAuthenticationFailed
 from metadata.strangers import KAFKA_LISTENER
 from tests.unit.wire.fakes import T0, Loopback, loopback, run, until
 from tests.unit.wire.test_controller_round_trips import CASES

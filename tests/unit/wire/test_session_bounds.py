@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from kraft.protocol.primitives import Buffer
 from kraft.wire import apis, codec, session
 from kraft.wire.apis import Api
 from kraft.wire.budget import Budget
@@ -21,7 +22,7 @@ from kraft.wire.messages.produce import PRODUCE, ProduceRequest
 from kraft.wire.principal import Principal
 from kraft.wire.scram import Credential, credential
 from kraft.wire.session import Session, Shared
-from metadata.environment import Buffer, ConnectionClosed
+from metadata.environment import ConnectionClosed
 from metadata.strangers import KAFKA_LISTENER, Strangers
 from tests.unit.replication.harness.virtual import environment, run
 from tests.unit.wire.fakes import SECRET, T0

@@ -11,14 +11,14 @@ from kraft.chaos.workload.requests import value_of
 from kraft.chaos.worlds.processes.pace import every_topic
 from kraft.chaos.worlds.snapshot import Snapshot
 from kraft.layout import METADATA_FOLDER
+from kraft.protocol.batches.header import BatchHeader, computed_crc
+from kraft.protocol.batches.records import read_batches
+from kraft.protocol.errors import KafkaError
 from kraft.runtime.files import DiskFiles
 from metadata.environment import File
-from metadata.errors import KafkaError
 from metadata.quorum.durable import QuorumStorageError
 from metadata.quorum.files import read_metadata_files
 from metadata.quorum.votes import saved_term
-from replication.batches.header import BatchHeader, computed_crc
-from replication.batches.records import read_batches
 from replication.storage.names import (
     EPOCHS_FILE,
     HIGH_WATERMARKS_FILE,

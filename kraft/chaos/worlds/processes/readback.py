@@ -22,7 +22,7 @@ from kraft.chaos.worlds.processes.observing import NotInTime
 from kraft.chaos.worlds.processes.pace import every_topic
 from kraft.chaos.worlds.snapshot import ReplicaView, Snapshot
 from kraft.client.outcome import Answer
-from kraft.http.media import RECORD_BATCH
+from kraft.protocol.media_types import RECORD_BATCH
 
 SETTLE_MS: Final = 20_000
 READ_BYTES: Final = 4 * 1024 * 1024

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from kraft.chaos.worlds.simulated.loop import PROCESS, Process
-from metadata.environment import Buffer
+from kraft.protocol.primitives import Buffer
 
 LOCK_NAME = ".lock"
 PATHS_REMEMBERED = 10_000

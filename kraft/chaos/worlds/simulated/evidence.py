@@ -15,10 +15,10 @@ from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
 from kraft.chaos.worlds.simulated.world import SimulatedStoryWorld
 from kraft.chaos.worlds.snapshot import Snapshot
 from kraft.chaos.worlds.spec import ClusterSpec
+from kraft.protocol.batches.header import whole_batches
+from kraft.protocol.errors import KafkaError
 from metadata.environment import ConnectionClosed, Files
-from metadata.errors import KafkaError
 from metadata.image import TopicIdPartition
-from replication.batches.header import whole_batches
 
 READ_BYTES: Final = 4 * 1024 * 1024
 READ_LIMIT_S: Final = 30.0

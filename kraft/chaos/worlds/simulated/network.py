@@ -18,7 +18,8 @@ from typing import Literal
 from zlib import crc32
 
 from kraft.chaos.worlds.simulated.loop import BESIDE, PROCESS, Process, VirtualLoop
-from metadata.environment import Buffer, ConnectionClosed, OnConnection
+from kraft.protocol.primitives import Buffer
+from metadata.environment import ConnectionClosed, OnConnection
 
 UNSENT_BYTES_MAX = 1024 * 1024
 """`drain` waits while more than this has not left the sender."""

@@ -28,6 +28,7 @@ from kraft.chaos.worlds.spec import ClusterSpec, ScenarioError
 from kraft.chaos.worlds.world import Clients
 from kraft.config.models import Toml
 from kraft.http.replicas import node_belief
+from kraft.protocol.errors import KafkaError, NotController, RequestTimedOut
 from metadata.controller.events import (
     AlterConfigs,
     AlterReassignments,
@@ -44,7 +45,6 @@ from metadata.controller.events import (
     Request,
 )
 from metadata.environment import ConnectionClosed
-from metadata.errors import KafkaError, NotController, RequestTimedOut
 
 FOR_EVER: Final = 1_000_000_000
 SAMPLE_MS: Final = 50

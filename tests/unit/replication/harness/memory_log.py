@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
-from metadata.environment import Buffer
-from metadata.errors import CorruptMessage, OffsetOutOfRange
+from replication.batches.looking import Looking
+
+from kraft.protocol.batches.budget import Budget
+from kraft.protocol.errors import CorruptMessage, OffsetOutOfRange
+from kraft.protocol.primitives import Buffer
 from metadata.image import TopicIdPartition
 from metadata.settings import TopicSettings
-from replication.batches.budget import Budget
-from replication.batches.looking import Looking
-from replication.batches.validation import BatchRules, PreparedRecords
+from replication.log_validator import BatchRules, PreparedRecords
 from replication.partition.log import Appended, EpochEnd, LogRead, Prepare, TimestampedOffset
 
 RULES = BatchRules.of(TopicSettings())

@@ -15,12 +15,9 @@ from typing import Protocol
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record._crecords import DefaultRecordBatch, DefaultRecordBatchBuilder
 
-from metadata.environment import Buffer
-from metadata.errors import CorruptMessage, InvalidRecord, UnsupportedCompressionType
-from metadata.values import value
-from replication.batches.budget import Budget, OverBudget
-from replication.batches.compression import DECOMPRESSED_BYTES_MAX, TooManyBytes, decompress
-from replication.batches.header import (
+from kraft.protocol.batches.budget import Budget, OverBudget
+from kraft.protocol.batches.compression import DECOMPRESSED_BYTES_MAX, TooManyBytes, decompress
+from kraft.protocol.batches.header import (
     CODEC_MASK,
     CODEC_NAMES,
     CRC_START,
@@ -31,6 +28,9 @@ from replication.batches.header import (
     header_at,
     whole_batches,
 )
+from kraft.protocol.errors import CorruptMessage, InvalidRecord, UnsupportedCompressionType
+from kraft.protocol.primitives import Buffer
+from kraft.values import value
 
 _BATCH_BYTES_MAX = 2**31 - 1
 _PIECE_RECORDS = 4_096

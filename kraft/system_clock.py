@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
-from metadata.environment import TimerHandle
-
 
 class SystemClock:
     """Bound to the event loop on which its owner runs; every call comes from that loop's thread."""
@@ -31,5 +29,5 @@ class SystemClock:
     def timeout(self, ms: float) -> AbstractAsyncContextManager[object]:
         return asyncio.timeout(ms / 1_000)
 
-    def call_later(self, ms: float, callback: Callable[..., object], *args: object) -> TimerHandle:
+    def call_later(self, ms: float, callback: Callable[..., object], *args: object) -> asyncio.TimerHandle:
         return self._loop.call_later(ms / 1_000, callback, *args)

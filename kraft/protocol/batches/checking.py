@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from crc32c import crc32c
 
-from metadata.environment import Buffer
-from replication.batches.header import CRC_START, HEADER_BYTES, LOG_OVERHEAD, MAGIC
+from kraft.protocol.batches.header import CRC_START, HEADER_BYTES, LOG_OVERHEAD, MAGIC
+from kraft.protocol.primitives import Buffer
 
 _CHECKED = struct.Struct(">qiibI2xi")
 """Base offset, length, leader epoch, magic, CRC, last offset delta."""

@@ -15,9 +15,9 @@ from collections.abc import Callable
 import cramjam
 from aiokafka.codec import gzip_encode, lz4_encode, snappy_encode, zstd_encode
 
-from metadata.environment import Buffer
-from metadata.errors import CorruptMessage, UnsupportedCompressionType
-from replication.batches.header import CODEC_NAMES
+from kraft.protocol.batches.header import CODEC_NAMES
+from kraft.protocol.errors import CorruptMessage, UnsupportedCompressionType
+from kraft.protocol.primitives import Buffer
 
 DECOMPRESSED_BYTES_MAX = 64 * 1024 * 1024
 """Most bytes that the records of one batch may have."""

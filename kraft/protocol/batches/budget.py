@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from replication.batches.compression import DECOMPRESSED_BYTES_MAX
+from kraft.protocol.batches.compression import DECOMPRESSED_BYTES_MAX
 
 RECORDS_MAX = 1_000_000
 """Most records of one record set: of what a produce request holds for one partition."""

@@ -12,9 +12,8 @@ from typing import Any
 from aiokafka.record._crecords import DefaultRecordBatch, DefaultRecordBatchBuilder
 from crc32c import crc32c
 
-from metadata.environment import Buffer
-from replication.batches.compression import compress
-from replication.batches.header import (
+from kraft.protocol.batches.compression import compress
+from kraft.protocol.batches.header import (
     CODEC_MASK,
     CRC_START,
     DELETE_HORIZON,
@@ -23,7 +22,8 @@ from replication.batches.header import (
     LOG_OVERHEAD,
     BatchHeader,
 )
-from replication.batches.records import plain_batch
+from kraft.protocol.batches.records import plain_batch
+from kraft.protocol.primitives import Buffer
 
 _BATCH_BYTES_MAX = 2**31 - 1
 _ANCHOR_BYTES = 7

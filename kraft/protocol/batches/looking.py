@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from metadata.environment import Buffer
-from replication.batches.budget import Budget, OverBudget
-from replication.batches.header import header_at
-from replication.batches.records import plain_within
+from kraft.protocol.batches.budget import Budget, OverBudget
+from kraft.protocol.batches.header import header_at
+from kraft.protocol.batches.records import plain_within
+from kraft.protocol.primitives import Buffer
 
 Found: TypeAlias = tuple[int, int] | None
 """Offset and timestamp of a record."""

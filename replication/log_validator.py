@@ -10,21 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from metadata.environment import Buffer
-from metadata.errors import (
-    CorruptMessage,
-    InvalidRecord,
-    InvalidTimestamp,
-    KafkaError,
-    MessageTooLarge,
-    RecordListTooLarge,
-    UnsupportedCompressionType,
-    UnsupportedForMessageFormat,
-)
-from metadata.settings import TopicSettings
-from replication.batches.budget import Budget, OverBudget
-from replication.batches.compression import compress
-from replication.batches.header import (
+from kraft.protocol.batches.budget import Budget, OverBudget
+from kraft.protocol.batches.compression import compress
+from kraft.protocol.batches.header import (
     CODEC_MASK,
     CODEC_NAMES,
     CONTROL,
@@ -40,7 +28,19 @@ from replication.batches.header import (
     extent_at,
     header_at,
 )
-from replication.batches.records import FramingCheck, check_records, plain_within
+from kraft.protocol.batches.records import FramingCheck, check_records, plain_within
+from kraft.protocol.errors import (
+    CorruptMessage,
+    InvalidRecord,
+    InvalidTimestamp,
+    KafkaError,
+    MessageTooLarge,
+    RecordListTooLarge,
+    UnsupportedCompressionType,
+    UnsupportedForMessageFormat,
+)
+from kraft.protocol.primitives import Buffer
+from metadata.settings import TopicSettings
 
 _CODECS = {"producer": None, "uncompressed": 0, **{name: CODEC_NAMES.index(name) for name in CODEC_NAMES[1:]}}
 
