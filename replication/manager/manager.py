@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
+from kraft.protocol.batches.looking import Looking, NeedsWorker
 from kraft.protocol.primitives import Buffer
 from metadata.controller.events import FailedReplicas, ReplicaLogEnd
 from metadata.delta import MetadataDelta, delta_between
@@ -16,7 +17,6 @@ from metadata.environment import Environment
 from metadata.events import Events
 from metadata.image import MetadataImage, TopicIdPartition
 from metadata.settings import BrokerSettings, TopicSettings
-from replication.batches.looking import Looking, NeedsWorker
 from replication.fetcher.pool import FetcherPool
 from replication.large_work import LargeWork
 from replication.manager.failures import Failures

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from kraft.protocol.batches.looking import Looking
 from kraft.protocol.errors import (
     InvalidTopicException,
     KafkaError,
@@ -16,7 +17,6 @@ from kraft.protocol.errors import (
 from metadata.controller.events import ReplicaLogEnd
 from metadata.image import TopicIdPartition
 from metadata.internal_topics import INTERNAL_TOPICS, internal_refusal
-from replication.batches.looking import Looking
 from replication.manager.registry import ANY_EPOCH, WAITING_DELETE_MAX, Registry
 from replication.partition.leader import low_watermark
 from replication.partition.log import EpochEnd

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 from uuid import UUID
 
+from kraft.protocol.batches.looking import Looking
 from kraft.protocol.primitives import Buffer
 from kraft.values import value
-from replication.batches.looking import Looking
 from replication.log_validator import PreparedRecords
 
 

@@ -7,10 +7,10 @@ from functools import partial
 
 from kraft.protocol.batches.checking import DamagedBatch, check_batches
 from kraft.protocol.batches.header import NO_TIMESTAMP, end_within
+from kraft.protocol.batches.looking import Looking
 from kraft.protocol.batches.records import first_record_at_or_after, latest_record
 from kraft.protocol.primitives import Buffer
 from kraft.values import value
-from replication.batches.looking import Looking
 from replication.partition.log import LogRead, TimestampedOffset
 from replication.storage.scanning import DamagedLog, headers_from, whole_batch
 from replication.storage.segment import Segment

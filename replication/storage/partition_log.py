@@ -13,12 +13,12 @@ from uuid import UUID
 
 from kraft.protocol.batches.budget import Budget
 from kraft.protocol.batches.header import HEADER_BYTES, NO_PRODUCER_ID, BatchHeader, stamped, stamped_with_append_time
+from kraft.protocol.batches.looking import Looking
 from kraft.protocol.errors import OffsetOutOfRange
 from kraft.protocol.primitives import Buffer
 from kraft.values import maker
 from metadata.environment import Environment
 from metadata.settings import TopicSettings
-from replication.batches.looking import Looking
 from replication.log_validator import BatchRules, PreparedRecords, prepare_or_refuse, prepare_records
 from replication.partition.log import Appended, EpochEnd, LogRead, Prepare, TimestampedOffset
 from replication.producers.state import ProducerLimits

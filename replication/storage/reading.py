@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from kraft.protocol.batches.looking import Looking
 from kraft.protocol.errors import KafkaError
-from replication.batches.looking import Looking
 from replication.partition.log import LogRead, TimestampedOffset
 from replication.storage import lookups
 from replication.storage.availability import Availability

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from replication.batches.looking import Looking, NeedsWorker
 
 from kraft.protocol.batches.budget import INLINE_RECORDS_MAX
+from kraft.protocol.batches.looking import Looking, NeedsWorker
 from kraft.protocol.batches.records import NewRecord, build_batch
 from metadata.settings import TopicSettings
 from tests.unit.storage.world import NOW_MS, idle_environment, load
