@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -236,8 +236,6 @@ BROKER_SYNONYMS: Mapping[str, str] = {
 """Topic setting -> the broker setting that is its default."""
 
 _SYNONYM_FIELDS = tuple((topic, name.replace(".", "_")) for topic, name in BROKER_SYNONYMS.items())
-
-TopicConfigs: TypeAlias = Annotated[Mapping[str, str], "Kafka name -> value as text"]
 
 
 def broker_settings(*layers: Mapping[str, Any]) -> BrokerSettings:

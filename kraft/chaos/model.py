@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 RECORDS_PER_SECOND_MAX: Final = 50_000
 NODES_MAX: Final = 9
-CLIENTS_MAX: Final = 64
 
 SCENARIO_SETTINGS: Final[Mapping[str, Toml]] = {
     "broker.heartbeat.interval.ms": 200,

@@ -38,10 +38,6 @@ class Format(StrEnum):
                 return RECORDS
         return f"application/vnd.kafka.{self.value}.v2+json"
 
-    @property
-    def is_raw(self) -> bool:
-        return self in (Format.RECORD_BATCH, Format.RECORDS)
-
 
 EMBEDDED = (Format.BINARY, Format.JSON, Format.TEXT)
 

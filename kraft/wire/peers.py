@@ -111,10 +111,6 @@ class Peers:
             in_flight_max=WAITS_IN_FLIGHT_MAX if lane == "waits" else IN_FLIGHT_MAX,
         )
 
-    async def close_node(self, node_id: int) -> None:
-        for key in [key for key in self._ways if key[0] == node_id]:
-            await self._ways.pop(key).close()
-
     async def close(self) -> None:
         ways, self._ways = self._ways, {}
         for way in ways.values():

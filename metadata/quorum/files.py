@@ -6,7 +6,6 @@ A voter's journal may hold entries that are not committed; those are left out un
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from metadata.environment import Files
@@ -54,12 +53,6 @@ def read_metadata_files(files: Files, directory: str, *, with_uncommitted: bool 
     else:
         raise QuorumStorageError(f"{directory} has no metadata log: expected a file {JOURNAL_FILE_NAME!r} or 'records'")
     return MetadataFiles(snapshot=image, records=tuple(records), image=end)
-
-
-def iterate_metadata(files: Files, directory: str) -> Iterator[tuple[int, int, Record]]:
-    """(offset, controller epoch, record) of everything committed after the snapshot."""
-    for each in read_metadata_files(files, directory).records:
-        yield each.offset, each.controller_epoch, each.record
 
 
 def _read_snapshot(files: Files, path: str) -> tuple[SnapshotHeader | None, MetadataImage | None]:

@@ -36,7 +36,6 @@ from replication.manager.status import (
     replication_status,
 )
 from replication.partition.log import EpochEnd
-from replication.partition.states import LeaderState
 from replication.requests import FetchRequest, FetchResponse, LeaderChannel, OffsetAnswer, ProduceOutcome
 
 
@@ -175,11 +174,6 @@ class ReplicaManager:
     def high_watermarks(self) -> Mapping[TopicIdPartition, int]:
         """Of every replica here; retention and compaction stay below them (S1)."""
         return {key: replica.state.high_watermark for key, replica in self._registry.replicas.items()}
-
-    @property
-    def leads_nothing(self) -> bool:
-        """B6."""
-        return not any(isinstance(replica.state, LeaderState) for replica in self._registry.replicas.values())
 
     # --- failed logs
 

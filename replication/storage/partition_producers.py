@@ -130,10 +130,6 @@ class PartitionProducers:
 
     # --- snapshots ------------------------------------------------------------------------------------------------
 
-    @property
-    def has_pending(self) -> bool:
-        return self._pending is not None
-
     async def write_pending(self) -> bool:
         """Make the copy of the last roll durable, but for its name; False when there was none. Raises OSError."""
         has_written = False

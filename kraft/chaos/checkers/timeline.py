@@ -33,7 +33,6 @@ class Reign:
     ended_us: int | None = None
     """When the leader knew, or died."""
     reason: str = ""
-    old_leader: int | None = None
     unclean: Mapping[str, Any] | None = None
 
     @property
@@ -240,7 +239,6 @@ def _elected(timeline: PartitionTimeline, event: Event) -> None:
     if reign.elected_us is None:
         reign.elected_us = event.at_us
         reign.reason = event.fields.get("reason", "")
-        reign.old_leader = event.fields.get("old_leader")
     if reign.leader < 0:
         reign.leader = event.fields["leader"]
 

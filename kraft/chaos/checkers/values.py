@@ -56,10 +56,6 @@ class Values:
             return self._text_of[slot]
         return f"{self._process_names[process]}:{self.counter[slot]}"
 
-    def process_name(self, slot: int) -> str:
-        process = self.process[slot]
-        return self._text_of[slot] if process == TEXT_PROCESS else self._process_names[process]
-
     def _checked(self, slot: int, value: str, digits: str) -> int:
         """`p:07` is another value than `p:7`."""
         return slot if digits[0] != "0" or digits == "0" else self._text_slot(value)

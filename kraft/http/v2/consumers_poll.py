@@ -28,8 +28,6 @@ from metadata.image import TopicIdPartition
 from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
 
 _RESET = {"earliest": EARLIEST_TIMESTAMP, "latest": LATEST_TIMESTAMP}
-FETCH_OVERHEAD_BYTES = 65_536
-"""What batches may have beyond their records' keys and values, when they are fetched for a small answer."""
 
 
 @dataclass(slots=True)

@@ -131,19 +131,6 @@ class ProduceAnswer(BaseModel):
     partitions: Annotated[list[WrittenPartition], ADDITION]
 
 
-class RawProducedOffset(ProducedOffset):
-    """For raw bodies: `offset` is that of the first record."""
-
-    last_offset: Annotated[int | None, ADDITION] = None
-
-
-class RawProduceAnswer(BaseModel):
-    offsets: list[RawProducedOffset]
-    key_schema_id: int | None = None
-    value_schema_id: int | None = None
-    partitions: Annotated[list[WrittenPartition], ADDITION]
-
-
 class AcceptedAnswer(BaseModel):
     """acks=0: taken, and nobody will ever know."""
 

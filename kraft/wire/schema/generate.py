@@ -233,7 +233,6 @@ class _Module:
         self.schema = schema
         self.structs: dict[str, str] = {}
         """Layouts of numbers and the names of their `struct.Struct`."""
-        self.helpers: set[str] = set()
         self.body: list[str] = []
         self._written: dict[tuple[str, str, int], str] = {}
         self._layouts: dict[tuple[str, int], object] = {}

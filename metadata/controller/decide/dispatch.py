@@ -50,8 +50,6 @@ def decide(
         image=image, liveness=liveness, now_ms=now_ms, settings=settings, rng=rng, cluster_id=cluster_id
     )
     match request:
-        case BrokerHeartbeat():
-            return brokers.heartbeat(situation, request)
         case SessionsTick():
             return brokers.check_sessions(situation, request)
         case ActivationEvent():
@@ -73,10 +71,10 @@ def decide(
 
 def _decide_request(situation: Situation, request: ControllerRequest) -> Decision:
     match request:
-        case RegisterBroker():
-            return brokers.register_broker(situation, request)
         case BrokerHeartbeat():
             return brokers.heartbeat(situation, request)
+        case RegisterBroker():
+            return brokers.register_broker(situation, request)
         case AlterPartition():
             return isr.alter_partition(situation, request)
         case ElectLeaders():

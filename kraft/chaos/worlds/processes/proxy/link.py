@@ -31,7 +31,7 @@ class Link:
         self.rules = Rules()
         self.target = target
         self.requests_bytes = self.answers_bytes = 0
-        self._dropped = self._closed = 0
+        self._dropped = 0
 
     async def open(self, port: int) -> None:
         """Raises OSError when the port is taken. From here on the link follows its target."""
@@ -58,7 +58,6 @@ class Link:
             requests_bytes=self.requests_bytes,
             answers_bytes=self.answers_bytes,
             dropped_answers=self._dropped,
-            closed_mid_message=self._closed,
         )
 
     # --- the port ---------------------------------------------------------------------------------------------------
@@ -104,7 +103,6 @@ class Link:
         self.rules = _replace(self.rules, drop_answers=_less(self.rules.drop_answers))
 
     def use_up_close(self, half: Half) -> None:
-        self._closed += 1
         if half == "requests":
             self.rules = _replace(self.rules, close_mid_request=_less(self.rules.close_mid_request))
         else:

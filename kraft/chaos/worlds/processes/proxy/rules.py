@@ -61,7 +61,6 @@ class Counts(msgspec.Struct, kw_only=True, frozen=True):
     requests_bytes: int = 0
     answers_bytes: int = 0
     dropped_answers: int = 0
-    closed_mid_message: int = 0
 
 
 class Command(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
