@@ -30,7 +30,7 @@ from kraft.chaos.workload.cast import Cast
 from kraft.chaos.worlds.processes.cluster import Cluster
 from kraft.chaos.worlds.processes.event_counter import EventCounter
 from kraft.chaos.worlds.processes.forks.process import NodeStarter
-from kraft.chaos.worlds.processes.observing import NotInTime
+from kraft.chaos.worlds.processes.observer import NotInTime
 from kraft.chaos.worlds.processes.readback import SETTLE_MS, gather_evidence
 from kraft.chaos.worlds.processes.timeline import now_us
 from kraft.chaos.worlds.processes.world import ProcessWorld
@@ -134,7 +134,7 @@ class _Run:
 
     async def _with(self, cluster: Cluster, *, start_ms: int) -> _Ended:
         for topic in self._scenario.topics:
-            await cluster.create_topic(topic.name, assignment=topic.assignment, configs=topic.configs)
+            await cluster.admin.create_topic(topic.name, assignment=topic.assignment, configs=topic.configs)
         cluster.timeline.watch(_faults_to(self._watcher, since_us=now_us()))
         header = self._header()
         with HistoryWriter(self._directory / HISTORY_FILE, header) as history:
@@ -176,7 +176,9 @@ class _Run:
             return
         self._is_healed = False
         await cluster.until_ready(deadline_ms=HEALED_LIMIT_MS)
-        snapshot = await cluster.until(is_healed, deadline_ms=HEALED_LIMIT_MS, describe="every replica in sync")
+        snapshot = await cluster.observer.until(
+            is_healed, deadline_ms=HEALED_LIMIT_MS, describe="every replica in sync"
+        )
         self._watcher.looked(snapshot)
         self._is_healed = True
 
@@ -218,7 +220,7 @@ def is_healed(snapshot: Snapshot) -> bool:
 
 
 def _event_counter(cluster: Cluster) -> Callable[[str, int | None], int]:
-    return EventCounter({node: cluster.data(node) for node in cluster.nodes}).count
+    return EventCounter(cluster.files.data).count
 
 
 def _faults_to(watcher: Watcher, *, since_us: int) -> Callable[[Fault], None]:

@@ -41,10 +41,10 @@ def play(story: Story, directory: Path, *, spec: ClusterSpec = THREE, replicas: 
     async def main() -> None:
         async with Cluster.start(spec, directory=directory, seed=1) as cluster:
             try:
-                await cluster.create_topic("t", assignment=[list(replicas)], configs={"min.insync.replicas": 2})
+                await cluster.admin.create_topic("t", assignment=[list(replicas)], configs={"min.insync.replicas": 2})
                 await story(cluster)
             finally:
-                pids.update(pid for node in cluster.nodes if (pid := cluster.pid(node)) is not None)
+                pids.update(pid for node in cluster.nodes.ids if (pid := cluster.nodes.pid(node)) is not None)
                 pids.add(cluster.proxy_pid)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -65,19 +65,19 @@ class Client:
         self._count += count
         request = produce_request(*T, records, acks=acks, timeout_ms=timeout_ms)  # type: ignore[arg-type]
         async with Transport() as transport:
-            address = await self._cluster.client_address(self._name, node)
+            address = await self._cluster.links.client_address(self._name, node)
             return told_produce(await transport.send(address, request), acks="all").outcome
 
     async def read(self, node: int) -> list[str]:
         request = read_request(*T, "earliest", wait_ms=0, bytes_max=10_000_000, timeout_ms=PATIENCE_MS)
         async with Transport() as transport:
-            found = fetched(await transport.send(await self._cluster.client_address(self._name, node), request))
+            found = fetched(await transport.send(await self._cluster.links.client_address(self._name, node), request))
         assert found.outcome == "ok", found
         return [value for _, value in found.records]
 
 
 async def until(c: Cluster, holds: Callable[[Snapshot], bool], *, describe: str = "the condition") -> Snapshot:
-    return await c.until(holds, deadline_ms=PATIENCE_MS, describe=describe)
+    return await c.observer.until(holds, deadline_ms=PATIENCE_MS, describe=describe)
 
 
 def isr(*members: int) -> Callable[[Snapshot], bool]:
@@ -93,23 +93,23 @@ def test_nodes_are_killed_stopped_paused_and_back(tmp_path: Path) -> None:
         client = Client(c)
         assert await client.write(1, count=3) == "ok"
         begun = time.monotonic()
-        await c.kill(1)
+        await c.nodes.kill(1)
         snapshot = await until(c, led_by_others(1), describe="another leader")
         print(f"another leader after {(time.monotonic() - begun) * 1000:.0f} ms")
         assert snapshot.states[1] == "down"
         assert snapshot.epoch(*T) == 1
         assert await client.write(1) == "fail", "the proxy refuses when its target does"
-        await c.restart(1)
+        await c.nodes.restart(1)
         await until(c, isr(1, 2, 3), describe="node 1 in the ISR")
         before_us = now_us()
-        await c.pause(3)
-        assert (await c.status()).states[3] == "paused"
+        await c.nodes.pause(3)
+        assert (await c.observer.status()).states[3] == "paused"
         assert await client.write(2, count=5, acks="1") == "ok"
         await until(c, isr(1, 2), describe="the paused node out of the ISR")
-        await c.resume(3)
+        await c.nodes.resume(3)
         after_us = now_us()
         await until(c, isr(1, 2, 3), describe="the resumed node in the ISR")
-        await c.stop(2)
+        await c.nodes.stop(2)
         await until(c, led_by_others(2))
         await c.mend()
         await until(c, isr(1, 2, 3))
@@ -127,24 +127,24 @@ def test_nodes_are_killed_stopped_paused_and_back(tmp_path: Path) -> None:
 def test_links_are_cut_each_on_its_own(tmp_path: Path) -> None:
     async def story(c: Cluster) -> None:
         client = Client(c)
-        await c.cut(3, 1, purpose="fetch")
+        await c.links.cut(3, 1, purpose="fetch")
         assert await client.write(2, count=2) == "ok", "nodes 1 and 2 are enough"
         await until(c, isr(1, 2), describe="node 3, which cannot fetch, out of the ISR")
-        assert (await c.status()).log_end(*T, node=3) == 0
-        await c.heal()
+        assert (await c.observer.status()).log_end(*T, node=3) == 0
+        await c.links.heal()
         await until(c, isr(1, 2, 3), describe="node 3 back")
-        await c.cut(2, 1, purpose="forward")
+        await c.links.cut(2, 1, purpose="forward")
         assert await client.write(2, timeout_ms=500) in ("fail", "info")  # short: node 2 cannot pass it on
         assert await client.write(3) == "ok"
-        await c.heal(2, 1, purpose="forward")
+        await c.links.heal(2, 1, purpose="forward")
         assert await client.write(2) == "ok"
-        await c.partition("[1] | [2, 3]")
+        await c.links.partition("[1] | [2, 3]")
         cut_at = now_us()
         snapshot = await until(c, led_by_others(1), describe="a leader on the other side")
         print(f"fenced and led by another after {(snapshot.at_us - cut_at) // 1000} ms")
         assert await client.write(1, timeout_ms=500) != "ok"  # short: it cannot come
         assert await client.write(2) == "ok"
-        await c.heal()
+        await c.links.heal()
         await until(c, isr(1, 2, 3), describe="one cluster again")
         assert all(fault.until_us for fault in c.timeline.faults if fault.fault == "cut")
 
@@ -154,24 +154,24 @@ def test_links_are_cut_each_on_its_own(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_node_is_cut_from_the_controller_only_and_from_the_other_voters_only(tmp_path: Path) -> None:
     async def story(c: Cluster) -> None:
-        at_first = await c.status()
+        at_first = await c.observer.status()
         victim = next(node for node in (3, 2) if node != at_first.controller)
-        await c.cut(victim, purpose="controller")
+        await c.links.cut(victim, purpose="controller")
         await until(c, lambda seen: victim not in seen.active_brokers, describe="who sends no heartbeat is fenced")
-        fenced = await c.status()
+        fenced = await c.observer.status()
         assert fenced.controller == at_first.controller, "the quorum's own links carry on"
         assert fenced.views[victim].brokers[victim] == "fenced", "and so the node itself is told"
-        await c.heal()
+        await c.links.heal()
         await until(c, isr(1, 2, 3), describe="back in the ISR")
 
-        await c.cut(victim, purpose="quorum", both_ways=True)
-        created = asyncio.get_running_loop().create_task(c.create_topic("u", assignment=[[1]], configs={}))
+        await c.links.cut(victim, purpose="quorum", both_ways=True)
+        created = asyncio.get_running_loop().create_task(c.admin.create_topic("u", assignment=[[1]], configs={}))
         await until(c, lambda seen: seen.leader("u", 0) == 1, describe="the other two know u")
-        assert ("u", 0) not in (await c.status()).views[victim].partitions
+        assert ("u", 0) not in (await c.observer.status()).views[victim].partitions
         assert await Client(c).write(1, count=2) == "ok"
         await until(c, lambda seen: seen.log_end(*T, node=victim) == 2, describe="replication has links of its own")
-        assert ("u", 0) not in (await c.status()).views[victim].partitions
-        await c.heal()
+        assert ("u", 0) not in (await c.observer.status()).views[victim].partitions
+        await c.links.heal()
         await created
         await until(c, isr(1, 2, 3), describe="all in the ISR at last")
 
@@ -183,14 +183,14 @@ def test_a_node_is_cut_from_the_controller_only_and_from_the_other_voters_only(t
 def test_an_isolated_leader_keeps_its_clients(tmp_path: Path) -> None:
     async def story(c: Cluster) -> None:
         client = Client(c)
-        await c.isolate(1, from_="quorum")
+        await c.links.isolate(1, from_="quorum")
         await until(c, led_by_others(1), describe="a leader that the controller sees")
-        believed = (await c.status()).view(1)
+        believed = (await c.observer.status()).view(1)
         assert believed is not None
         assert believed.partitions[T].leader == 1, "nobody told it"
         assert await client.write(1, count=4, acks="1") == "ok"
         assert await client.write(1, count=1, timeout_ms=300) == "info"  # short: it cannot come
-        await c.heal()
+        await c.links.heal()
         await until(c, isr(1, 2, 3), describe="node 1 follows")
         assert await client.read(1) == [], "what it took alone was cut off"
 
@@ -201,28 +201,28 @@ def test_one_way_loss_delay_and_lost_answers(tmp_path: Path) -> None:
     async def story(c: Cluster) -> None:
         client = Client(c)
         await client.write(1)
-        await c.blackhole("c", 1, purpose="rest", direction="answers")
+        await c.links.blackhole("c", 1, purpose="rest", direction="answers")
         assert await client.write(1, timeout_ms=200) == "info"  # short: the answer cannot come
         await until(c, lambda s: s.hw(*T) == 2, describe="the request was carried out")
-        await c.heal()
-        await c.drop_answers("c", 1, purpose="rest", count=1)
+        await c.links.heal()
+        await c.links.drop_answers("c", 1, purpose="rest", count=1)
         assert await client.write(1) == "info"
         await until(c, lambda s: s.hw(*T) == 3, describe="this one too")
         assert await client.write(1) == "ok", "only one answer was dropped"
-        await c.close_mid_message("c", 1, purpose="rest", count=1)
+        await c.links.close_mid_message("c", 1, purpose="rest", count=1)
         assert await client.write(1) == "info"
-        assert (await c.status()).log_end(*T) == 4, "half a request does nothing"
-        await c.heal()
-        await c.drop_answers(2, 1, purpose="forward", count=1)
+        assert (await c.observer.status()).log_end(*T) == 4, "half a request does nothing"
+        await c.links.heal()
+        await c.links.drop_answers(2, 1, purpose="forward", count=1)
         assert await client.write(2) == "info"
-        assert (await c.status()).log_end(*T) == 5
-        counts = await c.counts()
+        assert (await c.observer.status()).log_end(*T) == 5
+        counts = await c.links.counts()
         assert counts["2->1 forward"].dropped_answers == 1
-        await c.delay("c", 1, purpose="rest", delay_ms=60, jitter_ms=10)
+        await c.links.delay("c", 1, purpose="rest", delay_ms=60, jitter_ms=10)
         begun = time.monotonic()
         assert await client.write(1) == "ok"
         assert 0.12 <= time.monotonic() - begun < PATIENCE_MS / 1000
-        await c.heal()
+        await c.links.heal()
         assert len(await client.read(1)) == 6
 
     play(story, tmp_path)
@@ -231,7 +231,7 @@ def test_one_way_loss_delay_and_lost_answers(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_power_loss_takes_what_was_not_flushed(tmp_path: Path) -> None:
     async def story(c: Cluster) -> None:
-        await c.create_topic("flushed", assignment=[[1, 2, 3]], configs={"flush.messages": 1})
+        await c.admin.create_topic("flushed", assignment=[[1, 2, 3]], configs={"flush.messages": 1})
         operations: list[Operation] = []
         options = [
             ProducerOptions(name="lazy", topic="t", limit=40, rate=2_000, batch=10),
@@ -244,9 +244,9 @@ def test_power_loss_takes_what_was_not_flushed(tmp_path: Path) -> None:
             await producer.wait()
             await producer.close()
             assert producer.counts.acked == 40
-        losses = await c.power_loss()
+        losses = await c.disks.power_loss()
         assert any(path.endswith(".log") for path in losses[1].removed), "the segment of t-0 was never synced"
-        await c.restart(*c.nodes)
+        await c.nodes.restart(*c.nodes)
         await c.until_ready()
         evidence = await gather_evidence(c, header=Header(scenario="power"))
         kept = {each.topic: [record.value for record in each.records()] for each in evidence.readback}
@@ -270,31 +270,31 @@ def test_disks_are_spoiled_wiped_and_full(tmp_path: Path) -> None:
         assert await client.write(1, count=200) == "ok"
         assert await client.write(1, count=100) == "ok"
         values = [f"c:{n}" for n in range(300)]
-        await c.kill(2, 3)
-        await c.tear_tail(2, "t")
-        await c.delete_index(3, "t")
-        await c.restart(2, 3)
+        await c.nodes.kill(2, 3)
+        await c.disks.tear_tail(2, "t")
+        await c.disks.delete_index(3, "t")
+        await c.nodes.restart(2, 3)
         await until(c, isr(1, 2, 3), describe="torn and robbed replicas back")
-        await c.kill(2)
-        await c.corrupt(2, "t", offset=100)
-        await c.restart(2)
+        await c.nodes.kill(2)
+        await c.disks.corrupt(2, "t", offset=100)
+        await c.nodes.restart(2)
         await until(c, isr(1, 2, 3), describe="the spoiled replica back")
-        await c.kill(3)
-        await c.wipe(3)
-        await c.restart(3)
+        await c.nodes.kill(3)
+        await c.disks.wipe(3)
+        await c.nodes.restart(3)
         await until(
             c,
             lambda s: s.isr(*T) == (1, 2, 3) and s.log_end(*T, node=3) == 300,
             describe="the wiped node has copied all",
         )
         assert await client.read(3) == values
-        await c.fill_disk(1)
+        await c.disks.fill(1)
         await client.write(1, timeout_ms=1_000)  # short: whatever comes of it, the partition goes where there is room
         await until(c, led_by_others(1), describe="a leader with room")
         assert await client.write(1) == "ok"
-        await c.free_disk(1)
-        await c.kill(1)
-        await c.restart(1)
+        await c.disks.free(1)
+        await c.nodes.kill(1)
+        await c.nodes.restart(1)
         await until(c, lambda s: s.leader(*T) > 0 and len(s.isr(*T)) == 3, describe="all well again")
         assert (await client.read(2))[:300] == values
 
@@ -309,8 +309,8 @@ from kraft.chaos.worlds.spec import ClusterSpec
 
 async def main():
     async with Cluster.start(ClusterSpec.of(1), directory=Path(sys.argv[1])) as c:
-        await c.pause(1)
-        print(c.pid(1), c.proxy_pid, flush=True)
+        await c.nodes.pause(1)
+        print(c.nodes.pid(1), c.proxy_pid, flush=True)
         await asyncio.Event().wait()
 
 asyncio.run(main())
@@ -336,7 +336,7 @@ def _exists(pid: int) -> bool:
 
 def test_a_story_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     async def story(c: Cluster) -> None:
-        await c.pause(1)
+        await c.nodes.pause(1)
         raise KeyError("the story goes wrong")
 
     with pytest.raises(KeyError, match="the story goes wrong"):

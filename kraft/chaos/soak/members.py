@@ -94,7 +94,7 @@ class _Place:
 
     async def open(self) -> None:
         for node in self._targets.nodes:
-            self._addresses[node] = await self._around.client_address(f"member-{self._number}", node)
+            self._addresses[node] = await self._around.links.client_address(f"member-{self._number}", node)
 
     async def close(self) -> None:
         await self._transport.close()

@@ -48,7 +48,7 @@ from kraft.chaos.soak.strikes import Standing, next_strike
 from kraft.chaos.workload.cast import Cast
 from kraft.chaos.worlds.processes.cluster import Cluster
 from kraft.chaos.worlds.processes.event_counter import EventCounter
-from kraft.chaos.worlds.processes.observing import NotInTime
+from kraft.chaos.worlds.processes.observer import NotInTime
 from kraft.chaos.worlds.processes.readback import gather_evidence
 from kraft.chaos.worlds.processes.timeline import now_us
 from kraft.chaos.worlds.processes.world import ProcessWorld
@@ -129,7 +129,7 @@ class _Soak:
     async def _with(self, cluster: Cluster) -> None:
         topics = topics_of(self._options)
         for topic, partitions in topics.items():
-            await cluster.create_topic(topic, partitions=partitions, replication_factor=3, configs=TOPIC_SETTINGS)
+            await cluster.admin.create_topic(topic, partitions=partitions, replication_factor=3, configs=TOPIC_SETTINGS)
         self._tell(f"{len(topics)} topics with {sum(topics.values())} partitions are led")
         header = self._header()
         with HistoryWriter(self._directory / HISTORY_FILE, header) as history:
@@ -159,9 +159,9 @@ class _Soak:
     async def _play(self, cluster: Cluster, cast: Cast, members: Members) -> None:
         await cast.open()
         await members.start()
-        counter = EventCounter({node: cluster.data(node) for node in cluster.nodes})
+        counter = EventCounter(cluster.files.data)
         world = ProcessWorld(cluster, cast, count_events=counter.count, watcher=NobodyWatches())
-        spared = self._rng.choice(cluster.nodes)
+        spared = self._rng.choice(cluster.nodes.ids)
         self._tell(f"node {spared} is spared: it is paused and cut off, and never killed")
         seconds = self._options.minutes * 60
         end, round_s = time.monotonic() + seconds, min(ROUND_S, seconds / ROUNDS_MIN)
@@ -197,20 +197,20 @@ class _Soak:
 
     async def _bring_back(self, cluster: Cluster) -> None:
         """A node that has ended by itself is a failure; the soak goes on with it started again."""
-        for node in cluster.ended_by_themselves:
-            self._fail(f"node {node} ended by itself:\n{cluster.node_log(node)}")
-            await cluster.restart(node)
+        for node in cluster.nodes.ended_by_themselves:
+            self._fail(f"node {node} ended by itself:\n{cluster.nodes.log(node)}")
+            await cluster.nodes.restart(node)
 
     def _standing(self, cluster: Cluster, spared: int) -> Standing:
-        states = {node: cluster.process_state(node) for node in cluster.nodes}
+        states = {node: cluster.nodes.state(node) for node in cluster.nodes.ids}
         return Standing(
-            nodes=cluster.nodes,
+            nodes=cluster.nodes.ids,
             spared=spared,
-            controller=-1 if cluster.latest is None else cluster.latest.controller,
+            controller=-1 if cluster.observer.latest is None else cluster.observer.latest.controller,
             down=frozenset(node for node, state in states.items() if state == "down"),
             paused=frozenset(node for node, state in states.items() if state == "paused"),
-            full=cluster.full_disks,
-            cuts=cluster.faults_of_links,
+            full=cluster.disks.full,
+            cuts=cluster.links.faults,
         )
 
     async def _make_whole(self, cluster: Cluster) -> bool:
@@ -219,7 +219,7 @@ class _Soak:
         try:
             await cluster.mend()
             await cluster.until_ready(deadline_ms=WHOLE_LIMIT_MS)
-            await cluster.until(is_healed, deadline_ms=WHOLE_LIMIT_MS, describe="every replica in sync")
+            await cluster.observer.until(is_healed, deadline_ms=WHOLE_LIMIT_MS, describe="every replica in sync")
         except (ScenarioError, NotInTime) as error:
             self._fail(f"not whole again: {error}"[:4_000])
             return False
@@ -229,7 +229,7 @@ class _Soak:
         return True
 
     async def _read_the_rest(self, cluster: Cluster, members: Members) -> None:
-        snapshot = await cluster.status()
+        snapshot = await cluster.observer.status()
         ends = {number: snapshot.hw(GROUP_TOPIC, number) for number in snapshot.partitions(GROUP_TOPIC)}
         try:
             final = await members.read_to(ends, limit_s=GROUP_LIMIT_S)
@@ -254,8 +254,8 @@ class _Soak:
 
     async def _take_usage(self, cluster: Cluster) -> None:
         while True:
-            for node in cluster.nodes:
-                pid = cluster.pid(node)
+            for node in cluster.nodes.ids:
+                pid = cluster.nodes.pid(node)
                 usage = None if pid is None else usage_of(pid, at_ms=now_us() // 1_000)
                 if usage is not None:
                     self._usage.setdefault(node, []).append(usage)

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from kraft.chaos.evidence import read_faults
-from kraft.chaos.worlds.processes.observing import parse_view
+from kraft.chaos.worlds.processes.observer import parse_view
 from kraft.chaos.worlds.processes.timeline import Timeline
 from kraft.chaos.worlds.snapshot import NodeView, Snapshot
 from kraft.http.replicas import replica_routes

@@ -12,8 +12,8 @@ from kraft.chaos.live import NobodyWatches
 from kraft.chaos.model import Producer, Topic
 from kraft.chaos.run import _Run
 from kraft.chaos.story import Stage, scenario
-from kraft.chaos.worlds.processes.observing import NotInTime
-from kraft.chaos.worlds.processes.running import Running
+from kraft.chaos.worlds.processes.nodes import all_of
+from kraft.chaos.worlds.processes.observer import NotInTime
 from kraft.chaos.worlds.snapshot import Snapshot
 from kraft.chaos.worlds.spec import ScenarioError
 from tests.unit.chaos.recorded_run import clean_run, values
@@ -31,7 +31,6 @@ NOBODY = Snapshot(at_us=0, states={}, views={})
 
 def test_one_node_that_ends_is_the_error_of_all() -> None:
     """And not a group of exceptions, which nobody catches."""
-    cluster = Running.__new__(Running)  # nothing of a cluster is needed to wait for its nodes
     waited = []
 
     async def start(node: int) -> None:
@@ -43,7 +42,7 @@ def test_one_node_that_ends_is_the_error_of_all() -> None:
             waited.append(node)
 
     with pytest.raises(ScenarioError, match="node 2 ended"):
-        asyncio.run(cluster._all((1, 2, 3), start))
+        asyncio.run(all_of((1, 2, 3), start))
     assert set(waited) == {1, 3}, "the others are not waited for"
 
 

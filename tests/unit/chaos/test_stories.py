@@ -15,7 +15,7 @@ from kraft.chaos.nemesis.actions import Action
 from kraft.chaos.questions import NotKnown, Now, Value, holds, written
 from kraft.chaos.story import Stage, StepFailed, scenario, told
 from kraft.chaos.worlds.answers import SnapshotAnswers
-from kraft.chaos.worlds.processes.observing import Observing
+from kraft.chaos.worlds.processes.observer import Observing
 from kraft.chaos.worlds.snapshot import NodeState, NodeView, PartitionView, ReplicaView, Snapshot
 from kraft.chaos.worlds.spec import ScenarioError
 

@@ -9,7 +9,10 @@ from urllib.parse import quote
 
 import orjson
 
-from kraft.chaos.worlds.processes.observing import Observing
+from kraft.chaos.worlds.processes.nodes import Nodes
+from kraft.chaos.worlds.processes.observer import Observer
+from kraft.chaos.worlds.processes.pace import Pace
+from kraft.chaos.worlds.processes.timeline import Timeline
 from kraft.chaos.worlds.spec import NOTHING, ScenarioError
 from kraft.client.outcome import Answer
 from kraft.config.models import Toml
@@ -18,7 +21,14 @@ RETRY_S: Final = 0.05
 JSON: Final = {"Content-Type": "application/json"}
 
 
-class Administration(Observing):
+class Administration:
+    def __init__(self, cluster_id: str, nodes: Nodes, observer: Observer, timeline: Timeline, pace: Pace) -> None:
+        self._cluster_id = cluster_id
+        self._nodes = nodes
+        self._observer = observer
+        self._timeline = timeline
+        self._pace = pace
+
     async def create_topic(
         self,
         name: str,
@@ -33,11 +43,11 @@ class Administration(Observing):
         if assignment is not None:
             document["replicas_assignments"] = {str(n): list(replicas) for n, replicas in enumerate(assignment)}
         else:
-            factor = min(3, len(self.brokers)) if replication_factor is None else replication_factor
+            factor = min(3, len(self._nodes.brokers)) if replication_factor is None else replication_factor
             document |= {"partitions_count": partitions, "replication_factor": factor}
         await self.change("POST", "/topics", document)
         wanted = len(assignment) if assignment is not None else partitions
-        await self.until(
+        await self._observer.until(
             lambda s: (
                 all((name, wanted - 1) in view.partitions for view in s.views.values())
                 and all(s.leader(name, number) >= 0 for number in range(wanted))
@@ -46,37 +56,37 @@ class Administration(Observing):
         )
 
     async def delete_topic(self, name: str) -> None:
-        self.timeline.begin("delete_topic", text=f"deleted topic {name}")
+        self._timeline.begin("delete_topic", text=f"deleted topic {name}")
         await self.change("DELETE", f"/topics/{quote(name)}")
 
     async def grow_topic(self, name: str, partitions: int) -> None:
-        self.timeline.begin("config", text=f"grew topic {name} to {partitions} partitions")
+        self._timeline.begin("config", text=f"grew topic {name} to {partitions} partitions")
         await self.change("PATCH", f"/topics/{quote(name)}", {"partitions_count": partitions})
 
     async def alter_topic(self, name: str, configs: Mapping[str, Toml]) -> None:
-        self.timeline.begin("config", text=f"set {_shown(configs)} on topic {name}")
+        self._timeline.begin("config", text=f"set {_shown(configs)} on topic {name}")
         await self.change("POST", f"/topics/{quote(name)}/configs:alter", {"data": _changes(configs)})
 
     async def alter_cluster(self, configs: Mapping[str, Toml]) -> None:
         """Settings of all brokers."""
-        self.timeline.begin("config", text=f"set {_shown(configs)} on the whole cluster")
+        self._timeline.begin("config", text=f"set {_shown(configs)} on the whole cluster")
         await self.change("POST", "/broker-configs:alter", {"data": _changes(configs)})
 
     async def reassign(self, topic: str, partition: int, replicas: Sequence[int]) -> None:
-        self.timeline.begin("reassign", text=f"asked to move {topic}-{partition} to {list(replicas)}")
+        self._timeline.begin("reassign", text=f"asked to move {topic}-{partition} to {list(replicas)}")
         path = f"/topics/{quote(topic)}/partitions/{partition}/reassignment"
         await self.change("POST", path, {"replicas": list(replicas)})
 
     async def elect(self, topic: str, partition: int, *, kind: Literal["preferred", "unclean"] = "preferred") -> None:
-        self.timeline.begin("elect", text=f"asked for the {kind} leader of {topic}-{partition}")
+        self._timeline.begin("elect", text=f"asked for the {kind} leader of {topic}-{partition}")
         path = f"/topics/{quote(topic)}/partitions/{partition}:elect"
         await self.change("POST", path, {"election_type": kind})
 
     async def change(self, method: str, path: str, document: Any = None) -> None:
         """A change below the cluster's v3 path; tried again while nobody can do it. Raises ScenarioError."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self.pace.change_limit_ms / 1000
-        full = f"/v3/clusters/{quote(self.config.cluster_id)}{path}"
+        deadline = loop.time() + self._pace.change_limit_ms / 1000
+        full = f"/v3/clusters/{quote(self._cluster_id)}{path}"
         body = b"" if document is None else orjson.dumps(document)
         while True:
             problem, may_go_on = await self._try_change(method, full, body)
@@ -88,9 +98,9 @@ class Administration(Observing):
 
     async def _try_change(self, method: str, path: str, body: bytes) -> tuple[str, bool]:
         """What went wrong with every node, and whether trying again may help."""
-        problem, timeout_ms = "no node runs", self.pace.change_timeout_ms
-        for node in self.running():
-            outcome = await self.ask(node, method, path, body=body, headers=JSON, timeout_ms=timeout_ms)
+        problem, timeout_ms = "no node runs", self._pace.change_timeout_ms
+        for node in self._nodes.running():
+            outcome = await self._nodes.ask(node, method, path, body=body, headers=JSON, timeout_ms=timeout_ms)
             if not isinstance(outcome, Answer):
                 problem = outcome.reason
                 continue

@@ -1,9 +1,9 @@
 """`async with Cluster.start(spec, directory=..., seed=...) as c`: real nodes that can be broken and looked at.
 
     async with Cluster.start(ClusterSpec.of(3), directory=tmp_path, seed=1) as c:
-        await c.create_topic("t")
-        await c.kill((await c.status()).leader("t", 0))
-        await c.until(lambda s: s.leader("t", 0) > 0, describe="a new leader of t-0")
+        await c.admin.create_topic("t")
+        await c.nodes.kill((await c.observer.status()).leader("t", 0))
+        await c.observer.until(lambda s: s.leader("t", 0) > 0, describe="a new leader of t-0")
 
 Whatever was started has ended when the block is left, however it is left; and when this process is killed. In the
 folder are then `data` (the nodes' folders), `faults.jsonl`, and `witness` (what each disk had made durable).
@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import signal
 import sys
 import uuid
 from base64 import urlsafe_b64encode
@@ -23,15 +22,18 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from kraft.chaos.nemesis.links import LinkId, Purpose, links_between_nodes
+from kraft.chaos.nemesis.links import links_between_nodes
 from kraft.chaos.workload.rest_client import RestClient
-from kraft.chaos.worlds.processes.faults.links import LinkFaults
+from kraft.chaos.worlds.processes.administration import Administration
+from kraft.chaos.worlds.processes.disks import Disks
 from kraft.chaos.worlds.processes.forks.process import NodeStarter, node_starter
-from kraft.chaos.worlds.processes.helper_process import HelperFailed
+from kraft.chaos.worlds.processes.links import Links
+from kraft.chaos.worlds.processes.logs import RunFiles
+from kraft.chaos.worlds.processes.nodes import Nodes, all_of
+from kraft.chaos.worlds.processes.observer import Observer, roles_in
 from kraft.chaos.worlds.processes.pace import SHORT_STORIES, Pace
-from kraft.chaos.worlds.processes.proxy.rules import OpenLink
-from kraft.chaos.worlds.processes.running import KILLED_LIMIT_MS
-from kraft.chaos.worlds.processes.timeline import now_us
+from kraft.chaos.worlds.processes.proxy.process import ProxyProcess
+from kraft.chaos.worlds.processes.timeline import Timeline, now_us
 from kraft.chaos.worlds.snapshot import Snapshot
 from kraft.chaos.worlds.spec import ClusterSpec, ScenarioError
 from kraft.config.models import ClusterConfig, NodeConfig, PeerAddresses
@@ -41,29 +43,32 @@ from kraft.launcher.ports import with_free_ports
 from kraft.launcher.runfile import RESOLVED_FILE, remove_run
 
 
-class Cluster(LinkFaults):
-    """Made by `Cluster.start`. The parts: faults/ (links, disks, nodes), administration, observing, running."""
+class Cluster:
+    """Made by `Cluster.start`. Each part can be looked at, and broken: `nodes`, `disks` and `links`."""
 
-    def __init__(
-        self, spec: ClusterSpec, *, directory: Path, seed: int, starter: NodeStarter, pace: Pace = SHORT_STORIES
-    ) -> None:
-        self._host = own_host(random.Random())
-        config = _configuration(spec, directory / "data", host=self._host)
-        config_file = str(Path(config.data) / RESOLVED_FILE)
-        super().__init__(
-            spec=spec,
-            config=config,
-            config_file=config_file,
+    def __init__(self, spec: ClusterSpec, *, directory: Path, seed: int, starter: NodeStarter, pace: Pace) -> None:
+        host = own_host(random.Random())
+        config = _configuration(spec, directory / "data", host=host)
+        self.directory = directory
+        self._config = config
+        self._config_file = str(Path(config.data) / RESOLVED_FILE)
+        self._pace = pace
+        self._proxies = ProxyProcess(seed=seed)
+        self.timeline = Timeline(directory)
+        self.nodes = Nodes(
+            config,
+            config_file=self._config_file,
             directory=directory,
-            seed=seed,
             starter=starter,
+            proxies=self._proxies,
+            timeline=self.timeline,
             pace=pace,
+            told=lambda node: roles_in(self.observer.latest, node),
         )
-        self.samples = []
-        self._latest = {}
-        self._down = {}
-        self._full = {}
-        self._broken = []
+        self.links = Links(config, host=host, proxies=self._proxies, timeline=self.timeline)
+        self.disks = Disks(self.nodes, self.timeline, random.Random(seed))
+        self.observer = Observer(self.nodes, pace)
+        self.admin = Administration(config.cluster_id, self.nodes, self.observer, self.timeline, pace)
         self._sampler: asyncio.Task[None] | None = None
 
     @staticmethod
@@ -84,7 +89,7 @@ class Cluster(LinkFaults):
         try:
             cluster = Cluster(spec, directory=_prepared(directory), seed=seed, starter=used, pace=pace)
             try:
-                await cluster._open()
+                await cluster._open(spec)
                 yield cluster
             finally:
                 await cluster._end()
@@ -92,112 +97,93 @@ class Cluster(LinkFaults):
             if starter is None:
                 used.close()
 
-    async def client_address(self, client: str, node: int) -> str:
-        """Base URL under which a client reaches a node, through a link of their own: `client->node rest`."""
-        link = LinkId(client, node, "rest")
-        if link not in self._links:
-            await self._open_links([link])
-        return f"http://{self._links[link]}"
+    @property
+    def proxy_pid(self) -> int:
+        return self._proxies.pid
 
-    def client(self, name: str, *, in_flight_max: int) -> RestClient:
-        return RestClient(name, self.client_address, connections_max=in_flight_max)
-
-    def now_us(self) -> int:
-        return now_us()
+    @property
+    def files(self) -> RunFiles:
+        """What the run leaves on disk, for who reads it."""
+        return RunFiles(
+            directory=self.directory,
+            brokers=self.nodes.brokers,
+            voters=self.nodes.voters,
+            data={node: self.nodes.data(node) for node in self.nodes.ids},
+            logs={node: self.nodes.log_directory(node) for node in self.nodes.ids},
+        )
 
     async def mend(self) -> None:
         """Links, disks and nodes work again: heal, free, resume, restart."""
-        await self.heal()
-        await self.free_disk(*self._full)
-        await self.resume(*[node for node in self.nodes if self.process_state(node) == "paused"])
-        down = [node for node in self.nodes if self.process_state(node) == "down"]
+        await self.links.heal()
+        await self.disks.free(*self.disks.full)
+        await self.nodes.resume(*[node for node in self.nodes.ids if self.nodes.state(node) == "paused"])
+        down = [node for node in self.nodes.ids if self.nodes.state(node) == "down"]
         if down:
-            await self.restart(*down)
+            await self.nodes.restart(*down)
 
     async def until_ready(self, *, deadline_ms: int | None = None) -> Snapshot:
         """All brokers take part, and the nodes agree on a controller."""
-        limit_ms = self.pace.start_limit_ms if deadline_ms is None else deadline_ms
-        return await self.until(self._is_ready, deadline_ms=limit_ms, describe="all brokers active, one controller")
+        limit_ms = self._pace.start_limit_ms if deadline_ms is None else deadline_ms
+        return await self.observer.until(
+            self._is_ready, deadline_ms=limit_ms, describe="all brokers active, one controller"
+        )
 
     def _is_ready(self, snapshot: Snapshot) -> bool:
         views = snapshot.views.values()
         controllers = {view.controller_id for view in views}
         return (
-            len(snapshot.views) == len(self.nodes)
+            len(snapshot.views) == len(self.nodes.ids)
             and len(controllers) == 1
             and min(controllers) >= 0
-            and all(view.brokers.get(broker) == "active" for view in views for broker in self.brokers)
+            and all(view.brokers.get(broker) == "active" for view in views for broker in self.nodes.brokers)
         )
+
+    # --- as clients see it: implements `Surroundings` ---------------------------------------------------------------
+
+    @property
+    def brokers(self) -> tuple[int, ...]:
+        return self.nodes.brokers
+
+    @property
+    def latest(self) -> Snapshot | None:
+        return self.observer.latest
+
+    def client(self, name: str, *, in_flight_max: int) -> RestClient:
+        return RestClient(name, self.links.client_address, connections_max=in_flight_max)
+
+    def now_us(self) -> int:
+        return now_us()
 
     # --- life -------------------------------------------------------------------------------------------------------
 
-    async def _open(self) -> None:
-        await self._open_links(list(links_between_nodes(self.spec)))
+    async def _open(self, spec: ClusterSpec) -> None:
+        await self.links.open(list(links_between_nodes(spec)))
         self._write_config()
-        for node in self.nodes:
-            await self._start_process(node)
-        await self._all(self.nodes, self._wait_started)
+        await self.nodes.start_all()
         await self.until_ready()
-        await self._all(self.nodes, self.wait_ready)
-        self._sampler = asyncio.get_running_loop().create_task(self._sample_forever())
-
-    async def _open_links(self, links: list[LinkId]) -> None:
-        wanted = [
-            OpenLink(
-                name=str(link),
-                kind=link.kind,
-                host=self._host,
-                target_host=str(self._node(link.answers).host),
-                target_port=self._port(link.answers, link.purpose),
-            )
-            for link in links
-        ]
-        nodes = self.config.nodes
-        reserved = {port for node in nodes for port in (node.rest_port, node.kafka_port, node.quorum_port)}
-        ports = await self._proxies.open(wanted, reserved=reserved)
-        self._links |= {link: f"{self._host}:{ports[str(link)]}" for link in links}
-
-    def _port(self, node: int, purpose: Purpose) -> int:
-        config: NodeConfig = self._node(node)
-        match purpose:
-            case "quorum":
-                return config.quorum_port
-            case "rest":
-                return config.rest_port
-            case _:
-                return config.kafka_port
+        await all_of(self.nodes.ids, self.nodes.wait_ready)
+        self._sampler = asyncio.get_running_loop().create_task(self.observer.sample_forever())
 
     def _write_config(self) -> None:
         """Every node finds its peers at its own proxies."""
         nodes = []
-        for node in self.config.nodes:
-            peers: dict[int, dict[str, str]] = {}
-            for link, address in self._links.items():
-                if link.dials == node.id:
-                    peers.setdefault(link.answers, {})[link.purpose] = address
+        for node in self._config.nodes:
+            peers = self.links.peers(node.id)
             overrides = {peer: PeerAddresses.model_validate(addresses) for peer, addresses in peers.items()}
             nodes.append(node.model_copy(update={"peers": overrides}))
-        self.config = self.config.model_copy(update={"nodes": tuple(nodes)})
-        secret_file = str(Path(self.config.data) / SECRET_FILE)
-        write_whole(secret_file, self.config.secret.get_secret_value() + "\n", mode=0o600)
-        write_whole(self._config_file, render(self.config, secret_file=secret_file))
+        config = self._config.model_copy(update={"nodes": tuple(nodes)})
+        secret_file = str(Path(config.data) / SECRET_FILE)
+        write_whole(secret_file, config.secret.get_secret_value() + "\n", mode=0o600)
+        write_whole(self._config_file, render(config, secret_file=secret_file))
 
     async def _end(self) -> None:
         if self._sampler is not None:
             self._sampler.cancel()
             await asyncio.gather(self._sampler, return_exceptions=True)
-        await self._transport.close()
-        for node in self.nodes:
-            if self.pid(node) is not None:
-                self._signal(node, signal.SIGKILL)
-        for node in self._processes:
-            await self._ended(node, limit_ms=KILLED_LIMIT_MS)
-        with contextlib.suppress(HelperFailed):  # who is gone has let go of the nodes
-            await self._starter.reap(self._processes.values())
-        self._processes.clear()
+        await self.nodes.end_all()
         self._proxies.close()
         self.timeline.save()
-        remove_run(self.config.data)
+        remove_run(self._config.data)
 
 
 def _prepared(directory: Path) -> Path:

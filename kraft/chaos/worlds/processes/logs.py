@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from kraft.chaos.evidence import LogRecord, Records, ReplicaLog, VoterMetadata
 from kraft.chaos.workload.requests import value_of
@@ -34,35 +34,29 @@ FILES = DiskFiles()
 """As `kraft.node.quorum` names it, whose import would bring a whole node along."""
 
 
-class Folders(Protocol):
-    """Where a cluster's nodes have their files."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFiles:
+    """What a run leaves on disk."""
 
-    @property
-    def directory(self) -> Path:
-        """Of the run."""
-        ...
-
-    @property
-    def nodes(self) -> tuple[int, ...]: ...
-    @property
-    def brokers(self) -> tuple[int, ...]: ...
-    @property
-    def voters(self) -> tuple[int, ...]: ...
-    @property
-    def latest(self) -> Snapshot | None:
-        """The last look at the cluster."""
-        ...
-
-    def data(self, node: int) -> Path: ...
-    def log_directory(self, node: int) -> Path: ...
+    directory: Path
+    brokers: Sequence[int]
+    voters: Sequence[int]
+    data: Mapping[int, Path]
+    """Node -> its folder."""
+    logs: Mapping[int, Path]
+    """Node -> where it keeps its partitions."""
 
 
-def replica_logs(cluster: Folders, is_judged: Callable[[str], bool] = every_topic) -> list[ReplicaLog]:
-    """Of every replica of these topics on a disk, whether its node runs or not; not of topics that are no more."""
-    topics = _topic_ids(cluster)
+def replica_logs(
+    files: RunFiles, latest: Snapshot | None, is_judged: Callable[[str], bool] = every_topic
+) -> list[ReplicaLog]:
+    """Of every replica of these topics on a disk, whether its node runs or not; not of topics that are no more.
+
+    `latest`: the last look at the cluster, which says which topics there are."""
+    topics = _topic_ids(latest)
     found = []
-    for node in cluster.brokers:
-        directory = cluster.log_directory(node)
+    for node in files.brokers:
+        directory = files.logs[node]
         for folder in sorted(directory.iterdir()) if directory.is_dir() else ():
             key = topic_partition_of(folder.name)
             if key is not None and is_judged(key[0]) and _is_current(folder, topics.get(key[0])):
@@ -70,8 +64,8 @@ def replica_logs(cluster: Folders, is_judged: Callable[[str], bool] = every_topi
     return found
 
 
-def _topic_ids(cluster: Folders) -> dict[str, str]:
-    newest = None if cluster.latest is None else cluster.latest.newest
+def _topic_ids(latest: Snapshot | None) -> dict[str, str]:
+    newest = None if latest is None else latest.newest
     return {topic: facts.topic_id for (topic, _), facts in newest.partitions.items()} if newest else {}
 
 
@@ -164,11 +158,11 @@ def records_of(paths: Sequence[Path], *, from_offset: int = 0) -> Records:
     return records
 
 
-def voter_metadata(cluster: Folders) -> tuple[list[VoterMetadata], dict[str, str]]:
+def voter_metadata(files: RunFiles) -> tuple[list[VoterMetadata], dict[str, str]]:
     """What each voter has on disk as committed; and for those that cannot be read, why."""
     found, notes = [], {}
-    for node in cluster.voters:
-        folder = str(cluster.data(node) / METADATA_FOLDER)
+    for node in files.voters:
+        folder = str(files.data[node] / METADATA_FOLDER)
         try:
             metadata, term = read_metadata_files(FILES, folder), saved_term(FILES, folder)
         except (QuorumStorageError, OSError) as error:

@@ -17,8 +17,8 @@ import orjson
 from kraft.chaos.evidence import EPOCH_UNKNOWN, Evidence, ReadBack, VoterMetadata, read_events
 from kraft.chaos.history import Header
 from kraft.chaos.worlds.processes.cluster import Cluster
-from kraft.chaos.worlds.processes.logs import Folders, records_of, replica_logs, voter_metadata
-from kraft.chaos.worlds.processes.observing import NotInTime
+from kraft.chaos.worlds.processes.logs import RunFiles, records_of, replica_logs, voter_metadata
+from kraft.chaos.worlds.processes.observer import NotInTime
 from kraft.chaos.worlds.processes.pace import every_topic
 from kraft.chaos.worlds.snapshot import ReplicaView, Snapshot
 from kraft.client.outcome import Answer
@@ -43,13 +43,13 @@ async def gather_evidence(
     """
     unsettled = await settle(cluster, deadline_ms=settle_ms)
     readback = await read_back(cluster, is_judged)
-    replicas = await asyncio.to_thread(replica_logs, cluster, is_judged)
+    replicas = await asyncio.to_thread(replica_logs, cluster.files, cluster.observer.latest, is_judged)
     voters, notes = await _saved_metadata(cluster)
-    events = merge_events(cluster, is_judged)
+    events = merge_events(cluster.files, is_judged)
     return Evidence(
         readback=readback,
         replicas=replicas,
-        samples=tuple(sorted(cluster.samples, key=lambda sample: sample.at_us)),
+        samples=tuple(sorted(cluster.observer.samples, key=lambda sample: sample.at_us)),
         voters=voters,
         events=read_events(events, header),
         faults=cluster.timeline.faults,
@@ -59,12 +59,12 @@ async def gather_evidence(
 
 async def _saved_metadata(cluster: Cluster) -> tuple[list[VoterMetadata], dict[str, str]]:
     """What voters have saved as committed. They save how far they are about once a second: wait for what they tell."""
-    snapshot = await cluster.status()
+    snapshot = await cluster.observer.status()
     told = {node: view.metadata_offset for node, view in snapshot.views.items()}
     loop = asyncio.get_running_loop()
     deadline = loop.time() + SAVED_LIMIT_MS / 1000
     while True:
-        voters, notes = await asyncio.to_thread(voter_metadata, cluster)
+        voters, notes = await asyncio.to_thread(voter_metadata, cluster.files)
         is_late = any(voter.image.offset < told.get(voter.node, -1) for voter in voters)
         if not is_late or loop.time() > deadline:
             return voters, notes
@@ -77,7 +77,7 @@ async def settle(cluster: Cluster, *, deadline_ms: int = SETTLE_MS) -> str:
     Returns what was still missing at the deadline; empty: nothing.
     """
     try:
-        await cluster.until(lambda snapshot: not unsettled_in(snapshot), deadline_ms=deadline_ms)
+        await cluster.observer.until(lambda snapshot: not unsettled_in(snapshot), deadline_ms=deadline_ms)
     except NotInTime as error:
         return unsettled_in(error.snapshot)
     return ""
@@ -115,7 +115,7 @@ def _has_all(replica: ReplicaView | None, leader: ReplicaView) -> bool:
 
 async def read_back(cluster: Cluster, is_judged: Callable[[str], bool] = every_topic) -> list[ReadBack]:
     """Every partition of these topics that the newest metadata knows."""
-    snapshot = await cluster.status()
+    snapshot = await cluster.observer.status()
     newest = snapshot.newest
     folder = cluster.directory / "readback"
     folder.mkdir(exist_ok=True)
@@ -147,7 +147,7 @@ async def _read_all(cluster: Cluster, topic: str, number: int, out: IO[bytes]) -
     deadline = loop.time() + READ_LIMIT_MS / 1000
     start, position, problem = -1, -1, "no node runs"
     while loop.time() < deadline:
-        for node in cluster.running():
+        for node in cluster.nodes.running():
             answer = await _read(cluster, node, topic, number, position)
             if isinstance(answer, str):
                 problem = f"node {node}: {answer}"
@@ -167,7 +167,7 @@ async def _read_all(cluster: Cluster, topic: str, number: int, out: IO[bytes]) -
 async def _read(cluster: Cluster, node: int, topic: str, number: int, position: int) -> Answer | str:
     offset = "earliest" if position < 0 else str(position)
     path = f"/topics/{quote(topic)}/partitions/{number}/records?offset={offset}&timeout=0&max_bytes={READ_BYTES}"
-    outcome = await cluster.ask(node, "GET", path, headers={"Accept": RECORD_BATCH}, timeout_ms=READ_TIMEOUT_MS)
+    outcome = await cluster.nodes.ask(node, "GET", path, headers={"Accept": RECORD_BATCH}, timeout_ms=READ_TIMEOUT_MS)
     if not isinstance(outcome, Answer):
         return outcome.reason
     if not outcome.is_success:
@@ -175,16 +175,16 @@ async def _read(cluster: Cluster, node: int, topic: str, number: int, position: 
     return outcome
 
 
-def merge_events(cluster: Folders, is_judged: Callable[[str], bool] = every_topic) -> Path:
+def merge_events(files: RunFiles, is_judged: Callable[[str], bool] = every_topic) -> Path:
     """The events of all nodes, sorted by time, in one file in the run's folder; of the topics these only."""
     lines: list[tuple[int, bytes]] = []
-    for node in cluster.nodes:
+    for data in files.data.values():
         for name in (f"{EVENTS_FILE}.1", EVENTS_FILE):
-            path = cluster.data(node) / name
+            path = data / name
             if path.exists():
                 lines += _judged_lines(path, is_judged)
     lines.sort(key=lambda each: each[0])
-    merged = cluster.directory / EVENTS_FILE
+    merged = files.directory / EVENTS_FILE
     merged.write_bytes(b"".join(line + b"\n" for _, line in lines))
     return merged
 

@@ -12,7 +12,7 @@ from kraft.chaos.nemesis.links import BETWEEN_NODES, Purposes
 from kraft.chaos.questions import Now
 from kraft.chaos.worlds.answers import SnapshotAnswers
 from kraft.chaos.worlds.processes.cluster import Cluster
-from kraft.chaos.worlds.processes.observing import NotInTime
+from kraft.chaos.worlds.processes.observer import NotInTime
 from kraft.chaos.worlds.processes.proxy.rules import FOR_EVER
 from kraft.chaos.worlds.processes.timeline import now_us
 from kraft.chaos.worlds.spec import ScenarioError
@@ -37,19 +37,19 @@ class ProcessWorld:
         self._count_events = count_events
         self._watcher = watcher
         self._node_faults: Mapping[str, Act] = {
-            "kill": cluster.kill,
-            "stop": cluster.stop,
-            "pause": cluster.pause,
-            "resume": cluster.resume,
-            "restart": cluster.restart,
-            "power_loss": cluster.power_loss,
-            "wipe": cluster.wipe,
-            "disk_full": cluster.fill_disk,
-            "disk_free": cluster.free_disk,
+            "kill": cluster.nodes.kill,
+            "stop": cluster.nodes.stop,
+            "pause": cluster.nodes.pause,
+            "resume": cluster.nodes.resume,
+            "restart": cluster.nodes.restart,
+            "power_loss": cluster.disks.power_loss,
+            "wipe": cluster.disks.wipe,
+            "disk_full": cluster.disks.fill,
+            "disk_free": cluster.disks.free,
         }
 
     async def look(self) -> Now:
-        snapshot = await self._cluster.status()
+        snapshot = await self._cluster.observer.status()
         self._watcher.looked(snapshot)
         return Now(SnapshotAnswers(snapshot, self._clients.counts, self._count_events).ask)
 
@@ -88,77 +88,77 @@ class ProcessWorld:
 
     async def _damage(self, action: actions.DamageFiles, node: int) -> None:
         cluster, place = self._cluster, (action.topic, action.partition)
-        if action.spares_isr and not await cluster.is_outside_isr(node, *place):
+        if action.spares_isr and not await cluster.observer.is_outside_isr(node, *place):
             self._watcher.phase(f"spared: node {node} may have the last copy of {action.topic}-{action.partition}")
             return
         match action.what:
             case "flip active":
-                await cluster.corrupt(node, *place, segment="active")
+                await cluster.disks.corrupt(node, *place, segment="active")
             case "flip closed":
-                await cluster.corrupt(node, *place, segment="closed")
+                await cluster.disks.corrupt(node, *place, segment="closed")
             case "torn tail":
-                await cluster.tear_tail(node, *place)
+                await cluster.disks.tear_tail(node, *place)
             case "delete index":
-                await cluster.delete_index(node, *place)
+                await cluster.disks.delete_index(node, *place)
             case "delete log":
-                await cluster.delete_log(node, *place)
+                await cluster.disks.delete_log(node, *place)
 
     async def _change_links(
         self, action: actions.LinkFault | actions.Heal | actions.Partition | actions.Isolate
     ) -> None:
-        cluster, purpose = self._cluster, action.purpose
+        links, purpose = self._cluster.links, action.purpose
         match action:
             case actions.Partition(groups=groups):
-                await cluster.partition(groups, purpose=purpose)
+                await links.partition(groups, purpose=purpose)
             case actions.Isolate(node=node):
-                await cluster.isolate(*self._existing((node,)), purpose=purpose)
+                await links.isolate(*self._existing((node,)), purpose=purpose)
             case actions.Heal() if action == actions.Heal(do="heal"):
-                await cluster.heal()
+                await links.heal()
             case actions.Heal():
-                await cluster.heal(action.dials, action.answers, purpose=purpose)
+                await links.heal(action.dials, action.answers, purpose=purpose)
             case actions.LinkFault():
                 await self._break_links(action, (action.dials, action.answers))
 
     async def _break_links(self, action: actions.LinkFault, ends: tuple[Any, Any]) -> None:
-        cluster, purpose, count = self._cluster, action.purpose, action.count or FOR_EVER
+        links, purpose, count = self._cluster.links, action.purpose, action.count or FOR_EVER
         match action.do:
             case "cut":
-                await cluster.cut(*ends, purpose=purpose)
+                await links.cut(*ends, purpose=purpose)
             case "blackhole":
-                await cluster.blackhole(*ends, purpose=purpose, direction=action.direction)
+                await links.blackhole(*ends, purpose=purpose, direction=action.direction)
             case "delay":
                 delay_ms, jitter_ms, direction = action.delay_ms, action.jitter_ms, action.direction
-                await cluster.delay(*ends, delay_ms=delay_ms, jitter_ms=jitter_ms, purpose=purpose, direction=direction)
+                await links.delay(*ends, delay_ms=delay_ms, jitter_ms=jitter_ms, purpose=purpose, direction=direction)
             case "bandwidth":
-                await cluster.bandwidth(
+                await links.bandwidth(
                     *ends, bytes_per_second=action.bytes_per_second, purpose=purpose, direction=action.direction
                 )
             case "drop_answers":
                 every: Purposes = "all" if purpose == BETWEEN_NODES else purpose
-                await cluster.drop_answers(*ends, purpose=every, count=count)
+                await links.drop_answers(*ends, purpose=every, count=count)
             case "close_mid_message":
-                await cluster.close_mid_message(*ends, purpose=purpose, direction=action.direction, count=count)
+                await links.close_mid_message(*ends, purpose=purpose, direction=action.direction, count=count)
 
     async def _administrate(self, action: actions.Action) -> None:
-        cluster = self._cluster
+        admin = self._cluster.admin
         match action:
             case actions.CreateTopic(topic=topic, assignment=assignment, configs=configs):
-                await cluster.create_topic(topic, assignment=assignment, configs=configs)
+                await admin.create_topic(topic, assignment=assignment, configs=configs)
             case actions.DeleteTopic(topic=topic):
-                await cluster.delete_topic(topic)
+                await admin.delete_topic(topic)
             case actions.GrowTopic(topic=topic, partitions=partitions):
-                await cluster.grow_topic(topic, partitions)
+                await admin.grow_topic(topic, partitions)
             case actions.SetTopic(topic=topic, configs=configs):
-                await cluster.alter_topic(topic, configs)
+                await admin.alter_topic(topic, configs)
             case actions.SetCluster(configs=configs):
-                await cluster.alter_cluster(configs)
+                await admin.alter_cluster(configs)
             case actions.Reassign(topic=topic, partition=partition, replicas=replicas):
-                await cluster.reassign(topic, partition, list(replicas))
+                await admin.reassign(topic, partition, list(replicas))
             case actions.Elect(topic=topic, partition=partition, kind=kind):
-                await cluster.elect(topic, partition, kind=kind)
+                await admin.elect(topic, partition, kind=kind)
 
     def _existing(self, nodes: Sequence[int]) -> Sequence[int]:
         for node in nodes:
-            if node not in self._cluster.nodes:
-                raise ScenarioError(f"{node} is no node; the nodes are {list(self._cluster.nodes)}")
+            if node not in self._cluster.nodes.ids:
+                raise ScenarioError(f"{node} is no node; the nodes are {list(self._cluster.nodes.ids)}")
         return nodes

@@ -1,11 +1,11 @@
-"""Spoiling the files of a partition on a simulated disk, as `worlds.processes.faults.disks` does on a real one."""
+"""Spoiling the files of a partition on a simulated disk, as `worlds.processes.disks` does on a real one."""
 
 from __future__ import annotations
 
 from random import Random
 
 from kraft.chaos.nemesis.actions import Damage
-from kraft.chaos.worlds.processes.faults.disks import BATCH_HEADER_BYTES, FLIP, byte_of_records
+from kraft.chaos.worlds.processes.disks import BATCH_HEADER_BYTES, FLIP, byte_of_records
 from kraft.chaos.worlds.spec import ScenarioError
 from metadata.environment import Files
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from kraft.chaos.evidence import EPOCH_UNKNOWN, Evidence, ReadBack, read_events
 from kraft.chaos.history import Header
-from kraft.chaos.worlds.processes.logs import records_of, replica_logs, voter_metadata
+from kraft.chaos.worlds.processes.logs import RunFiles, records_of, replica_logs, voter_metadata
 from kraft.chaos.worlds.processes.readback import merge_events
 from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
 from kraft.chaos.worlds.simulated.world import SimulatedStoryWorld
@@ -25,33 +24,6 @@ READ_LIMIT_S: Final = 30.0
 RETRY_S: Final = 0.05
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CopiedFolders:
-    """Implements `Folders`."""
-
-    directory: Path
-    spec: ClusterSpec
-    latest: Snapshot | None
-
-    @property
-    def nodes(self) -> tuple[int, ...]:
-        return tuple(self.spec.nodes)
-
-    @property
-    def brokers(self) -> tuple[int, ...]:
-        return self.spec.brokers
-
-    @property
-    def voters(self) -> tuple[int, ...]:
-        return self.spec.voters
-
-    def data(self, node: int) -> Path:
-        return self.directory / "data" / f"node-{node}"
-
-    def log_directory(self, node: int) -> Path:
-        return self.data(node) / "logs"
-
-
 async def gather_evidence(
     cluster: SimulatedCluster, world: SimulatedStoryWorld, *, spec: ClusterSpec, header: Header, directory: Path
 ) -> Evidence:
@@ -61,16 +33,18 @@ async def gather_evidence(
         await _read_back(cluster, snapshot, topic, number, directory / "readback")
         for topic, number in sorted(snapshot.newest.partitions if snapshot.newest else ())
     ]
-    folders = CopiedFolders(directory=directory, spec=spec, latest=snapshot)
+    data = {number: directory / "data" / f"node-{number}" for number in cluster.nodes}
     for number, node in cluster.nodes.items():
-        _copy(node.machine.environment.files, "/data", folders.data(number))
-    voters, notes = voter_metadata(folders)
+        _copy(node.machine.environment.files, "/data", data[number])
+    logs = {number: folder / "logs" for number, folder in data.items()}
+    files = RunFiles(directory=directory, brokers=spec.brokers, voters=spec.voters, data=data, logs=logs)
+    voters, notes = voter_metadata(files)
     return Evidence(
         readback=readback,
-        replicas=replica_logs(folders),
+        replicas=replica_logs(files, snapshot),
         samples=tuple(world.samples),
         voters=voters,
-        events=read_events(merge_events(folders), header),
+        events=read_events(merge_events(files), header),
         faults=tuple(world.faults),
         notes=notes,
     )

@@ -18,7 +18,7 @@ from kraft.chaos.nemesis import actions
 from kraft.chaos.nemesis.links import LinkId, links_between_nodes, select, split
 from kraft.chaos.questions import Now
 from kraft.chaos.worlds.answers import SnapshotAnswers
-from kraft.chaos.worlds.processes.observing import leader_sample, parse_view
+from kraft.chaos.worlds.processes.observer import leader_sample, parse_view
 from kraft.chaos.worlds.simulated.client import ClientLink, SimulatedClient
 from kraft.chaos.worlds.simulated.cluster import EVENTS, EVENTS_BYTES, SimulatedCluster, SimulatedNode, alias
 from kraft.chaos.worlds.simulated.damage import damage

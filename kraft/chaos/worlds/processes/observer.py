@@ -12,9 +12,10 @@ from typing import Any, Final
 import orjson
 
 from kraft.chaos.evidence import LeaderSample
-from kraft.chaos.worlds.processes.running import Running
+from kraft.chaos.worlds.processes.nodes import Nodes
+from kraft.chaos.worlds.processes.pace import Pace
 from kraft.chaos.worlds.processes.timeline import now_us
-from kraft.chaos.worlds.snapshot import NodeView, PartitionView, ReplicaView, Snapshot
+from kraft.chaos.worlds.snapshot import NOBODY, NodeView, PartitionView, ReplicaView, Snapshot
 from kraft.client.outcome import Answer
 
 SAMPLES_MAX: Final = 200_000
@@ -30,22 +31,25 @@ class NotInTime(Exception):
         self.snapshot = snapshot
 
 
-class Observing(Running):
-    samples: list[LeaderSample]
-    _latest: dict[tuple[int, str, int], LeaderSample]
-    latest: Snapshot | None = None
-    """The last look at the cluster."""
-    metadata_seen = -1
-    """Offset of the newest metadata that any node was seen to know."""
+class Observer:
+    def __init__(self, nodes: Nodes, pace: Pace) -> None:
+        self._nodes = nodes
+        self._pace = pace
+        self.samples: list[LeaderSample] = []
+        self.latest: Snapshot | None = None
+        """The last look at the cluster."""
+        self.metadata_seen = -1
+        """Offset of the newest metadata that any node was seen to know."""
+        self._last_samples: dict[tuple[int, str, int], LeaderSample] = {}
 
     async def status(self) -> Snapshot:
         """What every node that runs believes at this moment."""
         at_us = now_us()
-        asked = self.running()
+        asked = self._nodes.running()
         views = await asyncio.gather(*(self._view(node) for node in asked))
         snapshot = Snapshot(
             at_us=at_us,
-            states={node: self.process_state(node) for node in self.nodes},
+            states={node: self._nodes.state(node) for node in self._nodes.ids},
             views={view.node: view for view in views if view is not None},
         )
         self.latest = snapshot
@@ -72,7 +76,7 @@ class Observing(Running):
     ) -> Snapshot:
         """Look again every few milliseconds until the predicate holds. Raises NotInTime."""
         loop = asyncio.get_running_loop()
-        limit_ms = self.pace.change_limit_ms if deadline_ms is None else deadline_ms
+        limit_ms = self._pace.change_limit_ms if deadline_ms is None else deadline_ms
         deadline = loop.time() + limit_ms / 1000
         while True:
             snapshot = await self.status()
@@ -81,18 +85,18 @@ class Observing(Running):
             if loop.time() > deadline:
                 missing = describe if isinstance(describe, str) else describe(snapshot)
                 raise NotInTime(f"not within {limit_ms} ms: {missing}\n{snapshot.describe()}", snapshot)
-            await asyncio.sleep(self.pace.poll_ms / 1000)
+            await asyncio.sleep(self._pace.poll_ms / 1000)
 
     async def _view(self, node: int) -> NodeView | None:
-        answer = await self.ask(node, "GET", "/kraft/partitions")
+        answer = await self._nodes.ask(node, "GET", "/kraft/partitions")
         if isinstance(answer, Answer) and answer.is_success:
             return parse_view(orjson.loads(answer.body))
         return None
 
-    async def _sample_forever(self) -> None:
+    async def sample_forever(self) -> None:
         while True:
             self._sample(await self.status())
-            await asyncio.sleep(self.pace.sample_ms / 1000)
+            await asyncio.sleep(self._pace.sample_ms / 1000)
 
     def _sample(self, snapshot: Snapshot) -> None:
         """Keep what leaders say of themselves, whenever it has changed.
@@ -101,14 +105,14 @@ class Observing(Running):
         """
         for view in snapshot.views.values():
             for (topic, partition), replica in view.replicas.items():
-                if replica.role == "leader" and self.pace.is_sampled(topic):
+                if replica.role == "leader" and self._pace.is_sampled(topic):
                     self._keep(leader_sample(snapshot.at_us, view.node, topic, partition, replica))
 
     def _keep(self, sample: LeaderSample) -> None:
         key = (sample.node, sample.topic, sample.partition)
-        before = self._latest.get(key)
+        before = self._last_samples.get(key)
         if before is None or _facts(before) != _facts(sample):
-            self._latest[key] = sample
+            self._last_samples[key] = sample
             if len(self.samples) < SAMPLES_MAX:
                 self.samples.append(sample)
 
@@ -166,3 +170,16 @@ def _replica(found: dict[str, Any]) -> ReplicaView:
         isr=tuple(found["isr"]),
         maximal_isr=tuple(found["maximal_isr"]),
     )
+
+
+def roles_in(snapshot: Snapshot | None, node: int) -> str:
+    """` (leader of t-0, active controller)`, as far as the newest metadata of that look knows; empty for neither."""
+    newest = None if snapshot is None else snapshot.newest
+    if newest is None:
+        return ""
+    roles = [f"leader of {t}-{n}" for (t, n), found in sorted(newest.partitions.items()) if found.leader == node]
+    if len(roles) > 3:
+        roles = [f"leader of {len(roles)} partitions"]
+    if newest.controller_id == node != NOBODY:
+        roles.append("active controller")
+    return f" ({', '.join(roles)})" if roles else ""

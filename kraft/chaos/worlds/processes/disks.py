@@ -8,8 +8,9 @@ import shutil
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
-from kraft.chaos.worlds.processes.faults.nodes import NodeFaults
-from kraft.chaos.worlds.processes.faults.power import Loss, lose_power, reset_witness
+from kraft.chaos.worlds.processes.nodes import Nodes
+from kraft.chaos.worlds.processes.power import Loss, lose_power, reset_witness
+from kraft.chaos.worlds.processes.timeline import Timeline
 from kraft.chaos.worlds.spec import ScenarioError
 from kraft.runtime.witness import FULL_FILE
 
@@ -20,25 +21,30 @@ BATCH_LENGTH_AT: Final = 8
 FLIP: Final = 0x55
 
 
-class DiskFaults(NodeFaults):
-    _full: dict[int, int]
+class Disks:
+    def __init__(self, nodes: Nodes, timeline: Timeline, rng: random.Random) -> None:
+        self._nodes = nodes
+        self._timeline = timeline
+        self._rng = rng
+        self._full: dict[int, int] = {}
+        """Node -> number of the fault."""
 
     async def power_loss(self, *nodes: int) -> dict[int, Loss]:
         """SIGKILL to all of them at once, and whatever they had not fsynced is gone; no nodes: the whole cluster."""
-        nodes = nodes or self.nodes
-        running = [node for node in nodes if self.pid(node) is not None]
-        await self._take_down("power_loss", running, text="took the power from {}")
-        return {node: lose_power(self.data(node), self.witness(node)) for node in nodes}
+        nodes = nodes or self._nodes.ids
+        running = [node for node in nodes if self._nodes.pid(node) is not None]
+        await self._nodes.take_down("power_loss", running, text="took the power from {}")
+        return {node: lose_power(self._nodes.data(node), self._nodes.witness(node)) for node in nodes}
 
     async def wipe(self, *nodes: int) -> None:
         """Remove everything that a node has stored, but for its events. It must not run."""
         for node in nodes:
             self._must_be_down(node, "wiped")
-            for entry in self.data(node).iterdir():
+            for entry in self._nodes.data(node).iterdir():
                 if entry.is_dir():
                     shutil.rmtree(entry)
-            reset_witness(self.data(node), self.witness(node))
-            self.timeline.begin("wipe", nodes=[node], text=f"wiped the disk of node {node}")
+            reset_witness(self._nodes.data(node), self._nodes.witness(node))
+            self._timeline.begin("wipe", nodes=[node], text=f"wiped the disk of node {node}")
 
     async def corrupt(
         self,
@@ -55,13 +61,13 @@ class DiskFaults(NodeFaults):
         """
         self._must_be_down(node, "spoiled")
         path = self._segment(node, topic, partition, segment)
-        position = byte_of_records(path.read_bytes(), self.rng, str(path)) if offset is None else offset
+        position = byte_of_records(path.read_bytes(), self._rng, str(path)) if offset is None else offset
         with path.open("r+b") as file:
             file.seek(position)
             byte = file.read(1)
             file.seek(position)
             file.write(bytes([byte[0] ^ FLIP]))
-        self.timeline.begin(
+        self._timeline.begin(
             "flip",
             nodes=[node],
             text=f"flipped bits at byte {position} of {path.name} of {topic}-{partition} on node {node}",
@@ -75,9 +81,9 @@ class DiskFaults(NodeFaults):
         size = path.stat().st_size
         if size == 0:
             raise ScenarioError(f"{path} is empty: there is no tail to tear")
-        lost = self.rng.randrange(1, min(size, BATCH_HEADER_BYTES)) if bytes_lost is None else bytes_lost
+        lost = self._rng.randrange(1, min(size, BATCH_HEADER_BYTES)) if bytes_lost is None else bytes_lost
         os.truncate(path, size - lost)
-        self.timeline.begin(
+        self._timeline.begin(
             "flip",
             nodes=[node],
             text=f"tore {lost} bytes off the end of {path.name} of {topic}-{partition} on node {node}",
@@ -91,7 +97,7 @@ class DiskFaults(NodeFaults):
         gone = tuple(sorted(path for path in folder.iterdir() if path.suffix in (".index", ".timeindex")))
         for path in gone:
             path.unlink()
-        self.timeline.begin("flip", nodes=[node], text=f"deleted the indexes of {topic}-{partition} on node {node}")
+        self._timeline.begin("flip", nodes=[node], text=f"deleted the indexes of {topic}-{partition} on node {node}")
         return gone
 
     async def delete_log(self, node: int, topic: str, partition: int = 0) -> Path:
@@ -99,35 +105,35 @@ class DiskFaults(NodeFaults):
         self._must_be_down(node, "deleted")
         folder = self._partition(node, topic, partition)
         shutil.rmtree(folder)
-        reset_witness(self.data(node), self.witness(node))
-        self.timeline.begin("wipe", nodes=[node], text=f"deleted the log of {topic}-{partition} on node {node}")
+        reset_witness(self._nodes.data(node), self._nodes.witness(node))
+        self._timeline.begin("wipe", nodes=[node], text=f"deleted the log of {topic}-{partition} on node {node}")
         return folder
 
-    async def fill_disk(self, *nodes: int) -> None:
+    async def fill(self, *nodes: int) -> None:
         """From now on nothing grows there: ENOSPC."""
         for node in nodes:
-            self.witness(node).mkdir(parents=True, exist_ok=True)
-            (self.witness(node) / FULL_FILE).touch()
-            self._full[node] = self.timeline.begin("disk_full", nodes=[node], text=f"filled the disk of node {node}")
+            self._nodes.witness(node).mkdir(parents=True, exist_ok=True)
+            (self._nodes.witness(node) / FULL_FILE).touch()
+            self._full[node] = self._timeline.begin("disk_full", nodes=[node], text=f"filled the disk of node {node}")
 
-    async def free_disk(self, *nodes: int) -> None:
+    async def free(self, *nodes: int) -> None:
         for node in nodes:
-            (self.witness(node) / FULL_FILE).unlink(missing_ok=True)
+            (self._nodes.witness(node) / FULL_FILE).unlink(missing_ok=True)
             if node in self._full:
-                self.timeline.end(self._full.pop(node))
+                self._timeline.end(self._full.pop(node))
 
     @property
-    def full_disks(self) -> frozenset[int]:
+    def full(self) -> frozenset[int]:
         return frozenset(self._full)
 
     # --- files ------------------------------------------------------------------------------------------------------
 
     def _must_be_down(self, node: int, done: str) -> None:
-        if self.pid(node) is not None:
+        if self._nodes.pid(node) is not None:
             raise ScenarioError(f"node {node} runs: its files can only be {done} while it does not")
 
     def _partition(self, node: int, topic: str, partition: int) -> Path:
-        folder = self.log_directory(node) / f"{topic}-{partition}"
+        folder = self._nodes.log_directory(node) / f"{topic}-{partition}"
         if not folder.is_dir():
             raise ScenarioError(f"node {node} has no replica of {topic}-{partition}: there is no folder {folder}")
         return folder

@@ -23,9 +23,11 @@ from kraft.chaos.nemesis.links import (
     select,
     split,
 )
-from kraft.chaos.worlds.processes.faults.disks import DiskFaults
-from kraft.chaos.worlds.processes.proxy.rules import FOR_EVER, Counts, Direction, Flow, Half, Rules
+from kraft.chaos.worlds.processes.proxy.process import ProxyProcess
+from kraft.chaos.worlds.processes.proxy.rules import FOR_EVER, Counts, Direction, Flow, Half, OpenLink, Rules
+from kraft.chaos.worlds.processes.timeline import Timeline
 from kraft.chaos.worlds.spec import ScenarioError
+from kraft.config.models import ClusterConfig
 
 Change: TypeAlias = Callable[[Rules], Rules]
 How: TypeAlias = Literal["cut", "blackhole"]
@@ -38,15 +40,68 @@ _ISOLATED_FROM: Final[Mapping[IsolatedFrom, tuple[Purpose, ...]]] = {
 _HALVES: Final[tuple[Half, ...]] = ("requests", "answers")
 
 
-class LinkFaults(DiskFaults):
-    _broken: list[tuple[int, set[LinkId]]]
-    """Number of a fault in the timeline -> links that it still holds for."""
+class Links:
+    def __init__(self, config: ClusterConfig, *, host: str, proxies: ProxyProcess, timeline: Timeline) -> None:
+        self._config = config
+        self._nodes = tuple(node.id for node in config.nodes)
+        self._brokers = frozenset(node.id for node in config.brokers)
+        self._host = host
+        self._proxies = proxies
+        self._timeline = timeline
+        self._addresses: dict[LinkId, str] = {}
+        """Of each link's proxy."""
+        self._rules: dict[LinkId, Rules] = {}
+        self._broken: list[tuple[int, set[LinkId]]] = []
+        """Number of a fault in the timeline -> links that it still holds for."""
+
+    async def open(self, links: Iterable[LinkId]) -> None:
+        wanted = [
+            OpenLink(
+                name=str(link),
+                kind=link.kind,
+                host=self._host,
+                target_host=self._config.node(link.answers).host,
+                target_port=self._port(link.answers, link.purpose),
+            )
+            for link in links
+        ]
+        nodes = self._config.nodes
+        reserved = {port for node in nodes for port in (node.rest_port, node.kafka_port, node.quorum_port)}
+        ports = await self._proxies.open(wanted, reserved=reserved)
+        self._addresses |= {link: f"{self._host}:{ports[str(link)]}" for link in links}
+
+    async def client_address(self, client: str, node: int) -> str:
+        """Base URL under which a client reaches a node, through a link of their own: `client->node rest`."""
+        link = LinkId(client, node, "rest")
+        if link not in self._addresses:
+            await self.open([link])
+        return f"http://{self._addresses[link]}"
+
+    def peers(self, node: int) -> dict[int, dict[str, str]]:
+        """Whom a node dials -> what for -> where: at proxies of its own."""
+        found: dict[int, dict[str, str]] = {}
+        for link, address in self._addresses.items():
+            if link.dials == node:
+                found.setdefault(link.answers, {})[link.purpose] = address
+        return found
+
+    def _port(self, node: int, purpose: Purpose) -> int:
+        config = self._config.node(node)
+        match purpose:
+            case "quorum":
+                return config.quorum_port
+            case "rest":
+                return config.rest_port
+            case _:
+                return config.kafka_port
+
+    # --- faults -----------------------------------------------------------------------------------------------------
 
     async def cut(
         self, dials: Ends = None, answers: Ends = None, *, purpose: Purposes = "all", both_ways: bool = False
     ) -> None:
         """Connections are reset, and the port refuses: whoever dials sees what a dead process shows."""
-        links = self.select_links(dials, answers, purpose=purpose, both_ways=both_ways)
+        links = self.select(dials, answers, purpose=purpose, both_ways=both_ways)
         await self._break("cut", links, _cut, text="cut {}")
 
     async def blackhole(
@@ -59,7 +114,7 @@ class LinkFaults(DiskFaults):
         direction: Direction = "both",
     ) -> None:
         """Nothing is carried, nobody is told. `direction`: only requests, or only answers, stay on the way."""
-        links = self.select_links(dials, answers, purpose=purpose, both_ways=both_ways)
+        links = self.select(dials, answers, purpose=purpose, both_ways=both_ways)
         await self._break("blackhole", links, _on_flows(direction, is_held=True), text="nothing arrives any more on {}")
 
     async def delay(
@@ -74,7 +129,7 @@ class LinkFaults(DiskFaults):
         direction: Direction = "both",
     ) -> None:
         """Each message arrives so much later, and up to `jitter_ms` more at random; their order stays."""
-        links = self.select_links(dials, answers, purpose=purpose, both_ways=both_ways)
+        links = self.select(dials, answers, purpose=purpose, both_ways=both_ways)
         change = _on_flows(direction, delay_ms=delay_ms, jitter_ms=jitter_ms)
         await self._break("delay", links, change, text=f"{delay_ms:g} ms (+{jitter_ms:g}) on {{}}")
 
@@ -88,7 +143,7 @@ class LinkFaults(DiskFaults):
         both_ways: bool = False,
         direction: Direction = "both",
     ) -> None:
-        links = self.select_links(dials, answers, purpose=purpose, both_ways=both_ways)
+        links = self.select(dials, answers, purpose=purpose, both_ways=both_ways)
         change = _on_flows(direction, bytes_per_second=bytes_per_second)
         await self._break("bandwidth", links, change, text=f"{bytes_per_second} bytes a second on {{}}")
 
@@ -96,7 +151,7 @@ class LinkFaults(DiskFaults):
         self, dials: Ends = None, answers: Ends = None, *, purpose: Purposes = "all", count: int = FOR_EVER
     ) -> None:
         """The request is carried out; instead of its answer the connection is reset. `count` per link."""
-        links = self.select_links(dials, answers, purpose=purpose)
+        links = self.select(dials, answers, purpose=purpose)
         if any(link.kind == "quorum" for link in links):
             if purpose != "all":
                 raise ScenarioError("messages of the quorum have no answers that could be dropped")
@@ -114,7 +169,7 @@ class LinkFaults(DiskFaults):
         count: int = FOR_EVER,
     ) -> None:
         """The connection ends after the first half of a request, or of an answer. `count` per link."""
-        links = self.select_links(dials, answers, purpose=purpose)
+        links = self.select(dials, answers, purpose=purpose)
         fields = {
             "requests": ("close_mid_request",),
             "answers": ("close_mid_answer",),
@@ -126,7 +181,7 @@ class LinkFaults(DiskFaults):
     async def partition(self, groups: str | Groups, *, purpose: Purposes = "all", how: How = "cut") -> None:
         """`[1] | [2, 3]`: no link between groups works, both ways. Clients that are not named reach all nodes."""
         parsed = parse_groups(groups) if isinstance(groups, str) else groups
-        links = split(self._links, parsed, nodes=self.nodes, purpose=purpose)
+        links = split(self._addresses, parsed, nodes=self._nodes, purpose=purpose)
         shown = " | ".join(f"[{', '.join(str(end) for end in group)}]" for group in parsed)
         change = _cut if how == "cut" else _on_flows("both", is_held=True)
         await self._break(how, links, change, text=f"partition {shown}")
@@ -145,15 +200,15 @@ class LinkFaults(DiskFaults):
         Who is cut off from the controller gets no metadata from it either: on dedicated controllers that is `fetch`.
         """
         purposes: Purposes = _ISOLATED_FROM[from_] if purpose is None else purpose
-        links = {*self.select_links(node, None, purpose=purposes), *self.select_links(None, node, purpose=purposes)}
+        links = {*self.select(node, None, purpose=purposes), *self.select(None, node, purpose=purposes)}
         if "controller" in purposes_of(purposes):
             links |= {
                 link
-                for link in self._links
-                if link.purpose == "fetch" and node in (link.dials, link.answers) and link.answers not in self.brokers
+                for link in self._addresses
+                if link.purpose == "fetch" and node in (link.dials, link.answers) and link.answers not in self._brokers
             }
         if not keep_clients:
-            links |= {link for link in self._links if link.purpose == "rest" and link.answers == node}
+            links |= {link for link in self._addresses if link.purpose == "rest" and link.answers == node}
         change = _cut if how == "cut" else _on_flows("both", is_held=True)
         shown = ", ".join(purposes_of(purposes))
         await self._break(how, links, change, text=f"isolated node {node} ({shown})", nodes=[node])
@@ -167,24 +222,24 @@ class LinkFaults(DiskFaults):
         if dials is None and answers is None and purpose is None:
             links = [link for link, rules in self._rules.items() if rules != Rules()]
         else:
-            links = self.select_links(dials, answers, purpose=(*BETWEEN_NODES, "rest") if purpose is None else purpose)
+            links = self.select(dials, answers, purpose=(*BETWEEN_NODES, "rest") if purpose is None else purpose)
         await self._set({link: Rules() for link in links})
         for number, held in self._broken:
             held.difference_update(links)
             if not held:
-                self.timeline.end(number)
+                self._timeline.end(number)
         self._broken = [(number, held) for number, held in self._broken if held]
 
     @property
-    def faults_of_links(self) -> int:
+    def faults(self) -> int:
         """That hold for some link."""
         return len(self._broken)
 
     # --- links and their rules --------------------------------------------------------------------------------------
 
     @property
-    def links(self) -> tuple[LinkId, ...]:
-        return tuple(self._links)
+    def all(self) -> tuple[LinkId, ...]:
+        return tuple(self._addresses)
 
     def rules(self, link: LinkId) -> Rules:
         return self._rules.get(link, Rules())
@@ -193,13 +248,13 @@ class LinkFaults(DiskFaults):
         """What happened on each link, by its name such as `1->2 fetch`."""
         return dict(await self._proxies.counts())
 
-    def select_links(
+    def select(
         self, dials: Ends = None, answers: Ends = None, *, purpose: Purposes = "all", both_ways: bool = False
     ) -> list[LinkId]:
         """Raises ScenarioError when there is no such link."""
-        found = select(self._links, dials=dials, answers=answers, purpose=purpose)
+        found = select(self._addresses, dials=dials, answers=answers, purpose=purpose)
         if both_ways:
-            found += select(self._links, dials=answers, answers=dials, purpose=purpose)
+            found += select(self._addresses, dials=answers, answers=dials, purpose=purpose)
         return list(dict.fromkeys(found))
 
     async def _break(
@@ -209,7 +264,7 @@ class LinkFaults(DiskFaults):
         await self._set({link: change(self.rules(link)) for link in chosen})
         names = [str(link) for link in chosen]
         shown = ", ".join(names) if len(names) <= 4 else f"{len(names)} links"
-        number = self.timeline.begin(fault, links=names, nodes=nodes, text=text.format(shown))
+        number = self._timeline.begin(fault, links=names, nodes=nodes, text=text.format(shown))
         self._broken.append((number, set(chosen)))
 
     async def _set(self, rules: dict[LinkId, Rules]) -> None:

@@ -1,1 +1,0 @@
-"""What can be broken: processes of nodes, their disks, and the links between them."""
