@@ -38,7 +38,7 @@ async def controller_epoch(cluster: Cluster) -> int:
 
 
 def test_one_request_makes_them_all_and_nothing_that_happens_to_nodes_loses_any(cluster: Cluster) -> None:
-    async def before() -> None:
+    async def story() -> None:
         epoch = await controller_epoch(cluster)
         with pytest.raises(BenchError, match="one request may ask for 10000"):
             await create(cluster, "too-many", 10_001)
@@ -49,13 +49,12 @@ def test_one_request_makes_them_all_and_nothing_that_happens_to_nodes_loses_any(
         leader = next(node_id for node_id in cluster.nodes if node_id != controller)
         await kill(cluster, Figures(), leader, PARTITIONS, who="leader")
         await kill(cluster, Figures(), await cluster.controller_id(), PARTITIONS, who="controller")
-
-    async def after() -> None:
+        cluster.down()
+        cluster.start()
         await wait_until(cluster, PARTITIONS, nodes=[*cluster.nodes], is_whole=True)
         status = await cluster.json("GET", "/kraft/status")
         assert (status["partitions"]["total"], status["topics"]) == (PARTITIONS, 1)
+        for client in cluster._clients.values():
+            client.close()  # here, while their loop lives
 
-    asyncio.run(before())
-    cluster.down()
-    cluster.start()
-    asyncio.run(after())
+    asyncio.run(story())
