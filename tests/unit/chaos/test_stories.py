@@ -15,7 +15,7 @@ from kraft.chaos.nemesis.actions import Action
 from kraft.chaos.questions import NotKnown, Now, Value, holds, written
 from kraft.chaos.story import Stage, StepFailed, scenario, told
 from kraft.chaos.worlds.answers import SnapshotAnswers
-from kraft.chaos.worlds.processes.observer import Observing
+from kraft.chaos.worlds.processes.observer import Observer
 from kraft.chaos.worlds.snapshot import NodeState, NodeView, PartitionView, ReplicaView, Snapshot
 from kraft.chaos.worlds.spec import ScenarioError
 
@@ -155,7 +155,7 @@ def _led_by_one(now: Now) -> bool:
     return now.leader("t", 0) == 1
 
 
-class Looking(Observing):
+class Looking(Observer):
     """Nobody runs; whoever looks finds what was given."""
 
     def __init__(self, snapshot: Snapshot, *, seen: int) -> None:
