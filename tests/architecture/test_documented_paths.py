@@ -1,0 +1,42 @@
+"""Each path that ARCHITECTURE.md, README.md and docs/ name is there: a map that names a gone file leads nowhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.architecture.sources import ROOT
+
+FOLDERS = ("kraft", "metadata", "replication", "tests", "bench", "docs", "examples")
+PATH = re.compile(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]+)`")
+"""A path from the root, in backticks: a folder, a file, or a module without its `.py`."""
+LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
+CODE_BLOCK = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+
+
+def documents() -> Iterator[Path]:
+    yield ROOT / "ARCHITECTURE.md"
+    yield ROOT / "README.md"
+    yield from sorted((ROOT / "docs").rglob("*.md"))
+
+
+@pytest.mark.parametrize("document", list(documents()), ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_path_and_link_of_a_document_resolves(document: Path):
+    assert not list(missing(document.read_text(encoding="utf-8"), folder=document.parent))
+
+
+def test_a_path_that_is_gone_is_found():
+    text = "`kraft/gone.py`, `kraft/node`, `kraft/node/assembly`, [a](gone.md), [b](README.md#limits), `kraft/v9`"
+    assert list(missing(text, folder=ROOT)) == ["kraft/gone.py", "kraft/v9", "gone.md"]
+
+
+def missing(text: str, *, folder: Path) -> Iterator[str]:
+    for name in PATH.findall(text):
+        if not (ROOT / name).exists() and not (ROOT / f"{name}.py").is_file():
+            yield name
+    for name in LINK.findall(CODE_BLOCK.sub("", text)):
+        if not (folder / name).exists():
+            yield name
