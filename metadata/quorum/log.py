@@ -105,10 +105,6 @@ class MetadataLog(Protocol):
 
     def read(self, from_offset: int, *, bytes_max: int) -> MetadataSlice | SnapshotNeeded: ...
 
-    async def wait(self, offset: int, *, wait_ms_max: int) -> None:
-        """Until the record at `offset` is committed here, or `wait_ms_max` have passed: an observer's long poll."""
-        ...
-
     def read_snapshot(self, end_offset: int, *, position: int, bytes_max: int) -> tuple[bytes, int]:
         """A piece of the snapshot and its whole size. Raises SnapshotNotFound (98), PositionOutOfRange (99)."""
         ...

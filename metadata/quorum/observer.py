@@ -112,7 +112,6 @@ class ObserverLog:
         self._image = MetadataImage()
         self._leadership = Leadership(leader_id=-1, term=0, is_self=False)
         self._subscribers: list[tuple[OnChange, OnLeadership]] = []
-        self._grown = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._news_at_ms = environment.clock.monotonic_ms()
 
@@ -168,14 +167,6 @@ class ObserverLog:
 
     def read_snapshot(self, end_offset: int, *, position: int, bytes_max: int) -> tuple[bytes, int]:
         raise SnapshotNotFound("an observer has no snapshots for others: ask a voter")
-
-    async def wait(self, offset: int, *, wait_ms_max: int) -> None:
-        try:
-            async with self._clock.timeout(wait_ms_max):
-                while self._image.next_offset <= offset:
-                    await self._grown.wait()
-        except TimeoutError:
-            return  # the answer to a long poll that saw nothing
 
     def _on_ended(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()
@@ -291,8 +282,6 @@ class ObserverLog:
     def _publish(self, change: Committed | SnapshotInstalled) -> None:
         for on_change, _ in self._subscribers:
             on_change(change)
-        grown, self._grown = self._grown, asyncio.Event()
-        grown.set()
 
     def _note_leader(self, leadership: Leadership) -> None:
         """Terms only rise; a voter that lags does not take us back."""

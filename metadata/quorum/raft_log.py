@@ -76,7 +76,6 @@ class RaftMetadataLog:
         self._appends: dict[int, asyncio.Future[_Answer]] = {}
         self._next_token = 0
         self._started: asyncio.Future[None] | None = None
-        self._grown = asyncio.Event()
 
     # --- MetadataLog --------------------------------------------------------------------------------------------
 
@@ -137,14 +136,6 @@ class RaftMetadataLog:
 
     def read_snapshot(self, end_offset: int, *, position: int, bytes_max: int) -> tuple[bytes, int]:
         return self._retained.read_snapshot(end_offset, position=position, bytes_max=bytes_max)
-
-    async def wait(self, offset: int, *, wait_ms_max: int) -> None:
-        try:
-            async with self._clock.timeout(wait_ms_max):
-                while self._image.next_offset <= offset:
-                    await self._grown.wait()
-        except TimeoutError:
-            return  # the answer to a long poll that saw nothing
 
     # --- appending ----------------------------------------------------------------------------------------------
 
@@ -207,8 +198,6 @@ class RaftMetadataLog:
     def _publish(self, change: Committed | SnapshotInstalled) -> None:
         for on_change, _ in self._subscribers:
             on_change(change)
-        grown, self._grown = self._grown, asyncio.Event()
-        grown.set()
 
     def _on_leadership(self, leadership: Leadership) -> None:
         self._leadership = leadership

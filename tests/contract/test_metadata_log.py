@@ -137,7 +137,6 @@ def test_an_observer_reads_every_record_in_pieces(opened: Opened, tmp_path: Path
             end = log.read(11, bytes_max=200)
             assert isinstance(end, MetadataSlice)
             assert end.records == ()
-            await log.wait(10, wait_ms_max=1)
 
     asyncio.run(scenario())
 

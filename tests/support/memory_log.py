@@ -136,9 +136,6 @@ class MemoryLog:
         data = encode_image(self.image)
         return data[position : position + bytes_max], len(data)
 
-    async def wait(self, offset: int, *, wait_ms_max: int) -> None:
-        assert self.image.offset >= offset, "the log in memory does not wait"
-
     async def start(self) -> None:
         self.tell_leadership()
 

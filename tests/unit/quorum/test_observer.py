@@ -111,7 +111,6 @@ def test_it_follows_and_after_a_restart_goes_on_from_its_own_copy(tmp_path: Path
         offsets = [change.base_offset for change in first.changes if isinstance(change, Committed)]
         assert offsets == sorted(offsets)
         assert first.log.leadership.leader_id == 1
-        await first.log.wait(20, wait_ms_max=1)
         await first.log.stop()
         assert read_metadata_files(environment.files, str(tmp_path / "__cluster_metadata")).image == voters.image
 
