@@ -32,6 +32,8 @@ class MetadataPublisher:
         """Cluster-wide and this broker's dynamic settings."""
         self._settings = broker_settings(static)
         self._topic_settings: dict[str, TopicSettings] = {}
+        self._alike: dict[tuple[tuple[str, str], ...], TopicSettings] = {}
+        """By what a topic's own settings say: most of a thousand topics say nothing, and share one."""
         self._subscribers: list[OnMetadata] = []
         self._leadership_subscribers: list[Callable[[Leadership], None]] = []
         self._changed = asyncio.Event()
@@ -60,11 +62,14 @@ class MetadataPublisher:
         return self._settings
 
     def topic_settings(self, topic: str) -> TopicSettings:
-        cached = self._topic_settings.get(topic)
-        if cached is None:
-            cached = topic_settings(self._settings, self._image.config("topic", topic))
-            self._topic_settings[topic] = cached
-        return cached
+        """A topic's own settings over this broker's; those of one that does not exist are the broker's."""
+        settings = self._topic_settings.get(topic)
+        if settings is None:
+            overrides = self._image.config("topic", topic)
+            kind = tuple(sorted(overrides.items()))
+            settings = self._alike.get(kind) or topic_settings(self._settings, overrides)
+            self._topic_settings[topic] = self._alike[kind] = settings
+        return settings
 
     def attach(self, log: MetadataLog) -> None:
         log.subscribe(self._on_change, self._on_leadership)
@@ -115,6 +120,7 @@ class MetadataPublisher:
         if dynamic != self._dynamic:
             self._settings, self._dynamic = broker_settings(self._static, *dynamic), dynamic
             self._topic_settings.clear()
+        self._alike.clear()
         for _, name in delta.changed_configs:
             self._topic_settings.pop(name, None)
 

@@ -250,6 +250,7 @@ class Node:
             alter_partition=AlterPartitionSender(self._control, self.publisher.current_settings),
             events=self.events,
             settings=self.publisher.current_settings,
+            topic_settings=self.publisher.topic_settings,
         )
         lifecycle = self.lifecycle = BrokerLifecycle(
             identity=broker_identity(self.config, self.node, self._incarnation_id),

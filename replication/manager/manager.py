@@ -50,8 +50,12 @@ class ReplicaManager:
         alter_partition: AlterPartitions,
         events: Events,
         settings: Callable[[], BrokerSettings],
+        topic_settings: Callable[[str], TopicSettings],
     ) -> None:
-        self._registry = Registry(node_id=node_id, environment=environment, events=events, settings=settings)
+        """`settings` and `topic_settings` are those that hold when a change of the metadata is applied."""
+        self._registry = Registry(
+            node_id=node_id, environment=environment, events=events, settings=settings, topic_settings=topic_settings
+        )
         self._logs = logs
         self._isr = IsrKeeper(self._registry, alter_partition)
         self._fetchers = FetcherPool(self._registry, channels=channels)
@@ -112,9 +116,6 @@ class ReplicaManager:
         is taken on no more, and by the empty one of a start that is cut short every log would be a stray."""
         if not self._is_stopping:
             self._roles.remove_strays()
-
-    def topic_settings(self, topic: str) -> TopicSettings:
-        return self._roles.settings_of(topic)
 
     # --- requests
 

@@ -21,7 +21,7 @@ from metadata.environment import Environment
 from metadata.events import Events
 from metadata.image import MetadataImage, TopicIdPartition
 from metadata.records import NO_LEADER
-from metadata.settings import BrokerSettings
+from metadata.settings import BrokerSettings, TopicSettings
 from replication.partition.leader import with_end_offset, with_high_watermark
 from replication.partition.replica import Replica
 from replication.partition.states import LeaderState, OfflineState
@@ -41,13 +41,20 @@ ANY_EPOCH = -1
 
 class Registry:
     def __init__(
-        self, *, node_id: int, environment: Environment, events: Events, settings: Callable[[], BrokerSettings]
+        self,
+        *,
+        node_id: int,
+        environment: Environment,
+        events: Events,
+        settings: Callable[[], BrokerSettings],
+        topic_settings: Callable[[str], TopicSettings],
     ) -> None:
         self.node_id = node_id
         self.environment = environment
         self.clock = environment.clock
         self.events = events
         self.settings = settings
+        self.topic_settings = topic_settings
         self.image = MetadataImage()
         self.replicas: dict[TopicIdPartition, Replica] = {}
         self.offline: dict[TopicIdPartition, OfflineState] = {}

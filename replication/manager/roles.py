@@ -15,7 +15,6 @@ from kraft.protocol.errors import KafkaError, OutOfDescriptors
 from metadata.delta import MetadataDelta
 from metadata.image import PartitionImage, TopicIdPartition
 from metadata.records import NO_LEADER
-from metadata.settings import TopicSettings, topic_settings
 from replication.manager.failures import Failures
 from replication.manager.impossible_epochs import cut_impossible_epochs
 from replication.manager.isr_keeper import IsrKeeper
@@ -62,11 +61,8 @@ class Roles:
         self._fetchers = fetchers
         self._failures = failures
         self._flushes = flushes
-        self._topic_settings: dict[str, TopicSettings] = {}
         self._due: dict[TopicIdPartition, None] = {}
         """Partitions whose role is still the one of an older image."""
-        self._alike: dict[tuple[tuple[str, str], ...], TopicSettings] = {}
-        """By what a topic's own settings say: most of a thousand topics say nothing, and share one."""
         self._is_stopped = False
 
     def stop(self) -> None:
@@ -110,15 +106,6 @@ class Roles:
             followers.update(self._apply_partition(key, image))
         return followers
 
-    def settings_of(self, topic: str) -> TopicSettings:
-        settings = self._topic_settings.get(topic)
-        if settings is None:
-            overrides = self._registry.image.config("topic", topic)
-            kind = tuple(sorted(overrides.items()))
-            settings = self._alike.get(kind) or topic_settings(self._registry.settings(), overrides)
-            self._topic_settings[topic] = self._alike[kind] = settings
-        return settings
-
     def remove_strays(self) -> None:
         """Delete logs on disk that the metadata does not give to this broker any more."""
         for key, topic in self._logs.all_partitions().items():
@@ -133,15 +120,8 @@ class Roles:
         changed = delta.changed_configs
         if any(resource == "broker" for resource, _name in changed):
             names = {replica.topic for replica in self._registry.replicas.values()}
-            self._topic_settings.clear()
-            self._alike.clear()
         else:
             names = {name for resource, name in changed if resource == "topic"}
-        for name in names:
-            self._topic_settings.pop(name, None)
-            self._alike.clear()
-        for removed in delta.removed_topics.values():
-            self._topic_settings.pop(removed.name, None)
         if names:
             self._give_settings(names)
 
@@ -150,7 +130,7 @@ class Roles:
         for replica in self._registry.replicas.values():
             if replica.topic not in names:
                 continue
-            replica.settings = self.settings_of(replica.topic)
+            replica.settings = self._registry.topic_settings(replica.topic)
             if replica.key.topic_id not in told:
                 told.add(replica.key.topic_id)
                 self._logs.update_settings(replica.key.topic_id, replica.settings)
@@ -235,7 +215,7 @@ class Roles:
 
     def _create(self, key: TopicIdPartition, image: PartitionImage) -> Replica | None:
         topic = self._registry.image.topics[key.topic_id].name
-        settings = self.settings_of(topic)
+        settings = self._registry.topic_settings(topic)
         try:
             self._free_folder(topic, key)
             log = self._logs.get_or_create(

@@ -24,7 +24,7 @@ from metadata.records import (
     RemoveTopicRecord,
     TopicRecord,
 )
-from metadata.settings import broker_settings
+from metadata.settings import broker_settings, topic_settings
 from replication.manager.manager import ReplicaManager
 from replication.partition.states import LeaderState
 from replication.requests import FetchRequest, FetchResponse, LeaderChannel, ProduceOutcome
@@ -85,6 +85,7 @@ class Node:
             alter_partition=cluster,
             events=self.events,
             settings=lambda: cluster.settings,
+            topic_settings=lambda topic: topic_settings(cluster.settings, self.manager.image.config("topic", topic)),
         )
 
 
