@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 from uuid import UUID
 
 from kraft.protocol.primitives import Buffer
-from metadata.controller.events import Request
+from metadata.controller.events import ErrorDetail, NewTopic, Request
 from metadata.image import MetadataImage, TopicIdPartition
 from metadata.settings import BrokerSettings, TopicSettings
 from replication.requests import OffsetAnswer, ProduceOutcome
@@ -109,6 +109,13 @@ class Gateway(Protocol):
 
     async def control(self, request: Request[Reply], *, timeout_ms: int) -> Reply:
         """Ask the active controller. Raises the KafkaError it answered, or NotController 41/RequestTimedOut 7."""
+        ...
+
+    async def ensure_topic(self, new: NewTopic) -> UUID | ErrorDetail:
+        """The id of the topic of this name, or the controller's reason not to create it.
+
+        Raises what `control` raises, and LeaderNotAvailable 5 when it exists and this node has not heard of it yet.
+        """
         ...
 
     async def topic_id_or_create(self, name: str) -> UUID:

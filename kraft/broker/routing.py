@@ -24,7 +24,7 @@ from replication.requests import OffsetAnswer, ProduceOutcome
 
 Reply = TypeVar("Reply")
 
-AUTO_CREATE_TIMEOUT_MS = 5_000
+CREATE_TIMEOUT_MS = 5_000
 METADATA_WAIT_MS = 2_000
 """How long a node waits to see what the controller has just done."""
 
@@ -95,13 +95,23 @@ class Router:
             raise UnknownTopicOrPartition(
                 f"topic {name!r} does not exist; create it first (auto.create.topics.enable is false)"
             )
-        reply = await self.control(CreateTopics(topics=(NewTopic(name=name),)), timeout_ms=AUTO_CREATE_TIMEOUT_MS)
-        result = reply[name]
+        created = await self.ensure_topic(NewTopic(name=name))
+        if isinstance(created, ErrorDetail):
+            raise created.exception()
+        return created
+
+    async def ensure_topic(self, new: NewTopic) -> UUID | ErrorDetail:
+        topic = self.image.topic(new.name)
+        if topic is not None:
+            return topic.topic_id
+        reply = await self.control(CreateTopics(topics=(new,)), timeout_ms=CREATE_TIMEOUT_MS)
+        result = reply[new.name]
         if isinstance(result, ErrorDetail) and result.error is not TopicAlreadyExists:
-            raise result.exception()
-        created = self.image.topic(name)
+            return result
+        await self._publisher.wait_for(lambda image: image.topic(new.name) is not None, timeout_ms=CREATE_TIMEOUT_MS)
+        created = self.image.topic(new.name)
         if created is None:
-            raise LeaderNotAvailable(f"topic {name!r} was created, but this node does not know it yet; try again")
+            raise LeaderNotAvailable(f"topic {new.name!r} was created, but this node does not know it yet; try again")
         return created.topic_id
 
     # --- data -----------------------------------------------------------------------------------------------

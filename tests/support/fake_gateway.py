@@ -382,6 +382,10 @@ class FakeGateway:
             )
         return None
 
+    async def ensure_topic(self, new: NewTopic) -> UUID | ErrorDetail:
+        known = self._image.topic_ids.get(new.name)
+        return self.add_topic(new.name, max(new.partitions, 1), configs=new.configs) if known is None else known
+
     async def topic_id_or_create(self, name: str) -> UUID:
         known = self._image.topic_ids.get(name)
         if known is not None:

@@ -18,18 +18,17 @@ from kraft.protocol.errors import (
     CoordinatorLoadInProgress,
     CoordinatorNotAvailable,
     KafkaError,
+    LeaderNotAvailable,
     NotCoordinator,
     RequestTimedOut,
-    TopicAlreadyExists,
 )
-from metadata.controller.events import CreateTopics, ErrorDetail, NewTopic
+from metadata.controller.events import ErrorDetail, NewTopic
 from metadata.environment import Clock, ConnectionClosed, NotConnected
 from metadata.internal_topics import OFFSETS_TOPIC
 
 COORDINATOR_WAIT_MS = 10_000
 """How long a request waits for its group to have a coordinator that takes it."""
 COORDINATOR_RETRY_MS = 20
-CREATE_TIMEOUT_MS = 5_000
 ANSWER_SLACK_MS = 15_000
 """How long an answer may take, beyond what the request itself waits."""
 REBALANCE_WAIT_MS = 300_000
@@ -137,15 +136,12 @@ class Groups:
                 "max.message.bytes": str(BATCH_BYTES_MAX),
             },
         )
-        reply = await self._gateway.control(CreateTopics(topics=(new,)), timeout_ms=CREATE_TIMEOUT_MS)
-        result = reply[OFFSETS_TOPIC]
-        if isinstance(result, ErrorDetail) and result.error is not TopicAlreadyExists:
-            raise CoordinatorNotAvailable(f"{OFFSETS_TOPIC} cannot be created: {result.message}")
-        deadline_ms = self._clock.monotonic_ms() + CREATE_TIMEOUT_MS
-        while self._gateway.image.topic(OFFSETS_TOPIC) is None:
-            if self._clock.monotonic_ms() >= deadline_ms:
-                raise CoordinatorNotAvailable(f"{OFFSETS_TOPIC} was created and is not known to this node yet")
-            await self._clock.sleep(COORDINATOR_RETRY_MS)
+        try:
+            created = await self._gateway.ensure_topic(new)
+        except LeaderNotAvailable as unknown:
+            raise CoordinatorNotAvailable(str(unknown)) from unknown
+        if isinstance(created, ErrorDetail):
+            raise CoordinatorNotAvailable(f"{OFFSETS_TOPIC} cannot be created: {created.message}")
 
 
 def _answer_ms(request: r.Request) -> int:

@@ -7,14 +7,22 @@ from typing import Any
 import pytest
 
 from kraft.broker.control import ControllerDoor
+from kraft.broker.routing import CREATE_TIMEOUT_MS, Router
+from kraft.broker.tailing import Tails
 from kraft.chaos.worlds.simulated.clock import SimulatedClock
-from kraft.protocol.errors import InvalidTopicException, NotController, RequestTimedOut
-from metadata.controller.events import AllocateProducerIds, ProducerIdBlock
+from kraft.protocol.errors import (
+    InvalidTopicException,
+    LeaderNotAvailable,
+    NotController,
+    RequestTimedOut,
+    TopicAlreadyExists,
+)
+from metadata.controller.events import AllocateProducerIds, ErrorDetail, NewTopic, ProducerIdBlock
 from metadata.environment import ConnectionClosed, NotConnected
 from metadata.image import MetadataImage
 from metadata.quorum.log import Leadership
 from metadata.records import ConfigRecord
-from tests.unit.broker.support import HandLog, move_leader, publisher_on, run, two_partitions
+from tests.unit.broker.support import TOPIC, HandLog, finder_on, move_leader, publisher_on, run, two_partitions
 
 ASK = AllocateProducerIds(broker_id=1, broker_epoch=1)
 BLOCK = ProducerIdBlock(first=0, count=1000)
@@ -141,5 +149,46 @@ def test_waiting_for_metadata_ends_with_the_change_or_at_the_deadline() -> None:
         clock.call_later(50, lambda: two_partitions(log))
         assert await publisher.wait_for(has_topic, timeout_ms=100)
         assert clock.monotonic_ms() == 150
+
+    run(main)
+
+
+def router(clock: SimulatedClock, log: HandLog, *script: Any) -> tuple[Router, Scripted]:
+    """A node whose controller answers with `script`."""
+    publisher = publisher_on(clock, log, {"auto.create.topics.enable": True})
+    remote = Scripted(*script)
+    finder = finder_on(publisher, {})
+    door = ControllerDoor(clock=clock, leadership=lambda: _leads(2), local=None, remote=remote)
+    tails = Tails(clock=clock, finder=finder)
+    made = Router(
+        node_id=1, cluster_id="c", nodes={}, clock=clock, publisher=publisher, door=door, finder=finder, tails=tails
+    )
+    return made, remote
+
+
+def test_a_topic_that_another_node_creates_meanwhile_is_waited_for() -> None:
+    async def main(clock: SimulatedClock) -> None:
+        log = HandLog()
+        node, remote = router(clock, log, {"t": ErrorDetail(TopicAlreadyExists, "it exists")})
+        clock.call_later(300, lambda: two_partitions(log))
+        assert await node.ensure_topic(NewTopic(name="t")) == TOPIC
+        assert clock.monotonic_ms() == 300
+        assert await node.ensure_topic(NewTopic(name="t")) == await node.topic_id_or_create("t") == TOPIC
+        assert len(remote.asked) == 1, "a topic that is known is not asked for"
+
+    run(main)
+
+
+def test_a_topic_that_cannot_be_had_is_said_with_its_reason() -> None:
+    async def main(clock: SimulatedClock) -> None:
+        refused = ErrorDetail(InvalidTopicException, "bad name")
+        exists = ErrorDetail(TopicAlreadyExists, "it exists")
+        node, _ = router(clock, HandLog(), {"t": refused}, {"t": refused}, {"t": exists})
+        assert await node.ensure_topic(NewTopic(name="t")) == refused
+        with pytest.raises(InvalidTopicException, match="bad name"):
+            await node.topic_id_or_create("t")
+        with pytest.raises(LeaderNotAvailable, match="does not know it yet"):
+            await node.ensure_topic(NewTopic(name="t"))
+        assert clock.monotonic_ms() == CREATE_TIMEOUT_MS
 
     run(main)
