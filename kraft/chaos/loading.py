@@ -29,7 +29,7 @@ from kraft.chaos.nemesis.actions import Action
 from kraft.chaos.questions import QUESTIONS, Now, Value
 from kraft.chaos.story import Stage, told
 from kraft.chaos.worlds.spec import ScenarioError
-from kraft.config.problems import ConfigError, Problem, nearest
+from kraft.config.problems import ConfigError, Problem, expected, found, is_unknown, nearest, setting_problems
 from metadata.settings import BrokerSettings, TopicSettings
 
 REHEARSAL_S: Final = 5.0
@@ -119,12 +119,9 @@ def _loading_problems(error: Exception, file: str) -> Iterator[Problem]:
     if isinstance(error, ValidationError):
         for details in error.errors():
             name = str(details["loc"][-1]) if details["loc"] else ""
-            if details["type"] == "extra_forbidden":
-                yield Problem(key=name, wrong="unknown argument", right=f"{error.title} has no {name}", line=line)
-            else:
-                message = details["msg"].removeprefix("Value error, ").removeprefix("Input ")
-                right = f"{error.title}.{name} {message}"
-                yield Problem(key=name, wrong=f"{details['input']!r} is not possible", right=right, line=line)
+            right = f" has no {name}" if is_unknown(details) else f".{name} {expected(details)}"
+            wrong = found(details, kind="argument")
+            yield Problem(key=name, wrong=wrong, right=f"{error.title}{right}", line=line)
     else:
         yield Problem(key="", wrong=f"{type(error).__name__}: {error}", right="the file has to load", line=line)
 
@@ -187,17 +184,8 @@ def _clients(scenario: Scenario) -> Iterator[tuple[str, str]]:
 
 
 def _settings(where: str, model: type[BaseModel], settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    try:
-        model.model_validate(dict(settings))
-    except ValidationError as error:
-        names = [str(field.alias) for field in model.model_fields.values()]
-        for details in error.errors():
-            name = str(details["loc"][0])
-            if details["type"] == "extra_forbidden":
-                yield f"{where}: {name}: unknown setting", nearest(name, names)
-            else:
-                message = details["msg"].removeprefix("Input ")
-                yield f"{where}: {name}: {details['input']!r} is not possible", f"{name} {message}"
+    for problem in setting_problems(model, settings):
+        yield f"{where}: {problem.key}: {problem.wrong}", problem.right
 
 
 def _topic_names(scenario: Scenario) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
@@ -12,7 +13,16 @@ from pydantic_core import ErrorDetails
 from kraft.config.checks import check_cluster
 from kraft.config.models import ClusterFile, NodeConfig, PeerAddresses
 from kraft.config.positions import key_lines, line_of
-from kraft.config.problems import ConfigError, Problem, nearest
+from kraft.config.problems import (
+    ConfigError,
+    Problem,
+    expected,
+    found,
+    is_unknown,
+    nearest,
+    sentence,
+    setting_problems,
+)
 from kraft.config.toml import parse_toml
 from metadata.settings import BrokerSettings
 
@@ -20,8 +30,6 @@ REST_PORT_FIRST: Final = 8082
 KAFKA_PORT_FIRST: Final = 9092
 QUORUM_PORT_FIRST: Final = 9192
 DATA_DEFAULT: Final = "data"
-
-SETTING_NAMES: Final = frozenset(str(field.alias) for field in BrokerSettings.model_fields.values())
 
 
 def parse_config(text: str, *, file: str = "cluster.toml", data: str | None = None) -> ClusterFile:
@@ -90,17 +98,8 @@ def _setting_problems(document: Mapping[str, Any], lines: Mapping[str, int]) -> 
 
 
 def _layer_problems(path: str, settings: Mapping[str, Any], lines: Mapping[str, int]) -> Iterator[Problem]:
-    try:
-        BrokerSettings.model_validate(settings)
-    except ValidationError as error:
-        for details in error.errors():
-            name = str(details["loc"][0])
-            line = line_of(f"{path}.{name}", lines)
-            if details["type"] == "extra_forbidden":
-                yield Problem(key=name, wrong="unknown setting", right=nearest(name, SETTING_NAMES), line=line)
-            else:
-                right = f"it {_expected(details)}{_sentence(BrokerSettings, name)}"
-                yield Problem(key=name, wrong=_got(details), right=right, line=line)
+    for problem in setting_problems(BrokerSettings, settings):
+        yield replace(problem, line=line_of(f"{path}.{problem.key}", lines))
 
 
 def _causes(errors: list[ErrorDetails]) -> Iterator[ErrorDetails]:
@@ -114,13 +113,11 @@ def _causes(errors: list[ErrorDetails]) -> Iterator[ErrorDetails]:
 
 def _problem(details: ErrorDetails, lines: Mapping[str, int]) -> Problem:
     path = ".".join(str(part) for part in details["loc"])
-    line = line_of(path, lines)
     model, name = _model_of(details["loc"])
-    if details["type"] == "extra_forbidden":
-        return Problem(key=name, wrong="unknown key", right=nearest(name, model.model_fields), line=line)
-    if details["type"] == "missing":
-        return Problem(key=name, wrong="missing", right=f"it must be there{_sentence(model, name)}", line=line)
-    return Problem(key=name, wrong=_got(details), right=f"it {_expected(details)}{_sentence(model, name)}", line=line)
+    right = (
+        nearest(name, model.model_fields) if is_unknown(details) else f"it {expected(details)}{sentence(model, name)}"
+    )
+    return Problem(key=name, wrong=found(details, kind="key"), right=right, line=line_of(path, lines))
 
 
 def _model_of(location: tuple[int | str, ...]) -> tuple[type[BaseModel], str]:
@@ -130,20 +127,3 @@ def _model_of(location: tuple[int | str, ...]) -> tuple[type[BaseModel], str]:
     if location[2] == "peers" and len(location) > 4:
         return PeerAddresses, str(location[4])
     return NodeConfig, str(location[2])
-
-
-def _got(details: ErrorDetails) -> str:
-    shown = "the value" if "secret" in details["loc"] else repr(details["input"])
-    return f"{shown} is not possible"
-
-
-def _expected(details: ErrorDetails) -> str:
-    message = details["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return message if message.startswith("should") else f"should satisfy: {message}"
-
-
-def _sentence(model: type[BaseModel], name: str) -> str:
-    for field_name, field in model.model_fields.items():
-        if name in (field_name, field.alias) and field.description:
-            return f" ({field.description.rstrip('.')})"
-    return ""

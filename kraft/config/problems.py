@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from kraft.suggestions import nearest_key_hint
 
@@ -38,3 +42,47 @@ def nearest(key: str, known: Iterable[str]) -> str:
     names = sorted(known)
     listed = "known keys are " + ", ".join(names) if len(names) <= 16 else "`kraft config` lists the known keys"
     return nearest_key_hint(key, names, otherwise=listed)
+
+
+# --- what pydantic found, in our words -----------------------------------------------------------------------------
+
+
+def setting_problems(model: type[BaseModel], settings: Mapping[str, Any]) -> Iterator[Problem]:
+    """Of settings by their Kafka names, without lines."""
+    try:
+        model.model_validate(dict(settings))
+    except ValidationError as error:
+        known = [str(field.alias) for field in model.model_fields.values()]
+        for details in error.errors():
+            name = str(details["loc"][0])
+            right = nearest(name, known) if is_unknown(details) else f"it {expected(details)}{sentence(model, name)}"
+            yield Problem(key=name, wrong=found(details, kind="setting"), right=right)
+
+
+def is_unknown(details: ErrorDetails) -> bool:
+    return details["type"] == "extra_forbidden"
+
+
+def found(details: ErrorDetails, *, kind: str) -> str:
+    """What is wrong. `kind` is what the reader calls a name: a key, a setting, an argument. A secret is not shown."""
+    if is_unknown(details):
+        return f"unknown {kind}"
+    if details["type"] == "missing":
+        return "missing"
+    return f"{'the value' if 'secret' in details['loc'] else repr(details['input'])} is not possible"
+
+
+def expected(details: ErrorDetails) -> str:
+    """What would be right, without its subject: `should be a valid integer`."""
+    if details["type"] == "missing":
+        return "must be there"
+    message = details["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return message if message.startswith("should") else f"should satisfy: {message}"
+
+
+def sentence(model: type[BaseModel], name: str) -> str:
+    """What the field is for, in brackets; nothing when it has no description."""
+    for field_name, field in model.model_fields.items():
+        if name in (field_name, field.alias) and field.description:
+            return f" ({field.description.rstrip('.')})"
+    return ""
