@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 import orjson
 
 from kraft.chaos.history import Header, HistoryError
-from metadata.image import MetadataImage
-from metadata.records import Record
+
+if TYPE_CHECKING:
+    from metadata.image import MetadataImage
+    from metadata.records import Record
 
 EPOCH_UNKNOWN: Final = -1
 CLOCKS_APART_US_MAX: Final = 5_000_000

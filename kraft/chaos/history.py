@@ -17,7 +17,7 @@ from typing import IO, Any, Final, Literal, TypeAlias
 
 import msgspec
 
-from kraft.client.verdicts import Outcome
+from kraft.client.outcome import Outcome
 
 FORMAT: Final = 1
 BUFFER_BYTES_MAX: Final = 256 * 1024

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field
 
 from kraft.chaos.checkers.verdict import Kind
-from kraft.config.models import Toml
+from kraft.protocol.primitives import SettingValue
 
 if TYPE_CHECKING:
     from kraft.chaos.questions import Now
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 RECORDS_PER_SECOND_MAX: Final = 50_000
 NODES_MAX: Final = 9
 
-SCENARIO_SETTINGS: Final[Mapping[str, Toml]] = {
+SCENARIO_SETTINGS: Final[Mapping[str, SettingValue]] = {
     "broker.heartbeat.interval.ms": 200,
     "broker.session.timeout.ms": 1_500,
     "replica.lag.time.max.ms": 1_500,
@@ -44,14 +44,14 @@ class ClusterPlan(Model):
     controllers: tuple[int, ...] = Field(
         default=(1, 2, 3), min_length=1, max_length=NODES_MAX, description="Ids of the voters."
     )
-    settings: Mapping[str, Toml] = Field(default_factory=dict, description="Kafka settings of all nodes.")
+    settings: Mapping[str, SettingValue] = Field(default_factory=dict, description="Kafka settings of all nodes.")
 
     @property
     def node_ids(self) -> tuple[int, ...]:
         return tuple(sorted({*self.brokers, *self.controllers}))
 
     @property
-    def all_settings(self) -> dict[str, Toml]:
+    def all_settings(self) -> dict[str, SettingValue]:
         return {**SCENARIO_SETTINGS, **self.settings}
 
 
@@ -60,7 +60,7 @@ class Topic(Model):
     assignment: tuple[tuple[int, ...], ...] = Field(
         default=((1, 2, 3),), min_length=1, description="Replicas of each partition, the preferred leader first."
     )
-    configs: Mapping[str, Toml] = Field(default_factory=dict, description="Kafka settings of the topic.")
+    configs: Mapping[str, SettingValue] = Field(default_factory=dict, description="Kafka settings of the topic.")
 
 
 class Producer(Model):

@@ -47,8 +47,8 @@ from kraft.chaos.questions import Now, described, holds, written
 from kraft.chaos.worlds.processes.proxy.rules import Direction
 from kraft.chaos.worlds.spec import ScenarioError
 from kraft.chaos.worlds.world import World
-from kraft.config.models import Toml
 from kraft.config.problems import nearest
+from kraft.protocol.primitives import SettingValue
 
 DEADLINE_MS: Final = 20_000
 """How long a story waits for a condition when it does not say."""
@@ -71,7 +71,7 @@ def scenario(
     clients: Sequence[Client],
     brokers: Sequence[int] = (1, 2, 3),
     controllers: Sequence[int] = (1, 2, 3),
-    settings: Mapping[str, Toml] | None = None,
+    settings: Mapping[str, SettingValue] | None = None,
     expect: Expect | None = None,
     is_long: bool = False,
 ) -> Callable[[Tell], Scenario]:
@@ -310,7 +310,7 @@ class Stage:
     # --- topics and settings ------------------------------------------------------------------------------------
 
     async def create_topic(
-        self, topic: str, *, assignment: Sequence[Sequence[int]], configs: Mapping[str, Toml] | None = None
+        self, topic: str, *, assignment: Sequence[Sequence[int]], configs: Mapping[str, SettingValue] | None = None
     ) -> None:
         replicas = tuple(tuple(each) for each in assignment)
         await self.act(actions.CreateTopic(do="create_topic", topic=topic, assignment=replicas, configs=configs or {}))
@@ -322,10 +322,10 @@ class Stage:
         """`partitions`: how many there are afterwards."""
         await self.act(actions.GrowTopic(do="grow_topic", topic=topic, partitions=partitions))
 
-    async def set_topic(self, topic: str, configs: Mapping[str, Toml]) -> None:
+    async def set_topic(self, topic: str, configs: Mapping[str, SettingValue]) -> None:
         await self.act(actions.SetTopic(do="set_topic", topic=topic, configs=configs))
 
-    async def set_cluster(self, configs: Mapping[str, Toml]) -> None:
+    async def set_cluster(self, configs: Mapping[str, SettingValue]) -> None:
         await self.act(actions.SetCluster(do="set_cluster", configs=configs))
 
     async def reassign(

@@ -14,7 +14,7 @@ from typing import Any, Final
 from kraft.cli.output import CommandFailed, say
 from kraft.cli.reading import RETRY_EVERY_MS, RETRY_LIMIT_MS, Position, move, read_request
 from kraft.cli.rest import checked
-from kraft.client.outcome import Answer, Request
+from kraft.client.response import Answer, Request
 from kraft.client.transport import Transport
 
 FOLLOW_WAIT_MS: Final = 5_000

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from kraft.cli.reading import RETRY_EVERY_MS, read_patiently
 from kraft.cli.rest import V2_JSON, Rest, checked, segment
-from kraft.client.outcome import Answer, Request
+from kraft.client.response import Answer, Request
 
 ASSIGNMENT_WAIT_MS: Final = 15_000
 """How long the group may take to assign partitions, its initial rebalance delay included."""

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from kraft.cli.output import CommandFailed, say
 from kraft.cli.rest import Rest, checked, segment
-from kraft.client.outcome import Answer, Request
+from kraft.client.response import Answer, Request
 
 READ_BYTES_MAX: Final = 1024 * 1024
 READ_TIMEOUT_MS: Final = 10_000

@@ -18,8 +18,19 @@ from urllib.parse import quote
 
 from kraft.cli.output import CommandFailed, say
 from kraft.client.blocking import send
-from kraft.client.judging import TRY_AGAIN, Untouched, judge, retry_after_ms, server_error
-from kraft.client.outcome import REQUEST_TIMEOUT_MS, Answer, Outcome, Refused, Request, Unknown
+from kraft.client.response import (
+    REQUEST_TIMEOUT_MS,
+    TRY_AGAIN,
+    Answer,
+    Refused,
+    Request,
+    Response,
+    Unknown,
+    Untouched,
+    judge,
+    retry_after_ms,
+    server_error,
+)
 from kraft.launcher.runfile import load_run
 
 DATA_DEFAULT: Final = "data"
@@ -33,7 +44,7 @@ BUSY_LIMIT_MS: Final = 15_000
 BUSY_WAIT_MS: Final = 250
 """Between two rounds, where no node asks for more."""
 
-Told = TypeVar("Told", bound=Outcome)
+Told = TypeVar("Told", bound=Response)
 
 
 def base_urls(rest: str | None, data: str | None) -> list[str]:
@@ -94,7 +105,7 @@ class Rest:
             case Unknown(reason=reason):
                 raise CommandFailed(f"it is not known whether this was done, and it was not sent again: {reason}")
 
-    def attempt(self, request: Request) -> Outcome:
+    def attempt(self, request: Request) -> Response:
         """At most one node takes it; `Refused` when none can be reached, the answer of one that cannot take it now when
         none can. The next attempt begins at another node than one that did not answer."""
         reasons, busy = [], None
@@ -123,7 +134,7 @@ class Rest:
         self._urls.sort(key=lambda other: other != url)
 
 
-def is_busy(outcome: Outcome) -> bool:
+def is_busy(outcome: Response) -> bool:
     """The node cannot do it now, and surely has not done it."""
     return isinstance(outcome, Answer) and isinstance(judge(outcome), Untouched)
 

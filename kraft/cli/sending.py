@@ -19,8 +19,7 @@ from kraft.cli.produce_view import Place, is_failed
 from kraft.cli.rest import Rest, checked
 from kraft.cli.sources import Entry
 from kraft.client.backoff import backoff_ms
-from kraft.client.judging import Untouched, judge
-from kraft.client.outcome import Answer, Refused, Request
+from kraft.client.response import Answer, Refused, Request, Untouched, judge
 from kraft.protocol.errors import for_code
 
 REPLY_MARGIN_MS: Final = 10_000

@@ -14,8 +14,8 @@ from typing import Any, Literal
 from kraft.client import models as m
 from kraft.client.connection import Connection, segment
 from kraft.client.errors import ConfigError, ServerError
-from kraft.client.judging import checked
 from kraft.client.positions import Start, TopicPartition, check_start
+from kraft.client.response import checked
 from kraft.protocol.errors import (
     ElectionNotNeeded,
     GroupIdNotFound,

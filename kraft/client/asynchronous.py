@@ -12,13 +12,13 @@ from kraft.client.admin import AsyncAdmin
 from kraft.client.connection import Connection, World
 from kraft.client.consuming import AsyncConsumer
 from kraft.client.errors import ClientClosed
+from kraft.client.metadata import Node
 from kraft.client.nodes import parse_addresses
 from kraft.client.positions import Start
 from kraft.client.producer import AsyncProducer
 from kraft.client.reading import AsyncReader
 from kraft.client.settings import ClientSettings, ConsumerSettings, parse, parse_producer
 from kraft.client.transport import Transport
-from kraft.client.view import Node
 from kraft.system_clock import SystemClock
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import http.client
 from urllib.parse import urlsplit
 
-from kraft.client.outcome import ALWAYS, CONNECT_TIMEOUT_MS, Answer, Outcome, Refused, Request, Unknown
+from kraft.client.response import ALWAYS, CONNECT_TIMEOUT_MS, Answer, Refused, Request, Response, Unknown
 
 
-def send(base_url: str, request: Request) -> Outcome:
+def send(base_url: str, request: Request) -> Response:
     """One attempt."""
     url = urlsplit(base_url)
     if url.scheme != "http" or not url.hostname:

@@ -15,9 +15,9 @@ from typing import Final
 
 from kraft.client.errors import BufferExhausted, ClientClosed, KraftError
 from kraft.client.loop_thread import LoopThread
-from kraft.client.posting import Counts
 from kraft.client.producer import AsyncProducer
 from kraft.client.records import Data, Delivery, Headers, Sent
+from kraft.client.sender import Counts
 
 INBOX_RECORDS_MAX: Final = 2_000
 

@@ -1,6 +1,6 @@
 """A connection to the cluster as a whole: requests go to a node that lives, and what is known of it is kept fresh.
 
-Owns the view (nodes, cluster id, leaders of topics in use). It is read again after metadata.max.age.ms and after
+Owns the metadata (nodes, cluster id, leaders of topics in use). It is read again after metadata.max.age.ms and after
 every failure, at most once per retry.backoff.ms. A repeatable request goes on to other nodes for
 default.api.timeout.ms; one that is not is repeated only while it surely changed nothing.
 """
@@ -17,13 +17,12 @@ from urllib.parse import quote
 import orjson
 
 from kraft.client.backoff import backoff_ms
+from kraft.client.clock import Clock
 from kraft.client.errors import KraftError, NothingDone, OutcomeUnknown, ServerError
-from kraft.client.judging import Lost, Untouched, checked, judge, server_error
+from kraft.client.metadata import Node, TopicMetadata, parse_nodes, parse_topic
 from kraft.client.nodes import Nodes
-from kraft.client.outcome import Answer, Outcome, Request
+from kraft.client.response import Answer, Lost, Request, Response, Untouched, checked, judge, server_error
 from kraft.client.settings import ClientSettings
-from kraft.client.view import Node, TopicView, parse_nodes, parse_topic
-from metadata.environment import Clock
 
 LOOKUP_TIMEOUT_MS: Final = 5_000
 """For metadata, which any node answers from memory."""
@@ -34,7 +33,7 @@ NO_CONTENT: Final = Answer(status=204, headers={}, body=b"")
 
 
 class Sender(Protocol):
-    async def send(self, base_url: str, request: Request) -> Outcome:
+    async def send(self, base_url: str, request: Request) -> Response:
         """One attempt, never repeated below this."""
         ...
 
@@ -62,10 +61,10 @@ class Connection:
         self._cluster_id = ""
         self._is_discovering = False
         self._discovered_ms: float | None = None
-        self._is_view_doubted = True
-        self._topics: dict[str, TopicView] = {}
+        self._is_metadata_doubted = True
+        self._topics: dict[str, TopicMetadata] = {}
         self._doubted: set[str] = set()
-        self._fetching: dict[str, asyncio.Task[TopicView]] = {}
+        self._fetching: dict[str, asyncio.Task[TopicMetadata]] = {}
 
     # --- requests ---------------------------------------------------------------------------------------------------
 
@@ -122,11 +121,11 @@ class Connection:
             await self.world.clock.sleep(left_ms)
         return url
 
-    async def _attempt(self, url: str, request: Request, deadline_ms: float) -> Outcome:
+    async def _attempt(self, url: str, request: Request, deadline_ms: float) -> Response:
         left_ms = max(1, int(deadline_ms - self.world.clock.monotonic_ms()))
         return await self.world.sender.send(url, replace(request, timeout_ms=min(request.timeout_ms, left_ms)))
 
-    def _after_failure(self, url: str, raw: Outcome, judged: Untouched | Lost, failures: int) -> float:
+    def _after_failure(self, url: str, raw: Response, judged: Untouched | Lost, failures: int) -> float:
         """How long to wait: not at all for a node that is gone, as another one may live."""
         self.doubt(url if not isinstance(raw, Answer) else None)
         if not isinstance(raw, Answer):
@@ -144,7 +143,7 @@ class Connection:
         limit_ms = self.settings.default_api_timeout_ms
         return NothingDone(f"no node served this within default.api.timeout.ms={limit_ms} ({tried}): {reason}")
 
-    # --- the view ---------------------------------------------------------------------------------------------------
+    # --- metadata ---------------------------------------------------------------------------------------------------
 
     async def cluster_id(self) -> str:
         if not self._cluster_id:
@@ -160,12 +159,12 @@ class Connection:
         self.known_nodes = parse_nodes(await self.get(await self.v3("/brokers")))
         self.nodes.learn({node.id: node.url for node in self.known_nodes if node.url})
         self._discovered_ms = self.world.clock.monotonic_ms()
-        self._is_view_doubted = False
+        self._is_metadata_doubted = False
         return self.known_nodes
 
     def doubt(self, failed_url: str | None = None, *, topic: str | None = None) -> None:
         """Something failed: what is known may be out of date, and this node may be gone."""
-        self._is_view_doubted = True
+        self._is_metadata_doubted = True
         if failed_url is not None:
             self.nodes.failed(failed_url, self.world.clock.monotonic_ms())
         if topic is not None:
@@ -173,7 +172,7 @@ class Connection:
 
     async def _discover_if_due(self) -> None:
         """At most one at a time, and never a reason to fail: the request itself will tell."""
-        if self._is_discovering or not self._is_due(self._discovered_ms, is_doubted=self._is_view_doubted):
+        if self._is_discovering or not self._is_due(self._discovered_ms, is_doubted=self._is_metadata_doubted):
             return
         self._is_discovering = True
         try:
@@ -190,18 +189,18 @@ class Connection:
         limit_ms = self.settings.retry_backoff_ms if is_doubted else self.settings.metadata_max_age_ms
         return self.world.clock.monotonic_ms() - fetched_ms >= limit_ms
 
-    def known_topic(self, name: str) -> TopicView | None:
+    def known_topic(self, name: str) -> TopicMetadata | None:
         """What is known of it now, unless that is too old or in doubt."""
-        view = self._topics.get(name)
-        if view is None or self._is_due(view.fetched_ms, is_doubted=name in self._doubted):
+        known = self._topics.get(name)
+        if known is None or self._is_due(known.fetched_ms, is_doubted=name in self._doubted):
             return None
-        return view
+        return known
 
-    async def topic(self, name: str) -> TopicView:
+    async def topic(self, name: str) -> TopicMetadata:
         """Fresh as the limits say. Raises ServerError (404) for one that does not exist."""
-        view = self.known_topic(name)
-        if view is not None:
-            return view
+        known = self.known_topic(name)
+        if known is not None:
+            return known
         task = self._fetching.get(name)
         if task is None:
             task = self._fetching[name] = asyncio.get_running_loop().create_task(self._fetch(name))
@@ -210,25 +209,25 @@ class Connection:
 
     async def leader(self, topic: str, partition: int) -> int | None:
         """The leader as far as is known; None when it is not. Takes at most LOOKUP_TIMEOUT_MS, and never fails."""
-        view = self.known_topic(topic)
+        known = self.known_topic(topic)
         try:
-            if view is None:
+            if known is None:
                 async with self.world.clock.timeout(LOOKUP_TIMEOUT_MS):
-                    view = await self.topic(topic)
+                    known = await self.topic(topic)
         except (KraftError, TimeoutError):
-            view = self._topics.get(topic)
-        if view is None or partition >= view.partitions or view.leaders[partition] < 0:
+            known = self._topics.get(topic)
+        if known is None or partition >= known.partitions or known.leaders[partition] < 0:
             return None
-        return view.leaders[partition]
+        return known.leaders[partition]
 
-    async def _fetch(self, name: str) -> TopicView:
+    async def _fetch(self, name: str) -> TopicMetadata:
         document = await self.get(f"/topics/{segment(name)}/partitions")
-        view = parse_topic(name, document, now_ms=self.world.clock.monotonic_ms())
+        known = parse_topic(name, document, now_ms=self.world.clock.monotonic_ms())
         if len(self._topics) >= TOPICS_MAX:
             self._topics.clear()
-        self._topics[name] = view
+        self._topics[name] = known
         self._doubted.discard(name)
-        return view
+        return known
 
     async def close(self) -> None:
         tasks = list(self._fetching.values())

@@ -15,10 +15,9 @@ import msgspec
 
 from kraft.client.connection import Connection, segment
 from kraft.client.errors import ServerError
-from kraft.client.judging import checked, server_error
-from kraft.client.outcome import Request
 from kraft.client.positions import TopicPartition
 from kraft.client.records import Record
+from kraft.client.response import Request, checked, server_error
 from kraft.client.settings import ConsumerSettings
 
 POLL_SLACK_MS: Final = 15_000

@@ -9,8 +9,7 @@ from typing import TypeAlias
 
 from kraft.client.connection import LOOKUP_TIMEOUT_MS, Connection, segment
 from kraft.client.errors import ConfigError
-from kraft.client.judging import checked
-from kraft.client.outcome import Request
+from kraft.client.response import Request, checked
 from kraft.protocol.media_types import RECORDS
 
 Start: TypeAlias = int | str | datetime

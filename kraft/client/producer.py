@@ -11,23 +11,23 @@ import contextlib
 from types import TracebackType
 from typing import Final
 
-from kraft.client.attempts import TOO_LARGE
-from kraft.client.buffer import BATCH_HEADER_BYTES
+from kraft.client.buffer_pool import BufferPool
 from kraft.client.connection import Connection
 from kraft.client.errors import BufferExhausted, ClientClosed, KraftError, RecordRefused, ServerError
-from kraft.client.lanes import Lane
-from kraft.client.partitioning import Partitioner
-from kraft.client.posting import Counts, Poster
+from kraft.client.metadata import TopicMetadata
+from kraft.client.partition_queue import PartitionQueue
+from kraft.client.partitioner import Partitioner
 from kraft.client.records import Data, Delivery, Headers, Sent, size_of, to_bytes, to_headers
-from kraft.client.room import Room
+from kraft.client.response import TOO_LARGE
+from kraft.client.sender import Counts, Sender
 from kraft.client.settings import ProducerSettings
-from kraft.client.view import TopicView
+from kraft.protocol.batches.header import HEADER_BYTES
 from kraft.protocol.errors import UnknownTopicOrPartition
 
 UNKNOWN_TOPIC_WAIT_MS: Final = 3_000
 """A topic that was created a moment ago may not be known to every node yet."""
 YIELD_EVERY_BYTES: Final = 16_384
-"""A caller that never waits lets the lanes run after so many bytes."""
+"""A caller that never waits lets the queues run after so many bytes."""
 
 
 class AsyncProducer:
@@ -37,22 +37,22 @@ class AsyncProducer:
         self.settings = settings
         self._connection = connection
         self._clock = connection.world.clock
-        self._poster = Poster(connection, settings)
+        self._sender = Sender(connection, settings)
         self._partitioner = Partitioner(rng=connection.world.rng, batch_size=settings.batch_size)
-        self._room = Room(settings, self._clock)
-        self._lanes: dict[tuple[str, int], Lane] = {}
+        self._pool = BufferPool(settings, self._clock)
+        self._queues: dict[tuple[str, int], PartitionQueue] = {}
         self._is_closed = False
         self._unyielded = 0
 
     @property
     def counts(self) -> Counts:
         """Results so far."""
-        return self._poster.counts
+        return self._sender.counts
 
     @property
     def buffered_bytes(self) -> int:
         """Of buffer.memory, by records that have no result yet."""
-        return self._room.used
+        return self._pool.used
 
     async def send(
         self,
@@ -73,21 +73,21 @@ class AsyncProducer:
             raise ClientClosed("the producer is closed; make another")
         key, value = to_bytes(key), to_bytes(value)
         named = to_headers(headers) if headers else []
-        view = self._connection.known_topic(topic) or await self._wait_for_topic(topic)
-        if partition is not None and partition >= view.partitions:
-            view = await self._grown(view, partition)
+        known = self._connection.known_topic(topic) or await self._wait_for_topic(topic)
+        if partition is not None and partition >= known.partitions:
+            known = await self._grown(known, partition)
         size = size_of(key, value, named)
-        number = self._place(view, key, partition, size)
+        number = self._place(known, key, partition, size)
         record = Sent(
             topic, number, key, value, named,
             self._clock.wall_ms() if timestamp is None else timestamp, self._clock.monotonic_ms(),
         )  # fmt: skip
-        if size > self.settings.max_request_size - BATCH_HEADER_BYTES:
-            self._poster.fail([record], self._too_large(size))
+        if size > self.settings.max_request_size - HEADER_BYTES:
+            self._sender.fail([record], self._too_large(size))
             return record
-        if not self._room.take_now(size):
-            await self._room.take(size)
-        self._lane(topic, number).append(record)
+        if not self._pool.take_now(size):
+            await self._pool.take(size)
+        self._queue(topic, number).append(record)
         await self._let_others_run(size)
         return record
 
@@ -107,7 +107,7 @@ class AsyncProducer:
 
     async def flush(self) -> Counts:
         """Send what waits, now, and wait until every record that was taken before has its result."""
-        await asyncio.gather(*(lane.flush() for lane in self._lanes.values()))
+        await asyncio.gather(*(queue.flush() for queue in self._queues.values()))
         self._raise_broken()
         return self.counts
 
@@ -119,20 +119,20 @@ class AsyncProducer:
         if self._is_closed:
             return self.counts
         self._is_closed = True
-        self._room.close()
+        self._pool.close()
         try:
             if timeout_ms != 0:  # else a flush would begin, and what it had sent by then would be unknown
                 await self._flush_within(self.settings.delivery_timeout_ms if timeout_ms is None else timeout_ms)
         finally:
-            await asyncio.gather(*(lane.close() for lane in self._lanes.values()))
+            await asyncio.gather(*(queue.close() for queue in self._queues.values()))
         self._raise_broken()
         return self.counts
 
     async def _flush_within(self, timeout_ms: int) -> None:
-        """What has no result by then gets one when its lane is closed."""
+        """What has no result by then gets one when its queue is closed."""
         with contextlib.suppress(TimeoutError):
             async with self._clock.timeout(timeout_ms):
-                await asyncio.gather(*(lane.flush() for lane in self._lanes.values()))
+                await asyncio.gather(*(queue.flush() for queue in self._queues.values()))
 
     async def __aenter__(self) -> AsyncProducer:
         return self
@@ -144,7 +144,7 @@ class AsyncProducer:
 
     # --- where to ---------------------------------------------------------------------------------------------------
 
-    async def _wait_for_topic(self, topic: str) -> TopicView:
+    async def _wait_for_topic(self, topic: str) -> TopicMetadata:
         """Raises BufferExhausted when no node answers within max.block.ms, ServerError (404) for an unknown topic."""
         settings = self.settings
         give_up_ms = self._clock.monotonic_ms() + min(UNKNOWN_TOPIC_WAIT_MS, settings.max_block_ms)
@@ -162,38 +162,38 @@ class AsyncProducer:
             limit = f"max.block.ms={settings.max_block_ms}"
             raise BufferExhausted(f"no node told of topic {topic!r} within {limit}") from None
 
-    async def _grown(self, view: TopicView, partition: int) -> TopicView:
+    async def _grown(self, known: TopicMetadata, partition: int) -> TopicMetadata:
         """The topic may have grown a moment ago, and not every node know it."""
         give_up_ms = self._clock.monotonic_ms() + min(UNKNOWN_TOPIC_WAIT_MS, self.settings.max_block_ms)
-        while partition >= view.partitions and self._clock.monotonic_ms() < give_up_ms:
-            self._connection.doubt(topic=view.name)
+        while partition >= known.partitions and self._clock.monotonic_ms() < give_up_ms:
+            self._connection.doubt(topic=known.name)
             await self._clock.sleep(self.settings.retry_backoff_ms)
-            view = await self._wait_for_topic(view.name)
-        return view
+            known = await self._wait_for_topic(known.name)
+        return known
 
-    def _place(self, view: TopicView, key: bytes | None, partition: int | None, size: int) -> int:
+    def _place(self, known: TopicMetadata, key: bytes | None, partition: int | None, size: int) -> int:
         if partition is None:
-            return self._partitioner.choose(view, key, size=size)
-        if not 0 <= partition < view.partitions:
-            self._connection.doubt(topic=view.name)
+            return self._partitioner.choose(known, key, size=size)
+        if not 0 <= partition < known.partitions:
+            self._connection.doubt(topic=known.name)
             raise KraftError(
-                f"topic {view.name!r} has no partition {partition}; it has {view.partitions}, from 0",
+                f"topic {known.name!r} has no partition {partition}; it has {known.partitions}, from 0",
                 code=UnknownTopicOrPartition.code,
             )
         return partition
 
-    def _lane(self, topic: str, partition: int) -> Lane:
-        lane = self._lanes.get((topic, partition))
-        if lane is None:
-            lane = self._lanes[topic, partition] = Lane(
+    def _queue(self, topic: str, partition: int) -> PartitionQueue:
+        queue = self._queues.get((topic, partition))
+        if queue is None:
+            queue = self._queues[topic, partition] = PartitionQueue(
                 f"{topic}-{partition}",
-                poster=self._poster,
+                sender=self._sender,
                 settings=self.settings,
                 clock=self._clock,
-                release=self._room.release,
+                release=self._pool.release,
             )
-        assert lane.failure is None, f"the lane of {topic}-{partition} broke: {lane.failure!r}"
-        return lane
+        assert queue.failure is None, f"the queue of {topic}-{partition} broke: {queue.failure!r}"
+        return queue
 
     async def _let_others_run(self, size: int) -> None:
         self._unyielded += size
@@ -208,6 +208,6 @@ class AsyncProducer:
         return RecordRefused(f"surely not written: it has {size} bytes, max.request.size={limit}", code=TOO_LARGE[0])
 
     def _raise_broken(self) -> None:
-        for (topic, partition), lane in self._lanes.items():
-            if lane.failure is not None:
-                raise AssertionError(f"the lane of {topic}-{partition} broke") from lane.failure
+        for (topic, partition), queue in self._queues.items():
+            if queue.failure is not None:
+                raise AssertionError(f"the queue of {topic}-{partition} broke") from queue.failure

@@ -21,8 +21,6 @@ Data: TypeAlias = bytes | str | None
 
 RECORD_OVERHEAD_BYTES: Final = 21
 """Most that a record costs in a batch beside its key, value and headers (KIP-98: lengths, deltas, attributes)."""
-NO_OFFSET: Final = -1
-"""Of an acknowledged record when acks=0: nobody tells it."""
 _PENDING: Final = -2
 
 

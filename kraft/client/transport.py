@@ -10,7 +10,7 @@ from typing import Final
 
 import aiohttp
 
-from kraft.client.outcome import ALWAYS, CONNECT_TIMEOUT_MS, Answer, Outcome, Refused, Request, Unknown
+from kraft.client.response import ALWAYS, CONNECT_TIMEOUT_MS, Answer, Refused, Request, Response, Unknown
 
 CONNECTIONS_MAX: Final = 256
 """Requests beyond this wait for a connection; the wait counts towards their timeout."""
@@ -36,7 +36,7 @@ class Transport:
     async def close(self) -> None:
         await self._session.close()
 
-    async def send(self, base_url: str, request: Request) -> Outcome:
+    async def send(self, base_url: str, request: Request) -> Response:
         """One attempt."""
         limits = aiohttp.ClientTimeout(total=request.timeout_ms / 1000, sock_connect=CONNECT_TIMEOUT_MS / 1000)
         try:

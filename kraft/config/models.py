@@ -11,14 +11,13 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
-from kraft.protocol.primitives import INT32_MAX
+from kraft.protocol.primitives import INT32_MAX, SettingValue
 from kraft.values import value
 from metadata.cluster_keys import ClusterKeys, cluster_keys
 from metadata.settings import BrokerSettings, broker_settings
 
 Role: TypeAlias = Literal["broker", "controller"]
 Purpose: TypeAlias = Literal["quorum", "controller", "fetch", "forward"]
-Toml: TypeAlias = str | int | float | bool
 
 
 @value()
@@ -88,7 +87,7 @@ class NodeConfig(_Model):
         min_length=1, description="Folders for partition data; default: `logs` in the node's folder."
     )
     rack: str | None = Field(default=None, min_length=1, description="Rack that replicas are spread over (KIP-36).")
-    settings: Mapping[str, Toml] = Field(default_factory=dict, description="Kafka settings of this node only.")
+    settings: Mapping[str, SettingValue] = Field(default_factory=dict, description="Kafka settings of this node only.")
     peers: Mapping[int, PeerAddresses] = Field(
         default_factory=dict, description="Other addresses of single peers: peers.2.fetch = 'host:port'."
     )
@@ -148,7 +147,7 @@ class ClusterFile(_Model):
         strict=True,
         description="Refuse over HTTP what Confluent's clients are otherwise forgiven; docs/rest.md lists it.",
     )
-    settings: Mapping[str, Toml] = Field(
+    settings: Mapping[str, SettingValue] = Field(
         default_factory=dict, description="Kafka settings of all nodes, under Kafka's names."
     )
     nodes: tuple[NodeConfig, ...] = Field(min_length=1, description="One [[nodes]] table per node.")
@@ -161,7 +160,7 @@ class ClusterConfig(_Model):
     secret: SecretStr
     data: str
     strict: bool = False
-    settings: Mapping[str, Toml]
+    settings: Mapping[str, SettingValue]
     nodes: tuple[NodeConfig, ...]
 
     @property
@@ -194,7 +193,7 @@ class ClusterConfig(_Model):
             return parse_address(override)
         return Address(peer.host, peer.quorum_port if purpose == "quorum" else peer.kafka_port)
 
-    def static_settings(self, node_id: int) -> Mapping[str, Toml]:
+    def static_settings(self, node_id: int) -> Mapping[str, SettingValue]:
         """Kafka-named settings of the file for one node, without defaults: the layer under the dynamic ones."""
         return {**self.settings, **self.node(node_id).settings}
 

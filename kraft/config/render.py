@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
-from kraft.config.models import ClusterConfig, NodeConfig, Toml
+from kraft.config.models import ClusterConfig, NodeConfig
+from kraft.protocol.primitives import SettingValue
 
 
 def render(config: ClusterConfig, *, secret_file: str) -> str:
@@ -32,6 +33,6 @@ def _node_lines(node: NodeConfig) -> Iterator[str]:
         yield f"settings.{name} = {_value(setting)}"
 
 
-def _value(value: Toml | Sequence[str]) -> str:
+def _value(value: SettingValue | Sequence[str]) -> str:
     """JSON's strings, numbers, booleans and arrays of strings are TOML's too."""
     return json.dumps(value, ensure_ascii=False)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from kraft.client.blocking import send
-from kraft.client.outcome import Answer, Request
+from kraft.client.response import Answer, Request
 from kraft.launcher.processes import is_alive, reap
 from kraft.launcher.runfile import NodeRun
 

@@ -1,4 +1,4 @@
-"""The primitive types of Kafka's protocol: the largest of its integers, and what counts as bytes."""
+"""The primitive types of Kafka: the largest of its integers, what counts as bytes, and what a setting may be."""
 
 from __future__ import annotations
 
@@ -8,3 +8,6 @@ INT32_MAX = 2**31 - 1
 INT64_MAX = 2**63 - 1
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
+
+SettingValue: TypeAlias = str | int | float | bool
+"""Of a setting: Kafka's ConfigDef types, as TOML and JSON write them."""

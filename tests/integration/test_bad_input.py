@@ -15,7 +15,7 @@ from typing import Any
 import crc32c
 import pytest
 
-from kraft.client.outcome import Answer
+from kraft.client.response import Answer
 from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.protocol.errors import ClusterAuthorizationFailed, SaslAuthenticationFailed
 from kraft.runtime.environment import close_environment, system_environment

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from kraft.client.blocking import send
-from kraft.client.outcome import Answer, Request
+from kraft.client.response import Answer, Request
 from kraft.protocol.batches.records import NewRecord, build_batch
 from tests.integration.support.cluster import Cluster
 from tests.integration.support.reading import RECORD_BATCH

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from kraft.client.outcome import Answer
+from kraft.client.response import Answer
 from tests.integration.conftest import run_cluster
 from tests.integration.support.cluster import Cluster
 from tests.integration.support.configuration import QUICK_FAILURES

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from kraft.client.outcome import Answer
+from kraft.client.response import Answer
 from kraft.runtime.descriptors import LIMIT_MIN, share_out
 from tests.integration.support.cluster import Cluster, kraft
 from tests.integration.support.configuration import QUICK_CHORES, QUICK_FAILURES, write_config

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kraft.client.outcome import Answer
+from kraft.client.response import Answer
 from tests.integration.conftest import run_cluster
 from tests.integration.support.cluster import Cluster, kraft
 from tests.integration.support.configuration import REPLICATED

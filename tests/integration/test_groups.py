@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from kraft.client.outcome import Answer
+from kraft.client.response import Answer
 from tests.integration.support.cluster import Cluster, kraft
 from tests.integration.support.load import Load
 from tests.integration.support.waiting import wait_until

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kraft.client.outcome import Answer
+from kraft.client.response import Answer
 from kraft.launcher.processes import is_alive
 from tests.integration.conftest import run_cluster
 from tests.integration.planted.hangs import hang, nodes_that_can_hang, release

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kraft.client.outcome import Answer, Outcome
+from kraft.client.response import Answer, Response
 from kraft.protocol.errors import InvalidRequest
 from kraft.wire.messages.producer_ids import INIT_PRODUCER_ID, InitProducerId
 from metadata.producer_ids import RESERVED_PRODUCER_IDS_FROM
@@ -25,13 +25,13 @@ def nodes(fragile_cluster: Cluster) -> Cluster:
     return fragile_cluster
 
 
-def produce(cluster: Cluster, node_id: int, topic: str, texts: list[str], key: str, **more: str) -> Outcome:
+def produce(cluster: Cluster, node_id: int, topic: str, texts: list[str], key: str, **more: str) -> Response:
     body = {"records": [{"value": text} for text in texts]}
     headers = {"Idempotency_Key": key, "Content_Type": TEXT, **more}
     return cluster.send(node_id, "POST", f"/topics/{topic}", body, **headers)
 
 
-def offsets(outcome: Outcome) -> list[tuple[int, int]]:
+def offsets(outcome: Response) -> list[tuple[int, int]]:
     assert isinstance(outcome, Answer), outcome
     assert outcome.status == 200, outcome
     entries: list[dict[str, Any]] = outcome.json()["offsets"]
@@ -71,7 +71,7 @@ def test_the_leader_dies_after_it_replicated_and_before_it_answered(nodes: Clust
     follower, held = others(nodes, leader)
     nodes.create_assigned("unanswered", [leader, follower, held])
     nodes.pause(held)
-    lost: list[Outcome] = []
+    lost: list[Response] = []
     sender = threading.Thread(target=lambda: lost.append(produce(nodes, leader, "unanswered", ["1", "2"], "k")))
     sender.start()
     wait_until(lambda: nodes.log_bytes(follower, "unanswered"), what="the records at the follower")
@@ -95,7 +95,7 @@ def test_the_leader_dies_before_anybody_had_it(nodes: Cluster):
     nodes.create_assigned("unreplicated", [leader, *rest])
     for follower in rest:
         nodes.pause(follower)
-    lost: list[Outcome] = []
+    lost: list[Response] = []
     sender = threading.Thread(target=lambda: lost.append(produce(nodes, leader, "unreplicated", ["1", "2"], "k")))
     sender.start()
     wait_until(lambda: nodes.log_bytes(leader, "unreplicated"), what="the records at the leader")

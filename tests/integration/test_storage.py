@@ -9,7 +9,7 @@ from pathlib import Path
 import crc32c
 import pytest
 
-from kraft.client.outcome import Answer
+from kraft.client.response import Answer
 from kraft.protocol.batches.header import CODEC_NAMES, whole_batches
 from kraft.protocol.batches.records import NewRecord, build_batch, read_batches
 from kraft.protocol.errors import OffsetOutOfRange

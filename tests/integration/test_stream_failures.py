@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from kraft.client.outcome import Answer
+from kraft.client.response import Answer
 from tests.integration.support.cluster import Cluster
 from tests.integration.support.configuration import QUICK_FAILURES, write_config
 from tests.integration.support.load import Load

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kraft.client.outcome import Answer
+from kraft.client.response import Answer
 from kraft.protocol.batches.header import whole_batches
 from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.protocol.primitives import Buffer

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from kraft.client.outcome import Answer
+from kraft.client.response import Answer
 from metadata.quorum.durable import encode_document
 from metadata.quorum.snapshots import SNAPSHOT_MAGIC, decode_snapshot
 from metadata.snapshot import NEWEST_VERSION

@@ -7,7 +7,8 @@ import random
 from collections.abc import Iterable
 from dataclasses import replace
 
-from kraft.config.models import Role, Toml
+from kraft.config.models import Role
+from kraft.protocol.primitives import SettingValue
 from tests.simulation import headless, pieces, rare, usual
 from tests.simulation.plan import Event, Plan, ProducerPlan, Strangeness, TopicPlan
 from tests.simulation.profiles import PROFILES, STRANGE
@@ -110,9 +111,9 @@ def _roles(rng: random.Random) -> tuple[tuple[Role, ...], ...]:
     return (*(("controller",) for _ in range(rng.choice((1, 3)))), *(("broker",) for _ in range(min(brokers, 4))))
 
 
-def _settings(rng: random.Random) -> dict[str, Toml]:
+def _settings(rng: random.Random) -> dict[str, SettingValue]:
     session_ms = rng.choice((600, 1_500, 3_000))
-    settings: dict[str, Toml] = {
+    settings: dict[str, SettingValue] = {
         ELECTION_TIMEOUT: rng.choice((100, 200, 400)),
         "broker.session.timeout.ms": session_ms,
         "broker.heartbeat.interval.ms": session_ms // 5,

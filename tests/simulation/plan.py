@@ -10,7 +10,8 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from kraft.config.models import Role, Toml
+from kraft.config.models import Role
+from kraft.protocol.primitives import SettingValue
 from tests.simulation import decay_plan
 from tests.simulation.remembered import RememberedPlan
 
@@ -72,7 +73,7 @@ class Plan:
     profile: str
     roles: tuple[tuple[Role, ...], ...]
     rates: tuple[float, ...]
-    settings: Mapping[str, Toml]
+    settings: Mapping[str, SettingValue]
     topics: tuple[TopicPlan, ...]
     producers: tuple[ProducerPlan, ...]
     readers: int

@@ -10,7 +10,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from kraft.config.models import Toml
+from kraft.protocol.primitives import SettingValue
 
 PROFILE = "groups"
 RESTLESS = "restless"
@@ -86,7 +86,7 @@ class RememberedPlan:
     sequenced: tuple[SequencedPlan, ...]
     keyed: tuple[KeyedPlan, ...]
     groups: tuple[GroupPlan, ...]
-    settings: Mapping[str, Toml]
+    settings: Mapping[str, SettingValue]
 
     def __str__(self) -> str:
         producers = [f"{p.name}: acks={p.acks}, in flight {p.in_flight}, lanes {p.lanes}" for p in self.sequenced]
@@ -140,7 +140,7 @@ def _restless_member(rng: random.Random, member: MemberPlan, mishaps: float) -> 
     return replace(member, mishaps=mishaps, instance_id=instance_id, late_commits=RESTLESS_LATE_COMMITS)
 
 
-def _settings(rng: random.Random) -> dict[str, Toml]:
+def _settings(rng: random.Random) -> dict[str, SettingValue]:
     return {
         "offsets.topic.num.partitions": rng.choice((1, 2, 3)),
         "offsets.topic.segment.bytes": rng.choice((2_000, 20_000, 104_857_600)),

@@ -12,7 +12,7 @@ from typing import Final
 
 from kraft.chaos.checkers.values import TEXT_PROCESS, Values
 from kraft.chaos.history import Acks, HistoryError, Produce
-from kraft.client.verdicts import Outcome
+from kraft.client.outcome import Outcome
 
 OUTCOME_BITS: Final = 0b11
 OUTCOMES: Final[dict[Outcome, int]] = {"ok": 1, "fail": 2, "info": 3}

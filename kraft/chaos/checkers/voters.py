@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from kraft.chaos.checkers.findings import Findings
 from kraft.chaos.checkers.verdict import Kind
 from kraft.chaos.evidence import Event, VoterMetadata
-from metadata.records import Record
-from metadata.snapshot import encode_image
+
+if TYPE_CHECKING:
+    from metadata.records import Record
 
 
 class VoterCheck:
@@ -34,6 +36,9 @@ class VoterCheck:
                     self._findings.add(Kind.METADATA_DIFFERS, text, offset=offset)
 
     def _compare_images(self, voters: Sequence[VoterMetadata]) -> None:
+        # Checkers run in other people's programs, too: code of nodes is imported only for metadata that is there.
+        from metadata.snapshot import encode_image
+
         known: dict[int, tuple[int, bytes]] = {}
         for voter in voters:
             encoded = encode_image(voter.image)

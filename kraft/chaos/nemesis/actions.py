@@ -10,7 +10,7 @@ from pydantic import Field
 from kraft.chaos.model import Model
 from kraft.chaos.nemesis.links import ALL_PURPOSES, BETWEEN_NODES, Purpose
 from kraft.chaos.worlds.processes.proxy.rules import Direction
-from kraft.config.models import Toml
+from kraft.protocol.primitives import SettingValue
 
 Damage: TypeAlias = Literal["flip active", "flip closed", "torn tail", "delete index", "delete log"]
 
@@ -97,7 +97,7 @@ class CreateTopic(Model):
     do: Literal["create_topic"]
     topic: str
     assignment: tuple[tuple[int, ...], ...] = Field(min_length=1, description="Replicas of each partition.")
-    configs: Mapping[str, Toml] = Field(default_factory=dict, description="Kafka settings of the topic.")
+    configs: Mapping[str, SettingValue] = Field(default_factory=dict, description="Kafka settings of the topic.")
 
 
 class DeleteTopic(Model):
@@ -114,12 +114,12 @@ class GrowTopic(Model):
 class SetTopic(Model):
     do: Literal["set_topic"]
     topic: str
-    configs: Mapping[str, Toml] = Field(min_length=1, description="Kafka settings of the topic.")
+    configs: Mapping[str, SettingValue] = Field(min_length=1, description="Kafka settings of the topic.")
 
 
 class SetCluster(Model):
     do: Literal["set_cluster"]
-    configs: Mapping[str, Toml] = Field(min_length=1, description="Kafka settings of all brokers.")
+    configs: Mapping[str, SettingValue] = Field(min_length=1, description="Kafka settings of all brokers.")
 
 
 class Reassign(Model):

@@ -16,7 +16,7 @@ import orjson
 from kraft.chaos.soak.reached import Reached
 from kraft.chaos.workload.targets import Targets
 from kraft.chaos.worlds.processes.cluster import Cluster
-from kraft.client.outcome import Answer, Request
+from kraft.client.response import Answer, Request
 from kraft.client.transport import Transport
 
 V2: Final = "application/vnd.kafka.v2+json"

@@ -8,7 +8,7 @@ from typing import Final
 
 from kraft.chaos import model
 from kraft.chaos.worlds.processes.pace import Pace
-from kraft.config.models import Toml
+from kraft.protocol.primitives import SettingValue
 
 PLAIN: Final = "soak-plain"
 IDEMPOTENT: Final = "soak-idempotent"
@@ -25,7 +25,7 @@ PARTITIONS_DEFAULT: Final = 1_000
 RATE_DEFAULT: Final = 60
 PACE_S_DEFAULT: Final = 6.0
 
-SETTINGS: Final[Mapping[str, Toml]] = {
+SETTINGS: Final[Mapping[str, SettingValue]] = {
     "broker.heartbeat.interval.ms": 1_000,
     "broker.session.timeout.ms": 6_000,
     "replica.lag.time.max.ms": 5_000,
@@ -42,7 +42,7 @@ SETTINGS: Final[Mapping[str, Toml]] = {
 """Waits between those of a story of seconds and those of a data center. Each Idempotency-Key is remembered for ten
 minutes only, and the metadata log is replaced by a snapshot after 2 MB, so that nodes need no more memory after hours
 than after minutes."""
-TOPIC_SETTINGS: Final[Mapping[str, Toml]] = {"retention.ms": -1, "segment.bytes": 1_048_576}
+TOPIC_SETTINGS: Final[Mapping[str, SettingValue]] = {"retention.ms": -1, "segment.bytes": 1_048_576}
 
 
 def is_judged(topic: str) -> bool:

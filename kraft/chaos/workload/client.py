@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from kraft.chaos.history import Acks
-from kraft.client.verdicts import Outcome
+from kraft.client.outcome import Outcome
 
 KeyValue = tuple[str | None, str]
 

@@ -16,7 +16,7 @@ from kraft.chaos.workload.client import Batch, KeyValue, Told
 from kraft.chaos.workload.counts import Counts
 from kraft.chaos.workload.requests import value_text
 from kraft.chaos.workload.targets import Surroundings, Target, Targets
-from kraft.client.verdicts import of_attempts
+from kraft.client.outcome import of_attempts
 from kraft.protocol.partitioner import partition_of_key
 
 RETRY_BACKOFF_MS: Final = 100

@@ -7,22 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
 
 import orjson
 
 from kraft.chaos.history import Acks
 from kraft.chaos.workload.client import Fetched, KeyValue, Told
-from kraft.client.judging import TRY_AGAIN
-from kraft.client.outcome import Answer, Refused, Request, Unknown
-from kraft.client.verdicts import (
-    of_answer,
-    of_broken_connection,
-    of_refused_connection,
-    of_sent_without_answer,
-)
-from kraft.protocol.errors import for_code
+from kraft.client.outcome import of_answer, of_broken_connection, of_refused_connection
+from kraft.client.response import TRY_AGAIN, Answer, Refused, Request, Unknown, document_of, read_produce_response
 
 TEXT: Final = "application/vnd.kafka.text.v2+json"
 ANSWER_SLACK_MS: Final = 500
@@ -69,51 +62,15 @@ def cannot_now(answer: Answer | Refused | Unknown) -> bool:
 
 
 def told_produce(answer: Answer | Refused | Unknown, *, acks: Acks) -> Told:
-    return replace(_told_produce(answer, acks=acks), cannot_now=cannot_now(answer))
-
-
-def _told_produce(answer: Answer | Refused | Unknown, *, acks: Acks) -> Told:
-    match answer:
-        case Refused(reason=reason):
-            return Told(outcome=of_refused_connection(), error=reason, may_try_again=True)
-        case Unknown(reason=reason):
-            outcome = of_sent_without_answer() if acks == "0" else of_broken_connection()
-            return Told(outcome=outcome, error=reason, may_try_again=True)
-    document = _document(answer)
-    entries = document.get("offsets")
-    if answer.status != 200 or not entries:
-        return _told_as_a_whole(answer, document)
-    refused = next((entry for entry in entries if entry["error_code"] is not None), None)
-    if refused is None:
-        return Told(outcome="ok", kafka_code=0, offsets=tuple(entry["offset"] for entry in entries))
-    code = refused["kafka_code"]
+    read = read_produce_response(answer, acks=acks)
     return Told(
-        outcome=of_answer(answer.status, code),
-        kafka_code=code,
-        error=refused["error"],
-        may_try_again=for_code(code).retriable,
+        outcome=read.outcome,
+        kafka_code=0 if read.offsets else read.code,
+        error=read.reason or None,
+        offsets=read.offsets or None,
+        may_try_again=read.may_retry,
+        cannot_now=cannot_now(answer),
     )
-
-
-def _told_as_a_whole(answer: Answer, document: dict[str, Any]) -> Told:
-    code = document.get("kafka_code")
-    if answer.is_success:
-        return Told(outcome=of_sent_without_answer(), kafka_code=code)
-    may_try_again = for_code(code).retriable if code is not None else answer.status >= 500 or cannot_now(answer)
-    return Told(
-        outcome=of_answer(answer.status, code),
-        kafka_code=code,
-        error=document.get("message") or f"HTTP status {answer.status}",
-        may_try_again=may_try_again,
-    )
-
-
-def _document(answer: Answer) -> dict[str, Any]:
-    try:
-        document = orjson.loads(answer.body)
-    except orjson.JSONDecodeError:
-        return {}
-    return document if isinstance(document, dict) else {}
 
 
 def read_request(
@@ -139,7 +96,7 @@ def _fetched(answer: Answer | Refused | Unknown) -> Fetched:
         case Unknown(reason=reason):
             return Fetched(outcome=of_broken_connection(), error=reason)
     if not answer.is_success:
-        document = _document(answer)
+        document = document_of(answer)
         code = document.get("kafka_code")
         message = document.get("message") or f"HTTP status {answer.status}"
         return Fetched(outcome=of_answer(answer.status, code), kafka_code=code, error=message)

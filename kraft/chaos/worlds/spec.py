@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
-from kraft.config.models import Role, Toml
+from kraft.config.models import Role
+from kraft.protocol.primitives import SettingValue
 
-NOTHING: Final[Mapping[str, Toml]] = MappingProxyType({})
+NOTHING: Final[Mapping[str, SettingValue]] = MappingProxyType({})
 BOTH_ROLES: Final[tuple[Role, ...]] = ("broker", "controller")
 
 
@@ -20,7 +21,7 @@ class ScenarioError(Exception):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSpec:
     roles: tuple[Role, ...] = BOTH_ROLES
-    settings: Mapping[str, Toml] = field(default_factory=dict)
+    settings: Mapping[str, SettingValue] = field(default_factory=dict)
     """Kafka settings of this node alone."""
     rack: str | None = None
 
@@ -28,11 +29,11 @@ class NodeSpec:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterSpec:
     nodes: Mapping[int, NodeSpec]
-    settings: Mapping[str, Toml] = field(default_factory=dict)
+    settings: Mapping[str, SettingValue] = field(default_factory=dict)
     """Kafka settings of all nodes."""
 
     @staticmethod
-    def of(count: int = 3, *, controllers: int = 0, settings: Mapping[str, Toml] = NOTHING) -> ClusterSpec:
+    def of(count: int = 3, *, controllers: int = 0, settings: Mapping[str, SettingValue] = NOTHING) -> ClusterSpec:
         """`count` nodes with both roles, or `count` brokers, and behind them dedicated controllers."""
         brokers: tuple[Role, ...] = ("broker",) if controllers else BOTH_ROLES
         nodes = {number: NodeSpec(roles=brokers) for number in range(1, count + 1)}

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kraft.client.blocking import send
-from kraft.client.outcome import Answer, Outcome, Request
+from kraft.client.response import Answer, Request, Response
 from tests.integration.support.cluster import Cluster
 from tests.integration.support.waiting import wait_until
 
@@ -56,7 +56,7 @@ class Target:
     def quorum(self) -> tuple[str, int]:
         return _address(str(self.cluster.node(self.node_id).quorum))
 
-    def call(self, method: str, path: str, body: bytes = b"", **headers: str) -> Outcome:
+    def call(self, method: str, path: str, body: bytes = b"", **headers: str) -> Response:
         """One HTTP request with exactly these headers (underscores are hyphens), whatever comes of it."""
         given = {name.replace("_", "-"): value for name, value in headers.items()}
         request = Request(method=method, path=path, body=body, headers=given, timeout_ms=ANSWER_S_MAX * 1_000)

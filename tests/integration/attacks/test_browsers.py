@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kraft.client.outcome import Answer
+from kraft.client.response import Answer
 from tests.integration.attacks.attack import AS_JSON, WITNESS, Attack, Target, withstand
 from tests.integration.support.cluster import Cluster
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kraft.client.outcome import Answer
+from kraft.client.response import Answer
 from kraft.protocol.batches.records import NewRecord, build_batch
 from metadata.internal_topics import OFFSETS_TOPIC
 from tests.integration.attacks.attack import AS_JSON, WITNESS, Attack, Target, withstand

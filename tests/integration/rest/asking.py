@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from kraft.client.blocking import send
-from kraft.client.outcome import Answer, Request
+from kraft.client.response import Answer, Request
 from tests.integration.rest.consumers import consumer_rows
 from tests.integration.rest.groups import group_rows
 from tests.integration.rest.rows import V2, Row, Rows, Text, differences

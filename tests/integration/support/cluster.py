@@ -17,7 +17,7 @@ from typing import Any
 from uuid import UUID
 
 from kraft.client.blocking import send
-from kraft.client.outcome import Answer, Outcome, Request
+from kraft.client.response import Answer, Request, Response
 from kraft.launcher.actions import bring_down, restart_node, stop_node
 from kraft.launcher.processes import is_alive, reap, start_node
 from kraft.launcher.runfile import RESOLVED_FILE, NodeRun, load_run, save_run
@@ -145,7 +145,7 @@ class Cluster:
 
     # Requests
 
-    def send(self, node_id: int, method: str, path: str, document: Any = None, **headers: str) -> Outcome:
+    def send(self, node_id: int, method: str, path: str, document: Any = None, **headers: str) -> Response:
         body = b"" if document is None else document if isinstance(document, bytes) else json.dumps(document).encode()
         given = {name.replace("_", "-"): value for name, value in headers.items()}
         if body and "Content-Type" not in given:

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from kraft.client.blocking import send
-from kraft.client.outcome import Answer, Refused, Request
+from kraft.client.response import Answer, Refused, Request
 from tests.integration.support.cluster import Cluster
 from tests.integration.support.reading import TEXT, Record, read_all
 from tests.integration.support.waiting import wait_until

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kraft.client.blocking import send
-from kraft.client.outcome import Answer, Outcome, Request
+from kraft.client.response import Answer, Request, Response
 
 TEXT = "application/vnd.kafka.text.v2+json"
 JSON = "application/vnd.kafka.v2+json"
@@ -130,7 +130,7 @@ class Member:
             pause.wait(PAUSE_S)
         return None
 
-    def _send(self, method: str, path: str, body: Any, accept: str) -> Outcome:
+    def _send(self, method: str, path: str, body: Any, accept: str) -> Response:
         data = b"" if body is None else json.dumps(body).encode()
         headers = {"Accept": accept, **({"Content-Type": JSON} if data else {})}
         request = Request(method=method, path=path, body=data, headers=headers, timeout_ms=REQUEST_TIMEOUT_MS)

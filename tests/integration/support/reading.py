@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kraft.client.outcome import Answer
+from kraft.client.response import Answer
 from tests.integration.support.cluster import Cluster
 from tests.integration.support.waiting import NotYet, wait_until
 

@@ -12,7 +12,7 @@ import json
 import sys
 import threading
 
-from kraft.client.outcome import Answer
+from kraft.client.response import Answer
 from tests.integration.support.members import TEXT, Member
 
 STEP_S = 0.01

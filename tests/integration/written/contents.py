@@ -11,7 +11,7 @@ import base64
 import hashlib
 from typing import Any, Final
 
-from kraft.client.outcome import Answer
+from kraft.client.response import Answer
 from kraft.protocol.batches.header import whole_batches
 from tests.integration.support.cluster import Cluster
 from tests.integration.support.reading import RECORD_BATCH, page, read_all

@@ -28,7 +28,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
-from kraft.client.outcome import Answer
+from kraft.client.response import Answer
 from kraft.protocol.batches.header import CODEC_NAMES
 from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.wire.messages.producer_ids import INIT_PRODUCER_ID, InitProducerId

@@ -21,7 +21,7 @@ from kraft.chaos.evidence import (
     VoterMetadata,
 )
 from kraft.chaos.history import Acks, Attempt, Header, HistoryWriter, Operation, Produce, Read
-from kraft.client.verdicts import Outcome
+from kraft.client.outcome import Outcome
 
 SECOND = 1_000_000
 TOPIC = "t"

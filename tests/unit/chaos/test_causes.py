@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kraft.chaos.checkers.verdict import Counts, Range, Verdict
 from kraft.chaos.history import Attempt
-from kraft.client.verdicts import Outcome
+from kraft.client.outcome import Outcome
 from tests.unit.chaos.recorded_run import SECOND, Run, values
 
 

@@ -16,7 +16,7 @@ from kraft.chaos.workload.rest_client import RestClient
 from kraft.chaos.workload.targets import Targets
 from kraft.chaos.worlds.processes.timeline import now_us
 from kraft.chaos.worlds.snapshot import Snapshot
-from kraft.client.outcome import Answer, Refused, Unknown
+from kraft.client.response import Answer, Refused, Unknown
 
 
 def answer(status: int, document: object, **headers: str) -> Answer:
@@ -41,7 +41,7 @@ def refused(code: int) -> dict[str, Any]:
         (answer(200, refused(20)), "all", "info", 20, True),
         (answer(200, refused(7)), "1", "info", 7, True),
         (answer(202, {"offsets": []}), "0", "ok", None, False),
-        (answer(503, {"error_code": 503, "message": "full"}), "all", "info", None, True),
+        (answer(503, {"error_code": 503, "message": "full"}), "all", "fail", None, True),
         (answer(404, {"error_code": 40401, "kafka_code": 3}), "all", "fail", 3, True),
         (Refused(reason="refused"), "all", "fail", None, True),
         (Unknown(reason="broken"), "all", "info", None, True),

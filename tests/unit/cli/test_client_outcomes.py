@@ -11,14 +11,14 @@ from contextlib import contextmanager
 import pytest
 
 from kraft.client import blocking
-from kraft.client.outcome import Answer, Outcome, Refused, Request, Unknown
+from kraft.client.response import Answer, Refused, Request, Response, Unknown
 from kraft.client.transport import Transport
 
 OK = b'HTTP/1.1 200 OK\r\nContent-Length: 8\r\nX-Next-Offset: 4\r\n\r\n{"a": 1}'
 
 
-def send_async(url: str, request: Request) -> Outcome:
-    async def attempt() -> Outcome:
+def send_async(url: str, request: Request) -> Response:
+    async def attempt() -> Response:
         async with Transport() as transport:
             return await transport.send(url, request)
 
@@ -26,7 +26,7 @@ def send_async(url: str, request: Request) -> Outcome:
 
 
 @pytest.fixture(params=[blocking.send, send_async], ids=["blocking", "async"])
-def send(request: pytest.FixtureRequest) -> Callable[[str, Request], Outcome]:
+def send(request: pytest.FixtureRequest) -> Callable[[str, Request], Response]:
     return request.param
 
 
@@ -128,7 +128,7 @@ def test_a_kept_connection_that_breaks_is_not_hidden_by_a_second_attempt():
     thread = threading.Thread(target=serve)
     thread.start()
 
-    async def attempts() -> list[Outcome]:
+    async def attempts() -> list[Response]:
         async with Transport() as transport:
             return [await transport.send(url, Request(method="DELETE", path=f"/{n}")) for n in range(2)]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from kraft.client.outcome import Answer, Outcome, Refused, Request
+from kraft.client.response import Answer, Refused, Request, Response
 from kraft.launcher import readiness
 from kraft.launcher.readiness import STALLED_MS, Progress, StartFailed, wait_until_ready
 from kraft.launcher.runfile import NodeRun
@@ -38,7 +38,7 @@ class World:
     def sleep(self, seconds: float) -> None:
         self.now_s += seconds
 
-    def send(self, url: str, request: Request) -> Outcome:
+    def send(self, url: str, request: Request) -> Response:
         if request.path == "/kraft/status":
             nodes = [{"id": each, "state": self.brokers} for each in self.alive]
             document: object = {"controller_id": 1, "nodes": nodes, "partitions": {"total": 9, "offline": 2}}

@@ -11,7 +11,7 @@ from kraft.cli import rest, sending
 from kraft.cli.output import CommandFailed
 from kraft.cli.rest import BUSY_LIMIT_MS, Rest
 from kraft.cli.sending import REPEAT_FOR_MS, Sender
-from kraft.client.outcome import Answer, Outcome, Refused, Request, Unknown
+from kraft.client.response import Answer, Refused, Request, Response, Unknown
 
 NODES = "http://one,http://two,http://three"
 GONE = Refused(reason="connection refused")
@@ -37,7 +37,7 @@ BUSY = answer(503, {"error_code": 50301, "kafka_code": 5, "message": "no leader"
 class World:
     """Nodes that answer in turn as scripted, the last for ever, and a clock that only sleeping moves."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *script: Outcome) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *script: Response) -> None:
         self.script = list(script)
         self.asked: list[tuple[str, Request]] = []
         self.now_s = 1_000.0
@@ -47,7 +47,7 @@ class World:
         monkeypatch.setattr(sending.time, "sleep", self.sleep)
         self.client = Rest(NODES)
 
-    def send(self, url: str, request: Request) -> Outcome:
+    def send(self, url: str, request: Request) -> Response:
         self.asked.append((url, request))
         return self.script.pop(0) if len(self.script) > 1 else self.script[0]
 

@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 from kraft.chaos.worlds.simulated.clock import SimulatedClock
 from kraft.chaos.worlds.simulated.loop import VirtualLoop
 from kraft.client.connection import Connection, World
-from kraft.client.outcome import Answer, Outcome, Refused, Request, Unknown
+from kraft.client.response import Answer, Refused, Request, Response, Unknown
 from kraft.client.settings import ClientSettings, parse
 from kraft.protocol.batches.records import NewRecord, build_batch, read_batches
 from kraft.protocol.errors import for_code
@@ -25,7 +25,7 @@ from kraft.protocol.errors import for_code
 T = TypeVar("T")
 LATENCY_MS = 1
 URLS = {1: "http://one:1", 2: "http://two:2", 3: "http://three:3"}
-Fault = Callable[["FakeCluster", Request], Outcome | None]
+Fault = Callable[["FakeCluster", Request], Response | None]
 """Instead of the next produce; None: after it, its answer is lost."""
 
 
@@ -47,7 +47,7 @@ class FakeCluster:
     _under_way: dict[tuple[int, str], int] = field(default_factory=dict)
     _answers: dict[str, Answer] = field(default_factory=dict)
 
-    async def send(self, base_url: str, request: Request) -> Outcome:
+    async def send(self, base_url: str, request: Request) -> Response:
         node = next(number for number, url in URLS.items() if url == base_url)
         self.requests.append((node, request))
         place = (node, urlsplit(request.path).path)
@@ -70,7 +70,7 @@ class FakeCluster:
     def log(self, topic: str, partition: int) -> list[bytes | None]:
         return self.logs.setdefault((topic, partition), [])
 
-    def _serve(self, request: Request) -> Outcome:
+    def _serve(self, request: Request) -> Response:
         url = urlsplit(request.path)
         if url.path == "/v3/clusters":
             return answer({"data": [{"cluster_id": "c"}]})
@@ -91,7 +91,7 @@ class FakeCluster:
             return answer({"beginning_offset": 0, "end_offset": len(self.log(topic, int(partition)))})
         return self._read(topic, int(partition), parse_qs(url.query))
 
-    def _produce_or_fault(self, topic: str, partition: int, request: Request) -> Outcome:
+    def _produce_or_fault(self, topic: str, partition: int, request: Request) -> Response:
         if not self.faults:
             return self._produce(topic, partition, request)
         instead = self.faults.popleft()(self, request)

@@ -9,21 +9,21 @@ import pytest
 from kraft.client.admin import AsyncAdmin
 from kraft.client.connection import Connection
 from kraft.client.errors import ConfigError, NoOffset, NothingDone, OutcomeUnknown, ServerError
-from kraft.client.outcome import Answer, Outcome, Request, Unknown
 from kraft.client.positions import Start
 from kraft.client.reading import AsyncReader
 from kraft.client.records import Record
+from kraft.client.response import Answer, Request, Response, Unknown
 from kraft.client.settings import ConsumerSettings, parse
 from tests.unit.client.fake_cluster import URLS, FakeCluster, answer, refusal, run
 
 GET = Request(method="GET", path="/topics/t/partitions")
 
 
-def serve(cluster: FakeCluster, path: str, *outcomes: Outcome) -> list[Request]:
+def serve(cluster: FakeCluster, path: str, *outcomes: Response) -> list[Request]:
     """These, one after another, for requests to a path below the cluster; the requests are listed."""
     left, seen, plain = list(outcomes), [], cluster._serve
 
-    def instead(request: Request) -> Outcome:
+    def instead(request: Request) -> Response:
         if not request.path.startswith(path):
             return plain(request)
         seen.append(request)

@@ -10,9 +10,9 @@ import pytest
 
 from kraft.client.connection import Connection
 from kraft.client.errors import BufferExhausted, ClientClosed, KraftError, RecordRefused, RecordUnknown, ServerError
-from kraft.client.outcome import Answer, Refused, Unknown
 from kraft.client.producer import AsyncProducer
 from kraft.client.records import Sent
+from kraft.client.response import Answer, Refused, Unknown
 from kraft.client.settings import parse_producer
 from kraft.protocol.batches.header import header_at
 from kraft.protocol.partitioner import partition_of_key

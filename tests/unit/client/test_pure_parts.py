@@ -8,18 +8,27 @@ from typing import Any
 
 import pytest
 
-from kraft.client.attempts import Again, Done, GiveUp, Halve, Told, next_step
 from kraft.client.backoff import backoff_ms
-from kraft.client.buffer import PartitionBuffer
 from kraft.client.errors import ConfigError, KraftError, RecordRefused, RecordUnknown
-from kraft.client.judging import Lost, Untouched, judge, server_error
+from kraft.client.iterating import Progress
+from kraft.client.metadata import parse_topic
 from kraft.client.nodes import Nodes
-from kraft.client.outcome import Answer, Outcome, Refused, Unknown
+from kraft.client.partition_queue import PartitionBuffer
 from kraft.client.positions import Start, TopicPartition, check_start
-from kraft.client.progress import Progress
 from kraft.client.records import Record, Sent, size_of, to_bytes, to_headers, to_json
+from kraft.client.response import (
+    Answer,
+    Lost,
+    ProduceResponse,
+    Refused,
+    Response,
+    Unknown,
+    Untouched,
+    judge,
+    server_error,
+)
+from kraft.client.sender import Again, Done, GiveUp, Halve, next_step
 from kraft.client.settings import ConsumerSettings, ProducerSettings, parse, parse_producer
-from kraft.client.view import parse_topic
 from kraft.protocol.batches.records import build_batch
 from tests.unit.client.fake_cluster import answer, refusal
 
@@ -165,7 +174,7 @@ def test_a_topic_without_leaders_is_still_one() -> None:
         (answer({}), Answer),
     ],
 )
-def test_what_an_attempt_left_behind(outcome: Outcome, kind: type[object]) -> None:
+def test_what_an_attempt_left_behind(outcome: Response, kind: type[object]) -> None:
     assert isinstance(judge(outcome), kind)
 
 
@@ -184,31 +193,31 @@ def test_an_error_speaks_with_the_servers_words() -> None:
     assert (plain.status, plain.code, plain.message) == (502, None, "HTTP status 502: <html>")
 
 
-def step(told: Told, **changes: Any) -> object:
+def step(response: ProduceResponse, **changes: Any) -> object:
     given = {"earlier": "fail", "attempts": 1, "records": 4, "retries": 9, "wait_ms": 100, "left_ms": 1_000, **changes}
-    return next_step(told, **given)
+    return next_step(response, **given)
 
 
-RETRIABLE = Told(verdict="fail", may_retry=True, reason="x")
+RETRIABLE = ProduceResponse(outcome="fail", may_retry=True, reason="x")
 
 
 def test_what_follows_an_attempt() -> None:
-    assert step(Told(verdict="ok", base_offset=7)) == Done(base_offset=7, leader_epoch=None)
+    assert step(ProduceResponse(outcome="ok", offsets=(7,))) == Done(base_offset=7, leader_epoch=None)
     assert step(RETRIABLE) == Again(wait_ms=100)
     assert isinstance(step(RETRIABLE, attempts=10), GiveUp)
     assert isinstance(step(RETRIABLE, left_ms=100), GiveUp)
-    too_large = Told(verdict="fail", is_too_large=True)
+    too_large = ProduceResponse(outcome="fail", is_too_large=True)
     assert step(too_large) == Halve()
     assert isinstance(step(too_large, records=1), GiveUp)
     assert isinstance(step(too_large, earlier="info"), GiveUp), "a part of it may be written"
 
 
 @pytest.mark.parametrize(
-    ("earlier", "verdict", "kind"),
+    ("earlier", "outcome", "kind"),
     [("fail", "fail", RecordRefused), ("info", "fail", RecordUnknown), ("fail", "info", RecordUnknown)],
 )
-def test_refused_is_only_what_no_attempt_can_have_written(earlier: str, verdict: Any, kind: type[KraftError]) -> None:
-    given_up = step(Told(verdict=verdict, may_retry=False, reason="x"), earlier=earlier)
+def test_refused_is_only_what_no_attempt_can_have_written(earlier: str, outcome: Any, kind: type[KraftError]) -> None:
+    given_up = step(ProduceResponse(outcome=outcome, may_retry=False, reason="x"), earlier=earlier)
     assert isinstance(given_up, GiveUp)
     assert isinstance(given_up.failure, kind)
 

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import jsonschema
 import pytest
 
-from kraft.client.outcome import ALWAYS
+from kraft.client.response import ALWAYS
 from kraft.http.additions import ADDITION, MARK, prefers_additions
 from kraft.http.dialects import DIALECTS
 from kraft.http.v2 import models as v2

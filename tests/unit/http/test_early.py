@@ -10,9 +10,8 @@ import pytest
 from kraft.chaos.workload.requests import cannot_now, fetched
 from kraft.chaos.workload.requests import told_produce as told_by_scenario
 from kraft.cli.rest import is_busy
-from kraft.client.attempts import told_produce as told_by_client
-from kraft.client.judging import Untouched, judge
-from kraft.client.outcome import ALWAYS, Answer
+from kraft.client.response import ALWAYS, Answer, Untouched, judge
+from kraft.client.response import read_produce_response as told_by_client
 from kraft.coordinators.groups.routing import Groups
 from kraft.http.app import ROUTES
 from kraft.http.early import AWAITS_HEADER
@@ -117,7 +116,7 @@ def test_every_client_of_the_house_takes_the_refusal_for_nothing_done_and_goes_o
         assert judge(refusal) == Untouched(reason=answer.json["message"], retry_after_ms=1_000)
         assert is_busy(refusal)
         told = told_by_client(refusal, acks="all")
-        assert (told.verdict, told.may_retry, told.retry_after_ms) == ("fail", True, 1_000)
+        assert (told.outcome, told.may_retry, told.retry_after_ms) == ("fail", True, 1_000)
         seen = told_by_scenario(refusal, acks="all")
         assert (seen.outcome, seen.may_try_again, cannot_now(refusal)) == ("fail", True, True)
         assert fetched(refusal).outcome == "fail"

@@ -9,7 +9,7 @@ from typing import Final, Literal, TypeAlias
 
 from kraft.chaos.checkers.verdict import Kind
 from kraft.chaos.model import ANY, Count, Expect, with_counts
-from kraft.config.models import Toml
+from kraft.protocol.primitives import SettingValue
 
 FaultKind: TypeAlias = Literal[
     "crash", "stop", "pause", "power", "cut", "slow", "isolate", "partition", "admin", "damage"
@@ -23,7 +23,7 @@ class Profile:
     sentence: str
     acks: tuple[Acks, ...] = ("all",)
     retries: int = 0
-    configs: Mapping[str, Toml] = field(default_factory=dict)
+    configs: Mapping[str, SettingValue] = field(default_factory=dict)
     """Of the topics."""
     faults: Mapping[FaultKind, int]
     """Kind -> weight."""

@@ -14,8 +14,8 @@ from kraft.chaos.worlds.processes.observer import Observer
 from kraft.chaos.worlds.processes.pace import Pace
 from kraft.chaos.worlds.processes.timeline import Timeline
 from kraft.chaos.worlds.spec import NOTHING, ScenarioError
-from kraft.client.outcome import Answer
-from kraft.config.models import Toml
+from kraft.client.response import Answer
+from kraft.protocol.primitives import SettingValue
 
 RETRY_S: Final = 0.05
 JSON: Final = {"Content-Type": "application/json"}
@@ -36,7 +36,7 @@ class Administration:
         partitions: int = 1,
         replication_factor: int | None = None,
         assignment: Sequence[Sequence[int]] | None = None,
-        configs: Mapping[str, Toml] = NOTHING,
+        configs: Mapping[str, SettingValue] = NOTHING,
     ) -> None:
         """Returns when every node that runs knows the topic. `assignment`: replicas of each partition."""
         document: dict[str, Any] = {"topic_name": name, "configs": _configs(configs)}
@@ -63,11 +63,11 @@ class Administration:
         self._timeline.begin("config", text=f"grew topic {name} to {partitions} partitions")
         await self.change("PATCH", f"/topics/{quote(name)}", {"partitions_count": partitions})
 
-    async def alter_topic(self, name: str, configs: Mapping[str, Toml]) -> None:
+    async def alter_topic(self, name: str, configs: Mapping[str, SettingValue]) -> None:
         self._timeline.begin("config", text=f"set {_shown(configs)} on topic {name}")
         await self.change("POST", f"/topics/{quote(name)}/configs:alter", {"data": _changes(configs)})
 
-    async def alter_cluster(self, configs: Mapping[str, Toml]) -> None:
+    async def alter_cluster(self, configs: Mapping[str, SettingValue]) -> None:
         """Settings of all brokers."""
         self._timeline.begin("config", text=f"set {_shown(configs)} on the whole cluster")
         await self.change("POST", "/broker-configs:alter", {"data": _changes(configs)})
@@ -112,17 +112,17 @@ class Administration:
         return problem, True
 
 
-def _text(value: Toml) -> str:
+def _text(value: SettingValue) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _configs(configs: Mapping[str, Toml]) -> list[dict[str, str]]:
+def _configs(configs: Mapping[str, SettingValue]) -> list[dict[str, str]]:
     return [{"name": name, "value": _text(value)} for name, value in configs.items()]
 
 
-def _changes(configs: Mapping[str, Toml]) -> list[dict[str, str]]:
+def _changes(configs: Mapping[str, SettingValue]) -> list[dict[str, str]]:
     return [{**entry, "operation": "SET"} for entry in _configs(configs)]
 
 
-def _shown(configs: Mapping[str, Toml]) -> str:
+def _shown(configs: Mapping[str, SettingValue]) -> str:
     return ", ".join(f"{name}={_text(value)}" for name, value in configs.items())

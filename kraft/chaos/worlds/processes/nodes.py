@@ -21,7 +21,7 @@ from kraft.chaos.worlds.processes.proxy.process import ProxyProcess
 from kraft.chaos.worlds.processes.timeline import Timeline
 from kraft.chaos.worlds.snapshot import NodeState
 from kraft.chaos.worlds.spec import ScenarioError
-from kraft.client.outcome import Answer, Outcome, Request
+from kraft.client.response import Answer, Request, Response
 from kraft.client.transport import Transport
 from kraft.config.models import ClusterConfig, NodeConfig
 from kraft.launcher.processes import log_tail
@@ -288,7 +288,7 @@ class Nodes:
         body: bytes = b"",
         headers: Mapping[str, str] | None = None,
         timeout_ms: int | None = None,
-    ) -> Outcome:
+    ) -> Response:
         """One request to a node itself, past all proxies. Without a timeout: that of the run's pace."""
         limit_ms = self._pace.ask_timeout_ms if timeout_ms is None else timeout_ms
         request = Request(method=method, path=path, body=body, headers=headers or {}, timeout_ms=limit_ms)

@@ -16,7 +16,7 @@ from kraft.chaos.worlds.processes.nodes import Nodes
 from kraft.chaos.worlds.processes.pace import Pace
 from kraft.chaos.worlds.processes.timeline import now_us
 from kraft.chaos.worlds.snapshot import NOBODY, NodeView, PartitionView, ReplicaView, Snapshot
-from kraft.client.outcome import Answer
+from kraft.client.response import Answer
 
 SAMPLES_MAX: Final = 200_000
 

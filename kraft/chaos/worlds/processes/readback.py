@@ -21,7 +21,7 @@ from kraft.chaos.worlds.processes.logs import RunFiles, records_of, replica_logs
 from kraft.chaos.worlds.processes.observer import NotInTime
 from kraft.chaos.worlds.processes.pace import every_topic
 from kraft.chaos.worlds.snapshot import ReplicaView, Snapshot
-from kraft.client.outcome import Answer
+from kraft.client.response import Answer
 from kraft.protocol.media_types import RECORD_BATCH
 
 SETTLE_MS: Final = 20_000

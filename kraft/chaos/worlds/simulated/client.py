@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 from kraft.chaos.workload.client import Batch, Fetched, Position, Told
 from kraft.chaos.workload.requests import ANSWER_SLACK_MS, value_of
 from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
-from kraft.client.verdicts import of_broken_connection, of_code, of_refused_connection, of_sent_without_answer
+from kraft.client.outcome import of_broken_connection, of_code, of_refused_connection, of_sent_without_answer
 from kraft.protocol.batches.records import NewRecord, build_batch, read_batches
 from kraft.protocol.errors import KafkaError, UnknownTopicOrPartition, for_code
 from metadata.environment import ConnectionClosed

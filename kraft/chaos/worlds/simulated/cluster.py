@@ -16,8 +16,9 @@ from kraft.chaos.nemesis.links import BETWEEN_NODES, Purpose
 from kraft.chaos.worlds.simulated.environment import Machine, SimulatedWorld
 from kraft.chaos.worlds.simulated.formed import form_voter
 from kraft.chaos.worlds.simulated.loop import BESIDE
-from kraft.config.models import ClusterConfig, NodeConfig, PeerAddresses, Role, Toml
+from kraft.config.models import ClusterConfig, NodeConfig, PeerAddresses, Role
 from kraft.node.assembly import Node
+from kraft.protocol.primitives import SettingValue
 from metadata.controller.events import CreateTopics, ErrorDetail, NewTopic
 from metadata.environment import Environment
 from metadata.image import PartitionImage, TopicIdPartition
@@ -139,7 +140,7 @@ def _peers(node_id: int, count: int) -> dict[int, PeerAddresses]:
 def cluster_config(
     *,
     roles: Sequence[tuple[Role, ...]] = (BOTH,) * 3,
-    settings: Mapping[str, Toml] | None = None,
+    settings: Mapping[str, SettingValue] | None = None,
     has_links_by_purpose: bool = False,
 ) -> ClusterConfig:
     return ClusterConfig(
@@ -250,7 +251,7 @@ class SimulatedCluster:
         self,
         world: SimulatedWorld,
         *,
-        settings: Mapping[str, Toml] | None = None,
+        settings: Mapping[str, SettingValue] | None = None,
         rates: tuple[float, ...] = (1, 1, 1),
         roles: Sequence[tuple[Role, ...]] | None = None,
         is_new: bool = False,

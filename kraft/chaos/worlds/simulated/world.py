@@ -26,9 +26,9 @@ from kraft.chaos.worlds.simulated.network import Link
 from kraft.chaos.worlds.snapshot import NodeState, NodeView, Snapshot
 from kraft.chaos.worlds.spec import ClusterSpec, ScenarioError
 from kraft.chaos.worlds.world import Clients
-from kraft.config.models import Toml
 from kraft.http.replicas import node_belief
 from kraft.protocol.errors import KafkaError, NotController, RequestTimedOut
+from kraft.protocol.primitives import SettingValue
 from metadata.controller.events import (
     AlterConfigs,
     AlterReassignments,
@@ -374,7 +374,7 @@ class SimulatedStoryWorld:
     # --- administration -----------------------------------------------------------------------------------------
 
     async def create_topic(
-        self, topic: str, *, assignment: Sequence[Sequence[int]], configs: Mapping[str, Toml]
+        self, topic: str, *, assignment: Sequence[Sequence[int]], configs: Mapping[str, SettingValue]
     ) -> None:
         new = NewTopic(
             name=topic,
@@ -423,7 +423,7 @@ class SimulatedStoryWorld:
             case _:
                 raise ScenarioError(f"{action.do} needs real processes")
 
-    async def _set(self, resource: ConfigResource, configs: Mapping[str, Toml], where: str) -> None:
+    async def _set(self, resource: ConfigResource, configs: Mapping[str, SettingValue], where: str) -> None:
         shown = ", ".join(f"{name}={_text(value)}" for name, value in configs.items())
         self._happened("config", f"set {shown} on {where}")
         changes = tuple(
@@ -519,7 +519,7 @@ def _view(node: SimulatedNode) -> NodeView | None:
     return parse_view(node_belief(running.gateway, replicas).model_dump())
 
 
-def _text(value: Toml) -> str:
+def _text(value: SettingValue) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

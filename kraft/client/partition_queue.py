@@ -1,6 +1,6 @@
-"""One lane for each partition that is written to: its waiting records, and the task that delivers them in order.
+"""One queue for each partition that is written to: its waiting records, and the task that delivers them in order.
 
-Invariant: a lane has at most one batch on its way, so records of a partition are in the log in the order of send(),
+Invariant: a queue has at most one batch on its way, so records of a partition are in the log in the order of send(),
 whatever had to be repeated.
 """
 
@@ -9,20 +9,20 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import islice
 
-from kraft.client.buffer import PartitionBuffer
-from kraft.client.posting import Poster, expired, never_sent
+from kraft.client.clock import Clock
 from kraft.client.records import Sent
+from kraft.client.sender import Sender, expired, never_sent
 from kraft.client.settings import ProducerSettings
-from metadata.environment import Clock
 
 
-class Lane:
+class PartitionQueue:
     def __init__(
-        self, name: str, *, poster: Poster, settings: ProducerSettings, clock: Clock, release: Callable[[int], None]
+        self, name: str, *, sender: Sender, settings: ProducerSettings, clock: Clock, release: Callable[[int], None]
     ) -> None:
         self._buffer = PartitionBuffer(settings)
-        self._poster = poster
+        self._sender = sender
         self._settings = settings
         self._clock = clock
         self._release = release
@@ -33,7 +33,7 @@ class Lane:
         self._task = asyncio.get_running_loop().create_task(self._run(), name=name)
 
     def append(self, record: Sent) -> bool:
-        """Whether the lane has to look at it soon, and so wants to run."""
+        """Whether the queue has to look at it soon, and so wants to run."""
         self._appended += 1
         if not self._buffer.append(record):
             return False
@@ -55,7 +55,7 @@ class Lane:
 
     @property
     def failure(self) -> BaseException | None:
-        """Why the lane ended by itself, which it never should."""
+        """Why the queue ended by itself, which it never should."""
         return self._task.exception() if self._task.done() and not self._task.cancelled() else None
 
     async def _run(self) -> None:
@@ -65,7 +65,7 @@ class Lane:
                 await self._deliver_one()
         finally:
             rest = self._buffer.take_all()
-            self._poster.fail(rest, never_sent())
+            self._sender.fail(rest, never_sent())
             self._settle(rest)
 
     async def _wait_until_due(self) -> None:
@@ -85,13 +85,13 @@ class Lane:
 
     async def _deliver_one(self) -> None:
         late = self._buffer.take_expired(self._clock.monotonic_ms())
-        self._poster.fail(late, expired(self._settings.delivery_timeout_ms))
+        self._sender.fail(late, expired(self._settings.delivery_timeout_ms))
         self._settle(late)
         if not self._buffer:
             return
         batch = self._buffer.take()
         try:
-            await self._poster.deliver(batch)
+            await self._sender.deliver(batch)
         finally:
             self._settle(batch)
 
@@ -103,3 +103,64 @@ class Lane:
             _, future = self._flushes.popleft()
             if not future.done():
                 future.set_result(None)
+
+
+HEADER_BYTES = 61
+
+
+class PartitionBuffer:
+    def __init__(self, settings: ProducerSettings) -> None:
+        self._settings = settings
+        self._waiting: deque[Sent] = deque()
+        self.bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def append(self, record: Sent) -> bool:
+        """Whether somebody has to look: it is the first that waits, or the batch is full now."""
+        before = self.bytes
+        self._waiting.append(record)
+        self.bytes += record.size
+        return before == 0 or (before < self._settings.batch_size <= self.bytes)
+
+    def wait_ms(self, now_ms: float) -> float | None:
+        """How long until a batch is due: 0 for now, None when nothing waits."""
+        if not self._waiting:
+            return None
+        if self.bytes >= self._settings.batch_size:
+            return 0
+        return max(0.0, self._waiting[0].created_ms + self._settings.linger_ms - now_ms)
+
+    def take_expired(self, now_ms: float) -> list[Sent]:
+        """Those that waited for delivery.timeout.ms and never left."""
+        expired: list[Sent] = []
+        while self._waiting and self._waiting[0].created_ms + self._settings.delivery_timeout_ms <= now_ms:
+            expired.append(self._waiting.popleft())
+        self.bytes -= sum(record.size for record in expired)
+        return expired
+
+    def take(self) -> list[Sent]:
+        """The next batch, of at least one record."""
+        assert self._waiting, "nothing waits"
+        limit = self._settings.max_request_size - HEADER_BYTES if self._settings.batch_size else 0
+        count = size = 0
+        for record in self._waiting:
+            if count and size + record.size > limit:
+                break
+            count += 1
+            size += record.size
+        batch = list(islice(self._waiting, count))
+        if count == len(self._waiting):
+            self._waiting.clear()
+        else:
+            for _ in batch:
+                self._waiting.popleft()
+        self.bytes -= size
+        return batch
+
+    def take_all(self) -> list[Sent]:
+        everything = list(self._waiting)
+        self._waiting.clear()
+        self.bytes = 0
+        return everything

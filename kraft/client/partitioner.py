@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from kraft.client.view import TopicView
+from kraft.client.metadata import TopicMetadata
 from kraft.protocol.partitioner import partition_of_key
 
 
@@ -25,7 +25,7 @@ class Partitioner:
         self._bytes = max(batch_size, 1)
         self._turns: dict[str, _Turn] = {}
 
-    def choose(self, topic: TopicView, key: bytes | None, *, size: int) -> int:
+    def choose(self, topic: TopicMetadata, key: bytes | None, *, size: int) -> int:
         if key is not None:
             return partition_of_key(key, topic.partitions)
         turn = self._turns.get(topic.name)
@@ -34,6 +34,6 @@ class Partitioner:
         turn.bytes_left -= size
         return turn.partition
 
-    def _next(self, topic: TopicView, last: _Turn | None) -> int:
+    def _next(self, topic: TopicMetadata, last: _Turn | None) -> int:
         others = [number for number in topic.led if last is None or number != last.partition]
         return self._rng.choice(others or topic.led)

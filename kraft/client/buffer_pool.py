@@ -1,4 +1,4 @@
-"""Room for records: buffer.memory, and the turns of those who wait for some of it.
+"""BufferPool for records: buffer.memory, and the turns of those who wait for some of it.
 
 Who came first gets room first: a large record is not overtaken for ever by small ones.
 """
@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
+from kraft.client.clock import Clock
 from kraft.client.errors import BufferExhausted, ClientClosed
 from kraft.client.settings import ProducerSettings
-from metadata.environment import Clock
 
 
-class Room:
+class BufferPool:
     def __init__(self, settings: ProducerSettings, clock: Clock) -> None:
         self._settings = settings
         self._clock = clock

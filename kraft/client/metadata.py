@@ -19,7 +19,7 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TopicView:
+class TopicMetadata:
     name: str
     leaders: tuple[int, ...]
     """By partition; -1 where there is none now."""
@@ -44,11 +44,11 @@ def parse_nodes(document: Mapping[str, Any]) -> tuple[Node, ...]:
     )
 
 
-def parse_topic(name: str, document: Sequence[Mapping[str, Any]], *, now_ms: float) -> TopicView:
+def parse_topic(name: str, document: Sequence[Mapping[str, Any]], *, now_ms: float) -> TopicMetadata:
     """From `GET /topics/{topic}/partitions`."""
     leaders = {each["partition"]: each["leader"] for each in document}
     assert sorted(leaders) == list(range(len(leaders))), f"partitions of {name!r} are {sorted(leaders)}"
     ordered = (leaders[number] for number in range(len(leaders)))
-    return TopicView(
+    return TopicMetadata(
         name=name, leaders=tuple(NO_LEADER if leader is None else leader for leader in ordered), fetched_ms=now_ms
     )

@@ -10,14 +10,19 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final, TypeAlias, cast
 
-from kraft.client import verdicts
-from kraft.client.attempts import Again, Done, GiveUp, Halve, Step, Told, next_step, told_produce
 from kraft.client.connection import Connection, segment
 from kraft.client.errors import DeliveryFailed, RecordRefused, RecordUnknown
-from kraft.client.outcome import Answer, Request
-from kraft.client.records import NO_OFFSET, Sent
+from kraft.client.outcome import FAIL, OK, Outcome, of_attempts
+from kraft.client.records import Sent
+from kraft.client.response import (
+    NO_OFFSET,
+    Answer,
+    ProduceResponse,
+    Request,
+    read_produce_response,
+)
 from kraft.client.settings import ProducerSettings
 from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.protocol.errors import RequestTimedOut
@@ -52,7 +57,7 @@ class BatchKeys:
         return f"{self._name}-{self._count}"
 
 
-class Poster:
+class Sender:
     def __init__(self, connection: Connection, settings: ProducerSettings) -> None:
         self._connection = connection
         self._settings = settings
@@ -64,7 +69,7 @@ class Poster:
     async def deliver(self, batch: Sequence[Sent]) -> None:
         """Until all records have their result. Cancelled, they get one too: unknown once an attempt was made."""
         self.counts.batches += 1
-        seen: verdicts.Outcome = verdicts.FAIL
+        seen: Outcome = FAIL
         attempts = 0
         where = (batch[0].topic, batch[0].partition)
         request = self._request(where, batch)
@@ -73,8 +78,8 @@ class Poster:
         try:
             while True:
                 attempts += 1
-                told, avoid = await self._attempt(where, request, deadline_ms, avoid)
-                match self._next_step(told, seen, attempts, len(batch), deadline_ms):
+                response, avoid = await self._attempt(where, request, deadline_ms, avoid)
+                match self._next_step(response, seen, attempts, len(batch), deadline_ms):
                     case Done(base_offset=offset, leader_epoch=epoch):
                         return self._acknowledge(batch, offset, epoch)
                     case GiveUp(failure=failure):
@@ -82,7 +87,7 @@ class Poster:
                     case Halve():
                         break
                     case Again(wait_ms=wait_ms):
-                        seen = verdicts.of_attempts((seen, told.verdict))
+                        seen = of_attempts((seen, response.outcome))
                         await self._clock.sleep(wait_ms)
             middle = len(batch) // 2
             await self.deliver(batch[:middle])
@@ -125,7 +130,7 @@ class Poster:
 
     async def _attempt(
         self, where: tuple[str, int], request: Request, deadline_ms: float, avoid: str | None
-    ) -> tuple[Told, str | None]:
+    ) -> tuple[ProduceResponse, str | None]:
         """What it came to, and the node that is not to be asked next."""
         leader = await self._connection.leader(*where)
         now_ms = self._clock.monotonic_ms()
@@ -135,16 +140,16 @@ class Poster:
         async with self._slot(url):
             left_ms = int(deadline_ms - self._clock.monotonic_ms())
             if left_ms <= 0:
-                return Told(verdict=verdicts.FAIL, reason="it was not sent in time", may_retry=True), avoid
+                return ProduceResponse(outcome=FAIL, reason="it was not sent in time", may_retry=True), avoid
             self.counts.attempts += 1
-            outcome = await self._connection.world.sender.send(url, self._timed(request, left_ms))
-        told = told_produce(outcome, acks=self._settings.acks)
-        if isinstance(outcome, Answer):
+            answer = await self._connection.world.sender.send(url, self._timed(request, left_ms))
+        response = read_produce_response(answer, acks=self._settings.acks)
+        if isinstance(answer, Answer):
             nodes.answered(url)
-        if told.verdict == verdicts.OK:
-            return told, None
-        self._connection.doubt(url if told.is_node_gone else None, topic=where[0])
-        return told, url
+        if response.outcome == OK:
+            return response, None
+        self._connection.doubt(url if response.is_node_gone else None, topic=where[0])
+        return response, url
 
     def _timed(self, request: Request, left_ms: int) -> Request:
         timeout_ms = min(self._settings.request_timeout_ms, left_ms)
@@ -156,10 +161,12 @@ class Poster:
             timeout_ms=min(timeout_ms + ANSWER_SLACK_MS, left_ms),
         )
 
-    def _next_step(self, told: Told, seen: verdicts.Outcome, attempts: int, records: int, deadline_ms: float) -> Step:
-        wait_ms = 0.0 if told.is_node_gone and attempts == 1 else self._connection.retry_wait_ms(attempts)
+    def _next_step(
+        self, response: ProduceResponse, seen: Outcome, attempts: int, records: int, deadline_ms: float
+    ) -> Step:
+        wait_ms = 0.0 if response.is_node_gone and attempts == 1 else self._connection.retry_wait_ms(attempts)
         return next_step(
-            told,
+            response,
             earlier=seen,
             attempts=attempts,
             records=records,
@@ -193,3 +200,62 @@ def expired(delivery_timeout_ms: int) -> RecordRefused:
 
 def never_sent() -> RecordRefused:
     return RecordRefused("surely not written: the producer was closed before it was sent")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    base_offset: int
+    leader_epoch: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Again:
+    wait_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Halve:
+    """The batch is too large for its topic; nothing of it was written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GiveUp:
+    failure: DeliveryFailed
+
+
+Step: TypeAlias = Done | Again | Halve | GiveUp
+
+
+def next_step(
+    response: ProduceResponse,
+    *,
+    earlier: Outcome,
+    attempts: int,
+    records: int,
+    retries: int,
+    wait_ms: float,
+    left_ms: float,
+) -> Step:
+    """`earlier`: of all attempts before this one, `fail` when there was none. `attempts`: with this one.
+
+    `left_ms`: until delivery.timeout.ms is over, from now.
+    """
+    if response.outcome == OK:
+        return Done(base_offset=response.base_offset, leader_epoch=response.leader_epoch)
+    whole = of_attempts((earlier, response.outcome))
+    if response.is_too_large and records > 1 and whole == FAIL:
+        return Halve()
+    if not response.may_retry:
+        return GiveUp(failure=failure(whole, response, f"after {attempts} attempts" if attempts > 1 else ""))
+    if attempts > retries:
+        return GiveUp(failure=failure(whole, response, f"and retries={retries}"))
+    if wait_ms >= left_ms:
+        return GiveUp(failure=failure(whole, response, f"and delivery.timeout.ms is over, after {attempts} attempts"))
+    return Again(wait_ms=wait_ms)
+
+
+def failure(outcome: Outcome, response: ProduceResponse, why: str) -> DeliveryFailed:
+    text = f"{response.reason} ({why})" if why else response.reason
+    if outcome == FAIL:
+        return RecordRefused(f"surely not written: {text}", code=response.code, retriable=response.may_retry)
+    return RecordUnknown(f"may have been written: {text}", code=response.code)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kraft.client import verdicts as outcomes
+from kraft.client import outcome as outcomes
 from kraft.protocol.errors import BY_CODE
 
 

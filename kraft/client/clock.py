@@ -1,0 +1,27 @@
+"""The clock as a client needs it; `kraft.system_clock` is the real one. Durations are milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+
+class Timer(Protocol):
+    def cancel(self) -> None: ...
+
+
+class Clock(Protocol):
+    def monotonic_ms(self) -> int: ...
+
+    def wall_ms(self) -> int:
+        """Milliseconds since the epoch; for timestamps of records only."""
+        ...
+
+    async def sleep(self, ms: float) -> None: ...
+
+    def timeout(self, ms: float) -> AbstractAsyncContextManager[object]:
+        """As `asyncio.timeout`: raises TimeoutError inside the block after `ms`."""
+        ...
+
+    def call_later(self, ms: float, callback: Callable[..., object], *args: object) -> Timer: ...
