@@ -95,7 +95,7 @@ class AsyncReader(AsyncIterated):
             raise ClientClosed("the reader is closed; make another")
         loop = asyncio.get_running_loop()
         for where in await self._assigned():
-            reader = Reader(
+            reader = PartitionReader(
                 where,
                 self._start_of(where),
                 connection=self._connection,
@@ -156,7 +156,7 @@ class Chunk:
     high_watermark: int
 
 
-class Reader:
+class PartitionReader:
     """One partition from `start` on, or to its present end only. `deliver` returns when the next read may begin."""
 
     def __init__(
@@ -173,7 +173,7 @@ class Reader:
         self._start = start
         self._connection = connection
         self._settings = settings
-        self._deliver = deliver
+        self._hand_over = deliver
         self._follows = follows
 
     async def run(self) -> None:
@@ -187,7 +187,7 @@ class Reader:
                 continue
             has_moved, offset = found.next_offset > offset, found.next_offset
             if has_moved:
-                await self._deliver(found)
+                await self._hand_over(found)
 
     async def _read(self, offset: int, end: int | None) -> Chunk | int:
         """What is there; or the offset to go on from, when this one is not in the log any more."""
