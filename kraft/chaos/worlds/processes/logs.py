@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from kraft.chaos.evidence import LogRecord, Records, ReplicaLog, VoterMetadata
 from kraft.chaos.workload.requests import value_of
@@ -47,6 +48,9 @@ class RunFiles:
     """Node -> where it keeps its partitions."""
 
 
+Offsets: TypeAlias = Mapping[tuple[str, int], int]
+
+
 def replica_logs(
     files: RunFiles, latest: Snapshot | None, is_judged: Callable[[str], bool] = every_topic
 ) -> list[ReplicaLog]:
@@ -57,10 +61,12 @@ def replica_logs(
     found = []
     for node in files.brokers:
         directory = files.logs[node]
+        # Read once for all replicas of the directory: each file has a line for every one of them.
+        starts, high_watermarks = (_checkpointed(directory / name) for name in (LOG_STARTS_FILE, HIGH_WATERMARKS_FILE))
         for folder in sorted(directory.iterdir()) if directory.is_dir() else ():
             key = topic_partition_of(folder.name)
             if key is not None and is_judged(key[0]) and _is_current(folder, topics.get(key[0])):
-                found.append(_replica_log(node, key, folder))
+                found.append(_replica_log(node, key, folder, starts=starts, high_watermarks=high_watermarks))
     return found
 
 
@@ -78,10 +84,12 @@ def _is_current(folder: Path, topic_id: str | None) -> bool:
     return topic_id is not None and (stored is None or str(stored) == topic_id)
 
 
-def _replica_log(node: int, key: tuple[str, int], folder: Path) -> ReplicaLog:
+def _replica_log(
+    node: int, key: tuple[str, int], folder: Path, *, starts: Offsets, high_watermarks: Offsets
+) -> ReplicaLog:
     segments = sorted(path for path in folder.iterdir() if path.name.endswith(LOG_SUFFIX))
     first, end, problem = _extent(segments)
-    start = max(_checkpointed(folder.parent / LOG_STARTS_FILE, key), first)
+    start = max(starts.get(key, 0), first)
     return ReplicaLog(
         node=node,
         topic=key[0],
@@ -89,17 +97,17 @@ def _replica_log(node: int, key: tuple[str, int], folder: Path) -> ReplicaLog:
         records=records_of(segments, from_offset=start),
         log_start_offset=start,
         log_end_offset=end,
-        high_watermark=_checkpointed(folder.parent / HIGH_WATERMARKS_FILE, key),
+        high_watermark=high_watermarks.get(key, 0),
         epochs=_epochs(folder),
         error=problem or None,
     )
 
 
-def _checkpointed(path: Path, key: tuple[str, int]) -> int:
+def _checkpointed(path: Path) -> Offsets:
     try:
-        return read_offsets(FILES, str(path)).get(key, 0)
+        return read_offsets(FILES, str(path))
     except MalformedFile:
-        return 0
+        return {}
 
 
 def _epochs(folder: Path) -> tuple[tuple[int, int], ...]:
