@@ -42,6 +42,8 @@ Reply = TypeVar("Reply")
 REGISTRATION_RETRY_MS = 100
 SHUTDOWN_BEAT_MS = 50
 """Interval of heartbeats while waiting for permission to stop."""
+IN_OFFICE_MS = 1_000
+"""Longest wait for the controller's word that this broker is not fenced."""
 CATCHING_UP_BEAT_MS = 50
 """Interval of heartbeats while registered and not yet unfenced."""
 
@@ -97,6 +99,9 @@ class BrokerLifecycle:
         self._is_unfenced = False
         self._answered_ms = self._deaf_ms = clock.monotonic_ms()
         """When the last heartbeat that was answered was sent; when no leader of the quorum was known last."""
+        self._sent = self._answered = 0
+        """Heartbeats; of those that were answered, the latest one's number."""
+        self._next_answer = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -122,6 +127,22 @@ class BrokerLifecycle:
         if not self._is_unfenced or self._answered_ms <= self._deaf_ms:
             return False
         return self._clock.monotonic_ms() - self._answered_ms < self._settings().broker_session_timeout_ms // 2
+
+    async def is_in_office(self) -> bool:
+        """Whether the controller has answered, to a heartbeat sent after this call, that this broker is not fenced.
+
+        For what `has_session` is too sure of: a controller fences at once a broker whose port refuses, and one that is
+        cut off lives on.
+        """
+        wanted = self._sent + 1
+        self._news.set()
+        try:
+            async with self._clock.timeout(IN_OFFICE_MS):
+                while self._answered < wanted:
+                    await self._next_answer.wait()  # a new one after each answer: it is not set yet
+        except TimeoutError:
+            return False
+        return self._is_unfenced
 
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._run(), name="broker-lifecycle")
@@ -244,7 +265,8 @@ class BrokerLifecycle:
         )
 
     async def _beat(self) -> None:
-        sent_ms = self._clock.monotonic_ms()
+        self._sent += 1
+        number, sent_ms = self._sent, self._clock.monotonic_ms()
         try:
             answer = await self._control.control(self._heartbeat(), timeout_ms=self._answer_ms)
         except (StaleBrokerEpoch, BrokerIdNotRegistered):
@@ -253,8 +275,10 @@ class BrokerLifecycle:
         except KafkaError:
             return  # no controller, or no answer: the next beat tries again; fencing is the controller's decision
         else:
-            self._answered_ms = sent_ms
+            self._answered_ms, self._answered = sent_ms, number
             self._learn(answer)
+            self._next_answer.set()
+            self._next_answer = asyncio.Event()
 
     def _learn(self, answer: HeartbeatAnswer) -> None:
         self._is_unfenced = not answer.is_fenced

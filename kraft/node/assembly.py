@@ -251,6 +251,7 @@ class Node:
             events=self.events,
             settings=self.publisher.current_settings,
             topic_settings=self.publisher.topic_settings,
+            is_trusted=self._is_trusted,
         )
         lifecycle = self.lifecycle = BrokerLifecycle(
             identity=broker_identity(self.config, self.node, self._incarnation_id),
@@ -270,6 +271,9 @@ class Node:
             broker_id=self.node.id, control=self._control, broker_epoch=lambda: lifecycle.broker_epoch
         )
         self.replicas.on_failed_replicas(self.lifecycle.on_failed_replicas)
+
+    async def _is_trusted(self) -> bool:
+        return self.lifecycle is not None and await self.lifecycle.is_in_office()
 
     def _make_gateway(self) -> Gateway:
         finder = LeaderFinder(

@@ -6,15 +6,16 @@ A follower's progress is noted before it waits, once per request; the answer aft
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from typing import TypeAlias
 
-from kraft.protocol.errors import KafkaError
+from kraft.protocol.errors import KafkaError, NotLeaderOrFollower, OffsetOutOfRange
 from metadata.image import TopicIdPartition
 from replication.manager.reader import PartitionReader, Pass
 from replication.manager.registry import Registry
 from replication.partition.replica import Replica
 from replication.partition.states import LeaderState
-from replication.requests import FetchRequest, FetchResponse
+from replication.requests import CONSUMER, FetchedPartition, FetchRequest, FetchResponse
 from replication.sessions.cache import FetchSession, SessionCache, SessionPartition
 
 NEWS_MS = 1_000
@@ -23,10 +24,19 @@ NEWS_WAIT_MS = 20
 they do not ask for any: it has yet to learn of them, and cannot end a poll that is under way."""
 
 
+Proof: TypeAlias = Callable[[], Awaitable[bool]]
+"""Whether this broker was not relieved when it was asked."""
+
+
+async def nobody_doubts() -> bool:
+    return True
+
+
 class Fetch:
-    def __init__(self, registry: Registry, reader: PartitionReader) -> None:
+    def __init__(self, registry: Registry, reader: PartitionReader, *, is_trusted: Proof = nobody_doubts) -> None:
         self._registry = registry
         self._reader = reader
+        self._is_trusted = is_trusted
         self._sessions = SessionCache(
             clock=registry.clock,
             rng=registry.environment.rng,
@@ -47,6 +57,8 @@ class Fetch:
         except KafkaError as error:
             return FetchResponse(error_code=error.code)
         pass_ = self._read(session, request, session.partitions.values(), notes_progress=True)
+        if request.replica_id == CONSUMER and any(map(_is_beyond, pass_.answers)):
+            await self._look_again(pass_, session, request)
         if not self._answers_now(pass_, session, request):
             touched = await self._wait(pass_, self._wait_ms(session, request))
             for partition, _answer in pass_.answers:
@@ -56,6 +68,23 @@ class Fetch:
             again = [partition for key, partition in session.partitions.items() if key in touched]
             pass_ = self._read(session, request, again, notes_progress=False)
         return session.respond(pass_.answers)
+
+    async def _look_again(self, pass_: Pass, session: FetchSession, request: FetchRequest) -> None:
+        """An offset beyond the end of the log is out of range for who leads. A leader that was relieved and has not
+        heard of it knows no better than to say so too, and its client would begin anew for nothing. Kafka's consumers
+        send the leader epoch with each fetch, and are told 75 (KIP-320); readers without one are told 6 unless the
+        broker proves that it is in office."""
+        is_trusted = await self._is_trusted()
+        for number, (partition, answer) in enumerate(pass_.answers):
+            if not _is_beyond((partition, answer)):
+                continue
+            again = self._read(session, request, (partition,), notes_progress=False).answers
+            found = again[0][1] if again else answer
+            if not is_trusted and _is_beyond((partition, found)):
+                found = FetchedPartition(
+                    topic_id=found.topic_id, partition=found.partition, error_code=NotLeaderOrFollower.code
+                )
+            pass_.answers[number] = (partition, found)
 
     def wake_followers(self, broker_ids: Iterable[int]) -> None:
         """Answer waiting fetches of these brokers: they have more partitions to ask for than when they asked."""
@@ -124,6 +153,11 @@ class Fetch:
             del waiting[operation]
             self._registry.fetches.forget(operation)
         return operation.touched
+
+
+def _is_beyond(answered: tuple[SessionPartition, FetchedPartition]) -> bool:
+    partition, answer = answered
+    return answer.error_code == OffsetOutOfRange.code and partition.fetch.fetch_offset > answer.high_watermark
 
 
 class DelayedFetch:

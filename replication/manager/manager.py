@@ -20,7 +20,7 @@ from metadata.settings import BrokerSettings, TopicSettings
 from replication.fetcher.pool import FetcherPool
 from replication.large_work import LargeWork
 from replication.manager.failures import Failures
-from replication.manager.fetch import Fetch
+from replication.manager.fetch import Fetch, Proof, nobody_doubts
 from replication.manager.isr_keeper import AlterPartitions, IsrKeeper
 from replication.manager.leader_flushes import LeaderFlushes
 from replication.manager.logs import Logs
@@ -51,8 +51,10 @@ class ReplicaManager:
         events: Events,
         settings: Callable[[], BrokerSettings],
         topic_settings: Callable[[str], TopicSettings],
+        is_trusted: Proof = nobody_doubts,
     ) -> None:
-        """`settings` and `topic_settings` are those that hold when a change of the metadata is applied."""
+        """`settings` and `topic_settings` are those that hold when a change of the metadata is applied. `is_trusted` is
+        asked before a consumer is told that its offset is beyond the end of a log: see `Fetch`."""
         self._registry = Registry(
             node_id=node_id, environment=environment, events=events, settings=settings, topic_settings=topic_settings
         )
@@ -71,7 +73,8 @@ class ReplicaManager:
         )
         self._failures.attach(self._roles)
         self._produce = Produce(self._registry, self._flushes)
-        self._fetch = Fetch(self._registry, PartitionReader(self._registry, on_join=self._isr.join))
+        reader = PartitionReader(self._registry, on_join=self._isr.join)
+        self._fetch = Fetch(self._registry, reader, is_trusted=is_trusted)
         self._offsets = Offsets(self._registry)
         self._large_work = LargeWork(environment.workers)
         self._background: asyncio.Task[None] | None = None

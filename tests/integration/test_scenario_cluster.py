@@ -24,6 +24,7 @@ from kraft.chaos.worlds.snapshot import Snapshot
 from kraft.chaos.worlds.spec import ClusterSpec
 from kraft.client.transport import Transport
 from kraft.launcher.processes import is_alive
+from kraft.protocol.errors import NotLeaderOrFollower
 from tests.integration.support.waiting import wait_until
 
 THREE = ClusterSpec.of(3, settings={"replica.lag.time.max.ms": 1_500, "replica.fetch.backoff.ms": 50})
@@ -341,3 +342,29 @@ def test_a_story_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
 
     with pytest.raises(KeyError, match="the story goes wrong"):
         play(story, tmp_path, spec=ClusterSpec.of(1), replicas=[1])
+
+
+def test_a_leader_that_was_relieved_and_cut_off_does_not_call_its_successors_offsets_out_of_range(
+    tmp_path: Path,
+) -> None:
+    async def story(c: Cluster) -> None:
+        client = Client(c)
+        assert await client.write(1, count=2) == "ok"
+        await until(c, lambda s: s.leader("t", 0) == 1)
+        await c.isolate(1)
+        await until(c, lambda s: s.leader("t", 0) in (2, 3), describe="a successor")
+        assert await client.write(2, count=5) == "ok"
+        values = await client.read(2)
+        answers = []
+        async with Transport() as transport:
+            for offset in (len(values), 0):
+                request = read_request(*T, offset, wait_ms=0, bytes_max=1_000_000, timeout_ms=PATIENCE_MS)
+                answers.append(fetched(await transport.send(await c.client_address("c", 1), request)))
+        beyond, first = answers
+        assert beyond.kafka_code == NotLeaderOrFollower.code, beyond
+        assert first.outcome == "ok", "what it has it may still tell"
+        await c.heal()
+        await until(c, lambda s: len(s.isr("t", 0)) == 3)
+        assert await client.read(1) == values
+
+    play(story, tmp_path)

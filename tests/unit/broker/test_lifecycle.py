@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID
@@ -368,6 +369,26 @@ def test_a_session_is_certain_for_half_its_time_and_while_the_quorum_is_heard() 
         controller.answer = FENCED
         await clock.sleep(2_000)
         assert not life.has_session
+        await life.stop()
+
+    run(main)
+
+
+def test_it_is_in_office_by_a_heartbeat_that_was_sent_after_the_question() -> None:
+    async def main(clock: SimulatedClock) -> None:
+        controller = Controller(clock)
+        life = _life(clock, controller)
+        life.start()
+        await clock.sleep(500)
+        beats, asked_ms = len(controller.beats), clock.monotonic_ms()
+        assert await asyncio.gather(*(life.is_in_office() for _ in range(50))) == [True] * 50
+        assert 0 < len(controller.beats) - beats <= 2, "all who ask share an answer"
+        assert clock.monotonic_ms() - asked_ms < 100
+        controller.beat_refusals = [NotController("cut off")] * 1_000
+        assert not await life.is_in_office()
+        controller.beat_refusals.clear()
+        controller.answer = FENCED
+        assert not await life.is_in_office()
         await life.stop()
 
     run(main)

@@ -190,3 +190,39 @@ def test_fetches_that_wait_are_woken_in_the_order_in_which_they_came() -> None:
             assert woken == sorted(woken)
 
     run(story())
+
+
+@pytest.mark.parametrize("is_trusted", [True, False])
+def test_an_offset_beyond_the_end_is_out_of_range_for_who_surely_leads(is_trusted: bool) -> None:
+    """Found by a soak: a leader that was relieved, and cut off, told so who had read its successor's records."""
+
+    async def story() -> None:
+        asked = 0
+
+        async def proof() -> bool:
+            nonlocal asked
+            asked += 1
+            return is_trusted
+
+        async with Cluster() as cluster:
+            key = cluster.create()
+            await cluster.produce(key, b"a")
+            manager = cluster.nodes[1].manager
+            manager._fetch._is_trusted = proof  # type: ignore[attr-defined]
+
+            async def fetched(offset: int, replica: int = CONSUMER) -> int:
+                part = replace(question(0, offset), topic_id=key.topic_id, current_leader_epoch=-1)
+                asking = replace(request(replica=replica), partitions=(part,))
+                return (await manager.fetch(asking)).partitions[0].error_code
+
+            assert await fetched(0) == 0
+            assert await fetched(1) == 0
+            assert asked == 0, "what is there is answered at once"
+            assert await fetched(2) == (1 if is_trusted else 6)
+            assert asked == 1
+            await manager.delete_records(key, offset=1, timeout_ms=5_000)
+            assert await fetched(0) == 1, "below the start nobody has anything"
+            assert await fetched(7, replica=2) == 1, "followers send the epoch"
+            assert asked == 1
+
+    run(story())
