@@ -351,7 +351,7 @@ def test_a_leader_that_was_relieved_and_cut_off_does_not_call_its_successors_off
         client = Client(c)
         assert await client.write(1, count=2) == "ok"
         await until(c, lambda s: s.leader("t", 0) == 1)
-        await c.isolate(1)
+        await c.links.isolate(1)
         await until(c, lambda s: s.leader("t", 0) in (2, 3), describe="a successor")
         assert await client.write(2, count=5) == "ok"
         values = await client.read(2)
@@ -359,11 +359,11 @@ def test_a_leader_that_was_relieved_and_cut_off_does_not_call_its_successors_off
         async with Transport() as transport:
             for offset in (len(values), 0):
                 request = read_request(*T, offset, wait_ms=0, bytes_max=1_000_000, timeout_ms=PATIENCE_MS)
-                answers.append(fetched(await transport.send(await c.client_address("c", 1), request)))
+                answers.append(fetched(await transport.send(await c.links.client_address("c", 1), request)))
         beyond, first = answers
         assert beyond.kafka_code == NotLeaderOrFollower.code, beyond
         assert first.outcome == "ok", "what it has it may still tell"
-        await c.heal()
+        await c.links.heal()
         await until(c, lambda s: len(s.isr("t", 0)) == 3)
         assert await client.read(1) == values
 
