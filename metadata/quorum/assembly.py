@@ -44,6 +44,7 @@ def raft_parts(
     rng: random.Random,
     on_settled: Callable[[], None],
     may_lead: Callable[[], bool] = lambda: True,
+    may_apply: Callable[[], bool] = lambda: True,
 ) -> RaftParts:
     pre_vote = PreVote(clock=clock, rng=rng, peers=config.peers, election_timeout_ms=config.election_timeout_ms)
     newcomer = Newcomer(clock=clock, rng=rng, peers=config.peers, votes=journal.votes, on_settled=on_settled)
@@ -63,4 +64,5 @@ def raft_parts(
         pre_vote=pre_vote,
         newcomer=newcomer,
         may_lead=may_lead,
+        may_apply=may_apply,
     )

@@ -41,7 +41,6 @@ class UnreadableCommand(Exception):
 class Command:
     controller_epoch: int
     expected_offset: int
-    encoded: tuple[bytes, ...]
     records: tuple[Record, ...]
 
 
@@ -55,7 +54,7 @@ def encode_command(records: Sequence[Record], *, controller_epoch: int, expected
     return b"".join(parts)
 
 
-def decode_command(data: bytes) -> Command:
+def decode_command(data: bytes | memoryview) -> Command:
     """Raises UnreadableCommand."""
     try:
         version, controller_epoch, expected_offset, count = _HEADER.unpack_from(data)
@@ -64,21 +63,31 @@ def decode_command(data: bytes) -> Command:
                 f"a command of the metadata log has version {version}, and this node reads versions up to "
                 f"{VERSION_WITH_TRANSACTIONS}: a newer version wrote it; start that version or a later one"
             )
-        encoded = _split(data, count)
-        records = tuple(decode_record(one) for one in encoded)
+        records = tuple(decode_record(one) for one in _split(data, count))
     except (struct.error, ValueError) as error:
         raise UnreadableCommand(
             f"a committed command cannot be read; a newer version may have written it, then start that one: {error}"
         ) from error
-    return Command(controller_epoch=controller_epoch, expected_offset=expected_offset, encoded=encoded, records=records)
+    return Command(controller_epoch=controller_epoch, expected_offset=expected_offset, records=records)
 
 
-def _split(data: bytes, count: int) -> tuple[bytes, ...]:
+def records_of(data: bytes | memoryview) -> tuple[Record, ...]:
+    """Raises UnreadableCommand."""
+    return decode_command(data).records
+
+
+def encoded_records(data: bytes | memoryview) -> tuple[bytes, ...]:
+    """The records of a command that could be decoded, as they are in it."""
+    _, _, _, count = _HEADER.unpack_from(data)
+    return _split(data, count)
+
+
+def _split(data: bytes | memoryview, count: int) -> tuple[bytes, ...]:
     position, encoded = _HEADER.size, []
     for _ in range(count):
         (length,) = _LENGTH.unpack_from(data, position)
         position += _LENGTH.size
-        encoded.append(data[position : position + length])
+        encoded.append(bytes(data[position : position + length]))
         position += length
     if position != len(data):
         raise UnreadableCommand(f"a command of {len(data)} bytes holds records up to byte {position}")

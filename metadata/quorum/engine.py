@@ -68,7 +68,7 @@ class QuorumEngine:
         """None before the start, while the disk fails, and after the end."""
         self._journal: Journal | None = None
         self._module = load_private_copy(clock=environment.clock, rng=environment.rng)
-        self._machine = MetadataStateMachine(on_applied=self._report.add, on_installed=self._report.installed)
+        self._machine = MetadataStateMachine(on_applied=self._report.applied, on_installed=self._report.installed)
         identity = LinkIdentity(cluster_id=config.cluster_id, node_id=config.node_id, key=config.key)
         peers = {peer: config.voters[peer] for peer in config.peers}
         self._link = Link(environment, identity, peers=peers, listen=config.listen, handler=self)
@@ -157,6 +157,7 @@ class QuorumEngine:
             rng=self._rng,
             on_settled=self._on_settled,
             may_lead=self._may_lead,
+            may_apply=lambda: not self._report.is_full,
         )
         self._journal = journal
         self._node = RaftNode(self._module, parts, clock=self._clock, link=self._link)
@@ -274,6 +275,15 @@ class QuorumEngine:
             return
         self._guarded(node.propose, command, self._proposals.begin(token))
         self._wake()
+
+    # --- what the main loop reports -----------------------------------------------------------------------------
+
+    def taken(self, size: int) -> None:
+        """The main loop has dealt with commands of so many bytes."""
+        was_full = self._report.is_full
+        self._report.taken(size)
+        if was_full:
+            self._wake()
 
     # --- what the link reports ----------------------------------------------------------------------------------
 

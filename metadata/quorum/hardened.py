@@ -36,6 +36,8 @@ class RaftParts:
     pre_vote: PreVote
     newcomer: Newcomer
     may_lead: Callable[[], bool] = lambda: True
+    may_apply: Callable[[], bool] = lambda: True
+    """Is there room for one more applied entry?"""
 
 
 class HardenedRaft:
@@ -87,7 +89,19 @@ class HardenedRaft:
             assert command == NO_OP_COMMAND, f"an entry of kind {command[0]} in the log"
             return None
         index: int = self.raftLastApplied + 1  # type: ignore[attr-defined]
-        return self._parts.machine.apply(command[1:], index=index)
+        return self._parts.machine.apply(memoryview(command)[1:], index=index)
+
+    def _SyncObj__applyLogEntries(self) -> bool:  # noqa: N802
+        """The library applies all that is committed at once: a restart, or a voter that was away, would have the whole
+        log decoded in memory. Ours goes on in a later tick when there is room again."""
+        committed, has_applied = self._commit_index, False
+        try:
+            while self._SyncObj__raftLastApplied < committed and self._parts.may_apply():
+                self._commit_index = self._SyncObj__raftLastApplied + 1
+                has_applied |= super()._SyncObj__applyLogEntries()  # type: ignore[misc]
+        finally:
+            self._commit_index = committed
+        return has_applied
 
     def _SyncObj__connectedToAnyone(self) -> bool:  # noqa: N802
         """Asked only when the election timeout is over: the place for the pre-vote (SO-L6)."""

@@ -224,7 +224,7 @@ class ObserverLog:
         after = image.apply(records)
         self._keep(after, piece.records, records)
         self._image = after
-        self._publish(Committed(base_offset=piece.base_offset, records=records, image=after))
+        self._publish(Committed(base_offset=piece.base_offset, image=after, decode=lambda: records))
 
     def _check_quiet(self, leader_id: int) -> None:
         if leader_id == -1:

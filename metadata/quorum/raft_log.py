@@ -26,6 +26,7 @@ from metadata.quorum.log import (
     SnapshotNeeded,
 )
 from metadata.quorum.outputs import AppendEnded, CaughtUp, Emitted, Failed, Met, Output, SnapshotTaken, Started
+from metadata.quorum.reporting import UNTAKEN_BYTES_MAX
 from metadata.quorum.retained import RetainedRecords
 from metadata.quorum.state_machine import Applied
 from metadata.records import Record
@@ -34,6 +35,8 @@ APPEND_TIMEOUT_MS = 5_000
 """After this an append is answered AppendUnknown: the library may never answer it (SO-L9)."""
 APPENDS_MAX = 10_000
 """Appends that wait for an answer; one more is answered AppendLost."""
+TAKEN_TOLD_BYTES = UNTAKEN_BYTES_MAX // 2
+"""So much of what was applied is taken before the Raft half is told: less than what it waits for."""
 
 OnChange = Callable[[Committed | SnapshotInstalled], None]
 OnLeadership = Callable[[Leadership], None]
@@ -76,6 +79,8 @@ class RaftMetadataLog:
         self._appends: dict[int, asyncio.Future[_Answer]] = {}
         self._next_token = 0
         self._started: asyncio.Future[None] | None = None
+        self._taken_bytes = 0
+        """Of applied commands, of which the Raft half was not told yet that they are taken."""
 
     # --- MetadataLog --------------------------------------------------------------------------------------------
 
@@ -158,6 +163,10 @@ class RaftMetadataLog:
     def _on_outputs(self, outputs: list[Output]) -> None:
         for output in outputs:
             self._on_output(output)
+        self._taken_bytes += sum(len(output.command) for output in outputs if isinstance(output, Applied))
+        if self._taken_bytes >= TAKEN_TOLD_BYTES:
+            self._host.call(self._engine.taken, self._taken_bytes)
+            self._taken_bytes = 0
 
     def _on_output(self, output: Output) -> None:
         match output:
@@ -192,7 +201,12 @@ class RaftMetadataLog:
     def _on_applied(self, applied: Applied) -> None:
         committed = applied.committed
         self._image = committed.image
-        self._retained.append(committed.base_offset, applied.encoded, controller_epoch=committed.image.controller_epoch)
+        self._retained.append(
+            committed.base_offset,
+            applied.command,
+            end_offset=committed.image.next_offset,
+            controller_epoch=committed.image.controller_epoch,
+        )
         self._publish(committed)
 
     def _publish(self, change: Committed | SnapshotInstalled) -> None:

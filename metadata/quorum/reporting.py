@@ -1,4 +1,8 @@
-"""What the Raft half has to tell, kept in order and delivered once per tick."""
+"""What the Raft half has to tell, kept in order and delivered once per tick.
+
+What was applied and is not taken yet is counted: each has an image of its own, and the main loop may not turn for a
+long time. While `is_full`, no more is applied.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,12 @@ from collections.abc import Callable
 from metadata.image import MetadataImage
 from metadata.quorum.log import Leadership, SnapshotInstalled
 from metadata.quorum.outputs import Emitted, Output, SnapshotTaken
+from metadata.quorum.state_machine import Applied
 
 NO_LEADER = -1
+UNTAKEN_BYTES_MAX = 1 * 1024 * 1024
+"""Commands that are applied and not taken by the main loop, and the one that goes beyond it: some 6,000 changes of a
+partition."""
 
 
 class Report:
@@ -16,6 +24,18 @@ class Report:
         self._deliver = deliver
         self._outputs: list[Output] = []
         self._leadership = Leadership(leader_id=NO_LEADER, term=0, is_self=False)
+        self._untaken_bytes = 0
+
+    @property
+    def is_full(self) -> bool:
+        return self._untaken_bytes >= UNTAKEN_BYTES_MAX
+
+    def applied(self, applied: Applied) -> None:
+        self._untaken_bytes += len(applied.command)
+        self.add(applied)
+
+    def taken(self, size: int) -> None:
+        self._untaken_bytes -= size
 
     def add(self, output: Output) -> None:
         self._outputs.append(output)

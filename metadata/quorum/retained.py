@@ -2,16 +2,17 @@
 
 Kept in memory. When a snapshot is taken, the records before the previous one are let go; the previous snapshot stays
 for those who are in the middle of reading it. So the size is bounded by two snapshots and what the journal holds
-between them.
+between them. The records of one append are kept as the one piece of bytes that the journal has of it: a small object
+for each would outlive all that is decoded around it, and so keep the memory of that from ever being given back.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kraft.protocol.errors import PositionOutOfRange, SnapshotNotFound
+from metadata.quorum.command import encoded_records
 from metadata.quorum.log import MetadataSlice, SnapshotNeeded
 
 SNAPSHOTS_KEPT = 2
@@ -27,7 +28,8 @@ class _Snapshot:
 class RetainedRecords:
     def __init__(self) -> None:
         self._base_offsets: list[int] = []
-        self._batches: list[tuple[bytes, ...]] = []
+        self._commands: list[memoryview] = []
+        """Each with the records from the base offset of the same index to the next one."""
         self._snapshots: list[_Snapshot] = []
         self._start_offset = 0
         self._end_offset = 0
@@ -37,11 +39,12 @@ class RetainedRecords:
     def end_offset(self) -> int:
         return self._end_offset
 
-    def append(self, base_offset: int, records: Sequence[bytes], *, controller_epoch: int) -> None:
+    def append(self, base_offset: int, command: memoryview, *, end_offset: int, controller_epoch: int) -> None:
+        """The records of a command (see `command`) that was committed; the last has offset `end_offset` - 1."""
         assert base_offset == self._end_offset, (base_offset, self._end_offset)
         self._base_offsets.append(base_offset)
-        self._batches.append(tuple(records))
-        self._end_offset = base_offset + len(records)
+        self._commands.append(command)
+        self._end_offset = end_offset
         self._controller_epoch = controller_epoch
 
     def add_snapshot(self, *, end_offset: int, controller_epoch: int, body: bytes) -> None:
@@ -50,7 +53,7 @@ class RetainedRecords:
         snapshot = _Snapshot(end_offset=end_offset, controller_epoch=controller_epoch, body=body)
         self._snapshots = [*self._snapshots, snapshot][-SNAPSHOTS_KEPT:]
         if end_offset > self._end_offset:
-            self._base_offsets, self._batches = [], []
+            self._base_offsets, self._commands = [], []
             self._start_offset = self._end_offset = end_offset
             self._controller_epoch = controller_epoch
         else:
@@ -81,9 +84,9 @@ class RetainedRecords:
         """From `from_offset` on, at least one record if there is one, and no more than `bytes_max` beyond it."""
         records: list[bytes] = []
         size = 0
-        for position in range(max(0, bisect_right(self._base_offsets, from_offset) - 1), len(self._batches)):
+        for position in range(max(0, bisect_right(self._base_offsets, from_offset) - 1), len(self._commands)):
             skip = max(0, from_offset - self._base_offsets[position])
-            for record in self._batches[position][skip:]:
+            for record in encoded_records(self._commands[position])[skip:]:
                 size += len(record)
                 if records and size > bytes_max:
                     return tuple(records)
@@ -93,4 +96,4 @@ class RetainedRecords:
     def _forget_before(self, offset: int) -> None:
         self._start_offset = max(self._start_offset, offset)
         keep = max(0, bisect_right(self._base_offsets, self._start_offset) - 1)
-        del self._base_offsets[:keep], self._batches[:keep]
+        del self._base_offsets[:keep], self._commands[:keep]

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 from metadata.image import MetadataImage
-from metadata.quorum.command import Command, decode_command
+from metadata.quorum.command import Command, decode_command, records_of
 from metadata.quorum.log import Committed
 from metadata.records import ControllerEpochRecord
 from metadata.snapshot import decode_image, encode_image
@@ -21,7 +22,8 @@ from metadata.snapshot import decode_image, encode_image
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Applied:
     committed: Committed
-    encoded: tuple[bytes, ...]
+    command: memoryview
+    """The bytes of the append, where the log has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class MetadataStateMachine:
         self._on_applied = on_applied
         self._on_installed = on_installed
 
-    def apply(self, data: bytes, *, index: int) -> Result | None:
+    def apply(self, data: memoryview, *, index: int) -> Result | None:
         """Apply Raft entry `index`; None when it was applied before (SO-S9: the library may repeat one)."""
         if index <= self._applied_index:
             return None
@@ -52,8 +54,8 @@ class MetadataStateMachine:
             return Dropped(reason)
         base_offset = self.image.next_offset
         self.image = self.image.apply(command.records)
-        committed = Committed(base_offset=base_offset, records=command.records, image=self.image)
-        self._on_applied(Applied(committed=committed, encoded=command.encoded))
+        committed = Committed(base_offset=base_offset, image=self.image, decode=partial(records_of, data))
+        self._on_applied(Applied(committed=committed, command=data))
         return self.image
 
     def snapshot(self) -> tuple[int, int, bytes]:

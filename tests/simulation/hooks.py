@@ -74,7 +74,7 @@ def _send(oracle: Oracle, original: Callable[..., bool]) -> Callable[..., bool]:
 
 
 def _apply(oracle: Oracle, original: Callable[..., Any]) -> Callable[..., Any]:
-    def apply(self: MetadataStateMachine, data: bytes, *, index: int) -> Any:
+    def apply(self: MetadataStateMachine, data: memoryview, *, index: int) -> Any:
         before, is_new = self.image, index > self._applied_index
         result = original(self, data, index=index)
         if is_new:

@@ -63,7 +63,7 @@ class SharedLog:
         self.records.extend(records)
         self.appends.append(tuple(records))
         for node in self.nodes:
-            node.tell_change(Committed(base_offset=base_offset, records=tuple(records), image=self.image))
+            node.tell_change(Committed(base_offset=base_offset, image=self.image, decode=lambda: tuple(records)))
         return self.image
 
 

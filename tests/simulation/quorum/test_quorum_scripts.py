@@ -141,7 +141,8 @@ def test_s9_a_repeated_entry_is_applied_once() -> None:
 
     applied = []
     machine = MetadataStateMachine(on_applied=applied.append, on_installed=applied.append)
-    command = encode_command([ControllerEpochRecord(epoch=1, node_id=1)], controller_epoch=1, expected_offset=-1)
+    records = [ControllerEpochRecord(epoch=1, node_id=1)]
+    command = memoryview(encode_command(records, controller_epoch=1, expected_offset=-1))
     assert machine.apply(command, index=2) is machine.image
     assert machine.apply(command, index=2) is None
     assert (len(applied), machine.image.offset) == (1, 0)

@@ -59,7 +59,7 @@ class HandLog:
         base_offset = self.image.next_offset
         self.image = self.image.apply(records)
         assert self.on_change is not None
-        self.on_change(Committed(base_offset=base_offset, records=records, image=self.image))
+        self.on_change(Committed(base_offset=base_offset, image=self.image, decode=lambda: records))
 
     def lead(self, leadership: Leadership) -> None:
         assert self.on_leadership is not None

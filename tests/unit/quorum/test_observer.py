@@ -10,11 +10,12 @@ from pathlib import Path
 from kraft.protocol.errors import SnapshotNotFound
 from kraft.runtime.environment import close_environment, system_environment
 from metadata.image import MetadataImage
+from metadata.quorum.command import encode_command
 from metadata.quorum.files import read_metadata_files
 from metadata.quorum.log import Committed, MetadataSlice, SnapshotInstalled, SnapshotNeeded
 from metadata.quorum.observer import ObserverLog
 from metadata.quorum.retained import RetainedRecords
-from metadata.records import ControllerEpochRecord, Record, encode_record
+from metadata.records import ControllerEpochRecord, Record
 from metadata.snapshot import encode_image
 from tests.unit.quorum.cluster import RecordedEvents, running, setting, until
 
@@ -43,8 +44,13 @@ class Voters:
     def append(self, *records: Record) -> None:
         base = self.image.next_offset
         self.image = self.image.apply(records)
-        encoded = [encode_record(record) for record in records]
-        self.retained.append(base, encoded, controller_epoch=self.image.controller_epoch)
+        command = encode_command(records, controller_epoch=self.image.controller_epoch, expected_offset=base - 1)
+        self.retained.append(
+            base,
+            memoryview(command),
+            end_offset=self.image.next_offset,
+            controller_epoch=self.image.controller_epoch,
+        )
 
     def snapshot(self) -> None:
         self.retained.add_snapshot(

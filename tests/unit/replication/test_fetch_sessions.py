@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 
 from kraft.protocol.errors import FetchSessionIdNotFound, InvalidFetchSessionEpoch
+from metadata.environment import ConnectionClosed
 from metadata.image import TopicIdPartition
 from replication.requests import CONSUMER, FetchedPartition, FetchPartition, FetchRequest, FetchResponse
 from replication.sessions.cache import EVICTION_MS, SessionCache
@@ -111,6 +112,32 @@ def test_a_full_cache_gives_way_to_followers_and_drops_the_unused() -> None:
         await asyncio.sleep(EVICTION_MS / 1_000 + 1)
         assert sessions.open(request(replica=3)).session_id
         assert len(sessions) == 1
+
+    run(story())
+
+
+def test_a_leader_keeps_one_session_of_a_follower_whose_answers_are_lost() -> None:
+    async def story() -> None:
+        async with Cluster(nodes=2) as cluster:
+            key = cluster.create(partitions=20, replicas=(1, 2))
+            assert (await cluster.produce(key, b"a")).error_code == 0
+            leader = cluster.nodes[1].manager
+            fetch, broken, lost = leader.fetch, [True], [0]
+
+            async def lossy(request: FetchRequest) -> FetchResponse:
+                answer = await fetch(request)
+                if broken[0]:
+                    lost[0] += 1
+                    raise ConnectionClosed("the answer is lost")
+                return answer
+
+            leader.fetch = lossy  # type: ignore[method-assign]
+            await asyncio.sleep(20)
+            assert lost[0] >= 20
+            assert leader.status().fetch_sessions == 1
+            broken[0] = False
+            await asyncio.sleep(2)
+            assert (await cluster.produce(key, b"b")).error_code == 0
 
     run(story())
 
