@@ -36,8 +36,6 @@ from kraft.launcher.runfile import load_run
 DATA_DEFAULT: Final = "data"
 REST_DEFAULT: Final = "http://127.0.0.1:8082"
 JSON_TYPE: Final = "application/json"
-V2_JSON: Final = "application/vnd.kafka.v2+json"
-"""Of REST consumers; a strict node takes nothing else for them."""
 LOOKUP_TIMEOUT_MS: Final = 5_000
 BUSY_LIMIT_MS: Final = 15_000
 """How long a command waits for nodes that say that they cannot answer now."""

@@ -19,12 +19,11 @@ from kraft.client.positions import TopicPartition
 from kraft.client.records import Record
 from kraft.client.response import Request, checked, server_error
 from kraft.client.settings import ConsumerSettings
+from kraft.protocol.media_types import BINARY_JSON, V2_JSON
 
 POLL_SLACK_MS: Final = 15_000
 """Beyond fetch.max.wait.ms: joining may wait for a rebalance before it reads."""
 FIRST_TOKEN: Final = 1
-BINARY: Final = "application/vnd.kafka.binary.v2+json"
-V2_JSON: Final = "application/vnd.kafka.v2+json"
 INSTANCE_GONE: Final = 40403
 NAME_TAKEN: Final = 40902
 WRONG_TOKEN: Final = 40904
@@ -81,7 +80,7 @@ class Member:
         request = Request(
             method="GET",
             path=f"{self._path}/records{query}",
-            headers={"Accept": BINARY},
+            headers={"Accept": BINARY_JSON},
             timeout_ms=wait_ms + POLL_SLACK_MS,
         )
         answer = await self._connection.ask(request)
