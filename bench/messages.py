@@ -17,7 +17,7 @@ from kraft.wire.messages.brokers import HEARTBEAT
 from kraft.wire.messages.common import ReplyT, RequestData, RequestT, ResponseData, Rpc
 from kraft.wire.messages.fetch import FETCH
 from kraft.wire.messages.produce import PRODUCE, ProduceRequest
-from metadata.controller.events import BrokerHeartbeat, HeartbeatAnswer
+from metadata.controller.requests import BrokerHeartbeat, HeartbeatAnswer
 from metadata.image import TopicIdPartition
 from replication.requests import FetchedPartition, FetchPartition, FetchRequest, FetchResponse, ProduceOutcome
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from kraft.protocol.errors import NotController, RequestTimedOut
-from metadata.controller.events import Request
+from metadata.controller.requests import Request
 from metadata.environment import Clock, ConnectionClosed, NotConnected
 from metadata.quorum.log import Leadership
 

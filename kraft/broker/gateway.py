@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 from uuid import UUID
 
 from kraft.protocol.primitives import Buffer
-from metadata.controller.events import ErrorDetail, NewTopic, Request
+from metadata.controller.requests import ErrorDetail, NewTopic, Request
 from metadata.image import MetadataImage, TopicIdPartition
 from metadata.settings import BrokerSettings, TopicSettings
 from replication.requests import OffsetAnswer, ProduceOutcome

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from kraft.protocol.errors import CoordinatorLoadInProgress, KafkaError
-from metadata.controller.events import AllocateProducerIds, Request
+from metadata.controller.requests import AllocateProducerIds, Request
 
 Reply = TypeVar("Reply")
 

@@ -16,7 +16,7 @@ from kraft.broker.tailing import Tails
 from kraft.broker.visibility import is_visible
 from kraft.protocol.errors import LeaderNotAvailable, TopicAlreadyExists, UnknownTopicOrPartition
 from kraft.protocol.primitives import Buffer
-from metadata.controller.events import CreateTopics, ErrorDetail, NewTopic, Request
+from metadata.controller.requests import CreateTopics, ErrorDetail, NewTopic, Request
 from metadata.environment import Clock
 from metadata.image import MetadataImage, TopicIdPartition
 from metadata.settings import BrokerSettings, TopicSettings

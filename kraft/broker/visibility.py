@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from metadata.controller.events import (
+from metadata.controller.requests import (
     AlterConfigs,
     ConfigAlteration,
     ConfigResource,

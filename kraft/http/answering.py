@@ -8,8 +8,8 @@ import orjson
 from aiohttp import web
 
 from kraft.http.additions import plain_shape, without_additions
+from kraft.http.endpoint import Call, Route
 from kraft.http.errors import HttpError, error_response, from_kafka
-from kraft.http.routes import Call, Route
 from kraft.protocol.errors import KafkaError
 from kraft.protocol.media_types import PLAIN_JSON
 

@@ -16,20 +16,20 @@ from kraft.http.body import BodyLease, check_length
 from kraft.http.context import Context
 from kraft.http.docs.pages import docs_routes
 from kraft.http.early import Awaiting, Nothing, refuse_early, tell_awaited
+from kraft.http.endpoint import Call, Route
 from kraft.http.errors import HttpError, error_response
-from kraft.http.faults import Faults
+from kraft.http.internal_errors import InternalErrors
 from kraft.http.limits import BodyBudget, Connections, Limits, Slots
 from kraft.http.media import utf8_of_latin_1
 from kraft.http.metrics import GaugeValues, Metrics
 from kraft.http.openapi import openapi_routes
 from kraft.http.origins import Origins
 from kraft.http.partitioner import Partitioner
-from kraft.http.patience import Patience
-from kraft.http.routes import Call, Route
+from kraft.http.routes import ALL_ROUTES
+from kraft.http.slow_clients import SlowClients
 from kraft.http.status import partition_gauges
 from kraft.http.streaming.streams import Streams
 from kraft.http.strict import check_strictly
-from kraft.http.table import ALL_ROUTES
 from kraft.protocol.errors import KafkaError
 from kraft.protocol.primitives import INT32_MAX
 from metadata.environment import Environment
@@ -78,7 +78,7 @@ def create_app(
         partitioner=Partitioner(),
         large_work=LargeWork(environment.workers),
         metrics=Metrics(lambda: {**partition_gauges(gateway), **(gauges() if gauges else {})}),
-        patience=Patience(environment.clock, limits),
+        patience=SlowClients(environment.clock, limits),
         awaiting=awaiting or Nothing(),
         started_ms=environment.clock.monotonic_ms(),
         is_strict=is_strict,
@@ -89,7 +89,7 @@ def create_app(
     app[CONTEXT], app[ROUTES] = context, routes
     app.on_shutdown.append(_end_streams)
     app.on_response_prepare.append(_allow_reading)
-    _register_all(app, context, routes, Faults(events, environment.rng))
+    _register_all(app, context, routes, InternalErrors(events, environment.rng))
     app.router.add_route("*", "/{anything:.*}", _unmatched)
     return app
 
@@ -107,7 +107,7 @@ def _limits(settings: BrokerSettings, *, connections_max: int) -> Limits:
     )
 
 
-def _register_all(app: web.Application, context: Context, routes: Sequence[Route], faults: Faults) -> None:
+def _register_all(app: web.Application, context: Context, routes: Sequence[Route], faults: InternalErrors) -> None:
     """Special paths first, with a 405 of their own: the general ones would take their other methods."""
     special = [route for route in routes if _is_special(route.path, routes)]
     for route in special:
@@ -128,7 +128,7 @@ async def _end_streams(app: web.Application) -> None:
     app[CONTEXT].streams.stop()
 
 
-def _register(app: web.Application, context: Context, route: Route, faults: Faults) -> None:
+def _register(app: web.Application, context: Context, route: Route, faults: InternalErrors) -> None:
     handler, expect = _adapt(context, route, faults), _continue(context, route)
     has_one_path = route.path == "/" or context.is_strict
     paths = (route.path,) if has_one_path else (route.path, route.path + "/")
@@ -138,7 +138,7 @@ def _register(app: web.Application, context: Context, route: Route, faults: Faul
             app.router.add_route("HEAD", path, handler)
 
 
-def _adapt(context: Context, route: Route, faults: Faults) -> AioHandler:
+def _adapt(context: Context, route: Route, faults: InternalErrors) -> AioHandler:
     observe = context.metrics.observer(route.method, route.path)
     monotonic_us = context.clock.monotonic_us
 

@@ -7,7 +7,7 @@ from aiohttp.http_exceptions import BadHttpMessage
 
 from kraft.http.context import Context
 from kraft.http.errors import HttpError
-from kraft.http.patience import BodyWatch, SlowBody, too_slow
+from kraft.http.slow_clients import BodyWatch, SlowBody, too_slow
 
 
 class BodyLease:

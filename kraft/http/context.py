@@ -14,10 +14,10 @@ from kraft.http.limits import BodyBudget, Connections, Limits, Slots
 from kraft.http.metrics import Metrics
 from kraft.http.origins import Origins
 from kraft.http.partitioner import Partitioner
-from kraft.http.patience import Patience
+from kraft.http.slow_clients import SlowClients
 from kraft.http.streaming.streams import Streams
 from kraft.protocol.errors import InvalidTopicException, LeaderNotAvailable, RequestTimedOut, UnknownTopicOrPartition
-from metadata.controller.events import Request
+from metadata.controller.requests import Request
 from metadata.environment import Clock
 from metadata.image import PartitionImage, TopicIdPartition, TopicImage
 from metadata.internal_topics import INTERNAL_TOPICS, internal_refusal
@@ -38,7 +38,7 @@ class Context:
     produce_streams: Slots
     partitioner: Partitioner
     metrics: Metrics
-    patience: Patience
+    patience: SlowClients
     awaiting: Awaiting
     large_work: LargeWork
     """For bodies and answers of many records."""

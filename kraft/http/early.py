@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from aiohttp import web
 
-from kraft.http.routes import Route
+from kraft.http.endpoint import Route
 from kraft.protocol.errors import LeaderNotAvailable
 
 AWAITS_HEADER: Final = "X-Awaits"

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 
+from kraft.http.endpoint import Call, Parameter
 from kraft.http.errors import UNPROCESSABLE, HttpError
-from kraft.http.routes import Call, Parameter
 from kraft.protocol.batches.header import NO_PRODUCER_ID, computed_crc, sequenced, whole_batches
 from kraft.protocol.partitioner import partition_of_key
 from kraft.protocol.primitives import Buffer

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from kraft.http.endpoint import Call, Parameter
 from kraft.http.errors import BAD_REQUEST, HttpError
-from kraft.http.routes import Call, Parameter
 from kraft.protocol.errors import InvalidRequiredAcks
 from kraft.protocol.primitives import INT32_MAX
 

@@ -10,7 +10,7 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from kraft.broker.gateway import Gateway
-from kraft.http.routes import Body, Call, Route
+from kraft.http.endpoint import Body, Call, Route
 from kraft.protocol.media_types import PLAIN_JSON
 from metadata.image import TopicIdPartition
 from replication.manager.status import ReplicaStatus

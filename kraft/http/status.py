@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from kraft import __version__
 from kraft.broker.gateway import Gateway, NodeInfo
 from kraft.http.docs.pages import HTML, index_page
-from kraft.http.routes import Body, Call, Route
+from kraft.http.endpoint import Body, Call, Route
 from kraft.protocol.media_types import PLAIN_JSON
 from metadata.image import MetadataImage
 from metadata.records import NO_LEADER

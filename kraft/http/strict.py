@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from functools import lru_cache
 
+from kraft.http.endpoint import Call, Route
 from kraft.http.errors import BAD_REQUEST, HttpError
 from kraft.http.media import media_ranges
-from kraft.http.routes import Call, Route
 
 HEADERS_CACHED_MAX = 256
 _UTF8 = ("charset=utf-8", 'charset="utf-8"')

@@ -12,11 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from kraft.http.endpoint import Call
 from kraft.http.idempotency import IdempotencyKey
 from kraft.http.keyed_produce import Piece, not_sent, per_record, produce_keyed
-from kraft.http.producing import produce
+from kraft.http.produce_params import produce
 from kraft.http.records import INLINE_RECORDS_MAX, OutRecord, to_batch
-from kraft.http.routes import Call
 from kraft.protocol.errors import InvalidRecord, InvalidTimestamp, KafkaError, MessageTooLarge, UnknownTopicOrPartition
 from kraft.protocol.primitives import Buffer
 from metadata.image import TopicIdPartition, TopicImage

@@ -7,47 +7,64 @@ time, an in-memory disk and network, no thread for the quorum and no HTTP.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
+from typing import Protocol, TypeAlias
 from uuid import UUID
 
 from kraft.broker.control import ControllerDoor
 from kraft.broker.gateway import Gateway
 from kraft.broker.leaders import LeaderFinder
-from kraft.broker.lifecycle import BrokerLifecycle
+from kraft.broker.lifecycle import BrokerIdentity, BrokerLifecycle
 from kraft.broker.producer_ids import ProducerIds
 from kraft.broker.publishing import MetadataPublisher
 from kraft.broker.routing import Router
 from kraft.broker.tailing import Tails
 from kraft.config.models import ClusterConfig, NodeConfig
 from kraft.coordinators.groups.coordinator import GroupCoordinator
+from kraft.coordinators.groups.routing import Groups
+from kraft.coordinators.groups.shard import Replicas, Surroundings
 from kraft.events import EventLog
 from kraft.node.addresses import AddressBook, node_infos
 from kraft.node.awaiting import Awaiting, twin_problem
-from kraft.node.controlling import AlterPartitionSender, broker_identity
-from kraft.node.ending import Step, hand_over, stop_in_order
-from kraft.node.grouping import group_coordinator, groups_of
-from kraft.node.listening import Door, wire_server
 from kraft.node.quorum import HostedQuorum, observer_log, voter_log
 from kraft.node.watching import MainLoopWatch
 from kraft.wire.channels import (
     ControllerChannel,
     ForwardChannel,
+    GroupChannel,
     WireBrokerProbe,
     WireLeaderChannel,
     WireReplicaQuery,
 )
+from kraft.wire.handlers.all import node_handlers
+from kraft.wire.handlers.metadata_log import MetadataFetches
+from kraft.wire.handlers.producer_ids import ProducerIdSource
 from kraft.wire.peers import Peers
 from kraft.wire.server import WireServer
 from metadata.controller.active import ActiveController
+from metadata.controller.requests import AlterPartition, ErrorDetail
 from metadata.delta import MetadataDelta
 from metadata.durable_directories import make_durable_directories
 from metadata.environment import Environment
-from metadata.image import MetadataImage
+from metadata.events import Events
+from metadata.image import MetadataImage, PartitionImage, TopicIdPartition
 from metadata.quorum.log import MetadataLog
 from metadata.quorum.raft_log import RaftMetadataLog
+from metadata.settings import BrokerSettings
 from replication.manager.manager import ReplicaManager
 from replication.storage.log_manager import LogManager
+
+Step: TypeAlias = tuple[str, Callable[[], Awaitable[None]] | None]
+"""Its name, and what it does; None for a part that this node does not have."""
+
+
+class Door(Protocol):
+    """A listener for clients, beside the Kafka one: HTTP. Its port is open while it is started."""
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+
 
 OnFatal = Callable[[BaseException], None]
 
@@ -320,3 +337,105 @@ class Node:
         if self.coordinator is not None:
             self.coordinator.on_metadata(delta, image)
         self.lifecycle.on_image(image)
+
+
+def wire_server(
+    config: ClusterConfig,
+    node: NodeConfig,
+    *,
+    environment: Environment,
+    log: MetadataLog,
+    controller: ActiveController | None,
+    replicas: ReplicaManager | None,
+    groups: GroupCoordinator | None,
+    producer_ids: ProducerIdSource | None,
+    settings: BrokerSettings,
+) -> WireServer:
+    """What a role would answer is None on a node without it."""
+    fetches = MetadataFetches(log, clock=environment.clock, cluster_id=config.cluster_id) if node.is_voter else None
+    return WireServer(
+        environment,
+        host=node.bind_host,
+        port=node.kafka_port,
+        cluster_id=config.cluster_id,
+        password=config.keys.password,
+        handlers=node_handlers(replicas, controller, metadata=fetches, groups=groups, producer_ids=producer_ids),
+        settings=settings,
+        on_broker_connection_lost=None if controller is None else controller.broker_connection_lost,
+    )
+
+
+def broker_identity(config: ClusterConfig, node: NodeConfig, incarnation_id: UUID) -> BrokerIdentity:
+    return BrokerIdentity(
+        cluster_id=config.cluster_id,
+        broker_id=node.id,
+        incarnation_id=incarnation_id,
+        rest=str(node.rest),
+        kafka=str(node.kafka),
+        rack=node.rack,
+    )
+
+
+class AlterPartitionSender:
+    """`replication`'s way to change an ISR: one attempt within the replica socket timeout; it retries itself (I8)."""
+
+    def __init__(self, door: ControllerDoor, settings: Callable[[], BrokerSettings]) -> None:
+        self._door = door
+        self._settings = settings
+
+    async def alter(self, request: AlterPartition) -> Mapping[TopicIdPartition, PartitionImage | ErrorDetail]:
+        return await self._door.control(request, timeout_ms=self._settings().replica_socket_timeout_ms)
+
+
+def group_coordinator(
+    lifecycle: BrokerLifecycle,
+    environment: Environment,
+    *,
+    replicas: Replicas,
+    publisher: MetadataPublisher,
+    events: Events,
+) -> GroupCoordinator:
+    around = Surroundings(
+        node_id=lifecycle.broker_id,
+        environment=environment,
+        replicas=replicas,
+        settings=publisher.current_settings,
+        image=lambda: publisher.image,
+        has_session=lambda: lifecycle.has_session,
+    )
+    return GroupCoordinator(around, events)
+
+
+def groups_of(
+    gateway: Gateway, *, environment: Environment, coordinator: GroupCoordinator | None, peers: Peers
+) -> Groups:
+    clock = environment.clock
+    return Groups(
+        gateway=gateway, clock=clock, local=coordinator, peer=lambda node_id: GroupChannel(peers, node_id).ask
+    )
+
+
+async def stop_in_order(steps: Sequence[Step], *, events: Events) -> None:
+    """A step that fails (a disk that is gone) must not keep those after it, and so the process, alive."""
+    first: Exception | None = None
+    for name, step in steps:
+        if step is None:
+            continue
+        try:
+            await step()
+        except Exception as error:  # noqa: BLE001 - raised at the end; the steps after it have to be taken
+            events.emit("stop_step_failed", step=name, error=f"{type(error).__name__}: {error}")
+            first = first or error
+    if first is not None:
+        raise first
+
+
+async def hand_over(lifecycle: BrokerLifecycle | None, replicas: ReplicaManager | None, *, events: Events) -> None:
+    """B6. Nothing to do for a node that is no broker."""
+    if lifecycle is None:
+        return
+    if replicas is not None and lifecycle.can_hand_over:
+        await replicas.hand_over()
+    handed_over = await lifecycle.controlled_shutdown()
+    events.emit("controlled_shutdown", handed_over=handed_over)
+    await lifecycle.stop()

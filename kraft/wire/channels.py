@@ -34,7 +34,7 @@ from kraft.wire.messages.offsets import (
 )
 from kraft.wire.messages.produce import PRODUCE, ProduceRequest
 from kraft.wire.peers import Lane, Peers
-from metadata.controller.events import ReplicaLogEnd, Request
+from metadata.controller.requests import ReplicaLogEnd, Request
 from metadata.image import TopicIdPartition
 from replication.partition.log import EpochEnd
 from replication.requests import FetchRequest, FetchResponse, OffsetAnswer, ProduceOutcome

@@ -1,7 +1,7 @@
 """The active controller: one task on each voter, in office while this node leads the metadata quorum.
 
-It owns the inbox and starts a `Reign` for every term that this node wins. Outside a reign every request is answered
-with NOT_CONTROLLER 41.
+It owns the inbox and starts a `ControllerTerm` for every term that this node wins. Outside of such
+a term every request is answered with NOT_CONTROLLER 41.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
 from kraft.protocol.errors import NotController, RequestTimedOut
-from metadata.controller.events import BrokerProbe, ControllerRequest, ReplicaQuery, Request
+from metadata.controller.context import ControllerContext
+from metadata.controller.controller_term import CLAIM_RETRY_MS, ControllerTerm
 from metadata.controller.inbox import Inbox, Item
-from metadata.controller.reign import CLAIM_RETRY_MS, Reign
-from metadata.controller.tools import Tools
+from metadata.controller.requests import BrokerProbe, ControllerRequest, ReplicaQuery, Request
 from metadata.environment import Environment
 from metadata.events import Events
 from metadata.quorum.log import Committed, Leadership, MetadataLog, SnapshotInstalled
@@ -38,7 +38,7 @@ class ActiveController:
         self._log = log
         self._clock = environment.clock
         self._inbox = Inbox()
-        self._tools = Tools(
+        self._context = ControllerContext(
             node_id=node_id,
             cluster_id=cluster_id,
             log=log,
@@ -50,18 +50,18 @@ class ActiveController:
             inbox=self._inbox,
         )
         self._elected = asyncio.Event()
-        self._reign: Reign | None = None
+        self._controller_term: ControllerTerm | None = None
         self._task: asyncio.Task[None] | None = None
 
     @property
     def is_active(self) -> bool:
         """This node leads the quorum, and a record of its own epoch is committed."""
-        return self._reign is not None and self._reign.epoch >= 0
+        return self._controller_term is not None and self._controller_term.epoch >= 0
 
     @property
     def epoch(self) -> int:
-        """The controller epoch of this node's reign; -1 when it is not active."""
-        return self._reign.epoch if self._reign is not None else -1
+        """The controller epoch of this node's controller term; -1 when it is not active."""
+        return self._controller_term.epoch if self._controller_term is not None else -1
 
     async def start(self) -> None:
         assert self._task is None, "started twice"
@@ -70,7 +70,7 @@ class ActiveController:
         self._task = asyncio.create_task(self._run(), name="active-controller")
 
     async def stop(self) -> None:
-        """Ends the reign; who waits is answered with NOT_CONTROLLER. Raises what the controller failed with."""
+        """Ends the term; who waits is answered with NOT_CONTROLLER. Raises what the controller failed with."""
         if self._task is None:
             return
         task, self._task = self._task, None
@@ -89,7 +89,7 @@ class ActiveController:
         """Decide, commit, answer. Raises the refusal; NotController 41 when this node is not the active one;
         RequestTimedOut 7 when the deadline passed: the outcome is then unknown."""
         leadership = self._log.leadership
-        if self._reign is None or not leadership.is_self:
+        if self._controller_term is None or not leadership.is_self:
             raise NotController(f"this node is not the active controller; node {leadership.leader_id} may be")
         waiter: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         decidable = cast(ControllerRequest, request)
@@ -104,15 +104,15 @@ class ActiveController:
 
     def broker_connection_lost(self, broker_id: int) -> None:
         """An authenticated connection of this broker to us broke: if its port refuses now, it is fenced at once."""
-        reign = self._reign
-        if reign is None or reign.questions is None:
+        active = self._controller_term
+        if active is None or active.probes is None:
             return
-        broker = reign.image.brokers.get(broker_id)
+        broker = active.image.brokers.get(broker_id)
         if broker is None:
             return
-        reign.questions.note_disconnection(broker)
+        active.probes.note_disconnection(broker)
         if not broker.fenced:
-            reign.questions.probe(broker)
+            active.probes.probe(broker)
 
     def _on_leadership(self, leadership: Leadership) -> None:
         if leadership.is_self:
@@ -124,11 +124,11 @@ class ActiveController:
             await self._elected.wait()
             self._elected.clear()
             while self._log.leadership.is_self:
-                self._reign = Reign(self._tools, term=self._log.leadership.term)
+                self._controller_term = ControllerTerm(self._context, term=self._log.leadership.term)
                 try:
-                    await self._reign.run()
+                    await self._controller_term.run()
                 finally:
-                    self._reign = None
+                    self._controller_term = None
                 await self._clock.sleep(CLAIM_RETRY_MS)
 
 

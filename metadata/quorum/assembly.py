@@ -9,11 +9,11 @@ from metadata.environment import Clock, Files
 from metadata.quorum.command import COMMAND_BYTES_MAX
 from metadata.quorum.config import QuorumConfig
 from metadata.quorum.filters import MessageFilter
-from metadata.quorum.hardened import RaftParts
 from metadata.quorum.journal import Journal
 from metadata.quorum.library import configuration
 from metadata.quorum.newcomer import Newcomer
 from metadata.quorum.prevote import PreVote
+from metadata.quorum.pysyncobj_adapter import RaftParts
 from metadata.quorum.snapshots import SnapshotStore
 from metadata.quorum.state_machine import MetadataStateMachine
 from metadata.quorum.transport import Filters, PeerSender

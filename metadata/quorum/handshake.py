@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from metadata.environment import FrameConnection
-from metadata.quorum.seal import Hello, Refused, Seal, check_hello, decode_hello, encode_hello, session_key
+from metadata.quorum.frame_auth import Hello, Refused, Seal, check_hello, decode_hello, encode_hello, session_key
 
 ANYBODY = -1
 """The receiver in the hello of a voter that was called."""

@@ -18,9 +18,9 @@ import msgspec
 
 from metadata.environment import ConnectionClosed, Environment, FrameConnection, FrameListener
 from metadata.quorum.filters import Message
+from metadata.quorum.frame_auth import NONCE_BYTES, REASON_LENGTH_MAX, Hello, Refused, Seal
 from metadata.quorum.handshake import ANYBODY, shake_hands
 from metadata.quorum.messages import MalformedMessage
-from metadata.quorum.seal import NONCE_BYTES, REASON_LENGTH_MAX, Hello, Refused, Seal
 from metadata.saying import Saying
 from metadata.strangers import QUORUM_LISTENER, Strangers
 from metadata.undecodable import UNDECODABLE

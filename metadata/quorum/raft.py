@@ -7,10 +7,10 @@ from typing import Any
 
 from metadata.environment import Clock
 from metadata.quorum.filters import FIRST_SENDABLE_INDEX, Message
-from metadata.quorum.hardened import REGULAR_COMMAND, RaftParts, hardened
 from metadata.quorum.journal_format import Entry
 from metadata.quorum.library import FOLLOWER, LEADER, NO_OP_COMMAND, NOT_LEADER, Voter, voter
 from metadata.quorum.messages import checked
+from metadata.quorum.pysyncobj_adapter import REGULAR_COMMAND, RaftParts, hardened
 from metadata.quorum.state_machine import Result
 from metadata.quorum.transport import PeerSender
 

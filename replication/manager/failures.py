@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from kraft.protocol.errors import KafkaError
-from metadata.controller.events import NO_FAILED_REPLICAS, FailedReplicas
+from metadata.controller.requests import NO_FAILED_REPLICAS, FailedReplicas
 from metadata.image import PartitionImage, TopicIdPartition
 from replication.manager.logs import Logs
 from replication.manager.registry import Registry

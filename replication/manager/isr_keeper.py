@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from kraft.protocol.errors import KafkaError
-from metadata.controller.events import AlterPartition, ErrorDetail, PartitionAlteration
+from metadata.controller.requests import AlterPartition, ErrorDetail, PartitionAlteration
 from metadata.environment import ConnectionClosed
 from metadata.image import PartitionImage, TopicIdPartition
 from replication.manager.registry import Registry

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from kraft.protocol.batches.looking import Looking, NeedsWorker
 from kraft.protocol.primitives import Buffer
-from metadata.controller.events import FailedReplicas, ReplicaLogEnd
+from metadata.controller.requests import FailedReplicas, ReplicaLogEnd
 from metadata.delta import MetadataDelta, delta_between
 from metadata.environment import Environment
 from metadata.events import Events

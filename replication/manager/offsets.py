@@ -14,7 +14,7 @@ from kraft.protocol.errors import (
     PolicyViolation,
     RequestTimedOut,
 )
-from metadata.controller.events import ReplicaLogEnd
+from metadata.controller.requests import ReplicaLogEnd
 from metadata.image import TopicIdPartition
 from metadata.internal_topics import INTERNAL_TOPICS, internal_refusal
 from replication.manager.registry import ANY_EPOCH, WAITING_DELETE_MAX, Registry

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from enum import Enum, auto
 
-from metadata.controller.events import IsrMember, PartitionAlteration
+from metadata.controller.requests import IsrMember, PartitionAlteration
 from metadata.image import BrokerImage, PartitionImage
 from metadata.records import LeaderRecovery
 from replication.partition.states import CommittedIsr, FollowerProgress, LeaderState, PendingIsr

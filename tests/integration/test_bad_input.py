@@ -24,7 +24,7 @@ from kraft.wire.channels import ControllerChannel, ForwardChannel
 from kraft.wire.codec import RequestHeader
 from kraft.wire.messages.controller import CONTROLLER_RPCS
 from kraft.wire.peers import Peers
-from metadata.controller.events import AllocateProducerIds
+from metadata.controller.requests import AllocateProducerIds
 from tests.integration.support.cluster import Cluster
 from tests.integration.support.load import Load
 from tests.integration.support.reading import RECORD_BATCH, TEXT, page, read_all

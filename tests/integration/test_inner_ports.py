@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 
 from kraft.protocol.errors import UnknownTopicId
-from metadata.quorum.seal import MAC_BYTES, NONCE_BYTES, Hello, encode_hello
+from metadata.quorum.frame_auth import MAC_BYTES, NONCE_BYTES, Hello, encode_hello
 from replication.requests import CONSUMER, FetchPartition, FetchRequest
 from tests.integration.conftest import run_cluster
 from tests.integration.support.cluster import Cluster

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from kraft.chaos.worlds.simulated.cluster import SimulatedNode
 from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.protocol.errors import KafkaError
-from metadata.controller.events import AlterConfigs, ConfigAlteration, ConfigResource, CreateTopics, NewTopic
+from metadata.controller.requests import AlterConfigs, ConfigAlteration, ConfigResource, CreateTopics, NewTopic
 from metadata.environment import ConnectionClosed
 from metadata.image import PartitionImage, TopicIdPartition
 from tests.simulation.asking import Watch

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 
 from kraft.chaos.worlds.simulated.cluster import SimulatedNode
 from kraft.protocol.errors import KafkaError
-from metadata.controller.events import (
+from metadata.controller.requests import (
     AlterConfigs,
     AlterReassignments,
     ConfigAlteration,

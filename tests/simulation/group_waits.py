@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from kraft.coordinators.groups.entry import Entry
+from kraft.coordinators.groups.group_metadata import GroupMetadata
 from kraft.coordinators.groups.shard import Shard
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class GroupWaits:
     _longest_ms: dict[str, int] = field(default_factory=dict)
     """Group -> the longest rebalance timeout that any of its members ever had."""
 
-    def group_changed(self, entry: Entry) -> None:
+    def group_changed(self, entry: GroupMetadata) -> None:
         group = entry.group
         longest_ms = max((member.rebalance_timeout_ms for member in group.members.values()), default=0)
         self._longest_ms[group.group_id] = max(longest_ms, self._longest_ms.get(group.group_id, 0))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from kraft.broker.gateway import Gateway
 from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
-from metadata.controller.events import CreateTopics, NewTopic, Request
+from metadata.controller.requests import CreateTopics, NewTopic, Request
 from metadata.image import MetadataImage, PartitionImage
 from metadata.quorum.durable import QuorumStorageError
 from replication.storage.log_directory import StartupError

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from metadata.controller import fold
+from metadata.controller import event_batch
 from replication.manager import roles
 
 if TYPE_CHECKING:
@@ -46,10 +46,10 @@ def made_in_pieces(plan: Plan) -> Plan:
 
 @contextlib.contextmanager
 def small_steps(profile: str) -> Iterator[None]:
-    usual = fold.APPEND_BYTES_MAX, roles.ROLES_PER_TURN
+    usual = event_batch.APPEND_BYTES_MAX, roles.ROLES_PER_TURN
     if profile == PROFILE:
-        fold.APPEND_BYTES_MAX, roles.ROLES_PER_TURN = APPEND_BYTES_MAX, ROLES_PER_TURN
+        event_batch.APPEND_BYTES_MAX, roles.ROLES_PER_TURN = APPEND_BYTES_MAX, ROLES_PER_TURN
     try:
         yield
     finally:
-        fold.APPEND_BYTES_MAX, roles.ROLES_PER_TURN = usual
+        event_batch.APPEND_BYTES_MAX, roles.ROLES_PER_TURN = usual

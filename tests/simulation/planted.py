@@ -13,17 +13,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from kraft.broker.produce_routing import ProduceRouter
-from kraft.coordinators.groups import classic, decide
+from kraft.coordinators.groups import classic_protocol, decide
 from kraft.coordinators.groups.shard import Shard
 from kraft.node.assembly import Node
 from metadata import image
+from metadata.controller.controller_term import ControllerTerm
 from metadata.controller.decide import brokers, changes, elections, isr
-from metadata.controller.reign import Reign
 from metadata.quorum import journal_format, state_machine, votes
 from metadata.quorum.engine import QuorumEngine
-from metadata.quorum.hardened import HardenedRaft
 from metadata.quorum.journal import Journal
 from metadata.quorum.newcomer import Newcomer
+from metadata.quorum.pysyncobj_adapter import HardenedRaft
 from metadata.quorum.state_machine import MetadataStateMachine
 from metadata.quorum.votes import VoteStore
 from replication.fetcher.follower import Follower
@@ -151,7 +151,7 @@ PLANTED: dict[str, Planted] = {
         what="a controller that has lost the quorum goes on when it leads again, and its appends are not compared (Q5)",
         patches=(
             Patch(state_machine, "refusal", bugs.nothing),
-            Patch(Reign, "_resign_unless_leader", bugs.nothing),
+            Patch(ControllerTerm, "_resign_unless_leader", bugs.nothing),
         ),
         profile="controllers",
         found_by=(12,),
@@ -301,7 +301,7 @@ PLANTED: dict[str, Planted] = {
     ),
     "anybody_commits": Planted(
         what="the coordinator takes commits of members of old generations and of those it has evicted (G4)",
-        patches=(Patch(classic, "check_commit", bugs.nothing),),
+        patches=(Patch(classic_protocol, "check_commit", bugs.nothing),),
         profile="groups",
         found_by=(7,),
     ),
@@ -332,7 +332,7 @@ PLANTED: dict[str, Planted] = {
     ),
     "open_transaction_left": Planted(
         what="a new controller does not abort the transaction that it finds open (KIP-868)",
-        patches=(Patch(Reign, "_abort_what_is_open", bugs.leaves_open),),
+        patches=(Patch(ControllerTerm, "_abort_what_is_open", bugs.leaves_open),),
         profile="pieces",
         found_by=(4,),
     ),

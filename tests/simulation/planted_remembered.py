@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
+from kraft.coordinators.groups.leadership_check import NOTHING, LeadershipCheck
 from kraft.coordinators.groups.shard import Shard
-from kraft.coordinators.groups.standing import NOTHING, Standing
 from kraft.protocol.errors import KafkaError, NotCoordinator
 from replication.manager.roles import Roles
 
@@ -50,7 +50,7 @@ def followers_syncs_unanswered(original: Any) -> Any:
 def spins_on_a_proof(_original: Any) -> Any:
     """A loop around a task that may be done already, until a callback has noted it."""
 
-    async def prove(self: Standing) -> None:
+    async def prove(self: LeadershipCheck) -> None:
         seen = vars(self).setdefault("seen", SimpleNamespace(begun=0, proven=0, proving=None))
 
         def note(task: asyncio.Task[None]) -> None:

@@ -21,13 +21,13 @@ from aiohttp import web
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups.subscriptions import TopicPartition
 from kraft.http.context import Context
+from kraft.http.endpoint import Call
 from kraft.http.errors import HttpError, from_kafka
 from kraft.http.limits import BodyBudget, Connections, Limits, Slots
 from kraft.http.metrics import Metrics
 from kraft.http.origins import Origins
 from kraft.http.partitioner import Partitioner
-from kraft.http.patience import Patience
-from kraft.http.routes import Call
+from kraft.http.slow_clients import SlowClients
 from kraft.http.streaming.streams import Streams
 from kraft.http.v2.consumers import NEXT_TOKEN, ConsumerHandlers
 from kraft.node.assembly import Node
@@ -78,7 +78,7 @@ class Door:
             produce_streams=Slots(lambda: PLENTY, what="produce streams"),
             partitioner=Partitioner(),
             metrics=Metrics(dict),
-            patience=Patience(clock, limits),
+            patience=SlowClients(clock, limits),
             awaiting=node.awaiting,
             origins=Origins((), lambda: gateway.settings),
             large_work=LargeWork(node.environment.workers),

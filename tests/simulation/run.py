@@ -18,7 +18,7 @@ from kraft.chaos.worlds.simulated.cluster import SimulatedCluster
 from kraft.chaos.worlds.simulated.environment import SimulatedWorld
 from kraft.node.assembly import Node
 from kraft.protocol.errors import NotController, RequestTimedOut, TopicAlreadyExists
-from metadata.controller.events import CreateTopics, ErrorDetail, NewTopic, TopicCreated
+from metadata.controller.requests import CreateTopics, ErrorDetail, NewTopic, TopicCreated
 from tests.simulation.clients import start_clients
 from tests.simulation.faults import Faults
 from tests.simulation.hooks import listening

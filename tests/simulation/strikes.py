@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from kraft.chaos.worlds.simulated.cluster import SimulatedNode
-from metadata.controller.events import CreateTopics, DeleteTopics, NewTopic
+from metadata.controller.requests import CreateTopics, DeleteTopics, NewTopic
 from tests.simulation.hands import Hands
 from tests.simulation.moments import APPEND_SENT, JOIN_SENT, MOMENTS
 from tests.simulation.plan import Event

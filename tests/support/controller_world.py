@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from metadata.controller.decide import BrokerUnreachable, Decision, Input, Liveness, LogEndsLearned, decide
-from metadata.controller.events import (
+from metadata.controller.requests import (
     NO_FAILED_REPLICAS,
     BrokerHeartbeat,
     CreateTopics,

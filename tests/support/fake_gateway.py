@@ -16,7 +16,7 @@ from kraft.protocol import errors
 from kraft.protocol.batches.header import stamp, whole_batches
 from kraft.protocol.batches.records import read_batches
 from kraft.protocol.primitives import Buffer
-from metadata.controller.events import (
+from metadata.controller.requests import (
     AlterConfigs,
     AlterReassignments,
     CreatePartitions,

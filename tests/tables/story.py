@@ -14,7 +14,7 @@ from metadata.controller.decide import (
     SessionsTick,
     UncleanSweepTick,
 )
-from metadata.controller.events import (
+from metadata.controller.requests import (
     AlterConfigs,
     AlterPartition,
     AlterReassignments,

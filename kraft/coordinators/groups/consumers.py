@@ -7,7 +7,7 @@ from typing import Any
 
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
-from kraft.coordinators.groups.entry import Entry
+from kraft.coordinators.groups.group_metadata import GroupMetadata
 from kraft.coordinators.groups.instance import Instance
 from kraft.coordinators.groups.membership import PREFERENCE, Membership
 from kraft.coordinators.groups.offsets import commit_records
@@ -46,7 +46,7 @@ class Consumers:
         self._shard = shard
         self._count_instances = count_instances
         self.membership = Membership(shard)
-        self._handlers: Mapping[type, Callable[[Entry, Any], Any]] = {
+        self._handlers: Mapping[type, Callable[[GroupMetadata, Any], Any]] = {
             r.CreateInstance: self._create,
             r.DeleteInstance: self._delete,
             r.DescribeInstance: self._describe,
@@ -66,7 +66,7 @@ class Consumers:
         except _Refusal as refusal:
             return refusal.answer
 
-    def _find(self, entry: Entry, name: str) -> Instance:
+    def _find(self, entry: GroupMetadata, name: str) -> Instance:
         instance = entry.instances.get(name)
         if instance is None:
             raise _Refusal(
@@ -77,7 +77,7 @@ class Consumers:
         self.membership.touch(entry, instance)
         return entry.instances[name]
 
-    async def _put(self, entry: Entry, *records: GroupRecord) -> None:
+    async def _put(self, entry: GroupMetadata, *records: GroupRecord) -> None:
         """Write, let the members take their steps, and wait until all of it is replicated."""
         self._shard.append(records)
         self._shard.changed(entry)
@@ -85,7 +85,7 @@ class Consumers:
 
     # --- life ---------------------------------------------------------------------------------------------
 
-    async def _create(self, entry: Entry, request: r.CreateInstance) -> a.Answer:
+    async def _create(self, entry: GroupMetadata, request: r.CreateInstance) -> a.Answer:
         known = entry.instances.get(request.instance)
         if known is not None and known.nonce != request.nonce:
             raise _Refusal(EXISTS, f"Consumer instance {request.instance!r} exists already in {request.group!r}")
@@ -105,7 +105,7 @@ class Consumers:
         await self._shard.settle()
         return a.Taken()
 
-    async def _delete(self, entry: Entry, request: r.DeleteInstance) -> a.Answer:
+    async def _delete(self, entry: GroupMetadata, request: r.DeleteInstance) -> a.Answer:
         instance = self._find(entry, request.instance)
         records: list[GroupRecord] = []
         if instance.config.auto_commit:
@@ -116,7 +116,7 @@ class Consumers:
         await self._shard.settle()
         return a.Taken()
 
-    async def _describe(self, entry: Entry, request: r.DescribeInstance) -> a.Answer:
+    async def _describe(self, entry: GroupMetadata, request: r.DescribeInstance) -> a.Answer:
         instance = self._find(entry, request.instance)
         await self._shard.settle()
         return a.InstanceDescription(
@@ -125,7 +125,7 @@ class Consumers:
 
     # --- what it reads ------------------------------------------------------------------------------------
 
-    async def _subscribe(self, entry: Entry, request: r.Subscribe) -> a.Answer:
+    async def _subscribe(self, entry: GroupMetadata, request: r.Subscribe) -> a.Answer:
         instance = self._find(entry, request.instance)
         if request.topics or request.pattern is not None:
             if instance.manual is not None:
@@ -142,7 +142,7 @@ class Consumers:
         await self._put(entry, cleared.record())
         return a.Taken()
 
-    def _check_subscription(self, entry: Entry, instance: Instance, request: r.Subscribe) -> None:
+    def _check_subscription(self, entry: GroupMetadata, instance: Instance, request: r.Subscribe) -> None:
         """What would keep the instance from ever becoming a member is told at once."""
         if len(request.topics) > TOPICS_MAX:
             raise _Refusal(ILLEGAL_STATE, f"{len(request.topics)} topics; a subscription names at most {TOPICS_MAX}")
@@ -156,7 +156,7 @@ class Consumers:
             message = f"members of {group.group_id!r} use {sorted(group.common_protocols)}, which REST consumers cannot"
             raise _Refusal(ILLEGAL_STATE, message, error=InconsistentGroupProtocol)
 
-    async def _assign(self, entry: Entry, request: r.AssignInstance) -> a.Answer:
+    async def _assign(self, entry: GroupMetadata, request: r.AssignInstance) -> a.Answer:
         instance = self._find(entry, request.instance)
         if instance.is_subscribed:
             raise _Refusal(ILLEGAL_STATE, "the instance is subscribed; delete the subscription first")
@@ -164,7 +164,7 @@ class Consumers:
         await self._put(entry, kept.changed(manual=tuple(sorted(set(request.partitions))), owned=()).record())
         return a.Taken()
 
-    async def _seek(self, entry: Entry, request: r.Seek) -> a.Answer:
+    async def _seek(self, entry: GroupMetadata, request: r.Seek) -> a.Answer:
         instance = self._find(entry, request.instance)
         positions = {(topic, partition): offset for topic, partition, offset in request.positions}
         foreign = sorted(set(positions) - set(instance.partitions))
@@ -176,7 +176,7 @@ class Consumers:
 
     # --- polls --------------------------------------------------------------------------------------------
 
-    async def _begin_poll(self, entry: Entry, request: r.BeginPoll) -> a.Answer:
+    async def _begin_poll(self, entry: GroupMetadata, request: r.BeginPoll) -> a.Answer:
         instance = self._find(entry, request.instance)
         if not instance.is_subscribed and instance.manual is None:
             raise _Refusal(ILLEGAL_STATE, "the instance is neither subscribed to topics nor assigned partitions")
@@ -199,19 +199,19 @@ class Consumers:
             await self._shard.settle()  # it is served as it is, and its number has to be known to the next coordinator
         return plan
 
-    def _is_rebalancing(self, entry: Entry, instance: Instance) -> bool:
+    def _is_rebalancing(self, entry: GroupMetadata, instance: Instance) -> bool:
         return instance.manual is None and (
             entry.group.phase is not Phase.STABLE or instance.member_id not in entry.group.members
         )
 
-    def _acknowledge(self, entry: Entry, instance: Instance) -> Instance:
+    def _acknowledge(self, entry: GroupMetadata, instance: Instance) -> Instance:
         """The client went on, so it has what it was served."""
         settled = instance.changed(batch=())
         records = self._commits(entry, instance, instance.position_of) if instance.config.auto_commit else []
         self._shard.append([*records, settled.record()])
         return entry.instances[instance.name]
 
-    def _plan(self, entry: Entry, instance: Instance, *, number: int, is_repeat: bool) -> a.PollPlan:
+    def _plan(self, entry: GroupMetadata, instance: Instance, *, number: int, is_repeat: bool) -> a.PollPlan:
         ranges: tuple[r.Range, ...] = instance.batch
         epochs = instance.epoch_of
         for key in instance.partitions:
@@ -233,7 +233,7 @@ class Consumers:
             epochs=tuple((*key, epoch) for key, epoch in epochs.items() if epoch >= 0),
         )
 
-    async def _end_poll(self, entry: Entry, request: r.EndPoll) -> a.Answer:
+    async def _end_poll(self, entry: GroupMetadata, request: r.EndPoll) -> a.Answer:
         instance = self._find(entry, request.instance)
         if request.number == instance.served:
             await self._shard.settle()
@@ -251,7 +251,7 @@ class Consumers:
 
     # --- commits ------------------------------------------------------------------------------------------
 
-    async def _commit(self, entry: Entry, request: r.CommitInstance) -> a.Answer:
+    async def _commit(self, entry: GroupMetadata, request: r.CommitInstance) -> a.Answer:
         instance = self._find(entry, request.instance)
         if request.offsets is None:
             records = self._commits(entry, instance, instance.position_of)
@@ -271,7 +271,9 @@ class Consumers:
             await self._shard.settle()
         return a.Taken()
 
-    def _commits(self, entry: Entry, instance: Instance, positions: Mapping[TopicPartition, int]) -> list[GroupRecord]:
+    def _commits(
+        self, entry: GroupMetadata, instance: Instance, positions: Mapping[TopicPartition, int]
+    ) -> list[GroupRecord]:
         """Positions that are not committed yet."""
         owned, epochs = set(instance.partitions), instance.epoch_of
         moved = {
@@ -281,7 +283,9 @@ class Consumers:
         }
         return self._records(entry, moved)
 
-    def _records(self, entry: Entry, offsets: Mapping[TopicPartition, tuple[int, int, str]]) -> list[GroupRecord]:
+    def _records(
+        self, entry: GroupMetadata, offsets: Mapping[TopicPartition, tuple[int, int, str]]
+    ) -> list[GroupRecord]:
         return commit_records(
             entry.group.group_id,
             offsets,

@@ -12,13 +12,13 @@ from typing import Any
 
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
-from kraft.coordinators.groups.classic import ClassicRequests
+from kraft.coordinators.groups.classic_protocol import ClassicProtocol
 from kraft.coordinators.groups.consumers import Consumers
 from kraft.coordinators.groups.java import abs_hash
+from kraft.coordinators.groups.leadership_check import LeadershipCheck
 from kraft.coordinators.groups.offsets import expired, is_deletable, tombstones
 from kraft.coordinators.groups.records import GroupKey, GroupRecord
 from kraft.coordinators.groups.shard import Shard, Surroundings
-from kraft.coordinators.groups.standing import Standing
 from kraft.protocol.errors import CoordinatorLoadInProgress, InvalidGroupId, KafkaError, NotCoordinator
 from metadata.delta import MetadataDelta
 from metadata.environment import TimerHandle
@@ -41,8 +41,8 @@ class _Led:
     def __init__(self, shard: Shard, count_instances: Callable[[], int]) -> None:
         self.shard = shard
         self.consumers = Consumers(shard, count_instances)
-        self.classic = ClassicRequests(shard)
-        self.standing = Standing(shard)
+        self.classic = ClassicProtocol(shard)
+        self.standing = LeadershipCheck(shard)
 
     async def handle(self, request: r.Request) -> a.Answer:
         self.shard.check()

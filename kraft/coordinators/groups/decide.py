@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from kraft.coordinators.groups.classic_requests import Done, Event, Heartbeat, Join, Leave, Sync, Tick
 from kraft.coordinators.groups.draft import Decision, Draft, Rules
-from kraft.coordinators.groups.events import Done, Event, Heartbeat, Join, Leave, Sync, Tick
 from kraft.coordinators.groups.joining import join
 from kraft.coordinators.groups.state import NEVER_MS, Group, Member, Phase
 from kraft.protocol.errors import (

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from kraft.coordinators.groups.events import Answer, Joined, Reply, Synced
+from kraft.coordinators.groups.classic_requests import Answer, Joined, Reply, Synced
 from kraft.coordinators.groups.records import GroupRecord
 from kraft.coordinators.groups.state import NEVER_MS, Group, Member, Phase, group_record
 from kraft.protocol.errors import RebalanceInProgress, UnknownMemberId

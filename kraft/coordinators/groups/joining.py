@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from types import MappingProxyType
 
+from kraft.coordinators.groups.classic_requests import Join
 from kraft.coordinators.groups.draft import Draft
-from kraft.coordinators.groups.events import Join
 from kraft.coordinators.groups.state import Member, Phase, with_protocols
 from kraft.protocol.errors import (
     FencedInstanceId,

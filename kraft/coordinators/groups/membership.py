@@ -13,8 +13,8 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from kraft.coordinators.groups.assignors import ASSIGNORS, assign
-from kraft.coordinators.groups.entry import Entry
-from kraft.coordinators.groups.events import Event, Heartbeat, Join, Leave, Protocols, Sync
+from kraft.coordinators.groups.classic_requests import Event, Heartbeat, Join, Leave, Protocols, Sync
+from kraft.coordinators.groups.group_metadata import GroupMetadata
 from kraft.coordinators.groups.instance import Instance
 from kraft.coordinators.groups.offsets import CONSUMER
 from kraft.coordinators.groups.patterns import topics_of_pattern
@@ -57,7 +57,7 @@ class Membership:
 
     # --- what a request of a client does ------------------------------------------------------------------
 
-    def touch(self, entry: Entry, instance: Instance) -> None:
+    def touch(self, entry: GroupMetadata, instance: Instance) -> None:
         """A request beats the heart of its member."""
         entry.expires_ms[instance.name] = self._shard.now_ms + instance.config.timeout_ms
         member = entry.group.members.get(instance.member_id)
@@ -65,18 +65,18 @@ class Membership:
             beat = Heartbeat(ticket=NOBODY, member_id=member.member_id, generation=entry.group.generation)
             self._shard.submit(entry, beat)
 
-    def leave(self, entry: Entry, instance: Instance) -> None:
+    def leave(self, entry: GroupMetadata, instance: Instance) -> None:
         if instance.member_id in entry.group.members:
             self._shard.submit(entry, Leave(ticket=NOBODY, member_id=instance.member_id))
 
-    def remove(self, entry: Entry, instance: Instance) -> list[GroupRecord]:
+    def remove(self, entry: GroupMetadata, instance: Instance) -> list[GroupRecord]:
         """The records that take an instance away; leaving the group makes its own."""
         self._counts.pop(entry.group.group_id, None)
         return [instance.tombstone()]
 
     # --- steps of the protocol ----------------------------------------------------------------------------
 
-    def step(self, entry: Entry) -> None:
+    def step(self, entry: GroupMetadata) -> None:
         """Take all steps that the group waits for from its REST members."""
         if self._is_stepping:
             return
@@ -92,7 +92,7 @@ class Membership:
         finally:
             self._is_stepping = False
 
-    def _step_all(self, entry: Entry) -> bool:
+    def _step_all(self, entry: GroupMetadata) -> bool:
         """One step of each instance that has one to take; whether any had."""
         has_stepped = False
         for instance in entry.instances.values():
@@ -103,7 +103,7 @@ class Membership:
                 has_stepped = has_stepped or entry.group is not before  # a refused step is not taken again
         return has_stepped
 
-    def _step_of(self, entry: Entry, instance: Instance) -> Event | None:
+    def _step_of(self, entry: GroupMetadata, instance: Instance) -> Event | None:
         group = entry.group
         member = group.members.get(instance.member_id)
         if member is None:
@@ -117,7 +117,7 @@ class Membership:
                 return self._join(entry, instance, member=member)
         return None
 
-    def _has_changed(self, entry: Entry, instance: Instance, member: Member) -> bool:
+    def _has_changed(self, entry: GroupMetadata, instance: Instance, member: Member) -> bool:
         """Another subscription, topics that came or grew, or (KIP-429) partitions that were only given up so far."""
         if frozenset(_topics_of(member)) != frozenset(self._topics(instance)):
             return True
@@ -129,7 +129,9 @@ class Membership:
         counts = self._partition_counts(entry)
         return (self._counts.get(entry.group.group_id) or _assigned_counts(entry)) != counts
 
-    def _join(self, entry: Entry, instance: Instance, *, member: Member | None = None, new_member_id: str = "") -> Join:
+    def _join(
+        self, entry: GroupMetadata, instance: Instance, *, member: Member | None = None, new_member_id: str = ""
+    ) -> Join:
         settings = self._shard.around.settings()
         low, high = settings.group_min_session_timeout_ms, settings.group_max_session_timeout_ms
         return Join(
@@ -145,7 +147,7 @@ class Membership:
             is_known_required=False,
         )
 
-    def _protocols(self, entry: Entry, instance: Instance) -> Protocols:
+    def _protocols(self, entry: GroupMetadata, instance: Instance) -> Protocols:
         owned = instance.owned
         member = entry.group.members.get(instance.member_id)
         if member is not None and member.assignment and entry.group.protocol == COOPERATIVE:
@@ -155,14 +157,14 @@ class Membership:
         )
         return tuple((name, encode_subscription(subscription, name)) for name in PREFERENCE)
 
-    def _sync(self, entry: Entry, member: Member) -> Sync:
+    def _sync(self, entry: GroupMetadata, member: Member) -> Sync:
         group = entry.group
         assignments: tuple[tuple[str, bytes], ...] = ()
         if member.member_id == group.leader:
             assignments = self._assign(entry)
         return Sync(ticket=NOBODY, member_id=member.member_id, generation=group.generation, assignments=assignments)
 
-    def _assign(self, entry: Entry) -> tuple[tuple[str, bytes], ...]:
+    def _assign(self, entry: GroupMetadata) -> tuple[tuple[str, bytes], ...]:
         group = entry.group
         assert group.protocol is not None, group
         members = {}
@@ -179,7 +181,7 @@ class Membership:
         assigned = assign(group.protocol, members, counts)
         return tuple((key, encode_assignment(partitions)) for key, partitions in assigned.items())
 
-    def _take_assignments(self, entry: Entry) -> None:
+    def _take_assignments(self, entry: GroupMetadata) -> None:
         """What the group assigned becomes the instance's, once the group is stable."""
         group = entry.group
         if group.phase is not Phase.STABLE:
@@ -202,7 +204,7 @@ class Membership:
             return instance.topics
         return topics_of_pattern(instance.pattern, self._shard.around.image().topic_ids)
 
-    def _partition_counts(self, entry: Entry) -> dict[str, int]:
+    def _partition_counts(self, entry: GroupMetadata) -> dict[str, int]:
         image = self._shard.around.image()
         wanted = {topic for member in entry.group.members.values() for topic in _topics_of(member)}
         found = {name: image.topic(name) for name in sorted(wanted)}
@@ -225,7 +227,7 @@ class Membership:
                     self.leave(entry, instance)
 
 
-def _offer_all_protocols(entry: Entry) -> None:
+def _offer_all_protocols(entry: GroupMetadata) -> None:
     """The log has what the group chose, and no more of what a member could do. Of a REST member that is known: without
     this, a group that was loaded with the choice of its REST members alone would refuse others for ever."""
     group = entry.group
@@ -239,7 +241,7 @@ def _offer_all_protocols(entry: Entry) -> None:
         entry.group = replace(entry.group, members=members)
 
 
-def _assigned_counts(entry: Entry) -> dict[str, int]:
+def _assigned_counts(entry: GroupMetadata) -> dict[str, int]:
     """How many partitions of each topic are given to somebody: what an earlier coordinator knew when it assigned."""
     given = {each for member in entry.group.members.values() for each in _assignment_of(member)}
     return dict(Counter(topic for topic, _ in given))

@@ -22,7 +22,7 @@ from kraft.protocol.errors import (
     NotCoordinator,
     RequestTimedOut,
 )
-from metadata.controller.events import ErrorDetail, NewTopic
+from metadata.controller.requests import ErrorDetail, NewTopic
 from metadata.environment import Clock, ConnectionClosed, NotConnected
 from metadata.internal_topics import OFFSETS_TOPIC
 

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from kraft.coordinators.groups.classic_requests import Answer, Event, Heartbeat, Tick
 from kraft.coordinators.groups.decide import decide
 from kraft.coordinators.groups.draft import Rules
-from kraft.coordinators.groups.entry import Entry
-from kraft.coordinators.groups.events import Answer, Event, Heartbeat, Tick
+from kraft.coordinators.groups.group_metadata import GroupMetadata
 from kraft.coordinators.groups.loading import Reads, replay
 from kraft.coordinators.groups.records import GroupRecord, encode_batch
 from kraft.coordinators.groups.state import NEVER_MS, Group
@@ -74,7 +74,7 @@ class Shard:
         self.partition = partition
         self.leader_epoch = leader_epoch
         self.around = around
-        self.entries: dict[str, Entry] = {}
+        self.entries: dict[str, GroupMetadata] = {}
         self._on_failed = on_failed
         self._is_loaded = False
         self._ended: KafkaError | None = None
@@ -85,7 +85,7 @@ class Shard:
         self._timer: TimerHandle | None = None
         self._timer_due_ms = NEVER_MS
         self._changed = asyncio.Event()
-        self.after_change: Callable[[Entry], None] = lambda entry: None
+        self.after_change: Callable[[GroupMetadata], None] = lambda entry: None
         """Called when a group has changed: REST members take their next step."""
         self.on_expiry: Callable[[], None] = lambda: None
 
@@ -145,10 +145,10 @@ class Shard:
     def wall_ms(self) -> int:
         return self.around.environment.clock.wall_ms()
 
-    def entry(self, group_id: str) -> Entry:
+    def entry(self, group_id: str) -> GroupMetadata:
         found = self.entries.get(group_id)
         if found is None:
-            found = self.entries[group_id] = Entry(group=Group(group_id=group_id))
+            found = self.entries[group_id] = GroupMetadata(group=Group(group_id=group_id))
         return found
 
     def forget_idle(self) -> None:
@@ -161,7 +161,7 @@ class Shard:
         if entry is not None and entry.is_idle:
             del self.entries[group_id]
 
-    def submit(self, entry: Entry, event: Event) -> None:
+    def submit(self, entry: GroupMetadata, event: Event) -> None:
         """Decide, apply, append; answers go out when what was decided is replicated."""
         settings = self.around.settings()
         rules = Rules(
@@ -186,7 +186,7 @@ class Shard:
         if not isinstance(event, Heartbeat):  # which only makes a session longer: nothing to do for anyone
             self.changed(entry)
 
-    async def ask(self, entry: Entry, event_of: Callable[[int], Event]) -> Answer:
+    async def ask(self, entry: GroupMetadata, event_of: Callable[[int], Event]) -> Answer:
         """Submit an event and wait for its answer. Raises the KafkaError of a refusal."""
         ticket = self._next_ticket
         self._next_ticket += 1
@@ -212,7 +212,7 @@ class Shard:
             if waiting is not None and not waiting.done():
                 waiting.set_result(failure if isinstance(failure, KafkaError) else answer)
 
-    def changed(self, entry: Entry) -> None:
+    def changed(self, entry: GroupMetadata) -> None:
         self.after_change(entry)
         self._arm(entry.next_deadline_ms())
         self._wake()

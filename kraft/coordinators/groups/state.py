@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 
-from kraft.coordinators.groups.events import Protocols
+from kraft.coordinators.groups.classic_requests import Protocols
 from kraft.coordinators.groups.records import GroupKey, GroupRecord, StoredGroup, StoredMember
 
 NEVER_MS = 2**62

@@ -12,9 +12,9 @@ from html import escape
 from aiohttp import web
 
 from kraft.http.docs.assets import ASSETS, Asset, Assets, cached_answer, etag_of
+from kraft.http.endpoint import Body, Call, Header, Route
 from kraft.http.errors import HttpError
 from kraft.http.media import require_accepts
-from kraft.http.routes import Body, Call, Header, Route
 from metadata.environment import Files
 
 HTML = "text/html"

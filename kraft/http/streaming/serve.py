@@ -10,9 +10,9 @@ from typing import Protocol
 
 from aiohttp import web
 
+from kraft.http.endpoint import Call, Parameter
 from kraft.http.errors import HttpError, error_body, from_kafka
 from kraft.http.query import integer
-from kraft.http.routes import Call, Parameter
 from kraft.http.streaming.frames import Frames
 from kraft.http.streaming.merge import Piece
 from kraft.http.streaming.positions import POSITION_HEADER, Positions

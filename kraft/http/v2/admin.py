@@ -6,13 +6,13 @@ from aiohttp import web
 from pydantic import Field
 
 from kraft.http.bodies import RequestBody
+from kraft.http.endpoint import Body, Call, Route
 from kraft.http.media import require_json_body
-from kraft.http.routes import Body, Call, Route
 from kraft.http.v3.envelope import raise_refusal
 from kraft.http.v3.models import TopicName
 from kraft.protocol.media_types import PLAIN_JSON, V2_JSON
 from kraft.protocol.primitives import INT32_MAX
-from metadata.controller.events import CreateTopics, NewTopic
+from metadata.controller.requests import CreateTopics, NewTopic
 
 
 class AdminTopic(RequestBody):

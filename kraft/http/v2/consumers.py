@@ -13,10 +13,11 @@ from aiohttp import web
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.routing import Groups
+from kraft.http.endpoint import Call
 from kraft.http.errors import ILLEGAL_STATE, PARTITION_NOT_FOUND, UNPROCESSABLE, HttpError
 from kraft.http.media import EMBEDDED, Format, consumer_format, require_json_body, stream_answer, v2_answer
+from kraft.http.offset_spec import parse_iso_time
 from kraft.http.query import integer, parse_integer
-from kraft.http.routes import Call
 from kraft.http.streaming.consumers import ConsumerSource
 from kraft.http.streaming.frames import FRAMES, Frames
 from kraft.http.streaming.positions import parse_positions
@@ -25,7 +26,6 @@ from kraft.http.streaming.serve import heartbeat_ms, serve
 from kraft.http.v2 import consumers_models as models
 from kraft.http.v2.consumers_bodies import body_of, check_pattern, new_consumer
 from kraft.http.v2.consumers_poll import Poll
-from kraft.http.wanted import parse_iso_time
 from kraft.protocol.errors import UnknownTopicOrPartition
 from kraft.protocol.primitives import INT32_MAX
 from metadata.image import TopicIdPartition

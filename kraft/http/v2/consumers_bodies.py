@@ -7,8 +7,8 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from kraft.coordinators.groups.patterns import topic_pattern
+from kraft.http.endpoint import Call
 from kraft.http.errors import UNPROCESSABLE, HttpError
-from kraft.http.routes import Call
 from kraft.http.v2.consumers_models import NewConsumer
 
 CONSUMER_CONFIG = 42204

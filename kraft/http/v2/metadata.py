@@ -9,8 +9,8 @@ from aiohttp import web
 
 from kraft.http.configs import config_text
 from kraft.http.dialects import UNKNOWN_TOPIC
+from kraft.http.endpoint import Body, Call, Route
 from kraft.http.media import v2_answer
-from kraft.http.routes import Body, Call, Route
 from kraft.http.v2 import models
 from kraft.protocol.media_types import V2_JSON
 from metadata.image import PartitionImage

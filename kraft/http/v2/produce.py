@@ -11,6 +11,7 @@ from aiohttp import web
 
 from kraft.http import query
 from kraft.http.counting import TOO_LARGE, check_counts
+from kraft.http.endpoint import Body, Call, Route
 from kraft.http.errors import UNPROCESSABLE, HttpError
 from kraft.http.idempotency import (
     HEADERS,
@@ -22,10 +23,9 @@ from kraft.http.idempotency import (
 from kraft.http.keyed_produce import produce_keyed
 from kraft.http.media import Format, produce_format, v2_answer
 from kraft.http.partitioner import UNPLACED, places_of
-from kraft.http.producing import WISHES, check_wishes, leaders, produce
+from kraft.http.produce_params import WISHES, check_wishes, leaders, produce
 from kraft.http.raw import decode_records
 from kraft.http.records import INLINE_BYTES_MAX, INLINE_RECORDS_MAX, OutRecord
-from kraft.http.routes import Body, Call, Route
 from kraft.http.v2 import models
 from kraft.http.v2.outcomes import document, failed, written
 from kraft.http.v2.parse import parse_produce

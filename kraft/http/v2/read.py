@@ -12,14 +12,14 @@ from multidict import CIMultiDict
 from kraft.broker.gateway import Records
 from kraft.http.dialects import UNKNOWN_TOPIC
 from kraft.http.embed import encode_json
+from kraft.http.endpoint import Body, Call, Header, Parameter, Route
 from kraft.http.media import EMBEDDED, Format, read_answer, stream_answer
+from kraft.http.offset_spec import OFFSET, wanted_offset
 from kraft.http.query import integer
 from kraft.http.raw import encode_records
 from kraft.http.records import end_of_batches, on_records, take_records
-from kraft.http.routes import Body, Call, Header, Parameter, Route
 from kraft.http.streaming.read import STREAM_CONTENT, STREAM_QUERY, stream_partition
 from kraft.http.v2 import models
-from kraft.http.wanted import OFFSET, wanted_offset
 from kraft.protocol.media_types import RECORD_BATCH, RECORDS
 from kraft.protocol.primitives import INT32_MAX
 

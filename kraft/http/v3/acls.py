@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from kraft.http.endpoint import Call, Method, Route
 from kraft.http.errors import BAD_REQUEST, HttpError
 from kraft.http.media import require_accepts
-from kraft.http.routes import Call, Method, Route
 from kraft.http.v3.envelope import CLUSTER, check_cluster
 from kraft.protocol.media_types import PLAIN_JSON
 

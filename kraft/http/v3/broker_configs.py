@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from kraft.http.configs import ConfigEntry, broker_configs, cluster_configs
-from kraft.http.routes import Call
+from kraft.http.endpoint import Call
 from kraft.http.v3 import models
 from kraft.http.v3.brokers import find_broker
 from kraft.http.v3.config_changes import (
@@ -18,7 +18,7 @@ from kraft.http.v3.config_changes import (
     set_one,
 )
 from kraft.http.v3.envelope import Document, answer, crn, listing, resource, route
-from metadata.controller.events import ConfigResource
+from metadata.controller.requests import ConfigResource
 
 
 def _document(call: Call, broker: int, entry: ConfigEntry) -> Document:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from kraft.http.endpoint import Call
 from kraft.http.errors import HttpError
-from kraft.http.routes import Call
 from kraft.http.v3 import models
 from kraft.http.v3.envelope import Document, answer, crn, listing, related, resource, route
 from kraft.http.v3.partitions import replica

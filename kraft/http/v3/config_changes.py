@@ -8,12 +8,12 @@ from typing import Literal
 from aiohttp import web
 
 from kraft.http.configs import ConfigEntry
+from kraft.http.endpoint import Call
 from kraft.http.errors import PAYLOAD, HttpError
-from kraft.http.routes import Call
 from kraft.http.v3 import models
 from kraft.http.v3.envelope import Document, no_content, raise_refusal
 from kraft.suggestions import nearest_key_hint
-from metadata.controller.events import AlterConfigs, ConfigAlteration, ConfigResource
+from metadata.controller.requests import AlterConfigs, ConfigAlteration, ConfigResource
 from metadata.settings import STATIC_SETTINGS, BrokerSettings, TopicSettings, settings_by_name
 
 CLUSTER_WIDE = ConfigResource(resource_type="broker", name="")

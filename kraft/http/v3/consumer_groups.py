@@ -10,8 +10,8 @@ from aiohttp import web
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.routing import Groups
+from kraft.http.endpoint import Call, Route
 from kraft.http.errors import HttpError
-from kraft.http.routes import Call, Route
 from kraft.http.v3 import consumer_groups_models as models
 from kraft.http.v3.consumer_groups_lag import Lags
 from kraft.http.v3.consumer_groups_offsets import offset_routes

@@ -6,8 +6,8 @@ import asyncio
 from typing import Any
 
 from kraft.coordinators.groups.answers import GroupDescription, MemberDescription, OffsetOfGroup
+from kraft.http.endpoint import Call
 from kraft.http.errors import HttpError
-from kraft.http.routes import Call
 from kraft.http.v3.envelope import Document, crn, related, resource
 from metadata.image import TopicIdPartition
 from replication.requests import LATEST_TIMESTAMP

@@ -9,11 +9,11 @@ from aiohttp import web
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.routing import Groups
+from kraft.http.endpoint import Call, Route
 from kraft.http.errors import BAD_REQUEST, GROUP_NOT_FOUND, ILLEGAL_STATE, PARTITION_NOT_FOUND, HttpError
-from kraft.http.routes import Call, Route
+from kraft.http.offset_spec import parse_iso_time
 from kraft.http.v3 import consumer_groups_models as models
 from kraft.http.v3.envelope import answer, no_content, route
-from kraft.http.wanted import parse_iso_time
 from kraft.protocol.errors import GroupSubscribedToTopic
 from metadata.image import TopicIdPartition
 from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from kraft.http.endpoint import Call
 from kraft.http.errors import V3_TOPIC_NOT_FOUND, from_kafka
-from kraft.http.routes import Call
 from kraft.http.v3 import models
 from kraft.http.v3.envelope import Document, answer, no_content, route
 from kraft.http.v3.partitions import find_partition
 from kraft.protocol.errors import ElectionNotNeeded
-from metadata.controller.events import ElectLeaders, ErrorDetail
+from metadata.controller.requests import ElectLeaders, ErrorDetail
 
 
 async def elect(call: Call) -> web.Response:

@@ -9,11 +9,11 @@ from urllib.parse import quote
 import orjson
 from aiohttp import web
 
+from kraft.http.endpoint import Body, Call, Handler, Method, Parameter, Route
 from kraft.http.errors import HttpError
 from kraft.http.media import require_accepts, require_json_body
-from kraft.http.routes import Body, Call, Handler, Method, Parameter, Route
 from kraft.protocol.media_types import PLAIN_JSON
-from metadata.controller.events import ErrorDetail
+from metadata.controller.requests import ErrorDetail
 
 CLUSTER = "/v3/clusters/{cluster_id}"
 Document: TypeAlias = dict[str, Any]

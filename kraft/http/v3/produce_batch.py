@@ -11,15 +11,15 @@ from datetime import UTC, datetime
 from aiohttp import web
 
 from kraft.http.counting import check_counts
+from kraft.http.endpoint import Call
 from kraft.http.errors import BATCH, UNPROCESSABLE, HttpError
 from kraft.http.idempotency import HEADERS, check_idempotency_key, idempotency_key
-from kraft.http.producing import WISHES, check_wishes
+from kraft.http.offset_spec import parse_iso_time
+from kraft.http.produce_params import WISHES, check_wishes
 from kraft.http.records import OutRecord
-from kraft.http.routes import Call
 from kraft.http.v2.outcomes import failed
 from kraft.http.v3 import records_models as models
 from kraft.http.v3.envelope import Document, answer, check, route
-from kraft.http.wanted import parse_iso_time
 from kraft.http.writing import write
 from metadata.image import TopicImage
 from replication.requests import ProduceOutcome

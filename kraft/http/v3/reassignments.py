@@ -6,12 +6,12 @@ from collections.abc import Iterable
 
 from aiohttp import web
 
+from kraft.http.endpoint import Call
 from kraft.http.errors import HttpError
-from kraft.http.routes import Call
 from kraft.http.v3 import models
 from kraft.http.v3.envelope import Document, answer, crn, listing, no_content, raise_refusal, related, resource, route
 from kraft.http.v3.partitions import find_partition
-from metadata.controller.events import AlterReassignments, PartitionReassignment
+from metadata.controller.requests import AlterReassignments, PartitionReassignment
 from metadata.image import PartitionImage, TopicImage
 
 

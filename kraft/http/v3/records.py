@@ -14,12 +14,12 @@ import orjson
 from aiohttp import web
 
 from kraft.http.answering import plain
+from kraft.http.endpoint import Call
 from kraft.http.errors import BAD_REQUEST, V3_TOPIC_NOT_FOUND, HttpError, error_body, from_kafka
 from kraft.http.idempotency import KEY_HEADER
 from kraft.http.media import utf8_of_latin_1
-from kraft.http.producing import WISHES, check_wishes
+from kraft.http.produce_params import WISHES, check_wishes
 from kraft.http.records import OutRecord
-from kraft.http.routes import Call
 from kraft.http.streaming.splitter import ObjectSplitter
 from kraft.http.streaming.streams import Outlet
 from kraft.http.v3.envelope import Document, check, route

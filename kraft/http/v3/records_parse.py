@@ -8,10 +8,10 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from kraft.http.errors import UNPROCESSABLE, HttpError
+from kraft.http.offset_spec import parse_iso_time
 from kraft.http.records import OutRecord
 from kraft.http.v2.parse import NULL, check_utf8
 from kraft.http.v3.records_models import NEEDS_REGISTRY, NO_REGISTRY, DataType
-from kraft.http.wanted import parse_iso_time
 from kraft.protocol.primitives import INT32_MAX
 
 _Partition: TypeAlias = Annotated[int, Meta(ge=0, le=INT32_MAX)] | None

@@ -5,8 +5,8 @@ from __future__ import annotations
 from aiohttp import web
 
 from kraft.http.configs import ConfigEntry, topic_configs
+from kraft.http.endpoint import Call
 from kraft.http.errors import BAD_REQUEST, V3_TOPIC_NOT_FOUND, HttpError, from_kafka
-from kraft.http.routes import Call
 from kraft.http.v3 import models
 from kraft.http.v3.config_changes import (
     CHANGE_ERRORS,
@@ -19,7 +19,7 @@ from kraft.http.v3.config_changes import (
     set_one,
 )
 from kraft.http.v3.envelope import Document, answer, crn, listing, no_content, resource, route
-from metadata.controller.events import AlterConfigs, ConfigAlteration, ConfigResource, ErrorDetail
+from metadata.controller.requests import AlterConfigs, ConfigAlteration, ConfigResource, ErrorDetail
 
 
 def _document(call: Call, topic: str, entry: ConfigEntry) -> Document:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from kraft.http.endpoint import Call, Parameter
 from kraft.http.errors import BAD_REQUEST, PAYLOAD, HttpError
 from kraft.http.query import flag
-from kraft.http.routes import Call, Parameter
 from kraft.http.v3 import models
 from kraft.http.v3.envelope import (
     Document,
@@ -20,7 +20,7 @@ from kraft.http.v3.envelope import (
     route,
     url,
 )
-from metadata.controller.events import (
+from metadata.controller.requests import (
     CreatePartitions,
     CreateTopics,
     DeleteTopics,

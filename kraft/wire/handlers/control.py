@@ -9,7 +9,7 @@ from kraft.wire.handlers.served import Call, Served
 from kraft.wire.messages.common import Rpc
 from kraft.wire.messages.controller import CONTROLLER_RPCS
 from kraft.wire.primitives import TopLevel
-from metadata.controller.events import Request
+from metadata.controller.requests import Request
 
 Reply = TypeVar("Reply")
 

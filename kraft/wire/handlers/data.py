@@ -19,7 +19,7 @@ from kraft.wire.messages.metadata_log import METADATA_FETCH, is_metadata_fetch
 from kraft.wire.messages.offsets import DELETE_RECORDS, LIST_OFFSETS, OFFSET_FOR_LEADER_EPOCH, LowWatermarks
 from kraft.wire.messages.produce import PRODUCE
 from kraft.wire.primitives import TopLevel
-from metadata.controller.events import ReplicaLogEnd
+from metadata.controller.requests import ReplicaLogEnd
 from metadata.image import TopicIdPartition
 from replication.partition.log import EpochEnd
 from replication.requests import FetchRequest, FetchResponse, OffsetAnswer, ProduceOutcome

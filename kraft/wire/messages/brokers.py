@@ -18,7 +18,7 @@ from kraft.wire.generated.broker_registration_request import BrokerRegistrationR
 from kraft.wire.generated.broker_registration_response import BrokerRegistrationResponseData
 from kraft.wire.messages.common import Rpc
 from kraft.wire.primitives import ZERO_UUID
-from metadata.controller.events import (
+from metadata.controller.requests import (
     FAILED_REPLICAS_REPORTED_MAX,
     NO_FAILED_REPLICAS,
     AllocateProducerIds,

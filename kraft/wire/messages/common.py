@@ -11,7 +11,7 @@ from kraft.protocol.errors import BY_CODE, KafkaError
 from kraft.wire.apis import Api
 from kraft.wire.codec import Malformed
 from kraft.wire.primitives import TopLevel
-from metadata.controller.events import ErrorDetail
+from metadata.controller.requests import ErrorDetail
 from metadata.undecodable import UNDECODABLE
 
 RequestT = TypeVar("RequestT")

@@ -17,7 +17,7 @@ from kraft.wire.generated.incremental_alter_configs_response import (
     IncrementalAlterConfigsResponseData,
 )
 from kraft.wire.messages.common import Rpc, detail_code, detail_message, to_detail
-from metadata.controller.events import AlterConfigs, ConfigAlteration, ConfigResource, ErrorDetail
+from metadata.controller.requests import AlterConfigs, ConfigAlteration, ConfigResource, ErrorDetail
 
 Operation = Literal["set", "delete", "append", "subtract"]
 OPERATIONS: tuple[Operation, ...] = ("set", "delete", "append", "subtract")

@@ -6,7 +6,7 @@ from typing import Any
 
 from kraft.wire.messages import brokers, configs, elections, partitions, topics
 from kraft.wire.messages.common import Rpc
-from metadata.controller.events import (
+from metadata.controller.requests import (
     AllocateProducerIds,
     AlterConfigs,
     AlterPartition,

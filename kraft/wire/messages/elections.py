@@ -20,7 +20,7 @@ from kraft.wire.generated.alter_partition_reassignments_response import (
 from kraft.wire.generated.elect_leaders_request import ElectLeadersRequestData, TopicPartitions
 from kraft.wire.generated.elect_leaders_response import ElectLeadersResponseData, PartitionResult, ReplicaElectionResult
 from kraft.wire.messages.common import Rpc, detail_code, detail_message, group, to_detail
-from metadata.controller.events import AlterReassignments, ElectLeaders, ErrorDetail, PartitionReassignment
+from metadata.controller.requests import AlterReassignments, ElectLeaders, ErrorDetail, PartitionReassignment
 
 Details = Mapping[tuple[str, int], ErrorDetail | None]
 

@@ -27,7 +27,7 @@ from kraft.wire.generated.fetch_response import (
     PartitionData,
 )
 from kraft.wire.messages.common import Rpc, by_topic
-from metadata.controller.events import ReplicaLogEnd
+from metadata.controller.requests import ReplicaLogEnd
 from metadata.image import TopicIdPartition
 from replication.partition.log import EpochEnd
 from replication.requests import FetchedPartition, FetchPartition, FetchRequest, FetchResponse

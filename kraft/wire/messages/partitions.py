@@ -10,7 +10,7 @@ from kraft.wire.generated import alter_partition_request, alter_partition_respon
 from kraft.wire.generated.alter_partition_request import AlterPartitionRequestData, BrokerState
 from kraft.wire.generated.alter_partition_response import AlterPartitionResponseData
 from kraft.wire.messages.common import Rpc, by_topic, to_detail
-from metadata.controller.events import (
+from metadata.controller.requests import (
     AlterPartition,
     ErrorDetail,
     IsrMember,

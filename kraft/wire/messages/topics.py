@@ -28,7 +28,7 @@ from kraft.wire.generated.delete_topics_request import DeleteTopicsRequestData, 
 from kraft.wire.generated.delete_topics_response import DeletableTopicResult, DeleteTopicsResponseData
 from kraft.wire.messages.common import Rpc, detail_code, detail_message, to_detail
 from kraft.wire.primitives import ZERO_UUID
-from metadata.controller.events import (
+from metadata.controller.requests import (
     CreatePartitions,
     CreateTopics,
     DeleteTopics,

@@ -2,7 +2,7 @@
 
 from metadata.controller.decide.decision import Decision, Situation
 from metadata.controller.decide.dispatch import decide
-from metadata.controller.decide.inputs import (
+from metadata.controller.decide.events import (
     ActivationEvent,
     BrokerDisconnected,
     BrokerUnreachable,

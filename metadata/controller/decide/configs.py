@@ -13,8 +13,8 @@ from kraft.protocol.errors import (
     UnknownTopicOrPartition,
 )
 from metadata.controller.decide.decision import Decision, Situation
-from metadata.controller.decide.inputs import UncleanSweepTick
-from metadata.controller.events import AlterConfigs, ConfigAlteration, ConfigResource, ErrorDetail
+from metadata.controller.decide.events import UncleanSweepTick
+from metadata.controller.requests import AlterConfigs, ConfigAlteration, ConfigResource, ErrorDetail
 from metadata.records import ConfigRecord
 from metadata.settings import STATIC_SETTINGS, BrokerSettings, TopicSettings, canonical_value, is_list
 

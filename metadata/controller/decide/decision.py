@@ -9,9 +9,9 @@ from typing import TypeAlias
 
 from kraft.protocol.errors import StaleBrokerEpoch
 from kraft.values import value
-from metadata.controller.decide.inputs import InternalEvent
+from metadata.controller.decide.events import InternalEvent
 from metadata.controller.decide.liveness import Liveness
-from metadata.controller.events import FailedReplicas
+from metadata.controller.requests import FailedReplicas
 from metadata.image import BrokerImage, MetadataImage, PartitionImage, TopicIdPartition
 from metadata.records import Record
 from metadata.settings import BrokerSettings

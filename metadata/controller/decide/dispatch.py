@@ -6,7 +6,7 @@ import random
 
 from metadata.controller.decide import brokers, configs, elections, growth, isr, producer_ids, reassignment, topics
 from metadata.controller.decide.decision import Decision, Situation
-from metadata.controller.decide.inputs import (
+from metadata.controller.decide.events import (
     ActivationEvent,
     BrokerDisconnected,
     BrokerUnreachable,
@@ -18,7 +18,7 @@ from metadata.controller.decide.inputs import (
     UncleanSweepTick,
 )
 from metadata.controller.decide.liveness import Liveness
-from metadata.controller.events import (
+from metadata.controller.requests import (
     AllocateProducerIds,
     AlterConfigs,
     AlterPartition,

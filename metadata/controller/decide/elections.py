@@ -17,8 +17,8 @@ from kraft.protocol.errors import (
 )
 from metadata.controller.decide.changes import change_partition
 from metadata.controller.decide.decision import Ask, Decision, Situation
-from metadata.controller.decide.inputs import LogEndsLearned
-from metadata.controller.events import ElectLeaders, ErrorDetail, ReplicaLogEnd
+from metadata.controller.decide.events import LogEndsLearned
+from metadata.controller.requests import ElectLeaders, ErrorDetail, ReplicaLogEnd
 from metadata.image import PartitionImage, TopicIdPartition
 from metadata.records import (
     NO_LEADER,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from metadata.controller.decide.changes import change_partition
 from metadata.controller.decide.decision import Situation
-from metadata.controller.events import FailedReplicas
+from metadata.controller.requests import FailedReplicas
 from metadata.image import PartitionImage, TopicIdPartition
 from metadata.records import NO_LEADER, PartitionChangeRecord, Reason
 

@@ -15,7 +15,7 @@ from metadata.controller.decide.assignments import check_assignment, new_partiti
 from metadata.controller.decide.decision import Decision, Situation
 from metadata.controller.decide.placement import place_replicas
 from metadata.controller.decide.topics import check_total
-from metadata.controller.events import CreatePartitions, ErrorDetail, NewPartitions
+from metadata.controller.requests import CreatePartitions, ErrorDetail, NewPartitions
 from metadata.image import TopicImage
 from metadata.records import PartitionRecord, Record
 

@@ -14,7 +14,7 @@ from kraft.protocol.errors import (
 )
 from metadata.controller.decide.changes import change_partition
 from metadata.controller.decide.decision import Decision, Situation
-from metadata.controller.events import AlterPartition, ErrorDetail, IsrMember, PartitionAlteration
+from metadata.controller.requests import AlterPartition, ErrorDetail, IsrMember, PartitionAlteration
 from metadata.image import PartitionImage, TopicIdPartition
 from metadata.records import LeaderRecovery, PartitionChangeRecord, Reason, Record
 

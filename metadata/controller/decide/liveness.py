@@ -10,7 +10,7 @@ from dataclasses import field, replace
 from types import MappingProxyType
 
 from kraft.values import value
-from metadata.controller.events import NO_FAILED_REPLICAS, FailedReplicas
+from metadata.controller.requests import NO_FAILED_REPLICAS, FailedReplicas
 
 
 @value(kw_only=True)

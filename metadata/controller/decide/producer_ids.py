@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kraft.protocol.errors import KafkaError
 from metadata.controller.decide.decision import Decision, Situation
-from metadata.controller.events import AllocateProducerIds, ProducerIdBlock
+from metadata.controller.requests import AllocateProducerIds, ProducerIdBlock
 from metadata.producer_ids import RESERVED_PRODUCER_IDS_FROM
 from metadata.records import ProducerIdsRecord
 

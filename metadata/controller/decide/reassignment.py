@@ -18,7 +18,7 @@ from kraft.protocol.errors import (
 from metadata.controller.decide.assignments import check_assignment
 from metadata.controller.decide.changes import change_partition
 from metadata.controller.decide.decision import Decision, Situation
-from metadata.controller.events import AlterReassignments, ErrorDetail, PartitionReassignment
+from metadata.controller.requests import AlterReassignments, ErrorDetail, PartitionReassignment
 from metadata.image import PartitionImage
 from metadata.records import PartitionChangeRecord, Reason
 

@@ -22,7 +22,7 @@ from metadata.controller.decide.assignments import check_assignment, new_partiti
 from metadata.controller.decide.configs import checked_topic_configs
 from metadata.controller.decide.decision import Decision, Situation
 from metadata.controller.decide.placement import place_replicas
-from metadata.controller.events import CreateTopics, DeleteTopics, ErrorDetail, NewTopic, TopicCreated
+from metadata.controller.requests import CreateTopics, DeleteTopics, ErrorDetail, NewTopic, TopicCreated
 from metadata.records import ConfigRecord, PartitionRecord, Record, RemoveTopicRecord, TopicRecord
 
 NAME_LENGTH_MAX = 249

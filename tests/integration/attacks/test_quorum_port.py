@@ -8,8 +8,8 @@ import struct
 import pytest
 
 from kraft.launcher.runfile import load_run
+from metadata.quorum.frame_auth import MAC_BYTES, NONCE_BYTES, Hello, encode_hello
 from metadata.quorum.handshake import WRONG_PROOF
-from metadata.quorum.seal import MAC_BYTES, NONCE_BYTES, Hello, encode_hello
 from metadata.strangers import QUORUM_LISTENER
 from tests.integration.attacks.attack import (
     Attack,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from metadata.quorum.hardened import HardenedRaft
+from metadata.quorum.pysyncobj_adapter import HardenedRaft
 from tests.simulation.quorum.scripting import calm, commit, heal, isolate
 from tests.simulation.quorum.world import World
 

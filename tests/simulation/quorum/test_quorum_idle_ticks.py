@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from metadata.quorum.hardened import HardenedRaft
+from metadata.quorum.pysyncobj_adapter import HardenedRaft
 from metadata.quorum.transport import Filters
 from tests.simulation.quorum.plan import Plan
 from tests.simulation.quorum.scripting import calm, isolate

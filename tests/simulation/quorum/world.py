@@ -15,9 +15,9 @@ import msgspec
 
 from kraft.chaos.worlds.simulated.disk import Disk, SimulatedFiles
 from metadata.quorum.filters import Message
-from metadata.quorum.hardened import RaftParts
 from metadata.quorum.journal import Journal
 from metadata.quorum.library import SUCCESS, configuration, load_private_copy
+from metadata.quorum.pysyncobj_adapter import RaftParts
 from metadata.quorum.raft import RaftNode
 from metadata.quorum.snapshots import SnapshotStore
 from metadata.quorum.transport import Filters

@@ -17,7 +17,7 @@ from kraft.protocol.errors import (
     RequestTimedOut,
     TopicAlreadyExists,
 )
-from metadata.controller.events import AllocateProducerIds, ErrorDetail, NewTopic, ProducerIdBlock
+from metadata.controller.requests import AllocateProducerIds, ErrorDetail, NewTopic, ProducerIdBlock
 from metadata.environment import ConnectionClosed, NotConnected
 from metadata.image import MetadataImage
 from metadata.quorum.log import Leadership

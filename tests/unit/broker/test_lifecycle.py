@@ -16,7 +16,7 @@ from kraft.protocol.errors import (
     RequestTimedOut,
     StaleBrokerEpoch,
 )
-from metadata.controller.events import (
+from metadata.controller.requests import (
     FAILED_REPLICAS_REPORTED_MAX,
     NO_FAILED_REPLICAS,
     BrokerHeartbeat,

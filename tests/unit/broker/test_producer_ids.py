@@ -11,7 +11,7 @@ import pytest
 
 from kraft.broker.producer_ids import ProducerIds
 from kraft.protocol.errors import CoordinatorLoadInProgress, NotController, StaleBrokerEpoch
-from metadata.controller.events import AllocateProducerIds, ProducerIdBlock
+from metadata.controller.requests import AllocateProducerIds, ProducerIdBlock
 
 
 class Controller:

@@ -9,7 +9,7 @@ import pytest
 
 from kraft.broker.visibility import is_visible
 from kraft.protocol.errors import TopicAlreadyExists
-from metadata.controller.events import (
+from metadata.controller.requests import (
     AlterConfigs,
     ConfigAlteration,
     ConfigResource,

@@ -24,7 +24,7 @@ from kraft.protocol.errors import (
     NonEmptyGroup,
     UnknownMemberId,
 )
-from metadata.controller.events import CreateTopics, NewTopic
+from metadata.controller.requests import CreateTopics, NewTopic
 
 SETTINGS = {"group.initial.rebalance.delay.ms": 0, "offsets.topic.num.partitions": 5}
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from kraft.coordinators.groups.classic_requests import Done, Event, Heartbeat, Join, Joined, Leave, Sync, Synced, Tick
 from kraft.coordinators.groups.decide import decide
 from kraft.coordinators.groups.draft import Rules
-from kraft.coordinators.groups.events import Done, Event, Heartbeat, Join, Joined, Leave, Sync, Synced, Tick
 from kraft.coordinators.groups.offsets import check_commit, expired, subscribed_topics
 from kraft.coordinators.groups.records import CommittedOffset, StoredGroup
 from kraft.coordinators.groups.state import Group, Phase, restored

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kraft.coordinators.groups.events import Done, Joined, Synced
+from kraft.coordinators.groups.classic_requests import Done, Joined, Synced
 from kraft.coordinators.groups.joining import NEW_MEMBER_JOIN_MS
 from kraft.coordinators.groups.offsets import check_commit, check_delete_group, topics_in_use
 from kraft.coordinators.groups.shard import _refusal

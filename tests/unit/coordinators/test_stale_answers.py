@@ -12,9 +12,9 @@ import pytest
 from kraft.chaos.worlds.simulated.cluster import SimulatedCluster
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
-from kraft.coordinators.groups.classic import ClassicRequests
+from kraft.coordinators.groups.classic_protocol import ClassicProtocol
 from kraft.coordinators.groups.consumers import Consumers
-from kraft.coordinators.groups.entry import Entry
+from kraft.coordinators.groups.group_metadata import GroupMetadata
 from kraft.coordinators.groups.instance import Instance
 from kraft.coordinators.groups.membership import Membership
 from kraft.coordinators.groups.records import CommittedOffset
@@ -25,7 +25,7 @@ from kraft.http.limits import Limits
 from kraft.http.media import Format
 from kraft.http.v2.consumers_poll import Poll
 from kraft.protocol.errors import NotCoordinator, NotLeaderOrFollower, OffsetOutOfRange
-from metadata.controller.events import CreateTopics, DeleteTopics, NewTopic
+from metadata.controller.requests import CreateTopics, DeleteTopics, NewTopic
 from metadata.image import PartitionImage, TopicImage
 from tests.unit.coordinators.test_coordinator_cluster import ask, commit, create, instance, join, play
 
@@ -39,7 +39,7 @@ def offset(number: int) -> CommittedOffset:
 class FakeShard:
     """`settle` ends when what was applied before it began is replicated; by then more has been applied."""
 
-    def __init__(self, entry: Entry) -> None:
+    def __init__(self, entry: GroupMetadata) -> None:
         self.entries = {"g": entry}
         self.around = SimpleNamespace(node_id=1, image=self.image)
         self.partitions = 1
@@ -63,10 +63,10 @@ class FakeShard:
         topic = TopicImage(name="t", topic_id=TOPIC_ID, partitions=known)
         return SimpleNamespace(topic=lambda name: topic if name == "t" else None)
 
-    def entry(self, group: str) -> Entry:
+    def entry(self, group: str) -> GroupMetadata:
         return self.entries[group]
 
-    def submit(self, entry: Entry, event: object) -> None:
+    def submit(self, entry: GroupMetadata, event: object) -> None:
         """A heartbeat."""
 
     async def settle(self) -> None:
@@ -75,8 +75,8 @@ class FakeShard:
 
 
 def test_offsets_that_come_while_others_are_replicated_are_not_told() -> None:
-    shard = FakeShard(Entry(group=Group(group_id="g", protocol_type="consumer"), offsets={("t", 0): offset(5)}))
-    classic = ClassicRequests(cast(Shard, shard))
+    shard = FakeShard(GroupMetadata(group=Group(group_id="g", protocol_type="consumer"), offsets={("t", 0): offset(5)}))
+    classic = ClassicProtocol(cast(Shard, shard))
     for asked in (r.FetchOffsets(group="g"), r.DescribeGroup(group="g")):
         shard.entries["g"].offsets["t", 0] = offset(5)
         answer = asyncio.run(classic.handle(asked))
@@ -88,7 +88,7 @@ def test_a_batch_is_repeated_only_once_its_number_is_replicated() -> None:
     served = Instance(
         group="g", name="i", nonce="n", config=r.InstanceConfig(), manual=(("t", 0),), served=3, batch=(("t", 0, 1, 2),)
     )
-    shard = FakeShard(Entry(group=Group(group_id="g"), instances={"i": served}))
+    shard = FakeShard(GroupMetadata(group=Group(group_id="g"), instances={"i": served}))
     consumers = Consumers(cast(Shard, shard), lambda: 1)
     plan = asyncio.run(consumers.handle(r.BeginPoll(group="g", instance="i", number=3, wait_ms=0)))
     assert isinstance(plan, a.PollPlan)
@@ -102,7 +102,7 @@ class DeposedShard(FakeShard):
     def append(self, records: object) -> None:
         pass
 
-    def changed(self, entry: Entry) -> None:
+    def changed(self, entry: GroupMetadata) -> None:
         pass
 
     async def settle(self) -> None:
@@ -111,7 +111,7 @@ class DeposedShard(FakeShard):
 
 def test_a_token_of_a_newer_coordinator_is_called_wrong_only_by_one_that_can_still_write() -> None:
     served = Instance(group="g", name="i", nonce="n", config=r.InstanceConfig(), manual=(("t", 0),), served=3)
-    shard = DeposedShard(Entry(group=Group(group_id="g"), instances={"i": served}))
+    shard = DeposedShard(GroupMetadata(group=Group(group_id="g"), instances={"i": served}))
     consumers = Consumers(cast(Shard, shard), lambda: 1)
     with pytest.raises(NotCoordinator):
         asyncio.run(consumers.handle(r.BeginPoll(group="g", instance="i", number=5, wait_ms=0)))
@@ -143,7 +143,7 @@ def test_partitions_that_came_while_nobody_coordinated_are_found_by_the_next_coo
         members=MappingProxyType({"i-n": leader}),
     )
     rest = Instance(group="g", name="i", nonce="n", config=r.InstanceConfig(), member_id="i-n", topics=("t",))
-    shard = FakeShard(Entry(group=group, instances={"i": rest}))
+    shard = FakeShard(GroupMetadata(group=group, instances={"i": rest}))
     membership = Membership(cast(Shard, shard))
     assert not membership._has_changed(shard.entries["g"], rest, leader)
     shard.partitions = 2
@@ -154,7 +154,7 @@ class FakeGateway:
     """Knows epoch 4 of a partition that ends, as far as its leader knows, before the offset that is asked."""
 
     def __init__(self) -> None:
-        self.image = FakeShard(Entry(group=Group(group_id="g"))).image()
+        self.image = FakeShard(GroupMetadata(group=Group(group_id="g"))).image()
 
     async def read(self, *_: object, **__: object) -> Any:
         raise OffsetOutOfRange("the log ends before it")

@@ -12,9 +12,9 @@ import pytest
 from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
 from kraft.chaos.worlds.simulated.environment import SimulatedWorld
 from kraft.coordinators.groups import requests as r
+from kraft.coordinators.groups.leadership_check import NOTHING, LeadershipCheck
 from kraft.coordinators.groups.records import decode_record
 from kraft.coordinators.groups.shard import Shard, Surroundings
-from kraft.coordinators.groups.standing import NOTHING, Standing
 from kraft.protocol.batches.records import read_batches
 from kraft.protocol.errors import (
     CoordinatorLoadInProgress,
@@ -57,7 +57,7 @@ class Replicas:
         return {PARTITION: ProduceOutcome(error_code=self.error_code, base_offset=0, log_start_offset=0)}
 
 
-def standing_of(world: SimulatedWorld, replicas: Replicas, failed: list[Shard]) -> Standing:
+def standing_of(world: SimulatedWorld, replicas: Replicas, failed: list[Shard]) -> LeadershipCheck:
     around = Surroundings(
         node_id=1,
         environment=world.machine("node-1").environment,
@@ -68,17 +68,17 @@ def standing_of(world: SimulatedWorld, replicas: Replicas, failed: list[Shard]) 
     )
     shard = Shard(PARTITION, 4, around, on_failed=failed.append)
     shard._is_loaded = True
-    return Standing(shard)
+    return LeadershipCheck(shard)
 
 
-def run(story: Callable[[Replicas, Standing, list[Shard]], Any]) -> None:
+def run(story: Callable[[Replicas, LeadershipCheck, list[Shard]], Any]) -> None:
     world, failed = SimulatedWorld(1), list[Shard]()
     replicas = Replicas(world)
     world.run(story(replicas, standing_of(world, replicas, failed), failed))
 
 
 def test_who_asks_waits_for_a_proof_that_begins_afterwards_and_many_wait_for_one() -> None:
-    async def story(replicas: Replicas, standing: Standing, failed: list[Shard]) -> None:
+    async def story(replicas: Replicas, standing: LeadershipCheck, failed: list[Shard]) -> None:
         first = asyncio.ensure_future(standing.prove())
         await asyncio.sleep(0.005)
         later = [asyncio.ensure_future(standing.prove()) for _ in range(50)]
@@ -96,7 +96,7 @@ def test_who_asks_waits_for_a_proof_that_begins_afterwards_and_many_wait_for_one
 
 @pytest.mark.parametrize("error", [NotLeaderOrFollower, CoordinatorNotAvailable])
 def test_who_cannot_prove_it_sends_everybody_on_and_loads_again(error: type[KafkaError]) -> None:
-    async def story(replicas: Replicas, standing: Standing, failed: list[Shard]) -> None:
+    async def story(replicas: Replicas, standing: LeadershipCheck, failed: list[Shard]) -> None:
         replicas.error_code = error.code
         asked = [asyncio.ensure_future(standing.prove()) for _ in range(3)]
         for answer in await asyncio.gather(*asked, return_exceptions=True):
@@ -111,7 +111,7 @@ def test_who_cannot_prove_it_sends_everybody_on_and_loads_again(error: type[Kafk
 def test_who_asks_in_the_moment_between_the_end_of_a_proof_and_its_callbacks_waits_for_the_next_one() -> None:
     """The proof's task is done and has told nobody: awaiting it does not suspend, so a loop around it never ends."""
 
-    async def story(replicas: Replicas, standing: Standing, failed: list[Shard]) -> None:
+    async def story(replicas: Replicas, standing: LeadershipCheck, failed: list[Shard]) -> None:
         rounds, check = itertools.count(1), standing._shard.check
 
         def check_that_it_suspends() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from kraft.chaos.worlds.simulated.cluster import EVENTS, SimulatedCluster, SimulatedNode
 from kraft.coordinators.groups import requests as r
-from kraft.coordinators.groups.entry import Entry
+from kraft.coordinators.groups.group_metadata import GroupMetadata
 from kraft.coordinators.groups.loading import _decoded
 from kraft.coordinators.groups.state import Group
 from kraft.protocol.batches.records import NewRecord, build_batch
@@ -117,4 +117,4 @@ def test_whatever_stands_in_a_record_is_applied_or_skipped(seed: int) -> None:
         assert next_offset == 1
         assert len(piece.records) + len(piece.unreadable) <= 1
         for record in piece.records:
-            Entry(group=Group(group_id="g")).apply(record, now_ms=0, is_replay=True)
+            GroupMetadata(group=Group(group_id="g")).apply(record, now_ms=0, is_replay=True)

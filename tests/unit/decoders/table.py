@@ -38,10 +38,10 @@ from kraft.coordinators.groups.records import (
 from kraft.http import embed, raw
 from kraft.http.errors import HttpError
 from kraft.http.media import Format, is_latin_1, media_ranges, utf8_of_latin_1
+from kraft.http.offset_spec import parse_timestamp
 from kraft.http.streaming.splitter import ObjectSplitter
 from kraft.http.v2.parse import parse_produce
 from kraft.http.v3.records_parse import parse_record
-from kraft.http.wanted import parse_timestamp
 from kraft.protocol.batches import checking, compression, header
 from kraft.protocol.batches.budget import Budget
 from kraft.protocol.batches.records import NewRecord, build_batch, read_batches
@@ -55,9 +55,9 @@ from metadata import records as metadata_records
 from metadata import snapshot as image_snapshot
 from metadata.image import MetadataImage
 from metadata.quorum import command, durable, identity, journal, journal_format, record_file, snapshots, votes
+from metadata.quorum.frame_auth import Hello, Refused, Seal, decode_hello, encode_hello
 from metadata.quorum.link import message_of
 from metadata.quorum.messages import MalformedMessage, checked
-from metadata.quorum.seal import Hello, Refused, Seal, decode_hello, encode_hello
 from metadata.settings import BrokerSettings, TopicSettings, canonical_value
 from metadata.undecodable import UNDECODABLE
 from replication.log_validator import BatchRules, prepare_or_refuse
@@ -160,9 +160,9 @@ def opened(data: bytes) -> None:
 
 QUORUM = {
     "hello": Decoder(
-        module="metadata.quorum.seal", decode=decode_hello, refuses=(Refused,), samples=[encode_hello(HELLO)]
+        module="metadata.quorum.frame_auth", decode=decode_hello, refuses=(Refused,), samples=[encode_hello(HELLO)]
     ),
-    "seal": Decoder(module="metadata.quorum.seal", decode=opened, refuses=(Refused,), samples=[b"x" * 40]),
+    "seal": Decoder(module="metadata.quorum.frame_auth", decode=opened, refuses=(Refused,), samples=[b"x" * 40]),
     "message": Decoder(
         module="metadata.quorum.link",
         decode=lambda data: checked(message_of(memoryview(data))),
@@ -590,7 +590,7 @@ HTTP = {
         module="kraft.http.streaming.splitter", decode=split, refuses=(), samples=[b'{"a": "\\"}"}\n {"b": {}}']
     ),
     "a time": Decoder(
-        module="kraft.http.wanted",
+        module="kraft.http.offset_spec",
         decode=lambda data: parse_timestamp(data.decode("latin-1")),
         refuses=(HttpError,),
         samples=[b"1700000000000", b"2024-01-01T00:00:00Z", b"2024-01-01T00:00:00.5+02:00", b"2024-01-01"],

@@ -11,8 +11,8 @@ import pytest
 from pydantic import BaseModel
 
 from kraft.coordinators.groups.routing import Groups
-from kraft.http.routes import Route
-from kraft.http.table import ALL_ROUTES
+from kraft.http.endpoint import Route
+from kraft.http.routes import ALL_ROUTES
 from kraft.http.v2.consumers_routes import consumer_routes
 from kraft.http.v3.consumer_groups import group_routes
 from kraft.protocol.errors import CoordinatorNotAvailable

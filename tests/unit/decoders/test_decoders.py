@@ -99,7 +99,7 @@ OUTSIDE = {
 COVERED = {
     "kraft.wire.primitives": "what the generated readers are made of, see kraft.wire.codec",
     "kraft.wire.messages.partitions": "the answer to AlterPartition is a row of kraft.wire.codec",
-    "kraft.http.routes": "bodies of requests, in test_bodies",
+    "kraft.http.endpoint": "bodies of requests, in test_bodies",
     "kraft.http.v2.models": "bodies of requests, in test_bodies",
 }
 NO_DECODER = {

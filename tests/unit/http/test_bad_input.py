@@ -11,7 +11,7 @@ from kraft.http.app import CONTEXT
 from kraft.http.errors import code_of, status_of
 from kraft.http.limits import Limits
 from kraft.protocol import errors
-from metadata.controller.events import ErrorDetail
+from metadata.controller.requests import ErrorDetail
 from replication.requests import ProduceOutcome
 from tests.support.fake_gateway import FakeGateway
 from tests.unit.http.door import BINARY, JSON, RAW_BATCH, RAW_RECORDS, TEXT, V3, Door, b64, raw_records, with_door

@@ -15,9 +15,9 @@ from kraft.client.response import read_produce_response as told_by_client
 from kraft.coordinators.groups.routing import Groups
 from kraft.http.app import ROUTES
 from kraft.http.early import AWAITS_HEADER
+from kraft.http.endpoint import Route
 from kraft.http.path_parameters import parameters_in
 from kraft.http.replicas import replica_routes
-from kraft.http.routes import Route
 from kraft.http.v2.consumers_routes import consumer_routes
 from kraft.http.v3.consumer_groups import group_routes
 from tests.support.fake_gateway import FakeGateway

@@ -9,7 +9,7 @@ import pytest
 
 from kraft import __version__
 from kraft.http.app import ROUTES
-from metadata.controller.events import AlterConfigs, AlterReassignments, ElectLeaders
+from metadata.controller.requests import AlterConfigs, AlterReassignments, ElectLeaders
 from tests.support.fake_gateway import FakeGateway
 from tests.unit.http.door import BINARY, JSON, TEXT, V3, Door, b64, with_door
 from tests.unit.http.waits import Waits

@@ -13,8 +13,8 @@ import pytest
 from aiohttp import web
 
 from kraft.http.app import CONTEXT, create_app
+from kraft.http.endpoint import Call, Route
 from kraft.http.limits import Limits
-from kraft.http.routes import Call, Route
 from kraft.http.server import HttpServer
 from kraft.runtime.environment import close_environment, system_environment
 from tests.support.fake_gateway import FakeGateway

@@ -10,7 +10,7 @@ import pydantic
 import pytest
 
 from kraft.http.app import ROUTES
-from kraft.http.routes import Route
+from kraft.http.endpoint import Route
 from tests.support.fake_gateway import FakeGateway
 from tests.unit.http.door import Door, with_door
 from tests.unit.http.test_endpoints import CASES, gateway

@@ -10,13 +10,13 @@ import pytest
 from pydantic import TypeAdapter
 
 from kraft.coordinators.groups.routing import Groups
+from kraft.http.endpoint import Route
 from kraft.http.errors import HttpError
+from kraft.http.offset_spec import parse_iso_time
 from kraft.http.replicas import replica_routes
-from kraft.http.routes import Route
-from kraft.http.table import ALL_ROUTES
+from kraft.http.routes import ALL_ROUTES
 from kraft.http.v2.consumers_routes import consumer_routes
 from kraft.http.v3.consumer_groups import group_routes
-from kraft.http.wanted import parse_iso_time
 from tests.support.fake_gateway import FakeGateway
 from tests.unit.http.door import V3, Door, with_door
 

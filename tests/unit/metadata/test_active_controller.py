@@ -16,7 +16,7 @@ import pytest
 
 from kraft.protocol.errors import NotController, RequestTimedOut, StaleBrokerEpoch, ThrottlingQuotaExceeded
 from metadata.controller.active import ActiveController
-from metadata.controller.events import (
+from metadata.controller.requests import (
     AlterConfigs,
     AlterReassignments,
     BrokerHeartbeat,
@@ -234,13 +234,13 @@ def test_a_refusal_reaches_only_its_sender() -> None:
 
 
 @pytest.mark.parametrize(("failure", "told"), [(AppendLost("x"), NotController), (AppendUnknown("x"), RequestTimedOut)])
-def test_a_failed_append_ends_the_reign(failure: AppendLost | AppendUnknown, told: type[Exception]) -> None:
+def test_a_failed_append_ends_the_controller_term(failure: AppendLost | AppendUnknown, told: type[Exception]) -> None:
     async def story(node: Node) -> None:
         await node.start_brokers(1)
         node.log.fail_next = failure
         with pytest.raises(told):
             await node.create("t", 1)
-        await until(lambda: node.controller.epoch == 2, what="a new reign")
+        await until(lambda: node.controller.epoch == 2, what="a new controller term")
         await node.create("u", 1)
         assert set(node.shared.image.topic_ids) == {"u"}
 
@@ -253,7 +253,7 @@ def test_an_append_that_was_committed_though_nobody_knew() -> None:
         node.log.fail_next, node.log.fail_after_commit = AppendUnknown("x"), True
         with pytest.raises(RequestTimedOut):
             await node.create("t", 1)
-        await until(lambda: node.controller.epoch == 2, what="a new reign")
+        await until(lambda: node.controller.epoch == 2, what="a new controller term")
         assert set(node.shared.image.topic_ids) == {"t"}
 
     run(story)

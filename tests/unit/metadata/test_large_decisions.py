@@ -13,7 +13,8 @@ import pytest
 
 from kraft.protocol.errors import NotController, PolicyViolation, RequestTimedOut
 from metadata.controller.decide.topics import PARTITIONS_PER_REQUEST_MAX
-from metadata.controller.events import (
+from metadata.controller.event_batch import APPEND_BYTES_MAX
+from metadata.controller.requests import (
     CreatePartitions,
     CreateTopics,
     DeleteTopics,
@@ -21,7 +22,6 @@ from metadata.controller.events import (
     NewTopic,
     RegisterBroker,
 )
-from metadata.controller.fold import APPEND_BYTES_MAX
 from metadata.image import MetadataImage
 from metadata.quorum.command import COMMAND_BYTES_MAX, encode_command
 from metadata.quorum.log import AppendLost, AppendUnknown
@@ -122,7 +122,7 @@ def test_the_next_controller_aborts_what_it_finds_open(number: int) -> None:
         fail_at(node, number, AppendLost("another leads now"))
         with pytest.raises(NotController, match="nothing was changed"):
             await node.controller.submit(topic_of("large", PARTITIONS), timeout_ms=10_000)
-        await until(lambda: node.controller.epoch > epoch, what="the next reign")
+        await until(lambda: node.controller.epoch > epoch, what="the next controller term")
         assert not node.shared.image.transaction
         assert "large" not in node.shared.image.topic_ids
         kinds = [type(records[0]) for records in node.shared.appends]
@@ -179,7 +179,7 @@ def test_an_end_whose_outcome_is_not_known_is_told_so() -> None:
         fail_at(node, appends, AppendUnknown("who knows"), committed=True)
         with pytest.raises(RequestTimedOut, match="not known"):
             await node.controller.submit(request, timeout_ms=10_000)
-        await until(lambda: node.controller.epoch > epoch, what="the next reign")
+        await until(lambda: node.controller.epoch > epoch, what="the next controller term")
         topic = node.shared.image.topic("large")
         assert topic is not None, "its End was committed"
         assert isinstance(node.shared.appends[before + 2 * appends - 1][-1], EndTransactionRecord)

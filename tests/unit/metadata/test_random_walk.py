@@ -17,7 +17,7 @@ from metadata.controller.decide import (
     SessionsTick,
     UncleanSweepTick,
 )
-from metadata.controller.events import (
+from metadata.controller.requests import (
     NO_FAILED_REPLICAS,
     AllocateProducerIds,
     AlterConfigs,

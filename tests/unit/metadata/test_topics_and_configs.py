@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from kraft.protocol.errors import BrokerIdNotRegistered, InconsistentClusterId, PolicyViolation, StaleBrokerEpoch
-from metadata.controller.events import (
+from metadata.controller.requests import (
     AllocateProducerIds,
     AlterConfigs,
     BrokerHeartbeat,

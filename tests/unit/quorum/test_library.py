@@ -12,8 +12,8 @@ from pathlib import Path
 import pysyncobj.syncobj as shared
 import pytest
 
-from metadata.quorum.hardened import HardenedRaft
 from metadata.quorum.library import WrongLibrary, _verified, load_private_copy
+from metadata.quorum.pysyncobj_adapter import HardenedRaft
 from tests.simulation.quorum.world import Time
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import msgspec
 import pytest
 
-from metadata.quorum.seal import (
+from metadata.quorum.frame_auth import (
     HELLO_BYTES_MAX,
     Hello,
     Refused,

@@ -8,7 +8,7 @@ import errno
 import pytest
 
 from kraft.protocol.errors import InvalidProducerEpoch, KafkaError, KafkaStorageError, OutOfOrderSequenceNumber
-from metadata.controller.events import NO_FAILED_REPLICAS, FailedReplicas
+from metadata.controller.requests import NO_FAILED_REPLICAS, FailedReplicas
 from replication.manager.failures import LOG_RETRY_MS_FIRST
 from tests.unit.replication.harness.cluster import Cluster
 from tests.unit.replication.harness.virtual import run

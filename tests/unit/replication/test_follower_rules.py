@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from kraft.protocol.errors import IneligibleReplica, KafkaStorageError, NotController, OffsetNotAvailable
-from metadata.controller.events import ErrorDetail
+from metadata.controller.requests import ErrorDetail
 from metadata.image import TopicIdPartition
 from metadata.records import LeaderRecovery
 from replication.requests import LATEST_TIMESTAMP, FetchedPartition, FetchPartition, FetchRequest

@@ -18,7 +18,7 @@ from kraft.wire.handlers.all import node_handlers
 from kraft.wire.handlers.metadata_log import MetadataFetches
 from kraft.wire.peers import Peers
 from kraft.wire.server import WireServer
-from metadata.controller.events import ReplicaLogEnd
+from metadata.controller.requests import ReplicaLogEnd
 from metadata.environment import Environment
 from metadata.image import TopicIdPartition
 from metadata.settings import BrokerSettings

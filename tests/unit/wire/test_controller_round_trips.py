@@ -22,7 +22,7 @@ from kraft.protocol.errors import (
 )
 from kraft.wire.channels import ControllerChannel
 from kraft.wire.messages.controller import CONTROLLER_RPCS
-from metadata.controller.events import (
+from metadata.controller.requests import (
     AllocateProducerIds,
     AlterConfigs,
     AlterPartition,

@@ -27,7 +27,7 @@ from kraft.wire.channels import (
 )
 from kraft.wire.handlers.metadata_log import MetadataFetches
 from kraft.wire.messages.offsets import EpochQuestion
-from metadata.controller.events import ReplicaLogEnd
+from metadata.controller.requests import ReplicaLogEnd
 from metadata.environment import ConnectionClosed, Environment
 from metadata.image import MetadataImage, TopicIdPartition
 from metadata.quorum.log import Leadership, MetadataSlice, SnapshotNeeded

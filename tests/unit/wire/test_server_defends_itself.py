@@ -34,7 +34,7 @@ from kraft.wire.messages.offsets import (
 from kraft.wire.messages.produce import PRODUCE, ProduceRequest
 from kraft.wire.messages.producer_ids import INIT_PRODUCER_ID, InitProducerId
 from kraft.wire.primitives import Message
-from metadata.controller.events import AllocateProducerIds, ProducerIdBlock
+from metadata.controller.requests import AllocateProducerIds, ProducerIdBlock
 from metadata.environment import ConnectionClosed, FrameConnection, NotConnected
 from metadata.strangers import KAFKA_LISTENER
 from tests.unit.wire.fakes import T0, Loopback, loopback, run, until

@@ -19,7 +19,7 @@ from kraft.chaos.worlds.simulated.loop import BESIDE
 from kraft.config.models import ClusterConfig, NodeConfig, PeerAddresses, Role
 from kraft.node.assembly import Node
 from kraft.protocol.primitives import SettingValue
-from metadata.controller.events import CreateTopics, ErrorDetail, NewTopic
+from metadata.controller.requests import CreateTopics, ErrorDetail, NewTopic
 from metadata.environment import Environment
 from metadata.image import PartitionImage, TopicIdPartition
 from metadata.quorum.hosting import InlineHost

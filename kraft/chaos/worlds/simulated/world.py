@@ -29,7 +29,7 @@ from kraft.chaos.worlds.world import Clients
 from kraft.http.replicas import node_belief
 from kraft.protocol.errors import KafkaError, NotController, RequestTimedOut
 from kraft.protocol.primitives import SettingValue
-from metadata.controller.events import (
+from metadata.controller.requests import (
     AlterConfigs,
     AlterReassignments,
     ConfigAlteration,

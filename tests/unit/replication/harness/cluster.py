@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from kraft.protocol.errors import FencedLeaderEpoch, IneligibleReplica, InvalidUpdateVersion, UnknownTopicOrPartition
-from metadata.controller.events import AlterPartition, ErrorDetail, PartitionAlteration
+from metadata.controller.requests import AlterPartition, ErrorDetail, PartitionAlteration
 from metadata.delta import delta_between
 from metadata.image import MetadataImage, PartitionImage, TopicIdPartition
 from metadata.records import (

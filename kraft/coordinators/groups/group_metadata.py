@@ -24,7 +24,7 @@ UNKNOWN_OFFSET = -1
 
 
 @dataclass(slots=True)
-class Entry:
+class GroupMetadata:
     group: Group
     offsets: dict[TopicPartition, CommittedOffset] = field(default_factory=dict)
     instances: dict[str, Instance] = field(default_factory=dict)

@@ -16,8 +16,8 @@ from kraft.protocol.errors import KafkaError, PolicyViolation, RequestTimedOut
 from kraft.values import value
 from metadata.controller.decide import Decision, ExpiredHeartbeat, Input, Liveness, decide
 from metadata.controller.effective import EffectiveSettings
-from metadata.controller.events import BrokerHeartbeat
 from metadata.controller.inbox import Item
+from metadata.controller.requests import BrokerHeartbeat
 from metadata.image import MetadataImage
 from metadata.records import BeginTransactionRecord, EndTransactionRecord, Record, encode_record
 
@@ -48,7 +48,7 @@ class Step:
 
 
 @dataclass(slots=True, kw_only=True)
-class Fold:
+class EventBatch:
     """Decisions in the making."""
 
     image: MetadataImage
@@ -139,7 +139,7 @@ class Fold:
 
 
 def _check_sizes(decision: Decision, sizes: Sequence[int]) -> None:
-    """What cannot be written must not be tried: a failed append ends the reign. Raises PolicyViolation 44."""
+    """What cannot be written must not be tried: a failed append ends the controller term. Raises PolicyViolation 44."""
     largest = max(sizes, default=0)
     if largest > APPEND_BYTES_MAX:
         raise PolicyViolation(

@@ -36,7 +36,7 @@ class BodyWatch:
         return now_ms - self.since_ms > limits.body_wait_ms + self.received * 1000 // limits.body_bytes_per_second
 
 
-class Patience:
+class SlowClients:
     """Holds the bodies that are being read; `run` looks at them and at the connections until it is cancelled."""
 
     def __init__(self, clock: Clock, limits: Limits) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
-from kraft.coordinators.groups.events import Heartbeat, Join, Joined, Leave, Sync, Synced
+from kraft.coordinators.groups.classic_requests import Heartbeat, Join, Joined, Leave, Sync, Synced
 from kraft.coordinators.groups.offsets import (
     check_commit,
     check_delete_group,
@@ -22,7 +22,7 @@ from kraft.coordinators.groups.subscriptions import decode_assignment
 from kraft.protocol.errors import GroupIdNotFound, NonEmptyGroup
 
 
-class ClassicRequests:
+class ClassicProtocol:
     """Of one shard."""
 
     def __init__(self, shard: Shard) -> None:

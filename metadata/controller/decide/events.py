@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from metadata.controller.events import ControllerRequest, ElectLeaders, ReplicaLogEnd
+from metadata.controller.requests import ControllerRequest, ElectLeaders, ReplicaLogEnd
 from metadata.image import TopicIdPartition
 
 

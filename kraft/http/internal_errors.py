@@ -1,19 +1,19 @@
-"""Faults of ours: an exception that no handler foresaw becomes an event with its traceback, and a 500 that names it."""
+"""An exception that no handler foresaw becomes an event with its traceback, and a 500 that names it."""
 
 from __future__ import annotations
 
 import random
 import traceback
 
+from kraft.http.endpoint import Route
 from kraft.http.errors import INTERNAL, HttpError
-from kraft.http.routes import Route
 from metadata.events import Events
 
 FRAMES_MAX = 20
 """Innermost frames that the event keeps."""
 
 
-class Faults:
+class InternalErrors:
     """Ids come from `rng`; without `events` a fault is only answered."""
 
     def __init__(self, events: Events | None, rng: random.Random) -> None:

@@ -1,8 +1,8 @@
-"""One reign of the active controller: from winning the quorum's leadership to losing it.
+"""One term of the active controller: from winning the quorum's leadership to losing it.
 
 Invariant: `image` is the committed image with offset equal to the log's when an append is made; only this reign has
 appended under `epoch`. The order is visible in `_handle`: decide, append, wait for the commit, answer, announce. When
-an append fails, the reign ends, for what was decided on it is void; what is open then, the next reign aborts.
+an append fails, the term ends, for what was decided on it is void; what is open then, the next term aborts.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from kraft.protocol.errors import KafkaError, NotController, RequestTimedOut
 from metadata.controller.announce import announce
+from metadata.controller.context import ControllerContext
 from metadata.controller.decide import (
     ActivationEvent,
     Decision,
@@ -23,10 +24,9 @@ from metadata.controller.decide import (
     UncleanSweepTick,
 )
 from metadata.controller.effective import EffectiveSettings
-from metadata.controller.fold import LATE_MS, Fold, Step
+from metadata.controller.event_batch import LATE_MS, EventBatch, Step
 from metadata.controller.inbox import Item
-from metadata.controller.questions import Questions
-from metadata.controller.tools import Tools
+from metadata.controller.probes import BrokerProbes
 from metadata.image import MetadataImage
 from metadata.quorum.log import AppendLost, AppendUnknown
 from metadata.records import AbortTransactionRecord, ControllerEpochRecord, Record
@@ -43,20 +43,20 @@ INTERVAL_LOOK_MS = 1_000
 
 
 class Resigned(Exception):
-    """This reign is over."""
+    """This term is over."""
 
 
-class Reign:
-    def __init__(self, tools: Tools, *, term: int) -> None:
+class ControllerTerm:
+    def __init__(self, context: ControllerContext, *, term: int) -> None:
         self.term = term
         self.epoch = -1
-        """-1 until the record of this reign's own epoch is committed (Q5)."""
-        self.image: MetadataImage = tools.log.image
-        self.questions: Questions | None = None
-        self._tools = tools
-        self._effective = EffectiveSettings(tools.static_settings)
+        """-1 until the record of this term's own epoch is committed (Q5)."""
+        self.image: MetadataImage = context.log.image
+        self.probes: BrokerProbes | None = None
+        self._context = context
+        self._effective = EffectiveSettings(context.static_settings)
         self._liveness = Liveness()
-        self._rng: random.Random = tools.environment.rng
+        self._rng: random.Random = context.environment.rng
         self._taken: list[Item] = []
 
     @property
@@ -68,34 +68,36 @@ class Reign:
         try:
             await self._claim()
             async with asyncio.TaskGroup() as group:
-                self.questions = Questions(self._tools, group, settings=lambda: self.settings)
+                self.probes = BrokerProbes(self._context, group, settings=lambda: self.settings)
                 for every_ms, tick in self._ticks():
                     group.create_task(self._tick(every_ms, tick))
                 try:
-                    await self._govern(self.questions)
+                    await self._govern(self.probes)
                 finally:
-                    self.questions = None  # before the group ends: it takes no more tasks then
+                    self.probes = None  # before the group ends: it takes no more tasks then
         except* Resigned:
             pass
         finally:
-            self.questions = None
+            self.probes = None
             self._dismiss()
 
     async def _claim(self) -> None:
         """Q5: commit one record of our own epoch before deciding anything; it fences every older controller."""
-        log = self._tools.log
+        log = self._context.log
         while True:
             self._resign_unless_leader()
             epoch = max(self.term, log.image.controller_epoch + 1)
-            record = ControllerEpochRecord(epoch=epoch, node_id=self._tools.node_id)
+            record = ControllerEpochRecord(epoch=epoch, node_id=self._context.node_id)
             try:
                 self.image = await log.append([record], controller_epoch=epoch, expected_offset=log.image.offset)
                 await self._abort_what_is_open(epoch)
             except (AppendLost, AppendUnknown):
-                await self._tools.environment.clock.sleep(CLAIM_RETRY_MS)
+                await self._context.environment.clock.sleep(CLAIM_RETRY_MS)
                 continue
             self.epoch = epoch
-            self._tools.events.emit("controller_changed", controller=self._tools.node_id, epoch=epoch, term=self.term)
+            self._context.events.emit(
+                "controller_changed", controller=self._context.node_id, epoch=epoch, term=self.term
+            )
             return
 
     async def _abort_what_is_open(self, epoch: int) -> None:
@@ -104,51 +106,51 @@ class Reign:
         transaction = self.image.transaction
         if transaction is None:
             return
-        record = AbortTransactionRecord(reason=f"controller {self._tools.node_id} began epoch {epoch}")
-        self.image = await self._tools.log.append([record], controller_epoch=epoch, expected_offset=self.image.offset)
-        self._tools.events.emit(
+        record = AbortTransactionRecord(reason=f"controller {self._context.node_id} began epoch {epoch}")
+        self.image = await self._context.log.append([record], controller_epoch=epoch, expected_offset=self.image.offset)
+        self._context.events.emit(
             "metadata_transaction_aborted",
             transaction=transaction.name,
             offset=transaction.base_offset,
             records=len(transaction.records),
         )
 
-    async def _govern(self, questions: Questions) -> None:
-        inbox, now_ms = self._tools.inbox, self._tools.environment.clock.monotonic_ms
+    async def _govern(self, probes: BrokerProbes) -> None:
+        inbox, now_ms = self._context.inbox, self._context.environment.clock.monotonic_ms
         inbox.put_event(ActivationEvent(), now_ms=now_ms())
         for broker in self.image.brokers.values():
             if not broker.fenced:
-                questions.probe(broker)
+                probes.probe(broker)
         while True:
             await inbox.wait()
             self._resign_unless_leader()
-            await self._handle(questions)
+            await self._handle(probes)
 
-    async def _handle(self, questions: Questions) -> None:
-        fold = Fold(
+    async def _handle(self, probes: BrokerProbes) -> None:
+        fold = EventBatch(
             image=self.image,
             liveness=self._liveness,
             settings=self._effective,
             rng=self._rng,
-            cluster_id=self._tools.cluster_id,
+            cluster_id=self._context.cluster_id,
         )
-        items = self._tools.inbox.take_all()
+        items = self._context.inbox.take_all()
         self._taken = items
-        rest = fold.add_all(items, now_ms=self._tools.environment.clock.monotonic_ms())
+        rest = fold.add_all(items, now_ms=self._context.environment.clock.monotonic_ms())
         if rest:
-            self._tools.inbox.put_back(rest)
+            self._context.inbox.put_back(rest)
         self._taken = [step.item for step in fold.steps]
         waiting = deque(fold.steps)
         for number, records in enumerate(fold.appends):
-            self._conclude_all(waiting, questions, committed=number)
+            self._conclude_all(waiting, probes, committed=number)
             await self._commit(records, waiting, number=number)
         assert self.image.offset == fold.image.offset, (self.image.offset, fold.image.offset)
         self._liveness = fold.liveness
-        self._conclude_all(waiting, questions, committed=len(fold.appends))
+        self._conclude_all(waiting, probes, committed=len(fold.appends))
 
     async def _commit(self, records: Sequence[Record], waiting: Iterable[Step], *, number: int) -> None:
         try:
-            self.image = await self._tools.log.append(
+            self.image = await self._context.log.append(
                 records, controller_epoch=self.epoch, expected_offset=self.image.offset
             )
         except (AppendLost, AppendUnknown) as error:
@@ -156,26 +158,26 @@ class Reign:
                 step.item.refuse(_refusal(step, error, number=number))
             raise Resigned from error
 
-    def _conclude_all(self, waiting: deque[Step], questions: Questions, *, committed: int) -> None:
+    def _conclude_all(self, waiting: deque[Step], probes: BrokerProbes, *, committed: int) -> None:
         while waiting and waiting[0].appends_awaited <= committed:
-            self._conclude(waiting.popleft(), questions)
+            self._conclude(waiting.popleft(), probes)
 
-    def _conclude(self, step: Step, questions: Questions) -> None:
+    def _conclude(self, step: Step, probes: BrokerProbes) -> None:
         outcome = step.outcome
         if isinstance(outcome, KafkaError):
             step.item.refuse(outcome)
             return
-        announce(self._tools.events, step.before, outcome.records)
+        announce(self._context.events, step.before, outcome.records)
         if not outcome.is_deferred:
             step.item.resolve(outcome.reply)
-        self._pursue(step, outcome, questions)
+        self._pursue(step, outcome, probes)
 
-    def _pursue(self, step: Step, decision: Decision, questions: Questions) -> None:
+    def _pursue(self, step: Step, decision: Decision, probes: BrokerProbes) -> None:
         if decision.follow_up is not None:
-            now_ms = self._tools.environment.clock.monotonic_ms()
-            self._tools.inbox.put_event(decision.follow_up, now_ms=now_ms)
+            now_ms = self._context.environment.clock.monotonic_ms()
+            self._context.inbox.put_event(decision.follow_up, now_ms=now_ms)
         if decision.ask or decision.is_deferred:
-            questions.ask(decision, item=step.item)
+            probes.ask(decision, item=step.item)
 
     # --- time ---------------------------------------------------------------------------------------------------
 
@@ -189,7 +191,7 @@ class Reign:
     async def _tick(
         self, every_ms: Callable[[], int], kind: type[SessionsTick | PreferredElectionTick | UncleanSweepTick]
     ) -> None:
-        clock = self._tools.environment.clock
+        clock = self._context.environment.clock
         while True:
             begin_ms = planned_ms = now_ms = clock.monotonic_ms()
             while (left_ms := begin_ms + every_ms() - now_ms) > 0:
@@ -198,23 +200,23 @@ class Reign:
                 now_ms = clock.monotonic_ms()
             late_ms = now_ms - planned_ms
             event = SessionsTick(late_ms=late_ms if late_ms > LATE_MS else 0) if kind is SessionsTick else kind()
-            self._tools.inbox.put_event(event, now_ms=now_ms)
+            self._context.inbox.put_event(event, now_ms=now_ms)
 
     # --- the end ------------------------------------------------------------------------------------------------
 
     def _resign_unless_leader(self) -> None:
-        leadership = self._tools.log.leadership
+        leadership = self._context.log.leadership
         if not leadership.is_self or leadership.term != self.term:
             raise Resigned(f"node {leadership.leader_id} leads the quorum in term {leadership.term}")
 
     def _dismiss(self) -> None:
-        leader_id = self._tools.log.leadership.leader_id
+        leader_id = self._context.log.leadership.leader_id
         for item in self._taken:
             item.refuse(RequestTimedOut("the controller stopped in the middle of this; the outcome is not known"))
-        for item in self._tools.inbox.take_all():
+        for item in self._context.inbox.take_all():
             item.refuse(NotController(f"this node is no longer the active controller; node {leader_id} may be"))
         if self.epoch >= 0:
-            self._tools.events.emit("controller_resigned", controller=self._tools.node_id, epoch=self.epoch)
+            self._context.events.emit("controller_resigned", controller=self._context.node_id, epoch=self.epoch)
 
 
 def _refusal(step: Step, error: AppendLost | AppendUnknown, *, number: int) -> KafkaError:

@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from metadata.controller.events import BrokerProbe, ReplicaQuery
 from metadata.controller.inbox import Inbox
+from metadata.controller.requests import BrokerProbe, ReplicaQuery
 from metadata.environment import Environment
 from metadata.events import Events
 from metadata.quorum.log import MetadataLog
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tools:
-    """What every reign of one node works with."""
+class ControllerContext:
+    """What every controller term of one node works with."""
 
     node_id: int
     cluster_id: str

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from kraft.http.endpoint import Call, Parameter
 from kraft.http.query import ACKS, ALL, TIMEOUT, acks_of, integer
-from kraft.http.routes import Call, Parameter
 from kraft.protocol.errors import NotEnoughReplicas, NotEnoughReplicasAfterAppend
 from kraft.protocol.primitives import Buffer
 from metadata.image import TopicIdPartition

@@ -20,7 +20,7 @@ NOTHING = GroupRecord(InstanceKey(NOBODY, NOBODY), None)
 """Deletes what never was. Compaction removes it, Kafka's tools skip it."""
 
 
-class Standing:
+class LeadershipCheck:
     """One record is under way at most, for however many requests wait."""
 
     def __init__(self, shard: Shard) -> None:

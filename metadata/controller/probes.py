@@ -1,6 +1,6 @@
 """What the active controller asks the brokers: is your port closed, and where does your log end (L8)?
 
-Each question is a task with a deadline, a child of the reign; the answer comes back as an event in the inbox.
+Each question is a task with a deadline, a child of the controller term; the answer comes back as an event in the inbox.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from kraft.protocol.errors import KafkaError, NotController
+from metadata.controller.context import ControllerContext
 from metadata.controller.decide import BrokerDisconnected, BrokerUnreachable, Decision, LogEndsLearned
-from metadata.controller.events import ElectLeaders, ReplicaLogEnd
 from metadata.controller.inbox import Item
-from metadata.controller.tools import Tools
+from metadata.controller.requests import ElectLeaders, ReplicaLogEnd
 from metadata.environment import ConnectionClosed
 from metadata.image import BrokerImage, TopicIdPartition
 from metadata.settings import BrokerSettings
@@ -21,11 +21,13 @@ PROBE_ATTEMPTS_MAX = 5
 """Tries of a broker's port, spread over broker.probe.timeout.ms: a dying process closes its sockets one by one."""
 
 
-class Questions:
+class BrokerProbes:
     """Bounded: one probe per broker, and no second automatic question about partitions already asked for."""
 
-    def __init__(self, tools: Tools, group: asyncio.TaskGroup, *, settings: Callable[[], BrokerSettings]) -> None:
-        self._tools = tools
+    def __init__(
+        self, context: ControllerContext, group: asyncio.TaskGroup, *, settings: Callable[[], BrokerSettings]
+    ) -> None:
+        self._context = context
         self._group = group
         self._settings = settings
         self._probed: set[int] = set()
@@ -39,17 +41,17 @@ class Questions:
 
     def note_disconnection(self, broker: BrokerImage) -> None:
         event = BrokerDisconnected(broker_id=broker.broker_id, broker_epoch=broker.broker_epoch)
-        self._tools.inbox.put_event(event, now_ms=self._tools.environment.clock.monotonic_ms())
+        self._context.inbox.put_event(event, now_ms=self._context.environment.clock.monotonic_ms())
 
     async def _probe(self, broker: BrokerImage) -> None:
-        clock = self._tools.environment.clock
+        clock = self._context.environment.clock
         timeout_ms = self._settings().broker_probe_timeout_ms
         try:
             async with clock.timeout(timeout_ms):
                 for _ in range(PROBE_ATTEMPTS_MAX):
-                    if await self._tools.probe.is_refused(broker.broker_id):
+                    if await self._context.probe.is_refused(broker.broker_id):
                         dead = BrokerUnreachable(broker_id=broker.broker_id, broker_epoch=broker.broker_epoch)
-                        self._tools.inbox.put_event(dead, now_ms=clock.monotonic_ms())
+                        self._context.inbox.put_event(dead, now_ms=clock.monotonic_ms())
                         return
                     await clock.sleep(timeout_ms / PROBE_ATTEMPTS_MAX)
         except (OSError, ConnectionClosed):  # TimeoutError is an OSError
@@ -84,12 +86,12 @@ class Questions:
             },
             request=request,
         )
-        self._tools.inbox.put_event(event, now_ms=self._tools.environment.clock.monotonic_ms(), waiter=waiter)
+        self._context.inbox.put_event(event, now_ms=self._context.environment.clock.monotonic_ms(), waiter=waiter)
 
     async def _log_ends(self, broker_id: int, partitions: Sequence[TopicIdPartition]) -> Sequence[ReplicaLogEnd] | None:
         try:
-            async with self._tools.environment.clock.timeout(self._settings().unclean_recovery_timeout_ms):
-                return await self._tools.query.log_ends(broker_id, partitions)
+            async with self._context.environment.clock.timeout(self._settings().unclean_recovery_timeout_ms):
+                return await self._context.query.log_ends(broker_id, partitions)
         except (OSError, ConnectionClosed, KafkaError) as error:
-            self._tools.events.emit("log_end_unknown", broker=broker_id, error=repr(error))
+            self._context.events.emit("log_end_unknown", broker=broker_id, error=repr(error))
             return None

@@ -1,0 +1,198 @@
+"""A route, declared once: aiohttp's registration and the OpenAPI document are both made from it.
+
+A handler gets a `Call` and returns a response; whatever it raises of ours becomes the JSON error of the table.
+`check` runs before the body is read, so that a wrong content type or topic costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+
+from kraft.http.additions import PREFER, prefers_additions
+from kraft.http.bodies import IS_STRICT
+from kraft.http.counting import check_values
+from kraft.http.errors import (
+    PARTITION_NOT_FOUND,
+    PAYLOAD,
+    TOPIC_NOT_FOUND,
+    UNPROCESSABLE,
+    V3_TOPIC_NOT_FOUND,
+    HttpError,
+)
+from kraft.http.media import is_latin_1
+
+if TYPE_CHECKING:
+    from kraft.http.context import Context
+
+Model = TypeVar("Model", bound=BaseModel)
+Method: TypeAlias = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+
+
+@dataclass(slots=True)
+class Call:
+    """One request on its way through a handler."""
+
+    context: Context
+    request: web.Request
+    body: bytes | bytearray = b""
+    accept: str | None = field(init=False)
+    """The Accept header; in the strict profile only what the route describes of it."""
+
+    def __post_init__(self) -> None:
+        self.accept = self.request.headers.get("Accept")
+
+    @property
+    def has_additions(self) -> bool:
+        """Does the answer have the fields that no other proxy's has? See `kraft.http.additions`."""
+        return not self.context.is_strict or prefers_additions(self.request.headers.get(PREFER))
+
+    @property
+    def is_v3(self) -> bool:
+        return self.request.path.startswith("/v3")
+
+    @property
+    def unknown_topic(self) -> int:
+        """The code for a topic that does not exist."""
+        if self.is_v3:
+            return V3_TOPIC_NOT_FOUND
+        asks_of_topic = self.request.method in ("GET", "HEAD") and self.request.path.startswith("/topics/")
+        return self.context.dialect.unknown_topic if asks_of_topic else TOPIC_NOT_FOUND
+
+    @property
+    def is_latin_1(self) -> bool:
+        """The body is said to be in ISO-8859-1."""
+        return is_latin_1(self.request.headers.get("Content-Type"))
+
+    @property
+    def path(self) -> Mapping[str, str]:
+        return self.request.match_info
+
+    @property
+    def topic(self) -> str:
+        return self.request.match_info["topic"]
+
+    @property
+    def partition(self) -> int:
+        text = self.request.match_info["partition"]
+        if not (text.isascii() and text.isdigit() and len(text) <= 10):
+            code = 404 if self.is_v3 else PARTITION_NOT_FOUND
+            raise HttpError(code, f"no partition {text!r}: a partition is a number from 0")
+        return int(text)
+
+    def model(self, model: type[Model], *, has_records: bool = False) -> Model:
+        """The body as a model. `has_records`: what is in it was counted already.
+
+        Raises HttpError 400 for malformed JSON, 42206 for none, 422 for JSON that is not one, 413 for too many values.
+
+        In v3 JSON that is not one is 400, unless a field that nobody knows is all that is wrong with it (422).
+        The strict profile takes no number or truth value that is written as a string.
+        """
+        is_strict = self.context.is_strict
+        if not self.body:
+            raise HttpError(PAYLOAD, "the body is empty; send a JSON object")
+        if not has_records:
+            check_values(self.body)
+        try:
+            return _validate(model, self.body, is_strict=is_strict)
+        except ValidationError as error:
+            kinds = {problem["type"] for problem in error.errors(include_url=False)}
+            is_unfit = "json_invalid" in kinds or (self.is_v3 and kinds != {"extra_forbidden"})
+            raise HttpError(400 if is_unfit else UNPROCESSABLE, describe(error)) from error
+
+
+def _validate(model: type[Model], body: bytes | bytearray, *, is_strict: bool) -> Model:
+    context = {IS_STRICT: is_strict}
+    if not is_strict:
+        return model.model_validate_json(body, context=context)
+    try:
+        return model.model_validate_json(body, strict=True, context=context)
+    except ValidationError as error:
+        # 1.0 is an integer in JSON Schema, and to no strict model.
+        if any(not _is_whole(problem["input"]) for problem in error.errors(include_url=False)):
+            raise
+    return model.model_validate_json(body, context=context)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, float) and value.is_integer()
+
+
+Handler: TypeAlias = Callable[[Call], Awaitable[web.StreamResponse]]
+
+
+def describe(error: ValidationError) -> str:
+    """The first few problems of a body, each with its place."""
+    problems = [
+        f"{'.'.join(str(part) for part in problem['loc']) or 'body'}: {problem['msg']}"
+        for problem in error.errors(include_url=False, include_input=False)[:5]
+    ]
+    return "; ".join(problems)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    """A query parameter, or a header of a request."""
+
+    name: str
+    description: str
+    schema: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """A header of an answer; always there unless it `is_optional`."""
+
+    description: str
+    schema: Mapping[str, Any]
+    is_optional: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Body:
+    """What a request or an answer may hold: media type -> model, or None for bytes."""
+
+    content: Mapping[str, Any]
+    description: str = ""
+    is_optional: bool = False
+    """Of a request: an empty body is one."""
+    headers: Mapping[str, Header] = field(default_factory=dict)
+    """Of an answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    method: Method
+    path: str
+    handler: Handler
+    summary: str
+    tag: str
+    answers: Mapping[int, Body | None]
+    """Status -> body, or None for an empty one."""
+    body: Body | None = None
+    query: tuple[Parameter, ...] = ()
+    headers: tuple[Parameter, ...] = ()
+    """Headers of a request that mean something to this route alone."""
+    errors: tuple[int, ...] = ()
+    """Codes that this route can answer; the OpenAPI document groups them by status."""
+    check: Callable[[Call], None] | None = None
+    name: str = field(default="")
+    streams_body: bool = False
+    """The handler reads the body itself, while it answers; its length is no limit."""
+    answers_early: bool = False
+    """Also while the node's metadata has not caught up with the quorum: it tells of this process, or what is awaited.
+    Every other route answers 503 until then, see `kraft.http.early`."""
+    is_alias: bool = False
+    """Another spelling that some clients use; the strict profile does not serve it."""
+
+    @property
+    def operation_id(self) -> str:
+        return self.name or f"{self.tag}_{self.handler.__name__}"
+
+    @property
+    def is_v3(self) -> bool:
+        return self.path.startswith("/v3")
