@@ -118,7 +118,7 @@ class MetadataSourceChannel:
 
 
 class WireReplicaQuery:
-    """`metadata.controller.events.ReplicaQuery`: log ends of replicas that need not lead (see `messages.fetch`)."""
+    """`metadata.controller.requests.ReplicaQuery`: log ends of replicas that need not lead (see `messages.fetch`)."""
 
     def __init__(self, peers: Peers, *, timeout_ms: int) -> None:
         self._peers = peers
@@ -133,7 +133,7 @@ class WireReplicaQuery:
 
 
 class WireBrokerProbe:
-    """`metadata.controller.events.BrokerProbe`: a bare connection attempt, nothing is sent."""
+    """`metadata.controller.requests.BrokerProbe`: a bare connection attempt, nothing is sent."""
 
     def __init__(self, peers: Peers, *, timeout_ms: int) -> None:
         self._peers = peers

@@ -311,7 +311,7 @@ def test_the_queue_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_appends_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metadata.controller.fold.APPEND_BYTES_MAX", 700)
+    monkeypatch.setattr("metadata.controller.event_batch.APPEND_BYTES_MAX", 700)
 
     async def story(node: Node) -> None:
         await node.start_brokers(1)
@@ -457,7 +457,7 @@ def test_a_broken_invariant_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> No
         await node.controller.start()
         shared.elect(1)
         await until(lambda: node.controller.is_active, what="activation")
-        monkeypatch.setattr("metadata.controller.fold.decide", broken)
+        monkeypatch.setattr("metadata.controller.event_batch.decide", broken)
         waiting = asyncio.create_task(node.register(1))
         with pytest.raises(ExceptionGroup) as failure:
             await node.controller.wait()
