@@ -101,6 +101,7 @@ COVERED = {
     "kraft.wire.messages.partitions": "the answer to AlterPartition is a row of kraft.wire.codec",
     "kraft.http.endpoint": "bodies of requests, in test_bodies",
     "kraft.http.v2.models": "bodies of requests, in test_bodies",
+    "kraft.http.counting": "bodies of requests, in test_bodies",
 }
 NO_DECODER = {
     "kraft.http.answering": "an answer of ours, to leave something out of it",
