@@ -36,6 +36,7 @@ from kraft.coordinators.groups.records import (
     encode_value,
 )
 from kraft.http import embed, raw
+from kraft.http.counting import check_counts
 from kraft.http.errors import HttpError
 from kraft.http.media import Format, is_latin_1, media_ranges, utf8_of_latin_1
 from kraft.http.offset_spec import parse_timestamp
@@ -562,6 +563,16 @@ HTTP = {
         )
         for form, sample in V2.items()
     },
+    "counted records": Decoder(
+        module="kraft.http.counting",
+        decode=lambda data: check_counts(data, "records", items_max=3, headers_max=2, code=42208),
+        refuses=(HttpError,),
+        samples=[
+            b'{"records": [{"value": {"a": {"b": {}}}}, {"headers": [{"key": "h"}, {"key": "i"}]}]}',
+            b'{"records": [{"value": {"a": {"b": {"c": {}}}}}], "more": [[[{}]]]}',
+        ],
+        near_misses=[b'{"records": [{}, {}, {}, {}]}', b'{"records": [{"headers": [{}, {}, {}]}]}'],
+    ),
     "v3 record": Decoder(
         module="kraft.http.v3.records_parse",
         decode=lambda data: parse_record(data, now_ms=NOW_MS),
