@@ -10,7 +10,7 @@ from kraft.chaos.checkers.findings import Explanation, Findings
 from kraft.chaos.checkers.ledger import UNKNOWN, Ledger
 from kraft.chaos.checkers.offsets import NOTHING, OffsetMap
 from kraft.chaos.checkers.spans import Spans
-from kraft.chaos.checkers.timeline import SLACK_US, Timeline
+from kraft.chaos.checkers.timeline import SLACK_US, PartitionTimeline, Timeline
 from kraft.chaos.checkers.verdict import Kind
 from kraft.chaos.history import Read
 
@@ -149,14 +149,27 @@ class ClientReads:
         deleted = any(at <= read.complete_us + SLACK_US for at in self._timeline.deletions(read.topic))
         if deleted or max(starts, default=0) > read.offset:
             return
-        if len(believed_reigns(timeline, read.invoke_us, read.complete_us)) > 1:
-            return  # KIP-320: a deposed leader that has not heard of it says so of what its successor appended
+        if self._answered_by_deposed(read, timeline):
+            return
         slot = self.shown[partition].values.get(read.offset - 1)
         text = f"{read.process} had read up to offset {read.offset}, and was told that this is out of range"
         explanation = Explanation("", "")
         if slot != NOTHING:
             explanation = self.explain(read.topic, read.partition, read.offset - 1, slot)
         self._non_monotonic(read, read.offset, text, explanation)
+
+    def _answered_by_deposed(self, read: Read, timeline: PartitionTimeline) -> bool:
+        """KIP-320: a deposed leader that has not heard of it says so of what its successor appended, be the successor
+        alive or dead by then."""
+        believed = believed_reigns(timeline, read.invoke_us, read.complete_us)
+        if len(believed) > 1:
+            return True
+        begun = [
+            reign.epoch
+            for reign in timeline.in_order()
+            if reign.began_us is not None and reign.began_us <= read.complete_us + SLACK_US
+        ]
+        return any(reign.leader == read.node and reign.epoch < max(begun) for reign in believed)
 
     def _non_monotonic(
         self,
