@@ -15,6 +15,7 @@ from kraft.chaos.checkers.verdict import Kind
 from kraft.chaos.history import Read
 
 OFFSET_OUT_OF_RANGE: Final = 1
+NO_LEADER_KNOWN: Final = -1
 
 
 @dataclass(slots=True)
@@ -160,16 +161,19 @@ class ClientReads:
 
     def _answered_by_deposed(self, read: Read, timeline: PartitionTimeline) -> bool:
         """KIP-320: a deposed leader that has not heard of it says so of what its successor appended, be the successor
-        alive or dead by then."""
-        believed = believed_reigns(timeline, read.invoke_us, read.complete_us)
-        if len(believed) > 1:
+        alive or dead by then. Of a long run the events in which it had become the leader may be gone."""
+        if len(believed_reigns(timeline, read.invoke_us, read.complete_us)) > 1:
             return True
-        begun = [
-            reign.epoch
-            for reign in timeline.in_order()
-            if reign.began_us is not None and reign.began_us <= read.complete_us + SLACK_US
-        ]
-        return any(reign.leader == read.node and reign.epoch < max(begun) for reign in believed)
+        reigns = timeline.in_order()
+        begun = [r for r in reigns if r.began_us is not None and r.began_us <= read.complete_us + SLACK_US]
+        if not begun or begun[-1].leader == read.node:
+            return False
+        return any(
+            reign.leader in (read.node, NO_LEADER_KNOWN)
+            and (reign.ended_us is None or reign.ended_us >= read.invoke_us - SLACK_US)
+            for reign in reigns
+            if reign.epoch < begun[-1].epoch
+        )
 
     def _non_monotonic(
         self,
