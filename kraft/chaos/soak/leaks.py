@@ -17,6 +17,9 @@ MEMORY_FACTOR_MAX: Final = 1.5
 MEMORY_SLACK_BYTES: Final = 64 * 1024 * 1024
 FILES_FACTOR_MAX: Final = 1.5
 FILES_SLACK: Final = 200
+FILES_PER_REPLICA: Final = 3
+"""A log and its two indexes: opened when they are needed, and closed when others are. However many of them a node has
+open, it is no leak."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +38,8 @@ class Growth:
 
     node: int
     samples: int
+    replicas: int
+    """That the node has."""
     memory_bytes: tuple[float, float]
     open_files: tuple[float, float]
 
@@ -46,20 +51,21 @@ class Growth:
         if last > first * MEMORY_FACTOR_MAX + MEMORY_SLACK_BYTES:
             yield f"node {self.node} needs more and more memory: {first / 1e6:.0f} MB first, {last / 1e6:.0f} MB last"
         first, last = self.open_files
-        if last > first * FILES_FACTOR_MAX + FILES_SLACK:
+        if last > max(first * FILES_FACTOR_MAX, self.replicas * FILES_PER_REPLICA) + FILES_SLACK:
             yield f"node {self.node} opens more and more files: {first:.0f} first, {last:.0f} last"
 
 
-def growth_of(usages: Mapping[int, Sequence[Usage]]) -> tuple[Growth, ...]:
-    return tuple(_growth(node, samples) for node, samples in sorted(usages.items()) if samples)
+def growth_of(usages: Mapping[int, Sequence[Usage]], *, replicas: int) -> tuple[Growth, ...]:
+    return tuple(_growth(node, samples, replicas) for node, samples in sorted(usages.items()) if samples)
 
 
-def _growth(node: int, samples: Sequence[Usage]) -> Growth:
+def _growth(node: int, samples: Sequence[Usage], replicas: int) -> Growth:
     quarter = max(1, len(samples) // 4)
     first, last = samples[:quarter], samples[-quarter:]
     return Growth(
         node=node,
         samples=len(samples),
+        replicas=replicas,
         memory_bytes=(median(each.memory_bytes for each in first), median(each.memory_bytes for each in last)),
         open_files=(median(each.open_files for each in first), median(each.open_files for each in last)),
     )

@@ -112,7 +112,7 @@ class _Soak:
             strikes=self._strikes,
             whole_ms=tuple(self._whole_ms),
             group=self._group,
-            growth=growth_of(self._usage),
+            growth=growth_of(self._usage, replicas=self._options.partitions),
             verdict=self._verdict,
             failures=tuple(self._failures),
             directory=self._directory,

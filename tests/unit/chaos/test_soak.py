@@ -121,13 +121,16 @@ def test_what_grows_is_a_problem_and_what_goes_up_and_down_is_none() -> None:
     waves = usages([100 + 60 * (n % 2) for n in range(count)], [50 + n % 30 for n in range(count)])
     leak = usages([100 + 3 * n for n in range(count)], [50 + 10 * n for n in range(count)])
     few = leak[:: count // (SAMPLES_MIN - 1)][: SAMPLES_MIN - 1]
-    told = {growth.node: list(growth.problems) for growth in growth_of({1: waves, 2: leak, 3: few, 4: []})}
+    logs = {1: waves, 2: leak, 3: few, 4: []}
+    told = {growth.node: list(growth.problems) for growth in growth_of(logs, replicas=10)}
     assert told[1] == told[3] == []
     assert [text.split(":")[0] for text in told[2]] == [
         "node 2 needs more and more memory",
         "node 2 opens more and more files",
     ]
     assert 4 not in told
+    (many,) = growth_of({2: usages([100] * count, [50 + 10 * n for n in range(count)])}, replicas=1_000)
+    assert not list(many.problems), "files of replicas are opened when they are needed"
 
 
 @given(st.integers(7, 10_000), st.integers(6, 2_000))
