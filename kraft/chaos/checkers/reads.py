@@ -10,12 +10,11 @@ from kraft.chaos.checkers.findings import Explanation, Findings
 from kraft.chaos.checkers.ledger import UNKNOWN, Ledger
 from kraft.chaos.checkers.offsets import NOTHING, OffsetMap
 from kraft.chaos.checkers.spans import Spans
-from kraft.chaos.checkers.timeline import SLACK_US, PartitionTimeline, Timeline
+from kraft.chaos.checkers.timeline import SLACK_US, Timeline
 from kraft.chaos.checkers.verdict import Kind
 from kraft.chaos.history import Read
 
 OFFSET_OUT_OF_RANGE: Final = 1
-NO_LEADER_KNOWN: Final = -1
 
 
 @dataclass(slots=True)
@@ -150,30 +149,14 @@ class ClientReads:
         deleted = any(at <= read.complete_us + SLACK_US for at in self._timeline.deletions(read.topic))
         if deleted or max(starts, default=0) > read.offset:
             return
-        if self._answered_by_deposed(read, timeline):
-            return
+        if len(believed_reigns(timeline, read.invoke_us, read.complete_us)) > 1:
+            return  # KIP-320: a deposed leader that has not heard of it says so of what its successor appended
         slot = self.shown[partition].values.get(read.offset - 1)
         text = f"{read.process} had read up to offset {read.offset}, and was told that this is out of range"
         explanation = Explanation("", "")
         if slot != NOTHING:
             explanation = self.explain(read.topic, read.partition, read.offset - 1, slot)
         self._non_monotonic(read, read.offset, text, explanation)
-
-    def _answered_by_deposed(self, read: Read, timeline: PartitionTimeline) -> bool:
-        """KIP-320: a deposed leader that has not heard of it says so of what its successor appended, be the successor
-        alive or dead by then. Of a long run the events in which it had become the leader may be gone."""
-        if len(believed_reigns(timeline, read.invoke_us, read.complete_us)) > 1:
-            return True
-        reigns = timeline.in_order()
-        begun = [r for r in reigns if r.began_us is not None and r.began_us <= read.complete_us + SLACK_US]
-        if not begun or begun[-1].leader == read.node:
-            return False
-        return any(
-            reign.leader in (read.node, NO_LEADER_KNOWN)
-            and (reign.ended_us is None or reign.ended_us >= read.invoke_us - SLACK_US)
-            for reign in reigns
-            if reign.epoch < begun[-1].epoch
-        )
 
     def _non_monotonic(
         self,

@@ -300,24 +300,6 @@ def test_a_deposed_leader_may_not_know_how_far_its_successor_is(tmp_path: Path) 
     assert run.verdict(tmp_path).kinds() == {Kind.NON_MONOTONIC_READ}
 
 
-def test_a_deposed_leader_may_outlive_its_successor(tmp_path: Path) -> None:
-    run = clean_run()
-    run.events = [event for event in run.events if event.event != "became_follower"]
-    run.fault("kill", 2, at_s=4)
-    run.read(10, [], at_s=6, outcome="info", kafka_code=1, node=1)
-    assert run.verdict(tmp_path).is_clean
-    run.read(10, [], at_s=7, outcome="info", kafka_code=1, node=3)
-    assert run.verdict(tmp_path).kinds() == {Kind.NON_MONOTONIC_READ}, "node 3 never led"
-
-
-def test_events_of_a_deposed_leader_may_be_gone(tmp_path: Path) -> None:
-    run = clean_run()
-    run.read(10, [], at_s=6, outcome="info", kafka_code=1, node=1)
-    assert run.verdict(tmp_path).kinds() == {Kind.NON_MONOTONIC_READ}, "it knew by then that it follows"
-    run.events = [event for event in run.events if event.node != 1 and event.fields.get("leader_epoch") != 0]
-    assert run.verdict(tmp_path).is_clean
-
-
 def test_a_deposed_leader_answers_until_it_has_stopped(tmp_path: Path) -> None:
     run = clean_run()
     run.events = [event for event in run.events if event.event != "became_follower"]
