@@ -53,6 +53,11 @@ BROKERS = (1, 2, 3)
 PRODUCER_LIMITS = ProducerLimits(expiration_ms=86_400_000, allocated_max=100, reserved_max=100)
 
 
+def _rest_address(broker: int) -> str:
+    """Nobody listens there: at 8082, the default, may be a real cluster of who runs the tests."""
+    return f"127.0.0.1:{broker}"
+
+
 @dataclass
 class FakeLog:
     data: bytearray = field(default_factory=bytearray)
@@ -128,7 +133,7 @@ class FakeGateway:
             RegisterBrokerRecord(
                 broker_id=broker,
                 incarnation_id=UUID(int=broker),
-                rest=f"127.0.0.1:{8081 + broker}",
+                rest=_rest_address(broker),
                 kafka=f"127.0.0.1:{9091 + broker}",
                 rack=f"rack-{broker}",
             ),
@@ -159,7 +164,7 @@ class FakeGateway:
             number: NodeInfo(
                 node_id=number,
                 roles=("controller", "broker") if number < 3 else ("broker",),
-                rest=f"127.0.0.1:{8081 + number}",
+                rest=_rest_address(number),
                 kafka=f"127.0.0.1:{9091 + number}",
                 quorum=f"127.0.0.1:{9191 + number}" if number < 3 else None,
                 rack=None,
