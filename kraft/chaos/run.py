@@ -29,7 +29,6 @@ from kraft.chaos.story import Stage, told
 from kraft.chaos.workload.cast import Cast
 from kraft.chaos.worlds.processes.cluster import Cluster
 from kraft.chaos.worlds.processes.event_counter import EventCounter
-from kraft.chaos.worlds.processes.forks.process import NodeStarter
 from kraft.chaos.worlds.processes.observer import NotInTime
 from kraft.chaos.worlds.processes.readback import SETTLE_MS, gather_evidence
 from kraft.chaos.worlds.processes.timeline import now_us
@@ -37,6 +36,7 @@ from kraft.chaos.worlds.processes.world import ProcessWorld
 from kraft.chaos.worlds.snapshot import Snapshot
 from kraft.chaos.worlds.spec import ClusterSpec, NodeSpec, ScenarioError
 from kraft.config.models import Role
+from kraft.launcher.node_starter import NodeStarter
 
 HEALED_LIMIT_MS: Final = 60_000
 """From the end of the story until every replica is in sync again."""

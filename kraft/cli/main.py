@@ -29,7 +29,7 @@ def _is_plain_node(arguments: list[str]) -> bool:
 
 
 def _run_node(options: dict[str, str]) -> None:
-    from kraft.cli.foreground import run_in_foreground
+    from kraft.launcher.foreground import run_in_foreground
 
     parent = options.get("--parent")
     sys.exit(

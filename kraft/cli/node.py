@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from kraft.cli.foreground import run_in_foreground
 from kraft.cli.options import DataOption, JsonOption, TimeoutOption
 from kraft.cli.output import progress, write, write_json
 from kraft.cli.rest import DATA_DEFAULT
 from kraft.launcher import actions
+from kraft.launcher.foreground import run_in_foreground
 from kraft.launcher.runfile import NodeRun
 
 app = typer.Typer(

@@ -106,7 +106,7 @@ THIRD_PARTY: Mapping[str, tuple[str, ...]] = {
 ENTRY_POINTS = (
     "kraft.cli.main",
     "kraft.__main__",
-    "kraft.chaos.worlds.processes.forks.helper",
+    "kraft.launcher.fork_server",
 )
 """Modules that nothing has to import."""
 

@@ -26,7 +26,6 @@ from kraft.chaos.nemesis.links import links_between_nodes
 from kraft.chaos.workload.rest_client import RestClient
 from kraft.chaos.worlds.processes.administration import Administration
 from kraft.chaos.worlds.processes.disks import Disks
-from kraft.chaos.worlds.processes.forks.process import NodeStarter, node_starter
 from kraft.chaos.worlds.processes.links import Links
 from kraft.chaos.worlds.processes.logs import RunFiles
 from kraft.chaos.worlds.processes.nodes import Nodes, all_of
@@ -39,6 +38,7 @@ from kraft.chaos.worlds.spec import ClusterSpec, ScenarioError
 from kraft.config.models import ClusterConfig, NodeConfig, PeerAddresses
 from kraft.config.render import render
 from kraft.launcher.configuration import SECRET_FILE, write_whole
+from kraft.launcher.node_starter import NodeStarter, node_starter
 from kraft.launcher.ports import with_free_ports
 from kraft.launcher.runfile import RESOLVED_FILE, remove_run
 

@@ -13,9 +13,6 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
-from kraft.chaos.worlds.processes.forks.commands import StartNode
-from kraft.chaos.worlds.processes.forks.process import NodeProcess, NodeStarter
-from kraft.chaos.worlds.processes.helper_process import HelperFailed
 from kraft.chaos.worlds.processes.pace import Pace
 from kraft.chaos.worlds.processes.proxy.process import ProxyProcess
 from kraft.chaos.worlds.processes.timeline import Timeline
@@ -24,6 +21,8 @@ from kraft.chaos.worlds.spec import ScenarioError
 from kraft.client.response import Answer, Request, Response
 from kraft.client.transport import Transport
 from kraft.config.models import ClusterConfig, NodeConfig
+from kraft.launcher.helper_process import HelperFailed
+from kraft.launcher.node_starter import NodeProcess, NodeStarter, StartNode
 from kraft.launcher.processes import log_tail
 from kraft.launcher.runfile import ClusterRun, NodeRun, save_run
 from kraft.runtime.witness import WITNESS_VARIABLE
@@ -193,17 +192,19 @@ class Nodes:
     async def _start_process(self, node: int) -> None:
         witness = self.witness(node)
         witness.mkdir(parents=True, exist_ok=True)
-        if node in self._processes:
-            await self._starter.reap([self._processes.pop(node)])
-        self._processes[node] = await self._starter.start(
-            StartNode(
-                config=self._config_file,
-                node_id=node,
-                data=self._config.data,
-                log=str(self.data(node) / "node.log"),
-                variables={WITNESS_VARIABLE: str(witness)},
-            )
+        start = StartNode(
+            config=self._config_file,
+            node_id=node,
+            data=self._config.data,
+            log=str(self.data(node) / "node.log"),
+            variables={WITNESS_VARIABLE: str(witness)},
         )
+        try:
+            if node in self._processes:
+                await self._starter.reap([self._processes.pop(node)])
+            self._processes[node] = await self._starter.start(start)
+        except HelperFailed as error:
+            raise ScenarioError(str(error)) from error
         self._paused.discard(node)
         await self._guard()
 

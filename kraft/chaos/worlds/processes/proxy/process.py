@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from kraft.chaos.worlds.processes.helper_process import Helper
 from kraft.chaos.worlds.processes.proxy import helper
 from kraft.chaos.worlds.processes.proxy.rules import Command, Counts, OpenLink, Reply, Rules
+from kraft.chaos.worlds.spec import ScenarioError
+from kraft.launcher.helper_process import Helper, HelperFailed
 
 
 class ProxyProcess:
-    """One owner; commands are answered in order. Raises HelperFailed when the process is gone, or cannot do it."""
+    """One owner; commands are answered in order. Raises ScenarioError when the process is gone, or cannot do it."""
 
     def __init__(self, *, seed: int) -> None:
         self._helper = Helper(helper.__name__, str(seed), name="the proxy process", reply=Reply)
@@ -22,21 +23,27 @@ class ProxyProcess:
     async def open(self, links: Sequence[OpenLink], *, reserved: Iterable[int] = ()) -> Mapping[str, int]:
         """The port of each link, by its name; none of them is one of the `reserved`."""
         command = Command(id=self._helper.next_id(), open=tuple(links), reserved=tuple(reserved))
-        return (await self._helper.ask(command)).ports
+        return (await self._ask(command)).ports
 
     async def set_rules(self, rules: Mapping[str, Rules]) -> None:
         """In force when this returns."""
-        await self._helper.ask(Command(id=self._helper.next_id(), rules=dict(rules)))
+        await self._ask(Command(id=self._helper.next_id(), rules=dict(rules)))
 
     async def guard(self, pids: Iterable[int]) -> None:
-        await self._helper.ask(Command(id=self._helper.next_id(), guard=tuple(pids)))
+        await self._ask(Command(id=self._helper.next_id(), guard=tuple(pids)))
 
     async def check(self, targets: Iterable[tuple[str, int]]) -> None:
         """Their processes have started or ended: proxies in front of them listen, or refuse, when this returns."""
-        await self._helper.ask(Command(id=self._helper.next_id(), check=tuple(targets)))
+        await self._ask(Command(id=self._helper.next_id(), check=tuple(targets)))
 
     async def counts(self) -> Mapping[str, Counts]:
-        return (await self._helper.ask(Command(id=self._helper.next_id(), wants_counts=True))).counts
+        return (await self._ask(Command(id=self._helper.next_id(), wants_counts=True))).counts
+
+    async def _ask(self, command: Command) -> Reply:
+        try:
+            return await self._helper.ask(command)
+        except HelperFailed as error:
+            raise ScenarioError(str(error)) from error
 
     def close(self) -> None:
         """It kills what it guards, and ends. Nothing is left when this returns."""

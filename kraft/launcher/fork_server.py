@@ -1,9 +1,9 @@
-"""The process whose forks are nodes: `python -P -m kraft.chaos.worlds.processes.forks.helper node`.
+"""The process whose forks are nodes: `python -P -m kraft.launcher.fork_server node`.
 
 One JSON command a line in, one reply a line out. "node" is in its command line so that its forks are known as nodes.
 
-It has one thread and no event loop, so that a fork is as good as a new process. The end of its input is the end of the
-runner: it kills its nodes, and ends.
+It has one thread and no event loop, so that a fork is as good as a new process. The end of its input is the end of
+whoever started it: it kills its nodes, and ends.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Final
 import msgspec
 
 import kraft.node.process  # noqa: F401 - what a node needs is loaded before the first one is forked
-from kraft.chaos.worlds.processes.forks.commands import Command, Reply, StartNode
-from kraft.cli.foreground import run_in_foreground
+from kraft.launcher.foreground import run_in_foreground
+from kraft.launcher.node_starter import Command, Reply, StartNode
 
 READ_BYTES: Final = 65_536
 STDIN, STDOUT, STDERR = 0, 1, 2
@@ -74,5 +74,5 @@ def _be_node(start: StartNode) -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the runner, whose end is ours
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started us, whose end is ours
     sys.exit(main())

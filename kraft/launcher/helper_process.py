@@ -1,6 +1,6 @@
-"""The runner's side of a helper process: a JSON command a line in, a reply with its id a line out, in order.
+"""The owner's side of a helper process: a JSON command a line in, a reply with its id a line out, in order.
 
-The helper ends with its input, so it never outlives the runner. One owner; one event loop.
+The helper ends with its input, so it never outlives the process that started it. One owner; one event loop.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 import msgspec
 
-from kraft.chaos.worlds.spec import ScenarioError
 from kraft.launcher.python import PYTHON
 
 END_LIMIT_S: Final = 5.0
 READ_BYTES: Final = 1024 * 1024
 
 
-class HelperFailed(ScenarioError):
+class HelperFailed(Exception):
     """The helper refused a command, or is gone."""
 
 

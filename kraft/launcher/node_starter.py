@@ -1,4 +1,7 @@
-"""The runner's side of node processes: forks of one process where the system can watch them, else one program each.
+"""Nodes that a program starts by the dozen: forks of one process where the system can watch them, else programs.
+
+Loading Python's modules is most of what the start of a node costs: a second of processor time for each. The process
+that forks (`kraft.launcher.fork_server`) pays it once. What runs after the fork is what `kraft node` runs.
 
 Whoever made a `NodeStarter` closes it; clusters that run at the same time may share one.
 """
@@ -12,14 +15,40 @@ import subprocess
 from collections.abc import Iterable
 from typing import Final, Protocol
 
-from kraft.chaos.worlds.processes.forks.commands import Command, Reply, StartNode
-from kraft.chaos.worlds.processes.helper_process import Helper
+import msgspec
+
+from kraft.launcher.helper_process import Helper
 from kraft.launcher.processes import start_node
 
-MODULE: Final = "kraft.chaos.worlds.processes.forks.helper"
-"""Not imported here: the runner needs nothing of what a node needs."""
+FORK_SERVER: Final = "kraft.launcher.fork_server"
+"""Not imported here: who starts nodes needs nothing of what a node needs."""
 CAN_WATCH_FORKS: Final = hasattr(os, "pidfd_open")
 """Linux. The process that forks is not ours to wait for, so that only a descriptor tells whether it runs."""
+
+
+class StartNode(msgspec.Struct, kw_only=True, frozen=True):
+    config: str
+    node_id: int
+    data: str
+    log: str
+    """File that gets its output."""
+    variables: dict[str, str] = {}
+    """Of its environment, besides those of the process that starts it."""
+
+
+class Command(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
+    """One line to the fork server; answered by one `Reply` with the same id."""
+
+    id: int
+    start: StartNode | None = None
+    reap: tuple[int, ...] = ()
+    """Nodes that have ended: their process ids may be given away."""
+
+
+class Reply(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
+    id: int
+    pid: int = 0
+    error: str = ""
 
 
 class NodeProcess(Protocol):
@@ -36,11 +65,11 @@ class NodeProcess(Protocol):
 
 class NodeStarter(Protocol):
     async def start(self, node: StartNode) -> NodeProcess:
-        """Raises ScenarioError."""
+        """Raises HelperFailed, or OSError when the system starts no process."""
         ...
 
     async def reap(self, ended: Iterable[NodeProcess]) -> None:
-        """None of them runs, and none is asked any more."""
+        """None of them runs, and none is asked any more. Raises HelperFailed."""
         ...
 
     def close(self) -> None: ...
@@ -75,7 +104,7 @@ class Forks:
     """Implements `NodeStarter`."""
 
     def __init__(self) -> None:
-        self._helper = Helper(MODULE, "node", name="the process that starts nodes", reply=Reply)
+        self._helper = Helper(FORK_SERVER, "node", name="the process that starts nodes", reply=Reply)
 
     async def start(self, node: StartNode) -> ForkedNode:
         os.makedirs(os.path.dirname(node.log), mode=0o700, exist_ok=True)

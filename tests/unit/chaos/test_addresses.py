@@ -1,4 +1,4 @@
-"""A helper process that is gone is told of as such, and ends a run as one that could not go on."""
+"""Where the nodes and proxies of a run listen, and what a run says whose proxies are gone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import random
 import signal
 import socket
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -17,65 +16,29 @@ from kraft.chaos.live import NobodyWatches
 from kraft.chaos.result import COULD_NOT_RUN, RunResult
 from kraft.chaos.run import _Run
 from kraft.chaos.worlds.processes.cluster import _configuration, own_host
-from kraft.chaos.worlds.processes.forks import process as forks
-from kraft.chaos.worlds.processes.helper_process import Helper, HelperFailed
-from kraft.chaos.worlds.processes.proxy.rules import Command, Reply
-from kraft.chaos.worlds.spec import ClusterSpec, ScenarioError
+from kraft.chaos.worlds.processes.proxy.process import ProxyProcess
+from kraft.chaos.worlds.spec import ClusterSpec
 from kraft.config.models import NodeConfig
 from kraft.launcher.ports import with_free_ports
 from tests.unit.chaos.test_runner import SMALLEST
-
-SILENT = "json.tool"
-"""A module of Python's own that reads its input to the end before it says anything."""
-
-
-def silent() -> Helper[Reply]:
-    return Helper(SILENT, name="the proxy process", reply=Reply)
-
-
-async def lost_while_asked(helper: Helper[Reply]) -> None:
-    asked = asyncio.create_task(helper.ask(Command(id=helper.next_id())))
-    await asyncio.sleep(0)
-    os.kill(helper.pid, signal.SIGKILL)
-    async with asyncio.timeout(30):
-        await asked
-
-
-def test_who_waits_for_a_helper_is_told_that_it_has_ended() -> None:
-    async def story() -> None:
-        helper = silent()
-        try:
-            with pytest.raises(HelperFailed, match="the proxy process has ended"):
-                await lost_while_asked(helper)
-            with pytest.raises(HelperFailed, match="the proxy process has ended"):
-                await helper.ask(Command(id=helper.next_id()))
-        finally:
-            helper.close()
-        with pytest.raises(ProcessLookupError):
-            os.kill(helper.pid, 0)
-
-    asyncio.run(story())
 
 
 def test_a_run_whose_proxies_are_gone_could_not_be_run(tmp_path: Path) -> None:
     run = _Run(SMALLEST, directory=tmp_path, seed=1, watcher=NobodyWatches())
 
-    async def heal() -> None:
-        raise HelperFailed("the proxy process has ended")
+    async def story() -> None:
+        proxies = ProxyProcess(seed=1)
+        try:
+            os.kill(proxies.pid, signal.SIGKILL)
+            async with asyncio.timeout(30):
+                await run._note(proxies.set_rules({}))
+        finally:
+            proxies.close()
 
-    asyncio.run(run._note(heal()))
+    asyncio.run(story())
     result = RunResult(scenario="smallest", seed=1, elapsed_ms=1, failure="; ".join(run._failures))
     assert result.exit_code == COULD_NOT_RUN
     assert result.problems == ("the proxy process has ended",)
-    assert issubclass(HelperFailed, ScenarioError), "steps name it with their number"
-
-
-def test_the_process_that_forks_nodes_is_named_by_its_module() -> None:
-    """By name, as the runner must not load what a node needs."""
-    assert find_spec(forks.MODULE) is not None
-
-
-# --- where nodes and proxies listen
 
 
 def test_a_run_has_a_loopback_address_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
