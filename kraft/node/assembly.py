@@ -37,6 +37,8 @@ from kraft.wire.channels import (
     WireLeaderChannel,
     WireReplicaQuery,
 )
+from kraft.wire.clients.served import ClientBroker
+from kraft.wire.clients.table import ClientApis
 from kraft.wire.handlers.all import node_handlers
 from kraft.wire.handlers.metadata_log import MetadataFetches
 from kraft.wire.handlers.producer_ids import ProducerIdSource
@@ -137,7 +139,23 @@ class Node:
             replicas=self.replicas,
             groups=self.coordinator,
             producer_ids=self.producer_ids,
+            clients=self._make_client_apis(),
             settings=self.publisher.settings,
+        )
+
+    def _make_client_apis(self) -> ClientApis | None:
+        if self.logs is None or self.replicas is None or self.coordinator is None or self.producer_ids is None:
+            return None
+        return ClientApis(
+            ClientBroker(
+                environment=self.environment,
+                config=self.config,
+                gateway=self.gateway,
+                replicas=self.replicas,
+                logs=self.logs,
+                coordinator=self.coordinator,
+                producer_ids=self.producer_ids,
+            )
         )
 
     # --- life -----------------------------------------------------------------------------------------------
@@ -349,6 +367,7 @@ def wire_server(
     replicas: ReplicaManager | None,
     groups: GroupCoordinator | None,
     producer_ids: ProducerIdSource | None,
+    clients: ClientApis | None,
     settings: BrokerSettings,
 ) -> WireServer:
     """What a role would answer is None on a node without it."""
@@ -361,6 +380,7 @@ def wire_server(
         password=config.keys.password,
         handlers=node_handlers(replicas, controller, metadata=fetches, groups=groups, producer_ids=producer_ids),
         settings=settings,
+        clients=clients,
         on_broker_connection_lost=None if controller is None else controller.broker_connection_lost,
     )
 

@@ -113,6 +113,13 @@ def decode_request(api: Api, header: RequestHeader, frame: memoryview) -> tuple[
     return decode_body(request_type(api), header.api_version, frame, offset), timeout_ms
 
 
+def body_offset(header: RequestHeader, frame: memoryview, *, is_flexible: bool) -> int:
+    """Where the body of a client's request begins; tagged fields of its header are skipped. Raises Malformed."""
+    (length,) = _INT16.unpack_from(frame, _REQUEST_HEAD.size - _INT16.size)
+    offset: int = _REQUEST_HEAD.size + max(length, 0)
+    return _tags(frame, offset)[1] if is_flexible else offset
+
+
 # --- responses --------------------------------------------------------------------------------------------------
 
 
@@ -122,6 +129,13 @@ def encode_response(
     head = _CORRELATION.pack(correlation_id)
     if has_flexible_response_header(api, version):
         head += b"\0" if refused is None else _refusal_tag(refused)
+    return _appended([head], body, version)
+
+
+def encode_client_response(kind: type[TopLevel], version: int, correlation_id: int, body: TopLevel) -> list[Buffer]:
+    head = _CORRELATION.pack(correlation_id)
+    if version >= kind.FLEXIBLE_FROM and API_VERSIONS.key != kind.API_KEY:
+        head += b"\0"
     return _appended([head], body, version)
 
 

@@ -11,12 +11,18 @@ from collections.abc import Callable, Mapping
 
 from kraft.wire import scram
 from kraft.wire.budget import Budget
+from kraft.wire.clients.served import ClientConnection
+from kraft.wire.clients.session import ClientSession
+from kraft.wire.clients.table import ClientApis
 from kraft.wire.handlers.served import Served
 from kraft.wire.principal import Principal
 from kraft.wire.session import Session, Shared
 from metadata.environment import Environment, FrameConnection, FrameListener
 from metadata.settings import BrokerSettings
 from metadata.strangers import KAFKA_LISTENER, Strangers
+
+DEFAULT_LISTENER = "PLAINTEXT"
+"""Name of the listener that nodes and clients share."""
 
 OnBrokerLost = Callable[[int], None]
 
@@ -32,8 +38,10 @@ class WireServer:
         password: str,
         handlers: Mapping[int, Served],
         settings: BrokerSettings,
+        clients: ClientApis | None = None,
         on_broker_connection_lost: OnBrokerLost | None = None,
     ) -> None:
+        """`clients` is None on a node without the broker role: it takes nodes only."""
         self._environment = environment
         self._host = host
         self._asked_port = port
@@ -47,6 +55,7 @@ class WireServer:
             strangers=Strangers(KAFKA_LISTENER),
             frame_bytes_max=settings.socket_request_max_bytes,
         )
+        self._clients = clients
         self._on_broker_connection_lost = on_broker_connection_lost
         self._listener: FrameListener | None = None
         self._open = 0
@@ -80,11 +89,26 @@ class WireServer:
         self._open += 1
         try:
             session = Session(self._shared, connection)
-            principal = await session.authenticate()
-            if principal is not None:
+            first = await session.first_frame()
+            if first is not None and self._clients is not None:
+                first = await self._serve_client(connection, first)
+            if first is not None and (principal := await session.authenticate(first)) is not None:
                 await self._serve_principal(session, principal)
         finally:
             self._open -= 1
+
+    async def _serve_client(self, connection: FrameConnection, first: memoryview) -> memoryview | None:
+        """What is left of it, if it turns out to be a node that authenticates."""
+        assert self._clients is not None, self
+        connection.take_frames(bytes_max=self._shared.frame_bytes_max)
+        session = ClientSession(
+            self._clients,
+            connection,
+            ClientConnection(peer=connection.peer, listener=DEFAULT_LISTENER),
+            bytes_max=self._shared.connection_bytes_max,
+            produce_budget=self._shared.produce_budget,
+        )
+        return await session.serve(first)
 
     async def _serve_principal(self, session: Session, principal: Principal) -> None:
         if principal.purpose != "controller":

@@ -67,14 +67,25 @@ class Session:
         self._serving: dict[int, tuple[asyncio.Task[None], Api, int]] = {}
         """Requests that were begun: who answers them, and for which API and how many bytes they hold room."""
 
-    async def authenticate(self) -> Principal | None:
+    async def first_frame(self) -> memoryview | None:
+        """None when nothing came in time. Raises ConnectionClosed."""
+        limits = self._shared.strangers.limits
+        try:
+            with self._shared.strangers.waiting(self._connection):
+                async with self._shared.environment.clock.timeout(limits.wait_ms):
+                    return await self._connection.receive()
+        except TimeoutError:
+            LOG.info("closing %s: it sent no request in %d ms", self._connection.peer, limits.wait_ms)
+            return None
+
+    async def authenticate(self, first: memoryview) -> Principal | None:
         """None when the connection is to be closed. Raises ConnectionClosed."""
         limits = self._shared.strangers.limits
         authentication = Authentication(self._shared.credential, self._shared.environment.rng)
         try:
             with self._shared.strangers.waiting(self._connection):
                 async with self._shared.environment.clock.timeout(limits.wait_ms):
-                    await self._authenticate(authentication, frames_max=limits.frames_max)
+                    await self._authenticate(authentication, first, frames_max=limits.frames_max)
         except TimeoutError:
             LOG.info("closing %s: not authenticated in %d ms", self._connection.peer, limits.wait_ms)
             return None
@@ -98,15 +109,16 @@ class Session:
 
     # --- before authentication ----------------------------------------------------------------------------
 
-    async def _authenticate(self, authentication: Authentication, *, frames_max: int) -> None:
+    async def _authenticate(self, authentication: Authentication, first: memoryview, *, frames_max: int) -> None:
         """Until it has a principal, or the connection is to be closed."""
+        frame = first
         for _ in range(frames_max):
-            if not await self._authentication_step(authentication) or authentication.principal is not None:
+            if not self._authentication_step(authentication, frame) or authentication.principal is not None:
                 return
+            frame = await self._connection.receive()
         raise Malformed(f"{frames_max} requests, and not authenticated")
 
-    async def _authentication_step(self, authentication: Authentication) -> bool:
-        frame = await self._connection.receive()
+    def _authentication_step(self, authentication: Authentication, frame: memoryview) -> bool:
         header = codec.decode_request_head(frame)
         if header.api_key == apis.API_VERSIONS.key:
             self._answer_api_versions(header)

@@ -229,8 +229,15 @@ def unfinished(module: Module) -> Iterator[str]:
             yield f"{module.path}:{number}: unfinished work: {line.strip()}"
 
 
+def strings(module: Module) -> Iterator[str]:
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
 def dead_modules(modules: Sequence[Module]) -> Iterator[str]:
     imported = {name for module in modules for name in imported_names(module) if name != module.name}
+    imported |= {text for module in modules for text in strings(module)}  # of tables that are imported when needed
     for module in modules:
         if not module.is_package and module.name not in imported and module.name not in ENTRY_POINTS:
             yield f"{module.path} is imported by no module of the product: remove it, or make it an entry point"

@@ -1,0 +1,1 @@
+"""What Kafka clients ask of a broker on its Kafka port: one module per subject, loaded when the first client asks."""

@@ -1,0 +1,217 @@
+"""One client's connection: requests are begun in their order and answered in their order, as Kafka does.
+
+A request begins when it has arrived, so a client that pipelines is not held up by its own long polls; its answer waits
+until all before it are sent. Java, franz-go, sarama and the Python clients close a connection that answers in another
+order. Bounds: `IN_FLIGHT_MAX` requests and `socket.request.max.bytes` of them, and what the whole listener lets
+produce requests hold; then the client is held back by TCP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kraft.protocol.errors import KafkaError
+from kraft.protocol.primitives import Buffer
+from kraft.wire import apis, codec
+from kraft.wire.budget import Budget
+from kraft.wire.clients.api_versions import client_versions, software_of
+from kraft.wire.clients.served import ClientApi, ClientCall, ClientConnection
+from kraft.wire.clients.table import ROWS, ClientApis
+from kraft.wire.codec import Malformed, RequestHeader
+from kraft.wire.handlers.served import CloseConnection
+from kraft.wire.primitives import TopLevel
+from metadata.environment import FrameConnection
+
+LOG = logging.getLogger(__name__)
+
+IN_FLIGHT_MAX = 128
+"""Requests of one connection that have begun and are not answered; the next is read when the first of them is."""
+PRODUCE = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Slot:
+    """The place of one answer in the order of a connection."""
+
+    size: int
+    is_produce: bool
+    parts: Sequence[Buffer] | None = None
+    is_done: bool = False
+    task: asyncio.Task[None] | None = None
+
+
+class ClientSession:
+    def __init__(
+        self,
+        served: ClientApis,
+        connection: FrameConnection,
+        client: ClientConnection,
+        *,
+        bytes_max: int,
+        produce_budget: Budget,
+    ) -> None:
+        self._served = served
+        self._connection = connection
+        self._client = client
+        self._room = Budget(bytes_max)
+        self._produce_budget = produce_budget
+        self._slots: deque[_Slot] = deque()
+        self._head_done = asyncio.Event()
+        self._has_asked = False
+        """More than ApiVersions: a node authenticates before it asks for anything else."""
+
+    async def serve(self, first: memoryview) -> memoryview | None:
+        """Until the connection breaks (ConnectionClosed) or sends what no client sends (None); or until the peer
+        begins to authenticate as a node: then its SaslHandshake is returned, and nothing else has been served."""
+        frame = first
+        try:
+            while True:
+                header = codec.decode_request_head(frame)
+                if header.api_key == apis.SASL_HANDSHAKE.key and not self._has_asked and not self._slots:
+                    return frame
+                await self._connection.drain()
+                await self._wait_for_room(header, len(frame))
+                self._start(header, frame)
+                frame = await self._connection.receive_while(self._starts_at_once)
+        except Malformed as error:
+            LOG.warning("closing %s: %s", self._connection.peer, error)
+            return None
+        finally:
+            await self._end()
+
+    def _starts_at_once(self, frame: memoryview) -> bool:
+        if not self._connection.is_writable or len(self._slots) >= IN_FLIGHT_MAX:
+            return False
+        header = codec.decode_request_head(frame)
+        if header.api_key == apis.SASL_HANDSHAKE.key or not self._takes_room(header, len(frame)):
+            return False
+        self._start(header, frame)
+        return True
+
+    # --- one request ----------------------------------------------------------------------------------------
+
+    def _start(self, header: RequestHeader, frame: memoryview) -> None:
+        slot = _Slot(size=len(frame), is_produce=header.api_key == PRODUCE)
+        self._slots.append(slot)
+        if header.api_key == apis.API_VERSIONS.key:
+            self._answer_api_versions(slot, header, frame)
+            return
+        self._has_asked = True
+        api = self._api_of(header)
+        message = _decoded(api, header, frame)
+        call = ClientCall(
+            message=message, version=header.api_version, client_id=header.client_id, connection=self._client
+        )
+        try:
+            answer = api.handle(call)
+        except KafkaError as error:
+            self._answered(slot, header, api.response, api.refuse(message, header.api_version, error))
+            return
+        if answer is None or isinstance(answer, TopLevel):
+            self._answered(slot, header, api.response, answer)
+        else:
+            slot.task = asyncio.get_running_loop().create_task(self._wait(slot, api, header, call, answer))
+
+    def _api_of(self, header: RequestHeader) -> ClientApi:
+        """Raises Malformed for an API or a version that clients are not served: Kafka closes such a connection, too."""
+        row = ROWS.get(header.api_key)
+        api = self._served.get(header.api_key)
+        if row is None or api is None:
+            raise Malformed(f"API key {header.api_key} is not served to clients")
+        if not row.oldest <= header.api_version <= row.newest:
+            raise Malformed(f"{row.name} version {header.api_version}; {row.oldest} to {row.newest} are served")
+        return api
+
+    async def _wait(
+        self, slot: _Slot, api: ClientApi, header: RequestHeader, call: ClientCall[Any], answer: Any
+    ) -> None:
+        try:
+            response = await answer
+        except KafkaError as error:
+            response = api.refuse(call.message, header.api_version, error)
+        except (Malformed, CloseConnection) as reason:
+            LOG.info("closing %s: %s", self._connection.peer, reason)
+            self._connection.close()
+            return
+        except Exception:
+            # Ours, not the client's: it learns that the outcome is unknown, the others are served on.
+            LOG.exception("%s of %s failed; closing that connection", ROWS[header.api_key].name, self._connection.peer)
+            self._connection.abort()
+            return
+        self._answered(slot, header, api.response, response)
+
+    def _answer_api_versions(self, slot: _Slot, header: RequestHeader, frame: memoryview) -> None:
+        version, response = client_versions(header, frame)
+        name_and_version = software_of(header, frame)
+        if name_and_version is not None:
+            self._client.software_name, self._client.software_version = name_and_version
+        self._answered(slot, header, type(response), response, version=version)
+
+    def _answered(
+        self,
+        slot: _Slot,
+        header: RequestHeader,
+        kind: type[TopLevel],
+        response: TopLevel | None,
+        *,
+        version: int | None = None,
+    ) -> None:
+        if response is not None:
+            asked = header.api_version if version is None else version
+            slot.parts = codec.encode_client_response(kind, asked, header.correlation_id, response)
+        slot.is_done = True
+        self._send_what_is_done()
+
+    def _send_what_is_done(self) -> None:
+        slots = self._slots
+        while slots and slots[0].is_done:
+            slot = slots.popleft()
+            self._release(slot)
+            if slot.parts is not None:
+                self._connection.send(slot.parts)
+        self._head_done.set()
+
+    # --- room -------------------------------------------------------------------------------------------------
+
+    async def _wait_for_room(self, header: RequestHeader, size: int) -> None:
+        while len(self._slots) >= IN_FLIGHT_MAX:
+            self._head_done.clear()
+            await self._head_done.wait()
+        await self._room.take(size)
+        if header.api_key == PRODUCE:
+            try:
+                await self._produce_budget.take(size)
+            except asyncio.CancelledError:
+                self._room.give_back(size)
+                raise
+
+    def _takes_room(self, header: RequestHeader, size: int) -> bool:
+        if not self._room.try_take(size):
+            return False
+        if header.api_key == PRODUCE and not self._produce_budget.try_take(size):
+            self._room.give_back(size)
+            return False
+        return True
+
+    def _release(self, slot: _Slot) -> None:
+        self._room.give_back(slot.size)
+        if slot.is_produce:
+            self._produce_budget.give_back(slot.size)
+
+    async def _end(self) -> None:
+        tasks = [slot.task for slot in self._slots if slot.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        while self._slots:
+            self._release(self._slots.popleft())
+
+
+def _decoded(api: ClientApi, header: RequestHeader, frame: memoryview) -> TopLevel:
+    offset = codec.body_offset(header, frame, is_flexible=header.api_version >= api.request.FLEXIBLE_FROM)
+    return codec.decode_body(api.request, header.api_version, frame, offset)
