@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from kraft.http.configs import config_text
+from kraft.broker.configs import config_text
 from kraft.http.dialects import UNKNOWN_TOPIC
 from kraft.http.endpoint import Body, Call, Route
 from kraft.http.media import v2_answer

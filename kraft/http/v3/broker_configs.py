@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from kraft.http.configs import ConfigEntry, broker_configs, cluster_configs
+from kraft.broker.configs import ConfigEntry, broker_configs, cluster_configs
 from kraft.http.endpoint import Call
 from kraft.http.v3 import models
 from kraft.http.v3.brokers import find_broker

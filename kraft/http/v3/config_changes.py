@@ -7,7 +7,7 @@ from typing import Literal
 
 from aiohttp import web
 
-from kraft.http.configs import ConfigEntry
+from kraft.broker.configs import ConfigEntry
 from kraft.http.endpoint import Call
 from kraft.http.errors import PAYLOAD, HttpError
 from kraft.http.v3 import models

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from kraft.http.configs import ConfigEntry, topic_configs
+from kraft.broker.configs import ConfigEntry, topic_configs
 from kraft.http.endpoint import Call
 from kraft.http.errors import BAD_REQUEST, V3_TOPIC_NOT_FOUND, HttpError, from_kafka
 from kraft.http.v3 import models

@@ -23,6 +23,7 @@ from metadata.controller.decide.configs import checked_topic_configs
 from metadata.controller.decide.decision import Decision, Situation
 from metadata.controller.decide.placement import place_replicas
 from metadata.controller.requests import CreateTopics, DeleteTopics, ErrorDetail, NewTopic, TopicCreated
+from metadata.internal_topics import METADATA_TOPIC
 from metadata.records import ConfigRecord, PartitionRecord, Record, RemoveTopicRecord, TopicRecord
 
 NAME_LENGTH_MAX = 249
@@ -43,6 +44,8 @@ def create_topics(situation: Situation, request: CreateTopics) -> Decision:
             reply[topic.name] = ErrorDetail(InvalidRequest, f"topic {topic.name!r} is named twice in one request")
             continue
         try:
+            if topic.name == METADATA_TOPIC:
+                raise InvalidRequest(f"creation of the internal topic {METADATA_TOPIC} is prohibited")
             check_topic_name(topic.name)
             _check_free(situation, topic.name, taken)
             made, created = _create(situation, topic)
@@ -126,12 +129,12 @@ def _placed(situation: Situation, topic: NewTopic, topic_id: UUID) -> list[Parti
     count = situation.settings.num_partitions if topic.partitions == -1 else topic.partitions
     factor = topic.replication_factor
     factor = situation.settings.default_replication_factor if factor == -1 else factor
-    if count <= 0:
-        raise InvalidPartitions(f"a topic has at least 1 partition (-1: num.partitions), not {count}")
     if factor <= 0:
         raise InvalidReplicationFactor(
             f"a replication factor is at least 1 (-1: default.replication.factor), not {factor}"
         )
+    if count <= 0:
+        raise InvalidPartitions(f"a topic has at least 1 partition (-1: num.partitions), not {count}")
     placed = place_replicas(
         situation.image.brokers.values(), partitions=count, replication_factor=factor, rng=situation.rng
     )
@@ -156,21 +159,32 @@ def _assigned(situation: Situation, topic: NewTopic, topic_id: UUID) -> list[Par
 
 
 def delete_topics(situation: Situation, request: DeleteTopics) -> Decision:
+    """A topic that is named twice, be it once by name and once by id, is not deleted at all."""
+    found = {topic: _find(situation, topic) for topic in request.topics}
+    times = Counter(found[topic] for topic in request.topics)
     reply: dict[str | UUID, ErrorDetail | None] = {}
-    doomed: dict[UUID, None] = {}
-    for topic in request.topics:
-        if isinstance(topic, UUID):
-            topic_id = topic if topic in situation.image.topics else None
-            missing = ErrorDetail(UnknownTopicId, f"no topic has the id {topic}")
-        else:
-            topic_id = situation.image.topic_ids.get(topic)
-            missing = ErrorDetail(UnknownTopicOrPartition, f"there is no topic {topic!r}")
+    for topic, topic_id in found.items():
         if topic_id is None:
-            reply[topic] = missing
-        elif topic_id in doomed:
+            reply[topic] = _missing(topic)
+        elif times[topic_id] > 1:
             reply[topic] = ErrorDetail(InvalidRequest, f"topic {topic} is named twice in one request")
         else:
-            doomed[topic_id] = None
             reply[topic] = None
-    records = tuple(RemoveTopicRecord(topic_id=topic_id) for topic_id in doomed)
+    records = tuple(
+        RemoveTopicRecord(topic_id=topic_id)
+        for topic, topic_id in found.items()
+        if topic_id is not None and reply[topic] is None
+    )
     return Decision(liveness=situation.liveness, records=records, is_atomic=True, reply=reply)
+
+
+def _find(situation: Situation, topic: str | UUID) -> UUID | None:
+    if isinstance(topic, UUID):
+        return topic if topic in situation.image.topics else None
+    return situation.image.topic_ids.get(topic)
+
+
+def _missing(topic: str | UUID) -> ErrorDetail:
+    if isinstance(topic, UUID):
+        return ErrorDetail(UnknownTopicId, f"no topic has the id {topic}")
+    return ErrorDetail(UnknownTopicOrPartition, f"there is no topic {topic!r}")

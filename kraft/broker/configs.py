@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from kraft.broker.gateway import Gateway
-from metadata.settings import BROKER_SYNONYMS, BrokerSettings, TopicSettings
+from metadata.settings import BROKER_SYNONYMS, BrokerSettings, TopicSettings, topic_settings
 
 DYNAMIC_TOPIC = "DYNAMIC_TOPIC_CONFIG"
 DYNAMIC_BROKER = "DYNAMIC_BROKER_CONFIG"
@@ -66,8 +66,16 @@ def cluster_configs(gateway: Gateway) -> Iterator[ConfigEntry]:
 
 
 def topic_configs(gateway: Gateway, topic: str) -> Iterator[ConfigEntry]:
-    effective = _texts(gateway.topic_settings(topic).model_dump(by_alias=True))
-    overrides = gateway.image.config("topic", topic)
+    return _of_topic(gateway, gateway.topic_settings(topic), gateway.image.config("topic", topic))
+
+
+def new_topic_configs(gateway: Gateway, overrides: Mapping[str, str]) -> Iterator[ConfigEntry]:
+    """Of a topic that is created with these settings, whether this node knows it yet or not."""
+    return _of_topic(gateway, topic_settings(gateway.settings, overrides), overrides)
+
+
+def _of_topic(gateway: Gateway, settings: TopicSettings, overrides: Mapping[str, str]) -> Iterator[ConfigEntry]:
+    effective = _texts(settings.model_dump(by_alias=True))
     defaults = _texts(TopicSettings().model_dump(by_alias=True))
     static = _static(gateway)
     for name in sorted(effective):

@@ -1,0 +1,16 @@
+"""Kafka's numbers for the place where a setting's value comes from (DescribeConfigs, CreateTopics)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kraft.broker.configs import DEFAULT, DYNAMIC_BROKER, DYNAMIC_DEFAULT, DYNAMIC_TOPIC, STATIC
+
+SOURCES: Mapping[str, int] = {
+    DYNAMIC_TOPIC: 1,
+    DYNAMIC_BROKER: 2,
+    DYNAMIC_DEFAULT: 3,
+    STATIC: 4,
+    DEFAULT: 5,
+}
+"""Source: DescribeConfigsResponse.ConfigSource."""

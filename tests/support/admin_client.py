@@ -1,0 +1,85 @@
+"""An administrator's client without sockets: requests are encoded, decoded and handled as on the Kafka port, before
+the real controller's decisions. Nothing is awaited but the handler: `World` decides at once."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any, TypeVar, cast
+
+from kraft.protocol.errors import KafkaError
+from kraft.wire.clients.served import ClientApi, ClientBroker, ClientCall, ClientConnection
+from kraft.wire.codec import decode_body, encode_body
+from kraft.wire.primitives import TopLevel
+from metadata.controller.requests import Request
+from metadata.image import MetadataImage
+from metadata.settings import BrokerSettings, TopicSettings, broker_settings, topic_settings
+from tests.support.controller_world import CLUSTER_ID, World
+
+Response = TypeVar("Response", bound=TopLevel)
+
+
+class WorldGateway:
+    """What of `Gateway` administration asks for: node 1's, whose controller is a `World`."""
+
+    def __init__(self, world: World, *, node_id: int = 1) -> None:
+        self.world = world
+        self.node_id = node_id
+        self.cluster_id = CLUSTER_ID
+        self.asked: list[tuple[Request[Any], int]] = []
+        self.unreachable: KafkaError | None = None
+        """Raised in place of an answer of the controller."""
+
+    @property
+    def image(self) -> MetadataImage:
+        return self.world.image
+
+    @property
+    def settings(self) -> BrokerSettings:
+        image = self.image
+        return broker_settings(self.world.static, image.config("broker", ""), image.config("broker", str(self.node_id)))
+
+    def topic_settings(self, topic: str) -> TopicSettings:
+        return topic_settings(self.settings, self.image.config("topic", topic))
+
+    async def control(self, request: Request[Any], *, timeout_ms: int) -> Any:
+        self.asked.append((request, timeout_ms))
+        if self.unreachable is not None:
+            raise self.unreachable
+        return self.world.decide(cast(Any, request)).reply
+
+
+class AdminClient:
+    def __init__(
+        self, apis: Callable[[ClientBroker], Sequence[ClientApi]], world: World, *, node_id: int = 1, **parts: Any
+    ) -> None:
+        self.gateway = WorldGateway(world, node_id=node_id)
+        broker = SimpleNamespace(gateway=self.gateway, **parts)
+        self._apis = {api.request: api for api in apis(cast(ClientBroker, broker))}
+        self._connection = ClientConnection(peer="127.0.0.1:5", listener="CLIENT")
+
+    def ask(self, request: TopLevel, version: int, kind: type[Response]) -> Response:
+        """As the session does it: over the bytes of this version, both ways."""
+        api = self._apis[type(request)]
+        call = ClientCall(
+            message=_over_the_wire(request, version), version=version, client_id="admin", connection=self._connection
+        )
+        try:
+            answer: Any = api.handle(call)
+            if inspect.isawaitable(answer):
+                answer = asyncio.run(_waited(answer))
+        except KafkaError as error:
+            answer = api.refuse(call.message, version, error)
+        assert api.response is kind, (api.response, kind)
+        return cast(Response, _over_the_wire(answer, version))
+
+
+async def _waited(answer: Any) -> Any:
+    return await answer
+
+
+def _over_the_wire(message: TopLevel, version: int) -> TopLevel:
+    data = b"".join(bytes(part) for part in encode_body(message, version))
+    return decode_body(type(message), version, memoryview(data), 0)
