@@ -92,7 +92,8 @@ class Node:
 class Cluster:
     """Also the controller: facts go through `MetadataImage.apply`, as in production."""
 
-    def __init__(self, nodes: int = 3, **settings: Any) -> None:
+    def __init__(self, nodes: int = 3, *, logs_of: Callable[[int], Any] | None = None, **settings: Any) -> None:
+        """`logs_of` makes the logs of a node: in memory unless told."""
         self.settings = broker_settings({name.replace("_", "."): value for name, value in settings.items()})
         self.image = MetadataImage()
         self.cut: set[tuple[int, int]] = set()
@@ -102,7 +103,8 @@ class Cluster:
         self.is_controller_up = True
         self.loses_replies = False
         self.delay_ms = 0.0
-        self.nodes = {i: Node(self, i, MemoryLogs()) for i in range(1, nodes + 1)}
+        make_logs = logs_of or (lambda _: MemoryLogs())
+        self.nodes = {i: Node(self, i, make_logs(i)) for i in range(1, nodes + 1)}
 
     async def __aenter__(self) -> Cluster:
         for node in self.nodes.values():

@@ -1,0 +1,53 @@
+"""Which topic a request means, and who leads a partition instead of this broker (KIP-951)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+from uuid import UUID
+
+from kraft.broker.gateway import Gateway
+from metadata.image import TopicIdPartition
+from metadata.records import NO_LEADER
+
+UNKNOWN = (-1, -1)
+"""Leader id and epoch when this broker does not know better: a client then asks for metadata."""
+
+
+class Endpoint(NamedTuple):
+    node_id: int
+    host: str
+    port: int
+    rack: str | None
+
+
+class Leaders:
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    def id_of(self, name: str) -> UUID | None:
+        topic = self._gateway.image.topics_by_name.get(name)
+        return None if topic is None else topic.topic_id
+
+    def current(self, key: TopicIdPartition) -> tuple[int, int]:
+        """Leader and leader epoch, for a client that came to the wrong broker. A wrong hint is worse than none, for
+        clients follow it at once: this broker never names itself, nor one that is not alive."""
+        image = self._gateway.image
+        partition = image.partition(key.topic_id, key.partition)
+        if partition is None or partition.leader in (NO_LEADER, self._gateway.node_id):
+            return UNKNOWN
+        broker = image.brokers.get(partition.leader)
+        if broker is None or broker.fenced:
+            return UNKNOWN
+        return partition.leader, partition.leader_epoch
+
+    def endpoints(self, leader_ids: Iterable[int]) -> list[Endpoint]:
+        """Where clients reach these brokers; none for one that is not registered."""
+        brokers = self._gateway.image.brokers
+        found = []
+        for leader_id in dict.fromkeys(leader_ids):
+            broker = brokers.get(leader_id)
+            if broker is not None:
+                host, _, port = broker.kafka.rpartition(":")
+                found.append(Endpoint(leader_id, host.strip("[]"), int(port), broker.rack))
+        return found

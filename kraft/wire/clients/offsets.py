@@ -1,0 +1,245 @@
+"""ListOffsets (2), OffsetForLeaderEpoch (23) and DeleteRecords (21) for clients."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from uuid import UUID
+
+from kraft.protocol.errors import (
+    KafkaError,
+    LeaderNotAvailable,
+    OffsetNotAvailable,
+    UnknownTopicId,
+    UnknownTopicOrPartition,
+    UnsupportedVersion,
+)
+from kraft.wire.clients.leaders import Leaders
+from kraft.wire.clients.served import ClientApi, ClientBroker, ClientCall
+from kraft.wire.generated.delete_records_request import DeleteRecordsRequestData, DeleteRecordsTopic
+from kraft.wire.generated.delete_records_response import (
+    DeleteRecordsPartitionResult,
+    DeleteRecordsResponseData,
+    DeleteRecordsTopicResult,
+)
+from kraft.wire.generated.list_offsets_request import ListOffsetsPartition, ListOffsetsRequestData
+from kraft.wire.generated.list_offsets_response import (
+    ListOffsetsPartitionResponse,
+    ListOffsetsResponseData,
+    ListOffsetsTopicResponse,
+)
+from kraft.wire.generated.offset_for_leader_epoch_request import (
+    OffsetForLeaderEpochRequestData,
+    OffsetForLeaderPartition,
+)
+from kraft.wire.generated.offset_for_leader_epoch_response import (
+    EpochEndOffset,
+    OffsetForLeaderEpochResponseData,
+    OffsetForLeaderTopicResult,
+)
+from metadata.image import TopicIdPartition
+from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, MAX_TIMESTAMP
+
+EARLIEST_LOCAL_TIMESTAMP = -4
+"""Where the log on local disks begins (KIP-405): all of a log is there."""
+LATEST_TIERED_TIMESTAMP = -5
+EARLIEST_PENDING_UPLOAD_TIMESTAMP = -6
+"""Both are about remote storage (KIP-1005, KIP-1023), which holds nothing here."""
+SPECIAL_SINCE = {
+    LATEST_TIMESTAMP: 1,
+    EARLIEST_TIMESTAMP: 1,
+    MAX_TIMESTAMP: 7,
+    EARLIEST_LOCAL_TIMESTAMP: 8,
+    LATEST_TIERED_TIMESTAMP: 9,
+    EARLIEST_PENDING_UPLOAD_TIMESTAMP: 11,
+}
+"""Special timestamp -> the first version of ListOffsets that knows it."""
+FIRST_WITH_OFFSET_NOT_AVAILABLE = 5
+
+
+def apis(broker: ClientBroker) -> Sequence[ClientApi]:
+    offsets = _Offsets(broker)
+    return [
+        ClientApi(
+            request=ListOffsetsRequestData,
+            response=ListOffsetsResponseData,
+            handle=offsets.list_offsets,
+            refuse=_refuse_list,
+        ),
+        ClientApi(
+            request=OffsetForLeaderEpochRequestData,
+            response=OffsetForLeaderEpochResponseData,
+            handle=offsets.leader_epochs,
+            refuse=_refuse_epochs,
+        ),
+        ClientApi(
+            request=DeleteRecordsRequestData,
+            response=DeleteRecordsResponseData,
+            handle=offsets.delete_records,
+            refuse=_refuse_delete,
+        ),
+    ]
+
+
+class _Offsets:
+    def __init__(self, broker: ClientBroker) -> None:
+        self._replicas = broker.replicas
+        self._leaders = Leaders(broker.gateway)
+
+    def _key(self, topic_id: UUID | None, name: str, partition: int) -> TopicIdPartition:
+        if topic_id is None:
+            raise UnknownTopicOrPartition(f"there is no topic {name!r}")
+        return TopicIdPartition(topic_id, partition)
+
+    # --- ListOffsets ----------------------------------------------------------------------------------------
+
+    async def list_offsets(self, call: ClientCall[ListOffsetsRequestData]) -> ListOffsetsResponseData:
+        topics = []
+        for topic in call.message.topics:
+            topic_id = self._leaders.id_of(topic.name)
+            answers = [await self._listed(topic_id, topic.name, item, call.version) for item in topic.partitions]
+            topics.append(ListOffsetsTopicResponse.make(name=topic.name, partitions=answers))
+        return ListOffsetsResponseData.make(topics=topics)
+
+    async def _listed(
+        self, topic_id: UUID | None, name: str, item: ListOffsetsPartition, version: int
+    ) -> ListOffsetsPartitionResponse:
+        try:
+            key = self._key(topic_id, name, item.partition_index)
+            timestamp = _timestamp(item.timestamp, version)
+            found = await self._replicas.list_offset(key, timestamp, leader_epoch=item.current_leader_epoch)
+        except KafkaError as error:
+            return ListOffsetsPartitionResponse.make(
+                partition_index=item.partition_index, error_code=_list_code(error, version)
+            )
+        return ListOffsetsPartitionResponse.make(
+            partition_index=item.partition_index,
+            error_code=0,
+            timestamp=found.timestamp,
+            offset=found.offset,
+            leader_epoch=found.leader_epoch,
+        )
+
+    # --- OffsetForLeaderEpoch ----------------------------------------------------------------------------------
+
+    def leader_epochs(self, call: ClientCall[OffsetForLeaderEpochRequestData]) -> OffsetForLeaderEpochResponseData:
+        topics = []
+        for topic in call.message.topics:
+            topic_id = self._leaders.id_of(topic.topic)
+            answers = [self._epoch_end(topic_id, topic.topic, item) for item in topic.partitions]
+            topics.append(OffsetForLeaderTopicResult.make(topic=topic.topic, partitions=answers))
+        return OffsetForLeaderEpochResponseData.make(topics=topics)
+
+    def _epoch_end(self, topic_id: UUID | None, name: str, item: OffsetForLeaderPartition) -> EpochEndOffset:
+        try:
+            end = self._replicas.offset_for_leader_epoch(
+                self._key(topic_id, name, item.partition),
+                item.leader_epoch,
+                current_leader_epoch=item.current_leader_epoch,
+            )
+        except KafkaError as error:
+            return EpochEndOffset.make(partition=item.partition, error_code=_code(error))
+        if end is None:
+            return EpochEndOffset.make(partition=item.partition, error_code=0)
+        return EpochEndOffset.make(
+            partition=item.partition, error_code=0, leader_epoch=end.epoch, end_offset=end.end_offset
+        )
+
+    # --- DeleteRecords ---------------------------------------------------------------------------------------
+
+    async def delete_records(self, call: ClientCall[DeleteRecordsRequestData]) -> DeleteRecordsResponseData:
+        message = call.message
+        topics = await asyncio.gather(*(self._deleted(topic, message.timeout_ms) for topic in message.topics))
+        return DeleteRecordsResponseData.make(topics=topics)
+
+    async def _deleted(self, topic: DeleteRecordsTopic, timeout_ms: int) -> DeleteRecordsTopicResult:
+        topic_id = self._leaders.id_of(topic.name)
+        results = await asyncio.gather(
+            *(
+                self._deleted_partition(topic_id, topic.name, item.partition_index, item.offset, timeout_ms)
+                for item in topic.partitions
+            )
+        )
+        return DeleteRecordsTopicResult.make(name=topic.name, partitions=results)
+
+    async def _deleted_partition(
+        self, topic_id: UUID | None, name: str, partition: int, offset: int, timeout_ms: int
+    ) -> DeleteRecordsPartitionResult:
+        try:
+            key = self._key(topic_id, name, partition)
+            low_watermark = await self._replicas.delete_records(key, offset=offset, timeout_ms=timeout_ms)
+        except KafkaError as error:
+            return DeleteRecordsPartitionResult.make(
+                partition_index=partition, low_watermark=-1, error_code=_code(error)
+            )
+        return DeleteRecordsPartitionResult.make(partition_index=partition, low_watermark=low_watermark, error_code=0)
+
+
+def _timestamp(timestamp: int, version: int) -> int:
+    """The question as the log knows it. Raises UnsupportedVersion for a special one that came with a later version."""
+    if timestamp >= 0:
+        return timestamp
+    since = SPECIAL_SINCE.get(timestamp)
+    if since is None or version < since:
+        raise UnsupportedVersion(f"timestamp {timestamp} is not known in version {version} of ListOffsets")
+    return EARLIEST_TIMESTAMP if timestamp == EARLIEST_LOCAL_TIMESTAMP else timestamp
+
+
+def _code(error: KafkaError) -> int:
+    """These requests name topics: an id that is gone is a topic that is gone."""
+    return UnknownTopicOrPartition.code if isinstance(error, UnknownTopicId) else error.code
+
+
+def _list_code(error: KafkaError, version: int) -> int:
+    """Clients of old know no OFFSET_NOT_AVAILABLE 78 (KIP-207)."""
+    if isinstance(error, OffsetNotAvailable) and version < FIRST_WITH_OFFSET_NOT_AVAILABLE:
+        return LeaderNotAvailable.code
+    return _code(error)
+
+
+def _refuse_list(message: ListOffsetsRequestData, version: int, error: KafkaError) -> ListOffsetsResponseData:
+    return ListOffsetsResponseData.make(
+        topics=[
+            ListOffsetsTopicResponse.make(
+                name=topic.name,
+                partitions=[
+                    ListOffsetsPartitionResponse.make(partition_index=item.partition_index, error_code=error.code)
+                    for item in topic.partitions
+                ],
+            )
+            for topic in message.topics
+        ]
+    )
+
+
+def _refuse_epochs(
+    message: OffsetForLeaderEpochRequestData, version: int, error: KafkaError
+) -> OffsetForLeaderEpochResponseData:
+    return OffsetForLeaderEpochResponseData.make(
+        topics=[
+            OffsetForLeaderTopicResult.make(
+                topic=topic.topic,
+                partitions=[
+                    EpochEndOffset.make(partition=item.partition, error_code=error.code) for item in topic.partitions
+                ],
+            )
+            for topic in message.topics
+        ]
+    )
+
+
+def _refuse_delete(message: DeleteRecordsRequestData, version: int, error: KafkaError) -> DeleteRecordsResponseData:
+    return DeleteRecordsResponseData.make(
+        topics=[
+            DeleteRecordsTopicResult.make(
+                name=topic.name,
+                partitions=[
+                    DeleteRecordsPartitionResult.make(
+                        partition_index=item.partition_index, low_watermark=-1, error_code=error.code
+                    )
+                    for item in topic.partitions
+                ],
+            )
+            for topic in message.topics
+        ]
+    )
