@@ -8,14 +8,11 @@ equality decides. Pure.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeVar
 from uuid import UUID
 
 from kraft.values import value
 from metadata.image import BrokerImage, MetadataImage, PartitionImage, TopicIdPartition, TopicImage
-
-K = TypeVar("K")
-V = TypeVar("V")
+from metadata.persistent_map import differences
 
 
 @value(kw_only=True)
@@ -44,7 +41,7 @@ class MetadataDelta:
 
 
 def delta_between(old: MetadataImage, new: MetadataImage) -> MetadataDelta:
-    topics = _differences(old.topics, new.topics)
+    topics = old.topics.differences(new.topics)
     return MetadataDelta(
         old=old,
         new=new,
@@ -54,8 +51,8 @@ def delta_between(old: MetadataImage, new: MetadataImage) -> MetadataDelta:
             id_: (before, after) for id_, (before, after) in topics.items() if before is not None and after is not None
         },
         changed_partitions=_changed_partitions(topics),
-        changed_brokers=_differences(old.brokers, new.brokers),
-        changed_configs=_differences(old.configs, new.configs),
+        changed_brokers=old.brokers.differences(new.brokers),
+        changed_configs=old.configs.differences(new.configs),
     )
 
 
@@ -64,20 +61,6 @@ def _changed_partitions(
 ) -> dict[TopicIdPartition, tuple[PartitionImage | None, PartitionImage | None]]:
     changes: dict[TopicIdPartition, tuple[PartitionImage | None, PartitionImage | None]] = {}
     for topic_id, (old, new) in topics.items():
-        pairs = _differences(old.partitions if old else {}, new.partitions if new else {})
+        pairs = differences(old.partitions if old else {}, new.partitions if new else {})
         changes.update({TopicIdPartition(topic_id, index): pair for index, pair in pairs.items()})
-    return changes
-
-
-def _differences(old: Mapping[K, V], new: Mapping[K, V]) -> dict[K, tuple[V | None, V | None]]:
-    if old is new:
-        return {}
-    changes: dict[K, tuple[V | None, V | None]] = {}
-    for key, after in new.items():
-        before = old.get(key)
-        if before is not after and before != after:
-            changes[key] = (before, after)
-    for key, before in old.items():
-        if key not in new:
-            changes[key] = (before, None)
     return changes

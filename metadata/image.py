@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from operator import attrgetter
 from types import MappingProxyType
 from typing import NamedTuple
 from uuid import UUID
 
-from metadata.copy_on_write import CopyOnWrite
+from metadata.persistent_map import PersistentMap, spread_text
 from metadata.records import (
     NO_LEADER,
     AbortTransactionRecord,
@@ -142,16 +143,51 @@ class OpenTransaction:
     """Those after the Begin, without what a new controller claimed its epoch by."""
 
 
+def brokers_map(brokers: Mapping[int, BrokerImage]) -> PersistentMap[int, BrokerImage]:
+    return PersistentMap(brokers, spread=int, buckets=1)
+
+
+def topics_map(topics: Mapping[UUID, TopicImage]) -> PersistentMap[UUID, TopicImage]:
+    return PersistentMap(topics, spread=_NUMBER_OF_UUID)
+
+
+def topic_ids_map(topic_ids: Mapping[str, UUID]) -> PersistentMap[str, UUID]:
+    """By name; those that collide are neighbours."""
+    return PersistentMap(topic_ids, spread=_spread_name)
+
+
+def configs_map(
+    configs: Mapping[tuple[str, str], Mapping[str, str]],
+) -> PersistentMap[tuple[str, str], Mapping[str, str]]:
+    return PersistentMap(configs, spread=_spread_resource)
+
+
+_NUMBER_OF_UUID = attrgetter("int")
+
+
+def collision_key(name: str) -> str:
+    """Topics of the same one must not be: '.' and '_' count as the same, as in the names of Kafka's metrics."""
+    return name.replace(".", "_")
+
+
+def _spread_name(name: str) -> int:
+    return spread_text(collision_key(name))
+
+
+def _spread_resource(key: tuple[str, str]) -> int:
+    return spread_text(key[1])
+
+
 @dataclass(frozen=True, kw_only=True)
 class MetadataImage:
     offset: int = -1
     """Offset of the last record applied; -1 for the empty image."""
     controller_epoch: int = 0
     controller_id: int = -1
-    brokers: Mapping[int, BrokerImage] = field(default_factory=lambda: MappingProxyType({}))
-    topics: Mapping[UUID, TopicImage] = field(default_factory=lambda: MappingProxyType({}))
-    topic_ids: Mapping[str, UUID] = field(default_factory=lambda: MappingProxyType({}))
-    configs: Mapping[tuple[str, str], Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
+    brokers: PersistentMap[int, BrokerImage] = field(default_factory=lambda: brokers_map({}))
+    topics: PersistentMap[UUID, TopicImage] = field(default_factory=lambda: topics_map({}))
+    topic_ids: PersistentMap[str, UUID] = field(default_factory=lambda: topic_ids_map({}))
+    configs: PersistentMap[tuple[str, str], Mapping[str, str]] = field(default_factory=lambda: configs_map({}))
     """(resource type, resource name) -> dynamic settings."""
     next_producer_id: int = 0
     transaction: OpenTransaction | None = None
@@ -163,6 +199,11 @@ class MetadataImage:
     def topic(self, name: str) -> TopicImage | None:
         topic_id = self.topic_ids.get(name)
         return None if topic_id is None else self.topics[topic_id]
+
+    def colliding_topic(self, name: str) -> str | None:
+        """One whose name differs only in '.' and '_', if there is one."""
+        key = collision_key(name)
+        return next((other for other in self.topic_ids.neighbours(name) if collision_key(other) == key), None)
 
     def partition(self, topic_id: UUID, partition: int) -> PartitionImage | None:
         topic = self.topics.get(topic_id)
@@ -204,18 +245,18 @@ class _Draft:
         self.controller_epoch = image.controller_epoch
         self.controller_id = image.controller_id
         self.next_producer_id = image.next_producer_id
-        self.brokers = CopyOnWrite(image.brokers)
-        self.topics = CopyOnWrite(image.topics)
-        self.topic_ids = CopyOnWrite(image.topic_ids)
-        self.configs = CopyOnWrite(image.configs)
+        self.brokers = image.brokers.draft()
+        self.topics = image.topics.draft()
+        self.topic_ids = image.topic_ids.draft()
+        self.configs = image.configs.draft()
         self.transaction = image.transaction
         self._pending: list[Record] = [] if image.transaction is None else list(image.transaction.records)
         self._owned: dict[UUID, dict[int, PartitionImage]] = {}
 
     def finish(self) -> MetadataImage:
         for topic_id, partitions in self._owned.items():
-            topic = self.topics.now[topic_id]
-            self.topics.own()[topic_id] = replace(topic, partitions=MappingProxyType(dict(sorted(partitions.items()))))
+            topic = self.topics[topic_id]
+            self.topics[topic_id] = replace(topic, partitions=MappingProxyType(dict(sorted(partitions.items()))))
         return MetadataImage(
             offset=self.offset,
             controller_epoch=self.controller_epoch,
@@ -263,7 +304,7 @@ class _Draft:
             case BrokerChangeRecord():
                 self._change_broker(record)
             case UnregisterBrokerRecord():
-                del self.brokers.own()[record.broker_id]
+                del self.brokers[record.broker_id]
             case TopicRecord():
                 self._add_topic(record)
             case RemoveTopicRecord():
@@ -278,7 +319,7 @@ class _Draft:
                 self.next_producer_id = record.next_producer_id
 
     def _register(self, record: RegisterBrokerRecord, offset: int) -> None:
-        self.brokers.own()[record.broker_id] = BrokerImage(
+        self.brokers[record.broker_id] = BrokerImage(
             broker_id=record.broker_id,
             broker_epoch=offset,
             incarnation_id=record.incarnation_id,
@@ -290,27 +331,27 @@ class _Draft:
         )
 
     def _change_broker(self, record: BrokerChangeRecord) -> None:
-        broker = self.brokers.now[record.broker_id]
+        broker = self.brokers[record.broker_id]
         assert broker.broker_epoch == record.broker_epoch, (record, broker)
-        self.brokers.own()[record.broker_id] = replace(
+        self.brokers[record.broker_id] = replace(
             broker, fenced=record.fenced, in_controlled_shutdown=record.in_controlled_shutdown
         )
 
     def _add_topic(self, record: TopicRecord) -> None:
-        assert record.name not in self.topic_ids.now, record
-        assert record.topic_id not in self.topics.now, record
-        self.topics.own()[record.topic_id] = TopicImage(name=record.name, topic_id=record.topic_id)
-        self.topic_ids.own()[record.name] = record.topic_id
+        assert record.name not in self.topic_ids, record
+        assert record.topic_id not in self.topics, record
+        self.topics[record.topic_id] = TopicImage(name=record.name, topic_id=record.topic_id)
+        self.topic_ids[record.name] = record.topic_id
 
     def _remove_topic(self, record: RemoveTopicRecord) -> None:
-        name = self.topics.own().pop(record.topic_id).name
-        del self.topic_ids.own()[name]
-        self.configs.own().pop(("topic", name), None)
+        name = self.topics.pop(record.topic_id).name
+        del self.topic_ids[name]
+        self.configs.pop(("topic", name), None)
         self._owned.pop(record.topic_id, None)
 
     def _partitions(self, topic_id: UUID) -> dict[int, PartitionImage]:
         if topic_id not in self._owned:
-            self._owned[topic_id] = dict(self.topics.now[topic_id].partitions)
+            self._owned[topic_id] = dict(self.topics[topic_id].partitions)
         return self._owned[topic_id]
 
     def _add_partition(self, record: PartitionRecord) -> None:
@@ -333,12 +374,12 @@ class _Draft:
 
     def _set_config(self, record: ConfigRecord) -> None:
         key = (record.resource_type, record.resource_name)
-        changed = {**self.configs.now.get(key, {}), record.name: record.value}
+        changed = {**self.configs.get(key, {}), record.name: record.value}
         settings = {name: text for name, text in changed.items() if text is not None}
         if settings:
-            self.configs.own()[key] = MappingProxyType(settings)
+            self.configs[key] = MappingProxyType(settings)
         else:
-            self.configs.own().pop(key, None)
+            self.configs.pop(key, None)
 
 
 def _either(new: tuple[int, ...] | None, old: tuple[int, ...]) -> tuple[int, ...]:

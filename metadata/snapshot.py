@@ -15,7 +15,17 @@ from uuid import UUID
 
 import orjson
 
-from metadata.image import BrokerImage, MetadataImage, OpenTransaction, PartitionImage, TopicImage
+from metadata.image import (
+    BrokerImage,
+    MetadataImage,
+    OpenTransaction,
+    PartitionImage,
+    TopicImage,
+    brokers_map,
+    configs_map,
+    topic_ids_map,
+    topics_map,
+)
 from metadata.records import LeaderRecovery, UncleanElectionReport, decode_record, encode_record
 
 MAGIC = b"KRAFTIMG"
@@ -133,12 +143,10 @@ def _image(fields: dict[str, Any]) -> MetadataImage:
         controller_epoch=fields["controller_epoch"],
         controller_id=fields["controller_id"],
         next_producer_id=fields["next_producer_id"],
-        brokers=MappingProxyType({broker.broker_id: broker for broker in brokers}),
-        topics=MappingProxyType({topic.topic_id: topic for topic in topics}),
-        topic_ids=MappingProxyType({topic.name: topic.topic_id for topic in topics}),
-        configs=MappingProxyType(
-            {(kind, name): MappingProxyType(settings) for kind, name, settings in fields["configs"]}
-        ),
+        brokers=brokers_map({broker.broker_id: broker for broker in brokers}),
+        topics=topics_map({topic.topic_id: topic for topic in topics}),
+        topic_ids=topic_ids_map({topic.name: topic.topic_id for topic in topics}),
+        configs=configs_map({(kind, name): MappingProxyType(settings) for kind, name, settings in fields["configs"]}),
         transaction=_transaction(fields["transaction"]) if "transaction" in fields else None,
     )
 

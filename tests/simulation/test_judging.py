@@ -11,7 +11,14 @@ import pytest
 
 from kraft.chaos.worlds.simulated.cluster import SimulatedCluster
 from kraft.chaos.worlds.simulated.environment import SimulatedWorld
-from metadata.image import MetadataImage, PartitionImage, TopicIdPartition, TopicImage
+from metadata.image import (
+    MetadataImage,
+    PartitionImage,
+    TopicIdPartition,
+    TopicImage,
+    topic_ids_map,
+    topics_map,
+)
 from replication.partition.replica import Replica
 from replication.partition.states import FollowerState
 from tests.simulation.eras import Eras
@@ -42,7 +49,7 @@ def follower(leader_epoch: int) -> Replica:
 def oracle() -> Oracle:
     made = Oracle(SimulatedCluster(SimulatedWorld(1)))
     topic = TopicImage(name="t", topic_id=KEY.topic_id, partitions={0: partition(CHOSEN)})
-    made.image = MetadataImage(topics={KEY.topic_id: topic}, topic_ids={"t": KEY.topic_id})
+    made.image = MetadataImage(topics=topics_map({KEY.topic_id: topic}), topic_ids=topic_ids_map({"t": KEY.topic_id}))
     return made
 
 

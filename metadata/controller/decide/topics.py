@@ -23,6 +23,7 @@ from metadata.controller.decide.configs import checked_topic_configs
 from metadata.controller.decide.decision import Decision, Situation
 from metadata.controller.decide.placement import place_replicas
 from metadata.controller.requests import CreateTopics, DeleteTopics, ErrorDetail, NewTopic, TopicCreated
+from metadata.image import collision_key
 from metadata.internal_topics import METADATA_TOPIC
 from metadata.records import ConfigRecord, PartitionRecord, Record, RemoveTopicRecord, TopicRecord
 
@@ -35,7 +36,7 @@ _LEGAL_NAME = re.compile(r"[a-zA-Z0-9._-]+")
 
 def create_topics(situation: Situation, request: CreateTopics) -> Decision:
     names = Counter(topic.name for topic in request.topics)
-    taken = {_collision_key(name): name for name in situation.image.topic_ids}
+    taken: dict[str, str] = {}
     records: list[Record] = []
     reply: dict[str, TopicCreated | ErrorDetail] = {}
     check_total(sum(_count(situation, topic) for topic in request.topics))
@@ -52,7 +53,7 @@ def create_topics(situation: Situation, request: CreateTopics) -> Decision:
         except KafkaError as error:
             reply[topic.name] = ErrorDetail(type(error), error.message)
             continue
-        taken[_collision_key(topic.name)] = topic.name
+        taken[collision_key(topic.name)] = topic.name
         records.extend(made)
         reply[topic.name] = created
     return Decision(
@@ -93,15 +94,10 @@ def check_topic_name(name: str) -> None:
         )
 
 
-def _collision_key(name: str) -> str:
-    """Metric names of '.' and '_' are the same in Kafka, so two such topics may not exist together."""
-    return name.replace(".", "_")
-
-
 def _check_free(situation: Situation, name: str, taken: dict[str, str]) -> None:
     if name in situation.image.topic_ids:
         raise TopicAlreadyExists(f"topic {name!r} already exists")
-    other = taken.get(_collision_key(name))
+    other = situation.image.colliding_topic(name) or taken.get(collision_key(name))
     if other is not None:
         raise InvalidTopicException(f"topic {name!r} collides with {other!r}: '.' and '_' count as the same")
 

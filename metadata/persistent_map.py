@@ -1,0 +1,181 @@
+"""Immutable mappings of which the next version shares all but what changed: an image has thousands of topics, and a
+change touches one.
+
+The entries lie in a fixed number of buckets. A new version copies the list of buckets and the buckets that it writes
+to, and two versions differ only in buckets that are not the same object: so neither to change one entry nor to find
+out what changed costs a look at each. Iteration is in the order of buckets, within one in that of insertion. It
+depends on keys and history alone: `spread` must not be Python's `hash`, which differs from process to process for
+strings. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, MutableMapping, ValuesView
+from itertools import chain
+from typing import Generic, TypeVar, overload
+from zlib import crc32
+
+K = TypeVar("K")
+V = TypeVar("V")
+T = TypeVar("T")
+
+BUCKETS = 256
+"""To change one of N entries costs as much as to copy this many pointers and N / 256 entries."""
+
+
+def spread_text(key: str) -> int:
+    """Whatever a client may look for, with lone surrogates, too."""
+    return crc32(key.encode(errors="surrogatepass"))
+
+
+class PersistentMap(Mapping[K, V]):
+    """`spread` gives the number of a key; equal keys have equal ones. One bucket is right for a handful of entries."""
+
+    __slots__ = ("_buckets", "_mask", "_size", "_spread")
+
+    def __init__(self, entries: Mapping[K, V], *, spread: Callable[[K], int], buckets: int = BUCKETS) -> None:
+        assert buckets.bit_count() == 1, f"{buckets} is no power of two"
+        empty: dict[K, V] = {}
+        made = [empty] * buckets
+        for key, value in entries.items():
+            at = spread(key) & buckets - 1
+            if made[at] is empty:
+                made[at] = {}
+            made[at][key] = value
+        self._take(made, spread=spread, size=len(entries))
+
+    def _take(self, buckets: list[dict[K, V]], *, spread: Callable[[K], int], size: int) -> None:
+        self._buckets, self._spread, self._size = buckets, spread, size
+        self._mask = len(buckets) - 1
+
+    @classmethod
+    def _of(cls, buckets: list[dict[K, V]], *, spread: Callable[[K], int], size: int) -> PersistentMap[K, V]:
+        made = cls.__new__(cls)
+        made._take(buckets, spread=spread, size=size)
+        return made
+
+    def __getitem__(self, key: K) -> V:
+        return self._buckets[self._spread(key) & self._mask][key]
+
+    @overload
+    def get(self, key: K, /) -> V | None: ...
+    @overload
+    def get(self, key: K, default: V | T, /) -> V | T: ...
+    def get(self, key: K, default: V | T | None = None, /) -> V | T | None:
+        return self._buckets[self._spread(key) & self._mask].get(key, default)
+
+    def __contains__(self, key: object) -> bool:
+        try:
+            return key in self._buckets[self._spread(key) & self._mask]  # type: ignore[arg-type]
+        except (AttributeError, TypeError):
+            return False  # nothing that could be a key
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[K]:
+        return chain.from_iterable(self._buckets)
+
+    def neighbours(self, key: K) -> Iterable[K]:
+        """The keys in the bucket of this one: all those of the same number, and a few others."""
+        return self._buckets[self._spread(key) & self._mask]
+
+    def keys(self) -> KeysView[K]:
+        return KeysView(self)
+
+    def values(self) -> ValuesView[V]:
+        return _Values(self)
+
+    def items(self) -> ItemsView[K, V]:
+        return _Items(self)
+
+    def __repr__(self) -> str:
+        return f"PersistentMap({dict(self.items())!r})"
+
+    def draft(self) -> MapDraft[K, V]:
+        return MapDraft(self)
+
+    def differences(self, newer: PersistentMap[K, V]) -> dict[K, tuple[V | None, V | None]]:
+        """Before and after of every entry that is not equal in both; None where it is missing."""
+        changes: dict[K, tuple[V | None, V | None]] = {}
+        if self is newer:
+            return changes
+        if len(self._buckets) != len(newer._buckets) or self._spread is not newer._spread:
+            return differences(self, newer)
+        for old, new in zip(self._buckets, newer._buckets, strict=True):
+            if old is not new:
+                changes.update(differences(old, new))
+        return changes
+
+
+class _Values(ValuesView[V]):
+    _mapping: PersistentMap[object, V]
+
+    def __iter__(self) -> Iterator[V]:
+        return chain.from_iterable(bucket.values() for bucket in self._mapping._buckets)
+
+
+class _Items(ItemsView[K, V]):
+    _mapping: PersistentMap[K, V]
+
+    def __iter__(self) -> Iterator[tuple[K, V]]:
+        return chain.from_iterable(bucket.items() for bucket in self._mapping._buckets)
+
+
+class MapDraft(MutableMapping[K, V], Generic[K, V]):
+    """The next version in the making: reads like a dict, and copies what is written to. Not used after `frozen`."""
+
+    def __init__(self, origin: PersistentMap[K, V]) -> None:
+        self._origin = origin
+        self._buckets = origin._buckets
+        self._spread = origin._spread
+        self._mask, self._size = origin._mask, origin._size
+        self._owned: set[int] = set()
+
+    def __getitem__(self, key: K) -> V:
+        return self._buckets[self._spread(key) & self._mask][key]
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[K]:
+        return chain.from_iterable(self._buckets)
+
+    def __setitem__(self, key: K, value: V) -> None:
+        bucket = self._own(key)
+        self._size += key not in bucket
+        bucket[key] = value
+
+    def __delitem__(self, key: K) -> None:
+        del self._own(key)[key]
+        self._size -= 1
+
+    def _own(self, key: K) -> dict[K, V]:
+        at = self._spread(key) & self._mask
+        if at not in self._owned:
+            if not self._owned:
+                self._buckets = list(self._buckets)
+            self._buckets[at] = dict(self._buckets[at])
+            self._owned.add(at)
+        return self._buckets[at]
+
+    def frozen(self) -> PersistentMap[K, V]:
+        """The map it was made from, if nothing was written."""
+        if not self._owned:
+            return self._origin
+        return PersistentMap._of(self._buckets, spread=self._spread, size=self._size)
+
+
+def differences(old: Mapping[K, V], new: Mapping[K, V]) -> dict[K, tuple[V | None, V | None]]:
+    """The same of any two mappings, by a look at each entry."""
+    if old is new:
+        return {}
+    changes: dict[K, tuple[V | None, V | None]] = {}
+    for key, after in new.items():
+        before = old.get(key)
+        if before is not after and before != after:
+            changes[key] = (before, after)
+    for key, before in old.items():
+        if key not in new:
+            changes[key] = (before, None)
+    return changes
