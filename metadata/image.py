@@ -38,6 +38,9 @@ from metadata.records import (
     UnregisterBrokerRecord,
 )
 
+DEFAULT_LISTENER = "PLAINTEXT"
+"""Name of the listener that a broker shares with other nodes, and that it has always."""
+
 
 class TopicIdPartition(NamedTuple("_Numbered", [("topic_number", int), ("partition", int)])):
     """Nearly each step of a request looks something up by it: so it is hashed and compared as a tuple of numbers is,
@@ -73,6 +76,10 @@ class BrokerImage:
     def is_active(self) -> bool:
         """May lead and join ISRs (L1, I6)."""
         return not self.fenced and not self.in_controlled_shutdown
+
+    def address(self, listener: str) -> str | None:
+        """`host:port` that clients reach a listener under; None when this broker has no listener of that name."""
+        return self.kafka if listener == DEFAULT_LISTENER else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

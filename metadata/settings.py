@@ -175,6 +175,9 @@ class BrokerSettings(_Settings):
     )
     # Requests
     socket_request_max_bytes: int = _int(104_857_600, 1024, INT32_MAX, "Largest request on the Kafka listener.")
+    max_request_partition_size_limit: int = _int(
+        2_000, 1, INT32_MAX, "Partitions in one answer to DescribeTopicPartitions."
+    )
     max_connections: int = _int(10_000, 1, INT32_MAX, "Open connections per listener; one more is closed.")
     queued_max_request_bytes: int = _int(
         268_435_456, 1024, INT64_MAX, "Bytes of request bodies held at once; beyond it requests get 503 or wait."

@@ -31,6 +31,7 @@ STACKS_AFTER_S = 290
 """Shortly before pytest's own timeout, which may not be able to show where other threads are."""
 END_S = 10
 """How long a process has to end after SIGTERM, before SIGKILL."""
+CLIENTS = Path(__file__).parent / "clients"
 MARK = "KRAFT_TEST_RUN"
 """Environment variable that all processes of one test run inherit."""
 
@@ -43,6 +44,14 @@ hypothesis.settings.load_profile("repeatable")
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
     return Scheduling(config, log)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """`tests/clients` needs the extra `clients`, and runs when it is named: it is a step of its own in CI."""
+    if CLIENTS not in (collection_path, *collection_path.parents):
+        return None
+    named = [Path(config.invocation_params.dir, argument.partition("::")[0]).resolve() for argument in config.args]
+    return None if any(CLIENTS in (path, *path.parents) for path in named) else True
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -114,6 +114,8 @@ InconsistentClusterId = _error("InconsistentClusterId", 104)
 FetchSessionTopicIdError = _error("FetchSessionTopicIdError", 106, retriable=True)
 IneligibleReplica = _error("IneligibleReplica", 107)
 NewLeaderElected = _error("NewLeaderElected", 108)
+MismatchedEndpointType = _error("MismatchedEndpointType", 114)
+UnsupportedEndpointType = _error("UnsupportedEndpointType", 115)
 
 
 class OutOfDescriptors(KafkaError):

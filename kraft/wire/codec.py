@@ -195,11 +195,21 @@ def _appended(parts: list[Buffer], message: TopLevel, version: int) -> list[Buff
 
 def decode_body(kind: type[MessageT], version: int, frame: memoryview, offset: int) -> MessageT:
     """Raises Malformed; also for bytes after the end of the body."""
-    message: MessageT
-    try:
-        message, end = kind.READERS[version](frame, offset)
-    except REFUSALS as error:
-        raise Malformed(f"{kind.__name__} version {version}: {type(error).__name__}: {error}") from error
+    message, end = _decoded_body(kind, version, frame, offset)
     if end != len(frame):
         raise Malformed(f"{kind.__name__} version {version}: {len(frame) - end} bytes after its end")
     return message
+
+
+def decode_client_body(kind: type[MessageT], version: int, frame: memoryview, offset: int) -> MessageT:
+    """As Kafka reads it: what follows the end of the body is not looked at. librdkafka (2.16) asks for all topics with
+    the four bytes of an old length, the first of which is the null of a compact one. Raises Malformed."""
+    return _decoded_body(kind, version, frame, offset)[0]
+
+
+def _decoded_body(kind: type[MessageT], version: int, frame: memoryview, offset: int) -> tuple[MessageT, int]:
+    try:
+        decoded: tuple[MessageT, int] = kind.READERS[version](frame, offset)
+    except REFUSALS as error:
+        raise Malformed(f"{kind.__name__} version {version}: {type(error).__name__}: {error}") from error
+    return decoded

@@ -18,11 +18,9 @@ from kraft.wire.handlers.served import Served
 from kraft.wire.principal import Principal
 from kraft.wire.session import Session, Shared
 from metadata.environment import Environment, FrameConnection, FrameListener
+from metadata.image import DEFAULT_LISTENER
 from metadata.settings import BrokerSettings
 from metadata.strangers import KAFKA_LISTENER, Strangers
-
-DEFAULT_LISTENER = "PLAINTEXT"
-"""Name of the listener that nodes and clients share."""
 
 OnBrokerLost = Callable[[int], None]
 

@@ -123,25 +123,29 @@ class Groups:
         """G5: `__consumer_offsets` comes into being when it is first needed."""
         if self._gateway.image.topic(OFFSETS_TOPIC) is not None:
             return
-        settings = self._gateway.settings
-        brokers = sum("broker" in node.roles for node in self._gateway.nodes.values())
-        new = NewTopic(
-            name=OFFSETS_TOPIC,
-            partitions=settings.offsets_topic_num_partitions,
-            replication_factor=min(settings.offsets_topic_replication_factor, max(brokers, 1)),
-            configs={
-                "cleanup.policy": "compact",
-                "segment.bytes": str(settings.offsets_topic_segment_bytes),
-                "compression.type": "producer",
-                "max.message.bytes": str(BATCH_BYTES_MAX),
-            },
-        )
         try:
-            created = await self._gateway.ensure_topic(new)
+            created = await self._gateway.ensure_topic(new_offsets_topic(self._gateway))
         except LeaderNotAvailable as unknown:
             raise CoordinatorNotAvailable(str(unknown)) from unknown
         if isinstance(created, ErrorDetail):
             raise CoordinatorNotAvailable(f"{OFFSETS_TOPIC} cannot be created: {created.message}")
+
+
+def new_offsets_topic(gateway: Gateway) -> NewTopic:
+    """As it comes into being, whoever needs it first: a group, or a client that asks for its metadata."""
+    settings = gateway.settings
+    brokers = sum("broker" in node.roles for node in gateway.nodes.values())
+    return NewTopic(
+        name=OFFSETS_TOPIC,
+        partitions=settings.offsets_topic_num_partitions,
+        replication_factor=min(settings.offsets_topic_replication_factor, max(brokers, 1)),
+        configs={
+            "cleanup.policy": "compact",
+            "segment.bytes": str(settings.offsets_topic_segment_bytes),
+            "compression.type": "producer",
+            "max.message.bytes": str(BATCH_BYTES_MAX),
+        },
+    )
 
 
 def _answer_ms(request: r.Request) -> int:

@@ -35,5 +35,5 @@ def software_of(header: RequestHeader, frame: memoryview) -> tuple[str, str] | N
     if not 3 <= header.api_version <= apis.API_VERSIONS.version:
         return None
     offset = codec.body_offset(header, frame, is_flexible=True)
-    message = codec.decode_body(ApiVersionsRequestData, header.api_version, frame, offset)
+    message = codec.decode_client_body(ApiVersionsRequestData, header.api_version, frame, offset)
     return message.client_software_name, message.client_software_version

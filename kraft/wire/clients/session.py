@@ -214,4 +214,4 @@ class ClientSession:
 
 def _decoded(api: ClientApi, header: RequestHeader, frame: memoryview) -> TopLevel:
     offset = codec.body_offset(header, frame, is_flexible=header.api_version >= api.request.FLEXIBLE_FROM)
-    return codec.decode_body(api.request, header.api_version, frame, offset)
+    return codec.decode_client_body(api.request, header.api_version, frame, offset)

@@ -1,0 +1,51 @@
+"""Three real nodes for the Kafka clients that nobody here wrote; `pytest tests/clients` needs the extra `clients`."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from tests.integration.conftest import run_cluster
+from tests.integration.support.cluster import Cluster
+from tests.integration.support.configuration import REPLICATED
+
+SETTINGS = {**REPLICATED, "group.initial.rebalance.delay.ms": 0, "log.segment.delete.delay.ms": 0}
+
+
+@dataclass
+class Kafka:
+    """The cluster as a client's configuration sees it."""
+
+    cluster: Cluster
+
+    @property
+    def servers(self) -> list[str]:
+        return [node.kafka for node in self.cluster.nodes]
+
+    @property
+    def bootstrap_servers(self) -> str:
+        return ",".join(self.servers)
+
+    def topic(self, *, partitions: int = 1, name: str | None = None) -> str:
+        """A new one."""
+        name = name or f"topic-{uuid.uuid4().hex[:12]}"
+        self.cluster.create_topic(name, partitions=partitions)
+        return name
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
+    """Three ready nodes that are brokers and voters. Who kills one brings it back; each test makes its own topics."""
+    for cluster in run_cluster(tmp_path_factory.mktemp("clients"), settings=SETTINGS):
+        yield Kafka(cluster)
+
+
+@pytest.fixture(scope="session")
+def creating_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
+    """The same with auto.create.topics.enable."""
+    settings = {**SETTINGS, "auto.create.topics.enable": True, "num.partitions": 3}
+    for cluster in run_cluster(tmp_path_factory.mktemp("creating"), settings=settings):
+        yield Kafka(cluster)
