@@ -154,6 +154,7 @@ class Node:
                 replicas=self.replicas,
                 logs=self.logs,
                 coordinator=self.coordinator,
+                groups=self.groups,
                 producer_ids=self.producer_ids,
             )
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
+from uuid import UUID
 
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
@@ -49,7 +50,7 @@ class ClassicProtocol:
 
     async def _join(self, request: r.JoinGroup) -> a.Answer:
         rng = self._shard.around.environment.rng
-        new_member_id = f"{request.instance_id or request.client_id}-{rng.randbytes(16).hex()}"
+        new_member_id = f"{request.instance_id or request.client_id}-{UUID(bytes=rng.randbytes(16), version=4)}"
         answer = await self._shard.ask(
             self._shard.entry(request.group),
             lambda ticket: Join(
@@ -64,6 +65,7 @@ class ClassicProtocol:
                 protocols=request.protocols,
                 new_member_id=new_member_id,
                 is_known_required=request.is_known_required,
+                can_skip_assignment=request.can_skip_assignment,
             ),
         )
         assert isinstance(answer, Joined), answer

@@ -162,7 +162,13 @@ def _join_static(draft: Draft, event: Join) -> None:
     if group.phase is Phase.STABLE and draft.voted() == group.protocol:
         # Whatever it wants now is looked at in the next rebalance: its coming back is no reason for one.
         draft.record()
-        draft.reply(event.ticket, replace(draft.joined(new.member_id), skips_assignment=is_leader))
+        joined = draft.joined(new.member_id)
+        if event.can_skip_assignment:
+            joined = replace(joined, skips_assignment=is_leader)
+        elif is_leader:
+            # Named as a follower of the one that it was before, it assigns nothing either.
+            joined = replace(joined, leader=old.member_id, members=())
+        draft.reply(event.ticket, joined)
         return
     draft.put(replace(draft.group.members[new.member_id], joining=event.ticket))
     draft.prepare_rebalance()

@@ -39,6 +39,7 @@ class JoinGroup(_Request, frozen=True, kw_only=True):
     protocol_type: str
     protocols: tuple[tuple[str, bytes], ...]
     is_known_required: bool = True
+    can_skip_assignment: bool = True
     is_repeatable: ClassVar[bool] = False
 
 

@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeAlias
 from kraft.broker.gateway import Gateway
 from kraft.config.models import ClusterConfig
 from kraft.coordinators.groups.coordinator import GroupCoordinator
+from kraft.coordinators.groups.routing import Groups
 from kraft.protocol.errors import KafkaError
 from kraft.values import value
 from kraft.wire.handlers.producer_ids import ProducerIdSource
@@ -36,6 +37,9 @@ class ClientBroker:
     replicas: ReplicaManager
     logs: LogManager
     coordinator: GroupCoordinator
+    """Of the groups of this broker."""
+    groups: Groups
+    """Who coordinates a group; the topic of the groups comes into being here."""
     producer_ids: ProducerIdSource
 
 

@@ -1,0 +1,291 @@
+"""OffsetCommit and OffsetFetch (8, 9): where groups stand. Partitions are refused one by one, as Kafka does.
+
+Source: KafkaApis.handleOffsetCommitRequest and handleOffsetFetchRequest, OffsetMetadataManager.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from uuid import UUID
+
+from kraft.coordinators.groups import answers as a
+from kraft.coordinators.groups import requests as r
+from kraft.coordinators.groups.subscriptions import TopicPartition
+from kraft.protocol.errors import (
+    GroupIdNotFound,
+    IllegalGeneration,
+    KafkaError,
+    OffsetMetadataTooLarge,
+    UnknownTopicId,
+    UnknownTopicOrPartition,
+)
+from kraft.wire.clients.served import ClientApi, ClientBroker, ClientCall
+from kraft.wire.generated.offset_commit_request import (
+    OffsetCommitRequestData,
+    OffsetCommitRequestPartition,
+    OffsetCommitRequestTopic,
+)
+from kraft.wire.generated.offset_commit_response import (
+    OffsetCommitResponseData,
+    OffsetCommitResponsePartition,
+    OffsetCommitResponseTopic,
+)
+from kraft.wire.generated.offset_fetch_request import OffsetFetchRequestData, OffsetFetchRequestGroup
+from kraft.wire.generated.offset_fetch_response import (
+    OffsetFetchResponseData,
+    OffsetFetchResponseGroup,
+    OffsetFetchResponsePartition,
+    OffsetFetchResponsePartitions,
+    OffsetFetchResponseTopic,
+    OffsetFetchResponseTopics,
+)
+from metadata.image import TopicImage
+
+TOPIC_IDS_FROM = 10
+"""OffsetCommit and OffsetFetch name topics by id (KIP-848)."""
+GROUP_NOT_FOUND_FROM = 9
+"""OffsetCommit: a generation of a group that is not there is GROUP_ID_NOT_FOUND 69; ILLEGAL_GENERATION 22 before."""
+SEVERAL_GROUPS_FROM = 8
+"""OffsetFetch: several groups, and an error for each (KIP-709)."""
+TOP_ERROR_FROM = 2
+"""OffsetFetch: an error of the group is told once; in each partition before."""
+NO_OFFSET = -1
+
+
+def apis(broker: ClientBroker) -> Sequence[ClientApi]:
+    offsets = _Offsets(broker)
+    return [
+        ClientApi(
+            request=OffsetCommitRequestData,
+            response=OffsetCommitResponseData,
+            handle=offsets.commit,
+            refuse=_refuse_commit,
+        ),
+        ClientApi(
+            request=OffsetFetchRequestData,
+            response=OffsetFetchResponseData,
+            handle=offsets.fetch,
+            refuse=_refuse_fetch,
+        ),
+    ]
+
+
+class _Offsets:
+    def __init__(self, broker: ClientBroker) -> None:
+        self._broker = broker
+        self._ask = broker.coordinator.ask
+
+    # --- commit -----------------------------------------------------------------------------------------------
+
+    async def commit(self, call: ClientCall[OffsetCommitRequestData]) -> OffsetCommitResponseData:
+        message = call.message
+        checked = [(topic, *self._checked(topic, version=call.version)) for topic in message.topics]
+        offsets = [offset for _, _, offsets in checked for offset in offsets]
+        codes = {code for _, codes, _ in checked for code in codes.values()}
+        if codes & {0, OffsetMetadataTooLarge.code}:  # of partitions that exist: the group has a say
+            try:
+                await self._ask(
+                    r.CommitOffsets(
+                        group=message.group_id,
+                        member_id=message.member_id,
+                        generation=message.generation_id_or_member_epoch,
+                        instance_id=message.group_instance_id,
+                        offsets=tuple(offsets),
+                    )
+                )
+            except GroupIdNotFound as gone:
+                if call.version >= GROUP_NOT_FOUND_FROM:
+                    raise
+                raise IllegalGeneration(gone.message) from gone
+        return OffsetCommitResponseData.make(topics=[_committed(topic, codes) for topic, codes, _ in checked])
+
+    def _checked(
+        self, topic: OffsetCommitRequestTopic, *, version: int
+    ) -> tuple[Mapping[int, int], list[r.OffsetToCommit]]:
+        """Error codes by partition, and what can be committed."""
+        numbers = [each.partition_index for each in topic.partitions]
+        known = self._topic(topic.name, topic.topic_id, version=version)
+        if known is None:
+            code = (UnknownTopicId if version >= TOPIC_IDS_FROM else UnknownTopicOrPartition).code
+            return dict.fromkeys(numbers, code), []
+        codes = {each.partition_index: self._code_of(known, each) for each in topic.partitions}
+        offsets = [
+            r.OffsetToCommit(
+                known.name,
+                each.partition_index,
+                each.committed_offset,
+                each.committed_metadata or "",
+                each.committed_leader_epoch,
+            )
+            for each in topic.partitions
+            if not codes[each.partition_index]
+        ]
+        return codes, offsets
+
+    def _topic(self, name: str, topic_id: UUID, *, version: int) -> TopicImage | None:
+        image = self._broker.gateway.image
+        return image.topics.get(topic_id) if version >= TOPIC_IDS_FROM else image.topic(name)
+
+    def _code_of(self, topic: TopicImage, asked: OffsetCommitRequestPartition) -> int:
+        if asked.partition_index not in topic.partitions:
+            return UnknownTopicOrPartition.code
+        if len((asked.committed_metadata or "").encode()) > self._broker.gateway.settings.offset_metadata_max_bytes:
+            return OffsetMetadataTooLarge.code
+        return 0
+
+    # --- fetch ------------------------------------------------------------------------------------------------
+
+    async def fetch(self, call: ClientCall[OffsetFetchRequestData]) -> OffsetFetchResponseData:
+        """Nothing is ever unstable without transactions, so require_stable (KIP-447) is met as it is."""
+        if call.version >= SEVERAL_GROUPS_FROM:
+            groups = [await self._fetch_group(each, version=call.version) for each in call.message.groups]
+            return OffsetFetchResponseData.make(groups=groups)
+        message = call.message
+        asked = None
+        if message.topics is not None:
+            asked = tuple([(topic.name, number) for topic in message.topics for number in topic.partition_indexes])
+        rows = _by_topic(await self._rows(message.group_id, asked))
+        topics = [] if message.topics is None else [topic.name for topic in message.topics]
+        names = rows if message.topics is None else dict.fromkeys(topics)
+        return OffsetFetchResponseData.make(
+            topics=[
+                OffsetFetchResponseTopic.make(
+                    name=name,
+                    partitions=[
+                        OffsetFetchResponsePartition.make(
+                            partition_index=row.partition,
+                            committed_offset=row.offset,
+                            committed_leader_epoch=row.leader_epoch,
+                            metadata=row.metadata,
+                        )
+                        for row in rows.get(name, ())
+                    ],
+                )
+                for name in names
+            ]
+        )
+
+    async def _rows(self, group: str, asked: tuple[TopicPartition, ...] | None) -> Sequence[a.OffsetOfGroup]:
+        answer = await self._ask(r.FetchOffsets(group=group, partitions=asked))
+        assert isinstance(answer, a.GroupOffsets), answer
+        return answer.offsets
+
+    async def _fetch_group(self, group: OffsetFetchRequestGroup, *, version: int) -> OffsetFetchResponseGroup:
+        try:
+            if group.topics is None:
+                topics = await self._all_of(group.group_id, version=version)
+            else:
+                topics = await self._asked_of(group, version=version)
+        except KafkaError as error:
+            return _refused_group(group.group_id, error)
+        return OffsetFetchResponseGroup.make(group_id=group.group_id, topics=topics)
+
+    async def _all_of(self, group: str, *, version: int) -> Sequence[OffsetFetchResponseTopics]:
+        found = []
+        image = self._broker.gateway.image
+        for name, rows in _by_topic(await self._rows(group, None)).items():
+            topic = image.topic(name)
+            if version < TOPIC_IDS_FROM:
+                found.append(OffsetFetchResponseTopics.make(name=name, partitions=_partitions(rows)))
+            elif topic is not None:
+                found.append(OffsetFetchResponseTopics.make(topic_id=topic.topic_id, partitions=_partitions(rows)))
+        return found
+
+    async def _asked_of(self, group: OffsetFetchRequestGroup, *, version: int) -> Sequence[OffsetFetchResponseTopics]:
+        names: list[str | None] = []
+        for topic in group.topics or ():
+            if version < TOPIC_IDS_FROM:
+                names.append(topic.name)
+            else:
+                known = self._topic(topic.name, topic.topic_id, version=version)
+                names.append(None if known is None else known.name)
+        pairs = list(zip(group.topics or (), names, strict=True))
+        asked = tuple(
+            [(name, number) for topic, name in pairs if name is not None for number in topic.partition_indexes]
+        )
+        offsets = {(row.topic, row.partition): row for row in await self._rows(group.group_id, asked)}
+        return [
+            OffsetFetchResponseTopics.make(
+                name=topic.name,
+                topic_id=topic.topic_id,
+                partitions=_unknown_id(topic.partition_indexes)
+                if name is None
+                else _partitions([offsets[name, number] for number in topic.partition_indexes]),
+            )
+            for topic, name in pairs
+        ]
+
+
+def _committed(topic: OffsetCommitRequestTopic, codes: Mapping[int, int]) -> OffsetCommitResponseTopic:
+    return OffsetCommitResponseTopic.make(
+        name=topic.name,
+        topic_id=topic.topic_id,
+        partitions=[
+            OffsetCommitResponsePartition.make(
+                partition_index=each.partition_index, error_code=codes[each.partition_index]
+            )
+            for each in topic.partitions
+        ],
+    )
+
+
+def _refuse_commit(message: OffsetCommitRequestData, version: int, error: KafkaError) -> OffsetCommitResponseData:
+    return OffsetCommitResponseData.make(
+        topics=[
+            _committed(topic, dict.fromkeys([each.partition_index for each in topic.partitions], error.code))
+            for topic in message.topics
+        ]
+    )
+
+
+def _by_topic(rows: Iterable[a.OffsetOfGroup]) -> dict[str, list[a.OffsetOfGroup]]:
+    found: dict[str, list[a.OffsetOfGroup]] = {}
+    for row in rows:
+        found.setdefault(row.topic, []).append(row)
+    return found
+
+
+def _partitions(rows: Iterable[a.OffsetOfGroup]) -> Sequence[OffsetFetchResponsePartitions]:
+    return [
+        OffsetFetchResponsePartitions.make(
+            partition_index=row.partition,
+            committed_offset=row.offset,
+            committed_leader_epoch=row.leader_epoch,
+            metadata=row.metadata,
+        )
+        for row in rows
+    ]
+
+
+def _unknown_id(numbers: Iterable[int]) -> Sequence[OffsetFetchResponsePartitions]:
+    return [
+        OffsetFetchResponsePartitions.make(
+            partition_index=number, committed_offset=NO_OFFSET, error_code=UnknownTopicId.code
+        )
+        for number in numbers
+    ]
+
+
+def _refused_group(group: str, error: KafkaError) -> OffsetFetchResponseGroup:
+    return OffsetFetchResponseGroup.make(group_id=group, error_code=error.code)
+
+
+def _refuse_fetch(message: OffsetFetchRequestData, version: int, error: KafkaError) -> OffsetFetchResponseData:
+    if version >= SEVERAL_GROUPS_FROM:
+        return OffsetFetchResponseData.make(groups=[_refused_group(each.group_id, error) for each in message.groups])
+    if version >= TOP_ERROR_FROM:
+        return OffsetFetchResponseData.make(error_code=error.code)
+    return OffsetFetchResponseData.make(
+        topics=[
+            OffsetFetchResponseTopic.make(
+                name=topic.name,
+                partitions=[
+                    OffsetFetchResponsePartition.make(
+                        partition_index=number, committed_offset=NO_OFFSET, error_code=error.code
+                    )
+                    for number in topic.partition_indexes
+                ],
+            )
+            for topic in message.topics or ()
+        ]
+    )

@@ -1,0 +1,66 @@
+"""Requests of Kafka clients to the handlers of a node: through the codec of their version, both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any, TypeVar
+
+from kraft.chaos.worlds.simulated.cluster import SimulatedNode
+from kraft.protocol.errors import KafkaError
+from kraft.wire import codec
+from kraft.wire.clients.served import ClientBroker, ClientCall, ClientConnection
+from kraft.wire.clients.table import ROWS, ClientApis
+from kraft.wire.primitives import TopLevel
+
+MessageT = TypeVar("MessageT", bound=TopLevel)
+
+
+def broker_of(node: SimulatedNode) -> ClientBroker:
+    """The parts of a simulated node, as its Kafka listener gets them."""
+    parts = node.node
+    assert parts is not None
+    assert parts.logs is not None
+    assert parts.replicas is not None
+    assert parts.coordinator is not None
+    assert parts.producer_ids is not None
+    return ClientBroker(
+        environment=parts.environment,
+        config=parts.config,
+        gateway=parts.gateway,
+        replicas=parts.replicas,
+        logs=parts.logs,
+        coordinator=parts.coordinator,
+        groups=parts.groups,
+        producer_ids=parts.producer_ids,
+    )
+
+
+class ClientDoor:
+    """One connection of a client to a node."""
+
+    def __init__(self, node: SimulatedNode, *, listener: str = "PLAINTEXT", client_id: str | None = "client") -> None:
+        self.node = node
+        self.connection = ClientConnection(peer="10.1.2.3:54321", listener=listener)
+        self._apis = ClientApis(broker_of(node))
+        self._client_id = client_id
+
+    async def ask(self, message: TopLevel, version: int) -> Any:
+        """The response, as the client reads it. What the version lacks is lost on both ways."""
+        row = ROWS[message.API_KEY]
+        assert row.oldest <= version <= row.newest, (row, version)
+        api = self._apis.get(message.API_KEY)
+        assert api is not None, row
+        asked = _passed(api.request, version, message)
+        call = ClientCall(message=asked, version=version, client_id=self._client_id, connection=self.connection)
+        try:
+            answer = api.handle(call)
+            if isinstance(answer, Awaitable):
+                answer = await self.node.machine.run(answer)
+        except KafkaError as error:
+            answer = api.refuse(asked, version, error)
+        assert answer is not None, row
+        return _passed(api.response, version, answer)
+
+
+def _passed(kind: type[MessageT], version: int, message: TopLevel) -> MessageT:
+    return codec.decode_body(kind, version, memoryview(b"".join(codec.encode_body(message, version))), 0)
