@@ -4,9 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
 
 from kraft.broker.gateway import Gateway
-from metadata.settings import BROKER_SYNONYMS, BrokerSettings, TopicSettings, topic_settings
+from kraft.protocol.primitives import INT32_MAX
+from metadata.settings import (
+    BROKER_SYNONYMS,
+    STATIC_SETTINGS,
+    BrokerSettings,
+    TopicSettings,
+    is_list,
+    settings_by_name,
+    topic_settings,
+)
+
+Kind: TypeAlias = Literal["boolean", "string", "int", "long", "double", "list"]
+"""The type of a setting, of Kafka's (ConfigDef.Type) those that occur here."""
 
 DYNAMIC_TOPIC = "DYNAMIC_TOPIC_CONFIG"
 DYNAMIC_BROKER = "DYNAMIC_BROKER_CONFIG"
@@ -29,6 +42,12 @@ class ConfigEntry:
     name: str
     value: str
     synonyms: tuple[Synonym, ...]
+    kind: Kind
+    documentation: str
+
+    @property
+    def is_read_only(self) -> bool:
+        return self.name in STATIC_SETTINGS
 
     @property
     def source(self) -> str:
@@ -51,18 +70,37 @@ def _texts(values: Mapping[str, object]) -> dict[str, str]:
     return {name: config_text(value) for name, value in values.items()}
 
 
+def _entry(
+    model: type[TopicSettings] | type[BrokerSettings], name: str, value: str, synonyms: tuple[Synonym, ...]
+) -> ConfigEntry:
+    field = settings_by_name(model)[name]
+    kind = "list" if is_list(model, name) else _kind(field)
+    return ConfigEntry(name=name, value=value, synonyms=synonyms, kind=kind, documentation=field.description or "")
+
+
+def _kind(field: Any) -> Kind:
+    if field.annotation is bool:
+        return "boolean"
+    if field.annotation is float:
+        return "double"
+    if field.annotation is not int:
+        return "string"
+    most = max((limit.le for limit in field.metadata if hasattr(limit, "le")), default=INT32_MAX)
+    return "int" if most <= INT32_MAX else "long"
+
+
 def broker_configs(gateway: Gateway, broker_id: int) -> Iterator[ConfigEntry]:
     """The settings of a broker. Static values are those of this node's own file."""
     for name in sorted(_BROKER_DEFAULTS):
         synonyms = tuple(_broker_synonyms(gateway, broker_id, name, _static(gateway)))
-        yield ConfigEntry(name=name, value=synonyms[0].value, synonyms=synonyms)
+        yield _entry(BrokerSettings, name, synonyms[0].value, synonyms)
 
 
 def cluster_configs(gateway: Gateway) -> Iterator[ConfigEntry]:
     """The cluster-wide dynamic defaults that are set."""
     for name, value in sorted(gateway.image.config("broker", "").items()):
         default = Synonym(name, _BROKER_DEFAULTS[name], DEFAULT)
-        yield ConfigEntry(name=name, value=value, synonyms=(Synonym(name, value, DYNAMIC_DEFAULT), default))
+        yield _entry(BrokerSettings, name, value, (Synonym(name, value, DYNAMIC_DEFAULT), default))
 
 
 def topic_configs(gateway: Gateway, topic: str) -> Iterator[ConfigEntry]:
@@ -87,7 +125,7 @@ def _of_topic(gateway: Gateway, settings: TopicSettings, overrides: Mapping[str,
             synonyms.append(Synonym(name, defaults[name], DEFAULT))
         else:
             synonyms.extend(_broker_synonyms(gateway, gateway.node_id, broker_name, static))
-        yield ConfigEntry(name=name, value=effective[name], synonyms=tuple(synonyms))
+        yield _entry(TopicSettings, name, effective[name], tuple(synonyms))
 
 
 def _static(gateway: Gateway) -> dict[str, str]:

@@ -17,6 +17,7 @@ from metadata.controller.requests import (
     CreatePartitions,
     CreateTopics,
     DeleteTopics,
+    ReplaceConfigs,
     Request,
     TopicCreated,
 )
@@ -34,6 +35,8 @@ def is_visible(image: MetadataImage, request: Request[Any], reply: Any) -> bool:
             return request.validate_only or _partitions_created(image, request, reply)
         case AlterConfigs():
             return request.validate_only or _configs_altered(image, request, reply)
+        case ReplaceConfigs():
+            return request.validate_only or _configs_replaced(image, request, reply)
         case _:
             return True
 
@@ -64,11 +67,23 @@ def _configs_altered(image: MetadataImage, request: AlterConfigs, reply: Mapping
     )
 
 
+def _configs_replaced(image: MetadataImage, request: ReplaceConfigs, reply: Mapping[Any, Any]) -> bool:
+    return all(
+        image.config(resource.resource_type, resource.name)
+        == {name: canonical_value(_model(resource), name, value) for name, value in wanted.items()}
+        for resource, wanted in request.resources.items()
+        if reply[resource] is None
+    )
+
+
+def _model(resource: ConfigResource) -> type[TopicSettings] | type[BrokerSettings]:
+    return TopicSettings if resource.resource_type == "topic" else BrokerSettings
+
+
 def _is_altered(settings: Mapping[str, str], resource: ConfigResource, alteration: ConfigAlteration) -> bool:
     """Values are written in their canonical form. Additions to lists count as seen."""
     if alteration.operation == "delete":
         return alteration.name not in settings
     if alteration.operation == "set":
-        model = TopicSettings if resource.resource_type == "topic" else BrokerSettings
-        return settings.get(alteration.name) == canonical_value(model, alteration.name, alteration.value)
+        return settings.get(alteration.name) == canonical_value(_model(resource), alteration.name, alteration.value)
     return True

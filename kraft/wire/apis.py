@@ -59,6 +59,7 @@ DELETE_TOPICS = _api(20, "DeleteTopics", 6, flexible_from=4)
 DELETE_RECORDS = _api(21, "DeleteRecords", 2, flexible_from=2)
 INIT_PRODUCER_ID = _api(22, "InitProducerId", 5, oldest=0, flexible_from=2)
 OFFSET_FOR_LEADER_EPOCH = _api(23, "OffsetForLeaderEpoch", 4, flexible_from=4)
+ALTER_CONFIGS = _api(33, "AlterConfigs", 2, flexible_from=2)
 SASL_AUTHENTICATE = _api(36, "SaslAuthenticate", 2, flexible_from=2)
 CREATE_PARTITIONS = _api(37, "CreatePartitions", 3, flexible_from=2)
 ELECT_LEADERS = _api(43, "ElectLeaders", 2, flexible_from=2)
@@ -85,6 +86,7 @@ BY_KEY: dict[int, Api] = {
         DELETE_RECORDS,
         INIT_PRODUCER_ID,
         OFFSET_FOR_LEADER_EPOCH,
+        ALTER_CONFIGS,
         SASL_AUTHENTICATE,
         CREATE_PARTITIONS,
         ELECT_LEADERS,

@@ -220,6 +220,14 @@ class AlterConfigs(Request[Mapping[ConfigResource, "ErrorDetail | None"]]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReplaceConfigs(Request[Mapping[ConfigResource, "ErrorDetail | None"]]):
+    """AlterConfigs of before KIP-339: the dynamic settings of each resource become these, others are unset."""
+
+    resources: Mapping[ConfigResource, Mapping[str, str]]
+    validate_only: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProducerIdBlock:
     first: int
     count: int
@@ -241,6 +249,7 @@ ControllerRequest: TypeAlias = (
     | DeleteTopics
     | CreatePartitions
     | AlterConfigs
+    | ReplaceConfigs
     | AllocateProducerIds
 )
 

@@ -14,7 +14,7 @@ from kraft.http.v3 import models
 from kraft.http.v3.envelope import Document, no_content, raise_refusal
 from kraft.suggestions import nearest_key_hint
 from metadata.controller.requests import AlterConfigs, ConfigAlteration, ConfigResource
-from metadata.settings import STATIC_SETTINGS, BrokerSettings, TopicSettings, settings_by_name
+from metadata.settings import BrokerSettings, TopicSettings, settings_by_name
 
 CLUSTER_WIDE = ConfigResource(resource_type="broker", name="")
 Operation = Literal["set", "delete", "append", "subtract"]
@@ -26,7 +26,7 @@ def config_fields(entry: ConfigEntry) -> Document:
         "name": entry.name,
         "value": entry.value,
         "is_default": entry.is_default,
-        "is_read_only": entry.name in STATIC_SETTINGS,
+        "is_read_only": entry.is_read_only,
         "is_sensitive": False,
         "source": entry.source,
         "synonyms": [{"name": s.name, "value": s.value, "source": s.source} for s in entry.synonyms],

@@ -14,3 +14,5 @@ SOURCES: Mapping[str, int] = {
     DEFAULT: 5,
 }
 """Source: DescribeConfigsResponse.ConfigSource."""
+DYNAMIC_LOGGER = 6
+"""A level of a logger."""

@@ -30,7 +30,6 @@ from kraft.wire.messages.common import detail_code, detail_message
 from kraft.wire.messages.topics import CREATE_PARTITIONS
 from kraft.wire.primitives import ZERO_UUID
 from metadata.controller.requests import CreateTopics, DeleteTopics, ErrorDetail, NewTopic, TopicCreated
-from metadata.settings import STATIC_SETTINGS
 
 
 def apis(broker: ClientBroker) -> Sequence[ClientApi]:
@@ -93,7 +92,7 @@ class _Topics:
                 CreatableTopicConfigs.make(
                     name=entry.name,
                     value=entry.value,
-                    read_only=entry.name in STATIC_SETTINGS,
+                    read_only=entry.is_read_only,
                     config_source=SOURCES[entry.source],
                 )
                 for entry in new_topic_configs(self._gateway, outcome.configs)

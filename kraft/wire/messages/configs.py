@@ -1,4 +1,4 @@
-"""IncrementalAlterConfigs (44, KIP-339)."""
+"""IncrementalAlterConfigs (44, KIP-339) and AlterConfigs (33)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import Literal
 
 from kraft.protocol.errors import InvalidRequest
 from kraft.wire import apis
+from kraft.wire.generated import alter_configs_request, alter_configs_response
+from kraft.wire.generated.alter_configs_request import AlterConfigsRequestData
+from kraft.wire.generated.alter_configs_response import AlterConfigsResponseData
 from kraft.wire.generated.incremental_alter_configs_request import (
     AlterableConfig,
     AlterConfigsResource,
@@ -17,7 +20,7 @@ from kraft.wire.generated.incremental_alter_configs_response import (
     IncrementalAlterConfigsResponseData,
 )
 from kraft.wire.messages.common import Rpc, detail_code, detail_message, to_detail
-from metadata.controller.requests import AlterConfigs, ConfigAlteration, ConfigResource, ErrorDetail
+from metadata.controller.requests import AlterConfigs, ConfigAlteration, ConfigResource, ErrorDetail, ReplaceConfigs
 
 Operation = Literal["set", "delete", "append", "subtract"]
 OPERATIONS: tuple[Operation, ...] = ("set", "delete", "append", "subtract")
@@ -48,7 +51,7 @@ def _configs(message: IncrementalAlterConfigsRequestData) -> AlterConfigs:
     return AlterConfigs(
         resources={
             _resource(item): tuple(
-                ConfigAlteration(name=config.name, operation=_operation(config.config_operation), value=config.value)
+                ConfigAlteration(name=config.name, operation=operation_of(config.config_operation), value=config.value)
                 for config in item.configs
             )
             for item in message.resources
@@ -58,15 +61,23 @@ def _configs(message: IncrementalAlterConfigsRequestData) -> AlterConfigs:
 
 
 def _resource(
-    item: AlterConfigsResource | AlterConfigsResourceResponse,
+    item: AlterConfigsResource
+    | AlterConfigsResourceResponse
+    | alter_configs_request.AlterConfigsResource
+    | alter_configs_response.AlterConfigsResourceResponse,
 ) -> ConfigResource:
-    for resource_type, number in RESOURCE_TYPES.items():
-        if item.resource_type == number:
-            return ConfigResource(resource_type=resource_type, name=item.resource_name)
-    raise InvalidRequest(f"config resource type {item.resource_type}; 2 (topic) and 4 (broker) exist")
+    return resource_of(item.resource_type, item.resource_name)
 
 
-def _operation(number: int) -> Operation:
+def resource_of(number: int, name: str) -> ConfigResource:
+    """Raises InvalidRequest 42 for a type of resource that has no settings here."""
+    for resource_type, known in RESOURCE_TYPES.items():
+        if number == known:
+            return ConfigResource(resource_type=resource_type, name=name)
+    raise InvalidRequest(f"resources of type {number} have no settings here; 2 (topic) and 4 (broker) have")
+
+
+def operation_of(number: int) -> Operation:
     if not 0 <= number < len(OPERATIONS):
         raise InvalidRequest(f"config operation {number}; 0 to {len(OPERATIONS) - 1} exist")
     return OPERATIONS[number]
@@ -111,6 +122,70 @@ ALTER_CONFIGS: Rpc[
         _resource(item): to_detail(item.error_code, item.error_message) for item in message.responses
     },
     refuse=lambda message, code: _configs_response(
+        [(item.resource_type, item.resource_name, code, None) for item in message.resources]
+    ),
+)
+
+
+# --- AlterConfigs, which replaces all settings of a resource -------------------------------------------------------
+
+
+def _replace_request(request: ReplaceConfigs, timeout_ms: int) -> AlterConfigsRequestData:
+    return AlterConfigsRequestData.make(
+        resources=tuple(
+            alter_configs_request.AlterConfigsResource.make(
+                resource_type=RESOURCE_TYPES[resource.resource_type],
+                resource_name=resource.name,
+                configs=tuple(
+                    alter_configs_request.AlterableConfig.make(name=name, value=value) for name, value in wanted.items()
+                ),
+            )
+            for resource, wanted in request.resources.items()
+        ),
+        validate_only=request.validate_only,
+    )
+
+
+def _replace(message: AlterConfigsRequestData) -> ReplaceConfigs:
+    return ReplaceConfigs(
+        resources={
+            _resource(item): {config.name: config.value or "" for config in item.configs} for item in message.resources
+        },
+        validate_only=message.validate_only,
+    )
+
+
+def _replace_response(items: list[tuple[int, str, int, str | None]]) -> AlterConfigsResponseData:
+    return AlterConfigsResponseData.make(
+        responses=tuple(
+            alter_configs_response.AlterConfigsResourceResponse.make(
+                error_code=code, error_message=message, resource_type=number, resource_name=name
+            )
+            for number, name, code, message in items
+        )
+    )
+
+
+REPLACE_CONFIGS: Rpc[
+    ReplaceConfigs,
+    Mapping[ConfigResource, ErrorDetail | None],
+    AlterConfigsRequestData,
+    AlterConfigsResponseData,
+] = Rpc(
+    api=apis.ALTER_CONFIGS,
+    response=AlterConfigsResponseData,
+    to_request=_replace_request,
+    from_request=_replace,
+    to_reply=lambda request, reply: _replace_response(
+        [
+            (RESOURCE_TYPES[resource.resource_type], resource.name, detail_code(detail), detail_message(detail))
+            for resource, detail in reply.items()
+        ]
+    ),
+    from_reply=lambda request, message: {
+        _resource(item): to_detail(item.error_code, item.error_message) for item in message.responses
+    },
+    refuse=lambda message, code: _replace_response(
         [(item.resource_type, item.resource_name, code, None) for item in message.resources]
     ),
 )

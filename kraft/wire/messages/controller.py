@@ -17,6 +17,7 @@ from metadata.controller.requests import (
     DeleteTopics,
     ElectLeaders,
     RegisterBroker,
+    ReplaceConfigs,
 )
 
 CONTROLLER_RPCS: dict[type, Rpc[Any, Any, Any, Any]] = {
@@ -30,4 +31,5 @@ CONTROLLER_RPCS: dict[type, Rpc[Any, Any, Any, Any]] = {
     DeleteTopics: topics.DELETE_TOPICS,
     CreatePartitions: topics.CREATE_PARTITIONS,
     AlterConfigs: configs.ALTER_CONFIGS,
+    ReplaceConfigs: configs.REPLACE_CONFIGS,
 }

@@ -14,7 +14,7 @@ from kraft.protocol.errors import (
 )
 from metadata.controller.decide.decision import Decision, Situation
 from metadata.controller.decide.events import UncleanSweepTick
-from metadata.controller.requests import AlterConfigs, ConfigAlteration, ConfigResource, ErrorDetail
+from metadata.controller.requests import AlterConfigs, ConfigAlteration, ConfigResource, ErrorDetail, ReplaceConfigs
 from metadata.records import ConfigRecord
 from metadata.settings import STATIC_SETTINGS, BrokerSettings, TopicSettings, canonical_value, is_list
 
@@ -42,6 +42,23 @@ def alter_configs(situation: Situation, request: AlterConfigs) -> Decision:
     follow_up = UncleanSweepTick() if any(record.name == _UNCLEAN for record in records) else None
     return Decision(
         liveness=situation.liveness, records=tuple(records), is_atomic=True, reply=reply, follow_up=follow_up
+    )
+
+
+def replace_configs(situation: Situation, request: ReplaceConfigs) -> Decision:
+    """Kafka's AlterConfigs: decided on this image, so that nothing is kept that another change has set meanwhile."""
+    alterations = {
+        resource: _replacement(situation.image.config(resource.resource_type, resource.name), wanted)
+        for resource, wanted in request.resources.items()
+    }
+    return alter_configs(situation, AlterConfigs(resources=alterations, validate_only=request.validate_only))
+
+
+def _replacement(current: Mapping[str, str], wanted: Mapping[str, str]) -> tuple[ConfigAlteration, ...]:
+    dropped = [name for name in current if name not in wanted]
+    return (
+        *(ConfigAlteration(name=name, operation="set", value=value) for name, value in wanted.items()),
+        *(ConfigAlteration(name=name, operation="delete") for name in dropped),
     )
 
 
@@ -81,9 +98,7 @@ def _new_value(resource: ConfigResource, change: ConfigAlteration, current: str 
     if resource.resource_type == "broker" and change.name in STATIC_SETTINGS:
         raise InvalidRequest(f"{change.name} is read once, at start: set it in cluster.toml and restart the node")
     if change.operation == "delete":
-        if current is None:
-            is_list(model, change.name)
-        return None
+        return None  # of whatever name, as in Kafka: its tools unset throttles that this cluster does not have
     if change.value is None:
         raise InvalidRequest(f"operation {change.operation} on {change.name} needs a value")
     if change.operation == "set":

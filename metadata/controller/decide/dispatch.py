@@ -30,6 +30,7 @@ from metadata.controller.requests import (
     DeleteTopics,
     ElectLeaders,
     RegisterBroker,
+    ReplaceConfigs,
 )
 from metadata.image import MetadataImage
 from metadata.settings import BrokerSettings
@@ -89,5 +90,7 @@ def _decide_request(situation: Situation, request: ControllerRequest) -> Decisio
             return growth.create_partitions(situation, request)
         case AlterConfigs():
             return configs.alter_configs(situation, request)
+        case ReplaceConfigs():
+            return configs.replace_configs(situation, request)
         case AllocateProducerIds():
             return producer_ids.allocate_producer_ids(situation, request)

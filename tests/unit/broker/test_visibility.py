@@ -20,6 +20,7 @@ from metadata.controller.requests import (
     ErrorDetail,
     NewPartitions,
     NewTopic,
+    ReplaceConfigs,
     TopicCreated,
 )
 from metadata.image import MetadataImage
@@ -41,6 +42,8 @@ TOPIC = ConfigResource(resource_type="topic", name="t")
 SET = AlterConfigs(resources={TOPIC: (ConfigAlteration(name="retention.ms", operation="set", value="5"),)})
 CHANGE = AlterConfigs(resources={TOPIC: (ConfigAlteration(name="retention.ms", operation="set", value="6"),)})
 UNSET = AlterConfigs(resources={TOPIC: (ConfigAlteration(name="retention.ms", operation="delete"),)})
+REPLACE = ReplaceConfigs(resources={TOPIC: {"retention.ms": " 05 "}})
+EMPTIED = ReplaceConfigs(resources={TOPIC: {}})
 GROW = CreatePartitions(topics=(NewPartitions(topic="t", count=2),))
 
 
@@ -59,6 +62,9 @@ GROW = CreatePartitions(topics=(NewPartitions(topic="t", count=2),))
         (CHANGE, {TOPIC: None}, False, False),
         (UNSET, {TOPIC: None}, True, False),
         (UNSET, {TOPIC: REFUSED}, True, True),
+        (REPLACE, {TOPIC: None}, False, True),
+        (REPLACE, {TOPIC: REFUSED}, True, True),
+        (EMPTIED, {TOPIC: None}, True, False),
         (ElectLeaders(election="preferred", partitions=None), {}, True, True),
     ],
 )

@@ -21,6 +21,7 @@ from metadata.controller.requests import (
     NewTopic,
     ProducerIdBlock,
     RegisterBroker,
+    ReplaceConfigs,
     TopicCreated,
 )
 from tests.support.controller_world import World
@@ -180,7 +181,7 @@ ALL_BROKERS = ConfigResource(resource_type="broker", name="")
         (TOPIC, ("retention.ms", "append", "1"), 40),
         (TOPIC, ("log.retention.ms", "set", "1"), 40),
         (TOPIC, ("cleanup.policy", "subtract", "delete"), 40),
-        (TOPIC, ("no.such.thing", "delete", None), 40),
+        (TOPIC, ("no.such.thing", "set", "1"), 40),
         (ALL_BROKERS, ("background.threads", "set", "2"), 42),
     ],
 )
@@ -207,6 +208,26 @@ def test_config_lists_and_canonical_values() -> None:
     change = ConfigAlteration(name="retention.ms", operation="set", value=" 07 ")
     made.decide(AlterConfigs(resources={TOPIC: (change,)}))
     assert made.image.config("topic", "a.b") == {"retention.ms": "7"}
+
+
+def test_unset_is_what_is_not_set_whatever_its_name() -> None:
+    """As in Kafka: kafka-reassign-partitions --verify unsets throttles, whether there are any or not."""
+    made = world()
+    change = ConfigAlteration(name="leader.replication.throttled.replicas", operation="delete")
+    assert made.decide(AlterConfigs(resources={TOPIC: (change,)})).reply == {TOPIC: None}
+
+
+def test_replaced_settings_are_exactly_those_named() -> None:
+    made = world()
+    made.decide(ReplaceConfigs(resources={TOPIC: {"retention.ms": "07", "cleanup.policy": "compact"}}))
+    assert made.image.config("topic", "a.b") == {"retention.ms": "7", "cleanup.policy": "compact"}
+    bad = {"retention.ms": "8", "cleanup.policy": "shred"}
+    refused = made.decide(ReplaceConfigs(resources={TOPIC: bad, ALL_BROKERS: {}})).reply
+    assert refused[TOPIC].error.code == 40  # type: ignore[index]
+    made.decide(ReplaceConfigs(resources={TOPIC: {}}, validate_only=True))
+    assert made.image.config("topic", "a.b") == {"retention.ms": "7", "cleanup.policy": "compact"}
+    assert made.decide(ReplaceConfigs(resources={TOPIC: {"segment.ms": "9"}})).reply == {TOPIC: None}
+    assert made.image.config("topic", "a.b") == {"segment.ms": "9"}
 
 
 def test_producer_ids_are_never_given_twice() -> None:

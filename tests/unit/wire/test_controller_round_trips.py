@@ -45,6 +45,7 @@ from metadata.controller.requests import (
     PartitionReassignment,
     ProducerIdBlock,
     RegisterBroker,
+    ReplaceConfigs,
     TopicCreated,
 )
 from metadata.image import PartitionImage, TopicIdPartition
@@ -168,6 +169,10 @@ CASES: list[tuple[Any, Any]] = [
             validate_only=True,
         ),
         {TOPIC_CONFIG: None, BROKER: ErrorDetail(InvalidConfig, "not a list")},
+    ),
+    (
+        ReplaceConfigs(resources={TOPIC_CONFIG: {"retention.ms": "5"}, BROKER: {}}, validate_only=True),
+        {TOPIC_CONFIG: ErrorDetail(InvalidConfig, "no"), BROKER: None},
     ),
     (AllocateProducerIds(broker_id=1, broker_epoch=5), ProducerIdBlock(first=2**33, count=1000)),
 ]
