@@ -7,8 +7,9 @@ additions asks for them by `Prefer: kraft-fields` (RFC 7240), as every client of
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, Final, TypeAlias, get_args
+from typing import Any, Final, TypeAlias, get_args, get_type_hints
 
+from msgspec import Meta, Struct
 from pydantic import BaseModel, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import core_schema
@@ -30,6 +31,9 @@ class _Addition:
 
 
 ADDITION: Final = _Addition()
+"""Of a field of a pydantic model."""
+STRUCT_ADDITION: Final = Meta(extra_json_schema={MARK: True})
+"""Of a field of a msgspec struct."""
 
 
 def prefers_additions(prefer: str | None) -> bool:
@@ -44,6 +48,8 @@ def plain_shape(model: Any) -> Shape | None:
 
 
 def _shape(annotation: Any) -> tuple[Shape | None, bool]:
+    if isinstance(annotation, type) and issubclass(annotation, Struct):
+        return _shape_of_struct(annotation)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         kept: Shape = {}
         has_additions = False
@@ -56,6 +62,18 @@ def _shape(annotation: Any) -> tuple[Shape | None, bool]:
         return kept, has_additions
     found = [_shape(each) for each in get_args(annotation)]
     return next((each for each in found if each[0] is not None), (None, False))
+
+
+def _shape_of_struct(struct: type[Struct]) -> tuple[Shape | None, bool]:
+    kept: Shape = {}
+    has_additions = False
+    for name, hint in get_type_hints(struct, include_extras=True).items():
+        if STRUCT_ADDITION in getattr(hint, "__metadata__", ()):
+            has_additions = True
+            continue
+        kept[name], within = _shape(hint)
+        has_additions |= within
+    return kept, has_additions
 
 
 def without_additions(document: Any, shape: Shape | None) -> Any:

@@ -20,13 +20,15 @@ _encode = msgspec.json.Encoder().encode
 _check_json = msgspec.json.Decoder(Raw).decode
 
 
-class Header(msgspec.Struct, gc=False):
+class ConsumedHeader(msgspec.Struct, gc=False):
+    """A header of a record; the value is base64."""
+
     key: str
     value: bytes | None
 
 
-class Consumed(msgspec.Struct, gc=False):
-    """One record of the answer; bytes become base64."""
+class ConsumedRecord(msgspec.Struct, gc=False):
+    """One record of an answer. Key and value are base64, JSON or text, as the client asked for."""
 
     topic: str
     key: Any
@@ -34,10 +36,10 @@ class Consumed(msgspec.Struct, gc=False):
     partition: int
     offset: int
     timestamp: int
-    headers: list[Header]
+    headers: list[ConsumedHeader]
 
 
-_NO_HEADERS: list[Header] = []
+_NO_HEADERS: list[ConsumedHeader] = []
 _PIECE_RECORDS = 1_000
 
 
@@ -59,14 +61,14 @@ def _encoded(records: Sequence[InRecord], form: Format, *, topic: str, partition
     convert = _CONVERT[form]
     return _encode(
         [
-            Consumed(
+            ConsumedRecord(
                 topic,
                 _key(r.key, convert),
                 r.value if convert is None else _value(r, convert),
                 partition,
                 r.offset,
                 r.timestamp,
-                [Header(name, value) for name, value in r.headers] if r.headers else _NO_HEADERS,
+                [ConsumedHeader(name, value) for name, value in r.headers] if r.headers else _NO_HEADERS,
             )
             for r in records
         ]

@@ -28,6 +28,7 @@ from kraft.http.media import is_latin_1
 
 if TYPE_CHECKING:
     from kraft.http.context import Context
+    from kraft.http.produce_params import ProduceParams
 
 Model = TypeVar("Model", bound=BaseModel)
 Method: TypeAlias = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -42,6 +43,8 @@ class Call:
     body: bytes | bytearray = b""
     accept: str | None = field(init=False)
     """The Accept header; in the strict profile only what the route describes of it."""
+    produce_params: ProduceParams = field(init=False)
+    """Of a route that writes records: set by its check, which is the one place that reads them."""
 
     def __post_init__(self) -> None:
         self.accept = self.request.headers.get("Accept")

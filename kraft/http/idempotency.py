@@ -13,7 +13,7 @@ from hashlib import blake2b
 
 from kraft.http.endpoint import Call, Parameter
 from kraft.http.errors import UNPROCESSABLE, HttpError
-from kraft.protocol.batches.header import NO_PRODUCER_ID, computed_crc, sequenced, whole_batches
+from kraft.protocol.batches.header import NO_PRODUCER_ID, computed_crc, header_at, sequenced, whole_batches
 from kraft.protocol.partitioner import partition_of_key
 from kraft.protocol.primitives import Buffer
 from metadata.producer_ids import RESERVED_PRODUCER_IDS, RESERVED_PRODUCER_IDS_FROM, is_reserved
@@ -63,10 +63,6 @@ def idempotency_key(call: Call) -> IdempotencyKey | None:
     return None if key is None else IdempotencyKey(client=client or "", key=key)
 
 
-def check_idempotency_key(call: Call) -> None:
-    idempotency_key(call)
-
-
 def _text(call: Call, name: str) -> str | None:
     values = call.request.headers.getall(name, ())
     if not values:
@@ -102,6 +98,11 @@ def keyed_batches(data: Buffer, key: IdempotencyKey, *, topic: str) -> Iterator[
         yield header.record_count, sequenced(memoryview(data)[position:end], header, producer_id=producer_id)
     if end != len(data):
         raise HttpError(UNPROCESSABLE, f"the {len(data) - end} bytes at {end} are no whole RecordBatch v2")
+
+
+def with_producer(batch: Buffer, producer_id: int) -> bytearray:
+    """A copy of a batch of our own making that carries this id, epoch 0 and sequence 0."""
+    return sequenced(batch, header_at(batch), producer_id=producer_id)
 
 
 def refuse_reserved_ids(data: Buffer) -> None:

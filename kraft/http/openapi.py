@@ -1,10 +1,11 @@
-"""The OpenAPI 3.1 document, made from the routes and their pydantic models. Pure, made once."""
+"""The OpenAPI 3.1 document, made from the routes and the models of their bodies. Pure, made once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
+import msgspec
 import orjson
 from aiohttp import web
 from pydantic import TypeAdapter
@@ -19,6 +20,7 @@ from kraft.protocol.media_types import PLAIN_JSON, V2_JSON
 
 OPENAPI_VERSION = "3.1.0"
 REF = "#/components/schemas/{model}"
+STRUCT_REF = "#/components/schemas/{name}"
 Mode: TypeAlias = Literal["validation", "serialization"]
 
 ANYWHERE = (400, 403, 500, 50302)
@@ -87,20 +89,39 @@ def document(routes: Sequence[Route], *, cluster_id: str, is_strict: bool) -> di
 
 
 class _Schemas:
-    """Schemas of all models, each defined once under components; a model has two when it is read and written."""
+    """Schemas of all models, each defined once under components; a pydantic one has two when it is read and written."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
         models: dict[tuple[int, Mode], Any] = {(id(ErrorBody), "serialization"): ErrorBody}
         for route in routes:
             models |= {(id(model), "validation"): model for model in _models([route.body])}
             models |= {(id(model), "serialization"): model for model in _models(route.answers.values())}
-        inputs = [(key, key[1], TypeAdapter(model)) for key, model in models.items()]
+        structs = {key: model for key, model in models.items() if is_struct(model)}
+        inputs = [(key, key[1], TypeAdapter(model)) for key, model in models.items() if key not in structs]
         schemas, common = TypeAdapter.json_schemas(inputs, ref_template=REF, schema_generator=GenerateJsonSchema)
         self._by_key = {key: schema for (key, _), schema in schemas.items()}
         self.definitions: dict[str, Any] = common.get("$defs", {})
+        described, components = msgspec.json.schema_components(structs.values(), ref_template=STRUCT_REF)
+        self._by_key |= dict(zip(structs, described, strict=True))
+        assert not self.definitions.keys() & components.keys(), self.definitions.keys() & components.keys()
+        self.definitions |= components
 
     def of(self, model: Any, mode: Mode) -> dict[str, Any]:
         return {} if model is None else dict(self._by_key[(id(model), mode)])
+
+
+def schema_of(model: Any, mode: Mode = "validation") -> dict[str, Any]:
+    """The JSON schema of one model, with the definitions that it needs. `mode` is of a pydantic model."""
+    if not is_struct(model):
+        return TypeAdapter(model).json_schema(mode=mode)
+    (schema,), components = msgspec.json.schema_components([model], ref_template="#/$defs/{name}")
+    name = schema.get("$ref", "").removeprefix("#/$defs/")
+    return {**(components[name] if name else schema), "$defs": components}
+
+
+def is_struct(model: Any) -> bool:
+    """A msgspec struct, or a list of one."""
+    return (isinstance(model, type) and issubclass(model, msgspec.Struct)) or any(map(is_struct, get_args(model)))
 
 
 def _models(bodies: Iterable[Body | None]) -> Iterable[Any]:

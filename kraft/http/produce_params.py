@@ -1,4 +1,4 @@
-"""What a produce asks of the cluster beside its records: `acks`, `timeout`, `min_isr`, and who has taken them.
+"""What a produce request asks for beside its records: read once, before its body, and kept on the call.
 
 `min_isr` is a request's own min.insync.replicas: with fewer in the ISR nothing is sent (19); with fewer when the
 records were replicated they are in the log and the answer says so (20). It can ask for more than the topic, never less.
@@ -6,92 +6,88 @@ records were replicated they are in the log and the answer says so (20). It can 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
-from typing import Any
-
 from kraft.http.endpoint import Call, Parameter
-from kraft.http.query import ACKS, ALL, TIMEOUT, acks_of, integer
-from kraft.protocol.errors import NotEnoughReplicas, NotEnoughReplicasAfterAppend
-from kraft.protocol.primitives import Buffer
-from metadata.image import TopicIdPartition
-from replication.requests import ProduceOutcome
+from kraft.http.idempotency import IdempotencyKey, idempotency_key
+from kraft.http.media import Format
+from kraft.http.query import TIMEOUT, flag, integer
+from kraft.protocol.errors import InvalidRequiredAcks
+from kraft.protocol.media_types import PLAIN_JSON
+from kraft.values import maker, value
 
+NO_ACKS = 0
+ALL = -1
+_ACKS = {"0": NO_ACKS, "1": 1, "all": ALL, "-1": ALL}
 REPLICAS_MAX = 32_767
-_NAME = "min_isr"
+
+ACKS = Parameter(
+    name="acks",
+    description="Who must have the records before the answer: nobody (0), the leader (1), all in-sync replicas (all).",
+    schema={"type": "string", "enum": list(_ACKS), "default": "all"},
+)
+ASYNC = Parameter(
+    name="async",
+    description="true: acks=0, answered 204 without a body, as the Strimzi bridge does.",
+    schema={"type": "boolean", "default": False},
+)
 MIN_ISR = Parameter(
-    name=_NAME,
+    name="min_isr",
     description="With acks=all: the least ISR that must have the records, if more than min.insync.replicas.",
     schema={"type": "integer", "minimum": 1, "maximum": REPLICAS_MAX},
 )
-WISHES = (ACKS, TIMEOUT, MIN_ISR)
-
-Outcomes = Mapping[TopicIdPartition, ProduceOutcome]
-
-
-def check_wishes(call: Call) -> None:
-    """Raises HttpError 40002, KafkaError 21."""
-    acks_of(call)
-    integer(call, TIMEOUT.name, default=0)
-    _min_isr(call)
+PARAMETERS = (ACKS, TIMEOUT, MIN_ISR)
+"""The query parameters of every produce."""
 
 
-def _min_isr(call: Call) -> int:
-    """0: not asked for, or without meaning, as min.insync.replicas without acks=all."""
-    wanted = integer(call, _NAME, default=1, low=1, high=REPLICAS_MAX) if _NAME in call.request.query else 0
-    return wanted if acks_of(call) == ALL else 0
+@value(kw_only=True)
+class ProduceParams:
+    """One request's wishes, whichever dialect it speaks."""
+
+    acks: int
+    """0: nobody, 1: the leader, -1 (ALL): all in-sync replicas."""
+    timeout_ms: int
+    """How long the leader may wait for the replicas."""
+    min_isr: int
+    """The least ISR that must have the records; 0 where none is asked for, or `acks` is not ALL."""
+    is_async: bool
+    """`async=true`: acks=0, and an answer without a body."""
+    key: IdempotencyKey | None
+    """Of `Idempotency-Key`: a repetition of the request appends nothing twice."""
+    form: Format
+    """What the body is made of."""
+    answer_type: str
+    """Content-Type of the answer."""
 
 
-async def produce(call: Call, batches: Mapping[TopicIdPartition, Buffer]) -> Outcomes:
-    """As the request wishes."""
-    gateway, wanted = call.context.gateway, _min_isr(call)
-    too_few = {where: outcome for where in batches if (outcome := _too_few(call, where, wanted)) is not None}
-    going = {where: data for where, data in batches.items() if where not in too_few} if too_few else batches
-    timeout_ms = integer(call, TIMEOUT.name, default=gateway.settings.request_timeout_ms)
-    call.context.metrics.produced_bytes.inc(sum(len(data) for data in going.values()))
-    outcomes = await gateway.produce(going, acks=acks_of(call), timeout_ms=timeout_ms) if going else {}
-    if not wanted:
-        return outcomes
-    return too_few | {where: _checked(outcome, wanted) for where, outcome in outcomes.items()}
+_params = maker(ProduceParams)
 
 
-def _too_few(call: Call, where: TopicIdPartition, wanted: int) -> ProduceOutcome | None:
-    """As this node knows it; what has changed since is seen by `_checked`."""
-    topic = call.context.gateway.image.topics.get(where.topic_id) if wanted else None
-    partition = None if topic is None else topic.partitions.get(where.partition)
-    if partition is None or len(partition.isr) >= wanted:
-        return None
-    return ProduceOutcome(
-        error_code=NotEnoughReplicas.code,
-        message=f"the ISR is {list(partition.isr)}; the request asks for {_NAME}={wanted}; nothing was written",
-        leader_id=partition.leader,
-        leader_epoch=partition.leader_epoch,
-        isr=tuple(partition.isr),
-        min_isr=wanted,
+def read_params(
+    call: Call, *, form: Format = Format.JSON, answer_type: str = PLAIN_JSON, is_keyed: bool = True
+) -> None:
+    """Leaves a ProduceParams in `call.produce_params`; for the check of a route.
+
+    `form` and `answer_type` are what the dialect has agreed on with the client; `is_keyed`: the route takes an
+    Idempotency-Key. Raises KafkaError 21 for unknown acks, HttpError 40002 for numbers out of range, HttpError 400 for
+    a key or a client that is none.
+    """
+    query = call.request.query
+    is_async = ASYNC.name in query and flag(call, ASYNC.name)
+    acks = NO_ACKS if is_async else _acks(query.get(ACKS.name, "all"))
+    timeout_ms = integer(call, TIMEOUT.name, default=call.context.gateway.settings.request_timeout_ms)
+    min_isr = integer(call, MIN_ISR.name, default=0, low=1, high=REPLICAS_MAX) if MIN_ISR.name in query else 0
+    call.produce_params = _params(
+        acks=acks,
+        timeout_ms=timeout_ms,
+        min_isr=min_isr if acks == ALL else 0,
+        is_async=is_async,
+        key=idempotency_key(call) if is_keyed else None,
+        form=form,
+        answer_type=answer_type,
     )
 
 
-def _checked(outcome: ProduceOutcome, wanted: int) -> ProduceOutcome:
-    if outcome.error_code or len(outcome.isr) >= wanted:
-        return outcome
-    return replace(
-        outcome,
-        error_code=NotEnoughReplicasAfterAppend.code,
-        message=f"written, and the ISR is {list(outcome.isr)}; the request asks for {_NAME}={wanted}",
-        min_isr=wanted,
-    )
-
-
-def leaders(outcomes: Iterable[tuple[int, ProduceOutcome]]) -> list[dict[str, Any]]:
-    """Who leads each partition that was written to, in which epoch, and the ISR; nothing where it is not known."""
-    found = {
-        number: {
-            "partition": number,
-            "leader": outcome.leader_id,
-            "leader_epoch": outcome.leader_epoch,
-            "isr": list(outcome.isr),
-        }
-        for number, outcome in outcomes
-        if outcome.leader_id >= 0
-    }
-    return [found[number] for number in sorted(found)]
+def _acks(text: str) -> int:
+    acks = _ACKS.get(text)
+    if acks is None:
+        raise InvalidRequiredAcks(f"acks={text} is not known; it is one of 0, 1, all (or -1)")
+    return acks

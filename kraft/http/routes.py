@@ -14,8 +14,8 @@ from kraft.http.v3 import (
     elections,
     partitions,
     produce_batch,
+    produce_stream,
     reassignments,
-    records,
     topic_configs,
     topics,
 )
@@ -37,5 +37,5 @@ ALL_ROUTES: tuple[Route, ...] = (
     *partitions.ROUTES,
     *elections.ROUTES,
     *produce_batch.ROUTES,
-    *records.ROUTES,
+    *produce_stream.ROUTES,
 )

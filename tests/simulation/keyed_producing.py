@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from kraft.chaos.worlds.simulated.cluster import SimulatedNode
 from kraft.http.errors import HttpError
 from kraft.http.idempotency import IdempotencyKey
-from kraft.http.keyed_produce import Pieces, produce_keyed
+from kraft.http.produce import Part, Pieces, pack, send_keyed
 from kraft.http.records import OutRecord
-from kraft.http.writing import pack
-from kraft.protocol.batches.header import whole_batches
 from kraft.protocol.errors import KafkaError
 from kraft.protocol.primitives import Buffer
 from metadata.image import TopicIdPartition
@@ -101,7 +99,7 @@ class KeyedProducer:
             return await gateway.produce(going, acks=plan.acks, timeout_ms=plan.timeout_ms)
 
         key = IdempotencyKey(client="simulated", key=request.key)
-        work = partial(produce_keyed, send, batches, key=key, topic=request.topic)
+        work = partial(send_keyed, send, batches, key=key, topic=request.topic)
         rounds = max(map(len, attempts.values()))
         try:
             within_s = rounds * (plan.timeout_ms + GRACE_MS) / 1000
@@ -116,21 +114,21 @@ class KeyedProducer:
             return False
         return self._take(request, attempts, pieces)
 
-    def _batches(self, values: tuple[bytes, ...], now_ms: int) -> Buffer:
+    def _batches(self, values: tuple[bytes, ...], now_ms: int) -> Sequence[Part]:
         records = [OutRecord(None, value, [], now_ms, None) for value in values]
         packed = pack(records, TopicSettings(max_message_bytes=self._plan.size_max), now_ms=now_ms, is_keyed=True)
         assert not packed.refused, packed
-        return b"".join(data for _, data in packed.batches)
+        return packed.batches
 
     def _noted(
-        self, batches: Mapping[TopicIdPartition, Buffer], request: Keyed
+        self, batches: Mapping[TopicIdPartition, Sequence[Part]], request: Keyed
     ) -> dict[TopicIdPartition, list[Attempt]]:
         attempts: dict[TopicIdPartition, list[Attempt]] = {}
-        for which, data in batches.items():
+        for which, parts in batches.items():
             left = list(request.values[which])
             attempts[which] = []
-            for _, header in whole_batches(data):
-                values, left = left[: header.record_count], left[header.record_count :]
+            for part in parts:
+                values, left = left[: part.records], left[part.records :]
                 now_us = self._oracle.cluster.world.loop.now_us
                 attempts[which].append(Attempt(tuple(values), which, self._plan.acks, now_us))
             self._oracle.attempts += attempts[which]

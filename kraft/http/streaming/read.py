@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from aiohttp import web
 
 from kraft.http.dialects import UNKNOWN_TOPIC
+from kraft.http.embed import ConsumedRecord
 from kraft.http.endpoint import Body, Call, Parameter, Route
 from kraft.http.errors import BAD_REQUEST, HttpError
 from kraft.http.media import EMBEDDED, Format, stream_answer
@@ -19,7 +20,6 @@ from kraft.http.streaming.frames import FRAMES
 from kraft.http.streaming.merge import Merge, Piece
 from kraft.http.streaming.positions import PARTITIONS_MAX, Key, Positions, parse_positions
 from kraft.http.streaming.serve import HEARTBEAT, heartbeat_ms, serve
-from kraft.http.v2 import models
 from kraft.protocol.errors import UnknownTopicOrPartition
 from kraft.protocol.media_types import EVENT_STREAM, NDJSON
 from metadata.environment import Clock
@@ -141,7 +141,7 @@ def _check(call: Call) -> None:
 
 
 STREAM_QUERY = (FORMAT, POSITION, HEARTBEAT)
-STREAM_CONTENT = {EVENT_STREAM: None, NDJSON: models.ConsumedRecord}
+STREAM_CONTENT = {EVENT_STREAM: None, NDJSON: ConsumedRecord}
 
 ROUTES: tuple[Route, ...] = (
     Route(

@@ -9,12 +9,12 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from kraft.coordinators.groups.routing import Groups
+from kraft.http.embed import ConsumedRecord
 from kraft.http.endpoint import Body, Call, Handler, Header, Method, Parameter, Route
 from kraft.http.media import EMBEDDED, consumer_format, stream_answer
 from kraft.http.streaming.read import STREAM_CONTENT, STREAM_QUERY
 from kraft.http.v2 import consumers_models as models
 from kraft.http.v2.consumers import NEXT_TOKEN, WARNING, ConsumerHandlers, check
-from kraft.http.v2.models import ConsumedRecord
 from kraft.protocol.media_types import V2_JSON
 from kraft.protocol.primitives import INT32_MAX
 

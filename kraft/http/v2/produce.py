@@ -1,40 +1,98 @@
-"""v2 produce: a body becomes one batch per partition, one gateway call, one answer with an entry per record."""
+"""v2 produce: records, or raw batches, and an answer with an entry for each record, in request order.
+
+The status is 200 also where records were not written (the v2 dialect's way); with acks=0 nobody knows where they are,
+and the answer is 202 without entries, or 204 for Strimzi's `async=true`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
-import orjson
+import msgspec
 from aiohttp import web
+from msgspec import UNSET, Meta, Struct, UnsetType
 
-from kraft.http import query
+from kraft.http.additions import STRUCT_ADDITION
 from kraft.http.counting import TOO_LARGE, check_counts
 from kraft.http.endpoint import Body, Call, Route
-from kraft.http.errors import UNPROCESSABLE, HttpError
-from kraft.http.idempotency import (
-    HEADERS,
-    IdempotencyKey,
-    check_idempotency_key,
-    idempotency_key,
-    refuse_reserved_ids,
-)
-from kraft.http.keyed_produce import produce_keyed
+from kraft.http.errors import HttpError
+from kraft.http.idempotency import HEADERS
 from kraft.http.media import Format, produce_format, v2_answer
-from kraft.http.partitioner import UNPLACED, places_of
-from kraft.http.produce_params import WISHES, check_wishes, leaders, produce
+from kraft.http.produce import Parsed, Piece, Result, Results, error_of, produce_body, write_batches
+from kraft.http.produce_params import ASYNC, NO_ACKS, PARAMETERS, read_params
 from kraft.http.raw import decode_records
-from kraft.http.records import INLINE_BYTES_MAX, INLINE_RECORDS_MAX, OutRecord
-from kraft.http.v2 import models
-from kraft.http.v2.outcomes import document, failed, written
-from kraft.http.v2.parse import parse_produce
-from kraft.http.writing import Written, write
+from kraft.http.v2.record_bodies import BinaryProduce, JsonProduce, TextProduce, parse_produce
+from kraft.protocol.errors import NotEnoughReplicas, NotEnoughReplicasAfterAppend
 from kraft.protocol.media_types import RECORD_BATCH, RECORDS, V2_JSON
-from metadata.image import TopicIdPartition, TopicImage
 from replication.requests import ProduceOutcome
 
-NO_ACKS = 0
+_ISR_TOO_SMALL = (NotEnoughReplicas.code, NotEnoughReplicasAfterAppend.code)
+_Number: TypeAlias = Annotated[int | UnsetType, STRUCT_ADDITION]
+
+
+class WrittenOffset(Struct, gc=False):
+    """The entry of a record that was written, or whose offset nobody knows: the first fields of ProducedOffset."""
+
+    partition: int
+    offset: int | None
+    error_code: None = None
+    error: None = None
+
+
+class ProducedOffset(Struct):
+    """What became of one record. The fields after `error` are there only when it failed."""
+
+    partition: int
+    offset: int | None
+    error_code: Annotated[int | None, Meta(description="50002: fatal, 50003: retriable; null when it was written.")]
+    error: str | None
+    last_offset: Annotated[
+        int | UnsetType | None, Meta(description="Of raw batches, which have one entry for all."), STRUCT_ADDITION
+    ] = UNSET
+    kafka_code: _Number = UNSET
+    retriable: Annotated[bool | UnsetType, STRUCT_ADDITION] = UNSET
+    is_appended: Annotated[
+        bool | UnsetType, Meta(description="The record is in the leader's log and may survive."), STRUCT_ADDITION
+    ] = UNSET
+    isr: Annotated[list[int] | UnsetType, STRUCT_ADDITION] = UNSET
+    min_isr: _Number = UNSET
+    leader: _Number = UNSET
+    leader_epoch: _Number = UNSET
+
+
+class WrittenPartition(Struct):
+    """Who took the records; an addition of ours."""
+
+    partition: int
+    leader: int
+    leader_epoch: int
+    isr: Annotated[
+        list[int], Meta(description="The replicas that had the records, or had to, when they were acknowledged.")
+    ]
+
+
+class ProduceAnswer(Struct):
+    """One entry for each record, in request order."""
+
+    offsets: list[ProducedOffset]
+    partitions: Annotated[list[WrittenPartition], STRUCT_ADDITION]
+    key_schema_id: int | None = None
+    value_schema_id: int | None = None
+
+
+class AcceptedAnswer(Struct):
+    """acks=0: taken, and nobody will ever know."""
+
+    offsets: Annotated[list[Any], Meta(max_length=0)] = []
+    key_schema_id: int | None = None
+    value_schema_id: int | None = None
+    partitions: Annotated[list[Any], Meta(max_length=0), STRUCT_ADDITION] = []
+
+
+Entry: TypeAlias = WrittenOffset | ProducedOffset
+_encode = msgspec.json.Encoder().encode
 
 
 async def produce_to_topic(call: Call) -> web.Response:
@@ -47,162 +105,141 @@ async def produce_to_partition(call: Call) -> web.Response:
 
 async def _produce(call: Call, partition: int | None) -> web.Response:
     context = call.context
-    form = produce_format(call.request.headers.get("Content-Type"))
     topic = await context.topic_or_create(call.topic)
     if partition is not None:
         context.partition_or_raise(topic, partition)
-    if form is Format.RECORD_BATCH:
+    if call.produce_params.form is Format.RECORD_BATCH:
         assert partition is not None
-        return await _produce_raw(call, topic, TopicIdPartition(topic.topic_id, partition))
-    records, where = await _parsed(call, topic, form, partition)
-    return await _produce_records(call, topic, records, context.partitioner.settle(topic, where))
+        pieces = await write_batches(call, topic, partition)
+        outcomes = [(partition, piece.outcome) for piece in pieces]
+        return _answer(call, [_raw_entry(partition, piece) for piece in pieces], outcomes)
+    _, results = await produce_body(call, topic, partial(_parse, call), partition=partition)
+    return _answer(call, entries(results), results.outcomes())
 
 
-async def _parsed(
-    call: Call, topic: TopicImage, form: Format, partition: int | None
-) -> tuple[list[OutRecord], list[int]]:
-    """The records and where each of them goes, by a worker if they are many or large."""
+def _parse(call: Call) -> Parsed:
+    """All or nothing: what is wrong with one record is wrong with the body."""
     body, limits, now_ms = call.body, call.context.limits, call.context.clock.wall_ms()
-    key = idempotency_key(call)
-    keyless = UNPLACED if key is None else key.partition(len(topic.partitions))
-
-    def parse() -> tuple[list[OutRecord], list[int]]:
-        if form is Format.RECORDS:
-            records = decode_records(
-                bytes(body),
-                now_ms=now_ms,
-                records_max=limits.produce_records_max,
-                headers_max=limits.produce_headers_max,
-            )
-        else:
-            check_counts(
-                body,
-                "records",
-                items_max=limits.produce_records_max,
-                headers_max=limits.produce_headers_max,
-                code=TOO_LARGE,
-            )
-            records = parse_produce(body, form, now_ms=now_ms)
-        return records, place(topic, records, partition, keyless=keyless)
-
-    if len(body) <= INLINE_BYTES_MAX and (form is Format.RECORDS or body.count(b"{") <= INLINE_RECORDS_MAX):
-        return parse()
-    return await call.context.large_work.run(parse)
+    items_max, headers_max = limits.produce_records_max, limits.produce_headers_max
+    if call.produce_params.form is Format.RECORDS:
+        return Parsed(decode_records(bytes(body), now_ms=now_ms, records_max=items_max, headers_max=headers_max))
+    check_counts(body, "records", items_max=items_max, headers_max=headers_max, code=TOO_LARGE)
+    return Parsed(parse_produce(body, call.produce_params.form, now_ms=now_ms))
 
 
-async def _produce_raw(call: Call, topic: TopicImage, where: TopicIdPartition) -> web.Response:
-    """The bytes go to the leader as they came; it validates them (CRC, counts, offsets)."""
-    if not call.body:
-        raise HttpError(UNPROCESSABLE, "the body is empty; send one or more RecordBatch v2")
-    key = idempotency_key(call)
-    if key is not None:
-        return await _produce_raw_keyed(call, topic, where, key)
-    refuse_reserved_ids(call.body)
-    outcome = (await produce(call, {where: call.body}))[where]
-    return _answer(call, [_raw_entry(where.partition, outcome)], [(where.partition, outcome)])
+# --- the answer -------------------------------------------------------------------------------------------------------
 
 
-async def _produce_raw_keyed(
-    call: Call, topic: TopicImage, where: TopicIdPartition, key: IdempotencyKey
-) -> web.Response:
-    """With several batches an entry for each: other requests' records may stand between them."""
-    pieces = (await produce_keyed(partial(produce, call), {where: call.body}, key=key, topic=topic.name))[where]
-    entries = [_raw_entry(where.partition, piece.outcome) for piece in pieces]
-    return _answer(call, entries, [(where.partition, piece.outcome) for piece in pieces])
+def _answer(call: Call, offsets: Sequence[Entry], outcomes: Iterable[tuple[int, ProduceOutcome]]) -> web.Response:
+    params = call.produce_params
+    headers = {"Content-Type": params.answer_type}
+    if params.acks == NO_ACKS and not any(entry.error_code for entry in offsets):
+        if params.is_async:
+            return web.Response(status=204)
+        return web.Response(status=202, body=_encode(AcceptedAnswer()), headers=headers)
+    answer = {"offsets": offsets, "key_schema_id": None, "value_schema_id": None, "partitions": leaders(outcomes)}
+    return web.Response(body=_encode(answer), headers=headers)
 
 
-def _raw_entry(partition: int, outcome: ProduceOutcome) -> dict[str, Any]:
-    if outcome.error_code:
-        return failed(partition, outcome) | {"last_offset": None}
-    return written(partition, outcome.base_offset) | {"last_offset": outcome.last_offset}
+def entries(results: Results) -> Sequence[Entry]:
+    """One for each record, in request order."""
+    outcomes = results.single_outcomes()
+    return [_entry(each) for each in results] if outcomes is None else _counted(results.where, outcomes)
 
 
-async def _produce_records(call: Call, topic: TopicImage, records: list[OutRecord], where: list[int]) -> web.Response:
-    done = await write(call, topic, _group(records, where), idempotency_key(call))
-    last = [(number, each.pieces[-1].outcome) for number, each in done.items() if each.pieces]
-    return _answer(call, entries(where, done), last)
-
-
-def place(topic: TopicImage, records: Sequence[OutRecord], partition: int | None, *, keyless: int) -> list[int]:
-    """The partition of each record: of the path, its own, by its key, by the request's, or UNPLACED. Pure."""
-    if partition is not None:
-        wrong = next((r.partition for r in records if r.partition not in (None, partition)), None)
-        if wrong is not None:
-            raise HttpError(UNPROCESSABLE, f"a record names partition {wrong}, the path names {partition}")
-        return [partition] * len(records)
-    return places_of(topic, records, keyless=keyless)
-
-
-def _group(records: list[OutRecord], where: list[int]) -> dict[int, list[OutRecord]]:
-    first = where[0]
-    if where.count(first) == len(where):
-        return {first: records}
-    groups: dict[int, list[OutRecord]] = {}
-    for record, number in zip(records, where, strict=True):
-        groups.setdefault(number, []).append(record)
-    return groups
-
-
-def entries(where: list[int], done: Mapping[int, Written]) -> list[dict[str, Any]]:
-    """One entry per record, in request order."""
-    if all(each.is_one_batch for each in done.values()):
-        return _counted(where, {number: each.pieces[0].outcome for number, each in done.items()})
-    results = {number: each.results() for number, each in done.items()}
-    told = ((number, *next(results[number])) for number in where)
-    return [
-        failed(number, outcome) if outcome.error_code else written(number, offset) for number, offset, outcome in told
-    ]
-
-
-def _counted(where: list[int], outcomes: Mapping[int, ProduceOutcome]) -> list[dict[str, Any]]:
+def _counted(where: Sequence[int], outcomes: Mapping[int, ProduceOutcome]) -> Sequence[Entry]:
     """The same, faster, where offsets of a partition count up from one base offset."""
-    result: list[dict[str, Any]] = []
-    next_offset = {number: outcome.base_offset for number, outcome in outcomes.items() if not outcome.error_code}
-    failures = {number: failed(number, outcome) for number, outcome in outcomes.items() if outcome.error_code}
+    next_offset = {number: outcome.base_offset for number, outcome in outcomes.items() if _has_offset(outcome)}
+    others = {number: _other(number, outcome) for number, outcome in outcomes.items() if number not in next_offset}
+    if len(next_offset) == len(outcomes) == 1:
+        ((number, first),) = next_offset.items()
+        return [WrittenOffset(number, offset) for offset in range(first, first + len(where))]
+    made: list[Entry] = []
     for number in where:
         offset = next_offset.get(number)
         if offset is None:
-            result.append(failures[number])
+            made.append(others[number])
             continue
         next_offset[number] = offset + 1
-        result.append({"partition": number, "offset": offset, "error_code": None, "error": None})
-    return result
+        made.append(WrittenOffset(number, offset))
+    return made
 
 
-def _answer(call: Call, offsets: list[dict[str, Any]], outcomes: Iterable[tuple[int, ProduceOutcome]]) -> web.Response:
-    content_type = v2_answer(call.accept)
-    status = 200
-    if query.acks_of(call) == NO_ACKS and not any(entry["error_code"] for entry in offsets):
-        if query.flag(call, query.ASYNC.name):
-            return web.Response(status=204)
-        status, offsets, outcomes = 202, [], ()
-    body = orjson.dumps(document(offsets, leaders(outcomes)))
-    return web.Response(status=status, body=body, headers={"Content-Type": content_type})
+def _has_offset(outcome: ProduceOutcome) -> bool:
+    return not outcome.error_code and outcome.base_offset >= 0
+
+
+def _other(partition: int, outcome: ProduceOutcome) -> Entry:
+    """Of a record that was not written, or that nobody knows an offset of."""
+    return _failed(partition, outcome) if outcome.error_code else WrittenOffset(partition, None)
+
+
+def _entry(result: Result) -> Entry:
+    if result.offset < 0:
+        return _other(result.partition, result.outcome)
+    return WrittenOffset(result.partition, result.offset)
+
+
+def _raw_entry(partition: int, piece: Piece) -> ProducedOffset:
+    outcome = piece.outcome
+    if outcome.error_code:
+        entry = _failed(partition, outcome)
+        entry.last_offset = None
+        return entry
+    first = outcome.base_offset if outcome.base_offset >= 0 else None
+    return ProducedOffset(partition, first, None, None, last_offset=outcome.last_offset)
+
+
+def _failed(partition: int, outcome: ProduceOutcome) -> ProducedOffset:
+    code, error = error_of(outcome)
+    entry = ProducedOffset(
+        partition,
+        None,
+        code,
+        error.message,
+        kafka_code=outcome.error_code,
+        retriable=error.retriable,
+        is_appended=outcome.is_appended,
+    )
+    if outcome.error_code in _ISR_TOO_SMALL:
+        entry.isr, entry.min_isr = list(outcome.isr), outcome.min_isr
+        entry.leader, entry.leader_epoch = outcome.leader_id, outcome.leader_epoch
+    return entry
+
+
+def leaders(outcomes: Iterable[tuple[int, ProduceOutcome]]) -> list[WrittenPartition]:
+    """Who leads each partition that was written to, in which epoch, and the ISR; nothing where it is not known."""
+    found = {
+        number: WrittenPartition(number, outcome.leader_id, outcome.leader_epoch, list(outcome.isr))
+        for number, outcome in outcomes
+        if outcome.leader_id >= 0
+    }
+    return [found[number] for number in sorted(found)]
+
+
+# --- routes -----------------------------------------------------------------------------------------------------------
 
 
 def _check(call: Call) -> None:
     """Everything that can be refused before the body is read."""
-    headers = call.request.headers
-    form = produce_format(headers.get("Content-Type"))
-    v2_answer(call.accept)
-    check_wishes(call)
-    check_idempotency_key(call)
+    form = produce_format(call.request.headers.get("Content-Type"))
+    read_params(call, form=form, answer_type=v2_answer(call.accept))
     if form is Format.RECORD_BATCH and "partition" not in call.path:
         raise HttpError(415, f"{RECORD_BATCH} is for one partition: POST it to /topics/{call.topic}/partitions/N")
 
 
 _EMBEDDED = {
-    Format.BINARY.media_type: models.BinaryProduce,
-    Format.JSON.media_type: models.JsonProduce,
-    Format.TEXT.media_type: models.TextProduce,
+    Format.BINARY.media_type: BinaryProduce,
+    Format.JSON.media_type: JsonProduce,
+    Format.TEXT.media_type: TextProduce,
     RECORDS: None,
 }
 _ANSWERS = {
-    200: Body(content={V2_JSON: models.ProduceAnswer}, description="One entry per record, failed ones included."),
-    202: Body(content={V2_JSON: models.AcceptedAnswer}, description="acks=0: taken, without offsets."),
+    200: Body(content={V2_JSON: ProduceAnswer}, description="One entry per record, failed ones included."),
+    202: Body(content={V2_JSON: AcceptedAnswer}, description="acks=0: taken, without offsets."),
     204: None,
 }
-_QUERY = (*WISHES, query.ASYNC)
+_QUERY = (*PARAMETERS, ASYNC)
 _ERRORS = (400, 40002, 40401, 406, 413, 415, 422, 50302)
 
 ROUTES: tuple[Route, ...] = (

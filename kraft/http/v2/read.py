@@ -11,7 +11,7 @@ from multidict import CIMultiDict
 
 from kraft.broker.gateway import Records
 from kraft.http.dialects import UNKNOWN_TOPIC
-from kraft.http.embed import encode_json
+from kraft.http.embed import ConsumedRecord, encode_json
 from kraft.http.endpoint import Body, Call, Header, Parameter, Route
 from kraft.http.media import EMBEDDED, Format, read_answer, stream_answer
 from kraft.http.offset_spec import OFFSET, wanted_offset
@@ -19,7 +19,6 @@ from kraft.http.query import integer
 from kraft.http.raw import encode_records
 from kraft.http.records import end_of_batches, on_records, take_records
 from kraft.http.streaming.read import STREAM_CONTENT, STREAM_QUERY, stream_partition
-from kraft.http.v2 import models
 from kraft.protocol.media_types import RECORD_BATCH, RECORDS
 from kraft.protocol.primitives import INT32_MAX
 
@@ -117,7 +116,7 @@ ROUTES: tuple[Route, ...] = (
         ),
         answers={
             200: Body(
-                content={form.media_type: list[models.ConsumedRecord] for form in EMBEDDED}
+                content={form.media_type: list[ConsumedRecord] for form in EMBEDDED}
                 | {RECORD_BATCH: None, RECORDS: None}
                 | STREAM_CONTENT,
                 headers=_ANSWER_HEADERS,

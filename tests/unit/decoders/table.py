@@ -41,8 +41,8 @@ from kraft.http.errors import HttpError
 from kraft.http.media import Format, is_latin_1, media_ranges, utf8_of_latin_1
 from kraft.http.offset_spec import parse_timestamp
 from kraft.http.streaming.splitter import ObjectSplitter
-from kraft.http.v2.parse import parse_produce
-from kraft.http.v3.records_parse import parse_record
+from kraft.http.v2.record_bodies import parse_produce
+from kraft.http.v3.record_bodies import parse_batch, parse_record
 from kraft.protocol.batches import checking, compression, header
 from kraft.protocol.batches.budget import Budget
 from kraft.protocol.batches.records import NewRecord, build_batch, read_batches
@@ -556,7 +556,7 @@ V2 = {
 HTTP = {
     **{
         f"v2 {form.value}": Decoder(
-            module="kraft.http.v2.parse",
+            module="kraft.http.v2.record_bodies",
             decode=lambda data, form=form: parse_produce(data, form, now_ms=NOW_MS),
             refuses=(HttpError,),
             samples=[sample],
@@ -574,12 +574,21 @@ HTTP = {
         near_misses=[b'{"records": [{}, {}, {}, {}]}', b'{"records": [{"headers": [{}, {}, {}]}]}'],
     ),
     "v3 record": Decoder(
-        module="kraft.http.v3.records_parse",
+        module="kraft.http.v3.record_bodies",
         decode=lambda data: parse_record(data, now_ms=NOW_MS),
         refuses=(HttpError,),
         samples=[
             b'{"key": {"type": "JSON", "data": {"a": 1}}, "value": {"type": "BINARY", "data": "YQ=="}}',
             b'{"partition_id": 1, "timestamp": "2024-01-01T00:00:00Z", "value": {"type": "STRING", "data": "x"}}',
+        ],
+    ),
+    "v3 batch": Decoder(
+        module="kraft.http.v3.record_bodies",
+        decode=lambda data: parse_batch(data, now_ms=NOW_MS, entries_max=5, is_strict=False),
+        refuses=(HttpError,),
+        samples=[
+            b'{"entries": [{"id": "a", "key": {"type": "JSON", "data": {"a": 1}}, "partition_id": 1.0}]}',
+            b'{"entries": [{"id": "a", "x": null, "headers": [{"name": "h", "value": "YQ=="}]}, {"id": "b"}]}',
         ],
     ),
     "length-prefixed records": Decoder(

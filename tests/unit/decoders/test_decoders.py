@@ -100,7 +100,6 @@ COVERED = {
     "kraft.wire.primitives": "what the generated readers are made of, see kraft.wire.codec",
     "kraft.wire.messages.partitions": "the answer to AlterPartition is a row of kraft.wire.codec",
     "kraft.http.endpoint": "bodies of requests, in test_bodies",
-    "kraft.http.v2.models": "bodies of requests, in test_bodies",
     "metadata.quorum.log": "calls what decodes a command, which is a row of metadata.quorum.command",
     "kraft.config.problems": "settings by their names: what a setting may be is a row of metadata.settings",
 }

@@ -7,13 +7,14 @@ from typing import Any
 
 import jsonschema
 import pytest
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from kraft.http.bodies import IS_STRICT
+from kraft.http.openapi import schema_of
 from kraft.http.v2.consumers_models import ALSO_SPELLED, SETTINGS_OF_OTHERS, NewConsumer
 from kraft.http.v3 import models as v3
 from kraft.http.v3.consumer_groups_models import OffsetReset
-from kraft.http.v3.records_models import BatchEntry
+from kraft.http.v3.record_bodies import BatchRequest, parse_batch
 from kraft.protocol.batches.records import read_batches
 from tests.support.fake_gateway import FakeGateway
 from tests.unit.http.door import BINARY, JSON, PLAIN, TEXT, V3, Door, with_door
@@ -48,7 +49,7 @@ def test_a_consumer_is_created_as_its_client_writes_it(
 ) -> None:
     made = new_consumer(body, is_strict=is_strict)
     assert {name: getattr(made, name) for name in fields} == fields
-    jsonschema.validate(body, TypeAdapter(NewConsumer).json_schema())
+    jsonschema.validate(body, schema_of(NewConsumer))
 
 
 @BOTH_PROFILES
@@ -57,7 +58,7 @@ def test_a_consumer_that_could_never_read_is_not_created(name: str, *, is_strict
     with pytest.raises(ValidationError, match="schema registry"):
         new_consumer({"format": name}, is_strict=is_strict)
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate({"format": name}, TypeAdapter(NewConsumer).json_schema())
+        jsonschema.validate({"format": name}, schema_of(NewConsumer))
 
 
 @pytest.mark.parametrize("name", sorted([*SETTINGS_OF_OTHERS, *ALSO_SPELLED]))
@@ -80,7 +81,20 @@ NULLS: tuple[tuple[Any, dict[str, Any]], ...] = (
     (v3.ElectionRequest, {"election_type": None, "partitions": None}),
     (v3.PartitionElection, {"election_type": None}),
     (OffsetReset, {"to": "latest", "validate_only": None, "timestamp": None, "shift": None, "topics": None}),
-    (BatchEntry, {"id": "1", "value": {"type": None, "data": "YQ==", "schema_id": None, "schema": None}}),
+    (
+        BatchRequest,
+        {
+            "entries": [
+                {
+                    "id": "1",
+                    "key": None,
+                    "value": {"type": None, "data": "YQ==", "schema_id": None, "schema": None},
+                    "headers": [{"name": "h", "value": None}],
+                    "partition_id": None,
+                }
+            ]
+        },
+    ),
 )
 
 
@@ -89,6 +103,8 @@ NULLS: tuple[tuple[Any, dict[str, Any]], ...] = (
 def test_null_is_as_good_as_absent(model: Any, body: dict[str, Any], *, is_strict: bool) -> None:
     def parsed(sent: Any) -> Any:
         text = json.dumps(sent)
+        if model is BatchRequest:
+            return parse_batch(text.encode(), now_ms=1, entries_max=5, is_strict=is_strict).records
         return model.model_validate_json(text, strict=is_strict or None, context={IS_STRICT: is_strict})
 
     def without_nulls(each: Any) -> Any:
@@ -97,7 +113,7 @@ def test_null_is_as_good_as_absent(model: Any, body: dict[str, Any], *, is_stric
         return [without_nulls(item) for item in each] if isinstance(each, list) else each
 
     assert parsed(body) == parsed(without_nulls(body))
-    jsonschema.validate(body, TypeAdapter(model).json_schema())
+    jsonschema.validate(body, schema_of(model))
 
 
 @BOTH_PROFILES
@@ -115,6 +131,53 @@ def gateway() -> FakeGateway:
 
 def stored(door: Door) -> list[bytes | None]:
     return [record.value for record in read_batches(door.gateway.log("t").data)]
+
+
+BATCHES: tuple[tuple[str, str, int, int], ...] = (
+    ("a field that nobody knows", '{"id": "1", "x": 1}', 422, 422),
+    ("which is null", '{"id": "1", "x": null}', 207, 422),
+    ("in its data", '{"id": "1", "value": {"type": "JSON", "data": {"d": 1.10}, "x": null}}', 207, 422),
+    ("in a header", '{"id": "1", "headers": [{"name": "h", "x": null}]}', 207, 422),
+    ("in embedded JSON", '{"id": "1", "value": {"type": "JSON", "data": {"x": null}}}', 207, 207),
+    ("a number as text", '{"id": "1", "partition_id": "0"}', 207, 400),
+    ("a whole float", '{"id": "1", "partition_id": 0.0}', 207, 207),
+    ("a negative number", '{"id": "1", "partition_id": -1}', 400, 400),
+    ("a number for text", '{"id": 1}', 400, 400),
+    ("no id", "{}", 400, 400),
+    ("no number of JSON", '{"id": "1", "value": {"type": "JSON", "data": NaN}}', 400, 400),
+)
+
+
+@pytest.mark.parametrize(("name", "entry", "lenient", "strict"), BATCHES, ids=[each[0] for each in BATCHES])
+def test_a_batch_is_taken_as_the_profile_says(name: str, entry: str, lenient: int, strict: int) -> None:
+    async def story(door: Door) -> None:
+        body = f'{{"entries": [{entry}, {{"id": "other"}}]}}'.encode()
+        answer = await door.ask("POST", f"{V3}/topics/t/records:batch", body, Content_Type=PLAIN)
+        expected.append(answer.status)
+        if answer.status == 207:
+            assert [each["id"] for each in answer.json["successes"]] == ["1", "other"], answer.json
+
+    expected: list[int] = []
+    with_door(story, gateway())
+    with_door(story, gateway(), is_strict=True)
+    assert expected == [lenient, strict], name
+
+
+def test_embedded_json_of_a_batch_keeps_every_digit_and_loses_only_white_space() -> None:
+    async def story(door: Door) -> None:
+        body = (
+            b'{"entries": [{"id": "1", "value": {"type": "JSON", "data": { "n" : 12345678901234567890.123456789012345,'
+            b' "f": 1.10, "e": 1e400, "t": "a b\\u00e9" } }, "key": {"data": 0.10000000000000000001, "type": "JSON"}}]}'
+        )
+        for extra in (b"", b', "unknown": null'):
+            answer = await door.ask("POST", f"{V3}/topics/t/records:batch", body[:-1] + extra + b"}")
+            assert answer.json["failures"] == []
+        expected = b'{"n":12345678901234567890.123456789012345,"f":1.10,"e":1e400,"t":"a b\\u00e9"}'
+        assert stored(door) == [expected] * 2
+        (key,) = {record.key for record in read_batches(door.gateway.log("t").data)}
+        assert key == b"0.10000000000000000001"
+
+    with_door(story, gateway())
 
 
 NEEDS_REGISTRY: tuple[dict[str, Any], ...] = (

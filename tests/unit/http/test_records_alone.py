@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from kraft.http.produce import Part, pack, record_sets
 from kraft.http.records import OutRecord, to_batch
-from kraft.http.writing import pack, record_sets
 from kraft.protocol.batches.budget import Budget
 from kraft.protocol.batches.records import read_batches
 from kraft.protocol.errors import KafkaError
@@ -79,7 +79,7 @@ def test_records_are_packed_as_the_leader_would_judge_each_of_them(seed: int) ->
 
 
 def test_a_record_set_fits_a_segment() -> None:
-    batches = [(n, bytes(size)) for n, size in enumerate((400, 300, 300, 1_000, 10, 990, 1))]
+    batches = [Part(n, bytes(size)) for n, size in enumerate((400, 300, 300, 1_000, 10, 990, 1))]
     sets = record_sets(batches, TopicSettings(segment_bytes=LIMIT))
     assert [(records, len(data)) for records, data in sets] == [(3, 1_000), (3, 1_000), (9, 1_000), (6, 1)]
     assert record_sets([], TopicSettings()) == []

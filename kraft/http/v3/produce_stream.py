@@ -18,16 +18,14 @@ from kraft.http.endpoint import Call
 from kraft.http.errors import BAD_REQUEST, V3_TOPIC_NOT_FOUND, HttpError, error_body, from_kafka
 from kraft.http.idempotency import KEY_HEADER
 from kraft.http.media import utf8_of_latin_1
-from kraft.http.produce_params import WISHES, check_wishes
+from kraft.http.produce import write_records
+from kraft.http.produce_params import PARAMETERS, read_params
 from kraft.http.records import OutRecord
 from kraft.http.streaming.splitter import ObjectSplitter
 from kraft.http.streaming.streams import Outlet
 from kraft.http.v3.envelope import Document, check, route
-from kraft.http.v3.produce_batch import receipt, refusal, stored_timestamp
-from kraft.http.v3.records_models import StreamRecord as StreamRecordModel
-from kraft.http.v3.records_models import StreamResult
-from kraft.http.v3.records_parse import BINARY, StreamRecord, parse_record
-from kraft.http.writing import write
+from kraft.http.v3.record_bodies import StreamRecord, parse_record
+from kraft.http.v3.record_results import Receipts, StreamResult, refusal
 from kraft.protocol.errors import KafkaError
 from kraft.protocol.media_types import PLAIN_JSON
 
@@ -44,8 +42,6 @@ PORTION_RECORDS = 1_000
 """Records that are taken on at once, more or less, while others wait for the event loop."""
 PORTION_BYTES_MIN = 1_024
 END = b"\r\n"
-
-Parsed = tuple[StreamRecord, OutRecord]
 
 
 async def produce_stream(call: Call) -> web.StreamResponse:
@@ -163,7 +159,7 @@ class _Stream:
     async def _write(self, objects: list[bytes]) -> str | None:
         """One produce for these, one result for each. Returns why nothing after them can be understood."""
         now_ms = self.call.context.clock.wall_ms()
-        parsed: list[Parsed | HttpError] = []
+        parsed: list[tuple[StreamRecord, OutRecord] | HttpError] = []
         problem = None
         for text in objects:
             try:
@@ -185,31 +181,22 @@ class _Stream:
         await self.outlet.write(b"".join(lines))
         return problem
 
-    async def _produce(self, parsed: Sequence[Parsed]) -> list[Document]:
-        call = self.call
+    async def _produce(self, sent: Sequence[tuple[StreamRecord, OutRecord]]) -> list[Document]:
+        call, records = self.call, [record for _, record in sent]
         topic = await call.context.topic_or_create(call.topic)
-        where = call.context.partitioner.place(topic, [record for _, record in parsed])
-        groups: dict[int, list[OutRecord]] = {}
-        for (_, record), number in zip(parsed, where, strict=True):
-            groups.setdefault(number, []).append(record)
-        outcomes = {number: done.results() for number, done in (await write(call, topic, groups)).items()}
-        documents: list[Document] = []
-        for (sent, record), number in zip(parsed, where, strict=True):
-            offset, outcome = next(outcomes[number])
-            if outcome.error_code:
-                documents.append(refusal(number, outcome))
-                continue
-            is_own = sent.timestamp is not None
-            stored = record._replace(timestamp_ms=stored_timestamp(call, topic.name, record, outcome, is_own=is_own))
-            fields = (("key", sent.key), ("value", sent.value))
-            types = {name: data.type or BINARY for name, data in fields if data is not None}
-            documents.append({"error_code": 200, **receipt(call, topic.name, types, stored, number, offset, outcome)})
-        return documents
+        results = await write_records(call, topic, records, call.context.partitioner.place(topic, records))
+        receipts = Receipts(call, topic.name)
+        return [
+            refusal(result.outcome)
+            if result.outcome.error_code
+            else {"error_code": 200, **receipts.receipt(each, record, result)}
+            for (each, record), result in zip(sent, results, strict=True)
+        ]
 
 
 def _check(call: Call) -> None:
     check(call)
-    check_wishes(call)
+    read_params(call, is_keyed=False)
     if KEY_HEADER in call.request.headers:
         raise HttpError(BAD_REQUEST, f"a stream has no {KEY_HEADER}: send the records with records:batch")
 
@@ -221,8 +208,8 @@ ROUTES = (
         produce_stream,
         "Write records as they come; a result for each comes back at once.",
         StreamResult,
-        body=StreamRecordModel,
-        query=WISHES,
+        body=StreamRecord,
+        query=PARAMETERS,
         errors=(40002, 40403, 50302),
         before=_check,
         streams_body=True,

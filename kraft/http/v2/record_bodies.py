@@ -1,56 +1,78 @@
-"""Produce bodies, parsed and checked in one compiled pass: no Python code runs per record but the format's own.
+"""Bodies of v2 produces: their model and their parser are one, compiled; the OpenAPI document is made from it as well.
 
-Equal to the pydantic models in `v2.models` (a test compares the two). Embedded JSON is kept as the client wrote it,
-only without white space between tokens: numbers of any size keep every digit.
+No Python code runs per record but the format's own. Embedded JSON is kept as the client wrote it, only without white
+space between tokens: numbers of any size keep every digit.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
-from msgspec import Meta, Raw, Struct
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from kraft.http.errors import UNPROCESSABLE, HttpError
 from kraft.http.media import Format
 from kraft.http.records import OutRecord
 from kraft.protocol.primitives import INT32_MAX, INT64_MAX
 
+BASE64_PATTERN = "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
+Base64: TypeAlias = Annotated[bytes, Meta(description="Base64.", extra_json_schema={"pattern": BASE64_PATTERN})]
+EmbeddedJson: TypeAlias = Raw | UnsetType
+"""Any JSON, as it was sent; UNSET where the field is not there."""
+
 _Partition: TypeAlias = Annotated[int, Meta(ge=0, le=INT32_MAX)] | None
-_Timestamp: TypeAlias = Annotated[int, Meta(ge=0, le=INT64_MAX)] | None
+_Timestamp: TypeAlias = Annotated[int, Meta(ge=0, le=INT64_MAX, description="Milliseconds since the epoch.")] | None
 _SchemaId: TypeAlias = Annotated[int, Meta(ge=-INT32_MAX - 1, le=INT32_MAX)] | None
 
 NULL = b"null"
 
 
-class _Header(Struct, forbid_unknown_fields=True, gc=False):
+def _named_by(name: str, other: str) -> dict[str, Any]:
+    return {"required": [name], "properties": {name: {"type": "string"}, other: {"type": "null"}}}
+
+
+class RecordHeader(Struct, forbid_unknown_fields=True, gc=False):
+    """A record header; `name` is v3's spelling of `key`."""
+
     key: str | None = None
     name: str | None = None
-    value: bytes | None = None
+    value: Base64 | None = None
 
 
-class _BinaryRecord(Struct, forbid_unknown_fields=True):
-    key: bytes | None = None
-    value: bytes | None = None
+Header: TypeAlias = Annotated[
+    RecordHeader, Meta(extra_json_schema={"oneOf": [_named_by("key", "name"), _named_by("name", "key")]})
+]
+
+
+class BinaryRecord(Struct, forbid_unknown_fields=True):
+    """Key and value are base64."""
+
+    key: Base64 | None = None
+    value: Base64 | None = None
     partition: _Partition = None
     timestamp: _Timestamp = None
-    headers: list[_Header] | None = None
+    headers: list[Header] | None = None
 
 
-class _TextRecord(Struct, forbid_unknown_fields=True):
+class TextRecord(Struct, forbid_unknown_fields=True):
+    """Key and value are stored as UTF-8."""
+
     key: str | None = None
     value: str | None = None
     partition: _Partition = None
     timestamp: _Timestamp = None
-    headers: list[_Header] | None = None
+    headers: list[Header] | None = None
 
 
-class _JsonRecord(Struct, forbid_unknown_fields=True):
-    key: Raw = Raw(NULL)
-    value: Raw = Raw(NULL)
+class JsonRecord(Struct, forbid_unknown_fields=True):
+    """Key and value are any JSON; stored as compact UTF-8. null and absent are Kafka's null."""
+
+    key: EmbeddedJson = UNSET
+    value: EmbeddedJson = UNSET
     partition: _Partition = None
     timestamp: _Timestamp = None
-    headers: list[_Header] | None = None
+    headers: list[Header] | None = None
 
 
 class _Envelope(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -60,21 +82,27 @@ class _Envelope(Struct, forbid_unknown_fields=True, kw_only=True):
     value_schema_id: _SchemaId = None
 
 
-class _BinaryProduce(_Envelope, forbid_unknown_fields=True, kw_only=True):
-    records: Annotated[list[_BinaryRecord], Meta(min_length=1)]
+class BinaryProduce(_Envelope, forbid_unknown_fields=True, kw_only=True):
+    """Schema fields are accepted and ignored: there is no schema registry."""
+
+    records: Annotated[list[BinaryRecord], Meta(min_length=1)]
 
 
-class _TextProduce(_Envelope, forbid_unknown_fields=True, kw_only=True):
-    records: Annotated[list[_TextRecord], Meta(min_length=1)]
+class TextProduce(_Envelope, forbid_unknown_fields=True, kw_only=True):
+    """Schema fields are accepted and ignored: there is no schema registry."""
+
+    records: Annotated[list[TextRecord], Meta(min_length=1)]
 
 
-class _JsonProduce(_Envelope, forbid_unknown_fields=True, kw_only=True):
-    records: Annotated[list[_JsonRecord], Meta(min_length=1)]
+class JsonProduce(_Envelope, forbid_unknown_fields=True, kw_only=True):
+    """Schema fields are accepted and ignored: there is no schema registry."""
+
+    records: Annotated[list[JsonRecord], Meta(min_length=1)]
 
 
-_binary = msgspec.json.Decoder(_BinaryProduce)
-_text = msgspec.json.Decoder(_TextProduce)
-_json = msgspec.json.Decoder(_JsonProduce)
+_binary = msgspec.json.Decoder(BinaryProduce)
+_text = msgspec.json.Decoder(TextProduce)
+_json = msgspec.json.Decoder(JsonProduce)
 
 
 def parse_produce(body: bytes | bytearray, form: Format, *, now_ms: int) -> list[OutRecord]:
@@ -104,7 +132,7 @@ def check_utf8(body: bytes | bytearray) -> None:
         body.decode()
 
 
-def _binary_record(record: _BinaryRecord, now_ms: int) -> OutRecord:
+def _binary_record(record: BinaryRecord, now_ms: int) -> OutRecord:
     return OutRecord(
         record.key,
         record.value,
@@ -114,7 +142,7 @@ def _binary_record(record: _BinaryRecord, now_ms: int) -> OutRecord:
     )
 
 
-def _text_record(record: _TextRecord, now_ms: int) -> OutRecord:
+def _text_record(record: TextRecord, now_ms: int) -> OutRecord:
     return OutRecord(
         None if record.key is None else record.key.encode(),
         None if record.value is None else record.value.encode(),
@@ -124,22 +152,28 @@ def _text_record(record: _TextRecord, now_ms: int) -> OutRecord:
     )
 
 
-def _json_record(record: _JsonRecord, now_ms: int) -> OutRecord:
-    key, value = bytes(record.key), bytes(record.value)
+def _json_record(record: JsonRecord, now_ms: int) -> OutRecord:
     return OutRecord(
-        None if key == NULL else key,
-        None if value == NULL else value,
+        _embedded(record.key),
+        _embedded(record.value),
         _pairs(record.headers),
         now_ms if record.timestamp is None else record.timestamp,
         record.partition,
     )
 
 
-def _pairs(headers: list[_Header] | None) -> list[tuple[str, bytes | None]]:
+def _embedded(data: EmbeddedJson) -> bytes | None:
+    if data is UNSET:
+        return None
+    text = bytes(data)
+    return None if text == NULL else text
+
+
+def _pairs(headers: list[RecordHeader] | None) -> list[tuple[str, bytes | None]]:
     return [(_name(header), header.value) for header in headers] if headers else []
 
 
-def _name(header: _Header) -> str:
+def _name(header: RecordHeader) -> str:
     name = header.name if header.key is None else header.key
     if name is None or (header.key is not None and header.name is not None):
         raise HttpError(UNPROCESSABLE, "a header has `key` or `name` - at `$.records[...].headers[...]`")

@@ -1,0 +1,461 @@
+"""The way of a produce request's records into their partitions, the same for all dialects and body formats.
+
+    parse      a dialect's parser makes `Parsed` of the body: records, and those that are refused alone
+    place      each record gets a partition: its own, that of its key, or one for all that have neither
+    pack       what the topic's settings forbid is refused alone; the rest becomes batches of at most max.message.bytes
+    send       sets of batches go to the partitions' leaders, a partition's next set when its last one is in the log
+    results    each record has one; the dialect renders them
+
+Raw batches come as they are and enter at `send`. A leader takes a batch or refuses it, so one record that it has to
+refuse would cost all its neighbours: this is why a node judges records by the topic's settings as well.
+
+Invariant: every record has one result, in the order of its partition, and those that were written stand in that order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, TypeAlias, TypeVar
+
+from kraft.http.endpoint import Call
+from kraft.http.errors import KAFKA_FATAL, KAFKA_RETRIABLE, UNPROCESSABLE, HttpError
+from kraft.http.idempotency import IdempotencyKey, keyed_batches, refuse_reserved_ids, with_producer
+from kraft.http.media import Format
+from kraft.http.partitioner import UNPLACED, places_of
+from kraft.http.produce_params import MIN_ISR
+from kraft.http.records import INLINE_BYTES_MAX, INLINE_RECORDS_MAX, OutRecord, to_batch
+from kraft.protocol.errors import (
+    InvalidRecord,
+    InvalidTimestamp,
+    KafkaError,
+    MessageTooLarge,
+    NotEnoughReplicas,
+    NotEnoughReplicasAfterAppend,
+    OutOfOrderSequenceNumber,
+    UnknownTopicOrPartition,
+    for_code,
+)
+from kraft.protocol.primitives import Buffer
+from metadata.image import TopicIdPartition, TopicImage
+from metadata.settings import TopicSettings
+from replication.requests import ProduceOutcome
+
+SET_BYTES_MAX = 33_554_432
+"""Of the batches that are sent to one partition at once; segment.bytes may say less."""
+
+
+class Part(NamedTuple):
+    """What a leader gets at once for one partition: one batch or several, of so many records together."""
+
+    records: int
+    data: Buffer
+
+
+class Piece(NamedTuple):
+    """What became of a Part."""
+
+    records: int
+    outcome: ProduceOutcome
+
+
+class Result(NamedTuple):
+    """What became of one record."""
+
+    partition: int
+    offset: int
+    """-1: it was not written, or nobody knows (acks=0)."""
+    outcome: ProduceOutcome
+    """Of the batch that it was in."""
+
+
+P = TypeVar("P", bound="Parsed")
+Pieces: TypeAlias = Mapping[TopicIdPartition, Sequence[Piece]]
+Send: TypeAlias = Callable[[Mapping[TopicIdPartition, Buffer]], Awaitable[Mapping[TopicIdPartition, ProduceOutcome]]]
+
+
+@dataclass(slots=True)
+class Parsed:
+    """The records of a body, in its order."""
+
+    records: list[OutRecord]
+    refused: Mapping[int, HttpError] = field(default_factory=dict)
+    """What is no record, by its index in the body; `records` has only the others."""
+
+
+@dataclass(slots=True)
+class Packed:
+    """The records of one request for one partition."""
+
+    records: int = 0
+    batches: list[Part] = field(default_factory=list)
+    """Each a single batch."""
+    refused: dict[int, ProduceOutcome] = field(default_factory=dict)
+    """By index among the records: what is in no batch."""
+
+
+@dataclass(slots=True)
+class Written:
+    """What became of the records of one partition."""
+
+    packed: Packed
+    pieces: Sequence[Piece] = ()
+
+    def results(self) -> Iterator[tuple[int, ProduceOutcome]]:
+        """The offset (-1: none) and the outcome of each record, in order."""
+        sent, refused = _per_record(self.pieces), self.packed.refused
+        if not refused:
+            return sent
+        return ((-1, refused[n]) if n in refused else next(sent) for n in range(self.packed.records))
+
+    @property
+    def is_one_batch(self) -> bool:
+        return len(self.pieces) == 1 and not self.packed.refused
+
+
+@dataclass(slots=True)
+class Results:
+    """One Result for each record, in the order of the request."""
+
+    where: Sequence[int]
+    """The partition of each record."""
+    written: Mapping[int, Written]
+    """By partition."""
+
+    def __iter__(self) -> Iterator[Result]:
+        results = {number: each.results() for number, each in self.written.items()}
+        return (Result(number, *next(results[number])) for number in self.where)
+
+    def single_outcomes(self) -> Mapping[int, ProduceOutcome] | None:
+        """The outcome of each partition where that is one for all its records; None where a partition has several.
+
+        Offsets then count up from each `base_offset`, and there is no need to make a Result for each record.
+        """
+        if not all(each.is_one_batch for each in self.written.values()):
+            return None
+        return {number: each.pieces[0].outcome for number, each in self.written.items()}
+
+    def outcomes(self) -> Iterator[tuple[int, ProduceOutcome]]:
+        """Partition and outcome of each part that was sent."""
+        return ((number, piece.outcome) for number, each in self.written.items() for piece in each.pieces)
+
+
+# --- a request, step by step ------------------------------------------------------------------------------------------
+
+
+async def produce_body(
+    call: Call, topic: TopicImage, parse: Callable[[], P], *, partition: int | None = None
+) -> tuple[P, Results]:
+    """All steps for the body of `call`. `partition`: that of the path, for all records.
+
+    Many records are parsed, placed and packed by a worker. Raises what `parse` raises, HttpError 422 for a record of
+    another partition than the path's and for a key that was used for other records, and KafkaError.
+    """
+    key = call.produce_params.key
+    keyless = UNPLACED if key is None else key.partition(len(topic.partitions))
+
+    def parse_and_place() -> tuple[P, list[int]]:
+        parsed = parse()
+        return parsed, place(topic, parsed.records, partition, keyless=keyless)
+
+    is_much = _is_much(call.body, call.produce_params.form)
+    parsed, places = await call.context.large_work.run(parse_and_place) if is_much else parse_and_place()
+    where = call.context.partitioner.settle(topic, places)
+    return parsed, await write_records(call, topic, parsed.records, where)
+
+
+def _is_much(body: bytes | bytearray, form: Format) -> bool:
+    if len(body) > INLINE_BYTES_MAX:
+        return True
+    return form is not Format.RECORDS and body.count(b"{") > INLINE_RECORDS_MAX
+
+
+def place(topic: TopicImage, records: Sequence[OutRecord], partition: int | None, *, keyless: int) -> list[int]:
+    """The partition of each record: of the path, its own, by its key, or `keyless`. Pure."""
+    if partition is None:
+        return places_of(topic, records, keyless=keyless)
+    wrong = next((r.partition for r in records if r.partition not in (None, partition)), None)
+    if wrong is not None:
+        raise HttpError(UNPROCESSABLE, f"a record names partition {wrong}, the path names {partition}")
+    return [partition] * len(records)
+
+
+async def write_records(call: Call, topic: TopicImage, records: list[OutRecord], where: Sequence[int]) -> Results:
+    """`where`: the partition of each record. Raises KafkaError, and HttpError 422 for a key used for other records."""
+    call.context.metrics.produced_records.inc(len(records))
+    settings, now_ms = call.context.gateway.topic_settings(topic.name), call.context.clock.wall_ms()
+    key = call.produce_params.key
+
+    def pack_all() -> dict[int, Written]:
+        return {
+            number: Written(pack(group, settings, now_ms=now_ms, is_keyed=key is not None))
+            if number in topic.partitions
+            else Written(Packed(len(group)), [Piece(len(group), _no_such_partition(topic, number))])
+            for number, group in _by_partition(records, where).items()
+        }
+
+    written = await call.context.large_work.run(pack_all) if len(records) > INLINE_RECORDS_MAX else pack_all()
+    batches = {
+        TopicIdPartition(topic.topic_id, number): each.packed.batches
+        for number, each in written.items()
+        if each.packed.batches
+    }
+    send = _sender(call)
+    if key is None:
+        pieces = await send_in_order(send, {which: record_sets(each, settings) for which, each in batches.items()})
+    else:
+        pieces = await send_keyed(send, batches, key=key, topic=topic.name)
+    for which, done in pieces.items():
+        written[which.partition].pieces = done
+    return Results(where, written)
+
+
+def _by_partition(records: list[OutRecord], where: Sequence[int]) -> Mapping[int, list[OutRecord]]:
+    groups: dict[int, list[OutRecord]] = {}
+    if len(set(where)) == 1:
+        return {where[0]: records}
+    for record, number in zip(records, where, strict=True):
+        groups.setdefault(number, []).append(record)
+    return groups
+
+
+async def write_batches(call: Call, topic: TopicImage, partition: int) -> Sequence[Piece]:
+    """The body as it came, one RecordBatch v2 or several: its leader validates it (CRC, counts, offsets).
+
+    One piece; with an Idempotency-Key one for each batch, as other requests' records may stand between them. Raises
+    KafkaError, and HttpError 422 for a body that is empty, or whose batches speak for a key of their own making.
+    """
+    if not call.body:
+        raise HttpError(UNPROCESSABLE, "the body is empty; send one or more RecordBatch v2")
+    which, key = TopicIdPartition(topic.topic_id, partition), call.produce_params.key
+    if key is None:
+        refuse_reserved_ids(call.body)
+        return [Piece(0, (await _send(call, {which: call.body}))[which])]
+    parts = [Part(*each) for each in keyed_batches(call.body, key, topic=topic.name)]
+    pieces = await send_in_order(_sender(call), {which: parts})
+    _refuse_reuse(pieces)
+    return pieces[which]
+
+
+# --- packing: pure ----------------------------------------------------------------------------------------------------
+
+
+def pack(records: Sequence[OutRecord], settings: TopicSettings, *, now_ms: int, is_keyed: bool = False) -> Packed:
+    """Batches of at most max.message.bytes, as few as halving finds, and what no batch may hold.
+
+    `is_keyed`: a repetition has to make the same batches. So nothing is left out that might not be left out later: of
+    timestamps the leader judges, and refuses what is with them.
+    """
+    packed = Packed(len(records), refused=_forbidden(records, settings, now_ms=None if is_keyed else now_ms))
+    indexes: Sequence[int] = range(len(records))
+    if packed.refused:
+        indexes = [index for index in indexes if index not in packed.refused]
+        records = [records[index] for index in indexes]
+    if records:
+        _batch(packed, records, indexes, limit=min(settings.max_message_bytes, settings.segment_bytes))
+    return packed
+
+
+def _forbidden(
+    records: Sequence[OutRecord], settings: TopicSettings, *, now_ms: int | None
+) -> dict[int, ProduceOutcome]:
+    """As the leader would (replication.log_validator), but record by record."""
+    refused: dict[int, ProduceOutcome] = {}
+    if now_ms is not None and settings.message_timestamp_type == "CreateTime":
+        earliest = now_ms - settings.message_timestamp_before_max_ms
+        latest = now_ms + settings.message_timestamp_after_max_ms
+        times = [record.timestamp_ms for record in records]
+        if times and not (earliest <= min(times) and max(times) <= latest):
+            for index, timestamp_ms in enumerate(times):
+                if not earliest <= timestamp_ms <= latest:
+                    refused[index] = _refusal(_bad_time(timestamp_ms, now_ms=now_ms, settings=settings))
+    if "compact" in settings.cleanup_policy:
+        needs_key = _refusal(InvalidRecord("a record without a key cannot be in a compacted topic; give it a key"))
+        refused |= {index: needs_key for index, record in enumerate(records) if record.key is None}
+    return refused
+
+
+def _bad_time(timestamp_ms: int, *, now_ms: int, settings: TopicSettings) -> KafkaError:
+    ahead_ms = timestamp_ms - now_ms
+    if ahead_ms > 0:
+        limit = f"message.timestamp.after.max.ms is {settings.message_timestamp_after_max_ms}"
+        return InvalidTimestamp(f"timestamp {timestamp_ms} is {ahead_ms} ms ahead; {limit}")
+    limit = f"message.timestamp.before.max.ms is {settings.message_timestamp_before_max_ms}"
+    return InvalidTimestamp(f"timestamp {timestamp_ms} is {-ahead_ms} ms old; {limit}")
+
+
+def _batch(packed: Packed, records: Sequence[OutRecord], indexes: Sequence[int], *, limit: int) -> None:
+    batch = to_batch(records)
+    if len(batch) <= limit:
+        packed.batches.append(Part(len(records), batch))
+    elif len(records) == 1:
+        message = f"the record makes a batch of {len(batch)} bytes; the topic's max.message.bytes is {limit}"
+        packed.refused[indexes[0]] = _refusal(MessageTooLarge(message))
+    else:
+        middle = len(records) // 2
+        _batch(packed, records[:middle], indexes[:middle], limit=limit)
+        _batch(packed, records[middle:], indexes[middle:], limit=limit)
+
+
+def record_sets(batches: Sequence[Part], settings: TopicSettings) -> list[Part]:
+    """Batches put together that a leader appends at once: what does not fit a segment goes after the others."""
+    limit = min(settings.segment_bytes, SET_BYTES_MAX)
+    sets: list[list[Part]] = []
+    size = limit + 1
+    for batch in batches:
+        if size + len(batch.data) > limit:
+            sets.append([])
+            size = 0
+        sets[-1].append(batch)
+        size += len(batch.data)
+    return [each[0] if len(each) == 1 else _joined(each) for each in sets]
+
+
+def _joined(batches: Sequence[Part]) -> Part:
+    return Part(sum(each.records for each in batches), b"".join(each.data for each in batches))
+
+
+# --- sending ----------------------------------------------------------------------------------------------------------
+
+
+async def send_in_order(send: Send, parts: Mapping[TopicIdPartition, Sequence[Part]]) -> Pieces:
+    """One piece for each part. A partition's next part is sent when its last one is in the log.
+
+    A part that fails ends its partition's way: what comes after it is not sent, so that the order stays.
+    """
+    pieces: dict[TopicIdPartition, list[Piece]] = {which: [] for which in parts}
+    for number in range(max(map(len, parts.values()), default=0)):
+        going = {which: each[number].data for which, each in parts.items() if _goes_on(each, pieces[which])}
+        if not going:
+            break
+        outcomes = await send(going)
+        for which in going:
+            pieces[which].append(Piece(parts[which][number].records, outcomes[which]))
+    for which, each in parts.items():
+        done = pieces[which]
+        done += [Piece(part.records, _not_sent(done[-1].outcome)) for part in each[len(done) :]]
+    return pieces
+
+
+def _goes_on(parts: Sequence[Part], done: Sequence[Piece]) -> bool:
+    return len(done) < len(parts) and not (done and done[-1].outcome.error_code)
+
+
+async def send_keyed(
+    send: Send, batches: Mapping[TopicIdPartition, Sequence[Part]], *, key: IdempotencyKey, topic: str
+) -> Pieces:
+    """The same for batches of our own making, each with a producer of the key; one at a time, as Kafka recognises them.
+
+    A retry walks the same way: what is there already is answered, the rest appended. Raises HttpError 422 when the key
+    was used for other records, and nothing was appended for that reason.
+    """
+    parts = {
+        which: [
+            Part(each.records, with_producer(each.data, key.producer_id(topic, number=number)))
+            for number, each in enumerate(its)
+        ]
+        for which, its in batches.items()
+    }
+    pieces = await send_in_order(send, parts)
+    _refuse_reuse(pieces)
+    return pieces
+
+
+def _refuse_reuse(pieces: Pieces) -> None:
+    outcomes = [piece.outcome for done in pieces.values() for piece in done]
+    if outcomes and all(outcome.error_code == OutOfOrderSequenceNumber.code for outcome in outcomes):
+        raise HttpError(
+            UNPROCESSABLE,
+            f"the Idempotency-Key was used with other records: {outcomes[0].message}",
+            extra={"kafka_code": OutOfOrderSequenceNumber.code, "retriable": False},
+        )
+
+
+def _not_sent(failed: ProduceOutcome) -> ProduceOutcome:
+    """What is said of the records after a part that failed."""
+    return ProduceOutcome(
+        error_code=failed.error_code,
+        message=f"not sent, for the batch before it failed: {failed.message}",
+        leader_id=failed.leader_id,
+        leader_epoch=failed.leader_epoch,
+        isr=failed.isr,
+        min_isr=failed.min_isr,
+    )
+
+
+def _sender(call: Call) -> Send:
+    async def send(parts: Mapping[TopicIdPartition, Buffer]) -> Mapping[TopicIdPartition, ProduceOutcome]:
+        return await _send(call, parts)
+
+    return send
+
+
+async def _send(call: Call, parts: Mapping[TopicIdPartition, Buffer]) -> Mapping[TopicIdPartition, ProduceOutcome]:
+    """With the acks, the timeout and the least ISR that the request asks for."""
+    gateway, params = call.context.gateway, call.produce_params
+    if not params.min_isr:
+        call.context.metrics.produced_bytes.inc(sum(map(len, parts.values())))
+        return await gateway.produce(parts, acks=params.acks, timeout_ms=params.timeout_ms)
+    too_few = {which: outcome for which in parts if (outcome := _too_few(call, which)) is not None}
+    going = {which: data for which, data in parts.items() if which not in too_few}
+    call.context.metrics.produced_bytes.inc(sum(map(len, going.values())))
+    if not going:
+        return too_few
+    outcomes = await gateway.produce(going, acks=params.acks, timeout_ms=params.timeout_ms)
+    return too_few | {which: _checked(outcome, params.min_isr) for which, outcome in outcomes.items()}
+
+
+def _too_few(call: Call, which: TopicIdPartition) -> ProduceOutcome | None:
+    """As this node knows it; what has changed since is seen by `_checked`."""
+    wanted = call.produce_params.min_isr
+    topic = call.context.gateway.image.topics.get(which.topic_id)
+    partition = None if topic is None else topic.partitions.get(which.partition)
+    if partition is None or len(partition.isr) >= wanted:
+        return None
+    return ProduceOutcome(
+        error_code=NotEnoughReplicas.code,
+        message=f"the ISR is {list(partition.isr)}; the request asks for {MIN_ISR.name}={wanted}; nothing was written",
+        leader_id=partition.leader,
+        leader_epoch=partition.leader_epoch,
+        isr=tuple(partition.isr),
+        min_isr=wanted,
+    )
+
+
+def _checked(outcome: ProduceOutcome, wanted: int) -> ProduceOutcome:
+    if outcome.error_code or len(outcome.isr) >= wanted:
+        return outcome
+    return replace(
+        outcome,
+        error_code=NotEnoughReplicasAfterAppend.code,
+        message=f"written, and the ISR is {list(outcome.isr)}; the request asks for {MIN_ISR.name}={wanted}",
+        min_isr=wanted,
+    )
+
+
+# --- results ----------------------------------------------------------------------------------------------------------
+
+
+def _per_record(pieces: Sequence[Piece]) -> Iterator[tuple[int, ProduceOutcome]]:
+    for records, outcome in pieces:
+        for index in range(records):
+            has_offset = outcome.base_offset >= 0 and not outcome.error_code
+            yield outcome.base_offset + index if has_offset else -1, outcome
+
+
+def error_of(outcome: ProduceOutcome) -> tuple[int, KafkaError]:
+    """The REST code of a record that was not written, 50003 where sending it again can help, else 50002; and why."""
+    error = for_code(outcome.error_code, outcome.message)
+    return KAFKA_RETRIABLE if error.retriable else KAFKA_FATAL, error
+
+
+def _no_such_partition(topic: TopicImage, number: int) -> ProduceOutcome:
+    return _refusal(
+        UnknownTopicOrPartition(
+            f"topic {topic.name!r} has no partition {number}; it has {len(topic.partitions)}, from 0"
+        )
+    )
+
+
+def _refusal(error: KafkaError) -> ProduceOutcome:
+    return ProduceOutcome(error_code=error.code, message=error.message)

@@ -1,0 +1,250 @@
+"""Bodies of v3 produces, a batch of entries or one record of a stream: their model and their parser are one, compiled.
+
+Embedded JSON is kept as the client wrote it, only without white space between tokens: numbers keep every digit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeAlias
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, Struct
+
+from kraft.http.errors import BATCH, PAYLOAD, UNPROCESSABLE, HttpError
+from kraft.http.offset_spec import parse_iso_time
+from kraft.http.produce import Parsed
+from kraft.http.records import OutRecord
+from kraft.http.v2.record_bodies import NULL, Base64, EmbeddedJson, check_utf8
+from kraft.protocol.primitives import INT32_MAX
+
+DataType: TypeAlias = Literal["BINARY", "JSON", "STRING", "AVRO", "JSONSCHEMA", "PROTOBUF"]
+BINARY: DataType = "BINARY"
+"""The type of data that names none."""
+_NEED_REGISTRY = ("AVRO", "JSONSCHEMA", "PROTOBUF")
+_NO_REGISTRY = "schemas and the types AVRO, JSONSCHEMA and PROTOBUF need a schema registry, which this cluster has not"
+ID_LENGTH_MAX = 80
+
+_Number: TypeAlias = Annotated[int, Meta(ge=0, le=INT32_MAX)]
+_Partition: TypeAlias = Annotated[
+    _Number | float | None,
+    Meta(extra_json_schema={"anyOf": [{"type": "integer", "minimum": 0, "maximum": INT32_MAX}, {"type": "null"}]}),
+]
+"""1.0 is an integer in JSON Schema; `_whole` takes it as one."""
+_Timestamp: TypeAlias = Annotated[str | None, Meta(description="ISO-8601.", extra_json_schema={"format": "date-time"})]
+
+
+class BatchHeader(Struct, forbid_unknown_fields=True):
+    """A record header."""
+
+    name: str
+    value: Base64 | None = None
+
+
+class BatchData(Struct, forbid_unknown_fields=True):
+    """BINARY data is base64, STRING a string, JSON any JSON. What needs a schema registry fails alone."""
+
+    type: DataType | None = None
+    data: EmbeddedJson = UNSET
+    subject: str | None = None
+    subject_name_strategy: str | None = None
+    schema_id: _Number | None = None
+    schema_version: _Number | None = None
+    schema: str | None = None
+
+
+class StreamRecord(Struct, forbid_unknown_fields=True):
+    """One of the records that follow one another in the body, with or without white space between."""
+
+    partition_id: _Partition = None
+    headers: list[BatchHeader] | None = None
+    key: BatchData | None = None
+    value: BatchData | None = None
+    timestamp: _Timestamp = None
+
+
+class BatchEntry(Struct, forbid_unknown_fields=True):
+    """A record of a batch, and the name that its result has."""
+
+    id: Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": ID_LENGTH_MAX})]
+    partition_id: _Partition = None
+    headers: list[BatchHeader] | None = None
+    key: BatchData | None = None
+    value: BatchData | None = None
+    timestamp: _Timestamp = None
+
+
+class BatchRequest(Struct, forbid_unknown_fields=True):
+    """The ids are unique."""
+
+    entries: Annotated[list[BatchEntry], Meta(extra_json_schema={"minItems": 1})]
+
+
+@dataclass(slots=True, kw_only=True)
+class ParsedBatch(Parsed):
+    """The records of a batch and all of its entries, refused ones included."""
+
+    entries: Sequence[BatchEntry]
+
+
+_record = msgspec.json.Decoder(StreamRecord)
+_batch = msgspec.json.Decoder(BatchRequest)
+_lenient_batch = msgspec.json.Decoder(BatchRequest, strict=False)
+_string = msgspec.json.Decoder(str)
+_binary = msgspec.json.Decoder(bytes)
+_fields = msgspec.json.Decoder(dict[str, Raw])
+_items = msgspec.json.Decoder(list[Raw])
+
+
+# --- a record of a stream ---------------------------------------------------------------------------------------------
+
+
+def parse_record(text: bytes, *, now_ms: int) -> tuple[StreamRecord, OutRecord]:
+    """Raises HttpError 400 for malformed JSON, which ends its stream, 422 for JSON that is no record."""
+    try:
+        check_utf8(text)
+        record = _record.decode(text)
+    except msgspec.ValidationError as error:
+        raise _refused(str(error)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _malformed(error) from error
+    return record, _out_record(record, now_ms)
+
+
+# --- a batch ----------------------------------------------------------------------------------------------------------
+
+
+def parse_batch(body: bytes | bytearray, *, now_ms: int, entries_max: int, is_strict: bool) -> ParsedBatch:
+    """An entry that is no record is refused alone.
+
+    By default numbers may be strings and a field that nobody knows is ignored if it is null; not if `is_strict`. Raises
+    HttpError 42206 for an empty body, 400 for malformed JSON and for JSON of another shape, 422 for a field that nobody
+    knows, 42208 for none or too many entries and for ids that are not unique or not of 1 to 80 characters.
+    """
+    if not body:
+        raise HttpError(PAYLOAD, "the body is empty; send a JSON object")
+    try:
+        check_utf8(body)
+        entries = _entries(body, is_strict=is_strict)
+    except msgspec.ValidationError as error:
+        raise HttpError(UNPROCESSABLE if _is_unknown_field(error) else 400, str(error)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _malformed(error) from error
+    _check_entries(entries, maximum=entries_max)
+    records: list[OutRecord] = []
+    refused: dict[int, HttpError] = {}
+    for index, entry in enumerate(entries):
+        try:
+            records.append(_out_record(entry, now_ms))
+        except HttpError as error:
+            if error.code == 400:
+                raise
+            refused[index] = error
+    return ParsedBatch(records, refused, entries=entries)
+
+
+def _entries(body: bytes | bytearray, *, is_strict: bool) -> list[BatchEntry]:
+    if is_strict:
+        return _batch.decode(body).entries
+    try:
+        return _lenient_batch.decode(body).entries
+    except msgspec.ValidationError as error:
+        if not _is_unknown_field(error):
+            raise
+    return _lenient_batch.decode(_without_nulls(body)).entries
+
+
+def _is_unknown_field(error: msgspec.ValidationError) -> bool:
+    return "unknown field" in str(error)
+
+
+def _without_nulls(body: bytes | bytearray) -> bytes:
+    """The batch without the fields that are null, known or not; embedded data as it was."""
+    batch = _known(body)
+    if "entries" in batch:
+        batch["entries"] = [_entry_without_nulls(entry) for entry in _items.decode(batch["entries"])]
+    return msgspec.json.encode(batch)
+
+
+def _entry_without_nulls(text: Raw) -> dict[str, Any]:
+    entry: dict[str, Any] = _known(text)
+    for name in ("key", "value"):
+        if name in entry:
+            entry[name] = _known(entry[name])
+    if "headers" in entry:
+        entry["headers"] = [_known(header) for header in _items.decode(entry["headers"])]
+    return entry
+
+
+def _known(text: Raw | bytes | bytearray) -> dict[str, Any]:
+    return {name: value for name, value in _fields.decode(text).items() if bytes(value) != NULL}
+
+
+def _check_entries(entries: Sequence[BatchEntry], *, maximum: int) -> None:
+    if not entries:
+        raise HttpError(BATCH, "entries is empty; send at least one")
+    if len(entries) > maximum:
+        raise HttpError(BATCH, f"{len(entries)} entries in a batch; it has at most {maximum}")
+    if not all(0 < len(entry.id) <= ID_LENGTH_MAX for entry in entries):
+        raise HttpError(BATCH, f"an entry's id has 1 to {ID_LENGTH_MAX} characters")
+    if len({entry.id for entry in entries}) != len(entries):
+        raise HttpError(BATCH, "entry ids are not unique")
+
+
+# --- both -------------------------------------------------------------------------------------------------------------
+
+
+def _out_record(record: StreamRecord | BatchEntry, now_ms: int) -> OutRecord:
+    """Raises HttpError 422 for data that is not of its type or needs a registry, and for a time that is none."""
+    return OutRecord(
+        None if record.key is None else _bytes(record.key, "key"),
+        None if record.value is None else _bytes(record.value, "value"),
+        [(header.name, header.value) for header in record.headers] if record.headers else [],
+        now_ms if record.timestamp is None else _time(record.timestamp),
+        _whole(record.partition_id),
+    )
+
+
+def _bytes(data: BatchData, what: str) -> bytes | None:
+    kind, text = data.type or BINARY, data.data
+    if kind in _NEED_REGISTRY or _names_schema(data):
+        raise _refused(f"{what}: {_NO_REGISTRY}")
+    if text is UNSET or bytes(text) == NULL:
+        return None
+    try:
+        if kind == "JSON":
+            return msgspec.json.format(bytes(text), indent=-1)
+        return _string.decode(text).encode() if kind == "STRING" else _binary.decode(text)
+    except msgspec.ValidationError as error:
+        raise _refused(f"{what}: data of type {kind}: {error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _malformed(error) from error
+
+
+def _names_schema(data: BatchData) -> bool:
+    named = (data.subject, data.subject_name_strategy, data.schema_id, data.schema_version, data.schema)
+    return named != (None,) * 5
+
+
+def _time(text: str) -> int:
+    try:
+        return parse_iso_time(text, "timestamp ")
+    except HttpError as error:
+        raise _refused(error.message) from error
+
+
+def _whole(partition: float | None) -> int | None:
+    if not isinstance(partition, float):
+        return partition
+    if not (partition.is_integer() and 0 <= partition <= INT32_MAX):
+        raise _refused(f"partition_id {partition} is no number from 0 to {INT32_MAX}")
+    return int(partition)
+
+
+def _refused(message: str) -> HttpError:
+    return HttpError(UNPROCESSABLE, f"Error: {PAYLOAD} : {message}")
+
+
+def _malformed(error: Exception) -> HttpError:
+    return HttpError(400, f"malformed JSON: {error}")
