@@ -66,6 +66,10 @@ class MemberDescription(Struct, frozen=True, kw_only=True):
     client_id: str
     client_host: str
     partitions: tuple[TopicPartition, ...]
+    metadata: bytes = b""
+    """For the protocol that the group has chosen."""
+    assignment: bytes = b""
+    """As the leader wrote it; of a group of consumers the `partitions`."""
 
 
 class GroupDescription(_Answer, frozen=True, kw_only=True):
@@ -83,6 +87,7 @@ class GroupListing(Struct, frozen=True, array_like=True):
     group: str
     state: str
     protocol_type: str
+    group_type: str = "classic"
 
 
 class GroupList(_Answer, frozen=True, kw_only=True):

@@ -170,6 +170,8 @@ class ClassicProtocol:
                 client_id=member.client_id,
                 client_host=member.client_host,
                 partitions=_partitions(member.assignment) if group.phase is Phase.STABLE else (),
+                metadata=member.metadata(group.protocol),
+                assignment=member.assignment,
             )
             for member in group.members.values()
         )

@@ -31,6 +31,8 @@ RELOAD_MS = 100
 SKIPPED_EVENTS_MAX = 100
 """Records that a load could not read and says so of each; `groups_loaded` counts them all."""
 MINUTE_MS = 60_000
+NAMELESS = (r.CommitOffsets, r.FetchOffsets, r.DescribeGroup, r.DeleteGroup)
+"""As in Kafka, whoever reads without a group may have committed offsets under an empty name."""
 EXPIRE_AT_ONCE = 10_000
 """Offsets that are forgotten with one append."""
 
@@ -73,7 +75,7 @@ class GroupCoordinator:
         """Raises NotCoordinator 16, CoordinatorLoadInProgress 14, CoordinatorNotAvailable 15, or a refusal."""
         if isinstance(request, r.ListGroups):
             return self._list()
-        if not request.group:
+        if not request.group and not isinstance(request, NAMELESS):
             raise InvalidGroupId("a group has a name")
         number = partition_of(request.group, self._around.image())
         led = self._led.get(number)

@@ -10,7 +10,6 @@ from kraft.coordinators.groups.state import Group, Phase
 from kraft.coordinators.groups.subscriptions import TopicPartition, decode_subscription
 from kraft.protocol.errors import (
     GroupIdNotFound,
-    IllegalGeneration,
     NonEmptyGroup,
     OffsetMetadataTooLarge,
     RebalanceInProgress,
@@ -24,11 +23,12 @@ Offsets = Mapping[TopicPartition, CommittedOffset]
 def check_commit(
     group: Group, *, exists: bool = True, member_id: str, generation: int, instance_id: str | None = None
 ) -> None:
-    """G4. Raises IllegalGeneration 22, UnknownMemberId 25, RebalanceInProgress 27, FencedInstanceId 82."""
+    """G4. Raises IllegalGeneration 22, UnknownMemberId 25, RebalanceInProgress 27, GroupIdNotFound 69,
+    FencedInstanceId 82."""
     if group.phase is Phase.EMPTY and generation < 0:
         return
     if not exists:
-        raise IllegalGeneration(f"there is no group {group.group_id!r}, so it has no generation {generation}")
+        raise GroupIdNotFound(f"there is no group {group.group_id!r}, so it has no generation {generation}")
     if generation < 0 and not member_id and instance_id is None:
         raise UnknownMemberId(f"group {group.group_id!r} has members: only they commit its offsets")
     member_or_raise(group, member_id, instance_id)
