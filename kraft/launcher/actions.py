@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 from kraft.launcher.processes import (
     STOP_LIMIT_MS,
+    StartProcess,
     is_alive,
     log_tail,
     send_signal,
-    start_node,
+    start_program,
     stop_nodes,
     wait_for_end,
 )
@@ -54,16 +55,16 @@ def kill_node(data: str, node_id: int) -> NodeRun:
     return node
 
 
-def restart_node(data: str, node_id: int, *, say: Say, limit_ms: int | None = None) -> NodeRun:
+def restart_node(
+    data: str, node_id: int, *, say: Say, limit_ms: int | None = None, start: StartProcess = start_program
+) -> NodeRun:
     """Stop the node in order if it runs, start it again, and wait until it is ready, if it can be: without a majority
     of the voters it runs, and waits for them. Raises StartFailed; the node is then left as it is."""
     run = running_cluster(data)
     node = _node(run, node_id)
     stop_nodes([node], say=say)
-    parent = run.launcher_pid
-    process = start_node(config=run.config, node_id=node_id, data=run.data, log=node.log, parent_pid=parent)
-    process.returncode = 0  # it outlives this command on purpose
-    run = running_cluster(data).with_pid(node_id, process.pid)
+    pid = start(config=run.config, node_id=node_id, data=run.data, log=node.log, parent_pid=run.launcher_pid)
+    run = running_cluster(data).with_pid(node_id, pid)
     save_run(run)
     started = run.node(node_id)
     try:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 from kraft.launcher.python import PYTHON
 from kraft.launcher.runfile import NodeRun
@@ -20,6 +20,8 @@ STOP_LIMIT_MS: Final = 15_000
 """How long a node may take to stop after SIGTERM before it is killed."""
 POLL_MS: Final = 20
 LOG_TAIL_LINES: Final = 20
+_STATE, _THREADS = 0, 17
+"""Fields of /proc/PID/stat (proc(5)), counted from what follows the name."""
 LOG_TAIL_BYTES: Final = 64 * 1024
 
 
@@ -49,6 +51,21 @@ def start_node(
         )
 
 
+class StartProcess(Protocol):
+    """How a cluster that lives longer than its launcher gets its nodes."""
+
+    def __call__(self, *, config: str, node_id: int, data: str, log: str, parent_pid: int | None) -> int:
+        """The process id; arguments as those of `start_node`. Raises OSError."""
+        ...
+
+
+def start_program(*, config: str, node_id: int, data: str, log: str, parent_pid: int | None) -> int:
+    """Implements `StartProcess`: as everybody's nodes are started."""
+    process = start_node(config=config, node_id=node_id, data=data, log=log, parent_pid=parent_pid)
+    process.returncode = 0  # reaped by its pid: the object must not warn when it goes
+    return process.pid
+
+
 def is_alive(pid: int) -> bool:
     """Whether the process runs and is one of ours: not a zombie, and not another program that got its id."""
     try:
@@ -63,13 +80,15 @@ def is_alive(pid: int) -> bool:
 def _is_node(pid: int) -> bool:
     try:
         with open(f"/proc/{pid}/stat", "rb") as stat, open(f"/proc/{pid}/cmdline", "rb") as command_line:
-            state = stat.read().rpartition(b")")[2].split()[0]
+            fields = stat.read().rpartition(b")")[2].split()
             arguments = command_line.read().split(b"\0")
     except FileNotFoundError:
         return not os.path.isdir("/proc/self")
     except ProcessLookupError:
         return False
-    return state not in (b"Z", b"X") and (b"node" in arguments or arguments == [b""])
+    # A zombie with other threads is still ending: its ports are free when the last of them has gone.
+    has_ended = fields[_STATE] in (b"Z", b"X") and int(fields[_THREADS]) <= 1
+    return not has_ended and (b"node" in arguments or arguments == [b""])
 
 
 def send_signal(node: NodeRun, number: signal.Signals) -> bool:

@@ -13,7 +13,7 @@ from kraft.config.models import ClusterConfig
 from kraft.config.render import render
 from kraft.launcher.configuration import SECRET_FILE, load_config, write_whole
 from kraft.launcher.ports import taken_ports, with_free_ports
-from kraft.launcher.processes import is_alive, log_tail, start_node, stop_nodes
+from kraft.launcher.processes import StartProcess, is_alive, log_tail, start_program, stop_nodes
 from kraft.launcher.readiness import StartFailed, wait_until_ready
 from kraft.launcher.runfile import RESOLVED_FILE, ClusterRun, NodeRun, load_run, remove_run, save_run
 
@@ -37,6 +37,7 @@ def start_cluster(
     detach: bool,
     say: Say,
     limit_ms: int | None = None,
+    start: StartProcess = start_program,
 ) -> ClusterRun:
     """Start all nodes and return when the cluster is ready. Raises ConfigError or LaunchError; then nothing runs.
 
@@ -51,7 +52,7 @@ def start_cluster(
         say(f"warning: {warning}")
     resolved = _write_resolved(config)
     say(f"cluster {config.cluster_id}: starting {len(config.nodes)} nodes in {config.data}")
-    run = _start_nodes(config, resolved, detach=detach, say=say)
+    run = _start_nodes(config, resolved, detach=detach, say=say, start=start)
     return _ready_or_stopped(run, limit_ms=limit_ms, say=say)
 
 
@@ -95,19 +96,18 @@ def _write_resolved(config: ClusterConfig) -> str:
     return resolved
 
 
-def _start_nodes(config: ClusterConfig, resolved: str, *, detach: bool, say: Say) -> ClusterRun:
+def _start_nodes(config: ClusterConfig, resolved: str, *, detach: bool, say: Say, start: StartProcess) -> ClusterRun:
     parent = None if detach else os.getpid()
     nodes: list[NodeRun] = []
     try:
         for node in config.nodes:
             log = os.path.join(node.data, "node.log")
-            process = start_node(config=resolved, node_id=node.id, data=config.data, log=log, parent_pid=parent)
-            process.returncode = 0  # ours to reap by pid: the object must not warn when it goes
+            pid = start(config=resolved, node_id=node.id, data=config.data, log=log, parent_pid=parent)
             nodes.append(
                 NodeRun(
                     id=node.id,
                     roles=node.roles,
-                    pid=process.pid,
+                    pid=pid,
                     rest=node.rest_url,
                     kafka=str(node.kafka),
                     quorum=str(node.quorum) if node.quorum else None,

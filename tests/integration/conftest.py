@@ -11,6 +11,13 @@ import pytest
 
 from tests.integration.support.cluster import Cluster
 from tests.integration.support.configuration import QUICK_CHORES, QUICK_FAILURES, THREE, write_config
+from tests.integration.support.forks import FORKS
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _forks() -> Iterator[None]:
+    yield
+    FORKS.close()
 
 
 @pytest.fixture
@@ -54,9 +61,10 @@ def run_cluster(
     roles: Mapping[int, Sequence[str]] = THREE,
     racks: Mapping[int, str] | None = None,
     host: str | None = None,
+    is_of_programs: bool = False,
 ) -> Iterator[Cluster]:
     config = write_config(folder / "cluster.toml", settings=settings, roles=roles, racks=racks, host=host)
-    cluster = Cluster(data=str(folder / "data"), config=config)
+    cluster = Cluster(data=str(folder / "data"), config=config, is_of_programs=is_of_programs)
     try:
         cluster.start()
         yield cluster

@@ -46,7 +46,7 @@ def test_records_survive_a_killed_leader_and_a_stop_of_everything(nodes: Cluster
     kraft("down", "--data", nodes.data)
     dumped = [json.loads(line) for line in kraft("metadata", "dump", folder, "--json").stdout.splitlines()]
     assert "TopicRecord" in json.dumps(dumped)
-    nodes.start_again()
+    nodes.start_again(by_command=True)
     assert values(nodes, "survives") == ["one", "two", "three", "four"]
     assert all(nodes.events("log_directory_opened", node_id=node_id)[-1]["was_clean"] for node_id in nodes.ids)
 

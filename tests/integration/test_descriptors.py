@@ -21,8 +21,8 @@ from tests.integration.support.configuration import QUICK_CHORES, QUICK_FAILURES
 from tests.integration.support.waiting import wait_until
 
 LIMIT = 400
-PARTITIONS = 240
-"""Of one topic, on each node: 720 files, of which a sixth can be open."""
+PARTITIONS = 120
+"""Of one topic, on each node: 360 files, of which a third can be open."""
 SHARES = share_out(LIMIT)
 LOST = ("log_offline", "replica_offline", "replica_read_only", "log_not_loaded", "replica_removed")
 
@@ -75,7 +75,7 @@ def test_more_partitions_than_descriptors_are_written_read_and_found_again(nodes
     nodes.kill(2)
     wait_until(lambda: not write_to_all(nodes, "many", "while one is away"), what="others to lead all of it")
     nodes.restart(2)
-    for partition in range(0, PARTITIONS, 40):
+    for partition in range(0, PARTITIONS, 30):
         nodes.wait_for_isr("many", partition, nodes.ids)
         assert {len(nodes.log_bytes(node_id, "many", partition)) for node_id in nodes.ids} != {0}
         wait_until(
@@ -83,6 +83,14 @@ def test_more_partitions_than_descriptors_are_written_read_and_found_again(nodes
             what=f"equal copies of partition {partition}",
         )
     assert not nodes.events(*LOST)
+
+
+@pytest.mark.slow
+def test_files_that_nobody_uses_for_half_a_minute_are_given_back(nodes: Cluster) -> None:
+    nodes.heal()
+    nodes.create_topic("idle", partitions=PARTITIONS)
+    assert not write_to_all(nodes, "idle", "x")
+    assert gauge(nodes, 1, "open_files") > PARTITIONS / 2
     wait_until(lambda: gauge(nodes, 1, "open_files") < 20, deadline_s=90, what="idle files to be given back")
 
 

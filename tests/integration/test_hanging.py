@@ -32,7 +32,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def planted_cluster(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with nodes_that_can_hang(folder):
-        yield from run_cluster(tmp_path_factory.mktemp("hanging"), settings=QUICK_FAILURES, roles=ROLES)
+        data = tmp_path_factory.mktemp("hanging")
+        yield from run_cluster(data, settings=QUICK_FAILURES, roles=ROLES, is_of_programs=True)
 
 
 @pytest.fixture

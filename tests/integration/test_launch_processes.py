@@ -138,6 +138,29 @@ def test_a_node_ends_with_its_parent_even_when_that_is_killed(fakes):
     wait_until(lambda: orphan.poll() is not None, what="the node to end with its parent")
 
 
+HALF_ENDED = """
+import ctypes, threading, time
+threading.Thread(target=time.sleep, args=(600,)).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+"""As a killed node is for a moment: its main thread has ended, another one still holds the sockets."""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="the state of a process is read from /proc")
+def test_a_node_has_ended_when_its_last_thread_has_and_not_before():
+    with subprocess.Popen([sys.executable, "-c", HALF_ENDED, "node"]) as ending:
+
+        def state() -> str:
+            return Path(f"/proc/{ending.pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+        try:
+            wait_until(lambda: state() == "Z", what="the end of the main thread")
+            assert is_alive(ending.pid)
+        finally:
+            ending.kill()
+        wait_until(lambda: not is_alive(ending.pid), what="the end of all threads")
+
+
 def test_nothing_to_stop_is_said(tmp_path):
     with pytest.raises(NotRunning, match="no cluster was started"):
         bring_down(str(tmp_path), say=lambda _: None)

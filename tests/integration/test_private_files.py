@@ -32,6 +32,7 @@ def open_to_others(folder: Path) -> list[str]:
 @pytest.mark.usefixtures("careless")
 def test_nothing_that_a_node_makes_is_open_to_others(stopped_cluster: Cluster, tmp_path: Path) -> None:
     cluster = stopped_cluster
+    cluster.is_of_programs = True  # so that they inherit the umask
     cluster.config = write_config(tmp_path / "cluster.toml", roles={1: BOTH}, settings={})
     cluster.start()
     cluster.create_topic("t", replication_factor=1)

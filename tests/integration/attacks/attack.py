@@ -3,7 +3,8 @@
 To add one: write a function that gets a `Target`, sends what it sends and asserts what comes back, and put it into the
 table of its kind (one file for each kind). What every attack has in common is asserted here, around it: the same
 processes run, nobody was fenced, no handler failed, a client beside it was answered and could write, and no node took
-more memory than the attack may cost. An attack that needs a longer stall or more memory says so in its row.
+more memory than the attack may cost. An attack that needs a longer stall or more memory says so in its row, and so does
+one that waits until the node loses its patience.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,6 +72,17 @@ class Attack:
     """Sends it to one node and asserts what comes back."""
     memory_mib_max: int = MEMORY_MIB_MAX
     stall_s_max: float = STALL_S_MAX
+    outwaits: bool = False
+    """It lasts as long as the node is patient: all of these go on at the same time (`test_patience.py`)."""
+
+
+def at_once(attacks: Mapping[str, Attack]) -> list[str]:
+    """Names of those that are over when the node has answered."""
+    return [name for name, attack in attacks.items() if not attack.outwaits]
+
+
+def patient(attacks: Mapping[str, Attack]) -> list[Attack]:
+    return [attack for attack in attacks.values() if attack.outwaits]
 
 
 def withstand(cluster: Cluster, attack: Attack, *, node_id: int) -> None:

@@ -12,6 +12,7 @@ from metadata.strangers import KAFKA_LISTENER
 from tests.integration.attacks.attack import (
     Attack,
     Target,
+    at_once,
     connected,
     framed,
     sent,
@@ -108,6 +109,7 @@ ATTACKS = {
         sends=f"nothing, or all but the last byte of a frame, on {3 * CROWD} connections",
         comes_back="the end within 10 s",
         run=silence,
+        outwaits=True,
     ),
     "a flood": Attack(
         sends=f"{FLOOD} ApiVersions, whose answers are not read", comes_back="a few answers and the end", run=flood
@@ -128,6 +130,6 @@ ATTACKS = {
 }
 
 
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("name", at_once(ATTACKS))
 def test_the_kafka_port_withstands(attacked_cluster: Cluster, name: str):
     withstand(attacked_cluster, ATTACKS[name], node_id=1)

@@ -14,6 +14,7 @@ from metadata.strangers import QUORUM_LISTENER
 from tests.integration.attacks.attack import (
     Attack,
     Target,
+    at_once,
     connected,
     framed,
     sent,
@@ -130,8 +131,12 @@ ATTACKS = {
         run=long_frames,
         memory_mib_max=32,
     ),
-    "silence": Attack(sends=f"nothing, on {3 * CROWD} connections", comes_back="the end, within seconds", run=silence),
-    "a trickle": Attack(sends="a hello, byte by byte, and never the last", comes_back="the end", run=trickle),
+    "silence": Attack(
+        sends=f"nothing, on {3 * CROWD} connections", comes_back="the end, within seconds", run=silence, outwaits=True
+    ),
+    "a trickle": Attack(
+        sends="a hello, byte by byte, and never the last", comes_back="the end", run=trickle, outwaits=True
+    ),
     "guessed proofs": Attack(sends="a voter's hello and a proof without the key", comes_back="a refusal", run=guess),
     "a voter's hello": Attack(
         sends="a voter's hello and no proof", comes_back="a hello, no proof, the end", run=wait_for_proof
@@ -145,7 +150,7 @@ def _ends(target: Target, data: bytes) -> None:
         assert until_closed(connection) == b""
 
 
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("name", at_once(ATTACKS))
 def test_the_quorums_port_withstands(attacked_cluster: Cluster, name: str):
     leader = attacked_cluster.status()["controller_id"]
     withstand(attacked_cluster, ATTACKS[name], node_id=1)

@@ -1,12 +1,9 @@
-"""HTTP connections that never become a request, and those that never end one."""
+"""HTTP connections that never become a request, and those that never end one: run by `test_patience.py`."""
 
 from __future__ import annotations
 
-import pytest
-
 from kraft.http.limits import Limits
-from tests.integration.attacks.attack import Attack, Target, connected, sent, until_closed, withstand
-from tests.integration.support.cluster import Cluster
+from tests.integration.attacks.attack import Attack, Target, connected, sent, until_closed
 
 IDLE = 200
 BEGINNINGS = (b"", b"G", b"\r\n\r\n", b"GET /topics HTTP/1.1\r\nHost: localhost\r\nX: ")
@@ -49,11 +46,9 @@ ATTACKS = {
         sends=f"nothing, a letter, empty lines and a head without an end, on {IDLE} connections each",
         comes_back="408, or nothing, and the end",
         run=silence,
+        outwaits=True,
     ),
-    "a trickle": Attack(sends="a header, byte by byte, for ever", comes_back="408 and the end", run=trickle),
+    "a trickle": Attack(
+        sends="a header, byte by byte, for ever", comes_back="408 and the end", run=trickle, outwaits=True
+    ),
 }
-
-
-@pytest.mark.parametrize("name", ATTACKS)
-def test_idle_connections_end(attacked_cluster: Cluster, name: str):
-    withstand(attacked_cluster, ATTACKS[name], node_id=2)
