@@ -17,7 +17,7 @@ from kraft.chaos.model import Scenario
 from kraft.chaos.nemesis.fuzz.profiles import Profile
 from kraft.chaos.nemesis.fuzz.session import FuzzSession
 from kraft.chaos.result import AS_EXPECTED, COULD_NOT_RUN, NOT_AS_EXPECTED, RunResult
-from kraft.chaos.run import run_scenario
+from kraft.chaos.worlds.processes.run import run_scenario
 from kraft.cli.output import progress, write, write_json, write_rows, write_words
 from kraft.cli.scenario_view import PipeView, TerminalView, show_verdict
 from kraft.launcher.node_starter import NodeStarter, node_starter

@@ -16,7 +16,7 @@ from kraft.chaos.nemesis.fuzz.profiles import STRICT
 from kraft.chaos.nemesis.fuzz.session import FuzzSession
 from kraft.chaos.nemesis.fuzz.story import make_story, steps_of
 from kraft.chaos.result import NOT_AS_EXPECTED, RunResult
-from kraft.chaos.run import run_scenario
+from kraft.chaos.worlds.processes.run import run_scenario
 from tests.integration.planted.bugs import BUGS, planted_in_nodes
 
 LIMIT_S = 240

@@ -26,7 +26,7 @@ from kraft.chaos.history import Header, HistoryWriter
 from kraft.chaos.live import NobodyWatches
 from kraft.chaos.model import ClusterPlan
 from kraft.chaos.questions import Now
-from kraft.chaos.run import is_healed, spec_of
+from kraft.chaos.run import spec_of
 from kraft.chaos.soak.leaks import Usage, growth_of
 from kraft.chaos.soak.members import GroupCounts, Members
 from kraft.chaos.soak.plan import (
@@ -48,10 +48,10 @@ from kraft.chaos.soak.strikes import Standing, next_strike
 from kraft.chaos.workload.cast import Cast
 from kraft.chaos.worlds.processes.cluster import Cluster
 from kraft.chaos.worlds.processes.event_counter import EventCounter
-from kraft.chaos.worlds.processes.observer import NotInTime
 from kraft.chaos.worlds.processes.readback import gather_evidence
 from kraft.chaos.worlds.processes.timeline import now_us
 from kraft.chaos.worlds.processes.world import ProcessWorld
+from kraft.chaos.worlds.snapshot import not_in_sync
 from kraft.chaos.worlds.spec import ScenarioError
 
 ROUND_S: Final = 240.0
@@ -104,7 +104,7 @@ class _Soak:
             starting = Cluster.start(spec, directory=self._directory, seed=self._options.seed, pace=PACE)
             async with starting as cluster:
                 await self._with(cluster)
-        except (ScenarioError, NotInTime) as error:
+        except ScenarioError as error:
             self._fail(f"the soak broke off: {error}")
         return SoakResult(
             options=self._options,
@@ -191,7 +191,7 @@ class _Soak:
                 if kind not in CHANGES:
                     self._fail(f"{kind}, {action!r}: not done within {STRIKE_LIMIT_S:g} s")
                     return
-            except (ScenarioError, NotInTime) as error:
+            except ScenarioError as error:
                 self._fail(f"{kind}, {action!r}: {error}")
                 return
 
@@ -219,8 +219,10 @@ class _Soak:
         try:
             await cluster.mend()
             await cluster.until_ready(deadline_ms=WHOLE_LIMIT_MS)
-            await cluster.observer.until(is_healed, deadline_ms=WHOLE_LIMIT_MS, describe="every replica in sync")
-        except (ScenarioError, NotInTime) as error:
+            await cluster.observer.until(
+                lambda snapshot: not not_in_sync(snapshot), deadline_ms=WHOLE_LIMIT_MS, describe=not_in_sync
+            )
+        except ScenarioError as error:
             self._fail(f"not whole again: {error}"[:4_000])
             return False
         self._whole_ms.append((now_us() - begun_us) // 1_000)

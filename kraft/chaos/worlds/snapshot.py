@@ -5,7 +5,7 @@ Cluster-wide answers come from the node that answered with the newest metadata; 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -153,6 +153,64 @@ class Snapshot:
         for node, state in sorted(self.states.items()):
             lines.append(f"node {node} {state}{_replicas(self.views.get(node))}")
         return "\n".join(lines)
+
+
+# --- whole again ----------------------------------------------------------------------------------------------------
+
+
+def not_in_sync(snapshot: Snapshot, *, is_excused: Callable[[PartitionKey], bool] = lambda _: False) -> str:
+    """What is missing until all nodes know the same metadata and each partition is led and has a full ISR, whatever
+    its clients do meanwhile; empty when nothing is. Partitions may be excused."""
+    newest = snapshot.newest
+    if newest is None:
+        return "no node answers"
+    problems = [f"node {node} gives no answer" for node in snapshot.states if node not in snapshot.views]
+    problems += _behind_metadata(snapshot, newest)
+    for (topic, number), found in sorted(newest.partitions.items()):
+        if is_excused((topic, number)):
+            continue
+        leader = snapshot.replica(topic, number, node=found.leader)
+        if found.is_reassigning or set(found.isr) != set(found.replicas):
+            problems.append(f"{topic}-{number}: the ISR is {list(found.isr)} of {list(found.replicas)}")
+        elif leader is None or leader.role != "leader" or leader.high_watermark < 0:
+            problems.append(f"{topic}-{number}: no leader")
+    return "; ".join(problems)
+
+
+def unsettled(snapshot: Snapshot, *, is_excused: Callable[[PartitionKey], bool] = lambda _: False) -> str:
+    """What is missing until each partition has a leader whose whole log is below its high watermark, and all live
+    replicas have the same; empty when nothing is. No client writes any more."""
+    newest = snapshot.newest
+    if newest is None:
+        return "no node answers"
+    problems = _behind_metadata(snapshot, newest)
+    for topic, number in sorted(newest.partitions):
+        problem = "" if is_excused((topic, number)) else _unsettled_partition(snapshot, topic, number)
+        if problem:
+            problems.append(f"{topic}-{number}: {problem}")
+    return "; ".join(problems)
+
+
+def _behind_metadata(snapshot: Snapshot, newest: NodeView) -> list[str]:
+    behind = [node for node, view in snapshot.views.items() if view.metadata_offset < newest.metadata_offset]
+    return [f"node {node} has not caught up with the metadata" for node in behind]
+
+
+def _unsettled_partition(snapshot: Snapshot, topic: str, number: int) -> str:
+    leader = snapshot.replica(topic, number, node=snapshot.leader(topic, number))
+    if leader is None or leader.role != "leader":
+        return "no leader"
+    if leader.high_watermark < leader.log_end_offset:
+        return f"high watermark {leader.high_watermark} below the log end {leader.log_end_offset}"
+    alive = [node for node in snapshot.replicas(topic, number) if snapshot.alive(node)]
+    late = [node for node in alive if not _has_all(snapshot.replica(topic, number, node=node), leader)]
+    return f"nodes {late} have not caught up" if late else ""
+
+
+def _has_all(replica: ReplicaView | None, leader: ReplicaView) -> bool:
+    if replica is None:
+        return False
+    return replica.log_end_offset == leader.log_end_offset and replica.high_watermark == leader.high_watermark
 
 
 def _replicas(view: NodeView | None) -> str:

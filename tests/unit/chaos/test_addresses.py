@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from kraft.chaos.live import NobodyWatches
-from kraft.chaos.result import COULD_NOT_RUN, RunResult
-from kraft.chaos.run import _Run
+from kraft.chaos.result import COULD_NOT_RUN
+from kraft.chaos.run import Run
 from kraft.chaos.worlds.processes.cluster import _configuration, own_host
 from kraft.chaos.worlds.processes.proxy.process import ProxyProcess
 from kraft.chaos.worlds.spec import ClusterSpec
@@ -23,8 +23,8 @@ from kraft.launcher.ports import with_free_ports
 from tests.unit.chaos.test_runner import SMALLEST
 
 
-def test_a_run_whose_proxies_are_gone_could_not_be_run(tmp_path: Path) -> None:
-    run = _Run(SMALLEST, directory=tmp_path, seed=1, watcher=NobodyWatches())
+def test_a_run_whose_proxies_are_gone_could_not_be_run() -> None:
+    run = Run(SMALLEST, seed=1, watcher=NobodyWatches())
 
     async def story() -> None:
         proxies = ProxyProcess(seed=1)
@@ -36,7 +36,8 @@ def test_a_run_whose_proxies_are_gone_could_not_be_run(tmp_path: Path) -> None:
             proxies.close()
 
     asyncio.run(story())
-    result = RunResult(scenario="smallest", seed=1, elapsed_ms=1, failure="; ".join(run._failures))
+    result = run.conclude()
+    run.remove_folder()
     assert result.exit_code == COULD_NOT_RUN
     assert result.problems == ("the proxy process has ended",)
 

@@ -10,7 +10,7 @@ import pytest
 from kraft.chaos.checkers.verdict import Kind
 from kraft.chaos.live import NobodyWatches
 from kraft.chaos.model import Producer, Topic
-from kraft.chaos.run import _Run
+from kraft.chaos.run import Run
 from kraft.chaos.story import Stage, scenario
 from kraft.chaos.worlds.processes.nodes import all_of
 from kraft.chaos.worlds.processes.observer import NotInTime
@@ -46,25 +46,26 @@ def test_one_node_that_ends_is_the_error_of_all() -> None:
     assert set(waited) == {1, 3}, "the others are not waited for"
 
 
-class NeverReady:
+class NeverInSync:
     asked = 0
 
-    async def until_ready(self, *, deadline_ms: int) -> Snapshot:
+    async def until_in_sync(self) -> Snapshot:
         self.asked += 1
-        raise NotInTime(f"not within {deadline_ms} ms", NOBODY)
+        raise NotInTime("not within 60000 ms", NOBODY)
 
 
-def test_a_cluster_that_does_not_heal_is_waited_for_once(tmp_path: Path) -> None:
-    run = _Run(SMALLEST, directory=tmp_path, seed=1, watcher=NobodyWatches())
-    cluster = NeverReady()
+def test_a_cluster_that_does_not_heal_is_waited_for_once() -> None:
+    run = Run(SMALLEST, seed=1, watcher=NobodyWatches())
+    bed = NeverInSync()
 
     async def twice() -> None:
         for _ in range(2):
-            await run._note(run._until_healed(cluster))  # type: ignore[arg-type]
+            await run._note(run._until_in_sync(bed))  # type: ignore[arg-type]
 
     asyncio.run(twice())
-    assert cluster.asked == 1
-    assert run._failures == ["not within 60000 ms"]
+    run.remove_folder()
+    assert bed.asked == 1
+    assert run.failures == ["not within 60000 ms"]
 
 
 def test_a_member_of_the_isr_with_a_log_that_cannot_be_read_differs(tmp_path: Path) -> None:

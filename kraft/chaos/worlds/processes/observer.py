@@ -16,6 +16,7 @@ from kraft.chaos.worlds.processes.nodes import Nodes
 from kraft.chaos.worlds.processes.pace import Pace
 from kraft.chaos.worlds.processes.timeline import now_us
 from kraft.chaos.worlds.snapshot import NOBODY, NodeView, PartitionView, ReplicaView, Snapshot
+from kraft.chaos.worlds.spec import ScenarioError
 from kraft.client.response import Answer
 
 SAMPLES_MAX: Final = 200_000
@@ -23,7 +24,7 @@ SAMPLES_MAX: Final = 200_000
 Predicate = Callable[[Snapshot], object]
 
 
-class NotInTime(Exception):
+class NotInTime(ScenarioError):
     """A condition did not come true before its deadline; the message says what was waited for and what there was."""
 
     def __init__(self, message: str, snapshot: Snapshot) -> None:

@@ -20,7 +20,7 @@ from kraft.chaos.worlds.processes.cluster import Cluster
 from kraft.chaos.worlds.processes.logs import RunFiles, records_of, replica_logs, voter_metadata
 from kraft.chaos.worlds.processes.observer import NotInTime
 from kraft.chaos.worlds.processes.pace import every_topic
-from kraft.chaos.worlds.snapshot import ReplicaView, Snapshot
+from kraft.chaos.worlds.snapshot import Snapshot, unsettled
 from kraft.client.response import Answer
 from kraft.protocol.media_types import RECORD_BATCH
 
@@ -41,7 +41,7 @@ async def gather_evidence(
 
     The records are read from files below `cluster.directory` when the checker asks for them.
     """
-    unsettled = await settle(cluster, deadline_ms=settle_ms)
+    missing = await settle(cluster, deadline_ms=settle_ms)
     readback = await read_back(cluster, is_judged)
     replicas = await asyncio.to_thread(replica_logs, cluster.files, cluster.observer.latest, is_judged)
     voters, notes = await _saved_metadata(cluster)
@@ -53,7 +53,7 @@ async def gather_evidence(
         voters=voters,
         events=read_events(events, header),
         faults=cluster.timeline.faults,
-        notes=({"unsettled": unsettled} if unsettled else {}) | notes,
+        notes=({"unsettled": missing} if missing else {}) | notes,
     )
 
 
@@ -72,45 +72,12 @@ async def _saved_metadata(cluster: Cluster) -> tuple[list[VoterMetadata], dict[s
 
 
 async def settle(cluster: Cluster, *, deadline_ms: int = SETTLE_MS) -> str:
-    """Wait until every partition has a leader whose whole log is below its high watermark, everywhere.
-
-    Returns what was still missing at the deadline; empty: nothing.
-    """
+    """Wait until the records are everywhere. Returns what was still missing at the deadline; empty: nothing."""
     try:
-        await cluster.observer.until(lambda snapshot: not unsettled_in(snapshot), deadline_ms=deadline_ms)
+        await cluster.observer.until(lambda snapshot: not unsettled(snapshot), deadline_ms=deadline_ms)
     except NotInTime as error:
-        return unsettled_in(error.snapshot)
+        return unsettled(error.snapshot)
     return ""
-
-
-def unsettled_in(snapshot: Snapshot) -> str:
-    newest = snapshot.newest
-    if newest is None:
-        return "no node answers"
-    behind = [node for node, view in snapshot.views.items() if view.metadata_offset < newest.metadata_offset]
-    problems = [f"node {node} has not caught up with the metadata" for node in behind]
-    for topic, number in sorted(newest.partitions):
-        problem = _unsettled_partition(snapshot, topic, number)
-        if problem:
-            problems.append(f"{topic}-{number}: {problem}")
-    return "; ".join(problems)
-
-
-def _unsettled_partition(snapshot: Snapshot, topic: str, number: int) -> str:
-    leader = snapshot.replica(topic, number, node=snapshot.leader(topic, number))
-    if leader is None or leader.role != "leader":
-        return "no leader"
-    if leader.high_watermark < leader.log_end_offset:
-        return f"high watermark {leader.high_watermark} below the log end {leader.log_end_offset}"
-    alive = [node for node in snapshot.replicas(topic, number) if snapshot.alive(node)]
-    late = [node for node in alive if not _has_all(snapshot.replica(topic, number, node=node), leader)]
-    return f"nodes {late} have not caught up" if late else ""
-
-
-def _has_all(replica: ReplicaView | None, leader: ReplicaView) -> bool:
-    if replica is None:
-        return False
-    return replica.log_end_offset == leader.log_end_offset and replica.high_watermark == leader.high_watermark
 
 
 async def read_back(cluster: Cluster, is_judged: Callable[[str], bool] = every_topic) -> list[ReadBack]:

@@ -62,8 +62,8 @@ class ProcessWorld:
     async def act(self, action: actions.Action) -> None:
         try:
             await self._act(action)
-        except NotInTime as error:
-            raise ScenarioError(str(error)) from error
+        except NotInTime:  # carried out, and without the effect that was waited for: that is no refusal
+            raise
         except ScenarioError as error:
             if not getattr(action, "may_be_refused", False):
                 raise

@@ -13,7 +13,6 @@ from kraft.chaos.worlds.processes.readback import merge_events
 from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
 from kraft.chaos.worlds.simulated.world import SimulatedStoryWorld
 from kraft.chaos.worlds.snapshot import Snapshot
-from kraft.chaos.worlds.spec import ClusterSpec
 from kraft.protocol.batches.header import whole_batches
 from kraft.protocol.errors import KafkaError
 from metadata.environment import ConnectionClosed, Files
@@ -25,7 +24,7 @@ RETRY_S: Final = 0.05
 
 
 async def gather_evidence(
-    cluster: SimulatedCluster, world: SimulatedStoryWorld, *, spec: ClusterSpec, header: Header, directory: Path
+    cluster: SimulatedCluster, world: SimulatedStoryWorld, *, header: Header, directory: Path
 ) -> Evidence:
     snapshot = world.snapshot()
     _make_folder(directory / "readback")
@@ -37,7 +36,7 @@ async def gather_evidence(
     for number, node in cluster.nodes.items():
         _copy(node.machine.environment.files, "/data", data[number])
     logs = {number: folder / "logs" for number, folder in data.items()}
-    files = RunFiles(directory=directory, brokers=spec.brokers, voters=spec.voters, data=data, logs=logs)
+    files = RunFiles(directory=directory, brokers=world.brokers, voters=world.voters, data=data, logs=logs)
     voters, notes = voter_metadata(files)
     return Evidence(
         readback=readback,

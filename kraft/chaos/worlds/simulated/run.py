@@ -6,49 +6,35 @@ The same seed gives the same run. A minute of it takes a few seconds, and no pro
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tempfile
-import time
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from kraft.chaos.checkers.check import HISTORY_FILE, check_history
-from kraft.chaos.checkers.expectation import judge
 from kraft.chaos.evidence import Evidence, Fault, write_faults
-from kraft.chaos.history import Header, HistoryWriter
+from kraft.chaos.history import Header
 from kraft.chaos.live import Watcher
-from kraft.chaos.model import Expect, Scenario
-from kraft.chaos.questions import Now
-from kraft.chaos.report.page import Report
+from kraft.chaos.model import Scenario, Topic
 from kraft.chaos.result import RunResult
-from kraft.chaos.run import is_healed, spec_of, write_whole_report
-from kraft.chaos.story import Stage, told
-from kraft.chaos.workload.cast import Cast
-from kraft.chaos.worlds.processes.readback import unsettled_in
+from kraft.chaos.run import Run
 from kraft.chaos.worlds.processes.timeline import FAULTS_FILE
 from kraft.chaos.worlds.simulated.clock import EPOCH_MS
 from kraft.chaos.worlds.simulated.cluster import BOTH, SimulatedCluster
 from kraft.chaos.worlds.simulated.environment import SimulatedWorld
 from kraft.chaos.worlds.simulated.evidence import gather_evidence
 from kraft.chaos.worlds.simulated.world import SimulatedStoryWorld
+from kraft.chaos.worlds.snapshot import Snapshot, not_in_sync, unsettled
 from kraft.chaos.worlds.spec import ScenarioError
+from kraft.chaos.worlds.world import Clients
 
-HEALED_LIMIT_S: Final = 60.0
+IN_SYNC_LIMIT_S: Final = 60.0
 """Virtual, from the end of the story until every replica is in sync again."""
 SETTLE_LIMIT_S: Final = 20.0
 LOOK_S: Final = 0.04
 SAVED_S: Final = 2.0
 """Voters save how far they are about once a second."""
-
-
-@dataclass(slots=True)
-class _Ended:
-    expect: Expect
-    evidence: Evidence | None = None
-    now: Now | None = None
-    start_ms: int = 0
+PROCESS_DEFAULTS: Final = {"default.replication.factor": 1, "min.insync.replicas": 1}
+"""A simulated cluster has the project's defaults; stories are written against Kafka's."""
 
 
 def run_simulated(
@@ -61,158 +47,95 @@ def run_simulated(
     source: str = "",
 ) -> RunResult:
     """Never raises for what a scenario can do wrong: the result says it."""
-    begun = time.monotonic()
-    directory = Path(tempfile.mkdtemp(prefix=f"kraft-{scenario.name}-"))
-    watcher.begun(scenario)
-    run = _Run(scenario, seed=seed, directory=directory, watcher=watcher)
-    verdict = None
+    run = Run(scenario, seed=seed, watcher=watcher, keep=keep)
     try:
-        ended = run.run()
-        if ended.evidence is not None and ended.now is not None:
-            watcher.phase("judging")
-            verdict = judge(check_history(directory / HISTORY_FILE, ended.evidence), ended.expect, now=ended.now)
-            watcher.ended(verdict)
-            if report is not None:
-                page = Report(
-                    verdict=verdict,
-                    history=directory / HISTORY_FILE,
-                    evidence=ended.evidence,
-                    sentence=scenario.sentence,
-                    question=scenario.question,
-                    command=f"kraft scenario run {source or scenario.name} --simulated --seed {seed}",
-                )
-                write_whole_report(report, directory, page)
+        _tell(run, seed=seed, watcher=watcher)
+        return run.conclude(report=report, command=f"{source or scenario.name} --simulated")
     finally:
-        if not keep:
-            shutil.rmtree(directory, ignore_errors=True)
-    return RunResult(
-        scenario=scenario.name,
-        seed=seed,
-        elapsed_ms=round((time.monotonic() - begun) * 1000),
-        start_ms=ended.start_ms,
-        verdict=verdict,
-        failure="; ".join(run.failures),
-        directory=directory if keep else None,
+        run.remove_folder()
+
+
+def _tell(run: Run, *, seed: int, watcher: Watcher) -> None:
+    spec = run.spec
+    if tuple(spec.nodes) != tuple(range(1, len(spec.nodes) + 1)):
+        run.failures.append(f"simulated nodes are numbered from 1 on, without gaps; these are {list(spec.nodes)}")
+        return
+    world = SimulatedWorld(seed)
+    cluster = SimulatedCluster(
+        world,
+        settings={**PROCESS_DEFAULTS, **spec.settings},
+        rates=(1.0,) * len(spec.nodes),
+        roles=[tuple(node.roles) for node in spec.nodes.values()] or [BOTH],
+        has_links_by_purpose=True,
     )
+    watcher.phase(f"starting {len(spec.nodes)} simulated nodes")
+    bed = SimulatedTestbed(cluster, SimulatedStoryWorld(cluster, spec), directory=run.directory)
+    try:
+        world.run(_with(run, cluster, bed))
+    except Exception as error:  # noqa: BLE001 - what goes wrong inside the nodes is what this run found
+        run.failures.append(f"inside the nodes: {_innermost(error)}")
 
 
-class _Run:
-    def __init__(self, scenario: Scenario, *, seed: int, directory: Path, watcher: Watcher) -> None:
-        self._scenario = scenario
-        self._seed = seed
+async def _with(run: Run, cluster: SimulatedCluster, bed: SimulatedTestbed) -> None:
+    await cluster.start()
+    sampling = asyncio.get_running_loop().create_task(bed.around.sample_forever())
+    try:
+        await run.tell(bed, start_ms=bed.around.now_ms())
+    finally:
+        sampling.cancel()
+    cluster.raise_fatal()
+
+
+class SimulatedTestbed:
+    """Implements `Testbed`."""
+
+    def __init__(self, cluster: SimulatedCluster, world: SimulatedStoryWorld, *, directory: Path) -> None:
+        self._cluster = cluster
+        self._world = world
         self._directory = directory
-        self._watcher = watcher
-        self.failures: list[str] = []
-        self._is_healed = True
 
-    def run(self) -> _Ended:
-        spec = spec_of(self._scenario.cluster)
-        if tuple(spec.nodes) != tuple(range(1, len(spec.nodes) + 1)):
-            self.failures.append(f"simulated nodes are numbered from 1 on, without gaps; these are {list(spec.nodes)}")
-            return _Ended(self._scenario.expect)
-        world = SimulatedWorld(self._seed)
-        cluster = SimulatedCluster(
-            world,
-            settings={**PROCESS_DEFAULTS, **spec.settings},
-            rates=(1.0,) * len(spec.nodes),
-            roles=[tuple(node.roles) for node in spec.nodes.values()] or [BOTH],
-            has_links_by_purpose=True,
-        )
-        self._watcher.phase(f"starting {len(spec.nodes)} simulated nodes")
-        story_world = SimulatedStoryWorld(cluster, spec)
-        try:
-            return world.run(self._with(cluster, story_world))
-        except Exception as error:  # noqa: BLE001 - what goes wrong inside the nodes is what this run found
-            self.failures.append(f"inside the nodes: {_innermost(error)}")
-            return _Ended(self._scenario.expect)
+    @property
+    def around(self) -> SimulatedStoryWorld:
+        return self._world
 
-    async def _with(self, cluster: SimulatedCluster, world: SimulatedStoryWorld) -> _Ended:
-        plan = self._scenario
-        await cluster.start()
-        start_ms = world.now_ms()
-        header = Header(
-            scenario=plan.name,
-            seed=self._seed,
-            settings={
-                **plan.cluster.all_settings,
-                "topics": {topic.name: dict(topic.configs) for topic in plan.topics},
-            },
-            start_us=world.now_us(),
-            wall_ms=EPOCH_MS + world.now_ms(),
-        )
-        with HistoryWriter(self._directory / HISTORY_FILE, header) as history:
-            cast = Cast(plan.clients, around=world, record=history.record)
-            world.clients = cast
-            for topic in plan.topics:
-                await world.create_topic(topic.name, assignment=topic.assignment, configs=topic.configs)
-            world.on_fault = _faults_to(self._watcher, since_us=world.now_us())
-            sampling = asyncio.get_running_loop().create_task(world.sample_forever())
-            stage = Stage(plan, world, self._watcher)
-            try:
-                await self._play(cluster, world, cast, stage)
-            finally:
-                sampling.cancel()
-                await cast.close()
-        now = await world.look()
-        self._watcher.phase("reading everything back")
-        await self._settle(world)
-        await asyncio.sleep(SAVED_S)
-        spec = spec_of(plan.cluster)
-        evidence = await gather_evidence(cluster, world, spec=spec, header=header, directory=self._directory)
-        write_faults(self._directory / FAULTS_FILE, world.faults)
-        cluster.raise_fatal()
-        return _Ended(stage.expected, evidence, now, start_ms)
+    def wall_ms(self) -> int:
+        return EPOCH_MS + self._world.now_ms()
 
-    async def _play(self, cluster: SimulatedCluster, world: SimulatedStoryWorld, cast: Cast, stage: Stage) -> None:
-        """Whatever goes wrong is noted, and the rest is done all the same."""
-        self._watcher.phase("telling the story")
-        await self._note(cast.open())
-        await self._note(told(self._scenario.tell, stage))
-        self._watcher.phase("healing")
-        await self._note(world.mend())
-        await self._note(self._until_healed(cluster, world))
-        await self._note(cast.finish_producers())
-        await self._note(self._until_healed(cluster, world))
-        await self._note(cast.finish_all())
+    async def create_topic(self, topic: Topic) -> None:
+        await self._world.create_topic(topic.name, assignment=topic.assignment, configs=topic.configs)
 
-    async def _note(self, doing: Coroutine[Any, Any, None]) -> None:
-        try:
-            await doing
-        except ScenarioError as error:
-            self.failures.append(str(error))
+    def watch_faults(self, watcher: Callable[[Fault], None]) -> None:
+        self._world.on_fault = watcher
 
-    async def _until_healed(self, cluster: SimulatedCluster, world: SimulatedStoryWorld) -> None:
-        if not self._is_healed:
-            return
-        deadline = cluster.world.loop.time() + HEALED_LIMIT_S
-        while not is_healed(snapshot := world.snapshot()):
-            cluster.raise_fatal()
-            if cluster.world.loop.time() > deadline:
-                self._is_healed = False
-                raise ScenarioError(f"not every replica is in sync after {HEALED_LIMIT_S} s\n{snapshot.describe()}")
-            await asyncio.sleep(LOOK_S)
-        self._watcher.looked(snapshot)
+    def world(self, clients: Clients, _watcher: Watcher) -> SimulatedStoryWorld:
+        self._world.clients = clients
+        return self._world
 
-    async def _settle(self, world: SimulatedStoryWorld) -> None:
-        deadline = world.now_ms() + SETTLE_LIMIT_S * 1000
-        while True:
-            missing = unsettled_in(world.snapshot())
-            if not missing or world.now_ms() >= deadline:
-                break
-            await asyncio.sleep(LOOK_S)
+    async def mend(self) -> None:
+        await self._world.mend()
+
+    async def until_in_sync(self) -> Snapshot:
+        missing, snapshot = await self._until_nothing(not_in_sync, limit_s=IN_SYNC_LIMIT_S)
         if missing:
-            self.failures.append(f"not settled: {missing}")
+            raise ScenarioError(f"not in sync after {IN_SYNC_LIMIT_S} s: {missing}\n{snapshot.describe()}")
+        return snapshot
 
+    async def gather(self, header: Header, *, settles: bool) -> Evidence:
+        missing, _ = await self._until_nothing(unsettled, limit_s=SETTLE_LIMIT_S if settles else 0)
+        await asyncio.sleep(SAVED_S)
+        write_faults(self._directory / FAULTS_FILE, self._world.faults)
+        evidence = await gather_evidence(self._cluster, self._world, header=header, directory=self._directory)
+        return replace(evidence, notes={**evidence.notes, "unsettled": missing}) if missing else evidence
 
-PROCESS_DEFAULTS: Final = {"default.replication.factor": 1, "min.insync.replicas": 1}
-"""A simulated cluster has the project's defaults; stories are written against Kafka's."""
-
-
-def _faults_to(watcher: Watcher, *, since_us: int) -> Callable[[Fault], None]:
-    def tell(fault: Fault) -> None:
-        watcher.happened(fault.text, after_ms=(fault.at_us - since_us) // 1000)
-
-    return tell
+    async def _until_nothing(self, missing_in: Callable[[Snapshot], str], *, limit_s: float) -> tuple[str, Snapshot]:
+        """Look until nothing is missing, or the limit; what is missing then, and the last look."""
+        deadline = self._cluster.world.loop.time() + limit_s
+        while True:
+            missing = missing_in(snapshot := self._world.snapshot())
+            self._cluster.raise_fatal()
+            if not missing or self._cluster.world.loop.time() >= deadline:
+                return missing, snapshot
+            await asyncio.sleep(LOOK_S)
 
 
 def _innermost(error: BaseException) -> str:

@@ -78,6 +78,10 @@ class SimulatedStoryWorld:
     def brokers(self) -> tuple[int, ...]:
         return self._spec.brokers
 
+    @property
+    def voters(self) -> tuple[int, ...]:
+        return self._spec.voters
+
     def now_us(self) -> int:
         return self._cluster.world.loop.now_us
 
