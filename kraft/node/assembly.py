@@ -156,7 +156,8 @@ class Node:
                 coordinator=self.coordinator,
                 groups=self.groups,
                 producer_ids=self.producer_ids,
-            )
+            ),
+            awaited=self.awaiting.metadata,
         )
 
     # --- life -----------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
-"""ApiVersions (18, KIP-35, KIP-511): what this listener speaks, answered in the version that was asked.
+"""ApiVersions (18, KIP-35, KIP-511) for nodes: what they may ask this one, answered in the version that was asked.
 
-A version that we do not know is answered in version 0 with UNSUPPORTED_VERSION 35 and the whole list, so that the
-client can choose again.
+A version that we do not know is answered in version 0 with UNSUPPORTED_VERSION 35 and one entry, that of ApiVersions:
+the peer asks again with a version that it finds there.
 """
 
 from __future__ import annotations
@@ -10,15 +10,22 @@ from kraft.protocol.errors import UnsupportedVersion
 from kraft.wire import apis
 from kraft.wire.generated.api_versions_response import ApiVersion, ApiVersionsResponseData
 
+OWN_ENTRY = ApiVersion.make(
+    api_key=apis.API_VERSIONS.key, min_version=apis.API_VERSIONS.version_min, max_version=apis.API_VERSIONS.version
+)
+
+
+def unknown_version() -> ApiVersionsResponseData:
+    """To be sent in version 0."""
+    return ApiVersionsResponseData.make(error_code=UnsupportedVersion.code, api_keys=[OWN_ENTRY])
+
 
 def api_versions_response(asked: int) -> tuple[int, ApiVersionsResponseData]:
     """The version of the response and the response."""
-    is_known = apis.API_VERSIONS.takes(asked)
-    response = ApiVersionsResponseData.make(
-        error_code=0 if is_known else UnsupportedVersion.code,
-        api_keys=[
-            ApiVersion.make(api_key=api.key, min_version=api.version_min, max_version=api.version)
-            for api in apis.BY_KEY.values()
-        ],
-    )
-    return asked if is_known else 0, response
+    if not apis.API_VERSIONS.takes(asked):
+        return 0, unknown_version()
+    keys = [
+        ApiVersion.make(api_key=api.key, min_version=api.version_min, max_version=api.version)
+        for api in apis.BY_KEY.values()
+    ]
+    return asked, ApiVersionsResponseData.make(error_code=0, api_keys=keys)

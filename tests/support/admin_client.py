@@ -8,13 +8,14 @@ import inspect
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, TypeVar, cast
+from uuid import UUID
 
 from kraft.protocol.errors import KafkaError
 from kraft.wire.clients.served import ClientApi, ClientBroker, ClientCall, ClientConnection
 from kraft.wire.codec import decode_body, encode_body
 from kraft.wire.primitives import TopLevel
-from metadata.controller.requests import Request
-from metadata.image import MetadataImage
+from metadata.controller.requests import CreateTopics, ErrorDetail, NewTopic, Request
+from metadata.image import DEFAULT_LISTENER, MetadataImage
 from metadata.settings import BrokerSettings, TopicSettings, broker_settings, topic_settings
 from tests.support.controller_world import CLUSTER_ID, World
 
@@ -31,6 +32,8 @@ class WorldGateway:
         self.asked: list[tuple[Request[Any], int]] = []
         self.unreachable: KafkaError | None = None
         """Raised in place of an answer of the controller."""
+        self.active = -1
+        """Id of the active controller, as far as this node knows."""
 
     @property
     def image(self) -> MetadataImage:
@@ -40,6 +43,14 @@ class WorldGateway:
     def settings(self) -> BrokerSettings:
         image = self.image
         return broker_settings(self.world.static, image.config("broker", ""), image.config("broker", str(self.node_id)))
+
+    @property
+    def controller_id(self) -> int:
+        return self.active
+
+    async def ensure_topic(self, new: NewTopic) -> UUID | ErrorDetail:
+        result = (await self.control(CreateTopics(topics=(new,)), timeout_ms=1))[new.name]
+        return cast(ErrorDetail, result) if isinstance(result, ErrorDetail) else cast(UUID, result.topic_id)
 
     def topic_settings(self, topic: str) -> TopicSettings:
         return topic_settings(self.settings, self.image.config("topic", topic))
@@ -53,12 +64,18 @@ class WorldGateway:
 
 class AdminClient:
     def __init__(
-        self, apis: Callable[[ClientBroker], Sequence[ClientApi]], world: World, *, node_id: int = 1, **parts: Any
+        self,
+        apis: Callable[[ClientBroker], Sequence[ClientApi]],
+        world: World,
+        *,
+        node_id: int = 1,
+        listener: str = DEFAULT_LISTENER,
+        **parts: Any,
     ) -> None:
         self.gateway = WorldGateway(world, node_id=node_id)
         broker = SimpleNamespace(gateway=self.gateway, **parts)
         self._apis = {api.request: api for api in apis(cast(ClientBroker, broker))}
-        self._connection = ClientConnection(peer="127.0.0.1:5", listener="CLIENT")
+        self._connection = ClientConnection(peer="127.0.0.1:5", listener=listener)
 
     def ask(self, request: TopLevel, version: int, kind: type[Response]) -> Response:
         """As the session does it: over the bytes of this version, both ways."""
@@ -66,18 +83,21 @@ class AdminClient:
         call = ClientCall(
             message=_over_the_wire(request, version), version=version, client_id="admin", connection=self._connection
         )
-        try:
-            answer: Any = api.handle(call)
-            if inspect.isawaitable(answer):
-                answer = asyncio.run(_waited(answer))
-        except KafkaError as error:
-            answer = api.refuse(call.message, version, error)
+        answer = asyncio.run(_answered(api, call))
         assert api.response is kind, (api.response, kind)
         return cast(Response, _over_the_wire(answer, version))
 
 
-async def _waited(answer: Any) -> Any:
-    return await answer
+async def _answered(api: ClientApi, call: ClientCall[Any]) -> TopLevel:
+    """And all that is done behind the answer."""
+    try:
+        answer: Any = api.handle(call)
+        if inspect.isawaitable(answer):
+            answer = await answer
+    except KafkaError as error:
+        answer = api.refuse(call.message, call.version, error)
+    await asyncio.gather(*asyncio.all_tasks() - {cast(Any, asyncio.current_task())})
+    return cast(TopLevel, answer)
 
 
 def _over_the_wire(message: TopLevel, version: int) -> TopLevel:

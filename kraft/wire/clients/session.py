@@ -19,7 +19,7 @@ from kraft.protocol.errors import KafkaError
 from kraft.protocol.primitives import Buffer
 from kraft.wire import apis, codec
 from kraft.wire.budget import Budget
-from kraft.wire.clients.api_versions import client_versions, software_of
+from kraft.wire.clients.api_versions import client_versions
 from kraft.wire.clients.served import ClientApi, ClientCall, ClientConnection
 from kraft.wire.clients.table import ROWS, ClientApis
 from kraft.wire.codec import Malformed, RequestHeader
@@ -64,6 +64,7 @@ class ClientSession:
         self._head_done = asyncio.Event()
         self._has_asked = False
         """More than ApiVersions: a node authenticates before it asks for anything else."""
+        self._has_caught_up = False
 
     async def serve(self, first: memoryview) -> memoryview | None:
         """Until the connection breaks (ConnectionClosed) or sends what no client sends (None); or until the peer
@@ -74,15 +75,26 @@ class ClientSession:
                 header = codec.decode_request_head(frame)
                 if header.api_key == apis.SASL_HANDSHAKE.key and not self._has_asked and not self._slots:
                     return frame
+                if not self._may_serve():
+                    return None
                 await self._connection.drain()
                 await self._wait_for_room(header, len(frame))
                 self._start(header, frame)
                 frame = await self._connection.receive_while(self._starts_at_once)
-        except Malformed as error:
+        except (Malformed, CloseConnection) as error:
             LOG.warning("closing %s: %s", self._connection.peer, error)
             return None
         finally:
             await self._end()
+
+    def _may_serve(self) -> bool:
+        """Before its metadata has caught up with the quorum, a broker would tell clients what was true in an earlier
+        life; Kafka's opens its port no sooner, and ours has to be open for nodes."""
+        if not self._has_caught_up and (awaited := self._served.awaited()):
+            LOG.warning("closing %s: clients are not served yet: %s", self._connection.peer, awaited)
+            return False
+        self._has_caught_up = True
+        return True
 
     def _starts_at_once(self, frame: memoryview) -> bool:
         if not self._connection.is_writable or len(self._slots) >= IN_FLIGHT_MAX:
@@ -112,6 +124,12 @@ class ClientSession:
         except KafkaError as error:
             self._answered(slot, header, api.response, api.refuse(message, header.api_version, error))
             return
+        except (Malformed, CloseConnection):
+            raise
+        except Exception as error:
+            # Ours, not the client's: it learns that the outcome is unknown, the others are served on.
+            LOG.exception("%s of %s failed", ROWS[header.api_key].name, self._connection.peer)
+            raise CloseConnection("a fault of this broker") from error
         if answer is None or isinstance(answer, TopLevel):
             self._answered(slot, header, api.response, answer)
         else:
@@ -146,10 +164,10 @@ class ClientSession:
         self._answered(slot, header, api.response, response)
 
     def _answer_api_versions(self, slot: _Slot, header: RequestHeader, frame: memoryview) -> None:
-        version, response = client_versions(header, frame)
-        name_and_version = software_of(header, frame)
-        if name_and_version is not None:
-            self._client.software_name, self._client.software_version = name_and_version
+        offset = self._served.metadata_offset
+        version, response, software = client_versions(header, frame, metadata_offset=offset)
+        if software is not None:
+            self._client.software_name, self._client.software_version = software
         self._answered(slot, header, type(response), response, version=version)
 
     def _answered(

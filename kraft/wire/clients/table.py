@@ -8,7 +8,7 @@ for one of its APIs comes, so that a node without clients pays nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import NamedTuple
 
@@ -76,9 +76,16 @@ ROWS: Mapping[int, Row] = {
 class ClientApis:
     """The handlers of one node, loaded module by module."""
 
-    def __init__(self, broker: ClientBroker) -> None:
+    def __init__(self, broker: ClientBroker, *, awaited: Callable[[], str] = str) -> None:
+        """`awaited` says why no client is served yet; empty from some moment on."""
         self._broker = broker
         self._loaded: dict[int, ClientApi] = {}
+        self.awaited = awaited
+
+    @property
+    def metadata_offset(self) -> int:
+        """Of the image that clients are answered from."""
+        return self._broker.gateway.image.offset
 
     def get(self, key: int) -> ClientApi | None:
         """None: no such API is served to clients."""

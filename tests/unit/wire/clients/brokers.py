@@ -76,6 +76,7 @@ class Client:
                 replicas=self._node.manager,
                 logs=unused,
                 coordinator=unused,
+                groups=unused,
                 producer_ids=ProducerIds(),
             )
         )

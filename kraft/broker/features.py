@@ -1,0 +1,26 @@
+"""The features of this version (KIP-584), as clients and tools know them by Kafka's names and levels. Pure.
+
+There is no upgrade to finalize: all nodes of a cluster run one version, so each feature is final at its highest level.
+Levels are those of Kafka 4.3: `MetadataVersion`, `GroupVersion`. A feature that is not named is one that this cluster
+lacks: clients use transactions of the first kind (TV1), and no share groups.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Feature(NamedTuple):
+    name: str
+    oldest: int
+    """Lowest level that it could have."""
+    newest: int
+    final: int
+    """The level it has."""
+
+
+FEATURES = (
+    Feature("group.version", 0, 1, 1),
+    Feature("metadata.version", 30, 30, 30),  # 4.3-IV0
+)
+"""By name."""
