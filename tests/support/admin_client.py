@@ -49,7 +49,7 @@ class WorldGateway:
         return self.active
 
     async def ensure_topic(self, new: NewTopic) -> UUID | ErrorDetail:
-        result = (await self.control(CreateTopics(topics=(new,)), timeout_ms=1))[new.name]
+        result = (await self.control(CreateTopics(topics=(new,)), timeout_ms=30_000))[new.name]
         return cast(ErrorDetail, result) if isinstance(result, ErrorDetail) else cast(UUID, result.topic_id)
 
     def topic_settings(self, topic: str) -> TopicSettings:
