@@ -30,7 +30,7 @@ class Purgatory(Generic[Key]):
         self._clock = clock
         self._waiting_max = waiting_max
         self._watched: dict[Key, dict[Operation[Key], None]] = {}
-        self._timers: dict[Operation[Key], tuple[TimerHandle, tuple[Key, ...]]] = {}
+        self._timers: dict[Operation[Key], tuple[TimerHandle, dict[Key, None]]] = {}
 
     def __len__(self) -> int:
         return len(self._timers)
@@ -43,11 +43,18 @@ class Purgatory(Generic[Key]):
         """Wait for events on `keys`. False when too many wait already: the operation is not taken."""
         if len(self._timers) >= self._waiting_max:
             return False
-        watched = tuple(keys)
+        watched = dict.fromkeys(keys)
         for key in watched:
             self._watched.setdefault(key, {})[operation] = None
         self._timers[operation] = (self._clock.call_later(wait_ms, self._expire, operation), watched)
         return True
+
+    def watch_also(self, operation: Operation[Key], key: Key) -> None:
+        """One more key of an operation that waits."""
+        waited = self._timers.get(operation)
+        if waited is not None:
+            waited[1][key] = None
+            self._watched.setdefault(key, {})[operation] = None
 
     def check(self, key: Key) -> None:
         """Something happened to `key`."""

@@ -31,6 +31,9 @@ METADATA_BEHIND_MS_FIRST = 10
 FAILED_RETRY_MS = 5_000
 """Wait before a partition is tried again whose own log failed (R11)."""
 
+LOOK_MS = 1_000
+"""How often all logs are looked at, whether their questions still hold: retention moves the start of one."""
+
 _ANSWERED = (Taken.DONE, Taken.APPENDED, Taken.IGNORED)
 
 
@@ -53,6 +56,16 @@ class LeaderFetcher:
         self._session = FollowerSession()
         self._follower = Follower(clock=registry.clock, events=registry.events)
         self._followed: dict[TopicIdPartition, Followed] = {}
+        self._wanted: dict[TopicIdPartition, FetchPartition] = {}
+        """The questions of all partitions that are not backing off, as they were asked last."""
+        self._unsettled: dict[TopicIdPartition, None] = {}
+        """Whose question may be another now."""
+        self._moved: dict[TopicIdPartition, None] = {}
+        """Whose question may be another than the leader knows."""
+        self._resting: dict[TopicIdPartition, Followed] = {}
+        """Backing off."""
+        self._bytes_max = -1
+        self._looked_ms = 0
         self._changed = asyncio.Event()
         self._is_reachable = True
 
@@ -64,22 +77,26 @@ class LeaderFetcher:
         """It is asked for when the poll under way has ended. Its leader ends that when it learns that it has one more
         partition for us, and soon if it knew that before us (`manager.fetch.NEWS_WAIT_MS`)."""
         self._followed[replica.key] = Followed(replica)
+        self._resting.pop(replica.key, None)
+        self._unsettled[replica.key] = None
         self._changed.set()
 
     def remove(self, key: TopicIdPartition) -> None:
-        self._followed.pop(key, None)
+        if self._followed.pop(key, None) is not None:
+            self._resting.pop(key, None)
+            self._unsettled[key] = None
 
     async def run(self) -> None:
         try:
             while True:
                 self._changed.clear()
                 settings = self._registry.settings()
-                wanted, wait_ms = self._wanted(settings)
-                if not wanted:
+                wait_ms = self._settle(settings)
+                if not self._wanted:
                     await self._pause(wait_ms)
                     continue
                 try:
-                    await self._round(wanted, wait_ms, settings)
+                    await self._round(wait_ms, settings)
                 except (OSError, ConnectionClosed, KafkaError) as error:
                     await self._lost(error)
         finally:
@@ -100,22 +117,33 @@ class LeaderFetcher:
         finally:
             timer.cancel()
 
-    def _wanted(self, settings: BrokerSettings) -> tuple[dict[TopicIdPartition, FetchPartition], int]:
-        """The questions of all partitions that are not backing off, and how long until another one is due."""
+    def _settle(self, settings: BrokerSettings) -> int:
+        """Bring the questions up to date; returns how long until a partition that is backing off is due, in ms."""
         now_ms = self._registry.clock.monotonic_ms()
-        wait_ms = settings.replica_fetch_wait_max_ms
-        wanted: dict[TopicIdPartition, FetchPartition] = {}
-        for key, followed in self._followed.items():
-            if followed.retry_at_ms > now_ms:
-                wait_ms = min(wait_ms, followed.retry_at_ms - now_ms)
+        for key in [key for key, followed in self._resting.items() if followed.retry_at_ms <= now_ms]:
+            del self._resting[key]
+            self._unsettled[key] = None
+        if settings.replica_fetch_max_bytes != self._bytes_max or now_ms - self._looked_ms >= LOOK_MS:
+            self._bytes_max, self._looked_ms = settings.replica_fetch_max_bytes, now_ms
+            self._unsettled.update(dict.fromkeys(self._followed))
+        unsettled, self._unsettled = self._unsettled, {}
+        for key in unsettled:
+            followed = self._followed.get(key)
+            if followed is None:
+                self._wanted.pop(key, None)
+            elif followed.retry_at_ms > now_ms:
+                self._wanted.pop(key, None)
+                self._resting[key] = followed
             else:
-                wanted[key] = _question(followed, bytes_max=settings.replica_fetch_max_bytes)
-        return wanted, wait_ms
+                self._wanted[key] = _question(followed, bytes_max=self._bytes_max)
+        self._moved.update(unsettled)
+        return min(
+            [settings.replica_fetch_wait_max_ms, *(each.retry_at_ms - now_ms for each in self._resting.values())]
+        )
 
-    async def _round(
-        self, wanted: dict[TopicIdPartition, FetchPartition], wait_ms: int, settings: BrokerSettings
-    ) -> None:
-        changed, forgotten = self._session.changes(wanted)
+    async def _round(self, wait_ms: int, settings: BrokerSettings) -> None:
+        changed, forgotten = self._session.changes(self._wanted, self._moved)
+        self._moved = {}
         request = FetchRequest(
             replica_id=self._registry.node_id,
             replica_epoch=self._registry.broker_epoch,
@@ -130,7 +158,7 @@ class LeaderFetcher:
         response = await self._ask(request, timeout_ms=wait_ms + settings.replica_socket_timeout_ms)
         self._is_reachable = True
         self._session.on_response(response)
-        await self._take(response, wanted)
+        await self._take(response)
 
     async def _ask(self, request: FetchRequest, *, timeout_ms: int) -> FetchResponse:
         if self._channel is None:
@@ -148,13 +176,14 @@ class LeaderFetcher:
         if channel is not None:
             await channel.close()
 
-    async def _take(self, response: FetchResponse, wanted: dict[TopicIdPartition, FetchPartition]) -> None:
+    async def _take(self, response: FetchResponse) -> None:
         due: list[Followed] = []
         for answer in response.partitions:
             key = TopicIdPartition(answer.topic_id, answer.partition)
-            followed, asked = self._followed.get(key), wanted.get(key)
+            followed, asked = self._followed.get(key), self._wanted.get(key)
             if followed is None or asked is None:
                 continue
+            self._unsettled[key] = None
             taken = self._follower.take(followed.replica, asked, answer)
             if taken not in (Taken.FAILED, Taken.IGNORED) and followed.replica.log.needs_flush():
                 due.append(followed)  # appended under flush.messages, or truncated
@@ -170,6 +199,7 @@ class LeaderFetcher:
         except (OSError, KafkaError) as error:
             self._registry.events.emit("replica_flush_failed", partition=followed.replica.name, error=str(error))
             self._schedule(followed, Taken.FAILED)
+            self._unsettled[followed.replica.key] = None
 
     def _schedule(self, followed: Followed, taken: Taken) -> None:
         if taken in _ANSWERED:

@@ -6,7 +6,7 @@ A follower's progress is noted before it waits, once per request; the answer aft
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import TypeAlias
 
 from kraft.protocol.errors import KafkaError, NotLeaderOrFollower, OffsetOutOfRange
@@ -15,6 +15,7 @@ from replication.manager.reader import PartitionReader, Pass
 from replication.manager.registry import Registry
 from replication.partition.replica import Replica
 from replication.partition.states import LeaderState
+from replication.purgatory import Purgatory
 from replication.requests import CONSUMER, FetchedPartition, FetchRequest, FetchResponse
 from replication.sessions.cache import FetchSession, SessionCache, SessionPartition
 
@@ -56,16 +57,16 @@ class Fetch:
             session = self._sessions.open(request)
         except KafkaError as error:
             return FetchResponse(error_code=error.code)
-        pass_ = self._read(session, request, session.partitions.values(), notes_progress=True)
+        pass_ = self._read(session, request, None, notes_progress=True)
         if request.replica_id == CONSUMER and any(map(_is_beyond, pass_.answers)):
             await self._look_again(pass_, session, request)
         if not self._answers_now(pass_, session, request):
-            touched = await self._wait(pass_, self._wait_ms(session, request))
+            touched = await self._wait(session, pass_, self._wait_ms(session, request))
             for partition, _answer in pass_.answers:
                 touched.add(partition.key)
             if not touched:
                 return session.respond(())
-            again = [partition for key, partition in session.partitions.items() if key in touched]
+            again = [partition for key, partition in session.awake.items() if key in touched]
             pass_ = self._read(session, request, again, notes_progress=False)
         return session.respond(pass_.answers)
 
@@ -116,10 +117,11 @@ class Fetch:
         self,
         session: FetchSession,
         request: FetchRequest,
-        partitions: Iterable[SessionPartition],
+        partitions: Sequence[SessionPartition] | None,
         *,
         notes_progress: bool,
     ) -> Pass:
+        """These partitions, or all that do not idle."""
         pass_ = self._reader.begin(
             request,
             now_ms=session.used_ms,
@@ -127,30 +129,34 @@ class Fetch:
             tells_all=not session.is_incremental,
             rounds=session.rounds,
         )
-        may_idle = pass_.notes_progress and not pass_.is_stale and not pass_.tells_all
-        for partition in partitions:
-            if may_idle and partition.is_idle():
-                assert partition.replica is not None
-                pass_.replicas[partition.replica] = partition
+        if partitions is None:
+            if pass_.is_stale or pass_.tells_all:
+                session.stir_all()
             else:
-                partition.stir()
-                self._reader.read(partition, pass_)
+                session.maybe_look_at_idle()
+            partitions = [*session.awake.values()]
+        for partition in partitions:
+            self._reader.read(partition, pass_)
         if notes_progress:
             session.rounds.latest_ms = session.used_ms
         return pass_
 
-    async def _wait(self, pass_: Pass, wait_ms: int) -> set[TopicIdPartition]:
+    async def _wait(self, session: FetchSession, pass_: Pass, wait_ms: int) -> set[TopicIdPartition]:
         """Returns the partitions to which something happened meanwhile; the others need not be read again."""
         request = pass_.request
-        operation = DelayedFetch(self._reader, request, pass_.replicas)
-        if not self._registry.fetches.watch(operation, pass_.replicas, wait_ms=wait_ms):
+        operation = DelayedFetch(self._reader, request, pass_.replicas, purgatory=self._registry.fetches)
+        awake = [replica for replica, partition in pass_.replicas.items() if partition.idling is None]
+        if not self._registry.fetches.watch(operation, awake, wait_ms=wait_ms):
             return set()
+        session.poll = operation
         waiting = self._waiting.setdefault(request.replica_id, {})
         waiting[operation] = None
         try:
             await operation.done
         finally:
             del waiting[operation]
+            if session.poll is operation:
+                session.poll = None
             self._registry.fetches.forget(operation)
         return operation.touched
 
@@ -161,16 +167,27 @@ def _is_beyond(answered: tuple[SessionPartition, FetchedPartition]) -> bool:
 
 
 class DelayedFetch:
-    """A long poll: ends when `bytes_min` can be read, or a partition's role changes."""
+    """A long poll: ends when `bytes_min` can be read, or a partition's role changes. It watches the partitions that are
+    awake; one that idles tells when it is not any more, before whoever woke it looks for those who wait."""
 
     def __init__(
-        self, reader: PartitionReader, request: FetchRequest, partitions: dict[Replica, SessionPartition]
+        self,
+        reader: PartitionReader,
+        request: FetchRequest,
+        partitions: dict[Replica, SessionPartition],
+        *,
+        purgatory: Purgatory[Replica],
     ) -> None:
         self._reader = reader
         self._request = request
         self._partitions = partitions
+        self._purgatory = purgatory
         self.touched: set[TopicIdPartition] = set()
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def woken(self, partition: SessionPartition, replica: Replica, /) -> None:
+        self._partitions[replica] = partition
+        self._purgatory.watch_also(self, replica)
 
     def try_complete(self, replica: Replica, /) -> bool:
         state = replica.state

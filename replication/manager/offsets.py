@@ -107,6 +107,7 @@ class Offsets:
             )
         if replica.log.maybe_increment_log_start(target):
             self._emit_deleted(replica, target)
+            replica.stir()
         operation = DelayedDelete(self._registry, target)
         if operation.try_complete(replica):
             return await operation.done

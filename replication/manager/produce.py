@@ -219,7 +219,7 @@ class Produce:
     def _wake_followers(self, appended: list[Replica]) -> None:
         """They carry the bytes away while the leader fsyncs; its own end does not count before that."""
         for replica in appended:
-            self._registry.fetches.check(replica)
+            self._registry.log_changed(replica)
 
     async def _flush_if_policy_asks(self, appended: list[Replica], outcomes: Outcomes) -> None:
         due = [replica for replica in appended if replica.log.needs_flush()]

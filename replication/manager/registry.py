@@ -131,8 +131,14 @@ class Registry:
         if isinstance(state, LeaderState):
             self.set_leader_state(replica, with_end_offset(state, replica.counted_end_offset))
 
+    def log_changed(self, replica: Replica) -> None:
+        """The log of a leader has grown, or begins later: who fetches from it finds out now."""
+        replica.stir()
+        self.fetches.check(replica)
+
     def wake_all(self, replica: Replica) -> None:
         """The role of this replica has changed: whoever waits finds out now."""
+        replica.stir()
         self.produces.check(replica)
         self.fetches.check(replica)
         self.deletes.check(replica)

@@ -1,9 +1,12 @@
 """One replica of a partition on this broker: its log and its state. The only mutable thing of this folder.
 
-The replica manager owns all replicas; `state` is replaced, never changed.
+The replica manager owns all replicas; `state` is replaced, never changed. Who idles at a leader's replica (a follower
+that has all, and asks on) is told of whatever happens to it, so that nobody has to look at thousands of them.
 """
 
 from __future__ import annotations
+
+from typing import Protocol
 
 from metadata.image import TopicIdPartition
 from metadata.settings import TopicSettings
@@ -11,8 +14,18 @@ from replication.partition.log import ReplicaLog
 from replication.partition.states import FollowerState, LeaderState
 
 
+class Idler(Protocol):
+    def on_state(self) -> None:
+        """The replica has a new state."""
+        ...
+
+    def stir(self) -> None:
+        """Something has happened to the replica; it does not idle any more."""
+        ...
+
+
 class Replica:
-    __slots__ = ("key", "log", "settings", "state", "topic")
+    __slots__ = ("_state", "idlers", "key", "log", "settings", "topic")
 
     def __init__(
         self,
@@ -27,7 +40,26 @@ class Replica:
         self.topic = topic
         self.log = log
         self.settings = settings
-        self.state = state
+        self._state = state
+        self.idlers: dict[Idler, None] = {}
+        """In the order in which they came."""
+
+    @property
+    def state(self) -> LeaderState | FollowerState:
+        return self._state
+
+    @state.setter
+    def state(self, state: LeaderState | FollowerState) -> None:
+        self._state = state
+        if self.idlers:
+            for idler in tuple(self.idlers):
+                idler.on_state()
+
+    def stir(self) -> None:
+        """Its log has changed."""
+        if self.idlers:
+            for idler in tuple(self.idlers):
+                idler.stir()
 
     @property
     def name(self) -> str:

@@ -4,6 +4,9 @@ The cache holds at most `slots_max` sessions, and one of each follower: unlike K
 threads, a node has one loop for each leader. A full cache drops one that nobody used for EVICTION_MS, else a consumer's
 for a follower's; else the newcomer gets no session and sends full requests. A session's partitions are kept in the
 order in which they are served: one that got records goes to the end.
+
+A round looks only at partitions that are awake. One at whose end the follower asks, and where nothing happens, idles
+until its replica tells that something did; retention, which tells nobody, is found out at intervals.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 from kraft.protocol.errors import FetchSessionIdNotFound, InvalidFetchSessionEpoch
 from kraft.values import maker
@@ -36,13 +40,23 @@ EVICTION_MS = 120_000
 
 SESSION_EPOCH_MAX = 2**31 - 1
 
+IDLE_LOOK_MS = 1_000
+"""How often a session looks at all partitions that idle: the start of a log may have moved."""
 
-@dataclass(slots=True)
+
+class LongPoll(Protocol):
+    def woken(self, partition: SessionPartition, replica: Replica, /) -> None:
+        """A partition that idled when the poll began does not any more."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
 class SessionPartition:
     """What one session knows of one partition: the question, and what was last told."""
 
     key: TopicIdPartition
     fetch: FetchPartition
+    session: FetchSession
     told_high_watermark: int = -1
     told_log_start_offset: int = -1
     told_error: bool = True
@@ -55,12 +69,22 @@ class SessionPartition:
 
     def idle(self, replica: Replica, state: LeaderState, idling: Idling) -> None:
         self.replica, self.settled, self.idling = replica, state, idling
+        replica.idlers[self] = None
+        del self.session.awake[self.key]
 
     def stir(self) -> None:
-        """The next round of its session does not count as its fetch."""
+        """The next round of its session does not count as its fetch, and looks at it."""
         if self.idling is not None:
+            replica = self.replica
+            assert replica is not None
             self.idling.end()
+            del replica.idlers[self]
             self.replica = self.settled = self.idling = None
+            self.session.woken(self, replica)
+
+    def on_state(self) -> None:
+        if not self.is_idle():
+            self.stir()
 
     def is_idle(self) -> bool:
         """The same question, and nothing new to tell since: neither of the log nor of what its leader knows."""
@@ -98,7 +122,12 @@ class FetchSession:
         self.has_grown = False
         """The current request names partitions that those before did not."""
         self.partitions: dict[TopicIdPartition, SessionPartition] = {}
+        self.awake: dict[TopicIdPartition, SessionPartition] = {}
+        """Those that do not idle, in the order in which they are served."""
+        self.poll: LongPoll | None = None
+        """The request of it that waits."""
         self.rounds = Rounds()
+        self._looked_ms = now_ms
 
     @property
     def is_follower(self) -> bool:
@@ -107,22 +136,37 @@ class FetchSession:
     def update(self, request: FetchRequest) -> None:
         if request.replica_epoch != self.replica_epoch:
             self.replica_epoch = request.replica_epoch
-            for partition in self.partitions.values():
-                partition.stir()
+            self.stir_all()
         for key in request.forgotten:
             forgotten = self.partitions.pop(key, None)
             if forgotten is not None:
                 forgotten.stir()
+                del self.awake[key]
         self.has_grown = False
         for fetch in request.partitions:
             key = TopicIdPartition(fetch.topic_id, fetch.partition)
             known = self.partitions.get(key)
             if known is None:
-                self.partitions[key] = SessionPartition(key, fetch)
+                self.partitions[key] = self.awake[key] = SessionPartition(key, fetch, self)
                 self.has_grown = True
             else:
                 known.stir()
                 known.fetch = fetch
+
+    def stir_all(self) -> None:
+        for partition in self.partitions.values():
+            partition.stir()
+
+    def maybe_look_at_idle(self) -> None:
+        if self.used_ms - self._looked_ms >= IDLE_LOOK_MS:
+            self._looked_ms = self.used_ms
+            for partition in self.partitions.values():
+                partition.on_state()
+
+    def woken(self, partition: SessionPartition, replica: Replica) -> None:
+        self.awake[partition.key] = partition
+        if self.poll is not None:
+            self.poll.woken(partition, replica)
 
     def respond(self, fetched: Iterable[tuple[SessionPartition, FetchedPartition]]) -> FetchResponse:
         """The answer, remembering what it tells."""
@@ -132,8 +176,8 @@ class FetchSession:
             partition.told_high_watermark = answer.high_watermark
             partition.told_log_start_offset = answer.log_start_offset
             partition.told_error = answer.error_code != 0 or answer.diverging_epoch is not None
-            if len(answer.records) and self.partitions.pop(partition.key, None) is not None:
-                self.partitions[partition.key] = partition
+            if len(answer.records) and self.awake.pop(partition.key, None) is not None:
+                self.awake[partition.key] = partition
         return _fetch_response(session_id=self.session_id, partitions=told)
 
 
@@ -155,7 +199,7 @@ class SessionCache:
         now_ms = self._clock.monotonic_ms()
         if request.session_epoch not in (FINAL_EPOCH, INITIAL_EPOCH):
             return self._continue(request, now_ms)
-        self._sessions.pop(request.session_id, None)
+        self._drop(request.session_id)
         self._drop_sessions_of(request.replica_id)
         session = FetchSession(
             session_id=NO_SESSION, replica_id=request.replica_id, replica_epoch=request.replica_epoch, now_ms=now_ms
@@ -185,19 +229,24 @@ class SessionCache:
         it had before: each would stay until the cache is full, with all that it knows of thousands of partitions."""
         if replica_id != CONSUMER:
             for old in [each for each in self._sessions.values() if each.replica_id == replica_id]:
-                del self._sessions[old.session_id]
+                self._drop(old.session_id)
+
+    def _drop(self, session_id: int) -> None:
+        session = self._sessions.pop(session_id, None)
+        if session is not None:
+            session.stir_all()  # replicas do not know of it any more
 
     def _make_room(self, newcomer: FetchSession, now_ms: int) -> bool:
         if len(self._sessions) < self._slots_max:
             return True
         oldest = min(self._sessions.values(), key=lambda s: s.used_ms, default=None)
         if oldest is not None and now_ms - oldest.used_ms > EVICTION_MS:
-            del self._sessions[oldest.session_id]
+            self._drop(oldest.session_id)
             return True
         if newcomer.is_follower:
             consumers = [s for s in self._sessions.values() if not s.is_follower]
             if consumers:
-                del self._sessions[min(consumers, key=lambda s: s.used_ms).session_id]
+                self._drop(min(consumers, key=lambda s: s.used_ms).session_id)
                 return True
         return False
 

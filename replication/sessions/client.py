@@ -1,12 +1,12 @@
 """The follower's side of an incremental fetch session (KIP-227). Pure.
 
 Invariant: `_told` is what the leader knows of this session, as long as its answers carry no session error.
+A round in which three of thousands of partitions move costs as much as one of three.
 """
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from metadata.image import TopicIdPartition
 from replication.requests import INITIAL_EPOCH, NO_SESSION, FetchPartition, FetchResponse
@@ -19,28 +19,27 @@ class FollowerSession:
         self.epoch = INITIAL_EPOCH
         self._told: dict[TopicIdPartition, FetchPartition] = {}
 
-    def told(self, key: TopicIdPartition) -> FetchPartition | None:
-        """The question about a partition as the leader knows it."""
-        return self._told.get(key)
-
     def changes(
-        self, wanted: Mapping[TopicIdPartition, FetchPartition]
+        self, wanted: Mapping[TopicIdPartition, FetchPartition], moved: Iterable[TopicIdPartition]
     ) -> tuple[tuple[FetchPartition, ...], tuple[TopicIdPartition, ...]]:
-        """What the next request has to name: changed and new partitions, and those to forget."""
+        """What the next request has to name: changed and new partitions, and those to forget.
+
+        `moved` are those whose question may be another, new or gone since this was asked last.
+        """
         if self.epoch == INITIAL_EPOCH:
             self._told = dict(wanted)
             return tuple(wanted.values()), ()
         told = self._told
-        if len(told) == len(wanted) and all(map(operator.is_, told.values(), wanted.values())):
-            return (), ()  # an idle round: the very same questions
-        changed = []
-        for key, fetch in wanted.items():
-            known = told.get(key)
-            if known is not fetch and known != fetch:
+        changed, forgotten = [], []
+        for key in moved:
+            fetch, known = wanted.get(key), told.get(key)
+            if fetch is None:
+                if told.pop(key, None) is not None:
+                    forgotten.append(key)
+            elif known is not fetch and known != fetch:
+                told[key] = fetch
                 changed.append(fetch)
-        forgotten = () if len(told) == len(wanted) and not changed else tuple(k for k in told if k not in wanted)
-        self._told = dict(wanted)
-        return tuple(changed), forgotten
+        return tuple(changed), tuple(forgotten)
 
     def on_response(self, response: FetchResponse) -> None:
         """A session error, or no session given: start again with a full request."""

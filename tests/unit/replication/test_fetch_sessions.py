@@ -147,7 +147,7 @@ def test_a_partition_that_got_records_is_served_last_next_time() -> None:
         session = cache(1).open(request(partitions=(0, 1, 2)))
         first = session.partitions[TopicIdPartition(TOPIC, 0)]
         session.respond([(first, FetchedPartition(topic_id=TOPIC, partition=0, records=b"x"))])
-        assert [key.partition for key in session.partitions] == [1, 2, 0]
+        assert [key.partition for key in session.awake] == [1, 2, 0]
 
     run(story())
 
@@ -156,23 +156,25 @@ def test_the_follower_names_only_what_changed() -> None:
     session = FollowerSession()
     keys = [TopicIdPartition(TOPIC, p) for p in range(3)]
     wanted = {key: question(key.partition) for key in keys}
-    assert session.changes(wanted) == (tuple(wanted.values()), ())
+    assert session.changes(wanted, keys) == (tuple(wanted.values()), ())
     session.on_response(FetchResponse(session_id=5))
     assert (session.session_id, session.epoch) == (5, 1)
-    assert session.changes(wanted) == ((), ())
+    assert session.changes(wanted, ()) == session.changes(wanted, keys) == ((), ())
     session.on_response(FetchResponse(session_id=5))
     moved = {keys[0]: question(0, offset=4), keys[1]: wanted[keys[1]]}
-    assert session.changes(moved) == ((question(0, offset=4),), (keys[2],))
+    assert session.changes(moved, keys) == ((question(0, offset=4),), (keys[2],))
+    assert session.changes(moved, keys) == ((), ())
     session.on_response(FetchResponse(error_code=71))
     assert session.epoch == 0
-    assert session.changes(moved) == (tuple(moved.values()), ())
+    assert session.changes(moved, ()) == (tuple(moved.values()), ())
 
 
 def test_swapping_one_partition_for_another_forgets_the_first() -> None:
     session = FollowerSession()
-    session.changes({TopicIdPartition(TOPIC, 0): question(0)})
+    first, second = TopicIdPartition(TOPIC, 0), TopicIdPartition(TOPIC, 1)
+    session.changes({first: question(0)}, [first])
     session.on_response(FetchResponse(session_id=5))
-    changed, forgotten = session.changes({TopicIdPartition(TOPIC, 1): question(1)})
+    changed, forgotten = session.changes({second: question(1)}, [second, first])
     assert [fetch.partition for fetch in changed] == [1]
     assert [key.partition for key in forgotten] == [0]
 

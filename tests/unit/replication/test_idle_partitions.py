@@ -8,8 +8,12 @@ from uuid import UUID
 import pytest
 
 from metadata.image import TopicIdPartition
+from replication.fetcher import leader_fetcher
 from replication.manager.fetch import NEWS_WAIT_MS
 from replication.manager.reader import PartitionReader
+from replication.purgatory import Purgatory
+from replication.sessions import cache
+from replication.sessions.cache import SessionPartition
 from tests.unit.replication.harness.cluster import Cluster
 from tests.unit.replication.harness.virtual import run
 
@@ -39,6 +43,34 @@ class Reads:
         return taken
 
 
+class Looks:
+    """How often anything was done for a partition because a round passed: on the leader, on the follower, by either."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        for owner, name in (
+            (leader_fetcher, "_question"),
+            (SessionPartition, "is_idle"),
+            (PartitionReader, "read"),
+            (Purgatory, "watch_also"),
+        ):
+            monkeypatch.setattr(owner, name, self._counting(getattr(owner, name)))
+        watch = Purgatory.watch
+
+        def counted(purgatory, operation, keys, *, wait_ms):  # type: ignore[no-untyped-def]
+            self.count += len(list(keys))
+            return watch(purgatory, operation, keys, wait_ms=wait_ms)
+
+        monkeypatch.setattr(Purgatory, "watch", counted)
+
+    def _counting(self, call):  # type: ignore[no-untyped-def]
+        def counted(*args, **kwargs):  # type: ignore[no-untyped-def]
+            self.count += 1
+            return call(*args, **kwargs)
+
+        return counted
+
+
 def play(story) -> None:  # type: ignore[no-untyped-def]
     async def main() -> None:
         async with Cluster(nodes=2, replica_fetch_wait_max_ms=ROUND_MS, replica_lag_time_max_ms=LAG_MS) as cluster:
@@ -65,6 +97,81 @@ def test_only_partitions_in_which_something_happens_are_looked_at(monkeypatch: p
         await rounds(cluster, 5)
         assert reads.take() == []
         assert all(cluster.copies_agree(key) for key in keys)
+
+    play(story)
+
+
+@pytest.mark.parametrize("partitions", [10, 300])
+def test_what_a_record_costs_does_not_rise_with_the_partitions_that_idle(
+    monkeypatch: pytest.MonkeyPatch, partitions: int
+) -> None:
+    async def story(cluster: Cluster) -> None:
+        keys = many(cluster, partitions)
+        await rounds(cluster, 4)
+        for session in cluster.nodes[1].manager._fetch._sessions._sessions.values():
+            assert len(session.partitions) == partitions
+            assert session.awake == {}
+        monkeypatch.setattr(leader_fetcher, "LOOK_MS", 10**9)
+        monkeypatch.setattr(cache, "IDLE_LOOK_MS", 10**9)
+        looks = Looks(monkeypatch)
+        for number in range(20):
+            assert (await cluster.produce(keys[number % 3], b"a")).error_code == 0
+        assert looks.count < 20 * 12, "of one partition, whatever the others are"
+        await rounds(cluster, 4)
+        assert all(cluster.copies_agree(key) for key in keys)
+
+    play(story)
+
+
+def test_what_tells_nobody_is_found_out_at_intervals() -> None:
+    """Retention moves the start of a log on a leader or on a follower, and no round is made for it."""
+
+    async def story(cluster: Cluster) -> None:
+        key, other = many(cluster, 2)
+        for _ in range(3):
+            await cluster.produce(key, b"a")
+            await cluster.produce(other, b"a")
+        await rounds(cluster, 6)
+        leader, follower = cluster.nodes[1].manager._registry, cluster.nodes[2].manager._registry
+        leader.replicas[key].log.maybe_increment_log_start(2)
+        follower.replicas[other].log.maybe_increment_log_start(1)
+        moved_ms = leader.clock.monotonic_ms()
+        await cluster.until(lambda: follower.replicas[key].log.log_start_offset == 2)
+        await cluster.until(lambda: cluster.leader(other).followers[2].log_start_offset == 1)
+        assert leader.clock.monotonic_ms() - moved_ms <= cache.IDLE_LOOK_MS + leader_fetcher.LOOK_MS + 4 * ROUND_MS
+
+    play(story)
+
+
+def test_a_session_that_is_dropped_is_forgotten_by_the_replicas() -> None:
+    async def story(cluster: Cluster) -> None:
+        keys = many(cluster, 3)
+        await rounds(cluster, 6)
+        replicas = cluster.nodes[1].manager._registry.replicas
+        assert [len(replicas[key].idlers) for key in keys] == [1, 1, 1]
+        fetcher = cluster.nodes[2].manager._fetchers._fetchers[1]
+        fetcher._session.reset()
+        cluster.nodes[1].manager._fetch._sessions._drop_sessions_of(2)
+        assert [len(replicas[key].idlers) for key in keys] == [0, 0, 0]
+        await rounds(cluster, 6)
+        assert [len(replicas[key].idlers) for key in keys] == [1, 1, 1]
+        assert cluster.nodes[1].manager.status().fetch_sessions == 1
+
+    play(story)
+
+
+def test_records_that_are_deleted_wait_for_no_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """S4: the client waits until the followers have deleted, too."""
+    monkeypatch.setattr(cache, "IDLE_LOOK_MS", 10**9)
+
+    async def story(cluster: Cluster) -> None:
+        (key,) = many(cluster, 1)
+        for _ in range(3):
+            await cluster.produce(key, b"a")
+        await rounds(cluster, 6)
+        manager = cluster.nodes[1].manager
+        assert await manager.delete_records(key, offset=2, timeout_ms=10 * ROUND_MS) == 2
+        assert cluster.nodes[2].manager._registry.replicas[key].log.log_start_offset == 2
 
     play(story)
 
