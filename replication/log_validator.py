@@ -18,6 +18,7 @@ from kraft.protocol.batches.header import (
     CONTROL,
     HEADER,
     HEADER_BYTES,
+    LOG_APPEND_TIME,
     LOG_OVERHEAD,
     MAGIC,
     MAGIC_OFFSET,
@@ -28,13 +29,14 @@ from kraft.protocol.batches.header import (
     extent_at,
     header_at,
 )
-from kraft.protocol.batches.records import FramingCheck, check_records, plain_within
+from kraft.protocol.batches.records import FramingCheck, check_records, plain_within, timestamps_outside
 from kraft.protocol.errors import (
     CorruptMessage,
     InvalidRecord,
     InvalidTimestamp,
     KafkaError,
     MessageTooLarge,
+    RecordError,
     RecordListTooLarge,
     UnsupportedCompressionType,
     UnsupportedForMessageFormat,
@@ -100,20 +102,26 @@ def prepare_records(data: Buffer, *, rules: BatchRules, now_ms: int, budget: Bud
     view = memoryview(data)
     headers: list[BatchHeader] = []
     stored: list[bytes | memoryview] = []
+    is_changed = False
     position = 0
     while position < len(view):
         header = _whole_header(view, position)
         batch = view[position : position + header.size]
-        plain = _validated(batch, header, rules=rules, now_ms=now_ms, budget=budget)
+        plain, latest = _validated(batch, header, rules=rules, now_ms=now_ms, budget=budget)
         position += header.size
+        if latest != header.max_timestamp:
+            header, mended = _with_max_timestamp(batch, header, latest)
+            batch = memoryview(mended)
+            is_changed = True
         if rules.codec is None or rules.codec == header.codec:
             stored.append(batch)
         else:
+            is_changed = True
             budget.take_compression(len(plain))
             header, anew = _recompressed(plain, header, rules=rules)
             stored.append(anew)
         headers.append(header)
-    if all(isinstance(batch, memoryview) for batch in stored):
+    if not is_changed:
         return PreparedRecords(_writable(view), headers, rules)
     whole = bytearray().join(stored)
     if len(whole) > rules.segment_bytes:
@@ -166,8 +174,20 @@ def _whole_header(view: memoryview, position: int) -> BatchHeader:
     return header_at(view, position)
 
 
-def _validated(batch: memoryview, header: BatchHeader, *, rules: BatchRules, now_ms: int, budget: Budget) -> Buffer:
-    """The batch with its records decompressed."""
+def _with_max_timestamp(batch: memoryview, header: BatchHeader, latest: int) -> tuple[BatchHeader, bytearray]:
+    """The batch with the largest timestamp of its records in its header: some producers write that of the last one.
+    Kafka mends it, too (DefaultRecordBatch.setMaxTimestamp)."""
+    mended = bytearray(batch)
+    HEADER.pack_into(mended, 0, *header._replace(max_timestamp=latest))
+    header = header._replace(max_timestamp=latest, crc=computed_crc(mended, 0, len(mended)))
+    HEADER.pack_into(mended, 0, *header)
+    return header, mended
+
+
+def _validated(
+    batch: memoryview, header: BatchHeader, *, rules: BatchRules, now_ms: int, budget: Budget
+) -> tuple[Buffer, int]:
+    """The batch with its records decompressed, and their largest timestamp."""
     if len(batch) > rules.message_bytes_max:
         raise MessageTooLarge(
             f"a batch of {len(batch)} bytes is larger than max.message.bytes = {rules.message_bytes_max}"
@@ -178,10 +198,10 @@ def _validated(batch: memoryview, header: BatchHeader, *, rules: BatchRules, now
     if refusal is not None:
         raise refusal
     plain = plain_within(batch, header, budget)
-    earliest = check_records(plain, header, rules.framing)
+    earliest, latest = check_records(plain, header, rules.framing)
     if not rules.is_log_append_time:
-        _check_window(earliest, header.max_timestamp, rules=rules, now_ms=now_ms)
-    return plain
+        _check_window(plain, earliest, latest, rules=rules, now_ms=now_ms)
+    return plain, latest
 
 
 def _refusal(header: BatchHeader) -> KafkaError | None:
@@ -190,6 +210,8 @@ def _refusal(header: BatchHeader) -> KafkaError | None:
         return UnsupportedCompressionType(f"compression codec {header.codec}; use one of {', '.join(CODEC_NAMES)}")
     if header.record_count <= 0 or header.last_offset_delta != header.record_count - 1:
         return InvalidRecord(f"{header.record_count} records with last offset delta {header.last_offset_delta}")
+    if header.attributes & LOG_APPEND_TIME:
+        return InvalidTimestamp("producers send the time of creation; LogAppendTime is a leader's to set")
     if header.attributes & CONTROL:
         return InvalidRecord("control batches are written by coordinators only")
     if header.attributes & TRANSACTIONAL:
@@ -204,15 +226,23 @@ def _refusal(header: BatchHeader) -> KafkaError | None:
     return None
 
 
-def _check_window(earliest: int, latest: int, *, rules: BatchRules, now_ms: int) -> None:
+def _check_window(plain: Buffer, earliest: int, latest: int, *, rules: BatchRules, now_ms: int) -> None:
     """A record without a timestamp (-1) is taken as it is, as Kafka does."""
-    if latest > 0 and latest - now_ms > rules.timestamp_after_ms_max:
-        raise InvalidTimestamp(
+    is_ahead = latest > 0 and latest - now_ms > rules.timestamp_after_ms_max
+    if not is_ahead and not (earliest >= 0 and now_ms - earliest > rules.timestamp_before_ms_max):
+        return
+    outside = timestamps_outside(
+        plain, earliest=now_ms - rules.timestamp_before_ms_max, latest=now_ms + rules.timestamp_after_ms_max
+    )
+    if is_ahead:
+        message = (
             f"timestamp {latest} is {latest - now_ms} ms ahead; message.timestamp.after.max.ms "
             f"is {rules.timestamp_after_ms_max}"
         )
-    if earliest >= 0 and now_ms - earliest > rules.timestamp_before_ms_max:
-        raise InvalidTimestamp(
+    else:
+        message = (
             f"timestamp {earliest} is {now_ms - earliest} ms old; message.timestamp.before.max.ms "
             f"is {rules.timestamp_before_ms_max}"
         )
+    errors = [RecordError(index, f"timestamp {timestamp} is out of range") for index, timestamp in outside]
+    raise InvalidTimestamp(message, record_errors=errors)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
+from kraft.protocol.errors import RecordError
 from kraft.protocol.primitives import Buffer
 from kraft.values import value
 from metadata.image import TopicIdPartition
@@ -106,6 +107,8 @@ class ProduceOutcome:
     isr: tuple[int, ...] = ()
     """Without an error: the ISR when the records were as durable as asked. With 19 and 20: the one too small."""
     min_isr: int = 0
+    record_errors: tuple[RecordError, ...] = ()
+    """Why the batch was refused, record by record (KIP-467)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

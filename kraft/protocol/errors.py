@@ -7,7 +7,8 @@ Source: org.apache.kafka.common.protocol.Errors.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple
 
 
 class KafkaError(Exception):
@@ -17,9 +18,17 @@ class KafkaError(Exception):
     name: ClassVar[str] = "UNKNOWN_SERVER_ERROR"
     retriable: ClassVar[bool] = False
 
-    def __init__(self, message: str = "") -> None:
+    def __init__(self, message: str = "", *, record_errors: Sequence[RecordError] = ()) -> None:
         super().__init__(message or self.name)
         self.message = message or self.name
+        self.record_errors = record_errors
+
+
+class RecordError(NamedTuple):
+    """A record for which a batch is refused (KIP-467): its place in the batch, from 0 on, and what is wrong with it."""
+
+    place: int
+    message: str
 
 
 BY_CODE: dict[int, type[KafkaError]] = {-1: KafkaError}

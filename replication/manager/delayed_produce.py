@@ -20,7 +20,7 @@ class DelayedProduce:
     def __init__(self, appended: list[Replica], outcomes: Outcomes) -> None:
         self._outcomes = outcomes
         self._waiting = dict.fromkeys(appended)
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.done: asyncio.Future[Outcomes] = asyncio.get_running_loop().create_future()
         for replica in appended:
             self._try(replica)
 
@@ -34,7 +34,7 @@ class DelayedProduce:
         if self._waiting:
             return False
         if not self.done.done():
-            self.done.set_result(None)
+            self.done.set_result(self._outcomes)
         return True
 
     def _try(self, replica: Replica) -> None:
@@ -47,7 +47,11 @@ class DelayedProduce:
         elif state.high_watermark > outcome.last_offset:
             if len(state.isr.maximal) < state.min_isr:
                 self._outcomes[replica.key] = too_few(
-                    state, NotEnoughReplicasAfterAppend, name=replica.name, outcome=outcome
+                    state,
+                    NotEnoughReplicasAfterAppend,
+                    name=replica.name,
+                    log_start_offset=outcome.log_start_offset,
+                    outcome=outcome,
                 )
             elif outcome.isr != state.isr.members:
                 self._outcomes[replica.key] = replace(outcome, isr=state.isr.members)
@@ -66,7 +70,7 @@ class DelayedProduce:
             )
         self._waiting.clear()
         if not self.done.done():
-            self.done.set_result(None)
+            self.done.set_result(self._outcomes)
 
 
 def _is_still_ours(replica: Replica, state: LeaderState, outcome: ProduceOutcome) -> bool:
@@ -76,6 +80,16 @@ def _is_still_ours(replica: Replica, state: LeaderState, outcome: ProduceOutcome
         return True
     end = replica.log.end_offset_for_epoch(outcome.leader_epoch)
     return end is not None and end.epoch == outcome.leader_epoch and end.end_offset > outcome.last_offset
+
+
+def refused(error: KafkaError, *, log_start_offset: int) -> ProduceOutcome:
+    """Nothing was appended."""
+    return ProduceOutcome(
+        error_code=error.code,
+        message=error.message,
+        log_start_offset=log_start_offset,
+        record_errors=tuple(error.record_errors),
+    )
 
 
 def failed(outcome: ProduceOutcome, error: type[KafkaError], message: str) -> ProduceOutcome:
@@ -93,7 +107,12 @@ def failed(outcome: ProduceOutcome, error: type[KafkaError], message: str) -> Pr
 
 
 def too_few(
-    state: LeaderState, error: type[KafkaError], *, name: str, outcome: ProduceOutcome | None = None
+    state: LeaderState,
+    error: type[KafkaError],
+    *,
+    name: str,
+    log_start_offset: int,
+    outcome: ProduceOutcome | None = None,
 ) -> ProduceOutcome:
     isr = state.isr.members if outcome is None else state.isr.maximal
     told = outcome or ProduceOutcome()
@@ -102,6 +121,7 @@ def too_few(
         message=f"ISR of {name} is {list(isr)}; min.insync.replicas asks for {state.min_isr}",
         base_offset=told.base_offset,
         last_offset=told.last_offset,
+        log_start_offset=log_start_offset,
         leader_id=state.image.leader,
         leader_epoch=state.leader_epoch,
         is_appended=outcome is not None,

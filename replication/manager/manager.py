@@ -132,9 +132,17 @@ class ReplicaManager:
     ) -> Mapping[TopicIdPartition, ProduceOutcome]:
         """`internal_topics_allowed`: for coordinators. Raises InvalidRequiredAcks 21, ThrottlingQuotaExceeded 89; all
         else is an outcome of its partition."""
-        return await self._produce.produce(
+        outcomes = self._produce.begin(
             batches, acks=acks, timeout_ms=timeout_ms, internal_topics_allowed=internal_topics_allowed
         )
+        return await outcomes if isinstance(outcomes, asyncio.Future) else outcomes
+
+    def begin_produce(
+        self, batches: Mapping[TopicIdPartition, Buffer], *, acks: int, timeout_ms: int
+    ) -> Mapping[TopicIdPartition, ProduceOutcome] | asyncio.Future[dict[TopicIdPartition, ProduceOutcome]]:
+        """The same without a task where nothing has to be waited for. Requests take effect in the order in which this
+        is called."""
+        return self._produce.begin(batches, acks=acks, timeout_ms=timeout_ms)
 
     async def fetch(self, request: FetchRequest) -> FetchResponse:
         return await self._fetch.fetch(request)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from kraft.protocol.batches.budget import Budget, OverBudget
 from kraft.protocol.errors import (
@@ -25,10 +26,10 @@ from metadata.image import TopicIdPartition
 from metadata.internal_topics import INTERNAL_TOPICS, internal_refusal
 from replication.large_work import LargeWork
 from replication.log_validator import PreparedRecords
-from replication.manager.delayed_produce import DelayedProduce, Outcomes, failed, too_few
+from replication.manager.delayed_produce import DelayedProduce, Outcomes, failed, refused, too_few
 from replication.manager.leader_flushes import LeaderFlushes
 from replication.manager.registry import WAITING_PRODUCE_MAX, Registry
-from replication.manager.turns import Turns
+from replication.manager.turns import Turn, Turns
 from replication.partition.replica import Replica
 from replication.partition.states import LeaderState
 from replication.requests import ProduceOutcome
@@ -45,6 +46,17 @@ _produce_outcome = maker(ProduceOutcome)
 Batches = Mapping[TopicIdPartition, Buffer]
 
 
+@dataclass(slots=True)
+class _Run:
+    """One produce request on its way."""
+
+    acks: int
+    timeout_ms: int
+    internal_topics_allowed: bool
+    outcomes: Outcomes = field(default_factory=dict)
+    appended: list[Replica] = field(default_factory=list)
+
+
 class Produce:
     def __init__(self, registry: Registry, flushes: LeaderFlushes) -> None:
         self._registry = registry
@@ -55,38 +67,67 @@ class Produce:
         self._is_handing_over = False
         self._idle = asyncio.Event()
 
-    async def produce(
+    def begin(
         self,
         batches: Mapping[TopicIdPartition, Buffer],
         *,
         acks: int,
         timeout_ms: int,
         internal_topics_allowed: bool = False,
-    ) -> Mapping[TopicIdPartition, ProduceOutcome]:
-        """Raises InvalidRequiredAcks 21, ThrottlingQuotaExceeded 89; all else is an outcome of its partition."""
-        if not internal_topics_allowed:
-            allowed, refused = self._without_internal_topics(batches)
-            if refused:
-                return {**refused, **(await self.produce(allowed, acks=acks, timeout_ms=timeout_ms))}
-        self._check(acks)
-        self._under_way += 1
-        try:
-            return await self._produce(batches, acks=acks, timeout_ms=timeout_ms)
-        finally:
-            self._under_way -= 1
-            if not self._under_way:
-                self._idle.set()
+    ) -> Outcomes | asyncio.Future[Outcomes]:
+        """The order that makes an acknowledgement true. Every partition has its own outcome (P10). When this returns,
+        the batches are appended or have their turn: who calls it first comes first in each partition. A future when
+        something has to be waited for; to cancel it is to ask no more.
 
-    def _without_internal_topics(self, batches: Mapping[TopicIdPartition, Buffer]) -> tuple[Batches, Outcomes]:
-        """What a client may write, and the refusals of what coordinators alone may."""
-        topics = self._registry.image.topics
-        refused: Outcomes = {}
-        for key in batches:
-            topic = topics.get(key.topic_id)
-            if topic is not None and topic.name in INTERNAL_TOPICS:
-                message = internal_refusal(topic.name, "write to it")
-                refused[key] = ProduceOutcome(error_code=InvalidTopicException.code, message=message)
-        return {key: data for key, data in batches.items() if key not in refused} if refused else batches, refused
+        Raises InvalidRequiredAcks 21, ThrottlingQuotaExceeded 89; all else is an outcome of its partition.
+        """
+        self._check(acks)
+        run = _Run(acks, timeout_ms, internal_topics_allowed)
+        inline, later = Budget.inline(), []
+        for key, data in batches.items():
+            if self._turns.is_taken(key) or not self._append(key, data, inline, run):
+                later.append(key)
+        self._wake_followers(run.appended)
+        if later:
+            turns = self._turns.take(later)
+            return self._waited_for(self._append_later({key: batches[key] for key in later}, turns, run), run, turns)
+        due = [replica for replica in run.appended if replica.log.needs_flush()]
+        if due:
+            return self._waited_for(self._flush(due, run), run)
+        self._advance_high_watermarks(run.appended)
+        waiting = self._replicated(run)
+        if waiting is not None:
+            self._count(waiting)
+            return waiting
+        return run.outcomes
+
+    def _waited_for(
+        self, steps: Coroutine[Any, Any, Outcomes], run: _Run, turns: Mapping[TopicIdPartition, Turn] | None = None
+    ) -> asyncio.Future[Outcomes]:
+        """A task for what cannot be done at once. One that is cancelled, perhaps before its first step, leaves nothing
+        behind that others wait for: neither turns nor records that are not counted."""
+        task = asyncio.get_running_loop().create_task(steps)
+
+        def ended(task: asyncio.Future[Outcomes]) -> None:
+            for turn in turns.values() if turns else ():
+                turn.end()
+            if task.cancelled():
+                for replica in run.appended:
+                    self._flushes.ask(replica)
+                self._advance_high_watermarks(run.appended)
+
+        task.add_done_callback(ended)
+        self._count(task)
+        return task
+
+    def _count(self, future: asyncio.Future[Outcomes]) -> None:
+        self._under_way += 1
+        future.add_done_callback(self._count_down)
+
+    def _count_down(self, _: asyncio.Future[Outcomes]) -> None:
+        self._under_way -= 1
+        if not self._under_way:
+            self._idle.set()
 
     async def hand_over(self) -> None:
         """Append nothing any more; return when what was appended is answered, or when waiting longer helps nobody."""
@@ -100,48 +141,27 @@ class Produce:
         except TimeoutError:
             return
 
-    async def _produce(self, batches: Mapping[TopicIdPartition, Buffer], *, acks: int, timeout_ms: int) -> Outcomes:
-        """The order that makes an acknowledgement true. Every partition has its own outcome (P10)."""
-        outcomes: Outcomes = {}
-        appended: list[Replica] = []
-        inline, later = Budget.inline(), []
-        for key, data in batches.items():
-            if self._turns.is_taken(key) or not self._append(key, data, inline, acks, outcomes, appended):
-                later.append(key)
-        self._wake_followers(appended)
-        if later:
-            await self._append_later({key: batches[key] for key in later}, acks, outcomes, appended)
-        await self._flush_if_policy_asks(appended, outcomes)
-        self._advance_high_watermarks(appended)
-        if acks == ACKS_ALL and appended:
-            await self._wait_for_replicas(appended, outcomes, timeout_ms=timeout_ms)
-        return outcomes
-
     def _check(self, acks: int) -> None:
         if acks not in (ACKS_ALL, ACKS_LEADER, ACKS_NONE):
             raise InvalidRequiredAcks(f"acks={acks}; must be -1 (all), 0 or 1")  # P9
         if acks == ACKS_ALL and self._registry.produces.is_full:
             raise ThrottlingQuotaExceeded(f"{WAITING_PRODUCE_MAX} produce requests wait for replicas already")
 
-    async def _append_later(self, batches: Batches, acks: int, outcomes: Outcomes, appended: list[Replica]) -> None:
+    async def _append_later(self, batches: Batches, turns: Mapping[TopicIdPartition, Turn], run: _Run) -> Outcomes:
         """One partition after another, each in its turn; its records looked at by a worker."""
-        turns = self._turns.take(batches)
         budget = Budget.of_request()
-        try:
-            for key, data in batches.items():
-                await turns[key].comes()
-                count = len(appended)
-                try:
-                    prepared = await self._prepared(key, data, budget)
-                except KafkaError as error:
-                    outcomes[key] = ProduceOutcome(error_code=error.code, message=error.message)
-                else:
-                    self._append(key, prepared, budget, acks, outcomes, appended)
-                turns[key].end()
-                self._wake_followers(appended[count:])
-        finally:
-            for turn in turns.values():
-                turn.end()
+        for key, data in batches.items():
+            await turns[key].comes()
+            count = len(run.appended)
+            try:
+                prepared = await self._prepared(key, data, budget)
+            except KafkaError as error:
+                run.outcomes[key] = refused(error, log_start_offset=self._log_start(key))
+            else:
+                self._append(key, prepared, budget, run)
+            turns[key].end()
+            self._wake_followers(run.appended[count:])
+        return await self._flush([replica for replica in run.appended if replica.log.needs_flush()], run)
 
     async def _prepared(self, key: TopicIdPartition, data: Buffer, budget: Budget) -> PreparedRecords:
         """Raises KafkaError, also for a request whose records are more than the budget."""
@@ -157,22 +177,19 @@ class Produce:
         finally:
             budget.spent(share, left)
 
-    def _append(
-        self,
-        key: TopicIdPartition,
-        data: Buffer | PreparedRecords,
-        budget: Budget,
-        acks: int,
-        outcomes: Outcomes,
-        appended: list[Replica],
-    ) -> bool:
+    def _append(self, key: TopicIdPartition, data: Buffer | PreparedRecords, budget: Budget, run: _Run) -> bool:
         """False, with nothing done: to look at its records costs more than the budget has."""
+        outcomes = run.outcomes
         try:
             replica, state = self._registry.leader_or_raise(key)
+            if replica.topic in INTERNAL_TOPICS and not run.internal_topics_allowed:
+                raise InvalidTopicException(internal_refusal(replica.topic, "write to it"))
             if self._is_handing_over:
                 raise NotLeaderOrFollower(f"broker {state.image.leader} stops and hands {replica.name} over")
-            if acks == ACKS_ALL and state.is_under_min_isr:
-                outcomes[key] = too_few(state, NotEnoughReplicas, name=replica.name)  # P1
+            if run.acks == ACKS_ALL and state.is_under_min_isr:
+                outcomes[key] = too_few(
+                    state, NotEnoughReplicas, name=replica.name, log_start_offset=replica.log.log_start_offset
+                )  # P1
                 return True
             now_ms = self._registry.clock.wall_ms()
             if not isinstance(data, PreparedRecords):
@@ -181,15 +198,15 @@ class Produce:
         except OverBudget:
             return False
         except (OutOfOrderSequenceNumber, InvalidProducerEpoch) as error:
-            outcomes[key] = self._out_of_order(key, state, error)
+            outcomes[key] = self._out_of_order(replica, state, error)
             return True
         except KafkaError as error:
-            outcomes[key] = ProduceOutcome(error_code=error.code, message=error.message)
+            outcomes[key] = refused(error, log_start_offset=self._log_start(key))
             return True
         except OSError as error:
             outcomes[key] = ProduceOutcome(error_code=KafkaStorageError.code, message=f"cannot append: {error}")
             return True
-        appended.append(replica)
+        run.appended.append(replica)
         outcomes[key] = _produce_outcome(
             base_offset=batch.base_offset,
             last_offset=batch.last_offset,
@@ -202,15 +219,21 @@ class Produce:
         )
         return True
 
-    def _out_of_order(self, key: TopicIdPartition, state: LeaderState, error: KafkaError) -> ProduceOutcome:
+    def _log_start(self, key: TopicIdPartition) -> int:
+        """A producer tells records that were lost from those that were deleted by it (KIP-360)."""
+        replica = self._registry.replicas.get(key)
+        return -1 if replica is None else replica.log.log_start_offset
+
+    def _out_of_order(self, replica: Replica, state: LeaderState, error: KafkaError) -> ProduceOutcome:
         """Who was deposed and does not know it lacks what was written since: so a client is told the epoch, and may
         have heard of a newer one (KIP-320). A log without room surely lacks it: another leader is being looked for."""
-        reason = self._registry.read_only.get(key)
+        reason = self._registry.read_only.get(replica.key)
         if reason is not None:
             error = KafkaStorageError(f"cannot append: {reason}")
         return ProduceOutcome(
             error_code=error.code,
             message=error.message,
+            log_start_offset=replica.log.log_start_offset,
             leader_id=state.image.leader,
             leader_epoch=state.leader_epoch,
             isr=state.isr.members,
@@ -221,38 +244,35 @@ class Produce:
         for replica in appended:
             self._registry.log_changed(replica)
 
-    async def _flush_if_policy_asks(self, appended: list[Replica], outcomes: Outcomes) -> None:
-        due = [replica for replica in appended if replica.log.needs_flush()]
-        if not due:
-            return
-        try:
-            results = await asyncio.gather(*(replica.log.flush() for replica in due), return_exceptions=True)
-        except asyncio.CancelledError:
-            for replica in due:
-                self._flushes.ask(replica)
-            raise
+    async def _flush(self, due: list[Replica], run: _Run) -> Outcomes:
+        """What the policy asks to be on the disk before it counts; then the wait for the replicas."""
+        results = await asyncio.gather(*(replica.log.flush() for replica in due), return_exceptions=True)
         for replica, result in zip(due, results, strict=True):
             if isinstance(result, (OSError, KafkaError)):
-                outcomes[replica.key] = failed(
-                    outcomes[replica.key], KafkaStorageError, f"cannot fsync {replica.name}: {result}"
+                run.outcomes[replica.key] = failed(
+                    run.outcomes[replica.key], KafkaStorageError, f"cannot fsync {replica.name}: {result}"
                 )
-                appended.remove(replica)
+                run.appended.remove(replica)
             elif isinstance(result, BaseException):
                 raise result
+        self._advance_high_watermarks(run.appended)
+        waiting = self._replicated(run)
+        return run.outcomes if waiting is None else await waiting
 
     def _advance_high_watermarks(self, appended: list[Replica]) -> None:
         for replica in appended:
             self._registry.advance(replica)
 
-    async def _wait_for_replicas(self, appended: list[Replica], outcomes: Outcomes, *, timeout_ms: int) -> None:
-        operation = DelayedProduce(appended, outcomes)
+    def _replicated(self, run: _Run) -> asyncio.Future[Outcomes] | None:
+        """None: nothing is to be waited for."""
+        if run.acks != ACKS_ALL or not run.appended:
+            return None
+        operation = DelayedProduce(run.appended, run.outcomes)
         if operation.is_done:
-            return
+            return None
         purgatory = self._registry.produces
-        if timeout_ms <= 0 or not purgatory.watch(operation, appended, wait_ms=timeout_ms):
+        if run.timeout_ms <= 0 or not purgatory.watch(operation, run.appended, wait_ms=run.timeout_ms):
             operation.expire()
-            return
-        try:
-            await operation.done
-        finally:
-            purgatory.forget(operation)
+            return None
+        operation.done.add_done_callback(lambda _: purgatory.forget(operation))
+        return operation.done

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from kraft.chaos.worlds.simulated.cluster import SimulatedNode
 from kraft.protocol.errors import KafkaError
 from kraft.wire import codec
-from kraft.wire.clients.served import ClientBroker, ClientCall, ClientConnection
+from kraft.wire.clients.served import ClientBroker, ClientCall, ClientConnection, Later
 from kraft.wire.clients.table import ROWS, ClientApis
 from kraft.wire.primitives import TopLevel
 
@@ -54,7 +54,9 @@ class ClientDoor:
         call = ClientCall(message=asked, version=version, client_id=self._client_id, connection=self.connection)
         try:
             answer = api.handle(call)
-            if isinstance(answer, Awaitable):
+            if isinstance(answer, Later):
+                answer = answer.render(await self.node.machine.run(answer.future))
+            elif isinstance(answer, Awaitable):
                 answer = await self.node.machine.run(answer)
         except KafkaError as error:
             answer = api.refuse(asked, version, error)

@@ -23,17 +23,20 @@ from kraft.protocol.batches.header import (
     CRC_START,
     HEADER_BYTES,
     NO_PRODUCER_ID,
+    NO_TIMESTAMP,
     BatchHeader,
     computed_crc,
     header_at,
     whole_batches,
 )
-from kraft.protocol.errors import CorruptMessage, InvalidRecord, UnsupportedCompressionType
+from kraft.protocol.errors import CorruptMessage, InvalidRecord, KafkaError, RecordError, UnsupportedCompressionType
 from kraft.protocol.primitives import Buffer
 from kraft.values import value
 
 _BATCH_BYTES_MAX = 2**31 - 1
 _PIECE_RECORDS = 4_096
+RECORD_ERRORS_MAX = 1_000
+"""Records at fault that a producer is told of; it learns of the others when it has mended these."""
 
 Header = tuple[str, bytes | None]
 
@@ -222,34 +225,56 @@ def plain_within(batch: Buffer, header: BatchHeader, budget: Budget) -> Buffer:
     return plain
 
 
-def check_records(plain: Buffer, header: BatchHeader, check: FramingCheck) -> int:
-    """Walk all records of a decompressed batch: lengths must add up, offset deltas be 0..n-1. Returns the smallest
-    timestamp.
+def check_records(plain: Buffer, header: BatchHeader, check: FramingCheck) -> tuple[int, int]:
+    """Walk all records of a decompressed batch: lengths must add up, offset deltas be 0..n-1. Returns the smallest and
+    the largest timestamp, which need not be what the header says.
 
-    Raises CorruptMessage for broken framing, InvalidRecord for deltas, keys or a false maximal timestamp.
+    Raises CorruptMessage for broken framing, InvalidRecord for deltas or keys.
     """
     expected, lowest, highest = header.base_offset, 2**63, -(2**63)
     try:
         walked = DefaultRecordBatch(plain)
         for records in _pieces(walked) if header.record_count > _PIECE_RECORDS else (list(walked),):
             if list(map(_offset_of, records)) != list(range(expected, expected + len(records))):
-                raise InvalidRecord(
-                    f"offset deltas of the {header.record_count} records are not 0 to {header.record_count - 1} in "
-                    "order"
-                )
+                raise _wrong_deltas(header, records, expected)
             expected += len(records)
             if check.needs_keys and None in map(_key_of, records):
-                raise InvalidRecord("a record without a key cannot be in a compacted topic; give every record a key")
+                raise _without_keys(records, expected - len(records) - header.base_offset)
             if check.checks_timestamps:
                 timestamps = list(map(_timestamp_of, records))
                 lowest, highest = min(lowest, min(timestamps)), max(highest, max(timestamps))
     except (CorruptRecordException, ValueError, MemoryError, OverflowError) as error:
         raise CorruptMessage(f"the records of a batch are not framed as its header says: {error}") from None
     if not check.checks_timestamps:
-        return header.base_timestamp
-    if highest != header.max_timestamp:
-        raise InvalidRecord(f"maximal timestamp {header.max_timestamp} in the header, {highest} in the records")
-    return lowest
+        return header.base_timestamp, header.max_timestamp
+    return lowest, highest
+
+
+def _wrong_deltas(header: BatchHeader, records: Sequence[ReadRecord], expected: int) -> KafkaError:
+    index, found = next(
+        (index, record.offset) for index, record in enumerate(records, expected) if record.offset != index
+    )
+    index, found = index - header.base_offset, found - header.base_offset
+    return InvalidRecord(
+        f"offset deltas of the {header.record_count} records are not 0 to {header.record_count - 1} in order",
+        record_errors=[RecordError(index, f"its offset delta is {found}, not {index}")],
+    )
+
+
+def _without_keys(records: Sequence[ReadRecord], first: int) -> KafkaError:
+    indexes = [index for index, record in enumerate(records, first) if record.key is None]
+    message = "a record without a key cannot be in a compacted topic; give every record a key"
+    return InvalidRecord(message, record_errors=[RecordError(index, message) for index in indexes[:RECORD_ERRORS_MAX]])
+
+
+def timestamps_outside(plain: Buffer, *, earliest: int, latest: int) -> list[tuple[int, int]]:
+    """(index, timestamp) of records outside of a window, of the first RECORD_ERRORS_MAX that are."""
+    outside = (
+        (index, record.timestamp)
+        for index, record in enumerate(DefaultRecordBatch(plain))
+        if not earliest <= record.timestamp <= latest and record.timestamp != NO_TIMESTAMP
+    )
+    return list(islice(outside, RECORD_ERRORS_MAX))
 
 
 def _pieces(records: Iterable[ReadRecord]) -> Iterator[list[ReadRecord]]:
@@ -288,5 +313,6 @@ __all__ = [
     "latest_record",
     "plain_batch",
     "read_batches",
+    "timestamps_outside",
     "unstamped_batch",
 ]

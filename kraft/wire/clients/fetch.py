@@ -13,6 +13,7 @@ from kraft.protocol.errors import (
     UnknownTopicId,
     UnknownTopicOrPartition,
 )
+from kraft.wire.clients.endpoints import node_endpoints
 from kraft.wire.clients.leaders import UNKNOWN, Leaders
 from kraft.wire.clients.served import ClientApi, ClientBroker, ClientCall
 from kraft.wire.generated.fetch_request import FetchRequestData
@@ -41,6 +42,7 @@ def apis(broker: ClientBroker) -> Sequence[ClientApi]:
 
 class _Fetch:
     def __init__(self, broker: ClientBroker) -> None:
+        self._broker = broker
         self._replicas = broker.replicas
         self._leaders = Leaders(broker.gateway)
 
@@ -96,7 +98,7 @@ class _Fetch:
             responses.append(
                 FetchableTopicResponse.make(topic=topic.topic, topic_id=topic.topic_id, partitions=partitions)
             )
-        endpoints = self._leaders.endpoints(leader_ids) if leader_ids else ()
+        endpoints = node_endpoints(self._broker, leader_ids, call.connection) if leader_ids else ()
         return FetchResponseData.make(
             responses=responses, node_endpoints=[NodeEndpoint.make(**each._asdict()) for each in endpoints]
         )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
 from uuid import UUID
 
 from kraft.broker.gateway import Gateway
@@ -12,13 +10,6 @@ from metadata.records import NO_LEADER
 
 UNKNOWN = (-1, -1)
 """Leader id and epoch when this broker does not know better: a client then asks for metadata."""
-
-
-class Endpoint(NamedTuple):
-    node_id: int
-    host: str
-    port: int
-    rack: str | None
 
 
 class Leaders:
@@ -40,14 +31,3 @@ class Leaders:
         if broker is None or broker.fenced:
             return UNKNOWN
         return partition.leader, partition.leader_epoch
-
-    def endpoints(self, leader_ids: Iterable[int]) -> list[Endpoint]:
-        """Where clients reach these brokers; none for one that is not registered."""
-        brokers = self._gateway.image.brokers
-        found = []
-        for leader_id in dict.fromkeys(leader_ids):
-            broker = brokers.get(leader_id)
-            if broker is not None:
-                host, _, port = broker.kafka.rpartition(":")
-                found.append(Endpoint(leader_id, host.strip("[]"), int(port), broker.rack))
-        return found

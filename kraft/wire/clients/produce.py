@@ -8,11 +8,13 @@ answered: an error closes the connection.
 from __future__ import annotations
 
 import logging
+from asyncio import Future
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from kraft.protocol.batches.header import (
     CODEC_MASK,
+    CONTROL,
     CRC_START,
     HEADER_BYTES,
     MAGIC,
@@ -32,13 +34,15 @@ from kraft.protocol.errors import (
     UnsupportedCompressionType,
 )
 from kraft.protocol.primitives import Buffer
+from kraft.wire.clients.endpoints import node_endpoints
 from kraft.wire.clients.leaders import UNKNOWN, Leaders
-from kraft.wire.clients.served import Answer, ClientApi, ClientBroker, ClientCall
+from kraft.wire.clients.served import Answer, ClientApi, ClientBroker, ClientCall, Later
 from kraft.wire.generated.init_producer_id_request import InitProducerIdRequestData
 from kraft.wire.generated.init_producer_id_response import InitProducerIdResponseData
 from kraft.wire.generated.produce_request import ProduceRequestData, TopicProduceData
 from kraft.wire.generated.produce_response import (
     NO_LEADER_ID_AND_EPOCH,
+    BatchIndexAndErrorMessage,
     LeaderIdAndEpoch,
     NodeEndpoint,
     PartitionProduceResponse,
@@ -82,12 +86,14 @@ def apis(broker: ClientBroker) -> Sequence[ClientApi]:
 
 class _Produce:
     def __init__(self, broker: ClientBroker) -> None:
+        self._broker = broker
         self._replicas = broker.replicas
         self._leaders = Leaders(broker.gateway)
 
     def handle(self, call: ClientCall[ProduceRequestData]) -> Answer:
         message = call.message
-        _check_no_transaction(message)
+        if message.transactional_id is not None:
+            raise TransactionalIdAuthorizationFailed(NO_TRANSACTIONS)
         batches: dict[TopicIdPartition, Buffer] = {}
         refused: dict[TopicIdPartition, ProduceOutcome] = {}
         ids: list[UUID | None] = []
@@ -99,38 +105,31 @@ class _Produce:
             for item in topic.partition_data:
                 key = TopicIdPartition(topic_id, item.index)
                 records = item.records or b""
-                error = _refusal(records, version=call.version)
+                error = _refusal(records, version=call.version, is_repeated=key in batches or key in refused)
                 if error is None:
                     batches[key] = records
                 else:
+                    batches.pop(key, None)
                     refused[key] = ProduceOutcome(error_code=error.code, message=error.message)
-        return self._produced(call, ids, batches, refused)
+        outcomes = self._begun(call, batches)
+        if isinstance(outcomes, Future):
+            return Later(outcomes, lambda known: self._answer(call, ids, {**known, **refused} if refused else known))
+        return self._answer(call, ids, {**outcomes, **refused} if refused else outcomes)
 
-    async def _produced(
-        self,
-        call: ClientCall[ProduceRequestData],
-        ids: Sequence[UUID | None],
-        batches: Mapping[TopicIdPartition, Buffer],
-        refused: Outcomes,
-    ) -> ProduceResponseData | None:
-        message = call.message
-        outcomes = refused
+    def _begun(
+        self, call: ClientCall[ProduceRequestData], batches: Mapping[TopicIdPartition, Buffer]
+    ) -> Outcomes | Future[dict[TopicIdPartition, ProduceOutcome]]:
         try:
-            if batches:
-                produced = await self._replicas.produce(batches, acks=message.acks, timeout_ms=message.timeout_ms)
-                outcomes = {**produced, **refused} if refused else produced
-        except ThrottlingQuotaExceeded as error:
-            outcomes = _all_failed(batches, NotEnoughReplicas(error.message), refused)
+            return self._replicas.begin_produce(batches, acks=call.message.acks, timeout_ms=call.message.timeout_ms)
         except KafkaError as error:
-            outcomes = _all_failed(batches, error, refused)
-        if message.acks == ACKS_NONE:
+            return dict.fromkeys(batches, ProduceOutcome(error_code=error.code, message=error.message))
+
+    def _answer(
+        self, call: ClientCall[ProduceRequestData], ids: Sequence[UUID | None], outcomes: Outcomes
+    ) -> ProduceResponseData | None:
+        if call.message.acks == ACKS_NONE:
             _close_for_errors(ids, outcomes)
             return None
-        return self._response(call, ids, outcomes)
-
-    def _response(
-        self, call: ClientCall[ProduceRequestData], ids: Sequence[UUID | None], outcomes: Outcomes
-    ) -> ProduceResponseData:
         leader_ids: list[int] = []
         responses = [
             TopicProduceResponse.make(
@@ -145,7 +144,9 @@ class _Produce:
             )
             for topic, topic_id in zip(call.message.topic_data, ids, strict=True)
         ]
-        endpoints = self._leaders.endpoints(leader_ids) if leader_ids else ()
+        if not leader_ids:
+            return ProduceResponseData.make(responses=responses)
+        endpoints = node_endpoints(self._broker, leader_ids, call.connection)
         return ProduceResponseData.make(
             responses=responses, node_endpoints=[NodeEndpoint.make(**each._asdict()) for each in endpoints]
         )
@@ -154,41 +155,45 @@ class _Produce:
         self, key: TopicIdPartition, outcomes: Outcomes, version: int, leader_ids: list[int]
     ) -> PartitionProduceResponse:
         outcome = outcomes[key]
+        if not outcome.error_code:
+            return PartitionProduceResponse.make(
+                index=key.partition,
+                error_code=0,
+                base_offset=outcome.base_offset,
+                log_append_time_ms=outcome.log_append_time_ms,
+                log_start_offset=outcome.log_start_offset,
+            )
         leader = NO_LEADER_ID_AND_EPOCH
         if outcome.error_code == NotLeaderOrFollower.code and version >= FIRST_WITH_LEADERS:
             current = self._leaders.current(key)
             if current != UNKNOWN:
                 leader = LeaderIdAndEpoch.make(leader_id=current[0], leader_epoch=current[1])
                 leader_ids.append(current[0])
-        code = outcome.error_code
-        if code == UnknownTopicId.code and version < FIRST_WITH_TOPIC_IDS:
-            code = UnknownTopicOrPartition.code
         return PartitionProduceResponse.make(
             index=key.partition,
-            error_code=code,
-            base_offset=outcome.base_offset if not code else -1,
-            log_append_time_ms=outcome.log_append_time_ms if not code else -1,
+            error_code=_code(outcome, version),
+            base_offset=-1,
             log_start_offset=outcome.log_start_offset,
+            record_errors=[
+                BatchIndexAndErrorMessage.make(batch_index=each.place, batch_index_error_message=each.message)
+                for each in outcome.record_errors
+            ],
             error_message=outcome.message or None,
             current_leader=leader,
         )
 
 
-def _check_no_transaction(message: ProduceRequestData) -> None:
-    """Kafka's answer to a transactional producer that may not write: fatal to it, so it is told at once."""
-    has_transactional_batch = message.transactional_id is not None or any(
-        _is_transactional(item.records or b"") for topic in message.topic_data for item in topic.partition_data
-    )
-    if has_transactional_batch:
-        raise TransactionalIdAuthorizationFailed(NO_TRANSACTIONS)
+def _code(outcome: ProduceOutcome, version: int) -> int:
+    """As producers know it: an id of a topic is nothing to one that names topics, and 89 is for administration only.
+    Nothing was appended, as with 19, and all producers send again what is answered so."""
+    if outcome.error_code == UnknownTopicId.code and version < FIRST_WITH_TOPIC_IDS:
+        return UnknownTopicOrPartition.code
+    return NotEnoughReplicas.code if outcome.error_code == ThrottlingQuotaExceeded.code else outcome.error_code
 
 
-def _is_transactional(records: Buffer) -> bool:
-    return len(records) > ATTRIBUTES_AT and bool(records[ATTRIBUTES_AT] & TRANSACTIONAL)
-
-
-def _refusal(records: Buffer, *, version: int) -> KafkaError | None:
-    """ProduceRequest.validateRecords: one batch of format 2, and zstd only where consumers may ask for it (KIP-110)."""
+def _refusal(records: Buffer, *, version: int, is_repeated: bool) -> KafkaError | None:
+    """ProduceRequest.validateRecords: one batch of format 2, and zstd only where consumers may ask for it (KIP-110).
+    Raises TransactionalIdAuthorizationFailed 53 for the request as a whole."""
     if len(records) <= MAGIC_OFFSET:
         return InvalidRecord("a produce request has one record batch for each partition; here is none")
     if records[MAGIC_OFFSET] != MAGIC:
@@ -197,17 +202,15 @@ def _refusal(records: Buffer, *, version: int) -> KafkaError | None:
         )
     if len(records) < HEADER_BYTES:
         return InvalidRecord(f"{len(records)} bytes are no whole record batch")
+    attributes = records[ATTRIBUTES_AT]
+    if attributes & (TRANSACTIONAL | CONTROL) == TRANSACTIONAL:
+        raise TransactionalIdAuthorizationFailed(f"a transactional batch: {NO_TRANSACTIONS}")
     _, size = extent_at(records, 0)
-    if size < len(records):
+    if size < len(records) or is_repeated:
         return InvalidRecord("a produce request has exactly one record batch for each partition; here are more")
-    if version < FIRST_WITH_ZSTD and records[ATTRIBUTES_AT] & CODEC_MASK == ZSTD:
+    if attributes & CODEC_MASK == ZSTD and version < FIRST_WITH_ZSTD:
         return UnsupportedCompressionType(f"zstd needs produce requests of version {FIRST_WITH_ZSTD} or later")
     return None
-
-
-def _all_failed(batches: Mapping[TopicIdPartition, Buffer], error: KafkaError, refused: Outcomes) -> Outcomes:
-    failed = ProduceOutcome(error_code=error.code, message=error.message)
-    return {**dict.fromkeys(batches, failed), **refused}
 
 
 def _close_for_errors(ids: Sequence[UUID | None], outcomes: Outcomes) -> None:
@@ -228,6 +231,8 @@ def _unknown_topic(topic: TopicProduceData) -> list[PartitionProduceResponse]:
 
 
 def _refuse_produce(message: ProduceRequestData, version: int, error: KafkaError) -> ProduceResponseData:
+    if message.acks == ACKS_NONE:
+        raise CloseConnection(f"acks=0: {error}")
     return ProduceResponseData.make(
         responses=[
             TopicProduceResponse.make(

@@ -8,6 +8,7 @@ NOT_LEADER_OR_FOLLOWER 6, never forwarded; administrative requests are forwarded
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias
@@ -70,17 +71,29 @@ class ClientCall(Generic[RequestData]):
     connection: ClientConnection
 
 
-Answer: TypeAlias = "TopLevel | Awaitable[TopLevel | None] | None"
+@value()
+class Later:
+    """A response that is made once something has happened, without a task that waits for it."""
+
+    future: asyncio.Future[Any]
+    """Cancelled when the client has gone."""
+    render: Callable[[Any], TopLevel | None]
+    """Makes the response of what the future brings. May raise KafkaError, which refuses the request as a whole."""
+
+
+Answer: TypeAlias = "TopLevel | Later | Awaitable[TopLevel | None] | None"
 """The response; None when nothing is answered (acks=0, P8). An awaitable is waited for in a task: what can be answered
 at once is returned as it is, and costs no task."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientApi:
-    """The handler may raise, or its awaitable end with, KafkaError: the request is refused as a whole then."""
+    """The handler may raise, or its awaitable end with, KafkaError: the request is refused as a whole then. With
+    CloseConnection the connection is closed instead."""
 
     request: type[TopLevel]
     response: type[TopLevel]
     handle: Callable[[ClientCall[Any]], Answer]
     refuse: Callable[[Any, int, KafkaError], TopLevel]
-    """(request, version, error) -> what Kafka's `AbstractRequest.getErrorResponse` answers."""
+    """(request, version, error) -> what Kafka's `AbstractRequest.getErrorResponse` answers. Raises CloseConnection
+    where that is nothing."""

@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from kraft.protocol.errors import KafkaError
@@ -20,7 +21,7 @@ from kraft.protocol.primitives import Buffer
 from kraft.wire import apis, codec
 from kraft.wire.budget import Budget
 from kraft.wire.clients.api_versions import client_versions
-from kraft.wire.clients.served import ClientApi, ClientCall, ClientConnection
+from kraft.wire.clients.served import ClientApi, ClientCall, ClientConnection, Later
 from kraft.wire.clients.table import ROWS, ClientApis
 from kraft.wire.codec import Malformed, RequestHeader
 from kraft.wire.handlers.served import CloseConnection
@@ -42,7 +43,8 @@ class _Slot:
     is_produce: bool
     parts: Sequence[Buffer] | None = None
     is_done: bool = False
-    task: asyncio.Task[None] | None = None
+    waits: asyncio.Future[Any] | None = None
+    """What its answer waits for; cancelled when the client has gone."""
 
 
 class ClientSession:
@@ -121,19 +123,16 @@ class ClientSession:
         )
         try:
             answer = api.handle(call)
-        except KafkaError as error:
-            self._answered(slot, header, api.response, api.refuse(message, header.api_version, error))
+        except Exception as error:  # noqa: BLE001 - each kind is told apart there
+            self._failed(slot, api, header, message, error)
             return
-        except (Malformed, CloseConnection):
-            raise
-        except Exception as error:
-            # Ours, not the client's: it learns that the outcome is unknown, the others are served on.
-            LOG.exception("%s of %s failed", ROWS[header.api_key].name, self._connection.peer)
-            raise CloseConnection("a fault of this broker") from error
         if answer is None or isinstance(answer, TopLevel):
             self._answered(slot, header, api.response, answer)
+        elif isinstance(answer, Later):
+            slot.waits = answer.future
+            answer.future.add_done_callback(partial(self._has_come, slot, api, header, message, answer.render))
         else:
-            slot.task = asyncio.get_running_loop().create_task(self._wait(slot, api, header, call, answer))
+            slot.waits = asyncio.get_running_loop().create_task(self._wait(slot, api, header, message, answer))
 
     def _api_of(self, header: RequestHeader) -> ClientApi:
         """Raises Malformed for an API or a version that clients are not served: Kafka closes such a connection, too."""
@@ -145,23 +144,47 @@ class ClientSession:
             raise Malformed(f"{row.name} version {header.api_version}; {row.oldest} to {row.newest} are served")
         return api
 
-    async def _wait(
-        self, slot: _Slot, api: ClientApi, header: RequestHeader, call: ClientCall[Any], answer: Any
-    ) -> None:
+    async def _wait(self, slot: _Slot, api: ClientApi, header: RequestHeader, message: TopLevel, answer: Any) -> None:
         try:
             response = await answer
-        except KafkaError as error:
-            response = api.refuse(call.message, header.api_version, error)
-        except (Malformed, CloseConnection) as reason:
-            LOG.info("closing %s: %s", self._connection.peer, reason)
+        except Exception as error:  # noqa: BLE001 - each kind is told apart there
+            self._failed(slot, api, header, message, error)
+        else:
+            self._answered(slot, header, api.response, response)
+
+    def _has_come(
+        self,
+        slot: _Slot,
+        api: ClientApi,
+        header: RequestHeader,
+        message: TopLevel,
+        render: Callable[[Any], TopLevel | None],
+        future: asyncio.Future[Any],
+    ) -> None:
+        if future.cancelled():
+            return
+        try:
+            response = render(future.result())
+        except Exception as error:  # noqa: BLE001 - each kind is told apart there
+            self._failed(slot, api, header, message, error)
+        else:
+            self._answered(slot, header, api.response, response)
+
+    def _failed(self, slot: _Slot, api: ClientApi, header: RequestHeader, message: TopLevel, error: Exception) -> None:
+        if isinstance(error, KafkaError):
+            try:
+                self._answered(slot, header, api.response, api.refuse(message, header.api_version, error))
+                return
+            except CloseConnection as reason:
+                error = reason
+        if isinstance(error, (Malformed, CloseConnection)):
+            LOG.info("closing %s: %s", self._connection.peer, error)
             self._connection.close()
-            return
-        except Exception:
+        else:
             # Ours, not the client's: it learns that the outcome is unknown, the others are served on.
-            LOG.exception("%s of %s failed; closing that connection", ROWS[header.api_key].name, self._connection.peer)
+            name = ROWS[header.api_key].name
+            LOG.error("%s of %s failed; closing that connection", name, self._connection.peer, exc_info=error)
             self._connection.abort()
-            return
-        self._answered(slot, header, api.response, response)
 
     def _answer_api_versions(self, slot: _Slot, header: RequestHeader, frame: memoryview) -> None:
         offset = self._served.metadata_offset
@@ -222,10 +245,10 @@ class ClientSession:
             self._produce_budget.give_back(slot.size)
 
     async def _end(self) -> None:
-        tasks = [slot.task for slot in self._slots if slot.task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        waits = [slot.waits for slot in self._slots if slot.waits is not None]
+        for future in waits:
+            future.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
         while self._slots:
             self._release(self._slots.popleft())
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from kraft.protocol.errors import RecordError
 from kraft.protocol.primitives import Buffer
 from kraft.values import maker
 from kraft.wire import apis
 from kraft.wire.generated.produce_request import PartitionProduceData, ProduceRequestData, TopicProduceData
 from kraft.wire.generated.produce_response import (
+    BatchIndexAndErrorMessage,
     LeaderIdAndEpoch,
     PartitionProduceResponse,
     ProduceResponseData,
@@ -80,7 +82,10 @@ def _produced(partition: int, outcome: ProduceOutcome) -> PartitionProduceRespon
         base_offset=outcome.base_offset,
         log_append_time_ms=outcome.log_append_time_ms,
         log_start_offset=outcome.log_start_offset,
-        record_errors=(),
+        record_errors=[
+            BatchIndexAndErrorMessage.make(batch_index=each.place, batch_index_error_message=each.message)
+            for each in outcome.record_errors
+        ],
         error_message=outcome.message or None,
         current_leader=LeaderIdAndEpoch.make(leader_id=outcome.leader_id, leader_epoch=outcome.leader_epoch),
         last_offset=outcome.last_offset,
@@ -104,6 +109,9 @@ def _from_reply(request: ProduceRequest, message: ProduceResponseData) -> Outcom
             is_appended=item.is_appended,
             isr=tuple(item.isr),
             min_isr=item.min_isr,
+            record_errors=tuple(
+                [RecordError(each.batch_index, each.batch_index_error_message or "") for each in item.record_errors]
+            ),
         )
         for topic in message.responses
         for item in topic.partition_responses

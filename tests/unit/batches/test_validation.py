@@ -14,7 +14,7 @@ from kraft.protocol.batches.header import CODEC_NAMES, CRC_START, computed_crc, 
 from kraft.protocol.batches.records import NewRecord, build_batch, read_batches
 from kraft.protocol.errors import InvalidConfig, KafkaError
 from metadata.settings import TopicSettings, broker_settings, canonical_value, topic_settings
-from replication.log_validator import BatchRules, prepare_or_refuse, prepare_records
+from replication.log_validator import BatchRules, PreparedRecords, prepare_or_refuse, prepare_records
 
 NOW_MS = 1_700_000_000_000
 
@@ -31,6 +31,16 @@ def _code(data: bytes | bytearray, *, budget: Budget | None = None, **settings: 
     except KafkaError as error:
         return error.code
     return 0
+
+
+def _prepared(data: bytes | bytearray, **settings: Any) -> PreparedRecords:
+    return prepare_or_refuse(data, rules=BatchRules.of(TopicSettings(**settings)), now_ms=NOW_MS, budget=Budget())
+
+
+def _record_errors(data: bytes | bytearray, **settings: Any) -> list[int]:
+    with pytest.raises(KafkaError) as caught:
+        _prepared(data, **settings)
+    return [error.place for error in caught.value.record_errors]
 
 
 def _sealed(batch: bytearray) -> bytearray:
@@ -57,7 +67,9 @@ def test_good_batches_pass_and_read_back(codec: str) -> None:
 @pytest.mark.parametrize("count", [1, 4_095, 4_096, 4_097, 8_192, 8_193])
 def test_batches_of_any_count_are_walked_to_their_end(count: int) -> None:
     assert _code(_batch(count)) == 0
-    assert _code(_with(_batch(count), 35, ">q", NOW_MS + 1)) == 87
+    late = _batch(count)
+    prepared = _prepared(_with(late[:], 35, ">q", NOW_MS + 1))
+    assert prepared.data == late, "the largest timestamp is that of the records, as Kafka mends it"
     batch = _batch(count)
     assert _code(_sealed(batch[:8] + struct.pack(">i", len(batch) - 11) + batch[12:] + b"\0")) == 2
 
@@ -77,6 +89,38 @@ def test_offset_deltas_must_count_up() -> None:
     assert batch[second + 3] == 2, "the zigzag offset delta of the second record"
     batch[second + 3] = 4
     assert _code(_sealed(batch)) == 87
+    assert _record_errors(batch) == [1]
+
+
+@pytest.mark.parametrize("codec", CODEC_NAMES)
+def test_a_refusal_names_the_records_at_fault(codec: str) -> None:
+    """KIP-467: a producer may send the others again."""
+    early = NOW_MS - 1_000
+    records = [
+        NewRecord(None if number % 3 == 0 else b"k", b"v", [], early if number in (4, 9) else NOW_MS)
+        for number in range(10)
+    ]
+    batch = build_batch(records, compression=codec)
+    assert _record_errors(batch, cleanup_policy="compact") == [0, 3, 6, 9]
+    assert _record_errors(batch, message_timestamp_before_max_ms=999) == [4, 9]
+    assert _code(batch, message_timestamp_before_max_ms=999) == 32
+    ahead = build_batch([NewRecord(b"k", b"v", [], NOW_MS + 5 * number) for number in range(3)], compression=codec)
+    assert _record_errors(ahead, message_timestamp_after_max_ms=5) == [2]
+
+
+def test_a_producer_that_sends_the_time_of_its_last_record_is_mended_in_any_codec() -> None:
+    """kafka-go does. Timestamps are looked up by what the header says."""
+    for codec in CODEC_NAMES:
+        records = [NewRecord(b"k", b"v", [], NOW_MS - number) for number in range(3)]
+        right = bytearray(build_batch(records, compression=codec))
+        wrong = _with(right[:], 35, ">q", NOW_MS - 2)
+        assert _prepared(wrong).data == right
+        two = _prepared(wrong + wrong)
+        assert two.data == right + right
+        assert [header.max_timestamp for header in two.headers] == [NOW_MS, NOW_MS]
+        stored = _prepared(wrong, compression_type="lz4")
+        assert header_at(stored.data).max_timestamp == NOW_MS
+        assert computed_crc(stored.data, 0, len(stored.data)) == header_at(stored.data).crc
 
 
 @pytest.mark.parametrize(
@@ -88,7 +132,7 @@ def test_offset_deltas_must_count_up() -> None:
         (21, ">h", 5, 76),
         (21, ">h", 0x20, 87),
         (21, ">h", 0x10, 87),
-        (35, ">q", NOW_MS + 1, 87),
+        (21, ">h", 0x08, 32),
         (43, ">q", -2, 87),
         (43, ">q", 7, 87),
     ],

@@ -12,7 +12,7 @@ from kraft.chaos.worlds.simulated.disk import Disk, SimulatedFiles
 from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.protocol.errors import KafkaError
 from kraft.wire import codec
-from kraft.wire.clients.served import ClientApi, ClientBroker, ClientCall, ClientConnection
+from kraft.wire.clients.served import ClientApi, ClientBroker, ClientCall, ClientConnection, Later
 from kraft.wire.clients.table import ClientApis
 from kraft.wire.primitives import TopLevel
 from metadata.environment import Files
@@ -100,6 +100,8 @@ class Client:
             answer = api.handle(call)
             if answer is None or isinstance(answer, TopLevel):
                 return answer
+            if isinstance(answer, Later):
+                return answer.render(await answer.future)
             return await asyncio.ensure_future(cast(Any, answer))
         except KafkaError as error:
             return api.refuse(message, version, error)
