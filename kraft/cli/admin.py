@@ -8,7 +8,8 @@ import typer
 
 from kraft.cli.options import DataOption, JsonOption, RestOption, TopicArgument
 from kraft.cli.output import CommandFailed, write, write_json, write_rows
-from kraft.cli.rest import Rest, segment
+from kraft.cli.rest import Rest
+from kraft.client.response import segment
 
 ELECTION_NOT_NEEDED: Final = 84
 """Kafka's code for a partition that already has the leader that was asked for: no failure."""

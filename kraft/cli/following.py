@@ -7,13 +7,12 @@ time, and ends the command when that lasts too long.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from kraft.cli.output import CommandFailed, say
-from kraft.cli.reading import RETRY_EVERY_MS, RETRY_LIMIT_MS, Position, move, read_request
-from kraft.cli.rest import checked
+from kraft.cli.output import CommandFailed
+from kraft.cli.reading import RETRY_LIMIT_MS, RETRY_POLICY, TRYING_AGAIN, Position, move, not_led, read_request
+from kraft.cli.rest import Patience, checked
 from kraft.client.response import Answer, Request
 from kraft.client.transport import Transport
 
@@ -69,16 +68,14 @@ async def _follow_one(
 
 
 async def _patiently(transport: Transport, urls: Sequence[str], request: Request) -> Answer:
-    deadline = time.monotonic() + RETRY_LIMIT_MS / 1000
-    attempt = 0
+    """Each node in turn. Raises CommandFailed when nobody answers for long."""
+    patience = Patience(RETRY_POLICY, limit_ms=RETRY_LIMIT_MS, words=TRYING_AGAIN, says_at=len(urls) + 1)
     while True:
-        outcome = await transport.send(urls[attempt % len(urls)], request)
-        done = isinstance(outcome, Answer) and outcome.status != 503
-        if isinstance(outcome, Answer) and (done or time.monotonic() > deadline):
+        outcome = await transport.send(urls[patience.attempts % len(urls)], request)
+        wait_ms = patience.wait_ms(not_led(outcome))
+        if wait_ms is not None:
+            await asyncio.sleep(wait_ms / 1_000)
+        elif isinstance(outcome, Answer):
             return outcome
-        if time.monotonic() > deadline:
-            raise CommandFailed(f"no node answers: {outcome}")
-        if attempt == len(urls):
-            say("no leader answers; trying again")
-        attempt += 1
-        await asyncio.sleep(RETRY_EVERY_MS / 1000)
+        else:
+            raise CommandFailed(f"no node answers: {outcome.reason}")

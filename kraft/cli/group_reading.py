@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from kraft.cli.reading import RETRY_EVERY_MS, read_patiently
-from kraft.cli.rest import Rest, checked, segment
-from kraft.client.response import Answer, Request
+from kraft.cli.rest import Rest, checked
+from kraft.client.response import Answer, Request, segment
 from kraft.protocol.media_types import V2_JSON
 
 ASSIGNMENT_WAIT_MS: Final = 15_000

@@ -10,7 +10,8 @@ import typer
 
 from kraft.cli.options import DataOption, JsonOption, RestOption
 from kraft.cli.output import CommandFailed, write, write_json, write_pairs, write_rows
-from kraft.cli.rest import Rest, segment
+from kraft.cli.rest import Rest
+from kraft.client.response import segment
 
 app = typer.Typer(help="List, describe, reset and delete consumer groups.", no_args_is_help=True)
 

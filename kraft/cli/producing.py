@@ -11,9 +11,10 @@ import typer
 from kraft.cli.options import DataOption, FormatOption, JsonOption, RestOption, TopicArgument
 from kraft.cli.output import CommandFailed
 from kraft.cli.produce_view import Place, is_failed, report_to
-from kraft.cli.rest import Rest, segment
+from kraft.cli.rest import Rest
 from kraft.cli.sending import Sender
 from kraft.cli.sources import Entry, Pause, Reading, batches, from_arguments, from_files, from_standard_input
+from kraft.client.response import segment
 
 
 def produce(

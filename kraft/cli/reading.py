@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
-from kraft.cli.output import CommandFailed, say
-from kraft.cli.rest import Rest, checked, segment
-from kraft.client.response import Answer, Request
+from kraft.cli.output import CommandFailed
+from kraft.cli.rest import Patience, Rest, checked
+from kraft.client.response import Answer, Request, Response, segment, server_error
+from kraft.client.retrying import Failure, RetryPolicy
 
 READ_BYTES_MAX: Final = 1024 * 1024
 READ_TIMEOUT_MS: Final = 10_000
@@ -19,6 +19,9 @@ READ_TIMEOUT_MS: Final = 10_000
 RETRY_LIMIT_MS: Final = 60_000
 """How long a partition may have no reachable leader before reading ends in an error."""
 RETRY_EVERY_MS: Final = 200
+RETRY_POLICY: Final = RetryPolicy(backoff_ms=RETRY_EVERY_MS, backoff_max_ms=RETRY_EVERY_MS)
+TRYING_AGAIN: Final = "no leader answers; trying again"
+UNAVAILABLE: Final = 503
 
 
 @dataclass(slots=True, kw_only=True)
@@ -77,18 +80,21 @@ def _read(client: Rest, position: Position, *, form: str, wait_ms: int) -> tuple
 
 
 def read_patiently(client: Rest, request: Request) -> Answer:
-    """A read may be repeated: while a new leader is elected it is."""
-    deadline = time.monotonic() + RETRY_LIMIT_MS / 1000
-    said = False
+    """A read may be repeated, and is while a leader is elected. Raises CommandFailed when nobody answers for long."""
+    patience = Patience(RETRY_POLICY, limit_ms=RETRY_LIMIT_MS, words=TRYING_AGAIN)
     while True:
         try:
             answer = client.read(request)
-            if answer.status != 503 or time.monotonic() > deadline:
-                return answer
-        except CommandFailed:
-            if time.monotonic() > deadline:
+        except CommandFailed as error:
+            if not patience.wait(Failure(reason=str(error))):
                 raise
-        if not said:
-            said = True
-            say("no leader answers; trying again")
-        time.sleep(RETRY_EVERY_MS / 1000)
+            continue
+        if not patience.wait(not_led(answer)):
+            return answer
+
+
+def not_led(outcome: Response) -> Failure | None:
+    """A read that no leader has answered, for `Patience`."""
+    if isinstance(outcome, Answer):
+        return Failure(reason=server_error(outcome).message) if outcome.status == UNAVAILABLE else None
+    return Failure(reason=outcome.reason)

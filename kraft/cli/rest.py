@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Final, TypeVar
-from urllib.parse import quote
 
 from kraft.cli.output import CommandFailed, say
 from kraft.client.blocking import send
@@ -27,10 +27,12 @@ from kraft.client.response import (
     Response,
     Unknown,
     Untouched,
+    failure_of,
     judge,
-    retry_after_ms,
+    segment,
     server_error,
 )
+from kraft.client.retrying import Failure, RetryAfter, RetryPolicy, next_step
 from kraft.launcher.runfile import load_run
 
 DATA_DEFAULT: Final = "data"
@@ -39,7 +41,7 @@ JSON_TYPE: Final = "application/json"
 LOOKUP_TIMEOUT_MS: Final = 5_000
 BUSY_LIMIT_MS: Final = 15_000
 """How long a command waits for nodes that say that they cannot answer now."""
-BUSY_WAIT_MS: Final = 250
+BUSY_POLICY: Final = RetryPolicy(backoff_ms=250, backoff_max_ms=250)
 """Between two rounds, where no node asks for more."""
 
 Told = TypeVar("Told", bound=Response)
@@ -137,40 +139,54 @@ def is_busy(outcome: Response) -> bool:
     return isinstance(outcome, Answer) and isinstance(judge(outcome), Untouched)
 
 
+class Patience:
+    """The time of a command that asks again: waits for the next attempt, or says that there is none."""
+
+    def __init__(self, policy: RetryPolicy, *, limit_ms: int, words: str, says_at: int | None = 1) -> None:
+        """`words` are said with the reason of a failure before the wait for another attempt: once, when as many
+        attempts as `says_at` have failed; before each where that is None."""
+        self._policy = policy
+        self._words = words
+        self._says_at = says_at
+        self._rng = random.Random()
+        self._deadline_ms = _now_ms() + limit_ms
+        self.attempts = 0
+
+    def wait(self, failure: Failure | None) -> bool:
+        """After an attempt. False when it was the last: it has its result, or time is over."""
+        wait_ms = self.wait_ms(failure)
+        if wait_ms is not None:
+            time.sleep(wait_ms / 1_000)
+        return wait_ms is not None
+
+    def wait_ms(self, failure: Failure | None) -> float | None:
+        """How long to wait for the next attempt; None when this was the last."""
+        self.attempts += 1
+        left_ms = self._deadline_ms - _now_ms()
+        step = next_step(failure, attempts=self.attempts, left_ms=left_ms, policy=self._policy, rng=self._rng)
+        if failure is None or not isinstance(step, RetryAfter):
+            return None
+        if self._says_at in (None, self.attempts):
+            say(f"{self._words}: {failure.reason}")
+        return step.wait_ms
+
+
 def _patiently(ask: Callable[[], Told]) -> Told:
     """Ask again while nobody can do it now; the last outcome, whatever it is, when that lasts too long."""
-    deadline = time.monotonic() + BUSY_LIMIT_MS / 1_000
-    has_said = False
+    patience = Patience(BUSY_POLICY, limit_ms=BUSY_LIMIT_MS, words="trying again")
     while True:
         outcome = ask()
-        if not isinstance(outcome, Answer) or not is_busy(outcome):
+        if not patience.wait(failure_of(outcome, is_repeatable=False) if is_busy(outcome) else None):
             return outcome
-        wait_s = max(BUSY_WAIT_MS, retry_after_ms(outcome)) / 1_000
-        if time.monotonic() + wait_s > deadline:
-            return outcome
-        if not has_said:
-            has_said = True
-            say(f"trying again: {server_error(outcome).message}")
-        time.sleep(wait_s)
-
-
-def segment(text: str | int) -> str:
-    """One part of a path."""
-    return quote(str(text), safe="")
 
 
 def checked(answer: Answer) -> Answer:
     """Raises CommandFailed with the server's own words unless the answer is a success."""
-    if not answer.is_success:
-        raise CommandFailed(_server_words(answer))
-    return answer
+    if answer.is_success:
+        return answer
+    error = server_error(answer)
+    raise CommandFailed(f"{error.message} (error_code {error.error_code})")
 
 
-def _server_words(answer: Answer) -> str:
-    try:
-        document = answer.json()
-    except ValueError:
-        document = None
-    if not isinstance(document, Mapping):
-        return f"HTTP status {answer.status}: {answer.body[:200].decode('utf-8', 'replace')}"
-    return f"{document.get('message', document)} (error_code {document.get('error_code', answer.status)})"
+def _now_ms() -> float:
+    return time.monotonic() * 1_000

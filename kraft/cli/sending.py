@@ -7,27 +7,23 @@ Invariant: without a key a request reaches at most one node.
 from __future__ import annotations
 
 import json
-import random
 import secrets
-import time
 from dataclasses import replace
 from typing import Final
 
 from kraft.cli.options import Format
-from kraft.cli.output import CommandFailed, say
-from kraft.cli.produce_view import Place, is_failed
-from kraft.cli.rest import Rest, checked
+from kraft.cli.output import CommandFailed
+from kraft.cli.produce_view import Place
+from kraft.cli.rest import Patience, Rest, checked
 from kraft.cli.sources import Entry
-from kraft.client.backoff import backoff_ms
-from kraft.client.response import Answer, Refused, Request, Untouched, judge
-from kraft.protocol.errors import for_code
+from kraft.client.response import Answer, Refused, Request, Response, failure_of, read_produce_response
+from kraft.client.retrying import Failure, RetryPolicy
 
 REPLY_MARGIN_MS: Final = 10_000
 """Added to the server's timeout, so that its verdict arrives before we give up."""
 REPEAT_FOR_MS: Final = 120_000
 """As delivery.timeout.ms of Kafka's producers: when so long has passed since the first attempt, there is no other."""
-REPEAT_WAIT_MS: Final = 100
-REPEAT_WAIT_MS_MAX: Final = 1_000
+REPEAT_POLICY: Final = RetryPolicy(backoff_ms=100, backoff_max_ms=1_000)
 
 
 class Sender:
@@ -56,46 +52,30 @@ class Sender:
 
 def settle(client: Rest, request: Request) -> Answer:
     """Attempts until an answer is final. Raises CommandFailed when none came in time, or nobody can be reached."""
-    deadline_ms = _now_ms() + REPEAT_FOR_MS
-    attempts = 0
+    words = "sent again, which stores nothing twice"
+    patience = Patience(REPEAT_POLICY, limit_ms=REPEAT_FOR_MS, words=words, says_at=None)
     while True:
-        attempts += 1
         outcome = client.attempt(request)
-        if isinstance(outcome, Refused) and attempts == 1:
+        if isinstance(outcome, Refused) and not patience.attempts:
             raise CommandFailed(f"no node can be reached, nothing was done: {outcome.reason}")
-        if isinstance(outcome, Answer) and is_final(outcome):
+        if patience.wait(_failure(outcome)):
+            continue
+        if isinstance(outcome, Answer):
             return outcome
-        judged = judge(outcome)
-        reason = "some records were not stored yet" if isinstance(judged, Answer) else judged.reason
-        asked_ms = judged.retry_after_ms if isinstance(judged, Untouched) else 0
-        wait_ms = backoff_ms(attempts, base_ms=REPEAT_WAIT_MS, max_ms=REPEAT_WAIT_MS_MAX, rng=random.Random())
-        wait_ms = max(wait_ms, asked_ms)
-        if _now_ms() + wait_ms >= deadline_ms:
-            if isinstance(outcome, Answer):
-                return outcome
-            raise CommandFailed(f"it is not known whether this was done, after {attempts} attempts: {reason}")
-        say(f"sent again, which stores nothing twice: {reason}")
-        time.sleep(wait_ms / 1_000)
+        attempts = patience.attempts
+        raise CommandFailed(f"it is not known whether this was done, after {attempts} attempts: {outcome.reason}")
 
 
-def is_final(answer: Answer) -> bool:
-    """Another attempt would come to nothing else: all is stored, or refused for good."""
-    if not isinstance(judge(answer), Answer):
-        return False
-    if not answer.is_success:
-        return True
-    return not any(is_failed(place) and _may_pass(place) for place in _places(answer))
-
-
-def _may_pass(place: Place) -> bool:
-    code = place.get("kafka_code")
-    return code is not None and for_code(code).retriable
+def _failure(outcome: Response) -> Failure | None:
+    """None for an answer after which another attempt would come to nothing else: all is stored, or refused for good."""
+    failure = failure_of(outcome, is_repeatable=True)
+    if failure is not None:
+        return replace(failure, is_node_gone=False)  # all nodes were asked
+    if isinstance(outcome, Answer) and outcome.is_success and read_produce_response(outcome, acks="all").may_retry:
+        return Failure(reason="some records were not stored yet")
+    return None
 
 
 def _places(answer: Answer) -> list[Place]:
     document = answer.json()
     return document["offsets"] if isinstance(document, dict) and "offsets" in document else []
-
-
-def _now_ms() -> float:
-    return time.monotonic() * 1_000

@@ -9,7 +9,8 @@ import typer
 
 from kraft.cli.options import DataOption, JsonOption, RestOption, TopicArgument
 from kraft.cli.output import write, write_json, write_rows
-from kraft.cli.rest import Rest, segment
+from kraft.cli.rest import Rest
+from kraft.client.response import segment
 
 app = typer.Typer(help="List, create, describe, alter and delete topics.", no_args_is_help=True)
 

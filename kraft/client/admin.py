@@ -12,10 +12,10 @@ from datetime import datetime
 from typing import Any, Literal
 
 from kraft.client import models as m
-from kraft.client.connection import Connection, segment
+from kraft.client.connection import Connection
 from kraft.client.errors import ConfigError, ServerError
 from kraft.client.positions import Start, TopicPartition, check_start
-from kraft.client.response import checked
+from kraft.client.response import checked, segment
 from kraft.protocol.errors import (
     ElectionNotNeeded,
     GroupIdNotFound,

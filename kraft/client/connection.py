@@ -12,16 +12,25 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
-from urllib.parse import quote
 
 import orjson
 
-from kraft.client.backoff import backoff_ms
 from kraft.client.clock import Clock
 from kraft.client.errors import KraftError, NothingDone, OutcomeUnknown, ServerError
 from kraft.client.metadata import Node, TopicMetadata, parse_nodes, parse_topic
 from kraft.client.nodes import Nodes
-from kraft.client.response import Answer, Lost, Request, Response, Untouched, checked, judge, server_error
+from kraft.client.response import (
+    Answer,
+    Lost,
+    Request,
+    Response,
+    checked,
+    failure_of,
+    judge,
+    segment,
+    server_error,
+)
+from kraft.client.retrying import Failure, RetryAfter, RetryPolicy, Step, next_step
 from kraft.client.settings import ClientSettings
 
 LOOKUP_TIMEOUT_MS: Final = 5_000
@@ -84,22 +93,24 @@ class Connection:
         """
         await self._discover_if_due()
         deadline_ms = self.world.clock.monotonic_ms() + self.settings.default_api_timeout_ms
-        failures, was_lost, avoid, wait_ms = 0, False, None, 0.0
+        attempts, was_lost, avoid, wait_ms = 0, False, None, 0.0
         while True:
             url = await self._next_url(prefer=prefer, avoid=avoid, wait_ms=wait_ms)
-            judged = judge(raw := await self._attempt(url, request, deadline_ms))
-            if isinstance(judged, Answer):
+            response = await self._attempt(url, request, deadline_ms)
+            attempts, avoid = attempts + 1, url
+            failure = self._failure(url, response, repeatable=repeatable)
+            if failure is None:
+                assert isinstance(response, Answer), response
                 self.nodes.answered(url)
-                is_repetition = was_lost and is_done is not None and not judged.is_success
-                return NO_CONTENT if is_repetition and is_done and is_done(server_error(judged)) else judged
-            failures += 1
-            wait_ms = self._after_failure(url, raw, judged, failures)
-            avoid, was_lost = url, was_lost or isinstance(judged, Lost)
-            is_over = self.world.clock.monotonic_ms() + wait_ms >= deadline_ms
-            if was_lost and (not repeatable or (is_over and request.method != "GET")):
-                raise OutcomeUnknown(f"{request.method} {request.path} may have been done: {judged.reason}")
-            if is_over:
-                raise server_error(raw) if isinstance(raw, Answer) else self._nobody(judged.reason)
+                is_repetition = was_lost and is_done is not None and not response.is_success
+                return NO_CONTENT if is_repetition and is_done and is_done(server_error(response)) else response
+            was_lost = was_lost or isinstance(judge(response), Lost)
+            match self.next_step(failure, attempts=attempts, deadline_ms=deadline_ms):
+                case RetryAfter(wait_ms=wait_ms):
+                    continue
+            if was_lost and (not repeatable or request.method != "GET"):
+                raise OutcomeUnknown(f"{request.method} {request.path} may have been done: {failure.reason}")
+            raise server_error(response) if isinstance(response, Answer) else self._nobody(failure.reason)
 
     async def get(self, path: str, *, prefer: int | None = None) -> Any:
         """The document of a successful answer. Raises ServerError."""
@@ -125,18 +136,24 @@ class Connection:
         left_ms = max(1, int(deadline_ms - self.world.clock.monotonic_ms()))
         return await self.world.sender.send(url, replace(request, timeout_ms=min(request.timeout_ms, left_ms)))
 
-    def _after_failure(self, url: str, raw: Response, judged: Untouched | Lost, failures: int) -> float:
-        """How long to wait: not at all for a node that is gone, as another one may live."""
-        self.doubt(url if not isinstance(raw, Answer) else None)
-        if not isinstance(raw, Answer):
-            return 0
-        least = self.retry_wait_ms(failures)
-        return max(least, judged.retry_after_ms if isinstance(judged, Untouched) and len(self.nodes.urls) == 1 else 0)
+    def _failure(self, url: str, response: Response, *, repeatable: bool) -> Failure | None:
+        failure = failure_of(response, is_repeatable=repeatable)
+        if failure is not None:
+            self.doubt(url if failure.is_node_gone else None)
+            if len(self.nodes.urls) > 1:
+                return replace(failure, retry_after_ms=0)  # another node is asked, which has not asked for patience
+        return failure
 
-    def retry_wait_ms(self, failures: int) -> float:
+    def next_step(
+        self, failure: Failure | None, *, attempts: int, deadline_ms: float, retries: int | None = None
+    ) -> Step:
+        """As retry.backoff.ms and retry.backoff.max.ms say."""
         settings = self.settings
-        base_ms, max_ms = settings.retry_backoff_ms, settings.retry_backoff_max_ms
-        return backoff_ms(failures, base_ms=base_ms, max_ms=max_ms, rng=self.world.rng)
+        policy = RetryPolicy(
+            backoff_ms=settings.retry_backoff_ms, backoff_max_ms=settings.retry_backoff_max_ms, retries=retries
+        )
+        left_ms = deadline_ms - self.world.clock.monotonic_ms()
+        return next_step(failure, attempts=attempts, left_ms=left_ms, policy=policy, rng=self.world.rng)
 
     def _nobody(self, reason: str) -> NothingDone:
         tried = ", ".join(self.nodes.urls)
@@ -234,8 +251,3 @@ class Connection:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def segment(text: str | int) -> str:
-    """One part of a path."""
-    return quote(str(text), safe="")

@@ -13,11 +13,11 @@ from typing import Any, Final
 
 import msgspec
 
-from kraft.client.connection import Connection, segment
+from kraft.client.connection import Connection
 from kraft.client.errors import ServerError
 from kraft.client.positions import TopicPartition
 from kraft.client.records import Record
-from kraft.client.response import Request, checked, server_error
+from kraft.client.response import Request, checked, segment, server_error
 from kraft.client.settings import ConsumerSettings
 from kraft.protocol.media_types import BINARY_JSON, V2_JSON
 

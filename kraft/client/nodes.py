@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from kraft.client.backoff import backoff_ms
 from kraft.client.errors import ConfigError
+from kraft.client.retrying import backoff_ms
 
 
 @dataclass(slots=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
 
-from kraft.client.connection import LOOKUP_TIMEOUT_MS, Connection, segment
+from kraft.client.connection import LOOKUP_TIMEOUT_MS, Connection
 from kraft.client.errors import ConfigError
-from kraft.client.response import Request, checked
+from kraft.client.response import Request, checked, segment
 from kraft.protocol.media_types import RECORDS
 
 Start: TypeAlias = int | str | datetime

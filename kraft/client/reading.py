@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final
 
-from kraft.client.connection import Connection, segment
+from kraft.client.connection import Connection
 from kraft.client.errors import ClientClosed, ConfigError, NoOffset
 from kraft.client.iterating import AsyncIterated
 from kraft.client.positions import Start, TopicPartition, check_start, offsets_of, resolve
 from kraft.client.records import Record
-from kraft.client.response import Answer, Request, server_error
+from kraft.client.response import Answer, Request, segment, server_error
 from kraft.client.settings import ConsumerSettings
 from kraft.protocol.batches.records import read_batches
 from kraft.protocol.errors import OffsetOutOfRange

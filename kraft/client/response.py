@@ -11,11 +11,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from urllib.parse import quote
 
 from kraft.client.errors import ServerError
 from kraft.client.outcome import (
     FAIL,
     INDEFINITE,
+    INFO,
     OK,
     Outcome,
     of_answer,
@@ -24,6 +26,7 @@ from kraft.client.outcome import (
     of_refused_connection,
     of_sent_without_answer,
 )
+from kraft.client.retrying import Failure
 from kraft.protocol.errors import MessageTooLarge, RecordListTooLarge, for_code
 
 if TYPE_CHECKING:
@@ -35,6 +38,11 @@ REQUEST_TIMEOUT_MS: Final = 40_000
 
 ALWAYS: Final[Mapping[str, str]] = {"Prefer": "kraft-fields"}
 """Headers of every request: a strict node answers with the fields that other proxies do not have."""
+
+
+def segment(text: str | int) -> str:
+    """One part of a path."""
+    return quote(str(text), safe="")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +120,20 @@ def judge(response: Response) -> Judged:
     return Untouched(reason=error.message, retry_after_ms=retry_after_ms(response))
 
 
+def failure_of(response: Response, *, is_repeatable: bool) -> Failure | None:
+    """What `judge` says, for `next_step`. None for an answer that is final, whatever its status.
+
+    `is_repeatable`: the request does no harm when it is done twice; otherwise it is sent again only while it surely was
+    not done.
+    """
+    match judge(response):
+        case Untouched(reason=reason, retry_after_ms=retry_after_ms):
+            return Failure(reason=reason, retry_after_ms=retry_after_ms, is_node_gone=not isinstance(response, Answer))
+        case Lost(reason=reason):
+            return Failure(reason=reason, may_retry=is_repeatable, is_node_gone=not isinstance(response, Answer))
+    return None
+
+
 def retry_after_ms(answer: Answer) -> int:
     text = answer.headers.get("retry-after", "")
     return min(int(text) * 1_000, RETRY_AFTER_MS_MAX) if text.isdecimal() else 0
@@ -155,7 +177,7 @@ TOO_LARGE_STATUS: Final = 413
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProduceResponse:
-    """What an answer to a produce means; all its records went to one partition, and have one fate."""
+    """What an answer to a produce means. Where only some of its records failed, the first of those speaks for all."""
 
     outcome: Outcome
     reason: str = ""
@@ -190,18 +212,23 @@ def read_produce_response(response: Response, *, acks: Acks) -> ProduceResponse:
 
 
 def _of_entries(entries: Sequence[Mapping[str, Any]]) -> ProduceResponse:
-    refused = next((entry for entry in entries if entry["error_code"] is not None), None)
-    if refused is None:
+    failed = [entry for entry in entries if entry["error_code"] is not None]
+    if not failed:
         offsets = tuple(entry["offset"] for entry in entries)
         return ProduceResponse(outcome=OK, offsets=offsets, leader_epoch=entries[0].get("leader_epoch"))
-    code = refused["kafka_code"]
+    first: int | None = failed[0].get("kafka_code")
+    name = "" if first is None else f"{for_code(first).name}: "
     return ProduceResponse(
-        outcome=of_code(code),
-        reason=f"{for_code(code).name}: {refused['error']}",
-        code=code,
-        may_retry=for_code(code).retriable,
-        is_too_large=code in TOO_LARGE,
+        outcome=INFO if first is None else of_code(first),
+        reason=f"{name}{failed[0].get('error')}",
+        code=first,
+        may_retry=any(_may_pass(entry.get("kafka_code")) for entry in failed),
+        is_too_large=first in TOO_LARGE,
     )
+
+
+def _may_pass(code: int | None) -> bool:
+    return code is not None and for_code(code).retriable
 
 
 def _of_a_refused_request(answer: Answer, document: Any) -> ProduceResponse:
@@ -215,7 +242,7 @@ def _of_a_refused_request(answer: Answer, document: Any) -> ProduceResponse:
         outcome=outcome,
         reason=str(document.get("message") or f"HTTP status {answer.status}"),
         code=code,
-        may_retry=is_busy or answer.status >= 500 or (code is not None and for_code(code).retriable),
+        may_retry=is_busy or answer.status >= 500 or _may_pass(code),
         is_too_large=answer.status == TOO_LARGE_STATUS,
         retry_after_ms=retry_after_ms(answer),
     )

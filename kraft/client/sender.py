@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias, cast
 
-from kraft.client.connection import Connection, segment
+from kraft.client.connection import Connection
 from kraft.client.errors import DeliveryFailed, RecordRefused, RecordUnknown
 from kraft.client.outcome import FAIL, OK, Outcome, of_attempts
 from kraft.client.records import Sent
@@ -22,7 +22,9 @@ from kraft.client.response import (
     ProduceResponse,
     Request,
     read_produce_response,
+    segment,
 )
+from kraft.client.retrying import Done, Failure, RetryAfter, Step, Why
 from kraft.client.settings import ProducerSettings
 from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.protocol.errors import RequestTimedOut
@@ -79,14 +81,14 @@ class Sender:
             while True:
                 attempts += 1
                 response, avoid = await self._attempt(where, request, deadline_ms, avoid)
-                match self._next_step(response, seen, attempts, len(batch), deadline_ms):
-                    case Done(base_offset=offset, leader_epoch=epoch):
-                        return self._acknowledge(batch, offset, epoch)
-                    case GiveUp(failure=failure):
+                match self._step_after(response, seen, attempts, len(batch), deadline_ms):
+                    case Done():
+                        return self._acknowledge(batch, response.base_offset, response.leader_epoch)
+                    case Failed(failure=failure):
                         return self.fail(batch, failure)
                     case Halve():
                         break
-                    case Again(wait_ms=wait_ms):
+                    case RetryAfter(wait_ms=wait_ms):
                         seen = of_attempts((seen, response.outcome))
                         await self._clock.sleep(wait_ms)
             middle = len(batch) // 2
@@ -161,19 +163,17 @@ class Sender:
             timeout_ms=min(timeout_ms + ANSWER_SLACK_MS, left_ms),
         )
 
-    def _next_step(
+    def _step_after(
         self, response: ProduceResponse, seen: Outcome, attempts: int, records: int, deadline_ms: float
-    ) -> Step:
-        wait_ms = 0.0 if response.is_node_gone and attempts == 1 else self._connection.retry_wait_ms(attempts)
-        return next_step(
-            response,
-            earlier=seen,
-            attempts=attempts,
-            records=records,
-            retries=self._settings.retries,
-            wait_ms=wait_ms,
-            left_ms=deadline_ms - self._clock.monotonic_ms(),
-        )
+    ) -> ProduceStep:
+        failure = None
+        if response.outcome != OK:
+            # The node that is gone is left for another one at once, but not one after the other.
+            is_node_gone = response.is_node_gone and attempts == 1
+            failure = Failure(reason=response.reason, may_retry=response.may_retry, is_node_gone=is_node_gone)
+        retries = self._settings.retries
+        step = self._connection.next_step(failure, attempts=attempts, deadline_ms=deadline_ms, retries=retries)
+        return produce_step(step, response, earlier=seen, attempts=attempts, records=records, retries=retries)
 
     def _slot(self, url: str) -> asyncio.Semaphore:
         slot = self._slots.get(url)
@@ -202,56 +202,43 @@ def never_sent() -> RecordRefused:
     return RecordRefused("surely not written: the producer was closed before it was sent")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Done:
-    base_offset: int
-    leader_epoch: int | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Again:
-    wait_ms: float
-
-
 @dataclass(frozen=True, slots=True)
 class Halve:
     """The batch is too large for its topic; nothing of it was written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GiveUp:
+class Failed:
+    """No further attempt is made."""
+
     failure: DeliveryFailed
 
 
-Step: TypeAlias = Done | Again | Halve | GiveUp
+ProduceStep: TypeAlias = Done | RetryAfter | Halve | Failed
 
 
-def next_step(
-    response: ProduceResponse,
-    *,
-    earlier: Outcome,
-    attempts: int,
-    records: int,
-    retries: int,
-    wait_ms: float,
-    left_ms: float,
-) -> Step:
-    """`earlier`: of all attempts before this one, `fail` when there was none. `attempts`: with this one.
+def produce_step(
+    step: Step, response: ProduceResponse, *, earlier: Outcome, attempts: int, records: int, retries: int
+) -> ProduceStep:
+    """What follows an attempt to deliver a batch, of which `step` says whether another one may be made.
 
-    `left_ms`: until delivery.timeout.ms is over, from now.
+    `earlier`: of all attempts before this one, `fail` when there was none. `attempts`: with this one.
     """
-    if response.outcome == OK:
-        return Done(base_offset=response.base_offset, leader_epoch=response.leader_epoch)
+    if isinstance(step, Done):
+        return step
     whole = of_attempts((earlier, response.outcome))
     if response.is_too_large and records > 1 and whole == FAIL:
         return Halve()
-    if not response.may_retry:
-        return GiveUp(failure=failure(whole, response, f"after {attempts} attempts" if attempts > 1 else ""))
-    if attempts > retries:
-        return GiveUp(failure=failure(whole, response, f"and retries={retries}"))
-    if wait_ms >= left_ms:
-        return GiveUp(failure=failure(whole, response, f"and delivery.timeout.ms is over, after {attempts} attempts"))
-    return Again(wait_ms=wait_ms)
+    if isinstance(step, RetryAfter):
+        return step
+    match step.why:
+        case Why.FINAL:
+            why = f"after {attempts} attempts" if attempts > 1 else ""
+        case Why.RETRIES:
+            why = f"and retries={retries}"
+        case Why.TIME:
+            why = f"and delivery.timeout.ms is over, after {attempts} attempts"
+    return Failed(failure=failure(whole, response, why))
 
 
 def failure(outcome: Outcome, response: ProduceResponse, why: str) -> DeliveryFailed:

@@ -247,7 +247,7 @@ def test_power_loss_takes_what_was_not_flushed(tmp_path: Path) -> None:
             assert producer.counts.acked == 40
         losses = await c.disks.power_loss()
         assert any(path.endswith(".log") for path in losses[1].removed), "the segment of t-0 was never synced"
-        await c.nodes.restart(*c.nodes)
+        await c.nodes.restart(*c.nodes.ids)
         await c.until_ready()
         evidence = await gather_evidence(c, header=Header(scenario="power"))
         kept = {each.topic: [record.value for record in each.records()] for each in evidence.readback}

@@ -7,6 +7,7 @@ two requests in flight, and nothing below this repeats a request.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -17,6 +18,7 @@ from kraft.chaos.workload.counts import Counts
 from kraft.chaos.workload.requests import value_text
 from kraft.chaos.workload.targets import Surroundings, Target, Targets
 from kraft.client.outcome import of_attempts
+from kraft.client.retrying import Failure, RetryAfter, RetryPolicy, next_step
 from kraft.protocol.partitioner import partition_of_key
 
 RETRY_BACKOFF_MS: Final = 100
@@ -153,13 +155,17 @@ class Producer:
 
     async def _attempt_all(self, batch: Batch) -> tuple[list[Attempt], Told]:
         attempts: list[Attempt] = []
+        policy = RetryPolicy(backoff_ms=RETRY_BACKOFF_MS, backoff_max_ms=RETRY_BACKOFF_MS, retries=self.options.retries)
         while True:
             attempt, told = await self._attempt(batch)
             attempts.append(attempt)
-            is_last = len(attempts) > self.options.retries
-            if told.outcome == "ok" or is_last or not told.may_try_again:
+            failure = None
+            if told.outcome != "ok":
+                failure = Failure(reason=told.error or "", may_retry=told.may_try_again)
+            step = next_step(failure, attempts=len(attempts), left_ms=math.inf, policy=policy)
+            if not isinstance(step, RetryAfter):
                 return attempts, told
-            await asyncio.sleep(RETRY_BACKOFF_MS / 1000)
+            await asyncio.sleep(step.wait_ms / 1000)
 
     async def _attempt(self, batch: Batch) -> tuple[Attempt, Told]:
         node = self._targets.choose(batch.topic, batch.partition)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kraft.cli import rest, sending
+from kraft.cli import rest
 from kraft.cli.output import CommandFailed
 from kraft.cli.rest import BUSY_LIMIT_MS, Rest
 from kraft.cli.sending import REPEAT_FOR_MS, Sender
@@ -43,8 +43,8 @@ class World:
         self.now_s = 1_000.0
         self.slept_s: list[float] = []
         monkeypatch.setattr(rest, "send", self.send)
-        monkeypatch.setattr(sending.time, "monotonic", lambda: self.now_s)
-        monkeypatch.setattr(sending.time, "sleep", self.sleep)
+        monkeypatch.setattr(rest.time, "monotonic", lambda: self.now_s)
+        monkeypatch.setattr(rest.time, "sleep", self.sleep)
         self.client = Rest(NODES)
 
     def send(self, url: str, request: Request) -> Response:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from kraft.client.backoff import backoff_ms
 from kraft.client.errors import ConfigError, KraftError, RecordRefused, RecordUnknown
 from kraft.client.iterating import Progress
 from kraft.client.metadata import parse_topic
@@ -24,10 +24,13 @@ from kraft.client.response import (
     Response,
     Unknown,
     Untouched,
+    failure_of,
     judge,
+    read_produce_response,
     server_error,
 )
-from kraft.client.sender import Again, Done, GiveUp, Halve, next_step
+from kraft.client.retrying import Done, Failure, GiveUp, RetryAfter, RetryPolicy, Why, backoff_ms, next_step
+from kraft.client.sender import Failed, Halve, produce_step
 from kraft.client.settings import ConsumerSettings, ProducerSettings, parse, parse_producer
 from kraft.protocol.batches.records import build_batch
 from tests.unit.client.fake_cluster import answer, refusal
@@ -193,23 +196,79 @@ def test_an_error_speaks_with_the_servers_words() -> None:
     assert (plain.status, plain.code, plain.message) == (502, None, "HTTP status 502: <html>")
 
 
+POLICY = RetryPolicy(backoff_ms=100, backoff_max_ms=1_000, retries=9)
+FAILURE = Failure(reason="x")
+
+
+@pytest.mark.parametrize(
+    ("failure", "attempts", "left_ms", "expected"),
+    [
+        (None, 1, 0, Done()),
+        (None, 100, -1, Done()),
+        (FAILURE, 1, 101, RetryAfter(wait_ms=100)),
+        (FAILURE, 3, 1e9, RetryAfter(wait_ms=400)),
+        (FAILURE, 9, 1e9, RetryAfter(wait_ms=1_000)),
+        (FAILURE, 10, 1e9, GiveUp(Why.RETRIES)),
+        (FAILURE, 1, 100, GiveUp(Why.TIME)),
+        (replace(FAILURE, may_retry=False), 1, 1e9, GiveUp(Why.FINAL)),
+        (replace(FAILURE, is_node_gone=True), 5, 1, RetryAfter(wait_ms=0)),
+        (replace(FAILURE, is_node_gone=True), 5, 0, GiveUp(Why.TIME)),
+        (replace(FAILURE, retry_after_ms=700), 1, 1e9, RetryAfter(wait_ms=700)),
+        (replace(FAILURE, retry_after_ms=700), 1, 700, GiveUp(Why.TIME)),
+        (replace(FAILURE, retry_after_ms=50), 1, 1e9, RetryAfter(wait_ms=100)),
+    ],
+)
+def test_whether_and_when_a_request_is_made_again(
+    failure: Failure | None, attempts: int, left_ms: float, expected: object
+) -> None:
+    assert next_step(failure, attempts=attempts, left_ms=left_ms, policy=POLICY) == expected
+
+
+@pytest.mark.parametrize("is_repeatable", [False, True])
+def test_what_may_have_been_done_is_repeated_only_where_that_does_no_harm(*, is_repeatable: bool) -> None:
+    def read(response: Response) -> Failure | None:
+        return failure_of(response, is_repeatable=is_repeatable)
+
+    lost, late = read(Unknown(reason="broke")), read(refusal(504, 50401, 7))
+    assert lost == Failure(reason="broke", may_retry=is_repeatable, is_node_gone=True)
+    assert (late and late.may_retry, late and late.is_node_gone) == (is_repeatable, False)
+    assert read(Refused(reason="no")) == Failure(reason="no", is_node_gone=True)
+    busy = read(Answer(status=503, headers={"retry-after": "2"}, body=b""))
+    assert (busy and busy.may_retry, busy and busy.retry_after_ms) == (True, 2_000)
+    assert read(refusal(404, 40401, 3)) is None
+    assert read(answer({})) is None
+
+
 def step(response: ProduceResponse, **changes: Any) -> object:
-    given = {"earlier": "fail", "attempts": 1, "records": 4, "retries": 9, "wait_ms": 100, "left_ms": 1_000, **changes}
-    return next_step(response, **given)
+    given = {"earlier": "fail", "attempts": 1, "records": 4, "left_ms": 1_000, **changes}
+    left_ms = given.pop("left_ms")
+    failure = None if response.outcome == "ok" else Failure(reason=response.reason, may_retry=response.may_retry)
+    general = next_step(failure, attempts=given["attempts"], left_ms=left_ms, policy=POLICY)
+    return produce_step(general, response, retries=9, **given)
 
 
 RETRIABLE = ProduceResponse(outcome="fail", may_retry=True, reason="x")
 
 
 def test_what_follows_an_attempt() -> None:
-    assert step(ProduceResponse(outcome="ok", offsets=(7,))) == Done(base_offset=7, leader_epoch=None)
-    assert step(RETRIABLE) == Again(wait_ms=100)
-    assert isinstance(step(RETRIABLE, attempts=10), GiveUp)
-    assert isinstance(step(RETRIABLE, left_ms=100), GiveUp)
+    assert step(ProduceResponse(outcome="ok", offsets=(7,))) == Done()
+    assert step(RETRIABLE) == RetryAfter(wait_ms=100)
+    assert isinstance(step(RETRIABLE, attempts=10), Failed)
+    assert isinstance(step(RETRIABLE, left_ms=100), Failed)
     too_large = ProduceResponse(outcome="fail", is_too_large=True)
     assert step(too_large) == Halve()
-    assert isinstance(step(too_large, records=1), GiveUp)
-    assert isinstance(step(too_large, earlier="info"), GiveUp), "a part of it may be written"
+    assert isinstance(step(too_large, records=1), Failed)
+    assert isinstance(step(too_large, earlier="info"), Failed), "a part of it may be written"
+
+
+def test_one_record_that_may_pass_makes_a_produce_worth_repeating() -> None:
+    def read(*codes: int | None) -> ProduceResponse:
+        entries = [{"offset": 1, "error_code": code and 50003, "error": "x", "kafka_code": code} for code in codes]
+        return read_produce_response(answer({"offsets": entries}), acks="all")
+
+    assert (read(10, 19).may_retry, read(10, 19).code, read(10, 19).is_too_large) == (True, 10, True)
+    assert not read(10, None, 87).may_retry
+    assert read(None, None).outcome == "ok"
 
 
 @pytest.mark.parametrize(
@@ -218,7 +277,7 @@ def test_what_follows_an_attempt() -> None:
 )
 def test_refused_is_only_what_no_attempt_can_have_written(earlier: str, outcome: Any, kind: type[KraftError]) -> None:
     given_up = step(ProduceResponse(outcome=outcome, may_retry=False, reason="x"), earlier=earlier)
-    assert isinstance(given_up, GiveUp)
+    assert isinstance(given_up, Failed)
     assert isinstance(given_up.failure, kind)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from itertools import count
 from typing import Any, Final, Literal
 from urllib.parse import quote
 
@@ -15,9 +16,10 @@ from kraft.chaos.worlds.processes.pace import Pace
 from kraft.chaos.worlds.processes.timeline import Timeline
 from kraft.chaos.worlds.spec import NOTHING, ScenarioError
 from kraft.client.response import Answer
+from kraft.client.retrying import Done, Failure, GiveUp, RetryAfter, RetryPolicy, next_step
 from kraft.protocol.primitives import SettingValue
 
-RETRY_S: Final = 0.05
+RETRY_POLICY: Final = RetryPolicy(backoff_ms=50, backoff_max_ms=50)
 JSON: Final = {"Content-Type": "application/json"}
 
 
@@ -85,19 +87,23 @@ class Administration:
     async def change(self, method: str, path: str, document: Any = None) -> None:
         """A change below the cluster's v3 path; tried again while nobody can do it. Raises ScenarioError."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._pace.change_limit_ms / 1000
+        deadline_s = loop.time() + self._pace.change_limit_ms / 1000
         full = f"/v3/clusters/{quote(self._cluster_id)}{path}"
         body = b"" if document is None else orjson.dumps(document)
-        while True:
-            problem, may_go_on = await self._try_change(method, full, body)
-            if not problem:
-                return
-            if not may_go_on or loop.time() > deadline:
-                raise ScenarioError(f"{method} {path}: {problem}")
-            await asyncio.sleep(RETRY_S)
+        for attempts in count(1):
+            failure = await self._try_change(method, full, body)
+            left_ms = (deadline_s - loop.time()) * 1000
+            match next_step(failure, attempts=attempts, left_ms=left_ms, policy=RETRY_POLICY):
+                case RetryAfter(wait_ms=wait_ms):
+                    await asyncio.sleep(wait_ms / 1000)
+                case GiveUp():
+                    assert failure is not None
+                    raise ScenarioError(f"{method} {path}: {failure.reason}")
+                case Done():
+                    return
 
-    async def _try_change(self, method: str, path: str, body: bytes) -> tuple[str, bool]:
-        """What went wrong with every node, and whether trying again may help."""
+    async def _try_change(self, method: str, path: str, body: bytes) -> Failure | None:
+        """What went wrong with every node; what is refused by one is not asked of another."""
         problem, timeout_ms = "no node runs", self._pace.change_timeout_ms
         for node in self._nodes.running():
             outcome = await self._nodes.ask(node, method, path, body=body, headers=JSON, timeout_ms=timeout_ms)
@@ -105,11 +111,11 @@ class Administration:
                 problem = outcome.reason
                 continue
             if outcome.is_success:
-                return "", False
+                return None
             problem = f"node {node} answered {outcome.status}: {outcome.body[:500].decode('utf-8', 'replace')}"
             if outcome.status < 500:
-                return problem, False
-        return problem, True
+                return Failure(reason=problem, may_retry=False)
+        return Failure(reason=problem)
 
 
 def _text(value: SettingValue) -> str:
