@@ -15,7 +15,7 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import ParamSpec, Protocol, TypeAlias, TypeVar
+from typing import NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from kraft.protocol.primitives import Buffer
 
@@ -83,6 +83,13 @@ class DirectoryLock(Protocol):
     def release(self) -> None: ...
 
 
+class DiskSpace(NamedTuple):
+    """Of the volume that a path is on."""
+
+    total_bytes: int
+    usable_bytes: int
+
+
 class Files(Protocol):
     """A file system. Paths are absolute or relative to the process, as strings."""
 
@@ -109,6 +116,10 @@ class Files(Protocol):
 
     def sync_directory(self, path: str) -> None:
         """fsync of the directory. Blocking."""
+        ...
+
+    def space(self, path: str) -> DiskSpace:
+        """Blocking."""
         ...
 
     def lock_directory(self, path: str) -> DirectoryLock:

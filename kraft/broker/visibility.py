@@ -1,7 +1,6 @@
 """Whether an image shows what an administrative request did, so that a node answers only when it can be asked about it.
 
-Requests whose effect comes later anyway (elections, reassignments) or is not the image's (heartbeats) count as seen.
-Pure.
+Requests whose effect is not the image's (heartbeats) count as seen. Pure.
 """
 
 from __future__ import annotations
@@ -12,16 +11,19 @@ from uuid import UUID
 
 from metadata.controller.requests import (
     AlterConfigs,
+    AlterReassignments,
     ConfigAlteration,
     ConfigResource,
     CreatePartitions,
     CreateTopics,
     DeleteTopics,
+    ElectLeaders,
+    PartitionReassignment,
     ReplaceConfigs,
     Request,
     TopicCreated,
 )
-from metadata.image import MetadataImage
+from metadata.image import MetadataImage, PartitionImage
 from metadata.settings import BrokerSettings, TopicSettings, canonical_value
 
 
@@ -37,6 +39,14 @@ def is_visible(image: MetadataImage, request: Request[Any], reply: Any) -> bool:
             return request.validate_only or _configs_altered(image, request, reply)
         case ReplaceConfigs():
             return request.validate_only or _configs_replaced(image, request, reply)
+        case ElectLeaders():
+            return all(_is_elected(image, request, *key) for key, error in reply.items() if error is None)
+        case AlterReassignments():
+            return all(
+                _is_reassigned(image, wanted)
+                for wanted in request.reassignments
+                if reply[wanted.topic, wanted.partition] is None
+            )
         case _:
             return True
 
@@ -56,6 +66,28 @@ def _partitions_created(image: MetadataImage, request: CreatePartitions, reply: 
         if reply[grown.topic] is None and (topic is None or len(topic.partitions) < grown.count):
             return False
     return True
+
+
+def _is_elected(image: MetadataImage, request: ElectLeaders, name: str, index: int) -> bool:
+    partition = _partition(image, name, index)
+    if partition is None:
+        return True  # deleted meanwhile
+    return partition.leader == partition.replicas[0] if request.election == "preferred" else partition.has_leader
+
+
+def _is_reassigned(image: MetadataImage, wanted: PartitionReassignment) -> bool:
+    """Begun: what remains of the old replicas may still have to go."""
+    partition = _partition(image, wanted.topic, wanted.partition)
+    if partition is None:
+        return True
+    if wanted.replicas is None:
+        return not partition.is_reassigning
+    return partition.replicas[: len(wanted.replicas)] == wanted.replicas
+
+
+def _partition(image: MetadataImage, name: str, index: int) -> PartitionImage | None:
+    topic = image.topic(name)
+    return None if topic is None else topic.partitions.get(index)
 
 
 def _configs_altered(image: MetadataImage, request: AlterConfigs, reply: Mapping[Any, Any]) -> bool:

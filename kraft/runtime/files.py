@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Sequence
 
 from kraft.protocol.primitives import Buffer
+from metadata.environment import DiskSpace
 
 IOV_MAX = 1024
 """Parts that one writev takes (POSIX asks for 16, Linux and macOS give 1024)."""
@@ -161,6 +162,10 @@ class DiskFiles:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+    def space(self, path: str) -> DiskSpace:
+        volume = os.statvfs(path)
+        return DiskSpace(volume.f_blocks * volume.f_frsize, volume.f_bavail * volume.f_frsize)
 
     def lock_directory(self, path: str) -> HeldLock:
         descriptor = os.open(os.path.join(path, LOCK_NAME), os.O_RDWR | os.O_CREAT, PRIVATE)

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
 from kraft.protocol.primitives import Buffer
-from metadata.environment import DirectoryLock, File, Files
+from metadata.environment import DirectoryLock, DiskSpace, File, Files
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -233,6 +233,9 @@ class CachedFiles:
 
     def sync_directory(self, path: str) -> None:
         self._retrying(self._files.sync_directory, path)
+
+    def space(self, path: str) -> DiskSpace:
+        return self._files.space(path)
 
     def lock_directory(self, path: str) -> DirectoryLock:
         return self._retrying(self._files.lock_directory, path)

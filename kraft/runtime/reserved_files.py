@@ -4,7 +4,7 @@ never closed but by their owner; where there is no descriptor, cold files of the
 from __future__ import annotations
 
 from kraft.runtime.open_files import CachedFiles
-from metadata.environment import DirectoryLock, File, Files
+from metadata.environment import DirectoryLock, DiskSpace, File, Files
 
 
 class ReservedFiles:
@@ -43,6 +43,9 @@ class ReservedFiles:
 
     def sync_directory(self, path: str) -> None:
         self._cache.sync_directory(path)
+
+    def space(self, path: str) -> DiskSpace:
+        return self._files.space(path)
 
     def lock_directory(self, path: str) -> DirectoryLock:
         return self._cache.lock_directory(path)

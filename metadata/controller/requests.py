@@ -144,6 +144,8 @@ class AlterReassignments(Request[Mapping[tuple[str, int], "ErrorDetail | None"]]
     """S8, I9."""
 
     reassignments: tuple[PartitionReassignment, ...]
+    allow_replication_factor_change: bool = True
+    """False: a target with more or fewer replicas is refused (KIP-860)."""
 
 
 # --- topics -------------------------------------------------------------------------------------------------

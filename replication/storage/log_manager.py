@@ -14,7 +14,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from uuid import UUID
 
-from kraft.protocol.errors import InconsistentTopicId, KafkaError, KafkaStorageError, OutOfDescriptors
+from kraft.protocol.errors import (
+    InconsistentTopicId,
+    KafkaError,
+    KafkaStorageError,
+    LogDirNotFound,
+    OutOfDescriptors,
+    ReplicaNotAvailable,
+)
 from metadata.environment import Environment
 from metadata.events import Events
 from metadata.image import TopicIdPartition
@@ -42,6 +49,23 @@ class Loading:
     done: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DescribedLog:
+    key: TopicIdPartition
+    topic: str
+    size_bytes: int
+    log_end_offset: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DescribedDirectory:
+    path: str
+    offline_reason: str | None
+    logs: tuple[DescribedLog, ...]
+
+
+PREFERENCES_MAX = 10_000
+"""Partitions for which a directory is remembered until they come; beyond it the oldest wish is forgotten."""
 LOAD_TRIES = 30
 """Of a log for which there was no descriptor, while the node starts."""
 LOAD_RETRY_MS = 1_000
@@ -78,6 +102,8 @@ class LogManager:
         """The same logs by the name of their folder: topic and partition."""
         self._directory_of: dict[TopicIdPartition, LogDirectory] = {}
         self._log_counts: Counter[LogDirectory] = Counter()
+        self._preferred: dict[tuple[str, int], LogDirectory] = {}
+        """Where a log is to be created that is not here yet (KIP-113)."""
         self._failing = FailingLogs(
             environment,
             events=events,
@@ -258,7 +284,7 @@ class LogManager:
 
     def _create(self, topic: str, key: TopicIdPartition, settings: TopicSettings) -> PartitionLog:
         self._refuse_taken_folder(topic, key)
-        directory = self._emptiest_directory()
+        directory = self._directory_for(topic, key.partition)
         folder = f"{directory.path}/{partition_folder(topic, key.partition)}"
         plan = self._plan(directory, topic, key.partition)
         plan = replace(plan, settings=settings, recovery_point=0, log_start_offset=0, is_clean=True)
@@ -288,6 +314,10 @@ class LogManager:
             folder = f"{directory.path}/{partition_folder(topic, key.partition)}"
             if not directory.is_offline and self._environment.files.exists(folder):
                 raise KafkaStorageError(f"{folder} exists and could not be loaded; repair it or move it away")
+
+    def _directory_for(self, topic: str, partition: int) -> LogDirectory:
+        preferred = self._preferred.pop((topic, partition), None)
+        return self._emptiest_directory() if preferred is None or preferred.is_offline else preferred
 
     def _emptiest_directory(self) -> LogDirectory:
         usable = [directory for directory in self._directories if not directory.is_offline]
@@ -331,6 +361,47 @@ class LogManager:
 
     async def checkpoint_high_watermarks(self, high_watermarks: Mapping[TopicIdPartition, int]) -> None:
         await self._checkpoints.save_high_watermarks(high_watermarks)
+
+    # --- directories ------------------------------------------------------------------------------------------
+
+    def described(self) -> list[DescribedDirectory]:
+        logs: dict[LogDirectory, list[DescribedLog]] = {directory: [] for directory in self._directories}
+        for key, log in self._logs.items():
+            described = DescribedLog(
+                key=key, topic=log.topic, size_bytes=log.size_bytes, log_end_offset=log.log_end_offset
+            )
+            logs[self._directory_of[key]].append(described)
+        return [
+            DescribedDirectory(path=directory.path, offline_reason=directory.offline_reason, logs=tuple(found))
+            for directory, found in logs.items()
+        ]
+
+    def place(self, topic: str, partition: int, *, path: str) -> None:
+        """This replica is to be in that directory (KIP-113): one that comes later will be created there.
+
+        Raises LogDirNotFound 57, KafkaStorageError 56 for a directory or a log that is offline, ReplicaNotAvailable 9
+        when there is no such replica yet.
+        """
+        directory = next((each for each in self._directories if each.path == path), None)
+        if directory is None:
+            known = ", ".join(each.path for each in self._directories)
+            raise LogDirNotFound(f"{path} is no log directory of this broker; it has {known}")
+        if directory.is_offline:
+            raise KafkaStorageError(f"log directory {path} is offline: {directory.offline_reason}")
+        key = self._holders.get((topic, partition))
+        if key is None:
+            self._prefer(topic, partition, directory)
+            raise ReplicaNotAvailable(f"{topic}-{partition} is not here; it will be in {path} when it comes")
+        if self._logs[key].is_offline:
+            raise KafkaStorageError(f"{self._logs[key]} is offline: {self._logs[key].offline_reason}")
+        if self._directory_of[key] is not directory:
+            raise KafkaStorageError(f"{self._logs[key]} lies elsewhere, and replicas do not move between directories")
+
+    def _prefer(self, topic: str, partition: int, directory: LogDirectory) -> None:
+        self._preferred.pop((topic, partition), None)
+        self._preferred[topic, partition] = directory
+        while len(self._preferred) > PREFERENCES_MAX:
+            del self._preferred[next(iter(self._preferred))]
 
     # --- logs that have failed --------------------------------------------------------------------------------
 

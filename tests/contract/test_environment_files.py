@@ -185,6 +185,17 @@ def test_an_open_file_survives_the_rename_of_its_path(world: World) -> None:
     world.run(main)
 
 
+def test_a_volume_tells_its_space(world: World) -> None:
+    async def main(environment: Environment) -> None:
+        space = environment.files.space(world.directory)
+        assert 0 <= space.usable_bytes <= space.total_bytes
+        assert space.total_bytes > 0
+        with pytest.raises(FileNotFoundError):
+            environment.files.space(f"{world.directory}/none")
+
+    world.run(main)
+
+
 def test_a_directory_is_locked_once(world: World) -> None:
     async def main(environment: Environment) -> None:
         lock = environment.files.lock_directory(world.directory)

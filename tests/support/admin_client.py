@@ -79,24 +79,32 @@ class AdminClient:
 
     def ask(self, request: TopLevel, version: int, kind: type[Response]) -> Response:
         """As the session does it: over the bytes of this version, both ways."""
+        return asyncio.run(self._ask_alone(request, version, kind))
+
+    async def _ask_alone(self, request: TopLevel, version: int, kind: type[Response]) -> Response:
+        """And all that is done behind the answer."""
+        answer = await self.ask_now(request, version, kind)
+        await asyncio.gather(*asyncio.all_tasks() - {cast(Any, asyncio.current_task())})
+        return answer
+
+    async def ask_now(self, request: TopLevel, version: int, kind: type[Response]) -> Response:
+        """Beside whatever else runs on the loop of the test."""
         api = self._apis[type(request)]
         call = ClientCall(
             message=_over_the_wire(request, version), version=version, client_id="admin", connection=self._connection
         )
-        answer = asyncio.run(_answered(api, call))
+        answer = await _answered(api, call)
         assert api.response is kind, (api.response, kind)
         return cast(Response, _over_the_wire(answer, version))
 
 
 async def _answered(api: ClientApi, call: ClientCall[Any]) -> TopLevel:
-    """And all that is done behind the answer."""
     try:
         answer: Any = api.handle(call)
         if inspect.isawaitable(answer):
             answer = await answer
     except KafkaError as error:
         answer = api.refuse(call.message, call.version, error)
-    await asyncio.gather(*asyncio.all_tasks() - {cast(Any, asyncio.current_task())})
     return cast(TopLevel, answer)
 
 

@@ -106,6 +106,7 @@ ELECT_LEADERS: Rpc[
 def _reassign_request(request: AlterReassignments, timeout_ms: int) -> AlterPartitionReassignmentsRequestData:
     return AlterPartitionReassignmentsRequestData.make(
         timeout_ms=timeout_ms,
+        allow_replication_factor_change=request.allow_replication_factor_change,
         topics=tuple(
             ReassignableTopic.make(
                 name=name,
@@ -130,7 +131,8 @@ def _reassign(
             )
             for topic in message.topics
             for item in topic.partitions
-        )
+        ),
+        allow_replication_factor_change=message.allow_replication_factor_change,
     )
 
 

@@ -10,6 +10,7 @@ from collections import Counter
 
 from kraft.protocol.errors import (
     InvalidReplicaAssignment,
+    InvalidReplicationFactor,
     InvalidRequest,
     KafkaError,
     NoReassignmentInProgress,
@@ -32,7 +33,7 @@ def alter_reassignments(situation: Situation, request: AlterReassignments) -> De
         try:
             if names[key] > 1:
                 raise InvalidRequest(f"partition {wanted.topic}-{wanted.partition} is named twice in one request")
-            record = _reassign(situation, wanted)
+            record = _reassign(situation, wanted, allow_factor_change=request.allow_replication_factor_change)
         except KafkaError as error:
             reply[key] = ErrorDetail(type(error), error.message)
             continue
@@ -42,7 +43,9 @@ def alter_reassignments(situation: Situation, request: AlterReassignments) -> De
     return Decision(liveness=situation.liveness, records=tuple(records), is_atomic=True, reply=reply)
 
 
-def _reassign(situation: Situation, wanted: PartitionReassignment) -> PartitionChangeRecord | None:
+def _reassign(
+    situation: Situation, wanted: PartitionReassignment, *, allow_factor_change: bool
+) -> PartitionChangeRecord | None:
     topic = situation.image.topic(wanted.topic)
     partition = None if topic is None else topic.partitions.get(wanted.partition)
     if partition is None:
@@ -50,6 +53,12 @@ def _reassign(situation: Situation, wanted: PartitionReassignment) -> PartitionC
     if wanted.replicas is None:
         return _cancel(situation, partition)
     check_assignment(situation, wanted.replicas, replication_factor=None)
+    target_size = len(_without(partition.replicas, partition.removing_replicas))
+    if not allow_factor_change and len(wanted.replicas) != target_size:
+        raise InvalidReplicationFactor(
+            f"partition {wanted.topic}-{wanted.partition} has {target_size} replica(s), the target "
+            f"{list(wanted.replicas)} has {len(wanted.replicas)}, and the request allows no other number"
+        )
     return _start(situation, partition, wanted.replicas)
 
 

@@ -11,6 +11,7 @@ from kraft.broker.visibility import is_visible
 from kraft.protocol.errors import TopicAlreadyExists
 from metadata.controller.requests import (
     AlterConfigs,
+    AlterReassignments,
     ConfigAlteration,
     ConfigResource,
     CreatePartitions,
@@ -20,11 +21,12 @@ from metadata.controller.requests import (
     ErrorDetail,
     NewPartitions,
     NewTopic,
+    PartitionReassignment,
     ReplaceConfigs,
     TopicCreated,
 )
 from metadata.image import MetadataImage
-from metadata.records import ConfigRecord, PartitionRecord, TopicRecord
+from metadata.records import ConfigRecord, PartitionChangeRecord, PartitionRecord, Reason, TopicRecord
 
 ID = UUID(int=3)
 EMPTY = MetadataImage()
@@ -47,6 +49,10 @@ EMPTIED = ReplaceConfigs(resources={TOPIC: {}})
 GROW = CreatePartitions(topics=(NewPartitions(topic="t", count=2),))
 
 
+def _moved(replicas: tuple[int, ...] | None) -> AlterReassignments:
+    return AlterReassignments(reassignments=(PartitionReassignment(topic="t", partition=0, replicas=replicas),))
+
+
 @pytest.mark.parametrize(
     ("request_", "reply", "on_empty", "on_topic"),
     [
@@ -66,8 +72,35 @@ GROW = CreatePartitions(topics=(NewPartitions(topic="t", count=2),))
         (REPLACE, {TOPIC: REFUSED}, True, True),
         (EMPTIED, {TOPIC: None}, True, False),
         (ElectLeaders(election="preferred", partitions=None), {}, True, True),
+        (ElectLeaders(election="preferred", partitions=None), {("t", 0): None}, True, True),
+        (ElectLeaders(election="unclean", partitions=None), {("t", 0): None}, True, True),
+        (_moved((2,)), {("t", 0): None}, True, False),
+        (_moved((2,)), {("t", 0): REFUSED}, True, True),
+        (_moved((1,)), {("t", 0): None}, True, True),
+        (_moved(None), {("t", 0): None}, True, True),
     ],
 )
 def test_what_was_done_is_visible(request_: Any, reply: Any, on_empty: bool, on_topic: bool) -> None:
     assert is_visible(EMPTY, request_, reply) is on_empty
     assert is_visible(WITH_TOPIC, request_, reply) is on_topic
+
+
+def test_an_election_is_visible_when_the_leader_is_there() -> None:
+    preferred = ElectLeaders(election="preferred", partitions=None)
+    reply: Any = {("t", 0): None}
+    on_two = WITH_TOPIC.apply([_leader(2, epoch=1)])
+    nobody = on_two.apply([_leader(-1, epoch=2)])
+    assert not is_visible(on_two, preferred, reply)
+    assert is_visible(on_two, ElectLeaders(election="unclean", partitions=None), reply)
+    assert not is_visible(nobody, ElectLeaders(election="unclean", partitions=None), reply)
+
+
+def _leader(leader: int, *, epoch: int) -> PartitionChangeRecord:
+    return PartitionChangeRecord(
+        topic_id=ID,
+        partition=0,
+        reason=Reason.BROKER_FENCED,
+        leader=leader,
+        leader_epoch=epoch,
+        partition_epoch=epoch,
+    )

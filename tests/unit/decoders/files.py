@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kraft.protocol.primitives import Buffer
-from metadata.environment import DirectoryLock, File
+from metadata.environment import DirectoryLock, DiskSpace, File
 
 
 class _File:
@@ -59,5 +59,8 @@ class Holding:
     def remove(self, path: str) -> None: ...
     def remove_tree(self, path: str) -> None: ...
     def sync_directory(self, path: str) -> None: ...
+    def space(self, path: str) -> DiskSpace:
+        return DiskSpace(0, 0)
+
     def lock_directory(self, path: str) -> DirectoryLock:
         raise BlockingIOError

@@ -18,11 +18,14 @@ from typing import TypeAlias
 
 from kraft.chaos.worlds.simulated.loop import PROCESS, Process
 from kraft.protocol.primitives import Buffer
+from metadata.environment import DiskSpace
 
 LOCK_NAME = ".lock"
 PATHS_REMEMBERED = 10_000
 SECTOR_BYTES = 512
 """A torn write keeps whole sectors, as disks do."""
+SIMULATED_DISK_BYTES = 1 << 40
+"""What it tells of its size: it is full when a test says so."""
 
 
 @dataclass(slots=True)
@@ -344,6 +347,11 @@ class SimulatedFiles:
         self._disk.check(path)
         self._disk.syncs += 1
         self._disk.directory(path).sync()
+
+    def space(self, path: str) -> DiskSpace:
+        self._disk.check(path)
+        self._disk.directory(path)
+        return DiskSpace(SIMULATED_DISK_BYTES, 0 if self._disk.is_full else SIMULATED_DISK_BYTES)
 
     def lock_directory(self, path: str) -> SimulatedLock:
         key = "/".join(parts(path))
