@@ -16,7 +16,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from itertools import islice
 from operator import lt
-from typing import overload
+from typing import Generic, TypeVar, overload
 
 from metadata.environment import File
 
@@ -29,20 +29,25 @@ RELATIVE_OFFSET_MAX = 2**31 - 1
 """An entry has room for no more; a segment is rolled before (Kafka keeps to a signed integer)."""
 
 
+Entries = TypeVar("Entries")
+
+
 class CorruptIndex(Exception):
     """The index cannot belong to its segment; it is rebuilt from the log (S5)."""
 
 
-class OffsetIndex:
-    """Each entry is one integer, relative offset << 32 | position: sorted by offset, and by position as well."""
+class _Index(Generic[Entries]):
+    """What both indexes are: a file of entries of one size, the same entries in memory once they were needed, and a
+    time at which the file is made anew from the log."""
 
-    __slots__ = ("_anew", "_entries", "_file", "_full_bytes", "is_full")
+    __slots__ = ("_anew", "_entries", "_entry_bytes", "_file", "_full_bytes", "is_full")
 
-    def __init__(self, file: File, *, bytes_max: int) -> None:
+    def __init__(self, file: File, *, entry_bytes: int, entries_max: int) -> None:
         self._file = file
-        self._full_bytes = bytes_max // OFFSET_ENTRY_BYTES * OFFSET_ENTRY_BYTES
+        self._entry_bytes = entry_bytes
+        self._full_bytes = entries_max * entry_bytes
         self.is_full = file.size >= self._full_bytes
-        self._entries: array[int] | None = None
+        self._entries: Entries | None = None
         self._anew: bytearray | None = None
         """What is to replace the file, while the index is made anew."""
 
@@ -55,7 +60,52 @@ class OffsetIndex:
         return self._entries is not None
 
     def __len__(self) -> int:
-        return self._file.size // OFFSET_ENTRY_BYTES
+        return self._file.size // self._entry_bytes
+
+    @property
+    def _loaded(self) -> Entries:
+        assert self._entries is not None, self._file.path
+        return self._entries
+
+    def _check_whole(self) -> None:
+        if self._file.size % self._entry_bytes:
+            raise CorruptIndex(f"{self._file.path}: {self._file.size} bytes are no whole number of entries")
+
+    def _write(self, entry: bytes) -> None:
+        if self._anew is None:
+            self.is_full = self._file.append([entry]) >= self._full_bytes
+        else:
+            self._anew += entry
+
+    def _truncate_file(self, entries: int) -> None:
+        self._file.truncate(entries * self._entry_bytes)
+        self.is_full = self._file.size >= self._full_bytes
+
+    # --- made anew from the log: the file stays as it is until the end
+
+    def _begin_anew(self, empty: Entries) -> None:
+        self._entries, self._anew = empty, bytearray()
+
+    def finish_anew(self) -> None:
+        """Raises OSError: then the index is empty, which costs those who read it longer walks."""
+        assert self._anew is not None, self._file.path
+        self._file.truncate(0)
+        if self._anew:
+            self._file.append([self._anew])
+        self._anew = None
+        self.is_full = self._file.size >= self._full_bytes
+
+    def give_up_anew(self) -> None:
+        self._entries = self._anew = None
+
+
+class OffsetIndex(_Index["array[int]"]):
+    """Each entry is one integer, relative offset << 32 | position: sorted by offset, and by position as well."""
+
+    __slots__ = ()
+
+    def __init__(self, file: File, *, bytes_max: int) -> None:
+        super().__init__(file, entry_bytes=OFFSET_ENTRY_BYTES, entries_max=bytes_max // OFFSET_ENTRY_BYTES)
 
     def load(self, *, log_bytes: int) -> None:
         """Raises CorruptIndex."""
@@ -78,13 +128,9 @@ class OffsetIndex:
 
     def append(self, relative_offset: int, position: int) -> None:
         entry = relative_offset << 32 | position
-        entries = self._entries
-        assert entries is not None, self._file.path
+        entries = self._loaded
         assert not entries or entry > entries[-1], (relative_offset, position, entries[-1])
-        if self._anew is None:
-            self.is_full = self._file.append([_OFFSET_ENTRY.pack(entry)]) >= self._full_bytes
-        else:
-            self._anew += _OFFSET_ENTRY.pack(entry)
+        self._write(_OFFSET_ENTRY.pack(entry))
         entries.append(entry)
 
     def lookup(self, relative_offset: int) -> tuple[int, int]:
@@ -99,33 +145,18 @@ class OffsetIndex:
 
     def truncate_from(self, relative_offset: int) -> None:
         """Drop the entries at and after the offset."""
-        assert self._entries is not None, self._file.path
-        self.truncate_entries(bisect_left(self._entries, relative_offset << 32))
+        self.truncate_entries(bisect_left(self._loaded, relative_offset << 32))
 
     def truncate_entries(self, count: int) -> None:
-        assert self._entries is not None, self._file.path
-        del self._entries[count:]
-        self._file.truncate(count * OFFSET_ENTRY_BYTES)
-        self.is_full = self._file.size >= self._full_bytes
-
-    # --- made anew from the log: the file stays as it is until the end
+        del self._loaded[count:]
+        self._truncate_file(count)
 
     def begin_anew(self) -> None:
-        self._entries, self._anew = array("Q"), bytearray()
-
-    def finish_anew(self) -> None:
-        """Raises OSError: then the index is empty, which costs those who read it longer walks."""
-        _replace(self._file, self._anew)
-        self._anew = None
-        self.is_full = self._file.size >= self._full_bytes
-
-    def give_up_anew(self) -> None:
-        self._entries = self._anew = None
+        self._begin_anew(array("Q"))
 
     def check(self, *, log_bytes: int) -> None:
         """Whole entries, and the last one inside the log; nothing is loaded. Raises CorruptIndex."""
-        if self._file.size % OFFSET_ENTRY_BYTES:
-            raise CorruptIndex(f"{self._file.path}: {self._file.size} bytes are no whole number of entries")
+        self._check_whole()
         if not len(self):
             return
         last = _OffsetsOnDisk(self._file)[len(self) - 1]
@@ -137,28 +168,13 @@ class OffsetIndex:
         return [(entry >> 32, entry & _LOW_WORD) for entry in self._read()]
 
 
-class TimeIndex:
+class TimeIndex(_Index["tuple[array[int], array[int]]"]):
     """Entry (timestamp, offset): no record up to that offset is later than the timestamp."""
 
-    __slots__ = ("_anew", "_entries", "_file", "_full_bytes", "is_full")
+    __slots__ = ()
 
     def __init__(self, file: File, *, bytes_max: int) -> None:
-        self._file = file
-        self._full_bytes = (bytes_max // TIME_ENTRY_BYTES - 1) * TIME_ENTRY_BYTES
-        self.is_full = file.size >= self._full_bytes
-        self._entries: tuple[array[int], array[int]] | None = None
-        self._anew: bytearray | None = None
-
-    @property
-    def file(self) -> File:
-        return self._file
-
-    @property
-    def is_loaded(self) -> bool:
-        return self._entries is not None
-
-    def __len__(self) -> int:
-        return self._file.size // TIME_ENTRY_BYTES
+        super().__init__(file, entry_bytes=TIME_ENTRY_BYTES, entries_max=bytes_max // TIME_ENTRY_BYTES - 1)
 
     def load(self) -> None:
         """Raises CorruptIndex."""
@@ -175,11 +191,6 @@ class TimeIndex:
             times.append(timestamp)
             offsets.append(offset)
         return times, offsets
-
-    @property
-    def _loaded(self) -> tuple[array[int], array[int]]:
-        assert self._entries is not None, self._file.path
-        return self._entries
 
     def last(self) -> tuple[int, int] | None:
         """The last (timestamp, relative offset)."""
@@ -198,11 +209,7 @@ class TimeIndex:
         if timestamp < 0 or (times and timestamp <= times[-1]):
             return
         assert not offsets or relative_offset > offsets[-1], (relative_offset, offsets[-1])
-        entry = _TIME_ENTRY.pack(timestamp, relative_offset)
-        if self._anew is None:
-            self.is_full = self._file.append([entry]) >= self._full_bytes
-        else:
-            self._anew += entry
+        self._write(_TIME_ENTRY.pack(timestamp, relative_offset))
         times.append(timestamp)
         offsets.append(relative_offset)
 
@@ -225,24 +232,14 @@ class TimeIndex:
         times, offsets = self._loaded
         del times[count:]
         del offsets[count:]
-        self._file.truncate(count * TIME_ENTRY_BYTES)
-        self.is_full = self._file.size >= self._full_bytes
+        self._truncate_file(count)
 
     def begin_anew(self) -> None:
-        self._entries, self._anew = (array("q"), array("Q")), bytearray()
-
-    def finish_anew(self) -> None:
-        _replace(self._file, self._anew)
-        self._anew = None
-        self.is_full = self._file.size >= self._full_bytes
-
-    def give_up_anew(self) -> None:
-        self._entries = self._anew = None
+        self._begin_anew((array("q"), array("Q")))
 
     def check(self) -> None:
         """Whole entries, and a possible last one; nothing is loaded. Raises CorruptIndex."""
-        if self._file.size % TIME_ENTRY_BYTES:
-            raise CorruptIndex(f"{self._file.path}: {self._file.size} bytes are no whole number of entries")
+        self._check_whole()
         last = self.last()
         if last is not None and last[0] < 0:
             raise CorruptIndex(f"{self._file.path}: last timestamp {last[0]}")
@@ -269,10 +266,3 @@ class _OffsetsOnDisk(Sequence[int]):
         assert isinstance(index, int), index
         (entry,) = _OFFSET_ENTRY.unpack(self._file.pread(index * OFFSET_ENTRY_BYTES, OFFSET_ENTRY_BYTES))
         return int(entry)
-
-
-def _replace(file: File, data: bytearray | None) -> None:
-    assert data is not None, file.path
-    file.truncate(0)
-    if data:
-        file.append([data])
