@@ -12,12 +12,11 @@ import asyncio
 import logging
 import socket
 import struct
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import cast
 
 from kraft.protocol.primitives import Buffer
-from metadata.environment import ConnectionClosed
+from kraft.runtime.receiving import FrameReceiver
 
 LOG = logging.getLogger(__name__)
 
@@ -35,41 +34,25 @@ _LENGTH = struct.Struct(">i")
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
-class TcpConnection(asyncio.BufferedProtocol):
+class TcpConnection(FrameReceiver, asyncio.BufferedProtocol):
     """One connection, both the protocol that the loop calls and the `FrameConnection` that its owner uses."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, frame_bytes_max: int) -> None:
-        self._loop = loop
+        super().__init__(loop)
         self._frame_bytes_max = frame_bytes_max
         self._transport: asyncio.Transport | None = None
-        self._peer = "?"
         self._buffer = memoryview(bytearray(READ_BUFFER_BYTES))
         self._filled = 0
         """Bytes of an unfinished small frame at the start of `_buffer`."""
         self._large: memoryview | None = None
         self._large_filled = 0
-        self._frames: deque[memoryview] = deque()
         self._queued_bytes = 0
-        self._take: Callable[[memoryview], bool] = _refuse
-        """What the receiver does with a frame as it arrives."""
-        self._receiver: asyncio.Future[bool] | None = None
-        """Whoever waits for a frame that `_take` refuses (True) or for the end (False)."""
         self._is_reading_paused = False
-        self._is_closed = False
-        self._reason = "closed here"
         self._writable: asyncio.Future[None] | None = None
         self.lost: asyncio.Future[None] = loop.create_future()
         """Done once the socket is closed."""
 
     # --- what the owner calls -----------------------------------------------------------------------------
-
-    @property
-    def peer(self) -> str:
-        return self._peer
-
-    @property
-    def is_closed(self) -> bool:
-        return self._is_closed
 
     @property
     def unsent_bytes(self) -> int:
@@ -93,23 +76,6 @@ class TcpConnection(asyncio.BufferedProtocol):
             await asyncio.shield(self._writable)
         if self._is_closed:
             raise self._closed_error()
-
-    async def receive(self) -> memoryview:
-        return await self.receive_while(_refuse)
-
-    async def receive_while(self, take: Callable[[memoryview], bool]) -> memoryview:
-        assert self._receiver is None, f"two receivers on the connection with {self._peer}"
-        self._take = take
-        is_refused = self._hand_over()
-        while not is_refused:
-            if self._is_closed:
-                raise self._closed_error()
-            self._receiver = self._loop.create_future()
-            try:
-                is_refused = await self._receiver or self._hand_over()
-            finally:
-                self._receiver = None
-        return self._next_frame()
 
     def take_frames(self, *, bytes_max: int) -> None:
         self._frame_bytes_max = bytes_max
@@ -200,14 +166,6 @@ class TcpConnection(asyncio.BufferedProtocol):
         self._frames.append(frame)
         self._queued_bytes += len(frame) + _LENGTH.size
 
-    def _hand_over(self) -> bool:
-        """Give the receiver what has come; True when it refused a frame, which is then the next."""
-        while self._frames:
-            if not self._take(self._frames[0]):
-                return True
-            self._next_frame()
-        return False
-
     def _next_frame(self) -> memoryview:
         frame = self._frames.popleft()
         self._queued_bytes -= len(frame) + _LENGTH.size
@@ -222,8 +180,8 @@ class TcpConnection(asyncio.BufferedProtocol):
             if not receiver.done():
                 receiver.set_exception(error)
         else:
-            if is_refused and not receiver.done():
-                receiver.set_result(True)
+            if is_refused:
+                self._wake(receiver, True)
 
     def _after_read(self) -> None:
         if self._frames and self._receiver is not None:
@@ -242,23 +200,13 @@ class TcpConnection(asyncio.BufferedProtocol):
     def _end(self, reason: str) -> None:
         if self._is_closed:
             return
-        self._is_closed = True
-        self._reason = reason
-        if self._receiver is not None and not self._receiver.done():
-            self._receiver.set_result(False)
+        self._mark_closed(reason)
         self._release_writer()
 
     def _release_writer(self) -> None:
         writable, self._writable = self._writable, None
         if writable is not None and not writable.done():
             writable.set_result(None)
-
-    def _closed_error(self) -> ConnectionClosed:
-        return ConnectionClosed(f"{self._peer}: {self._reason}")
-
-
-def _refuse(_: memoryview) -> bool:
-    return False
 
 
 def _gathered(length: bytes, parts: Sequence[Buffer]) -> list[Buffer]:

@@ -199,7 +199,7 @@ class _Run:
     async def _wait_whole(self) -> None:
         world = self._cluster.world
         deadline = world.loop.time() + WHOLE_S
-        while (missing := self._wholeness.missing()) is not None:
+        while missing := self._wholeness.missing():
             if world.loop.time() > deadline:
                 self._oracle.fail(f"{WHOLE_S} s after the last fault the cluster is not whole: {missing}")
             self._alarm()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from kraft.chaos.worlds.simulated.world import snapshot_of
+from kraft.chaos.worlds.snapshot import PartitionKey, not_in_sync, unsettled
 from kraft.protocol.errors import CorruptMessage, KafkaStorageError
 from metadata.image import PartitionImage, TopicIdPartition
 from replication.partition.replica import Replica
@@ -14,42 +16,23 @@ class Wholeness:
         self._oracle = oracle
         self._cluster = oracle.cluster
 
-    def missing(self) -> str | None:
-        """What keeps the cluster from being whole; None when nothing does."""
-        image = self._oracle.image
+    def missing(self) -> str:
+        """What keeps the cluster from being whole; empty when nothing does. What a node is, only the simulation knows;
+        what its partitions are, it tells as it would tell a run of real nodes."""
         for node in self._cluster.nodes.values():
             if node.node is None:
                 return f"node {node.node_id} does not run"
-            if node.node.log.image.offset != image.offset:
-                return f"node {node.node_id} is at {node.node.log.image.offset} of {image.offset} in the metadata"
             if node.is_newcomer:
                 return f"node {node.node_id} is no voter yet"
             why = node.node.awaiting.service()
             if why:
                 return f"node {node.node_id}: {why}"
-        for partition in image.all_partitions():
-            if (missing := self._partition_missing(partition)) is not None:
-                return missing
-        return None
+        snapshot = snapshot_of(self._cluster)
+        return not_in_sync(snapshot, is_excused=self._is_stuck) or unsettled(snapshot, is_excused=self._is_stuck)
 
-    def _partition_missing(self, partition: PartitionImage) -> str | None:
-        key = TopicIdPartition(partition.topic_id, partition.partition)
-        name = self._oracle.name(key)
-        if self.is_stuck(key, partition):
-            return None
-        if not partition.has_leader or set(partition.isr) != set(partition.replicas) or partition.is_reassigning:
-            return f"{name} is {partition}"
-        ends = {}
-        for node_id in partition.replicas:
-            replica = self._oracle.replica(node_id, key)
-            if replica is None:
-                node = self._cluster.nodes[node_id].node
-                assert node is not None and node.replicas is not None  # noqa: PT018
-                return f"{name} has no replica on node {node_id}: {node.replicas._registry.offline.get(key)}"
-            ends[node_id] = (replica.log.log_end_offset, replica.state.high_watermark)
-        if len(set(ends.values())) > 1 or any(end != high_watermark for end, high_watermark in ends.values()):
-            return f"{name} has (log end, high watermark) {ends}"
-        return None
+    def _is_stuck(self, where: PartitionKey) -> bool:
+        found = self._oracle.image.topics_by_name[where[0]].partitions[where[1]]
+        return self.is_stuck(TopicIdPartition(found.topic_id, found.partition), found)
 
     def is_stuck(self, key: TopicIdPartition, partition: PartitionImage) -> bool:
         """The one exception: the last log in sync is damaged, and nobody can get past that place."""

@@ -19,6 +19,7 @@ from zlib import crc32
 
 from kraft.chaos.worlds.simulated.loop import BESIDE, PROCESS, Process, VirtualLoop
 from kraft.protocol.primitives import Buffer
+from kraft.runtime.receiving import FrameReceiver
 from metadata.environment import ConnectionClosed, OnConnection
 
 UNSENT_BYTES_MAX = 1024 * 1024
@@ -62,35 +63,22 @@ class _Pipe:
     """The connection is over for the network; nothing arrives any more."""
 
 
-class SimulatedConnection:
+class SimulatedConnection(FrameReceiver):
     def __init__(self, network: SimulatedNetwork, *, number: int, host: str, peer: str, frame_bytes_max: int) -> None:
+        super().__init__(network.loop, peer=peer)
         self._network = network
         self.number = number
         self.host = host
         self.process = PROCESS.get()
-        self._peer = peer
         self._frame_bytes_max = frame_bytes_max
-        self._arrived: deque[memoryview] = deque()
         self.unread_bytes = 0
-        self._take: Callable[[memoryview], bool] = _refuse
-        self._receiver: asyncio.Future[bool] | None = None
         self.way: tuple[str, str] = (host, peer)
         """Who dialled, and by which name it called whom."""
         self._context: contextvars.Context | None = None
         """What the receiver's process takes its frames in."""
         self._wake_drained: list[asyncio.Future[None]] = []
-        self._is_closed = False
-        self._reason = "closed here"
         self.out: _Pipe | None = None
         self.into: _Pipe | None = None
-
-    @property
-    def peer(self) -> str:
-        return self._peer
-
-    @property
-    def is_closed(self) -> bool:
-        return self._is_closed
 
     @property
     def unsent_bytes(self) -> int:
@@ -112,35 +100,13 @@ class SimulatedConnection:
         if self._is_closed:
             raise self._closed_error()
 
-    async def receive(self) -> memoryview:
-        return await self.receive_while(_refuse)
-
     async def receive_while(self, take: Callable[[memoryview], bool]) -> memoryview:
-        assert self._receiver is None, f"two receivers on the connection with {self._peer}"
         if self._context is None:
             self._context = contextvars.copy_context()
-        self._take = take
-        is_refused = self._hand_over()
-        while not is_refused:
-            if self._is_closed:
-                raise self._closed_error()
-            self._receiver = self._network.loop.create_future()
-            try:
-                is_refused = await self._receiver or self._hand_over()
-            finally:
-                self._receiver = None
-        return self._next_frame()
-
-    def _hand_over(self) -> bool:
-        arrived, take = self._arrived, self._take
-        while arrived:
-            if not take(arrived[0]):
-                return True
-            self._next_frame()
-        return False
+        return await super().receive_while(take)
 
     def _next_frame(self) -> memoryview:
-        frame = self._arrived.popleft()
+        frame = self._frames.popleft()
         self.unread_bytes -= len(frame)
         if self.into is not None and self.into.waiting:
             self._network.read(self)
@@ -167,12 +133,12 @@ class SimulatedConnection:
         elif not self._is_closed:
             view = memoryview(frame)
             if self._receiver is None or not self._is_taken(view, self._receiver):
-                self._arrived.append(view)
+                self._frames.append(view)
                 self.unread_bytes += len(frame)
 
     def _is_taken(self, frame: memoryview, receiver: asyncio.Future[bool]) -> bool:
         """In the receiver's process; what it does not take yet, it finds among what has arrived."""
-        if receiver.done() or self._arrived:
+        if receiver.done() or self._frames:
             return False
         assert self._context is not None
         if self.process is not None and self.process.is_paused and self.process.stands_still(self._context):
@@ -188,28 +154,14 @@ class SimulatedConnection:
             self._wake(receiver, True)
         return is_taken
 
-    def _wake(self, receiver: asyncio.Future[bool], is_refused: bool) -> None:
-        if not receiver.done():
-            receiver.set_result(is_refused)
-
     def end(self, reason: str) -> None:
-        self._is_closed = True
-        self._reason = reason
-        if self._receiver is not None:
-            self._wake(self._receiver, False)
+        self._mark_closed(reason)
         _wake_all(self._wake_drained)
 
     def drained(self) -> None:
         """Something has left the sender."""
         if self._wake_drained:
             _wake_all(self._wake_drained)
-
-    def _closed_error(self) -> ConnectionClosed:
-        return ConnectionClosed(f"{self._peer}: {self._reason}")
-
-
-def _refuse(_: memoryview) -> bool:
-    return False
 
 
 def _wake_all(waiting: list[asyncio.Future[None]]) -> None:

@@ -107,11 +107,7 @@ class SimulatedStoryWorld:
         return Now(SnapshotAnswers(self.snapshot(), self.clients.counts, self.count_events).ask)
 
     def snapshot(self) -> Snapshot:
-        """A paused or dead node is not asked."""
-        nodes = self._cluster.nodes
-        views = {number: view for number, node in nodes.items() if (view := _view(node)) is not None}
-        states = {number: _state(node) for number, node in nodes.items()}
-        self.latest = Snapshot(at_us=self.now_us(), states=states, views=views)
+        self.latest = snapshot_of(self._cluster)
         return self.latest
 
     def count_events(self, event: str, node: int | None = None) -> int:
@@ -501,6 +497,13 @@ class SimulatedStoryWorld:
     def _ended(self, number: int | None) -> None:
         if number is not None and self.faults[number].until_us is None:
             self.faults[number] = _until(self.faults[number], self.now_us())
+
+
+def snapshot_of(cluster: SimulatedCluster) -> Snapshot:
+    """A paused or dead node is not asked."""
+    views = {number: view for number, node in cluster.nodes.items() if (view := _view(node)) is not None}
+    states = {number: _state(node) for number, node in cluster.nodes.items()}
+    return Snapshot(at_us=cluster.world.loop.now_us, states=states, views=views)
 
 
 def _until(fault: Fault, until_us: int) -> Fault:
