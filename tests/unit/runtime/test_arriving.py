@@ -15,8 +15,8 @@ import uvloop
 
 from kraft.runtime import arriving
 from kraft.runtime.arriving import SLOWEST_BYTES, STEP_BYTES, ArrivingFrames
-from kraft.runtime.network import TcpNetwork
-from metadata.environment import ConnectionClosed, FrameConnection
+from kraft.runtime.network import TcpListener, TcpNetwork
+from metadata.environment import ConnectionClosed, FrameConnection, OnConnection
 
 MIB = 1024 * 1024
 
@@ -138,10 +138,24 @@ def test_frames_that_have_begun_come_first_and_the_oldest_of_them_always():
 # --- real sockets --------------------------------------------------------------------------------------------------
 
 
+LISTENERS: list[TcpListener] = []
+
+
+async def listening(serve: OnConnection, **limits: int) -> TcpListener:
+    """Until the end of `run`."""
+    network = TcpNetwork(asyncio.get_running_loop())
+    LISTENERS.append(await network.listen("127.0.0.1", 0, serve, **limits))
+    return LISTENERS[-1]
+
+
 def run(main: Awaitable[None]) -> None:
     async def bounded() -> None:
-        async with asyncio.timeout(60):
-            await main
+        try:
+            async with asyncio.timeout(60):
+                await main
+        finally:
+            while LISTENERS:
+                await LISTENERS.pop().close()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(bounded())
@@ -161,7 +175,6 @@ def test_frames_of_many_connections_come_whole_through_little_memory():
     content = [bytes([number]) * (3 * MIB + number) for number in range(frames)]
 
     async def main() -> None:
-        network = TcpNetwork(asyncio.get_running_loop())
         came: dict[int, bytes] = {}
         most = 0
 
@@ -173,7 +186,7 @@ def test_frames_of_many_connections_come_whole_through_little_memory():
             connection.send([b"ok"])
             await connection.drain()
 
-        listener = await network.listen("127.0.0.1", 0, serve, frame_bytes_max=8 * MIB, arriving_bytes_max=8 * MIB)
+        listener = await listening(serve, frame_bytes_max=8 * MIB, arriving_bytes_max=8 * MIB)
 
         async def send(frame: bytes) -> None:
             reader, writer = await dial(listener.port)
@@ -184,9 +197,8 @@ def test_frames_of_many_connections_come_whole_through_little_memory():
 
         await asyncio.gather(*map(send, content))
         assert [came[number] for number in range(frames)] == content
-        assert most <= 8 * MIB
+        assert most <= (8 + 4) * MIB, "the oldest frame gets what it needs"
         assert listener._arriving.taken == 0
-        await listener.close()
 
     run(main())
 
@@ -194,12 +206,11 @@ def test_frames_of_many_connections_come_whole_through_little_memory():
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the resident set is read from /proc")
 def test_announcements_alone_take_no_memory():
     async def main() -> None:
-        network = TcpNetwork(asyncio.get_running_loop())
 
         async def serve(connection: FrameConnection) -> None:
             await connection.receive()
 
-        listener = await network.listen("127.0.0.1", 0, serve, frame_bytes_max=1 << 30, arriving_bytes_max=64 * MIB)
+        listener = await listening(serve, frame_bytes_max=1 << 30, arriving_bytes_max=64 * MIB)
         before = resident()
         with ExitStack() as open_now:
             for _ in range(200):
@@ -210,7 +221,6 @@ def test_announcements_alone_take_no_memory():
             while listener._arriving.taken < 64 * MIB:  # noqa: ASYNC110 - counted elsewhere
                 await asyncio.sleep(0.002)
             assert resident() - before < 16 * MIB
-        await listener.close()
 
     run(main())
 
@@ -219,15 +229,12 @@ def test_silent_frames_do_not_keep_a_client_out(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(arriving, "LOOK_MS", 20)
 
     async def main() -> None:
-        network = TcpNetwork(asyncio.get_running_loop())
 
         async def serve(connection: FrameConnection) -> None:
             connection.send([bytes(await connection.receive())[:4]])
             await connection.drain()
 
-        listener = await network.listen(
-            "127.0.0.1", 0, serve, frame_bytes_max=100 * MIB, arriving_bytes_max=3 * STEP_BYTES
-        )
+        listener = await listening(serve, frame_bytes_max=100 * MIB, arriving_bytes_max=3 * STEP_BYTES)
         silent = [await dial(listener.port) for _ in range(20)]
         for _, writer in silent:
             writer.write(struct.pack(">i", 100 * MIB) + b"x")
@@ -238,7 +245,6 @@ def test_silent_frames_do_not_keep_a_client_out(monkeypatch: pytest.MonkeyPatch)
         assert await reader.readexactly(8) == b"\0\0\0\x04good"
         for _, each in (*silent, (reader, writer)):
             each.close()
-        await listener.close()
 
     run(main())
 
@@ -248,7 +254,6 @@ def test_frames_of_connections_that_share_a_buffer_do_not_mix(pieces: int):
     """Each read ends somewhere in a frame, and the next read is another connection's."""
 
     async def main() -> None:
-        network = TcpNetwork(asyncio.get_running_loop())
         came: dict[int, list[bytes]] = {}
 
         async def serve(connection: FrameConnection) -> None:
@@ -259,7 +264,7 @@ def test_frames_of_connections_that_share_a_buffer_do_not_mix(pieces: int):
             except ConnectionClosed:
                 pass
 
-        listener = await network.listen("127.0.0.1", 0, serve, frame_bytes_max=MIB, arriving_bytes_max=4 * MIB)
+        listener = await listening(serve, frame_bytes_max=MIB, arriving_bytes_max=4 * MIB)
         sizes = [1, 100, 5_000, 16_383, 16_384, 16_385, 65_531, 65_536, 200_000, 2, 40_000]
         sent: dict[int, list[bytes]] = {
             number: [bytes([number]) + bytes(size - 1) for size in sizes] for number in range(5)
@@ -280,6 +285,5 @@ def test_frames_of_connections_that_share_a_buffer_do_not_mix(pieces: int):
         assert came == sent
         for writer in writers.values():
             writer.close()
-        await listener.close()
 
     run(main())
