@@ -51,6 +51,10 @@ _NO_USERS = UnsupportedSaslMechanism("this cluster has no users: clients are ser
 
 
 def apis(broker: ClientBroker) -> Sequence[ClientApi]:
+    return (*_acls(), *_quotas_and_users())
+
+
+def _acls() -> tuple[ClientApi, ...]:
     return (
         ClientApi(
             request=DescribeAclsRequestData,
@@ -82,6 +86,11 @@ def apis(broker: ClientBroker) -> Sequence[ClientApi]:
                 ]
             ),
         ),
+    )
+
+
+def _quotas_and_users() -> tuple[ClientApi, ...]:
+    return (
         ClientApi(
             request=DescribeClientQuotasRequestData,
             response=DescribeClientQuotasResponseData,
