@@ -20,6 +20,9 @@ CleanupPolicy: TypeAlias = Literal["delete", "compact", "compact,delete", "delet
 CompressionType: TypeAlias = Literal["producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"]
 TimestampType: TypeAlias = Literal["CreateTime", "LogAppendTime"]
 
+ServerAssignors: TypeAlias = Literal["uniform,range", "range,uniform", "uniform", "range"]
+MigrationPolicy: TypeAlias = Literal["disabled", "upgrade", "downgrade", "bidirectional"]
+
 RestDialect: TypeAlias = Literal["confluent", "strimzi", "redpanda"]
 
 
@@ -139,6 +142,26 @@ class BrokerSettings(_Settings):
     group_max_session_timeout_ms: int = _int(1_800_000, 1, INT32_MAX, "Longest session timeout of a member.")
     group_initial_rebalance_delay_ms: int = _int(3_000, 0, INT32_MAX, "Wait for more members of an empty group.")
     group_max_size: int = _int(INT32_MAX, 1, INT32_MAX, "Most members of one group; one more is refused with 81.")
+    group_consumer_session_timeout_ms: int = _int(
+        45_000, 1, INT32_MAX, "A member of the consumer protocol (KIP-848) silent for longer is out."
+    )
+    group_consumer_min_session_timeout_ms: int = _int(45_000, 1, INT32_MAX, "A shorter one set there is this.")
+    group_consumer_max_session_timeout_ms: int = _int(60_000, 1, INT32_MAX, "A longer one set there is this.")
+    group_consumer_heartbeat_interval_ms: int = _int(
+        5_000, 1, INT32_MAX, "How often members of the consumer protocol are told to beat."
+    )
+    group_consumer_min_heartbeat_interval_ms: int = _int(5_000, 1, INT32_MAX, "A shorter one set there is this.")
+    group_consumer_max_heartbeat_interval_ms: int = _int(15_000, 1, INT32_MAX, "A longer one set there is this.")
+    group_consumer_max_size: int = _int(
+        INT32_MAX, 1, INT32_MAX, "Most members of a group of the consumer protocol; one more is refused with 81."
+    )
+    group_consumer_assignors: ServerAssignors = Field(
+        default="uniform,range", description="Assignors of the coordinator; the first where no member names one."
+    )
+    group_consumer_migration_policy: MigrationPolicy = Field(
+        default="bidirectional",
+        description="Whether a group with members may change between the classic and the consumer protocol.",
+    )
     offsets_topic_num_partitions: int = _int(50, 1, INT32_MAX, "Partitions of __consumer_offsets.")
     offsets_topic_replication_factor: int = _int(3, 1, 32767, "Replicas of it, if there are so many brokers.")
     offsets_topic_segment_bytes: int = _int(104_857_600, 1, INT32_MAX, "Its segment.bytes.")
@@ -269,7 +292,15 @@ STATIC_SETTINGS = frozenset(
 )
 """Broker settings that are read once, at start: they cannot be altered dynamically."""
 
-_LISTS = frozenset({"cleanup.policy", "log.cleanup.policy", "rest.allowed.hosts", "access.control.allow.origin"})
+_LISTS = frozenset(
+    {
+        "cleanup.policy",
+        "log.cleanup.policy",
+        "rest.allowed.hosts",
+        "access.control.allow.origin",
+        "group.consumer.assignors",
+    }
+)
 
 
 def settings_by_name(model: type[TopicSettings] | type[BrokerSettings]) -> Mapping[str, Any]:

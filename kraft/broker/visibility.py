@@ -22,7 +22,6 @@ from metadata.controller.requests import (
     ReplaceConfigs,
     Request,
     TopicCreated,
-    UnregisterBroker,
 )
 from metadata.image import MetadataImage, PartitionImage
 from metadata.settings import BrokerSettings, TopicSettings, canonical_value
@@ -48,8 +47,6 @@ def is_visible(image: MetadataImage, request: Request[Any], reply: Any) -> bool:
                 for wanted in request.reassignments
                 if reply[wanted.topic, wanted.partition] is None
             )
-        case UnregisterBroker():
-            return request.broker_id not in image.brokers
         case _:
             return True
 

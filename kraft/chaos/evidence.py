@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import msgspec
+import orjson
 
 from kraft.chaos.history import Header, HistoryError
 
@@ -175,10 +176,10 @@ def _objects(path: str | Path) -> Iterator[dict[str, Any]]:
     with Path(path).open("rb") as lines:
         for number, line in enumerate(lines, 1):
             try:
-                fields = msgspec.json.decode(line)
+                fields = orjson.loads(line)
                 if not {"at_ms", "node_id", "event"} <= fields.keys():
                     raise ValueError("an event has at_ms, node_id and event")
-            except (ValueError, AttributeError, RecursionError) as error:
+            except (ValueError, AttributeError) as error:
                 if not line.endswith(b"\n"):
                     return  # a node that was killed wrote half a line
                 raise HistoryError(f"{path}:{number}: this is no event: {error}") from error

@@ -6,11 +6,10 @@ Invariant: without a key a request reaches at most one node.
 
 from __future__ import annotations
 
+import json
 import secrets
 from dataclasses import replace
 from typing import Final
-
-import msgspec
 
 from kraft.cli.options import Format
 from kraft.cli.output import CommandFailed
@@ -40,7 +39,7 @@ class Sender:
 
     def send(self, batch: list[Entry]) -> list[Place]:
         """Where each record is, or why not; empty with acks=0. Raises CommandFailed when the request failed whole."""
-        body = msgspec.json.encode({"records": batch})
+        body = json.dumps({"records": batch}, ensure_ascii=False).encode()
         request = Request(method="POST", path=self._path, body=body, headers=self._headers, timeout_ms=self._timeout_ms)
         self._sent += 1
         if self._name is None:

@@ -81,6 +81,8 @@ class GroupDescription(_Answer, frozen=True, kw_only=True):
     coordinator: int
     members: tuple[MemberDescription, ...]
     offsets: tuple[OffsetOfGroup, ...]
+    group_type: str = "classic"
+    """`consumer`: of the consumer protocol (KIP-848)."""
 
 
 class GroupListing(Struct, frozen=True, array_like=True):

@@ -8,15 +8,19 @@ from uuid import UUID
 
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
+from kraft.coordinators.groups.classic_members import names_of, partitions_of
 from kraft.coordinators.groups.classic_requests import Heartbeat, Join, Joined, Leave, Sync, Synced
+from kraft.coordinators.groups.consumer_group import ConsumerGroup
+from kraft.coordinators.groups.group_metadata import GroupMetadata
 from kraft.coordinators.groups.offsets import (
     check_commit,
+    check_consumer_commit,
+    check_consumer_epoch,
     check_delete_group,
     commit_records,
     tombstones,
     topics_in_use,
 )
-from kraft.coordinators.groups.records import GroupKey, GroupRecord
 from kraft.coordinators.groups.shard import Shard
 from kraft.coordinators.groups.state import Phase
 from kraft.coordinators.groups.subscriptions import decode_assignment
@@ -118,13 +122,23 @@ class ClassicProtocol:
 
     async def _commit(self, request: r.CommitOffsets) -> a.Answer:
         entry = self._shard.entry(request.group)
-        check_commit(
-            entry.group,
-            exists=entry.exists,
-            member_id=request.member_id,
-            generation=request.generation,
-            instance_id=request.instance_id,
-        )
+        if entry.consumer is not None:
+            image = self._shard.around.image()
+            check_consumer_commit(
+                entry.consumer,
+                request.member_id,
+                request.generation,
+                partitions=partitions_of(((each.topic, each.partition) for each in request.offsets), image),
+                knows_epochs=request.knows_epochs,
+            )
+        else:
+            check_commit(
+                entry.group,
+                exists=entry.exists,
+                member_id=request.member_id,
+                generation=request.generation,
+                instance_id=request.instance_id,
+            )
         if request.member_id in entry.group.members:
             beat = Heartbeat(ticket=0, member_id=request.member_id, generation=request.generation)
             self._shard.submit(entry, beat)
@@ -144,6 +158,9 @@ class ClassicProtocol:
     async def _fetch(self, request: r.FetchOffsets) -> a.Answer:
         """What there is now, once it is replicated: commits that come during the wait may still be lost."""
         entry = self._shard.entries.get(request.group)
+        is_member = request.member_id is not None or request.member_epoch >= 0
+        if entry is not None and entry.consumer is not None and is_member:
+            check_consumer_epoch(entry.consumer, request.member_id or "", request.member_epoch)
         if entry is None:
             rows = tuple(a.OffsetOfGroup(*key, -1, "", -1) for key in request.partitions or ())
         else:
@@ -162,6 +179,8 @@ class ClassicProtocol:
         entry = self._shard.entries.get(request.group)
         if entry is None or not entry.exists:
             raise GroupIdNotFound(f"there is no group {request.group!r}")
+        if entry.consumer is not None:
+            return self._consumer_description(entry, entry.consumer)
         group = entry.group
         members = tuple(
             a.MemberDescription(
@@ -186,14 +205,42 @@ class ClassicProtocol:
             offsets=entry.offset_rows(),
         )
 
+    def _consumer_description(self, entry: GroupMetadata, group: ConsumerGroup) -> a.GroupDescription:
+        image = self._shard.around.image()
+        members = tuple(
+            a.MemberDescription(
+                member_id=member.member_id,
+                instance_id=member.instance_id,
+                client_id=member.client_id,
+                client_host=member.client_host,
+                partitions=tuple(names_of(member.assigned, image)),
+            )
+            for member in group.members.values()
+        )
+        return a.GroupDescription(
+            group=group.group_id,
+            state=group.state,
+            protocol_type=entry.protocol_type,
+            protocol=group.preferred_assignor(self._shard.rules().assignors),
+            generation=group.epoch,
+            coordinator=self._shard.around.node_id,
+            members=members,
+            offsets=entry.offset_rows(),
+            group_type=entry.kind,
+        )
+
     async def _delete(self, request: r.DeleteGroup) -> a.Answer:
         entry = self._shard.entries.get(request.group)
         known = entry is not None and entry.exists
-        check_delete_group(entry.group if entry is not None and known else None, request.group, has_offsets=False)
+        if entry is not None and entry.consumer is not None:
+            if entry.member_ids:
+                raise NonEmptyGroup(f"group {request.group!r} has {len(entry.member_ids)} members; they leave first")
+        else:
+            check_delete_group(entry.group if entry is not None and known else None, request.group, has_offsets=False)
         assert entry is not None, request
         gone = tombstones(request.group, list(entry.offsets))
         gone += [instance.tombstone() for instance in entry.instances.values()]
-        await self._shard.write([*gone, GroupRecord(GroupKey(request.group), None)])
+        await self._shard.write([*gone, *entry.group_tombstones()])
         self._shard.forget_idle()
         return a.Taken()
 
@@ -201,18 +248,22 @@ class ClassicProtocol:
         entry = self._shard.entries.get(request.group)
         if entry is None or not entry.exists:
             raise GroupIdNotFound(f"there is no group {request.group!r}")
-        taken = topics_in_use(entry.group, frozenset(topic for topic, _ in request.partitions))
+        topics = frozenset(topic for topic, _ in request.partitions)
+        if entry.consumer is None:
+            taken = topics_in_use(entry.group, topics)
+        else:
+            taken = topics & entry.consumer.subscribed_topics
         gone = [key for key in request.partitions if key in entry.offsets and key[0] not in taken]
         if gone:
             await self._shard.write(tombstones(request.group, gone))
         return a.OffsetsDeleted(refused=tuple(key for key in request.partitions if key[0] in taken))
 
     async def _reset(self, request: r.ResetOffsets) -> a.Answer:
-        group = self._shard.entry(request.group).group
-        if group.phase is not Phase.EMPTY:
+        entry = self._shard.entry(request.group)
+        if not entry.is_empty:
             raise NonEmptyGroup(
-                f"group {request.group!r} has {len(group.members)} members ({group.phase}): its offsets can be reset "
-                "when they have left"
+                f"group {request.group!r} has {len(entry.member_ids)} members ({entry.state}): its offsets can be "
+                "reset when they have left"
             )
         await self._write_offsets(request.group, request.offsets)
         return a.Taken()

@@ -8,10 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from kraft.coordinators.groups.consumer_requests import Beaten, ConsumerHeartbeat
+from kraft.coordinators.groups.subscriptions import Protocols
 from kraft.protocol.errors import KafkaError
-
-Protocols: TypeAlias = tuple[tuple[str, bytes], ...]
-"""Name and metadata of each assignor that a member can do, the most wanted first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +64,8 @@ class Tick:
 
 
 Event: TypeAlias = Join | Sync | Heartbeat | Leave | Tick
+GroupEvent: TypeAlias = Event | ConsumerHeartbeat
+"""What happens to a group, whichever protocol it speaks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +93,7 @@ class Done:
     """A heartbeat or a leave was taken."""
 
 
-Answer: TypeAlias = Joined | Synced | Done | KafkaError
+Answer: TypeAlias = Joined | Synced | Done | Beaten | KafkaError
 
 
 @dataclass(frozen=True, slots=True)

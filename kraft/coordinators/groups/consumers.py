@@ -146,14 +146,18 @@ class Consumers:
         """What would keep the instance from ever becoming a member is told at once."""
         if len(request.topics) > TOPICS_MAX:
             raise _Refusal(ILLEGAL_STATE, f"{len(request.topics)} topics; a subscription names at most {TOPICS_MAX}")
-        group, limit = entry.group, self._shard.around.settings().group_max_size
-        if instance.member_id in group.members:
+        if instance.member_id in entry.member_ids:
             return
-        if len(group.members) >= limit:
-            message = f"group {group.group_id!r} has {len(group.members)} members: group.max.size"
+        group_id, settings = entry.group.group_id, self._shard.around.settings()
+        is_classic = entry.consumer is None
+        setting = "group.max.size" if is_classic else "group.consumer.max.size"
+        limit = settings.group_max_size if is_classic else settings.group_consumer_max_size
+        if len(entry.member_ids) >= limit:
+            message = f"group {group_id!r} has {len(entry.member_ids)} members: {setting}"
             raise _Refusal(ILLEGAL_STATE, message, error=GroupMaxSizeReached)
-        if group.members and not group.common_protocols & set(PREFERENCE):
-            message = f"members of {group.group_id!r} use {sorted(group.common_protocols)}, which REST consumers cannot"
+        common = entry.common_protocols
+        if common is not None and not common & set(PREFERENCE):
+            message = f"members of {group_id!r} use {sorted(common)}, which REST consumers cannot"
             raise _Refusal(ILLEGAL_STATE, message, error=InconsistentGroupProtocol)
 
     async def _assign(self, entry: GroupMetadata, request: r.AssignInstance) -> a.Answer:
@@ -200,9 +204,10 @@ class Consumers:
         return plan
 
     def _is_rebalancing(self, entry: GroupMetadata, instance: Instance) -> bool:
-        return instance.manual is None and (
-            entry.group.phase is not Phase.STABLE or instance.member_id not in entry.group.members
-        )
+        if instance.manual is not None:
+            return False
+        is_waiting = entry.consumer is None and entry.group.phase is not Phase.STABLE
+        return is_waiting or instance.member_id not in entry.member_ids
 
     def _acknowledge(self, entry: GroupMetadata, instance: Instance) -> Instance:
         """The client went on, so it has what it was served."""

@@ -9,17 +9,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
+from uuid import UUID
 
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.classic_protocol import ClassicProtocol
+from kraft.coordinators.groups.consumer_group import ConsumerGroup
+from kraft.coordinators.groups.consumer_requests import Beaten, ConsumerHeartbeat
 from kraft.coordinators.groups.consumers import Consumers
 from kraft.coordinators.groups.java import abs_hash
 from kraft.coordinators.groups.leadership_check import LeadershipCheck
-from kraft.coordinators.groups.offsets import expired, is_deletable, tombstones
-from kraft.coordinators.groups.records import GroupKey, GroupRecord
+from kraft.coordinators.groups.offsets import consumer_expired, expired, is_deletable, tombstones
 from kraft.coordinators.groups.shard import Shard, Surroundings
-from kraft.protocol.errors import CoordinatorLoadInProgress, InvalidGroupId, KafkaError, NotCoordinator
+from kraft.protocol.errors import CoordinatorLoadInProgress, GroupIdNotFound, InvalidGroupId, KafkaError, NotCoordinator
 from metadata.delta import MetadataDelta
 from metadata.environment import TimerHandle
 from metadata.events import Events
@@ -46,10 +48,14 @@ class _Led:
         self.classic = ClassicProtocol(shard)
         self.standing = LeadershipCheck(shard)
 
-    async def handle(self, request: r.Request) -> a.Answer:
+    async def be_certain(self) -> None:
+        """That this broker coordinates the group. Raises NotCoordinator 16, CoordinatorLoadInProgress 14, or 15."""
         self.shard.check()
         if not self.standing.is_certain:
             await self.standing.prove()
+
+    async def handle(self, request: r.Request) -> a.Answer:
+        await self.be_certain()
         try:
             if isinstance(request, r.CreateInstance | r.InstanceRequest):
                 return await self.consumers.handle(request)
@@ -77,11 +83,45 @@ class GroupCoordinator:
             return self._list()
         if not request.group and not isinstance(request, NAMELESS):
             raise InvalidGroupId("a group has a name")
-        number = partition_of(request.group, self._around.image())
+        return await self._led_of(request.group).handle(request)
+
+    def _led_of(self, group: str) -> _Led:
+        """Raises NotCoordinator 16."""
+        number = partition_of(group, self._around.image())
         led = self._led.get(number)
         if led is None:
             raise NotCoordinator(f"this broker does not lead partition {number} of {OFFSETS_TOPIC}")
-        return await led.handle(request)
+        return led
+
+    async def beat(self, group: str, event_of: Callable[[int, str], ConsumerHeartbeat]) -> Beaten:
+        """A heartbeat of the consumer protocol; `event_of` gets its ticket, and an id for a member that has none yet.
+
+        Raises NotCoordinator 16, CoordinatorLoadInProgress 14, CoordinatorNotAvailable 15, or a refusal."""
+        led = self._led_of(group)
+        await led.be_certain()
+        new_member_id = str(UUID(bytes=self._around.environment.rng.randbytes(16), version=4))
+        entry = led.shard.entry(group)
+        try:
+            answer = await led.shard.ask(entry, lambda ticket: event_of(ticket, new_member_id))
+        finally:
+            led.shard.forget_if_idle(group)
+        assert isinstance(answer, Beaten), answer
+        return answer
+
+    async def describe_consumer_group(self, group: str) -> ConsumerGroup:
+        """A group as it is, once all of that is replicated; not to be changed. Raises GroupIdNotFound 69."""
+        if not group:
+            raise InvalidGroupId("a group has a name")
+        led = self._led_of(group)
+        await led.be_certain()
+        entry = led.shard.entries.get(group)
+        if entry is None or not entry.exists:
+            raise GroupIdNotFound(f"Group {group} not found.")
+        if entry.consumer is None:
+            raise GroupIdNotFound(f"Group {group} is not a consumer group.")
+        found = entry.consumer
+        await led.shard.settle()
+        return found
 
     def count_instances(self) -> int:
         """REST consumers of all groups that are coordinated here."""
@@ -96,7 +136,7 @@ class GroupCoordinator:
             led.shard.check()
             for group_id, entry in led.shard.entries.items():
                 if entry.exists:
-                    found.append(a.GroupListing(group_id, entry.group.phase, entry.group.protocol_type or ""))
+                    found.append(a.GroupListing(group_id, entry.state, entry.protocol_type, entry.kind))
         return a.GroupList(groups=tuple(sorted(found, key=lambda each: each.group)))
 
     # --- metadata -------------------------------------------------------------------------------------------
@@ -115,6 +155,7 @@ class GroupCoordinator:
             for led in self._led.values():
                 if led.shard.is_loaded:
                     led.consumers.membership.on_metadata()
+                    _look_at_topics_again(led.shard, delta)
         if delta.removed_topics:
             self._forget_topics({topic.name for topic in delta.removed_topics.values()})
         if topic is not None and self._expiry is None and not self._is_stopped:
@@ -215,12 +256,28 @@ class GroupCoordinator:
             task.cancel()
 
 
+def _look_at_topics_again(shard: Shard, delta: MetadataDelta) -> None:
+    """Groups of the consumer protocol do at their next heartbeat: they assign anew if one of theirs has changed."""
+    has_grown = any(len(old.partitions) != len(new.partitions) for old, new in delta.changed_topics.values())
+    if has_grown or delta.created_topics or delta.removed_topics:
+        for entry in shard.entries.values():
+            if entry.consumer is not None:
+                entry.consumer.is_metadata_checked = False
+
+
 def _expire(shard: Shard, retention_ms: int) -> None:
     for group_id, entry in list(shard.entries.items()):
-        gone = expired(entry.group, entry.offsets, wall_ms=shard.wall_ms, retention_ms=retention_ms)
+        has_instances = bool(entry.instances)
+        if entry.consumer is None:
+            gone = expired(entry.group, entry.offsets, wall_ms=shard.wall_ms, retention_ms=retention_ms)
+            has_offsets = len(gone) < len(entry.offsets)
+            is_over = is_deletable(entry.group, has_offsets=has_offsets, has_instances=has_instances)
+        else:
+            gone = consumer_expired(entry.consumer, entry.offsets, wall_ms=shard.wall_ms, retention_ms=retention_ms)
+            is_over = not (entry.consumer.members or len(gone) < len(entry.offsets) or has_instances)
         records = tombstones(group_id, gone)
-        if is_deletable(entry.group, has_offsets=len(gone) < len(entry.offsets), has_instances=bool(entry.instances)):
-            records.append(GroupRecord(GroupKey(group_id), None))
+        if is_over:
+            records += entry.group_tombstones()
         for at in range(0, len(records), EXPIRE_AT_ONCE):
             shard.append(records[at : at + EXPIRE_AT_ONCE])
         shard.forget_if_idle(group_id)

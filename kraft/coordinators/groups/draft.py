@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from kraft.coordinators.groups.classic_requests import Answer, Joined, Reply, Synced
+from kraft.coordinators.groups.consumer_group import ConsumerGroup
 from kraft.coordinators.groups.records import GroupRecord
 from kraft.coordinators.groups.state import NEVER_MS, Group, Member, Phase, group_record
 from kraft.protocol.errors import RebalanceInProgress, UnknownMemberId
@@ -26,6 +27,8 @@ class Rules:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     group: Group
+    consumer: ConsumerGroup | None = None
+    """What the group is while it speaks the consumer protocol; `group` is empty then."""
     records: tuple[GroupRecord, ...] = ()
     replies: tuple[Reply, ...] = ()
     """To be given once the records are replicated."""

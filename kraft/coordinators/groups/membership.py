@@ -13,7 +13,9 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from kraft.coordinators.groups.assignors import ASSIGNORS, assign
-from kraft.coordinators.groups.classic_requests import Event, Heartbeat, Join, Leave, Protocols, Sync
+from kraft.coordinators.groups.classic_members import has_step_to_take, names_of
+from kraft.coordinators.groups.classic_requests import Event, Heartbeat, Join, Leave, Sync
+from kraft.coordinators.groups.consumer_group import ConsumerGroup, Timer
 from kraft.coordinators.groups.group_metadata import GroupMetadata
 from kraft.coordinators.groups.instance import Instance
 from kraft.coordinators.groups.offsets import CONSUMER
@@ -24,6 +26,7 @@ from kraft.coordinators.groups.state import Member, Phase
 from kraft.coordinators.groups.subscriptions import (
     COOPERATIVE,
     STICKY,
+    Protocols,
     Subscription,
     TopicPartition,
     decode_assignment,
@@ -60,13 +63,12 @@ class Membership:
     def touch(self, entry: GroupMetadata, instance: Instance) -> None:
         """A request beats the heart of its member."""
         entry.expires_ms[instance.name] = self._shard.now_ms + instance.config.timeout_ms
-        member = entry.group.members.get(instance.member_id)
-        if member is not None:
-            beat = Heartbeat(ticket=NOBODY, member_id=member.member_id, generation=entry.group.generation)
-            self._shard.submit(entry, beat)
+        generation = _generation_of(entry, instance)
+        if generation is not None:
+            self._shard.submit(entry, Heartbeat(ticket=NOBODY, member_id=instance.member_id, generation=generation))
 
     def leave(self, entry: GroupMetadata, instance: Instance) -> None:
-        if instance.member_id in entry.group.members:
+        if instance.member_id in entry.member_ids:
             self._shard.submit(entry, Leave(ticket=NOBODY, member_id=instance.member_id))
 
     def remove(self, entry: GroupMetadata, instance: Instance) -> list[GroupRecord]:
@@ -98,23 +100,37 @@ class Membership:
         for instance in entry.instances.values():
             event = self._step_of(entry, instance) if instance.is_subscribed else None
             if event is not None:
-                before = entry.group
+                before = entry.group, entry.consumer
                 self._shard.submit(entry, event)
-                has_stepped = has_stepped or entry.group is not before  # a refused step is not taken again
+                is_taken = entry.group is not before[0] or entry.consumer is not before[1]
+                has_stepped = has_stepped or is_taken  # a refused step is not taken again
         return has_stepped
 
     def _step_of(self, entry: GroupMetadata, instance: Instance) -> Event | None:
+        if entry.consumer is not None:
+            return self._step_in_consumer_group(entry, entry.consumer, instance)
         group = entry.group
         member = group.members.get(instance.member_id)
         if member is None:
             return self._join(entry, instance, new_member_id=instance.member_id)
         match group.phase:
             case Phase.PREPARING if member.joining is None:
-                return self._join(entry, instance, member=member)
+                return self._join(entry, instance, member_id=member.member_id)
             case Phase.COMPLETING if member.syncing is None:
                 return self._sync(entry, member)
             case Phase.STABLE if self._has_changed(entry, instance, member):
-                return self._join(entry, instance, member=member)
+                return self._join(entry, instance, member_id=member.member_id)
+        return None
+
+    def _step_in_consumer_group(self, entry: GroupMetadata, group: ConsumerGroup, instance: Instance) -> Event | None:
+        """As a member of the classic protocol, which gives up at once what it is told to (`classic_members`)."""
+        member = group.members.get(instance.member_id)
+        if member is None:
+            return self._join(entry, instance, new_member_id=instance.member_id)
+        if has_step_to_take(group, member) or member.topics != frozenset(self._topics(instance)):
+            return self._join(entry, instance, member_id=member.member_id)
+        if (Timer.SYNC, member.member_id) in group.deadlines:
+            return Sync(ticket=NOBODY, member_id=member.member_id, generation=member.member_epoch)
         return None
 
     def _has_changed(self, entry: GroupMetadata, instance: Instance, member: Member) -> bool:
@@ -129,14 +145,12 @@ class Membership:
         counts = self._partition_counts(entry)
         return (self._counts.get(entry.group.group_id) or _assigned_counts(entry)) != counts
 
-    def _join(
-        self, entry: GroupMetadata, instance: Instance, *, member: Member | None = None, new_member_id: str = ""
-    ) -> Join:
+    def _join(self, entry: GroupMetadata, instance: Instance, *, member_id: str = "", new_member_id: str = "") -> Join:
         settings = self._shard.around.settings()
         low, high = settings.group_min_session_timeout_ms, settings.group_max_session_timeout_ms
         return Join(
             ticket=NOBODY,
-            member_id="" if member is None else member.member_id,
+            member_id=member_id,
             client_id=instance.name,
             client_host=CLIENT_HOST,
             session_timeout_ms=min(max(instance.config.timeout_ms, low), high),
@@ -152,6 +166,8 @@ class Membership:
         member = entry.group.members.get(instance.member_id)
         if member is not None and member.assignment and entry.group.protocol == COOPERATIVE:
             owned = _assignment_of(member)
+        if entry.consumer is not None:
+            owned = self._assigned(entry, instance)
         subscription = Subscription(
             topics=self._topics(instance), owned=owned, generation=entry.group.generation if owned else -1
         )
@@ -183,19 +199,23 @@ class Membership:
 
     def _take_assignments(self, entry: GroupMetadata) -> None:
         """What the group assigned becomes the instance's, once the group is stable."""
-        group = entry.group
-        if group.phase is not Phase.STABLE:
+        if entry.consumer is None and entry.group.phase is not Phase.STABLE:
             return
         records = []
         for instance in entry.instances.values():
-            member = group.members.get(instance.member_id)
-            if member is None or not instance.is_subscribed:
+            if instance.member_id not in entry.member_ids or not instance.is_subscribed:
                 continue
-            assigned = _assignment_of(member)
+            assigned = self._assigned(entry, instance)
             if set(assigned) != set(instance.owned):
                 records.append(instance.with_partitions(assigned).record())
         if records:
             self._shard.append(records)
+
+    def _assigned(self, entry: GroupMetadata, instance: Instance) -> tuple[TopicPartition, ...]:
+        if entry.consumer is None:
+            return _assignment_of(entry.group.members[instance.member_id])
+        member = entry.consumer.members.get(instance.member_id)
+        return () if member is None else tuple(names_of(member.assigned, self._shard.around.image()))
 
     # --- topics -------------------------------------------------------------------------------------------
 
@@ -213,7 +233,7 @@ class Membership:
     def on_metadata(self) -> None:
         """Topics may have come, grown or gone."""
         for entry in list(self._shard.entries.values()):
-            if entry.instances and entry.group.members:
+            if entry.instances and entry.member_ids:
                 self._shard.changed(entry)
 
     # --- time ---------------------------------------------------------------------------------------------
@@ -225,6 +245,14 @@ class Membership:
                     instance = entry.instances[name]
                     self._shard.append(self.remove(entry, instance))
                     self.leave(entry, instance)
+
+
+def _generation_of(entry: GroupMetadata, instance: Instance) -> int | None:
+    """None while it is no member."""
+    if entry.consumer is None:
+        return entry.group.generation if instance.member_id in entry.group.members else None
+    member = entry.consumer.members.get(instance.member_id)
+    return None if member is None or member.classic is None else member.member_epoch
 
 
 def _offer_all_protocols(entry: GroupMetadata) -> None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from kraft.coordinators.groups.consumer_group import ConsumerGroup, ConsumerMember
 from kraft.coordinators.groups.decide import check_generation, member_or_raise
 from kraft.coordinators.groups.records import CommittedOffset, GroupRecord, OffsetKey
 from kraft.coordinators.groups.state import Group, Phase
 from kraft.coordinators.groups.subscriptions import TopicPartition, decode_subscription
 from kraft.protocol.errors import (
     GroupIdNotFound,
+    IllegalGeneration,
     NonEmptyGroup,
     OffsetMetadataTooLarge,
     RebalanceInProgress,
+    StaleMemberEpoch,
     UnknownMemberId,
+    UnsupportedVersion,
 )
+from metadata.image import TopicIdPartition
 
 CONSUMER = "consumer"
 Offsets = Mapping[TopicPartition, CommittedOffset]
@@ -35,6 +40,44 @@ def check_commit(
     check_generation(group, generation)
     if group.phase is Phase.COMPLETING:
         raise RebalanceInProgress(f"group {group.group_id!r} is rebalancing: sync first, then commit")
+
+
+def check_consumer_epoch(
+    group: ConsumerGroup, member_id: str, epoch: int, *, partitions: Iterable[TopicIdPartition] | None = None
+) -> ConsumerMember:
+    """Whether an epoch is that of the member; a commit may also come from the epoch in which the member was given the
+    partition, or a later one: nobody else has had it since (KIP-1251). `partitions` is None for a fetch.
+
+    Raises UnknownMemberId 25, StaleMemberEpoch 113, for members of the classic protocol IllegalGeneration 22."""
+    member = group.members.get(member_id)
+    if member is None:
+        raise UnknownMemberId(f"Member {member_id} is not a member of group {group.group_id}.")
+    refusal = StaleMemberEpoch if member.classic is None else IllegalGeneration
+    if epoch == member.member_epoch:
+        return member
+    if epoch > member.member_epoch or partitions is None:
+        raise refusal(f"The received member epoch {epoch} does not match the member epoch {member.member_epoch}.")
+    for partition in partitions:
+        since = member.assigned.get(partition, member.revoking.get(partition))
+        if since is None:
+            raise refusal(f"{partition} is neither assigned to member {member_id} nor to be revoked from it.")
+        if epoch < since:
+            raise refusal(f"{partition} was assigned in epoch {since}; this commit is of epoch {epoch}.")
+    return member
+
+
+def check_consumer_commit(
+    group: ConsumerGroup, member_id: str, epoch: int, *, partitions: Iterable[TopicIdPartition], knows_epochs: bool
+) -> None:
+    """KIP-848, KIP-1251. Raises also UnsupportedVersion 35 for a member of the consumer protocol that commits with a
+    version of the request that knows generations alone."""
+    if epoch < 0 and not group.members:
+        return
+    member = check_consumer_epoch(group, member_id, epoch, partitions=partitions)
+    if member.classic is None and not knows_epochs:
+        raise UnsupportedVersion(
+            "OffsetCommit version 9 or above must be used by members using the consumer group protocol"
+        )
 
 
 def commit_records(
@@ -104,6 +147,18 @@ def expired(group: Group | None, offsets: Offsets, *, wall_ms: int, retention_ms
     subscribed = subscribed_topics(group) if group.phase is Phase.STABLE else None
     if subscribed is None:
         return []
+    return [
+        key
+        for key, each in offsets.items()
+        if key[0] not in subscribed and wall_ms - each.commit_timestamp >= retention_ms
+    ]
+
+
+def consumer_expired(
+    group: ConsumerGroup, offsets: Offsets, *, wall_ms: int, retention_ms: int
+) -> list[TopicPartition]:
+    """G7: of topics that nobody is subscribed to, by the time of the commit."""
+    subscribed = group.subscribed_topics
     return [
         key
         for key, each in offsets.items()

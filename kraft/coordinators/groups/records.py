@@ -4,8 +4,9 @@ Keys: int16 version, then for 0 and 1 (offset) group, topic, partition int32; fo
 int16 length and UTF-8. Offset value, version 3: offset int64, leader epoch int32, metadata, commit timestamp int64.
 Group value, version 3: protocol type, generation int32, protocol, leader, state timestamp int64, and an array of
 members: id, instance id, client id, host, rebalance timeout int32, session timeout int32, subscription and assignment
-as bytes (int32 length). Ours, key version 32000: group and REST instance; its value is version 0 and JSON: Kafka's
-tools skip keys whose version they do not know. A record without a value is a tombstone.
+as bytes (int32 length). Keys 3 to 8 and 16 are those of the consumer protocol: `consumer_records`. Ours, key version
+32000: group and REST instance; its value is version 0 and JSON: Kafka's tools skip keys whose version they do not
+know. A record without a value is a tombstone.
 Source: OffsetCommitKey/Value.json, GroupMetadataKey/Value.json of the group coordinator.
 """
 
@@ -16,6 +17,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from kraft.coordinators.groups.consumer_records import (
+    CONSUMER_KEYS,
+    ConsumerKey,
+    ConsumerValue,
+    decode_consumer_key,
+    decode_consumer_value,
+    encode_consumer_key,
+    encode_consumer_value,
+)
 from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.protocol.errors import InvalidCommitOffsetSize
 
@@ -55,7 +65,7 @@ class InstanceKey:
     instance: str
 
 
-Key: TypeAlias = OffsetKey | GroupKey | InstanceKey
+Key: TypeAlias = OffsetKey | GroupKey | InstanceKey | ConsumerKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,12 +98,15 @@ class StoredGroup:
     members: tuple[StoredMember, ...]
 
 
+Value: TypeAlias = CommittedOffset | StoredGroup | ConsumerValue | bytes
+
+
 @dataclass(frozen=True, slots=True)
 class GroupRecord:
     """One change, before it is bytes; `value` None is a tombstone. An instance's value is its JSON."""
 
     key: Key
-    value: CommittedOffset | StoredGroup | bytes | None
+    value: Value | None
 
 
 def encode_key(key: Key) -> bytes:
@@ -104,9 +117,11 @@ def encode_key(key: Key) -> bytes:
             return _SHORT.pack(GROUP_KEY) + _text(group)
         case InstanceKey(group, instance):
             return _SHORT.pack(INSTANCE_KEY) + _text(group) + _text(instance)
+        case _:
+            return encode_consumer_key(key)
 
 
-def encode_value(value: CommittedOffset | StoredGroup | bytes | None) -> bytes | None:
+def encode_value(value: Value | None) -> bytes | None:
     match value:
         case None:
             return None
@@ -124,6 +139,8 @@ def encode_value(value: CommittedOffset | StoredGroup | bytes | None) -> bytes |
             return head + _INT.pack(len(value.members)) + b"".join(map(_member, value.members))
         case bytes():
             return _SHORT.pack(0) + value
+        case _:
+            return encode_consumer_value(value)
 
 
 def decode_record(key: bytes, value: bytes | None) -> GroupRecord | None:
@@ -138,7 +155,23 @@ def decode_record(key: bytes, value: bytes | None) -> GroupRecord | None:
     if version == INSTANCE_KEY:
         instance = InstanceKey(reader.text(), reader.text())
         return GroupRecord(instance, None if value is None else value[_SHORT.size :])
+    if version in CONSUMER_KEYS:
+        return _decode_consumer(version, reader, value)
     return None
+
+
+def _decode_consumer(version: int, reader: _Reader, value: bytes | None) -> GroupRecord | None:
+    fields = []
+    while not reader.is_at_end:
+        fields.append(reader.text())
+    try:
+        key = decode_consumer_key(version, fields)
+        if value is None:
+            return GroupRecord(key, None)
+        decoded = decode_consumer_value(key, value)
+    except ValueError as error:
+        raise MalformedRecord(str(error)) from error
+    return None if decoded is None else GroupRecord(key, decoded)
 
 
 def _with_value(key: Key, value: bytes | None, read: object) -> GroupRecord | None:
@@ -209,6 +242,10 @@ class _Reader:
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._at = 0
+
+    @property
+    def is_at_end(self) -> bool:
+        return self._at >= len(self._data)
 
     def _number(self, form: struct.Struct) -> int:
         try:

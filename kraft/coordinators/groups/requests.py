@@ -75,12 +75,17 @@ class CommitOffsets(_Request, frozen=True, kw_only=True):
     member_id: str = ""
     generation: int = -1
     instance_id: str | None = None
+    knows_epochs: bool = True
+    """The request is of a version that members of the consumer protocol may use: 9 and on."""
     offsets: tuple[OffsetToCommit, ...]
 
 
 class FetchOffsets(_Request, frozen=True, kw_only=True):
     partitions: tuple[TopicPartition, ...] | None = None
     """None: all that the group has."""
+    member_id: str | None = None
+    member_epoch: int = -1
+    """Of a member that asks, it has to be the current one (KIP-848); None and -1: whoever asks."""
 
 
 # --- administration -----------------------------------------------------------------------------------------

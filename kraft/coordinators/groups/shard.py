@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from kraft.coordinators.groups.classic_requests import Answer, Event, Heartbeat, Tick
-from kraft.coordinators.groups.decide import decide
+from kraft.coordinators.groups.classic_requests import Answer, GroupEvent, Heartbeat, Tick
+from kraft.coordinators.groups.consumer_draft import ConsumerRules
+from kraft.coordinators.groups.consumer_requests import ConsumerHeartbeat
 from kraft.coordinators.groups.draft import Rules
 from kraft.coordinators.groups.group_metadata import GroupMetadata
+from kraft.coordinators.groups.group_protocols import decide_group, loaded
 from kraft.coordinators.groups.loading import Reads, replay
 from kraft.coordinators.groups.records import GroupRecord, encode_batch
 from kraft.coordinators.groups.state import NEVER_MS, Group
@@ -102,6 +104,9 @@ class Shard:
                 on_unreadable(offset, reason)
             count += len(piece.records)
         self.forget_idle()
+        for entry in self.entries.values():
+            if entry.consumer is not None:
+                loaded(entry.consumer, rules=self.rules(), now_ms=self.now_ms)
         self._is_loaded = True
         for entry in list(self.entries.values()):
             self.changed(entry)
@@ -161,16 +166,40 @@ class Shard:
         if entry is not None and entry.is_idle:
             del self.entries[group_id]
 
-    def submit(self, entry: GroupMetadata, event: Event) -> None:
-        """Decide, apply, append; answers go out when what was decided is replicated."""
+    def rules(self) -> ConsumerRules:
         settings = self.around.settings()
-        rules = Rules(
-            session_ms_min=settings.group_min_session_timeout_ms,
-            session_ms_max=settings.group_max_session_timeout_ms,
-            initial_delay_ms=settings.group_initial_rebalance_delay_ms,
-            members_max=settings.group_max_size,
+        return ConsumerRules(
+            session_timeout_ms=min(
+                max(settings.group_consumer_session_timeout_ms, settings.group_consumer_min_session_timeout_ms),
+                settings.group_consumer_max_session_timeout_ms,
+            ),
+            heartbeat_interval_ms=min(
+                max(settings.group_consumer_heartbeat_interval_ms, settings.group_consumer_min_heartbeat_interval_ms),
+                settings.group_consumer_max_heartbeat_interval_ms,
+            ),
+            members_max=settings.group_consumer_max_size,
+            assignors=tuple(settings.group_consumer_assignors.split(",")),
+            can_upgrade=settings.group_consumer_migration_policy in ("upgrade", "bidirectional"),
+            can_downgrade=settings.group_consumer_migration_policy in ("downgrade", "bidirectional"),
+            classic=Rules(
+                session_ms_min=settings.group_min_session_timeout_ms,
+                session_ms_max=settings.group_max_session_timeout_ms,
+                initial_delay_ms=settings.group_initial_rebalance_delay_ms,
+                members_max=settings.group_max_size,
+            ),
         )
-        decision = decide(entry.group, event, rules=rules, now_ms=self.now_ms, wall_ms=self.wall_ms)
+
+    def submit(self, entry: GroupMetadata, event: GroupEvent) -> None:
+        """Decide, apply, append; answers go out when what was decided is replicated."""
+        decision = decide_group(
+            entry.group,
+            entry.consumer,
+            event,
+            rules=self.rules(),
+            image=self.around.image(),
+            now_ms=self.now_ms,
+            wall_ms=self.wall_ms,
+        )
         answers = [(reply.ticket, reply.answer) for reply in decision.replies]
         try:
             appended = self.append(decision.records) if decision.records else None
@@ -178,15 +207,17 @@ class Shard:
             if not isinstance(event, Tick):
                 self._answer([(event.ticket, error)], None)
             return
-        entry.group = decision.group
+        entry.group, entry.consumer = decision.group, decision.consumer
         if appended is None:
             self._answer(answers, None)
         else:
             appended.add_done_callback(lambda task: self._answer(answers, task))
-        if not isinstance(event, Heartbeat):  # which only makes a session longer: nothing to do for anyone
+        if decision.records or not isinstance(event, Heartbeat | ConsumerHeartbeat):
             self.changed(entry)
+        elif entry.consumer is not None:  # who only beats makes a session longer, and may begin to be waited for
+            self._arm(entry.next_deadline_ms())
 
-    async def ask(self, entry: GroupMetadata, event_of: Callable[[int], Event]) -> Answer:
+    async def ask(self, entry: GroupMetadata, event_of: Callable[[int], GroupEvent]) -> Answer:
         """Submit an event and wait for its answer. Raises the KafkaError of a refusal."""
         ticket = self._next_ticket
         self._next_ticket += 1
@@ -296,7 +327,7 @@ class Shard:
             return
         self.on_expiry()
         for entry in list(self.entries.values()):
-            if entry.group.next_deadline_ms() <= self.now_ms:
+            if entry.next_deadline_ms() <= self.now_ms:
                 self.submit(entry, Tick())
             else:
                 self._arm(entry.next_deadline_ms())

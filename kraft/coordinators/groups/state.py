@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 
-from kraft.coordinators.groups.classic_requests import Protocols
 from kraft.coordinators.groups.records import GroupKey, GroupRecord, StoredGroup, StoredMember
+from kraft.coordinators.groups.subscriptions import Protocols
 
 NEVER_MS = 2**62
 

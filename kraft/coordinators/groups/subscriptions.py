@@ -12,11 +12,14 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeAlias
 
 _SHORT = struct.Struct(">h")
 _INT = struct.Struct(">i")
 
 TopicPartition = tuple[str, int]
+Protocols: TypeAlias = tuple[tuple[str, bytes], ...]
+"""Name and metadata of each assignor that a member can do, the most wanted first."""
 
 STICKY = "sticky"
 COOPERATIVE = "cooperative-sticky"
@@ -90,6 +93,19 @@ def decode_assignment(data: bytes) -> tuple[TopicPartition, ...]:
         reader = _Reader(data)
         reader.short()
         return reader.by_topic()
+    except (struct.error, UnicodeDecodeError) as error:
+        raise ValueError(f"no consumer assignment: {error}") from error
+
+
+def assignment_user_data(data: bytes) -> bytes:
+    """What an assignor keeps in an assignment for itself. Raises ValueError for bytes that are none."""
+    if not data:
+        return b""
+    try:
+        reader = _Reader(data)
+        reader.short()
+        reader.by_topic()
+        return b"" if reader.is_at_end else reader.data(max(reader.integer(), 0))
     except (struct.error, UnicodeDecodeError) as error:
         raise ValueError(f"no consumer assignment: {error}") from error
 

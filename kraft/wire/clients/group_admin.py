@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
+from kraft.coordinators.groups.group_metadata import Kind
 from kraft.coordinators.groups.state import Phase
 from kraft.protocol.errors import (
     CoordinatorLoadInProgress,
@@ -92,12 +93,12 @@ class _GroupAdmin:
         try:
             described = await self._ask(r.DescribeGroup(group=group))
         except GroupIdNotFound as missing:
-            if version >= MISSING_IS_AN_ERROR_FROM:
-                return _undescribed(group, missing, state=Phase.DEAD)
-            return DescribedGroup.make(group_id=group, group_state=Phase.DEAD, authorized_operations=allowed)
+            return self._missing(group, missing.message, version=version, allowed=allowed)
         except KafkaError as error:
             return _undescribed(group, error)
         assert isinstance(described, a.GroupDescription), described
+        if described.group_type != Kind.CLASSIC:
+            return self._missing(group, f"Group {group} is not a classic group.", version=version, allowed=allowed)
         is_stable = described.state == Phase.STABLE
         return DescribedGroup.make(
             group_id=group,
@@ -107,6 +108,11 @@ class _GroupAdmin:
             members=[_member(each, is_stable=is_stable) for each in described.members],
             authorized_operations=allowed,
         )
+
+    def _missing(self, group: str, reason: str, *, version: int, allowed: int) -> DescribedGroup:
+        if version >= MISSING_IS_AN_ERROR_FROM:
+            return _undescribed(group, GroupIdNotFound(reason), state=Phase.DEAD)
+        return DescribedGroup.make(group_id=group, group_state=Phase.DEAD, authorized_operations=allowed)
 
     async def list(self, call: ClientCall[ListGroupsRequestData]) -> ListGroupsResponseData:
         try:

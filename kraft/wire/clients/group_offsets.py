@@ -45,6 +45,8 @@ TOPIC_IDS_FROM = 10
 """OffsetCommit and OffsetFetch name topics by id (KIP-848)."""
 GROUP_NOT_FOUND_FROM = 9
 """OffsetCommit: a generation of a group that is not there is GROUP_ID_NOT_FOUND 69; ILLEGAL_GENERATION 22 before."""
+EPOCHS_FROM = 9
+"""OffsetCommit and OffsetFetch are of a member in its epoch (KIP-848)."""
 SEVERAL_GROUPS_FROM = 8
 """OffsetFetch: several groups, and an error for each (KIP-709)."""
 TOP_ERROR_FROM = 2
@@ -90,6 +92,7 @@ class _Offsets:
                         member_id=message.member_id,
                         generation=message.generation_id_or_member_epoch,
                         instance_id=message.group_instance_id,
+                        knows_epochs=call.version >= EPOCHS_FROM,
                         offsets=tuple(offsets),
                     )
                 )
@@ -144,7 +147,7 @@ class _Offsets:
         asked = None
         if message.topics is not None:
             asked = tuple([(topic.name, number) for topic in message.topics for number in topic.partition_indexes])
-        rows = _by_topic(await self._rows(message.group_id, asked))
+        rows = _by_topic(await self._rows(r.FetchOffsets(group=message.group_id, partitions=asked)))
         topics = [] if message.topics is None else [topic.name for topic in message.topics]
         names = rows if message.topics is None else dict.fromkeys(topics)
         return OffsetFetchResponseData.make(
@@ -165,25 +168,25 @@ class _Offsets:
             ]
         )
 
-    async def _rows(self, group: str, asked: tuple[TopicPartition, ...] | None) -> Sequence[a.OffsetOfGroup]:
-        answer = await self._ask(r.FetchOffsets(group=group, partitions=asked))
+    async def _rows(self, request: r.FetchOffsets) -> Sequence[a.OffsetOfGroup]:
+        answer = await self._ask(request)
         assert isinstance(answer, a.GroupOffsets), answer
         return answer.offsets
 
     async def _fetch_group(self, group: OffsetFetchRequestGroup, *, version: int) -> OffsetFetchResponseGroup:
         try:
             if group.topics is None:
-                topics = await self._all_of(group.group_id, version=version)
+                topics = await self._all_of(group, version=version)
             else:
                 topics = await self._asked_of(group, version=version)
         except KafkaError as error:
             return _refused_group(group.group_id, error)
         return OffsetFetchResponseGroup.make(group_id=group.group_id, topics=topics)
 
-    async def _all_of(self, group: str, *, version: int) -> Sequence[OffsetFetchResponseTopics]:
+    async def _all_of(self, group: OffsetFetchRequestGroup, *, version: int) -> Sequence[OffsetFetchResponseTopics]:
         found = []
         image = self._broker.gateway.image
-        for name, rows in _by_topic(await self._rows(group, None)).items():
+        for name, rows in _by_topic(await self._rows(_fetch(group, None))).items():
             topic = image.topic(name)
             if version < TOPIC_IDS_FROM:
                 found.append(OffsetFetchResponseTopics.make(name=name, partitions=_partitions(rows)))
@@ -203,7 +206,7 @@ class _Offsets:
         asked = tuple(
             [(name, number) for topic, name in pairs if name is not None for number in topic.partition_indexes]
         )
-        offsets = {(row.topic, row.partition): row for row in await self._rows(group.group_id, asked)}
+        offsets = {(row.topic, row.partition): row for row in await self._rows(_fetch(group, asked))}
         return [
             OffsetFetchResponseTopics.make(
                 name=topic.name,
@@ -235,6 +238,12 @@ def _refuse_commit(message: OffsetCommitRequestData, version: int, error: KafkaE
             _committed(topic, dict.fromkeys([each.partition_index for each in topic.partitions], error.code))
             for topic in message.topics
         ]
+    )
+
+
+def _fetch(group: OffsetFetchRequestGroup, asked: tuple[TopicPartition, ...] | None) -> r.FetchOffsets:
+    return r.FetchOffsets(
+        group=group.group_id, partitions=asked, member_id=group.member_id, member_epoch=group.member_epoch
     )
 
 

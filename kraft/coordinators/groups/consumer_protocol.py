@@ -1,0 +1,295 @@
+"""The consumer protocol (KIP-848): (group, heartbeat, now) -> (group, records, reply). Pure.
+
+A heartbeat says what the member wants and what it owns; the reply says what it has now. Between the two: the member is
+created or changed, which raises the group's epoch; a newer epoch gets a target assignment; the member takes its next
+step towards it (`reconciliation`).
+Source: org.apache.kafka.coordinator.group.GroupMetadataManager.consumerGroupHeartbeat and what it calls, Kafka 4.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from kraft.coordinators.groups.consumer_draft import ConsumerDraft
+from kraft.coordinators.groups.consumer_group import (
+    JOIN_EPOCH,
+    LEAVE_EPOCH,
+    LEAVE_STATIC_EPOCH,
+    NOTHING,
+    ConsumerMember,
+    MemberState,
+    Timer,
+)
+from kraft.coordinators.groups.consumer_records import Partitions, PatternKey, StoredPattern
+from kraft.coordinators.groups.consumer_requests import Beaten, ConsumerHeartbeat
+from kraft.coordinators.groups.patterns import topic_pattern, topics_of_pattern
+from kraft.coordinators.groups.reconciliation import Situation, Target, reconciled
+from kraft.protocol.errors import (
+    FencedInstanceId,
+    FencedMemberEpoch,
+    GroupMaxSizeReached,
+    InvalidRegularExpression,
+    InvalidRequest,
+    UnknownMemberId,
+    UnreleasedInstanceId,
+    UnsupportedAssignor,
+)
+
+PATTERN_REFRESH_MS = 10_000
+"""Topics that come are looked at for patterns after this at the soonest: of many that come one after the other, not
+each makes the group assign anew."""
+
+
+def check_heartbeat(event: ConsumerHeartbeat, *, assignors: Collection[str], version: int) -> None:
+    """What the request itself must say. Raises InvalidRequest 42, UnsupportedAssignor 112."""
+    if (version >= 1 or event.member_epoch > 0 or event.member_epoch == LEAVE_EPOCH) and not event.member_id.strip():
+        raise InvalidRequest("MemberId can't be empty.")
+    for name, text in (("InstanceId", event.instance_id), ("RackId", event.rack_id)):
+        if text is not None and not text.strip():
+            raise InvalidRequest(f"{name} can't be empty.")
+    if event.member_epoch == JOIN_EPOCH:
+        _check_first(event)
+    elif event.member_epoch == LEAVE_STATIC_EPOCH:
+        if event.instance_id is None:
+            raise InvalidRequest("InstanceId can't be null.")
+    elif event.member_epoch < LEAVE_STATIC_EPOCH:
+        raise InvalidRequest("MemberEpoch is invalid.")
+    if event.assignor is not None and event.assignor not in assignors:
+        raise UnsupportedAssignor(
+            f"ServerAssignor {event.assignor} is not supported. Supported assignors: {', '.join(assignors)}."
+        )
+
+
+def _check_first(event: ConsumerHeartbeat) -> None:
+    if event.rebalance_timeout_ms == -1:
+        raise InvalidRequest("RebalanceTimeoutMs must be provided in first request.")
+    if event.owned is None or event.owned:
+        raise InvalidRequest("TopicPartitions must be empty when (re-)joining.")
+    if event.topics is None and event.pattern is None:
+        raise InvalidRequest("Either SubscribedTopicNames or SubscribedTopicRegex must be non-null when (re-)joining.")
+
+
+def heartbeat(draft: ConsumerDraft, event: ConsumerHeartbeat) -> None:
+    """Raises KafkaError."""
+    member_id = event.member_id or event.new_member_id
+    check_room(draft, member_id)
+    before = _member(draft, event, member_id)
+    updated = replace(
+        before,
+        instance_id=_either(event.instance_id, before.instance_id),
+        rack_id=_either(event.rack_id, before.rack_id),
+        rebalance_timeout_ms=before.rebalance_timeout_ms
+        if event.rebalance_timeout_ms == -1
+        else event.rebalance_timeout_ms,
+        assignor=_either(event.assignor, before.assignor),
+        topics=before.topics if event.topics is None else event.topics,
+        pattern=before.pattern if event.pattern is None else event.pattern,
+        client_id=event.client_id,
+        client_host=event.client_host,
+        classic=None,
+    )
+    after = advance(draft, before, updated, owned=event.owned)
+    draft.set_timer(Timer.SESSION, member_id, draft.rules.session_timeout_ms)
+    for timer in (Timer.JOIN, Timer.SYNC):  # of a member that spoke the classic protocol before
+        draft.clear_timer(timer, member_id)
+    is_told = event.member_epoch == JOIN_EPOCH or event.is_full or after.assigned.keys() != before.assigned.keys()
+    draft.reply(
+        event.ticket,
+        Beaten(
+            member_id=member_id,
+            member_epoch=after.member_epoch,
+            heartbeat_interval_ms=draft.rules.heartbeat_interval_ms,
+            assignment=frozenset(after.assigned) if is_told else None,
+        ),
+    )
+
+
+def _either(new: str | None, old: str | None) -> str | None:
+    return old if new is None else new
+
+
+# --- the member -----------------------------------------------------------------------------------------------------
+
+
+def check_room(draft: ConsumerDraft, member_id: str) -> None:
+    members = draft.group.members
+    if len(members) >= draft.rules.members_max and member_id not in members:
+        raise GroupMaxSizeReached(f"The consumer group has reached its maximum capacity of {len(members)} members.")
+
+
+def _member(draft: ConsumerDraft, event: ConsumerHeartbeat, member_id: str) -> ConsumerMember:
+    """The member as it was, or as it begins."""
+    is_joining = event.member_epoch == JOIN_EPOCH
+    if event.instance_id is None:
+        member = draft.group.members.get(member_id)
+        if member is None:
+            if not is_joining:
+                raise UnknownMemberId(f"Member {member_id} is not a member of group {draft.group.group_id}.")
+            return ConsumerMember(member_id=member_id)
+        _check_epoch(member, event)
+        return member
+    if is_joining:
+        return static_joining(draft, event.instance_id, member_id, is_classic=False)
+    member = known_static(draft, event.instance_id, member_id)
+    _check_epoch(member, event)
+    return member
+
+
+def _check_epoch(member: ConsumerMember, event: ConsumerHeartbeat) -> None:
+    """The epoch before the current one is taken from who has not more than what it has: the answer that told the new
+    one may have been lost. Epoch 0 begins anew."""
+    received, known = event.member_epoch, member.member_epoch
+    if received in (JOIN_EPOCH, known):
+        return
+    is_lost_answer = received == member.previous_epoch and received < known
+    if is_lost_answer and event.owned is not None and event.owned <= member.assigned.keys():
+        return
+    raise FencedMemberEpoch(
+        f"The consumer group member has a {'greater' if received > known else 'smaller'} member epoch ({received}) "
+        f"than the one known by the group coordinator ({known}). The member must abandon all its partitions and rejoin."
+    )
+
+
+def known_static(draft: ConsumerDraft, instance_id: str, member_id: str) -> ConsumerMember:
+    """Raises UnknownMemberId 25, FencedInstanceId 82."""
+    member = draft.group.static_member(instance_id)
+    if member is None:
+        raise UnknownMemberId(f"Instance id {instance_id} is unknown.")
+    if member.member_id != member_id:
+        raise FencedInstanceId(
+            f"Static member {member_id} with instance id {instance_id} was fenced by member {member.member_id}."
+        )
+    return member
+
+
+def static_joining(draft: ConsumerDraft, instance_id: str, member_id: str, *, is_classic: bool) -> ConsumerMember:
+    """Who comes under an instance id takes the place of its holder, if that has left for a while (-2), or if one of the
+    two speaks the classic protocol, where the newer one always wins (KIP-345). Raises UnreleasedInstanceId 111."""
+    holder = draft.group.static_member(instance_id)
+    if holder is None:
+        return draft.group.members.get(member_id, ConsumerMember(member_id=member_id))
+    if not is_classic and holder.classic is None and holder.member_epoch != LEAVE_STATIC_EPOCH:
+        raise UnreleasedInstanceId(
+            f"Static member {member_id} with instance id {instance_id} cannot join the group because the instance id "
+            f"is owned by {holder.member_id} member."
+        )
+    target = draft.group.targets.get(holder.member_id, frozenset())
+    draft.remove(holder.member_id)
+    replacement = replace(holder, member_id=member_id, member_epoch=0, previous_epoch=0)
+    draft.describe(replacement)
+    draft.set_target(member_id, target)
+    draft.set_current(replacement)
+    return replacement
+
+
+# --- a step forward -------------------------------------------------------------------------------------------------
+
+
+def advance(
+    draft: ConsumerDraft, before: ConsumerMember, updated: ConsumerMember, *, owned: Partitions | None
+) -> ConsumerMember:
+    """Write what has changed of a member, assign anew if that is due, and let the member take its next step."""
+    is_subscription_changed = describe(draft, before, updated)
+    draft.update_targets()
+    return reconcile(draft, updated.member_id, owned=owned, is_subscription_changed=is_subscription_changed)
+
+
+def describe(draft: ConsumerDraft, before: ConsumerMember, updated: ConsumerMember) -> bool:
+    """Whether the member wants other topics than before; then, or if topics have changed, the epoch rises."""
+    if updated.pattern and updated.pattern != before.pattern:
+        _check_pattern(updated.pattern)
+    if updated.member_id not in draft.group.members or updated.described() != before.described():
+        draft.describe(updated)
+    is_due = draft.group.epoch == 0 or updated.topics != before.topics
+    has_new_pattern = updated.pattern != before.pattern
+    if has_new_pattern:
+        draft.forget_unused_patterns()
+        is_due = is_due or bool(before.pattern) or updated.pattern in draft.group.patterns
+    is_due = _resolve_patterns(draft) or is_due
+    if is_due or not draft.group.is_metadata_checked:
+        draft.raise_epoch(is_due=is_due)
+    return has_new_pattern or updated.topics != before.topics
+
+
+def _check_pattern(pattern: str) -> None:
+    try:
+        topic_pattern(pattern)
+    except ValueError as error:
+        raise InvalidRegularExpression(
+            f"SubscribedTopicRegex `{pattern}` is not a valid regular expression: {error}."
+        ) from error
+
+
+def _resolve_patterns(draft: ConsumerDraft) -> bool:
+    """Whether any pattern of the group matches other topics than it did."""
+    patterns = draft.group.subscribed_patterns
+    if not patterns:
+        return False
+    known = draft.group.patterns
+    last_ms = max((each.timestamp for each in known.values()), default=-PATTERN_REFRESH_MS)
+    if patterns.keys() <= known.keys() and draft.wall_ms < last_ms + PATTERN_REFRESH_MS:
+        return False
+    has_changed = False
+    for pattern in patterns:
+        topics = frozenset(topics_of_pattern(pattern, draft.image.topic_ids))
+        if pattern not in known or known[pattern].topics != topics:
+            has_changed = True
+            found = StoredPattern(topics=topics, version=draft.image.offset, timestamp=draft.wall_ms)
+            draft.write(PatternKey(draft.group.group_id, pattern), found)
+            known = draft.group.patterns
+    return has_changed
+
+
+def reconcile(
+    draft: ConsumerDraft, member_id: str, *, owned: Partitions | None, is_subscription_changed: bool
+) -> ConsumerMember:
+    group = draft.group
+    member = group.members[member_id]
+    if member.is_reconciled_to(group.assignment_epoch) and not is_subscription_changed:
+        return member
+    wanted = group.subscription_of(member)
+    situation = Situation(
+        target=Target(epoch=group.assignment_epoch, partitions=group.targets.get(member_id, frozenset())),
+        topics=frozenset(draft.image.topic_ids[name].int for name in wanted if name in draft.image.topic_ids),
+        owner_of=group.owners.get,
+        owned=owned,
+        has_subscription_changed=is_subscription_changed,
+    )
+    after = reconciled(member, situation)
+    if after != member:
+        draft.set_current(after)
+        if after.classic is None and after.state is MemberState.UNREVOKED_PARTITIONS:
+            draft.set_timer(Timer.REBALANCE, member_id, after.rebalance_timeout_ms)
+        else:
+            draft.clear_timer(Timer.REBALANCE, member_id)
+    return after
+
+
+# --- leaving --------------------------------------------------------------------------------------------------------
+
+
+def leaving(draft: ConsumerDraft, event: ConsumerHeartbeat) -> ConsumerMember | None:
+    """Who goes for good; None for a static member that will come back.
+
+    Raises UnknownMemberId 25, FencedInstanceId 82."""
+    group = draft.group
+    draft.reply(event.ticket, Beaten(member_id=event.member_id, member_epoch=event.member_epoch))
+    if event.instance_id is None:
+        member = group.members.get(event.member_id)
+        if member is None:
+            raise UnknownMemberId(f"Member {event.member_id} is not a member of group {group.group_id}.")
+        return member
+    member = known_static(draft, event.instance_id, event.member_id)
+    if event.member_epoch == LEAVE_EPOCH:
+        return member
+    draft.set_current(replace(member, member_epoch=LEAVE_STATIC_EPOCH, revoking=NOTHING))
+    draft.clear_timer(Timer.REBALANCE, member.member_id)
+    return None
+
+
+def remove_members(draft: ConsumerDraft, member_ids: Collection[str]) -> None:
+    for member_id in member_ids:
+        draft.remove(member_id)
+    draft.forget_unused_patterns()
+    draft.raise_epoch(is_due=True)

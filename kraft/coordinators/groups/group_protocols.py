@@ -1,0 +1,117 @@
+"""Which protocol a group speaks, and who decides about an event: the classic protocol, or the consumer protocol. Pure.
+
+A group without members takes the protocol of whoever comes first. A heartbeat of the consumer protocol upgrades a
+classic group with members, where the migration policy lets it; members of the classic protocol may join a consumer
+group, and when the last that speaks the consumer protocol has gone, the group is downgraded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from kraft.coordinators.groups import classic_members, consumer_protocol
+from kraft.coordinators.groups.classic_requests import GroupEvent, Heartbeat, Join, Leave, Sync, Tick
+from kraft.coordinators.groups.consumer_draft import ConsumerDraft, ConsumerRules
+from kraft.coordinators.groups.consumer_group import JOIN_EPOCH, ConsumerGroup, MemberState, Timer
+from kraft.coordinators.groups.consumer_requests import ConsumerHeartbeat
+from kraft.coordinators.groups.decide import decide
+from kraft.coordinators.groups.draft import Decision
+from kraft.coordinators.groups.migration import can_downgrade_with, downgrade, upgrade
+from kraft.coordinators.groups.records import GroupKey, GroupRecord
+from kraft.coordinators.groups.state import Group, Phase
+from kraft.protocol.errors import GroupIdNotFound, KafkaError
+from metadata.image import MetadataImage
+
+
+def decide_group(
+    group: Group,
+    consumer: ConsumerGroup | None,
+    event: GroupEvent,
+    *,
+    rules: ConsumerRules,
+    image: MetadataImage,
+    now_ms: int,
+    wall_ms: int,
+) -> Decision:
+    """`consumer` is None for a classic group, and for one that does not exist."""
+    if consumer is not None and not consumer.members and isinstance(event, Join):
+        return _emptied(consumer, event, rules=rules, image=image, now_ms=now_ms, wall_ms=wall_ms)
+    if consumer is None and not isinstance(event, ConsumerHeartbeat):
+        return decide(group, event, rules=rules.classic, now_ms=now_ms, wall_ms=wall_ms)
+    found = ConsumerGroup(group_id=group.group_id) if consumer is None else consumer
+    draft = ConsumerDraft(found, rules, image, now_ms=now_ms, wall_ms=wall_ms)
+    try:
+        if consumer is None:
+            _become_consumer(draft, group, event)
+        _decide(draft, event)
+    except KafkaError as refusal:
+        refused = ConsumerDraft(found, rules, image, now_ms=now_ms, wall_ms=wall_ms)
+        refused.reply(None if isinstance(event, Tick) else event.ticket, refusal)
+        return replace(refused.decision(), group=group, consumer=consumer)
+    return draft.decision()
+
+
+def loaded(consumer: ConsumerGroup, *, rules: ConsumerRules, now_ms: int) -> None:
+    """A group that was read from the log: each member has a whole session to be heard of."""
+    for member_id, member in consumer.members.items():
+        classic = member.classic
+        session_ms = rules.session_timeout_ms if classic is None else classic.session_timeout_ms
+        consumer.deadlines[Timer.SESSION, member_id] = now_ms + session_ms
+        if member.state is MemberState.UNREVOKED_PARTITIONS:
+            timer = Timer.REBALANCE if classic is None else Timer.JOIN
+            consumer.deadlines[timer, member_id] = now_ms + member.rebalance_timeout_ms
+
+
+def _emptied(
+    consumer: ConsumerGroup, event: Join, *, rules: ConsumerRules, image: MetadataImage, now_ms: int, wall_ms: int
+) -> Decision:
+    """The first member of an empty consumer group speaks the classic protocol."""
+    buried = ConsumerDraft(consumer, rules, image, now_ms=now_ms, wall_ms=wall_ms)
+    buried.bury()
+    decision = decide(Group(group_id=consumer.group_id), event, rules=rules.classic, now_ms=now_ms, wall_ms=wall_ms)
+    if not decision.group.members and not decision.group.pending:
+        return replace(decision, group=Group(group_id=consumer.group_id), consumer=consumer)
+    return replace(decision, records=(*buried.records, *decision.records))
+
+
+def _become_consumer(draft: ConsumerDraft, group: Group, event: GroupEvent) -> None:
+    if not isinstance(event, ConsumerHeartbeat) or event.member_epoch != JOIN_EPOCH:
+        raise GroupIdNotFound(f"Group {group.group_id} is not a consumer group.")
+    if group.phase is not Phase.EMPTY:
+        upgrade(draft, group)
+    elif group.protocol_type is not None:
+        draft.records.append(GroupRecord(GroupKey(group.group_id), None))
+
+
+def _decide(draft: ConsumerDraft, event: GroupEvent) -> None:
+    match event:
+        case ConsumerHeartbeat() if event.member_epoch >= JOIN_EPOCH:
+            consumer_protocol.heartbeat(draft, event)
+        case ConsumerHeartbeat():
+            leaver = consumer_protocol.leaving(draft, event)
+            if leaver is not None:
+                _fence(draft, [leaver.member_id])
+        case Join():
+            classic_members.join(draft, event)
+        case Sync():
+            classic_members.sync(draft, event)
+        case Heartbeat():
+            classic_members.heartbeat(draft, event)
+        case Leave():
+            _fence(draft, [classic_members.leaving(draft, event).member_id])
+        case Tick():
+            due = {member_id for (_, member_id), at_ms in draft.group.deadlines.items() if at_ms <= draft.now_ms}
+            _fence(draft, sorted(due))
+
+
+def _fence(draft: ConsumerDraft, member_ids: Collection[str]) -> None:
+    """Members go, and nobody waits for them any more."""
+    if not member_ids:
+        return
+    if can_downgrade_with(draft, leaving=member_ids):
+        for member_id in member_ids:
+            draft.remove(member_id)
+        downgrade(draft, is_rebalance_due=True)
+    else:
+        consumer_protocol.remove_members(draft, member_ids)
