@@ -2,8 +2,8 @@
 
 A read goes to the next node whenever one does not answer, or answers that it cannot now. A change goes on only when it
 surely was not done (the connection was refused, or the answer says so), and is never sent twice: an unknown outcome is
-an error that says so. Whoever can send it again safely does so by `attempt` (`kraft.cli.sending`). When no node can now
-(503 or 429, as while a cluster starts), all are asked again for `BUSY_LIMIT_MS`.
+an error that says so. Whoever can send it again safely does so by `attempt` (`kraft.cli.producing`). When no node can
+now (503 or 429, as while a cluster starts), all are asked again for `BUSY_LIMIT_MS`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,15 @@
-"""`kraft node --config FILE --id N`: this process becomes the node."""
+"""`kraft node --config FILE --id N`: this process becomes the node, and may end with the one that started it."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import select
+import signal
 import sys
+import threading
+import time
+from typing import Final
 
 from kraft.config.checks import LOOPBACK_HOSTS, needs_written_identity
 from kraft.config.parse import parse_config
@@ -16,8 +23,6 @@ FAILED = 1
 def run_in_foreground(path: str, *, node_id: int, data: str | None, parent_pid: int | None) -> int:
     """The node's exit code."""
     if parent_pid is not None:
-        from kraft.launcher.lifeline import end_with
-
         end_with(parent_pid)
     try:
         config = load_config(path, data=data)
@@ -42,3 +47,32 @@ def _refuse_separate_identities(path: str) -> None:
         wrong = "missing, and the nodes are on several hosts"
         right = "all nodes of a cluster must be given the same"
         raise ConfigError(path, [Problem(key=key, wrong=wrong, right=right) for key in missing])
+
+
+# --- the end of the parent --------------------------------------------------------------------------------------------
+
+LOOK_EVERY_MS: Final = 500
+
+
+def end_with(parent_pid: int) -> None:
+    """A node of an attached `kraft up` ends with it, even when that is killed with -9: a daemon thread waits for the
+    end of the parent's process, and then sends this one SIGTERM, the same as an ordered stop. It waits on a pidfd where
+    the system has one, otherwise it looks twice a second."""
+    threading.Thread(target=_watch, args=(parent_pid,), name="lifeline", daemon=True).start()
+
+
+def _watch(parent_pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it is gone already
+        _wait_for_end(parent_pid)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _wait_for_end(pid: int) -> None:
+    if hasattr(os, "pidfd_open"):
+        descriptor = os.pidfd_open(pid)
+        select.select([descriptor], [], [])
+        os.close(descriptor)
+        return
+    while True:
+        os.kill(pid, 0)
+        time.sleep(LOOK_EVERY_MS / 1000)

@@ -1,56 +1,29 @@
-"""What the members of a group have read and committed of a topic, and what must hold of it at the end. Pure.
-
-Held as ranges, so that hours of reading need no more memory than its gaps.
-"""
+"""What the members of a group have read and committed of a topic, and what must hold of it at the end. Pure."""
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from kraft.chaos.checkers.spans import Spans
 
-@dataclass(slots=True)
-class Offsets:
-    """A set of offsets as disjoint, ascending half-open ranges."""
 
-    ranges: list[tuple[int, int]] = field(default_factory=list)
-
-    def add(self, start: int, end: int) -> None:
-        if start >= end:
-            return
-        at = bisect_right(self.ranges, (start, start))
-        if at and self.ranges[at - 1][1] >= start:
-            at -= 1
-        stop = at
-        while stop < len(self.ranges) and self.ranges[stop][0] <= end:
-            start, end = min(start, self.ranges[stop][0]), max(end, self.ranges[stop][1])
-            stop += 1
-        self.ranges[at:stop] = [(start, end)]
-
-    def missing_below(self, end: int) -> Iterator[tuple[int, int]]:
-        position = 0
-        for first, after in self.ranges:
-            if first >= end:
-                break
-            if first > position:
-                yield position, min(first, end)
-            position = max(position, after)
-        if position < end:
-            yield position, end
+def _all() -> Spans:
+    """Exact, however many gaps there are: one that is claimed as read would not be found."""
+    return Spans(spans_max=None)
 
 
 @dataclass(slots=True)
 class Reached:
     """By all members of the group together."""
 
-    read: dict[int, Offsets] = field(default_factory=dict)
+    read: dict[int, Spans] = field(default_factory=dict)
     """Partition -> offsets that a member was given."""
     committed: dict[int, int] = field(default_factory=dict)
     """Partition -> the largest next offset whose commit was answered with success."""
 
     def was_read(self, partition: int, offsets: Iterable[int]) -> None:
-        known = self.read.setdefault(partition, Offsets())
+        known = self.read.setdefault(partition, _all())
         start = end = -1
         for offset in offsets:
             if offset != end:
@@ -70,6 +43,6 @@ class Reached:
                 found = final.get(partition, "nothing")
                 yield f"partition {partition}: a commit of {offset} was acknowledged, and the group has {found}"
         for partition, end in sorted(ends.items()):
-            gaps = list(self.read.get(partition, Offsets()).missing_below(end))
+            gaps = list(self.read.get(partition, _all()).missing_below(end))
             if gaps:
                 yield f"partition {partition}: no member was ever given the offsets {gaps[:5]} of {end}"

@@ -42,7 +42,6 @@ from kraft.chaos.soak.plan import (
     is_judged,
     topics_of,
 )
-from kraft.chaos.soak.processes import usage_of
 from kraft.chaos.soak.result import SoakResult
 from kraft.chaos.soak.strikes import Standing, next_strike
 from kraft.chaos.workload.cast import Cast
@@ -293,3 +292,17 @@ class _Soak:
 def _nothing(question: str, arguments: tuple[object, ...]) -> None:
     """Nobody asks: `EXPECT` has no conditions."""
     raise AssertionError((question, arguments))
+
+
+# --- what a process uses ----------------------------------------------------------------------------------------------
+
+
+def usage_of(pid: int, *, at_ms: int) -> Usage | None:
+    """From /proc. None: the process is gone, or the system does not tell (macOS)."""
+    folder = Path(f"/proc/{pid}")
+    try:
+        pages = int((folder / "statm").read_text().split()[1])
+        files = len(os.listdir(folder / "fd"))
+    except OSError:
+        return None
+    return Usage(at_ms=at_ms, memory_bytes=pages * os.sysconf("SC_PAGE_SIZE"), open_files=files)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from metadata.controller.decide import brokers, configs, elections, growth, isr, producer_ids, reassignment, topics
+from metadata.controller.decide import brokers, configs, elections, isr, producer_ids, reassignment, topics
 from metadata.controller.decide.decision import Decision, Situation
 from metadata.controller.decide.events import (
     ActivationEvent,
@@ -87,7 +87,7 @@ def _decide_request(situation: Situation, request: ControllerRequest) -> Decisio
         case DeleteTopics():
             return topics.delete_topics(situation, request)
         case CreatePartitions():
-            return growth.create_partitions(situation, request)
+            return topics.create_partitions(situation, request)
         case AlterConfigs():
             return configs.alter_configs(situation, request)
         case ReplaceConfigs():

@@ -14,7 +14,7 @@ import tomllib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from kraft.launcher.lifeline import end_with
+from kraft.launcher.foreground import end_with
 
 
 def main() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
+from kraft.chaos.worlds.simulated.cluster import form_voter
 from kraft.chaos.worlds.simulated.environment import Machine, SimulatedWorld
-from kraft.chaos.worlds.simulated.formed import form_voter
 from metadata.quorum.config import QuorumConfig
 from metadata.quorum.hosting import InlineHost
 from metadata.quorum.log import AppendLost, AppendUnknown

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kraft.chaos import model
+from kraft.chaos.checkers.spans import Spans
 from kraft.chaos.nemesis.actions import Action, Elect, Heal, NodeFault, Reassign
 from kraft.chaos.soak.leaks import SAMPLES_MIN, Usage, growth_of
 from kraft.chaos.soak.plan import GROUP_TOPIC, SoakOptions, clients_of, topics_of
-from kraft.chaos.soak.reached import Offsets, Reached
+from kraft.chaos.soak.reached import Reached
 from kraft.chaos.soak.strikes import WEIGHTS, Standing, next_strike
 
 PARTITIONS = [("t", 0), ("t", 1)]
@@ -82,13 +84,14 @@ def test_every_kind_comes_and_one_seed_gives_one_story() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 8)), max_size=30), st.integers(0, 70))
 def test_offsets_are_a_set(added: list[tuple[int, int]], end: int) -> None:
-    offsets, known = Offsets(), set()
+    offsets, known = Spans(spans_max=None), set()
     for start, count in added:
         offsets.add(start, start + count)
         known |= set(range(start, start + count))
     missing = {offset for first, after_last in offsets.missing_below(end) for offset in range(first, after_last)}
     assert missing == set(range(end)) - known
-    assert all(one[1] < two[0] for one, two in zip(offsets.ranges, offsets.ranges[1:], strict=False))
+    assert all(one[1] < two[0] for one, two in pairwise(offsets))
+    assert all((offset in offsets) == (offset in known) for offset in range(70))
 
 
 def test_a_group_that_forgot_a_commit_or_skipped_a_record_is_found() -> None:

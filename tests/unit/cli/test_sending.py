@@ -9,8 +9,8 @@ import pytest
 
 from kraft.cli import rest
 from kraft.cli.output import CommandFailed
+from kraft.cli.producing import REPEAT_FOR_MS, Sender
 from kraft.cli.rest import BUSY_LIMIT_MS, Rest
-from kraft.cli.sending import REPEAT_FOR_MS, Sender
 from kraft.client.response import Answer, Refused, Request, Response, Unknown
 
 NODES = "http://one,http://two,http://three"

@@ -14,15 +14,17 @@ from pydantic import SecretStr
 
 from kraft.chaos.nemesis.links import BETWEEN_NODES, Purpose
 from kraft.chaos.worlds.simulated.environment import Machine, SimulatedWorld
-from kraft.chaos.worlds.simulated.formed import form_voter
 from kraft.chaos.worlds.simulated.loop import BESIDE
 from kraft.config.models import ClusterConfig, NodeConfig, PeerAddresses, Role
 from kraft.node.assembly import Node
 from kraft.protocol.primitives import SettingValue
 from metadata.controller.requests import CreateTopics, ErrorDetail, NewTopic
-from metadata.environment import Environment
+from metadata.environment import Environment, Files
 from metadata.image import PartitionImage, TopicIdPartition
 from metadata.quorum.hosting import InlineHost
+from metadata.quorum.identity import claim_directory
+from metadata.quorum.journal import Journal
+from metadata.quorum.votes import FILE_NAME, VoteStore
 from metadata.watchdog import NoLock, WatchedProcess
 
 POLL_S = 0.02
@@ -354,3 +356,18 @@ class SimulatedCluster:
         known = [found for node in self.alive if (found := self.partition(node, which)) is not None]
         newest = max(known, key=lambda partition: partition.leader_epoch, default=None)
         return None if newest is None or not newest.has_leader else self.nodes[newest.leader]
+
+
+# --- voters that have met before --------------------------------------------------------------------------------------
+
+
+def form_voter(files: Files, directory: str, *, cluster_id: str, node_id: int) -> None:
+    lock = claim_directory(files, directory, cluster_id=cluster_id, node_id=node_id)
+    votes = VoteStore(files, directory)
+    Journal(files, directory, votes=votes, snapshot=None).close()
+    files.remove(
+        f"{directory}/{FILE_NAME}"
+    )  # so it comes after the journal in the folder: a loss of power goes by that
+    votes.settle()
+    votes.save(term=0, voted_for=None)
+    lock.release()

@@ -8,17 +8,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec, TypeVar
 
 from kraft.chaos.worlds.simulated.clock import SimulatedClock
 from kraft.chaos.worlds.simulated.disk import Disk, SimulatedFiles
 from kraft.chaos.worlds.simulated.loop import Process, VirtualLoop
 from kraft.chaos.worlds.simulated.network import HostNetwork, SimulatedNetwork
-from kraft.chaos.worlds.simulated.workers import SimulatedWorkers
 from kraft.runtime.open_files import CachedFiles
 from metadata.environment import Environment
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 OPEN_FILES_MAX = (1_000, 1_000, 6)
@@ -171,3 +171,23 @@ class SimulatedWorld:
         for machine in self.machines.values():
             self.loop.kill(machine.process)
         self.loop.cancel_outside()
+
+
+class SimulatedWorkers:
+    """Worker threads without threads: the work runs inline, at some moment of a virtual delay.
+
+    The delay is the disk's `sync_us`; the effect falls anywhere in it, so that only the end proves anything.
+    """
+
+    def __init__(self, disk: Disk, rng: random.Random) -> None:
+        self._disk = disk
+        self._rng = rng
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        delay = self._rng.uniform(*self._disk.sync_us) / 1_000_000
+        share = self._rng.random()
+        await asyncio.sleep(delay * share)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            await asyncio.sleep(delay * (1 - share))

@@ -9,19 +9,21 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from random import Random
 from typing import Any, Final
 
 import orjson
 
 from kraft.chaos.evidence import Fault, LeaderSample
 from kraft.chaos.nemesis import actions
+from kraft.chaos.nemesis.actions import Damage
 from kraft.chaos.nemesis.links import LinkId, links_between_nodes, select, split
 from kraft.chaos.questions import Now
 from kraft.chaos.worlds.answers import SnapshotAnswers
+from kraft.chaos.worlds.processes.disks import BATCH_HEADER_BYTES, FLIP, byte_of_records
 from kraft.chaos.worlds.processes.observer import leader_sample, parse_view
 from kraft.chaos.worlds.simulated.client import ClientLink, SimulatedClient
 from kraft.chaos.worlds.simulated.cluster import EVENTS, EVENTS_BYTES, SimulatedCluster, SimulatedNode, alias
-from kraft.chaos.worlds.simulated.damage import damage
 from kraft.chaos.worlds.simulated.network import Link
 from kraft.chaos.worlds.snapshot import NodeState, NodeView, Snapshot
 from kraft.chaos.worlds.spec import ClusterSpec, ScenarioError
@@ -44,7 +46,7 @@ from metadata.controller.requests import (
     PartitionReassignment,
     Request,
 )
-from metadata.environment import ConnectionClosed
+from metadata.environment import ConnectionClosed, Files
 
 FOR_EVER: Final = 1_000_000_000
 SAMPLE_MS: Final = 50
@@ -533,3 +535,42 @@ def _text(value: SettingValue) -> str:
 def _raise_detail(what: str, answer: object) -> None:
     if isinstance(answer, ErrorDetail):
         raise ScenarioError(f"{what}: {answer.error.__name__} {answer.message}")
+
+
+# --- spoiled files ----------------------------------------------------------------------------------------------------
+
+
+def damage(files: Files, folder: str, *, what: Damage, rng: Random) -> tuple[str, str]:
+    """The kind of fault, and a sentence about it without the place."""
+    if not files.exists(folder):
+        raise ScenarioError(f"there is no folder {folder}")
+    names = files.list_directory(folder)
+    match what:
+        case "delete log":
+            files.remove_tree(folder)
+            files.sync_directory(folder.rpartition("/")[0])
+            return "wipe", "deleted the log"
+        case "delete index":
+            for name in names:
+                if name.endswith((".index", ".timeindex")):
+                    files.remove(f"{folder}/{name}")
+            files.sync_directory(folder)
+            return "flip", "deleted the indexes"
+    segments = [name for name in names if name.endswith(".log")]
+    if not segments or (what == "flip closed" and len(segments) < 2):
+        raise ScenarioError(f"{folder} has no segment that could be spoiled; give it a small segment.bytes")
+    name = segments[0] if what == "flip closed" else segments[-1]
+    file = files.open(f"{folder}/{name}")
+    try:
+        if what == "torn tail":
+            lost = rng.randrange(1, min(file.size, BATCH_HEADER_BYTES))
+            file.truncate(file.size - lost)
+            told = f"tore {lost} bytes off the end of {name}"
+        else:
+            position = byte_of_records(bytes(file.pread(0, file.size)), rng, name)
+            file.pwrite(position, bytes([file.pread(position, 1)[0] ^ FLIP]))
+            told = f"flipped bits at byte {position} of {name}"
+        file.sync()
+    finally:
+        file.close()
+    return "flip", told
