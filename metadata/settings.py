@@ -23,6 +23,12 @@ TimestampType: TypeAlias = Literal["CreateTime", "LogAppendTime"]
 ServerAssignors: TypeAlias = Literal["uniform,range", "range,uniform", "uniform", "range"]
 MigrationPolicy: TypeAlias = Literal["disabled", "upgrade", "downgrade", "bidirectional"]
 
+RACK_AWARE_SELECTOR = "org.apache.kafka.common.replica.RackAwareReplicaSelector"
+ReplicaSelector: TypeAlias = Literal[
+    "",
+    "org.apache.kafka.common.replica.LeaderSelector",
+    "org.apache.kafka.common.replica.RackAwareReplicaSelector",
+]
 RestDialect: TypeAlias = Literal["confluent", "strimzi", "redpanda"]
 
 
@@ -136,6 +142,11 @@ class BrokerSettings(_Settings):
         5_000, 1, INT64_MAX, "How often high watermarks are saved."
     )
     max_incremental_fetch_session_cache_slots: int = _int(1_000, 0, INT32_MAX, "Fetch sessions kept (KIP-227).")
+    replica_selector_class: ReplicaSelector = Field(
+        default="",
+        description="Whom consumers read from: the leader, or with Kafka's RackAwareReplicaSelector a replica in their "
+        "rack (client.rack, KIP-392).",
+    )
     fetch_max_bytes: int = _int(57_671_680, 1024, INT32_MAX, "Most bytes in the answer to any fetch.")
     # Consumer groups
     group_min_session_timeout_ms: int = _int(6_000, 1, INT32_MAX, "Shortest session timeout of a member.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 from uuid import UUID
 
 from kraft.protocol.errors import RecordError
@@ -25,9 +25,16 @@ INITIAL_EPOCH = 0
 NO_SESSION = 0
 
 
+NO_TOPIC_ID = UUID(int=0)
+
+PartitionKey: TypeAlias = TopicIdPartition | tuple[str, int]
+"""How a request names a partition: by topic id, or by topic name (Fetch before version 13)."""
+
+
 @value(kw_only=True)
 class FetchPartition:
     topic_id: UUID
+    """NO_TOPIC_ID in a request that names topics."""
     partition: int
     current_leader_epoch: int
     """-1: not checked (R1)."""
@@ -37,6 +44,12 @@ class FetchPartition:
     log_start_offset: int
     """Of the follower; -1 for consumers."""
     bytes_max: int
+    topic: str = ""
+    """Its name, in a request that names topics."""
+
+    @property
+    def key(self) -> PartitionKey:
+        return (self.topic, self.partition) if self.topic else TopicIdPartition(self.topic_id, self.partition)
 
 
 @value(kw_only=True)
@@ -52,7 +65,13 @@ class FetchRequest:
     session_id: int = NO_SESSION
     session_epoch: int = FINAL_EPOCH
     partitions: tuple[FetchPartition, ...] = ()
-    forgotten: tuple[TopicIdPartition, ...] = ()
+    forgotten: Sequence[PartitionKey] = ()
+    names_topics: bool = False
+    """Before version 13. A session does not change from one to the other."""
+    reads_followers: bool = False
+    """A consumer that may read from a follower (KIP-392)."""
+    rack: str = ""
+    """Where such a consumer is; empty when it does not say."""
 
 
 @value(kw_only=True)
@@ -68,6 +87,10 @@ class FetchedPartition:
     current_leader: tuple[int, int] | None = None
     """(leader id, leader epoch) with errors 6, 74, 75."""
     records: Buffer = b""
+    topic: str = ""
+    """Its name, if it was asked for by name."""
+    preferred_read_replica: int = -1
+    """The replica that this consumer should read from instead (KIP-392)."""
 
 
 @value(kw_only=True)

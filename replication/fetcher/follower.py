@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from enum import Enum, auto
 
@@ -31,9 +32,11 @@ class Taken(Enum):
 
 
 class Follower:
-    def __init__(self, *, clock: Clock, events: Events) -> None:
+    def __init__(self, *, clock: Clock, events: Events, on_high_watermark: Callable[[Replica], None]) -> None:
+        """`on_high_watermark` is told when consumers of a replica may read more of it (KIP-392)."""
         self._clock = clock
         self._events = events
+        self._on_high_watermark = on_high_watermark
 
     def take(self, replica: Replica, asked: FetchPartition, answer: FetchedPartition) -> Taken:
         state, log = replica.state, replica.log
@@ -79,6 +82,7 @@ class Follower:
         )
         if high_watermark != state.high_watermark:
             replica.state = FollowerState(image=state.image, high_watermark=high_watermark)
+            self._on_high_watermark(replica)
 
     def _follow_log_start(self, replica: Replica, log_start_offset: int) -> None:
         """R8; never beyond the own end: the records up to there come first."""

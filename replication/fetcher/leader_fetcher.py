@@ -54,7 +54,9 @@ class LeaderFetcher:
         self._channels = channels
         self._channel: LeaderChannel | None = None
         self._session = FollowerSession()
-        self._follower = Follower(clock=registry.clock, events=registry.events)
+        self._follower = Follower(
+            clock=registry.clock, events=registry.events, on_high_watermark=registry.fetches.check
+        )
         self._followed: dict[TopicIdPartition, Followed] = {}
         self._wanted: dict[TopicIdPartition, FetchPartition] = {}
         """The questions of all partitions that are not backing off, as they were asked last."""

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from typing import TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from kraft.protocol.errors import KafkaError, NotLeaderOrFollower, OffsetOutOfRange
 from metadata.image import TopicIdPartition
 from replication.manager.reader import PartitionReader, Pass
-from replication.manager.registry import Registry
+from replication.manager.registry import ANY_EPOCH, Registry
 from replication.partition.replica import Replica
 from replication.partition.states import LeaderState
 from replication.purgatory import Purgatory
@@ -52,23 +52,40 @@ class Fetch:
     def session_count(self) -> int:
         return len(self._sessions)
 
-    async def fetch(self, request: FetchRequest) -> FetchResponse:
+    def begin(self, request: FetchRequest) -> FetchResponse | LaterFetch:
+        """What can be answered at once is, and costs no task."""
         try:
             session = self._sessions.open(request)
         except KafkaError as error:
             return FetchResponse(error_code=error.code)
+        session.resolve_names(self._registry.image)
         pass_ = self._read(session, request, None, notes_progress=True)
         if request.replica_id == CONSUMER and any(map(_is_beyond, pass_.answers)):
-            await self._look_again(pass_, session, request)
-        if not self._answers_now(pass_, session, request):
-            touched = await self._wait(session, pass_, self._wait_ms(session, request))
-            for partition, _answer in pass_.answers:
-                touched.add(partition.key)
-            if not touched:
-                return session.respond(())
-            again = [partition for key, partition in session.awake.items() if key in touched]
-            pass_ = self._read(session, request, again, notes_progress=False)
-        return session.respond(pass_.answers)
+            task = asyncio.get_running_loop().create_task(self._look_again_and_answer(pass_, session, request))
+            return LaterFetch(task, task.result)
+        return self._answer_or_wait(pass_, session, request)
+
+    def _answer_or_wait(self, pass_: Pass, session: FetchSession, request: FetchRequest) -> FetchResponse | LaterFetch:
+        if self._answers_now(pass_, session, request):
+            return session.respond(pass_.answers)
+        operation = self._wait(session, pass_, self._wait_ms(session, request))
+        if operation is None:
+            return self._answer_after_wait(pass_, session, set())
+        return LaterFetch(operation.done, lambda: self._answer_after_wait(pass_, session, operation.touched))
+
+    def _answer_after_wait(self, pass_: Pass, session: FetchSession, touched: set[TopicIdPartition]) -> FetchResponse:
+        """Only partitions to which something happened meanwhile are read again, and those that had an answer."""
+        for partition, _answer in pass_.answers:
+            touched.add(partition.key)
+        if not touched:
+            return session.respond(())
+        again = [partition for partition in session.awake.values() if partition.key in touched]
+        return session.respond(self._read(session, pass_.request, again, notes_progress=False).answers)
+
+    async def _look_again_and_answer(self, pass_: Pass, session: FetchSession, request: FetchRequest) -> FetchResponse:
+        await self._look_again(pass_, session, request)
+        begun = self._answer_or_wait(pass_, session, request)
+        return await begun.come() if isinstance(begun, LaterFetch) else begun
 
     async def _look_again(self, pass_: Pass, session: FetchSession, request: FetchRequest) -> None:
         """An offset beyond the end of the log is out of range for who leads. A leader that was relieved and has not
@@ -83,7 +100,10 @@ class Fetch:
             found = again[0][1] if again else answer
             if not is_trusted and _is_beyond((partition, found)):
                 found = FetchedPartition(
-                    topic_id=found.topic_id, partition=found.partition, error_code=NotLeaderOrFollower.code
+                    topic_id=found.topic_id,
+                    partition=found.partition,
+                    error_code=NotLeaderOrFollower.code,
+                    topic=found.topic,
                 )
             pass_.answers[number] = (partition, found)
 
@@ -110,7 +130,9 @@ class Fetch:
             request.wait_ms_max <= 0
             or not session.partitions
             or pass_.has_news
-            or pass_.size_bytes >= request.bytes_min
+            or pass_.is_full
+            or pass_.size_bytes >= min(request.bytes_min, pass_.bytes_max)
+            or not (pass_.replicas or pass_.is_follower)
         )
 
     def _read(
@@ -141,29 +163,49 @@ class Fetch:
             session.rounds.latest_ms = session.used_ms
         return pass_
 
-    async def _wait(self, session: FetchSession, pass_: Pass, wait_ms: int) -> set[TopicIdPartition]:
-        """Returns the partitions to which something happened meanwhile; the others need not be read again."""
+    def _wait(self, session: FetchSession, pass_: Pass, wait_ms: int) -> DelayedFetch | None:
+        """None when too many wait already."""
         request = pass_.request
-        operation = DelayedFetch(self._reader, request, pass_.replicas, purgatory=self._registry.fetches)
+        operation = DelayedFetch(
+            self._reader,
+            request,
+            pass_.replicas,
+            bytes_min=min(request.bytes_min, pass_.bytes_max),
+            purgatory=self._registry.fetches,
+        )
         awake = [replica for replica, partition in pass_.replicas.items() if partition.idling is None]
         if not self._registry.fetches.watch(operation, awake, wait_ms=wait_ms):
-            return set()
+            return None
         session.poll = operation
         waiting = self._waiting.setdefault(request.replica_id, {})
         waiting[operation] = None
-        try:
-            await operation.done
-        finally:
+
+        def ended(_: asyncio.Future[None]) -> None:
             del waiting[operation]
             if session.poll is operation:
                 session.poll = None
             self._registry.fetches.forget(operation)
-        return operation.touched
+
+        operation.done.add_done_callback(ended)
+        return operation
 
 
 def _is_beyond(answered: tuple[SessionPartition, FetchedPartition]) -> bool:
     partition, answer = answered
     return answer.error_code == OffsetOutOfRange.code and partition.fetch.fetch_offset > answer.high_watermark
+
+
+class LaterFetch(NamedTuple):
+    """A fetch that waits for something."""
+
+    future: asyncio.Future[Any]
+    """Done when there is an answer. To cancel it is to ask no more."""
+    answer: Callable[[], FetchResponse]
+    """To be asked once, when the future is done."""
+
+    async def come(self) -> FetchResponse:
+        await self.future
+        return self.answer()
 
 
 class DelayedFetch:
@@ -176,11 +218,13 @@ class DelayedFetch:
         request: FetchRequest,
         partitions: dict[Replica, SessionPartition],
         *,
+        bytes_min: int,
         purgatory: Purgatory[Replica],
     ) -> None:
         self._reader = reader
         self._request = request
         self._partitions = partitions
+        self._bytes_min = bytes_min
         self._purgatory = purgatory
         self.touched: set[TopicIdPartition] = set()
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -191,11 +235,12 @@ class DelayedFetch:
 
     def try_complete(self, replica: Replica, /) -> bool:
         state = replica.state
-        partition = self._partitions[replica]
+        fetch = self._partitions[replica].fetch
         self.touched.add(replica.key)
-        if isinstance(state, LeaderState):
-            available = self._reader.bound(replica, state, self._request) - partition.fetch.fetch_offset
-            if available <= 0 or (self._request.bytes_min > 1 and not self._has_enough(self._partitions)):
+        has_moved = fetch.current_leader_epoch not in (ANY_EPOCH, state.leader_epoch)
+        if not has_moved and (isinstance(state, LeaderState) or self._request.reads_followers):
+            available = self._reader.bound(replica, state, self._request) - fetch.fetch_offset
+            if available <= 0 or (self._bytes_min > 1 and not self._has_enough(self._partitions)):
                 return False
         self.expire()
         return True
@@ -204,9 +249,9 @@ class DelayedFetch:
         size_bytes = 0
         for replica in partitions:
             size_bytes += self._reader.available_bytes(
-                replica, self._partitions[replica].fetch, self._request, bytes_max=self._request.bytes_min
+                replica, self._partitions[replica].fetch, self._request, bytes_max=self._bytes_min
             )
-            if size_bytes >= self._request.bytes_min:
+            if size_bytes >= self._bytes_min:
                 return True
         return False
 

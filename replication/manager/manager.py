@@ -20,7 +20,7 @@ from metadata.settings import BrokerSettings, TopicSettings
 from replication.fetcher.pool import FetcherPool
 from replication.large_work import LargeWork
 from replication.manager.failures import Failures
-from replication.manager.fetch import Fetch, Proof, nobody_doubts
+from replication.manager.fetch import Fetch, LaterFetch, Proof, nobody_doubts
 from replication.manager.isr_keeper import AlterPartitions, IsrKeeper
 from replication.manager.leader_flushes import LeaderFlushes
 from replication.manager.logs import Logs
@@ -145,7 +145,12 @@ class ReplicaManager:
         return self._produce.begin(batches, acks=acks, timeout_ms=timeout_ms)
 
     async def fetch(self, request: FetchRequest) -> FetchResponse:
-        return await self._fetch.fetch(request)
+        begun = self._fetch.begin(request)
+        return await begun.come() if isinstance(begun, LaterFetch) else begun
+
+    def begin_fetch(self, request: FetchRequest) -> FetchResponse | LaterFetch:
+        """The same without a task where nothing has to be waited for."""
+        return self._fetch.begin(request)
 
     async def list_offset(
         self,

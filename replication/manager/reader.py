@@ -11,19 +11,27 @@ from kraft.protocol.errors import (
     NotLeaderOrFollower,
     OffsetOutOfRange,
     UnknownLeaderEpoch,
+    UnknownTopicId,
+    UnknownTopicOrPartition,
 )
 from kraft.protocol.primitives import Buffer
 from kraft.values import maker
+from metadata.settings import RACK_AWARE_SELECTOR
 from replication.manager.registry import Registry
+from replication.partition.closer_replica import closer_replica
 from replication.partition.isr import may_join
 from replication.partition.leader import with_fetch, with_idling
 from replication.partition.log import EpochEnd, ReplicaLog
 from replication.partition.replica import Replica
-from replication.partition.states import Idling, LeaderState, Rounds
+from replication.partition.states import FollowerState, Idling, LeaderState, Rounds
 from replication.requests import CONSUMER, FetchedPartition, FetchPartition, FetchRequest
 from replication.sessions.cache import SessionPartition
 
 _fetched_partition = maker(FetchedPartition)
+
+UNKNOWN_TOPIC = (UnknownTopicOrPartition.code, UnknownTopicId.code)
+"""What a consumer is told of a topic that is not there ends no wait for the others, as in Kafka: it would ask again at
+once, and again."""
 
 TELLS_LEADER = (NotLeaderOrFollower.code, FencedLeaderEpoch.code, UnknownLeaderEpoch.code)
 """Errors that carry who leads instead (KIP-951)."""
@@ -41,6 +49,8 @@ class Pass:
     notes_progress: bool
     tells_all: bool
     """A full answer, not only what changed (KIP-227)."""
+    bytes_max: int
+    """What an answer may hold, whatever is asked for."""
     bytes_left: int
     rounds: Rounds
     """Of the session that asks."""
@@ -48,6 +58,8 @@ class Pass:
     """The first batch of all goes out whatever its size (F3)."""
     answers: list[tuple[SessionPartition, FetchedPartition]] = field(default_factory=list)
     size_bytes: int = 0
+    is_full: bool = False
+    """There is more to read than the limits let into the answer: nothing is to be waited for."""
     has_news: bool = False
     """An error or a divergence: answered without waiting."""
     replicas: dict[Replica, SessionPartition] = field(default_factory=dict)
@@ -66,6 +78,7 @@ class PartitionReader:
         self, request: FetchRequest, *, now_ms: int, notes_progress: bool, tells_all: bool, rounds: Rounds
     ) -> Pass:
         is_follower = request.replica_id != CONSUMER
+        bytes_max = min(request.bytes_max, self._registry.settings().fetch_max_bytes)
         return _pass(
             request=request,
             now_ms=now_ms,
@@ -73,7 +86,8 @@ class PartitionReader:
             is_stale=is_follower and self._is_stale(request),
             notes_progress=notes_progress and is_follower,
             tells_all=tells_all,
-            bytes_left=min(request.bytes_max, self._registry.settings().fetch_max_bytes),
+            bytes_max=bytes_max,
+            bytes_left=bytes_max,
             rounds=rounds,
         )
 
@@ -87,13 +101,19 @@ class PartitionReader:
         if answer is not None:
             pass_.answers.append((partition, answer))
             pass_.size_bytes += len(answer.records)
-            if answer.error_code or answer.diverging_epoch is not None:
+            if answer.diverging_epoch is not None or (
+                answer.error_code and (pass_.is_follower or answer.error_code not in UNKNOWN_TOPIC)
+            ):
                 pass_.has_news = True
 
     def _read(self, partition: SessionPartition, pass_: Pass) -> FetchedPartition | None:
-        fetch = partition.fetch
+        fetch, request = partition.fetch, pass_.request
+        state: LeaderState | FollowerState
         try:
-            replica, state = self._registry.leader_or_raise(partition.key, leader_epoch=fetch.current_leader_epoch)
+            if request.reads_followers:
+                replica, state = self._registry.reader_or_raise(partition.key, leader_epoch=fetch.current_leader_epoch)
+            else:
+                replica, state = self._registry.leader_or_raise(partition.key, leader_epoch=fetch.current_leader_epoch)
         except KafkaError as error:
             return self._refusal(partition, error)
         pass_.replicas[replica] = partition
@@ -101,8 +121,12 @@ class PartitionReader:
         end_offset, epoch = log.log_end_offset, fetch.last_fetched_epoch
         records: Buffer = b""
         try:
-            if pass_.is_follower and (pass_.is_stale or pass_.request.replica_id not in state.followers):
-                raise _unassigned(replica, state, pass_.request)
+            if isinstance(state, LeaderState):
+                if pass_.is_follower and (pass_.is_stale or request.replica_id not in state.followers):
+                    raise _unassigned(replica, state, request)
+                if request.rack and (closer := self._closer(replica, state, fetch, request)) is not None:
+                    pass_.has_news = True
+                    return _answer(fetch, replica, state, preferred_read_replica=closer)
             if epoch != -1 and (offset > end_offset or epoch != log.latest_epoch):
                 diverging = _divergence(log, fetch)
                 if diverging is not None:
@@ -110,12 +134,13 @@ class PartitionReader:
             if not log.log_start_offset <= offset <= end_offset:
                 raise OffsetOutOfRange(f"{offset} is outside the log of {replica.name}")
             if pass_.notes_progress:
+                assert isinstance(state, LeaderState), state
                 state = self._note(replica, state, fetch, pass_)
             bound = end_offset if pass_.is_follower else state.high_watermark  # F1
             if offset < bound:
                 records = self._records(log, fetch, pass_, bound=bound)
         except OffsetOutOfRange:
-            return self._out_of_range(fetch, replica, state, pass_.request)
+            return self._out_of_range(fetch, replica, state, request)
         except KafkaError as error:
             return self._refusal(partition, error)
         if (
@@ -127,6 +152,7 @@ class PartitionReader:
         ):
             return _answer(fetch, replica, state, records=records)
         if pass_.notes_progress and offset == end_offset == state.high_watermark:
+            assert isinstance(state, LeaderState), state
             self._settle(partition, replica, state, pass_)
         return None
 
@@ -140,20 +166,33 @@ class PartitionReader:
             assert isinstance(replica.state, LeaderState), replica.state
             partition.idle(replica, replica.state, idling)
 
-    def bound(self, replica: Replica, state: LeaderState, request: FetchRequest) -> int:
+    def _closer(self, replica: Replica, state: LeaderState, fetch: FetchPartition, request: FetchRequest) -> int | None:
+        """KIP-392: the replica in the consumer's rack that it should read from, if the leader is not there."""
+        registry = self._registry
+        if registry.settings().replica_selector_class != RACK_AWARE_SELECTOR:
+            return None
+        return closer_replica(
+            state,
+            rack=request.rack,
+            offset=fetch.fetch_offset,
+            brokers=registry.image.brokers,
+        )
+
+    def bound(self, replica: Replica, state: LeaderState | FollowerState, request: FetchRequest) -> int:
         """F1: followers read up to the log end, consumers up to the high watermark."""
         return state.high_watermark if request.replica_id == CONSUMER else replica.log.log_end_offset
 
     def available_bytes(self, replica: Replica, fetch: FetchPartition, request: FetchRequest, *, bytes_max: int) -> int:
         state = replica.state
-        if not isinstance(state, LeaderState):
+        if not isinstance(state, LeaderState) and not request.reads_followers:
             return 0
         bound = self.bound(replica, state, request)
         if not replica.log.log_start_offset <= fetch.fetch_offset < bound:
             return 0
         limit = min(bytes_max, fetch.bytes_max)
         try:
-            return len(replica.log.read(fetch.fetch_offset, bytes_max=limit, upper_bound=bound).data)
+            read = replica.log.read(fetch.fetch_offset, bytes_max=limit, upper_bound=bound)
+            return len(read.data) if read.next_offset >= bound else bytes_max
         except KafkaError:
             return bytes_max  # enough to end the wait: the read that follows answers with the error
 
@@ -187,17 +226,21 @@ class PartitionReader:
     def _records(self, log: ReplicaLog, fetch: FetchPartition, pass_: Pass, *, bound: int) -> Buffer:
         limit = min(fetch.bytes_max, pass_.bytes_left)
         if limit <= 0 and not pass_.is_empty:
+            pass_.is_full = True
             return b""  # F2
-        data = log.read(
+        read = log.read(
             fetch.fetch_offset, bytes_max=max(limit, 0), upper_bound=bound, at_least_one_batch=pass_.is_empty
-        ).data
+        )
+        if read.next_offset < bound:
+            pass_.is_full = True
+        data = read.data
         if len(data):
             pass_.bytes_left -= len(data)
             pass_.is_empty = False
         return data
 
     def _out_of_range(
-        self, fetch: FetchPartition, replica: Replica, state: LeaderState, request: FetchRequest
+        self, fetch: FetchPartition, replica: Replica, state: LeaderState | FollowerState, request: FetchRequest
     ) -> FetchedPartition:
         """R6: a follower also learns where this log starts and, as its diverging epoch, where it ends."""
         end = EpochEnd(replica.log.latest_epoch, replica.log.log_end_offset)
@@ -214,11 +257,15 @@ class PartitionReader:
         if error.code in TELLS_LEADER:
             image = self._registry.image.partition(partition.key.topic_id, partition.key.partition)
             leader = None if image is None else (image.leader, image.leader_epoch)
+        code = error.code
+        if code == UnknownTopicId.code and partition.session.names_topics:
+            code = UnknownTopicOrPartition.code  # an id that is gone is nothing to who asks by name
         return FetchedPartition(
             topic_id=partition.key.topic_id,
             partition=partition.key.partition,
-            error_code=error.code,
+            error_code=code,
             current_leader=leader,
+            topic=partition.fetch.topic,
         )
 
 
@@ -240,14 +287,17 @@ def _divergence(log: ReplicaLog, fetch: FetchPartition) -> EpochEnd | None:
 def _answer(
     fetch: FetchPartition,
     replica: Replica,
-    state: LeaderState,
+    state: LeaderState | FollowerState,
     *,
     records: Buffer = b"",
     diverging: EpochEnd | None = None,
     error_code: int = 0,
+    preferred_read_replica: int = -1,
 ) -> FetchedPartition:
     return _fetched_partition(
         topic_id=fetch.topic_id,
+        topic=fetch.topic,
+        preferred_read_replica=preferred_read_replica,
         partition=fetch.partition,
         error_code=error_code,
         high_watermark=state.high_watermark,

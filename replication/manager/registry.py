@@ -24,7 +24,7 @@ from metadata.records import NO_LEADER
 from metadata.settings import BrokerSettings, TopicSettings
 from replication.partition.leader import with_end_offset, with_high_watermark
 from replication.partition.replica import Replica
-from replication.partition.states import LeaderState, OfflineState
+from replication.partition.states import FollowerState, LeaderState, OfflineState
 from replication.purgatory import Purgatory
 
 WAITING_PRODUCE_MAX = 10_000
@@ -94,6 +94,18 @@ class Registry:
             raise NotLeaderOrFollower(
                 f"broker {self.node_id} does not lead {replica.name}; its leader is {state.image.leader}"
             )
+        return replica, state
+
+    def reader_or_raise(
+        self, key: TopicIdPartition, *, leader_epoch: int
+    ) -> tuple[Replica, LeaderState | FollowerState]:
+        """Whoever can answer a consumer that may read from followers (KIP-392). Raises as `leader_or_raise`."""
+        replica = self.replicas.get(key)
+        if replica is None:
+            raise self._absence(key)
+        state = replica.state
+        if leader_epoch != ANY_EPOCH and leader_epoch != state.image.leader_epoch:
+            raise _wrong_epoch(replica, leader_epoch)
         return replica, state
 
     def _absence(self, key: TopicIdPartition) -> KafkaError:

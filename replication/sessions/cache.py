@@ -1,9 +1,11 @@
 """Incremental fetch sessions on the leader's side (KIP-227): a request names only what changed, so does the answer.
 
 The cache holds at most `slots_max` sessions, and one of each follower: unlike Kafka's brokers, which fetch in several
-threads, a node has one loop for each leader. A full cache drops one that nobody used for EVICTION_MS, else a consumer's
-for a follower's; else the newcomer gets no session and sends full requests. A session's partitions are kept in the
-order in which they are served: one that got records goes to the end.
+threads, a node has one loop for each leader. A full cache drops one that nobody used for EVICTION_MS; else one that is
+worth less than the newcomer, if it has lived that long or is a consumer's and the newcomer a follower's. Followers are
+worth more than consumers, then who has more partitions. Else the newcomer gets no session and sends full requests: who
+opens one session after the other pushes out none that is in use. A session's partitions are kept in the order in which
+they are served: one that got records goes to the end.
 
 A round looks only at partitions that are awake. One at whose end the follower asks, and where nothing happens, idles
 until its replica tells that something did; retention, which tells nobody, is found out at intervals.
@@ -15,11 +17,12 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
+from uuid import UUID
 
-from kraft.protocol.errors import FetchSessionIdNotFound, InvalidFetchSessionEpoch
+from kraft.protocol.errors import FetchSessionIdNotFound, FetchSessionTopicIdError, InvalidFetchSessionEpoch
 from kraft.values import maker
 from metadata.environment import Clock
-from metadata.image import TopicIdPartition
+from metadata.image import MetadataImage, TopicIdPartition
 from replication.partition.replica import Replica
 from replication.partition.states import FollowerState, Idling, LeaderState, Rounds
 from replication.requests import (
@@ -27,10 +30,12 @@ from replication.requests import (
     FINAL_EPOCH,
     INITIAL_EPOCH,
     NO_SESSION,
+    NO_TOPIC_ID,
     FetchedPartition,
     FetchPartition,
     FetchRequest,
     FetchResponse,
+    PartitionKey,
 )
 
 _fetch_response = maker(FetchResponse)
@@ -54,7 +59,10 @@ class LongPoll(Protocol):
 class SessionPartition:
     """What one session knows of one partition: the question, and what was last told."""
 
+    asked: PartitionKey
+    """As its session names it."""
     key: TopicIdPartition
+    """What that is."""
     fetch: FetchPartition
     session: FetchSession
     told_high_watermark: int = -1
@@ -67,10 +75,16 @@ class SessionPartition:
     """The latest state of that replica of which the follower knows all that it is told."""
     idling: Idling | None = None
 
+    def resolve(self, topic_id: UUID) -> None:
+        """This is what its name stands for now: a topic was created, perhaps after one of that name was deleted."""
+        if topic_id != self.key.topic_id:
+            self.key = TopicIdPartition(topic_id, self.fetch.partition)
+            self.told_error = True
+
     def idle(self, replica: Replica, state: LeaderState, idling: Idling) -> None:
         self.replica, self.settled, self.idling = replica, state, idling
         replica.idlers[self] = None
-        del self.session.awake[self.key]
+        del self.session.awake[self.asked]
 
     def stir(self) -> None:
         """The next round of its session does not count as its fetch, and looks at it."""
@@ -109,10 +123,12 @@ class SessionPartition:
 
 
 class FetchSession:
-    def __init__(self, *, session_id: int, replica_id: int, replica_epoch: int, now_ms: int) -> None:
-        self.session_id = session_id
-        self.replica_id = replica_id
-        self.replica_epoch = replica_epoch
+    def __init__(self, request: FetchRequest, *, now_ms: int) -> None:
+        self.session_id = NO_SESSION
+        self.replica_id = request.replica_id
+        self.names_topics = request.names_topics
+        self.created_ms = now_ms
+        self.replica_epoch = request.replica_epoch
         """Under which the follower has sent its latest request (KIP-903)."""
         self.next_epoch = 1
         self.used_ms = now_ms
@@ -121,13 +137,15 @@ class FetchSession:
         """Whether the current request may be answered with changes only."""
         self.has_grown = False
         """The current request names partitions that those before did not."""
-        self.partitions: dict[TopicIdPartition, SessionPartition] = {}
-        self.awake: dict[TopicIdPartition, SessionPartition] = {}
+        self.partitions: dict[PartitionKey, SessionPartition] = {}
+        self.awake: dict[PartitionKey, SessionPartition] = {}
         """Those that do not idle, in the order in which they are served."""
         self.poll: LongPoll | None = None
         """The request of it that waits."""
         self.rounds = Rounds()
         self._looked_ms = now_ms
+        self._image: MetadataImage | None = None
+        """By which the names of its topics were looked up last; None when there are new ones."""
 
     @property
     def is_follower(self) -> bool:
@@ -144,14 +162,25 @@ class FetchSession:
                 del self.awake[key]
         self.has_grown = False
         for fetch in request.partitions:
-            key = TopicIdPartition(fetch.topic_id, fetch.partition)
-            known = self.partitions.get(key)
+            asked = fetch.key
+            known = self.partitions.get(asked)
             if known is None:
-                self.partitions[key] = self.awake[key] = SessionPartition(key, fetch, self)
+                key = asked if isinstance(asked, TopicIdPartition) else TopicIdPartition(NO_TOPIC_ID, fetch.partition)
+                self.partitions[asked] = self.awake[asked] = SessionPartition(asked, key, fetch, self)
                 self.has_grown = True
             else:
                 known.stir()
                 known.fetch = fetch
+        if self.has_grown:
+            self._image = None
+
+    def resolve_names(self, image: MetadataImage) -> None:
+        """In a session that names topics a name stands for whatever topic has it when a request comes."""
+        if self.names_topics and self._image is not image:
+            self._image = image
+            for partition in self.partitions.values():
+                topic = image.topics_by_name.get(partition.fetch.topic)
+                partition.resolve(NO_TOPIC_ID if topic is None else topic.topic_id)
 
     def stir_all(self) -> None:
         for partition in self.partitions.values():
@@ -164,7 +193,7 @@ class FetchSession:
                 partition.on_state()
 
     def woken(self, partition: SessionPartition, replica: Replica) -> None:
-        self.awake[partition.key] = partition
+        self.awake[partition.asked] = partition
         if self.poll is not None:
             self.poll.woken(partition, replica)
 
@@ -176,8 +205,8 @@ class FetchSession:
             partition.told_high_watermark = answer.high_watermark
             partition.told_log_start_offset = answer.log_start_offset
             partition.told_error = answer.error_code != 0 or answer.diverging_epoch is not None
-            if len(answer.records) and self.awake.pop(partition.key, None) is not None:
-                self.awake[partition.key] = partition
+            if len(answer.records) and self.awake.pop(partition.asked, None) is not None:
+                self.awake[partition.asked] = partition
         return _fetch_response(session_id=self.session_id, partitions=told)
 
 
@@ -194,20 +223,18 @@ class SessionCache:
     def open(self, request: FetchRequest) -> FetchSession:
         """The session of a request, brought up to date by it.
 
-        Raises FetchSessionIdNotFound 70 or InvalidFetchSessionEpoch 71.
+        Raises FetchSessionIdNotFound 70, InvalidFetchSessionEpoch 71, FetchSessionTopicIdError 106.
         """
         now_ms = self._clock.monotonic_ms()
         if request.session_epoch not in (FINAL_EPOCH, INITIAL_EPOCH):
             return self._continue(request, now_ms)
         self._drop(request.session_id)
         self._drop_sessions_of(request.replica_id)
-        session = FetchSession(
-            session_id=NO_SESSION, replica_id=request.replica_id, replica_epoch=request.replica_epoch, now_ms=now_ms
-        )
+        session = FetchSession(request, now_ms=now_ms)
+        session.update(request)
         if request.session_epoch == INITIAL_EPOCH and self._make_room(session, now_ms):
             session.session_id = self._new_id()
             self._sessions[session.session_id] = session
-        session.update(request)
         return session
 
     def _continue(self, request: FetchRequest, now_ms: int) -> FetchSession:
@@ -218,10 +245,17 @@ class SessionCache:
             raise InvalidFetchSessionEpoch(
                 f"fetch session {request.session_id} is at epoch {session.next_epoch}, not {request.session_epoch}"
             )
+        if session.names_topics != request.names_topics:
+            raise FetchSessionTopicIdError(
+                f"fetch session {request.session_id} names topics by {'name' if session.names_topics else 'id'}"
+            )
         session.next_epoch = 1 if session.next_epoch == SESSION_EPOCH_MAX else session.next_epoch + 1
         session.used_ms = now_ms
         session.is_incremental = True
         session.update(request)
+        if not session.partitions and not session.is_follower:
+            del self._sessions[session.session_id]
+            session.session_id = NO_SESSION
         return session
 
     def _drop_sessions_of(self, replica_id: int) -> None:
@@ -243,15 +277,23 @@ class SessionCache:
         if oldest is not None and now_ms - oldest.used_ms > EVICTION_MS:
             self._drop(oldest.session_id)
             return True
-        if newcomer.is_follower:
-            consumers = [s for s in self._sessions.values() if not s.is_follower]
-            if consumers:
-                self._drop(min(consumers, key=lambda s: s.used_ms).session_id)
-                return True
-        return False
+        evictable = [
+            each
+            for each in self._sessions.values()
+            if now_ms - each.created_ms > EVICTION_MS or (newcomer.is_follower and not each.is_follower)
+        ]
+        least = min(evictable, key=_worth, default=None)
+        if least is None or _worth(newcomer) <= _worth(least):
+            return False
+        self._drop(least.session_id)
+        return True
 
     def _new_id(self) -> int:
         while True:
             session_id = self._rng.randrange(1, 2**31)
             if session_id not in self._sessions:
                 return session_id
+
+
+def _worth(session: FetchSession) -> tuple[bool, int]:
+    return session.is_follower, len(session.partitions)

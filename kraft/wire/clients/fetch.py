@@ -1,22 +1,29 @@
-"""Fetch (1) for clients: record batches as they are in the log, up to the high watermark."""
+"""Fetch (1) for clients: record batches as they are in the log, up to the high watermark.
+
+Sessions (KIP-227) are those of the replica manager, in the same cache as the followers'. Until version 12 a request
+names topics by name, from 13 on by id; an answer names a topic as it was asked for. From version 11 on a client may
+read from followers, and is told of one in its own rack (KIP-392). Without transactions all below the high watermark is
+stable: the last stable offset is the high watermark, and no transaction was aborted.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from uuid import UUID
 
 from kraft.protocol.errors import (
     ClusterAuthorizationFailed,
     FencedLeaderEpoch,
     KafkaError,
+    KafkaStorageError,
     NotLeaderOrFollower,
-    UnknownTopicId,
-    UnknownTopicOrPartition,
 )
+from kraft.values import maker
 from kraft.wire.clients.endpoints import node_endpoints
 from kraft.wire.clients.leaders import UNKNOWN, Leaders
-from kraft.wire.clients.served import ClientApi, ClientBroker, ClientCall
-from kraft.wire.generated.fetch_request import FetchRequestData
+from kraft.wire.clients.served import Answer, ClientApi, ClientBroker, ClientCall, Later
+from kraft.wire.generated import fetch_request
+from kraft.wire.generated.fetch_request import FetchRequestData, FetchTopic
 from kraft.wire.generated.fetch_response import (
     NO_EPOCH_END_OFFSET,
     NO_LEADER_ID_AND_EPOCH,
@@ -27,12 +34,27 @@ from kraft.wire.generated.fetch_response import (
     NodeEndpoint,
     PartitionData,
 )
+from kraft.wire.primitives import ZERO_UUID
 from metadata.image import TopicIdPartition
-from replication.requests import CONSUMER, FetchedPartition, FetchPartition, FetchRequest
+from replication.requests import (
+    CONSUMER,
+    NO_SESSION,
+    FetchedPartition,
+    FetchPartition,
+    FetchRequest,
+    FetchResponse,
+    PartitionKey,
+)
 
+FIRST_WITH_RACK = 11
 FIRST_WITH_TOPIC_IDS = 13
+READ_COMMITTED = 1
 MOVED = (NotLeaderOrFollower.code, FencedLeaderEpoch.code)
 """Errors that come with the leader (KIP-951)."""
+KNOWN_TO_CLIENTS = frozenset({0, 1, 2, 3, 6, 9, 29, 56, 74, 75, 78, 100, 103})
+"""Errors of a partition that Java's consumer survives: any other one ends its poll with an IllegalStateException."""
+
+_new_request, _new_partition = maker(FetchRequest), maker(FetchPartition)
 
 
 def apis(broker: ClientBroker) -> Sequence[ClientApi]:
@@ -46,103 +68,116 @@ class _Fetch:
         self._replicas = broker.replicas
         self._leaders = Leaders(broker.gateway)
 
-    async def handle(self, call: ClientCall[FetchRequestData]) -> FetchResponseData:
-        message = call.message
-        _check_is_consumer(message)
-        asked: list[FetchPartition] = []
-        ids: list[UUID | None] = []
-        for topic in message.topics:
-            topic_id = topic.topic_id if call.version >= FIRST_WITH_TOPIC_IDS else self._leaders.id_of(topic.topic)
-            ids.append(topic_id)
-            if topic_id is None:
-                continue
-            for item in topic.partitions:
-                asked.append(
-                    FetchPartition(
-                        topic_id=topic_id,
-                        partition=item.partition,
-                        current_leader_epoch=item.current_leader_epoch,
-                        fetch_offset=item.fetch_offset,
-                        last_fetched_epoch=item.last_fetched_epoch,
-                        log_start_offset=-1,
-                        bytes_max=item.partition_max_bytes,
-                    )
-                )
-        request = FetchRequest(
-            replica_id=CONSUMER,
-            replica_epoch=-1,
-            wait_ms_max=message.max_wait_ms,
-            bytes_min=message.min_bytes,
-            bytes_max=message.max_bytes,
-            partitions=tuple(asked),
-        )
-        reply = await self._replicas.fetch(request)
-        answers = {TopicIdPartition(each.topic_id, each.partition): each for each in reply.partitions}
-        return self._response(call, ids, answers)
+    def handle(self, call: ClientCall[FetchRequestData]) -> Answer:
+        begun = self._replicas.begin_fetch(_request(call.message, call.version))
+        if isinstance(begun, FetchResponse):
+            return self._response(call, begun)
+        come = begun.answer
+        return Later(begun.future, lambda _: self._response(call, come()))
 
-    def _response(
-        self,
-        call: ClientCall[FetchRequestData],
-        ids: Sequence[UUID | None],
-        answers: Mapping[TopicIdPartition, FetchedPartition],
-    ) -> FetchResponseData:
+    def _response(self, call: ClientCall[FetchRequestData], reply: FetchResponse) -> FetchResponseData:
+        aborted = () if call.message.isolation_level == READ_COMMITTED else None
         leader_ids: list[int] = []
-        responses = []
-        for topic, topic_id in zip(call.message.topics, ids, strict=True):
-            partitions = [
-                _unknown_topic(item.partition)
-                if topic_id is None
-                else self._partition(answers[TopicIdPartition(topic_id, item.partition)], call.version, leader_ids)
-                for item in topic.partitions
-            ]
-            responses.append(
-                FetchableTopicResponse.make(topic=topic.topic, topic_id=topic.topic_id, partitions=partitions)
-            )
-        endpoints = node_endpoints(self._broker, leader_ids, call.connection) if leader_ids else ()
+        topics: dict[str | UUID, list[PartitionData]] = {}
+        for item in reply.partitions:
+            topic = item.topic or item.topic_id
+            found = self._failed(item, leader_ids) if item.error_code else _read(item, aborted)
+            known = topics.get(topic)
+            if known is None:
+                topics[topic] = [found]
+            else:
+                known.append(found)
         return FetchResponseData.make(
-            responses=responses, node_endpoints=[NodeEndpoint.make(**each._asdict()) for each in endpoints]
+            error_code=reply.error_code,
+            session_id=reply.session_id,
+            responses=[
+                FetchableTopicResponse.make(topic=topic, partitions=partitions)
+                if isinstance(topic, str)
+                else FetchableTopicResponse.make(topic_id=topic, partitions=partitions)
+                for topic, partitions in topics.items()
+            ],
+            node_endpoints=[
+                NodeEndpoint.make(**each._asdict())
+                for each in node_endpoints(self._broker, leader_ids, call.connection)
+            ]
+            if leader_ids
+            else (),
         )
 
-    def _partition(self, answer: FetchedPartition, version: int, leader_ids: list[int]) -> PartitionData:
-        code = answer.error_code
-        leader, diverging = NO_LEADER_ID_AND_EPOCH, NO_EPOCH_END_OFFSET
-        if code in MOVED:
-            current = self._leaders.current(TopicIdPartition(answer.topic_id, answer.partition))
+    def _failed(self, item: FetchedPartition, leader_ids: list[int]) -> PartitionData:
+        leader = NO_LEADER_ID_AND_EPOCH
+        if item.error_code in MOVED and item.topic_id != ZERO_UUID:
+            current = self._leaders.current(TopicIdPartition(item.topic_id, item.partition))
             if current != UNKNOWN:
                 leader = LeaderIdAndEpoch.make(leader_id=current[0], leader_epoch=current[1])
                 leader_ids.append(current[0])
-        if code == UnknownTopicId.code and version < FIRST_WITH_TOPIC_IDS:
-            code = UnknownTopicOrPartition.code
-        if answer.diverging_epoch is not None:
-            end = answer.diverging_epoch
-            diverging = EpochEndOffset.make(epoch=end.epoch, end_offset=end.end_offset)
         return PartitionData.make(
-            partition_index=answer.partition,
-            error_code=code,
-            high_watermark=answer.high_watermark,
-            last_stable_offset=answer.last_stable_offset,
-            log_start_offset=answer.log_start_offset,
-            diverging_epoch=diverging,
+            partition_index=item.partition,
+            error_code=item.error_code if item.error_code in KNOWN_TO_CLIENTS else KafkaStorageError.code,
+            high_watermark=item.high_watermark,
+            last_stable_offset=item.last_stable_offset,
+            log_start_offset=item.log_start_offset,
             current_leader=leader,
             aborted_transactions=None,
-            records=answer.records,
         )
 
 
-def _check_is_consumer(message: FetchRequestData) -> None:
-    """Replicas authenticate as nodes and fetch there; nobody else moves a high watermark or reads beyond it."""
+def _request(message: FetchRequestData, version: int) -> FetchRequest:
+    """Raises ClusterAuthorizationFailed 31 for a replica: those authenticate as nodes and fetch there; nobody else
+    moves a high watermark or reads beyond it."""
     if message.replica_id >= 0 or message.replica_state.replica_id >= 0:
         raise ClusterAuthorizationFailed("only nodes of the cluster fetch as replicas; leave the replica id at -1")
+    names_topics = version < FIRST_WITH_TOPIC_IDS
+    forgotten: list[PartitionKey] = [
+        (topic.topic, number) if names_topics else TopicIdPartition(topic.topic_id, number)
+        for topic in message.forgotten_topics_data
+        for number in topic.partitions
+    ]
+    return _new_request(
+        replica_id=CONSUMER,
+        replica_epoch=-1,
+        wait_ms_max=message.max_wait_ms,
+        bytes_min=message.min_bytes,
+        bytes_max=message.max_bytes,
+        session_id=message.session_id,
+        session_epoch=message.session_epoch,
+        partitions=tuple([_asked(topic, item) for topic in message.topics for item in topic.partitions]),
+        forgotten=forgotten,
+        names_topics=names_topics,
+        reads_followers=version >= FIRST_WITH_RACK,
+        rack=message.rack_id,
+    )
 
 
-def _unknown_topic(partition: int) -> PartitionData:
+def _asked(topic: FetchTopic, item: fetch_request.FetchPartition) -> FetchPartition:
+    return _new_partition(
+        topic_id=topic.topic_id,
+        partition=item.partition,
+        current_leader_epoch=item.current_leader_epoch,
+        fetch_offset=item.fetch_offset,
+        last_fetched_epoch=item.last_fetched_epoch,
+        log_start_offset=-1,
+        bytes_max=item.partition_max_bytes,
+        topic=topic.topic,
+    )
+
+
+def _read(item: FetchedPartition, aborted: tuple[()] | None) -> PartitionData:
+    diverging = NO_EPOCH_END_OFFSET
+    if item.diverging_epoch is not None:
+        diverging = EpochEndOffset.make(epoch=item.diverging_epoch.epoch, end_offset=item.diverging_epoch.end_offset)
     return PartitionData.make(
-        partition_index=partition,
-        error_code=UnknownTopicOrPartition.code,
-        high_watermark=-1,
-        aborted_transactions=None,
+        partition_index=item.partition,
+        error_code=0,
+        high_watermark=item.high_watermark,
+        last_stable_offset=item.last_stable_offset,
+        log_start_offset=item.log_start_offset,
+        diverging_epoch=diverging,
+        aborted_transactions=aborted,
+        preferred_read_replica=item.preferred_read_replica,
+        records=item.records,
     )
 
 
 def _refuse(message: FetchRequestData, version: int, error: KafkaError) -> FetchResponseData:
-    return FetchResponseData.make(error_code=error.code, session_id=0, responses=())
+    return FetchResponseData.make(error_code=error.code, session_id=NO_SESSION, responses=())

@@ -51,7 +51,7 @@ def _fetch_request(request: FetchRequest, timeout_ms: int) -> FetchRequestData:
         ],
         forgotten_topics_data=[
             ForgottenTopic.make(topic_id=topic_id, partitions=[item.partition for item in items])
-            for topic_id, items in by_topic(request.forgotten)
+            for topic_id, items in by_topic([key for key in request.forgotten if isinstance(key, TopicIdPartition)])
         ],
     )
 

@@ -264,7 +264,7 @@ def test_a_follower_under_another_broker_epoch_is_looked_at_anew() -> None:
             session_epoch=session.next_epoch,
             partitions=(),
         )
-        await fetch.fetch(request)
+        fetch.begin(request)
         assert cluster.leader(key).followers[2].broker_epoch == request.replica_epoch
 
     play(story)

@@ -96,6 +96,7 @@ class Cluster:
         """`logs_of` makes the logs of a node: in memory unless told."""
         self.settings = broker_settings({name.replace("_", "."): value for name, value in settings.items()})
         self.image = MetadataImage()
+        self.racks: dict[int, str] = {}
         self.cut: set[tuple[int, int]] = set()
         self.requests: list[FetchRequest] = []
         self.alterations: list[AlterPartition] = []
@@ -134,7 +135,11 @@ class Cluster:
     def register(self, node_id: int) -> None:
         self.commit(
             RegisterBrokerRecord(
-                broker_id=node_id, incarnation_id=UUID(int=node_id), rest=f"r:{node_id}", kafka=f"k:{node_id}"
+                broker_id=node_id,
+                incarnation_id=UUID(int=node_id),
+                rest=f"r:{node_id}",
+                kafka=f"k:{node_id}",
+                rack=self.racks.get(node_id),
             )
         )
         self.fence(node_id, fenced=False)
