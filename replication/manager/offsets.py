@@ -41,23 +41,25 @@ class Offsets:
         leader_epoch: int = ANY_EPOCH,
         looking: Looking | None = None,
     ) -> OffsetAnswer:
-        """L10: a consumer that asks for the end waits until the high watermark has reached this leader's epoch."""
+        """L10: a consumer that asks for the end waits until the high watermark has reached this leader's epoch, and so
+        does one that asks for a time of which no record is found below it."""
         replica, state = self._registry.leader_or_raise(key, leader_epoch=leader_epoch)
         log = replica.log
         if timestamp == EARLIEST_TIMESTAMP:
-            return OffsetAnswer(offset=log.log_start_offset, leader_epoch=_epoch_at(replica, log.log_start_offset))
+            start = log.log_start_offset
+            return OffsetAnswer(offset=start, leader_epoch=log.epoch_of(start))
         bound = state.high_watermark if is_consumer else log.log_end_offset
-        if is_consumer and state.high_watermark < state.epoch_start_offset:
-            raise OffsetNotAvailable(
-                f"high watermark {bound} of {replica.name} has not reached the start {state.epoch_start_offset} of "
-                f"leader epoch {state.leader_epoch} yet; ask again"
-            )
+        is_behind = is_consumer and state.high_watermark < state.epoch_start_offset
         if timestamp == LATEST_TIMESTAMP:
+            if is_behind:
+                raise _not_available(replica, state)
             return OffsetAnswer(offset=bound, leader_epoch=state.leader_epoch)
         if timestamp == MAX_TIMESTAMP:
             found = log.max_timestamp(upper_bound=bound, looking=looking)
         else:
             found = log.offset_for_timestamp(timestamp, upper_bound=bound, looking=looking)
+        if found is None and is_behind:
+            raise _not_available(replica, state)
         if found is None:
             return OffsetAnswer(offset=-1)
         return OffsetAnswer(offset=found.offset, timestamp=found.timestamp, leader_epoch=found.leader_epoch)
@@ -160,10 +162,8 @@ class DelayedDelete:
             )
 
 
-def _epoch_at(replica: Replica, offset: int) -> int:
-    """Epoch of the first record; -1 when there is none."""
-    log = replica.log
-    if offset >= log.log_end_offset:
-        return log.latest_epoch
-    first = log.end_offset_for_epoch(0)
-    return log.latest_epoch if first is None else first.epoch
+def _not_available(replica: Replica, state: LeaderState) -> KafkaError:
+    return OffsetNotAvailable(
+        f"high watermark {state.high_watermark} of {replica.name} has not reached the start {state.epoch_start_offset} "
+        f"of leader epoch {state.leader_epoch} yet; ask again"
+    )

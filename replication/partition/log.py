@@ -120,6 +120,10 @@ class ReplicaLog(Protocol):
         """L9: a new leader records its epoch even with no write; durable before it returns (R8)."""
         ...
 
+    def epoch_of(self, offset: int) -> int:
+        """Of the record at the offset, or of the next one to be appended; -1 when it is not known."""
+        ...
+
     def end_offset_for_epoch(self, epoch: int) -> EpochEnd | None:
         """R3. The largest known epoch <= the asked one with its end offset; None when undefined."""
         ...

@@ -271,6 +271,9 @@ class PartitionLog:
         with self._availability.guard("recording a leader epoch", changes_nothing=True):
             self._epochs.assign(epoch, start_offset)
 
+    def epoch_of(self, offset: int) -> int:
+        return self._epochs.epoch_of(offset)
+
     def end_offset_for_epoch(self, epoch: int) -> EpochEnd | None:
         return self._epochs.end_offset_for(epoch, log_end_offset=self.log_end_offset)
 

@@ -222,3 +222,45 @@ def test_offsets_by_time_and_reading_from_the_middle(kafka: Kafka, library: str)
     assert client.offset_at(kafka.bootstrap_servers, topic, T0_MS - 1_000) == 0
     assert client.offset_at(kafka.bootstrap_servers, topic, T0_MS + len(MESSAGES)) is None
     assert client.read(kafka.bootstrap_servers, topic, count=len(MESSAGES) - 57, offset=57) == MESSAGES[57:]
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_topic_that_was_deleted_and_created_again_is_another(kafka: Kafka, library: str):
+    """Clients that know its old id or its old leader find the new one by themselves."""
+    topic, client = kafka.topic(), LIBRARIES[library]
+    client.produce(kafka.bootstrap_servers, topic, MESSAGES[:50], codec="none")
+    kafka.cluster.delete_topic(topic)
+    kafka.topic(name=topic)
+    client.produce(kafka.bootstrap_servers, topic, MESSAGES[50:60], codec="none")
+    assert client.read(kafka.bootstrap_servers, topic, count=10) == MESSAGES[50:60]
+
+
+def test_a_producer_and_a_consumer_live_through_a_topic_that_is_deleted_and_created_again(kafka: Kafka):
+    topic = kafka.topic()
+    settings = {"bootstrap.servers": kafka.bootstrap_servers, "topic.metadata.refresh.interval.ms": 1_000}
+    producer = confluent_kafka.Producer({**settings, "message.timeout.ms": DEADLINE_S * 1_000})
+    producer.produce(topic, b"old", partition=0)
+    assert producer.flush(DEADLINE_S) == 0
+    consuming = {**settings, "group.id": "unused", "auto.offset.reset": "earliest", "enable.auto.commit": False}
+    with closing(confluent_kafka.Consumer(consuming)) as consumer:
+        consumer.assign([confluent_kafka.TopicPartition(topic, 0, 0)])
+        assert _first_value(consumer) == b"old"
+        kafka.cluster.delete_topic(topic)
+        kafka.topic(name=topic)
+        deadline = time.monotonic() + DEADLINE_S
+        delivered: list[Any] = []
+        while not delivered and time.monotonic() < deadline:
+            producer.produce(
+                topic, b"new", partition=0, on_delivery=lambda e, _: delivered.append(1) if not e else None
+            )
+            producer.flush(DEADLINE_S)
+        assert _first_value(consumer) == b"new"
+
+
+def _first_value(consumer: confluent_kafka.Consumer) -> bytes | None:
+    deadline = time.monotonic() + DEADLINE_S
+    while time.monotonic() < deadline:
+        message = consumer.poll(1)
+        if message is not None and message.error() is None:
+            return bytes(message.value() or b"")
+    return None

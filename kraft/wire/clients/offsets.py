@@ -38,12 +38,13 @@ from kraft.wire.generated.offset_for_leader_epoch_response import (
     OffsetForLeaderTopicResult,
 )
 from metadata.image import TopicIdPartition
-from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, MAX_TIMESTAMP
+from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, MAX_TIMESTAMP, OffsetAnswer
 
 EARLIEST_LOCAL_TIMESTAMP = -4
 """Where the log on local disks begins (KIP-405): all of a log is there."""
 LATEST_TIERED_TIMESTAMP = -5
 EARLIEST_PENDING_UPLOAD_TIMESTAMP = -6
+REMOTE_TIMESTAMPS = (LATEST_TIERED_TIMESTAMP, EARLIEST_PENDING_UPLOAD_TIMESTAMP)
 """Both are about remote storage (KIP-1005, KIP-1023), which holds nothing here."""
 SPECIAL_SINCE = {
     LATEST_TIMESTAMP: 1,
@@ -106,8 +107,12 @@ class _Offsets:
     ) -> ListOffsetsPartitionResponse:
         try:
             key = self._key(topic_id, name, item.partition_index)
-            timestamp = _timestamp(item.timestamp, version)
-            found = await self._replicas.list_offset(key, timestamp, leader_epoch=item.current_leader_epoch)
+            _check_timestamp(item.timestamp, version)
+            if item.timestamp in REMOTE_TIMESTAMPS:
+                found = await self._in_remote_storage(key, item.current_leader_epoch)
+            else:
+                timestamp = EARLIEST_TIMESTAMP if item.timestamp == EARLIEST_LOCAL_TIMESTAMP else item.timestamp
+                found = await self._replicas.list_offset(key, timestamp, leader_epoch=item.current_leader_epoch)
         except KafkaError as error:
             return ListOffsetsPartitionResponse.make(
                 partition_index=item.partition_index, error_code=_list_code(error, version)
@@ -119,6 +124,11 @@ class _Offsets:
             offset=found.offset,
             leader_epoch=found.leader_epoch,
         )
+
+    async def _in_remote_storage(self, key: TopicIdPartition, leader_epoch: int) -> OffsetAnswer:
+        """Nothing is there; whoever does not lead says so."""
+        await self._replicas.list_offset(key, EARLIEST_TIMESTAMP, leader_epoch=leader_epoch)
+        return OffsetAnswer(offset=-1)
 
     # --- OffsetForLeaderEpoch ----------------------------------------------------------------------------------
 
@@ -175,14 +185,10 @@ class _Offsets:
         return DeleteRecordsPartitionResult.make(partition_index=partition, low_watermark=low_watermark, error_code=0)
 
 
-def _timestamp(timestamp: int, version: int) -> int:
-    """The question as the log knows it. Raises UnsupportedVersion for a special one that came with a later version."""
-    if timestamp >= 0:
-        return timestamp
-    since = SPECIAL_SINCE.get(timestamp)
-    if since is None or version < since:
+def _check_timestamp(timestamp: int, version: int) -> None:
+    """Raises UnsupportedVersion 35 for a special one that came with a later version."""
+    if timestamp < 0 and version < SPECIAL_SINCE.get(timestamp, version + 1):
         raise UnsupportedVersion(f"timestamp {timestamp} is not known in version {version} of ListOffsets")
-    return EARLIEST_TIMESTAMP if timestamp == EARLIEST_LOCAL_TIMESTAMP else timestamp
 
 
 def _code(error: KafkaError) -> int:

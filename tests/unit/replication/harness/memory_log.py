@@ -179,6 +179,9 @@ class MemoryLog:
         if epoch > self.latest_epoch:
             self.epochs = [(e, s) for e, s in self.epochs if s < start_offset] + [(epoch, start_offset)]
 
+    def epoch_of(self, offset: int) -> int:
+        return max((epoch for epoch, start in self.epochs if start <= offset), default=-1)
+
     def end_offset_for_epoch(self, epoch: int) -> EpochEnd | None:
         if not self.epochs or epoch > self.latest_epoch:
             return None
