@@ -181,7 +181,8 @@ class FrameConnection(Protocol):
         ...
 
     def take_frames(self, *, bytes_max: int) -> None:
-        """From now on, take frames up to this length: the limit given at connect or listen was for a stranger."""
+        """From now on, take frames up to this length, and from a peer that is trusted: the limits given at connect or
+        listen were for a stranger."""
         ...
 
     def close(self) -> None:
@@ -209,9 +210,24 @@ class Network(Protocol):
         """Raises ConnectionRefusedError, TimeoutError, or another OSError."""
         ...
 
-    async def listen(self, host: str, port: int, on_connection: OnConnection, *, frame_bytes_max: int) -> FrameListener:
+    @property
+    def connections_max(self) -> int:
+        """Accepted connections that one listener has at a time; one more is reset."""
+        ...
+
+    async def listen(
+        self,
+        host: str,
+        port: int,
+        on_connection: OnConnection,
+        *,
+        frame_bytes_max: int,
+        arriving_bytes_max: int | None = None,
+    ) -> FrameListener:
         """Serve each connection with its own task running `on_connection`; it is closed when that returns.
 
+        `arriving_bytes_max`: what long frames of all its connections that nobody has taken yet hold together; who needs
+        more is held back by TCP, and for others who are held back, a frame that comes too slowly is given up.
         Raises OSError (EADDRINUSE). Port 0 lets the system choose.
         """
         ...

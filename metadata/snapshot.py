@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
-import orjson
+import msgspec
 
 from metadata.image import (
     BrokerImage,
@@ -52,7 +52,7 @@ def encode_image(image: MetadataImage) -> bytes:
     version = VERSION
     if image.transaction is not None:
         version, fields["transaction"] = VERSION_WITH_TRANSACTION, _transaction_fields(image.transaction)
-    body = orjson.dumps(fields, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
+    body = msgspec.json.encode(fields, order="sorted")
     return _HEADER.pack(MAGIC, version, zlib.crc32(body)) + body
 
 
@@ -60,8 +60,8 @@ def decode_image(data: bytes | bytearray | memoryview) -> MetadataImage:
     """Raises CorruptSnapshot."""
     body = _checked_body(memoryview(data))
     try:
-        return _image(orjson.loads(body))
-    except (KeyError, TypeError, ValueError) as error:
+        return _image(msgspec.json.decode(body))
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CorruptSnapshot(f"snapshot body does not describe an image: {error!r}") from error
 
 
@@ -131,7 +131,7 @@ def _transaction_fields(transaction: OpenTransaction) -> dict[str, Any]:
     return {
         "name": transaction.name,
         "base_offset": transaction.base_offset,
-        "records": [orjson.Fragment(encode_record(record)) for record in transaction.records],
+        "records": [msgspec.Raw(encode_record(record)) for record in transaction.records],
     }
 
 
@@ -152,7 +152,7 @@ def _image(fields: dict[str, Any]) -> MetadataImage:
 
 
 def _transaction(fields: dict[str, Any]) -> OpenTransaction:
-    records = tuple(decode_record(orjson.dumps(record)) for record in fields["records"])
+    records = tuple(decode_record(msgspec.json.encode(record)) for record in fields["records"])
     return OpenTransaction(name=fields["name"], base_offset=fields["base_offset"], records=records)
 
 

@@ -22,6 +22,7 @@ from metadata.controller.requests import (
     ReplaceConfigs,
     Request,
     TopicCreated,
+    UnregisterBroker,
 )
 from metadata.image import MetadataImage, PartitionImage
 from metadata.settings import BrokerSettings, TopicSettings, canonical_value
@@ -47,6 +48,8 @@ def is_visible(image: MetadataImage, request: Request[Any], reply: Any) -> bool:
                 for wanted in request.reassignments
                 if reply[wanted.topic, wanted.partition] is None
             )
+        case UnregisterBroker():
+            return request.broker_id not in image.brokers
         case _:
             return True
 

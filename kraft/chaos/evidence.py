@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import msgspec
-import orjson
 
 from kraft.chaos.history import Header, HistoryError
 
@@ -176,10 +175,10 @@ def _objects(path: str | Path) -> Iterator[dict[str, Any]]:
     with Path(path).open("rb") as lines:
         for number, line in enumerate(lines, 1):
             try:
-                fields = orjson.loads(line)
+                fields = msgspec.json.decode(line)
                 if not {"at_ms", "node_id", "event"} <= fields.keys():
                     raise ValueError("an event has at_ms, node_id and event")
-            except (ValueError, AttributeError) as error:
+            except (ValueError, AttributeError, RecursionError) as error:
                 if not line.endswith(b"\n"):
                     return  # a node that was killed wrote half a line
                 raise HistoryError(f"{path}:{number}: this is no event: {error}") from error

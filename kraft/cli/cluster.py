@@ -13,7 +13,11 @@ from kraft.cli.output import progress, say, write, write_json, write_rows
 from kraft.cli.rest import DATA_DEFAULT, Rest
 from kraft.launcher import actions, live
 from kraft.launcher.runfile import ClusterRun
+from kraft.launcher.starting import start_view
 from kraft.launcher.up import Interrupted, interruptible, start_cluster, stop_cluster, uninterruptible
+
+ADDRESSES = ("rest", "kafka", "quorum")
+"""No terminal breaks them: people copy them."""
 
 
 def up(
@@ -29,7 +33,7 @@ def up(
 ) -> None:
     """Start every node of a cluster on this machine and show it until Ctrl-C, which stops all in order.
 
-    It waits as long as the nodes make progress, and says what they wait for: voters met, logs loaded, partitions led.
+    It waits as long as the nodes make progress, and shows what they wait for: voters met, logs loaded, partitions led.
     A node that ends, five minutes without progress, or --timeout stop all nodes again.
 
     With --json the first line on standard output, printed when the cluster is ready, is one JSON object:
@@ -43,7 +47,10 @@ def up(
     interruptible()
     try:
         limit_ms = None if timeout is None else round(timeout * 1_000)
-        run = start_cluster(config, data=data, free_ports=free_ports, detach=detach, say=say, limit_ms=limit_ms)
+        view = start_view(say, on_terminal=_on_terminal(as_json=as_json))
+        run = start_cluster(
+            config, data=data, free_ports=free_ports, detach=detach, say=say, view=view, limit_ms=limit_ms
+        )
     except Interrupted:
         say("stopped before the cluster was ready")
         sys.exit(130)
@@ -58,8 +65,7 @@ def up(
 def _show_until_stopped(run: ClusterRun, *, as_json: bool) -> None:
     try:
         _announce(run, as_json=as_json)
-        on_terminal = sys.stdout.isatty() and not as_json
-        live.watch(run, say=progress(as_json=as_json), on_terminal=on_terminal)
+        live.watch(run, say=progress(as_json=as_json), on_terminal=_on_terminal(as_json=as_json))
     except (Interrupted, BrokenPipeError):
         say("stopping all nodes in order")
     finally:
@@ -72,10 +78,15 @@ def _announce(run: ClusterRun, *, as_json: bool) -> None:
     if as_json:
         write_json(run.summary())
         return
-    columns = ("id", "roles", "rest", "kafka", "quorum", "pid", "data")
-    write_rows(live.node_rows(run), columns, as_json=False, title=f"cluster {run.cluster_id} is ready")
+    title = f"cluster {run.cluster_id} is ready; its data is in {run.data}"
+    columns = ("id", "roles", "rest", "kafka", "quorum", "pid") + (() if sys.stdout.isatty() else ("data",))
+    write_rows(live.node_rows(run), columns, as_json=False, title=title, whole=ADDRESSES)
     write("\nTry:\n")
     write(live.first_commands(run) + "\n")
+
+
+def _on_terminal(*, as_json: bool) -> bool:
+    return sys.stdout.isatty() and not as_json
 
 
 def down(data: DataOption = None, as_json: JsonOption = False) -> None:
@@ -106,4 +117,6 @@ def status(rest: RestOption = None, data: DataOption = None, as_json: JsonOption
         f"under-replicated {partitions['under_replicated']}, under min ISR {partitions['under_min_isr']}, "
         f"offline {partitions['offline']}"
     )
-    write_rows(document["nodes"], ("id", "roles", "state", "rest", "kafka", "quorum", "rack"), as_json=False)
+    write_rows(
+        document["nodes"], ("id", "roles", "state", "rest", "kafka", "quorum", "rack"), as_json=False, whole=ADDRESSES
+    )

@@ -101,14 +101,14 @@ def write_pairs(pairs: Mapping[str, Any], *, as_json: bool, title: str = "") -> 
         write_rows(rows, ("property", "value"), as_json=False, title=title)
 
 
-def cell(value: Any) -> str:
+def cell(value: Any, *, joint: str = ",") -> str:
     match value:
         case None:
             return "-"
         case bool():
             return str(value).lower()
         case list() | tuple():
-            return ",".join(cell(item) for item in value) or "-"
+            return joint.join(cell(item) for item in value) or "-"
         case dict():
             return json.dumps(value, ensure_ascii=False)
         case _:
@@ -120,17 +120,48 @@ def fail(message: str, *, code: int = FAILED) -> NoReturn:
     sys.exit(code)
 
 
+WORD_MAX = 12
+"""Longer words of a column that may be broken are, where a terminal is narrow."""
+
+
 def _write_table(
     rows: Sequence[Mapping[str, Any]], columns: Sequence[str], title: str, whole: Sequence[str] = ()
 ) -> None:
+    """Where what may not be broken does not fit beside the rest, each row becomes a block of lines."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
-    for column in columns:
-        table.add_column(column.replace("_", " "), overflow="fold", no_wrap=column in whole)
-    for row in rows:
-        table.add_row(*(Text(visible(cell(row.get(column)))) for column in columns))
-    Console().print(table)
+    console = Console()
+    names = [column.replace("_", " ") for column in columns]
+    texts = [[visible(cell(row.get(column), joint=", ")) for column in columns] for row in rows]
+    widths = [
+        max(len(part) if column in whole else _longest_word(part) for part in (name, *parts))
+        for column, name, parts in zip(columns, names, zip(*texts, strict=True), strict=False)
+    ]
+    if whole and sum(widths) + 2 * len(widths) + 1 > console.width:
+        _write_blocks(names, texts, title)
+        return
+    if title:
+        console.print(Text(title, style="table.title"))
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0) if whole else (0, 1))
+    for column, name in zip(columns, names, strict=True):
+        table.add_column(name, overflow="fold", no_wrap=column in whole)
+    for row in texts:
+        table.add_row(*map(Text, row))
+    console.print(table)
+
+
+def _longest_word(text: str) -> int:
+    return min(max(map(len, text.split()), default=0), WORD_MAX)
+
+
+def _write_blocks(names: Sequence[str], texts: Sequence[Sequence[str]], title: str) -> None:
+    if title:
+        write(title)
+    width = max(map(len, names))
+    for row in texts:
+        write("")
+        for name, text in zip(names, row, strict=True):
+            write(f"{name:<{width}}  {text}")

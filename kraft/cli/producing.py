@@ -6,13 +6,13 @@ stored whose answer was lost is not stored twice. Without a key a request reache
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Final
 
+import msgspec
 import typer
 
 from kraft.cli.options import DataOption, Format, FormatOption, JsonOption, RestOption, TopicArgument
@@ -121,7 +121,7 @@ class Sender:
 
     def send(self, batch: list[Entry]) -> list[Place]:
         """Where each record is, or why not; empty with acks=0. Raises CommandFailed when the request failed whole."""
-        body = json.dumps({"records": batch}, ensure_ascii=False).encode()
+        body = msgspec.json.encode({"records": batch})
         request = Request(method="POST", path=self._path, body=body, headers=self._headers, timeout_ms=self._timeout_ms)
         self._sent += 1
         if self._name is None:

@@ -8,13 +8,14 @@ now (503 or 429, as while a cluster starts), all are asked again for `BUSY_LIMIT
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import time
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Final, TypeVar
+
+import msgspec
 
 from kraft.cli.output import CommandFailed, say
 from kraft.client.blocking import send
@@ -125,7 +126,7 @@ class Rest:
         return busy or Refused(reason="; ".join(reasons))
 
     def send_json(self, method: str, path: str, document: Any = None, *, media: str = JSON_TYPE) -> Any:
-        body = b"" if document is None else json.dumps(document).encode()
+        body = b"" if document is None else msgspec.json.encode(document)
         headers = {"Content-Type": media} if body else {}
         request = Request(method=method, path=path, body=body, headers=headers, timeout_ms=REQUEST_TIMEOUT_MS)
         return checked(self.change(request)).json()

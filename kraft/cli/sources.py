@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, Queue
 from typing import Any, Final
+
+import msgspec
 
 from kraft.cli.options import Format
 from kraft.cli.output import CommandFailed
@@ -29,6 +30,9 @@ PLACE_FIELDS: Final = frozenset({"topic", "offset"})
 """What `kraft consume --json` also prints: where a record was, which says nothing about where it goes."""
 
 Entry = dict[str, Any]
+"""Of a produce request. Its JSON is sent as it was written (`msgspec.Raw`): numbers keep every digit."""
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_any = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 class Pause:
@@ -104,7 +108,7 @@ def batches(entries: Iterable[Entry | Pause]) -> Iterator[list[Entry]]:
     for entry in entries:
         if not isinstance(entry, Pause):
             batch.append(entry)
-            size += len(json.dumps(entry))
+            size += len(msgspec.json.encode(entry))
             if len(batch) < RECORDS_PER_REQUEST_MAX and size < BYTES_PER_REQUEST_MAX:
                 continue
         if batch:
@@ -145,24 +149,24 @@ def _entry(text: str, reading: Reading, *, where: str) -> Entry:
 
 def _whole_record(text: str, where: str) -> Entry:
     try:
-        record = json.loads(text)
-    except json.JSONDecodeError as error:
+        record = _fields(text)
+    except msgspec.ValidationError as error:
+        raise CommandFailed(f'{where} is no JSON object like {{"key": "a", "value": "b"}}') from error
+    except (msgspec.DecodeError, RecursionError) as error:
         raise CommandFailed(f"{where} is not JSON: {error}") from error
-    if not isinstance(record, dict):
-        raise CommandFailed(f'{where} is no JSON object like {{"key": "a", "value": "b"}}')
     unknown = sorted(record.keys() - RECORD_FIELDS - PLACE_FIELDS)
     if unknown:
         raise CommandFailed(f"{where} has {', '.join(unknown)}; a record has {', '.join(sorted(RECORD_FIELDS))}")
-    return {name: value for name, value in record.items() if name in RECORD_FIELDS and value is not None}
+    return {name: value for name, value in record.items() if name in RECORD_FIELDS and bytes(value) != b"null"}
 
 
 def _embedded(text: str, form: Format, what: str) -> Any:
     try:
         if form == "json":
-            return json.loads(text)
+            return _any(text)
         if form == "binary":
             base64.b64decode(text, validate=True)
-    except json.JSONDecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise CommandFailed(f"{what}, {text[:80]!r}, is not JSON ({error}); --format text sends it as it is") from error
     except binascii.Error as error:
         raise CommandFailed(f"{what}, {text[:80]!r}, is not base64; --format text sends it as it is") from error

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
-import orjson
+import msgspec
 
 from kraft.client.clock import Clock
 from kraft.client.errors import KraftError, NothingDone, OutcomeUnknown, ServerError
@@ -118,7 +118,7 @@ class Connection:
         return checked(answer).json()
 
     def request(self, method: str, path: str, document: Any = None) -> Request:
-        body = b"" if document is None else orjson.dumps(document)
+        body = b"" if document is None else msgspec.json.encode(document)
         headers = {"Content-Type": JSON_TYPE} if body else {}
         timeout_ms = self.settings.request_timeout_ms
         return Request(method=method, path=path, body=body, headers=headers, timeout_ms=timeout_ms)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
+import msgspec
 from aiohttp import web
 
 from kraft.http.additions import plain_shape, without_additions
@@ -31,7 +31,7 @@ def finished(call: Call, route: Route, response: web.StreamResponse) -> web.Stre
     shape = None if model is None else plain_shape(model)
     if shape is not None and response.body:
         assert isinstance(response.body, (bytes, bytearray)), type(response.body)
-        response.body = orjson.dumps(without_additions(orjson.loads(response.body), shape))
+        response.body = msgspec.json.encode(without_additions(msgspec.json.decode(response.body), shape))
     return response
 
 

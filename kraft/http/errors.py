@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
+import msgspec
 from aiohttp import web
 
 from kraft.protocol import errors as kafka
@@ -155,7 +155,7 @@ def error_response(error: HttpError, *, media: str = "application/json", has_add
         headers.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
     if error.closes:
         headers["Connection"] = "close"
-    body = orjson.dumps(error_body(error, has_additions=has_additions))
+    body = msgspec.json.encode(error_body(error, has_additions=has_additions))
     response = web.Response(status=error.status, body=body, headers=headers)
     if error.closes:
         response.force_close()

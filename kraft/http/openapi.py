@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
 import msgspec
-import orjson
 from aiohttp import web
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
@@ -48,7 +47,7 @@ def openapi_routes(routes: Sequence[Route], *, is_strict: bool) -> tuple[Route, 
     async def openapi(call: Call) -> web.Response:
         if not cached:
             cluster_id = call.context.gateway.cluster_id
-            cached.append(orjson.dumps(document((*routes, *mine), cluster_id=cluster_id, is_strict=is_strict)))
+            cached.append(msgspec.json.encode(document((*routes, *mine), cluster_id=cluster_id, is_strict=is_strict)))
         return web.Response(body=cached[0], headers={"Content-Type": PLAIN_JSON})
 
     def route(path: str, name: str) -> Route:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Literal
 
-import orjson
+import msgspec
 from aiohttp import web
 from pydantic import BaseModel
 
@@ -115,7 +115,7 @@ def replica_routes(replicas: Replicas) -> tuple[Route, ...]:
 
     async def partitions(call: Call) -> web.Response:
         belief = node_belief(call.context.gateway, replicas())
-        return web.Response(body=orjson.dumps(belief.model_dump()), headers={"Content-Type": PLAIN_JSON})
+        return web.Response(body=msgspec.json.encode(belief.model_dump()), headers={"Content-Type": PLAIN_JSON})
 
     return (
         Route(

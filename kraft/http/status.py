@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import orjson
+import msgspec
 from aiohttp import web
 from pydantic import BaseModel
 
@@ -138,7 +138,7 @@ def cluster_status(gateway: Gateway, awaits: str = "") -> ClusterStatus:
 
 
 def _json(document: Any, *, status: int = 200) -> web.Response:
-    return web.Response(status=status, body=orjson.dumps(document), headers={"Content-Type": PLAIN_JSON})
+    return web.Response(status=status, body=msgspec.json.encode(document), headers={"Content-Type": PLAIN_JSON})
 
 
 async def status(call: Call) -> web.Response:

@@ -17,6 +17,7 @@ from kraft.launcher.processes import (
 )
 from kraft.launcher.readiness import StartFailed, wait_until_ready
 from kraft.launcher.runfile import ClusterRun, NodeRun, load_run, remove_run, save_run
+from kraft.launcher.starting import LongWait
 
 Say = Callable[[str], None]
 
@@ -69,7 +70,10 @@ def restart_node(
     started = run.node(node_id)
     try:
         is_ready = wait_until_ready(
-            [started], say=say, limit_ms=limit_ms, is_quorum_possible=lambda: _has_majority(running_cluster(data))
+            [started],
+            show=LongWait(say).show,
+            limit_ms=limit_ms,
+            is_quorum_possible=lambda: _has_majority(running_cluster(data)),
         )
     except StartFailed as failure:
         tail = "\n".join(f"  | {line}" for line in log_tail(started.log))

@@ -21,7 +21,8 @@ def first_commands(run: ClusterRun) -> str:
     cluster = f"{node.rest}/v3/clusters/{run.cluster_id}"
     return "\n".join(
         (
-            f"curl -s {cluster}/topics -H 'Content-Type: application/json' -d '{{\"topic_name\": \"hello\"}}'",
+            f"curl -s {cluster}/topics \\",
+            "     -H 'Content-Type: application/json' -d '{\"topic_name\": \"hello\"}'",
             f"curl -s {node.rest}/topics/hello -H 'Content-Type: application/vnd.kafka.json.v2+json' \\",
             '     -d \'{"records": [{"key": "a", "value": {"n": 1}}, {"value": "anything"}]}\'',
             f"curl -s '{last[0].rest}/topics/hello/partitions/0/records?offset=earliest' \\",
@@ -30,11 +31,11 @@ def first_commands(run: ClusterRun) -> str:
     )
 
 
-def node_rows(run: ClusterRun) -> list[dict[str, str]]:
+def node_rows(run: ClusterRun) -> list[dict[str, str | tuple[str, ...]]]:
     return [
         {
             "id": str(node.id),
-            "roles": ",".join(node.roles),
+            "roles": node.roles,
             "rest": node.rest,
             "kafka": node.kafka,
             "quorum": node.quorum or "-",
@@ -57,7 +58,7 @@ def _watch_in_pipe(run: ClusterRun, say: Callable[[str], None]) -> None:
     said = ""
     while True:
         run = _refreshed(run)
-        line = status_line(run, cluster_status(_running(run)))
+        line = " | ".join(status_lines(run, cluster_status(_running(run))))
         if line != said:
             said = line
             say(line)
@@ -75,7 +76,7 @@ def _watch_on_terminal(run: ClusterRun) -> None:
         while True:
             run = _refreshed(run)
             status = cluster_status(_running(run))
-            lines = (status_line(run, status), *node_lines(run, status), "Ctrl-C stops all nodes in order.")
+            lines = (*status_lines(run, status), *node_lines(run, status), "Ctrl-C stops all nodes in order.")
             live.update(Text("\n".join(lines)), refresh=True)
             if not _running(run):
                 return
@@ -91,24 +92,24 @@ def _running(run: ClusterRun) -> list[NodeRun]:
     return [node for node in run.nodes if is_alive(node.pid)]
 
 
-def status_line(run: ClusterRun, status: dict[str, Any] | None) -> str:
-    """One line that changes only when the cluster does."""
+def status_lines(run: ClusterRun, status: dict[str, Any] | None) -> tuple[str, ...]:
+    """Nodes, then partitions; they change only when the cluster does."""
     alive = {node.id for node in _running(run)}
     if not alive:
-        return "no node runs any more"
+        return ("no node runs any more",)
     down = [node.id for node in run.nodes if node.id not in alive]
     if status is None:
-        return f"{_named('down', down)} nobody tells a status".lstrip()
+        return (f"{_named('down', down)} nobody tells a status".lstrip(),)
     brokers = [entry for entry in status.get("nodes", ()) if "broker" in entry["roles"]]
     active = [entry["id"] for entry in brokers if entry["state"] == "active"]
     partitions = status.get("partitions", {})
     controller = status.get("controller_id", -1)
     leader = f"node {controller} (epoch {status.get('controller_epoch')})" if controller >= 0 else "none"
     return (
-        f"quorum leader {leader} | brokers {len(active)}/{len(brokers)} active"
-        f"{_named(' | down', down)} | partitions {partitions.get('total', 0)}, "
+        f"quorum leader {leader} | brokers {len(active)}/{len(brokers)} active{_named(' | down', down)}",
+        f"partitions {partitions.get('total', 0)}, "
         f"under-replicated {partitions.get('under_replicated', 0)}, "
-        f"under min ISR {partitions.get('under_min_isr', 0)}, offline {partitions.get('offline', 0)}"
+        f"under min ISR {partitions.get('under_min_isr', 0)}, offline {partitions.get('offline', 0)}",
     )
 
 

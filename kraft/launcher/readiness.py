@@ -7,7 +7,7 @@ are loaded, partitions get leaders. A cluster that only needs longer is never gi
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -18,8 +18,6 @@ from kraft.launcher.runfile import NodeRun
 
 STALLED_MS: Final = 300_000
 """A start in which nothing new has happened for so long is given up."""
-SAY_EVERY_MS: Final = 1_000
-"""Counts that rise quickly are said no more often."""
 SEEN_MAX: Final = 100_000
 POLL_MS: Final = 40
 """Often while a start is expected to take a moment: asking costs the nodes processor time, and waiting costs ours."""
@@ -66,30 +64,39 @@ class Progress:
         return ""
 
 
+Waiting = Mapping[str, str]
+"""What a start waits for: `node 1`, `brokers`, `partitions led` and so on -> in which state it is."""
+
+
+def in_words(waiting: Waiting) -> str:
+    return "waiting for " + "; ".join(_each(waiting))
+
+
+def _each(waiting: Waiting) -> list[str]:
+    return [f"{what}: {state}" for what, state in waiting.items()]
+
+
 def wait_until_ready(
     nodes: Sequence[NodeRun],
     *,
-    say: Callable[[str], None],
+    show: Callable[[Waiting], None],
     limit_ms: int | None = None,
     is_quorum_possible: Callable[[], bool] = lambda: True,
 ) -> bool:
-    """Wait for these nodes, saying what is waited for as it changes; True when they are ready.
+    """Wait for these nodes; `show` gets what is waited for at every look. True when they are ready.
 
     False when all of them run and `is_quorum_possible` says that they wait for nodes which nobody has started. Raises
     StartFailed when a node has ended, when there is no progress any more, and after `limit_ms`.
     """
     begun_ms = _now_ms()
     progress = Progress(begun_ms=begun_ms, limit_ms=limit_ms)
-    said, said_ms = "", begun_ms - SAY_EVERY_MS
     while waiting := _waiting_for(nodes):
-        now_ms, text = _now_ms(), "waiting for " + "; ".join(waiting)
-        if text != said and now_ms - said_ms >= SAY_EVERY_MS:
-            said, said_ms = text, now_ms
-            say(text)
-        if not any(each.endswith(f": {NO_ANSWER}") for each in waiting) and not is_quorum_possible():
+        now_ms = _now_ms()
+        show(waiting)
+        if NO_ANSWER not in waiting.values() and not is_quorum_possible():
             return False
-        if problem := progress.look(waiting, now_ms):
-            raise StartFailed(f"{problem}: {text}")
+        if problem := progress.look(_each(waiting), now_ms):
+            raise StartFailed(f"{problem}: {in_words(waiting)}")
         time.sleep((SLOW_POLL_MS if now_ms - begun_ms > SLOW_AFTER_MS else POLL_MS) / 1000)
     return True
 
@@ -98,15 +105,14 @@ def _now_ms() -> int:
     return int(time.monotonic() * 1000)
 
 
-def _waiting_for(nodes: Sequence[NodeRun]) -> list[str]:
+def _waiting_for(nodes: Sequence[NodeRun]) -> Waiting:
     """Empty when the cluster is ready. Raises StartFailed when a node has ended."""
     reap([node.pid for node in nodes])
     for node in nodes:
         if not is_alive(node.pid):
             raise StartFailed(f"node {node.id} (pid {node.pid}) ended while starting", node=node)
-    reasons = {node.id: _not_ready(node) for node in nodes}
-    waiting = [f"node {node_id}: {reason}" for node_id, reason in reasons.items() if reason]
-    return waiting or _cluster_not_ready(nodes)
+    reasons = {node.name: _not_ready(node) for node in nodes}
+    return {name: reason for name, reason in reasons.items() if reason} or _cluster_not_ready(nodes)
 
 
 def _not_ready(node: NodeRun) -> str:
@@ -125,22 +131,22 @@ def _reason(answer: Answer) -> str:
     return str(reason or f"status {answer.status}")
 
 
-def _cluster_not_ready(nodes: Sequence[NodeRun]) -> list[str]:
+def _cluster_not_ready(nodes: Sequence[NodeRun]) -> Waiting:
     status = cluster_status(nodes)
     if status is None:
-        return ["a status"]
+        return {"the cluster": "no node tells its status"}
     if status.get("controller_id", -1) < 0:
-        return ["a leader of the quorum"]
+        return {"the quorum": "it has no leader yet"}
     states = {entry["id"]: entry["state"] for entry in status.get("nodes", ())}
     fenced = [node.id for node in nodes if node.is_broker and states.get(node.id) != "active"]
     if not fenced:
-        return []
+        return {}
     partitions = status.get("partitions", {})
     total = partitions.get("total", 0)
-    return [
-        f"brokers: {', '.join(f'{node_id} {states.get(node_id)}' for node_id in fenced)}",
-        f"partitions led: {total - partitions.get('offline', 0)} of {total}",
-    ]
+    return {
+        "brokers": ", ".join(f"{node_id} {states.get(node_id)}" for node_id in fenced),
+        "partitions led": f"{total - partitions.get('offline', 0)} of {total}",
+    }
 
 
 def cluster_status(nodes: Sequence[NodeRun], *, timeout_ms: int = PROBE_TIMEOUT_MS) -> dict[str, Any] | None:

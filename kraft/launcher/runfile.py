@@ -27,6 +27,11 @@ class NodeRun:
     data: str
 
     @property
+    def name(self) -> str:
+        """For people."""
+        return f"node {self.id}"
+
+    @property
     def log(self) -> str:
         return os.path.join(self.data, "node.log")
 

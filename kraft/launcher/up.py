@@ -16,6 +16,7 @@ from kraft.launcher.ports import taken_ports, with_free_ports
 from kraft.launcher.processes import StartProcess, is_alive, log_tail, start_program, stop_nodes
 from kraft.launcher.readiness import StartFailed, wait_until_ready
 from kraft.launcher.runfile import RESOLVED_FILE, ClusterRun, NodeRun, load_run, remove_run, save_run
+from kraft.launcher.starting import StartInPipe, StartView
 
 Say = Callable[[str], None]
 _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -36,12 +37,14 @@ def start_cluster(
     free_ports: bool,
     detach: bool,
     say: Say,
+    view: StartView | None = None,
     limit_ms: int | None = None,
     start: StartProcess = start_program,
 ) -> ClusterRun:
     """Start all nodes and return when the cluster is ready. Raises ConfigError or LaunchError; then nothing runs.
 
-    `limit_ms`: how long that may take; None: as long as the nodes make progress."""
+    `view` shows how it starts; without one, `say` is told. `limit_ms`: how long that may take; None: as long as the
+    nodes make progress."""
     config = load_config(config_file, data=data)
     _refuse_second_start(config.data)
     if free_ports:
@@ -51,9 +54,8 @@ def start_cluster(
     for warning in warnings(config):
         say(f"warning: {warning}")
     resolved = _write_resolved(config)
-    say(f"cluster {config.cluster_id}: starting {len(config.nodes)} nodes in {config.data}")
     run = _start_nodes(config, resolved, detach=detach, say=say, start=start)
-    return _ready_or_stopped(run, limit_ms=limit_ms, say=say)
+    return _ready_or_stopped(run, limit_ms=limit_ms, say=say, view=view or StartInPipe(say))
 
 
 def stop_cluster(run: ClusterRun, *, say: Say) -> None:
@@ -124,9 +126,13 @@ def _start_nodes(config: ClusterConfig, resolved: str, *, detach: bool, say: Say
     return run
 
 
-def _ready_or_stopped(run: ClusterRun, *, limit_ms: int | None, say: Say) -> ClusterRun:
+def _ready_or_stopped(run: ClusterRun, *, limit_ms: int | None, say: Say, view: StartView) -> ClusterRun:
     try:
-        wait_until_ready(run.nodes, say=say, limit_ms=limit_ms)
+        view.begin(run)
+        try:
+            wait_until_ready(run.nodes, show=view.show, limit_ms=limit_ms)
+        finally:
+            view.end()
     except StartFailed as failure:
         stop_cluster(run, say=say)
         raise LaunchError(_explain(failure)) from failure

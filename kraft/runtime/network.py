@@ -8,7 +8,8 @@ import logging
 import socket
 from typing import cast
 
-from kraft.runtime.tcp import TcpConnection
+from kraft.runtime.arriving import ArrivingFrames
+from kraft.runtime.tcp import TcpConnection, read_buffer
 from metadata.environment import ConnectionClosed, OnConnection
 
 LOG = logging.getLogger(__name__)
@@ -27,10 +28,20 @@ CLOSE_TURNS = 3
 class TcpListener:
     """A listening socket, its connections and the tasks that serve them."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, on_connection: OnConnection, *, connections_max: int) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        on_connection: OnConnection,
+        *,
+        connections_max: int,
+        buffer: memoryview,
+        arriving_bytes_max: int | None,
+    ) -> None:
         self._loop = loop
         self._on_connection = on_connection
         self._connections_max = connections_max
+        self._buffer = buffer
+        self._arriving = None if arriving_bytes_max is None else ArrivingFrames(loop, bytes_max=arriving_bytes_max)
         self._server: asyncio.Server | None = None
         self._serving: dict[asyncio.Task[None], TcpConnection] = {}
         self._is_closing = False
@@ -38,7 +49,9 @@ class TcpListener:
 
     async def start(self, host: str, port: int, *, frame_bytes_max: int) -> None:
         def accept() -> _AcceptedConnection:
-            return _AcceptedConnection(self._loop, self, frame_bytes_max=frame_bytes_max)
+            return _AcceptedConnection(
+                self._loop, self, frame_bytes_max=frame_bytes_max, buffer=self._buffer, arriving=self._arriving
+            )
 
         self._server = await self._loop.create_server(accept, host, port, backlog=BACKLOG)
 
@@ -90,8 +103,16 @@ class TcpListener:
 
 
 class _AcceptedConnection(TcpConnection):
-    def __init__(self, loop: asyncio.AbstractEventLoop, listener: TcpListener, *, frame_bytes_max: int) -> None:
-        super().__init__(loop, frame_bytes_max=frame_bytes_max)
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        listener: TcpListener,
+        *,
+        frame_bytes_max: int,
+        buffer: memoryview,
+        arriving: ArrivingFrames | None,
+    ) -> None:
+        super().__init__(loop, frame_bytes_max=frame_bytes_max, buffer=buffer, arriving=arriving)
         self._listener = listener
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -105,6 +126,7 @@ class TcpNetwork:
     def __init__(self, loop: asyncio.AbstractEventLoop, *, connections_max: int = CONNECTIONS_MAX) -> None:
         self._loop = loop
         self._connections_max = connections_max
+        self._buffer = read_buffer()
         self._dialed: set[TcpConnection] = set()
         """Those whose sockets are not closed yet; a listener has its own."""
 
@@ -127,7 +149,7 @@ class TcpNetwork:
 
     async def _connect_address(self, address: str, port: int, *, frame_bytes_max: int) -> TcpConnection:
         transport, connection = await self._loop.create_connection(
-            lambda: TcpConnection(self._loop, frame_bytes_max=frame_bytes_max), address, port
+            lambda: TcpConnection(self._loop, frame_bytes_max=frame_bytes_max, buffer=self._buffer), address, port
         )
         self._dialed.add(connection)
         connection.lost.add_done_callback(lambda _: self._dialed.discard(connection))
@@ -146,8 +168,26 @@ class TcpNetwork:
         for _ in range(CLOSE_TURNS):
             await asyncio.sleep(0)
 
-    async def listen(self, host: str, port: int, on_connection: OnConnection, *, frame_bytes_max: int) -> TcpListener:
-        listener = TcpListener(self._loop, on_connection, connections_max=self._connections_max)
+    @property
+    def connections_max(self) -> int:
+        return self._connections_max
+
+    async def listen(
+        self,
+        host: str,
+        port: int,
+        on_connection: OnConnection,
+        *,
+        frame_bytes_max: int,
+        arriving_bytes_max: int | None = None,
+    ) -> TcpListener:
+        listener = TcpListener(
+            self._loop,
+            on_connection,
+            connections_max=self._connections_max,
+            buffer=self._buffer,
+            arriving_bytes_max=arriving_bytes_max,
+        )
         await listener.start(host, port, frame_bytes_max=frame_bytes_max)
         return listener
 

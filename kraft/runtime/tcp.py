@@ -1,8 +1,9 @@
 """One TCP connection: frames of a 4-byte big-endian length and that many bytes, as Kafka's protocol has them.
 
-Reading: bytes arrive in one small buffer per connection. Small frames are copied out of it; a frame that does not
-fit gets a buffer of its own size into which the kernel writes directly, so a large payload is copied once. While
-nobody receives, reading stops after `QUEUED_BYTES_MAX` of whole frames.
+Reading: bytes arrive in one buffer that all connections of a loop share, for between two calls of the loop nobody needs
+it. Frames that have come whole are copied out of it; a longer one that has not gets a buffer of its own size into which
+the kernel writes directly, so a large payload is copied once. While nobody receives, reading stops after
+`QUEUED_BYTES_MAX` of whole frames. What a listener's frames may hold together: `kraft.runtime.arriving`.
 Writing: small frames are joined into one write; large parts are handed to the kernel where they are.
 """
 
@@ -10,18 +11,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import mmap
 import socket
 import struct
 from collections.abc import Sequence
 from typing import cast
 
 from kraft.protocol.primitives import Buffer
+from kraft.runtime.arriving import STEP_BYTES, ArrivingFrames
 from kraft.runtime.receiving import FrameReceiver
 
 LOG = logging.getLogger(__name__)
 
 READ_BUFFER_BYTES = 64 * 1024
-"""Of each connection, allocated with the connection."""
+"""One for all connections of a loop."""
+REST_BYTES_MAX = 16 * 1024
+"""The beginning of a frame that a connection keeps between two reads; a longer frame gets a buffer of its own."""
 QUEUED_BYTES_MAX = READ_BUFFER_BYTES
 """Whole frames kept while nobody receives; then the peer is held back by TCP."""
 JOINED_BYTES_MAX = 32 * 1024
@@ -37,17 +42,31 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 class TcpConnection(FrameReceiver, asyncio.BufferedProtocol):
     """One connection, both the protocol that the loop calls and the `FrameConnection` that its owner uses."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, frame_bytes_max: int) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        frame_bytes_max: int,
+        buffer: memoryview | None = None,
+        arriving: ArrivingFrames | None = None,
+    ) -> None:
+        """`buffer`: that of the loop, or else one of its own. `arriving`: what its frames share with others."""
         super().__init__(loop)
         self._frame_bytes_max = frame_bytes_max
+        self._arriving = arriving
         self._transport: asyncio.Transport | None = None
-        self._buffer = memoryview(bytearray(READ_BUFFER_BYTES))
-        self._filled = 0
-        """Bytes of an unfinished small frame at the start of `_buffer`."""
+        self._buffer = read_buffer() if buffer is None else buffer
+        self._rest = b""
+        """Of the last read: the beginning of a frame."""
         self._large: memoryview | None = None
         self._large_filled = 0
+        self._large_granted = 0
+        """Bytes of it that there is memory for."""
         self._queued_bytes = 0
         self._is_reading_paused = False
+        self._waits_for_memory = False
+        self._has_large_frames = False
+        """Some that nobody has taken yet hold memory."""
         self._writable: asyncio.Future[None] | None = None
         self.lost: asyncio.Future[None] = loop.create_future()
         """Done once the socket is closed."""
@@ -79,6 +98,11 @@ class TcpConnection(FrameReceiver, asyncio.BufferedProtocol):
 
     def take_frames(self, *, bytes_max: int) -> None:
         self._frame_bytes_max = bytes_max
+        if self._arriving is not None:
+            self._arriving.leave(self)
+            self._arriving = None
+            self._large_granted = 0 if self._large is None else len(self._large)
+            self._memory_came()
 
     def close(self) -> None:
         self._end("closed here")
@@ -101,18 +125,23 @@ class TcpConnection(FrameReceiver, asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         if self._large is not None:
-            return self._large[self._large_filled :]
-        return self._buffer[self._filled :]
+            return self._large[self._large_filled : self._large_granted]
+        kept = len(self._rest)
+        if kept:
+            self._buffer[:kept] = self._rest
+        return self._buffer[kept:]
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._large is None:
-            self._filled += nbytes
-            self._parse()
+            self._parse(len(self._rest) + nbytes)
         else:
             self._large_filled += nbytes
             if self._large_filled == len(self._large):
                 frame, self._large = self._large, None
+                self._has_large_frames = True
                 self._deliver(frame.toreadonly())
+            elif self._large_filled == self._large_granted:
+                self._ask_for_memory()
         self._after_read()
 
     def eof_received(self) -> bool:
@@ -131,9 +160,9 @@ class TcpConnection(FrameReceiver, asyncio.BufferedProtocol):
 
     # --- inside -------------------------------------------------------------------------------------------
 
-    def _parse(self) -> None:
-        """Deliver the whole frames in the buffer and move the rest to its start."""
-        buffer, position, filled = self._buffer, 0, self._filled
+    def _parse(self, filled: int) -> None:
+        """Deliver the whole frames in the buffer and keep the beginning of the next."""
+        buffer, position = self._buffer, 0
         while filled - position >= _LENGTH.size:
             (size,) = _LENGTH.unpack_from(buffer, position)
             if not 0 <= size <= self._frame_bytes_max:
@@ -141,25 +170,52 @@ class TcpConnection(FrameReceiver, asyncio.BufferedProtocol):
                 return
             start = position + _LENGTH.size
             if start + size > filled:
-                if size + _LENGTH.size > READ_BUFFER_BYTES:
+                if size + _LENGTH.size > REST_BYTES_MAX:
                     self._begin_large(size, buffer[start:filled])
                     position = filled
                 break
             self._deliver(memoryview(bytes(buffer[start : start + size])))
             position = start + size
-        self._filled = filled - position
-        if position and self._filled:
-            buffer[: self._filled] = bytes(buffer[position:filled])
+        self._rest = bytes(buffer[position:filled]) if position < filled else b""
 
     def _begin_large(self, size: int, head: memoryview) -> None:
-        # All of it is taken at once. The length is within the limit, which for strangers is less than a read buffer.
-        self._large = memoryview(bytearray(size))
+        # What the system maps is taken as bytes arrive, however much was announced.
+        self._large = memoryview(bytearray(size) if size <= STEP_BYTES else mmap.mmap(-1, size))
         self._large[: len(head)] = head
         self._large_filled = len(head)
+        self._large_granted = size if self._arriving is None else 0
+        if self._arriving is not None:
+            self._ask_for_memory()
+
+    @property
+    def arrived(self) -> int | None:
+        """See `kraft.runtime.arriving.Arriving`, as `granted`."""
+        return None if self._large is None else self._large_filled
+
+    def granted(self, size: int) -> None:
+        assert self._large is not None, self
+        self._large_granted += size
+        self._memory_came()
+
+    def _ask_for_memory(self) -> None:
+        """Of the frame that is on its way; until it is there, nothing is read."""
+        assert self._large is not None, self
+        assert self._arriving is not None, self
+        step = min(STEP_BYTES, len(self._large) - self._large_granted)
+        if self._arriving.ask(self, step):
+            self._large_granted += step
+        else:
+            self._waits_for_memory = True
+            self._hold_reading()
+
+    def _memory_came(self) -> None:
+        if self._waits_for_memory:
+            self._waits_for_memory = False
+            self._maybe_resume_reading()
 
     def _refuse(self, size: int) -> None:
         LOG.warning("closing %s: frame of %d bytes, the limit is %d", self._peer, size, self._frame_bytes_max)
-        self._filled = 0
+        self._rest = b""
         self.abort()
 
     def _deliver(self, frame: memoryview) -> None:
@@ -169,8 +225,13 @@ class TcpConnection(FrameReceiver, asyncio.BufferedProtocol):
     def _next_frame(self) -> memoryview:
         frame = self._frames.popleft()
         self._queued_bytes -= len(frame) + _LENGTH.size
-        if self._is_reading_paused and not self._frames:
-            self._resume_reading()
+        if not self._frames:
+            if self._has_large_frames and self._arriving is not None:
+                self._has_large_frames = False
+                self._arriving.give_back(self, keep=0 if self._large is None else self._large_granted)
+            if self._is_reading_paused:
+                self._is_reading_paused = False
+                self._maybe_resume_reading()
         return frame
 
     def _wake_if_refused(self, receiver: asyncio.Future[bool]) -> None:
@@ -188,25 +249,34 @@ class TcpConnection(FrameReceiver, asyncio.BufferedProtocol):
             if not self._receiver.done():
                 self._wake_if_refused(self._receiver)
         elif self._queued_bytes >= QUEUED_BYTES_MAX and not self._is_reading_paused and not self._is_closed:
-            assert self._transport is not None
             self._is_reading_paused = True
+            self._hold_reading()
+
+    def _hold_reading(self) -> None:
+        if self._transport is not None and not self._is_closed:
             self._transport.pause_reading()
 
-    def _resume_reading(self) -> None:
-        self._is_reading_paused = False
-        if self._transport is not None and not self._is_closed:
-            self._transport.resume_reading()
+    def _maybe_resume_reading(self) -> None:
+        if self._transport is None or self._is_closed or self._is_reading_paused or self._waits_for_memory:
+            return
+        self._transport.resume_reading()
 
     def _end(self, reason: str) -> None:
         if self._is_closed:
             return
         self._mark_closed(reason)
+        if self._arriving is not None:
+            self._arriving.leave(self)
         self._release_writer()
 
     def _release_writer(self) -> None:
         writable, self._writable = self._writable, None
         if writable is not None and not writable.done():
             writable.set_result(None)
+
+
+def read_buffer() -> memoryview:
+    return memoryview(bytearray(READ_BUFFER_BYTES))
 
 
 def _gathered(length: bytes, parts: Sequence[Buffer]) -> list[Buffer]:

@@ -65,10 +65,12 @@ CREATE_PARTITIONS = _api(37, "CreatePartitions", 3, flexible_from=2)
 ELECT_LEADERS = _api(43, "ElectLeaders", 2, flexible_from=2)
 INCREMENTAL_ALTER_CONFIGS = _api(44, "IncrementalAlterConfigs", 1, flexible_from=1)
 ALTER_PARTITION_REASSIGNMENTS = _api(45, "AlterPartitionReassignments", 1)
+DESCRIBE_QUORUM = _api(55, "DescribeQuorum", 2)
 ALTER_PARTITION = _api(56, "AlterPartition", 3)
 FETCH_SNAPSHOT = _api(59, "FetchSnapshot", 1)
 BROKER_REGISTRATION = _api(62, "BrokerRegistration", 4)
 BROKER_HEARTBEAT = _api(63, "BrokerHeartbeat", 1)
+UNREGISTER_BROKER = _api(64, "UnregisterBroker", 0)
 ALLOCATE_PRODUCER_IDS = _api(67, "AllocateProducerIds", 0)
 GROUP_REQUEST = _api(10_000, "GroupRequest", 0)
 """Between our nodes only: a request to a group coordinator in the one form that all doors use."""
@@ -92,10 +94,12 @@ BY_KEY: dict[int, Api] = {
         ELECT_LEADERS,
         INCREMENTAL_ALTER_CONFIGS,
         ALTER_PARTITION_REASSIGNMENTS,
+        DESCRIBE_QUORUM,
         ALTER_PARTITION,
         FETCH_SNAPSHOT,
         BROKER_REGISTRATION,
         BROKER_HEARTBEAT,
+        UNREGISTER_BROKER,
         ALLOCATE_PRODUCER_IDS,
         GROUP_REQUEST,
     )

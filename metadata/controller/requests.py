@@ -93,6 +93,43 @@ class BrokerHeartbeat(Request[HeartbeatAnswer]):
     """All of them, in every heartbeat: what a controller knows of them is soft state."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnregisterBroker(Request[None]):
+    """Forget a broker that has gone for good: it leaves all ISRs. One that is alive registers itself anew."""
+
+    broker_id: int
+
+
+# --- the metadata quorum ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeProgress:
+    """How far a node's copy of the metadata log is, as its broker last told the active controller."""
+
+    node_id: int
+    log_end_offset: int = -1
+    """-1: not heard."""
+    heard_ms_ago: int = -1
+    """-1: not heard."""
+    caught_up_ms_ago: int = -1
+    """Since it had all that the controller had then. -1: not heard."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuorumProgress:
+    leader_id: int
+    leader_epoch: int
+    high_watermark: int
+    nodes: tuple[NodeProgress, ...]
+    """The leader and the registered brokers, by id."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DescribeQuorum(Request[QuorumProgress]):
+    """KIP-595, KIP-836."""
+
+
 # --- partitions ---------------------------------------------------------------------------------------------
 
 
@@ -253,6 +290,8 @@ ControllerRequest: TypeAlias = (
     | AlterConfigs
     | ReplaceConfigs
     | AllocateProducerIds
+    | UnregisterBroker
+    | DescribeQuorum
 )
 
 

@@ -30,10 +30,11 @@ class Checkpoint(Enum):
 class CheckpointCeiling:
     """Owned by the event loop, but for `save`, which blocks."""
 
-    def __init__(self, files: Files, folder: str) -> None:
+    def __init__(self, files: Files, folder: str, *, is_there: bool = True) -> None:
+        """`is_there`: false for a folder that is known to have none."""
         self._files = files
         self._path = _path(folder)
-        self.offset = self._saved = read_ceiling(files, folder)
+        self.offset = self._saved = read_ceiling(files, folder) if is_there else UNLIMITED
         self.cuts = int(self.offset < UNLIMITED)
         self._covered = dict.fromkeys(Checkpoint, 0)
 

@@ -8,6 +8,8 @@ Source: org.apache.kafka.storage.internals.log.LogLoader.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from kraft.protocol.batches.header import BatchHeader
 from metadata.environment import Files
 from replication.storage.names import (
@@ -20,6 +22,11 @@ from replication.storage.names import (
     segment_file,
 )
 from replication.storage.scanning import DamagedLog, headers_from
+
+
+def is_compaction_left(names: Iterable[str]) -> bool:
+    """A crash left some of its files in this folder."""
+    return any(name.endswith((CLEANED_SUFFIX, SWAP_SUFFIX)) for name in names)
 
 
 def finish_swaps(files: Files, folder: str) -> list[str]:

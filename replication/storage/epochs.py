@@ -1,10 +1,10 @@
 """The leader epoch cache: where each epoch of a log begins, on disk as `leader-epoch-checkpoint` (KIP-101).
 
 Invariant: epochs and start offsets both ascend, strictly and not strictly. Cut together with the log (R8). A change is
-durable with the next flush of the log, before anything of it counts as flushed, and waits for no disk itself: a node
-begins thousands of epochs at once when another dies, and an fsync for each would keep its loop from its heartbeats. A
-loss of power takes epochs of which no record was flushed: what batches carry is read from them again, and an epoch
-without records ends where it began, whether it is known or not.
+written with the next flush of the log, before anything of it counts as flushed, and by that only: a node begins
+thousands of epochs at once when another dies or when it starts, and a file for each would keep its loop from its
+heartbeats. Who dies before loses epochs of which no record was flushed, and learns them anew: what batches carry is
+read from them, and an epoch without records ends where it began, whether it is known or not.
 Source: org.apache.kafka.storage.internals.epoch.LeaderEpochFileCache.
 """
 
@@ -27,7 +27,8 @@ class LeaderEpochCache:
         self._files = files
         self._path = path
         self._take(sorted(read_epochs(files, path)))
-        self.is_synced = self._is_saved = True
+        self.is_synced = True
+        self._changes = self._changes_written = 0
 
     def _take(self, entries: list[tuple[int, int]]) -> None:
         self._entries = entries
@@ -44,28 +45,25 @@ class LeaderEpochCache:
         if self._entries and epoch <= self.latest_epoch and start_offset >= self._entries[-1][1]:
             return
         kept = [(e, s) for e, s in self._entries if e < epoch and s < start_offset]
-        before = self._entries
-        self._take([*kept, (epoch, start_offset)])
-        try:
-            self._save()
-        except OSError:  # a full disk: the epoch has not begun
-            self._take(before)
-            raise
+        self._change([*kept, (epoch, start_offset)])
 
     def restore(self, entries: Iterable[tuple[int, int]]) -> None:
-        """As they were before an append that failed; saved with the next change, or the next `sync`."""
-        self._take(list(entries))
-        self.is_synced = self._is_saved = False
+        """As they were before an append that failed."""
+        self._change(list(entries))
 
     def learn(self, epoch: int, base_offset: int) -> None:
-        """A batch found in the log is right: entries that say otherwise outlived a truncation whose save was lost."""
-        before = [entry for entry in self._entries if entry[1] <= base_offset and entry[0] <= epoch]
+        """A batch found in the log is right: entries that say otherwise outlived a change that was not written. An
+        epoch that begins where another one's batch lies has no records."""
+        before = [
+            (known, start)
+            for known, start in self._entries
+            if known <= epoch and (start < base_offset or (known, start) == (epoch, base_offset))
+        ]
         after = [entry for entry in self._entries if entry[1] > base_offset and entry[0] > epoch]
         if not before or before[-1][0] < epoch:
             before.append((epoch, base_offset))
         if before + after != self._entries:
-            self._take(before + after)
-            self._save()
+            self._change(before + after)
 
     def learn_anew(self, batches: Iterable[tuple[int, int]]) -> None:
         """From (epoch, base offset) of all batches of the log, in order: nothing else is believed."""
@@ -73,8 +71,7 @@ class LeaderEpochCache:
         for epoch, base_offset in batches:
             if not entries or entries[-1][0] < epoch:
                 entries.append((epoch, base_offset))
-        self._take(entries)
-        self._save()
+        self._change(entries)
 
     def end_offset_for(self, epoch: int, *, log_end_offset: int) -> EpochEnd | None:
         """R3. None when the epoch is newer than all that are known, or none is."""
@@ -97,24 +94,21 @@ class LeaderEpochCache:
         return bisect_right(self._entries, epoch, key=lambda entry: entry[0])
 
     def truncate_from_end(self, end_offset: int) -> None:
-        """Forget epochs that begin at or after the new end of the log. Durable with the next `sync`."""
+        """Forget epochs that begin at or after the new end of the log."""
         kept = [entry for entry in self._entries if entry[1] < end_offset]
         if len(kept) != len(self._entries):
-            self._take(kept)
-            self._save()
+            self._change(kept)
 
     def truncate_from_start(self, start_offset: int) -> None:
         """Forget epochs that end before the new start; the one that spans it begins there now."""
         at = bisect_right(self._starts, start_offset)
         if at == 0 or (at == 1 and self._entries[0][1] == start_offset):
             return
-        self._take([(self._entries[at - 1][0], start_offset), *self._entries[at:]])
-        self._save()
+        self._change([(self._entries[at - 1][0], start_offset), *self._entries[at:]])
 
     def clear(self) -> None:
         if self._entries:
-            self._take([])
-            self._save()
+            self._change([])
 
     def take_unsynced(self) -> bool:
         """Is there something that `sync` has to make durable? The caller promises to call it."""
@@ -122,10 +116,12 @@ class LeaderEpochCache:
         return unsynced
 
     def sync(self) -> None:
-        """fsync of whatever the file holds now. Blocking; may run beside changes of the cache."""
-        if not self._is_saved or not self._files.exists(self._path):
+        """Write them, unless the file has them, and fsync it. Blocking; may run beside changes of the cache, but not
+        beside itself."""
+        changes = self._changes  # before the entries: a change in between is written once more, not lost
+        if changes != self._changes_written or not self._files.exists(self._path):
             write_epochs(self._files, self._path, tuple(self._entries), sync=True)
-            self._is_saved = True
+            self._changes_written = changes
             return
         file = self._files.open(self._path)
         try:
@@ -134,7 +130,7 @@ class LeaderEpochCache:
             file.close()
         self._files.sync_directory(self._path.rpartition("/")[0])
 
-    def _save(self) -> None:
-        self.is_synced = self._is_saved = False
-        write_epochs(self._files, self._path, self._entries, sync=False)
-        self._is_saved = True
+    def _change(self, entries: list[tuple[int, int]]) -> None:
+        self._take(entries)
+        self._changes += 1
+        self.is_synced = False

@@ -185,10 +185,7 @@ class LogManager:
 
     async def _load_now(self, directory: LogDirectory, topic: str, plan: LoadPlan, partition: int) -> None:
         """Raises OSError, and what `UNREADABLE` names."""
-        topic_id = read_topic_id(self._environment.files, f"{plan.folder}/{PARTITION_METADATA_FILE}")
-        if topic_id is None:
-            raise MalformedFile(f"{plan.folder}/{PARTITION_METADATA_FILE} is missing")
-        loaded = await self._environment.workers.run(load_log, plan)
+        topic_id, loaded = await self._environment.workers.run(_loaded, plan)
         for repair in loaded.repairs:
             self._events.emit(repair.event, topic=topic, partition=partition, **repair.fields)
         key = TopicIdPartition(topic_id, partition)
@@ -430,3 +427,12 @@ class LogManager:
 
     async def checkpoint_cleaned(self, directory: LogDirectory) -> None:
         await self._checkpoints.save_cleaned(directory)
+
+
+def _loaded(plan: LoadPlan) -> tuple[UUID, LoadedLog]:
+    """Blocking. Raises OSError, and what `UNREADABLE` names."""
+    path = f"{plan.folder}/{PARTITION_METADATA_FILE}"
+    topic_id = read_topic_id(plan.files, path)
+    if topic_id is None:
+        raise MalformedFile(f"{path} is missing")
+    return topic_id, load_log(plan)

@@ -101,7 +101,12 @@ class PartitionProducers:
         before, files = self._states, self._environment.files
         self._on_disk = None
         self._states, _ = rebuild(
-            files, self._folder, list(self._segments), end_offset=end_offset, limits=self._limits()
+            files,
+            self._folder,
+            list(self._segments),
+            snapshots=snapshot_offsets(files, self._folder),
+            end_offset=end_offset,
+            limits=self._limits(),
         )
         self._states.remember_seen(before)
 

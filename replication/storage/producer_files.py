@@ -23,11 +23,12 @@ TEMPORARY_SUFFIX = ".tmp"
 
 def snapshot_offsets(files: Files, folder: str) -> list[int]:
     """Ascending."""
-    return [
-        int(name[:20])
-        for name in files.list_directory(folder)
-        if name[20:] == SNAPSHOT_SUFFIX and name[:20].isdecimal()
-    ]
+    return offsets_of_snapshots(files.list_directory(folder))
+
+
+def offsets_of_snapshots(names: Sequence[str]) -> list[int]:
+    """Of the files of a folder, which are sorted: ascending."""
+    return [int(name[:20]) for name in names if name[20:] == SNAPSHOT_SUFFIX and name[:20].isdecimal()]
 
 
 def snapshot_file(folder: str, offset: int) -> str:
@@ -74,15 +75,17 @@ def rebuild(
     folder: str,
     segments: Sequence[Segment],
     *,
+    snapshots: Sequence[int],
     end_offset: int,
     limits: ProducerLimits,
     is_known_empty: bool = False,
 ) -> tuple[ProducerStates, list[str]]:
     """The producers below `end_offset`, and what was wrong with snapshots. Those beyond the end are removed.
 
+    `snapshots`: the offsets of those that are in the folder, ascending.
     `is_known_empty`: a log that was closed cleanly and has no snapshot was written before there were any.
     """
-    offsets = snapshot_offsets(files, folder)
+    offsets = snapshots
     remove_snapshots(files, folder, [offset for offset in offsets if offset > end_offset])
     states, problems = ProducerStates(), []
     replay_from = end_offset if is_known_empty and not offsets else 0

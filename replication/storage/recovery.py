@@ -15,17 +15,18 @@ from metadata.environment import Files
 from metadata.settings import TopicSettings
 from replication.producers.state import ProducerLimits, ProducerStates
 from replication.storage.checkpoint_ceiling import CheckpointCeiling
-from replication.storage.cleaner_swap import finish_swaps
+from replication.storage.cleaner_swap import finish_swaps, is_compaction_left
 from replication.storage.epochs import LeaderEpochCache
 from replication.storage.indexes import CorruptIndex
 from replication.storage.names import (
+    CHECKPOINT_CEILING_FILE,
     DELETED_SUFFIX,
     EPOCHS_FILE,
     SEGMENT_SUFFIXES,
     base_offset_of,
     segment_file,
 )
-from replication.storage.producer_files import rebuild, remove_snapshots, save_snapshot, snapshot_offsets
+from replication.storage.producer_files import offsets_of_snapshots, rebuild, remove_snapshots, save_snapshot
 from replication.storage.scanning import DamagedLog, headers_from
 from replication.storage.segment import Segment
 from replication.storage.segment_scan import Problem, scan
@@ -73,8 +74,8 @@ class LoadPlan:
 
 def load_log(plan: LoadPlan) -> LoadedLog:
     """Raises OSError, and what `UNREADABLE` names."""
-    plan.files.make_directories(plan.folder)
-    ceiling = CheckpointCeiling(plan.files, plan.folder)
+    names = _names(plan)
+    ceiling = CheckpointCeiling(plan.files, plan.folder, is_there=CHECKPOINT_CEILING_FILE in names)
     if plan.is_from_checkpoints:
         plan = replace(
             plan,
@@ -83,17 +84,28 @@ def load_log(plan: LoadPlan) -> LoadedLog:
         )
     segments: list[Segment] = []
     try:
-        return _load(plan, ceiling, segments)
+        return _load(plan, names, ceiling, segments)
     except BaseException:
         for segment in segments:
             segment.close()
         raise
 
 
-def _load(plan: LoadPlan, ceiling: CheckpointCeiling, segments: list[Segment]) -> LoadedLog:
+def _names(plan: LoadPlan) -> list[str]:
+    """What is in the folder. It is listed once: to look for each file that may be there took longer than all else."""
+    try:
+        return plan.files.list_directory(plan.folder)
+    except FileNotFoundError:
+        plan.files.make_directories(plan.folder)
+        return []
+
+
+def _load(plan: LoadPlan, names: list[str], ceiling: CheckpointCeiling, segments: list[Segment]) -> LoadedLog:
     """`segments` gets each one as soon as it is open."""
     repairs: list[Repair] = []
-    bases = _tidy(plan, repairs)
+    names = _tidy(plan, names, repairs)
+    bases = [int(name[:20]) for name in names if name.endswith(".log") and base_offset_of(name) is not None]
+    there = set(names)
     epochs = _load_epochs(plan, repairs)
     if not epochs.entries:  # lost, or never written: only the batches can tell them
         plan = replace(plan, is_clean=False, recovery_point=0)
@@ -101,7 +113,7 @@ def _load(plan: LoadPlan, ceiling: CheckpointCeiling, segments: list[Segment]) -
     end_offset = plan.log_start_offset
     for index, base in enumerate(bases):
         next_base = bases[index + 1] if index + 1 < len(bases) else None
-        has_indexes = all(plan.files.exists(segment_file(plan.folder, base, suffix)) for suffix in SEGMENT_SUFFIXES)
+        has_indexes = all(f"{base:020}{suffix}" in there for suffix in SEGMENT_SUFFIXES)
         segment = _open(plan, base)
         segments.append(segment)
         end_offset, is_cut = _load_segment(plan, segment, next_base, epochs, repairs, has_indexes=has_indexes)
@@ -124,7 +136,7 @@ def _load(plan: LoadPlan, ceiling: CheckpointCeiling, segments: list[Segment]) -
     return LoadedLog(
         segments=segments,
         epochs=epochs,
-        producers=_load_producers(plan, segments, end_offset, repairs),
+        producers=_load_producers(plan, names, segments, end_offset, repairs),
         log_start_offset=start,
         log_end_offset=end_offset,
         ceiling=ceiling,
@@ -132,15 +144,20 @@ def _load(plan: LoadPlan, ceiling: CheckpointCeiling, segments: list[Segment]) -
     )
 
 
-def _load_producers(plan: LoadPlan, segments: list[Segment], end_offset: int, repairs: list[Repair]) -> ProducerStates:
+def _load_producers(
+    plan: LoadPlan, names: list[str], segments: list[Segment], end_offset: int, repairs: list[Repair]
+) -> ProducerStates:
     """A snapshot above the recovery point may be of a log that was cut before the power went."""
+    snapshots = offsets_of_snapshots(names)
     if not plan.is_clean:
-        distrusted = [each for each in snapshot_offsets(plan.files, plan.folder) if each > plan.recovery_point]
+        distrusted = [each for each in snapshots if each > plan.recovery_point]
         remove_snapshots(plan.files, plan.folder, distrusted)
+        snapshots = [each for each in snapshots if each <= plan.recovery_point]
     states, problems = rebuild(
         plan.files,
         plan.folder,
         segments,
+        snapshots=snapshots,
         end_offset=end_offset,
         limits=plan.producer_limits,
         is_known_empty=plan.is_clean,
@@ -161,16 +178,21 @@ def _make_durable(plan: LoadPlan, unflushed: list[Segment], epochs: LeaderEpochC
     sync_folder(plan.files, plan.folder)
 
 
-def _tidy(plan: LoadPlan, repairs: list[Repair]) -> list[int]:
-    """Remove what a crash left of deletions and half-written files; returns the base offsets of segments."""
+def _tidy(plan: LoadPlan, names: list[str], repairs: list[Repair]) -> list[str]:
+    """Remove what a crash left of deletions and half-written files; returns what is left."""
     files, folder = plan.files, plan.folder
-    repairs += [Repair(event="compaction_undone", fields={"reason": reason}) for reason in finish_swaps(files, folder)]
-    names = files.list_directory(folder)
+    if is_compaction_left(names):
+        reasons = finish_swaps(files, folder)
+        repairs += [Repair(event="compaction_undone", fields={"reason": reason}) for reason in reasons]
+        names = files.list_directory(folder)
+    left = []
     for name in names:
         is_orphan = base_offset_of(name) is not None and f"{name[:20]}.log" not in names
         if is_orphan or name.endswith((DELETED_SUFFIX, ".tmp")):
             files.remove(f"{folder}/{name}")
-    return [int(name[:20]) for name in names if name.endswith(".log") and base_offset_of(name) is not None]
+        else:
+            left.append(name)
+    return left
 
 
 def _load_epochs(plan: LoadPlan, repairs: list[Repair]) -> LeaderEpochCache:
@@ -190,6 +212,7 @@ def _mend_epochs(segments: list[Segment], epochs: LeaderEpochCache, offsets: ran
             return
         reason = f"{epochs.entries} is not what the batches say"
         epochs.learn_anew(_epochs_of_batches(segments))
+        epochs.sync()
         repairs.append(Repair(event="epoch_checkpoint_rebuilt", fields={"reason": reason}))
     except DamagedLog:
         return  # a read tells of it

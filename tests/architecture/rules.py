@@ -101,7 +101,7 @@ THIRD_PARTY: Mapping[str, tuple[str, ...]] = {
     "uvloop": ("kraft.runtime", "kraft.node", "kraft.chaos"),
     "prometheus_client": ("kraft.http",),
 }
-"""Each dependency is imported by its own folder only. Pydantic, orjson and msgspec may be used anywhere."""
+"""Each dependency is imported by its own folder only. Pydantic and msgspec may be used anywhere."""
 
 ENTRY_POINTS = (
     "kraft.cli.main",

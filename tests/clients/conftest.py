@@ -11,6 +11,7 @@ import pytest
 from tests.integration.conftest import run_cluster
 from tests.integration.support.cluster import Cluster
 from tests.integration.support.configuration import REPLICATED
+from tests.integration.support.forks import FORKS
 
 SETTINGS = {**REPLICATED, "group.initial.rebalance.delay.ms": 0, "log.segment.delete.delay.ms": 0}
 
@@ -34,6 +35,12 @@ class Kafka:
         name = name or f"topic-{uuid.uuid4().hex[:12]}"
         self.cluster.create_topic(name, partitions=partitions)
         return name
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _forks() -> Iterator[None]:
+    yield
+    FORKS.close()
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from kraft.launcher.python import PYTHON
 from tests.integration.support.cluster import Cluster
 from tests.integration.support.configuration import BOTH, write_config
 
-HOSTILE = ("secrets", "metadata", "kraft", "replication", "orjson")
+HOSTILE = ("secrets", "metadata", "kraft", "replication", "msgspec")
 """The standard library's, ours and another's, each of which a node imports."""
 MARK = "import os\nopen(os.path.join(os.path.dirname(os.path.abspath(__file__)), __name__ + '.was-run'), 'w').close()\n"
 QUIET = '''\

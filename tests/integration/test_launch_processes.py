@@ -44,7 +44,7 @@ def test_a_cluster_starts_says_what_it_waits_for_and_stops(fakes):
     run = start(fakes, said)
     assert [node.id for node in run.nodes] == [1, 2, 3]
     assert all(is_alive(node.pid) for node in run.nodes)
-    assert any("warming up" in line or "starting" in line for line in said)
+    assert said == [f"cluster {run.cluster_id}: starting 3 nodes in {fakes}"], "a start of seconds is one line"
     summary = json.loads(json.dumps(run.summary()))
     assert set(summary["nodes"][0]) == {"id", "roles", "pid", "rest", "kafka", "quorum", "data"}
     bring_down(fakes, say=said.append)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
 
-import orjson
+import msgspec
 from aiohttp import web
 
 from kraft.coordinators.groups import answers as a
@@ -142,7 +142,7 @@ class RestMember:
         door = self._doors.of(node.node)
         names = {"group": self._group.name, "instance": self._name}
         request = cast(web.Request, _Request(match_info=names, query=query or {}))
-        call = Call(door.context, request, b"" if body is None else orjson.dumps(body))
+        call = Call(door.context, request, b"" if body is None else msgspec.json.encode(body))
         try:
             work = partial(handler(door.handlers), call)
             response = await ask(self._oracle, node, work, within_s=ANSWER_S, what="a REST consumer's request")
@@ -247,7 +247,7 @@ class RestMember:
         found: dict[TopicPartition, list[tuple[int, bytes]]] = defaultdict(list)
         body = response.body
         assert isinstance(body, bytes), body
-        for record in orjson.loads(body):
+        for record in msgspec.json.decode(body):
             value = b64decode(record["value"] or "")
             found[record["topic"], record["partition"]].append((record["offset"], value))
         return found, int(response.headers[NEXT_TOKEN])
@@ -285,6 +285,6 @@ class RestMember:
         assert isinstance(body, bytes), body
         rows = [
             a.OffsetOfGroup(each["topic"], each["partition"], each["offset"], each["metadata"], -1)
-            for each in orjson.loads(body)["offsets"]
+            for each in msgspec.json.decode(body)["offsets"]
         ]
         self._judge.fetched(self._group.name, rows, since)

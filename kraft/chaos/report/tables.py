@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any, Final
 
-import orjson
+import msgspec
 
 from kraft.chaos.checkers.verdict import Anomaly, Counts, Range, Verdict
 from kraft.chaos.evidence import Event
@@ -119,7 +119,7 @@ def _flat(fields: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, st
         elif isinstance(value, str | int | float) or value is None:
             yield f"{prefix}{name}", "-" if value is None else str(value)
         else:
-            yield f"{prefix}{name}", orjson.dumps(value, default=str).decode()
+            yield f"{prefix}{name}", msgspec.json.encode(value, enc_hook=str).decode()
 
 
 def events(listed: Sequence[Event], scale: Scale) -> str:
@@ -145,4 +145,4 @@ def _event(event: Event, scale: Scale) -> str:
 
 
 def _plain(value: object) -> str:
-    return value if isinstance(value, str) else orjson.dumps(value, default=str).decode()
+    return value if isinstance(value, str) else msgspec.json.encode(value, enc_hook=str).decode()

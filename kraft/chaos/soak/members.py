@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
 
-import orjson
+import msgspec
 
 from kraft.chaos.soak.reached import Reached
 from kraft.chaos.workload.targets import Targets
@@ -127,7 +127,7 @@ class _Place:
         while True:
             answer = await self._send("POST", f"{self._path(name)}/offsets:query", body)
             if answer.status == 200:
-                return {row["partition"]: row["offset"] for row in orjson.loads(answer.body)["offsets"]}
+                return {row["partition"]: row["offset"] for row in msgspec.json.decode(answer.body)["offsets"]}
             await asyncio.sleep(PAUSE_S)
 
     async def _reads_all(self, name: str, ends: Mapping[int, int]) -> bool:
@@ -184,7 +184,7 @@ class _Place:
         if answer.status != 200:
             await asyncio.sleep(PAUSE_S)
             return token
-        positions = self._take(orjson.loads(answer.body))
+        positions = self._take(msgspec.json.decode(answer.body))
         if positions:
             await self._commit(name, positions)
         return int(answer.headers["x-next-token"])
@@ -222,7 +222,7 @@ class _Place:
 
     async def _send(self, method: str, path: str, body: Any = None, *, accept: str = V2) -> Answer:
         """An answer of status 0 stands for none."""
-        data = b"" if body is None else orjson.dumps(body)
+        data = b"" if body is None else msgspec.json.encode(body)
         headers = {"Accept": accept} | ({"Content-Type": V2} if data else {})
         request = Request(method=method, path=path, body=data, headers=headers, timeout_ms=REQUEST_TIMEOUT_MS)
         node = self._targets.choose(self._members.topic, 0)
@@ -235,6 +235,6 @@ NO_ANSWER: Final = Answer(status=0, headers={}, body=b"")
 
 def _code(answer: Answer) -> int:
     try:
-        return int(orjson.loads(answer.body)["error_code"])
+        return int(msgspec.json.decode(answer.body)["error_code"])
     except (ValueError, KeyError, TypeError):
         return 0

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Final
 from urllib.parse import quote
 
-import orjson
+import msgspec
 
 from kraft.chaos.history import Acks
 from kraft.chaos.workload.client import Fetched, KeyValue, Told
@@ -50,7 +50,7 @@ def produce_request(
     return Request(
         method="POST",
         path=f"/topics/{quote(topic)}/partitions/{partition}?acks={acks}&timeout={timeout_ms}",
-        body=orjson.dumps(body),
+        body=msgspec.json.encode(body),
         headers={"Content-Type": TEXT} | ({"Idempotency-Key": idempotency_key} if idempotency_key else {}),
         timeout_ms=timeout_ms + ANSWER_SLACK_MS,
     )
@@ -106,5 +106,5 @@ def _fetched(answer: Answer | Refused | Unknown) -> Fetched:
         next_offset=int(answer.headers["x-next-offset"]),
         high_watermark=int(answer.headers["x-high-watermark"]),
         log_start_offset=int(answer.headers["x-log-start-offset"]),
-        records=tuple((r["offset"], value_of(r["value"] or "")) for r in orjson.loads(answer.body)),
+        records=tuple((r["offset"], value_of(r["value"] or "")) for r in msgspec.json.decode(answer.body)),
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-import orjson
+import msgspec
 
 from kraft.protocol.media_types import EVENT_STREAM, NDJSON
 
@@ -44,7 +44,7 @@ class EventFrames:
         return b": heartbeat\n\n"
 
     def error(self, body: dict[str, Any], position: str) -> bytes:
-        return b"event: error\nid: %b\ndata: %b\n\n" % (position.encode(), orjson.dumps(body))
+        return b"event: error\nid: %b\ndata: %b\n\n" % (position.encode(), msgspec.json.encode(body))
 
 
 class LineFrames:
@@ -60,7 +60,7 @@ class LineFrames:
         return b"\n"
 
     def error(self, body: dict[str, Any], position: str) -> bytes:
-        return orjson.dumps(body | {"position": position}) + b"\n"
+        return msgspec.json.encode(body | {"position": position}) + b"\n"
 
 
 FRAMES: dict[str, Frames] = {EVENT_STREAM: EventFrames(), NDJSON: LineFrames()}

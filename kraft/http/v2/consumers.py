@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import quote
 
-import orjson
+import msgspec
 from aiohttp import web
 
 from kraft.coordinators.groups import answers as a
@@ -291,7 +291,7 @@ def _form(call: Call, created: str) -> Format:
 
 def _answer(call: Call, document: Any) -> web.Response:
     content_type = v2_answer(call.accept)
-    return web.Response(body=orjson.dumps(document), headers={"Content-Type": content_type})
+    return web.Response(body=msgspec.json.encode(document), headers={"Content-Type": content_type})
 
 
 def _done() -> web.Response:

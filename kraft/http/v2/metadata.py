@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
+import msgspec
 from aiohttp import web
 
 from kraft.broker.configs import config_text
@@ -19,7 +19,7 @@ from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
 
 def answer(call: Call, document: Any, *, status: int = 200) -> web.Response:
     content_type = v2_answer(call.accept)
-    return web.Response(status=status, body=orjson.dumps(document), headers={"Content-Type": content_type})
+    return web.Response(status=status, body=msgspec.json.encode(document), headers={"Content-Type": content_type})
 
 
 def partition_info(partition: PartitionImage) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 from urllib.parse import quote
 
-import orjson
+import msgspec
 from aiohttp import web
 
 from kraft.http.endpoint import Body, Call, Handler, Method, Parameter, Route
@@ -67,7 +67,7 @@ def answer(document: Any, *, status: int = 200, location: str | None = None) -> 
     headers = {"Content-Type": PLAIN_JSON}
     if location:
         headers["Location"] = location
-    return web.Response(status=status, body=orjson.dumps(document), headers=headers)
+    return web.Response(status=status, body=msgspec.json.encode(document), headers=headers)
 
 
 def no_content() -> web.Response:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 
-import orjson
+import msgspec
 from aiohttp import web
 
 from kraft.http.answering import plain
@@ -81,7 +81,7 @@ class _Stream:
         return self._line(error_body(error) | {"index": self._index})
 
     def _line(self, document: Document) -> bytes:
-        return orjson.dumps(plain(self.call, document, StreamResult)) + END
+        return msgspec.json.encode(plain(self.call, document, StreamResult)) + END
 
     async def run_to_end(self) -> HttpError | None:
         """What ended it; None when the client did. Raises ConnectionError."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from kraft.protocol.errors import KafkaError, KafkaStorageError
+from kraft.protocol.errors import KafkaError, KafkaStorageError, ReplicaNotAvailable, UnknownTopicOrPartition
 from kraft.wire.clients.served import ClientApi, ClientBroker, ClientCall
 from kraft.wire.generated.alter_replica_log_dirs_request import AlterReplicaLogDirsRequestData
 from kraft.wire.generated.alter_replica_log_dirs_response import (
@@ -49,7 +49,7 @@ def apis(broker: ClientBroker) -> Sequence[ClientApi]:
 class _LogDirs:
     def __init__(self, broker: ClientBroker) -> None:
         self._logs, self._replicas = broker.logs, broker.replicas
-        self._environment = broker.environment
+        self._environment, self._gateway = broker.environment, broker.gateway
 
     async def describe(self, call: ClientCall[DescribeLogDirsRequestData]) -> DescribeLogDirsResponseData:
         """Null asks for all topics. Each directory is there, also when none of the logs in it was asked for."""
@@ -85,6 +85,10 @@ class _LogDirs:
     def _move(self, topic: str, partition: int, *, path: str) -> int:
         try:
             self._logs.place(topic, partition, path=path)
+        except ReplicaNotAvailable as error:
+            known = self._gateway.image.topic(topic)
+            is_known = known is not None and partition in known.partitions
+            return error.code if is_known else UnknownTopicOrPartition.code
         except KafkaError as error:
             return error.code
         return 0

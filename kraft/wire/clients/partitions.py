@@ -64,10 +64,22 @@ class _Partitions:
         self._gateway = gateway
 
     async def elect(self, call: ClientCall[ElectLeadersRequestData]) -> ElectLeadersResponseData:
-        """Of all partitions (null), those that need no election are left out, as in Kafka."""
+        """Of all partitions (null), those that need no election are left out, but no topic is, as in Kafka."""
+        asked = call.message.topic_partitions
         request = ELECT_LEADERS.requested(call.message)
         outcomes = await self._gateway.control(request, timeout_ms=max(1, call.message.timeout_ms))
-        return ELECT_LEADERS.to_reply(request, outcomes)
+        topics = self._gateway.image.topics_by_name if asked is None else (topic.topic for topic in asked)
+        partitions: dict[str, list[PartitionResult]] = {name: [] for name in topics}
+        for (name, partition), detail in outcomes.items():
+            result = PartitionResult.make(
+                partition_id=partition, error_code=detail_code(detail), error_message=detail_message(detail)
+            )
+            partitions.setdefault(name, []).append(result)
+        return ElectLeadersResponseData.make(
+            replica_election_results=[
+                ReplicaElectionResult.make(topic=name, partition_result=results) for name, results in partitions.items()
+            ]
+        )
 
     async def reassign(
         self, call: ClientCall[AlterPartitionReassignmentsRequestData]

@@ -1,4 +1,4 @@
-"""BrokerRegistration (62), BrokerHeartbeat (63) and AllocateProducerIds (67).
+"""BrokerRegistration (62), BrokerHeartbeat (63), UnregisterBroker (64) and AllocateProducerIds (67).
 
 A broker's two listeners are the endpoints `REST` and `KAFKA` of its registration.
 """
@@ -16,6 +16,8 @@ from kraft.wire.generated.broker_heartbeat_request import BrokerHeartbeatRequest
 from kraft.wire.generated.broker_heartbeat_response import BrokerHeartbeatResponseData
 from kraft.wire.generated.broker_registration_request import BrokerRegistrationRequestData, Listener
 from kraft.wire.generated.broker_registration_response import BrokerRegistrationResponseData
+from kraft.wire.generated.unregister_broker_request import UnregisterBrokerRequestData
+from kraft.wire.generated.unregister_broker_response import UnregisterBrokerResponseData
 from kraft.wire.messages.common import Rpc
 from kraft.wire.primitives import ZERO_UUID
 from metadata.controller.requests import (
@@ -28,6 +30,7 @@ from metadata.controller.requests import (
     HeartbeatAnswer,
     ProducerIdBlock,
     RegisterBroker,
+    UnregisterBroker,
 )
 from metadata.image import TopicIdPartition
 
@@ -220,4 +223,17 @@ PRODUCER_IDS: Rpc[
     to_reply=lambda request, reply: _allocated(0, first=reply.first, count=reply.count),
     from_reply=lambda request, message: ProducerIdBlock(first=message.producer_id_start, count=message.producer_id_len),
     refuse=lambda message, code: _allocated(code, first=-1, count=0),
+)
+
+
+# --- UnregisterBroker ---------------------------------------------------------------------------------------------
+
+UNREGISTRATION: Rpc[UnregisterBroker, None, UnregisterBrokerRequestData, UnregisterBrokerResponseData] = Rpc(
+    api=apis.UNREGISTER_BROKER,
+    response=UnregisterBrokerResponseData,
+    to_request=lambda request, timeout_ms: UnregisterBrokerRequestData.make(broker_id=request.broker_id),
+    from_request=lambda message: UnregisterBroker(broker_id=message.broker_id),
+    to_reply=lambda request, reply: UnregisterBrokerResponseData.make(error_message=None),
+    from_reply=lambda request, message: None,
+    refuse=lambda message, code: UnregisterBrokerResponseData.make(error_code=code),
 )

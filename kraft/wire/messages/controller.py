@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kraft.wire.messages import brokers, configs, elections, partitions, topics
+from kraft.wire.messages import brokers, configs, elections, partitions, quorum, topics
 from kraft.wire.messages.common import Rpc
 from metadata.controller.requests import (
     AllocateProducerIds,
@@ -15,15 +15,19 @@ from metadata.controller.requests import (
     CreatePartitions,
     CreateTopics,
     DeleteTopics,
+    DescribeQuorum,
     ElectLeaders,
     RegisterBroker,
     ReplaceConfigs,
+    UnregisterBroker,
 )
 
 CONTROLLER_RPCS: dict[type, Rpc[Any, Any, Any, Any]] = {
     RegisterBroker: brokers.REGISTRATION,
     BrokerHeartbeat: brokers.HEARTBEAT,
     AllocateProducerIds: brokers.PRODUCER_IDS,
+    UnregisterBroker: brokers.UNREGISTRATION,
+    DescribeQuorum: quorum.DESCRIPTION,
     AlterPartition: partitions.ALTER_PARTITION,
     ElectLeaders: elections.ELECT_LEADERS,
     AlterReassignments: elections.REASSIGNMENTS,

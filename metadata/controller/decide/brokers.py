@@ -15,10 +15,13 @@ from metadata.controller.requests import (
     BrokerRegistered,
     FailedReplicas,
     HeartbeatAnswer,
+    NodeProgress,
+    QuorumProgress,
     RegisterBroker,
+    UnregisterBroker,
 )
 from metadata.image import BrokerImage
-from metadata.records import BrokerChangeRecord, Reason, Record, RegisterBrokerRecord
+from metadata.records import BrokerChangeRecord, Reason, Record, RegisterBrokerRecord, UnregisterBrokerRecord
 
 
 def register_broker(situation: Situation, request: RegisterBroker) -> Decision:
@@ -67,6 +70,49 @@ def _is_same(known: BrokerImage, request: RegisterBroker) -> bool:
     return old == (request.incarnation_id, request.rest, request.kafka, request.rack)
 
 
+def unregister_broker(situation: Situation, request: UnregisterBroker) -> Decision:
+    """It leaves ISRs and leaderships first. Source: ReplicationControlManager.unregisterBroker."""
+    broker = situation.image.brokers.get(request.broker_id)
+    if broker is None:
+        raise BrokerIdNotRegistered(f"broker {request.broker_id} is not registered")
+    changes = leave_isrs(situation, broker.broker_id, Reason.BROKER_FENCED)
+    ask, asked = questions(situation, offline_after(situation, changes), situation.active - {broker.broker_id})
+    return Decision(
+        liveness=situation.liveness.without(broker.broker_id),
+        records=(*changes, UnregisterBrokerRecord(broker_id=broker.broker_id, broker_epoch=broker.broker_epoch)),
+        ask=ask,
+        asked_partitions=asked,
+    )
+
+
+def describe_quorum(situation: Situation) -> Decision:
+    image = situation.image
+    nodes = [_progress(situation, broker_id) for broker_id in image.brokers if broker_id != image.controller_id]
+    leader = NodeProgress(
+        node_id=image.controller_id, log_end_offset=image.next_offset, heard_ms_ago=0, caught_up_ms_ago=0
+    )
+    reply = QuorumProgress(
+        leader_id=image.controller_id,
+        leader_epoch=image.controller_epoch,
+        high_watermark=image.next_offset,
+        nodes=tuple(sorted([leader, *nodes], key=lambda node: node.node_id)),
+    )
+    return Decision(liveness=situation.liveness, reply=reply)
+
+
+def _progress(situation: Situation, broker_id: int) -> NodeProgress:
+    state = situation.liveness.brokers.get(broker_id)
+    if state is None or state.metadata_offset < 0:
+        return NodeProgress(node_id=broker_id)
+    caught_up_ms_ago = -1 if state.caught_up_ms is None else situation.now_ms - state.caught_up_ms
+    return NodeProgress(
+        node_id=broker_id,
+        log_end_offset=state.metadata_offset + 1,
+        heard_ms_ago=situation.now_ms - state.last_contact_ms,
+        caught_up_ms_ago=caught_up_ms_ago,
+    )
+
+
 # --- heartbeats -------------------------------------------------------------------------------------------------
 
 
@@ -80,6 +126,7 @@ def heartbeat(situation: Situation, request: BrokerHeartbeat) -> Decision:
         broker_epoch=known.broker_epoch,
         last_contact_ms=situation.now_ms,
         metadata_offset=request.metadata_offset,
+        caught_up_ms=situation.now_ms if request.metadata_offset >= situation.image.offset else known.caught_up_ms,
         wants_shutdown=request.wants_shutdown,
         shutdown_offset=known.shutdown_offset,
         is_disconnected=False,

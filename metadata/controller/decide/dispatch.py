@@ -28,9 +28,11 @@ from metadata.controller.requests import (
     CreatePartitions,
     CreateTopics,
     DeleteTopics,
+    DescribeQuorum,
     ElectLeaders,
     RegisterBroker,
     ReplaceConfigs,
+    UnregisterBroker,
 )
 from metadata.image import MetadataImage
 from metadata.settings import BrokerSettings
@@ -94,3 +96,7 @@ def _decide_request(situation: Situation, request: ControllerRequest) -> Decisio
             return configs.replace_configs(situation, request)
         case AllocateProducerIds():
             return producer_ids.allocate_producer_ids(situation, request)
+        case UnregisterBroker():
+            return brokers.unregister_broker(situation, request)
+        case DescribeQuorum():
+            return brokers.describe_quorum(situation)

@@ -19,6 +19,8 @@ class BrokerLiveness:
     last_contact_ms: int
     metadata_offset: int = -1
     """Last metadata offset the broker says it has applied; -1 until it says so."""
+    caught_up_ms: int | None = None
+    """When it last had applied all that was committed then; None: not yet."""
     wants_shutdown: bool = False
     shutdown_offset: int = -1
     """B6: all active brokers must have applied this offset before this one may stop; -1: no shutdown under way."""

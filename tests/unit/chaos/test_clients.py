@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-import orjson
+import msgspec
 import pytest
 
 from kraft.chaos.history import Operation, Produce
@@ -21,7 +21,7 @@ from kraft.client.response import Answer, Refused, Unknown
 
 def answer(status: int, document: object, **headers: str) -> Answer:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Answer(status=status, headers=named, body=orjson.dumps(document))
+    return Answer(status=status, headers=named, body=msgspec.json.encode(document))
 
 
 def written(*offsets: int) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def test_values_are_filled_up_and_read_without_the_filling() -> None:
         "t", 2, [("k", value_text("p", 7))], acks="1", timeout_ms=50, value_bytes=9
     )  # short: text
     assert request.path == "/topics/t/partitions/2?acks=1&timeout=50"
-    assert orjson.loads(request.body) == {"records": [{"key": "k", "value": "p:7      "}]}
+    assert msgspec.json.decode(request.body) == {"records": [{"key": "k", "value": "p:7      "}]}
     assert value_of("p:7      ") == "p:7"
 
 
@@ -112,12 +112,12 @@ class FakeCluster:
                 length = next(
                     int(line.split(b":")[1]) for line in head.splitlines() if line.lower().startswith(b"content-length")
                 )
-                body = orjson.loads(await reader.readexactly(length))
+                body = msgspec.json.decode(await reader.readexactly(length))
                 self.asked.append([record["value"] for record in body["records"]])
                 told = self.script.pop(0) if self.script else (200, written(*range(len(body["records"]))))
                 if told is None:
                     return
-                text = orjson.dumps(told[1])
+                text = msgspec.json.encode(told[1])
                 writer.write(f"HTTP/1.1 {told[0]} X\r\nContent-Length: {len(text)}\r\n\r\n".encode() + text)
         except asyncio.IncompleteReadError:
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import orjson
+import msgspec
 import pytest
 
 from kraft.chaos.checkers.check import check_beside, check_history
@@ -44,7 +44,7 @@ READ = Read(
 
 
 def written(path: Path, *lines: bytes) -> Path:
-    header = orjson.dumps({"history": 1, "scenario": "s", "seed": 1})
+    header = msgspec.json.encode({"history": 1, "scenario": "s", "seed": 1})
     path.write_bytes(b"".join(line + b"\n" for line in (header, *lines)))
     return path
 
@@ -64,7 +64,7 @@ def test_a_line_is_the_object_that_the_format_says(tmp_path: Path) -> None:
     path = tmp_path / "history.jsonl"
     with HistoryWriter(path, HEADER) as writer:
         writer.record(PRODUCE)
-    header, line = (orjson.loads(line) for line in path.read_bytes().splitlines())
+    header, line = (msgspec.json.decode(line) for line in path.read_bytes().splitlines())
     assert (header["history"], header["wall_ms"]) == (1, 1_000)
     assert (line["op"], line["records"], line["acks"]) == ("produce", [[None, "p:0"], ["k", "p:1"]], "all")
     assert line["attempts"][0] == {
@@ -162,7 +162,7 @@ def test_events_are_put_on_the_clock_of_the_history(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     near = {"at_ms": 1_500, "monotonic_us": 5_499_123, "node_id": 1, "sequence": 0, "event": "a", "topic": "t"}
     far = {"at_ms": 1_200, "monotonic_us": 99, "node_id": 2, "sequence": 0, "event": "b"}
-    path.write_bytes(orjson.dumps(near) + b"\n" + orjson.dumps(far) + b"\n" + b'{"at_ms": 1')
+    path.write_bytes(msgspec.json.encode(near) + b"\n" + msgspec.json.encode(far) + b"\n" + b'{"at_ms": 1')
     other, own = read_events(path, HEADER)
     assert (own.at_us, own.node, own.event, own.fields) == (5_499_123, 1, "a", {"topic": "t"})
     assert (other.at_us, other.event) == (5_200_000, "b"), "another host: its wall clock counts"
@@ -212,6 +212,6 @@ def test_a_history_is_checked_with_what_lies_beside_it(tmp_path: Path) -> None:
         {"at_ms": 1_900, "node_id": 2, "event": "became_leader", "leader_epoch": 1, "epoch_start_offset": 1},
     ]
     where = {"topic": "t", "partition": 0}
-    (tmp_path / "events.jsonl").write_bytes(b"".join(orjson.dumps(line | where) + b"\n" for line in lines))
+    (tmp_path / "events.jsonl").write_bytes(b"".join(msgspec.json.encode(line | where) + b"\n" for line in lines))
     explained = check_beside(path)
     assert (explained.counts.lost, explained.unexplained) == (1, 0)

@@ -9,8 +9,9 @@ import pytest
 
 from kraft.client.response import Answer, Refused, Request, Response
 from kraft.launcher import readiness
-from kraft.launcher.readiness import STALLED_MS, Progress, StartFailed, wait_until_ready
-from kraft.launcher.runfile import NodeRun
+from kraft.launcher.readiness import STALLED_MS, Progress, StartFailed, Waiting, wait_until_ready
+from kraft.launcher.runfile import ClusterRun, NodeRun
+from kraft.launcher.starting import LongWait, rows
 
 HOUR_S = 3_600
 
@@ -18,6 +19,9 @@ HOUR_S = 3_600
 def node(node_id: int) -> NodeRun:
     roles = ("broker", "controller")
     return NodeRun(id=node_id, roles=roles, pid=node_id, rest=f"http://{node_id}", kafka="", quorum="", data="")
+
+
+RUN = ClusterRun(cluster_id="c", config="", data="", launcher_pid=None, nodes=(node(1), node(2)))
 
 
 class World:
@@ -50,7 +54,7 @@ class World:
         return Answer(status=503 if state else 200, headers={}, body=body.encode())
 
     def wait(self, **options: object) -> bool:
-        return wait_until_ready([node(1), node(2)], say=self.said.append, **options)  # type: ignore[arg-type]
+        return wait_until_ready([node(1), node(2)], show=LongWait(self.said.append).show, **options)  # type: ignore[arg-type]
 
 
 def test_a_start_that_makes_progress_is_waited_for_for_hours(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,10 +89,30 @@ def test_the_timeout_bounds_what_makes_progress(monkeypatch: pytest.MonkeyPatch)
         world.wait(limit_ms=90_000)
 
 
-def test_counts_that_rise_quickly_are_said_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World(monkeypatch, lambda now_s: f"logs are loaded: {int(now_s * 1000)} of 9" if now_s < 30 else "")
+def test_counts_that_rise_quickly_are_said_every_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(monkeypatch, lambda now_s: f"logs are loaded: {int(now_s * 1000)} of 9" if now_s < 65 else "")
     assert world.wait()
-    assert 25 <= len(world.said) <= 31
+    assert len(world.said) == 6
+
+
+def test_a_start_of_seconds_says_nothing_of_what_it_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(monkeypatch, lambda now_s: f"logs are loaded: {int(now_s * 1000)} of 9" if now_s < 9 else "")
+    assert world.wait()
+    assert world.said == []
+
+
+def test_every_look_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    World(monkeypatch, lambda now_s: None if now_s < 1 else "the metadata quorum has no leader yet")
+    shown: list[Waiting] = []
+    with pytest.raises(StartFailed):
+        wait_until_ready([node(1), node(2)], show=shown.append, limit_ms=2_000)
+    assert shown[0] == {"node 1": "starting", "node 2": "starting"}
+    assert shown[-1]["node 2"] == "the metadata quorum has no leader yet"
+    assert len(shown) > 20
+    assert [name for name, *_ in rows(RUN, {"node 2": "starting", "brokers": "1 fenced"})] == [
+        "node 1", "node 2", "brokers",
+    ]  # fmt: skip
+    assert [state for *_, state in rows(RUN, {"node 2": "starting"})] == ["ready", "starting"]
 
 
 def test_a_node_that_ends_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import json
 
+import msgspec
 import pytest
 
 from kraft.cli.output import CommandFailed
@@ -24,7 +26,8 @@ RECORDS = Reading(form="json", is_record=True)
 def of_file(tmp_path, content: bytes, reading: Reading) -> list[dict[str, object]]:
     path = tmp_path / "in"
     path.write_bytes(content)
-    return list(from_files([path], reading))
+    sent = msgspec.json.encode(list(from_files([path], reading)))
+    return json.loads(sent)
 
 
 def test_a_file_is_read_line_by_line_and_counts_its_bytes(tmp_path):
@@ -57,6 +60,15 @@ def test_a_bad_line_is_named(tmp_path, line, words):
     with pytest.raises(CommandFailed) as caught:
         of_file(tmp_path, line, RECORDS)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("reading", [RECORDS, Reading(form="json")])
+def test_json_is_sent_as_it_was_written(tmp_path, reading):
+    value = '{"n":12345678901234567890.123456789012345,"f":1.10,"e":1e400}'
+    path = tmp_path / "in"
+    path.write_text(f'{{"value": {value}, "partition": 1}}\n' if reading.is_record else value + "\n")
+    (batch,) = batches(from_files([path], reading))
+    assert f'"value":{value}'.encode() in msgspec.json.encode(batch)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):

@@ -143,7 +143,7 @@ def test_no_reason_is_left_over() -> None:
 def test_the_search_sees_a_new_decoder(tmp_path: Path) -> None:
     """As long as it uses one of the ways that there are."""
     assert {"decode", "loads", "unpack_from", "model_validate_json"} <= DECODING
-    tree = ast.parse("import orjson\ndef read(data):\n    return orjson.loads(data)\n")
+    tree = ast.parse("import msgspec\ndef read(data):\n    return msgspec.json.decode(data)\n")
     assert any(isinstance(node, ast.Attribute) and node.attr in DECODING for node in ast.walk(tree))
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
-import orjson
+import msgspec
 from aiohttp.test_utils import TestClient, TestServer
 
 from kraft.http.app import create_app
@@ -37,7 +37,7 @@ class Answer:
 
     @property
     def json(self) -> Any:
-        return orjson.loads(self.body)
+        return msgspec.json.decode(self.body)
 
 
 class Door:
@@ -49,7 +49,7 @@ class Door:
     async def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
         """Headers by name with `_` for `-`. A body that is no bytes is sent as JSON."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        data: Any = body if body is None or isinstance(body, bytes) else orjson.dumps(body)
+        data: Any = body if body is None or isinstance(body, bytes) else msgspec.json.encode(body)
         if data is not None and len(data) > LARGE_BYTES:
             data = io.BytesIO(data)  # aiohttp's client warns of large bodies that are bytes
         skip = () if "Content-Type" in named else ("Content-Type",)

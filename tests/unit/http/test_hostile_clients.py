@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
+import msgspec
 import pytest
 from aiohttp import web
 
@@ -56,7 +56,7 @@ async def read_answer(reader: asyncio.StreamReader) -> tuple[int, Any, bool]:
     async with asyncio.timeout(30):
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         length = int(head.lower().split("content-length:")[1].split("\r\n")[0])
-        body = orjson.loads(await reader.readexactly(length)) if length else None
+        body = msgspec.json.decode(await reader.readexactly(length)) if length else None
         closes = "connection: close" in head.lower()
         if closes:
             with suppress(ConnectionResetError):  # who still sends to a closed connection is told so by a reset

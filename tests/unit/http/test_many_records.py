@@ -8,7 +8,7 @@ import tracemalloc
 from contextlib import nullcontext
 from typing import Any
 
-import orjson
+import msgspec
 import pytest
 
 from kraft.http.counting import check_counts
@@ -135,7 +135,7 @@ def test_the_loop_goes_on_while_many_records_are_read() -> None:
         turning = asyncio.ensure_future(turn())
         records: list[Any] = [{"key": f"{number}".zfill(20), "value": "v"} for number in range(50_000)]
         before = turns
-        answer = await door.ask("POST", "/topics/t", orjson.dumps({"records": records}), Content_Type=TEXT)
+        answer = await door.ask("POST", "/topics/t", msgspec.json.encode({"records": records}), Content_Type=TEXT)
         assert turns > before + 20
         turning.cancel()
         where = places_of(door.gateway.image.topics_by_name["t"], [_Key(each["key"].encode()) for each in records])

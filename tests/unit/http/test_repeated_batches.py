@@ -6,7 +6,7 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
-import orjson
+import msgspec
 import pytest
 
 from kraft.coordinators.groups.answers import PollPlan
@@ -37,7 +37,7 @@ def poll_again(fake: FakeGateway, *ranges: Range, bytes_max: int = 1_000_000) ->
 
 
 def offsets(poll: Poll) -> list[tuple[str, int]]:
-    return [(each["topic"], each["offset"]) for each in orjson.loads(poll.encoded())]
+    return [(each["topic"], each["offset"]) for each in msgspec.json.decode(poll.encoded())]
 
 
 def test_what_a_new_leader_does_not_let_be_read_yet_is_waited_for() -> None:

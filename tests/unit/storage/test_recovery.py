@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from kraft.protocol.batches.header import whole_batches
+from kraft.runtime.files import DiskFiles
 from metadata.environment import Environment
 from metadata.settings import TopicSettings
+from replication.storage.epochs import LeaderEpochCache
 from replication.storage.partition_log import PartitionLog
 from tests.unit.storage.world import NOW_MS, batch, idle_environment, load, run
 
@@ -241,3 +243,84 @@ def test_an_epoch_that_outlived_its_truncation_does_not_outlive_recovery(tmp_pat
         await again.close()
 
     run(play)
+
+
+class CountedFiles(DiskFiles):
+    def __init__(self) -> None:
+        self.listed: list[str] = []
+        self.renamed: list[str] = []
+
+    def list_directory(self, path: str) -> list[str]:
+        self.listed.append(path)
+        return super().list_directory(path)
+
+    def rename(self, old: str, new: str) -> None:
+        self.renamed.append(new)
+        super().rename(old, new)
+
+
+def test_a_log_where_nothing_happened_is_listed_once_and_written_to_by_nobody(tmp_path: Path) -> None:
+    """A node that starts has thousands: epochs without records come and go in memory."""
+    files = CountedFiles()
+
+    async def play(environment: Environment) -> None:
+        folder = str(tmp_path / "t-0")
+        log, _ = load(environment, folder, settings=SETTINGS)
+        log.assign_epoch_start(3, 0)
+        log.append_as_leader(batch(2), leader_epoch=3, now_ms=NOW_MS)
+        await log.close()
+        for epoch in (4, 5, 6):
+            files.listed.clear()
+            files.renamed.clear()
+            log, _ = load(environment, folder, settings=SETTINGS, is_clean=True, recovery_point=2)
+            log.assign_epoch_start(epoch, 2)
+            assert log.epoch_entries == ((3, 0), (epoch, 2))
+            assert files.listed == [folder]
+            await log.close()
+            assert files.renamed == []
+
+    run(play, files=files)
+
+
+def test_epochs_of_records_that_no_flush_wrote_down_survive_a_kill(tmp_path: Path) -> None:
+    async def play(environment: Environment) -> None:
+        folder = tmp_path / "t-0"
+        log, _ = load(environment, str(folder), settings=SETTINGS)
+        log.assign_epoch_start(3, 0)
+        log.append_as_leader(batch(2), leader_epoch=3, now_ms=NOW_MS)
+        log.assign_epoch_start(4, 2)
+        await log.flush()  # writes epoch 4, which gets no record
+        log.assign_epoch_start(6, 2)
+        log.append_as_leader(batch(2), leader_epoch=6, now_ms=NOW_MS)
+        log.assign_epoch_start(7, 4)
+        assert (folder / "leader-epoch-checkpoint").read_text() == "0\n2\n3 0\n4 2\n"
+        await log.abandon()
+        again, _ = load(environment, str(folder), settings=SETTINGS, recovery_point=2)
+        assert again.epoch_entries == ((3, 0), (6, 2))
+        await again.close()
+        clean, loaded = load(environment, str(folder), settings=SETTINGS, is_clean=True, recovery_point=4)
+        assert (clean.epoch_entries, loaded.repairs) == (((3, 0), (6, 2)), [])
+        await clean.close()
+
+    run(play)
+
+
+def test_an_epoch_that_begins_while_others_are_written_is_written_by_the_next_flush(tmp_path: Path) -> None:
+    class Busy(DiskFiles):
+        def rename(self, old: str, new: str) -> None:
+            super().rename(old, new)
+            if self.is_busy:
+                self.is_busy = False
+                epochs.assign(6, 4)
+
+        is_busy = True
+
+    path = str(tmp_path / "leader-epoch-checkpoint")
+    epochs = LeaderEpochCache(Busy(), path)
+    epochs.assign(3, 0)
+    assert epochs.take_unsynced()
+    epochs.sync()
+    assert epochs.take_unsynced()
+    epochs.sync()
+    assert LeaderEpochCache(DiskFiles(), path).entries == ((3, 0), (6, 4))
+    assert not epochs.take_unsynced()

@@ -34,6 +34,7 @@ from metadata.controller.requests import (
     CreatePartitions,
     CreateTopics,
     DeleteTopics,
+    DescribeQuorum,
     ElectLeaders,
     ErrorDetail,
     FailedReplicas,
@@ -41,12 +42,15 @@ from metadata.controller.requests import (
     IsrMember,
     NewPartitions,
     NewTopic,
+    NodeProgress,
     PartitionAlteration,
     PartitionReassignment,
     ProducerIdBlock,
+    QuorumProgress,
     RegisterBroker,
     ReplaceConfigs,
     TopicCreated,
+    UnregisterBroker,
 )
 from metadata.image import PartitionImage, TopicIdPartition
 from metadata.records import LeaderRecovery, UncleanElectionReport
@@ -169,6 +173,20 @@ CASES: list[tuple[Any, Any]] = [
             validate_only=True,
         ),
         {TOPIC_CONFIG: None, BROKER: ErrorDetail(InvalidConfig, "not a list")},
+    ),
+    (UnregisterBroker(broker_id=3), None),
+    (
+        DescribeQuorum(),
+        QuorumProgress(
+            leader_id=1,
+            leader_epoch=4,
+            high_watermark=70,
+            nodes=(
+                NodeProgress(node_id=1, log_end_offset=70, heard_ms_ago=0, caught_up_ms_ago=0),
+                NodeProgress(node_id=2, log_end_offset=60, heard_ms_ago=900, caught_up_ms_ago=3000),
+                NodeProgress(node_id=3),
+            ),
+        ),
     ),
     (
         ReplaceConfigs(resources={TOPIC_CONFIG: {"retention.ms": "5"}, BROKER: {}}, validate_only=True),

@@ -8,7 +8,7 @@ from itertools import count
 from typing import Any, Final, Literal
 from urllib.parse import quote
 
-import orjson
+import msgspec
 
 from kraft.chaos.worlds.processes.nodes import Nodes
 from kraft.chaos.worlds.processes.observer import Observer
@@ -89,7 +89,7 @@ class Administration:
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + self._pace.change_limit_ms / 1000
         full = f"/v3/clusters/{quote(self._cluster_id)}{path}"
-        body = b"" if document is None else orjson.dumps(document)
+        body = b"" if document is None else msgspec.json.encode(document)
         for attempts in count(1):
             failure = await self._try_change(method, full, body)
             left_ms = (deadline_s - loop.time()) * 1000

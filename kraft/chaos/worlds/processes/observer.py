@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
-import orjson
+import msgspec
 
 from kraft.chaos.evidence import LeaderSample
 from kraft.chaos.worlds.processes.nodes import Nodes
@@ -91,7 +91,7 @@ class Observer:
     async def _view(self, node: int) -> NodeView | None:
         answer = await self._nodes.ask(node, "GET", "/kraft/partitions")
         if isinstance(answer, Answer) and answer.is_success:
-            return parse_view(orjson.loads(answer.body))
+            return parse_view(msgspec.json.decode(answer.body))
         return None
 
     async def sample_forever(self) -> None:

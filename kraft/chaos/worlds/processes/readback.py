@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Final
 from urllib.parse import quote
 
-import orjson
+import msgspec
 
 from kraft.chaos.evidence import EPOCH_UNKNOWN, Evidence, ReadBack, VoterMetadata, read_events
 from kraft.chaos.history import Header
@@ -161,6 +161,6 @@ def _judged_lines(path: Path, is_judged: Callable[[str], bool]) -> Iterator[tupl
     with path.open("rb") as lines:
         for line in map(bytes.rstrip, lines):
             if line.endswith(b"}"):
-                event = orjson.loads(line)
+                event = msgspec.json.decode(line)
                 if "topic" not in event or is_judged(event["topic"]):
                     yield event["at_ms"], line

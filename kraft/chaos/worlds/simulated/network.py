@@ -24,6 +24,7 @@ from metadata.environment import ConnectionClosed, OnConnection
 
 UNSENT_BYTES_MAX = 1024 * 1024
 """`drain` waits while more than this has not left the sender."""
+CONNECTIONS_MAX = 10_000
 UNREAD_BYTES_MAX = 256 * 1024
 """A receiver that does not read holds back the sender beyond this."""
 SYN_RETRY_S = 1.0
@@ -461,7 +462,17 @@ class HostNetwork:
         async with asyncio.timeout(timeout_ms / 1000):
             return await self._network.connect(self._host, target, port, frame_bytes_max)
 
+    @property
+    def connections_max(self) -> int:
+        return CONNECTIONS_MAX
+
     async def listen(
-        self, host: str, port: int, on_connection: OnConnection, *, frame_bytes_max: int
+        self,
+        host: str,
+        port: int,
+        on_connection: OnConnection,
+        *,
+        frame_bytes_max: int,
+        arriving_bytes_max: int | None = None,
     ) -> SimulatedListener:
         return self._network.listen(self._host, port, on_connection, frame_bytes_max)

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from random import Random
 from typing import Any, Final
 
-import orjson
+import msgspec
 
 from kraft.chaos.evidence import Fault, LeaderSample
 from kraft.chaos.nemesis import actions
@@ -122,7 +122,7 @@ class SimulatedStoryWorld:
         file = files.open(EVENTS, read_only=True)
         lines = bytes(file.pread(0, EVENTS_BYTES)).splitlines()
         file.close()
-        return Counter(str(orjson.loads(line)["event"]) for line in lines if line.endswith(b"}"))
+        return Counter(str(msgspec.json.decode(line)["event"]) for line in lines if line.endswith(b"}"))
 
     async def sample_forever(self) -> None:
         """Keep what leaders say of themselves, whenever it has changed."""

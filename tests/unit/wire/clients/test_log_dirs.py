@@ -41,7 +41,8 @@ class Disks:
         log.append_as_leader(batch(3), leader_epoch=0, now_ms=NOW_MS)
         self.size = log.size_bytes
         replicas = SimpleNamespace(high_watermarks=lambda: self.high_watermarks)
-        self.admin = AdminClient(log_dirs.apis, World(), environment=environment, logs=manager, replicas=replicas)
+        self.world = World()
+        self.admin = AdminClient(log_dirs.apis, self.world, environment=environment, logs=manager, replicas=replicas)
 
     def create(self, topic: str, partition: int) -> Any:
         return self.manager.get_or_create(topic=topic, topic_id=ID, partition=partition, settings=TopicSettings())
@@ -135,6 +136,9 @@ def test_where_replicas_are_to_be(tmp_path: Path, version: int) -> None:
     async def test(disks: Disks) -> None:
         assert await disks.move(str(tmp_path / "a"), "t", 0, version=version) == 0, "there it is"
         assert await disks.move(str(tmp_path / "none"), "t", 0, version=version) == 57
+        assert await disks.move(str(tmp_path / "a"), "u", 1, version=version) == 3
+        disks.world.start(1)
+        disks.world.create("u", (1,), (1,))
         assert await disks.move(str(tmp_path / "a"), "u", 1, version=version) == 9
         disks.create("u", 1)
         [topic] = (await disks.describe({"u": [1]}))["a"].topics

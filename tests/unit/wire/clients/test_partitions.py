@@ -80,6 +80,9 @@ def _join(world: World, broker: int) -> None:
 
 def test_of_all_partitions_those_without_need_are_left_out() -> None:
     admin = client()
+    admin.gateway.world.create("led", (1,))
+    every = admin.ask(ElectLeadersRequestData.make(topic_partitions=None), 2, ElectLeadersResponseData)
+    assert [topic.topic for topic in every.replica_election_results] == ["led", "t", "u"]
     assert elect(admin, None) == (0, {("t", 1): 80, ("u", 0): 80})
     assert elect(admin, {}) == (0, {})
 
