@@ -212,7 +212,12 @@ class BrokerSettings(_Settings):
     max_request_partition_size_limit: int = _int(
         2_000, 1, INT32_MAX, "Partitions in one answer to DescribeTopicPartitions."
     )
-    max_connections: int = _int(10_000, 1, INT32_MAX, "Open connections per listener; one more is closed.")
+    max_connections: int = _int(
+        10_000, 1, INT32_MAX, "Clients' connections, over HTTP and over Kafka's protocol each; one more is closed."
+    )
+    connections_max_idle_ms: int = _int(
+        600_000, -1, INT64_MAX, "A Kafka client idle for longer is disconnected; -1: never."
+    )
     queued_max_request_bytes: int = _int(
         268_435_456, 1024, INT64_MAX, "Bytes of request bodies held at once; beyond it requests get 503 or wait."
     )

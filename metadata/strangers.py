@@ -26,14 +26,16 @@ class StrangerLimits:
     frames_max: int
     """Requests before authentication is done; one more ends the connection."""
     connections_max: int
-    """Places of those who authenticate at the same time. Each costs a read buffer of 64 KiB."""
+    """Places of those who have not said anything yet, or authenticate, at the same time."""
     wait_ms: int
     """From the connection to the end of authentication."""
 
 
-KAFKA_LISTENER = StrangerLimits(frame_bytes_max=16_384, frames_max=16, connections_max=128, wait_ms=10_000)
+KAFKA_LISTENER = StrangerLimits(frame_bytes_max=16_384, frames_max=16, connections_max=1_024, wait_ms=10_000)
 """A SASL exchange is ApiVersions, SaslHandshake and two SaslAuthenticate of some hundred bytes each (Kafka's
-sasl.server.max.receive.size is 524,288)."""
+sasl.server.max.receive.size is 524,288). The places are for the clients of a broker that was restarted: they come at
+once, and a connection that has sent nothing costs some KiB. Where clients are served, the first frame may be as long
+as any other."""
 QUORUM_LISTENER = StrangerLimits(frame_bytes_max=4_096, frames_max=3, connections_max=64, wait_ms=2_000)
 """A hello, a proof, and the word that the acceptor's proof was right."""
 
@@ -62,6 +64,13 @@ class Strangers:
             self._waiting.pop(connection, None)
             if len(self._waiting) <= self.limits.connections_max // 2:
                 self._is_crowded = False
+
+    def end_one(self, newcomer: FrameConnection) -> bool:
+        """In favour of one that has no place among all connections. False when there is none."""
+        if not self._waiting:
+            return False
+        self._make_room(newcomer)
+        return True
 
     def _make_room(self, newcomer: FrameConnection) -> None:
         crowd, _ = Counter(self._waiting.values()).most_common(1)[0]

@@ -1,28 +1,48 @@
-"""The node's Kafka listener: one session per connection; a bad one costs only itself.
+"""The node's Kafka listeners: one session per connection; a bad one costs only itself.
 
+Nodes and clients share the first one: who begins to authenticate is a node, if it has the cluster's secret. The others
+are for clients alone, each with a name, so that clients are told addresses that they can reach.
 When the last authenticated `controller` connection of a broker ends, whoever listens is told at once: the active
 controller then probes the broker's port and fences it if nobody listens there, long before its session times out.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
 
-from kraft.wire import scram
+from kraft.wire import apis, codec, scram
 from kraft.wire.budget import Budget
 from kraft.wire.clients.served import ClientConnection
 from kraft.wire.clients.session import ClientSession
 from kraft.wire.clients.table import ClientApis
+from kraft.wire.clients.watch import ClientWatch
+from kraft.wire.codec import Malformed
 from kraft.wire.handlers.served import Served
 from kraft.wire.principal import Principal
 from kraft.wire.session import Session, Shared
-from metadata.environment import Environment, FrameConnection, FrameListener
+from metadata.environment import Environment, FrameConnection, FrameListener, OnConnection
 from metadata.image import DEFAULT_LISTENER
 from metadata.settings import BrokerSettings
 from metadata.strangers import KAFKA_LISTENER, Strangers
 
+LOG = logging.getLogger(__name__)
+
+NODE_PLACES = 64
+"""Connections that clients leave to nodes, however many clients come: each node has several to each other."""
+
 OnBrokerLost = Callable[[int], None]
+
+
+class ClientListener(NamedTuple):
+    """One for clients alone."""
+
+    name: str
+    host: str
+    port: int
 
 
 class WireServer:
@@ -37,76 +57,125 @@ class WireServer:
         handlers: Mapping[int, Served],
         settings: BrokerSettings,
         clients: ClientApis | None = None,
+        client_listeners: Sequence[ClientListener] = (),
         on_broker_connection_lost: OnBrokerLost | None = None,
     ) -> None:
         """`clients` is None on a node without the broker role: it takes nodes only."""
         self._environment = environment
         self._host = host
         self._asked_port = port
-        self._connections_max = settings.max_connections
+        self._client_listeners = client_listeners
+        places = environment.network.connections_max
+        self._client_places = min(settings.max_connections, places - min(NODE_PLACES, places // 2))
+        self._places = settings.max_connections if clients is None else min(self._client_places + NODE_PLACES, places)
+        memory = settings.queued_max_request_bytes if clients is None else settings.queued_max_request_bytes // 2
+        self._arriving_bytes_max = None if clients is None else memory
         self._shared = Shared(
             environment=environment,
             credential=scram.credential(password, salt=scram.salt_of(cluster_id)),
             handlers=handlers,
             connection_bytes_max=settings.socket_request_max_bytes,
-            produce_budget=Budget(settings.queued_max_request_bytes),
+            produce_budget=Budget(memory),
             strangers=Strangers(KAFKA_LISTENER),
             frame_bytes_max=settings.socket_request_max_bytes,
         )
         self._clients = clients
+        self.watch = ClientWatch(
+            environment.clock,
+            idle_ms_max=settings.connections_max_idle_ms,
+            unread_bytes_max=settings.queued_max_request_bytes,
+        )
         self._on_broker_connection_lost = on_broker_connection_lost
-        self._listener: FrameListener | None = None
+        self._listeners: list[FrameListener] = []
         self._open = 0
         self._controller_connections: Counter[int] = Counter()
         self._is_stopping = False
 
     @property
     def port(self) -> int:
-        assert self._listener is not None, "not started"
-        return self._listener.port
+        return self.ports[DEFAULT_LISTENER]
+
+    @property
+    def ports(self) -> Mapping[str, int]:
+        """By the name of the listener."""
+        assert self._listeners, "not started"
+        names = [DEFAULT_LISTENER, *(each.name for each in self._client_listeners)]
+        return {name: listener.port for name, listener in zip(names, self._listeners, strict=True)}
 
     @property
     def connections(self) -> int:
         return self._open
 
     async def start(self) -> None:
-        """Raises OSError when the port is taken."""
-        self._listener = await self._environment.network.listen(
-            self._host, self._asked_port, self._serve, frame_bytes_max=KAFKA_LISTENER.frame_bytes_max
+        """Raises OSError when a port is taken."""
+        await self._listen(self._host, self._asked_port, self._serve)
+        for each in self._client_listeners:
+            await self._listen(each.host, each.port, partial(self._serve_clients_only, each.name))
+
+    async def _listen(self, host: str, port: int, serve: OnConnection) -> None:
+        first = KAFKA_LISTENER.frame_bytes_max if self._clients is None else self._shared.frame_bytes_max
+        self._listeners.append(
+            await self._environment.network.listen(
+                host, port, serve, frame_bytes_max=first, arriving_bytes_max=self._arriving_bytes_max
+            )
         )
 
     async def stop(self) -> None:
         self._is_stopping = True
-        if self._listener is not None:
-            await self._listener.close()
+        for listener in self._listeners:
+            await listener.close()
 
     async def _serve(self, connection: FrameConnection) -> None:
-        if self._open >= self._connections_max:
-            connection.abort()
+        if not self._has_place(connection):
             return
         self._open += 1
         try:
             session = Session(self._shared, connection)
             first = await session.first_frame()
             if first is not None and self._clients is not None:
-                first = await self._serve_client(connection, first)
+                first = await self._serve_client(DEFAULT_LISTENER, connection, first)
             if first is not None and (principal := await session.authenticate(first)) is not None:
                 await self._serve_principal(session, principal)
         finally:
             self._open -= 1
 
-    async def _serve_client(self, connection: FrameConnection, first: memoryview) -> memoryview | None:
+    async def _serve_clients_only(self, listener: str, connection: FrameConnection) -> None:
+        if not self._has_place(connection):
+            return
+        self._open += 1
+        try:
+            first = await Session(self._shared, connection).first_frame()
+            if first is not None and await self._serve_client(listener, connection, first) is not None:
+                LOG.warning("closing %s: nodes authenticate at the listener %s", connection.peer, DEFAULT_LISTENER)
+        finally:
+            self._open -= 1
+
+    def _has_place(self, connection: FrameConnection) -> bool:
+        """When all are taken, whoever says nothing loses his."""
+        if self._open < self._places or self._shared.strangers.end_one(connection):
+            return True
+        LOG.warning("refusing %s: %d connections are open (max.connections)", connection.peer, self._open)
+        connection.abort()
+        return False
+
+    async def _serve_client(self, listener: str, connection: FrameConnection, first: memoryview) -> memoryview | None:
         """What is left of it, if it turns out to be a node that authenticates."""
         assert self._clients is not None, self
-        connection.take_frames(bytes_max=self._shared.frame_bytes_max)
+        if _authenticates(first):
+            return first
+        if len(self.watch) >= self._client_places:
+            LOG.warning("refusing %s: %d clients are connected (max.connections)", connection.peer, len(self.watch))
+            connection.abort()
+            return None
         session = ClientSession(
             self._clients,
             connection,
-            ClientConnection(peer=connection.peer, listener=DEFAULT_LISTENER),
+            ClientConnection(peer=connection.peer, listener=listener),
             bytes_max=self._shared.connection_bytes_max,
             produce_budget=self._shared.produce_budget,
         )
-        return await session.serve(first)
+        with self.watch.watching(session):
+            return await session.serve(first)
 
     async def _serve_principal(self, session: Session, principal: Principal) -> None:
         if principal.purpose != "controller":
@@ -125,3 +194,11 @@ class WireServer:
     def _tell_lost(self, broker_id: int) -> None:
         if self._on_broker_connection_lost is not None and not self._is_stopping:
             self._on_broker_connection_lost(broker_id)
+
+
+def _authenticates(first: memoryview) -> bool:
+    """As our nodes do, with their first request. Others may ask for ApiVersions before."""
+    try:
+        return codec.decode_request_head(first).api_key == apis.SASL_HANDSHAKE.key
+    except Malformed:
+        return False  # the session says so

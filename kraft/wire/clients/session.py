@@ -2,8 +2,9 @@
 
 A request begins when it has arrived, so a client that pipelines is not held up by its own long polls; its answer waits
 until all before it are sent. Java, franz-go, sarama and the Python clients close a connection that answers in another
-order. Bounds: `IN_FLIGHT_MAX` requests and `socket.request.max.bytes` of them, and what the whole listener lets
-produce requests hold; then the client is held back by TCP.
+order. Bounds: `IN_FLIGHT_MAX` requests and `socket.request.max.bytes` of them, one fetch (its answer may be as large as
+`fetch.max.bytes`), nothing new while the client leaves much unread, and what the whole listener lets produce requests
+hold; then the client is held back by TCP.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ LOG = logging.getLogger(__name__)
 IN_FLIGHT_MAX = 128
 """Requests of one connection that have begun and are not answered; the next is read when the first of them is."""
 PRODUCE = 0
+FETCH = 1
 
 
 @dataclass(slots=True, eq=False)
@@ -40,7 +42,7 @@ class _Slot:
     """The place of one answer in the order of a connection."""
 
     size: int
-    is_produce: bool
+    api_key: int
     parts: Sequence[Buffer] | None = None
     is_done: bool = False
     waits: asyncio.Future[Any] | None = None
@@ -67,11 +69,48 @@ class ClientSession:
         self._has_asked = False
         """More than ApiVersions: a node authenticates before it asks for anything else."""
         self._has_caught_up = False
+        self._has_fetch = False
+        """One that is not answered yet."""
+        self._serving: asyncio.Task[Any] | None = None
+        self.activity = 0
+        """Requests begun and answers sent."""
+
+    # --- what the listener asks (`kraft.wire.clients.watch`) ------------------------------------------------
+
+    @property
+    def peer(self) -> str:
+        return self._connection.peer
+
+    @property
+    def is_closed(self) -> bool:
+        return self._connection.is_closed
+
+    @property
+    def waits(self) -> bool:
+        return bool(self._slots)
+
+    @property
+    def unread_bytes(self) -> int:
+        return self._connection.unsent_bytes
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def abort(self) -> None:
+        self._connection.abort()
+
+    def give_up(self) -> None:
+        """The client has gone while its next request waited for room: nobody receives, and so nobody has noticed."""
+        if self._serving is not None:
+            self._serving.cancel()
+
+    # --- the connection -------------------------------------------------------------------------------------
 
     async def serve(self, first: memoryview) -> memoryview | None:
         """Until the connection breaks (ConnectionClosed) or sends what no client sends (None); or until the peer
         begins to authenticate as a node: then its SaslHandshake is returned, and nothing else has been served."""
         frame = first
+        self._serving = asyncio.current_task()
         try:
             while True:
                 header = codec.decode_request_head(frame)
@@ -110,8 +149,11 @@ class ClientSession:
     # --- one request ----------------------------------------------------------------------------------------
 
     def _start(self, header: RequestHeader, frame: memoryview) -> None:
-        slot = _Slot(size=len(frame), is_produce=header.api_key == PRODUCE)
+        slot = _Slot(size=len(frame), api_key=header.api_key)
         self._slots.append(slot)
+        self.activity += 1
+        if header.api_key == FETCH:
+            self._has_fetch = True
         if header.api_key == apis.API_VERSIONS.key:
             self._answer_api_versions(slot, header, frame)
             return
@@ -213,6 +255,7 @@ class ClientSession:
         while slots and slots[0].is_done:
             slot = slots.popleft()
             self._release(slot)
+            self.activity += 1
             if slot.parts is not None:
                 self._connection.send(slot.parts)
         self._head_done.set()
@@ -220,7 +263,7 @@ class ClientSession:
     # --- room -------------------------------------------------------------------------------------------------
 
     async def _wait_for_room(self, header: RequestHeader, size: int) -> None:
-        while len(self._slots) >= IN_FLIGHT_MAX:
+        while len(self._slots) >= IN_FLIGHT_MAX or (header.api_key == FETCH and self._has_fetch):
             self._head_done.clear()
             await self._head_done.wait()
         await self._room.take(size)
@@ -232,7 +275,7 @@ class ClientSession:
                 raise
 
     def _takes_room(self, header: RequestHeader, size: int) -> bool:
-        if not self._room.try_take(size):
+        if (header.api_key == FETCH and self._has_fetch) or not self._room.try_take(size):
             return False
         if header.api_key == PRODUCE and not self._produce_budget.try_take(size):
             self._room.give_back(size)
@@ -241,8 +284,10 @@ class ClientSession:
 
     def _release(self, slot: _Slot) -> None:
         self._room.give_back(slot.size)
-        if slot.is_produce:
+        if slot.api_key == PRODUCE:
             self._produce_budget.give_back(slot.size)
+        elif slot.api_key == FETCH:
+            self._has_fetch = False
 
     async def _end(self) -> None:
         waits = [slot.waits for slot in self._slots if slot.waits is not None]

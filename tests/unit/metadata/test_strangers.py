@@ -8,6 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from kraft.runtime.tcp import REST_BYTES_MAX
 from metadata.environment import FrameConnection
 from metadata.strangers import KAFKA_LISTENER, QUORUM_LISTENER, Strangers
 
@@ -71,7 +72,6 @@ def test_who_has_authenticated_has_no_place_here():
 @pytest.mark.parametrize("limits", [KAFKA_LISTENER, QUORUM_LISTENER])
 def test_all_strangers_of_a_listener_together_cost_little(limits: object):
     assert isinstance(limits, type(KAFKA_LISTENER))
-    read_buffer_bytes = 65_536
-    assert limits.frame_bytes_max < read_buffer_bytes, "no frame of a stranger is worth a buffer of its own"
-    assert limits.connections_max * (limits.frame_bytes_max + read_buffer_bytes) <= 16 * 1024 * 1024
+    assert limits.frame_bytes_max <= REST_BYTES_MAX, "no frame of a stranger is worth a buffer of its own"
+    assert limits.connections_max * limits.frame_bytes_max <= 16 * 1024 * 1024
     assert limits.wait_ms <= 10_000

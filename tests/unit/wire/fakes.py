@@ -14,10 +14,12 @@ import uvloop
 from kraft.protocol.errors import KafkaError
 from kraft.protocol.primitives import Buffer
 from kraft.runtime.environment import close_environment, system_environment
+from kraft.runtime.network import CONNECTIONS_MAX
+from kraft.wire.clients.table import ClientApis
 from kraft.wire.handlers.all import node_handlers
 from kraft.wire.handlers.metadata_log import MetadataFetches
 from kraft.wire.peers import Peers
-from kraft.wire.server import WireServer
+from kraft.wire.server import ClientListener, WireServer
 from metadata.controller.requests import ReplicaLogEnd
 from metadata.environment import Environment
 from metadata.image import TopicIdPartition
@@ -115,9 +117,15 @@ class Loopback:
 
 @asynccontextmanager
 async def loopback(
-    *, metadata: Callable[[Environment], MetadataFetches] | None = None, port: int = 0, **settings: Any
+    *,
+    metadata: Callable[[Environment], MetadataFetches] | None = None,
+    port: int = 0,
+    clients: ClientApis | None = None,
+    client_listeners: Sequence[ClientListener] = (),
+    connections_max: int = CONNECTIONS_MAX,
+    **settings: Any,
 ) -> AsyncIterator[Loopback]:
-    environment = system_environment(threads=1)
+    environment = system_environment(threads=1, connections_max=connections_max)
     replicas, controller, lost = FakeReplicas(), FakeController(), list[int]()
     fetches = None if metadata is None else metadata(environment)
     server = WireServer(
@@ -128,6 +136,8 @@ async def loopback(
         password=SECRET,
         handlers=node_handlers(replicas=replicas, controller=controller, metadata=fetches),
         settings=BrokerSettings(**settings),
+        clients=clients,
+        client_listeners=client_listeners,
         on_broker_connection_lost=lost.append,
     )
     await server.start()

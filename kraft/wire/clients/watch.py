@@ -1,0 +1,125 @@
+"""Clients whose connections are to be closed: idle for `connections.max.idle.ms`, or such as read no answers while all
+together leave too much unread.
+
+A client that reads slowly keeps its connection: a consumer may work for minutes before it reads what it has asked for.
+Its session begins nothing more meanwhile, so what it leaves unread is one answer and a little.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from metadata.environment import Clock, TimerHandle
+
+LOG = logging.getLogger(__name__)
+
+LOOK_MS = 1_000
+STANDSTILL_MS = 10_000
+"""When too much is unread: whoever has read nothing for so long may lose its connection."""
+
+
+class Watched(Protocol):
+    @property
+    def peer(self) -> str: ...
+    @property
+    def activity(self) -> int:
+        """Rises with each request and each answer."""
+        ...
+
+    @property
+    def is_closed(self) -> bool: ...
+    @property
+    def waits(self) -> bool:
+        """For an answer that is not there yet."""
+        ...
+
+    @property
+    def unread_bytes(self) -> int:
+        """Of answers that the client's side of the connection has not taken."""
+        ...
+
+    def close(self) -> None: ...
+    def abort(self) -> None: ...
+    def give_up(self) -> None:
+        """Of a connection that is closed: end what was begun for it."""
+        ...
+
+
+@dataclass(slots=True)
+class _Seen:
+    activity: int
+    unread: int
+    active_ms: int
+    """When something happened last."""
+    read_ms: int
+    """When it had read all that it was sent, or some of it, last."""
+
+
+class ClientWatch:
+    def __init__(self, clock: Clock, *, idle_ms_max: int, unread_bytes_max: int) -> None:
+        """`idle_ms_max` below 0: a client may be idle for ever."""
+        self._clock = clock
+        self._idle_ms_max = idle_ms_max
+        self._unread_bytes_max = unread_bytes_max
+        self._seen: dict[Watched, _Seen] = {}
+        self._timer: TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+    @contextmanager
+    def watching(self, client: Watched) -> Iterator[None]:
+        now_ms = self._clock.monotonic_ms()
+        self._seen[client] = _Seen(client.activity, 0, now_ms, now_ms)
+        if self._timer is None:
+            self._timer = self._clock.call_later(LOOK_MS, self._look)
+        try:
+            yield
+        finally:
+            del self._seen[client]
+            if not self._seen and self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+    def _look(self) -> None:
+        now_ms, unread_of_all = self._clock.monotonic_ms(), 0
+        for client, seen in list(self._seen.items()):
+            if client.is_closed:
+                client.give_up()
+                continue
+            unread, activity = client.unread_bytes, client.activity
+            unread_of_all += unread
+            if not unread or unread < seen.unread:
+                seen.read_ms = now_ms
+            if activity != seen.activity or unread != seen.unread or (client.waits and not unread):
+                seen.active_ms = now_ms
+            elif 0 <= self._idle_ms_max <= now_ms - seen.active_ms:
+                self._end_idle(client, unread)
+            seen.activity, seen.unread = activity, unread
+        if unread_of_all > self._unread_bytes_max:
+            self._make_room(unread_of_all, now_ms)
+        self._timer = self._clock.call_later(LOOK_MS, self._look)
+
+    def _end_idle(self, client: Watched, unread: int) -> None:
+        LOG.info("closing %s: idle for %d ms (connections.max.idle.ms)", client.peer, self._idle_ms_max)
+        if unread:
+            client.abort()  # it would be waited for to be read, for ever
+        else:
+            client.close()
+
+    def _make_room(self, unread_of_all: int, now_ms: int) -> None:
+        standing = [
+            (seen.unread, client)
+            for client, seen in self._seen.items()
+            if seen.unread and now_ms - seen.read_ms >= STANDSTILL_MS
+        ]
+        for unread, client in sorted(standing, key=lambda each: each[0], reverse=True):
+            if unread_of_all <= self._unread_bytes_max:
+                return
+            LOG.warning("closing %s: it leaves %d bytes of answers unread", client.peer, unread)
+            client.abort()
+            unread_of_all -= unread
