@@ -14,9 +14,12 @@ from uuid import UUID
 from kraft.protocol.errors import (
     ClusterAuthorizationFailed,
     FencedLeaderEpoch,
+    InconsistentTopicId,
     KafkaError,
     KafkaStorageError,
     NotLeaderOrFollower,
+    UnknownTopicId,
+    UnknownTopicOrPartition,
 )
 from kraft.values import maker
 from kraft.wire.clients.endpoints import node_endpoints
@@ -25,7 +28,6 @@ from kraft.wire.clients.served import Answer, ClientApi, ClientBroker, ClientCal
 from kraft.wire.generated import fetch_request
 from kraft.wire.generated.fetch_request import FetchRequestData, FetchTopic
 from kraft.wire.generated.fetch_response import (
-    NO_EPOCH_END_OFFSET,
     NO_LEADER_ID_AND_EPOCH,
     EpochEndOffset,
     FetchableTopicResponse,
@@ -51,6 +53,9 @@ FIRST_WITH_TOPIC_IDS = 13
 READ_COMMITTED = 1
 MOVED = (NotLeaderOrFollower.code, FencedLeaderEpoch.code)
 """Errors that come with the leader (KIP-951)."""
+NO_SUCH_PARTITION = (UnknownTopicOrPartition.code, UnknownTopicId.code, InconsistentTopicId.code)
+UNKNOWN_OFFSET = -1
+"""In place of what is known of a partition, where an answer says that it was not read."""
 KNOWN_TO_CLIENTS = frozenset({0, 1, 2, 3, 6, 9, 29, 56, 74, 75, 78, 100, 103})
 """Errors of a partition that Java's consumer survives: any other one ends its poll with an IllegalStateException."""
 
@@ -114,11 +119,11 @@ class _Fetch:
         return PartitionData.make(
             partition_index=item.partition,
             error_code=item.error_code if item.error_code in KNOWN_TO_CLIENTS else KafkaStorageError.code,
-            high_watermark=item.high_watermark,
-            last_stable_offset=item.last_stable_offset,
-            log_start_offset=item.log_start_offset,
+            high_watermark=UNKNOWN_OFFSET,
+            last_stable_offset=UNKNOWN_OFFSET,
+            log_start_offset=UNKNOWN_OFFSET,
             current_leader=leader,
-            aborted_transactions=None,
+            aborted_transactions=() if item.error_code in NO_SUCH_PARTITION else None,
         )
 
 
@@ -163,16 +168,23 @@ def _asked(topic: FetchTopic, item: fetch_request.FetchPartition) -> FetchPartit
 
 
 def _read(item: FetchedPartition, aborted: tuple[()] | None) -> PartitionData:
-    diverging = NO_EPOCH_END_OFFSET
     if item.diverging_epoch is not None:
-        diverging = EpochEndOffset.make(epoch=item.diverging_epoch.epoch, end_offset=item.diverging_epoch.end_offset)
+        return PartitionData.make(
+            partition_index=item.partition,
+            high_watermark=UNKNOWN_OFFSET,
+            last_stable_offset=UNKNOWN_OFFSET,
+            log_start_offset=UNKNOWN_OFFSET,
+            diverging_epoch=EpochEndOffset.make(
+                epoch=item.diverging_epoch.epoch, end_offset=item.diverging_epoch.end_offset
+            ),
+            aborted_transactions=aborted,
+        )
     return PartitionData.make(
         partition_index=item.partition,
         error_code=0,
         high_watermark=item.high_watermark,
         last_stable_offset=item.last_stable_offset,
         log_start_offset=item.log_start_offset,
-        diverging_epoch=diverging,
         aborted_transactions=aborted,
         preferred_read_replica=item.preferred_read_replica,
         records=item.records,

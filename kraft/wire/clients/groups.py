@@ -42,6 +42,8 @@ KNOWN_MEMBERS_FROM = 4
 """JoinGroup: a new dynamic member is told its id first (KIP-394)."""
 SKIPS_ASSIGNMENT_FROM = 9
 """JoinGroup: a static leader that comes back is told to keep the assignment (KIP-814)."""
+NULLABLE_PROTOCOL_FROM = 7
+"""JoinGroup: a refusal names no protocol."""
 NAMED_PROTOCOL_FROM = 5
 """SyncGroup: protocol type and name are mandatory (KIP-559)."""
 SEVERAL_LEAVE_FROM = 3
@@ -240,7 +242,8 @@ def _refuse_join(message: JoinGroupRequestData, version: int, error: KafkaError)
         member_id = error.message
     elif isinstance(error, GroupMaxSizeReached):
         member_id = ""
-    return JoinGroupResponseData.make(error_code=error.code, member_id=member_id)
+    protocol = None if version >= NULLABLE_PROTOCOL_FROM else ""
+    return JoinGroupResponseData.make(error_code=error.code, member_id=member_id, protocol_name=protocol)
 
 
 def _refuse_sync(message: SyncGroupRequestData, version: int, error: KafkaError) -> SyncGroupResponseData:

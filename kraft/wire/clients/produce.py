@@ -24,6 +24,7 @@ from kraft.protocol.batches.header import (
 )
 from kraft.protocol.errors import (
     InvalidRecord,
+    InvalidRequest,
     KafkaError,
     NotEnoughReplicas,
     NotLeaderOrFollower,
@@ -257,6 +258,10 @@ class _InitProducerId:
     async def handle(self, call: ClientCall[InitProducerIdRequestData]) -> InitProducerIdResponseData:
         """Without a transactional id each request gets a new producer id, also one that names an old one (KIP-360)."""
         transactional_id = call.message.transactional_id
+        if transactional_id == "":
+            raise InvalidRequest("transactional.id is empty; leave it out for an idempotent producer")
+        if (call.message.producer_id < 0) != (call.message.producer_epoch < 0):
+            raise InvalidRequest("a producer that has an id already names its epoch, too (KIP-360)")
         if transactional_id is not None:
             LOG.warning("transactional.id %r of %s: %s", transactional_id, call.connection.peer, NO_TRANSACTIONS)
             raise TransactionalIdAuthorizationFailed(NO_TRANSACTIONS)

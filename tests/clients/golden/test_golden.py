@@ -16,6 +16,9 @@ from tests.clients.golden.record import SETTINGS
 from tests.clients.golden.test_recorded import message_type
 from tests.integration.conftest import run_cluster
 
+WAITS = {"while it is made", "while it is loaded", "while the first ids are fetched", "with the id that it was given"}
+"""Asked until they succeed, or only where an id is given first: how often differs from run to run."""
+
 
 @pytest.fixture(scope="module")
 def ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peer]:
@@ -37,7 +40,7 @@ def test_answers_look_like_those_of_kafka(ours: Peer) -> None:
     golden = {exchange.key: exchange for exchange in load()}
     found: dict[str, list[int]] = {}
     for exchange in ours.exchanges:
-        if exchange.key in golden:
+        if exchange.key in golden and exchange.name not in WAITS:
             for path, mine, theirs in set(differences(_shape(exchange), _shape(golden[exchange.key]))):
                 if not is_known(exchange, path):
                     difference = f"{exchange.api} {exchange.name!r}: {path} is {mine}, Kafka's is {theirs}"
@@ -47,14 +50,8 @@ def test_answers_look_like_those_of_kafka(ours: Peer) -> None:
 
 
 def test_the_same_questions_were_asked(ours: Peer) -> None:
-    waits = {
-        "while it is made",
-        "while it is loaded",
-        "while the first ids are fetched",
-        "with the id that it was given",
-    }
-    mine = {exchange.key for exchange in ours.exchanges if exchange.name not in waits}
-    assert not sorted({exchange.key for exchange in load() if exchange.name not in waits} - mine)
+    mine = {exchange.key for exchange in ours.exchanges if exchange.name not in WAITS}
+    assert not sorted({exchange.key for exchange in load() if exchange.name not in WAITS} - mine)
 
 
 def _shape(exchange: Exchange) -> object:
