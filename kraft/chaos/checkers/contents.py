@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -13,12 +12,12 @@ from kraft.chaos.checkers.reads import ClientReads, Shown
 from kraft.chaos.checkers.verdict import Kind
 from kraft.chaos.evidence import LogRecord, ReadBack
 
-COUNTER_BITS: Final = 40
 ENDLESS: Final = 2**62
+FIRST: Final = (-1, -1)
 
 
 class FinalLogs:
-    """Who marks what is there, and notes pairs: a slot and where its further copy is; a slot and what overtook it."""
+    """Who marks what is there, and notes what is there twice or late."""
 
     def __init__(self, ledger: Ledger, findings: Findings, reads: ClientReads) -> None:
         self._ledger = ledger
@@ -26,10 +25,10 @@ class FinalLogs:
         self._reads = reads
         self.maps: dict[int, OffsetMap] = {}
         self.log_starts: dict[int, int] = {}
-        self.duplicates = array("q")
-        self.duplicated = array("q")
-        self.reordered = array("q")
-        self.overtaking = array("q")
+        self.duplicates: list[tuple[int, int]] = []
+        """Slot, and the offset of its further copy."""
+        self.reordered: list[tuple[int, int]] = []
+        """Slot, and the slot that overtook it."""
 
     @property
     def has_repeats(self) -> bool:
@@ -119,8 +118,8 @@ class FinalLogs:
     def _walk(self, partition: int, records: Iterator[tuple[int, int]]) -> None:
         ledger = self._ledger
         flags, operations, acked = ledger.flags, ledger.operation, ledger.acked
-        partitions, processes, indexes, counters = ledger.partition, ledger.process, ledger.index, ledger.values.counter
-        latest: dict[int, int] = {}
+        partitions, processes = ledger.partition, ledger.process
+        latest: dict[int, tuple[int, int]] = {}
         latest_slot: dict[int, int] = {}
         elsewhere: list[tuple[int, int]] = []
         for offset, slot in records:
@@ -130,8 +129,7 @@ class FinalLogs:
                 continue
             flag = flags[slot]
             if flag & FOUND:
-                self.duplicates.append(slot)
-                self.duplicated.append(offset)
+                self.duplicates.append((slot, offset))
                 continue
             flags[slot] = flag | FOUND
             if flag & OUTCOME_BITS != OK:
@@ -139,12 +137,11 @@ class FinalLogs:
             if acked[slot] not in (offset, UNKNOWN) and not flag & RETRIED:
                 elsewhere.append((offset, slot))
             process = processes[operation]
-            order = indexes[operation] << COUNTER_BITS | counters[slot]
-            if order > latest.get(process, -1):
+            order = ledger.order(slot)
+            if order > latest.get(process, FIRST):
                 latest[process], latest_slot[process] = order, slot
             else:
-                self.reordered.append(slot)
-                self.overtaking.append(latest_slot[process])
+                self.reordered.append((slot, latest_slot[process]))
         for offset, slot in elsewhere:
             self._elsewhere(partition, offset, slot)
 

@@ -36,9 +36,9 @@ def count_by_acks(ledger: Ledger, final: FinalLogs) -> dict[str, Counts]:
         own = {flag: count for flag, count in by_flag.items() if flag >> ACKS_SHIFT & 0b11 == number}
         if any(count for flag, count in own.items() if flag & OUTCOME_BITS):
             counted[acks] = _counts(own)
-    for slot in final.duplicates:
+    for slot, _ in final.duplicates:
         counted[ledger.acks(slot)].duplicated += 1
-    for slot in final.reordered:
+    for slot, _ in final.reordered:
         counted[ledger.acks(slot)].reordered += 1
     return counted
 
@@ -57,9 +57,9 @@ def count_by_topic(ledger: Ledger, final: FinalLogs) -> dict[str, Counts]:
     for (partition, flag), count in pairs.items():
         by_topic[ledger.partitions[partition][0]][flag] += count
     counted = {topic: _counts(flags) for topic, flags in by_topic.items()}
-    for slot in final.duplicates:
+    for slot, _ in final.duplicates:
         counted[ledger.partitions[ledger.partition_of(slot)][0]].duplicated += 1
-    for slot in final.reordered:
+    for slot, _ in final.reordered:
         counted[ledger.partitions[ledger.partition_of(slot)][0]].reordered += 1
     return counted
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from typing import Final
 
 from kraft.chaos.checkers.causes import Causes, Gone, believed_reigns
@@ -104,17 +103,17 @@ class _NextKept:
     def __init__(self, ledger: Ledger, final: FinalLogs) -> None:
         self._ledger = ledger
         self._final = final
-        self._offsets: array[int] | None = None
+        self._offsets: list[int] | None = None
 
     def offset(self, slot: int) -> int:
         if self._offsets is None:
             self._offsets = self._build()
         return self._offsets[self._ledger.operation[slot]]
 
-    def _build(self) -> array[int]:
+    def _build(self) -> list[int]:
         """Per operation."""
         ledger = self._ledger
-        kept = array("q", [UNKNOWN]) * len(ledger.partition)
+        kept = [UNKNOWN] * len(ledger.partition)
         for offset, slot in self._final.items():
             if ledger.operation[slot] != UNKNOWN:
                 kept[ledger.operation[slot]] = offset

@@ -33,7 +33,7 @@ class Repeats:
     def look_up(self, operations: Iterable[Operation]) -> None:
         """Read the attempts of what is there twice or in another order."""
         wanted: set[tuple[int, int]] = set()
-        for slot in (*self._final.duplicates, *self._final.reordered):
+        for slot, _ in (*self._final.duplicates, *self._final.reordered):
             if len(wanted) < OPERATIONS_MAX:
                 wanted.add(self._key(slot))
         if not wanted:
@@ -47,13 +47,13 @@ class Repeats:
 
     def duplicates(self) -> Ranges:
         ranges = Ranges(self._ledger)
-        for slot, offset in zip(self._final.duplicates, self._final.duplicated, strict=True):
+        for slot, offset in self._final.duplicates:
             ranges.add(slot, offset=offset, explanation=self._why_twice(slot))
         return ranges
 
     def reorders(self) -> Ranges:
         ranges = Ranges(self._ledger)
-        for slot, overtaking in zip(self._final.reordered, self._final.overtaking, strict=True):
+        for slot, overtaking in self._final.reordered:
             ranges.add(slot, offset=self._ledger.acked[slot], explanation=self._why_late(slot, overtaking))
         return ranges
 

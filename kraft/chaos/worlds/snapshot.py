@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 NodeState: TypeAlias = Literal["running", "paused", "down"]
 NOBODY = -1
@@ -153,6 +153,56 @@ class Snapshot:
         for node, state in sorted(self.states.items()):
             lines.append(f"node {node} {state}{_replicas(self.views.get(node))}")
         return "\n".join(lines)
+
+
+def parse_view(document: dict[str, Any]) -> NodeView:
+    """The answer of GET /kraft/partitions."""
+    return NodeView(
+        node=document["node_id"],
+        metadata_offset=document["metadata_offset"],
+        controller_id=document["controller_id"],
+        controller_epoch=document["controller_epoch"],
+        brokers={int(broker): state for broker, state in document["brokers"].items()},
+        partitions={
+            (found["topic"], found["partition"]): PartitionView(
+                topic_id=found["topic_id"],
+                leader=found["leader"],
+                leader_epoch=found["leader_epoch"],
+                partition_epoch=found["partition_epoch"],
+                replicas=tuple(found["replicas"]),
+                isr=tuple(found["isr"]),
+                is_reassigning=found["is_reassigning"],
+            )
+            for found in document["partitions"]
+        },
+        replicas={(found["topic"], found["partition"]): _replica(found) for found in document["replicas"]},
+    )
+
+
+def _replica(found: dict[str, Any]) -> ReplicaView:
+    return ReplicaView(
+        role=found["role"],
+        topic_id=found["topic_id"],
+        leader_epoch=found["leader_epoch"],
+        log_start_offset=found["log_start_offset"],
+        log_end_offset=found["log_end_offset"],
+        high_watermark=found["high_watermark"],
+        isr=tuple(found["isr"]),
+        maximal_isr=tuple(found["maximal_isr"]),
+    )
+
+
+def roles_in(snapshot: Snapshot | None, node: int) -> str:
+    """` (leader of t-0, active controller)`, as far as the newest metadata of that look knows; empty for neither."""
+    newest = None if snapshot is None else snapshot.newest
+    if newest is None:
+        return ""
+    roles = [f"leader of {t}-{n}" for (t, n), found in sorted(newest.partitions.items()) if found.leader == node]
+    if len(roles) > 3:
+        roles = [f"leader of {len(roles)} partitions"]
+    if newest.controller_id == node != NOBODY:
+        roles.append("active controller")
+    return f" ({', '.join(roles)})" if roles else ""
 
 
 # --- whole again ----------------------------------------------------------------------------------------------------

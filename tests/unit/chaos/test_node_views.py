@@ -6,9 +6,8 @@ import asyncio
 from pathlib import Path
 
 from kraft.chaos.evidence import read_faults
-from kraft.chaos.worlds.processes.observer import parse_view
 from kraft.chaos.worlds.processes.timeline import Timeline
-from kraft.chaos.worlds.snapshot import NodeView, Snapshot
+from kraft.chaos.worlds.snapshot import NodeView, Snapshot, parse_view
 from kraft.http.replicas import replica_routes
 from metadata.image import TopicIdPartition
 from replication.manager.status import ReplicaStatus

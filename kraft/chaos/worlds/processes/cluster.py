@@ -29,11 +29,11 @@ from kraft.chaos.worlds.processes.disks import Disks
 from kraft.chaos.worlds.processes.links import Links
 from kraft.chaos.worlds.processes.logs import RunFiles
 from kraft.chaos.worlds.processes.nodes import Nodes, all_of
-from kraft.chaos.worlds.processes.observer import Observer, roles_in
+from kraft.chaos.worlds.processes.observer import Observer
 from kraft.chaos.worlds.processes.pace import SHORT_STORIES, Pace
 from kraft.chaos.worlds.processes.proxy.process import ProxyProcess
 from kraft.chaos.worlds.processes.timeline import Timeline, now_us
-from kraft.chaos.worlds.snapshot import Snapshot
+from kraft.chaos.worlds.snapshot import Snapshot, roles_in
 from kraft.chaos.worlds.spec import ClusterSpec, ScenarioError
 from kraft.config.models import ClusterConfig, NodeConfig, PeerAddresses
 from kraft.config.render import render

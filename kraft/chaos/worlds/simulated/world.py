@@ -21,11 +21,11 @@ from kraft.chaos.nemesis.links import LinkId, links_between_nodes, select, split
 from kraft.chaos.questions import Now
 from kraft.chaos.worlds.answers import SnapshotAnswers
 from kraft.chaos.worlds.processes.disks import BATCH_HEADER_BYTES, FLIP, byte_of_records
-from kraft.chaos.worlds.processes.observer import leader_sample, parse_view
+from kraft.chaos.worlds.samples import LeaderSamples
 from kraft.chaos.worlds.simulated.client import ClientLink, SimulatedClient
 from kraft.chaos.worlds.simulated.cluster import EVENTS, EVENTS_BYTES, SimulatedCluster, SimulatedNode, alias
 from kraft.chaos.worlds.simulated.network import Link
-from kraft.chaos.worlds.snapshot import NodeState, NodeView, Snapshot
+from kraft.chaos.worlds.snapshot import NodeState, NodeView, Snapshot, parse_view, roles_in
 from kraft.chaos.worlds.spec import ClusterSpec, ScenarioError
 from kraft.chaos.worlds.world import Clients
 from kraft.http.replicas import node_belief
@@ -67,8 +67,7 @@ class SimulatedStoryWorld:
         self._client_links: dict[LinkId, ClientLink] = {}
         self.clients: Clients
         self.latest: Snapshot | None = None
-        self.samples: list[LeaderSample] = []
-        self._told: dict[tuple[int, str, int], tuple[object, ...]] = {}
+        self._samples = LeaderSamples()
         self.faults: list[Fault] = []
         self._open_faults: dict[int, int] = {}
         """Node -> number of the fault that took it down."""
@@ -96,6 +95,10 @@ class SimulatedStoryWorld:
             self._client_links[link] = ClientLink()
             self._links.append(link)
         return self._client_links[link]
+
+    @property
+    def samples(self) -> Sequence[LeaderSample]:
+        return self._samples.samples
 
     # --- looking ------------------------------------------------------------------------------------------------
 
@@ -125,21 +128,9 @@ class SimulatedStoryWorld:
         return Counter(str(msgspec.json.decode(line)["event"]) for line in lines if line.endswith(b"}"))
 
     async def sample_forever(self) -> None:
-        """Keep what leaders say of themselves, whenever it has changed."""
         while True:
-            snapshot = self.snapshot()
-            for view in snapshot.views.values():
-                for (topic, partition), replica in view.replicas.items():
-                    if replica.role == "leader":
-                        self._keep(leader_sample(snapshot.at_us, view.node, topic, partition, replica))
+            self._samples.take(self.snapshot())
             await asyncio.sleep(SAMPLE_MS / 1000)
-
-    def _keep(self, sample: LeaderSample) -> None:
-        key = (sample.node, sample.topic, sample.partition)
-        facts = (sample.leader_epoch, sample.high_watermark, sample.log_end_offset, sample.isr, sample.topic_id)
-        if self._told.get(key) != facts:
-            self._told[key] = facts
-            self.samples.append(sample)
 
     # --- acting -------------------------------------------------------------------------------------------------
 
@@ -483,12 +474,7 @@ class SimulatedStoryWorld:
         self._ended(self._open_faults.pop(node.node_id, None))
 
     def _described(self, number: int) -> str:
-        snapshot = self.snapshot()
-        known = {} if snapshot.newest is None else snapshot.newest.partitions
-        leads = [f"{topic}-{index}" for (topic, index), found in sorted(known.items()) if found.leader == number]
-        what = [f"leader of {', '.join(leads)}"] if leads else []
-        what += ["active controller"] if snapshot.controller == number else []
-        return f"node {number}" + (f" ({', '.join(what)})" if what else "")
+        return f"node {number}{roles_in(self.snapshot(), number)}"
 
     def _happened(self, kind: str, text: str, *, nodes: Sequence[int] = (), links: Sequence[str] = ()) -> int:
         fault = Fault(at_us=self.now_us(), fault=kind, nodes=tuple(nodes), links=tuple(links), text=text)
