@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from kraft.http.endpoint import Call
@@ -108,10 +109,6 @@ class Written:
             return sent
         return ((-1, refused[n]) if n in refused else next(sent) for n in range(self.packed.records))
 
-    @property
-    def is_one_batch(self) -> bool:
-        return len(self.pieces) == 1 and not self.packed.refused
-
 
 @dataclass(slots=True)
 class Results:
@@ -131,9 +128,12 @@ class Results:
 
         Offsets then count up from each `base_offset`, and there is no need to make a Result for each record.
         """
-        if not all(each.is_one_batch for each in self.written.values()):
-            return None
-        return {number: each.pieces[0].outcome for number, each in self.written.items()}
+        found: dict[int, ProduceOutcome] = {}
+        for number, each in self.written.items():
+            if len(each.pieces) != 1 or each.packed.refused:
+                return None
+            found[number] = each.pieces[0].outcome
+        return found
 
     def outcomes(self) -> Iterator[tuple[int, ProduceOutcome]]:
         """Partition and outcome of each part that was sent."""
@@ -200,7 +200,7 @@ async def write_records(call: Call, topic: TopicImage, records: list[OutRecord],
         for number, each in written.items()
         if each.packed.batches
     }
-    send = _sender(call)
+    send = partial(_send, call)
     if key is None:
         pieces = await send_in_order(send, {which: record_sets(each, settings) for which, each in batches.items()})
     else:
@@ -232,7 +232,7 @@ async def write_batches(call: Call, topic: TopicImage, partition: int) -> Sequen
         refuse_reserved_ids(call.body)
         return [Piece(0, (await _send(call, {which: call.body}))[which])]
     parts = [Part(*each) for each in keyed_batches(call.body, key, topic=topic.name)]
-    pieces = await send_in_order(_sender(call), {which: parts})
+    pieces = await send_in_order(partial(_send, call), {which: parts})
     _refuse_reuse(pieces)
     return pieces[which]
 
@@ -333,7 +333,8 @@ async def send_in_order(send: Send, parts: Mapping[TopicIdPartition, Sequence[Pa
             pieces[which].append(Piece(parts[which][number].records, outcomes[which]))
     for which, each in parts.items():
         done = pieces[which]
-        done += [Piece(part.records, _not_sent(done[-1].outcome)) for part in each[len(done) :]]
+        if len(done) < len(each):
+            done += [Piece(part.records, _not_sent(done[-1].outcome)) for part in each[len(done) :]]
     return pieces
 
 
@@ -381,13 +382,6 @@ def _not_sent(failed: ProduceOutcome) -> ProduceOutcome:
         isr=failed.isr,
         min_isr=failed.min_isr,
     )
-
-
-def _sender(call: Call) -> Send:
-    async def send(parts: Mapping[TopicIdPartition, Buffer]) -> Mapping[TopicIdPartition, ProduceOutcome]:
-        return await _send(call, parts)
-
-    return send
 
 
 async def _send(call: Call, parts: Mapping[TopicIdPartition, Buffer]) -> Mapping[TopicIdPartition, ProduceOutcome]:

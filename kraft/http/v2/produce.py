@@ -149,11 +149,14 @@ def entries(results: Results) -> Sequence[Entry]:
 
 def _counted(where: Sequence[int], outcomes: Mapping[int, ProduceOutcome]) -> Sequence[Entry]:
     """The same, faster, where offsets of a partition count up from one base offset."""
+    if len(outcomes) == 1:
+        ((number, outcome),) = outcomes.items()
+        first = outcome.base_offset
+        if not _has_offset(outcome):
+            return [_other(number, outcome)] * len(where)
+        return [WrittenOffset(number, offset) for offset in range(first, first + len(where))]
     next_offset = {number: outcome.base_offset for number, outcome in outcomes.items() if _has_offset(outcome)}
     others = {number: _other(number, outcome) for number, outcome in outcomes.items() if number not in next_offset}
-    if len(next_offset) == len(outcomes) == 1:
-        ((number, first),) = next_offset.items()
-        return [WrittenOffset(number, offset) for offset in range(first, first + len(where))]
     made: list[Entry] = []
     for number in where:
         offset = next_offset.get(number)
