@@ -17,10 +17,15 @@ from kraft.launcher.runfile import NodeRun
 
 NODE_COMMAND: tuple[str, ...] = (*PYTHON, "-m", "kraft", "node")
 STOP_LIMIT_MS: Final = 15_000
-"""How long a node may take to stop after SIGTERM before it is killed."""
+"""How long a node may take to stop after SIGTERM before it is killed, and once more as long as it is busy: one with
+20,000 partitions hands them over and closes as many logs. What hangs it ends itself (`kraft/node/process.py`)."""
+BUSY_SHARE: Final = 0.1
+"""Of a core. A node that waits for nothing but its timers takes a few hundredths."""
+STOP_LIMIT_MS_MAX: Final = 300_000
+"""Whatever it does."""
 POLL_MS: Final = 20
 LOG_TAIL_LINES: Final = 20
-_STATE, _THREADS = 0, 17
+_STATE, _USER_TIME, _SYSTEM_TIME, _THREADS = 0, 11, 12, 17
 """Fields of /proc/PID/stat (proc(5)), counted from what follows the name."""
 LOG_TAIL_BYTES: Final = 64 * 1024
 
@@ -115,10 +120,31 @@ def _stop_wave(nodes: Sequence[NodeRun], *, say: Callable[[str], None], limit_ms
     signalled = [node for node in nodes if send_signal(node, signal.SIGTERM)]
     for node in signalled:
         send_signal(node, signal.SIGCONT)
-    for node in wait_for_end(signalled, limit_ms=limit_ms):
+    for node in _wait_while_busy(signalled, limit_ms=limit_ms):
         say(f"node {node.id} (pid {node.pid}) did not stop within {limit_ms / 1000:g} s: killed")
         send_signal(node, signal.SIGKILL)
         wait_for_end([node], limit_ms=limit_ms)
+
+
+def _wait_while_busy(nodes: Sequence[NodeRun], *, limit_ms: int) -> list[NodeRun]:
+    """Wait until none runs; returns those that do when none of them was busy for so long, or at STOP_LIMIT_MS_MAX."""
+    deadline = time.monotonic() + max(limit_ms, STOP_LIMIT_MS_MAX) / 1000
+    running, is_busy = list(nodes), True
+    while running and is_busy and time.monotonic() < deadline:
+        before = {node.pid: _processor_ms(node.pid) for node in running}
+        running = wait_for_end(running, limit_ms=limit_ms)
+        is_busy = any(_processor_ms(node.pid) - before[node.pid] >= limit_ms * BUSY_SHARE for node in running)
+    return running
+
+
+def _processor_ms(pid: int) -> float:
+    """That it has used; 0 where nobody tells."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:
+            fields = stat.read().rpartition(b")")[2].split()
+    except OSError:
+        return 0
+    return (int(fields[_USER_TIME]) + int(fields[_SYSTEM_TIME])) * 1000 / os.sysconf("SC_CLK_TCK")
 
 
 def wait_for_end(nodes: Sequence[NodeRun], *, limit_ms: int) -> list[NodeRun]:

@@ -41,6 +41,9 @@ LOOK_MS = 1_000
 """How often a node looks whether it waits for something."""
 STOP_GRACE_MS = 4_000
 """What a stop may take besides its controlled shutdown. Then the process ends, and tells where its threads stood."""
+STOP_MS_OF_LOG = 2
+"""What closing one of thousands of logs may add to that: 20,000 took more than four seconds on a busy machine, and a
+node that was ended meanwhile had to look at all of them when it started again."""
 YOUNG_OBJECTS = 20_000
 """Between two collections. A request of a thousand records makes thousands, and leaves none: Python's 700 would look
 for garbage several times in each."""
@@ -133,7 +136,8 @@ class _NodeProcess:
 
     async def _stop(self) -> None:
         """Nothing may keep the process: not a step that fails, and not one that hangs on a device."""
-        limit_ms = self._node.publisher.settings.controlled_shutdown_timeout_ms + STOP_GRACE_MS
+        logs = 0 if self._node.logs is None else self._node.logs.count
+        limit_ms = self._node.publisher.settings.controlled_shutdown_timeout_ms + STOP_GRACE_MS + STOP_MS_OF_LOG * logs
         faulthandler.dump_traceback_later(limit_ms / 1_000, exit=True)
         try:
             await self._node.stop()

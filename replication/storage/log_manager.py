@@ -265,6 +265,10 @@ class LogManager:
 
     # --- the replica manager's view ---------------------------------------------------------------------------
 
+    @property
+    def count(self) -> int:
+        return len(self._logs)
+
     def get(self, partition: TopicIdPartition) -> PartitionLog | None:
         return self._logs.get(partition)
 

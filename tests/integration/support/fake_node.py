@@ -1,6 +1,7 @@
 """A stand-in for a node: answers /readyz and /kraft/status after a delay, and obeys SIGTERM.
 
-Environment: FAKE_READY_AFTER_S, FAKE_DIE (id of a node that ends at once), FAKE_STUBBORN (id that ignores SIGTERM).
+Environment: FAKE_READY_AFTER_S, FAKE_DIE (id of a node that ends at once), FAKE_STUBBORN (id that ignores SIGTERM),
+FAKE_BUSY_STOP_S (processor time that each needs to stop).
 """
 
 from __future__ import annotations
@@ -24,12 +25,19 @@ def main() -> None:
     if os.environ.get("FAKE_DIE") == node_id:
         sys.exit("the disk of this node is on fire")
     stubborn = os.environ.get("FAKE_STUBBORN") == node_id
-    signal.signal(signal.SIGTERM, signal.SIG_IGN if stubborn else lambda *_: sys.exit(0))
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if stubborn else stop)
     if "--parent" in options:
         end_with(int(options["--parent"]))
     config = tomllib.loads(Path(options["--config"]).read_text())
     ready_at = time.monotonic() + float(os.environ.get("FAKE_READY_AFTER_S", "0.1"))
     serve(config, int(node_id), ready_at)
+
+
+def stop(*_: object) -> None:
+    end_s = time.process_time() + float(os.environ.get("FAKE_BUSY_STOP_S", "0"))
+    while time.process_time() < end_s:
+        pass
+    sys.exit(0)
 
 
 def serve(config: dict, node_id: int, ready_at: float) -> None:
