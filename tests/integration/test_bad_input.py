@@ -17,7 +17,7 @@ import pytest
 
 from kraft.client.response import Answer
 from kraft.protocol.batches.records import NewRecord, build_batch
-from kraft.protocol.errors import ClusterAuthorizationFailed, SaslAuthenticationFailed
+from kraft.protocol.errors import SaslAuthenticationFailed
 from kraft.runtime.environment import close_environment, system_environment
 from kraft.wire import codec
 from kraft.wire.channels import ControllerChannel, ForwardChannel
@@ -145,7 +145,6 @@ BATCHES = {
     "last offset delta": (with_field(23, ">i", 1_000_000), 87),
     "magic": (with_field(16, ">b", 1), 43),
     "codec": (with_field(21, ">h", 7), 76),
-    "max timestamp": (with_field(35, ">q", NOW_MS + 1), 87),
     "control batch": (with_field(21, ">h", 0x20), 87),
     "truncated": (good_batch()[:-5], 2),
     "trailing garbage": (good_batch() + b"garbage", 2),
@@ -262,7 +261,8 @@ def test_many_strangers_who_say_nothing_do_not_keep_others_out(nodes: Cluster):
 # The inside without the secret
 
 
-def test_without_the_secret_every_inner_request_is_refused_with_31(nodes: Cluster):
+def test_without_the_secret_an_inner_request_ends_its_connection(nodes: Cluster):
+    """As on Kafka's listener for clients, which has no such API; tests/integration/attacks has all of them."""
     host, port = nodes.node(1).kafka.split(":")
     rpc = CONTROLLER_RPCS[AllocateProducerIds]
     header = RequestHeader(api_key=rpc.api.key, api_version=rpc.api.version, correlation_id=7, client_id="me")
@@ -270,11 +270,7 @@ def test_without_the_secret_every_inner_request_is_refused_with_31(nodes: Cluste
     frame = b"".join(codec.encode_request(rpc.api, header, body))
     with socket.create_connection((host, int(port)), timeout=GARBAGE_WAIT_S) as connection:
         connection.sendall(struct.pack(">i", len(frame)) + frame)
-        size = struct.unpack(">i", connection.recv(4, socket.MSG_WAITALL))[0]
-        answer = memoryview(connection.recv(size, socket.MSG_WAITALL))
-    _, offset = codec.decode_response_head(rpc.api, rpc.api.version, answer)
-    decoded = codec.decode_body(rpc.response, rpc.api.version, answer, offset)
-    assert int(decoded.error_code) == ClusterAuthorizationFailed.code
+        assert connection.recv(4, socket.MSG_WAITALL) == b""
 
 
 def test_a_wrong_secret_is_refused(nodes: Cluster):
