@@ -75,6 +75,21 @@ class TopLevel(Message):
     WRITERS: ClassVar[Mapping[int, Writer]]
 
 
+class Written(TopLevel):
+    """The body of a message that was written before: an answer that is the same for many."""
+
+    __slots__ = ("parts",)
+    parts: Sequence[Buffer]
+    WRITERS = dict.fromkeys(range(64), lambda out, message: out.extend(message.parts))
+    """Of whichever version it was written in."""
+
+    @staticmethod
+    def make(parts: Sequence[Buffer]) -> Written:
+        m = new(Written)
+        m.parts = parts
+        return m
+
+
 # --- written ------------------------------------------------------------------------------------------------------
 
 

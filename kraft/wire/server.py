@@ -173,6 +173,7 @@ class WireServer:
             ClientConnection(peer=connection.peer, listener=listener),
             bytes_max=self._shared.connection_bytes_max,
             produce_budget=self._shared.produce_budget,
+            clock=self._environment.clock,
         )
         with self.watch.watching(session):
             return await session.serve(first)

@@ -90,12 +90,11 @@ class AdminClient:
     async def ask_now(self, request: TopLevel, version: int, kind: type[Response]) -> Response:
         """Beside whatever else runs on the loop of the test."""
         api = self._apis[type(request)]
-        call = ClientCall(
-            message=_over_the_wire(request, version), version=version, client_id="admin", connection=self._connection
-        )
+        message = _over_the_wire(request, version, type(request))
+        call = ClientCall(message=message, version=version, client_id="admin", connection=self._connection)
         answer = await _answered(api, call)
         assert api.response is kind, (api.response, kind)
-        return cast(Response, _over_the_wire(answer, version))
+        return _over_the_wire(answer, version, kind)
 
 
 async def _answered(api: ClientApi, call: ClientCall[Any]) -> TopLevel:
@@ -108,6 +107,6 @@ async def _answered(api: ClientApi, call: ClientCall[Any]) -> TopLevel:
     return cast(TopLevel, answer)
 
 
-def _over_the_wire(message: TopLevel, version: int) -> TopLevel:
+def _over_the_wire(message: TopLevel, version: int, kind: type[Response]) -> Response:
     data = b"".join(bytes(part) for part in encode_body(message, version))
-    return decode_body(type(message), version, memoryview(data), 0)
+    return decode_body(kind, version, memoryview(data), 0)

@@ -24,6 +24,7 @@ from kraft.protocol.errors import (
     UnknownTopicOrPartition,
     UnsupportedEndpointType,
 )
+from kraft.wire import codec
 from kraft.wire.clients import operations
 from kraft.wire.clients.endpoints import address_of, controller_of, live_endpoints
 from kraft.wire.clients.served import ClientApi, ClientBroker, ClientCall, ClientConnection
@@ -43,7 +44,7 @@ from kraft.wire.generated.metadata_response import (
     MetadataResponsePartition,
     MetadataResponseTopic,
 )
-from kraft.wire.primitives import ZERO_UUID
+from kraft.wire.primitives import ZERO_UUID, TopLevel, Written
 from metadata.controller.decide.topics import check_topic_name
 from metadata.controller.requests import NewTopic
 from metadata.image import MetadataImage, PartitionImage, TopicImage
@@ -51,6 +52,9 @@ from metadata.internal_topics import INTERNAL_TOPICS, OFFSETS_TOPIC
 
 CREATED_AT_ONCE_MAX = 100
 """Topics that clients' questions are creating at the same time; of more a client has to ask again."""
+ANSWERS_KEPT_MAX = 64
+"""Answers to Metadata that are kept until the metadata changes: all clients of an application ask the same."""
+TOPICS_KEPT_MAX = 32
 BROKER_ENDPOINTS = 1
 CONTROLLER_ENDPOINTS = 2
 """Endpoint types of DescribeCluster (KIP-919): this is a listener of brokers."""
@@ -85,11 +89,30 @@ class _Cluster:
         self._broker = broker
         self._gateway = broker.gateway
         self._created = _TopicsCreated(broker)
+        self._image: MetadataImage | None = None
+        self._answers: dict[tuple[object, ...], Written] = {}
+        """To what was asked about `_image`."""
 
     # --- Metadata -------------------------------------------------------------------------------------------
 
-    def metadata(self, call: ClientCall[MetadataRequestData]) -> MetadataResponseData:
+    def metadata(self, call: ClientCall[MetadataRequestData]) -> TopLevel:
         """Raises InvalidRequest 42."""
+        asked = _asked(call)
+        if asked is None:
+            return self._metadata(call)
+        if self._image is not self._gateway.image or len(self._answers) >= ANSWERS_KEPT_MAX:
+            self._image = self._gateway.image
+            self._answers.clear()
+        asked = (*asked, controller_of(self._broker, call.connection))
+        kept = self._answers.get(asked)
+        if kept is None:
+            response = self._metadata(call)
+            kept = Written.make([b"".join(codec.encode_body(response, call.version))])
+            if all(topic.error_code == 0 for topic in response.topics):
+                self._answers[asked] = kept
+        return kept
+
+    def _metadata(self, call: ClientCall[MetadataRequestData]) -> MetadataResponseData:
         message, version, connection = call.message, call.version, call.connection
         asks_cluster = message.include_cluster_authorized_operations and 8 <= version <= 10
         return MetadataResponseData.make(
@@ -178,6 +201,22 @@ class _Cluster:
                 break
             room -= len(numbers)
         return DescribeTopicPartitionsResponseData.make(topics=topics, next_cursor=cursor)
+
+
+def _asked(call: ClientCall[MetadataRequestData]) -> tuple[object, ...] | None:
+    """Two requests of which this is equal are answered the same, for as long as the metadata is. None for a request
+    that hardly comes twice."""
+    message = call.message
+    topics = message.topics
+    if topics is not None and len(topics) > TOPICS_KEPT_MAX:
+        return None
+    return (
+        call.version,
+        call.connection.listener,
+        message.include_cluster_authorized_operations,
+        message.include_topic_authorized_operations,
+        None if topics is None else tuple((topic.name, topic.topic_id) for topic in topics),
+    )
 
 
 class _Described:

@@ -40,7 +40,6 @@ from kraft.wire.primitives import ZERO_UUID
 from metadata.image import TopicIdPartition
 from replication.requests import (
     CONSUMER,
-    NO_SESSION,
     FetchedPartition,
     FetchPartition,
     FetchRequest,
@@ -192,4 +191,19 @@ def _read(item: FetchedPartition, aborted: tuple[()] | None) -> PartitionData:
 
 
 def _refuse(message: FetchRequestData, version: int, error: KafkaError) -> FetchResponseData:
-    return FetchResponseData.make(error_code=error.code, session_id=NO_SESSION, responses=())
+    """As Kafka's `FetchRequest.getErrorResponse`: before version 13 each partition says it, too."""
+    topics = message.topics if version < FIRST_WITH_TOPIC_IDS else ()
+    return FetchResponseData.make(
+        error_code=error.code,
+        session_id=message.session_id,
+        responses=[
+            FetchableTopicResponse.make(
+                topic=topic.topic,
+                partitions=[
+                    PartitionData.make(partition_index=each.partition, error_code=error.code, high_watermark=-1)
+                    for each in topic.partitions
+                ],
+            )
+            for topic in topics
+        ],
+    )

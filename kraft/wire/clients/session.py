@@ -27,12 +27,15 @@ from kraft.wire.clients.table import ROWS, ClientApis
 from kraft.wire.codec import Malformed, RequestHeader
 from kraft.wire.handlers.served import CloseConnection
 from kraft.wire.primitives import TopLevel
-from metadata.environment import FrameConnection
+from metadata.environment import Clock, FrameConnection
 
 LOG = logging.getLogger(__name__)
 
 IN_FLIGHT_MAX = 128
 """Requests of one connection that have begun and are not answered; the next is read when the first of them is."""
+STARTED_MAX = 32
+"""Requests of one connection that begin one after the other; then it is the turn of others. A client may have sent
+thousands, and each costs."""
 PRODUCE = 0
 FETCH = 1
 
@@ -58,12 +61,16 @@ class ClientSession:
         *,
         bytes_max: int,
         produce_budget: Budget,
+        clock: Clock,
     ) -> None:
         self._served = served
         self._connection = connection
         self._client = client
         self._room = Budget(bytes_max)
         self._produce_budget = produce_budget
+        self._clock = clock
+        self._started = 0
+        """Since others had their turn."""
         self._slots: deque[_Slot] = deque()
         self._head_done = asyncio.Event()
         self._has_asked = False
@@ -118,6 +125,9 @@ class ClientSession:
                     return frame
                 if not self._may_serve():
                     return None
+                if self._started >= STARTED_MAX:
+                    await self._clock.sleep(0)
+                    self._started = 0
                 await self._connection.drain()
                 await self._wait_for_room(header, len(frame))
                 self._start(header, frame)
@@ -138,7 +148,7 @@ class ClientSession:
         return True
 
     def _starts_at_once(self, frame: memoryview) -> bool:
-        if not self._connection.is_writable or len(self._slots) >= IN_FLIGHT_MAX:
+        if not self._connection.is_writable or len(self._slots) >= IN_FLIGHT_MAX or self._started >= STARTED_MAX:
             return False
         header = codec.decode_request_head(frame)
         if header.api_key == apis.SASL_HANDSHAKE.key or not self._takes_room(header, len(frame)):
@@ -151,6 +161,7 @@ class ClientSession:
     def _start(self, header: RequestHeader, frame: memoryview) -> None:
         slot = _Slot(size=len(frame), api_key=header.api_key)
         self._slots.append(slot)
+        self._started += 1
         self.activity += 1
         if header.api_key == FETCH:
             self._has_fetch = True

@@ -1,15 +1,29 @@
-"""Strangers at the Kafka port, where until now only nodes authenticate: they know the protocol, and no secret."""
+"""Strangers at the Kafka port: they know the protocol, and no secret. They are clients, and get what clients get."""
 
 from __future__ import annotations
 
+import socket
 import struct
+import time
 from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
 
 import pytest
 
-from kraft.wire import apis
+from kraft.wire import apis, codec
+from kraft.wire.clients.table import ROWS
+from kraft.wire.generated.fetch_request import FetchPartition, FetchRequestData, FetchTopic, ReplicaState
+from kraft.wire.generated.fetch_response import FetchResponseData
+from kraft.wire.generated.metadata_request import MetadataRequestData
+from kraft.wire.generated.metadata_response import MetadataResponseData
+from kraft.wire.generated.produce_request import PartitionProduceData, ProduceRequestData, TopicProduceData
+from kraft.wire.generated.produce_response import ProduceResponseData
+from kraft.wire.primitives import TopLevel
 from metadata.strangers import KAFKA_LISTENER
 from tests.integration.attacks.attack import (
+    MEMORY_MIB_MAX,
+    WITNESS,
     Attack,
     Target,
     at_once,
@@ -22,24 +36,160 @@ from tests.integration.attacks.attack import (
 )
 from tests.integration.support.cluster import Cluster
 
-ANNOUNCED = struct.pack(">i", 100 * 1024 * 1024)
-"""socket.request.max.bytes, which a node may use up."""
+MIB = 1024 * 1024
+ANNOUNCED = struct.pack(">i", 100 * MIB)
+"""socket.request.max.bytes: as long as a client's request may be."""
+TOO_LONG = struct.pack(">i", 100 * MIB + 1)
+MEMORY_OF_FRAMES_MIB = 128 + 100
+"""Half of queued.max.request.bytes, and one frame: the oldest gets what it needs."""
 CROWD = 200
 API_VERSIONS = framed(struct.pack(">hhih", 18, 0, 1, -1))
 FLOOD = 200_000
 """Requests of one stranger that reads no answers: without a limit they cost some 50 MB."""
 LONG_ARRAY = struct.pack(">i", 0x7FFFFFFF)
+NODES_ONLY = (52, 53, 54, 56, 58, 59, 62, 63, 67, 70, 73, 82, 10_000)
+CLUSTER_AUTHORIZATION_FAILED = 31
+Response = TypeVar("Response", bound=TopLevel)
+
+
+def request(message: TopLevel, version: int, *, tags: bytes = b"\0") -> bytes:
+    head = struct.pack(">hhih", message.API_KEY, version, 7, 2) + b"me"
+    head += tags if version >= message.FLEXIBLE_FROM else b""
+    return framed(head + b"".join(codec.encode_body(message, version)))
+
+
+def answer(connection: socket.socket, kind: type[Response], version: int) -> Response:
+    (size,) = struct.unpack(">i", exactly(connection, 4))
+    frame = memoryview(exactly(connection, size))
+    head = 5 if version >= kind.FLEXIBLE_FROM else 4
+    return codec.decode_body(kind, version, frame, head)
+
+
+def exactly(connection: socket.socket, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        part = connection.recv(size - len(data))
+        assert part, "the connection was closed in place of an answer"
+        data += part
+    return bytes(data)
+
+
+def is_served(target: Target, *, size: int = 10) -> None:
+    """A client beside the attack, with a request of so many bytes."""
+    partition = PartitionProduceData.make(index=0, records=bytes(size))
+    topic = TopicProduceData.make(name="nobody", partition_data=[partition])
+    with connected(target.kafka) as (connection,):
+        assert sent(connection, request(ProduceRequestData.make(acks=1, timeout_ms=1_000, topic_data=[topic]), 9))
+        (found,) = answer(connection, ProduceResponseData, 9).responses
+        assert found.partition_responses[0].error_code, "that is no batch, and no topic either"
 
 
 def long_frames(target: Target) -> None:
+    """As much of them as the node takes; meanwhile others send what is long, too."""
     with connected(target.kafka, 10) as connections:
         for connection in connections:
             sent(connection, ANNOUNCED)
-        for _ in range(90):
-            for connection in connections:
-                sent(connection, bytes(1024 * 1024))
-        for connection in connections:
-            assert until_closed(connection) == b""
+        pushed(connections, bytes(MIB), count=90)
+        is_served(target)
+        is_served(target, size=3 * MIB)
+
+
+def pushed(connections: list[socket.socket], data: bytes, *, count: int) -> None:
+    """So many times to each, as far as it goes: until nothing more is taken for a second."""
+    left = dict.fromkeys(connections, count * len(data))
+    chunk = memoryview(data * max(1, MIB // len(data)))
+    for connection in connections:
+        connection.setblocking(False)
+    moved_s = time.monotonic()
+    while left and time.monotonic() - moved_s < 1:
+        for connection, rest in list(left.items()):
+            begin = (count * len(data) - rest) % len(chunk)
+            try:
+                taken = connection.send(chunk[begin : begin + rest])
+            except BlockingIOError:
+                continue
+            except ConnectionError:
+                del left[connection]
+                continue
+            moved_s = time.monotonic()
+            left[connection] = rest - taken
+            if not left[connection]:
+                del left[connection]
+        time.sleep(0.001)
+
+
+def half_open(target: Target) -> None:
+    with connected(target.kafka, 1_500):
+        is_served(target)
+        is_served(target, size=3 * MIB)
+
+
+def never_reads(target: Target) -> None:
+    metadata = request(MetadataRequestData.make(topics=None), 12)
+    with connected(target.kafka, 20) as connections:
+        pushed(connections, metadata, count=20_000)
+        is_served(target)
+
+
+def asks_as_a_node(target: Target) -> None:
+    for key in NODES_ONLY:
+        for version in (0, 1, 4):
+            with connected(target.kafka) as (connection,):
+                sent(connection, framed(struct.pack(">hhih", key, version, 1, -1) + b"\0" * 40))
+                assert until_closed(connection) == b"", (key, version)
+
+
+def verifies_transactions(target: Target) -> None:
+    """AddPartitionsToTxn 4 and 5, which brokers alone send."""
+    for version in (0, 3, 4, 5):
+        with connected(target.kafka) as (connection,):
+            sent(connection, framed(struct.pack(">hhih", 24, version, 1, -1) + b"\0" * 40))
+            assert until_closed(connection) == b"", version
+
+
+def fetches_as_a_replica(target: Target) -> None:
+    """A follower's fetch reads beyond the high watermark, and moves it."""
+    (topic_id,) = (topic.topic_id for topic in metadata_of(target).topics if topic.name == WITNESS)
+    partition = FetchPartition.make(partition=0, fetch_offset=0, partition_max_bytes=MIB)
+    topic = FetchTopic.make(topic=WITNESS, topic_id=topic_id, partitions=[partition])
+    replica = ReplicaState.make(replica_id=2, replica_epoch=1)
+    for version in range(4, 19):
+        who = {"replica_id": 2} if version < 15 else {"replica_state": replica}
+        as_replica = FetchRequestData.make(max_wait_ms=0, max_bytes=MIB, topics=[topic], **who)
+        with connected(target.kafka) as (connection,):
+            sent(connection, request(as_replica, version))
+            found = answer(connection, FetchResponseData, version)
+            partitions = [each for one in found.responses for each in one.partitions]
+            codes = {found.error_code, *(each.error_code for each in partitions)}
+            assert CLUSTER_AUTHORIZATION_FAILED in codes, (version, codes)
+            assert not any(each.records for each in partitions)
+
+
+def metadata_of(target: Target, *, tags: bytes = b"\0") -> MetadataResponseData:
+    with connected(target.kafka) as (connection,):
+        sent(connection, request(MetadataRequestData.make(topics=None), 12, tags=tags))
+        return answer(connection, MetadataResponseData, 12)
+
+
+def uses_our_tags(target: Target) -> None:
+    """The fields that nodes put into headers mean nothing from a client, and none comes back."""
+    plain = metadata_of(target)
+    for tags in (b"\x01\x90\x4e\x04\0\0\0\1", b"\x01\x91\x4e\x05\0\1abc", b"\x01\x90\x4e\0"):
+        assert metadata_of(target, tags=tags) == plain
+
+
+def knows_no_secret(target: Target) -> None:
+    """A handshake, and then everything but the proof: the port stays that of a stranger."""
+    me = struct.pack(">h", 12) + b"node-2-fetch"
+    handshake = framed(struct.pack(">hhi", 17, 1, 1) + me + struct.pack(">h", 13) + b"SCRAM-SHA-256")
+    fetch = request(FetchRequestData.make(replica_id=2, max_wait_ms=0), 12)
+    wrong = framed(struct.pack(">hhi", 36, 2, 1) + me + b"\0" + b"\x0cn,,n=x,r=abc" + b"\0")
+    for after in (fetch, wrong + wrong, wrong + fetch):
+        with connected(target.kafka) as (connection,):
+            if sent(connection, handshake + after):
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_WR)
+            assert len(until_closed(connection)) < 1_000
 
 
 def silence(target: Target) -> None:
@@ -53,11 +203,8 @@ def silence(target: Target) -> None:
 
 def flood(target: Target) -> None:
     with connected(target.kafka, 3) as connections:
-        for connection in connections:
-            sent(connection, API_VERSIONS * FLOOD)
-        for connection in connections:
-            answers = until_closed(connection)
-            assert len(answers) < KAFKA_LISTENER.frames_max * 2_000
+        pushed(connections, API_VERSIONS, count=FLOOD)
+        is_served(target)
 
 
 def says(frame: bytes) -> Callable[[Target], None]:
@@ -65,24 +212,28 @@ def says(frame: bytes) -> Callable[[Target], None]:
         with connected(target.kafka, 20) as connections:
             for connection in connections:
                 sent(connection, framed(frame))
-                sent(connection, API_VERSIONS * KAFKA_LISTENER.frames_max)
+                sent(connection, API_VERSIONS * 16)
             for connection in connections:
-                assert len(until_closed(connection)) < KAFKA_LISTENER.frames_max * 2_000
+                assert until_closed(connection) == b""
 
     return run
 
 
 def claims(target: Target) -> None:
     """In every API and version: an array or text of 2 GiB, in a short frame."""
-    for api in apis.BY_KEY.values():
-        for version in range(api.version_min, api.version + 1):
+    versions = {api.key: range(api.version_min, api.version + 1) for api in apis.BY_KEY.values()}
+    versions |= {key: range(row.oldest, row.newest + 1) for key, row in ROWS.items()}
+    for key, all_of_them in versions.items():
+        for version in all_of_them:
             for claim in (LONG_ARRAY * 8, b"\xff\xff\xff\xff\x07" * 8, b"\0\0\0\1" * 8, b"\x7f\xff" * 16):
-                says_at_once(target, struct.pack(">hhih", api.key, version, 1, -1) + b"\0" + claim)
+                says_at_once(target, struct.pack(">hhih", key, version, 1, -1) + b"\0" + claim)
 
 
 def says_at_once(target: Target, frame: bytes) -> None:
     with connected(target.kafka) as (connection,):
-        sent(connection, framed(frame) + API_VERSIONS * KAFKA_LISTENER.frames_max)
+        if sent(connection, framed(frame) + API_VERSIONS):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_WR)
         until_closed(connection)
 
 
@@ -91,7 +242,7 @@ def storm(target: Target) -> None:
     for _ in range(40):
         with connected(target.kafka, 50) as connections:
             for number, connection in enumerate(connections):
-                sent(connection, ANNOUNCED if number % 2 else framed(b"\xff" * 100))
+                sent(connection, TOO_LONG if number % 2 else framed(b"\xff" * 100))
             for connection in connections:
                 assert until_closed(connection) == b""
     assert spoken(target) - before < 64 * 1024
@@ -100,11 +251,24 @@ def storm(target: Target) -> None:
 ATTACKS = {
     "a storm": Attack(sends="2,000 refused frames", comes_back="the end, and a few lines in the log", run=storm),
     "long frames": Attack(
-        sends="ten frames that announce 100 MiB, and 90 MiB of each",
-        comes_back="a reset, judged by the length",
+        sends="ten frames that announce 100 MiB, and as much of them as is taken",
+        comes_back="nothing, but the memory is bounded and others are served",
         run=long_frames,
-        memory_mib_max=32,
+        memory_mib_max=MEMORY_OF_FRAMES_MIB + MEMORY_MIB_MAX,
     ),
+    "half open": Attack(sends="nothing, on 1,500 connections", comes_back="nothing; others are served", run=half_open),
+    "never reads": Attack(
+        sends="20,000 questions on each of 20 connections, whose answers are not read",
+        comes_back="as much as the kernel and one buffer of a connection take",
+        run=never_reads,
+    ),
+    "a false node": Attack(sends="the APIs of nodes", comes_back="the end", run=asks_as_a_node),
+    "a false coordinator": Attack(sends="AddPartitionsToTxn", comes_back="the end", run=verifies_transactions),
+    "a false replica": Attack(
+        sends="a fetch with the id of a replica, in every version", comes_back="31", run=fetches_as_a_replica
+    ),
+    "tags of nodes": Attack(sends="our tagged fields", comes_back="what all clients get", run=uses_our_tags),
+    "no secret": Attack(sends="a handshake and no proof", comes_back="an error, the end", run=knows_no_secret),
     "silence": Attack(
         sends=f"nothing, or all but the last byte of a frame, on {3 * CROWD} connections",
         comes_back="the end within 10 s",
@@ -112,7 +276,7 @@ ATTACKS = {
         outwaits=True,
     ),
     "a flood": Attack(
-        sends=f"{FLOOD} ApiVersions, whose answers are not read", comes_back="a few answers and the end", run=flood
+        sends=f"{FLOOD} ApiVersions, whose answers are not read", comes_back="what nobody reads", run=flood
     ),
     "claims": Attack(
         sends="arrays and texts of 2 GiB, claimed in short frames of every API and version",

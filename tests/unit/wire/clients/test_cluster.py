@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
@@ -77,6 +78,27 @@ def test_null_asks_for_all_topics_and_an_empty_list_for_none(version: int):
     assert set(metadata(admin, version)) == ({"old"} if version == 0 else set())
     if version >= 1:
         assert set(metadata(admin, version, all_topics=True)) == {"old"}
+
+
+def test_an_answer_is_kept_until_the_metadata_changes():
+    admin = client()
+    (api,) = (each for each in admin._apis.values() if each.request is MetadataRequestData)
+    table = cast(Any, api.handle).__self__
+
+    def ask(version: int = NEWEST, **asked: bool) -> MetadataResponseData:
+        return admin.ask(MetadataRequestData.make(topics=None, **asked), version, MetadataResponseData)
+
+    first = ask()
+    assert ask() == first
+    assert len(table._answers) == 1
+    assert ask(include_topic_authorized_operations=True) != first
+    assert ask(version=9).topics[0].topic_id == ZERO_UUID
+    assert len(table._answers) == 3
+    admin.gateway.world.create("another", (1,))
+    assert {topic.name for topic in ask().topics} == {"old", "another"}
+    assert len(table._answers) == 1
+    admin.gateway.active = 2
+    assert ask().controller_id == 2
 
 
 def test_a_topic_named_twice_is_told_once():

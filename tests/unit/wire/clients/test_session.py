@@ -261,6 +261,18 @@ def test_a_client_that_goes_ends_what_it_waited_for_even_while_its_next_request_
     served(story)
 
 
+def test_who_has_sent_thousands_of_requests_does_not_hold_up_others():
+    async def story(world: Loopback, held: Held) -> None:
+        flood, other = await dial(world), await dial(world)
+        await other.is_served()
+        flood.raw(framed(HEARTBEAT, 4, heartbeat(1), 1) * 20_000)
+        await until(lambda: len(held.begun) > 2)
+        await other.is_served()
+        assert len(held.begun) < 10_000
+
+    served(story)
+
+
 # --- what closes a connection, and only that one --------------------------------------------------------------------
 
 
