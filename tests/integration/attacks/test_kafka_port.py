@@ -79,7 +79,7 @@ def is_served(target: Target, *, size: int = 10) -> None:
     partition = PartitionProduceData.make(index=0, records=bytes(size))
     topic = TopicProduceData.make(name="nobody", partition_data=[partition])
     with connected(target.kafka) as (connection,):
-        assert sent(connection, request(ProduceRequestData.make(acks=1, timeout_ms=1_000, topic_data=[topic]), 9))
+        assert sent(connection, request(ProduceRequestData.make(acks=1, timeout_ms=30_000, topic_data=[topic]), 9))
         (found,) = answer(connection, ProduceResponseData, 9).responses
         assert found.partition_responses[0].error_code, "that is no batch, and no topic either"
 
