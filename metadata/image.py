@@ -71,6 +71,8 @@ class BrokerImage:
     rack: str | None
     fenced: bool
     in_controlled_shutdown: bool
+    listeners: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), hash=False)
+    """`host:port` that clients reach a listener under, by its name, where that is not `kafka`."""
 
     @property
     def is_active(self) -> bool:
@@ -79,7 +81,7 @@ class BrokerImage:
 
     def address(self, listener: str) -> str | None:
         """`host:port` that clients reach a listener under; None when this broker has no listener of that name."""
-        return self.kafka if listener == DEFAULT_LISTENER else None
+        return self.listeners.get(listener, self.kafka if listener == DEFAULT_LISTENER else None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -335,6 +337,7 @@ class _Draft:
             rack=record.rack,
             fenced=True,
             in_controlled_shutdown=False,
+            listeners=MappingProxyType(record.listeners),
         )
 
     def _change_broker(self, record: BrokerChangeRecord) -> None:

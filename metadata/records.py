@@ -66,8 +66,10 @@ class RegisterBrokerRecord(Fact):
     rest: str
     """`host:port` of the REST listener."""
     kafka: str
-    """`host:port` of the Kafka listener."""
+    """`host:port` of the Kafka listener, for nodes."""
     rack: str | None = None
+    listeners: dict[str, str] = Field(default_factory=dict)
+    """`host:port` that clients reach a listener under, by its name, where that is not `kafka`."""
 
 
 class BrokerChangeRecord(Fact):

@@ -100,6 +100,7 @@ def _broker_fields(broker: BrokerImage) -> dict[str, Any]:
         "rack": broker.rack,
         "fenced": broker.fenced,
         "in_controlled_shutdown": broker.in_controlled_shutdown,
+        "listeners": dict(broker.listeners),
     }
 
 

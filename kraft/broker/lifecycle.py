@@ -9,8 +9,8 @@ States: registering -> active (fenced or not) -> shutting down -> stopped.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 from uuid import UUID
 
@@ -64,6 +64,7 @@ class BrokerIdentity:
     rest: str
     kafka: str
     rack: str | None
+    listeners: Mapping[str, str] = field(default_factory=dict)
 
 
 class BrokerLifecycle:
@@ -249,6 +250,7 @@ class BrokerLifecycle:
             rest=i.rest,
             kafka=i.kafka,
             rack=i.rack,
+            listeners=i.listeners,
         )
 
     def _heartbeat(self) -> BrokerHeartbeat:

@@ -13,6 +13,8 @@ from metadata.settings import broker_settings
 if TYPE_CHECKING:
     from kraft.config.models import ClusterConfig, ClusterFile, NodeConfig
 
+RESERVED_LISTENERS = frozenset({"PLAINTEXT", "KAFKA", "REST"})
+"""The Kafka port as clients know it, as nodes know it, and HTTP."""
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -21,6 +23,7 @@ def check_cluster(parsed: ClusterFile, lines: Mapping[str, int]) -> list[Problem
         *_duplicate_ids(parsed.nodes, lines),
         *_duplicate_ports(parsed.nodes, lines),
         *_duplicate_folders(parsed.nodes, lines),
+        *_bad_listeners(parsed.nodes, lines),
         *_missing_roles(parsed.nodes, lines),
         *_bad_peers(parsed.nodes, lines),
         *_two_secrets(parsed, lines),
@@ -44,6 +47,11 @@ def warnings(config: ClusterFile | ClusterConfig) -> list[str]:
             f"min.insync.replicas={minimum} is more than default.replication.factor={factor}: "
             "acks=all will be refused on topics that set neither"
         )
+    for name in sorted({each.name for node in config.nodes for each in node.listeners}):
+        having = {node.id for node in config.nodes if name in (each.name for each in node.listeners)}
+        lacking = [str(node.id) for node in config.nodes if node.is_broker and node.id not in having]
+        if lacking:
+            found.append(f"clients that come through the listener {name} cannot reach the nodes {', '.join(lacking)}")
     if voters % 2 == 0:
         found.append(f"{voters} controllers survive no more failures than {voters - 1} would")
     return found
@@ -63,14 +71,18 @@ def _duplicate_ids(nodes: tuple[NodeConfig, ...], lines: Mapping[str, int]) -> I
 def _duplicate_ports(nodes: tuple[NodeConfig, ...], lines: Mapping[str, int]) -> Iterator[Problem]:
     seen: dict[tuple[str, int], str] = {}
     for index, node in enumerate(nodes):
-        for key in ("rest_port", "kafka_port", "quorum_port")[: 3 if node.is_voter else 2]:
-            port: int = getattr(node, key)
-            user = f"{key} of node {node.id}"
-            first = seen.setdefault((node.bind_host, port), user)
+        keys = ("rest_port", "kafka_port", "quorum_port")[: 3 if node.is_voter else 2]
+        ports = [(key, key, node.bind_host, getattr(node, key)) for key in keys]
+        for place, each in enumerate(node.listeners):
+            host = each.host or node.bind_host
+            ports.append((f"port of listener {each.name}", f"listeners.{place}.port", host, each.port))
+        for name, key, host, port in ports:
+            user = f"{name} of node {node.id}"
+            first = seen.setdefault((host, port), user)
             if first != user:
                 yield Problem(
-                    key=key,
-                    wrong=f"port {port} on {node.bind_host} is also the {first}",
+                    key=key.rpartition(".")[2],
+                    wrong=f"port {port} on {host} is also the {first}",
                     right="each listener needs its own port",
                     line=line_of(f"nodes.{index}.{key}", lines),
                 )
@@ -88,6 +100,29 @@ def _duplicate_folders(nodes: tuple[NodeConfig, ...], lines: Mapping[str, int]) 
                         right="each node needs folders of its own",
                         line=line_of(f"nodes.{index}.{key}", lines),
                     )
+
+
+def _bad_listeners(nodes: tuple[NodeConfig, ...], lines: Mapping[str, int]) -> Iterator[Problem]:
+    for index, node in enumerate(nodes):
+        if not node.is_broker and (node.listeners or node.advertised):
+            key = "listeners" if node.listeners else "advertised"
+            yield Problem(
+                key=key,
+                wrong=f"node {node.id} has no broker role, and so no clients",
+                right="leave it out, or give the node the role broker",
+                line=line_of(f"nodes.{index}.{key}", lines),
+            )
+        names = Counter(each.name.upper() for each in node.listeners)
+        for place, each in enumerate(node.listeners):
+            if each.name.upper() in RESERVED_LISTENERS:
+                taken = ", ".join(sorted(RESERVED_LISTENERS))
+                wrong, right = f"{each.name} is a listener that every node has", f"give it another name than {taken}"
+            elif names[each.name.upper()] > 1:
+                wrong, right = f"node {node.id} has two listeners {each.name}", "each needs its own name"
+            else:
+                continue
+            line = line_of(f"nodes.{index}.listeners.{place}.name", lines)
+            yield Problem(key="name", wrong=wrong, right=right, line=line)
 
 
 def _missing_roles(nodes: tuple[NodeConfig, ...], lines: Mapping[str, int]) -> Iterator[Problem]:

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 from kraft.protocol.primitives import INT32_MAX, SettingValue
 from kraft.values import value
 from metadata.cluster_keys import ClusterKeys, cluster_keys
+from metadata.image import DEFAULT_LISTENER
 from metadata.settings import BrokerSettings, broker_settings
 
 Role: TypeAlias = Literal["broker", "controller"]
@@ -64,6 +65,23 @@ class PeerAddresses(_Model):
     )
 
 
+class ListenerConfig(_Model):
+    """A listener for Kafka clients alone, beside the Kafka port that they share with nodes."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$",
+        max_length=64,
+        description="Name of the listener; brokers tell a client the addresses of its own one.",
+    )
+    host: str | None = Field(
+        default=None, min_length=1, description="Address that it listens on; default: that of the node."
+    )
+    port: int = Field(ge=1, le=65535, description="Port that it listens on.")
+    advertised: AddressText | None = Field(
+        default=None, description="host:port that clients are told; default: the node's host and this port."
+    )
+
+
 class NodeConfig(_Model):
     """One node. Ports and folders that the file leaves out are filled in by their defaults."""
 
@@ -79,6 +97,13 @@ class NodeConfig(_Model):
     kafka_port: int = Field(ge=1, le=65535, description="Kafka protocol port; default: 9092, 9093 and so on by place.")
     quorum_port: int = Field(
         ge=1, le=65535, description="Raft port, controllers only; default: 9192, 9193 and so on by place."
+    )
+    advertised: AddressText | None = Field(
+        default=None,
+        description="host:port that Kafka clients are told for the Kafka port; default: host and kafka_port.",
+    )
+    listeners: tuple[ListenerConfig, ...] = Field(
+        default=(), description="More listeners for Kafka clients: one [[nodes.listeners]] table each."
     )
     data: str = Field(
         min_length=1, description="The node's folder: metadata, logs, run files; default: <data>/node-ID."
@@ -115,6 +140,12 @@ class NodeConfig(_Model):
     @property
     def kafka(self) -> Address:
         return Address(self.host, self.kafka_port)
+
+    @property
+    def client_addresses(self) -> Mapping[str, str]:
+        """What Kafka clients are told, by the name of the listener, where that is not `kafka`."""
+        own = {DEFAULT_LISTENER: self.advertised} if self.advertised else {}
+        return own | {each.name: each.advertised or f"{self.host}:{each.port}" for each in self.listeners}
 
     @property
     def quorum(self) -> Address | None:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from kraft.config.checks import check_cluster
-from kraft.config.models import ClusterFile, NodeConfig, PeerAddresses
+from kraft.config.models import ClusterFile, ListenerConfig, NodeConfig, PeerAddresses
 from kraft.config.positions import key_lines, line_of
 from kraft.config.problems import (
     ConfigError,
@@ -126,4 +126,6 @@ def _model_of(location: tuple[int | str, ...]) -> tuple[type[BaseModel], str]:
         return ClusterFile, str(location[0])
     if location[2] == "peers" and len(location) > 4:
         return PeerAddresses, str(location[4])
+    if location[2] == "listeners" and len(location) > 4:
+        return ListenerConfig, str(location[4])
     return NodeConfig, str(location[2])

@@ -44,9 +44,12 @@ def _dotted(key: str) -> str:
 
 
 def _table_path(is_array: bool, name: str, elements: Counter[str]) -> str:
-    """`[[nodes]]` is `nodes.0`, `nodes.1`, ...; `[nodes.settings]` belongs to the last element of `nodes`."""
+    """`[[nodes]]` is `nodes.0`, `nodes.1`, ...; `[nodes.settings]` belongs to the last element of `nodes`, and so does
+    `[[nodes.listeners]]`."""
+    first, dot, rest = name.partition(".")
+    if is_array and dot and elements[first]:
+        name = f"{first}.{elements[first] - 1}.{rest}"
     if is_array:
         elements[name] += 1
         return f"{name}.{elements[name] - 1}"
-    first, dot, rest = name.partition(".")
     return f"{first}.{elements[first] - 1}.{rest}" if dot and elements[first] else name

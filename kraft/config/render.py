@@ -8,6 +8,12 @@ from collections.abc import Iterator, Sequence
 from kraft.config.models import ClusterConfig, NodeConfig
 from kraft.protocol.primitives import SettingValue
 
+KEYS = (
+    *("id", "roles", "host", "bind", "rest_port", "kafka_port", "quorum_port", "advertised"),
+    *("data", "log_dirs", "rack"),
+)
+"""Of a node, but for its tables."""
+
 
 def render(config: ClusterConfig, *, secret_file: str) -> str:
     """The text says where the secret is, not what it is. `parse_config` of it gives the same configuration."""
@@ -22,7 +28,7 @@ def render(config: ClusterConfig, *, secret_file: str) -> str:
 
 def _node_lines(node: NodeConfig) -> Iterator[str]:
     yield "[[nodes]]"
-    for key in ("id", "roles", "host", "bind", "rest_port", "kafka_port", "quorum_port", "data", "log_dirs", "rack"):
+    for key in KEYS:
         value = getattr(node, key)
         if value is not None:
             yield f"{key} = {_value(value)}"
@@ -31,6 +37,10 @@ def _node_lines(node: NodeConfig) -> Iterator[str]:
             yield f"peers.{peer}.{purpose} = {_value(address)}"
     for name, setting in node.settings.items():
         yield f"settings.{name} = {_value(setting)}"
+    for listener in node.listeners:
+        yield "[[nodes.listeners]]"
+        for key, text in listener.model_dump(exclude_none=True).items():
+            yield f"{key} = {_value(text)}"
 
 
 def _value(value: SettingValue | Sequence[str]) -> str:

@@ -40,16 +40,25 @@ def taken_ports(config: ClusterConfig) -> list[TakenPort]:
             port: int = getattr(node, key)
             if reason := _why_not(node.bind_host, port):
                 taken.append(TakenPort(node_id=node.id, key=key, host=node.bind_host, port=port, reason=reason))
+        for each in node.listeners:
+            host = each.host or node.bind_host
+            if reason := _why_not(host, each.port):
+                key = f"port of listener {each.name}"
+                taken.append(TakenPort(node_id=node.id, key=key, host=host, port=each.port, reason=reason))
     return taken
 
 
 def with_free_ports(config: ClusterConfig) -> ClusterConfig:
-    """The configuration with every port replaced by a free one."""
+    """The configuration with every port that is listened on replaced by a free one."""
     used: set[int] = set()
     nodes = []
     for node in config.nodes:
         ports = dict(zip(_KEYS, _free_ports(node.bind_host, used), strict=False))
-        nodes.append(node.model_copy(update=ports))
+        listeners = tuple(
+            each.model_copy(update={"port": next(_free_ports(each.host or node.bind_host, used))})
+            for each in node.listeners
+        )
+        nodes.append(node.model_copy(update={**ports, "listeners": listeners}))
     return config.model_copy(update={"nodes": tuple(nodes)})
 
 

@@ -43,7 +43,7 @@ from kraft.wire.handlers.all import node_handlers
 from kraft.wire.handlers.metadata_log import MetadataFetches
 from kraft.wire.handlers.producer_ids import ProducerIdSource
 from kraft.wire.peers import Peers
-from kraft.wire.server import WireServer
+from kraft.wire.server import ClientListener, WireServer
 from metadata.controller.active import ActiveController
 from metadata.controller.requests import AlterPartition, ErrorDetail
 from metadata.delta import MetadataDelta
@@ -383,6 +383,7 @@ def wire_server(
         handlers=node_handlers(replicas, controller, metadata=fetches, groups=groups, producer_ids=producer_ids),
         settings=settings,
         clients=clients,
+        client_listeners=[ClientListener(each.name, each.host or node.bind_host, each.port) for each in node.listeners],
         on_broker_connection_lost=None if controller is None else controller.broker_connection_lost,
     )
 
@@ -395,6 +396,7 @@ def broker_identity(config: ClusterConfig, node: NodeConfig, incarnation_id: UUI
         rest=str(node.rest),
         kafka=str(node.kafka),
         rack=node.rack,
+        listeners=node.client_addresses,
     )
 
 

@@ -32,6 +32,7 @@ def announce(events: Events, before: MetadataImage, records: Sequence[Record]) -
                     kafka=record.kafka,
                     rest=record.rest,
                     rack=record.rack,
+                    listeners=record.listeners,
                 )
             case BrokerChangeRecord():
                 _announce_broker(events, before, record)

@@ -50,6 +50,8 @@ class RegisterBroker(Request[BrokerRegistered]):
     rest: str
     kafka: str
     rack: str | None = None
+    listeners: Mapping[str, str] = field(default_factory=dict)
+    """As in `RegisterBrokerRecord`."""
 
 
 @value(kw_only=True)

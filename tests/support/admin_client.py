@@ -73,8 +73,8 @@ class AdminClient:
         **parts: Any,
     ) -> None:
         self.gateway = WorldGateway(world, node_id=node_id)
-        broker = SimpleNamespace(gateway=self.gateway, **parts)
-        self._apis = {api.request: api for api in apis(cast(ClientBroker, broker))}
+        self._broker = cast(ClientBroker, SimpleNamespace(gateway=self.gateway, **parts))
+        self._apis = {api.request: api for api in apis(self._broker)}
         self._connection = ClientConnection(peer="127.0.0.1:5", listener=listener)
 
     def ask(self, request: TopLevel, version: int, kind: type[Response]) -> Response:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from metadata.controller.decide import BrokerUnreachable, Decision, Input, Liveness, LogEndsLearned, decide
@@ -68,7 +68,14 @@ class World:
 
     # --- the usual ----------------------------------------------------------------------------------------------
 
-    def register(self, broker_id: int, *, incarnation: int = 1, rack: str | None = None) -> int:
+    def register(
+        self,
+        broker_id: int,
+        *,
+        incarnation: int = 1,
+        rack: str | None = None,
+        listeners: Mapping[str, str] | None = None,
+    ) -> int:
         request = RegisterBroker(
             cluster_id=CLUSTER_ID,
             broker_id=broker_id,
@@ -76,6 +83,7 @@ class World:
             rest=f"host{broker_id}:8082",
             kafka=f"host{broker_id}:9092",
             rack=rack,
+            listeners=listeners or {},
         )
         reply = self.decide(request).reply
         return reply.broker_epoch  # type: ignore[attr-defined,no-any-return]

@@ -1,6 +1,7 @@
 """BrokerRegistration (62), BrokerHeartbeat (63), UnregisterBroker (64) and AllocateProducerIds (67).
 
-A broker's two listeners are the endpoints `REST` and `KAFKA` of its registration.
+A broker's two listeners for nodes are the endpoints `REST` and `KAFKA` of its registration; beside them are the
+addresses that Kafka clients are told, by the names of the listeners.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ def _registration_request(request: RegisterBroker, timeout_ms: int) -> BrokerReg
         listeners=(
             _listener(REST, request.rest, PLAINTEXT),
             _listener(KAFKA, request.kafka, SASL_PLAINTEXT),
+            *(_listener(name, address, PLAINTEXT) for name, address in request.listeners.items()),
         ),
         features=(),
         rack=request.rack,
@@ -73,6 +75,7 @@ def _registration(message: BrokerRegistrationRequestData) -> RegisterBroker:
         rest=addresses[REST],
         kafka=addresses[KAFKA],
         rack=message.rack,
+        listeners={name: address for name, address in addresses.items() if name not in (REST, KAFKA)},
     )
 
 

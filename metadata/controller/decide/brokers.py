@@ -42,6 +42,7 @@ def register_broker(situation: Situation, request: RegisterBroker) -> Decision:
         rest=request.rest,
         kafka=request.kafka,
         rack=request.rack,
+        listeners=dict(request.listeners),
     )
     state = BrokerLiveness(broker_epoch=broker_epoch, last_contact_ms=situation.now_ms)
     reply = BrokerRegistered(broker_epoch=broker_epoch)
@@ -66,8 +67,8 @@ def _refuse_duplicate(situation: Situation, known: BrokerImage) -> None:
 
 def _is_same(known: BrokerImage, request: RegisterBroker) -> bool:
     """A repeated request of one incarnation: its first answer was lost."""
-    old = (known.incarnation_id, known.rest, known.kafka, known.rack)
-    return old == (request.incarnation_id, request.rest, request.kafka, request.rack)
+    old = (known.incarnation_id, known.rest, known.kafka, known.rack, dict(known.listeners))
+    return old == (request.incarnation_id, request.rest, request.kafka, request.rack, dict(request.listeners))
 
 
 def unregister_broker(situation: Situation, request: UnregisterBroker) -> Decision:

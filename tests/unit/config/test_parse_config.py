@@ -17,6 +17,7 @@ from metadata.settings import BrokerSettings
 
 REPOSITORY = Path(__file__).parents[3]
 BUILT_IN = (resources.files("kraft.config") / "cluster.toml").read_text(encoding="utf-8")
+LISTENER = "[[nodes]]\nid = 1\n[[nodes.listeners]]\nname = 'OUTSIDE'\n"
 THREE = "[[nodes]]\nid = 1\n[[nodes]]\nid = 2\n[[nodes]]\nid = 3\n"
 
 
@@ -135,6 +136,23 @@ def test_all_problems_of_a_file_come_at_once_each_with_its_line():
         ("secret = '12345678'\nsecret_file = 'f'\n" + THREE, "secret_file", "f.toml:2:"),
         ("[[nodes]]\nid = 1\nroles = []\n", "roles", "at least 1"),
         ("[[nodes]]\nid = 1\ndata = 'x'\n[[nodes]]\nid = 2\ndata = 'x'\n", "data", "more than one node"),
+        (LISTENER + "port = 1\n[[nodes.listeners]]\nname = 'a b'\nport = 2\n", "name", "f.toml:7: name:"),
+        (LISTENER, "port", "missing"),
+        (LISTENER + "port = 9092\n", "port", "f.toml:5: port: port 9092 on 127.0.0.1 is also the kafka_port of node 1"),
+        (
+            LISTENER.replace("OUTSIDE", "plaintext") + "port = 1\n",
+            "name",
+            "f.toml:4: name: plaintext is a listener that",
+        ),
+        (LISTENER + "port = 1\n[[nodes.listeners]]\nname = 'outside'\nport = 2\n", "name", "two listeners"),
+        (LISTENER + "port = 1\nadvertised = 'h'\n", "advertised", "f.toml:6: advertised:"),
+        (LISTENER + "prt = 1\n", "prt", "did you mean port?"),
+        ("[[nodes]]\nid = 1\nadvertised = 'h:0'\n", "advertised", "f.toml:3: advertised:"),
+        (
+            "[[nodes]]\nid = 1\n[[nodes]]\nid = 2\nroles = ['controller']\nadvertised = 'h:1'\n",
+            "advertised",
+            "no broker role",
+        ),
         ("", "nodes", "missing"),
         ("nodes = 3\n", "nodes", "f.toml:1:"),
         ("settings = 3\n" + THREE, "settings", "f.toml:1:"),
@@ -194,6 +212,22 @@ def test_warnings_do_not_stop_a_start():
     assert any("2 controllers" in text for text in found)
 
 
+def test_clients_are_told_the_addresses_of_their_listener():
+    one, two = parse_config(
+        LISTENER
+        + "port = 5\n[[nodes.listeners]]\nname = 'NAT'\nport = 6\nhost = '0.0.0.0'\nadvertised = 'k.example:9'\n"
+        "[[nodes]]\nid = 2\nhost = 'h'\nadvertised = 'p:7'\n[[nodes.listeners]]\nname = 'OUTSIDE'\nport = 8\n"
+    ).nodes
+    assert one.client_addresses == {"OUTSIDE": "127.0.0.1:5", "NAT": "k.example:9"}
+    assert two.client_addresses == {"PLAINTEXT": "p:7", "OUTSIDE": "h:8"}
+    assert str(two.kafka) == "h:9093", "what nodes are told"
+
+
+def test_a_listener_that_a_broker_lacks_is_worth_a_warning():
+    found = warnings(parse_config(LISTENER + "port = 5\n[[nodes]]\nid = 2\n[[nodes]]\nid = 3\n"))
+    assert found == ["clients that come through the listener OUTSIDE cannot reach the nodes 2, 3"]
+
+
 def test_several_hosts_need_a_written_identity():
     text = THREE.replace("id = 2\n", 'id = 2\nhost = "10.0.0.2"\n')
     assert needs_written_identity(parse_config(text)) == ["cluster_id", "secret or secret_file"]
@@ -203,7 +237,10 @@ def test_several_hosts_need_a_written_identity():
 
 def test_a_rendered_configuration_reads_back_the_same():
     text = '[settings]\nlog.cleanup.policy = "compact"\nauto.create.topics.enable = true\n' + THREE.replace(
-        "id = 1\n", 'id = 1\nrack = "a \\"b\\""\nbind = "0.0.0.0"\npeers.2.fetch = "h:1"\nsettings.num.partitions = 4\n'
+        "id = 1\n",
+        'id = 1\nrack = "a \\"b\\""\nbind = "0.0.0.0"\npeers.2.fetch = "h:1"\nsettings.num.partitions = 4\n'
+        'advertised = "k:1"\n[[nodes.listeners]]\nname = "A"\nport = 1\n'
+        '[[nodes.listeners]]\nname = "B"\nport = 2\nhost = "h"\nadvertised = "b:3"\n',
     )
     config = complete(parse_config(text))
     again = parse_config(render(config, secret_file="/s"))
@@ -229,3 +266,7 @@ def test_lines_of_nested_tables_belong_to_the_last_node():
     lines = key_lines("[[nodes]]\nid = 1\n[nodes.settings]\na.b = 1\n[[nodes]]\n[nodes.settings]\na.b = 2\n")
     assert lines["nodes.0.settings.a.b"] == 4
     assert lines["nodes.1.settings.a.b"] == 7
+    lines = key_lines(
+        "[[nodes]]\n[[nodes.listeners]]\na = 1\n[[nodes.listeners]]\na = 2\n[[nodes]]\n[[nodes.listeners]]\na = 3"
+    )
+    assert [lines[f"nodes.{at}.a"] for at in ("0.listeners.0", "0.listeners.1", "1.listeners.0")] == [3, 5, 8]

@@ -80,7 +80,14 @@ CASES: list[tuple[Any, Any]] = [
         BrokerRegistered(broker_epoch=2**40),
     ),
     (
-        RegisterBroker(cluster_id="c", broker_id=3, incarnation_id=UUID(int=9), rest="h:1", kafka="k:2"),
+        RegisterBroker(
+            cluster_id="c",
+            broker_id=3,
+            incarnation_id=UUID(int=9),
+            rest="h:1",
+            kafka="k:2",
+            listeners={"PLAINTEXT": "a:3", "OUTSIDE": "::1:4"},
+        ),
         BrokerRegistered(broker_epoch=0),
     ),
     (

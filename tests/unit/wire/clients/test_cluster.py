@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 
 from kraft.wire.clients import cluster, operations
+from kraft.wire.clients.endpoints import node_endpoints
 from kraft.wire.generated import describe_topic_partitions_request as pages
 from kraft.wire.generated.describe_cluster_request import DescribeClusterRequestData
 from kraft.wire.generated.describe_cluster_response import DescribeClusterResponseData
@@ -17,6 +18,7 @@ from kraft.wire.generated.metadata_request import MetadataRequestData, MetadataR
 from kraft.wire.generated.metadata_response import MetadataResponseData, MetadataResponseTopic
 from kraft.wire.primitives import ZERO_UUID
 from metadata.controller.requests import DeleteTopics
+from metadata.snapshot import decode_image, encode_image
 from tests.support.admin_client import AdminClient
 from tests.support.controller_world import CLUSTER_ID, World
 
@@ -193,6 +195,26 @@ def test_a_listener_that_the_leader_lacks_is_an_error_and_no_broker_is_named_by_
     assert answer.brokers == ()
     assert partition.error_code == (LISTENER_NOT_FOUND if version >= 6 else LEADER_NOT_AVAILABLE)
     assert partition.leader_id == -1
+
+
+@pytest.mark.parametrize(
+    ("listener", "told"),
+    [("PLAINTEXT", ["nat:1", "host2:9092"]), ("OUTSIDE", ["out:2", "out:3"]), ("OTHER", ["x:4"]), ("NONE", [])],
+)
+def test_clients_are_told_the_addresses_of_the_listener_that_they_use(listener: str, told: list[str]):
+    world = World()
+    world.register(1, listeners={"PLAINTEXT": "nat:1", "OUTSIDE": "out:2", "OTHER": "x:4"})
+    world.register(2, listeners={"OUTSIDE": "out:3"})
+    for broker_id in (1, 2):
+        world.beat(broker_id)
+    admin = AdminClient(cluster.apis, world, listener=listener)
+    assert decode_image(encode_image(world.image)) == world.image
+    answer = admin.ask(MetadataRequestData.make(topics=[]), NEWEST, MetadataResponseData)
+    assert [f"{each.host}:{each.port}" for each in answer.brokers] == told
+    described = admin.ask(DescribeClusterRequestData.make(), 2, DescribeClusterResponseData)
+    assert [f"{each.host}:{each.port}" for each in described.brokers] == told
+    broker, connection = admin._broker, admin._connection
+    assert [f"{each.host}:{each.port}" for each in node_endpoints(broker, [2, 1, 1, -1, 9], connection)] == told
 
 
 def test_the_controller_is_a_live_broker_whatever_is_known_of_the_active_one():
