@@ -337,7 +337,7 @@ class _Draft:
             rack=record.rack,
             fenced=True,
             in_controlled_shutdown=False,
-            listeners=MappingProxyType(record.listeners),
+            listeners=MappingProxyType(record.listeners or {}),
         )
 
     def _change_broker(self, record: BrokerChangeRecord) -> None:

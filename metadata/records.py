@@ -68,7 +68,7 @@ class RegisterBrokerRecord(Fact):
     kafka: str
     """`host:port` of the Kafka listener, for nodes."""
     rack: str | None = None
-    listeners: dict[str, str] = Field(default_factory=dict)
+    listeners: dict[str, str] | None = None
     """`host:port` that clients reach a listener under, by its name, where that is not `kafka`."""
 
 

@@ -91,7 +91,7 @@ def _checked_body(data: memoryview) -> memoryview:
 
 
 def _broker_fields(broker: BrokerImage) -> dict[str, Any]:
-    return {
+    fields = {
         "broker_id": broker.broker_id,
         "broker_epoch": broker.broker_epoch,
         "incarnation_id": str(broker.incarnation_id),
@@ -100,8 +100,8 @@ def _broker_fields(broker: BrokerImage) -> dict[str, Any]:
         "rack": broker.rack,
         "fenced": broker.fenced,
         "in_controlled_shutdown": broker.in_controlled_shutdown,
-        "listeners": dict(broker.listeners),
     }
+    return fields | ({"listeners": dict(broker.listeners)} if broker.listeners else {})
 
 
 def _topic_fields(topic: TopicImage) -> dict[str, Any]:

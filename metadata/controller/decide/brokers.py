@@ -42,7 +42,7 @@ def register_broker(situation: Situation, request: RegisterBroker) -> Decision:
         rest=request.rest,
         kafka=request.kafka,
         rack=request.rack,
-        listeners=dict(request.listeners),
+        listeners=dict(request.listeners) or None,
     )
     state = BrokerLiveness(broker_epoch=broker_epoch, last_contact_ms=situation.now_ms)
     reply = BrokerRegistered(broker_epoch=broker_epoch)
