@@ -7,8 +7,9 @@ Source: org.apache.kafka.storage.internals.log.LogValidator and UnifiedLog.analy
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
+from typing import cast
 
 from kraft.protocol.batches.budget import Budget, OverBudget
 from kraft.protocol.batches.compression import compress
@@ -138,8 +139,11 @@ def prepare_or_refuse(data: Buffer, *, rules: BatchRules, now_ms: int, budget: B
 
 
 def _writable(view: memoryview) -> memoryview:
-    """The same bytes where a leader may stamp them: a writable buffer becomes the log's own, any other is copied."""
-    return memoryview(bytearray(view)) if view.readonly else view
+    """The same bytes where a leader may stamp them: a writable buffer becomes the log's own, any other is copied. So is
+    a small part of a large one, which would be kept for its sake."""
+    if view.readonly or 2 * len(view) < len(cast(Sized, view.obj)):
+        return memoryview(bytearray(view))
+    return view
 
 
 def _recompressed(plain: Buffer, header: BatchHeader, *, rules: BatchRules) -> tuple[BatchHeader, bytes]:

@@ -139,7 +139,7 @@ class TcpConnection(FrameReceiver, asyncio.BufferedProtocol):
             if self._large_filled == len(self._large):
                 frame, self._large = self._large, None
                 self._has_large_frames = True
-                self._deliver(frame.toreadonly())
+                self._deliver(frame)
             elif self._large_filled == self._large_granted:
                 self._ask_for_memory()
         self._after_read()
@@ -174,7 +174,7 @@ class TcpConnection(FrameReceiver, asyncio.BufferedProtocol):
                     self._begin_large(size, buffer[start:filled])
                     position = filled
                 break
-            self._deliver(memoryview(bytes(buffer[start : start + size])))
+            self._deliver(memoryview(bytearray(buffer[start : start + size])))
             position = start + size
         self._rest = bytes(buffer[position:filled]) if position < filled else b""
 

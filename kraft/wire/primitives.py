@@ -4,7 +4,7 @@ Lengths come in two forms. Flexible versions (KIP-482) write an unsigned varint 
 Older ones write an int16 for strings and an int32 for the rest, -1 being null. Readers here take `n`, the flexible
 form, for both. Bytes are a stranger's: whatever they are, a reader raises one of `REFUSALS`, and no array reserves
 memory before there are as many bytes left as it claims items. Payloads are written as the buffers that they are, and
-copied once when read.
+copied once when read; records are not even that.
 """
 
 from __future__ import annotations
@@ -184,6 +184,14 @@ def read_bytes(frame: memoryview, offset: int, n: int) -> tuple[bytes, int]:
     if not offset <= end <= len(frame):
         raise ValueError(f"{n - 1} bytes wanted, {len(frame) - offset} are left")
     return frame[offset:end].tobytes(), end
+
+
+def read_records(frame: memoryview, offset: int, n: int) -> tuple[memoryview, int]:
+    """The bytes of the frame themselves: who keeps them keeps all of it."""
+    end = offset + n - 1
+    if not offset <= end <= len(frame):
+        raise ValueError(f"{n - 1} bytes wanted, {len(frame) - offset} are left")
+    return frame[offset:end], end
 
 
 def read_array(frame: memoryview, offset: int, n: int, read: Reader[T]) -> tuple[tuple[T, ...], int]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from operator import attrgetter
 from typing import Protocol
 
 from aiokafka.errors import CorruptRecordException
@@ -34,7 +33,6 @@ from kraft.protocol.primitives import Buffer
 from kraft.values import value
 
 _BATCH_BYTES_MAX = 2**31 - 1
-_PIECE_RECORDS = 4_096
 RECORD_ERRORS_MAX = 1_000
 """Records at fault that a producer is told of; it learns of the others when it has mended these."""
 
@@ -198,11 +196,6 @@ def plain_batch(batch: Buffer, header: BatchHeader, *, decompressed_bytes_max: i
     return decompress(payload, codec=header.codec, bytes_max=decompressed_bytes_max, before=bytes(head))
 
 
-_offset_of = attrgetter("offset")
-_key_of = attrgetter("key")
-_timestamp_of = attrgetter("timestamp")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FramingCheck:
     """What is asked of the records of a batch besides their framing."""
@@ -231,40 +224,39 @@ def check_records(plain: Buffer, header: BatchHeader, check: FramingCheck) -> tu
 
     Raises CorruptMessage for broken framing, InvalidRecord for deltas or keys.
     """
-    expected, lowest, highest = header.base_offset, 2**63, -(2**63)
+    expected, lowest, highest, latest = header.base_offset, 2**63, -(2**63), None
+    without_keys: list[int] = []
+    needs_keys = check.needs_keys
     try:
-        walked = DefaultRecordBatch(plain)
-        for records in _pieces(walked) if header.record_count > _PIECE_RECORDS else (list(walked),):
-            if list(map(_offset_of, records)) != list(range(expected, expected + len(records))):
-                raise _wrong_deltas(header, records, expected)
-            expected += len(records)
-            if check.needs_keys and None in map(_key_of, records):
-                raise _without_keys(records, expected - len(records) - header.base_offset)
-            if check.checks_timestamps:
-                timestamps = list(map(_timestamp_of, records))
-                lowest, highest = min(lowest, min(timestamps)), max(highest, max(timestamps))
+        for record in DefaultRecordBatch(plain):
+            if record.offset != expected:
+                raise _wrong_delta(header, expected - header.base_offset, record.offset - header.base_offset)
+            if needs_keys and record.key is None and len(without_keys) < RECORD_ERRORS_MAX:
+                without_keys.append(expected - header.base_offset)
+            expected += 1
+            timestamp = record.timestamp
+            if timestamp != latest:  # most have that of the one before
+                latest = timestamp
+                lowest, highest = min(lowest, timestamp), max(highest, timestamp)
     except (CorruptRecordException, ValueError, MemoryError, OverflowError) as error:
         raise CorruptMessage(f"the records of a batch are not framed as its header says: {error}") from None
+    if without_keys:
+        raise _without_keys(without_keys)
     if not check.checks_timestamps:
         return header.base_timestamp, header.max_timestamp
     return lowest, highest
 
 
-def _wrong_deltas(header: BatchHeader, records: Sequence[ReadRecord], expected: int) -> KafkaError:
-    index, found = next(
-        (index, record.offset) for index, record in enumerate(records, expected) if record.offset != index
-    )
-    index, found = index - header.base_offset, found - header.base_offset
+def _wrong_delta(header: BatchHeader, place: int, found: int) -> KafkaError:
     return InvalidRecord(
         f"offset deltas of the {header.record_count} records are not 0 to {header.record_count - 1} in order",
-        record_errors=[RecordError(index, f"its offset delta is {found}, not {index}")],
+        record_errors=[RecordError(place, f"its offset delta is {found}, not {place}")],
     )
 
 
-def _without_keys(records: Sequence[ReadRecord], first: int) -> KafkaError:
-    indexes = [index for index, record in enumerate(records, first) if record.key is None]
+def _without_keys(places: Sequence[int]) -> KafkaError:
     message = "a record without a key cannot be in a compacted topic; give every record a key"
-    return InvalidRecord(message, record_errors=[RecordError(index, message) for index in indexes[:RECORD_ERRORS_MAX]])
+    return InvalidRecord(message, record_errors=[RecordError(place, message) for place in places])
 
 
 def timestamps_outside(plain: Buffer, *, earliest: int, latest: int) -> list[tuple[int, int]]:
@@ -275,13 +267,6 @@ def timestamps_outside(plain: Buffer, *, earliest: int, latest: int) -> list[tup
         if not earliest <= record.timestamp <= latest and record.timestamp != NO_TIMESTAMP
     )
     return list(islice(outside, RECORD_ERRORS_MAX))
-
-
-def _pieces(records: Iterable[ReadRecord]) -> Iterator[list[ReadRecord]]:
-    """So many at once that it costs nothing to do it in pieces, and so few that a million take no memory."""
-    iterator = islice(records, None)  # `iter` of the codec's batch begins it anew
-    while piece := list(islice(iterator, _PIECE_RECORDS)):
-        yield piece
 
 
 def first_record_at_or_after(batch: Buffer, *, timestamp_ms: int, from_offset: int) -> tuple[int, int] | None:

@@ -19,7 +19,7 @@ from kraft.wire.primitives import (
     old_length,
     old_string,
     read_array,
-    read_bytes,
+    read_records,
     read_string,
     read_tags,
     string,
@@ -323,7 +323,7 @@ def _read_PartitionData_4(frame: memoryview, offset: int) -> tuple[PartitionData
     elif not n:
         m.records = None
     else:
-        m.records, offset = read_bytes(frame, offset, n)
+        m.records, offset = read_records(frame, offset, n)
     return m, offset
 
 
@@ -398,7 +398,7 @@ def _read_PartitionData_5(frame: memoryview, offset: int) -> tuple[PartitionData
     elif not n:
         m.records = None
     else:
-        m.records, offset = read_bytes(frame, offset, n)
+        m.records, offset = read_records(frame, offset, n)
     return m, offset
 
 
@@ -487,7 +487,7 @@ def _read_PartitionData_11(frame: memoryview, offset: int) -> tuple[PartitionDat
     elif not n:
         m.records = None
     else:
-        m.records, offset = read_bytes(frame, offset, n)
+        m.records, offset = read_records(frame, offset, n)
     return m, offset
 
 
@@ -604,7 +604,7 @@ def _read_PartitionData_12(frame: memoryview, offset: int) -> tuple[PartitionDat
     else:
         if n > 127:
             n, offset = long_varint(frame, offset, n)
-        m.records, offset = read_bytes(frame, offset, n)
+        m.records, offset = read_records(frame, offset, n)
     t = frame[offset]
     offset += 1
     if t:

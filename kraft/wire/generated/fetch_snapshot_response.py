@@ -15,7 +15,7 @@ from kraft.wire.primitives import (
     length,
     new,
     read_array,
-    read_bytes,
+    read_records,
     read_string,
     read_tags,
     string,
@@ -241,7 +241,7 @@ def _read_PartitionSnapshot_0(frame: memoryview, offset: int) -> tuple[Partition
     else:
         if n > 127:
             n, offset = long_varint(frame, offset, n)
-        m.unaligned_records, offset = read_bytes(frame, offset, n)
+        m.unaligned_records, offset = read_records(frame, offset, n)
     t = frame[offset]
     offset += 1
     if t:

@@ -18,7 +18,7 @@ from kraft.wire.primitives import (
     old_length,
     old_string,
     read_array,
-    read_bytes,
+    read_records,
     read_string,
     read_tags,
     string,
@@ -123,7 +123,7 @@ def _read_PartitionProduceData_3(frame: memoryview, offset: int) -> tuple[Partit
     elif not n:
         m.records = None
     else:
-        m.records, offset = read_bytes(frame, offset, n)
+        m.records, offset = read_records(frame, offset, n)
     return m, offset
 
 
@@ -185,7 +185,7 @@ def _read_PartitionProduceData_9(frame: memoryview, offset: int) -> tuple[Partit
     else:
         if n > 127:
             n, offset = long_varint(frame, offset, n)
-        m.records, offset = read_bytes(frame, offset, n)
+        m.records, offset = read_records(frame, offset, n)
     t = frame[offset]
     offset += 1
     if t:

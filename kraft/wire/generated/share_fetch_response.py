@@ -16,7 +16,7 @@ from kraft.wire.primitives import (
     length,
     new,
     read_array,
-    read_bytes,
+    read_records,
     read_string,
     read_tags,
     string,
@@ -270,7 +270,7 @@ def _read_PartitionData_1(frame: memoryview, offset: int) -> tuple[PartitionData
     else:
         if n > 127:
             n, offset = long_varint(frame, offset, n)
-        m.records, offset = read_bytes(frame, offset, n)
+        m.records, offset = read_records(frame, offset, n)
     n = frame[offset]
     offset += 1
     if n == 1:

@@ -446,7 +446,7 @@ class _ReaderLines:
     def _rest(self, field: Field) -> str:
         """The call that reads `n - 1` items or bytes."""
         if not field.is_array:
-            return f"read_{'string' if field.kind == 'string' else 'bytes'}(frame, offset, n)"
+            return f"read_{field.kind}(frame, offset, n)"
         if field.kind in NUMBERS and field.kind != "uuid":
             return f'read_numbers(frame, offset, n, "{NUMBERS[field.kind]}")'
         return f"read_array(frame, offset, n, {self._item(field)})"
@@ -697,6 +697,7 @@ _PRIMITIVES: Final = (
     "payloads",
     "read_array",
     "read_bytes",
+    "read_records",
     "read_numbers",
     "read_string",
     "read_tags",

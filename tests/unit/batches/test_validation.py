@@ -239,3 +239,19 @@ def test_compression_type_is_a_setting_of_topics_and_of_brokers_with_kafkas_valu
         assert canonical_value(TopicSettings, "compression.type", kind) == kind
     with pytest.raises(InvalidConfig, match="uncompressed"):
         canonical_value(TopicSettings, "compression.type", "none")
+
+
+def test_the_bytes_of_a_frame_become_the_logs_own_unless_they_are_a_small_part_of_it() -> None:
+    """Records are copied nowhere between the socket and the file; and one small batch does not keep a large frame."""
+    batch = bytes(_batch())
+    frame = bytearray(b"head" + batch + b"tail")
+    whole = memoryview(frame)[4 : 4 + len(batch)]
+    assert _prepared(whole).data.obj is frame
+    large = bytearray(batch + b"x" * len(batch))
+    part = memoryview(large)[: len(batch)]
+    assert _prepared(part).data.obj is large, "half of it"
+    larger = bytearray(batch + b"x" * (len(batch) + 1))
+    copied = _prepared(memoryview(larger)[: len(batch)]).data
+    assert copied.obj is not larger
+    assert copied == batch
+    assert not _prepared(batch).data.readonly
