@@ -47,11 +47,11 @@ def read(segments: Sequence[Segment], wanted: Wanted, *, start: int | None) -> L
         is_too_large = header.size > wanted.bytes_max and not wanted.at_least_one_batch
         if is_too_large or header.next_offset > wanted.upper_bound:
             break
-        data = segment.log.pread(position, max(wanted.bytes_max, header.size))
+        data: Buffer = segment.log.pread(position, max(wanted.bytes_max, header.size))
         size, next_offset = end_within(data, upper_bound=wanted.upper_bound)
         if next_offset < 0:
             raise DamagedLog(f"{segment.log.path}: the batch at position {position} changed while it was read")
-        data = data if size == len(data) else data[:size]
+        data = data if size == len(data) else memoryview(data)[:size]
         check(segment, data, position=position, expected=found.expected, limit=limit, epoch_of=wanted.epoch_of)
         return LogRead(data=data, next_offset=next_offset)
     return LogRead(data=b"", next_offset=wanted.offset)
