@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 
 import uvloop
 
@@ -15,7 +16,7 @@ from bench import rows
 from bench.cluster import BenchError, Cluster
 from bench.failover import run_failover
 from bench.groups import SETTINGS, run_groups
-from bench.kafka import compare
+from bench.kafka import CLIENT, compare, compare_clients
 from bench.report import Row, header, line
 from bench.tail import run_tail, tail_name
 
@@ -115,7 +116,11 @@ async def run(options: argparse.Namespace) -> None:
         async for row in cluster_rows(cluster, options):
             show(row, options)
         if options.kafka:
-            async for row in compare(cluster, options.kafka, quick=options.quick):
+            if CLIENT not in options.only:
+                async for row in compare(cluster, options.kafka, quick=options.quick):
+                    show(row, options)
+            is_wanted = partial(wanted, options)
+            async for row in compare_clients(cluster, options.kafka, quick=options.quick, is_wanted=is_wanted):
                 show(row, options)
     finally:
         cluster.stop()

@@ -1,11 +1,15 @@
-"""The same work on a Kafka cluster beside ours, through librdkafka: alternating runs, median, and the ratio."""
+"""The same work on a Kafka cluster beside ours: alternating runs, median, and the ratio.
+
+Theirs is always done by librdkafka; ours over REST, and by librdkafka through the Kafka port.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import statistics
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,11 +25,64 @@ SECONDS_QUICK = 1.5
 FLUSH_S = 120
 ADMIN_S = 30
 SETTLE_S = 1.5
+READ_S = 30
 POLL_EVERY = 1000
+CLIENT = "librdkafka"
+"""Begins the names of the rows with the same client on both sides."""
 
 # Name, bytes of a batch, connections of ours: about a megabyte and more under way, as librdkafka keeps with its default
 # of a million requests in flight on one connection; HTTP/1.1 has one under way on each.
 WORK = (("1 KB in 1 MiB batches", KIB * KIB, 4), ("1 KB in 64 KiB batches", 64 * KIB, 16))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What librdkafka does, the same on both clusters: RF 3, min.insync.replicas 2."""
+
+    name: str
+    record_bytes: int = 1000
+    batch_bytes: int = KIB * KIB
+    partitions: int = 1
+    acks: str = "all"
+    codec: str = "none"
+    reads: bool = False
+    """What was written is read back, and that is what is measured."""
+
+
+LOADS = (
+    Load(name="produce 1 KB in 1 MiB batches"),
+    Load(name="produce 1 KB in 1 MiB batches to 6 partitions", partitions=6),
+    Load(name="produce 1 KB in 64 KiB batches", batch_bytes=64 * KIB),
+    Load(name="produce 100 B in 64 KiB batches", record_bytes=100, batch_bytes=64 * KIB),
+    Load(name="produce 100 B in 64 KiB batches, acks=1", record_bytes=100, batch_bytes=64 * KIB, acks="1"),
+    Load(name="produce 100 B in 64 KiB batches, acks=0", record_bytes=100, batch_bytes=64 * KIB, acks="0"),
+    Load(name="produce 100 B in 64 KiB batches, lz4", record_bytes=100, batch_bytes=64 * KIB, codec="lz4"),
+    Load(name="produce 100 B in 64 KiB batches, zstd", record_bytes=100, batch_bytes=64 * KIB, codec="zstd"),
+    Load(name="produce 1 KB in 64 KiB batches, lz4", batch_bytes=64 * KIB, codec="lz4"),
+    Load(name="produce 1 KB in 64 KiB batches, zstd", batch_bytes=64 * KIB, codec="zstd"),
+    Load(name="consume 1 KB", reads=True),
+    Load(name="consume 1 KB from 6 partitions", partitions=6, reads=True),
+    Load(name="consume 100 B", record_bytes=100, batch_bytes=64 * KIB, reads=True),
+)
+
+
+async def compare_clients(
+    cluster: Cluster, bootstrap: str, *, quick: bool, is_wanted: Callable[[str], bool]
+) -> AsyncIterator[Row]:
+    """librdkafka on both sides, through our Kafka port and theirs."""
+    peers = {"Kafka": _Peer(bootstrap), "here": _Peer(",".join(node["kafka"] for node in cluster.nodes.values()))}
+    seconds = SECONDS_QUICK if quick else SECONDS
+    for load in LOADS:
+        name = f"{CLIENT}: {load.name}"
+        if not is_wanted(name):
+            continue
+        found: dict[str, list[float]] = {which: [] for which in peers}
+        for _ in range(ROUNDS_QUICK if quick else ROUNDS):
+            for which, peer in peers.items():
+                found[which].append(await asyncio.to_thread(peer.measure, load, seconds))
+        theirs, ours = statistics.median(found["Kafka"]), statistics.median(found["here"])
+        yield Row(name=f"{name}: Kafka", mb_per_s=theirs, note=_each(found["Kafka"]))
+        yield Row(name=f"{name}: here", mb_per_s=ours, note=f"{ours / theirs:.2f} x Kafka; {_each(found['here'])}")
 
 
 async def compare(cluster: Cluster, bootstrap: str, *, quick: bool) -> AsyncIterator[Row]:
@@ -55,25 +112,33 @@ class _Peer:
             raise BenchError("--kafka needs librdkafka: pip install confluent-kafka") from error
         self._library: Any = confluent_kafka
         self._bootstrap = {"bootstrap.servers": bootstrap}
-        self._value = raw_body(1, 1000).first
 
     def produce(self, batch_bytes: int, seconds: float) -> float:
         """MB/s of values, RF 3, acks=all, one partition."""
+        return self.measure(Load(name="produce", batch_bytes=batch_bytes), seconds)
+
+    def measure(self, load: Load, seconds: float) -> float:
+        """MB/s of values."""
         topic = f"bench-{time.time_ns()}"
         admin = self._library.admin.AdminClient(self._bootstrap)
-        new = self._library.admin.NewTopic(topic, 1, 3, config={"min.insync.replicas": "2"})
+        new = self._library.admin.NewTopic(topic, load.partitions, 3, config={"min.insync.replicas": "2"})
         for future in admin.create_topics([new]).values():
             future.result(ADMIN_S)
         time.sleep(SETTLE_S)
         try:
-            return self._load(topic, batch_bytes, seconds)
+            records, spent = self._write(topic, load, seconds)
+            if load.reads:
+                records, spent = self._read(topic, load, records)
+            return records * load.record_bytes / 1e6 / spent
         finally:
             for future in admin.delete_topics([topic]).values():
                 future.result(ADMIN_S)
 
-    def _load(self, topic: str, batch_bytes: int, seconds: float) -> float:
-        settings = {"acks": "all", "linger.ms": 5, "batch.size": batch_bytes, "queue.buffering.max.messages": 1_000_000}
-        producer = self._library.Producer({**self._bootstrap, **settings, "queue.buffering.max.kbytes": 1_048_576})
+    def _write(self, topic: str, load: Load, seconds: float) -> tuple[int, float]:
+        settings = {"linger.ms": 5, "queue.buffering.max.messages": 1_000_000, "queue.buffering.max.kbytes": 1_048_576}
+        chosen = {"acks": load.acks, "batch.size": load.batch_bytes, "compression.type": load.codec}
+        producer = self._library.Producer({**self._bootstrap, **settings, **chosen})
+        value = raw_body(1, load.record_bytes).first
         failures: list[str] = []
         delivered = 0
 
@@ -85,19 +150,35 @@ class _Peer:
 
         begin = time.perf_counter()
         while time.perf_counter() < begin + seconds:
-            self._send(producer, topic, on_delivery)
+            for _ in range(POLL_EVERY):
+                self._send(producer, topic, value, on_delivery)
+            producer.poll(0)
         producer.flush(FLUSH_S)
         spent = time.perf_counter() - begin
         if failures:
-            raise BenchError(f"Kafka refused {len(failures)} records, the first: {failures[0]}")
-        return delivered * len(self._value) / 1e6 / spent
+            raise BenchError(f"{len(failures)} records were refused, the first: {failures[0]}")
+        return delivered, spent
 
-    def _send(self, producer: Any, topic: str, on_delivery: Any) -> None:
-        for _ in range(POLL_EVERY):
-            while True:
-                try:
-                    producer.produce(topic, self._value, partition=0, on_delivery=on_delivery)
-                    break
-                except BufferError:
-                    producer.poll(0.01)
-        producer.poll(0)
+    def _send(self, producer: Any, topic: str, value: bytes, on_delivery: Any) -> None:
+        while True:
+            try:
+                producer.produce(topic, value, on_delivery=on_delivery)
+                return
+            except BufferError:
+                producer.poll(0.01)
+
+    def _read(self, topic: str, load: Load, records: int) -> tuple[int, float]:
+        settings = {"group.id": "bench", "enable.auto.commit": False, "queued.max.messages.kbytes": 262_144}
+        consumer = self._library.Consumer({**self._bootstrap, **settings})
+        try:
+            begin = time.perf_counter()
+            consumer.assign([self._library.TopicPartition(topic, number, 0) for number in range(load.partitions)])
+            count = 0
+            while count < records:
+                messages = consumer.consume(POLL_EVERY, timeout=READ_S)
+                if not messages:
+                    raise BenchError(f"{count} of {records} records came; then none in {READ_S} s")
+                count += len(messages)
+            return count, time.perf_counter() - begin
+        finally:
+            consumer.close()
