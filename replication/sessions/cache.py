@@ -43,6 +43,10 @@ _fetch_response = maker(FetchResponse)
 EVICTION_MS = 120_000
 """min.incremental.fetch.session.eviction.ms"""
 
+CONSUMED_PARTITIONS_MAX = 500_000
+"""Of all consumers' sessions together. Kafka has no such limit, and a stranger may name millions that do not exist: who
+would exceed it gets no session, or loses the one it has, and sends full requests."""
+
 SESSION_EPOCH_MAX = 2**31 - 1
 
 IDLE_LOOK_MS = 1_000
@@ -216,6 +220,8 @@ class SessionCache:
         self._rng = rng
         self._slots_max = slots_max
         self._sessions: dict[int, FetchSession] = {}
+        self._consumed = 0
+        """Partitions of consumers' sessions."""
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -235,7 +241,12 @@ class SessionCache:
         if request.session_epoch == INITIAL_EPOCH and self._make_room(session, now_ms):
             session.session_id = self._new_id()
             self._sessions[session.session_id] = session
+            self._count(session, len(session.partitions))
         return session
+
+    def _count(self, session: FetchSession, more: int) -> None:
+        if not session.is_follower:
+            self._consumed += more
 
     def _continue(self, request: FetchRequest, now_ms: int) -> FetchSession:
         session = self._sessions.get(request.session_id)
@@ -252,7 +263,12 @@ class SessionCache:
         session.next_epoch = 1 if session.next_epoch == SESSION_EPOCH_MAX else session.next_epoch + 1
         session.used_ms = now_ms
         session.is_incremental = True
+        before = len(session.partitions)
         session.update(request)
+        self._count(session, len(session.partitions) - before)
+        if self._consumed > CONSUMED_PARTITIONS_MAX and not session.is_follower:
+            self._drop(session.session_id)
+            raise FetchSessionIdNotFound(f"fetch session {request.session_id} has grown too large, and is closed")
         if not session.partitions and not session.is_follower:
             del self._sessions[session.session_id]
             session.session_id = NO_SESSION
@@ -268,9 +284,12 @@ class SessionCache:
     def _drop(self, session_id: int) -> None:
         session = self._sessions.pop(session_id, None)
         if session is not None:
+            self._count(session, -len(session.partitions))
             session.stir_all()  # replicas do not know of it any more
 
     def _make_room(self, newcomer: FetchSession, now_ms: int) -> bool:
+        if not newcomer.is_follower and self._consumed + len(newcomer.partitions) > CONSUMED_PARTITIONS_MAX:
+            return False
         if len(self._sessions) < self._slots_max:
             return True
         oldest = min(self._sessions.values(), key=lambda s: s.used_ms, default=None)

@@ -18,6 +18,7 @@ from kraft.wire.generated.fetch_request import (
 )
 from kraft.wire.generated.fetch_response import FetchResponseData, PartitionData
 from kraft.wire.primitives import ZERO_UUID
+from replication.sessions import cache
 from replication.sessions.cache import EVICTION_MS
 from tests.unit.replication.harness.cluster import TOPIC_ID
 from tests.unit.replication.harness.virtual import run
@@ -466,5 +467,29 @@ def test_a_deposed_leader_wakes_who_waits() -> None:
             await asyncio.sleep(0.01)
             cluster.elect(key, 2, (1, 2, 3))
             assert [each.error_code for each in await old + await new] == [6, 74]
+
+    run(story())
+
+
+def test_sessions_of_consumers_hold_a_bounded_number_of_partitions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stranger may name millions that do not exist."""
+    monkeypatch.setattr(cache, "CONSUMED_PARTITIONS_MAX", 10)
+
+    async def story() -> None:
+        async with Brokers(1) as cluster:
+            cluster.create(replicas=(1,))
+            client = cluster.clients[1]
+
+            async def ask(count: int, *, session: int = 0, epoch: int = 0) -> tuple[int, int]:
+                asked = request(*[0] * count, version=12, topic="unknown", session_id=session, session_epoch=epoch)
+                answer = await client.ask(asked, FetchResponseData, 12)
+                assert answer.error_code or len(answer.responses[0].partitions) == count
+                return answer.error_code, answer.session_id
+
+            sessions = [(await ask(5))[1] for _ in range(3)]
+            assert [bool(each) for each in sessions] == [True, True, False]
+            assert await ask(6, session=sessions[0], epoch=1) == (70, 0), "it has grown too large"
+            assert (await ask(5))[1] > 0, "what it held is free again"
+            assert await ask(11) == (0, 0), "served without a session"
 
     run(story())
