@@ -13,7 +13,16 @@ from tests.integration.support.cluster import Cluster
 from tests.integration.support.configuration import REPLICATED
 from tests.integration.support.forks import FORKS
 
-SETTINGS = {**REPLICATED, "group.initial.rebalance.delay.ms": 0, "log.segment.delete.delay.ms": 0}
+SETTINGS = {
+    **REPLICATED,
+    "group.initial.rebalance.delay.ms": 0,
+    "log.segment.delete.delay.ms": 0,
+    "group.consumer.min.heartbeat.interval.ms": 100,
+    "group.consumer.heartbeat.interval.ms": 300,
+    "group.consumer.min.session.timeout.ms": 1_000,
+    "group.consumer.session.timeout.ms": 10_000,
+}
+"""Members of the consumer protocol beat often, so that a rebalance of three steps takes a second."""
 
 
 @dataclass

@@ -137,8 +137,8 @@ def _member(draft: ConsumerDraft, event: ConsumerHeartbeat, member_id: str) -> C
 
 
 def _check_epoch(member: ConsumerMember, event: ConsumerHeartbeat) -> None:
-    """The epoch before the current one is taken from who has not more than what it has: the answer that told the new
-    one may have been lost. Epoch 0 begins anew."""
+    """G10: the epoch before the current one is taken from who has not more than what it has: the answer that told the
+    new one may have been lost. Epoch 0 begins anew."""
     received, known = event.member_epoch, member.member_epoch
     if received in (JOIN_EPOCH, known):
         return
@@ -164,8 +164,8 @@ def known_static(draft: ConsumerDraft, instance_id: str, member_id: str) -> Cons
 
 
 def static_joining(draft: ConsumerDraft, instance_id: str, member_id: str, *, is_classic: bool) -> ConsumerMember:
-    """Who comes under an instance id takes the place of its holder, if that has left for a while (-2), or if one of the
-    two speaks the classic protocol, where the newer one always wins (KIP-345). Raises UnreleasedInstanceId 111."""
+    """G11: who comes under an instance id takes the place of its holder, if that left for a while (-2), or if one of
+    the two speaks the classic protocol, where the newer one always wins (KIP-345). Raises UnreleasedInstanceId 111."""
     holder = draft.group.static_member(instance_id)
     if holder is None:
         return draft.group.members.get(member_id, ConsumerMember(member_id=member_id))

@@ -361,7 +361,15 @@ def _read_topics(reader: _Reader) -> list[tuple[list[TopicIdPartition], dict[int
 
 
 def _read_target(reader: _Reader) -> StoredTarget:
-    return StoredTarget(partitions=frozenset(each for found, _ in _read_topics(reader) for each in found))
+    partitions = frozenset(each for found, _ in _read_topics(reader) for each in found)
+    reader.tags()
+    return StoredTarget(partitions=partitions)
+
+
+def _read_target_epoch(reader: _Reader) -> StoredTargetEpoch:
+    epoch = reader.number(_INT)
+    reader.tags()
+    return StoredTargetEpoch(epoch=epoch)
 
 
 def _read_current(reader: _Reader) -> StoredCurrent:
@@ -376,19 +384,22 @@ def _read_current(reader: _Reader) -> StoredCurrent:
             found.update(zip(partitions, known, strict=True))
         return found
 
-    assigned = epochs()
+    assigned, revoking = epochs(), epochs()
+    reader.tags()
     return StoredCurrent(
         member_epoch=member_epoch,
         previous_epoch=previous_epoch,
         state=state,
         assigned=assigned,
-        revoking=epochs(),
+        revoking=revoking,
     )
 
 
 def _read_pattern(reader: _Reader) -> StoredPattern:
     topics = frozenset(reader.array(reader.text))
-    return StoredPattern(topics=topics, version=reader.number(_LONG), timestamp=reader.number(_LONG))
+    version, timestamp = reader.number(_LONG), reader.number(_LONG)
+    reader.tags()
+    return StoredPattern(topics=topics, version=version, timestamp=timestamp)
 
 
 _KINDS: Mapping[int, Any] = {
@@ -408,7 +419,7 @@ _READERS: Mapping[type, Callable[[_Reader], ConsumerValue]] = {
     EpochKey: _read_epoch,
     PartitionMetadataKey: lambda reader: StoredTopics(),
     MemberKey: _read_consumer,
-    TargetEpochKey: lambda reader: StoredTargetEpoch(epoch=reader.number(_INT)),
+    TargetEpochKey: _read_target_epoch,
     TargetKey: _read_target,
     CurrentKey: _read_current,
     PatternKey: _read_pattern,

@@ -1,5 +1,5 @@
 """A group with members that changes its protocol: upgrade at the first heartbeat of the consumer protocol, downgrade
-when the last member that speaks it goes (KIP-848, `group.consumer.migration.policy`). Pure.
+when the last member that speaks it goes (KIP-848, G13, `group.consumer.migration.policy`). Pure.
 
 An upgrade takes the generation as epoch, and what the members were assigned as what they have; who waits for an answer
 is told to join again. A downgrade is the other way round, and then a rebalance: what the members have is not balanced.

@@ -45,8 +45,8 @@ def check_commit(
 def check_consumer_epoch(
     group: ConsumerGroup, member_id: str, epoch: int, *, partitions: Iterable[TopicIdPartition] | None = None
 ) -> ConsumerMember:
-    """Whether an epoch is that of the member; a commit may also come from the epoch in which the member was given the
-    partition, or a later one: nobody else has had it since (KIP-1251). `partitions` is None for a fetch.
+    """G12: whether an epoch is that of the member; a commit may also come from the epoch in which the member was given
+    the partition, or a later one: nobody else has had it since (KIP-1251). `partitions` is None for a fetch.
 
     Raises UnknownMemberId 25, StaleMemberEpoch 113, for members of the classic protocol IllegalGeneration 22."""
     member = group.members.get(member_id)

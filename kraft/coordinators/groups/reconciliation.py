@@ -1,4 +1,4 @@
-"""One member on its way from what it has to its target assignment (KIP-848). Pure.
+"""One member on its way from what it has to its target assignment (KIP-848, G9). Pure.
 
 What it has and should not have, it gives up first; it stays in its epoch until it no longer names any of that among
 the partitions that it owns. Then it is in the epoch of the target, and gets of the rest what nobody else has. What

@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 from tests.conformance.groups.cases import GOLDEN, make_cases
+from tests.conformance.groups.consumer_groups import CONSUMER_DUMP, CONSUMER_FOLDER, consumer_segment
 from tests.conformance.groups.offsets import DUMP, FOLDER, SEGMENT, segment
 
 SOURCE = Path(__file__).parent / "Assign.java"
@@ -26,12 +27,20 @@ def main(class_path: str) -> None:
 
 
 def _dump(class_path: str) -> None:
-    FOLDER.mkdir(exist_ok=True)
-    SEGMENT.write_bytes(segment())
+    for folder, data, text in (
+        (FOLDER, segment(), DUMP),
+        (CONSUMER_FOLDER, consumer_segment(), CONSUMER_DUMP),
+    ):
+        folder.mkdir(exist_ok=True)
+        (folder / SEGMENT.name).write_bytes(data)
+        text.write_text(_said_of(folder, class_path))
+
+
+def _said_of(folder: Path, class_path: str) -> str:
     java = ["java", "-Dfile.encoding=UTF-8", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-cp", class_path]
-    command = [*java, TOOL, "--offsets-decoder", "--files", str(SEGMENT)]
+    command = [*java, TOOL, "--offsets-decoder", "--files", str(folder / SEGMENT.name)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    DUMP.write_text(done.stdout.replace(f"{FOLDER}/", ""))
+    return done.stdout.replace(f"{folder}/", "")
 
 
 def _assign(class_path: str) -> None:
