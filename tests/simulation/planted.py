@@ -290,7 +290,7 @@ PLANTED: dict[str, Planted] = {
         patches=(Patch(reader, "_divergence", bugs.nothing),),
         profile="stranded",
         seen_as="in the era that began with epoch",
-        found_by=(4, 11),
+        found_by=(14,),
     ),
     "syncs_wait_for_ever": Planted(
         what="a coordinator answers the sync of the group's leader only (G1)",
@@ -328,7 +328,7 @@ PLANTED: dict[str, Planted] = {
         what="a bit that flips in the newest frame of the journal makes a voter forget what it acknowledged (SO-S7)",
         patches=(Patch(journal_format, "_is_torn", decayed.always_torn),),
         profile="decay",
-        found_by=(28,),
+        found_by=(102,),
     ),
     "open_transaction_left": Planted(
         what="a new controller does not abort the transaction that it finds open (KIP-868)",

@@ -230,14 +230,12 @@ def falls_with_the_isr(_original: Any) -> Any:
 def acks_one_from_memory(original: Any) -> Any:
     """One in so many requests is acknowledged and not appended."""
 
-    def _append(self: Any, key: Any, data: Any, budget: Any, acks: int, outcomes: Any, appended: Any) -> bool:
-        end = len(appended)
-        if acks != 1 or len(data) % 3:
-            return bool(original(self, key, data, budget, acks, outcomes, appended))
+    def _append(self: Any, key: Any, data: Any, budget: Any, run: Any) -> bool:
+        if run.acks != 1 or len(data) % 3:
+            return bool(original(self, key, data, budget, run))
         replica, state = self._registry.leader_or_raise(key)
         offset = replica.log.log_end_offset
-        assert end == len(appended)
-        outcomes[key] = ProduceOutcome(
+        run.outcomes[key] = ProduceOutcome(
             base_offset=offset,
             last_offset=offset,
             log_append_time_ms=-1,
