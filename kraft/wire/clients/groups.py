@@ -8,10 +8,12 @@ Source: KafkaApis, GroupCoordinatorService and `getErrorResponse` of each reques
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
 from kraft.protocol.errors import (
+    CoordinatorLoadInProgress,
     CoordinatorNotAvailable,
     GroupMaxSizeReached,
     InconsistentGroupProtocol,
@@ -199,14 +201,16 @@ class _Members:
 
     async def beat(self, call: ClientCall[HeartbeatRequestData]) -> HeartbeatResponseData:
         message = call.message
-        await self._ask(
-            r.BeatGroup(
-                group=_named(message.group_id),
-                member_id=message.member_id,
-                generation=message.generation_id,
-                instance_id=message.group_instance_id,
+        # As in Kafka, what is being loaded takes heartbeats: the member has a whole session from when it is.
+        with suppress(CoordinatorLoadInProgress):
+            await self._ask(
+                r.BeatGroup(
+                    group=_named(message.group_id),
+                    member_id=message.member_id,
+                    generation=message.generation_id,
+                    instance_id=message.group_instance_id,
+                )
             )
-        )
         return HeartbeatResponseData.make()
 
     async def leave(self, call: ClientCall[LeaveGroupRequestData]) -> LeaveGroupResponseData:

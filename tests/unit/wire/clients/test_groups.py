@@ -213,6 +213,25 @@ def test_who_wants_another_coordinator_is_told_at_once_that_there_is_none(
     play(story)
 
 
+def test_a_heartbeat_is_taken_while_its_group_is_loaded() -> None:
+    """As in Kafka: a member must not leave for a coordinator that has only just begun."""
+
+    async def story(groups: Groups) -> None:
+        door = await groups.coordinator("g")
+        beat = HeartbeatRequestData.make(group_id="g", member_id="m", generation_id=1)
+        assert (await door.ask(beat, 4)).error_code == 25
+        parts = door.node.node
+        assert parts is not None
+        assert parts.coordinator is not None
+        for led in parts.coordinator._led.values():
+            led.shard._is_loaded = False
+        assert (await door.ask(beat, 4)).error_code == 0
+        assert (await door.ask(offset_fetch("g"), FETCH)).groups[0].error_code == 14
+        assert (await door.ask(join_group("g"), JOIN)).error_code == 14
+
+    play(story)
+
+
 def test_a_group_of_another_node_is_not_coordinated_here() -> None:
     async def story(groups: Groups) -> None:
         right = await groups.coordinator("g")
