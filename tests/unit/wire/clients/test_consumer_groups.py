@@ -1,0 +1,341 @@
+"""The consumer protocol (KIP-848) as clients speak it, to coordinators of three simulated nodes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from kraft.coordinators.groups.subscriptions import Subscription, encode_subscription
+from kraft.wire.clients import operations
+from kraft.wire.generated.consumer_group_describe_request import ConsumerGroupDescribeRequestData
+from kraft.wire.generated.consumer_group_heartbeat_request import ConsumerGroupHeartbeatRequestData, TopicPartitions
+from kraft.wire.generated.delete_groups_request import DeleteGroupsRequestData
+from kraft.wire.generated.describe_groups_request import DescribeGroupsRequestData
+from kraft.wire.generated.heartbeat_request import HeartbeatRequestData
+from kraft.wire.generated.leave_group_request import LeaveGroupRequestData, MemberIdentity
+from kraft.wire.generated.list_groups_request import ListGroupsRequestData
+from kraft.wire.generated.offset_delete_request import (
+    OffsetDeleteRequestData,
+    OffsetDeleteRequestPartition,
+    OffsetDeleteRequestTopic,
+)
+from kraft.wire.generated.offset_fetch_request import (
+    OffsetFetchRequestData,
+    OffsetFetchRequestGroup,
+    OffsetFetchRequestTopics,
+)
+from tests.support.client_door import ClientDoor
+from tests.unit.wire.clients.test_groups import (
+    Groups,
+    codes,
+    create,
+    join_group,
+    member,
+    offset_commit,
+    play,
+    settled,
+    sync_group,
+    topic_id,
+)
+
+BEAT, DESCRIBE = 1, 1
+SUBSCRIPTION = encode_subscription(Subscription(topics=("t",)))
+
+
+def beat(group: str, member_id: str, epoch: int, **fields: Any) -> ConsumerGroupHeartbeatRequestData:
+    return ConsumerGroupHeartbeatRequestData.make(group_id=group, member_id=member_id, member_epoch=epoch, **fields)
+
+
+def joining(group: str, member_id: str = "m", topics: tuple[str, ...] = ("t",), **fields: Any) -> Any:
+    options: dict[str, Any] = {
+        "rebalance_timeout_ms": 20_000,
+        "subscribed_topic_names": list(topics),
+        "topic_partitions": [],
+    }
+    return beat(group, member_id, 0, **{**options, **fields})
+
+
+def owned(door: ClientDoor, *numbers: int) -> list[TopicPartitions]:
+    return [TopicPartitions.make(topic_id=topic_id(door.node, "t"), partitions=list(numbers))]
+
+
+def assigned(response: Any) -> dict[UUID, list[int]] | None:
+    if response.assignment is None:
+        return None
+    return {each.topic_id: list(each.partitions) for each in response.assignment.topic_partitions}
+
+
+async def describe(door: ClientDoor, group: str, version: int = DESCRIBE) -> Any:
+    (described,) = (await door.ask(ConsumerGroupDescribeRequestData.make(group_ids=[group]), version)).groups
+    return described
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_a_member_joins_is_told_its_partitions_by_id_and_leaves(version: int) -> None:
+    async def story(groups: Groups) -> None:
+        door = await groups.coordinator("g")
+        joined = await door.ask(joining("g", "m" if version else ""), version)
+        assert (joined.error_code, joined.member_epoch, joined.heartbeat_interval_ms) == (0, 1, 5_000)
+        assert len(UUID(joined.member_id).bytes) == 16 if not version else joined.member_id == "m"
+        assert assigned(joined) == {topic_id(door.node, "t"): [0, 1]}
+        again = await door.ask(beat("g", joined.member_id, 1, topic_partitions=owned(door, 0, 1)), version)
+        assert (again.error_code, again.member_epoch, again.assignment) == (0, 1, None)
+        left = await door.ask(beat("g", joined.member_id, -1), version)
+        assert (left.error_code, left.member_id, left.member_epoch) == (0, joined.member_id, -1)
+        assert (await describe(door, "g")).group_state == "Empty"
+
+    play(story)
+
+
+@pytest.mark.parametrize(
+    ("request_", "code"),
+    [
+        (joining("", "m"), 42),
+        (joining("g", ""), 42),
+        (joining("g", topic_partitions=None), 42),
+        (joining("g", subscribed_topic_names=None), 42),
+        (joining("g", server_assignor="mine"), 112),
+        (joining("g", subscribed_topic_names=[], subscribed_topic_regex="(?=a)"), 128),
+        (beat("g", "m", 3), 69),
+        (beat("g", "m", -1), 69),
+        (beat("g", "m", -3), 42),
+    ],
+)
+def test_a_refusal_has_its_code_and_words_and_leaves_no_group(request_: Any, code: int) -> None:
+    async def story(groups: Groups) -> None:
+        door = await groups.coordinator("g")
+        answer = await door.ask(request_, BEAT)
+        assert answer.error_code == code
+        assert answer.error_message
+        assert (await describe(door, "g")).error_code == 69
+
+    play(story)
+
+
+def test_others_than_the_coordinator_say_so() -> None:
+    async def story(groups: Groups) -> None:
+        door = await groups.coordinator("g")
+        for node in groups.cluster.alive:
+            if node is not door.node:
+                answer = await ClientDoor(node).ask(joining("g"), BEAT)
+                assert answer.error_code == 16
+                assert (await describe(ClientDoor(node), "g")).error_code == 16
+
+    play(story)
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_a_group_is_described_with_what_members_have_and_should_have(version: int) -> None:
+    async def story(groups: Groups) -> None:
+        door = await groups.coordinator("g")
+        await door.ask(joining("g", "m1", instance_id="i", rack_id="r"), BEAT)
+        await door.ask(joining("g", "m2", subscribed_topic_names=[], subscribed_topic_regex="t.*"), BEAT)
+        request = ConsumerGroupDescribeRequestData.make(group_ids=["g", ""], include_authorized_operations=True)
+        described, nameless = (await door.ask(request, version)).groups
+        assert nameless.error_code == 24
+        assert (described.group_state, described.group_epoch, described.assignment_epoch) == ("Reconciling", 2, 2)
+        assert (described.assignor_name, described.authorized_operations) == ("uniform", operations.GROUP)
+        first, second = sorted(described.members, key=lambda each: each.member_id)
+        assert (first.instance_id, first.rack_id, first.client_id, first.client_host) == (
+            "i",
+            "r",
+            "client",
+            "/10.1.2.3",
+        )
+        assert (list(first.subscribed_topic_names), first.subscribed_topic_regex) == (["t"], "")
+        assert (list(second.subscribed_topic_names), second.subscribed_topic_regex) == ([], "t.*")
+        (has,), (should,) = first.assignment.topic_partitions, first.target_assignment.topic_partitions
+        assert (has.topic_name, has.topic_id) == ("t", topic_id(door.node, "t"))
+        assert (list(has.partitions), len(should.partitions)) == ([0, 1], 1)
+        assert list(second.assignment.topic_partitions) == []
+        assert first.member_type == (1 if version else -1)
+
+    play(story)
+
+
+def test_the_classic_way_to_describe_and_list_tells_the_type() -> None:
+    async def story(groups: Groups) -> None:
+        door = await groups.coordinator("g")
+        await door.ask(joining("g"), BEAT)
+        for version, code in ((5, 0), (6, 69)):
+            request = DescribeGroupsRequestData.make(groups=["g"])
+            (described,) = (await door.ask(request, version)).groups
+            assert (described.error_code, described.group_state) == (code, "Dead")
+        for types, found in ((["Consumer"], 1), (["classic"], 0), ([], 1)):
+            listed = (await door.ask(ListGroupsRequestData.make(types_filter=types), 5)).groups
+            assert [(each.group_type, each.group_state) for each in listed] == [("consumer", "Stable")] * found
+        states = await door.ask(ListGroupsRequestData.make(states_filter=["Empty"]), 5)
+        assert list(states.groups) == []
+
+    play(story)
+
+
+def test_commits_and_fetches_of_members_are_of_their_epoch() -> None:
+    async def story(groups: Groups) -> None:
+        door = await groups.coordinator("g")
+        await door.ask(joining("g", "m1"), BEAT)
+
+        async def commit(member_id: str, epoch: int, version: int = 9) -> int:
+            request = offset_commit("g", ("t", 0, 7), member_id=member_id, generation_id_or_member_epoch=epoch)
+            (code,) = codes(await door.ask(request, version))
+            return code
+
+        assert await commit("m1", 1) == 0
+        assert await commit("m1", 2) == 113
+        assert await commit("m1", 1, version=8) == 35
+        assert await commit("other", 1) == 25
+        assert await commit("", -1) == 25, "the group has members"
+        # m1 keeps one of its partitions in epoch 2, and has had it since epoch 1
+        await door.ask(joining("g", "m2"), BEAT)
+        kept = assigned(await door.ask(beat("g", "m1", 1), BEAT))
+        assert kept is not None
+        ((keeps,),) = kept.values()
+        moved = await door.ask(beat("g", "m1", 1, topic_partitions=owned(door, keeps)), BEAT)
+        assert moved.member_epoch == 2
+        late = offset_commit("g", ("t", keeps, 9), member_id="m1", generation_id_or_member_epoch=1)
+        assert codes(await door.ask(late, 9)) == [0]
+        lost = offset_commit("g", ("t", 1 - keeps, 9), member_id="m1", generation_id_or_member_epoch=1)
+        assert codes(await door.ask(lost, 9)) == [113]
+
+        async def fetch(member_id: str | None, epoch: int) -> Any:
+            topics = [OffsetFetchRequestTopics.make(name="t", partition_indexes=[keeps])]
+            group = OffsetFetchRequestGroup.make(group_id="g", member_id=member_id, member_epoch=epoch, topics=topics)
+            (found,) = (await door.ask(OffsetFetchRequestData.make(groups=[group]), 9)).groups
+            return found.error_code or found.topics[0].partitions[0].committed_offset
+
+        assert await fetch("m1", 2) == 9
+        assert await fetch(None, -1) == 9
+        assert await fetch("m1", 1) == 113
+        assert await fetch("nobody", 1) == 25
+
+    play(story)
+
+
+def test_a_group_with_members_is_not_deleted_nor_its_offsets_and_an_empty_one_goes_whole() -> None:
+    async def story(groups: Groups) -> None:
+        door = await groups.coordinator("g")
+        await door.ask(joining("g", subscribed_topic_regex="t.*"), BEAT)
+        commit = offset_commit("g", ("t", 0, 7), member_id="m", generation_id_or_member_epoch=1)
+        assert codes(await door.ask(commit, 9)) == [0]
+
+        async def delete() -> int:
+            (result,) = (await door.ask(DeleteGroupsRequestData.make(groups_names=["g"]), 2)).results
+            code: int = result.error_code
+            return code
+
+        partitions = [OffsetDeleteRequestPartition.make(partition_index=0)]
+        offsets = OffsetDeleteRequestData.make(
+            group_id="g", topics=[OffsetDeleteRequestTopic.make(name="t", partitions=partitions)]
+        )
+        assert codes(await door.ask(offsets, 0)) == [86]
+        assert await delete() == 68
+        await door.ask(beat("g", "m", -1), BEAT)
+        assert await delete() == 0
+        assert (await describe(door, "g")).error_code == 69
+        assert list((await door.ask(ListGroupsRequestData.make(), 5)).groups) == []
+        assert (await door.ask(joining("g"), BEAT)).member_epoch == 1, "it begins anew"
+
+    play(story)
+
+
+def test_members_and_epochs_survive_the_coordinator_and_silent_ones_do_not() -> None:
+    async def story(groups: Groups) -> None:
+        door = await groups.coordinator("g")
+        await door.ask(joining("g", "m1", instance_id="i"), BEAT)
+        await door.ask(joining("g", "m2", subscribed_topic_names=[], subscribed_topic_regex="t.*"), BEAT)
+        before = await describe(door, "g")
+        door.node.kill()
+        await asyncio.sleep(15)  # of virtual time: the others have noticed
+        door = await groups.coordinator("g")
+        after = await describe(door, "g")
+        assert after == before
+        told = await door.ask(beat("g", "m1", 1, instance_id="i"), BEAT)
+        assert (told.error_code, told.member_epoch) == (0, 1)
+        epoch = 2
+        for _ in range(10):
+            await asyncio.sleep(5)
+            answer = await door.ask(beat("g", "m2", epoch), BEAT)
+            assert answer.error_code == 0
+            epoch = answer.member_epoch
+        assert epoch > 2, "the other is out"
+        assert [each.member_id for each in (await describe(door, "g")).members] == ["m2"]
+
+    play(story)
+
+
+def test_topics_that_grow_come_and_go_are_followed() -> None:
+    async def story(groups: Groups) -> None:
+        door = await groups.coordinator("g")
+        joined = await door.ask(joining("g", topics=("t", "u")), BEAT)
+        assert len(assigned(joined) or ()) == 1
+        await create(groups.cluster, "u", 3)
+        told = await door.ask(beat("g", "m", 1), BEAT)
+        assert assigned(told) == {topic_id(door.node, "t"): [0, 1], topic_id(door.node, "u"): [0, 1, 2]}
+        assert told.member_epoch == 2
+
+    play(story)
+
+
+def test_a_group_of_the_classic_protocol_goes_over_and_its_members_join_again() -> None:
+    async def story(groups: Groups) -> None:
+        door = await groups.coordinator("g")
+        protocols = [("range", SUBSCRIPTION)]
+        old = await member(door, "g", protocols=protocols)
+        everything = b"\0\0\0\0\0\1\0\1t\0\0\0\2\0\0\0\0\0\0\0\1\xff\xff\xff\xff"
+        synced = await door.ask(sync_group("g", old.member_id, 1, **{old.member_id: everything}), 5)
+        assert synced.error_code == 0
+        newer = await door.ask(joining("g", "n"), BEAT)
+        assert (newer.error_code, newer.member_epoch, assigned(newer)) == (0, 2, {})
+        heart = HeartbeatRequestData.make(group_id="g", generation_id=1, member_id=old.member_id)
+        assert (await door.ask(heart, 4)).error_code == 27
+        again = await door.ask(join_group("g", old.member_id, protocols), 9)
+        assert (again.error_code, again.generation_id, again.leader, again.protocol_name) == (0, 2, "", "range")
+        synced = await door.ask(sync_group("g", old.member_id, 2), 5)
+        assert len(synced.assignment) == len(everything) - 4, "one partition"
+        assert sum(map(len, (assigned(await door.ask(beat("g", "n", 2), BEAT)) or {}).values())) == 1
+        types = {each.member_id: each.member_type for each in (await describe(door, "g")).members}
+        assert types == {"n": 1, old.member_id: 0}
+        leaving = LeaveGroupRequestData.make(group_id="g", members=[MemberIdentity.make(member_id=old.member_id)])
+        assert (await door.ask(leaving, 5)).error_code == 0
+        assert sum(map(len, (assigned(await door.ask(beat("g", "n", 2), BEAT)) or {}).values())) == 2
+
+    play(story)
+
+
+def test_a_policy_keeps_a_group_what_it_is() -> None:
+    async def story(groups: Groups) -> None:
+        door = await groups.coordinator("g")
+        await settled(door, "g", protocols=[("range", SUBSCRIPTION)])
+        refused = await door.ask(joining("g", "n"), BEAT)
+        assert (refused.error_code, "disabled" in refused.error_message) == (69, True)
+        assert (await describe(door, "g")).error_code == 69
+
+    play(story, group_consumer_migration_policy="disabled")  # type: ignore[arg-type]
+
+
+def test_offsets_of_topics_that_nobody_is_subscribed_to_expire_and_an_empty_group_goes() -> None:
+    async def story(groups: Groups) -> None:
+        door = await groups.coordinator("g")
+        await create(groups.cluster, "u", 1)
+        await door.ask(joining("g", topics=("t",)), BEAT)
+        who = {"member_id": "m", "generation_id_or_member_epoch": 1}
+        assert codes(await door.ask(offset_commit("g", ("t", 0, 7), ("u", 0, 7), **who), 9)) == [0, 0]
+
+        async def known() -> set[str]:
+            group = OffsetFetchRequestGroup.make(group_id="g", topics=None)
+            (found,) = (await door.ask(OffsetFetchRequestData.make(groups=[group]), 9)).groups
+            return {each.name for each in found.topics}
+
+        for _ in range(20):
+            await asyncio.sleep(10)
+            assert (await door.ask(beat("g", "m", 1), BEAT)).error_code == 0
+        assert await known() == {"t"}
+        await door.ask(beat("g", "m", -1), BEAT)
+        await asyncio.sleep(200)
+        assert await known() == set()
+        assert (await describe(door, "g")).error_code == 69
+
+    play(story, offsets_retention_minutes=1, offsets_retention_check_interval_ms=5_000)
