@@ -37,7 +37,7 @@ def up(
     A node that ends, five minutes without progress, or --timeout stop all nodes again.
 
     With --json the first line on standard output, printed when the cluster is ready, is one JSON object:
-    cluster_id and nodes, each with id, roles, pid, rest, kafka, quorum, data.
+    cluster_id, bootstrap_servers (for Kafka clients) and nodes, each with id, roles, pid, rest, kafka, quorum, data.
     """
     if help_config:
         from kraft.cli.configuration import show_keys
@@ -76,13 +76,15 @@ def _show_until_stopped(run: ClusterRun, *, as_json: bool) -> None:
 
 def _announce(run: ClusterRun, *, as_json: bool) -> None:
     if as_json:
-        write_json(run.summary())
+        write_json(run.summary() | {"bootstrap_servers": live.bootstrap_servers(run)})
         return
     title = f"cluster {run.cluster_id} is ready; its data is in {run.data}"
     columns = ("id", "roles", "rest", "kafka", "quorum", "pid") + (() if sys.stdout.isatty() else ("data",))
     write_rows(live.node_rows(run), columns, as_json=False, title=title, whole=ADDRESSES)
     write("\nTry:\n")
     write(live.first_commands(run) + "\n")
+    write("Kafka clients:\n")
+    write(live.kafka_commands(run) + "\n")
 
 
 def _on_terminal(*, as_json: bool) -> bool:
@@ -117,6 +119,10 @@ def status(rest: RestOption = None, data: DataOption = None, as_json: JsonOption
         f"under-replicated {partitions['under_replicated']}, under min ISR {partitions['under_min_isr']}, "
         f"offline {partitions['offline']}"
     )
+    write(f"bootstrap.servers={','.join(node['kafka'] for node in document['nodes'] if 'broker' in node['roles'])}")
+    found = document.get("kafka_clients", ())
+    clients = [f"{each['software']} {each['version']} ({each['connections']})" for each in found]
+    write(f"Kafka clients of this node, with connections: {', '.join(clients) or 'none'}")
     write_rows(
         document["nodes"], ("id", "roles", "state", "rest", "kafka", "quorum", "rack"), as_json=False, whole=ADDRESSES
     )

@@ -11,6 +11,7 @@ from typing import TypeAlias
 from aiohttp import web
 
 from kraft.broker.gateway import Gateway
+from kraft.broker.measures import NO_KAFKA_PORT, KafkaPort
 from kraft.http.answering import finished, refused
 from kraft.http.body import BodyLease, check_length
 from kraft.http.context import Context
@@ -51,16 +52,16 @@ def create_app(
     limits: Limits | None = None,
     awaiting: Awaiting | None = None,
     gauges: Callable[[], GaugeValues] | None = None,
+    kafka: KafkaPort = NO_KAFKA_PORT,
     extra_routes: Sequence[Route] = (),
     is_strict: bool = False,
     own_hosts: Sequence[str] = (),
     connections_max: int = INT32_MAX,
 ) -> web.Application:
     """The door. `is_strict`: the strict profile, see `kraft.http.strict`. `connections_max` is what the process has
-    descriptors for, whatever `max.connections` allows.
-
-    `awaiting` says what the node waits for, by default nothing; `gauges` adds gauges to /metrics; later resources add
-    routes. `own_hosts`: names under which clients reach the cluster's nodes, see `kraft.http.origins`.
+    descriptors for, whatever `max.connections` allows. `awaiting` says what the node waits for, by default nothing;
+    `gauges` adds gauges to /metrics; later resources add routes. `own_hosts`: names under which clients reach the
+    cluster's nodes, see `kraft.http.origins`.
 
     A fault of ours in a handler is an event `http_request_failed` and an answer 500 with the id of the event.
     """
@@ -77,7 +78,8 @@ def create_app(
         streams=Streams(slots=long_polls, unsent_bytes_max=limits.stream_unsent_bytes_max),
         partitioner=Partitioner(),
         large_work=LargeWork(environment.workers),
-        metrics=Metrics(lambda: {**partition_gauges(gateway), **(gauges() if gauges else {})}),
+        metrics=Metrics(lambda: {**partition_gauges(gateway), **(gauges() if gauges else {})}, kafka.measures),
+        kafka_clients=kafka.clients,
         patience=SlowClients(environment.clock, limits),
         awaiting=awaiting or Nothing(),
         started_ms=environment.clock.monotonic_ms(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 from uuid import UUID
@@ -42,6 +43,8 @@ class Context:
     awaiting: Awaiting
     large_work: LargeWork
     """For bodies and answers of many records."""
+    kafka_clients: Callable[[], Mapping[tuple[str, str, str], int]] = dict
+    """Connections at the Kafka port, by listener, library and its version."""
     started_ms: int = 0
     """On the monotonic clock."""
     origins: Origins

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from kraft.broker.measures import Measure
 
 GaugeValues = Mapping[str, float]
 """Gauge name without the `kraft_` prefix -> value, asked for at each scrape."""
@@ -23,8 +25,23 @@ class _Provided(Collector):
             yield GaugeMetricFamily(f"kraft_{name}", name.replace("_", " ").capitalize() + ".", value=value)
 
 
+class _Measured(Collector):
+    """What other parts of the node have counted, with labels."""
+
+    def __init__(self, measures: Callable[[], Iterable[Measure]]) -> None:
+        self._measures = measures
+
+    def collect(self) -> Iterator[Metric]:
+        for each in self._measures():
+            kind = CounterMetricFamily if each.kind == "counter" else GaugeMetricFamily
+            family = kind(f"kraft_{each.name}", each.text, labels=each.labels)
+            for labels, value in each.samples:
+                family.add_metric(labels, value)
+            yield family
+
+
 class Metrics:
-    def __init__(self, values: Callable[[], GaugeValues]) -> None:
+    def __init__(self, values: Callable[[], GaugeValues], measures: Callable[[], Iterable[Measure]] = tuple) -> None:
         self.registry = CollectorRegistry()
         labels = ("method", "route")
         self._requests = Counter(
@@ -44,6 +61,7 @@ class Metrics:
         self.fetched_bytes = Counter("kraft_http_fetched_bytes", "Bytes of batches read.", registry=self.registry)
         self.bodies_bytes = Gauge("kraft_http_bodies_bytes", "Request bodies held now.", registry=self.registry)
         self.registry.register(_Provided(values))
+        self.registry.register(_Measured(measures))
 
     def observer(self, method: str, route: str) -> Callable[[int, float], None]:
         """A function that counts one answer: (status, seconds). A route that was never asked has no series."""

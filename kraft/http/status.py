@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -39,6 +40,13 @@ class PartitionTotals(BaseModel):
     under_min_isr: int
 
 
+class KafkaClients(BaseModel):
+    listener: str
+    software: str
+    version: str
+    connections: int
+
+
 class ClusterStatus(BaseModel):
     cluster_id: str
     node_id: int
@@ -48,6 +56,8 @@ class ClusterStatus(BaseModel):
     nodes: list[NodeStatus]
     partitions: PartitionTotals
     topics: int
+    kafka_clients: list[KafkaClients]
+    """Of this node: those that say who they are, and how many connections they have."""
     awaits: str | None
     """What this node waits for before it takes part; null when it does. Until its metadata has caught up with the
     quorum, all the rest is as old as its own files."""
@@ -110,7 +120,9 @@ def partition_gauges(gateway: Gateway) -> dict[str, float]:
     }
 
 
-def cluster_status(gateway: Gateway, awaits: str = "") -> ClusterStatus:
+def cluster_status(
+    gateway: Gateway, awaits: str = "", kafka_clients: Mapping[tuple[str, str, str], int] | None = None
+) -> ClusterStatus:
     image = gateway.image
     nodes = [
         NodeStatus(
@@ -133,6 +145,10 @@ def cluster_status(gateway: Gateway, awaits: str = "") -> ClusterStatus:
         nodes=nodes,
         partitions=partition_totals(gateway),
         topics=len(image.topics),
+        kafka_clients=[
+            KafkaClients(listener=listener, software=software, version=version, connections=connections)
+            for (listener, software, version), connections in (kafka_clients or {}).items()
+        ],
         awaits=awaits or None,
     )
 
@@ -143,7 +159,8 @@ def _json(document: Any, *, status: int = 200) -> web.Response:
 
 async def status(call: Call) -> web.Response:
     context = call.context
-    return _json(cluster_status(context.gateway, context.awaiting.service()).model_dump())
+    found = cluster_status(context.gateway, context.awaiting.service(), context.kafka_clients())
+    return _json(found.model_dump())
 
 
 async def healthz(call: Call) -> web.Response:

@@ -31,6 +31,25 @@ def first_commands(run: ClusterRun) -> str:
     )
 
 
+def bootstrap_servers(run: ClusterRun) -> str:
+    """What a Kafka client is given."""
+    return ",".join(node.kafka for node in run.nodes if node.is_broker)
+
+
+def kafka_commands(run: ClusterRun) -> str:
+    """What a Kafka client is given, and a line each for kafka-python, kcat and Java's tools."""
+    first = next((node for node in run.nodes if node.is_broker), run.nodes[0]).kafka
+    python = f"from kafka import KafkaProducer as P; P(bootstrap_servers='{first}').send('hello', b'hi').get(10)"
+    return "\n".join(
+        (
+            f"bootstrap.servers={bootstrap_servers(run)}",
+            f'python -c "{python}"',
+            f"kcat -b {first} -t hello -C -e",
+            f"kafka-console-consumer.sh --bootstrap-server {first} --topic hello --from-beginning",
+        )
+    )
+
+
 def node_rows(run: ClusterRun) -> list[dict[str, str | tuple[str, ...]]]:
     return [
         {

@@ -160,6 +160,11 @@ class Node:
             awaited=self.awaiting.metadata,
         )
 
+    @property
+    def wire(self) -> WireServer:
+        """The Kafka listeners."""
+        return self._wire
+
     # --- life -----------------------------------------------------------------------------------------------
 
     async def start(self) -> None:

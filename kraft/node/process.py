@@ -14,6 +14,7 @@ from typing import Any
 import uvloop
 
 import kraft
+from kraft.broker.measures import KafkaPort
 from kraft.config.models import ClusterConfig
 from kraft.http.app import create_app
 from kraft.http.replicas import replica_routes
@@ -29,6 +30,7 @@ from kraft.runtime.open_files import CachedFiles
 from kraft.runtime.quorum_thread import QuorumThread
 from kraft.runtime.reserved_files import ReservedFiles
 from kraft.runtime.witness import files_of
+from kraft.wire.clients.counting import software
 from metadata.quorum.durable import QuorumStorageError
 from replication.storage.log_directory import StartupError
 
@@ -175,6 +177,7 @@ class _NodeProcess:
             own_hosts=[name for each in node.config.nodes for name in (each.host, each.bind_host)],
             connections_max=self._shares.clients,
             gauges=lambda: self._gauges(node),
+            kafka=KafkaPort(measures=node.wire.measures, clients=lambda: software(node.wire.watch.clients)),
             extra_routes=(
                 *consumer_routes(node.groups, node.environment.rng),
                 *group_routes(node.groups),

@@ -14,8 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
+from kraft.broker.measures import Measure
 from kraft.wire import apis, codec, scram
 from kraft.wire.budget import Budget
+from kraft.wire.clients.counting import ClientCounts
 from kraft.wire.clients.served import ClientConnection
 from kraft.wire.clients.session import ClientSession
 from kraft.wire.clients.table import ClientApis
@@ -85,6 +87,7 @@ class WireServer:
             idle_ms_max=settings.connections_max_idle_ms,
             unread_bytes_max=settings.queued_max_request_bytes,
         )
+        self.counts = ClientCounts()
         self._on_broker_connection_lost = on_broker_connection_lost
         self._listeners: list[FrameListener] = []
         self._open = 0
@@ -101,6 +104,10 @@ class WireServer:
         assert self._listeners, "not started"
         names = [DEFAULT_LISTENER, *(each.name for each in self._client_listeners)]
         return {name: listener.port for name, listener in zip(names, self._listeners, strict=True)}
+
+    def measures(self) -> Sequence[Measure]:
+        """For /metrics; nothing on a node that serves no clients."""
+        return () if self._clients is None else self.counts.measures(self.watch.clients)
 
     @property
     def connections(self) -> int:
@@ -155,6 +162,7 @@ class WireServer:
         if self._open < self._places or self._shared.strangers.end_one(connection):
             return True
         LOG.warning("refusing %s: %d connections are open (max.connections)", connection.peer, self._open)
+        self.counts.refused += 1
         connection.abort()
         return False
 
@@ -165,6 +173,7 @@ class WireServer:
             return first
         if len(self.watch) >= self._client_places:
             LOG.warning("refusing %s: %d clients are connected (max.connections)", connection.peer, len(self.watch))
+            self.counts.refused += 1
             connection.abort()
             return None
         session = ClientSession(
@@ -174,6 +183,7 @@ class WireServer:
             bytes_max=self._shared.connection_bytes_max,
             produce_budget=self._shared.produce_budget,
             clock=self._environment.clock,
+            counts=self.counts,
         )
         with self.watch.watching(session):
             return await session.serve(first)

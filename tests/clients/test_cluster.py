@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from urllib.request import urlopen
 
 from aiokafka.admin import AIOKafkaAdminClient
-from confluent_kafka import TopicCollection
+from confluent_kafka import Producer, TopicCollection
 from confluent_kafka.admin import AdminClient
 from kafka import KafkaAdminClient
 
 from tests.clients.conftest import Kafka
+from tests.integration.support.cluster import kraft
 from tests.integration.support.waiting import wait_until
 
 DEADLINE_S = 30
@@ -76,6 +78,29 @@ def test_aiokafka_lists_topics_and_describes_them(kafka: Kafka):
             await admin.close()
 
     asyncio.run(asyncio.wait_for(ask(), DEADLINE_S))
+
+
+def test_status_and_metrics_tell_who_is_connected(kafka: Kafka):
+    topic = kafka.topic()
+    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "client.id": "told-in-metrics"})
+    producer.produce(topic, b"x")
+    assert producer.flush(DEADLINE_S) == 0
+    node = kafka.cluster.ids[0]
+    shown = kraft("status", "--rest", kafka.cluster.node(node).rest).stdout
+    assert f"bootstrap.servers={kafka.bootstrap_servers}" in shown
+    known = [kafka.cluster.get("/kraft/status", node_id=node_id)["kafka_clients"] for node_id in kafka.cluster.ids]
+    libraries = {(each["listener"], each["software"]) for clients in known for each in clients}
+    assert ("PLAINTEXT", "confluent-kafka-python") in libraries
+    metrics = "".join(text_of(node.rest + "/metrics") for node in kafka.cluster.nodes)
+    assert 'kraft_kafka_requests_total{api="Produce"}' in metrics
+    assert 'kraft_kafka_client_requests_total{client_id="told-in-metrics"}' in metrics
+    assert 'kraft_kafka_connections{listener="PLAINTEXT",software="confluent-kafka-python"' in metrics
+
+
+def text_of(url: str) -> str:
+    with urlopen(url, timeout=DEADLINE_S) as answer:
+        text: str = answer.read().decode()
+    return text
 
 
 def test_an_unknown_topic_is_not_created_unless_the_cluster_allows_it(kafka: Kafka):

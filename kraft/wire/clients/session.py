@@ -22,6 +22,7 @@ from kraft.protocol.primitives import Buffer
 from kraft.wire import apis, codec
 from kraft.wire.budget import Budget
 from kraft.wire.clients.api_versions import client_versions
+from kraft.wire.clients.counting import ClientCounts
 from kraft.wire.clients.served import ClientApi, ClientCall, ClientConnection, Later
 from kraft.wire.clients.table import ROWS, ClientApis
 from kraft.wire.codec import Malformed, RequestHeader
@@ -46,6 +47,9 @@ class _Slot:
 
     size: int
     api_key: int
+    counted_as: str
+    """The client, in the counts."""
+    begun_us: int
     parts: Sequence[Buffer] | None = None
     is_done: bool = False
     waits: asyncio.Future[Any] | None = None
@@ -62,13 +66,15 @@ class ClientSession:
         bytes_max: int,
         produce_budget: Budget,
         clock: Clock,
+        counts: ClientCounts,
     ) -> None:
         self._served = served
         self._connection = connection
-        self._client = client
+        self.client = client
         self._room = Budget(bytes_max)
         self._produce_budget = produce_budget
         self._clock = clock
+        self._counts = counts
         self._started = 0
         """Since others had their turn."""
         self._slots: deque[_Slot] = deque()
@@ -159,7 +165,12 @@ class ClientSession:
     # --- one request ----------------------------------------------------------------------------------------
 
     def _start(self, header: RequestHeader, frame: memoryview) -> None:
-        slot = _Slot(size=len(frame), api_key=header.api_key)
+        slot = _Slot(
+            size=len(frame),
+            api_key=header.api_key,
+            counted_as=self._counts.begun(header.api_key, header.client_id, len(frame)),
+            begun_us=self._clock.monotonic_us(),
+        )
         self._slots.append(slot)
         self._started += 1
         self.activity += 1
@@ -172,7 +183,7 @@ class ClientSession:
         api = self._api_of(header)
         message = _decoded(api, header, frame)
         call = ClientCall(
-            message=message, version=header.api_version, client_id=header.client_id, connection=self._client
+            message=message, version=header.api_version, client_id=header.client_id, connection=self.client
         )
         try:
             answer = api.handle(call)
@@ -243,7 +254,7 @@ class ClientSession:
         offset = self._served.metadata_offset
         version, response, software = client_versions(header, frame, metadata_offset=offset)
         if software is not None:
-            self._client.software_name, self._client.software_version = software
+            self.client.software_name, self.client.software_version = software
         self._answered(slot, header, type(response), response, version=version)
 
     def _answered(
@@ -268,6 +279,8 @@ class ClientSession:
             self._release(slot)
             self.activity += 1
             if slot.parts is not None:
+                took_us = self._clock.monotonic_us() - slot.begun_us
+                self._counts.answered(slot.api_key, slot.counted_as, sum(map(len, slot.parts)), took_us)
                 self._connection.send(slot.parts)
         self._head_done.set()
 

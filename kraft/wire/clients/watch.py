@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+from kraft.wire.clients.served import ClientConnection
 from metadata.environment import Clock, TimerHandle
 
 LOG = logging.getLogger(__name__)
@@ -23,6 +24,8 @@ STANDSTILL_MS = 10_000
 
 
 class Watched(Protocol):
+    client: ClientConnection
+
     @property
     def peer(self) -> str: ...
     @property
@@ -70,6 +73,10 @@ class ClientWatch:
 
     def __len__(self) -> int:
         return len(self._seen)
+
+    @property
+    def clients(self) -> Iterator[ClientConnection]:
+        return (each.client for each in self._seen)
 
     @contextmanager
     def watching(self, client: Watched) -> Iterator[None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import ExitStack
 
+from kraft.wire.clients.served import ClientConnection
 from kraft.wire.clients.watch import LOOK_MS, STANDSTILL_MS, ClientWatch
 from tests.unit.replication.harness.virtual import environment, run
 
@@ -14,6 +15,7 @@ MIB = 1024 * 1024
 class Client:
     def __init__(self, name: str = "c") -> None:
         self.peer = name
+        self.client = ClientConnection(peer=name, listener="PLAINTEXT")
         self.activity = 0
         self.waits = False
         self.unread_bytes = 0
