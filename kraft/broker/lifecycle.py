@@ -102,7 +102,9 @@ class BrokerLifecycle:
         """When the last heartbeat that was answered was sent; when no leader of the quorum was known last."""
         self._sent = self._answered = 0
         """Heartbeats; of those that were answered, the latest one's number."""
-        self._next_answer = asyncio.Event()
+        self._answered_offset = -1
+        """Of the metadata that the latest answer was given from."""
+        self._next_answer, self._next_image = asyncio.Event(), asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -130,10 +132,12 @@ class BrokerLifecycle:
         return self._clock.monotonic_ms() - self._answered_ms < self._settings().broker_session_timeout_ms // 2
 
     async def is_in_office(self) -> bool:
-        """Whether the controller has answered, to a heartbeat sent after this call, that this broker is not fenced.
+        """Whether the controller has answered, to a heartbeat sent after this call, that this broker is not fenced, and
+        this broker has applied what the controller had applied then.
 
         For what `has_session` is too sure of: a controller fences at once a broker whose port refuses, and one that is
-        cut off lives on.
+        cut off lives on. The offset is for one that was paused: it is unfenced by its first heartbeat, before it has
+        heard that it was fenced and who leads since.
         """
         wanted = self._sent + 1
         self._news.set()
@@ -141,6 +145,9 @@ class BrokerLifecycle:
             async with self._clock.timeout(IN_OFFICE_MS):
                 while self._answered < wanted:
                     await self._next_answer.wait()  # a new one after each answer: it is not set yet
+                needed = self._answered_offset
+                while self._image().offset < needed:
+                    await self._next_image.wait()
         except TimeoutError:
             return False
         return self._is_unfenced
@@ -150,6 +157,8 @@ class BrokerLifecycle:
 
     def on_image(self, image: MetadataImage) -> None:
         """Beat at once when the new image has something the controller waits to hear back about."""
+        self._next_image.set()
+        self._next_image = asyncio.Event()
         own = image.brokers.get(self._identity.broker_id)
         is_waiting = own is not None and own.broker_epoch == self._broker_epoch and own.fenced
         others_stop = any(b.in_controlled_shutdown and not b.fenced for b in image.brokers.values())
@@ -277,7 +286,7 @@ class BrokerLifecycle:
         except KafkaError:
             return  # no controller, or no answer: the next beat tries again; fencing is the controller's decision
         else:
-            self._answered_ms, self._answered = sent_ms, number
+            self._answered_ms, self._answered, self._answered_offset = sent_ms, number, answer.metadata_offset
             self._learn(answer)
             self._next_answer.set()
             self._next_answer = asyncio.Event()

@@ -61,6 +61,8 @@ class HeartbeatAnswer:
     is_fenced: bool
     should_shut_down: bool
     """B6: the broker leads nothing and all active brokers know it; it may stop."""
+    metadata_offset: int
+    """Of the image that the controller answered from: a broker that has applied less may have been deposed in it."""
 
 
 FAILED_REPLICAS_REPORTED_MAX = 10_000

@@ -6,14 +6,22 @@ import struct
 from typing import ClassVar
 
 from kraft.protocol.primitives import Buffer
-from kraft.wire.primitives import TopLevel, new, read_tags
+from kraft.wire.primitives import (
+    TagReaders,
+    TopLevel,
+    new,
+    read_tags,
+    tag_count,
+)
 
+_3sq = struct.Struct(">3sq")
+_ihttt = struct.Struct(">ih???")
 _ihtttB = struct.Struct(">ih???B")
-_ihtttx = struct.Struct(">ih???x")
+_q = struct.Struct(">q")
 
 
 class BrokerHeartbeatResponseData(TopLevel):
-    __slots__ = ("throttle_time_ms", "error_code", "is_caught_up", "is_fenced", "should_shut_down")
+    __slots__ = ("throttle_time_ms", "error_code", "is_caught_up", "is_fenced", "should_shut_down", "metadata_offset")
     API_KEY: ClassVar[int] = 63
     VERSIONS: ClassVar[range] = range(0, 3)
     FLEXIBLE_FROM: ClassVar[int] = 0
@@ -27,6 +35,8 @@ class BrokerHeartbeatResponseData(TopLevel):
     """True if the broker is fenced."""
     should_shut_down: bool
     """True if the broker should proceed with its shutdown."""
+    metadata_offset: int
+    """The offset of the metadata that the controller answered from."""
 
     @staticmethod
     def make(
@@ -36,6 +46,7 @@ class BrokerHeartbeatResponseData(TopLevel):
         is_caught_up: bool = False,
         is_fenced: bool = True,
         should_shut_down: bool = False,
+        metadata_offset: int = -1,
     ) -> BrokerHeartbeatResponseData:
         m = new(BrokerHeartbeatResponseData)
         m.throttle_time_ms = throttle_time_ms
@@ -43,11 +54,24 @@ class BrokerHeartbeatResponseData(TopLevel):
         m.is_caught_up = is_caught_up
         m.is_fenced = is_fenced
         m.should_shut_down = should_shut_down
+        m.metadata_offset = metadata_offset
         return m
+
+
+def _read_BrokerHeartbeatResponseData_metadata_offset_0(frame: memoryview, offset: int) -> tuple[int, int]:
+    (value,) = _q.unpack_from(frame, offset)
+    offset += 8
+    return value, offset
+
+
+_TAGS_BrokerHeartbeatResponseData_0: TagReaders = {
+    10000: ("metadata_offset", _read_BrokerHeartbeatResponseData_metadata_offset_0),
+}
 
 
 def _read_BrokerHeartbeatResponseData_0(frame: memoryview, offset: int) -> tuple[BrokerHeartbeatResponseData, int]:
     m = new(BrokerHeartbeatResponseData)
+    m.metadata_offset = -1
     (
         m.throttle_time_ms,
         m.error_code,
@@ -58,12 +82,19 @@ def _read_BrokerHeartbeatResponseData_0(frame: memoryview, offset: int) -> tuple
     ) = _ihtttB.unpack_from(frame, offset)
     offset += 10
     if t:
-        offset = read_tags(m, frame, offset, t, {})
+        offset = read_tags(m, frame, offset, t, _TAGS_BrokerHeartbeatResponseData_0)
     return m, offset
 
 
 def _write_BrokerHeartbeatResponseData_0(out: list[Buffer], m: BrokerHeartbeatResponseData) -> None:
-    out.append(_ihtttx.pack(m.throttle_time_ms, m.error_code, m.is_caught_up, m.is_fenced, m.should_shut_down))
+    tags: list[bytes] = []
+    if m.metadata_offset != -1:
+        tags.append(_3sq.pack(b'\x90N\x08', m.metadata_offset))
+    out += (
+        _ihttt.pack(m.throttle_time_ms, m.error_code, m.is_caught_up, m.is_fenced, m.should_shut_down),
+        tag_count(tags),
+        *tags,
+    )
 
 
 BrokerHeartbeatResponseData.READERS = {

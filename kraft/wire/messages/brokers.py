@@ -169,12 +169,16 @@ def _heartbeat_reply(request: BrokerHeartbeat, reply: HeartbeatAnswer) -> Broker
         is_caught_up=reply.is_caught_up,
         is_fenced=reply.is_fenced,
         should_shut_down=reply.should_shut_down,
+        metadata_offset=reply.metadata_offset,
     )
 
 
 def _heartbeat_answer(request: BrokerHeartbeat, message: BrokerHeartbeatResponseData) -> HeartbeatAnswer:
     return HeartbeatAnswer(
-        is_caught_up=message.is_caught_up, is_fenced=message.is_fenced, should_shut_down=message.should_shut_down
+        is_caught_up=message.is_caught_up,
+        is_fenced=message.is_fenced,
+        should_shut_down=message.should_shut_down,
+        metadata_offset=message.metadata_offset,
     )
 
 

@@ -139,8 +139,10 @@ def heartbeat(situation: Situation, request: BrokerHeartbeat) -> Decision:
     if request.wants_shutdown or broker.in_controlled_shutdown:
         return _shut_down(heard, broker, request)
     if request.wants_fence:
-        return _fence(heard, broker, "the broker asked for it", reply=_answer(broker, request, is_fenced=True))
-    return _note_failures(heard, known.failed, request, reply=_answer(broker, request))
+        return _fence(
+            heard, broker, "the broker asked for it", reply=_answer(situation, broker, request, is_fenced=True)
+        )
+    return _note_failures(heard, known.failed, request, reply=_answer(situation, broker, request))
 
 
 def _note_failures(
@@ -174,17 +176,17 @@ def _hearing(situation: Situation, liveness: Liveness) -> Situation:
 
 def _heartbeat_of_fenced(situation: Situation, broker: BrokerImage, request: BrokerHeartbeat) -> Decision:
     if request.wants_shutdown:
-        answer = _answer(broker, request, should_shut_down=True)
+        answer = _answer(situation, broker, request, should_shut_down=True)
         return Decision(liveness=situation.liveness.without(broker.broker_id), reply=answer)
     if request.wants_fence or request.metadata_offset < broker.broker_epoch:
-        return Decision(liveness=situation.liveness, reply=_answer(broker, request))
+        return Decision(liveness=situation.liveness, reply=_answer(situation, broker, request))
     unfencing = _broker_change(broker, fenced=False, shutting_down=False, reason="caught up with its registration")
     records, stuck = elect_for_offline(situation, Reason.BROKER_UNFENCED, joining=broker.broker_id)
     ask, asked = questions(situation, stuck, situation.active | {broker.broker_id})
     return Decision(
         liveness=situation.liveness,
         records=(unfencing, *records),
-        reply=_answer(broker, request, is_fenced=False),
+        reply=_answer(situation, broker, request, is_fenced=False),
         ask=ask,
         asked_partitions=asked,
     )
@@ -194,7 +196,7 @@ def _shut_down(situation: Situation, broker: BrokerImage, request: BrokerHeartbe
     """B6: first leave ISRs and leaderships; stop when nothing is led and all active brokers know it."""
     leads = any(partition.leader == broker.broker_id for partition in situation.image.all_partitions())
     if not leads and (not broker.in_controlled_shutdown or _all_know(situation, broker)):
-        answer = _answer(broker, request, is_fenced=True, should_shut_down=True)
+        answer = _answer(situation, broker, request, is_fenced=True, should_shut_down=True)
         why = Reason.BROKER_SHUTDOWN
         return _fence(situation, broker, "controlled shutdown is complete", why=why, reply=answer)
     records: list[Record] = []
@@ -209,7 +211,7 @@ def _shut_down(situation: Situation, broker: BrokerImage, request: BrokerHeartbe
     return Decision(
         liveness=situation.liveness.with_broker(broker.broker_id, state),
         records=tuple(records),
-        reply=_answer(broker, request),
+        reply=_answer(situation, broker, request),
         ask=ask,
         asked_partitions=asked,
     )
@@ -225,9 +227,15 @@ def _all_know(situation: Situation, broker: BrokerImage) -> bool:
 
 
 def _answer(
-    broker: BrokerImage, request: BrokerHeartbeat, *, is_fenced: bool | None = None, should_shut_down: bool = False
+    situation: Situation,
+    broker: BrokerImage,
+    request: BrokerHeartbeat,
+    *,
+    is_fenced: bool | None = None,
+    should_shut_down: bool = False,
 ) -> HeartbeatAnswer:
     return HeartbeatAnswer(
+        metadata_offset=situation.image.offset,
         is_caught_up=request.metadata_offset >= broker.broker_epoch,
         is_fenced=broker.fenced if is_fenced is None else is_fenced,
         should_shut_down=should_shut_down,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -31,9 +33,9 @@ from metadata.records import BrokerChangeRecord, RegisterBrokerRecord
 from metadata.settings import BrokerSettings, broker_settings
 from tests.unit.broker.support import run
 
-FENCED = HeartbeatAnswer(is_caught_up=False, is_fenced=True, should_shut_down=False)
-ACTIVE = HeartbeatAnswer(is_caught_up=True, is_fenced=False, should_shut_down=False)
-GO = HeartbeatAnswer(is_caught_up=True, is_fenced=False, should_shut_down=True)
+FENCED = HeartbeatAnswer(is_caught_up=False, is_fenced=True, should_shut_down=False, metadata_offset=0)
+ACTIVE = HeartbeatAnswer(is_caught_up=True, is_fenced=False, should_shut_down=False, metadata_offset=0)
+GO = HeartbeatAnswer(is_caught_up=True, is_fenced=False, should_shut_down=True, metadata_offset=0)
 
 
 class Controller:
@@ -69,8 +71,8 @@ class Silent:
         assert fields is not None
 
 
-def _brokers(*ids: int) -> MetadataImage:
-    image = MetadataImage()
+def _brokers(*ids: int, image: MetadataImage | None = None) -> MetadataImage:
+    image = image or MetadataImage()
     for broker_id in ids:
         epoch = image.next_offset
         registered = RegisterBrokerRecord(
@@ -83,24 +85,28 @@ def _brokers(*ids: int) -> MetadataImage:
     return image
 
 
+def _same(image: MetadataImage) -> MetadataImage:
+    return image
+
+
 def _life(
     clock: SimulatedClock,
     controller: Controller,
     *,
-    image: MetadataImage | None = None,
+    image: MetadataImage | Callable[[], MetadataImage] | None = None,
     fatal: list[Exception] | None = None,
     failed: Callable[[], FailedReplicas] = lambda: NO_FAILED_REPLICAS,
     twin: Callable[[], str] = lambda: "",
 ) -> BrokerLifecycle:
     settings: BrokerSettings = broker_settings({"initial.broker.registration.timeout.ms": 5000})
-    current = image or _brokers(1, 2)
+    current = image if callable(image) else partial(_same, image or _brokers(1, 2))
     return BrokerLifecycle(
         identity=BrokerIdentity(
             cluster_id="c", broker_id=1, incarnation_id=UUID(int=1), rest="h:1", kafka="h:2", rack=None
         ),
         clock=clock,
         control=controller,
-        image=lambda: current,
+        image=current,
         settings=lambda: settings,
         events=Silent(),
         on_fatal=(fatal if fatal is not None else []).append,
@@ -389,6 +395,29 @@ def test_it_is_in_office_by_a_heartbeat_that_was_sent_after_the_question() -> No
         controller.beat_refusals.clear()
         controller.answer = FENCED
         assert not await life.is_in_office()
+        await life.stop()
+
+    run(main)
+
+
+def test_it_is_in_office_only_when_it_has_applied_what_the_controller_had() -> None:
+    """One that was paused is unfenced by its first heartbeat, before it has heard that it was deposed."""
+
+    async def main(clock: SimulatedClock) -> None:
+        controller, images = Controller(clock), [_brokers(1, 2)]
+        life = _life(clock, controller, image=lambda: images[-1])
+        life.start()
+        await clock.sleep(500)
+        later = _brokers(3, image=images[-1])
+        controller.answer = replace(ACTIVE, metadata_offset=later.offset)
+        asked = asyncio.ensure_future(life.is_in_office())
+        await clock.sleep(200)
+        assert not asked.done(), "it has not heard what the controller knows"
+        images.append(later)
+        life.on_image(later)
+        assert await asked
+        controller.answer = replace(ACTIVE, metadata_offset=later.offset + 1)
+        assert not await life.is_in_office(), "what it has not heard does not come"
         await life.stop()
 
     run(main)

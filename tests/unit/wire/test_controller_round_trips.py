@@ -92,11 +92,11 @@ CASES: list[tuple[Any, Any]] = [
     ),
     (
         BrokerHeartbeat(broker_id=1, broker_epoch=5, metadata_offset=77, wants_shutdown=True),
-        HeartbeatAnswer(is_caught_up=True, is_fenced=False, should_shut_down=True),
+        HeartbeatAnswer(is_caught_up=True, is_fenced=False, should_shut_down=True, metadata_offset=7),
     ),
     (
         BrokerHeartbeat(broker_id=1, broker_epoch=5, metadata_offset=-1, wants_fence=True),
-        HeartbeatAnswer(is_caught_up=False, is_fenced=True, should_shut_down=False),
+        HeartbeatAnswer(is_caught_up=False, is_fenced=True, should_shut_down=False, metadata_offset=-1),
     ),
     (
         BrokerHeartbeat(
@@ -108,7 +108,7 @@ CASES: list[tuple[Any, Any]] = [
                 read_only=frozenset({TopicIdPartition(TOPIC, 1), TopicIdPartition(UUID(int=4), 2)}),
             ),
         ),
-        HeartbeatAnswer(is_caught_up=True, is_fenced=False, should_shut_down=False),
+        HeartbeatAnswer(is_caught_up=True, is_fenced=False, should_shut_down=False, metadata_offset=2**40),
     ),
     (
         AlterPartition(
