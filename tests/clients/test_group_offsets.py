@@ -154,6 +154,11 @@ def test_confluent_kafka_administers_groups(kafka: Kafka) -> None:
     listed = {each.group_id: each for each in admin.list_consumer_groups(states=stable).result(DEADLINE_S).valid}
     assert listed[group].state == confluent_kafka.ConsumerGroupState.STABLE
     assert listed[group].type == confluent_kafka.ConsumerGroupType.CLASSIC
+    described = admin.describe_consumer_groups([group])[group].result(DEADLINE_S)
+    assert described.state == confluent_kafka.ConsumerGroupState.STABLE
+    assert (described.partition_assignor, described.is_simple_consumer_group) == ("range", False)
+    (assigned,) = [each.assignment.topic_partitions for each in described.members]
+    assert sorted((each.topic, each.partition) for each in assigned) == [(topic, 0), (topic, 1)]
     with pytest.raises(confluent_kafka.KafkaException) as failure:
         admin.delete_consumer_groups([group])[group].result(DEADLINE_S)
     assert failure.value.args[0].code() == confluent_kafka.KafkaError.NON_EMPTY_GROUP

@@ -1,4 +1,4 @@
-"""What a coordinator is asked, in one form for every door and for the way between nodes.
+"""What a coordinator is asked, in one form for every door, and for the way of REST requests between nodes.
 
 Each request names its group; the union is tagged, encoded as MessagePack by `encode` and decoded strictly.
 """
