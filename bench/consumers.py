@@ -42,7 +42,7 @@ class _Replicas:
         *,
         acks: int,
         timeout_ms: int,
-        internal_topics_allowed: bool,
+        is_from_coordinator: bool,
     ) -> Mapping[TopicIdPartition, ProduceOutcome]:
         return {partition: ProduceOutcome() for partition in batches}
 

@@ -87,10 +87,14 @@ class PreparedRecords:
     headers: Sequence[BatchHeader]
     rules: BatchRules
     """By which it was validated."""
+    is_from_coordinator: bool = False
 
 
-def prepare_records(data: Buffer, *, rules: BatchRules, now_ms: int, budget: Budget) -> PreparedRecords:
-    """Check every batch of a client's record set, and compress anew what is not as compression.type says.
+def prepare_records(
+    data: Buffer, *, rules: BatchRules, now_ms: int, budget: Budget, is_from_coordinator: bool = False
+) -> PreparedRecords:
+    """Check every batch of a record set, and compress anew what is not as compression.type says. Transactional batches
+    and markers come from coordinators only.
 
     Raises CorruptMessage 2, MessageTooLarge 10, RecordListTooLarge 18, InvalidTimestamp 32,
     UnsupportedForMessageFormat 43, UnsupportedCompressionType 76, InvalidRecord 87; OverBudget when the records cost
@@ -108,13 +112,14 @@ def prepare_records(data: Buffer, *, rules: BatchRules, now_ms: int, budget: Bud
     while position < len(view):
         header = _whole_header(view, position)
         batch = view[position : position + header.size]
-        plain, latest = _validated(batch, header, rules=rules, now_ms=now_ms, budget=budget)
+        refusal = _refusal(header) or (None if is_from_coordinator else _refusal_of_client(header))
+        plain, latest = _validated(batch, header, refusal, rules=rules, now_ms=now_ms, budget=budget)
         position += header.size
         if latest != header.max_timestamp:
             header, mended = _with_max_timestamp(batch, header, latest)
             batch = memoryview(mended)
             is_changed = True
-        if rules.codec is None or rules.codec == header.codec:
+        if rules.codec is None or rules.codec == header.codec or header.is_control:
             stored.append(batch)
         else:
             is_changed = True
@@ -123,17 +128,19 @@ def prepare_records(data: Buffer, *, rules: BatchRules, now_ms: int, budget: Bud
             stored.append(anew)
         headers.append(header)
     if not is_changed:
-        return PreparedRecords(_writable(view), headers, rules)
+        return PreparedRecords(_writable(view), headers, rules, is_from_coordinator)
     whole = bytearray().join(stored)
     if len(whole) > rules.segment_bytes:
         raise RecordListTooLarge(f"{len(whole)} bytes of records do not fit a segment of {rules.segment_bytes} bytes")
-    return PreparedRecords(memoryview(whole), headers, rules)
+    return PreparedRecords(memoryview(whole), headers, rules, is_from_coordinator)
 
 
-def prepare_or_refuse(data: Buffer, *, rules: BatchRules, now_ms: int, budget: Budget) -> PreparedRecords:
+def prepare_or_refuse(
+    data: Buffer, *, rules: BatchRules, now_ms: int, budget: Budget, is_from_coordinator: bool = False
+) -> PreparedRecords:
     """The same, where there is no one else to ask: a client that sends more than that has to send less at once."""
     try:
-        return prepare_records(data, rules=rules, now_ms=now_ms, budget=budget)
+        return prepare_records(data, rules=rules, now_ms=now_ms, budget=budget, is_from_coordinator=is_from_coordinator)
     except OverBudget as error:
         raise MessageTooLarge(f"the request holds {error}, decompressed; send it in several") from None
 
@@ -189,16 +196,22 @@ def _with_max_timestamp(batch: memoryview, header: BatchHeader, latest: int) -> 
 
 
 def _validated(
-    batch: memoryview, header: BatchHeader, *, rules: BatchRules, now_ms: int, budget: Budget
+    batch: memoryview,
+    header: BatchHeader,
+    refusal: KafkaError | None,
+    *,
+    rules: BatchRules,
+    now_ms: int,
+    budget: Budget,
 ) -> tuple[Buffer, int]:
-    """The batch with its records decompressed, and their largest timestamp."""
+    """The batch with its records decompressed, and their largest timestamp. `refusal`: what its header is refused for,
+    once it is whole."""
     if len(batch) > rules.message_bytes_max:
         raise MessageTooLarge(
             f"a batch of {len(batch)} bytes is larger than max.message.bytes = {rules.message_bytes_max}"
         )
     if computed_crc(batch, 0, len(batch)) != header.crc:
         raise CorruptMessage(f"the batch's CRC is not {header.crc:#010x} as its header says")
-    refusal = _refusal(header)
     if refusal is not None:
         raise refusal
     plain = plain_within(batch, header, budget)
@@ -209,19 +222,29 @@ def _validated(
 
 
 def _refusal(header: BatchHeader) -> KafkaError | None:
-    """What is wrong with the header of a client's batch, if anything."""
+    """What is wrong with the header of a batch, if anything, whoever sends it."""
     if header.codec >= len(CODEC_NAMES):
         return UnsupportedCompressionType(f"compression codec {header.codec}; use one of {', '.join(CODEC_NAMES)}")
     if header.record_count <= 0 or header.last_offset_delta != header.record_count - 1:
         return InvalidRecord(f"{header.record_count} records with last offset delta {header.last_offset_delta}")
     if header.attributes & LOG_APPEND_TIME:
         return InvalidTimestamp("producers send the time of creation; LogAppendTime is a leader's to set")
+    if header.producer_id < NO_PRODUCER_ID:
+        return InvalidRecord(f"producer id {header.producer_id} is negative")
+    is_whose = header.producer_id != NO_PRODUCER_ID and header.producer_epoch >= 0
+    if header.attributes & (TRANSACTIONAL | CONTROL) and not is_whose:
+        return InvalidRecord(
+            f"a transactional batch of producer {header.producer_id} with epoch {header.producer_epoch}; "
+            "both are 0 or more"
+        )
+    return None
+
+
+def _refusal_of_client(header: BatchHeader) -> KafkaError | None:
     if header.attributes & CONTROL:
         return InvalidRecord("control batches are written by coordinators only")
     if header.attributes & TRANSACTIONAL:
         return InvalidRecord("transactional batches need a transaction coordinator, which this cluster does not have")
-    if header.producer_id < NO_PRODUCER_ID:
-        return InvalidRecord(f"producer id {header.producer_id} is negative")
     has_producer = header.producer_id != NO_PRODUCER_ID
     if has_producer and (header.producer_epoch < 0 or header.base_sequence < 0):
         return InvalidRecord(

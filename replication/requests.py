@@ -15,7 +15,7 @@ from kraft.protocol.errors import RecordError
 from kraft.protocol.primitives import Buffer
 from kraft.values import value
 from metadata.image import TopicIdPartition
-from replication.partition.log import EpochEnd
+from replication.partition.log import AbortedTransaction, EpochEnd
 
 CONSUMER = -1
 """`replica_id` of a consumer."""
@@ -72,6 +72,8 @@ class FetchRequest:
     """A consumer that may read from a follower (KIP-392)."""
     rack: str = ""
     """Where such a consumer is; empty when it does not say."""
+    is_read_committed: bool = False
+    """A consumer that is told of nothing undecided, and of what was aborted (T8)."""
 
 
 @value(kw_only=True)
@@ -82,6 +84,8 @@ class FetchedPartition:
     high_watermark: int = -1
     last_stable_offset: int = -1
     log_start_offset: int = -1
+    aborted: Sequence[AbortedTransaction] = ()
+    """Those with offsets in `records`, ascending by their first one; for who reads committed records only."""
     diverging_epoch: EpochEnd | None = None
     """R2. With error 1 to a replica: the latest epoch and the end of the leader's log (R6)."""
     current_leader: tuple[int, int] | None = None

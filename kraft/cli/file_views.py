@@ -45,11 +45,18 @@ _LOG_COLUMNS: Final = {
     ),
     "offset_entry": (Column("offset", 11, is_number=True), Column("position", 10, is_number=True)),
     "time_entry": (_TIME, Column("offset", 11, is_number=True)),
+    "aborted_transaction": (
+        Column("producer", 19, is_number=True),
+        Column("first", 11, is_number=True),
+        Column("marker", 11, is_number=True),
+        Column("last stable", 11, is_number=True),
+    ),
     "producer": (
         Column("producer", 19, is_number=True),
         Column("epoch", 5, is_number=True),
         Column("sequences", 23, is_number=True),
         Column("offsets", 23, is_number=True),
+        Column("open since", 11, is_number=True),
         _TIME,
     ),
     "checkpoint": (Column("line", None),),
@@ -111,6 +118,8 @@ def _log_cells(rows: Iterable[Mapping[str, Any]], *, records: bool) -> Iterator[
                 yield row["file"], "producer", _producer_cells(row)
             case "checkpoint":
                 yield from ((row["file"], "checkpoint", {"line": line}) for line in row["lines"])
+            case "aborted_transaction":
+                yield row["file"], "aborted_transaction", _aborted_cells(row)
             case "time_entry":
                 yield row["file"], "time_entry", {**row, "timestamp": _time(row["timestamp"])}
             case kind:
@@ -122,7 +131,10 @@ def _of_batch(batch: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _batch_cells(row: Mapping[str, Any]) -> dict[str, Any]:
-    producer = f"{row['producer_id']} epoch {row['producer_epoch']} sequence {row['base_sequence']}"
+    said = row.get("marker") or f"sequence {row['base_sequence']}"
+    if row["is_transactional"] and not row["is_control"]:
+        said += " in a transaction"
+    producer = f"{row['producer_id']} epoch {row['producer_epoch']} {said}"
     return {
         **row,
         "epoch": row["leader_epoch"],
@@ -139,7 +151,17 @@ def _producer_cells(row: Mapping[str, Any]) -> dict[str, Any]:
         "epoch": row["producer_epoch"],
         "sequences": f"{row['first_sequence']} to {row['last_sequence']}",
         "offsets": f"{row['first_offset']} to {row['last_offset']}",
+        "open since": row["open_transaction"] if row["open_transaction"] >= 0 else "-",
         "timestamp": _time(row["timestamp"]),
+    }
+
+
+def _aborted_cells(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "producer": row["producer_id"],
+        "first": row["first_offset"],
+        "marker": row["last_offset"],
+        "last stable": row["last_stable_offset"],
     }
 
 

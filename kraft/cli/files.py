@@ -94,7 +94,7 @@ def _log_rows(path: str, *, records: bool) -> Iterator[Mapping[str, Any]]:
 
     if os.path.isdir(path):
         return dump_folder(DiskFiles(), path, records=records)
-    if path.endswith((".index", ".timeindex")):
+    if path.endswith((".index", ".timeindex", ".txnindex")):
         return dump_index(DiskFiles(), path)
     if path.endswith(".log"):
         return dump_segment(DiskFiles(), path, records=records)
@@ -102,7 +102,9 @@ def _log_rows(path: str, *, records: bool) -> Iterator[Mapping[str, Any]]:
         return dump_producers(DiskFiles(), path)
     if os.path.basename(path) in CHECKPOINTS:
         return dump_checkpoint(DiskFiles(), path)
-    raise CommandFailed(f"{path} is neither a folder nor a .log, .index, .timeindex, .snapshot or checkpoint file")
+    raise CommandFailed(
+        f"{path} is neither a folder nor a .log, .index, .timeindex, .txnindex, .snapshot or checkpoint file"
+    )
 
 
 def _readable(value: object) -> Any:

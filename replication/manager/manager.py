@@ -128,12 +128,12 @@ class ReplicaManager:
         *,
         acks: int,
         timeout_ms: int,
-        internal_topics_allowed: bool = False,
+        is_from_coordinator: bool = False,
     ) -> Mapping[TopicIdPartition, ProduceOutcome]:
-        """`internal_topics_allowed`: for coordinators. Raises InvalidRequiredAcks 21, ThrottlingQuotaExceeded 89; all
-        else is an outcome of its partition."""
+        """`is_from_coordinator`: internal topics, transactional batches and markers are theirs to write. Raises
+        InvalidRequiredAcks 21, ThrottlingQuotaExceeded 89; all else is an outcome of its partition."""
         outcomes = self._produce.begin(
-            batches, acks=acks, timeout_ms=timeout_ms, internal_topics_allowed=internal_topics_allowed
+            batches, acks=acks, timeout_ms=timeout_ms, is_from_coordinator=is_from_coordinator
         )
         return await outcomes if isinstance(outcomes, asyncio.Future) else outcomes
 
@@ -158,13 +158,19 @@ class ReplicaManager:
         timestamp: int,
         *,
         is_consumer: bool = True,
+        is_read_committed: bool = False,
         leader_epoch: int = ANY_EPOCH,
     ) -> OffsetAnswer:
         looking = Looking()
         while True:
             try:
                 return self._offsets.list_offset(
-                    partition, timestamp, is_consumer=is_consumer, leader_epoch=leader_epoch, looking=looking
+                    partition,
+                    timestamp,
+                    is_consumer=is_consumer,
+                    is_read_committed=is_read_committed,
+                    leader_epoch=leader_epoch,
+                    looking=looking,
                 )
             except NeedsWorker as large:
                 looking.known[large.base_offset] = await self._large_work.run(large.work)

@@ -38,17 +38,22 @@ class Offsets:
         timestamp: int,
         *,
         is_consumer: bool = True,
+        is_read_committed: bool = False,
         leader_epoch: int = ANY_EPOCH,
         looking: Looking | None = None,
     ) -> OffsetAnswer:
         """L10: a consumer that asks for the end waits until the high watermark has reached this leader's epoch, and so
-        does one that asks for a time of which no record is found below it."""
+        does one that asks for a time of which no record is found below it. To who reads committed records only the log
+        ends at the last stable offset (T8)."""
         replica, state = self._registry.leader_or_raise(key, leader_epoch=leader_epoch)
         log = replica.log
         if timestamp == EARLIEST_TIMESTAMP:
             start = log.log_start_offset
             return OffsetAnswer(offset=start, leader_epoch=log.epoch_of(start))
-        bound = state.high_watermark if is_consumer else log.log_end_offset
+        if is_consumer:
+            bound = log.last_stable_offset if is_read_committed else state.high_watermark
+        else:
+            bound = log.log_end_offset
         is_behind = is_consumer and state.high_watermark < state.epoch_start_offset
         if timestamp == LATEST_TIMESTAMP:
             if is_behind:

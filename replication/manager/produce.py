@@ -52,7 +52,7 @@ class _Run:
 
     acks: int
     timeout_ms: int
-    internal_topics_allowed: bool
+    is_from_coordinator: bool
     outcomes: Outcomes = field(default_factory=dict)
     appended: list[Replica] = field(default_factory=list)
 
@@ -73,7 +73,7 @@ class Produce:
         *,
         acks: int,
         timeout_ms: int,
-        internal_topics_allowed: bool = False,
+        is_from_coordinator: bool = False,
     ) -> Outcomes | asyncio.Future[Outcomes]:
         """The order that makes an acknowledgement true. Every partition has its own outcome (P10). When this returns,
         the batches are appended or have their turn: who calls it first comes first in each partition. A future when
@@ -82,7 +82,7 @@ class Produce:
         Raises InvalidRequiredAcks 21, ThrottlingQuotaExceeded 89; all else is an outcome of its partition.
         """
         self._check(acks)
-        run = _Run(acks, timeout_ms, internal_topics_allowed)
+        run = _Run(acks, timeout_ms, is_from_coordinator)
         inline, later = Budget.inline(), []
         for key, data in batches.items():
             if self._turns.is_taken(key) or not self._append(key, data, inline, run):
@@ -154,7 +154,7 @@ class Produce:
             await turns[key].comes()
             count = len(run.appended)
             try:
-                prepared = await self._prepared(key, data, budget)
+                prepared = await self._prepared(key, data, budget, run)
             except KafkaError as error:
                 run.outcomes[key] = refused(error, log_start_offset=self._log_start(key))
             else:
@@ -163,14 +163,18 @@ class Produce:
             self._wake_followers(run.appended[count:])
         return await self._flush([replica for replica in run.appended if replica.log.needs_flush()], run)
 
-    async def _prepared(self, key: TopicIdPartition, data: Buffer, budget: Budget) -> PreparedRecords:
+    async def _prepared(self, key: TopicIdPartition, data: Buffer, budget: Budget, run: _Run) -> PreparedRecords:
         """Raises KafkaError, also for a request whose records are more than the budget."""
         replica, _state = self._registry.leader_or_raise(key)
         share = budget.share()
         left = replace(share)
         try:
             return await self._large_work.run(
-                replica.log.preparation(), data, now_ms=self._registry.clock.wall_ms(), budget=left
+                replica.log.preparation(),
+                data,
+                now_ms=self._registry.clock.wall_ms(),
+                budget=left,
+                is_from_coordinator=run.is_from_coordinator,
             )
         except OverBudget as error:
             raise MessageTooLarge(f"the request holds {error}, decompressed; send it in several") from None
@@ -182,7 +186,7 @@ class Produce:
         outcomes = run.outcomes
         try:
             replica, state = self._registry.leader_or_raise(key)
-            if replica.topic in INTERNAL_TOPICS and not run.internal_topics_allowed:
+            if replica.topic in INTERNAL_TOPICS and not run.is_from_coordinator:
                 raise InvalidTopicException(internal_refusal(replica.topic, "write to it"))
             if self._is_handing_over:
                 raise NotLeaderOrFollower(f"broker {state.image.leader} stops and hands {replica.name} over")
@@ -193,7 +197,9 @@ class Produce:
                 return True
             now_ms = self._registry.clock.wall_ms()
             if not isinstance(data, PreparedRecords):
-                data = replica.log.preparation()(data, now_ms=now_ms, budget=budget)
+                data = replica.log.preparation()(
+                    data, now_ms=now_ms, budget=budget, is_from_coordinator=run.is_from_coordinator
+                )
             batch = replica.log.append_as_leader(data, leader_epoch=state.leader_epoch, now_ms=now_ms)
         except OverBudget:
             return False

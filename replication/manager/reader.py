@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from kraft.protocol.errors import (
@@ -21,7 +21,7 @@ from replication.manager.registry import Registry
 from replication.partition.closer_replica import closer_replica
 from replication.partition.isr import may_join
 from replication.partition.leader import with_fetch, with_idling
-from replication.partition.log import EpochEnd, ReplicaLog
+from replication.partition.log import AbortedTransaction, EpochEnd, ReplicaLog
 from replication.partition.replica import Replica
 from replication.partition.states import FollowerState, Idling, LeaderState, Rounds
 from replication.requests import CONSUMER, FetchedPartition, FetchPartition, FetchRequest
@@ -120,6 +120,7 @@ class PartitionReader:
         log, offset = replica.log, fetch.fetch_offset
         end_offset, epoch = log.log_end_offset, fetch.last_fetched_epoch
         records: Buffer = b""
+        aborted: Sequence[AbortedTransaction] = ()
         try:
             if isinstance(state, LeaderState):
                 if pass_.is_follower and (pass_.is_stale or request.replica_id not in state.followers):
@@ -136,9 +137,9 @@ class PartitionReader:
             if pass_.notes_progress:
                 assert isinstance(state, LeaderState), state
                 state = self._note(replica, state, fetch, pass_)
-            bound = end_offset if pass_.is_follower else state.high_watermark  # F1
+            bound = self.bound(replica, state, request)
             if offset < bound:
-                records = self._records(log, fetch, pass_, bound=bound)
+                records, aborted = self._records(log, fetch, pass_, bound=bound)
         except OffsetOutOfRange:
             return self._out_of_range(fetch, replica, state, request)
         except KafkaError as error:
@@ -150,7 +151,7 @@ class PartitionReader:
             or partition.told_high_watermark != state.high_watermark
             or partition.told_log_start_offset != log.log_start_offset
         ):
-            return _answer(fetch, replica, state, records=records)
+            return _answer(fetch, replica, state, records=records, aborted=aborted)
         if pass_.notes_progress and offset == end_offset == state.high_watermark:
             assert isinstance(state, LeaderState), state
             self._settle(partition, replica, state, pass_)
@@ -179,8 +180,10 @@ class PartitionReader:
         )
 
     def bound(self, replica: Replica, state: LeaderState | FollowerState, request: FetchRequest) -> int:
-        """F1: followers read up to the log end, consumers up to the high watermark."""
-        return state.high_watermark if request.replica_id == CONSUMER else replica.log.log_end_offset
+        """F1: followers read up to the log end, consumers up to the high watermark, or to the last stable offset."""
+        if request.replica_id != CONSUMER:
+            return replica.log.log_end_offset
+        return replica.log.last_stable_offset if request.is_read_committed else state.high_watermark
 
     def available_bytes(self, replica: Replica, fetch: FetchPartition, request: FetchRequest, *, bytes_max: int) -> int:
         state = replica.state
@@ -223,11 +226,13 @@ class PartitionReader:
             assert isinstance(noted, LeaderState), noted
         return noted
 
-    def _records(self, log: ReplicaLog, fetch: FetchPartition, pass_: Pass, *, bound: int) -> Buffer:
+    def _records(
+        self, log: ReplicaLog, fetch: FetchPartition, pass_: Pass, *, bound: int
+    ) -> tuple[Buffer, Sequence[AbortedTransaction]]:
         limit = min(fetch.bytes_max, pass_.bytes_left)
         if limit <= 0 and not pass_.is_empty:
             pass_.is_full = True
-            return b""  # F2
+            return b"", ()  # F2
         read = log.read(
             fetch.fetch_offset, bytes_max=max(limit, 0), upper_bound=bound, at_least_one_batch=pass_.is_empty
         )
@@ -237,7 +242,9 @@ class PartitionReader:
         if len(data):
             pass_.bytes_left -= len(data)
             pass_.is_empty = False
-        return data
+            if pass_.request.is_read_committed:
+                return data, log.aborted_transactions(fetch.fetch_offset, read.next_offset)
+        return data, ()
 
     def _out_of_range(
         self, fetch: FetchPartition, replica: Replica, state: LeaderState | FollowerState, request: FetchRequest
@@ -290,6 +297,7 @@ def _answer(
     state: LeaderState | FollowerState,
     *,
     records: Buffer = b"",
+    aborted: Sequence[AbortedTransaction] = (),
     diverging: EpochEnd | None = None,
     error_code: int = 0,
     preferred_read_replica: int = -1,
@@ -301,8 +309,9 @@ def _answer(
         partition=fetch.partition,
         error_code=error_code,
         high_watermark=state.high_watermark,
-        last_stable_offset=state.high_watermark,
+        last_stable_offset=replica.log.last_stable_offset,
         log_start_offset=replica.log.log_start_offset,
+        aborted=aborted,
         diverging_epoch=diverging,
         records=records,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 from uuid import UUID
 
 from kraft.protocol.batches.looking import Looking
@@ -46,6 +46,17 @@ class LogRead:
     """The offset after the last batch in `data`; the asked offset when it is empty."""
 
 
+class AbortedTransaction(NamedTuple):
+    """A transaction whose records in a partition no read_committed consumer sees."""
+
+    producer_id: int
+    first_offset: int
+    last_offset: int
+    """Of its marker."""
+    last_stable_offset: int
+    """Everything below it was decided when the marker was appended."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimestampedOffset:
     offset: int
@@ -67,6 +78,15 @@ class ReplicaLog(Protocol):
         """The next offset to be written."""
         ...
 
+    high_watermark: int
+    """Told by the replica that owns this log."""
+
+    @property
+    def last_stable_offset(self) -> int:
+        """T7: no read_committed consumer reads from there on. The high watermark, unless a transaction begins below it
+        that is open, or whose marker is not below it."""
+        ...
+
     @property
     def flushed_offset(self) -> int:
         """Everything below it has been fsynced."""
@@ -84,13 +104,22 @@ class ReplicaLog(Protocol):
         """What is to be done with records before they are appended, by the settings of now; may run on a worker."""
         ...
 
-    def append_as_leader(self, data: Buffer | PreparedRecords, *, leader_epoch: int, now_ms: int) -> Appended:
+    def append_as_leader(
+        self,
+        data: Buffer | PreparedRecords,
+        *,
+        leader_epoch: int,
+        now_ms: int,
+        is_from_coordinator: bool = False,
+    ) -> Appended:
         """Validate each batch once (CRC, magic, counts, deltas, sizes, timestamps, producer sequence) unless that was
         done beforehand, stamp base offset and leader epoch, append. Nothing is appended when one batch is refused, or
-        was appended before (D2).
+        was appended before (D2). Only a coordinator may append transactional batches and markers; prepared records
+        know whom they are from.
 
         Raises CorruptMessage 2, MessageTooLarge 10, RecordListTooLarge 18, InvalidTimestamp 32, InvalidRecord 87,
-        UnsupportedCompressionType 76, OutOfOrderSequenceNumber 45, InvalidProducerEpoch 47, KafkaStorageError 56.
+        UnsupportedCompressionType 76, OutOfOrderSequenceNumber 45, InvalidProducerEpoch 47, InvalidTxnState 48,
+        TransactionCoordinatorFenced 52, KafkaStorageError 56, ThrottlingQuotaExceeded 89.
         """
         ...
 
@@ -106,6 +135,10 @@ class ReplicaLog(Protocol):
 
         Raises OffsetOutOfRange 1 for an offset < log start or > log end.
         """
+        ...
+
+    def aborted_transactions(self, start: int, stop: int) -> list[AbortedTransaction]:
+        """Those with offsets in the range, ascending by their first one. Raises CorruptMessage, KafkaStorageError."""
         ...
 
     def offset_for_timestamp(

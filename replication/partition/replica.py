@@ -41,6 +41,7 @@ class Replica:
         self.log = log
         self.settings = settings
         self._state = state
+        log.high_watermark = state.high_watermark
         self.idlers: dict[Idler, None] = {}
         """In the order in which they came."""
 
@@ -51,6 +52,7 @@ class Replica:
     @state.setter
     def state(self, state: LeaderState | FollowerState) -> None:
         self._state = state
+        self.log.high_watermark = state.high_watermark
         if self.idlers:
             for idler in tuple(self.idlers):
                 idler.on_state()

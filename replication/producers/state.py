@@ -1,29 +1,41 @@
-"""What a partition knows of each idempotent producer: its epoch and its last batches (D1 to D5). Pure.
+"""What a partition knows of each producer: its epoch, its last batches (D1 to D5), its open transaction. Pure.
 
 A leader asks `check` before it appends; whoever appends (leader, follower, replay) tells `update` afterwards, which
 never refuses. So the state is a function of the log below its end, and survives a failover (D6).
 Invariant: producers are in the order of their last batches in the log; no more than the limits allow are kept, and
-the one that was silent for longest goes first. Allocated and reserved ids have a limit each: neither pushes the
-other out. Source: org.apache.kafka.storage.internals.log.ProducerStateManager, ProducerAppendInfo.
+the one that was silent for longest goes first, but none with an open transaction. Allocated and reserved ids have a
+limit each: neither pushes the other out.
+
+A transaction is open from its first batch to its marker, and unstable until its marker is below the high watermark
+(T7): the first offset of the oldest unstable one bounds what read_committed consumers see.
+Source: org.apache.kafka.storage.internals.log.ProducerStateManager, ProducerAppendInfo.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
 
-from kraft.protocol.batches.header import BatchHeader
-from kraft.protocol.errors import InvalidProducerEpoch, OutOfOrderSequenceNumber
+from kraft.protocol.batches.header import NO_SEQUENCE, TRANSACTIONAL, BatchHeader
+from kraft.protocol.batches.markers import Marker
+from kraft.protocol.errors import (
+    InvalidProducerEpoch,
+    InvalidTxnState,
+    OutOfOrderSequenceNumber,
+    ThrottlingQuotaExceeded,
+    TransactionCoordinatorFenced,
+)
 from metadata.producer_ids import is_reserved
 from metadata.settings import BrokerSettings
 
 BATCHES_KEPT = 5
 """D2: ProducerStateEntry.NUM_BATCHES_TO_RETAIN, the most that a producer has in flight."""
 SEQUENCE_MAX = 2**31 - 1
-NO_SEQUENCE = -1
 NO_OFFSET = -1
+NO_COORDINATOR_EPOCH = -1
 
 
 class ProducerBatch(NamedTuple):
@@ -55,8 +67,14 @@ class Producer(NamedTuple):
     """Of the last batch, as its producer stamped it: what a snapshot keeps."""
     seen_ms: int
     """When this replica appended it; -1 after a replay. A batch of old records is not a silent producer."""
-    coordinator_epoch: int = -1
-    current_txn_first_offset: int = -1
+    coordinator_epoch: int = NO_COORDINATOR_EPOCH
+    """Of the last marker."""
+    current_txn_first_offset: int = NO_OFFSET
+    """Of the open transaction; -1 for none."""
+
+    @property
+    def has_open_transaction(self) -> bool:
+        return self.current_txn_first_offset >= 0
 
     @property
     def last_sequence(self) -> int:
@@ -67,12 +85,24 @@ class Producer(NamedTuple):
         return self.batches[-1].last_offset if self.batches else NO_OFFSET
 
 
+class EndedTransaction(NamedTuple):
+    """A transaction with records in this partition, whose marker has been appended."""
+
+    producer_id: int
+    first_offset: int
+    last_offset: int
+    """Of the marker."""
+    is_aborted: bool
+    last_stable_offset: int
+    """Everything below it was decided when the marker was appended: no transaction that ends later begins there."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProducerLimits:
     expiration_ms: int
     """producer.id.expiration.ms"""
     allocated_max: int
-    """producer.id.max.per.partition"""
+    """producer.id.max.per.partition: also the most transactions that may be open in one partition."""
     reserved_max: int
     """rest.idempotency.max.keys.per.partition"""
 
@@ -89,6 +119,13 @@ class ProducerStates:
     def __init__(self) -> None:
         self._allocated: dict[int, Producer] = {}
         self._reserved: dict[int, Producer] = {}
+        self._open: dict[int, int] = {}
+        """First offset of each open transaction, ascending, and its producer."""
+        self._ended: deque[tuple[int, int]] = deque()
+        """Marker and first offset of transactions whose marker may be above the high watermark. Both ascend: one that
+        begins before an older one bounds for longer, and is all that counts."""
+        self._changed_at = NO_OFFSET
+        """The last offset of the newest batch or marker that changed any producer."""
 
     def __len__(self) -> int:
         return len(self._allocated) + len(self._reserved)
@@ -102,9 +139,22 @@ class ProducerStates:
 
     @property
     def last_offset(self) -> int:
-        """Of the newest batch that any producer here has written; -1 for none."""
-        newest = (next(reversed(each.values()), None) for each in (self._allocated, self._reserved))
-        return max((producer.last_offset for producer in newest if producer is not None), default=NO_OFFSET)
+        """Of the newest batch or marker that any producer here has written; -1 for none."""
+        return self._changed_at
+
+    @property
+    def open_transactions(self) -> int:
+        return len(self._open)
+
+    def first_unstable_offset(self, high_watermark: int) -> int | None:
+        """Of the oldest transaction that is open, or whose marker is not below the high watermark; None for none."""
+        ended = self._ended
+        while ended and ended[0][0] < high_watermark:
+            ended.popleft()
+        oldest = next(iter(self._open), None)
+        if ended and (oldest is None or ended[0][1] < oldest):
+            return ended[0][1]
+        return oldest
 
     def last_offsets(self) -> frozenset[int]:
         """Of the last batch of every producer that may still come back: a compaction keeps these (D9)."""
@@ -114,52 +164,133 @@ class ProducerStates:
             if each.batches
         )
 
+    def last_epochs(self) -> frozenset[tuple[int, int]]:
+        """Id and epoch of those whose last word is a marker: a compaction keeps that marker."""
+        return frozenset(
+            (producer_id, each.epoch)
+            for producer_id, each in chain(self._allocated.items(), self._reserved.items())
+            if not each.batches
+        )
+
     # --- a leader's questions -------------------------------------------------------------------------------------
 
-    def check(self, producer_id: int, header: BatchHeader) -> ProducerBatch | None:
-        """The batch that was appended before with the same sequence numbers (D2); None: append it.
+    def check(self, producer_id: int, header: BatchHeader, limits: ProducerLimits) -> ProducerBatch | None:
+        """The batch that was appended before with the same sequence numbers (D2); None: append it. A coordinator's
+        batch has no sequence, and only its epoch is checked.
 
-        Raises OutOfOrderSequenceNumber 45 (D1, D3, D4), InvalidProducerEpoch 47 (D4).
+        Raises OutOfOrderSequenceNumber 45 (D1, D3, D4), InvalidProducerEpoch 47 (D4), InvalidTxnState 48 (T9),
+        ThrottlingQuotaExceeded 89 when as many transactions are open as may be.
         """
         known = self._of(producer_id).get(producer_id)
-        if known is None:
-            return None  # D5
-        if header.producer_epoch < known.epoch:
-            raise InvalidProducerEpoch(
-                f"producer {producer_id} has epoch {known.epoch} here; epoch {header.producer_epoch} is fenced"
+        if known is not None:
+            _check_epoch(producer_id, known, header)
+            if header.base_sequence != NO_SEQUENCE:
+                if header.producer_epoch > known.epoch:
+                    _check_new_epoch(producer_id, known, header)
+                else:
+                    duplicate = _find_duplicate(known, header)
+                    if duplicate is not None:
+                        return duplicate
+                    _check_sequence(producer_id, known, header)
+            if known.current_txn_first_offset >= 0:
+                if not header.attributes & TRANSACTIONAL:
+                    raise InvalidTxnState(
+                        f"producer {producer_id} has an open transaction here, since offset "
+                        f"{known.current_txn_first_offset}; a batch outside of it waits until it has ended"
+                    )
+                return None
+        if header.attributes & TRANSACTIONAL and len(self._open) >= limits.allocated_max:
+            raise ThrottlingQuotaExceeded(
+                f"{len(self._open)} transactions are open in this partition; "
+                f"producer.id.max.per.partition allows {limits.allocated_max}"
             )
-        if header.producer_epoch > known.epoch:
-            _check_new_epoch(producer_id, known, header)
-            return None
-        duplicate = _find_duplicate(known, header)
-        if duplicate is None:
-            _check_sequence(producer_id, known, header)
-        return duplicate
+        return None  # D5
+
+    def check_marker(self, producer_id: int, header: BatchHeader, marker: Marker) -> None:
+        """Raises InvalidProducerEpoch 47 and TransactionCoordinatorFenced 52 (T6)."""
+        known = self._of(producer_id).get(producer_id)
+        if known is None:
+            return
+        _check_epoch(producer_id, known, header)
+        if marker.coordinator_epoch < known.coordinator_epoch:
+            raise TransactionCoordinatorFenced(
+                f"producer {producer_id} has a marker of coordinator epoch {known.coordinator_epoch} here; "
+                f"{marker.coordinator_epoch} is fenced"
+            )
 
     # --- what the log says ----------------------------------------------------------------------------------------
 
     def update(self, header: BatchHeader, limits: ProducerLimits, *, seen_ms: int = -1) -> None:
-        """A batch with a producer id is in the log now. Its base offset and timestamps are those of the log."""
+        """A data batch with a producer id is in the log now. Its base offset and timestamps are those of the log."""
         producer_id = header.producer_id
         producers = self._of(producer_id)
         known = producers.pop(producer_id, None)
         kept = known.batches if known is not None and known.epoch == header.producer_epoch else ()
-        if not header.is_control:
-            kept = (*kept[-(BATCHES_KEPT - 1) :], _batch_of(header))
+        first_offset = NO_OFFSET if known is None else known.current_txn_first_offset
+        if header.attributes & TRANSACTIONAL and first_offset < 0:
+            first_offset = header.base_offset
+            self._open[first_offset] = producer_id
         producers[producer_id] = Producer(
             epoch=header.producer_epoch,
-            batches=kept,
+            batches=(*kept[-(BATCHES_KEPT - 1) :], _batch_of(header)),
             timestamp=header.max_timestamp,
             seen_ms=seen_ms,
-            coordinator_epoch=-1 if known is None else known.coordinator_epoch,
+            coordinator_epoch=NO_COORDINATOR_EPOCH if known is None else known.coordinator_epoch,
+            current_txn_first_offset=first_offset,
         )
+        self._changed_at = header.last_offset
         if known is None:
             self._bound(producers, limits)
 
-    def put(self, producers: Iterable[tuple[int, Producer]]) -> None:
-        """What a snapshot holds."""
+    def end_transaction(
+        self,
+        header: BatchHeader,
+        marker: Marker,
+        limits: ProducerLimits,
+        *,
+        high_watermark: int = NO_OFFSET,
+        seen_ms: int = -1,
+    ) -> EndedTransaction | None:
+        """A marker is in the log now. None when the producer had no open transaction here."""
+        producer_id = header.producer_id
+        producers = self._of(producer_id)
+        known = producers.pop(producer_id, None)
+        producers[producer_id] = Producer(
+            epoch=header.producer_epoch,
+            batches=known.batches if known is not None and known.epoch == header.producer_epoch else (),
+            timestamp=header.max_timestamp,
+            seen_ms=seen_ms,
+            coordinator_epoch=marker.coordinator_epoch,
+        )
+        self._changed_at = header.last_offset
+        if known is None:
+            self._bound(producers, limits)
+        if known is None or not known.has_open_transaction:
+            return None
+        first_offset, last_offset = known.current_txn_first_offset, header.last_offset
+        del self._open[first_offset]
+        self.first_unstable_offset(high_watermark)
+        while self._ended and self._ended[-1][1] >= first_offset:
+            self._ended.pop()
+        self._ended.append((last_offset, first_offset))
+        return EndedTransaction(
+            producer_id=producer_id,
+            first_offset=first_offset,
+            last_offset=last_offset,
+            is_aborted=not marker.is_commit,
+            last_stable_offset=next(iter(self._open), last_offset + 1),
+        )
+
+    def put(self, producers: Iterable[tuple[int, Producer]], *, end_offset: int) -> None:
+        """What a snapshot of the log below `end_offset` holds."""
+        first_offsets: list[tuple[int, int]] = []
         for producer_id, producer in producers:
             self._of(producer_id)[producer_id] = producer
+            if producer.has_open_transaction:
+                first_offsets.append((producer.current_txn_first_offset, producer_id))
+            has_marker = producer.coordinator_epoch != NO_COORDINATOR_EPOCH  # somewhere: a snapshot does not say where
+            self._changed_at = max(self._changed_at, end_offset - 1 if has_marker else producer.last_offset)
+        self._open = dict(sorted(first_offsets))
 
     def remember_seen(self, before: ProducerStates) -> None:
         """A replay does not know when batches came; these producers were here a moment ago."""
@@ -172,6 +303,9 @@ class ProducerStates:
     def clear(self) -> None:
         self._allocated.clear()
         self._reserved.clear()
+        self._open.clear()
+        self._ended.clear()
+        self._changed_at = NO_OFFSET
 
     # --- forgetting -----------------------------------------------------------------------------------------------
 
@@ -180,7 +314,11 @@ class ProducerStates:
         before = len(self)
         oldest_ms = now_ms - limits.expiration_ms
         for producers in (self._allocated, self._reserved):
-            for producer_id in [key for key, each in producers.items() if max(each[2], each[3]) <= oldest_ms]:
+            for producer_id in [
+                key
+                for key, each in producers.items()
+                if max(each.timestamp, each.seen_ms) <= oldest_ms and not each.has_open_transaction
+            ]:
                 del producers[producer_id]
             self._bound(producers, limits)
         return before - len(self)
@@ -188,14 +326,19 @@ class ProducerStates:
     def _bound(self, producers: dict[int, Producer], limits: ProducerLimits) -> None:
         maximum = limits.reserved_max if producers is self._reserved else limits.allocated_max
         while len(producers) > maximum:
-            del producers[next(iter(producers))]
+            silent = next((key for key, each in producers.items() if not each.has_open_transaction), None)
+            if silent is None:
+                return  # a leader opens no more transactions than that; a follower keeps what its leader had
+            del producers[silent]
 
     def _of(self, producer_id: int) -> dict[int, Producer]:
         return self._reserved if is_reserved(producer_id) else self._allocated
 
 
 def last_sequence_of(header: BatchHeader) -> int:
-    """Sequence numbers go from the largest int to 0 (D1)."""
+    """Sequence numbers go from the largest int to 0 (D1). A coordinator's batch has none."""
+    if header.base_sequence == NO_SEQUENCE:
+        return NO_SEQUENCE
     if header.base_sequence > SEQUENCE_MAX - header.last_offset_delta:
         return header.last_offset_delta - (SEQUENCE_MAX - header.base_sequence) - 1
     return header.base_sequence + header.last_offset_delta
@@ -216,6 +359,13 @@ def _find_duplicate(known: Producer, header: BatchHeader) -> ProducerBatch | Non
         if batch.last_sequence == last_sequence and batch.first_sequence == header.base_sequence:
             return batch
     return None
+
+
+def _check_epoch(producer_id: int, known: Producer, header: BatchHeader) -> None:
+    if header.producer_epoch < known.epoch:
+        raise InvalidProducerEpoch(
+            f"producer {producer_id} has epoch {known.epoch} here; epoch {header.producer_epoch} is fenced"
+        )
 
 
 def _check_new_epoch(producer_id: int, known: Producer, header: BatchHeader) -> None:

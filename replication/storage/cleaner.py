@@ -15,6 +15,7 @@ from metadata.environment import Environment
 from metadata.events import Events
 from metadata.image import TopicIdPartition
 from metadata.settings import BrokerSettings
+from replication.storage.cleaner_copy import ActiveProducers
 from replication.storage.cleaner_log import CleanLimits
 from replication.storage.cleaner_plan import CleaningPlan
 from replication.storage.log_directory import LogDirectory
@@ -66,9 +67,11 @@ class Cleaner:
         return plans
 
     def _plan(self, log: PartitionLog, high_watermark: int) -> CleaningPlan:
+        unstable = log.producers.states.first_unstable_offset(high_watermark)
+        stable = high_watermark if unstable is None else min(high_watermark, unstable)
         return log.cleaning.plan(
             log_start_offset=log.log_start_offset,
-            high_watermark=min(high_watermark, log.log_end_offset),
+            last_stable_offset=min(stable, log.log_end_offset),
             now_ms=self._environment.clock.wall_ms(),
             settings=log.settings,
         )
@@ -76,10 +79,11 @@ class Cleaner:
     async def _clean(self, log: PartitionLog) -> None:
         settings = self._settings()
         limits = CleanLimits(map_bytes_max=settings.log_cleaner_dedupe_buffer_size)
-        active = log.producers.states.last_offsets()
+        states = log.producers.states
+        active = ActiveProducers(last_offsets=states.last_offsets(), marked_epochs=states.last_epochs())
         plan = self._plan(log, self._manager.high_watermark(TopicIdPartition(log.topic_id, log.partition)))
         try:
-            done = await log.cleaning.run(plan, settings=log.settings, limits=limits, active_last_offsets=active)
+            done = await log.cleaning.run(plan, settings=log.settings, limits=limits, active=active)
         except (OSError, KafkaError, DamagedLog) as error:
             self._uncleanable.add(log)
             self._events.emit("log_not_cleaned", topic=log.topic, partition=log.partition, reason=str(error))

@@ -3,17 +3,24 @@
 The old segments are only read. A new segment is called `<base offset>.log.cleaned` (and its indexes likewise) until it
 is swapped in, and is synced before this returns. The last batch of a group stays, emptied if need be, so that the new
 segment ends where the old ones did.
+
+Transactions (all of them decided here): what was aborted goes, and shadows no key. A marker goes in three passes: it
+stays while batches of its transaction do, is then given a delete horizon, so that whoever reads has time to come by it,
+and goes after that, unless it is all that tells its producer's epoch.
+Source: org.apache.kafka.storage.internals.log.Cleaner, CleanedTransactionMetadata.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from kraft.protocol.batches.filtering import decoded, delete_horizon_of, emptied, with_records
 from kraft.protocol.batches.header import NO_PRODUCER_ID, BatchHeader, header_at
 from metadata.environment import Files
 from metadata.settings import TopicSettings
+from replication.partition.log import AbortedTransaction
 from replication.storage.cleaner_map import OffsetMap
 from replication.storage.names import CLEANED_SUFFIX, SEGMENT_SUFFIXES, segment_file
 from replication.storage.scanning import headers_from, whole_batch
@@ -24,12 +31,50 @@ WRITE_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ActiveProducers:
+    """Those that are remembered: what keeps their last word in the log (D9)."""
+
+    last_offsets: frozenset[int] = frozenset()
+    """Of their last batches; emptied, these stay."""
+    marked_epochs: frozenset[tuple[int, int]] = frozenset()
+    """Id and epoch of those who have written nothing since the marker that tells their epoch; it stays."""
+
+
+class CleanedTransactions:
+    """What a pass knows of transactions on its way from the first batch of the log to the last it may touch."""
+
+    def __init__(self, aborted: Iterable[AbortedTransaction]) -> None:
+        self._aborted: dict[int, list[AbortedTransaction]] = {}
+        for each in sorted(aborted, key=lambda each: each.last_offset):
+            self._aborted.setdefault(each.producer_id, []).append(each)
+        self._passed: set[int] = set()
+        """Producers of which batches have come by since their last marker."""
+
+    def aborted_at(self, header: BatchHeader) -> AbortedTransaction | None:
+        """The aborted transaction that the batch, or the marker, belongs to."""
+        of_producer = self._aborted.get(header.producer_id, ())
+        at = bisect_left(of_producer, header.base_offset, key=lambda each: each.last_offset)
+        found = of_producer[at] if at < len(of_producer) else None
+        return None if found is None or found.first_offset > header.base_offset else found
+
+    def passed(self, header: BatchHeader) -> None:
+        """A transactional batch, kept or not."""
+        self._passed.add(header.producer_id)
+
+    def ended(self, header: BatchHeader) -> bool:
+        """At a marker: was there any batch of its transaction?"""
+        has_batches = header.producer_id in self._passed
+        self._passed.discard(header.producer_id)
+        return has_batches
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CopyRules:
     files: Files
     folder: str
     settings: TopicSettings
-    active_last_offsets: frozenset[int]
-    """D9: of the last batches of producers that are remembered; emptied, these stay."""
+    active: ActiveProducers
+    transactions: CleanedTransactions
     now_ms: int
 
 
@@ -40,7 +85,9 @@ class Copied:
     bytes_after: int
 
 
-def build_map(segments: Sequence[Segment], *, start: int, end: int, bytes_max: int) -> OffsetMap:
+def build_map(
+    segments: Sequence[Segment], transactions: CleanedTransactions, *, start: int, end: int, bytes_max: int
+) -> OffsetMap:
     """Blocking. Stops at the first batch that does not fit any more."""
     offsets = OffsetMap(bytes_max=bytes_max)
     offsets.end_offset = start
@@ -52,7 +99,8 @@ def build_map(segments: Sequence[Segment], *, start: int, end: int, bytes_max: i
                 return offsets
             if not offsets.has_room_for(header.record_count):
                 return offsets
-            if not header.is_control:
+            is_aborted = header.is_transactional and transactions.aborted_at(header) is not None
+            if not header.is_control and not is_aborted:
                 _note_keys(offsets, segment, position, header, start=start)
             offsets.end_offset = header.next_offset
     offsets.end_offset = max(offsets.end_offset, end)
@@ -72,7 +120,10 @@ def copy_group(group: Sequence[Segment], offsets: OffsetMap, rules: CopyRules) -
     try:
         writer = _Writer(target)
         for position, header, segment, is_last in _batches(group):
-            batch = _cleaned(segment, position, header, offsets, rules)
+            if header.is_control:
+                batch = _cleaned_control(segment, position, header, rules, target)
+            else:
+                batch = _cleaned(segment, position, header, offsets, rules)
             if batch is None and (is_last or _is_needed(header, rules)):
                 batch = emptied(header)
             if batch is not None:
@@ -86,7 +137,7 @@ def copy_group(group: Sequence[Segment], offsets: OffsetMap, rules: CopyRules) -
 
 
 def _is_needed(header: BatchHeader, rules: CopyRules) -> bool:
-    return header.producer_id != NO_PRODUCER_ID and header.last_offset in rules.active_last_offsets
+    return header.producer_id != NO_PRODUCER_ID and header.last_offset in rules.active.last_offsets
 
 
 def remove_cleaned(files: Files, folder: str) -> None:
@@ -129,8 +180,10 @@ def _cleaned(
 ) -> bytes | None:
     """The batch without what is superseded; None when nothing of it stays."""
     batch = whole_batch(segment.log, position, header)
-    if header.is_control:
-        return batch
+    if header.is_transactional:
+        rules.transactions.passed(header)
+        if rules.transactions.aborted_at(header) is not None:
+            return None
     records = decoded(batch, header)
     horizon = delete_horizon_of(header)
     keeps_deletes = horizon is None or rules.now_ms < horizon
@@ -149,6 +202,26 @@ def _cleaned(
     if len(kept) == len(records):
         return batch
     return with_records(header, kept, delete_horizon_ms=horizon)
+
+
+def _cleaned_control(
+    segment: Segment, position: int, header: BatchHeader, rules: CopyRules, target: Segment
+) -> bytes | None:
+    """A marker as it stays, with its entry in the index of aborted transactions; None when it goes."""
+    batch = whole_batch(segment.log, position, header)
+    if not header.is_transactional:
+        return batch
+    if rules.transactions.ended(header):
+        aborted = rules.transactions.aborted_at(header)
+        if aborted is not None:
+            target.transactions.append(aborted)
+        return batch
+    horizon = delete_horizon_of(header)
+    if horizon is None and header.record_count:
+        horizon = rules.now_ms + rules.settings.delete_retention_ms
+        return with_records(header, decoded(batch, header), delete_horizon_ms=horizon)
+    is_last_word = (header.producer_id, header.producer_epoch) in rules.active.marked_epochs
+    return batch if is_last_word or (horizon is not None and rules.now_ms < horizon) else None
 
 
 class _Writer:

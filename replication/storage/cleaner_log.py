@@ -12,7 +12,10 @@ from itertools import pairwise
 
 from metadata.environment import Environment
 from metadata.settings import TopicSettings
+from replication.partition.log import AbortedTransaction
 from replication.storage.cleaner_copy import (
+    ActiveProducers,
+    CleanedTransactions,
     Copied,
     CopyRules,
     build_map,
@@ -21,6 +24,8 @@ from replication.storage.cleaner_copy import (
 )
 from replication.storage.cleaner_map import OffsetMap
 from replication.storage.cleaner_plan import CleanableSegment, CleaningPlan, groups_to_clean, plan_cleaning
+from replication.storage.indexes import CorruptIndex
+from replication.storage.scanning import DamagedLog
 from replication.storage.segment import Segment
 from replication.storage.segments import Segments
 
@@ -60,12 +65,14 @@ class LogCleaning:
         self._cleaned_to = min(self._cleaned_to, end_offset)
         self._cuts += 1
 
-    def plan(self, *, log_start_offset: int, high_watermark: int, now_ms: int, settings: TopicSettings) -> CleaningPlan:
+    def plan(
+        self, *, log_start_offset: int, last_stable_offset: int, now_ms: int, settings: TopicSettings
+    ) -> CleaningPlan:
         return plan_cleaning(
             [_facts(segment, next_offset) for segment, next_offset in self._closed()],
             cleaned_to=self._cleaned_to,
             log_start_offset=log_start_offset,
-            high_watermark=high_watermark,
+            last_stable_offset=last_stable_offset,
             now_ms=now_ms,
             settings=settings,
         )
@@ -76,7 +83,7 @@ class LogCleaning:
         *,
         settings: TopicSettings,
         limits: CleanLimits,
-        active_last_offsets: frozenset[int] = frozenset(),
+        active: ActiveProducers,
     ) -> Cleaned | None:
         """One pass; None when the log changed under it. Raises OSError, DamagedLog."""
         assert self._running is None, self._folder
@@ -84,7 +91,8 @@ class LogCleaning:
             files=self._environment.files,
             folder=self._folder,
             settings=settings,
-            active_last_offsets=active_last_offsets,
+            active=active,
+            transactions=CleanedTransactions(self._aborted(plan.end_offset)),
             now_ms=self._environment.clock.wall_ms(),
         )
         self._running = asyncio.create_task(self._run(plan, rules, limits))
@@ -111,7 +119,12 @@ class LogCleaning:
         allowed = [(segment, end) for segment, end in self._closed() if end <= plan.end_offset]
         segments = [segment for segment, _ in allowed]
         offsets = await run(
-            build_map, segments, start=plan.first_dirty_offset, end=plan.end_offset, bytes_max=limits.map_bytes_max
+            build_map,
+            segments,
+            rules.transactions,
+            start=plan.first_dirty_offset,
+            end=plan.end_offset,
+            bytes_max=limits.map_bytes_max,
         )
         copied: list[Copied] = []
         for group in _groups(allowed, offsets, rules.settings):
@@ -130,6 +143,17 @@ class LogCleaning:
             bytes_before=sum(each.bytes_before for each in copied),
             bytes_after=sum(each.bytes_after for each in copied),
         )
+
+    def _aborted(self, end_offset: int) -> list[AbortedTransaction]:
+        """Raises DamagedLog."""
+        try:
+            return [
+                each
+                for segment in self._segments
+                for each in segment.transactions.overlapping(segment.base_offset, end_offset)
+            ]
+        except CorruptIndex as error:
+            raise DamagedLog(str(error)) from error
 
     def _closed(self) -> list[tuple[Segment, int]]:
         """All segments but the last one that holds records, each with the base offset of the next."""

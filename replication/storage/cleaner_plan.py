@@ -1,6 +1,6 @@
 """What a compaction pass may touch, whether it is worth it, and which segments become one (S2). Pure.
 
-Only whole segments below the high watermark, never the last one that holds records, none younger than
+Only whole segments below the last stable offset, never the last one that holds records, none younger than
 min.compaction.lag.ms. Source: org.apache.kafka.storage.internals.log.LogCleanerManager, Cleaner.
 """
 
@@ -48,12 +48,12 @@ def plan_cleaning(
     *,
     cleaned_to: int,
     log_start_offset: int,
-    high_watermark: int,
+    last_stable_offset: int,
     now_ms: int,
     settings: TopicSettings,
 ) -> CleaningPlan:
     """`segments` are all of the log but the active one."""
-    allowed = _allowed(segments, high_watermark=high_watermark, now_ms=now_ms, settings=settings)
+    allowed = _allowed(segments, last_stable_offset=last_stable_offset, now_ms=now_ms, settings=settings)
     first_dirty = max(cleaned_to, log_start_offset)
     dirty = [segment for segment in allowed if segment.next_offset > first_dirty]
     clean = [segment for segment in allowed if segment.next_offset <= first_dirty]
@@ -68,13 +68,13 @@ def plan_cleaning(
 
 
 def _allowed(
-    segments: Sequence[CleanableSegment], *, high_watermark: int, now_ms: int, settings: TopicSettings
+    segments: Sequence[CleanableSegment], *, last_stable_offset: int, now_ms: int, settings: TopicSettings
 ) -> list[CleanableSegment]:
     allowed: list[CleanableSegment] = []
     youngest_ms = now_ms - settings.min_compaction_lag_ms
     for segment in segments:
         is_young = settings.min_compaction_lag_ms > 0 and segment.largest_timestamp > youngest_ms
-        if segment.next_offset > high_watermark or is_young:
+        if segment.next_offset > last_stable_offset or is_young:
             break
         allowed.append(segment)
     return allowed

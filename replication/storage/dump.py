@@ -1,20 +1,21 @@
 """Segments, indexes, producer snapshots and checkpoints as plain rows for people. Reads live folders without locks;
 bad data is a row.
 
-A row is a dict with `kind` (batch, record, offset_entry, time_entry, producer, checkpoint, error); an error row says
-in which file and where. Nothing here raises on what it finds in a file.
+A row is a dict with `kind` (batch, record, offset_entry, time_entry, aborted_transaction, producer, checkpoint, error);
+an error row says in which file and where. Nothing here raises on what it finds in a file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from kraft.protocol.batches.header import BatchHeader, computed_crc
+from kraft.protocol.batches.header import NO_SEQUENCE, BatchHeader, computed_crc
+from kraft.protocol.batches.markers import marker_of
 from kraft.protocol.batches.records import read_batches
 from kraft.protocol.errors import KafkaError
 from metadata.environment import File, Files
-from replication.producers.state import NO_OFFSET, NO_SEQUENCE
-from replication.storage.indexes import OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES, OffsetIndex, TimeIndex
+from replication.producers.state import NO_OFFSET
+from replication.storage.indexes import OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES, CorruptIndex, OffsetIndex, TimeIndex
 from replication.storage.names import (
     CLEANER_OFFSETS_FILE,
     EPOCHS_FILE,
@@ -27,10 +28,12 @@ from replication.storage.names import (
     RECOVERY_POINTS_FILE,
     SNAPSHOT_SUFFIX,
     TIME_INDEX_SUFFIX,
+    TRANSACTION_INDEX_SUFFIX,
 )
 from replication.storage.producer_snapshot import CorruptSnapshot, decode_snapshot
 from replication.storage.scanning import DamagedLog, headers_from
 from replication.storage.text_files import read_text
+from replication.storage.transaction_index import entries_of
 
 Row = dict[str, object]
 
@@ -58,7 +61,7 @@ def dump_folder(files: Files, path: str, *, records: bool = False) -> Iterator[R
     for name in names:
         if name.endswith(LOG_SUFFIX):
             yield from dump_segment(files, f"{path}/{name}", records=records)
-        elif name.endswith((TIME_INDEX_SUFFIX, INDEX_SUFFIX)):
+        elif name.endswith((TIME_INDEX_SUFFIX, TRANSACTION_INDEX_SUFFIX, INDEX_SUFFIX)):
             yield from dump_index(files, f"{path}/{name}")
         elif name.endswith(SNAPSHOT_SUFFIX):
             yield from dump_producers(files, f"{path}/{name}")
@@ -85,7 +88,7 @@ def _dumped(files: Files, path: str, rows: Callable[[File], Iterator[Row]]) -> I
         return
     try:
         yield from rows(file)
-    except (DamagedLog, CorruptSnapshot, OSError) as error:
+    except (DamagedLog, CorruptSnapshot, CorruptIndex, OSError) as error:
         yield _error(path, str(error))
     finally:
         file.close()
@@ -106,6 +109,7 @@ def _dump_batch(file: File, position: int, header: BatchHeader, *, records: bool
         "base_sequence": header.base_sequence,
         "is_transactional": header.is_transactional,
         "is_control": header.is_control,
+        **(_marker_cells(data, header) if header.is_control and is_valid else {}),
         "position": position,
         "timestamp": header.max_timestamp,
         "timestamp_type": "LogAppendTime" if header.is_log_append_time else "CreateTime",
@@ -117,6 +121,17 @@ def _dump_batch(file: File, position: int, header: BatchHeader, *, records: bool
     }
     if records:
         yield from _dump_records(file.path, data)
+
+
+def _marker_cells(data: bytes, header: BatchHeader) -> Row:
+    """How a transaction ended, and the epoch of the coordinator that ended it; nothing for another control batch."""
+    try:
+        marker = marker_of(data, header)
+    except KafkaError:
+        return {}
+    if marker is None:
+        return {}
+    return {"marker": "COMMIT" if marker.is_commit else "ABORT", "coordinator_epoch": marker.coordinator_epoch}
 
 
 def _dump_records(path: str, data: bytes) -> Iterator[Row]:
@@ -135,7 +150,9 @@ def _dump_records(path: str, data: bytes) -> Iterator[Row]:
 
 
 def dump_index(files: Files, path: str) -> Iterator[Row]:
-    """The entries of an `.index` or a `.timeindex`."""
+    """The entries of an `.index`, a `.timeindex` or a `.txnindex`."""
+    if path.endswith(TRANSACTION_INDEX_SUFFIX):
+        return _dumped(files, path, _dump_transaction_index)
     base = path.rpartition("/")[2].partition(".")[0]
     base_offset = int(base) if base.isdecimal() else 0
     dump = _dump_time_index if path.endswith(TIME_INDEX_SUFFIX) else _dump_offset_index
@@ -164,6 +181,11 @@ def _dump_time_index(file: File, base_offset: int) -> Iterator[Row]:
     yield from _odd_bytes(file, TIME_ENTRY_BYTES)
 
 
+def _dump_transaction_index(file: File) -> Iterator[Row]:
+    for entry in entries_of(file):
+        yield {"kind": "aborted_transaction", "file": file.path, **entry._asdict()}
+
+
 def _odd_bytes(file: File, entry_bytes: int) -> Iterator[Row]:
     odd = file.size % entry_bytes
     if odd:
@@ -172,7 +194,7 @@ def _odd_bytes(file: File, entry_bytes: int) -> Iterator[Row]:
 
 def dump_producers(files: Files, path: str) -> Iterator[Row]:
     """The producers of a `.snapshot`, as they were when the segment of its name began. Sequences are -1 for a producer
-    that has written no records in its epoch."""
+    that has written no records in its epoch; `open_transaction` is the first offset of one, or -1."""
     return _dumped(files, path, _dump_snapshot)
 
 
@@ -189,6 +211,8 @@ def _dump_snapshot(file: File) -> Iterator[Row]:
             "first_offset": NO_OFFSET if last is None else last.first_offset,
             "last_offset": producer.last_offset,
             "timestamp": producer.timestamp,
+            "coordinator_epoch": producer.coordinator_epoch,
+            "open_transaction": producer.current_txn_first_offset,
         }
 
 

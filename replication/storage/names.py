@@ -1,7 +1,7 @@
 """Names of Kafka's files and folders. Pure text.
 
-`<topic>-<partition>/` holds `<20-digit base offset>.log|.index|.timeindex|.snapshot`; files waiting for removal end in
-`.deleted`, folders in `-delete`, those of a compaction in `.cleaned` and then `.swap`.
+`<topic>-<partition>/` holds `<20-digit base offset>.log|.index|.timeindex|.txnindex|.snapshot`; files waiting for
+removal end in `.deleted`, folders in `-delete`, those of a compaction in `.cleaned` and then `.swap`.
 Source: org.apache.kafka.storage.internals.log.LogFileUtils, UnifiedLog.
 """
 
@@ -13,7 +13,10 @@ from uuid import UUID
 LOG_SUFFIX = ".log"
 INDEX_SUFFIX = ".index"
 TIME_INDEX_SUFFIX = ".timeindex"
-SEGMENT_SUFFIXES = (LOG_SUFFIX, INDEX_SUFFIX, TIME_INDEX_SUFFIX)
+TRANSACTION_INDEX_SUFFIX = ".txnindex"
+NEEDED_SUFFIXES = (LOG_SUFFIX, INDEX_SUFFIX, TIME_INDEX_SUFFIX)
+"""Of the files that every segment has."""
+SEGMENT_SUFFIXES = (*NEEDED_SUFFIXES, TRANSACTION_INDEX_SUFFIX)
 SNAPSHOT_SUFFIX = ".snapshot"
 DELETED_SUFFIX = ".deleted"
 CLEANED_SUFFIX = ".cleaned"

@@ -12,7 +12,14 @@ from functools import partial
 from uuid import UUID
 
 from kraft.protocol.batches.budget import Budget
-from kraft.protocol.batches.header import HEADER_BYTES, NO_PRODUCER_ID, BatchHeader, stamped, stamped_with_append_time
+from kraft.protocol.batches.header import (
+    HEADER_BYTES,
+    LOG_OVERHEAD,
+    NO_PRODUCER_ID,
+    BatchHeader,
+    stamped,
+    stamped_with_append_time,
+)
 from kraft.protocol.batches.looking import Looking
 from kraft.protocol.errors import OffsetOutOfRange
 from kraft.protocol.primitives import Buffer
@@ -20,7 +27,7 @@ from kraft.values import maker
 from metadata.environment import Environment
 from metadata.settings import TopicSettings
 from replication.log_validator import BatchRules, PreparedRecords, prepare_or_refuse, prepare_records
-from replication.partition.log import Appended, EpochEnd, LogRead, Prepare, TimestampedOffset
+from replication.partition.log import AbortedTransaction, Appended, EpochEnd, LogRead, Prepare, TimestampedOffset
 from replication.producers.state import ProducerLimits
 from replication.storage.availability import Availability
 from replication.storage.cleaner_log import LogCleaning
@@ -77,6 +84,8 @@ class PartitionLog:
         self._reader = LogReader(self._segments, self._tail, self._epochs, self._availability)
         self.cleaning = LogCleaning(environment, folder, self._segments)
         self.producers = PartitionProducers(environment, folder, self._segments, loaded.producers, producer_limits)
+        self.high_watermark = self.log_start_offset
+        """Told by the replica that owns this log, at each move."""
         self.is_governed = False
         """The metadata has told its topic's settings. Until then the broker's defaults stand in, and nothing may be
         deleted, compacted or forgotten by them: a topic may keep its records for ever."""
@@ -144,17 +153,29 @@ class PartitionLog:
     def preparation(self) -> Prepare:
         return partial(prepare_records, rules=self._rules)
 
-    def append_as_leader(self, data: Buffer | PreparedRecords, *, leader_epoch: int, now_ms: int) -> Appended:
+    def append_as_leader(
+        self,
+        data: Buffer | PreparedRecords,
+        *,
+        leader_epoch: int,
+        now_ms: int,
+        is_from_coordinator: bool = False,
+    ) -> Appended:
         self._availability.check()
-        prepared = data if isinstance(data, PreparedRecords) else self._prepared(data, now_ms=now_ms)
-        if prepared.rules != self._rules:  # the topic's settings changed while a worker looked at the records
-            prepared = self._prepared(prepared.data, now_ms=now_ms)
+        if not isinstance(data, PreparedRecords):
+            prepared = self._prepared(data, now_ms=now_ms, is_from_coordinator=is_from_coordinator)
+        elif data.rules != self._rules:  # the topic's settings changed while a worker looked at the records
+            prepared = self._prepared(data.data, now_ms=now_ms, is_from_coordinator=data.is_from_coordinator)
+        else:
+            prepared = data
         owned, position = prepared.data, 0
         headers: list[BatchHeader] = []
         offset = self.log_end_offset
         for header in prepared.headers:
             if header.producer_id != NO_PRODUCER_ID:
-                duplicate = self.producers.duplicate_of(self, header, owned, batches=len(prepared.headers))
+                duplicate = self.producers.duplicate_of(
+                    self, header, owned[position : position + header.size], batches=len(prepared.headers)
+                )
                 if duplicate is not None:
                     return duplicate
             if self._rules.is_log_append_time:
@@ -172,8 +193,10 @@ class PartitionLog:
         self._tail.keep(owned, base_offset=appended.base_offset, next_offset=offset)
         return appended
 
-    def _prepared(self, data: Buffer, *, now_ms: int) -> PreparedRecords:
-        return prepare_or_refuse(data, rules=self._rules, now_ms=now_ms, budget=Budget())
+    def _prepared(self, data: Buffer, *, now_ms: int, is_from_coordinator: bool) -> PreparedRecords:
+        return prepare_or_refuse(
+            data, rules=self._rules, now_ms=now_ms, budget=Budget(), is_from_coordinator=is_from_coordinator
+        )
 
     def append_as_follower(self, data: Buffer, *, now_ms: int) -> Appended | None:
         """What exceeds a segment is appended in several steps, each whole."""
@@ -215,9 +238,7 @@ class PartitionLog:
                 self._epochs.restore(epochs_before)
             raise self._availability.failed(error, "appending", changes_nothing=True) from error
         self.log_end_offset = last_offset + 1
-        for header in headers:
-            if header.producer_id != NO_PRODUCER_ID:
-                self.producers.appended(header, now_ms=now_ms)
+        self._tell_producers(data, headers, now_ms=now_ms)
         self._tail.appended(next_offset=self.log_end_offset, position=position)
         return _appended(
             base_offset=base_offset,
@@ -226,6 +247,21 @@ class PartitionLog:
             size_bytes=size,
             log_append_time_ms=now_ms if headers[0].is_log_append_time else -1,
         )
+
+    def _tell_producers(self, data: Buffer, headers: Sequence[BatchHeader], *, now_ms: int) -> None:
+        position = 0
+        for header in headers:
+            if header.producer_id == NO_PRODUCER_ID:
+                pass
+            elif header.is_control:
+                marker = memoryview(data)[position : position + header.size]
+                with self._availability.guard("writing the index of aborted transactions"):
+                    self._flusher.folder_changed |= self.producers.marked(
+                        header, marker, now_ms=now_ms, high_watermark=self.high_watermark
+                    )
+            else:
+                self.producers.appended(header, now_ms=now_ms)
+            position += header.length + LOG_OVERHEAD
 
     def _roll(self, now_ms: int, *, was_empty: bool) -> None:
         self._segments.roll(self.log_end_offset, now_ms=now_ms)
@@ -253,6 +289,16 @@ class PartitionLog:
             log_end=self.log_end_offset,
             at_least_one_batch=at_least_one_batch,
         )
+
+    @property
+    def last_stable_offset(self) -> int:
+        unstable = self.producers.states.first_unstable_offset(self.high_watermark)
+        if unstable is None or unstable >= self.high_watermark:
+            return self.high_watermark
+        return max(unstable, self.log_start_offset)
+
+    def aborted_transactions(self, start: int, stop: int) -> list[AbortedTransaction]:
+        return self._reader.aborted_transactions(start, stop)
 
     def offset_for_timestamp(
         self, timestamp_ms: int, *, upper_bound: int, looking: Looking | None = None

@@ -11,15 +11,18 @@ from bisect import insort
 from collections.abc import Callable, Sequence
 
 from kraft.protocol.batches.header import BatchHeader, header_at
-from kraft.protocol.errors import InvalidRecord, OutOfOrderSequenceNumber
+from kraft.protocol.batches.markers import marker_of
+from kraft.protocol.errors import InvalidRecord, KafkaError, OutOfOrderSequenceNumber
 from kraft.protocol.primitives import Buffer
 from metadata.environment import Environment
 from metadata.producer_ids import is_reserved
 from replication.partition.log import Appended, ReplicaLog
 from replication.producers.comparison import holds_same_records
 from replication.producers.state import Producer, ProducerBatch, ProducerLimits, ProducerStates
+from replication.storage.indexes import CorruptIndex
 from replication.storage.producer_files import (
     TEMPORARY_SUFFIX,
+    aborted,
     rebuild,
     remove_snapshots,
     snapshot_file,
@@ -28,6 +31,7 @@ from replication.storage.producer_files import (
     write_synced,
 )
 from replication.storage.producer_snapshot import encode_snapshot
+from replication.storage.scanning import DamagedLog
 from replication.storage.segments import Segments
 
 Copy = tuple[int, list[tuple[int, Producer]]]
@@ -62,13 +66,20 @@ class PartitionProducers:
     # --- appending ------------------------------------------------------------------------------------------------
 
     def duplicate_of(self, log: ReplicaLog, header: BatchHeader, batch: Buffer, *, batches: int) -> Appended | None:
-        """D1 to D5 for a client's batch: what is answered if it is in the log already.
+        """D1 to D5 for a batch of a producer: what is answered if it is in the log already.
 
-        Raises InvalidRecord 87, OutOfOrderSequenceNumber 45, InvalidProducerEpoch 47.
+        Raises InvalidRecord 87, OutOfOrderSequenceNumber 45, InvalidProducerEpoch 47, InvalidTxnState 48,
+        TransactionCoordinatorFenced 52, ThrottlingQuotaExceeded 89.
         """
         if batches > 1:
             raise InvalidRecord(f"{batches} batches with a producer id in one record set; send one at a time")
-        duplicate = self._states.check(header.producer_id, header)
+        if header.is_control:
+            marker = marker_of(batch, header)
+            if marker is None:
+                raise InvalidRecord("a control batch of a producer is a marker that commits or aborts")
+            self._states.check_marker(header.producer_id, header, marker)
+            return None
+        duplicate = self._states.check(header.producer_id, header, self._limits())
         if duplicate is None:
             return None
         if is_reserved(header.producer_id):
@@ -82,6 +93,21 @@ class PartitionProducers:
 
     def appended(self, header: BatchHeader, *, now_ms: int) -> None:
         self._states.update(header, self._limits(), seen_ms=now_ms)
+
+    def marked(self, header: BatchHeader, batch: Buffer, *, now_ms: int, high_watermark: int) -> bool:
+        """A control batch is in the log now. True when the index of aborted transactions is a new file.
+
+        Raises OSError, DamagedLog."""
+        try:
+            marker = marker_of(batch, header)
+            if marker is None:
+                return False
+            ended = self._states.end_transaction(
+                header, marker, self._limits(), high_watermark=high_watermark, seen_ms=now_ms
+            )
+            return ended is not None and ended.is_aborted and self._segments.active.transactions.append(aborted(ended))
+        except (KafkaError, CorruptIndex) as error:
+            raise DamagedLog(str(error)) from error
 
     def remove_expired(self, *, now_ms: int) -> int:
         return self._states.remove_expired(self._limits(), now_ms=now_ms)

@@ -2,7 +2,8 @@
 
 `<20-digit offset>.snapshot` holds the producers as they were below that offset. One is written at each roll (so its
 offset is a segment's base) and one at a clean shutdown. A snapshot that does not read is removed and an older one
-taken; the log itself always tells all. Blocking, but for what only renames.
+taken; the log itself always tells all. A replay also makes the indexes of aborted transactions anew (`.txnindex`).
+Blocking, but for what only renames.
 Source: org.apache.kafka.storage.internals.log.ProducerStateManager, UnifiedLog.rebuildProducerState.
 """
 
@@ -10,12 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from kraft.protocol.batches.header import NO_PRODUCER_ID
+from kraft.protocol.batches.header import NO_PRODUCER_ID, BatchHeader
+from kraft.protocol.batches.markers import Marker, marker_of
+from kraft.protocol.errors import KafkaError
 from metadata.environment import Files
-from replication.producers.state import ProducerLimits, ProducerStates
+from replication.partition.log import AbortedTransaction
+from replication.producers.state import EndedTransaction, ProducerLimits, ProducerStates
+from replication.storage.indexes import CorruptIndex
 from replication.storage.names import SNAPSHOT_SUFFIX, segment_file
 from replication.storage.producer_snapshot import CorruptSnapshot, decode_snapshot, encode_snapshot
-from replication.storage.scanning import headers_from
+from replication.storage.scanning import DamagedLog, headers_from, whole_batch
 from replication.storage.segment import Segment
 
 TEMPORARY_SUFFIX = ".tmp"
@@ -79,40 +84,95 @@ def rebuild(
     end_offset: int,
     limits: ProducerLimits,
     is_known_empty: bool = False,
+    is_loading: bool = False,
 ) -> tuple[ProducerStates, list[str]]:
-    """The producers below `end_offset`, and what was wrong with snapshots. Those beyond the end are removed.
+    """The producers below `end_offset`, and what was wrong with snapshots or with indexes of aborted transactions.
+    Snapshots beyond the end are removed.
 
     `snapshots`: the offsets of those that are in the folder, ascending.
     `is_known_empty`: a log that was closed cleanly and has no snapshot was written before there were any.
+    `is_loading`: what is replayed is written to the indexes of aborted transactions anew; one that does not read is
+    replayed as a whole.
     """
-    offsets = snapshots
-    remove_snapshots(files, folder, [offset for offset in offsets if offset > end_offset])
-    states, problems = ProducerStates(), []
-    replay_from = end_offset if is_known_empty and not offsets else 0
-    for offset in reversed([offset for offset in offsets if offset <= end_offset]):
+    remove_snapshots(files, folder, [offset for offset in snapshots if offset > end_offset])
+    damaged = _damaged_indexes(segments) if is_loading else {}
+    begin = min((segment.base_offset for segment in damaged), default=end_offset)
+    states, problems = ProducerStates(), [*damaged.values()]
+    replay_from = end_offset if is_known_empty and not snapshots and not damaged else 0
+    for offset in reversed([offset for offset in snapshots if offset <= begin]):
         try:
-            states.put(decode_snapshot(_read(files, snapshot_file(folder, offset))))
+            states.put(decode_snapshot(_read(files, snapshot_file(folder, offset))), end_offset=offset)
         except CorruptSnapshot as error:
             problems.append(f"{snapshot_file(folder, offset)}: {error}")
             remove_snapshots(files, folder, [offset])
             continue
         replay_from = offset
         break
-    _replay(states, segments, start=replay_from, end_offset=end_offset, limits=limits)
+    _replay(states, segments, start=replay_from, end_offset=end_offset, limits=limits, writes_transactions=is_loading)
+    if is_loading and replay_from < end_offset:
+        _sync_transactions(files, folder, segments, start=replay_from)
     return states, problems
 
 
+def _sync_transactions(files: Files, folder: str, segments: Sequence[Segment], *, start: int) -> None:
+    """A segment that was flushed is taken as it is the next time, with this index."""
+    written = [each.transactions for each in segments if each.transactions.has_entries_since(start)]
+    for transactions in written:
+        transactions.sync()
+    if written:
+        files.sync_directory(folder)
+
+
+def aborted(ended: EndedTransaction) -> AbortedTransaction:
+    return AbortedTransaction(ended.producer_id, ended.first_offset, ended.last_offset, ended.last_stable_offset)
+
+
+def _damaged_indexes(segments: Sequence[Segment]) -> dict[Segment, str]:
+    """Indexes of aborted transactions that do not read, now empty, and why."""
+    damaged: dict[Segment, str] = {}
+    for segment in segments:
+        try:
+            segment.transactions.load()
+        except CorruptIndex as error:
+            segment.transactions.clear()
+            damaged[segment] = str(error)
+    return damaged
+
+
 def _replay(
-    states: ProducerStates, segments: Sequence[Segment], *, start: int, end_offset: int, limits: ProducerLimits
+    states: ProducerStates,
+    segments: Sequence[Segment],
+    *,
+    start: int,
+    end_offset: int,
+    limits: ProducerLimits,
+    writes_transactions: bool,
 ) -> None:
     for index, segment in enumerate(segments):
         next_base = segments[index + 1].base_offset if index + 1 < len(segments) else end_offset
         if next_base <= start:
             continue
+        if writes_transactions:
+            segment.transactions.truncate_from(start)
         headers = segment.headers_near(start) if start > segment.base_offset else headers_from(segment.log, 0)
-        for _, header in headers:
-            if header.producer_id != NO_PRODUCER_ID and start <= header.base_offset < end_offset:
+        for position, header in headers:
+            if header.producer_id == NO_PRODUCER_ID or not start <= header.base_offset < end_offset:
+                continue
+            if not header.is_control:
                 states.update(header, limits)
+                continue
+            marker = _marker(segment, position, header)
+            ended = None if marker is None else states.end_transaction(header, marker, limits)
+            if ended is not None and ended.is_aborted and writes_transactions:
+                segment.transactions.append(aborted(ended))
+
+
+def _marker(segment: Segment, position: int, header: BatchHeader) -> Marker | None:
+    """Raises DamagedLog."""
+    try:
+        return marker_of(whole_batch(segment.log, position, header), header)
+    except KafkaError as error:
+        raise DamagedLog(f"{segment.log.path}: at position {position}: {error}") from error
 
 
 def _read(files: Files, path: str) -> bytes:

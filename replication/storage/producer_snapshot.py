@@ -14,7 +14,8 @@ from collections.abc import Iterable
 
 from crc32c import crc32c
 
-from replication.producers.state import NO_OFFSET, NO_SEQUENCE, Producer, ProducerBatch
+from kraft.protocol.batches.header import NO_SEQUENCE
+from replication.producers.state import NO_OFFSET, Producer, ProducerBatch
 
 VERSION = 1
 _HEAD = struct.Struct(">hI")

@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 
 from kraft.protocol.batches.looking import Looking
 from kraft.protocol.errors import KafkaError
-from replication.partition.log import LogRead, TimestampedOffset
+from replication.partition.log import AbortedTransaction, LogRead, TimestampedOffset
 from replication.storage import lookups
 from replication.storage.availability import Availability
 from replication.storage.epochs import LeaderEpochCache
+from replication.storage.indexes import CorruptIndex
 from replication.storage.scanning import DamagedLog
 from replication.storage.segments import Segments
 from replication.storage.tail import Tail
@@ -69,6 +70,22 @@ class LogReader:
 
     def max_timestamp(self, bounds: range, looking: Looking) -> TimestampedOffset | None:
         return self._try(lambda: lookups.max_timestamp(self._segments, bounds, looking), "looking up a timestamp")
+
+    def aborted_transactions(self, start: int, stop: int) -> list[AbortedTransaction]:
+        """Those with offsets in the range, ascending by their first one."""
+
+        def search() -> list[AbortedTransaction]:
+            try:
+                found = [
+                    each
+                    for segment in self._segments.from_offset(start)
+                    for each in segment.transactions.overlapping(start, stop)
+                ]
+            except CorruptIndex as error:
+                raise DamagedLog(str(error)) from error
+            return sorted(found, key=lambda each: each.first_offset)
+
+        return self._try(search, "looking for aborted transactions")
 
     def _try(self, search: Callable[[], T], doing: str) -> T:
         self._availability.check()

@@ -22,7 +22,9 @@ from replication.storage.names import (
     CHECKPOINT_CEILING_FILE,
     DELETED_SUFFIX,
     EPOCHS_FILE,
+    NEEDED_SUFFIXES,
     SEGMENT_SUFFIXES,
+    TRANSACTION_INDEX_SUFFIX,
     base_offset_of,
     segment_file,
 )
@@ -113,8 +115,8 @@ def _load(plan: LoadPlan, names: list[str], ceiling: CheckpointCeiling, segments
     end_offset = plan.log_start_offset
     for index, base in enumerate(bases):
         next_base = bases[index + 1] if index + 1 < len(bases) else None
-        has_indexes = all(f"{base:020}{suffix}" in there for suffix in SEGMENT_SUFFIXES)
-        segment = _open(plan, base)
+        has_indexes = all(f"{base:020}{suffix}" in there for suffix in NEEDED_SUFFIXES)
+        segment = _open(plan, base, has_transactions=f"{base:020}{TRANSACTION_INDEX_SUFFIX}" in there)
         segments.append(segment)
         end_offset, is_cut = _load_segment(plan, segment, next_base, epochs, repairs, has_indexes=has_indexes)
         if segment.size and end_offset > plan.recovery_point:
@@ -161,6 +163,7 @@ def _load_producers(
         end_offset=end_offset,
         limits=plan.producer_limits,
         is_known_empty=plan.is_clean,
+        is_loading=True,
     )
     states.remove_expired(plan.producer_limits, now_ms=plan.now_ms)
     if end_offset and not plan.is_clean:  # nothing was replayed in vain
@@ -276,7 +279,7 @@ def _load_segment(
     return end_offset, problem is not None
 
 
-def _open(plan: LoadPlan, base: int, *, create: bool = False) -> Segment:
+def _open(plan: LoadPlan, base: int, *, create: bool = False, has_transactions: bool = False) -> Segment:
     return Segment.open(
         plan.files,
         plan.folder,
@@ -285,6 +288,7 @@ def _open(plan: LoadPlan, base: int, *, create: bool = False) -> Segment:
         index_interval_bytes=plan.settings.index_interval_bytes,
         created_ms=plan.now_ms,
         create=create,
+        has_transactions=has_transactions,
     )
 
 

@@ -1,4 +1,4 @@
-"""One segment: a log file and its two indexes, all named by the segment's base offset.
+"""One segment: a log file and its indexes, all named by the segment's base offset.
 
 Invariant: every index entry that is followed leads to a batch that is wholly in the log file; an index that does not
 fit its log is made anew from the headers of the log. An append that fails leaves the three files as they were.
@@ -16,8 +16,16 @@ from kraft.values import value
 from metadata.environment import File, Files
 from metadata.settings import TopicSettings
 from replication.storage.indexes import RELATIVE_OFFSET_MAX, CorruptIndex, OffsetIndex, TimeIndex
-from replication.storage.names import INDEX_SUFFIX, LOG_SUFFIX, SEGMENT_SUFFIXES, TIME_INDEX_SUFFIX, segment_file
+from replication.storage.names import (
+    INDEX_SUFFIX,
+    LOG_SUFFIX,
+    NEEDED_SUFFIXES,
+    TIME_INDEX_SUFFIX,
+    TRANSACTION_INDEX_SUFFIX,
+    segment_file,
+)
 from replication.storage.scanning import DamagedLog, headers_from
+from replication.storage.transaction_index import TransactionIndex
 
 
 @value()
@@ -40,6 +48,7 @@ class Segment:
         log: File,
         offsets: OffsetIndex,
         times: TimeIndex,
+        transactions: TransactionIndex,
         created_ms: int,
         index_interval_bytes: int,
     ) -> None:
@@ -53,6 +62,7 @@ class Segment:
         self._log = log
         self.offsets = offsets
         self.times = times
+        self.transactions = transactions
         self._bytes_since_entry = 0
         self._first_timestamp: int | None = None
         self._max_timestamp, self._max_timestamp_offset = NO_TIMESTAMP, base_offset
@@ -69,14 +79,23 @@ class Segment:
         index_interval_bytes: int,
         created_ms: int,
         create: bool = False,
+        has_transactions: bool = False,
         state_suffix: str = "",
     ) -> Segment:
-        """Missing index files come up empty: whoever opens an existing segment checks and rebuilds them."""
+        """Missing index files come up empty: whoever opens an existing segment checks and rebuilds them.
+        `has_transactions`: there is an index of aborted ones."""
         opened: list[File] = []
         try:
-            for suffix in SEGMENT_SUFFIXES:
+            for suffix in NEEDED_SUFFIXES:
                 path = segment_file(folder, base_offset, suffix) + state_suffix
                 opened.append(files.open(path, create=create or suffix != LOG_SUFFIX))
+            transactions = TransactionIndex(
+                files,
+                segment_file(folder, base_offset, TRANSACTION_INDEX_SUFFIX) + state_suffix,
+                base_offset=base_offset,
+                bytes_max=index_bytes_max,
+                is_there=has_transactions,
+            )
         except OSError:
             for file in opened:
                 file.close()
@@ -90,6 +109,7 @@ class Segment:
             log=log,
             offsets=OffsetIndex(index, bytes_max=index_bytes_max),
             times=TimeIndex(time_index, bytes_max=index_bytes_max),
+            transactions=transactions,
             created_ms=created_ms,
             index_interval_bytes=index_interval_bytes,
         )
@@ -266,6 +286,7 @@ class Segment:
             or last_offset - self.base_offset > RELATIVE_OFFSET_MAX
             or self.offsets.is_full
             or self.times.is_full
+            or self.transactions.is_full
             or self._waited_ms(now_ms, max_timestamp) > settings.segment_ms - jitter_ms
         )
 
@@ -360,6 +381,10 @@ class Segment:
         self._load_indexes()
         self.cut_at(found.position)
         self.truncate_indexes(offset)
+        try:
+            self.transactions.truncate_from(offset)
+        except CorruptIndex as error:
+            raise DamagedLog(str(error)) from error
         return min(offset, self.reload())  # where a compaction took records, the end of those before the gap
 
     def truncate_indexes(self, offset: int) -> None:
@@ -397,13 +422,17 @@ class Segment:
         self._log.sync()
         self.offsets.file.sync()
         self.times.file.sync()
+        self.transactions.sync()
 
     def close(self) -> None:
         for file in (self._log, self.offsets.file, self.times.file):
             file.close()
+        self.transactions.close()
 
     def paths(self) -> tuple[str, ...]:
-        return tuple(segment_file(self.folder, self.base_offset, suffix) for suffix in SEGMENT_SUFFIXES)
+        """Of the files that it has."""
+        needed = tuple(segment_file(self.folder, self.base_offset, suffix) for suffix in NEEDED_SUFFIXES)
+        return (*needed, self.transactions.path) if self.transactions.is_there else needed
 
 
 def _leads_nowhere(offsets: OffsetIndex) -> str:

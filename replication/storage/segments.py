@@ -20,6 +20,7 @@ from replication.storage.names import (
     PARTITION_METADATA_FILE,
     SEGMENT_SUFFIXES,
     SWAP_SUFFIX,
+    TRANSACTION_INDEX_SUFFIX,
     segment_file,
 )
 from replication.storage.retention import Deletion, SegmentFacts, segments_to_delete
@@ -120,7 +121,7 @@ class Segments:
         self._segments.append(self._open(base_offset, now_ms=now_ms, create=True))
         self._bases.append(base_offset)
 
-    def _open(self, base_offset: int, *, now_ms: int, create: bool = False) -> Segment:
+    def _open(self, base_offset: int, *, now_ms: int, create: bool = False, has_transactions: bool = False) -> Segment:
         segment = Segment.open(
             self._environment.files,
             self._folder,
@@ -129,6 +130,7 @@ class Segments:
             index_interval_bytes=self._settings.index_interval_bytes,
             created_ms=now_ms,
             create=create,
+            has_transactions=has_transactions,
         )
         segment.on_index_rebuilt = self._on_index_rebuilt
         return segment
@@ -185,13 +187,15 @@ class Segments:
         """Swap in the compacted files that stand beside a group. `.log.swap` is what a crash goes on from."""
         files, base_offset = self._environment.files, group[0].base_offset
         paths = [segment_file(self._folder, base_offset, suffix) for suffix in reversed(SEGMENT_SUFFIXES)]
+        paths = [path for path in paths if files.exists(path + CLEANED_SUFFIX)]
         for path in paths:
             files.rename(path + CLEANED_SUFFIX, path + SWAP_SUFFIX)
         for segment in group:
             self._condemn(segment)
         for path in paths:
             files.rename(path + SWAP_SUFFIX, path)
-        new = self._open(base_offset, now_ms=now_ms)
+        has_transactions = segment_file(self._folder, base_offset, TRANSACTION_INDEX_SUFFIX) in paths
+        new = self._open(base_offset, now_ms=now_ms, has_transactions=has_transactions)
         new.reload()
         at = self._segments.index(group[0])
         self._segments[at : at + len(group)] = [new]

@@ -48,7 +48,7 @@ class Replicas(Reads, Protocol):
         *,
         acks: int,
         timeout_ms: int,
-        internal_topics_allowed: bool,
+        is_from_coordinator: bool,
     ) -> Mapping[TopicIdPartition, ProduceOutcome]: ...
 
 
@@ -294,7 +294,7 @@ class Shard:
     async def _append(self, batch: bytes) -> None:
         timeout_ms = self.around.settings().offsets_commit_timeout_ms
         outcomes = await self.around.replicas.produce(
-            {self.partition: batch}, acks=ACKS_ALL, timeout_ms=timeout_ms, internal_topics_allowed=True
+            {self.partition: batch}, acks=ACKS_ALL, timeout_ms=timeout_ms, is_from_coordinator=True
         )
         outcome = outcomes[self.partition]
         if outcome.error_code:

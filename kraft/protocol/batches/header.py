@@ -31,6 +31,7 @@ TRANSACTIONAL = 0x10
 CONTROL = 0x20
 DELETE_HORIZON = 0x40
 NO_PRODUCER_ID = -1
+NO_SEQUENCE = -1
 NO_TIMESTAMP = -1
 
 CODEC_NAMES = ("none", "gzip", "snappy", "lz4", "zstd")

@@ -2,8 +2,8 @@
 
 Sessions (KIP-227) are those of the replica manager, in the same cache as the followers'. Until version 12 a request
 names topics by name, from 13 on by id; an answer names a topic as it was asked for. From version 11 on a client may
-read from followers, and is told of one in its own rack (KIP-392). Without transactions all below the high watermark is
-stable: the last stable offset is the high watermark, and no transaction was aborted.
+read from followers, and is told of one in its own rack (KIP-392). Who reads committed records only gets them up to the
+last stable offset, with the aborted transactions among them, whose records it leaves out by itself (KIP-98).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from kraft.values import maker
 from kraft.wire.clients.endpoints import node_endpoints
 from kraft.wire.clients.leaders import UNKNOWN, Leaders
 from kraft.wire.clients.served import Answer, ClientApi, ClientBroker, ClientCall, Later
-from kraft.wire.generated import fetch_request
+from kraft.wire.generated import fetch_request, fetch_response
 from kraft.wire.generated.fetch_request import FetchRequestData, FetchTopic
 from kraft.wire.generated.fetch_response import (
     NO_LEADER_ID_AND_EPOCH,
@@ -38,6 +38,7 @@ from kraft.wire.generated.fetch_response import (
 )
 from kraft.wire.primitives import ZERO_UUID
 from metadata.image import TopicIdPartition
+from replication.partition.log import AbortedTransaction
 from replication.requests import (
     CONSUMER,
     FetchedPartition,
@@ -80,12 +81,12 @@ class _Fetch:
         return Later(begun.future, lambda _: self._response(call, come()))
 
     def _response(self, call: ClientCall[FetchRequestData], reply: FetchResponse) -> FetchResponseData:
-        aborted = () if call.message.isolation_level == READ_COMMITTED else None
+        is_committed = call.message.isolation_level == READ_COMMITTED
         leader_ids: list[int] = []
         topics: dict[str | UUID, list[PartitionData]] = {}
         for item in reply.partitions:
             topic = item.topic or item.topic_id
-            found = self._failed(item, leader_ids) if item.error_code else _read(item, aborted)
+            found = self._failed(item, leader_ids) if item.error_code else _read(item, is_committed=is_committed)
             known = topics.get(topic)
             if known is None:
                 topics[topic] = [found]
@@ -150,6 +151,7 @@ def _request(message: FetchRequestData, version: int) -> FetchRequest:
         names_topics=names_topics,
         reads_followers=version >= FIRST_WITH_RACK,
         rack=message.rack_id,
+        is_read_committed=message.isolation_level == READ_COMMITTED,
     )
 
 
@@ -166,7 +168,8 @@ def _asked(topic: FetchTopic, item: fetch_request.FetchPartition) -> FetchPartit
     )
 
 
-def _read(item: FetchedPartition, aborted: tuple[()] | None) -> PartitionData:
+def _read(item: FetchedPartition, *, is_committed: bool) -> PartitionData:
+    aborted = [_aborted(each) for each in item.aborted] if is_committed else None
     if item.diverging_epoch is not None:
         return PartitionData.make(
             partition_index=item.partition,
@@ -187,6 +190,12 @@ def _read(item: FetchedPartition, aborted: tuple[()] | None) -> PartitionData:
         aborted_transactions=aborted,
         preferred_read_replica=item.preferred_read_replica,
         records=item.records,
+    )
+
+
+def _aborted(transaction: AbortedTransaction) -> fetch_response.AbortedTransaction:
+    return fetch_response.AbortedTransaction.make(
+        producer_id=transaction.producer_id, first_offset=transaction.first_offset
     )
 
 

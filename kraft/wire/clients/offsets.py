@@ -55,6 +55,7 @@ SPECIAL_SINCE = {
     EARLIEST_PENDING_UPLOAD_TIMESTAMP: 11,
 }
 """Special timestamp -> the first version of ListOffsets that knows it."""
+READ_COMMITTED = 1
 FIRST_WITH_OFFSET_NOT_AVAILABLE = 5
 
 
@@ -98,13 +99,18 @@ class _Offsets:
         topics = []
         for topic in call.message.topics:
             topic_id = self._leaders.id_of(topic.name)
-            answers = [await self._listed(topic_id, topic.name, item, call.version) for item in topic.partitions]
+            answers = [await self._listed(topic_id, topic.name, item, call) for item in topic.partitions]
             topics.append(ListOffsetsTopicResponse.make(name=topic.name, partitions=answers))
         return ListOffsetsResponseData.make(topics=topics)
 
     async def _listed(
-        self, topic_id: UUID | None, name: str, item: ListOffsetsPartition, version: int
+        self,
+        topic_id: UUID | None,
+        name: str,
+        item: ListOffsetsPartition,
+        call: ClientCall[ListOffsetsRequestData],
     ) -> ListOffsetsPartitionResponse:
+        version = call.version
         try:
             key = self._key(topic_id, name, item.partition_index)
             _check_timestamp(item.timestamp, version)
@@ -112,7 +118,12 @@ class _Offsets:
                 found = await self._in_remote_storage(key, item.current_leader_epoch)
             else:
                 timestamp = EARLIEST_TIMESTAMP if item.timestamp == EARLIEST_LOCAL_TIMESTAMP else item.timestamp
-                found = await self._replicas.list_offset(key, timestamp, leader_epoch=item.current_leader_epoch)
+                found = await self._replicas.list_offset(
+                    key,
+                    timestamp,
+                    is_read_committed=call.message.isolation_level == READ_COMMITTED,
+                    leader_epoch=item.current_leader_epoch,
+                )
         except KafkaError as error:
             return ListOffsetsPartitionResponse.make(
                 partition_index=item.partition_index, error_code=_list_code(error, version)

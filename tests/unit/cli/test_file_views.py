@@ -18,7 +18,8 @@ def wide(monkeypatch):
 def batch(base: int, count: int = 1, **changes: object) -> dict[str, object]:
     row = {"kind": "batch", "file": FILE, "base_offset": base, "last_offset": base + max(count, 1) - 1, "count": count}
     row |= {"leader_epoch": 7, "position": base * 80, "size": 80, "timestamp": 1_000, "compression": "lz4"}
-    return {**row, "is_valid": True, "producer_id": -1, "producer_epoch": -1, "base_sequence": -1, **changes}
+    row |= {"is_valid": True, "producer_id": -1, "producer_epoch": -1, "base_sequence": -1}
+    return {**row, "is_transactional": False, "is_control": False, **changes}
 
 
 def record(offset: int, value: str) -> dict[str, object]:
@@ -69,11 +70,25 @@ def test_producers_of_a_snapshot_tell_their_last_batch(capsys):
         "producer_epoch": 1,
     }
     row |= {"first_sequence": 3, "last_sequence": 4, "first_offset": 7, "last_offset": 8, "timestamp": 1_000}
-    write_log_tables([row], records=False)
-    file, header, cells = lines(capsys)
+    write_log_tables([row | {"open_transaction": -1}, row | {"open_transaction": 5}], records=False)
+    file, header, cells, with_open = lines(capsys)
     assert file == [row["file"]]
-    assert header == ["producer", "epoch", "sequences", "offsets", "timestamp"]
-    assert " ".join(cells) == f"{2**62} 1 3 to 4 7 to 8 1970-01-01 00:00:01.000"
+    assert header == ["producer", "epoch", "sequences", "offsets", "open", "since", "timestamp"]
+    assert " ".join(cells) == f"{2**62} 1 3 to 4 7 to 8 - 1970-01-01 00:00:01.000"
+    assert " ".join(with_open) == f"{2**62} 1 3 to 4 7 to 8 5 1970-01-01 00:00:01.000"
+
+
+def test_transactional_batches_markers_and_aborted_transactions_are_told_apart(capsys):
+    mine = {"producer_id": 9, "producer_epoch": 2, "is_transactional": True}
+    rows = [batch(0, **mine, base_sequence=5), batch(1, **mine, is_control=True, marker="ABORT", coordinator_epoch=4)]
+    index = {"kind": "aborted_transaction", "file": FILE.replace(".log", ".txnindex"), "producer_id": 9}
+    index |= {"first_offset": 0, "last_offset": 1, "last_stable_offset": 2}
+    write_log_tables([*rows, index], records=False)
+    _, _, data, marker, _, header, entry = lines(capsys)
+    assert " ".join(data).endswith("9 epoch 2 sequence 5 in a transaction")
+    assert " ".join(marker).endswith("9 epoch 2 ABORT")
+    assert header == ["producer", "first", "marker", "last", "stable"]
+    assert entry == ["9", "0", "1", "2"]
 
 
 def test_damage_stands_in_a_table_of_its_own(capsys):

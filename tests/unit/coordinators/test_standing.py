@@ -47,11 +47,11 @@ class Replicas:
         *,
         acks: int,
         timeout_ms: int,
-        internal_topics_allowed: bool,
+        is_from_coordinator: bool,
     ) -> Mapping[TopicIdPartition, ProduceOutcome]:
         assert (acks, list(batches)) == (-1, [PARTITION])
         assert timeout_ms > 0
-        assert internal_topics_allowed
+        assert is_from_coordinator
         self.batches.append(bytes(batches[PARTITION]))
         await asyncio.sleep(0.01)
         return {PARTITION: ProduceOutcome(error_code=self.error_code, base_offset=0, log_start_offset=0)}

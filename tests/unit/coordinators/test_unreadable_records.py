@@ -80,7 +80,7 @@ def test_groups_beside_unreadable_records_are_loaded_and_each_of_those_is_an_eve
         await ask(cluster.alive[0], commit("g", 1))
         home, where = await home_of(cluster, "g")
         wrote = home.node.replicas.produce(  # type: ignore[union-attr]
-            {where: garbage()}, acks=-1, timeout_ms=5_000, internal_topics_allowed=True
+            {where: garbage()}, acks=-1, timeout_ms=5_000, is_from_coordinator=True
         )
         assert (await home.machine.run(wrote))[where].error_code == 0
         await ask(cluster.alive[0], commit("g", 2))

@@ -43,7 +43,7 @@ from kraft.http.offset_spec import parse_timestamp
 from kraft.http.streaming.splitter import ObjectSplitter
 from kraft.http.v2.record_bodies import parse_produce
 from kraft.http.v3.record_bodies import parse_batch, parse_record
-from kraft.protocol.batches import checking, compression, header
+from kraft.protocol.batches import checking, compression, header, markers
 from kraft.protocol.batches.budget import Budget
 from kraft.protocol.batches.records import NewRecord, build_batch, read_batches
 from kraft.protocol.errors import KafkaError
@@ -62,8 +62,9 @@ from metadata.quorum.messages import MalformedMessage, checked
 from metadata.settings import BrokerSettings, TopicSettings, canonical_value
 from metadata.undecodable import UNDECODABLE
 from replication.log_validator import BatchRules, prepare_or_refuse
+from replication.partition.log import AbortedTransaction
 from replication.producers.state import Producer, ProducerBatch
-from replication.storage import indexes, names, producer_snapshot, text_files
+from replication.storage import indexes, names, producer_snapshot, text_files, transaction_index
 from tests.unit.decoders.files import Holding
 from tests.unit.wire.test_controller_round_trips import CASES
 from tests.unit.wire.test_server_defends_itself import EVERY_API
@@ -284,6 +285,13 @@ def resealed_producers(data: bytes) -> bytes:
     return struct.pack(">hI", 1, crc32c(data[6:])) + data[6:]
 
 
+def aborted(data: bytes) -> object:
+    held = Holding(data)
+    index = transaction_index.TransactionIndex(held, "p", base_offset=0, bytes_max=1 << 20, is_there=True)
+    index.load()
+    return [*index.overlapping(0, 10)]
+
+
 def indexed(data: bytes, *, times: bool) -> object:
     if times:
         index = indexes.TimeIndex(Holding(data).file(), bytes_max=1 << 20)
@@ -329,6 +337,25 @@ REPLICATION = {
         refuses=(KafkaError,),
         samples=BATCHES,
         reseal=resealed_batch,
+    ),
+    "markers": Decoder(
+        module="kraft.protocol.batches.markers",
+        decode=lambda data: [markers.marker_of(data, each) for _, each in header.whole_batches(data)],
+        refuses=(KafkaError,),
+        samples=[
+            markers.build_marker(markers.Marker(is_commit, 3), producer_id=7, producer_epoch=1, timestamp_ms=NOW_MS)
+            for is_commit in (True, False)
+        ],
+        reseal=resealed_batch,
+    ),
+    "index of aborted transactions": Decoder(
+        module="replication.storage.transaction_index",
+        decode=aborted,
+        refuses=(indexes.CorruptIndex,),
+        samples=[
+            transaction_index.encode_entry(AbortedTransaction(1, 5, 8, 6))
+            + transaction_index.encode_entry(AbortedTransaction(2, 6, 9, 10))
+        ],
     ),
     "offset index": Decoder(
         module="replication.storage.indexes",

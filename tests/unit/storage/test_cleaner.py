@@ -14,7 +14,7 @@ from kraft.protocol.errors import OutOfOrderSequenceNumber
 from metadata.environment import Environment
 from metadata.image import TopicIdPartition
 from metadata.settings import BrokerSettings, TopicSettings
-from replication.storage.cleaner_copy import CopyRules, build_map, copy_group
+from replication.storage.cleaner_copy import ActiveProducers, CleanedTransactions, CopyRules, build_map, copy_group
 from replication.storage.cleaner_log import CleanLimits
 from replication.storage.cleaner_map import ENTRY_BYTES, OffsetMap
 from replication.storage.cleaner_plan import CleanableSegment, groups_to_clean, plan_cleaning
@@ -52,12 +52,16 @@ def rows(log: PartitionLog) -> list[Row]:
 
 async def clean(log: PartitionLog, *, now_ms: int = NOW_MS, limits: CleanLimits = LIMITS) -> bool:
     plan = log.cleaning.plan(
-        log_start_offset=log.log_start_offset, high_watermark=log.log_end_offset, now_ms=now_ms, settings=log.settings
+        log_start_offset=log.log_start_offset,
+        last_stable_offset=log.log_end_offset,
+        now_ms=now_ms,
+        settings=log.settings,
     )
     if not plan.is_worth_it(log.settings):
         return False
-    active = log.producers.states.last_offsets()
-    done = await log.cleaning.run(plan, settings=log.settings, limits=limits, active_last_offsets=active)
+    states = log.producers.states
+    active = ActiveProducers(last_offsets=states.last_offsets(), marked_epochs=states.last_epochs())
+    done = await log.cleaning.run(plan, settings=log.settings, limits=limits, active=active)
     return done is not None
 
 
@@ -219,7 +223,7 @@ def test_a_truncation_during_a_pass_undoes_the_pass(tmp_path: Path) -> None:
         for turn in range(20):
             put(log, (b"a", b"%d" % turn), (b"b", b"x" * 30))
         plan = log.cleaning.plan(
-            log_start_offset=0, high_watermark=log.log_end_offset, now_ms=NOW_MS, settings=log.settings
+            log_start_offset=0, last_stable_offset=log.log_end_offset, now_ms=NOW_MS, settings=log.settings
         )
 
         class CuttingWorkers:
@@ -236,7 +240,7 @@ def test_a_truncation_during_a_pass_undoes_the_pass(tmp_path: Path) -> None:
             workers=CuttingWorkers(),
             rng=environment.rng,
         )
-        assert await log.cleaning.run(plan, settings=log.settings, limits=LIMITS) is None
+        assert await log.cleaning.run(plan, settings=log.settings, limits=LIMITS, active=ActiveProducers()) is None
         assert [row[0] for row in rows(log)] == list(range(log.log_end_offset))
         assert log.cleaning.cleaned_to == 0
         assert not list((tmp_path / "t-0").glob("*.cleaned"))
@@ -254,19 +258,20 @@ def test_a_swap_that_a_crash_cut_short_is_finished_or_undone(renames_done: int, 
             put(log, (b"a", b"%d" % turn), (b"b", b"x" * 30))
         before = rows(log)
         plan = log.cleaning.plan(
-            log_start_offset=0, high_watermark=log.log_end_offset, now_ms=NOW_MS, settings=log.settings
+            log_start_offset=0, last_stable_offset=log.log_end_offset, now_ms=NOW_MS, settings=log.settings
         )
         big = compacted(segment_bytes=100_000)
         rules = CopyRules(
             files=environment.files,
             folder=str(folder),
             settings=big,
-            active_last_offsets=frozenset(),
+            active=ActiveProducers(),
+            transactions=CleanedTransactions(()),
             now_ms=NOW_MS,
         )
         segments = [segment for segment, _ in log.cleaning._closed()]
         assert len(segments) > 2
-        offsets = build_map(segments, start=0, end=plan.end_offset, bytes_max=10_000_000)
+        offsets = build_map(segments, rules.transactions, start=0, end=plan.end_offset, bytes_max=10_000_000)
         copy_group(segments, offsets, rules)
         original, done = environment.files.rename, 0
 
@@ -327,14 +332,14 @@ def segment(base: int, size: int = 100, *, at_ms: int = 0) -> CleanableSegment:
     ("changes", "expected"),
     [
         ({}, (10, 30, 100, 200)),
-        ({"high_watermark": 29}, (10, 20, 100, 100)),
+        ({"last_stable_offset": 29}, (10, 20, 100, 100)),
         ({"log_start_offset": 20}, (20, 30, 200, 100)),
         ({"settings": compacted(min_compaction_lag_ms=50)}, (10, 20, 100, 100)),
     ],
 )
 def test_a_plan_leaves_alone_what_it_must(changes: dict[str, Any], expected: tuple[int, ...]) -> None:
     segments = [segment(0), segment(10), segment(20, at_ms=900)]
-    options: dict[str, Any] = {"cleaned_to": 10, "log_start_offset": 0, "high_watermark": 99, "now_ms": 920}
+    options: dict[str, Any] = {"cleaned_to": 10, "log_start_offset": 0, "last_stable_offset": 99, "now_ms": 920}
     options |= {"settings": compacted(), **changes}
     plan = plan_cleaning(segments, **options)
     assert (plan.first_dirty_offset, plan.end_offset, plan.clean_bytes, plan.dirty_bytes) == expected
@@ -347,7 +352,7 @@ def test_a_log_is_cleaned_when_dirty_enough_or_overdue(ratio: float, lag_ms: int
         [segment(0), segment(10), segment(20)],
         cleaned_to=10,
         log_start_offset=0,
-        high_watermark=99,
+        last_stable_offset=99,
         now_ms=500,
         settings=settings,
     )

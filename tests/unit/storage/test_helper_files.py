@@ -16,7 +16,7 @@ from metadata.image import TopicIdPartition
 from metadata.settings import BrokerSettings, TopicSettings
 from replication.partition.log import ReplicaLog
 from replication.storage.log_manager import LogManager
-from replication.storage.names import SEGMENT_SUFFIXES
+from replication.storage.names import NEEDED_SUFFIXES
 from replication.storage.partition_log import PartitionLog
 from tests.unit.storage.world import NOW_MS, TOPIC_ID, RecordedEvents, batch, load, run
 
@@ -176,13 +176,13 @@ async def _half_swapped(environment: Environment, folder: Path, *, renamed: int)
 
 def _swap(folder: Path, *, renamed: int) -> None:
     old = sorted(path.name for path in folder.glob("*.log"))[:-1]
-    for suffix in SEGMENT_SUFFIXES:
+    for suffix in NEEDED_SUFFIXES:
         shutil.copy(folder / f"{0:020d}{suffix}", folder / f"{0:020d}{suffix}.swap")
     # Of this group the last batch of each segment stays in one segment, which ends where the old ones ended.
     data = (folder / old[-1]).read_bytes()
     (folder / f"{0:020d}.log.swap").write_bytes(data)
     for name in old[:renamed]:
-        for suffix in SEGMENT_SUFFIXES:
+        for suffix in NEEDED_SUFFIXES:
             path = folder / (name.removesuffix(".log") + suffix)
             path.rename(f"{path}.deleted")
 

@@ -15,7 +15,7 @@ from kraft.protocol.primitives import Buffer
 from metadata.image import TopicIdPartition
 from metadata.settings import TopicSettings
 from replication.log_validator import BatchRules, PreparedRecords
-from replication.partition.log import Appended, EpochEnd, LogRead, Prepare, TimestampedOffset
+from replication.partition.log import AbortedTransaction, Appended, EpochEnd, LogRead, Prepare, TimestampedOffset
 
 RULES = BatchRules.of(TopicSettings())
 """Its batches are none of Kafka's, and nothing is asked of them."""
@@ -82,6 +82,7 @@ class MemoryLog:
         self.log_start_offset = 0
         self.log_end_offset = 0
         self.flushed_offset = 0
+        self.high_watermark = 0
         self.flushes = 0
         self.flush_ms = 0
         self.corrupt_appends = 0
@@ -96,13 +97,27 @@ class MemoryLog:
         return sum(len(b.encode()) for b in self.batches)
 
     def preparation(self) -> Prepare:
-        def prepare(data: Buffer, *, now_ms: int, budget: Budget) -> PreparedRecords:
+        def prepare(data: Buffer, *, now_ms: int, budget: Budget, is_from_coordinator: bool = False) -> PreparedRecords:
             budget.take(len(data), 1)
             return PreparedRecords(memoryview(data), (), RULES)
 
         return prepare
 
-    def append_as_leader(self, data: Buffer | PreparedRecords, *, leader_epoch: int, now_ms: int) -> Appended:
+    @property
+    def last_stable_offset(self) -> int:
+        return self.high_watermark
+
+    def aborted_transactions(self, start: int, stop: int) -> list[AbortedTransaction]:
+        return []
+
+    def append_as_leader(
+        self,
+        data: Buffer | PreparedRecords,
+        *,
+        leader_epoch: int,
+        now_ms: int,
+        is_from_coordinator: bool = False,
+    ) -> Appended:
         data = data.data if isinstance(data, PreparedRecords) else data
         base = self.log_end_offset
         for known in self.batches:
