@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
+import subprocess
+import sys
 from urllib.request import urlopen
 
 from aiokafka.admin import AIOKafkaAdminClient
-from confluent_kafka import Producer, TopicCollection
+from confluent_kafka import Consumer, Producer, TopicCollection
 from confluent_kafka.admin import AdminClient
 from kafka import KafkaAdminClient
 
+from kraft.launcher import live
+from kraft.launcher.runfile import load_run
 from tests.clients.conftest import Kafka
 from tests.integration.support.cluster import kraft
 from tests.integration.support.waiting import wait_until
@@ -95,6 +100,27 @@ def test_status_and_metrics_tell_who_is_connected(kafka: Kafka):
     assert 'kraft_kafka_requests_total{api="Produce"}' in metrics
     assert 'kraft_kafka_client_requests_total{client_id="told-in-metrics"}' in metrics
     assert 'kraft_kafka_connections{listener="PLAINTEXT",software="confluent-kafka-python"' in metrics
+
+
+def test_the_lines_that_kraft_up_shows_work(kafka: Kafka):
+    kafka.topic(name="hello")
+    run = load_run(kafka.cluster.data)
+    assert run is not None
+    servers, python, *_ = live.kafka_commands(run).splitlines()
+    assert servers == f"bootstrap.servers={kafka.bootstrap_servers}"
+    assert python.startswith("python -c ")
+    command = shlex.join([sys.executable, "-W", "ignore", *shlex.split(python)[1:]])
+    subprocess.run(command, shell=True, check=True, timeout=DEADLINE_S)
+    consumer = Consumer(
+        {"bootstrap.servers": kafka.bootstrap_servers, "group.id": "shown", "auto.offset.reset": "earliest"}
+    )
+    consumer.subscribe(["hello"])
+    try:
+        message = consumer.poll(DEADLINE_S)
+        assert message is not None
+        assert message.value() == b"hi"
+    finally:
+        consumer.close()
 
 
 def text_of(url: str) -> str:
