@@ -65,6 +65,7 @@ from replication.log_validator import BatchRules, prepare_or_refuse
 from replication.partition.log import AbortedTransaction
 from replication.producers.state import Producer, ProducerBatch
 from replication.storage import indexes, names, producer_snapshot, text_files, transaction_index
+from tests.conformance.groups.consumer_groups import consumer_records
 from tests.unit.decoders.files import Holding
 from tests.unit.wire.test_controller_round_trips import CASES
 from tests.unit.wire.test_server_defends_itself import EVERY_API
@@ -536,6 +537,11 @@ GROUPS = {
         samples=[
             keyed(encode_key(GroupKey("g")), encode_value(GROUP)),
             keyed(encode_key(OffsetKey("g", "t", 0)), encode_value(OFFSET)),
+            *[
+                keyed(encode_key(each.key), encode_value(each.value))
+                for each in consumer_records()
+                if each.value is not None
+            ],
         ],
     ),
     **{

@@ -61,6 +61,7 @@ REFUSED_SAMPLES: Mapping[str, str] = {
     "values as json": "one of its samples is text",
     "FetchSnapshot refusal": "the error is in the header, and the body has nothing",
     "GroupRequest refusal": "the error is in the header, and the body has nothing",
+    "DescribeQuorum refusal": "the error is in the header, and the body has no partition",
 }
 
 # --- no decoder without a row ---------------------------------------------------------------------------------------
@@ -97,6 +98,7 @@ OUTSIDE = {
 }
 """Packages that no node runs, or that are read by a row elsewhere."""
 COVERED = {
+    "kraft.coordinators.groups.consumer_records": "keys and values of kraft.coordinators.groups.records, see its row",
     "kraft.wire.primitives": "what the generated readers are made of, see kraft.wire.codec",
     "kraft.wire.messages.partitions": "the answer to AlterPartition is a row of kraft.wire.codec",
     "kraft.http.endpoint": "bodies of requests, in test_bodies",
@@ -104,6 +106,7 @@ COVERED = {
     "kraft.config.problems": "settings by their names: what a setting may be is a row of metadata.settings",
 }
 NO_DECODER = {
+    "kraft.coordinators.groups.consumer_draft": "a number from a hash of ours",
     "kraft.http.answering": "an answer of ours, to leave something out of it",
     "kraft.http.early": "text that was encoded in the same line",
     "kraft.http.idempotency": "a number from a hash of ours",
