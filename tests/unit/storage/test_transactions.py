@@ -16,14 +16,16 @@ from kraft.protocol.batches.records import NewRecord, build_batch, read_batches
 from kraft.protocol.errors import InvalidRecord, KafkaError
 from kraft.system_clock import SystemClock
 from metadata.environment import Environment
-from metadata.settings import TopicSettings
+from metadata.image import TopicIdPartition
+from metadata.settings import BrokerSettings, TopicSettings
 from replication.partition.log import AbortedTransaction, Appended
 from replication.producers.state import ProducerLimits
 from replication.storage.cleaner_copy import ActiveProducers
 from replication.storage.cleaner_log import CleanLimits
 from replication.storage.dump import dump_folder
+from replication.storage.log_manager import LogManager
 from replication.storage.partition_log import PartitionLog
-from tests.unit.storage.world import NOW_MS, load, run
+from tests.unit.storage.world import NOW_MS, TOPIC_ID, RecordedEvents, load, run
 
 SMALL = TopicSettings(segment_bytes=700, index_interval_bytes=150, file_delete_delay_ms=0)
 NO_SEQUENCE = -1
@@ -522,6 +524,38 @@ def test_nothing_undecided_is_compacted(tmp_path: Path) -> None:
         assert len(headers(log)) < before
         assert committed(log)[b"a"] == (0, b"of 1")
         await log.close()
+
+    run(play)
+
+
+def test_the_cleaner_keeps_to_the_last_stable_offset(tmp_path: Path) -> None:
+    async def play(environment: Environment) -> None:
+        manager = LogManager(
+            environment,
+            directories=[str(tmp_path)],
+            cluster_id="c",
+            node_id=1,
+            settings=BrokerSettings,
+            events=RecordedEvents(),
+        )
+        await manager.start()
+        log = manager.get_or_create(topic="t", topic_id=TOPIC_ID, partition=0, settings=COMPACTED)
+        for _ in range(12):
+            plain(log)
+        write(log, 1)
+        begun = log.log_end_offset - 1
+        for _ in range(12):
+            plain(log)
+        await manager.checkpoint_high_watermarks({TopicIdPartition(TOPIC_ID, 0): log.log_end_offset})
+        await manager.upkeep.cleaner.clean_all()
+        assert 0 < log.cleaning.cleaned_to <= begun
+        end(log, 1)
+        for _ in range(12):
+            plain(log)
+        await manager.checkpoint_high_watermarks({TopicIdPartition(TOPIC_ID, 0): log.log_end_offset})
+        await manager.upkeep.cleaner.clean_all()
+        assert log.cleaning.cleaned_to > begun
+        await manager.stop()
 
     run(play)
 
