@@ -23,7 +23,7 @@ from kraft.broker.tailing import Tails
 from kraft.config.models import ClusterConfig, NodeConfig
 from kraft.coordinators.groups.coordinator import GroupCoordinator
 from kraft.coordinators.groups.routing import Groups
-from kraft.coordinators.groups.shard import Replicas, Surroundings
+from kraft.coordinators.led_partition import Replicas, Surroundings
 from kraft.events import EventLog
 from kraft.node.addresses import AddressBook, node_infos
 from kraft.node.awaiting import Awaiting, twin_problem

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from kraft.coordinators.groups.answers import OffsetOfGroup
-from kraft.coordinators.groups.java import abs_hash
 from kraft.coordinators.groups.subscriptions import TopicPartition
+from kraft.coordinators.java import abs_hash
 from metadata.image import TopicIdPartition
 from metadata.internal_topics import OFFSETS_TOPIC
 from replication.partition.log import ReplicaLog

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from kraft.coordinators.groups.leadership_check import NOTHING, LeadershipCheck
 from kraft.coordinators.groups.shard import Shard
+from kraft.coordinators.leadership_check import LeadershipCheck
 from kraft.protocol.errors import KafkaError, NotCoordinator
 from replication.manager.roles import Roles
 
@@ -62,12 +62,12 @@ def spins_on_a_proof(_original: Any) -> Any:
         while seen.proven < needed:
             if seen.proving is None:
                 seen.begun += 1
-                seen.proving = self._shard.append([NOTHING])
+                seen.proving = self._led.append_nothing()
                 seen.proving.add_done_callback(note)
             try:
                 await asyncio.shield(seen.proving)
             except KafkaError as error:
                 raise NotCoordinator(error.message) from error
-            self._shard.check()
+            self._led.check()
 
     return prove

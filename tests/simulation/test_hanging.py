@@ -12,7 +12,7 @@ import pytest
 from kraft.chaos.worlds.simulated.cluster import EVENTS, EVENTS_BYTES, POLL_S, SimulatedCluster, SimulatedNode
 from kraft.chaos.worlds.simulated.environment import SimulatedWorld
 from kraft.chaos.worlds.simulated.loop import Livelock
-from kraft.coordinators.groups.leadership_check import LeadershipCheck
+from kraft.coordinators.leadership_check import LeadershipCheck
 from metadata.quorum.raft_log import RaftMetadataLog
 from metadata.watchdog import HANGING_MS, WAITING_FACTOR
 from tests.simulation.planted import Patch, Planted, planted

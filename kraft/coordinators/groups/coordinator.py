@@ -17,10 +17,11 @@ from kraft.coordinators.groups.classic_protocol import ClassicProtocol
 from kraft.coordinators.groups.consumer_group import ConsumerGroup
 from kraft.coordinators.groups.consumer_requests import Beaten, ConsumerHeartbeat
 from kraft.coordinators.groups.consumers import Consumers
-from kraft.coordinators.groups.java import abs_hash
-from kraft.coordinators.groups.leadership_check import LeadershipCheck
 from kraft.coordinators.groups.offsets import consumer_expired, expired, is_deletable, tombstones
-from kraft.coordinators.groups.shard import Shard, Surroundings
+from kraft.coordinators.groups.shard import Shard
+from kraft.coordinators.java import abs_hash
+from kraft.coordinators.leadership_check import LeadershipCheck
+from kraft.coordinators.led_partition import Surroundings
 from kraft.protocol.errors import CoordinatorLoadInProgress, GroupIdNotFound, InvalidGroupId, KafkaError, NotCoordinator
 from metadata.delta import MetadataDelta
 from metadata.environment import TimerHandle

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import msgspec
 from msgspec import Struct
 
-from kraft.coordinators.groups.records import GroupRecord, InstanceKey, MalformedRecord
+from kraft.coordinators.groups.records import GroupRecord, InstanceKey, MalformedRecord, decode_record
 from kraft.coordinators.groups.requests import Epoch, InstanceConfig, Range
 from kraft.coordinators.groups.subscriptions import TopicPartition
 
@@ -102,6 +102,14 @@ class Instance(Struct, frozen=True, kw_only=True):
 
 def _sorted(positions: dict[TopicPartition, int]) -> tuple[Position, ...]:
     return tuple((topic, partition, offset) for (topic, partition), offset in sorted(positions.items()))
+
+
+def decode_group_record(key: bytes, value: bytes | None) -> GroupRecord | None:
+    """A record of a group or of one of its REST consumers. None for what is not ours. Raises MalformedRecord."""
+    decoded = decode_record(key, value)
+    if decoded is not None and isinstance(decoded.key, InstanceKey) and isinstance(decoded.value, bytes):
+        decode_instance(decoded.value)
+    return decoded
 
 
 _decoder = msgspec.json.Decoder(Instance)

@@ -1,16 +1,12 @@
 """One partition of `__consumer_offsets` that this broker leads: load by replay, decide, append, answer when replicated.
 
-Owns the groups of the partition. Invariant: state runs ahead of the log by exactly the appends that are under way, and
-whoever is answered waits for those before it. An append that fails ends the shard: what it decided on is not certain,
-so the coordinator loads the partition again, as it would anywhere else.
+Owns the groups of the partition.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
 
 from kraft.coordinators.groups.classic_requests import Answer, GroupEvent, Heartbeat, Tick
 from kraft.coordinators.groups.consumer_draft import ConsumerRules
@@ -18,53 +14,28 @@ from kraft.coordinators.groups.consumer_requests import ConsumerHeartbeat
 from kraft.coordinators.groups.draft import Rules
 from kraft.coordinators.groups.group_metadata import GroupMetadata
 from kraft.coordinators.groups.group_protocols import decide_group, loaded
-from kraft.coordinators.groups.loading import Reads, replay
-from kraft.coordinators.groups.records import GroupRecord, encode_batch
+from kraft.coordinators.groups.instance import decode_group_record
+from kraft.coordinators.groups.records import GroupRecord, InstanceKey, encode_batch
 from kraft.coordinators.groups.state import NEVER_MS, Group
+from kraft.coordinators.led_partition import LedPartition, Surroundings
+from kraft.coordinators.loading import replay
 from kraft.protocol.errors import (
     CoordinatorLoadInProgress,
-    CoordinatorNotAvailable,
     InvalidCommitOffsetSize,
     KafkaError,
-    KafkaStorageError,
-    NotCoordinator,
-    NotLeaderOrFollower,
 )
-from kraft.protocol.primitives import Buffer
-from metadata.environment import Environment, TimerHandle
-from metadata.image import MetadataImage, TopicIdPartition
-from metadata.settings import BrokerSettings
-from replication.requests import ProduceOutcome
+from metadata.environment import TimerHandle
+from metadata.image import TopicIdPartition
 
-ACKS_ALL = -1
+NOBODY = ""
+"""No group has this name, and no REST consumer."""
+NOTHING = GroupRecord(InstanceKey(NOBODY, NOBODY), None)
+"""Deletes what never was. Compaction removes it, Kafka's tools skip it."""
 WAITING_MAX = 10_000
 """Requests of a shard that wait for an answer (joins, syncs); one more is refused with 14."""
 
 
-class Replicas(Reads, Protocol):
-    async def produce(
-        self,
-        batches: Mapping[TopicIdPartition, Buffer],
-        *,
-        acks: int,
-        timeout_ms: int,
-        is_from_coordinator: bool,
-    ) -> Mapping[TopicIdPartition, ProduceOutcome]: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """What shards need of the node. Without a session others may lead by now what it led."""
-
-    node_id: int
-    environment: Environment
-    replicas: Replicas
-    settings: Callable[[], BrokerSettings]
-    image: Callable[[], MetadataImage]
-    has_session: Callable[[], bool]
-
-
-class Shard:
+class Shard(LedPartition):
     def __init__(
         self,
         partition: TopicIdPartition,
@@ -73,17 +44,11 @@ class Shard:
         *,
         on_failed: Callable[[Shard], None],
     ) -> None:
-        self.partition = partition
-        self.leader_epoch = leader_epoch
-        self.around = around
+        super().__init__(partition, leader_epoch, around)
         self.entries: dict[str, GroupMetadata] = {}
         self._on_failed = on_failed
-        self._is_loaded = False
-        self._ended: KafkaError | None = None
         self._waiting: dict[int, asyncio.Future[Answer]] = {}
         self._next_ticket = 1
-        self._last_append: asyncio.Task[None] | None = None
-        self._appends: set[asyncio.Task[None]] = set()
         self._timer: TimerHandle | None = None
         self._timer_due_ms = NEVER_MS
         self._changed = asyncio.Event()
@@ -97,7 +62,8 @@ class Shard:
         """Returns how many records were read. `on_unreadable` is told the offset and the reason of each other one."""
         count = 0
         clock, epoch = self.around.environment.clock, self.leader_epoch
-        async for piece in replay(self.around.replicas, self.partition, leader_epoch=epoch, clock=clock):
+        reads, decode = self.around.replicas, decode_group_record
+        async for piece in replay(reads, self.partition, decode, leader_epoch=epoch, clock=clock):
             for record in piece.records:
                 self.entry(record.key.group).apply(record, now_ms=self.now_ms, is_replay=True)
             for offset, reason in piece.unreadable:
@@ -116,7 +82,7 @@ class Shard:
         """This broker leads the partition no longer, or does not know what is in it: all who wait are told."""
         if self._ended is not None:
             return
-        self._ended = error
+        super().end(error)
         if self._timer is not None:
             self._timer.cancel()
         for waiting in self._waiting.values():
@@ -124,31 +90,7 @@ class Shard:
                 waiting.set_result(error)
         self._wake()
 
-    def check(self) -> None:
-        """Raises NotCoordinator 16 or CoordinatorNotAvailable 15 after the end, CoordinatorLoadInProgress 14 before
-        the start."""
-        if self._ended is not None:
-            raise self._ended
-        if not self._is_loaded:
-            raise CoordinatorLoadInProgress(f"partition {self.partition.partition} of the groups is being loaded")
-
-    @property
-    def has_ended(self) -> bool:
-        return self._ended is not None
-
-    @property
-    def is_loaded(self) -> bool:
-        return self._is_loaded
-
     # --- deciding -------------------------------------------------------------------------------------------
-
-    @property
-    def now_ms(self) -> int:
-        return self.around.environment.clock.monotonic_ms()
-
-    @property
-    def wall_ms(self) -> int:
-        return self.around.environment.clock.wall_ms()
 
     def entry(self, group_id: str) -> GroupMetadata:
         found = self.entries.get(group_id)
@@ -275,41 +217,19 @@ class Shard:
         batch = encode_batch(records, timestamp_ms=self.wall_ms)
         for record in records:
             self.entry(record.key.group).apply(record, now_ms=self.now_ms, is_replay=False)
-        task = asyncio.get_running_loop().create_task(self._append(batch))
-        self._appends.add(task)
-        task.add_done_callback(self._appended)
-        self._last_append = task
-        return task
+        return self.append_batch(batch)
 
-    async def settle(self) -> None:
-        """Wait until all that was decided so far is replicated. Raises KafkaError."""
-        if self._last_append is not None and not self._last_append.done():
-            await asyncio.shield(self._last_append)
-        self.check()
+    def append_nothing(self) -> asyncio.Task[None]:
+        proof = self.append([NOTHING])
+        self.forget_if_idle(NOBODY)
+        return proof
 
     async def write(self, records: Sequence[GroupRecord]) -> None:
         """Append and wait. Raises KafkaError."""
         await asyncio.shield(self.append(records))
 
-    async def _append(self, batch: bytes) -> None:
-        timeout_ms = self.around.settings().offsets_commit_timeout_ms
-        outcomes = await self.around.replicas.produce(
-            {self.partition: batch}, acks=ACKS_ALL, timeout_ms=timeout_ms, is_from_coordinator=True
-        )
-        outcome = outcomes[self.partition]
-        if outcome.error_code:
-            raise _refusal(outcome)
-
-    def _appended(self, task: asyncio.Task[None]) -> None:
-        self._appends.discard(task)
-        if task.cancelled():
-            return
-        error = task.exception()
-        if isinstance(error, KafkaError):
-            self.end(error)
-            self._on_failed(self)
-        elif error is not None:
-            task.get_loop().call_exception_handler({"message": "a group append failed", "exception": error})
+    def _append_failed(self) -> None:
+        self._on_failed(self)
 
     # --- time -----------------------------------------------------------------------------------------------
 
@@ -332,10 +252,3 @@ class Shard:
             else:
                 self._arm(entry.next_deadline_ms())
         self.forget_idle()
-
-
-def _refusal(outcome: ProduceOutcome) -> KafkaError:
-    """G5: as Kafka translates errors of the append."""
-    if outcome.error_code in (NotLeaderOrFollower.code, KafkaStorageError.code):
-        return NotCoordinator(f"this broker cannot write the partition of the group any more: {outcome.message}")
-    return CoordinatorNotAvailable(f"the group's change is not replicated: {outcome.message or outcome.error_code}")

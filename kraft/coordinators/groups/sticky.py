@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from kraft.coordinators.groups.java import HashOrder, hash_ordered, partition_hash
 from kraft.coordinators.groups.subscriptions import Subscription, TopicPartition
+from kraft.coordinators.java import HashOrder, hash_ordered, partition_hash
 
 Subscriptions = Mapping[str, Subscription]
 PartitionCounts = Mapping[str, int]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kraft.coordinators.groups.java import abs_hash
+from kraft.coordinators.java import abs_hash
 from metadata.internal_topics import OFFSETS_TOPIC
 from tests.integration.support.cluster import Cluster
 from tests.support.ownership import Ownership, batches_of

@@ -13,8 +13,8 @@ from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
 from kraft.chaos.worlds.simulated.environment import SimulatedWorld
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
-from kraft.coordinators.groups.java import abs_hash
 from kraft.coordinators.groups.subscriptions import Subscription, encode_subscription
+from kraft.coordinators.java import abs_hash
 from kraft.protocol.errors import (
     GroupIdNotFound,
     GroupMaxSizeReached,

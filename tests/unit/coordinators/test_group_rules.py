@@ -9,9 +9,9 @@ import pytest
 from kraft.coordinators.groups.classic_requests import Done, Joined, Synced
 from kraft.coordinators.groups.joining import NEW_MEMBER_JOIN_MS
 from kraft.coordinators.groups.offsets import check_commit, check_delete_group, topics_in_use
-from kraft.coordinators.groups.shard import _refusal
 from kraft.coordinators.groups.state import Group, Phase
 from kraft.coordinators.groups.subscriptions import Subscription, encode_subscription
+from kraft.coordinators.led_partition import _refusal
 from kraft.protocol import errors
 from metadata.settings import BrokerSettings
 from replication.requests import ProduceOutcome

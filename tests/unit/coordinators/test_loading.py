@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from kraft.coordinators.groups.loading import replay
-from kraft.coordinators.groups.records import GroupRecord, InstanceKey, encode_batch
+from kraft.coordinators.groups.records import GroupRecord, InstanceKey, decode_record, encode_batch
+from kraft.coordinators.loading import replay
 from kraft.system_clock import SystemClock
 from metadata.image import TopicIdPartition
 from replication.requests import LATEST_TIMESTAMP, FetchedPartition, FetchRequest, FetchResponse, OffsetAnswer
@@ -46,7 +46,7 @@ def test_a_long_load_lets_others_have_their_turns() -> None:
 
         other = asyncio.ensure_future(others())
         clock = SystemClock(asyncio.get_running_loop())
-        pieces = [piece async for piece in replay(LocalLog(), PARTITION, leader_epoch=0, clock=clock)]
+        pieces = [piece async for piece in replay(LocalLog(), PARTITION, decode_record, leader_epoch=0, clock=clock)]
         other.cancel()
         assert len(pieces) == PIECES
         assert turns >= PIECES

@@ -12,9 +12,10 @@ import pytest
 from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
 from kraft.chaos.worlds.simulated.environment import SimulatedWorld
 from kraft.coordinators.groups import requests as r
-from kraft.coordinators.groups.leadership_check import NOTHING, LeadershipCheck
 from kraft.coordinators.groups.records import decode_record
-from kraft.coordinators.groups.shard import Shard, Surroundings
+from kraft.coordinators.groups.shard import NOTHING, Shard
+from kraft.coordinators.leadership_check import LeadershipCheck
+from kraft.coordinators.led_partition import Surroundings
 from kraft.protocol.batches.records import read_batches
 from kraft.protocol.errors import (
     CoordinatorLoadInProgress,
@@ -89,7 +90,7 @@ def test_who_asks_waits_for_a_proof_that_begins_afterwards_and_many_wait_for_one
         (record,) = read_batches(replicas.batches[0], from_offset=0)
         assert record.key is not None
         assert decode_record(record.key, record.value) == NOTHING
-        assert not standing._shard.entries, "it leaves nothing behind"
+        assert not standing._led.entries, "it leaves nothing behind"
 
     run(story)
 
@@ -102,8 +103,8 @@ def test_who_cannot_prove_it_sends_everybody_on_and_loads_again(error: type[Kafk
         for answer in await asyncio.gather(*asked, return_exceptions=True):
             assert isinstance(answer, NotCoordinator)
         assert len(replicas.batches) == 1
-        assert failed == [standing._shard]
-        assert standing._shard.has_ended
+        assert failed == [standing._led]
+        assert standing._led.has_ended
 
     run(story)
 
@@ -112,21 +113,21 @@ def test_who_asks_in_the_moment_between_the_end_of_a_proof_and_its_callbacks_wai
     """The proof's task is done and has told nobody: awaiting it does not suspend, so a loop around it never ends."""
 
     async def story(replicas: Replicas, standing: LeadershipCheck, failed: list[Shard]) -> None:
-        rounds, check = itertools.count(1), standing._shard.check
+        rounds, check = itertools.count(1), standing._led.check
 
         def check_that_it_suspends() -> None:
             assert next(rounds) < 100, "it spins, and nothing else on this loop will ever run"
             check()
 
-        standing._shard.check = check_that_it_suspends  # type: ignore[method-assign]
+        standing._led.check = check_that_it_suspends  # type: ignore[method-assign]
         first = asyncio.ensure_future(standing.prove())
         for _ in range(3):  # it asks, its append begins, and waits to be replicated
             await asyncio.sleep(0)
-        (proof,) = standing._shard._appends
+        (proof,) = standing._led._appends
         await asyncio.sleep(0.01)  # a timer of the same instant as the proof's, set after it
         assert proof.done()
         assert not first.done()
-        assert proof in standing._shard._appends, "its callbacks have not run"
+        assert proof in standing._led._appends, "its callbacks have not run"
         await standing.prove()
         await first
         assert len(replicas.batches) == 2, "that proof had begun before it asked"

@@ -10,8 +10,9 @@ import pytest
 from kraft.chaos.worlds.simulated.cluster import EVENTS, SimulatedCluster, SimulatedNode
 from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.group_metadata import GroupMetadata
-from kraft.coordinators.groups.loading import _decoded
+from kraft.coordinators.groups.instance import decode_group_record
 from kraft.coordinators.groups.state import Group
+from kraft.coordinators.loading import decoded_piece
 from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.protocol.errors import InvalidTopicException
 from metadata.image import TopicIdPartition
@@ -113,7 +114,7 @@ def test_whatever_stands_in_a_record_is_applied_or_skipped(seed: int) -> None:
                 else:
                     del data[rng.randrange(len(data) + 1) :]
         batch = build_batch([NewRecord(bytes(key), bytes(value), [], 1)])
-        piece, next_offset = _decoded(batch, 0)
+        piece, next_offset = decoded_piece(batch, 0, decode_group_record)
         assert next_offset == 1
         assert len(piece.records) + len(piece.unreadable) <= 1
         for record in piece.records:

@@ -1,4 +1,4 @@
-"""Reading one partition of `__consumer_offsets` from its start to the high watermark.
+"""Reading one partition of a coordinator's topic from its start to the high watermark.
 
 A coordinator is the only writer of its partition and writes nothing before it has loaded, so once the high watermark
 has reached the start of its leader epoch (L10), all of others is below it. What an earlier load of the same epoch
@@ -7,12 +7,10 @@ wrote and gave up on may still be replicated: the end is that of the epoch in th
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Generic, Protocol, TypeAlias, TypeVar
 
-from kraft.coordinators.groups.instance import decode_instance
-from kraft.coordinators.groups.records import GroupRecord, InstanceKey, MalformedRecord, decode_record
 from kraft.protocol.batches.header import whole_batches
 from kraft.protocol.batches.records import read_batches
 from kraft.protocol.errors import CorruptMessage, OffsetNotAvailable, for_code
@@ -34,11 +32,16 @@ LOAD_BYTES = 256 * 1024
 LOAD_RETRY_MS = 20
 
 
+Record = TypeVar("Record")
+Decode: TypeAlias = Callable[[bytes, bytes | None], Record | None]
+"""Key and value of a record -> what they say; None for what is not this coordinator's to read. Raises ValueError."""
+
+
 @dataclass(slots=True)
-class Piece:
+class Piece(Generic[Record]):
     """What was read at once."""
 
-    records: list[GroupRecord] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
     unreadable: list[tuple[int, str]] = field(default_factory=list)
     """Offset and reason of what is no record of a coordinator. One of those must not make its neighbours unloadable."""
 
@@ -49,13 +52,15 @@ class Reads(Protocol):
     def offset_for_leader_epoch(self, partition: TopicIdPartition, epoch: int) -> EpochEnd | None: ...
 
 
-async def replay(reads: Reads, partition: TopicIdPartition, *, leader_epoch: int, clock: Clock) -> AsyncIterator[Piece]:
+async def replay(
+    reads: Reads, partition: TopicIdPartition, decode: Decode[Record], *, leader_epoch: int, clock: Clock
+) -> AsyncIterator[Piece[Record]]:
     """The records in pieces. Raises KafkaError when this broker does not lead the partition any more."""
     end_offset = await _end(reads, partition, leader_epoch=leader_epoch, clock=clock)
     offset = (await reads.list_offset(partition, EARLIEST_TIMESTAMP)).offset
     while offset < end_offset:
         data = await _read(reads, partition, offset)
-        piece, next_offset = _decoded(data, offset)
+        piece, next_offset = decoded_piece(data, offset, decode)
         if next_offset == offset:
             return
         yield piece
@@ -101,26 +106,26 @@ async def _read(reads: Reads, partition: TopicIdPartition, offset: int) -> bytes
     return bytes(response.partitions[0].records)
 
 
-def _decoded(data: bytes, offset: int) -> tuple[Piece, int]:
-    piece, end = Piece(), offset
+def decoded_piece(data: bytes, offset: int, decode: Decode[Record]) -> tuple[Piece[Record], int]:
+    """The records at or after the offset, and the offset after the last batch."""
+    piece: Piece[Record] = Piece()
+    end = offset
     for position, header in whole_batches(data):
         end = max(header.next_offset, end)
         batch = memoryview(data)[position : position + header.size]
         try:
             for record in read_batches(batch, from_offset=offset):
                 if record.key is not None:
-                    _decode(piece, record.offset, record.key, record.value)
+                    _take(piece, record.offset, record.key, record.value, decode)
         except CorruptMessage as error:
             piece.unreadable.append((header.base_offset, error.message))
     return piece, end
 
 
-def _decode(piece: Piece, offset: int, key: bytes, value: bytes | None) -> None:
+def _take(piece: Piece[Record], offset: int, key: bytes, value: bytes | None, decode: Decode[Record]) -> None:
     try:
-        decoded = decode_record(key, value)
-        if decoded is not None and isinstance(decoded.key, InstanceKey) and isinstance(decoded.value, bytes):
-            decode_instance(decoded.value)
-    except MalformedRecord as error:
+        decoded = decode(key, value)
+    except ValueError as error:
         piece.unreadable.append((offset, str(error)))
         return
     if decoded is not None:
