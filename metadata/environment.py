@@ -164,7 +164,8 @@ class FrameConnection(Protocol):
         ...
 
     async def receive(self) -> memoryview:
-        """The next frame's payload (valid for as long as it is referenced). Raises ConnectionClosed.
+        """The next frame's payload: the receiver's own, for as long as it is referenced, and to write into where it is
+        not read-only. Raises ConnectionClosed.
 
         A frame longer than the limit given at connect/listen closes the connection.
         While nobody receives, at most one read buffer is filled: the peer is held back by TCP.
