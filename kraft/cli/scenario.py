@@ -95,6 +95,10 @@ def run(
     at_a_time: Annotated[
         int | None, typer.Option("--at-a-time", metavar="N", min=1, help="Scenarios at a time; default: 3 of several.")
     ] = None,
+    client: Annotated[
+        str,
+        typer.Option("--client", metavar="rest|kafka", help="What clients speak; kafka: aiokafka, with its retries."),
+    ] = "rest",
     simulated: SimulatedOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -104,9 +108,21 @@ def run(
     """
     from kraft.cli.scenario_run import Named, RunOptions, run_all, run_all_simulated
 
+    if client not in ("rest", "kafka"):
+        fail(f"clients speak rest or kafka, not {client}", code=USAGE)
+    if client == "kafka" and simulated:
+        fail("a Kafka client needs real nodes: leave out --client kafka or --simulated", code=USAGE)
     wanted = [name for given in names for name in (catalogue.NAMES if given == ALL else (given,))]
     scenarios = [Named(name, _loaded(name)) for name in wanted]
-    options = RunOptions(repeat=repeat, seed=seed, keep=keep, report=report, at_a_time=at_a_time, as_json=as_json)
+    options = RunOptions(
+        repeat=repeat,
+        seed=seed,
+        keep=keep,
+        report=report,
+        at_a_time=at_a_time,
+        as_json=as_json,
+        clients="kafka" if client == "kafka" else "rest",
+    )
     sys.exit(run_all_simulated(scenarios, options) if simulated else asyncio.run(run_all(scenarios, options)))
 
 

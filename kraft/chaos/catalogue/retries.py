@@ -28,6 +28,32 @@ async def lost_answer_retry(stage: Stage) -> None:
 
 
 @scenario(
+    "lost-answer-idempotent",
+    question="Does an idempotent producer write a record twice when an answer is lost?",
+    topics=[
+        Topic(name="t"),
+    ],
+    clients=[
+        Producer(name="load", topic="t", limit=100, retries=20, timeout_ms=1_000, idempotent=True),
+    ],
+    expect=Expect(kept=100),
+)
+async def lost_answer_idempotent(stage: Stage) -> None:
+    """Answers are lost, the leader is killed, and each produce is sent again until somebody confirms it.
+
+    With idempotence a repetition is recognized, also by a leader that did not write the record itself.
+    """
+    await stage.more_acked(25)
+    await stage.drop_answers(dials="load", purpose="rest", count=1)
+    await stage.more_acked(25)
+    await stage.kill(1)
+    await stage.more_acked(25)
+    await stage.drop_answers(dials="load", purpose="rest", count=1)
+    await stage.restart(1)
+    await stage.until(lambda now: now.done("load"))
+
+
+@scenario(
     "in-flight-reordered",
     question="Can records of one producer change their order?",
     topics=[

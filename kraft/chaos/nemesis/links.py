@@ -14,7 +14,7 @@ from typing import Final, Literal, TypeAlias, cast
 from kraft.chaos.worlds.processes.proxy.rules import Kind
 from kraft.chaos.worlds.spec import ClusterSpec, ScenarioError
 
-Purpose: TypeAlias = Literal["quorum", "controller", "fetch", "forward", "rest"]
+Purpose: TypeAlias = Literal["quorum", "controller", "fetch", "forward", "rest", "kafka"]
 End: TypeAlias = int | str
 """A node's id, or the name of a client."""
 Ends: TypeAlias = End | Collection[End] | None
@@ -22,7 +22,9 @@ Ends: TypeAlias = End | Collection[End] | None
 Purposes: TypeAlias = Purpose | Collection[Purpose] | Literal["all"]
 
 BETWEEN_NODES: Final[tuple[Purpose, ...]] = ("quorum", "controller", "fetch", "forward")
-ALL_PURPOSES: Final[tuple[Purpose, ...]] = (*BETWEEN_NODES, "rest")
+OF_CLIENTS: Final[tuple[Purpose, ...]] = ("rest", "kafka")
+"""By what the client speaks. A story says `rest` and means its clients' links, whatever they speak."""
+ALL_PURPOSES: Final[tuple[Purpose, ...]] = (*BETWEEN_NODES, *OF_CLIENTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ def purposes_of(purposes: Purposes) -> tuple[Purpose, ...]:
     for purpose in found:
         if purpose not in ALL_PURPOSES:
             raise ScenarioError(f"there are no links for {purpose!r}; there are {', '.join(ALL_PURPOSES)}")
-    return found
+    return (*[purpose for purpose in found if purpose not in OF_CLIENTS], *OF_CLIENTS) if "rest" in found else found
 
 
 def select(
@@ -117,7 +119,7 @@ def split(
     unknown = [end for end in named if isinstance(end, int) and end not in nodes]
     if unknown:
         raise ScenarioError(f"there are no nodes {unknown}; the nodes are {sorted(nodes)}")
-    purposes = {*purposes_of(purpose), "rest"}
+    purposes = {*purposes_of(purpose), *OF_CLIENTS}
     return [
         link
         for link in links

@@ -1,19 +1,22 @@
 """What a producer or a reader needs of its way to the nodes, whatever protocol it speaks.
 
 One request goes to one node, and nothing below this repeats it: the history has to know each attempt. `RestClient`
-(`workload.rest_client`) speaks HTTP to real nodes; a simulated world has a client of its own.
+(`workload.rest_client`) speaks HTTP to real nodes; a simulated world has a client of its own. `KafkaClient`
+(`workload.kafka_client`) is another's library, which finds leaders and repeats as it likes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 from kraft.chaos.history import Acks
 from kraft.client.outcome import Outcome
 
 KeyValue = tuple[str | None, str]
+Door: TypeAlias = Literal["rest", "kafka"]
+"""What clients of a story speak."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +45,8 @@ class Told:
     may_try_again: bool = False
     cannot_now: bool = False
     """Another node may be able to: nobody listens there, or it says that it cannot, as one that begins does."""
+    repeats: int = 0
+    """How often the client sent it again by itself; nobody knows what the attempts before the last one came to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

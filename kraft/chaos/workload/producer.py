@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from msgspec.structs import replace
+
 from kraft.chaos.history import Acks, Attempt, Operation, Produce
 from kraft.chaos.workload.client import Batch, KeyValue, Told
 from kraft.chaos.workload.counts import Counts
@@ -23,6 +25,7 @@ from kraft.protocol.partitioner import partition_of_key
 
 RETRY_BACKOFF_MS: Final = 100
 """Kafka's default of retry.backoff.ms."""
+REPEATED: Final = "sent again by the client's library"
 BEHIND_S_MAX: Final = 0.5
 """A producer that was held up makes up for so much of its rate, not for all."""
 
@@ -158,6 +161,7 @@ class Producer:
         policy = RetryPolicy(backoff_ms=RETRY_BACKOFF_MS, backoff_max_ms=RETRY_BACKOFF_MS, retries=self.options.retries)
         while True:
             attempt, told = await self._attempt(batch)
+            attempts += [replace(attempt, outcome="info", error=REPEATED)] * told.repeats
             attempts.append(attempt)
             failure = None
             if told.outcome != "ok":

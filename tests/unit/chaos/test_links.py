@@ -46,6 +46,9 @@ def test_selection_by_ends_and_purpose() -> None:
 def test_clients_are_ends_too_and_all_means_between_nodes() -> None:
     links = [*THREE, LinkId("load", 1, "rest")]
     assert names(select(links, dials="load", purpose="rest")) == {"load->1 rest"}
+    links.append(LinkId("other", 1, "kafka"))
+    assert names(select(links, dials="other", purpose="rest")) == {"other->1 kafka"}, "whatever a client speaks"
+    assert names(select(links, purpose="kafka")) == {"other->1 kafka"}
     assert len(select(links)) == 24
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from kraft.chaos.nemesis.links import links_between_nodes
+from kraft.chaos.workload.client import Client, Door
 from kraft.chaos.workload.rest_client import RestClient
 from kraft.chaos.worlds.processes.administration import Administration
 from kraft.chaos.worlds.processes.disks import Disks
@@ -46,13 +47,16 @@ from kraft.launcher.runfile import RESOLVED_FILE, remove_run
 class Cluster:
     """Made by `Cluster.start`. Each part can be looked at, and broken: `nodes`, `disks` and `links`."""
 
-    def __init__(self, spec: ClusterSpec, *, directory: Path, seed: int, starter: NodeStarter, pace: Pace) -> None:
+    def __init__(
+        self, spec: ClusterSpec, *, directory: Path, seed: int, starter: NodeStarter, pace: Pace, clients: Door
+    ) -> None:
         host = own_host(random.Random())
         config = _configuration(spec, directory / "data", host=host)
         self.directory = directory
         self._config = config
         self._config_file = str(Path(config.data) / RESOLVED_FILE)
         self._pace = pace
+        self._clients = clients
         self._proxies = ProxyProcess(seed=seed)
         self.timeline = Timeline(directory)
         self.nodes = Nodes(
@@ -80,14 +84,16 @@ class Cluster:
         seed: int = 0,
         starter: NodeStarter | None = None,
         pace: Pace = SHORT_STORIES,
+        clients: Door = "rest",
     ) -> AsyncIterator[Cluster]:
         """Start all nodes; the block begins when every broker takes part and the quorum has a leader.
 
         `starter` makes their processes; clusters may share one. Without it the cluster has one of its own.
+        `clients` is what the clients of the story speak.
         """
         used = starter or node_starter()
         try:
-            cluster = Cluster(spec, directory=_prepared(directory), seed=seed, starter=used, pace=pace)
+            cluster = Cluster(spec, directory=_prepared(directory), seed=seed, starter=used, pace=pace, clients=clients)
             try:
                 await cluster._open(spec)
                 yield cluster
@@ -148,8 +154,12 @@ class Cluster:
     def latest(self) -> Snapshot | None:
         return self.observer.latest
 
-    def client(self, name: str, *, in_flight_max: int) -> RestClient:
-        return RestClient(name, self.links.client_address, connections_max=in_flight_max)
+    def client(self, name: str, *, in_flight_max: int) -> Client:
+        if self._clients == "rest":
+            return RestClient(name, self.links.client_address, connections_max=in_flight_max)
+        from kraft.chaos.workload.kafka_client import KafkaClient  # for who asks for it: it loads a client library
+
+        return KafkaClient(name, self.links.kafka_address, brokers=self.brokers)
 
     def now_us(self) -> int:
         return now_us()

@@ -12,7 +12,9 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 
 from kraft.chaos.nemesis.links import (
+    ALL_PURPOSES,
     BETWEEN_NODES,
+    OF_CLIENTS,
     Ends,
     Groups,
     LinkId,
@@ -72,10 +74,16 @@ class Links:
 
     async def client_address(self, client: str, node: int) -> str:
         """Base URL under which a client reaches a node, through a link of their own: `client->node rest`."""
-        link = LinkId(client, node, "rest")
+        return f"http://{await self._link_of(LinkId(client, node, 'rest'))}"
+
+    async def kafka_address(self, client: str, node: int) -> str:
+        """Address of a node's Kafka port for a client, through a link of their own: `client->node kafka`."""
+        return await self._link_of(LinkId(client, node, "kafka"))
+
+    async def _link_of(self, link: LinkId) -> str:
         if link not in self._addresses:
             await self.open([link])
-        return f"http://{self._addresses[link]}"
+        return self._addresses[link]
 
     def peers(self, node: int) -> dict[int, dict[str, str]]:
         """Whom a node dials -> what for -> where: at proxies of its own."""
@@ -208,7 +216,7 @@ class Links:
                 if link.purpose == "fetch" and node in (link.dials, link.answers) and link.answers not in self._brokers
             }
         if not keep_clients:
-            links |= {link for link in self._addresses if link.purpose == "rest" and link.answers == node}
+            links |= {link for link in self._addresses if link.purpose in OF_CLIENTS and link.answers == node}
         change = _cut if how == "cut" else _on_flows("both", is_held=True)
         shown = ", ".join(purposes_of(purposes))
         await self._break(how, links, change, text=f"isolated node {node} ({shown})", nodes=[node])
@@ -222,7 +230,7 @@ class Links:
         if dials is None and answers is None and purpose is None:
             links = [link for link, rules in self._rules.items() if rules != Rules()]
         else:
-            links = self.select(dials, answers, purpose=(*BETWEEN_NODES, "rest") if purpose is None else purpose)
+            links = self.select(dials, answers, purpose=ALL_PURPOSES if purpose is None else purpose)
         await self._set({link: Rules() for link in links})
         for number, held in self._broken:
             held.difference_update(links)

@@ -14,6 +14,7 @@ from kraft.chaos.live import Watcher
 from kraft.chaos.model import Scenario, Topic
 from kraft.chaos.result import RunResult
 from kraft.chaos.run import Run
+from kraft.chaos.workload.client import Door
 from kraft.chaos.workload.targets import Surroundings
 from kraft.chaos.worlds.processes.cluster import Cluster
 from kraft.chaos.worlds.processes.event_counter import EventCounter
@@ -38,17 +39,21 @@ async def run_scenario(
     report: Path | None = None,
     source: str = "",
     starter: NodeStarter | None = None,
+    clients: Door = "rest",
 ) -> RunResult:
     """Never raises for what a scenario can do wrong: the result says it.
 
     `source` is what the command was given, when that is not the scenario's name. Runs may share a `starter` of nodes.
+    `clients` is what the clients of the story speak.
     """
     run = Run(scenario, seed=seed, watcher=watcher, keep=keep)
     try:
         begun_us = now_us()
         watcher.phase(f"starting {len(run.spec.nodes)} nodes")
         try:
-            async with Cluster.start(run.spec, directory=run.directory, seed=seed, starter=starter) as cluster:
+            async with Cluster.start(
+                run.spec, directory=run.directory, seed=seed, starter=starter, clients=clients
+            ) as cluster:
                 await run.tell(ProcessTestbed(cluster), start_ms=(now_us() - begun_us) // 1000)
         except ScenarioError as error:
             run.failures.append(f"the cluster could not be started: {error}")

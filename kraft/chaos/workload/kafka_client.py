@@ -1,0 +1,203 @@
+"""A client that is aiokafka's producer and consumers: it finds leaders and tries again as any Kafka client does.
+
+An operation is one batch handed to the library. How often it was sent is known, not to whom: attempts before the last
+one stand in the history as unknown, at the node that the client turned to first. What the library gives up on may have
+been written by an attempt before, so it is `fail` only where each attempt must have been refused alike. A broker is
+reached through the client's own link to it, whatever address the cluster tells: links are broken for this client as for
+one that speaks HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError, KafkaTimeoutError, OffsetOutOfRangeError
+
+from kraft.chaos.workload.client import Batch, Fetched, Position, Told
+from kraft.chaos.workload.requests import value_of
+from kraft.client.outcome import Outcome
+from kraft.protocol.errors import (
+    InvalidRecord,
+    InvalidRequiredAcks,
+    InvalidTopicException,
+    MessageTooLarge,
+    OffsetOutOfRange,
+    RecordListTooLarge,
+    UnsupportedCompressionType,
+)
+
+BATCH_BYTES_MAX: Final = 1_048_576
+RETRY_BACKOFF_MS: Final = 100
+METADATA_AGE_MS: Final = 5_000
+"""Partitions and leaders may change while a story is told."""
+REFUSED_BY_ITSELF: Final = frozenset(
+    error.code
+    for error in (
+        InvalidRecord,
+        InvalidRequiredAcks,
+        InvalidTopicException,
+        MessageTooLarge,
+        RecordListTooLarge,
+        UnsupportedCompressionType,
+    )
+)
+"""Codes that depend on the request alone: no attempt was written."""
+ACKS: Final[Mapping[str, int | str]] = {"0": 0, "1": 1, "all": "all"}
+
+logging.getLogger("aiokafka").addHandler(logging.NullHandler())  # the history has what it would say
+Address = Callable[[str, int], Awaitable[str]]
+
+
+class KafkaClient:
+    """Implements `Client`."""
+
+    def __init__(self, name: str, address: Address, *, brokers: Sequence[int]) -> None:
+        """`address`: `host:port` under which this client reaches a broker's Kafka port. Whoever leads is a broker that
+        it may have to reach, so it has links to all."""
+        self._name = name
+        self._address = address
+        self._brokers = brokers
+        self._addresses: dict[int, str] = {}
+        self._producers: dict[tuple[str, bool], AIOKafkaProducer] = {}
+        self._consumers: dict[tuple[str, int], AIOKafkaConsumer] = {}
+        self._starting = asyncio.Lock()
+        self._turns: dict[TopicPartition, asyncio.Lock] = {}
+
+    async def open(self, nodes: Sequence[int]) -> None:
+        for node in sorted({*self._brokers, *nodes}):
+            self._addresses[node] = await self._address(self._name, node)
+
+    # --- producing ----------------------------------------------------------------------------------------------
+
+    async def produce(self, node: int, batch: Batch) -> Told:
+        try:
+            producer = await self._producer(node, batch)
+            return await self._send(producer, batch)
+        except (KafkaError, OSError) as error:
+            code = getattr(error, "errno", None)
+            outcome: Outcome = "fail" if code in REFUSED_BY_ITSELF else "info"
+            return Told(outcome=outcome, kafka_code=code, error=f"{type(error).__name__}: {error}")
+
+    async def _send(self, producer: AIOKafkaProducer, batch: Batch) -> Told:
+        built = producer.create_batch()
+        for key, value in batch.records:
+            text = value.ljust(batch.value_bytes)
+            added = built.append(key=None if key is None else key.encode(), value=text.encode(), timestamp=None)
+            assert added is not None, f"{len(batch.records)} records are more than {BATCH_BYTES_MAX} bytes"
+        partition = TopicPartition(batch.topic, batch.partition)
+        async with self._turns.setdefault(partition, asyncio.Lock()):  # of several that wait, aiokafka gives up early
+            try:
+                sent = await producer.send_batch(built, batch.topic, partition=batch.partition)
+            except KafkaTimeoutError as error:  # while the batch before it waits for its answer
+                return Told(outcome="fail", error=f"was not sent: {error}", may_try_again=True)
+            waiting = producer._message_accumulator._batches[partition][-1]  # which counts how often it is sent
+        told = await sent
+        repeats = max(waiting.retry_count - 1, 0)
+        if told is None or told.offset < 0:
+            return Told(outcome="ok", kafka_code=0, repeats=repeats)
+        offsets = tuple(range(told.offset, told.offset + len(batch.records)))
+        return Told(outcome="ok", kafka_code=0, offsets=offsets, repeats=repeats)
+
+    async def _producer(self, node: int, batch: Batch) -> AIOKafkaProducer:
+        is_idempotent = bool(batch.idempotency_key)
+        async with self._starting:
+            found = self._producers.get((batch.acks, is_idempotent))
+            if found is None:
+                found = AIOKafkaProducer(
+                    bootstrap_servers=self._bootstrap(node),
+                    client_id=self._name,
+                    acks=ACKS[batch.acks],
+                    enable_idempotence=is_idempotent,
+                    request_timeout_ms=batch.timeout_ms,
+                    retry_backoff_ms=RETRY_BACKOFF_MS,
+                    metadata_max_age_ms=METADATA_AGE_MS,
+                    max_batch_size=BATCH_BYTES_MAX,
+                    max_request_size=2 * BATCH_BYTES_MAX,
+                )
+                self._lead_through_links(found.client)
+                await _started(found)
+                self._producers[batch.acks, is_idempotent] = found
+        return found
+
+    # --- reading ------------------------------------------------------------------------------------------------
+
+    async def read(self, node: int, position: Position) -> Fetched:
+        """No high watermark is told: the consumer fetches ahead, so it is that of an answer some time ago."""
+        partition = TopicPartition(position.topic, position.partition)
+        try:
+            consumer = await self._consumer(node, position, partition)
+            found = await consumer.getmany(partition, timeout_ms=position.wait_ms)
+            next_offset = await consumer.position(partition)
+        except OffsetOutOfRangeError as error:
+            return Fetched(outcome="fail", kafka_code=OffsetOutOfRange.code, error=str(error))
+        except (KafkaError, OSError, TimeoutError) as error:
+            return Fetched(outcome="info", error=f"{type(error).__name__}: {error}")
+        records = [each for batch in found.values() for each in batch]
+        return Fetched(
+            outcome="ok",
+            kafka_code=0,
+            next_offset=next_offset,
+            records=tuple([(each.offset, value_of((each.value or b"").decode())) for each in records]),
+        )
+
+    async def _consumer(self, node: int, position: Position, partition: TopicPartition) -> AIOKafkaConsumer:
+        async with self._starting:
+            consumer = self._consumers.get(partition)
+            if consumer is None:
+                consumer = AIOKafkaConsumer(
+                    bootstrap_servers=self._bootstrap(node),
+                    client_id=self._name,
+                    auto_offset_reset="none",
+                    enable_auto_commit=False,
+                    fetch_max_wait_ms=position.wait_ms,
+                    request_timeout_ms=position.timeout_ms,
+                    retry_backoff_ms=RETRY_BACKOFF_MS,
+                    metadata_max_age_ms=METADATA_AGE_MS,
+                )
+                self._lead_through_links(consumer._client)
+                await _started(consumer)
+                consumer.assign([partition])
+                self._consumers[partition] = consumer
+                consumer.seek(partition, 0)
+        async with asyncio.timeout(position.timeout_ms / 1000):
+            if not isinstance(position.offset, int):
+                await consumer.seek_to_end(partition)
+            elif await consumer.position(partition) != position.offset:
+                consumer.seek(partition, position.offset)
+        return consumer
+
+    # --- connections --------------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        clients = [*self._producers.values(), *self._consumers.values()]
+        await asyncio.gather(*(client.stop() for client in clients), return_exceptions=True)
+
+    def _bootstrap(self, node: int) -> list[str]:
+        """The node that was chosen, and then the others."""
+        return [self._addresses[node], *[where for each, where in self._addresses.items() if each != node]]
+
+    def _lead_through_links(self, client: Any) -> None:
+        """aiokafka asks its picture of the cluster for a broker's address each time that it connects."""
+        told_by_cluster = client.cluster.broker_metadata
+
+        def broker_metadata(broker_id: int) -> Any:
+            broker = told_by_cluster(broker_id)
+            if broker is None or broker_id not in self._addresses:
+                return broker
+            host, _, port = self._addresses[broker_id].rpartition(":")
+            return broker._replace(host=host, port=int(port))
+
+        client.cluster.broker_metadata = broker_metadata
+
+
+async def _started(client: AIOKafkaProducer | AIOKafkaConsumer) -> None:
+    """Raises KafkaError, with nothing left behind."""
+    try:
+        await client.start()
+    except BaseException:
+        await client.stop()
+        raise
