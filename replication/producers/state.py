@@ -174,37 +174,40 @@ class ProducerStates:
 
     # --- a leader's questions -------------------------------------------------------------------------------------
 
-    def check(self, producer_id: int, header: BatchHeader, limits: ProducerLimits) -> ProducerBatch | None:
+    def check(self, producer_id: int, header: BatchHeader) -> ProducerBatch | None:
         """The batch that was appended before with the same sequence numbers (D2); None: append it. A coordinator's
         batch has no sequence, and only its epoch is checked.
 
-        Raises OutOfOrderSequenceNumber 45 (D1, D3, D4), InvalidProducerEpoch 47 (D4), InvalidTxnState 48 (T9),
-        ThrottlingQuotaExceeded 89 when as many transactions are open as may be.
+        Raises OutOfOrderSequenceNumber 45 (D1, D3, D4), InvalidProducerEpoch 47 (D4), InvalidTxnState 48 (T9).
         """
         known = self._of(producer_id).get(producer_id)
-        if known is not None:
-            _check_epoch(producer_id, known, header)
-            if header.base_sequence != NO_SEQUENCE:
-                if header.producer_epoch > known.epoch:
-                    _check_new_epoch(producer_id, known, header)
-                else:
-                    duplicate = _find_duplicate(known, header)
-                    if duplicate is not None:
-                        return duplicate
-                    _check_sequence(producer_id, known, header)
-            if known.current_txn_first_offset >= 0:
-                if not header.attributes & TRANSACTIONAL:
-                    raise InvalidTxnState(
-                        f"producer {producer_id} has an open transaction here, since offset "
-                        f"{known.current_txn_first_offset}; a batch outside of it waits until it has ended"
-                    )
-                return None
-        if header.attributes & TRANSACTIONAL and len(self._open) >= limits.allocated_max:
+        if known is None:
+            return None  # D5
+        _check_epoch(producer_id, known, header)
+        if header.base_sequence != NO_SEQUENCE:
+            if header.producer_epoch > known.epoch:
+                _check_new_epoch(producer_id, known, header)
+            else:
+                duplicate = _find_duplicate(known, header)
+                if duplicate is not None:
+                    return duplicate
+                _check_sequence(producer_id, known, header)
+        if known.current_txn_first_offset >= 0 and not header.attributes & TRANSACTIONAL:
+            raise InvalidTxnState(
+                f"producer {producer_id} has an open transaction here, since offset "
+                f"{known.current_txn_first_offset}; a batch outside of it waits until it has ended"
+            )
+        return None
+
+    def check_room(self, producer_id: int, limits: ProducerLimits) -> None:
+        """For a transactional batch. Raises ThrottlingQuotaExceeded 89 when as many transactions are open as may be."""
+        known = self._of(producer_id).get(producer_id)
+        is_open = known is not None and known.has_open_transaction
+        if not is_open and len(self._open) >= limits.allocated_max:
             raise ThrottlingQuotaExceeded(
                 f"{len(self._open)} transactions are open in this partition; "
                 f"producer.id.max.per.partition allows {limits.allocated_max}"
             )
-        return None  # D5
 
     def check_marker(self, producer_id: int, header: BatchHeader, marker: Marker) -> None:
         """Raises InvalidProducerEpoch 47 and TransactionCoordinatorFenced 52 (T6)."""
@@ -230,15 +233,16 @@ class ProducerStates:
         if header.attributes & TRANSACTIONAL and first_offset < 0:
             first_offset = header.base_offset
             self._open[first_offset] = producer_id
+        batch = _batch_of(header)
         producers[producer_id] = Producer(
-            epoch=header.producer_epoch,
-            batches=(*kept[-(BATCHES_KEPT - 1) :], _batch_of(header)),
-            timestamp=header.max_timestamp,
-            seen_ms=seen_ms,
-            coordinator_epoch=NO_COORDINATOR_EPOCH if known is None else known.coordinator_epoch,
-            current_txn_first_offset=first_offset,
+            header.producer_epoch,
+            (*kept[-(BATCHES_KEPT - 1) :], batch),
+            header.max_timestamp,
+            seen_ms,
+            NO_COORDINATOR_EPOCH if known is None else known.coordinator_epoch,
+            first_offset,
         )
-        self._changed_at = header.last_offset
+        self._changed_at = batch.last_offset
         if known is None:
             self._bound(producers, limits)
 
@@ -345,12 +349,8 @@ def last_sequence_of(header: BatchHeader) -> int:
 
 
 def _batch_of(header: BatchHeader) -> ProducerBatch:
-    return ProducerBatch(
-        last_sequence=last_sequence_of(header),
-        last_offset=header.last_offset,
-        offset_delta=header.last_offset_delta,
-        timestamp=header.max_timestamp,
-    )
+    delta = header.last_offset_delta
+    return ProducerBatch(last_sequence_of(header), header.base_offset + delta, delta, header.max_timestamp)
 
 
 def _find_duplicate(known: Producer, header: BatchHeader) -> ProducerBatch | None:

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from kraft.protocol.batches.budget import Budget
 from kraft.protocol.batches.header import (
+    CONTROL,
     HEADER_BYTES,
     LOG_OVERHEAD,
     NO_PRODUCER_ID,
@@ -173,9 +174,7 @@ class PartitionLog:
         offset = self.log_end_offset
         for header in prepared.headers:
             if header.producer_id != NO_PRODUCER_ID:
-                duplicate = self.producers.duplicate_of(
-                    self, header, owned[position : position + header.size], batches=len(prepared.headers)
-                )
+                duplicate = self.producers.duplicate_of(self, header, owned, batches=len(prepared.headers))
                 if duplicate is not None:
                     return duplicate
             if self._rules.is_log_append_time:
@@ -253,7 +252,7 @@ class PartitionLog:
         for header in headers:
             if header.producer_id == NO_PRODUCER_ID:
                 pass
-            elif header.is_control:
+            elif header.attributes & CONTROL:
                 marker = memoryview(data)[position : position + header.size]
                 with self._availability.guard("writing the index of aborted transactions"):
                     self._flusher.folder_changed |= self.producers.marked(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Callable, Sequence
 
-from kraft.protocol.batches.header import BatchHeader, header_at
+from kraft.protocol.batches.header import CONTROL, TRANSACTIONAL, BatchHeader, header_at
 from kraft.protocol.batches.markers import marker_of
 from kraft.protocol.errors import InvalidRecord, KafkaError, OutOfOrderSequenceNumber
 from kraft.protocol.primitives import Buffer
@@ -73,14 +73,16 @@ class PartitionProducers:
         """
         if batches > 1:
             raise InvalidRecord(f"{batches} batches with a producer id in one record set; send one at a time")
-        if header.is_control:
+        if header.attributes & CONTROL:
             marker = marker_of(batch, header)
             if marker is None:
                 raise InvalidRecord("a control batch of a producer is a marker that commits or aborts")
             self._states.check_marker(header.producer_id, header, marker)
             return None
-        duplicate = self._states.check(header.producer_id, header, self._limits())
+        duplicate = self._states.check(header.producer_id, header)
         if duplicate is None:
+            if header.attributes & TRANSACTIONAL:
+                self._states.check_room(header.producer_id, self._limits())
             return None
         if is_reserved(header.producer_id):
             original = _batch_of(log, duplicate)

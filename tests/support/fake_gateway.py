@@ -73,7 +73,7 @@ class FakeLog:
         """D2 for an idempotent producer's batch, which comes alone."""
         headers = [header for _, header in whole_batches(batches) if header.producer_id >= 0]
         assert len(headers) < 2, "a leader refuses several batches of producers at once"
-        return self.producers.check(headers[0].producer_id, headers[0], PRODUCER_LIMITS) if headers else None
+        return self.producers.check(headers[0].producer_id, headers[0]) if headers else None
 
     def append(self, batches: Buffer) -> tuple[int, int]:
         base = self.end
