@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from metadata.environment import Files
 from metadata.image import MetadataImage
+from metadata.image_codec import decode_image
 from metadata.quorum.command import decode_command
 from metadata.quorum.durable import DamagedFile, QuorumStorageError, read_file, refuse_newer
 from metadata.quorum.journal import COMMIT_FILE_NAME, saved_commit
@@ -22,7 +23,6 @@ from metadata.quorum.snapshots import FILE_NAME as SNAPSHOT_FILE_NAME
 from metadata.quorum.snapshots import SnapshotHeader, decode_snapshot
 from metadata.quorum.state_machine import refusal
 from metadata.records import Record, decode_record
-from metadata.snapshot import decode_image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from kraft.protocol.errors import KafkaError, PositionOutOfRange, SnapshotNotFou
 from metadata.environment import ConnectionClosed, Environment
 from metadata.events import Events
 from metadata.image import MetadataImage
+from metadata.image_codec import decode_image
 from metadata.quorum.log import (
     AppendLost,
     Committed,
@@ -25,7 +26,6 @@ from metadata.quorum.log import (
 from metadata.quorum.observer_store import ObserverStore
 from metadata.quorum.snapshots import SNAPSHOT_BYTES_MAX
 from metadata.records import Record, decode_record
-from metadata.snapshot import decode_image
 
 FETCH_WAIT_MS = 500
 FETCH_BYTES_MAX = 8 * 1024 * 1024

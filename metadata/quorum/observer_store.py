@@ -12,13 +12,13 @@ import msgspec
 
 from metadata.environment import DirectoryLock, Files
 from metadata.image import MetadataImage
+from metadata.image_codec import CorruptSnapshot, decode_image, encode_image
 from metadata.quorum.durable import DamagedFile, WrittenByNewerVersion, encode_document, read_file, replace_file
 from metadata.quorum.identity import claim_directory
 from metadata.quorum.record_file import RecordFile
 from metadata.quorum.snapshots import FILE_NAME as SNAPSHOT_FILE_NAME
 from metadata.quorum.snapshots import SNAPSHOT_MAGIC, SnapshotHeader, decode_snapshot
 from metadata.records import ControllerEpochRecord, Record, decode_record
-from metadata.snapshot import CorruptSnapshot, decode_image, encode_image
 
 NO_ENTRY = (b"", 0, 0)
 

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import msgspec
 
 from metadata.environment import Files
+from metadata.image_codec import NEWEST_VERSION, version_of
 from metadata.quorum.durable import (
     RESTORE_ADVICE,
     DamagedFile,
@@ -27,7 +28,6 @@ from metadata.quorum.durable import (
 )
 from metadata.quorum.journal_format import Entry
 from metadata.quorum.library import SNAPSHOT_FAILED, SNAPSHOT_IDLE, SNAPSHOT_TAKEN, Voter
-from metadata.snapshot import NEWEST_VERSION, version_of
 from metadata.undecodable import UNDECODABLE
 
 FILE_NAME = "snapshot"

@@ -13,10 +13,10 @@ from functools import partial
 from typing import TypeAlias
 
 from metadata.image import MetadataImage
+from metadata.image_codec import decode_image, encode_image
 from metadata.quorum.command import Command, decode_command, records_of
 from metadata.quorum.log import Committed
 from metadata.records import ControllerEpochRecord
-from metadata.snapshot import decode_image, encode_image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from metadata.environment import Environment
 from metadata.events import Events
 from metadata.image import MetadataImage, TopicIdPartition
 from metadata.settings import BrokerSettings, TopicSettings
-from replication.fetcher.pool import FetcherPool
+from replication.fetcher.fetcher_manager import FetcherManager
 from replication.large_work import LargeWork
 from replication.manager.failures import Failures
 from replication.manager.fetch import Fetch, LaterFetch, Proof, nobody_doubts
@@ -60,7 +60,7 @@ class ReplicaManager:
         )
         self._logs = logs
         self._isr = IsrKeeper(self._registry, alter_partition)
-        self._fetchers = FetcherPool(self._registry, channels=channels)
+        self._fetchers = FetcherManager(self._registry, channels=channels)
         self._failures = Failures(self._registry, logs=logs)
         self._flushes = LeaderFlushes(self._registry)
         self._roles = Roles(

@@ -16,9 +16,9 @@ import msgspec
 import pytest
 
 from kraft.client.response import Answer
+from metadata.image_codec import NEWEST_VERSION
 from metadata.quorum.durable import encode_document
 from metadata.quorum.snapshots import SNAPSHOT_MAGIC, decode_snapshot
-from metadata.snapshot import NEWEST_VERSION
 from tests.integration.support.cluster import Cluster
 from tests.integration.support.configuration import write_config
 from tests.integration.support.reading import values

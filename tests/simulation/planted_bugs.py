@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from metadata.image_codec import decode_image, encode_image
 from metadata.quorum import votes as votes_
 from metadata.quorum.durable import encode_document, replace_file
 from metadata.quorum.journal import Journal
 from metadata.quorum.journal_format import encode_frame
 from metadata.quorum.state_machine import MetadataStateMachine
 from metadata.records import NO_LEADER, EndTransactionRecord, PartitionRecord, Reason, TopicRecord
-from metadata.snapshot import decode_image, encode_image
 from replication.fetcher.follower import Follower
 from replication.manager.delayed_produce import DelayedProduce
 from replication.manager.roles import Roles

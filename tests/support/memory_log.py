@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from metadata.image import MetadataImage
+from metadata.image_codec import encode_image
 from metadata.quorum.log import (
     AppendLost,
     AppendUnknown,
@@ -17,7 +18,6 @@ from metadata.quorum.log import (
     SnapshotNeeded,
 )
 from metadata.records import ControllerEpochRecord, Record, encode_record
-from metadata.snapshot import encode_image
 
 OnChange = Callable[[Committed | SnapshotInstalled], None]
 OnLeadership = Callable[[Leadership], None]

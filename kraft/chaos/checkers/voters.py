@@ -37,7 +37,7 @@ class VoterCheck:
 
     def _compare_images(self, voters: Sequence[VoterMetadata]) -> None:
         # Checkers run in other people's programs, too: code of nodes is imported only for metadata that is there.
-        from metadata.snapshot import encode_image
+        from metadata.image_codec import encode_image
 
         known: dict[int, tuple[int, bytes]] = {}
         for voter in voters:

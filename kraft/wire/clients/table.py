@@ -28,7 +28,7 @@ ROWS: Mapping[int, Row] = {
     0: Row("Produce", 3, 13, 9, "kraft.wire.clients.produce"),
     1: Row("Fetch", 4, 18, 12, "kraft.wire.clients.fetch"),
     2: Row("ListOffsets", 1, 11, 6, "kraft.wire.clients.offsets"),
-    3: Row("Metadata", 0, 13, 9, "kraft.wire.clients.cluster"),
+    3: Row("Metadata", 0, 13, 9, "kraft.wire.clients.metadata"),
     8: Row("OffsetCommit", 2, 10, 8, "kraft.wire.clients.group_offsets"),
     9: Row("OffsetFetch", 1, 10, 6, "kraft.wire.clients.group_offsets"),
     10: Row("FindCoordinator", 0, 6, 3, "kraft.wire.clients.groups"),
@@ -63,12 +63,12 @@ ROWS: Mapping[int, Row] = {
     51: Row("AlterUserScramCredentials", 0, 0, 0, "kraft.wire.clients.security"),
     55: Row("DescribeQuorum", 0, 2, 0, "kraft.wire.clients.cluster_admin"),
     57: Row("UpdateFeatures", 0, 2, 0, "kraft.wire.clients.cluster_admin"),
-    60: Row("DescribeCluster", 0, 2, 0, "kraft.wire.clients.cluster"),
+    60: Row("DescribeCluster", 0, 2, 0, "kraft.wire.clients.metadata"),
     64: Row("UnregisterBroker", 0, 0, 0, "kraft.wire.clients.cluster_admin"),
     68: Row("ConsumerGroupHeartbeat", 0, 1, 0, "kraft.wire.clients.consumer_groups"),
     69: Row("ConsumerGroupDescribe", 0, 1, 0, "kraft.wire.clients.consumer_groups"),
     74: Row("ListConfigResources", 0, 1, 0, "kraft.wire.clients.configs"),
-    75: Row("DescribeTopicPartitions", 0, 0, 0, "kraft.wire.clients.cluster"),
+    75: Row("DescribeTopicPartitions", 0, 0, 0, "kraft.wire.clients.metadata"),
 }
 """By API key, in its order. ApiVersions, SaslHandshake and SaslAuthenticate belong to the connection itself."""
 

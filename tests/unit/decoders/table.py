@@ -52,8 +52,8 @@ from kraft.wire import apis, codec, scram
 from kraft.wire.codec import Malformed, RequestHeader
 from kraft.wire.messages.common import Rpc
 from kraft.wire.messages.controller import CONTROLLER_RPCS
+from metadata import image_codec
 from metadata import records as metadata_records
-from metadata import snapshot as image_snapshot
 from metadata.image import MetadataImage
 from metadata.quorum import command, durable, identity, journal, journal_format, record_file, snapshots, votes
 from metadata.quorum.frame_auth import Hello, Refused, Seal, decode_hello, encode_hello
@@ -119,7 +119,7 @@ STRANGE_VALUES: tuple[Any, ...] = (
 )  # fmt: skip
 COMMAND = command.encode_command(RECORDS, controller_epoch=1, expected_offset=0)
 IMAGE = MetadataImage().apply(RECORDS)
-ENCODED_IMAGE = image_snapshot.encode_image(IMAGE)
+ENCODED_IMAGE = image_codec.encode_image(IMAGE)
 IMAGE_HEAD = struct.Struct(">8sBI")
 SNAPSHOT_HEADER = snapshots.SnapshotHeader(
     previous=(b"a", 1, 1),
@@ -247,9 +247,9 @@ QUORUM = {
         reseal=resealed_snapshot,
     ),
     "image": Decoder(
-        module="metadata.snapshot",
-        decode=image_snapshot.decode_image,
-        refuses=(image_snapshot.CorruptSnapshot,),
+        module="metadata.image_codec",
+        decode=image_codec.decode_image,
+        refuses=(image_codec.CorruptSnapshot,),
         samples=[ENCODED_IMAGE],
         reseal=resealed_image,
     ),

@@ -23,6 +23,7 @@ from metadata.controller.requests import (
     RegisterBroker,
 )
 from metadata.image import MetadataImage
+from metadata.image_codec import decode_image, encode_image
 from metadata.quorum.command import COMMAND_BYTES_MAX, encode_command
 from metadata.quorum.log import AppendLost, AppendUnknown
 from metadata.records import (
@@ -33,7 +34,6 @@ from metadata.records import (
     Record,
     TopicRecord,
 )
-from metadata.snapshot import decode_image, encode_image
 from tests.unit.metadata.test_active_controller import CLUSTER, Node, run, until
 
 PARTITIONS = 2_000

@@ -38,8 +38,8 @@ from metadata.controller.requests import (
 )
 from metadata.delta import delta_between
 from metadata.image import MetadataImage, PartitionImage, TopicIdPartition
+from metadata.image_codec import decode_image, encode_image
 from metadata.records import LeaderRecovery, Reason, decode_records, encode_records
-from metadata.snapshot import decode_image, encode_image
 from tests.support.controller_world import World
 
 EVENTS_PER_WALK = 3000

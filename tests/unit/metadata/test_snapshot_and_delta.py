@@ -6,8 +6,8 @@ import pytest
 
 from metadata.delta import delta_between
 from metadata.image import MetadataImage, TopicIdPartition
+from metadata.image_codec import CorruptSnapshot, decode_image, encode_image
 from metadata.records import ConfigRecord, ControllerEpochRecord, RemoveTopicRecord
-from metadata.snapshot import CorruptSnapshot, decode_image, encode_image
 from tests.support.controller_world import World
 
 

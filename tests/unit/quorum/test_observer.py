@@ -10,13 +10,13 @@ from pathlib import Path
 from kraft.protocol.errors import SnapshotNotFound
 from kraft.runtime.environment import close_environment, system_environment
 from metadata.image import MetadataImage
+from metadata.image_codec import encode_image
 from metadata.quorum.command import encode_command
 from metadata.quorum.files import read_metadata_files
 from metadata.quorum.log import Committed, MetadataSlice, SnapshotInstalled, SnapshotNeeded
 from metadata.quorum.observer import ObserverLog
 from metadata.quorum.retained import RetainedRecords
 from metadata.records import ControllerEpochRecord, Record
-from metadata.snapshot import encode_image
 from tests.unit.quorum.cluster import RecordedEvents, running, setting, until
 
 

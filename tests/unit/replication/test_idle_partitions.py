@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from metadata.image import TopicIdPartition
-from replication.fetcher import leader_fetcher
+from replication.fetcher import replica_fetcher
 from replication.manager.fetch import NEWS_WAIT_MS
 from replication.manager.reader import PartitionReader
 from replication.purgatory import Purgatory
@@ -49,7 +49,7 @@ class Looks:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
         for owner, name in (
-            (leader_fetcher, "_question"),
+            (replica_fetcher, "_question"),
             (SessionPartition, "is_idle"),
             (PartitionReader, "read"),
             (Purgatory, "watch_also"),
@@ -111,7 +111,7 @@ def test_what_a_record_costs_does_not_rise_with_the_partitions_that_idle(
         for session in cluster.nodes[1].manager._fetch._sessions._sessions.values():
             assert len(session.partitions) == partitions
             assert session.awake == {}
-        monkeypatch.setattr(leader_fetcher, "LOOK_MS", 10**9)
+        monkeypatch.setattr(replica_fetcher, "LOOK_MS", 10**9)
         monkeypatch.setattr(cache, "IDLE_LOOK_MS", 10**9)
         looks = Looks(monkeypatch)
         for number in range(20):
@@ -138,7 +138,7 @@ def test_what_tells_nobody_is_found_out_at_intervals() -> None:
         moved_ms = leader.clock.monotonic_ms()
         await cluster.until(lambda: follower.replicas[key].log.log_start_offset == 2)
         await cluster.until(lambda: cluster.leader(other).followers[2].log_start_offset == 1)
-        assert leader.clock.monotonic_ms() - moved_ms <= cache.IDLE_LOOK_MS + leader_fetcher.LOOK_MS + 4 * ROUND_MS
+        assert leader.clock.monotonic_ms() - moved_ms <= cache.IDLE_LOOK_MS + replica_fetcher.LOOK_MS + 4 * ROUND_MS
 
     play(story)
 

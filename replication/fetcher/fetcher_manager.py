@@ -6,19 +6,19 @@ import asyncio
 from collections.abc import Callable
 
 from metadata.image import TopicIdPartition
-from replication.fetcher.leader_fetcher import LeaderFetcher
+from replication.fetcher.replica_fetcher import ReplicaFetcher
 from replication.manager.registry import Registry
 from replication.partition.replica import Replica
 from replication.requests import LeaderChannel
 
 
-class FetcherPool:
+class FetcherManager:
     """Before `start` partitions are only remembered."""
 
     def __init__(self, registry: Registry, *, channels: Callable[[int], LeaderChannel]) -> None:
         self._registry = registry
         self._channels = channels
-        self._fetchers: dict[int, LeaderFetcher] = {}
+        self._fetchers: dict[int, ReplicaFetcher] = {}
         self._leader_of: dict[TopicIdPartition, int] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
@@ -35,7 +35,7 @@ class FetcherPool:
         self._leader_of[replica.key] = leader
         fetcher = self._fetchers.get(leader)
         if fetcher is None:
-            fetcher = self._fetchers[leader] = LeaderFetcher(self._registry, leader, channels=self._channels)
+            fetcher = self._fetchers[leader] = ReplicaFetcher(self._registry, leader, channels=self._channels)
             if self._group is not None:
                 self._tasks[leader] = self._group.create_task(fetcher.run())
         fetcher.add(replica)

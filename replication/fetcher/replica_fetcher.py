@@ -47,7 +47,7 @@ class Followed:
     question: FetchPartition | None = None
 
 
-class LeaderFetcher:
+class ReplicaFetcher:
     def __init__(self, registry: Registry, leader: int, *, channels: Callable[[int], LeaderChannel]) -> None:
         self._registry = registry
         self._leader = leader

@@ -7,7 +7,8 @@ from uuid import UUID
 
 import pytest
 
-from kraft.wire.clients import cluster, operations
+from kraft.wire.clients import metadata as client_metadata
+from kraft.wire.clients import operations
 from kraft.wire.clients.endpoints import node_endpoints
 from kraft.wire.generated import describe_topic_partitions_request as pages
 from kraft.wire.generated.describe_cluster_request import DescribeClusterRequestData
@@ -18,7 +19,7 @@ from kraft.wire.generated.metadata_request import MetadataRequestData, MetadataR
 from kraft.wire.generated.metadata_response import MetadataResponseData, MetadataResponseTopic
 from kraft.wire.primitives import ZERO_UUID
 from metadata.controller.requests import DeleteTopics
-from metadata.snapshot import decode_image, encode_image
+from metadata.image_codec import decode_image, encode_image
 from tests.support.admin_client import AdminClient
 from tests.support.controller_world import CLUSTER_ID, World
 
@@ -32,7 +33,7 @@ def client(**static: str) -> AdminClient:
     world = World(**static)
     world.start(1, 2, 3, racks=["a", "b", None])
     world.create("old", (1, 2), (2, 3))
-    return AdminClient(cluster.apis, world)
+    return AdminClient(client_metadata.apis, world)
 
 
 def metadata(admin: AdminClient, version: int, *names: str, all_topics: bool = False, **asked: bool) -> dict:
@@ -135,7 +136,9 @@ def test_ids_before_version_12_are_an_invalid_request(version: int):
 
 
 def test_version_13_says_a_refusal_at_the_top_too():
-    answer = cluster._refuse_metadata(MetadataRequestData.make(topics=None), NEWEST, cluster.InvalidRequest("x"))
+    answer = client_metadata._refuse_metadata(
+        MetadataRequestData.make(topics=None), NEWEST, client_metadata.InvalidRequest("x")
+    )
     assert answer.error_code == INVALID_REQUEST
 
 
@@ -187,7 +190,7 @@ def test_a_listener_that_the_leader_lacks_is_an_error_and_no_broker_is_named_by_
     world = World()
     world.start(1)
     world.create("old", (1,))
-    admin = AdminClient(cluster.apis, world, listener="ELSEWHERE")
+    admin = AdminClient(client_metadata.apis, world, listener="ELSEWHERE")
     answer = admin.ask(
         MetadataRequestData.make(topics=[MetadataRequestTopic.make(name="old")]), version, MetadataResponseData
     )
@@ -207,7 +210,7 @@ def test_clients_are_told_the_addresses_of_the_listener_that_they_use(listener: 
     world.register(2, listeners={"OUTSIDE": "out:3"})
     for broker_id in (1, 2):
         world.beat(broker_id)
-    admin = AdminClient(cluster.apis, world, listener=listener)
+    admin = AdminClient(client_metadata.apis, world, listener=listener)
     assert decode_image(encode_image(world.image)) == world.image
     answer = admin.ask(MetadataRequestData.make(topics=[]), NEWEST, MetadataResponseData)
     assert [f"{each.host}:{each.port}" for each in answer.brokers] == told
@@ -349,7 +352,7 @@ def paged(**static: str) -> AdminClient:
     world.start(1, 2, 3)
     for name, count in (("a", 3), ("b", 1), ("c", 2)):
         world.create(name, *[(1, 2)] * count)
-    return AdminClient(cluster.apis, world)
+    return AdminClient(client_metadata.apis, world)
 
 
 WHOLE = [("a", 0), ("a", 1), ("a", 2), ("b", 0), ("c", 0), ("c", 1)]
