@@ -23,8 +23,9 @@ from kraft.protocol.primitives import Buffer
 from kraft.runtime.environment import close_environment, system_environment
 from metadata.environment import Environment
 from metadata.image import MetadataImage, TopicIdPartition
+from metadata.internal_topics import offsets_topic_configs
 from metadata.records import PartitionRecord, RegisterBrokerRecord, TopicRecord
-from metadata.settings import BrokerSettings
+from metadata.settings import BrokerSettings, topic_settings
 from replication.requests import FetchRequest, FetchResponse, OffsetAnswer, ProduceOutcome
 
 TOPIC = "flights"
@@ -83,6 +84,7 @@ async def measure(environment: Environment, count: int, partitions: int, at_once
         environment=environment,
         replicas=_Replicas(),
         settings=lambda: settings,
+        topic_settings=lambda _: topic_settings(settings, offsets_topic_configs(settings)),
         image=lambda: image,
         has_session=lambda: True,
     )

@@ -25,7 +25,7 @@ from kraft.protocol.errors import (
 from kraft.protocol.primitives import Buffer
 from metadata.environment import Environment
 from metadata.image import MetadataImage, TopicIdPartition
-from metadata.settings import BrokerSettings
+from metadata.settings import BrokerSettings, TopicSettings
 from replication.requests import ProduceOutcome
 
 ACKS_ALL = -1
@@ -50,6 +50,7 @@ class Surroundings:
     environment: Environment
     replicas: Replicas
     settings: Callable[[], BrokerSettings]
+    topic_settings: Callable[[str], TopicSettings]
     image: Callable[[], MetadataImage]
     has_session: Callable[[], bool]
 

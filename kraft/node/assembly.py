@@ -429,6 +429,7 @@ def group_coordinator(
         environment=environment,
         replicas=replicas,
         settings=publisher.current_settings,
+        topic_settings=publisher.topic_settings,
         image=lambda: publisher.image,
         has_session=lambda: lifecycle.has_session,
     )

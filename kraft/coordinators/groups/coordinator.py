@@ -169,7 +169,7 @@ class GroupCoordinator:
                 for group_id, entry in list(led.shard.entries.items()):
                     records = tombstones(group_id, [key for key in entry.offsets if key[0] in names])
                     for at in range(0, len(records), EXPIRE_AT_ONCE):
-                        led.shard.append(records[at : at + EXPIRE_AT_ONCE])
+                        led.shard.append_apart(records[at : at + EXPIRE_AT_ONCE])
 
     def _leads(self, partition: PartitionImage) -> bool:
         return partition.leader == self._around.node_id and not self._is_stopped
@@ -280,7 +280,7 @@ def _expire(shard: Shard, retention_ms: int) -> None:
         if is_over:
             records += entry.group_tombstones()
         for at in range(0, len(records), EXPIRE_AT_ONCE):
-            shard.append(records[at : at + EXPIRE_AT_ONCE])
+            shard.append_apart(records[at : at + EXPIRE_AT_ONCE])
         shard.forget_if_idle(group_id)
 
 

@@ -208,8 +208,7 @@ class Membership:
             assigned = self._assigned(entry, instance)
             if set(assigned) != set(instance.owned):
                 records.append(instance.with_partitions(assigned).record())
-        if records:
-            self._shard.append(records)
+        self._shard.append_apart(records)
 
     def _assigned(self, entry: GroupMetadata, instance: Instance) -> tuple[TopicPartition, ...]:
         if entry.consumer is None:
@@ -243,7 +242,7 @@ class Membership:
             for name, due_ms in list(entry.expires_ms.items()):
                 if due_ms <= self._shard.now_ms and name in entry.instances:
                     instance = entry.instances[name]
-                    self._shard.append(self.remove(entry, instance))
+                    self._shard.append_apart(self.remove(entry, instance))
                     self.leave(entry, instance)
 
 

@@ -28,9 +28,8 @@ from kraft.coordinators.groups.consumer_records import (
 )
 from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.protocol.errors import InvalidCommitOffsetSize
+from metadata.internal_topics import OFFSETS_BATCH_BYTES_MAX, OFFSETS_TOPIC
 
-BATCH_BYTES_MAX = 8 * 1024 * 1024
-"""The topic's max.message.bytes: what one change of a group may be. A larger one is refused before it is decided."""
 OFFSET_KEY = 1
 GROUP_KEY = 2
 INSTANCE_KEY = 32_000
@@ -281,13 +280,16 @@ class _Reader:
         return self._take(self.integer())
 
 
-def encode_batch(records: Sequence[GroupRecord], *, timestamp_ms: int) -> bytes:
-    """Raises InvalidCommitOffsetSize 28 for more than fits in a batch of the topic."""
+def encode_batch(
+    records: Sequence[GroupRecord], *, timestamp_ms: int, bytes_max: int = OFFSETS_BATCH_BYTES_MAX
+) -> bytes:
+    """Raises InvalidCommitOffsetSize 28 for more than `bytes_max`."""
     batch = build_batch(
         [NewRecord(encode_key(record.key), encode_value(record.value), [], timestamp_ms) for record in records]
     )
-    if len(batch) > BATCH_BYTES_MAX:
+    if len(batch) > bytes_max:
         raise InvalidCommitOffsetSize(
-            f"the change of group {records[0].key.group!r} takes {len(batch)} bytes; at most {BATCH_BYTES_MAX} do"
+            f"the change of group {records[0].key.group!r} takes {len(batch)} bytes, a batch of {OFFSETS_TOPIC} "
+            f"at most {bytes_max} (its max.message.bytes and segment.bytes)"
         )
     return batch

@@ -13,7 +13,6 @@ from kraft.broker.gateway import Gateway
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.coordinator import partition_of
-from kraft.coordinators.groups.records import BATCH_BYTES_MAX
 from kraft.protocol.errors import (
     CoordinatorLoadInProgress,
     CoordinatorNotAvailable,
@@ -24,7 +23,7 @@ from kraft.protocol.errors import (
 )
 from metadata.controller.requests import ErrorDetail, NewTopic
 from metadata.environment import Clock, ConnectionClosed, NotConnected
-from metadata.internal_topics import OFFSETS_TOPIC
+from metadata.internal_topics import OFFSETS_TOPIC, offsets_topic_configs
 
 COORDINATOR_WAIT_MS = 10_000
 """How long a request waits for its group to have a coordinator that takes it."""
@@ -139,12 +138,7 @@ def new_offsets_topic(gateway: Gateway) -> NewTopic:
         name=OFFSETS_TOPIC,
         partitions=settings.offsets_topic_num_partitions,
         replication_factor=min(settings.offsets_topic_replication_factor, max(brokers, 1)),
-        configs={
-            "cleanup.policy": "compact",
-            "segment.bytes": str(settings.offsets_topic_segment_bytes),
-            "compression.type": "producer",
-            "max.message.bytes": str(BATCH_BYTES_MAX),
-        },
+        configs=offsets_topic_configs(settings),
     )
 
 

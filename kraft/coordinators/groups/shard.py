@@ -26,6 +26,7 @@ from kraft.protocol.errors import (
 )
 from metadata.environment import TimerHandle
 from metadata.image import TopicIdPartition
+from metadata.internal_topics import OFFSETS_BATCH_BYTES_MAX, OFFSETS_TOPIC
 
 NOBODY = ""
 """No group has this name, and no REST consumer."""
@@ -33,6 +34,9 @@ NOTHING = GroupRecord(InstanceKey(NOBODY, NOBODY), None)
 """Deletes what never was. Compaction removes it, Kafka's tools skip it."""
 WAITING_MAX = 10_000
 """Requests of a shard that wait for an answer (joins, syncs); one more is refused with 14."""
+
+TICK_RETRY_MS = 500
+"""What was due and is too large to be written is tried again after this, as Kafka's timers of coordinators are."""
 
 
 class Shard(LedPartition):
@@ -146,7 +150,9 @@ class Shard(LedPartition):
         try:
             appended = self.append(decision.records) if decision.records else None
         except InvalidCommitOffsetSize as error:
-            if not isinstance(event, Tick):
+            if isinstance(event, Tick):
+                self._arm(self.now_ms + TICK_RETRY_MS)
+            else:
                 self._answer([(event.ticket, error)], None)
             return
         entry.group, entry.consumer = decision.group, decision.consumer
@@ -212,9 +218,10 @@ class Shard(LedPartition):
     def append(self, records: Sequence[GroupRecord]) -> asyncio.Task[None]:
         """Apply the records and send them on their way. The task fails with a KafkaError when they may be lost.
 
-        Raises InvalidCommitOffsetSize 28, with nothing applied, for more than fits in a batch of the topic.
+        Raises InvalidCommitOffsetSize 28, with nothing applied, for more than the log takes at once. The log would
+        refuse that each time; so it must not end the shard, which would load again and try again for ever.
         """
-        batch = encode_batch(records, timestamp_ms=self.wall_ms)
+        batch = encode_batch(records, timestamp_ms=self.wall_ms, bytes_max=self._batch_bytes_max())
         for record in records:
             self.entry(record.key.group).apply(record, now_ms=self.now_ms, is_replay=False)
         return self.append_batch(batch)
@@ -223,6 +230,22 @@ class Shard(LedPartition):
         proof = self.append([NOTHING])
         self.forget_if_idle(NOBODY)
         return proof
+
+    def append_apart(self, records: Sequence[GroupRecord]) -> None:
+        """Append records that need not be in one batch, in as many as it takes. One that fits in none is left out
+        and changes nothing: whoever makes it makes it again at the next change or the next round."""
+        try:
+            if records:
+                self.append(records)
+        except InvalidCommitOffsetSize:
+            if len(records) > 1:
+                middle = len(records) // 2
+                self.append_apart(records[:middle])
+                self.append_apart(records[middle:])
+
+    def _batch_bytes_max(self) -> int:
+        topic = self.around.topic_settings(OFFSETS_TOPIC)
+        return min(OFFSETS_BATCH_BYTES_MAX, topic.max_message_bytes, topic.segment_bytes)
 
     async def write(self, records: Sequence[GroupRecord]) -> None:
         """Append and wait. Raises KafkaError."""

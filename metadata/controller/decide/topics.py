@@ -32,7 +32,7 @@ from metadata.controller.requests import (
     TopicCreated,
 )
 from metadata.image import TopicImage, collision_key
-from metadata.internal_topics import METADATA_TOPIC
+from metadata.internal_topics import METADATA_TOPIC, OFFSETS_TOPIC, offsets_topic_configs
 from metadata.records import ConfigRecord, PartitionRecord, Record, RemoveTopicRecord, TopicRecord
 
 NAME_LENGTH_MAX = 249
@@ -112,6 +112,8 @@ def _check_free(situation: Situation, name: str, taken: dict[str, str]) -> None:
 
 def _create(situation: Situation, topic: NewTopic) -> tuple[list[Record], TopicCreated]:
     configs = checked_topic_configs(topic.configs)
+    if topic.name == OFFSETS_TOPIC:  # made by a client, it is the coordinators' all the same
+        configs = checked_topic_configs({**offsets_topic_configs(situation.settings), **configs})
     topic_id = UUID(bytes=situation.rng.randbytes(16), version=4)
     if topic.assignment is None:
         partitions = _placed(situation, topic, topic_id)

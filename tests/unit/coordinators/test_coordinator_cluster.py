@@ -13,6 +13,7 @@ from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
 from kraft.chaos.worlds.simulated.environment import SimulatedWorld
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
+from kraft.coordinators.groups.shard import Shard
 from kraft.coordinators.groups.subscriptions import Subscription, encode_subscription
 from kraft.coordinators.java import abs_hash
 from kraft.protocol.errors import (
@@ -24,7 +25,15 @@ from kraft.protocol.errors import (
     NonEmptyGroup,
     UnknownMemberId,
 )
-from metadata.controller.requests import CreateTopics, NewTopic
+from metadata.controller.requests import (
+    AlterConfigs,
+    ConfigAlteration,
+    ConfigResource,
+    CreateTopics,
+    DeleteTopics,
+    NewTopic,
+)
+from metadata.internal_topics import OFFSETS_TOPIC
 
 SETTINGS = {"group.initial.rebalance.delay.ms": 0, "offsets.topic.num.partitions": 5}
 
@@ -48,10 +57,11 @@ async def ask(node: SimulatedNode, request: r.Request) -> Any:
     return await node.machine.run(node.node.groups.ask(request))
 
 
-async def create(cluster: SimulatedCluster, name: str, partitions: int) -> None:
+async def create(cluster: SimulatedCluster, name: str, partitions: int, **configs: str) -> None:
     node = cluster.alive[0]
     assert node.node is not None
-    new = NewTopic(name=name, partitions=partitions, replication_factor=3)
+    given = {key.replace("_", "."): value for key, value in configs.items()}
+    new = NewTopic(name=name, partitions=partitions, replication_factor=3, configs=given)
     await node.machine.run(node.node.gateway.control(CreateTopics(topics=(new,)), timeout_ms=10_000))
     for each in cluster.alive:
         assert each.node is not None
@@ -264,6 +274,83 @@ def test_members_that_come_and_go_while_coordinators_die_never_share_a_partition
         assert len({generation for generation, _ in owners}) > 20
 
     play(story, seed=seed)
+
+
+@pytest.mark.parametrize("limit", ["segment_bytes", "max_message_bytes"])
+def test_what_the_log_of_groups_cannot_take_is_refused_alone_and_the_groups_beside_it_go_on(limit: str) -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        node = cluster.alive[0]
+        await create(cluster, OFFSETS_TOPIC, 1, **{limit: "600"})
+        await create(cluster, "t", 2)
+        await ask(node, commit("small", 1))
+        shards = [shard for each in cluster.alive for shard in _shards(each)]
+        await ask(node, instance("rest", "a"))
+        with pytest.raises(MemberIdRequired) as told:
+            await ask(node, join("kafka", client_id="c" * 700))
+        for _ in range(3):
+            with pytest.raises(InvalidCommitOffsetSize, match=r"bytes, a batch of __consumer_offsets at most 600"):
+                await ask(node, r.CommitOffsets(group="big", offsets=(r.OffsetToCommit("t", 0, 1, "m" * 700),)))
+            joined = await ask(node, join("kafka", told.value.message, client_id="c" * 700))
+            with pytest.raises(InvalidCommitOffsetSize):
+                await ask(node, r.SyncGroup(group="kafka", member_id=joined.member_id, generation=joined.generation))
+            await ask(node, r.Subscribe(group="rest", instance="a", topics=("t",)))
+            await asyncio.sleep(1)
+        await ask(node, commit("small", 2))
+        answer = await ask(node, r.FetchOffsets(group="small"))
+        assert [row.offset for row in answer.offsets] == [2]
+        assert [shard for each in cluster.alive for shard in _shards(each)] == shards, "none was loaded again"
+        assert not any(shard.has_ended for shard in shards)
+        await asyncio.sleep(60)
+        with pytest.raises(UnknownMemberId):
+            await ask(node, r.BeatGroup(group="kafka", member_id=joined.member_id, generation=joined.generation))
+        assert not any(shard.has_ended for shard in shards)
+
+    play(story)
+
+
+def test_what_was_due_and_did_not_fit_is_tried_again_and_what_need_not_be_one_batch_is_not() -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        node = cluster.alive[0]
+        await create(cluster, OFFSETS_TOPIC, 1)
+        await create(cluster, "t", 1)
+        for partition in range(40):
+            await ask(node, r.CommitOffsets(group="g", offsets=(r.OffsetToCommit("t", partition, 1, ""),)))
+        with pytest.raises(MemberIdRequired) as told:
+            await ask(node, join("kafka"))
+        joined = await ask(node, join("kafka", told.value.message))
+        await ask(node, r.SyncGroup(group="kafka", member_id=joined.member_id, generation=1))
+        shards = [shard for each in cluster.alive for shard in _shards(each)]
+        await _limit(cluster, 100)
+        await asyncio.sleep(60)
+        assert [row.state for row in (await ask(node, r.ListGroups(group=""))).groups if row.group == "kafka"] == [
+            "Stable"
+        ]
+        await _limit(cluster, 300)
+        await asyncio.sleep(1)
+        assert [row.state for row in (await ask(node, r.ListGroups(group=""))).groups if row.group == "kafka"] == [
+            "Empty"
+        ]
+        await node.machine.run(node.node.gateway.control(DeleteTopics(topics=("t",)), timeout_ms=10_000))  # type: ignore[union-attr]
+        await asyncio.sleep(1)
+        assert (await ask(node, r.FetchOffsets(group="g"))).offsets == ()
+        assert [shard for each in cluster.alive for shard in _shards(each)] == shards, "none was loaded again"
+
+    play(story)
+
+
+async def _limit(cluster: SimulatedCluster, message_bytes_max: int) -> None:
+    gateway = cluster.alive[0].node.gateway  # type: ignore[union-attr]
+    topic = ConfigResource(resource_type="topic", name=OFFSETS_TOPIC)
+    alteration = ConfigAlteration(name="max.message.bytes", operation="set", value=str(message_bytes_max))
+    await cluster.alive[0].machine.run(
+        gateway.control(AlterConfigs(resources={topic: (alteration,)}), timeout_ms=10_000)
+    )
+
+
+def _shards(node: SimulatedNode) -> list[Shard]:
+    assert node.node is not None
+    assert node.node.coordinator is not None
+    return [led.shard for led in node.node.coordinator._led.values()]
 
 
 def test_what_a_group_takes_is_bounded_and_what_it_leaves_is_forgotten() -> None:

@@ -26,7 +26,7 @@ from kraft.protocol.errors import (
 )
 from kraft.protocol.primitives import Buffer
 from metadata.image import TopicIdPartition
-from metadata.settings import BrokerSettings
+from metadata.settings import BrokerSettings, TopicSettings
 from replication.requests import ProduceOutcome
 from tests.unit.coordinators.test_coordinator_cluster import SETTINGS, ask, commit, create, play
 from tests.unit.coordinators.test_stale_answers import TOPIC_ID
@@ -64,6 +64,7 @@ def standing_of(world: SimulatedWorld, replicas: Replicas, failed: list[Shard]) 
         environment=world.machine("node-1").environment,
         replicas=cast(Any, replicas),
         settings=BrokerSettings,
+        topic_settings=lambda _: TopicSettings(),
         image=cast(Any, lambda: None),
         has_session=lambda: False,
     )

@@ -97,18 +97,30 @@ def test_10_000_partitions_are_created() -> None:
 def test_create_gives_what_was_asked() -> None:
     made = world()
     topics = (
-        NewTopic(name="__consumer_offsets", partitions=4, replication_factor=3, configs={"cleanup.policy": "compact"}),
+        NewTopic(name="t", partitions=4, replication_factor=3, configs={"cleanup.policy": "compact"}),
         NewTopic(name="bad name"),
     )
     decision = made.decide(CreateTopics(topics=topics))
-    created = decision.reply["__consumer_offsets"]  # type: ignore[index]
+    created = decision.reply["t"]  # type: ignore[index]
     assert isinstance(created, TopicCreated)
     assert (created.partitions, created.replication_factor, created.configs) == (4, 3, {"cleanup.policy": "compact"})
-    topic = made.image.topic("__consumer_offsets")
+    topic = made.image.topic("t")
     assert topic is not None
     assert [sorted(partition.replicas) for partition in topic.partitions.values()] == [[1, 2, 3]] * 4
     assert len({partition.leader for partition in topic.partitions.values()}) == 3
-    assert made.image.config("topic", "__consumer_offsets") == {"cleanup.policy": "compact"}
+    assert made.image.config("topic", "t") == {"cleanup.policy": "compact"}
+
+
+def test_who_makes_the_topic_of_groups_gets_it_as_its_coordinators_need_it() -> None:
+    made = World(**{"offsets.topic.segment.bytes": "5000", "log.segment.bytes": "300"})
+    made.start(1, 2, 3)
+    said = {"min.insync.replicas": "1", "max.message.bytes": "9000"}
+    decision = made.decide(CreateTopics(topics=(NewTopic(name="__consumer_offsets", configs=said),)))
+    kept = made.image.config("topic", "__consumer_offsets")
+    assert kept == {"cleanup.policy": "compact", "compression.type": "producer", "segment.bytes": "5000", **said}
+    created = decision.reply["__consumer_offsets"]  # type: ignore[index]
+    assert isinstance(created, TopicCreated)
+    assert created.configs == kept
 
 
 def test_validate_only_changes_nothing() -> None:
