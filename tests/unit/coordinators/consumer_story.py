@@ -69,6 +69,8 @@ class Story:
         self.answers: dict[int, Any] = {}
         self.log: list[tuple[bytes, bytes | None]] = []
         self.last: tuple[GroupRecord, ...] = ()
+        self.beaten: ConsumerHeartbeat | None = None
+        """The last heartbeat."""
         self._tickets = 0
 
     @property
@@ -99,11 +101,10 @@ class Story:
         return self._tickets
 
     def beat(self, member_id: str, epoch: int, **fields: Any) -> Any:
-        return self.do(
-            ConsumerHeartbeat(
-                ticket=self.ticket(), member_id=member_id, member_epoch=epoch, client_id="c", client_host="/h", **fields
-            )
+        self.beaten = ConsumerHeartbeat(
+            ticket=self.ticket(), member_id=member_id, member_epoch=epoch, client_id="c", client_host="/h", **fields
         )
+        return self.do(self.beaten)
 
     def join(self, member_id: str, *topics: str, **fields: Any) -> Any:
         options: dict[str, Any] = {
