@@ -159,7 +159,11 @@ class PythonMember(Member):
                 if polled:
                     try:
                         consumer.commit()
-                    except (kafka_python.errors.CommitFailedError, kafka_python.errors.RetriableError):
+                    except (
+                        kafka_python.errors.CommitFailedError,
+                        kafka_python.errors.RebalanceInProgressError,
+                        kafka_python.errors.RetriableError,
+                    ):
                         continue
         finally:
             consumer.close()
