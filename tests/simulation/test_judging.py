@@ -43,7 +43,7 @@ def partition(leader_epoch: int, *, isr: tuple[int, ...] = (1, 2)) -> PartitionI
 
 def follower(leader_epoch: int) -> Replica:
     state = FollowerState(image=partition(leader_epoch), high_watermark=0)
-    return Replica(key=KEY, topic="t", log=cast(Any, None), settings=cast(Any, None), state=state)
+    return Replica(key=KEY, topic="t", log=cast(Any, SimpleNamespace()), settings=cast(Any, None), state=state)
 
 
 def oracle() -> Oracle:
