@@ -15,6 +15,7 @@ from kraft.chaos.workload.client import Batch, Fetched, Position, Told
 from kraft.chaos.workload.requests import ANSWER_SLACK_MS, value_of
 from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
 from kraft.client.outcome import of_broken_connection, of_code, of_refused_connection, of_sent_without_answer
+from kraft.http.idempotency import IdempotencyKey
 from kraft.protocol.batches.records import NewRecord, build_batch, read_batches
 from kraft.protocol.errors import KafkaError, UnknownTopicOrPartition, for_code
 from metadata.environment import ConnectionClosed
@@ -39,6 +40,14 @@ class ClientLink:
     """So many more requests end in the middle, each with its connection."""
     answers_lost: int = 0
     """So many more answers are lost, each with its connection."""
+
+
+def _batch(batch: Batch, records: Sequence[NewRecord]) -> bytes:
+    """With what the leader recognizes it by when it is sent again: as over HTTP, made from the Idempotency-Key."""
+    if not batch.idempotency_key:
+        return build_batch(records)
+    producer_id = IdempotencyKey(client="", key=batch.idempotency_key).producer_id(batch.topic, number=0)
+    return build_batch(records, producer_id=producer_id, producer_epoch=0, base_sequence=0)
 
 
 class Refused(Exception):
@@ -97,7 +106,7 @@ class SimulatedClient:
         try:
             which = self._partition(asked, batch.topic, batch.partition)
             outcomes = await gateway.produce(
-                {which: build_batch(records)}, acks=ACKS[batch.acks], timeout_ms=batch.timeout_ms
+                {which: _batch(batch, records)}, acks=ACKS[batch.acks], timeout_ms=batch.timeout_ms
             )
         except KafkaError as error:
             return self._told_error(error.code, error.message)
