@@ -37,7 +37,7 @@ def test_what_a_killed_process_leaves_behind_ends_even_when_it_is_paused() -> No
         assert guarded.stdout is not None
         guards = int(guarded.stdout.readline())
         children = [int(guarded.stdout.readline()) for _ in range(2)]
-        assert set(children) <= set(guard.marked(MARK, value))
+        wait_until(lambda: set(children) <= set(guard.marked(MARK, value)), what="the mark of what has just begun")
         guarded.send_signal(signal.SIGKILL)
         wait_until(lambda: not guard.marked(MARK, value), what="the end of the children")
         wait_until(lambda: not _runs(guards), what="the end of their guard")
