@@ -67,20 +67,22 @@ def _announce_partition(events: Events, before: MetadataImage, record: Partition
         "partition": record.partition,
         "reason": str(record.reason),
     }
+    state = {
+        "leader": new.leader,
+        "leader_epoch": new.leader_epoch,
+        "isr": list(new.isr),
+        "partition_epoch": new.partition_epoch,
+    }
     if new.leader != old.leader:
         events.emit(
             "leader_elected",
             **where,
             old_leader=old.leader,
-            leader=new.leader,
             old_leader_epoch=old.leader_epoch,
-            leader_epoch=new.leader_epoch,
-            isr=list(new.isr),
+            **state,
         )
     if set(new.isr) != set(old.isr):
-        events.emit(
-            "isr_changed", **where, old_isr=list(old.isr), isr=list(new.isr), partition_epoch=new.partition_epoch
-        )
+        events.emit("isr_changed", **where, old_isr=list(old.isr), **state)
     if new.replicas != old.replicas or new.is_reassigning != old.is_reassigning:
         events.emit(
             "replicas_changed",

@@ -18,10 +18,6 @@ class LeadershipCheck:
         self._findings = findings
         self._leaders: dict[tuple[_Place, int], int] = {}
         self._ids: dict[str, str] = {}
-        self._current: dict[_Place, int] = {}
-        """Who was announced last. A controller that resigned announces no more, also what is committed for it later."""
-        self._newest: dict[_Place, tuple[int, int]] = {}
-        """(epoch, leader) of the newest epoch that anybody told of."""
 
     def check(self, events: Sequence[Event], samples: Sequence[LeaderSample]) -> None:
         self._controllers(events)
@@ -32,12 +28,8 @@ class LeadershipCheck:
                 self._ids.pop(fields["topic"], None)
             elif event.event == "became_leader":
                 self._leads(self._place(fields), event.node, fields["leader_epoch"], event.at_us)
-            elif event.event == "became_follower":
-                self._know(self._place(fields), fields["leader"], fields["leader_epoch"])
-            elif event.event == "leader_elected":
-                self._elected(self._place(fields), event)
-            elif event.event == "isr_changed":
-                self._isr(self._place(fields), fields["isr"], event.at_us)
+            elif event.event in ("leader_elected", "isr_changed"):
+                self._announced(self._place(fields), event)
         for sample in samples:
             place = (sample.topic, sample.topic_id or self._ids.get(sample.topic, ""), sample.partition)
             self._leads(place, sample.node, sample.leader_epoch, sample.at_us)
@@ -53,28 +45,22 @@ class LeadershipCheck:
         return topic, topic_id, partition
 
     def _leads(self, place: _Place, node: int, epoch: int, at_us: int) -> None:
-        self._know(place, node, epoch)
         first = self._leaders.setdefault((place, epoch), node)
         if first != node:
             text = f"nodes {first} and {node} both led {place[0]}-{place[2]} in epoch {epoch}"
             self._add(Kind.TWO_LEADERS, place, text, at_us)
 
-    def _know(self, place: _Place, leader: int, epoch: int) -> None:
-        self._newest[place] = max(self._newest.get(place, (-1, -1)), (epoch, leader))
+    def _announced(self, place: _Place, event: Event) -> None:
+        """An announcement says leader and ISR of one state, so that it is judged alone: others may be missing.
 
-    def _elected(self, place: _Place, event: Event) -> None:
-        leader, epoch = event.fields["leader"], event.fields["leader_epoch"]
-        self._current[place] = leader
+        A controller with a full disk writes no events, and one that resigned announces nothing that is committed later.
+        """
+        leader, isr = event.fields["leader"], event.fields["isr"]
         if leader < 0:
             return
-        self._leads(place, leader, epoch, event.at_us)
-        self._isr(place, event.fields.get("isr", [leader]), event.at_us)
-
-    def _isr(self, place: _Place, isr: Sequence[int], at_us: int) -> None:
-        leader = self._current.get(place, -1)
-        _, newest = self._newest.get(place, (-1, -1))
-        if leader >= 0 and leader not in isr and newest not in isr:
-            self._without(place, leader, isr, at_us)
+        self._leads(place, leader, event.fields["leader_epoch"], event.at_us)
+        if leader not in isr:
+            self._without(place, leader, isr, event.at_us)
 
     def _without(self, place: _Place, leader: int, isr: Sequence[int], at_us: int) -> None:
         text = f"node {leader} leads {place[0]}-{place[2]}, and the ISR is {sorted(isr)}"

@@ -103,7 +103,7 @@ def replica_has_another_epoch(run: Run) -> None:
 
 
 def isr_without_its_leader(run: Run) -> None:
-    run.event("isr_changed", at_s=3, old_isr=[2, 3], isr=[1, 3])
+    run.event("isr_changed", at_s=3, old_isr=[2, 3], isr=[1, 3], leader=2, leader_epoch=1)
 
 
 def isr_without_its_leader_by_samples(run: Run) -> None:
@@ -310,14 +310,19 @@ def test_a_deposed_leader_answers_until_it_has_stopped(tmp_path: Path) -> None:
     assert run.verdict(tmp_path).is_clean
 
 
-def test_an_election_that_no_controller_announced_has_an_isr_all_the_same(tmp_path: Path) -> None:
-    """Its controller resigned before it was committed; the next one announces what comes after it."""
+def test_an_election_that_no_event_tells_of_has_an_isr_all_the_same(tmp_path: Path) -> None:
+    """Its controller had a full disk and wrote no events, or resigned before the election was committed."""
     run = clean_run()
-    run.event("became_leader", at_s=3.8, node=3, leader_epoch=2, epoch_start_offset=10)
-    run.event("isr_changed", at_s=3.9, old_isr=[3], isr=[1, 3], node=3)
+    run.event("isr_changed", at_s=3.9, old_isr=[3], isr=[1, 3], leader=3, leader_epoch=2, node=3)
     assert run.verdict(tmp_path).is_clean
-    run.event("isr_changed", at_s=3.9, old_isr=[1, 3], isr=[1], node=3)
+    run.event("isr_changed", at_s=3.9, old_isr=[1, 3], isr=[1], leader=3, leader_epoch=2, node=3)
     assert run.verdict(tmp_path).kinds() == {Kind.ISR_WITHOUT_LEADER}
+
+
+def test_a_change_of_the_isr_tells_of_a_second_leader_of_an_epoch(tmp_path: Path) -> None:
+    run = clean_run()
+    run.event("isr_changed", at_s=3.9, old_isr=[2, 3], isr=[1, 2, 3], leader=3, leader_epoch=1, node=3)
+    assert run.verdict(tmp_path).kinds() == {Kind.TWO_LEADERS}
 
 
 def test_a_reader_may_be_told_that_retention_was_faster(tmp_path: Path) -> None:

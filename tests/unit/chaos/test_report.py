@@ -51,7 +51,7 @@ def story() -> Run:
     run.events.append(Event(at_us=8 * SECOND, node=1, event="node_starting"))
     run.follows(1, 2, 1, at_s=8.1)
     run.cut(1, 5, 10, at_s=8.2, epoch=0, leader_epoch=1)
-    run.event("isr_changed", at_s=9, old_isr=[2, 3], isr=[1, 2, 3])
+    run.event("isr_changed", at_s=9, old_isr=[2, 3], isr=[1, 2, 3], leader=2, leader_epoch=1)
     run.sent(*values(14, 1), at_s=10, offset=8, acks="1", node=2)
     run.ends_with(*values(0, 5), *values(11, 4))
     return run
@@ -121,7 +121,8 @@ def test_a_big_run_gives_a_small_page(tmp_path: Path) -> None:
     for number in range(25_000):
         run.sent(f"p:{number}", at_s=1 + number / 1_000, offset=number, acks="1")
     for number in range(5_000):
-        run.event("isr_changed", at_s=1 + number / 200, old_isr=[1, 2], isr=[1, 2, 3][: 1 + number % 3])
+        isr = [1, 2, 3][: 1 + number % 3]
+        run.event("isr_changed", at_s=1 + number / 200, old_isr=[1, 2], isr=isr, leader=1, leader_epoch=0)
     for number in range(1_000):
         run.fault("cut", at_s=1 + number / 10, until_s=2 + number / 10)
     run.ends_with(*values(0, 25_000))

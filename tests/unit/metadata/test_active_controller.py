@@ -337,6 +337,10 @@ def test_a_dead_broker_is_fenced_when_its_connection_breaks() -> None:
         assert elected["topic_id"] == str(topic_id)
         partition = node.shared.image.topics[topic_id].partitions[0]
         assert (partition.leader, partition.isr) == (2, (2,))
+        (changed,) = node.events.named("isr_changed")
+        for event in (elected, changed):
+            assert (event["leader"], event["leader_epoch"], event["isr"]) == (2, 1, [2])
+            assert event["partition_epoch"] == partition.partition_epoch
 
     run(story)
 
