@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from kraft.protocol.errors import KafkaError, NotLeaderOrFollower, OffsetOutOfRange
 from metadata.image import TopicIdPartition
-from replication.manager.reader import PartitionReader, Pass
+from replication.manager.partition_reader import PartitionReader, Pass
 from replication.manager.registry import ANY_EPOCH, Registry
 from replication.partition.replica import Replica
 from replication.partition.states import LeaderState

@@ -25,8 +25,8 @@ from replication.manager.isr_keeper import AlterPartitions, IsrKeeper
 from replication.manager.leader_flushes import LeaderFlushes
 from replication.manager.logs import Logs
 from replication.manager.offsets import Offsets
+from replication.manager.partition_reader import PartitionReader
 from replication.manager.produce import Produce
-from replication.manager.reader import PartitionReader
 from replication.manager.registry import ANY_EPOCH, Registry
 from replication.manager.roles import Roles
 from replication.manager.status import (

@@ -34,8 +34,8 @@ from replication.storage.availability import Availability
 from replication.storage.cleaner_log import LogCleaning
 from replication.storage.copies import check_leader_batches, joined, segment_groups
 from replication.storage.flushing import Flusher
-from replication.storage.partition_producers import PartitionProducers
-from replication.storage.reading import LogReader
+from replication.storage.log_reader import LogReader
+from replication.storage.producer_state_manager import ProducerStateManager
 from replication.storage.recovery import LoadedLog
 from replication.storage.scanning import DamagedLog
 from replication.storage.segment import Segment
@@ -84,7 +84,7 @@ class PartitionLog:
         self._tail = Tail(recent, end_offset=self.log_end_offset, position=self._segments.active.size)
         self._reader = LogReader(self._segments, self._tail, self._epochs, self._availability)
         self.cleaning = LogCleaning(environment, folder, self._segments)
-        self.producers = PartitionProducers(environment, folder, self._segments, loaded.producers, producer_limits)
+        self.producers = ProducerStateManager(environment, folder, self._segments, loaded.producers, producer_limits)
         self.high_watermark = self.log_start_offset
         """Told by the replica that owns this log, at each move."""
         self.is_governed = False

@@ -1,4 +1,4 @@
-"""What the members of a group ask, and what they are answered (the classic protocol). Plain frozen data.
+"""What the members of a classic group ask, and what they are answered. Plain frozen data.
 
 `ticket` names who waits for the answer: a join waits until all have joined, a sync until the leader has assigned.
 """

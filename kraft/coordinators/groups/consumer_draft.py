@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 
+from kraft.coordinators.groups.classic_draft import ClassicRules, Decision
+from kraft.coordinators.groups.classic_group import ClassicGroup
 from kraft.coordinators.groups.classic_requests import Answer, Reply
 from kraft.coordinators.groups.consumer_group import ConsumerGroup, ConsumerMember, Timer
 from kraft.coordinators.groups.consumer_records import (
@@ -25,10 +27,8 @@ from kraft.coordinators.groups.consumer_records import (
     TargetEpochKey,
     TargetKey,
 )
-from kraft.coordinators.groups.draft import Decision, Rules
 from kraft.coordinators.groups.records import GroupRecord
 from kraft.coordinators.groups.server_assignors import SERVER_ASSIGNORS, Subscriber
-from kraft.coordinators.groups.state import Group
 from metadata.image import MetadataImage
 
 
@@ -43,7 +43,7 @@ class ConsumerRules:
     """The first is that of groups whose members name none."""
     can_upgrade: bool
     can_downgrade: bool
-    classic: Rules
+    classic: ClassicRules
 
 
 class ConsumerDraft:
@@ -56,7 +56,7 @@ class ConsumerDraft:
         self.now_ms = now_ms
         self.wall_ms = wall_ms
         self.records: list[GroupRecord] = []
-        self.downgraded: Group | None = None
+        self.downgraded: ClassicGroup | None = None
         """What the group becomes, when it changes to the classic protocol."""
         self._replies: list[Reply] = []
         self._owns_facts = False
@@ -66,7 +66,7 @@ class ConsumerDraft:
         if self.downgraded is not None:
             return Decision(group=self.downgraded, records=tuple(self.records), replies=tuple(self._replies))
         return Decision(
-            group=Group(group_id=self.group.group_id),
+            group=ClassicGroup(group_id=self.group.group_id),
             consumer=self.group,
             records=tuple(self.records),
             replies=tuple(self._replies),

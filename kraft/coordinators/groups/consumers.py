@@ -7,13 +7,13 @@ from typing import Any
 
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
+from kraft.coordinators.groups.classic_group import Phase
 from kraft.coordinators.groups.group_metadata import GroupMetadata
 from kraft.coordinators.groups.instance import Instance
 from kraft.coordinators.groups.membership import PREFERENCE, Membership
 from kraft.coordinators.groups.offsets import commit_records
 from kraft.coordinators.groups.records import GroupRecord
 from kraft.coordinators.groups.shard import Shard
-from kraft.coordinators.groups.state import Phase
 from kraft.coordinators.groups.subscriptions import TopicPartition
 from kraft.protocol.errors import (
     GroupMaxSizeReached,

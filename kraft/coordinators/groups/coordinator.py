@@ -13,11 +13,11 @@ from uuid import UUID
 
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
-from kraft.coordinators.groups.classic_protocol import ClassicProtocol
 from kraft.coordinators.groups.consumer_group import ConsumerGroup
 from kraft.coordinators.groups.consumer_requests import Beaten, ConsumerHeartbeat
 from kraft.coordinators.groups.consumers import Consumers
 from kraft.coordinators.groups.offsets import consumer_expired, expired, is_deletable, tombstones
+from kraft.coordinators.groups.request_handlers import RequestHandlers
 from kraft.coordinators.groups.shard import Shard
 from kraft.coordinators.java import abs_hash
 from kraft.coordinators.leadership_check import LeadershipCheck
@@ -46,7 +46,7 @@ class _Led:
     def __init__(self, shard: Shard, count_instances: Callable[[], int]) -> None:
         self.shard = shard
         self.consumers = Consumers(shard, count_instances)
-        self.classic = ClassicProtocol(shard)
+        self.handlers = RequestHandlers(shard)
         self.standing = LeadershipCheck(shard)
 
     async def be_certain(self) -> None:
@@ -60,7 +60,7 @@ class _Led:
         try:
             if isinstance(request, r.CreateInstance | r.InstanceRequest):
                 return await self.consumers.handle(request)
-            return await self.classic.handle(request)
+            return await self.handlers.handle(request)
         finally:
             self.shard.forget_if_idle(request.group)
 

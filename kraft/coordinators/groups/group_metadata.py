@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from kraft.coordinators.groups.answers import OffsetOfGroup
+from kraft.coordinators.groups.classic_group import ClassicGroup, Phase, restored
 from kraft.coordinators.groups.consumer_group import ConsumerGroup
 from kraft.coordinators.groups.consumer_records import ConsumerKey, ConsumerValue, EpochKey
 from kraft.coordinators.groups.instance import Instance, decode_instance
@@ -21,7 +22,6 @@ from kraft.coordinators.groups.records import (
     OffsetKey,
     StoredGroup,
 )
-from kraft.coordinators.groups.state import Group, Phase, restored
 from kraft.coordinators.groups.subscriptions import TopicPartition
 
 UNKNOWN_OFFSET = -1
@@ -37,7 +37,7 @@ class Kind(StrEnum):
 
 @dataclass(slots=True)
 class GroupMetadata:
-    group: Group
+    group: ClassicGroup
     """Without members while the group speaks the consumer protocol."""
     consumer: ConsumerGroup | None = None
     """The group while it speaks the consumer protocol (KIP-848)."""
@@ -102,7 +102,7 @@ class GroupMetadata:
                 if is_replay:
                     self.group = restored(group_id, stored, now_ms=now_ms)
             case GroupKey(group_id), None:
-                self.group = Group(group_id=group_id)
+                self.group = ClassicGroup(group_id=group_id)
             case InstanceKey(_, name), bytes() as data:
                 instance = decode_instance(data)
                 self.instances[name] = instance

@@ -11,21 +11,21 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from kraft.coordinators.groups import classic_members, consumer_protocol
+from kraft.coordinators.groups.classic_draft import Decision
+from kraft.coordinators.groups.classic_group import ClassicGroup, Phase
+from kraft.coordinators.groups.classic_rebalance import decide
 from kraft.coordinators.groups.classic_requests import GroupEvent, Heartbeat, Join, Leave, Sync, Tick
 from kraft.coordinators.groups.consumer_draft import ConsumerDraft, ConsumerRules
 from kraft.coordinators.groups.consumer_group import JOIN_EPOCH, ConsumerGroup, MemberState, Timer
 from kraft.coordinators.groups.consumer_requests import ConsumerHeartbeat
-from kraft.coordinators.groups.decide import decide
-from kraft.coordinators.groups.draft import Decision
 from kraft.coordinators.groups.migration import can_downgrade_with, downgrade, upgrade
 from kraft.coordinators.groups.records import GroupKey, GroupRecord
-from kraft.coordinators.groups.state import Group, Phase
 from kraft.protocol.errors import GroupIdNotFound, KafkaError
 from metadata.image import MetadataImage
 
 
 def decide_group(
-    group: Group,
+    group: ClassicGroup,
     consumer: ConsumerGroup | None,
     event: GroupEvent,
     *,
@@ -69,13 +69,15 @@ def _emptied(
     """The first member of an empty consumer group speaks the classic protocol."""
     buried = ConsumerDraft(consumer, rules, image, now_ms=now_ms, wall_ms=wall_ms)
     buried.bury()
-    decision = decide(Group(group_id=consumer.group_id), event, rules=rules.classic, now_ms=now_ms, wall_ms=wall_ms)
+    decision = decide(
+        ClassicGroup(group_id=consumer.group_id), event, rules=rules.classic, now_ms=now_ms, wall_ms=wall_ms
+    )
     if not decision.group.members and not decision.group.pending:
-        return replace(decision, group=Group(group_id=consumer.group_id), consumer=consumer)
+        return replace(decision, group=ClassicGroup(group_id=consumer.group_id), consumer=consumer)
     return replace(decision, records=(*buried.records, *decision.records))
 
 
-def _become_consumer(draft: ConsumerDraft, group: Group, event: GroupEvent) -> None:
+def _become_consumer(draft: ConsumerDraft, group: ClassicGroup, event: GroupEvent) -> None:
     if not isinstance(event, ConsumerHeartbeat) or event.member_epoch != JOIN_EPOCH:
         raise GroupIdNotFound(f"Group {group.group_id} is not a consumer group.")
     if group.phase is not Phase.EMPTY:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from kraft.coordinators.groups.assignors import ASSIGNORS, assign
+from kraft.coordinators.groups.classic_group import Member, Phase
 from kraft.coordinators.groups.classic_members import has_step_to_take, names_of
 from kraft.coordinators.groups.classic_requests import Event, Heartbeat, Join, Leave, Sync
 from kraft.coordinators.groups.consumer_group import ConsumerGroup, Timer
@@ -22,7 +23,6 @@ from kraft.coordinators.groups.offsets import CONSUMER
 from kraft.coordinators.groups.patterns import topics_of_pattern
 from kraft.coordinators.groups.records import GroupRecord
 from kraft.coordinators.groups.shard import Shard
-from kraft.coordinators.groups.state import Member, Phase
 from kraft.coordinators.groups.subscriptions import (
     COOPERATIVE,
     STICKY,

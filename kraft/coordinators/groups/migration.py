@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from kraft.coordinators.groups import draft as classic
+from kraft.coordinators.groups.classic_draft import ClassicDraft
+from kraft.coordinators.groups.classic_group import ClassicGroup, Member, Phase, group_record
 from kraft.coordinators.groups.consumer_draft import ConsumerDraft
 from kraft.coordinators.groups.consumer_group import NEVER_MS, ConsumerMember, Timer
 from kraft.coordinators.groups.consumer_records import (
@@ -22,7 +23,6 @@ from kraft.coordinators.groups.consumer_records import (
     TargetEpochKey,
 )
 from kraft.coordinators.groups.records import GroupKey, GroupRecord
-from kraft.coordinators.groups.state import Group, Member, Phase, group_record
 from kraft.coordinators.groups.subscriptions import (
     Subscription,
     assignment_user_data,
@@ -39,7 +39,7 @@ CONSUMER = "consumer"
 # --- upgrade --------------------------------------------------------------------------------------------------------
 
 
-def upgrade(draft: ConsumerDraft, group: Group) -> None:
+def upgrade(draft: ConsumerDraft, group: ClassicGroup) -> None:
     """The records that make a consumer group of a classic one. Raises GroupIdNotFound 69, as Kafka does, where that
     must not be or cannot be."""
     _check_upgrade(draft, group)
@@ -60,7 +60,7 @@ def upgrade(draft: ConsumerDraft, group: Group) -> None:
         draft.set_timer(Timer.SESSION, described.member_id, described.classic.session_timeout_ms)
 
 
-def _check_upgrade(draft: ConsumerDraft, group: Group) -> None:
+def _check_upgrade(draft: ConsumerDraft, group: ClassicGroup) -> None:
     reason = None
     if not draft.rules.can_upgrade:
         reason = "online upgrade is disabled"
@@ -72,7 +72,7 @@ def _check_upgrade(draft: ConsumerDraft, group: Group) -> None:
         raise GroupIdNotFound(f"Cannot upgrade classic group {group.group_id} to consumer group because {reason}.")
 
 
-def _upgraded(group: Group, member: Member, image: MetadataImage) -> ConsumerMember:
+def _upgraded(group: ClassicGroup, member: Member, image: MetadataImage) -> ConsumerMember:
     try:
         subscription = _subscription(group, member)
         assigned = decode_assignment(member.assignment)
@@ -105,7 +105,7 @@ def _upgraded(group: Group, member: Member, image: MetadataImage) -> ConsumerMem
     )
 
 
-def _subscription(group: Group, member: Member) -> Subscription:
+def _subscription(group: ClassicGroup, member: Member) -> Subscription:
     """Of the protocol that the group chose; before it has chosen, of the member's first."""
     return decode_subscription(member.metadata(group.protocol) or member.protocols[0][1])
 
@@ -129,7 +129,7 @@ def downgrade(draft: ConsumerDraft, *, is_rebalance_due: bool) -> None:
     members = {member_id: _downgraded(draft, member) for member_id, member in source.members.items() if member.classic}
     assert len(members) == len(source.members), source
     draft.bury()
-    group = Group(
+    group = ClassicGroup(
         group_id=source.group_id,
         phase=Phase.STABLE,
         generation=source.epoch,
@@ -137,7 +137,7 @@ def downgrade(draft: ConsumerDraft, *, is_rebalance_due: bool) -> None:
         members=members,
         state_timestamp=draft.wall_ms,
     )
-    made = classic.Draft(group, draft.rules.classic, now_ms=draft.now_ms, wall_ms=draft.wall_ms)
+    made = ClassicDraft(group, draft.rules.classic, now_ms=draft.now_ms, wall_ms=draft.wall_ms)
     made.change(protocol=made.voted())
     draft.records.append(group_record(made.group))
     if is_rebalance_due:

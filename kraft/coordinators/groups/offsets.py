@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from kraft.coordinators.groups.classic_group import ClassicGroup, Phase
+from kraft.coordinators.groups.classic_rebalance import check_generation, member_or_raise
 from kraft.coordinators.groups.consumer_group import ConsumerGroup, ConsumerMember
-from kraft.coordinators.groups.decide import check_generation, member_or_raise
 from kraft.coordinators.groups.records import CommittedOffset, GroupRecord, OffsetKey
-from kraft.coordinators.groups.state import Group, Phase
 from kraft.coordinators.groups.subscriptions import TopicPartition, decode_subscription
 from kraft.protocol.errors import (
     GroupIdNotFound,
@@ -26,7 +26,7 @@ Offsets = Mapping[TopicPartition, CommittedOffset]
 
 
 def check_commit(
-    group: Group, *, exists: bool = True, member_id: str, generation: int, instance_id: str | None = None
+    group: ClassicGroup, *, exists: bool = True, member_id: str, generation: int, instance_id: str | None = None
 ) -> None:
     """G4. Raises IllegalGeneration 22, UnknownMemberId 25, RebalanceInProgress 27, GroupIdNotFound 69,
     FencedInstanceId 82."""
@@ -100,7 +100,7 @@ def tombstones(group_id: str, partitions: Sequence[TopicPartition]) -> list[Grou
     return [GroupRecord(OffsetKey(group_id, topic, partition), None) for topic, partition in partitions]
 
 
-def subscribed_topics(group: Group) -> frozenset[str] | None:
+def subscribed_topics(group: ClassicGroup) -> frozenset[str] | None:
     """Topics that the members want; None when that cannot be known."""
     if group.protocol_type != CONSUMER or not group.members:
         return frozenset() if not group.members else None
@@ -113,7 +113,7 @@ def subscribed_topics(group: Group) -> frozenset[str] | None:
     return frozenset(topics)
 
 
-def check_delete_group(group: Group | None, group_id: str, *, has_offsets: bool) -> None:
+def check_delete_group(group: ClassicGroup | None, group_id: str, *, has_offsets: bool) -> None:
     """G8. Raises GroupIdNotFound 69, NonEmptyGroup 68."""
     if group is None and not has_offsets:
         raise GroupIdNotFound(f"there is no group {group_id!r}")
@@ -121,7 +121,7 @@ def check_delete_group(group: Group | None, group_id: str, *, has_offsets: bool)
         raise NonEmptyGroup(f"group {group_id!r} has {len(group.members)} members ({group.phase}); they leave first")
 
 
-def topics_in_use(group: Group, topics: frozenset[str]) -> frozenset[str]:
+def topics_in_use(group: ClassicGroup, topics: frozenset[str]) -> frozenset[str]:
     """G8: offsets of topics that members are subscribed to are not deleted (86). Raises NonEmptyGroup 68 for members
     of another protocol, who may be using any."""
     if group.phase is not Phase.EMPTY and group.protocol_type != CONSUMER:
@@ -130,13 +130,13 @@ def topics_in_use(group: Group, topics: frozenset[str]) -> frozenset[str]:
     return topics if subscribed is None else topics & subscribed
 
 
-def is_deletable(group: Group, *, has_offsets: bool, has_instances: bool) -> bool:
+def is_deletable(group: ClassicGroup, *, has_offsets: bool, has_instances: bool) -> bool:
     """G7: a group of former members that keeps nothing any more is forgotten when offsets are looked at."""
     was_used = group.protocol_type is not None and group.phase is Phase.EMPTY
     return was_used and not (group.pending or has_offsets or has_instances)
 
 
-def expired(group: Group | None, offsets: Offsets, *, wall_ms: int, retention_ms: int) -> list[TopicPartition]:
+def expired(group: ClassicGroup | None, offsets: Offsets, *, wall_ms: int, retention_ms: int) -> list[TopicPartition]:
     """G7: of an empty group from when it became empty; of one with members only what nobody is subscribed to, and
     not during a rebalance; of one that never had members by the time of the commit."""
     if group is None or group.protocol_type is None:

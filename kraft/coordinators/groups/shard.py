@@ -8,15 +8,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 
+from kraft.coordinators.groups.classic_draft import ClassicRules
+from kraft.coordinators.groups.classic_group import NEVER_MS, ClassicGroup
 from kraft.coordinators.groups.classic_requests import Answer, GroupEvent, Heartbeat, Tick
 from kraft.coordinators.groups.consumer_draft import ConsumerRules
 from kraft.coordinators.groups.consumer_requests import ConsumerHeartbeat
-from kraft.coordinators.groups.draft import Rules
 from kraft.coordinators.groups.group_metadata import GroupMetadata
 from kraft.coordinators.groups.group_protocols import decide_group, loaded
 from kraft.coordinators.groups.instance import decode_group_record
 from kraft.coordinators.groups.records import GroupRecord, InstanceKey, encode_batch
-from kraft.coordinators.groups.state import NEVER_MS, Group
 from kraft.coordinators.led_partition import LedPartition, Surroundings
 from kraft.coordinators.loading import replay
 from kraft.protocol.errors import (
@@ -99,7 +99,7 @@ class Shard(LedPartition):
     def entry(self, group_id: str) -> GroupMetadata:
         found = self.entries.get(group_id)
         if found is None:
-            found = self.entries[group_id] = GroupMetadata(group=Group(group_id=group_id))
+            found = self.entries[group_id] = GroupMetadata(group=ClassicGroup(group_id=group_id))
         return found
 
     def forget_idle(self) -> None:
@@ -127,7 +127,7 @@ class Shard(LedPartition):
             assignors=tuple(settings.group_consumer_assignors.split(",")),
             can_upgrade=settings.group_consumer_migration_policy in ("upgrade", "bidirectional"),
             can_downgrade=settings.group_consumer_migration_policy in ("downgrade", "bidirectional"),
-            classic=Rules(
+            classic=ClassicRules(
                 session_ms_min=settings.group_min_session_timeout_ms,
                 session_ms_max=settings.group_max_session_timeout_ms,
                 initial_delay_ms=settings.group_initial_rebalance_delay_ms,

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
+from kraft.coordinators.groups.classic_group import Phase
 from kraft.coordinators.groups.group_metadata import Kind
-from kraft.coordinators.groups.state import Phase
 from kraft.protocol.errors import (
     CoordinatorLoadInProgress,
     GroupIdNotFound,

@@ -1,5 +1,6 @@
 """The controller's pure core: what an event means for the cluster, as records, a reply and soft state."""
 
+from metadata.controller.decide.broker_heartbeats import BrokerLiveness, Liveness
 from metadata.controller.decide.decision import Decision, Situation
 from metadata.controller.decide.dispatch import decide
 from metadata.controller.decide.events import (
@@ -14,7 +15,6 @@ from metadata.controller.decide.events import (
     SessionsTick,
     UncleanSweepTick,
 )
-from metadata.controller.decide.liveness import BrokerLiveness, Liveness
 
 __all__ = [
     "ActivationEvent",

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kraft.protocol.errors import BrokerIdNotRegistered, DuplicateBrokerRegistration, InconsistentClusterId
+from metadata.controller.decide.broker_heartbeats import BrokerLiveness, Liveness
 from metadata.controller.decide.decision import Decision, Situation
 from metadata.controller.decide.elections import elect_for_offline, leave_isrs, offline_after, questions, sweep_offline
 from metadata.controller.decide.events import BrokerDisconnected, BrokerUnreachable, ExpiredHeartbeat, SessionsTick
 from metadata.controller.decide.failures import elect_recovered, leave_failed
-from metadata.controller.decide.liveness import BrokerLiveness, Liveness
 from metadata.controller.requests import (
     BrokerHeartbeat,
     BrokerRegistered,

@@ -9,8 +9,8 @@ from typing import TypeAlias
 
 from kraft.protocol.errors import StaleBrokerEpoch
 from kraft.values import value
+from metadata.controller.decide.broker_heartbeats import Liveness
 from metadata.controller.decide.events import InternalEvent
-from metadata.controller.decide.liveness import Liveness
 from metadata.controller.requests import FailedReplicas
 from metadata.image import BrokerImage, MetadataImage, PartitionImage, TopicIdPartition
 from metadata.records import Record

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 from metadata.controller.decide import brokers, configs, elections, isr, producer_ids, reassignment, topics
+from metadata.controller.decide.broker_heartbeats import Liveness
 from metadata.controller.decide.decision import Decision, Situation
 from metadata.controller.decide.events import (
     ActivationEvent,
@@ -17,7 +18,6 @@ from metadata.controller.decide.events import (
     SessionsTick,
     UncleanSweepTick,
 )
-from metadata.controller.decide.liveness import Liveness
 from metadata.controller.requests import (
     AllocateProducerIds,
     AlterConfigs,

@@ -6,12 +6,13 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
+from kraft.coordinators.groups.classic_draft import ClassicRules
+from kraft.coordinators.groups.classic_group import ClassicGroup, restored
 from kraft.coordinators.groups.classic_requests import GroupEvent, Heartbeat, Join, Leave, Sync, Tick
 from kraft.coordinators.groups.consumer_draft import ConsumerRules
 from kraft.coordinators.groups.consumer_group import ConsumerGroup
 from kraft.coordinators.groups.consumer_records import EpochKey, Partitions
 from kraft.coordinators.groups.consumer_requests import Beaten, ConsumerHeartbeat
-from kraft.coordinators.groups.draft import Rules
 from kraft.coordinators.groups.group_protocols import decide_group
 from kraft.coordinators.groups.records import (
     GroupKey,
@@ -21,11 +22,10 @@ from kraft.coordinators.groups.records import (
     encode_key,
     encode_value,
 )
-from kraft.coordinators.groups.state import Group, restored
 from metadata.image import MetadataImage, TopicIdPartition
 from metadata.records import PartitionRecord, Record, TopicRecord
 
-CLASSIC = Rules(session_ms_min=6_000, session_ms_max=60_000, initial_delay_ms=0, members_max=50)
+CLASSIC = ClassicRules(session_ms_min=6_000, session_ms_max=60_000, initial_delay_ms=0, members_max=50)
 
 
 def image_of(topics: dict[str, int], *, base: MetadataImage | None = None) -> MetadataImage:
@@ -63,7 +63,7 @@ class Story:
     def __init__(self, topics: dict[str, int] | None = None, **changes: Any) -> None:
         self.rules = rules(**changes)
         self.image = image_of(topics or {"a": 6})
-        self.group = Group(group_id="g")
+        self.group = ClassicGroup(group_id="g")
         self.consumer: ConsumerGroup | None = None
         self.now_ms = 0
         self.answers: dict[int, Any] = {}
@@ -144,20 +144,20 @@ class Story:
 
     # --- the log ------------------------------------------------------------------------------------------------------
 
-    def replayed(self, *, is_compacted: bool = False) -> tuple[Group, ConsumerGroup | None]:
+    def replayed(self, *, is_compacted: bool = False) -> tuple[ClassicGroup, ConsumerGroup | None]:
         """What another coordinator makes of the log."""
         log = self.log
         if is_compacted:
             last = {key: at for at, (key, _) in enumerate(log)}
             log = [(key, value) for at, (key, value) in enumerate(log) if last[key] == at]
-        group, consumer = Group(group_id="g"), None
+        group, consumer = ClassicGroup(group_id="g"), None
         for key, value in log:
             record = decode_record(key, value)
             assert record is not None
             if isinstance(record.key, GroupKey):
                 stored = record.value
                 assert stored is None or isinstance(stored, StoredGroup)
-                group = Group(group_id="g") if stored is None else restored("g", stored, now_ms=0)
+                group = ClassicGroup(group_id="g") if stored is None else restored("g", stored, now_ms=0)
             elif isinstance(record.key, EpochKey) and record.value is None:
                 consumer = None
             elif consumer is not None or record.value is not None:

@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
+from kraft.coordinators.groups.classic_group import ClassicGroup, Phase
+from kraft.coordinators.groups.classic_join import NEW_MEMBER_JOIN_MS
 from kraft.coordinators.groups.classic_requests import Done, Joined, Synced
-from kraft.coordinators.groups.joining import NEW_MEMBER_JOIN_MS
 from kraft.coordinators.groups.offsets import check_commit, check_delete_group, topics_in_use
-from kraft.coordinators.groups.state import Group, Phase
 from kraft.coordinators.groups.subscriptions import Subscription, encode_subscription
 from kraft.coordinators.led_partition import _refusal
 from kraft.protocol import errors
 from metadata.settings import BrokerSettings
 from replication.requests import ProduceOutcome
-from tests.unit.coordinators.test_decide import Story, stable
+from tests.unit.coordinators.test_classic_rebalance import Story, stable
 
 NOBODY: dict[str, Any] = {"member_id": "", "generation": -1}
 
@@ -70,7 +70,7 @@ def test_g4_commits(phase: Phase, member: str, offset: int, instance: str | None
     assert commit_code(group, member_id=member, generation=generation, instance_id=instance) == code
 
 
-def commit_code(group: Group, **who: Any) -> int:
+def commit_code(group: ClassicGroup, **who: Any) -> int:
     try:
         check_commit(group, **who)
     except errors.KafkaError as error:
@@ -79,7 +79,7 @@ def commit_code(group: Group, **who: Any) -> int:
 
 
 def test_g4_a_group_that_does_not_exist_takes_offsets_without_a_generation_only() -> None:
-    new = Group(group_id="g")
+    new = ClassicGroup(group_id="g")
     assert commit_code(new, exists=False, **NOBODY) == 0
     assert commit_code(new, exists=False, member_id="a", generation=1) == 69
 

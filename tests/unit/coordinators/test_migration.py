@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from kraft.coordinators.groups.classic_group import Phase
 from kraft.coordinators.groups.classic_requests import Done, Join, Joined, Synced
 from kraft.coordinators.groups.consumer_group import GroupState, Timer
 from kraft.coordinators.groups.consumer_requests import Beaten
-from kraft.coordinators.groups.state import Phase
 from kraft.coordinators.groups.subscriptions import (
     Subscription,
     decode_assignment,

@@ -12,14 +12,14 @@ import pytest
 from kraft.chaos.worlds.simulated.cluster import SimulatedCluster
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
-from kraft.coordinators.groups.classic_protocol import ClassicProtocol
+from kraft.coordinators.groups.classic_group import ClassicGroup, Member, Phase
 from kraft.coordinators.groups.consumers import Consumers
 from kraft.coordinators.groups.group_metadata import GroupMetadata
 from kraft.coordinators.groups.instance import Instance
 from kraft.coordinators.groups.membership import Membership
 from kraft.coordinators.groups.records import CommittedOffset
+from kraft.coordinators.groups.request_handlers import RequestHandlers
 from kraft.coordinators.groups.shard import Shard
-from kraft.coordinators.groups.state import Group, Member, Phase
 from kraft.coordinators.groups.subscriptions import Subscription, encode_assignment, encode_subscription
 from kraft.http.limits import Limits
 from kraft.http.media import Format
@@ -75,8 +75,10 @@ class FakeShard:
 
 
 def test_offsets_that_come_while_others_are_replicated_are_not_told() -> None:
-    shard = FakeShard(GroupMetadata(group=Group(group_id="g", protocol_type="consumer"), offsets={("t", 0): offset(5)}))
-    classic = ClassicProtocol(cast(Shard, shard))
+    shard = FakeShard(
+        GroupMetadata(group=ClassicGroup(group_id="g", protocol_type="consumer"), offsets={("t", 0): offset(5)})
+    )
+    classic = RequestHandlers(cast(Shard, shard))
     for asked in (r.FetchOffsets(group="g"), r.DescribeGroup(group="g")):
         shard.entries["g"].offsets["t", 0] = offset(5)
         answer = asyncio.run(classic.handle(asked))
@@ -88,7 +90,7 @@ def test_a_batch_is_repeated_only_once_its_number_is_replicated() -> None:
     served = Instance(
         group="g", name="i", nonce="n", config=r.InstanceConfig(), manual=(("t", 0),), served=3, batch=(("t", 0, 1, 2),)
     )
-    shard = FakeShard(GroupMetadata(group=Group(group_id="g"), instances={"i": served}))
+    shard = FakeShard(GroupMetadata(group=ClassicGroup(group_id="g"), instances={"i": served}))
     consumers = Consumers(cast(Shard, shard), lambda: 1)
     plan = asyncio.run(consumers.handle(r.BeginPoll(group="g", instance="i", number=3, wait_ms=0)))
     assert isinstance(plan, a.PollPlan)
@@ -111,7 +113,7 @@ class DeposedShard(FakeShard):
 
 def test_a_token_of_a_newer_coordinator_is_called_wrong_only_by_one_that_can_still_write() -> None:
     served = Instance(group="g", name="i", nonce="n", config=r.InstanceConfig(), manual=(("t", 0),), served=3)
-    shard = DeposedShard(GroupMetadata(group=Group(group_id="g"), instances={"i": served}))
+    shard = DeposedShard(GroupMetadata(group=ClassicGroup(group_id="g"), instances={"i": served}))
     consumers = Consumers(cast(Shard, shard), lambda: 1)
     with pytest.raises(NotCoordinator):
         asyncio.run(consumers.handle(r.BeginPoll(group="g", instance="i", number=5, wait_ms=0)))
@@ -134,7 +136,7 @@ def member(name: str, *partitions: int) -> Member:
 
 def test_partitions_that_came_while_nobody_coordinated_are_found_by_the_next_coordinator() -> None:
     leader = member("i-n", 0)
-    group = Group(
+    group = ClassicGroup(
         group_id="g",
         phase=Phase.STABLE,
         protocol="range",
@@ -154,7 +156,7 @@ class FakeGateway:
     """Knows epoch 4 of a partition that ends, as far as its leader knows, before the offset that is asked."""
 
     def __init__(self) -> None:
-        self.image = FakeShard(GroupMetadata(group=Group(group_id="g"))).image()
+        self.image = FakeShard(GroupMetadata(group=ClassicGroup(group_id="g"))).image()
 
     async def read(self, *_: object, **__: object) -> Any:
         raise OffsetOutOfRange("the log ends before it")

@@ -9,9 +9,9 @@ import pytest
 
 from kraft.chaos.worlds.simulated.cluster import EVENTS, SimulatedCluster, SimulatedNode
 from kraft.coordinators.groups import requests as r
+from kraft.coordinators.groups.classic_group import ClassicGroup
 from kraft.coordinators.groups.group_metadata import GroupMetadata
 from kraft.coordinators.groups.instance import decode_group_record
-from kraft.coordinators.groups.state import Group
 from kraft.coordinators.loading import decoded_piece
 from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.protocol.errors import InvalidTopicException
@@ -118,4 +118,4 @@ def test_whatever_stands_in_a_record_is_applied_or_skipped(seed: int) -> None:
         assert next_offset == 1
         assert len(piece.records) + len(piece.unreadable) <= 1
         for record in piece.records:
-            GroupMetadata(group=Group(group_id="g")).apply(record, now_ms=0, is_replay=True)
+            GroupMetadata(group=ClassicGroup(group_id="g")).apply(record, now_ms=0, is_replay=True)

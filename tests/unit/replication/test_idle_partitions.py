@@ -10,7 +10,7 @@ import pytest
 from metadata.image import TopicIdPartition
 from replication.fetcher import replica_fetcher
 from replication.manager.fetch import NEWS_WAIT_MS
-from replication.manager.reader import PartitionReader
+from replication.manager.partition_reader import PartitionReader
 from replication.purgatory import Purgatory
 from replication.sessions import cache
 from replication.sessions.cache import SessionPartition

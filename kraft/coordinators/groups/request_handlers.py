@@ -1,4 +1,10 @@
-"""Requests of the classic protocol and of administration, on the shard of their group."""
+"""What is done with each request about a group, on the shard of the group: membership of the classic protocol, offsets,
+administration.
+
+A handler turns a request (`requests`) into an event for the group or into records, and the outcome into an answer
+(`answers`). It decides nothing about members: `group_protocols` does. Requests of REST consumers are in `consumers`.
+Source: org.apache.kafka.coordinator.group.GroupCoordinatorService.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +14,7 @@ from uuid import UUID
 
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
+from kraft.coordinators.groups.classic_group import Phase
 from kraft.coordinators.groups.classic_members import names_of, partitions_of
 from kraft.coordinators.groups.classic_requests import Heartbeat, Join, Joined, Leave, Sync, Synced
 from kraft.coordinators.groups.consumer_group import ConsumerGroup
@@ -22,12 +29,11 @@ from kraft.coordinators.groups.offsets import (
     topics_in_use,
 )
 from kraft.coordinators.groups.shard import Shard
-from kraft.coordinators.groups.state import Phase
 from kraft.coordinators.groups.subscriptions import decode_assignment
 from kraft.protocol.errors import GroupIdNotFound, NonEmptyGroup
 
 
-class ClassicProtocol:
+class RequestHandlers:
     """Of one shard."""
 
     def __init__(self, shard: Shard) -> None:

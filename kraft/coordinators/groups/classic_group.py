@@ -1,4 +1,5 @@
-"""One group: its members and where its rebalance stands. Frozen; `decide` makes the next one.
+"""One group of the classic protocol: its members and where its rebalance stands. Frozen; `classic_rebalance` makes the
+next one.
 
     Empty ──join──► PreparingRebalance ──all joined, or time over──► CompletingRebalance ──leader's sync──► Stable
       ▲                    ▲  │ nobody joined                              │ join, leave, lost member         │
@@ -61,7 +62,7 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
+class ClassicGroup:
     group_id: str
     phase: Phase = Phase.EMPTY
     generation: int = 0
@@ -103,7 +104,7 @@ def common_protocols(members: Iterable[Member]) -> frozenset[str]:
     return frozenset.intersection(*map(frozenset, offered)) if offered else frozenset()
 
 
-def group_record(group: Group) -> GroupRecord:
+def group_record(group: ClassicGroup) -> GroupRecord:
     """The facts of a group, as the log keeps them."""
     members = tuple(
         StoredMember(
@@ -129,7 +130,7 @@ def group_record(group: Group) -> GroupRecord:
     return GroupRecord(GroupKey(group.group_id), stored)
 
 
-def restored(group_id: str, stored: StoredGroup, *, now_ms: int) -> Group:
+def restored(group_id: str, stored: StoredGroup, *, now_ms: int) -> ClassicGroup:
     """A group from its record: stable with its members, each with a whole session to be heard of; or empty."""
     members = {
         each.member_id: Member(
@@ -145,7 +146,7 @@ def restored(group_id: str, stored: StoredGroup, *, now_ms: int) -> Group:
         )
         for each in stored.members
     }
-    return Group(
+    return ClassicGroup(
         group_id=group_id,
         phase=Phase.STABLE if members else Phase.EMPTY,
         generation=stored.generation,

@@ -1,13 +1,16 @@
-"""JoinGroup: new members, known ones, and static ones that come back (G1, G2, G6, KIP-345, KIP-394). Pure."""
+"""JoinGroup of the classic protocol: new members, known ones, and static ones that come back. Pure.
+
+Source: G1, G2, G6; KIP-345 (static members), KIP-394 (a member id before the join).
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from types import MappingProxyType
 
+from kraft.coordinators.groups.classic_draft import ClassicDraft
+from kraft.coordinators.groups.classic_group import Member, Phase, with_protocols
 from kraft.coordinators.groups.classic_requests import Join
-from kraft.coordinators.groups.draft import Draft
-from kraft.coordinators.groups.state import Member, Phase, with_protocols
 from kraft.protocol.errors import (
     FencedInstanceId,
     GroupMaxSizeReached,
@@ -22,7 +25,7 @@ NEW_MEMBER_JOIN_MS = 300_000
 """A first join waits no longer: its member cannot tell that it is alive."""
 
 
-def join(draft: Draft, event: Join) -> None:
+def join(draft: ClassicDraft, event: Join) -> None:
     _check(draft, event)
     if event.member_id:
         _join_known(draft, event)
@@ -37,7 +40,7 @@ def join(draft: Draft, event: Join) -> None:
         _add(draft, event, event.new_member_id)
 
 
-def _check(draft: Draft, event: Join) -> None:
+def _check(draft: ClassicDraft, event: Join) -> None:
     group, rules = draft.group, draft.rules
     if not group.group_id:
         raise InvalidGroupId("a group has a name")
@@ -57,7 +60,7 @@ def _check(draft: Draft, event: Join) -> None:
             )
 
 
-def _check_size(draft: Draft) -> None:
+def _check_size(draft: ClassicDraft) -> None:
     """Ids that were given out count, so that they take no more memory than members."""
     group = draft.group
     if len(group.members) + len(group.pending) >= draft.rules.members_max:
@@ -67,7 +70,7 @@ def _check_size(draft: Draft) -> None:
         )
 
 
-def _check_room(draft: Draft, member: Member) -> None:
+def _check_room(draft: ClassicDraft, member: Member) -> None:
     """When group.max.size became smaller, the last to join again are out."""
     joined = sum(each.joining is not None for each in draft.group.members.values())
     if joined >= draft.rules.members_max:
@@ -76,7 +79,7 @@ def _check_room(draft: Draft, member: Member) -> None:
         raise GroupMaxSizeReached(f"group {draft.group.group_id!r} takes {joined} members now: group.max.size")
 
 
-def _add(draft: Draft, event: Join, member_id: str) -> None:
+def _add(draft: ClassicDraft, event: Join, member_id: str) -> None:
     group = draft.group
     _check_size(draft)
     if not group.members:
@@ -102,7 +105,7 @@ def _add(draft: Draft, event: Join, member_id: str) -> None:
     draft.maybe_complete_join()
 
 
-def _rejoin(draft: Draft, event: Join, member: Member) -> None:
+def _rejoin(draft: ClassicDraft, event: Join, member: Member) -> None:
     draft.reply(member.joining, UnknownMemberId("a newer join of this member came"))
     updated = with_protocols(
         member,
@@ -115,7 +118,7 @@ def _rejoin(draft: Draft, event: Join, member: Member) -> None:
     draft.maybe_complete_join()
 
 
-def _join_known(draft: Draft, event: Join) -> None:
+def _join_known(draft: ClassicDraft, event: Join) -> None:
     group = draft.group
     if event.member_id in group.pending and event.instance_id is None:
         draft.forget_pending(event.member_id)
@@ -140,7 +143,7 @@ def _join_known(draft: Draft, event: Join) -> None:
     _rejoin(draft, event, member)
 
 
-def _join_static(draft: Draft, event: Join) -> None:
+def _join_static(draft: ClassicDraft, event: Join) -> None:
     """KIP-345: the same instance comes back under a new id; the older holder of its name is fenced."""
     group = draft.group
     assert event.instance_id is not None

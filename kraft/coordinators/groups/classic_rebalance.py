@@ -1,5 +1,7 @@
-"""Deciding about a group: (group, event, now) -> (group, records, replies). Pure (G1 to G3, G6).
+"""The rebalance of the classic protocol: (group, event, now) -> (group, records, replies). Pure (G1 to G3, G6).
 
+Sync, heartbeat, leave and the passing of time; JoinGroup is `classic_join`. Which protocol a group speaks is decided
+before (`group_protocols`), and `consumer_protocol` is the same for the consumer protocol.
 Source: org.apache.kafka.coordinator.group.GroupMetadataManager, the classic half.
 """
 
@@ -7,10 +9,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from kraft.coordinators.groups.classic_draft import ClassicDraft, ClassicRules, Decision
+from kraft.coordinators.groups.classic_group import NEVER_MS, ClassicGroup, Member, Phase
+from kraft.coordinators.groups.classic_join import join
 from kraft.coordinators.groups.classic_requests import Done, Event, Heartbeat, Join, Leave, Sync, Tick
-from kraft.coordinators.groups.draft import Decision, Draft, Rules
-from kraft.coordinators.groups.joining import join
-from kraft.coordinators.groups.state import NEVER_MS, Group, Member, Phase
 from kraft.protocol.errors import (
     FencedInstanceId,
     IllegalGeneration,
@@ -21,9 +23,9 @@ from kraft.protocol.errors import (
 )
 
 
-def decide(group: Group, event: Event, *, rules: Rules, now_ms: int, wall_ms: int) -> Decision:
+def decide(group: ClassicGroup, event: Event, *, rules: ClassicRules, now_ms: int, wall_ms: int) -> Decision:
     """`now_ms` is for durations, `wall_ms` for what is written down."""
-    draft = Draft(group, rules, now_ms=now_ms, wall_ms=wall_ms)
+    draft = ClassicDraft(group, rules, now_ms=now_ms, wall_ms=wall_ms)
     try:
         match event:
             case Join():
@@ -41,7 +43,7 @@ def decide(group: Group, event: Event, *, rules: Rules, now_ms: int, wall_ms: in
     return draft.decision()
 
 
-def member_or_raise(group: Group, member_id: str, instance_id: str | None) -> Member:
+def member_or_raise(group: ClassicGroup, member_id: str, instance_id: str | None) -> Member:
     """G3, G6. Raises FencedInstanceId 82, UnknownMemberId 25."""
     if instance_id is not None:
         static = group.static_member(instance_id)
@@ -53,13 +55,13 @@ def member_or_raise(group: Group, member_id: str, instance_id: str | None) -> Me
     return member
 
 
-def check_generation(group: Group, generation: int) -> None:
+def check_generation(group: ClassicGroup, generation: int) -> None:
     """Raises IllegalGeneration 22."""
     if generation != group.generation:
         raise IllegalGeneration(f"generation {generation} of {group.group_id!r}; it is {group.generation} now")
 
 
-def _sync(draft: Draft, event: Sync) -> None:
+def _sync(draft: ClassicDraft, event: Sync) -> None:
     group = draft.group
     member = member_or_raise(group, event.member_id, event.instance_id)
     check_generation(group, event.generation)
@@ -83,7 +85,7 @@ def _sync(draft: Draft, event: Sync) -> None:
             raise UnknownMemberId(f"group {group.group_id!r} is {group.phase}")
 
 
-def _assign(draft: Draft, assignments: dict[str, bytes]) -> None:
+def _assign(draft: ClassicDraft, assignments: dict[str, bytes]) -> None:
     draft.change(phase=Phase.STABLE)
     for key, member in list(draft.group.members.items()):
         assigned = replace(member, assignment=assignments.get(key, b""))
@@ -95,12 +97,12 @@ def _assign(draft: Draft, assignments: dict[str, bytes]) -> None:
     draft.record()
 
 
-def _end_wait_for_syncs(draft: Draft) -> None:
+def _end_wait_for_syncs(draft: ClassicDraft) -> None:
     if not any(member.is_sync_due for member in draft.group.members.values()):
         draft.change(deadline_ms=NEVER_MS)
 
 
-def _heartbeat(draft: Draft, event: Heartbeat) -> None:
+def _heartbeat(draft: ClassicDraft, event: Heartbeat) -> None:
     group = draft.group
     member = member_or_raise(group, event.member_id, event.instance_id)
     check_generation(group, event.generation)
@@ -110,7 +112,7 @@ def _heartbeat(draft: Draft, event: Heartbeat) -> None:
     draft.reply(event.ticket, Done())
 
 
-def _leave(draft: Draft, event: Leave) -> None:
+def _leave(draft: ClassicDraft, event: Leave) -> None:
     group = draft.group
     if event.member_id in group.pending:
         draft.forget_pending(event.member_id)
@@ -124,7 +126,7 @@ def _leave(draft: Draft, event: Leave) -> None:
     draft.reply(event.ticket, Done())
 
 
-def _remove(draft: Draft, member: Member) -> None:
+def _remove(draft: ClassicDraft, member: Member) -> None:
     draft.drop(member)
     if draft.group.phase in (Phase.STABLE, Phase.COMPLETING):
         draft.prepare_rebalance()
@@ -133,7 +135,7 @@ def _remove(draft: Draft, member: Member) -> None:
     draft.maybe_complete_join()
 
 
-def _tick(draft: Draft) -> None:
+def _tick(draft: ClassicDraft) -> None:
     for member_id, due_ms in list(draft.group.pending.items()):
         if due_ms <= draft.now_ms:
             draft.forget_pending(member_id)
@@ -145,7 +147,7 @@ def _tick(draft: Draft) -> None:
         _rebalance_is_over(draft)
 
 
-def _rebalance_is_over(draft: Draft) -> None:
+def _rebalance_is_over(draft: ClassicDraft) -> None:
     group = draft.group
     match group.phase:
         case Phase.PREPARING if group.is_opening:
@@ -162,7 +164,7 @@ def _rebalance_is_over(draft: Draft) -> None:
             draft.change(deadline_ms=NEVER_MS)
 
 
-def _end_initial_delay(draft: Draft) -> None:
+def _end_initial_delay(draft: ClassicDraft) -> None:
     """G1: members that came during the wait prolong it, up to the longest rebalance timeout."""
     group = draft.group
     limit_ms = group.opened_ms + draft.longest_rebalance_ms()

@@ -1,4 +1,5 @@
-"""A group while one event is decided: changed freely, then frozen. Never outlives `decide`."""
+"""A group of the classic protocol while one event is decided: changed freely, then frozen. It never outlives the
+decision. `Decision` is what a decision about a group of either protocol returns."""
 
 from __future__ import annotations
 
@@ -7,16 +8,16 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
+from kraft.coordinators.groups.classic_group import NEVER_MS, ClassicGroup, Member, Phase, group_record
 from kraft.coordinators.groups.classic_requests import Answer, Joined, Reply, Synced
 from kraft.coordinators.groups.consumer_group import ConsumerGroup
 from kraft.coordinators.groups.records import GroupRecord
-from kraft.coordinators.groups.state import NEVER_MS, Group, Member, Phase, group_record
 from kraft.protocol.errors import RebalanceInProgress, UnknownMemberId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
-    """The settings that a decision needs."""
+class ClassicRules:
+    """The settings that a decision about a classic group needs."""
 
     session_ms_min: int
     session_ms_max: int
@@ -26,7 +27,7 @@ class Rules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    group: Group
+    group: ClassicGroup
     consumer: ConsumerGroup | None = None
     """What the group is while it speaks the consumer protocol; `group` is empty then."""
     records: tuple[GroupRecord, ...] = ()
@@ -34,8 +35,8 @@ class Decision:
     """To be given once the records are replicated."""
 
 
-class Draft:
-    def __init__(self, group: Group, rules: Rules, *, now_ms: int, wall_ms: int) -> None:
+class ClassicDraft:
+    def __init__(self, group: ClassicGroup, rules: ClassicRules, *, now_ms: int, wall_ms: int) -> None:
         self.group = group
         self.rules = rules
         self.now_ms = now_ms

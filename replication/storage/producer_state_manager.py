@@ -1,5 +1,7 @@
 """The producers of one partition's log: their state in memory, kept with the log's end, and its snapshots on disk.
 
+What the state is and how a batch changes it is pure, in `replication.producers.state`.
+
 A roll takes a copy of the state; the next flush writes it on a worker thread. What a crash keeps from being written
 only makes the next start replay more of the log. At most one copy waits: a newer one takes its place.
 Owned by the event loop, like the log.
@@ -37,7 +39,7 @@ from replication.storage.segments import Segments
 Copy = tuple[int, list[tuple[int, Producer]]]
 
 
-class PartitionProducers:
+class ProducerStateManager:
     def __init__(
         self,
         environment: Environment,

@@ -1,23 +1,118 @@
-"""Reading a log: whole batches from an offset, and the two lookups by timestamp. Nothing here changes anything."""
+"""Reading one partition's log: whole batches from an offset, lookups by timestamp, aborted transactions.
+
+A read is served from the tail in memory, by one read of the file, or by a search. Nothing here changes the log. What a
+fetch makes of it (epochs, bounds, progress of a follower) is `replication.manager.partition_reader`.
+
+Invariant: bytes that come from a file are handed out only when they are what was appended (CRC, magic, offsets that
+follow each other, the leader epochs of the log). Damage that is met is told to the availability of the log.
+Source: org.apache.kafka.storage.internals.log.LocalLog.read, UnifiedLog.fetchOffsetByTimestamp and
+collectAbortedTransactions.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import Any, TypeVar
 
 from kraft.protocol.batches.checking import DamagedBatch, check_batches
 from kraft.protocol.batches.header import NO_TIMESTAMP, end_within
 from kraft.protocol.batches.looking import Looking
 from kraft.protocol.batches.records import first_record_at_or_after, latest_record
+from kraft.protocol.errors import KafkaError
 from kraft.protocol.primitives import Buffer
 from kraft.values import value
-from replication.partition.log import LogRead, TimestampedOffset
+from replication.partition.log import AbortedTransaction, LogRead, TimestampedOffset
+from replication.storage.availability import Availability
+from replication.storage.epochs import LeaderEpochCache
+from replication.storage.indexes import CorruptIndex
 from replication.storage.scanning import DamagedLog, headers_from, whole_batch
 from replication.storage.segment import Segment
+from replication.storage.segments import Segments
+from replication.storage.tail import Tail
+
+T = TypeVar("T")
+
+
+class LogReader:
+    def __init__(
+        self, segments: Segments, tail: Tail, epochs: LeaderEpochCache, availability: Availability[Any]
+    ) -> None:
+        self._segments = segments
+        self._tail = tail
+        self._epochs = epochs
+        self._availability = availability
+
+    def read(self, offset: int, *, bytes_max: int, upper_bound: int, log_end: int, at_least_one_batch: bool) -> LogRead:
+        """From memory, by one read of the file, or by a search; the caller has asked whether the log can be used.
+        Raises CorruptMessage or KafkaStorageError."""
+        found = self._tail.read(offset, bytes_max=bytes_max, bound=upper_bound)
+        if found is not None:
+            return found
+        try:
+            start, size = self._tail.extent(offset, upper_bound)
+            if start is not None and 0 < size <= bytes_max:
+                return self._read_piece(start, size, offset=offset, upper_bound=upper_bound, log_end=log_end)
+            wanted = _Wanted(
+                offset=offset,
+                bytes_max=bytes_max,
+                upper_bound=upper_bound,
+                log_end=log_end,
+                at_least_one_batch=at_least_one_batch,
+                epoch_of=self._epochs.epoch_of,
+                on_bad_index=self._availability.met_damage,
+            )
+            return _read(self._segments.from_offset(offset), wanted, start=start)
+        except (DamagedLog, OSError) as error:
+            raise self._met(error, "reading") from error
+
+    def _read_piece(self, start: int, size: int, *, offset: int, upper_bound: int, log_end: int) -> LogRead:
+        """Whole batches of the active segment, whose place there is known."""
+        active = self._segments.active
+        data = active.log.pread(start, size)
+        _check(active, data, position=start, expected=offset, limit=log_end, epoch_of=self._epochs.epoch_of)
+        return LogRead(data=data, next_offset=upper_bound)
+
+    def offset_for_timestamp(self, timestamp_ms: int, bounds: range, looking: Looking) -> TimestampedOffset | None:
+        return self._try(
+            lambda: _offset_for_timestamp(self._segments, timestamp_ms, bounds, looking),
+            "looking up a timestamp",
+        )
+
+    def max_timestamp(self, bounds: range, looking: Looking) -> TimestampedOffset | None:
+        return self._try(lambda: _max_timestamp(self._segments, bounds, looking), "looking up a timestamp")
+
+    def aborted_transactions(self, start: int, stop: int) -> list[AbortedTransaction]:
+        """Those with offsets in the range, ascending by their first one."""
+
+        def search() -> list[AbortedTransaction]:
+            try:
+                found = [
+                    each
+                    for segment in self._segments.from_offset(start)
+                    for each in segment.transactions.overlapping(start, stop)
+                ]
+            except CorruptIndex as error:
+                raise DamagedLog(str(error)) from error
+            return sorted(found, key=lambda each: each.first_offset)
+
+        return self._try(search, "looking for aborted transactions")
+
+    def _try(self, search: Callable[[], T], doing: str) -> T:
+        self._availability.check()
+        try:
+            return search()
+        except (DamagedLog, OSError) as error:
+            raise self._met(error, doing) from error
+
+    def _met(self, error: DamagedLog | OSError, doing: str) -> KafkaError:
+        if isinstance(error, DamagedLog):
+            return self._availability.damaged(error)
+        return self._availability.failed(error, doing, changes_nothing=True)
 
 
 @value(kw_only=True)
-class Wanted:
+class _Wanted:
     """What a read asks for, and what the log knows that it reads from."""
 
     offset: int
@@ -30,7 +125,7 @@ class Wanted:
     """Told of an index that leads nowhere; the read goes on without it."""
 
 
-def read(segments: Sequence[Segment], wanted: Wanted, *, start: int | None) -> LogRead:
+def _read(segments: Sequence[Segment], wanted: _Wanted, *, start: int | None) -> LogRead:
     """From the first of `segments` that has a batch at or after the offset; never across two. `start` is where in the
     first of them the batch of the offset begins, if that is known. Raises DamagedLog.
     """
@@ -52,12 +147,12 @@ def read(segments: Sequence[Segment], wanted: Wanted, *, start: int | None) -> L
         if next_offset < 0:
             raise DamagedLog(f"{segment.log.path}: the batch at position {position} changed while it was read")
         data = data if size == len(data) else memoryview(data)[:size]
-        check(segment, data, position=position, expected=found.expected, limit=limit, epoch_of=wanted.epoch_of)
+        _check(segment, data, position=position, expected=found.expected, limit=limit, epoch_of=wanted.epoch_of)
         return LogRead(data=data, next_offset=next_offset)
     return LogRead(data=b"", next_offset=wanted.offset)
 
 
-def check(
+def _check(
     segment: Segment, data: Buffer, *, position: int, expected: int, limit: int, epoch_of: Callable[[int], int]
 ) -> None:
     """May this piece of the segment be handed out? Raises DamagedLog."""
@@ -79,7 +174,7 @@ def _too_far(segment: Segment, position: int, next_offset: int, limit: int) -> D
     )
 
 
-def offset_for_timestamp(
+def _offset_for_timestamp(
     segments: Iterable[Segment], timestamp_ms: int, bounds: range, looking: Looking
 ) -> TimestampedOffset | None:
     """The first record in the bounds that is not earlier than the timestamp. Raises NeedsWorker."""
@@ -99,7 +194,7 @@ def offset_for_timestamp(
     return None
 
 
-def max_timestamp(segments: Iterable[Segment], bounds: range, looking: Looking) -> TimestampedOffset | None:
+def _max_timestamp(segments: Iterable[Segment], bounds: range, looking: Looking) -> TimestampedOffset | None:
     """The first record that carries the largest timestamp of the batches in the bounds. Raises NeedsWorker."""
     best: tuple[int, Segment, int] | None = None
     for segment in segments:

@@ -1,6 +1,8 @@
-"""Soft state of the brokers: what the active controller heard from them. Never in the log, lost with the controller.
+"""What the active controller knows from the brokers' heartbeats. Soft state: never in the log.
 
-Fenced or not is a fact and lives in the image; an entry here ends when its broker is fenced.
+Fenced or not is a fact and lives in the image. An entry here ends when its broker is fenced; all of them end with the
+controller. What a heartbeat changes, and when silence fences a broker, is decided in `brokers`.
+Source: org.apache.kafka.controller.BrokerHeartbeatManager.
 """
 
 from __future__ import annotations

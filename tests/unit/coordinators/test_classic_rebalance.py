@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
+from kraft.coordinators.groups.classic_draft import ClassicRules
+from kraft.coordinators.groups.classic_group import ClassicGroup, Phase, restored
+from kraft.coordinators.groups.classic_rebalance import decide
 from kraft.coordinators.groups.classic_requests import Done, Event, Heartbeat, Join, Joined, Leave, Sync, Synced, Tick
-from kraft.coordinators.groups.decide import decide
-from kraft.coordinators.groups.draft import Rules
 from kraft.coordinators.groups.offsets import check_commit, expired, subscribed_topics
 from kraft.coordinators.groups.records import CommittedOffset, StoredGroup
-from kraft.coordinators.groups.state import Group, Phase, restored
 from kraft.coordinators.groups.subscriptions import Subscription, encode_subscription
 from kraft.protocol import errors
 
-RULES = Rules(session_ms_min=6_000, session_ms_max=60_000, initial_delay_ms=0, members_max=50)
+RULES = ClassicRules(session_ms_min=6_000, session_ms_max=60_000, initial_delay_ms=0, members_max=50)
 
 
 class Story:
@@ -24,8 +24,8 @@ class Story:
 
     def __init__(self, **rules: int) -> None:
         options = {"session_ms_min": 6_000, "session_ms_max": 60_000, "initial_delay_ms": 0, "members_max": 50}
-        self.rules = Rules(**{**options, **rules})
-        self.group = Group(group_id="g")
+        self.rules = ClassicRules(**{**options, **rules})
+        self.group = ClassicGroup(group_id="g")
         self.now_ms = 0
         self.answers: dict[int, Any] = {}
         self.stored: list[StoredGroup] = []
@@ -269,7 +269,7 @@ def test_random_histories_never_give_a_partition_twice_in_a_generation(seed: int
 def test_offsets_expire_by_the_state_of_their_group() -> None:
     offsets = {("t", 0): CommittedOffset(offset=1, commit_timestamp=0), ("u", 0): CommittedOffset(offset=1)}
     assert len(expired(None, offsets, wall_ms=100, retention_ms=100)) == 2
-    empty = Group(group_id="g", protocol_type="consumer", state_timestamp=50)
+    empty = ClassicGroup(group_id="g", protocol_type="consumer", state_timestamp=50)
     assert expired(empty, offsets, wall_ms=100, retention_ms=100) == []
     assert len(expired(empty, offsets, wall_ms=150, retention_ms=100)) == 2
     story = Story()
