@@ -44,6 +44,7 @@ from kraft.protocol.errors import (
 )
 from kraft.protocol.primitives import Buffer
 from metadata.settings import TopicSettings
+from replication.producers.origin import CLIENT, Origin
 
 _CODECS = {"producer": None, "uncompressed": 0, **{name: CODEC_NAMES.index(name) for name in CODEC_NAMES[1:]}}
 
@@ -87,14 +88,13 @@ class PreparedRecords:
     headers: Sequence[BatchHeader]
     rules: BatchRules
     """By which it was validated."""
-    is_from_coordinator: bool = False
+    origin: Origin = CLIENT
 
 
 def prepare_records(
-    data: Buffer, *, rules: BatchRules, now_ms: int, budget: Budget, is_from_coordinator: bool = False
+    data: Buffer, *, rules: BatchRules, now_ms: int, budget: Budget, origin: Origin = CLIENT
 ) -> PreparedRecords:
-    """Check every batch of a record set, and compress anew what is not as compression.type says. Transactional batches
-    and markers come from coordinators only.
+    """Check every batch of a record set, and compress anew what is not as compression.type says.
 
     Raises CorruptMessage 2, MessageTooLarge 10, RecordListTooLarge 18, InvalidTimestamp 32,
     UnsupportedForMessageFormat 43, UnsupportedCompressionType 76, InvalidRecord 87; OverBudget when the records cost
@@ -112,7 +112,7 @@ def prepare_records(
     while position < len(view):
         header = _whole_header(view, position)
         batch = view[position : position + header.size]
-        refusal = _refusal(header) or (None if is_from_coordinator else _refusal_of_client(header))
+        refusal = _refusal(header) or (None if origin.is_coordinator else _refusal_of_client(header, origin))
         plain, latest = _validated(batch, header, refusal, rules=rules, now_ms=now_ms, budget=budget)
         position += header.size
         if latest != header.max_timestamp:
@@ -128,19 +128,19 @@ def prepare_records(
             stored.append(anew)
         headers.append(header)
     if not is_changed:
-        return PreparedRecords(_writable(view), headers, rules, is_from_coordinator)
+        return PreparedRecords(_writable(view), headers, rules, origin)
     whole = bytearray().join(stored)
     if len(whole) > rules.segment_bytes:
         raise RecordListTooLarge(f"{len(whole)} bytes of records do not fit a segment of {rules.segment_bytes} bytes")
-    return PreparedRecords(memoryview(whole), headers, rules, is_from_coordinator)
+    return PreparedRecords(memoryview(whole), headers, rules, origin)
 
 
 def prepare_or_refuse(
-    data: Buffer, *, rules: BatchRules, now_ms: int, budget: Budget, is_from_coordinator: bool = False
+    data: Buffer, *, rules: BatchRules, now_ms: int, budget: Budget, origin: Origin = CLIENT
 ) -> PreparedRecords:
     """The same, where there is no one else to ask: a client that sends more than that has to send less at once."""
     try:
-        return prepare_records(data, rules=rules, now_ms=now_ms, budget=budget, is_from_coordinator=is_from_coordinator)
+        return prepare_records(data, rules=rules, now_ms=now_ms, budget=budget, origin=origin)
     except OverBudget as error:
         raise MessageTooLarge(f"the request holds {error}, decompressed; send it in several") from None
 
@@ -206,7 +206,7 @@ def _validated(
 ) -> tuple[Buffer, int]:
     """The batch with its records decompressed, and their largest timestamp. `refusal`: what its header is refused for,
     once it is whole."""
-    if len(batch) > rules.message_bytes_max:
+    if len(batch) > rules.message_bytes_max and not header.is_control:  # a marker that does not fit hangs the readers
         raise MessageTooLarge(
             f"a batch of {len(batch)} bytes is larger than max.message.bytes = {rules.message_bytes_max}"
         )
@@ -240,11 +240,11 @@ def _refusal(header: BatchHeader) -> KafkaError | None:
     return None
 
 
-def _refusal_of_client(header: BatchHeader) -> KafkaError | None:
+def _refusal_of_client(header: BatchHeader, origin: Origin) -> KafkaError | None:
     if header.attributes & CONTROL:
         return InvalidRecord("control batches are written by coordinators only")
-    if header.attributes & TRANSACTIONAL:
-        return InvalidRecord("transactional batches need a transaction coordinator, which this cluster does not have")
+    if header.attributes & TRANSACTIONAL and not origin.is_transactional:
+        return InvalidRecord("a transactional batch belongs to a transactional.id, which this request does not name")
     has_producer = header.producer_id != NO_PRODUCER_ID
     if has_producer and (header.producer_epoch < 0 or header.base_sequence < 0):
         return InvalidRecord(

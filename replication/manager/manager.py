@@ -26,7 +26,7 @@ from replication.manager.leader_flushes import LeaderFlushes
 from replication.manager.logs import Logs
 from replication.manager.offsets import Offsets
 from replication.manager.partition_reader import PartitionReader
-from replication.manager.produce import Produce
+from replication.manager.produce import NO_ORIGINS, Origins, Produce
 from replication.manager.registry import ANY_EPOCH, Registry
 from replication.manager.roles import Roles
 from replication.manager.status import (
@@ -36,6 +36,8 @@ from replication.manager.status import (
     replication_status,
 )
 from replication.partition.log import EpochEnd
+from replication.producers.origin import CLIENT, COORDINATOR, Origin, Verification
+from replication.producers.state import Producer, ProducerLimits
 from replication.requests import FetchRequest, FetchResponse, LeaderChannel, OffsetAnswer, ProduceOutcome
 
 
@@ -132,17 +134,51 @@ class ReplicaManager:
     ) -> Mapping[TopicIdPartition, ProduceOutcome]:
         """`is_from_coordinator`: internal topics, transactional batches and markers are theirs to write. Raises
         InvalidRequiredAcks 21, ThrottlingQuotaExceeded 89; all else is an outcome of its partition."""
-        outcomes = self._produce.begin(
-            batches, acks=acks, timeout_ms=timeout_ms, is_from_coordinator=is_from_coordinator
-        )
+        origin = COORDINATOR if is_from_coordinator else CLIENT
+        outcomes = self._produce.begin(batches, acks=acks, timeout_ms=timeout_ms, origin=origin)
         return await outcomes if isinstance(outcomes, asyncio.Future) else outcomes
 
     def begin_produce(
-        self, batches: Mapping[TopicIdPartition, Buffer], *, acks: int, timeout_ms: int
+        self,
+        batches: Mapping[TopicIdPartition, Buffer],
+        *,
+        acks: int,
+        timeout_ms: int,
+        origin: Origin = CLIENT,
+        origins: Origins = NO_ORIGINS,
     ) -> Mapping[TopicIdPartition, ProduceOutcome] | asyncio.Future[dict[TopicIdPartition, ProduceOutcome]]:
         """The same without a task where nothing has to be waited for. Requests take effect in the order in which this
         is called."""
-        return self._produce.begin(batches, acks=acks, timeout_ms=timeout_ms)
+        return self._produce.begin(batches, acks=acks, timeout_ms=timeout_ms, origin=origin, origins=origins)
+
+    # --- transactions
+
+    def begin_verification(
+        self, partition: TopicIdPartition, producer_id: int, *, epoch: int, sequence: int, raises_epoch: bool
+    ) -> Verification | None:
+        """Before a client's transactional batch: the guard of its append, to be used once the coordinator has said that
+        the partition is in the transaction (KIP-890); None where it is open here already.
+
+        Raises InvalidProducerEpoch 47, and what a partition without a leader here is refused with."""
+        replica, _state = self._registry.leader_or_raise(partition)
+        return replica.log.producer_states.begin_verification(
+            producer_id,
+            epoch=epoch,
+            sequence=sequence,
+            raises_epoch=raises_epoch,
+            limits=ProducerLimits.of(self._registry.settings()),
+            now_ms=self._registry.clock.wall_ms(),
+        )
+
+    def producer(self, partition: TopicIdPartition, producer_id: int) -> Producer | None:
+        """What a leader here knows of a producer. Raises KafkaError, as `begin_verification`."""
+        replica, _state = self._registry.leader_or_raise(partition)
+        return replica.log.producer_states.get(producer_id)
+
+    def producers(self, partition: TopicIdPartition) -> Sequence[tuple[int, Producer]]:
+        """All that a replica here knows of producers, whether it leads or not, as Kafka's DescribeProducers tells it.
+        Raises KafkaError."""
+        return self._registry.replica_or_raise(partition).log.producer_states.items()
 
     async def fetch(self, request: FetchRequest) -> FetchResponse:
         begun = self._fetch.begin(request)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 from kraft.protocol.batches.budget import Budget, OverBudget
@@ -32,6 +33,7 @@ from replication.manager.registry import WAITING_PRODUCE_MAX, Registry
 from replication.manager.turns import Turn, Turns
 from replication.partition.replica import Replica
 from replication.partition.states import LeaderState
+from replication.producers.origin import CLIENT, Origin
 from replication.requests import ProduceOutcome
 
 ACKS_ALL = -1
@@ -44,6 +46,8 @@ HAND_OVER_WAIT_MS = 500
 _produce_outcome = maker(ProduceOutcome)
 
 Batches = Mapping[TopicIdPartition, Buffer]
+Origins = Mapping[TopicIdPartition, Origin]
+NO_ORIGINS: Origins = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -52,9 +56,13 @@ class _Run:
 
     acks: int
     timeout_ms: int
-    is_from_coordinator: bool
+    origin: Origin
+    origins: Origins
     outcomes: Outcomes = field(default_factory=dict)
     appended: list[Replica] = field(default_factory=list)
+
+    def origin_of(self, key: TopicIdPartition) -> Origin:
+        return self.origins.get(key, self.origin) if self.origins else self.origin
 
 
 class Produce:
@@ -73,16 +81,17 @@ class Produce:
         *,
         acks: int,
         timeout_ms: int,
-        is_from_coordinator: bool = False,
+        origin: Origin = CLIENT,
+        origins: Origins = NO_ORIGINS,
     ) -> Outcomes | asyncio.Future[Outcomes]:
         """The order that makes an acknowledgement true. Every partition has its own outcome (P10). When this returns,
         the batches are appended or have their turn: who calls it first comes first in each partition. A future when
-        something has to be waited for; to cancel it is to ask no more.
+        something has to be waited for; to cancel it is to ask no more. `origins`: of partitions with another one.
 
         Raises InvalidRequiredAcks 21, ThrottlingQuotaExceeded 89; all else is an outcome of its partition.
         """
         self._check(acks)
-        run = _Run(acks, timeout_ms, is_from_coordinator)
+        run = _Run(acks, timeout_ms, origin, origins)
         inline, later = Budget.inline(), []
         for key, data in batches.items():
             if self._turns.is_taken(key) or not self._append(key, data, inline, run):
@@ -174,7 +183,7 @@ class Produce:
                 data,
                 now_ms=self._registry.clock.wall_ms(),
                 budget=left,
-                is_from_coordinator=run.is_from_coordinator,
+                origin=run.origin_of(key),
             )
         except OverBudget as error:
             raise MessageTooLarge(f"the request holds {error}, decompressed; send it in several") from None
@@ -186,7 +195,7 @@ class Produce:
         outcomes = run.outcomes
         try:
             replica, state = self._registry.leader_or_raise(key)
-            if replica.topic in INTERNAL_TOPICS and not run.is_from_coordinator:
+            if replica.topic in INTERNAL_TOPICS and not run.origin.is_coordinator:
                 raise InvalidTopicException(internal_refusal(replica.topic, "write to it"))
             if self._is_handing_over:
                 raise NotLeaderOrFollower(f"broker {state.image.leader} stops and hands {replica.name} over")
@@ -197,9 +206,7 @@ class Produce:
                 return True
             now_ms = self._registry.clock.wall_ms()
             if not isinstance(data, PreparedRecords):
-                data = replica.log.preparation()(
-                    data, now_ms=now_ms, budget=budget, is_from_coordinator=run.is_from_coordinator
-                )
+                data = replica.log.preparation()(data, now_ms=now_ms, budget=budget, origin=run.origin_of(key))
             batch = replica.log.append_as_leader(data, leader_epoch=state.leader_epoch, now_ms=now_ms)
         except OverBudget:
             return False

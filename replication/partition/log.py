@@ -15,6 +15,8 @@ from kraft.protocol.batches.looking import Looking
 from kraft.protocol.primitives import Buffer
 from kraft.values import value
 from replication.log_validator import PreparedRecords
+from replication.producers.origin import CLIENT, Origin
+from replication.producers.state import ProducerStates
 
 
 @value()
@@ -65,7 +67,7 @@ class TimestampedOffset:
 
 
 Prepare: TypeAlias = Callable[..., PreparedRecords]
-"""`prepare_records` without its rules: takes the record set, `now_ms` and `budget`."""
+"""`prepare_records` without its rules: takes the record set, `now_ms`, `budget` and `origin`."""
 
 
 class ReplicaLog(Protocol):
@@ -99,6 +101,10 @@ class ReplicaLog(Protocol):
 
     @property
     def size_bytes(self) -> int: ...
+    @property
+    def producer_states(self) -> ProducerStates:
+        """Of the log as it is now; another object after a truncation."""
+        ...
 
     def preparation(self) -> Prepare:
         """What is to be done with records before they are appended, by the settings of now; may run on a worker."""
@@ -110,12 +116,11 @@ class ReplicaLog(Protocol):
         *,
         leader_epoch: int,
         now_ms: int,
-        is_from_coordinator: bool = False,
+        origin: Origin = CLIENT,
     ) -> Appended:
         """Validate each batch once (CRC, magic, counts, deltas, sizes, timestamps, producer sequence) unless that was
         done beforehand, stamp base offset and leader epoch, append. Nothing is appended when one batch is refused, or
-        was appended before (D2). Only a coordinator may append transactional batches and markers; prepared records
-        know whom they are from.
+        was appended before (D2). Prepared records know whom they are from.
 
         Raises CorruptMessage 2, MessageTooLarge 10, RecordListTooLarge 18, InvalidTimestamp 32, InvalidRecord 87,
         UnsupportedCompressionType 76, OutOfOrderSequenceNumber 45, InvalidProducerEpoch 47, InvalidTxnState 48,

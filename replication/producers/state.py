@@ -7,7 +7,9 @@ the one that was silent for longest goes first, but none with an open transactio
 limit each: neither pushes the other out.
 
 A transaction is open from its first batch to its marker, and unstable until its marker is below the high watermark
-(T7): the first offset of the oldest unstable one bounds what read_committed consumers see.
+(T7): the first offset of the oldest unstable one bounds what read_committed consumers see. Before a client's first
+batch the coordinator is asked whether the partition is in its transaction (T10); who is being asked about is soft state
+of the leader, as in Kafka.
 Source: org.apache.kafka.storage.internals.log.ProducerStateManager, ProducerAppendInfo.
 """
 
@@ -30,6 +32,7 @@ from kraft.protocol.errors import (
 )
 from metadata.producer_ids import is_reserved
 from metadata.settings import BrokerSettings
+from replication.producers.origin import CLIENT, MARKER_ABOVE_EPOCH, Origin, Verification
 
 BATCHES_KEPT = 5
 """D2: ProducerStateEntry.NUM_BATCHES_TO_RETAIN, the most that a producer has in flight."""
@@ -124,6 +127,8 @@ class ProducerStates:
         self._ended: deque[tuple[int, int]] = deque()
         """Marker and first offset of transactions whose marker may be above the high watermark. Both ascend: one that
         begins before an older one bounds for longer, and is all that counts."""
+        self._verifications: dict[int, Verification] = {}
+        """Of producers that may be about to begin a transaction here, in the order in which they asked."""
         self._changed_at = NO_OFFSET
         """The last offset of the newest batch or marker that changed any producer."""
 
@@ -174,23 +179,28 @@ class ProducerStates:
 
     # --- a leader's questions -------------------------------------------------------------------------------------
 
-    def check(self, producer_id: int, header: BatchHeader) -> ProducerBatch | None:
+    def check(self, producer_id: int, header: BatchHeader, origin: Origin = CLIENT) -> ProducerBatch | None:
         """The batch that was appended before with the same sequence numbers (D2); None: append it. A coordinator's
         batch has no sequence, and only its epoch is checked.
 
-        Raises OutOfOrderSequenceNumber 45 (D1, D3, D4), InvalidProducerEpoch 47 (D4), InvalidTxnState 48 (T9).
+        Raises OutOfOrderSequenceNumber 45 (D1, D3, D4), InvalidProducerEpoch 47 (D4), InvalidTxnState 48 (T9, T10).
         """
         known = self._of(producer_id).get(producer_id)
+        is_to_verify = header.attributes & TRANSACTIONAL and not origin.is_coordinator
         if known is None:
+            if is_to_verify:
+                self._check_verified(known, header, origin)
             return None  # D5
-        _check_epoch(producer_id, known, header)
+        _check_epoch(producer_id, known, header.producer_epoch)
         if header.base_sequence != NO_SEQUENCE:
+            duplicate = _find_duplicate(known, header) if header.producer_epoch == known.epoch else None
+            if duplicate is not None:
+                return duplicate
+            if is_to_verify:
+                self._check_verified(known, header, origin)
             if header.producer_epoch > known.epoch:
                 _check_new_epoch(producer_id, known, header)
             else:
-                duplicate = _find_duplicate(known, header)
-                if duplicate is not None:
-                    return duplicate
                 _check_sequence(producer_id, known, header)
         if known.current_txn_first_offset >= 0 and not header.attributes & TRANSACTIONAL:
             raise InvalidTxnState(
@@ -209,16 +219,67 @@ class ProducerStates:
                 f"producer.id.max.per.partition allows {limits.allocated_max}"
             )
 
-    def check_marker(self, producer_id: int, header: BatchHeader, marker: Marker) -> None:
+    def check_marker(self, header: BatchHeader, marker: Marker, *, transaction_version: int = 0) -> None:
         """Raises InvalidProducerEpoch 47 and TransactionCoordinatorFenced 52 (T6)."""
+        check_marker(
+            header.producer_id,
+            self.get(header.producer_id),
+            epoch=header.producer_epoch,
+            marker=marker,
+            transaction_version=transaction_version,
+        )
+
+    # --- before the first batch of a transaction (KIP-890) ----------------------------------------------------------
+
+    def begin_verification(
+        self,
+        producer_id: int,
+        *,
+        epoch: int,
+        sequence: int,
+        raises_epoch: bool,
+        limits: ProducerLimits,
+        now_ms: int,
+    ) -> Verification | None:
+        """The guard of the append that follows, once the coordinator has said yes; None where the transaction is open
+        already. The one that has waited for longest goes when there are as many as transactions may be open: its
+        append is refused. Raises InvalidProducerEpoch 47."""
         known = self._of(producer_id).get(producer_id)
-        if known is None:
+        if known is not None:
+            _check_epoch(producer_id, known, epoch)
+            if known.has_open_transaction and known.epoch == epoch:
+                return None
+        found = self._verifications.get(producer_id)
+        if found is not None:
+            found.asked_again(epoch=epoch, sequence=sequence)
+            return found
+        while len(self._verifications) >= limits.allocated_max:
+            del self._verifications[next(iter(self._verifications))]
+        found = Verification(epoch=epoch, lowest_sequence=sequence, raises_epoch=raises_epoch, begun_ms=now_ms)
+        self._verifications[producer_id] = found
+        return found
+
+    @property
+    def verifications(self) -> int:
+        return len(self._verifications)
+
+    def _check_verified(self, known: Producer | None, header: BatchHeader, origin: Origin) -> None:
+        """Raises InvalidTxnState 48, OutOfOrderSequenceNumber 45."""
+        producer_id = header.producer_id
+        if known is not None and known.has_open_transaction and known.epoch == header.producer_epoch:
             return
-        _check_epoch(producer_id, known, header)
-        if marker.coordinator_epoch < known.coordinator_epoch:
-            raise TransactionCoordinatorFenced(
-                f"producer {producer_id} has a marker of coordinator epoch {known.coordinator_epoch} here; "
-                f"{marker.coordinator_epoch} is fenced"
+        asked = self._verifications.get(producer_id)
+        if asked is None or asked is not origin.verification:
+            raise InvalidTxnState(f"a batch of producer {producer_id} is not part of an ongoing transaction")
+        sequence = header.base_sequence
+        if asked.raises_epoch and known is None and sequence != 0:
+            raise OutOfOrderSequenceNumber(
+                f"producer {producer_id} is not known here and begins at sequence {sequence}; an epoch begins at 0"
+            )
+        if header.producer_epoch == asked.epoch and sequence > asked.lowest_sequence:
+            raise OutOfOrderSequenceNumber(
+                f"producer {producer_id} sent sequence {sequence}; {asked.lowest_sequence} came before it and is not "
+                "in the log"
             )
 
     # --- what the log says ----------------------------------------------------------------------------------------
@@ -230,9 +291,11 @@ class ProducerStates:
         known = producers.pop(producer_id, None)
         kept = known.batches if known is not None and known.epoch == header.producer_epoch else ()
         first_offset = NO_OFFSET if known is None else known.current_txn_first_offset
-        if header.attributes & TRANSACTIONAL and first_offset < 0:
-            first_offset = header.base_offset
-            self._open[first_offset] = producer_id
+        if header.attributes & TRANSACTIONAL:
+            if first_offset < 0:
+                first_offset = header.base_offset
+                self._open[first_offset] = producer_id
+            self._verifications.pop(producer_id, None)
         batch = _batch_of(header)
         producers[producer_id] = Producer(
             header.producer_epoch,
@@ -267,6 +330,7 @@ class ProducerStates:
             coordinator_epoch=marker.coordinator_epoch,
         )
         self._changed_at = header.last_offset
+        self._verifications.pop(producer_id, None)
         if known is None:
             self._bound(producers, limits)
         if known is None or not known.has_open_transaction:
@@ -309,6 +373,7 @@ class ProducerStates:
         self._reserved.clear()
         self._open.clear()
         self._ended.clear()
+        self._verifications.clear()
         self._changed_at = NO_OFFSET
 
     # --- forgetting -----------------------------------------------------------------------------------------------
@@ -317,6 +382,8 @@ class ProducerStates:
         """Silent for producer.id.expiration.ms, or more than may be kept; how many went."""
         before = len(self)
         oldest_ms = now_ms - limits.expiration_ms
+        for producer_id in [key for key, each in self._verifications.items() if each.begun_ms <= oldest_ms]:
+            del self._verifications[producer_id]
         for producers in (self._allocated, self._reserved):
             for producer_id in [
                 key
@@ -337,6 +404,28 @@ class ProducerStates:
 
     def _of(self, producer_id: int) -> dict[int, Producer]:
         return self._reserved if is_reserved(producer_id) else self._allocated
+
+
+def check_marker(
+    producer_id: int, known: Producer | None, *, epoch: int, marker: Marker, transaction_version: int
+) -> None:
+    """Whether a marker may end what its producer has open. Under transaction version 2 it has an epoch above that of
+    the transaction's batches, so that one which comes late ends no other; the same epoch with nothing open is a marker
+    that is written once more (KAFKA-19999).
+
+    Raises InvalidProducerEpoch 47 and TransactionCoordinatorFenced 52 (T6)."""
+    if known is None:
+        return
+    _check_epoch(producer_id, known, epoch)
+    if transaction_version >= MARKER_ABOVE_EPOCH and epoch == known.epoch and known.has_open_transaction:
+        raise InvalidProducerEpoch(
+            f"producer {producer_id} has a transaction open in epoch {epoch} here; its marker has a later epoch"
+        )
+    if marker.coordinator_epoch < known.coordinator_epoch:
+        raise TransactionCoordinatorFenced(
+            f"producer {producer_id} has a marker of coordinator epoch {known.coordinator_epoch} here; "
+            f"{marker.coordinator_epoch} is fenced"
+        )
 
 
 def last_sequence_of(header: BatchHeader) -> int:
@@ -361,11 +450,9 @@ def _find_duplicate(known: Producer, header: BatchHeader) -> ProducerBatch | Non
     return None
 
 
-def _check_epoch(producer_id: int, known: Producer, header: BatchHeader) -> None:
-    if header.producer_epoch < known.epoch:
-        raise InvalidProducerEpoch(
-            f"producer {producer_id} has epoch {known.epoch} here; epoch {header.producer_epoch} is fenced"
-        )
+def _check_epoch(producer_id: int, known: Producer, epoch: int) -> None:
+    if epoch < known.epoch:
+        raise InvalidProducerEpoch(f"producer {producer_id} has epoch {known.epoch} here; epoch {epoch} is fenced")
 
 
 def _check_new_epoch(producer_id: int, known: Producer, header: BatchHeader) -> None:

@@ -29,7 +29,8 @@ from metadata.environment import Environment
 from metadata.settings import TopicSettings
 from replication.log_validator import BatchRules, PreparedRecords, prepare_or_refuse, prepare_records
 from replication.partition.log import AbortedTransaction, Appended, EpochEnd, LogRead, Prepare, TimestampedOffset
-from replication.producers.state import ProducerLimits
+from replication.producers.origin import CLIENT, Origin
+from replication.producers.state import ProducerLimits, ProducerStates
 from replication.storage.availability import Availability
 from replication.storage.cleaner_log import LogCleaning
 from replication.storage.copies import check_leader_batches, joined, segment_groups
@@ -119,6 +120,10 @@ class PartitionLog:
         return len(self._segments)
 
     @property
+    def producer_states(self) -> ProducerStates:
+        return self.producers.states
+
+    @property
     def is_offline(self) -> bool:
         return self._availability.reason is not None
 
@@ -160,13 +165,13 @@ class PartitionLog:
         *,
         leader_epoch: int,
         now_ms: int,
-        is_from_coordinator: bool = False,
+        origin: Origin = CLIENT,
     ) -> Appended:
         self._availability.check()
         if not isinstance(data, PreparedRecords):
-            prepared = self._prepared(data, now_ms=now_ms, is_from_coordinator=is_from_coordinator)
+            prepared = self._prepared(data, now_ms=now_ms, origin=origin)
         elif data.rules != self._rules:  # the topic's settings changed while a worker looked at the records
-            prepared = self._prepared(data.data, now_ms=now_ms, is_from_coordinator=data.is_from_coordinator)
+            prepared = self._prepared(data.data, now_ms=now_ms, origin=data.origin)
         else:
             prepared = data
         owned, position = prepared.data, 0
@@ -174,7 +179,9 @@ class PartitionLog:
         offset = self.log_end_offset
         for header in prepared.headers:
             if header.producer_id != NO_PRODUCER_ID:
-                duplicate = self.producers.duplicate_of(self, header, owned, batches=len(prepared.headers))
+                duplicate = self.producers.duplicate_of(
+                    self, header, owned, batches=len(prepared.headers), origin=prepared.origin
+                )
                 if duplicate is not None:
                     return duplicate
             if self._rules.is_log_append_time:
@@ -192,10 +199,8 @@ class PartitionLog:
         self._tail.keep(owned, base_offset=appended.base_offset, next_offset=offset)
         return appended
 
-    def _prepared(self, data: Buffer, *, now_ms: int, is_from_coordinator: bool) -> PreparedRecords:
-        return prepare_or_refuse(
-            data, rules=self._rules, now_ms=now_ms, budget=Budget(), is_from_coordinator=is_from_coordinator
-        )
+    def _prepared(self, data: Buffer, *, now_ms: int, origin: Origin) -> PreparedRecords:
+        return prepare_or_refuse(data, rules=self._rules, now_ms=now_ms, budget=Budget(), origin=origin)
 
     def append_as_follower(self, data: Buffer, *, now_ms: int) -> Appended | None:
         """What exceeds a segment is appended in several steps, each whole."""

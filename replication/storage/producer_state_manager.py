@@ -20,6 +20,7 @@ from metadata.environment import Environment
 from metadata.producer_ids import is_reserved
 from replication.partition.log import Appended, ReplicaLog
 from replication.producers.comparison import holds_same_records
+from replication.producers.origin import Origin
 from replication.producers.state import Producer, ProducerBatch, ProducerLimits, ProducerStates
 from replication.storage.indexes import CorruptIndex
 from replication.storage.producer_files import (
@@ -67,7 +68,9 @@ class ProducerStateManager:
 
     # --- appending ------------------------------------------------------------------------------------------------
 
-    def duplicate_of(self, log: ReplicaLog, header: BatchHeader, batch: Buffer, *, batches: int) -> Appended | None:
+    def duplicate_of(
+        self, log: ReplicaLog, header: BatchHeader, batch: Buffer, *, batches: int, origin: Origin
+    ) -> Appended | None:
         """D1 to D5 for a batch of a producer: what is answered if it is in the log already.
 
         Raises InvalidRecord 87, OutOfOrderSequenceNumber 45, InvalidProducerEpoch 47, InvalidTxnState 48,
@@ -79,9 +82,9 @@ class ProducerStateManager:
             marker = marker_of(batch, header)
             if marker is None:
                 raise InvalidRecord("a control batch of a producer is a marker that commits or aborts")
-            self._states.check_marker(header.producer_id, header, marker)
+            self._states.check_marker(header, marker, transaction_version=origin.marker_version)
             return None
-        duplicate = self._states.check(header.producer_id, header)
+        duplicate = self._states.check(header.producer_id, header, origin)
         if duplicate is None:
             if header.attributes & TRANSACTIONAL:
                 self._states.check_room(header.producer_id, self._limits())

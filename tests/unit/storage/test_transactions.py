@@ -19,16 +19,18 @@ from metadata.environment import Environment
 from metadata.image import TopicIdPartition
 from metadata.settings import BrokerSettings, TopicSettings
 from replication.partition.log import AbortedTransaction, Appended
+from replication.producers.origin import COORDINATOR, Origin
 from replication.producers.state import ProducerLimits
 from replication.storage.cleaner_copy import ActiveProducers
 from replication.storage.cleaner_log import CleanLimits
 from replication.storage.dump import dump_folder
 from replication.storage.log_manager import LogManager
 from replication.storage.partition_log import PartitionLog
-from tests.unit.storage.world import NOW_MS, TOPIC_ID, RecordedEvents, load, run
+from tests.unit.storage.world import LIMITS, NOW_MS, TOPIC_ID, RecordedEvents, load, run
 
 SMALL = TopicSettings(segment_bytes=700, index_interval_bytes=150, file_delete_delay_ms=0)
 NO_SEQUENCE = -1
+UNVERIFIED = Origin(is_transactional=True)
 
 
 def write(
@@ -46,7 +48,7 @@ def write(
         base_sequence=sequence,
         is_transactional=is_transactional,
     )
-    return log.append_as_leader(data, leader_epoch=0, now_ms=NOW_MS, is_from_coordinator=True)
+    return log.append_as_leader(data, leader_epoch=0, now_ms=NOW_MS, origin=COORDINATOR)
 
 
 def end(
@@ -54,7 +56,7 @@ def end(
 ) -> Appended:
     marker = Marker(is_commit=commits, coordinator_epoch=coordinator_epoch)
     data = build_marker(marker, producer_id=producer_id, producer_epoch=epoch, timestamp_ms=NOW_MS)
-    return log.append_as_leader(data, leader_epoch=0, now_ms=NOW_MS, is_from_coordinator=True)
+    return log.append_as_leader(data, leader_epoch=0, now_ms=NOW_MS, origin=COORDINATOR)
 
 
 def refusal(attempt: object) -> int:
@@ -105,14 +107,14 @@ def test_a_marker_has_kafkas_bytes() -> None:
 
 
 @pytest.mark.parametrize("codec", ["producer", "zstd"])
-def test_only_coordinators_write_transactional_batches_and_markers(codec: str, tmp_path: Path) -> None:
+def test_transactional_batches_come_with_an_id_and_markers_from_coordinators(codec: str, tmp_path: Path) -> None:
     async def play(environment: Environment) -> None:
         log, _ = load(environment, str(tmp_path), settings=TopicSettings(compression_type=codec))
         record = NewRecord(b"k", b"v", [], NOW_MS)
         of_client = build_batch([record], producer_id=1, producer_epoch=0, base_sequence=0, is_transactional=True)
         marker = build_marker(Marker(True, 0), producer_id=1, producer_epoch=0, timestamp_ms=NOW_MS)
-        for data in (of_client, marker):
-            with pytest.raises(InvalidRecord, match="coordinator"):
+        for data, message in ((of_client, "transactional.id"), (marker, "coordinators only")):
+            with pytest.raises(InvalidRecord, match=message):
                 log.append_as_leader(data, leader_epoch=0, now_ms=NOW_MS)
         assert log.log_end_offset == 0
         write(log, 1)
@@ -122,7 +124,7 @@ def test_only_coordinators_write_transactional_batches_and_markers(codec: str, t
         assert marker_of(batch, header) == Marker(is_commit=True, coordinator_epoch=3)
         nobodys = build_batch([record], is_transactional=True)
         with pytest.raises(InvalidRecord, match="both are 0 or more"):
-            log.append_as_leader(nobodys, leader_epoch=0, now_ms=NOW_MS, is_from_coordinator=True)
+            log.append_as_leader(nobodys, leader_epoch=0, now_ms=NOW_MS, origin=COORDINATOR)
         await log.close()
 
     run(play)
@@ -178,6 +180,158 @@ def test_as_many_transactions_are_open_as_producers_are_kept(tmp_path: Path) -> 
         end(log, 2)
         write(log, 4)
         assert [producer_id for producer_id, _ in log.producers.states.items()] == [1, 3, 4]
+        await log.close()
+
+    run(play)
+
+
+# --- a client's first batch (KIP-890) --------------------------------------------------------------------------------
+
+
+def verify(log: PartitionLog, producer_id: int, *, epoch: int = 0, sequence: int = 0, version: int = 1) -> Origin:
+    """What a client's append comes from once the coordinator has said yes."""
+    guard = log.producer_states.begin_verification(
+        producer_id,
+        epoch=epoch,
+        sequence=sequence,
+        raises_epoch=version >= 2,
+        limits=LIMITS,
+        now_ms=NOW_MS,
+    )
+    return Origin(is_transactional=True, verification=guard)
+
+
+def of_client(
+    log: PartitionLog, producer_id: int, sequence: int, origin: Origin = UNVERIFIED, *, epoch: int = 0
+) -> Appended:
+    data = build_batch(
+        [NewRecord(b"key", b"value", [], NOW_MS)],
+        producer_id=producer_id,
+        producer_epoch=epoch,
+        base_sequence=sequence,
+        is_transactional=True,
+    )
+    return log.append_as_leader(data, leader_epoch=0, now_ms=NOW_MS, origin=origin)
+
+
+def test_a_clients_first_batch_is_verified_and_the_others_follow_it(tmp_path: Path) -> None:
+    async def play(environment: Environment) -> None:
+        log, _ = load(environment, str(tmp_path))
+        assert refusal(lambda: of_client(log, 1, 0)) == 48
+        origin = verify(log, 1)
+        assert refusal(lambda: of_client(log, 1, 0)) == 48, "somebody else asks"
+        assert refusal(lambda: of_client(log, 2, 0, origin)) == 48
+        of_client(log, 1, 0, origin)
+        assert log.producer_states.verifications == 0
+        assert verify(log, 1, sequence=1).verification is None, "it is open"
+        of_client(log, 1, 1)
+        assert of_client(log, 1, 0).is_duplicate
+        assert refusal(lambda: of_client(log, 1, 3)) == 45
+        await log.close()
+
+    run(play)
+
+
+def test_what_was_verified_before_a_marker_is_not_appended_after_it(tmp_path: Path) -> None:
+    """The late batch of a transaction that has been aborted would hang, or belong to the next one (KIP-890)."""
+
+    async def play(environment: Environment) -> None:
+        log, _ = load(environment, str(tmp_path))
+        first = verify(log, 1)
+        end(log, 1, commits=False)
+        assert refusal(lambda: of_client(log, 1, 0, first)) == 48
+        second = verify(log, 1)
+        assert refusal(lambda: of_client(log, 1, 0, first)) == 48
+        of_client(log, 1, 0, second)
+        end(log, 1, commits=False)
+        assert refusal(lambda: of_client(log, 1, 1, second)) == 48
+        assert of_client(log, 1, 0, second).is_duplicate, "it was written, and is aborted: nothing comes of it"
+        assert log.log_end_offset == 3
+        await log.close()
+
+    run(play)
+
+
+def test_a_later_batch_does_not_overtake_the_one_that_asked_before_it(tmp_path: Path) -> None:
+    async def play(environment: Environment) -> None:
+        log, _ = load(environment, str(tmp_path))
+        first, second = verify(log, 1, sequence=0), verify(log, 1, sequence=1)
+        assert refusal(lambda: of_client(log, 1, 1, second)) == 45
+        of_client(log, 1, 0, first)
+        of_client(log, 1, 1, second)
+        newer = verify(log, 2, epoch=0, sequence=7)
+        assert verify(log, 2, epoch=1, sequence=3) == newer, "a new epoch counts anew"
+        assert refusal(lambda: of_client(log, 2, 4, newer, epoch=1)) == 45
+        of_client(log, 2, 3, newer, epoch=1)  # D5: an unknown producer begins where it likes
+        of_transactions_2 = verify(log, 3, sequence=5, version=2)
+        assert refusal(lambda: of_client(log, 3, 5, of_transactions_2)) == 45, (
+            "an epoch of each transaction begins at 0"
+        )
+        await log.close()
+
+    run(play)
+
+
+def test_an_older_epoch_is_told_so_before_anything_else(tmp_path: Path) -> None:
+    """47 lets a producer that timed out abort and go on; 48 would end it (KAFKA-19690)."""
+
+    async def play(environment: Environment) -> None:
+        log, _ = load(environment, str(tmp_path))
+        origin = verify(log, 1)
+        end(log, 1, epoch=1, commits=False)
+        assert refusal(lambda: of_client(log, 1, 0, origin)) == 47
+        assert refusal(lambda: verify(log, 1)) == 47
+        await log.close()
+
+    run(play)
+
+
+def test_as_many_are_verified_as_transactions_may_be_open_and_none_for_ever(tmp_path: Path) -> None:
+    async def play(environment: Environment) -> None:
+        log, _ = load(environment, str(tmp_path))
+        origins = [verify(log, producer_id) for producer_id in range(LIMITS.allocated_max + 1)]
+        assert log.producer_states.verifications == LIMITS.allocated_max
+        assert refusal(lambda: of_client(log, 0, 0, origins[0])) == 48, "the longest waiting has gone"
+        of_client(log, 1, 0, origins[1])
+        log.producers.remove_expired(now_ms=NOW_MS + LIMITS.expiration_ms)
+        assert log.producer_states.verifications == 0
+        await log.close()
+
+    run(play)
+
+
+def test_a_marker_of_transaction_version_2_ends_only_what_has_an_older_epoch(tmp_path: Path) -> None:
+    """KIP-1228; the same marker once more is harmless (KAFKA-19999)."""
+
+    async def play(environment: Environment) -> None:
+        log, _ = load(environment, str(tmp_path))
+
+        def mark(epoch: int) -> Appended:
+            data = build_marker(Marker(True, 3), producer_id=1, producer_epoch=epoch, timestamp_ms=NOW_MS)
+            origin = Origin(is_coordinator=True, marker_version=2)
+            return log.append_as_leader(data, leader_epoch=0, now_ms=NOW_MS, origin=origin)
+
+        write(log, 1, epoch=4)
+        assert refusal(lambda: mark(3)) == 47
+        assert refusal(lambda: mark(4)) == 47
+        mark(5)
+        mark(5)
+        write(log, 1, epoch=5)
+        assert refusal(lambda: mark(5)) == 47, "late: the next transaction has begun"
+        assert log.producer_states.open_transactions == 1
+        await log.close()
+
+    run(play)
+
+
+def test_a_marker_fits_where_no_record_does(tmp_path: Path) -> None:
+    async def play(environment: Environment) -> None:
+        log, _ = load(environment, str(tmp_path))
+        write(log, 1)
+        log.update_settings(TopicSettings(max_message_bytes=10))
+        assert refusal(lambda: write(log, 1)) == 10
+        end(log, 1)
+        assert log.producer_states.open_transactions == 0
         await log.close()
 
     run(play)

@@ -16,6 +16,8 @@ from metadata.image import TopicIdPartition
 from metadata.settings import TopicSettings
 from replication.log_validator import BatchRules, PreparedRecords
 from replication.partition.log import AbortedTransaction, Appended, EpochEnd, LogRead, Prepare, TimestampedOffset
+from replication.producers.origin import CLIENT, Origin
+from replication.producers.state import ProducerStates
 
 RULES = BatchRules.of(TopicSettings())
 """Its batches are none of Kafka's, and nothing is asked of them."""
@@ -85,6 +87,7 @@ class MemoryLog:
         self.high_watermark = 0
         self.flushes = 0
         self.flush_ms = 0
+        self.producer_states = ProducerStates()
         self.corrupt_appends = 0
         """How many of the next appends as a follower find a wrong CRC."""
 
@@ -97,7 +100,7 @@ class MemoryLog:
         return sum(len(b.encode()) for b in self.batches)
 
     def preparation(self) -> Prepare:
-        def prepare(data: Buffer, *, now_ms: int, budget: Budget, is_from_coordinator: bool = False) -> PreparedRecords:
+        def prepare(data: Buffer, *, now_ms: int, budget: Budget, origin: Origin = CLIENT) -> PreparedRecords:
             budget.take(len(data), 1)
             return PreparedRecords(memoryview(data), (), RULES)
 
@@ -116,7 +119,7 @@ class MemoryLog:
         *,
         leader_epoch: int,
         now_ms: int,
-        is_from_coordinator: bool = False,
+        origin: Origin = CLIENT,
     ) -> Appended:
         data = data.data if isinstance(data, PreparedRecords) else data
         base = self.log_end_offset
