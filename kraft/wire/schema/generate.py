@@ -143,7 +143,7 @@ def _schema(raw: Mapping[str, Any]) -> Schema:
     flexible = _versions(raw["flexibleVersions"])
     return Schema(
         name=raw["name"],
-        api_key=raw.get("apiKey", -1),
+        api_key=raw.get("apiKey", -1) if raw["type"] in ("request", "response") else -1,
         versions=versions,
         flexible_from=flexible.start if flexible else NEVER,
         structures=structures,
@@ -168,7 +168,7 @@ def _field(raw: Mapping[str, Any]) -> Field:
         name=snake_case(raw["name"]),
         kind=kind,
         is_array=raw["type"].startswith("[]"),
-        versions=_versions(raw["versions"]),
+        versions=_versions(raw.get("versions") or raw["taggedVersions"]),
         nullable=_versions(raw.get("nullableVersions", "none")),
         tagged=_versions(raw.get("taggedVersions", "none")),
         tag=raw.get("tag", -1),

@@ -35,6 +35,8 @@ from kraft.coordinators.groups.records import (
     encode_key,
     encode_value,
 )
+from kraft.coordinators.transactions import records as transaction_records
+from kraft.coordinators.transactions.state import Phase, Transaction
 from kraft.http import embed, raw
 from kraft.http.counting import check_counts
 from kraft.http.errors import HttpError
@@ -303,6 +305,25 @@ def indexed(data: bytes, *, times: bool) -> object:
     return offsets.lookup(5)
 
 
+TRANSACTION = next(
+    (bytes(record.key or b""), bytes(record.value or b""))
+    for record in read_batches(
+        transaction_records.encode_batch(
+            "a",
+            Transaction(
+                transactional_id="a",
+                producer_id=7,
+                previous_producer_id=6,
+                epoch=3,
+                timeout_ms=60_000,
+                phase=Phase.ONGOING,
+                partitions=frozenset({("t", 1), ("u", 2)}),
+                updated_ms=NOW_MS,
+            ),
+            timestamp_ms=NOW_MS,
+        )
+    )
+)
 PRODUCERS = [
     (1, Producer(epoch=0, batches=(ProducerBatch(5, 9, 1, NOW_MS),), timestamp=NOW_MS, seen_ms=0)),
 ]
@@ -338,6 +359,12 @@ REPLICATION = {
         refuses=(KafkaError,),
         samples=BATCHES,
         reseal=resealed_batch,
+    ),
+    "transaction records": Decoder(
+        module="kraft.coordinators.transactions.records",
+        decode=lambda data: transaction_records.decode_record(TRANSACTION[0], data),
+        refuses=(transaction_records.MalformedRecord,),
+        samples=[TRANSACTION[1]],
     ),
     "markers": Decoder(
         module="kraft.protocol.batches.markers",

@@ -1,0 +1,142 @@
+"""One partition of `__transaction_state` that this broker leads: load, decide, append, answer when replicated.
+
+Owns the transactional ids of the partition. A transaction that is decided has its markers written once that decision
+is replicated, by whoever `on_prepared` is; when all are written it is complete.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from kraft.coordinators.led_partition import LedPartition, Surroundings
+from kraft.coordinators.loading import replay
+from kraft.coordinators.transactions.decide import (
+    EndTransaction,
+    Event,
+    InitProducer,
+    MarkersWritten,
+    Reply,
+    TimeIsOver,
+    decide,
+)
+from kraft.coordinators.transactions.records import decode_record, encode_batch
+from kraft.coordinators.transactions.state import Phase, Transaction
+from kraft.protocol.errors import KafkaError
+from metadata.image import TopicIdPartition
+
+NOBODY = ""
+"""No transactional id is empty."""
+IDS_MAX = 100_000
+"""Transactional ids of one partition; one more is refused with 14 until some expire."""
+EXPIRE_AT_ONCE = 1_000
+
+
+class TransactionShard(LedPartition):
+    def __init__(
+        self,
+        partition: TopicIdPartition,
+        leader_epoch: int,
+        around: Surroundings,
+        *,
+        new_producer_id: Callable[[], Awaitable[int]],
+        on_prepared: Callable[[TransactionShard, Transaction], None],
+        on_failed: Callable[[TransactionShard], None],
+    ) -> None:
+        super().__init__(partition, leader_epoch, around)
+        self.transactions: dict[str, Transaction] = {}
+        self._new_producer_id = new_producer_id
+        self._on_prepared = on_prepared
+        self._on_failed = on_failed
+
+    # --- life -------------------------------------------------------------------------------------------------
+
+    async def load(self, on_unreadable: Callable[[int, str], None]) -> int:
+        """Returns how many records were read. `on_unreadable` is told the offset and the reason of each other one."""
+        count = 0
+        reads, clock = self.around.replicas, self.around.environment.clock
+        async for piece in replay(reads, self.partition, decode_record, leader_epoch=self.leader_epoch, clock=clock):
+            for name, transaction in piece.records:
+                self._put(name, transaction)
+            for offset, reason in piece.unreadable:
+                on_unreadable(offset, reason)
+            count += len(piece.records)
+        self._is_loaded = True
+        for transaction in list(self.transactions.values()):
+            if transaction.phase.is_preparing:
+                self._on_prepared(self, transaction)
+        return count
+
+    def append_nothing(self) -> asyncio.Task[None]:
+        return self.append_batch(encode_batch(NOBODY, None, timestamp_ms=self.wall_ms))
+
+    def _append_failed(self) -> None:
+        self._on_failed(self)
+
+    def _put(self, name: str, transaction: Transaction | None) -> None:
+        if transaction is None or transaction.phase is Phase.DEAD:
+            self.transactions.pop(name, None)
+        else:
+            self.transactions[name] = transaction
+
+    # --- deciding ---------------------------------------------------------------------------------------------
+
+    async def ask(self, name: str, event: Event) -> Reply:
+        """What is answered is replicated, and so is all before it. Raises the KafkaError of a refusal."""
+        decision = decide(name, self.transactions.get(name), event, now_ms=self.wall_ms)
+        while decision.needs_producer_id:
+            assert isinstance(event, InitProducer | EndTransaction), event
+            event = event.with_producer_id(await self._new_producer_id())
+            self.check()
+            decision = decide(name, self.transactions.get(name), event, now_ms=self.wall_ms)
+        assert decision.transaction is not None, (name, event)
+        if decision.transaction is not self.transactions.get(name):
+            await asyncio.shield(self._write(decision.transaction))
+        else:
+            await self.settle()
+        if isinstance(decision.reply, KafkaError):
+            raise decision.reply
+        return decision.reply
+
+    def _write(self, transaction: Transaction) -> asyncio.Task[None]:
+        name = transaction.transactional_id
+        self._put(name, transaction)
+        task = self.append_batch(encode_batch(name, transaction, timestamp_ms=self.wall_ms))
+        if transaction.phase.is_preparing:
+            task.add_done_callback(lambda task: self._prepared(transaction, task))
+        return task
+
+    def _prepared(self, transaction: Transaction, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is None and not self.has_ended:
+            self._on_prepared(self, transaction)
+
+    async def markers_written(self, transaction: Transaction) -> None:
+        """Nothing, if it has been ended otherwise meanwhile. Raises KafkaError."""
+        if self.transactions.get(transaction.transactional_id) is transaction:
+            await self.ask(transaction.transactional_id, MarkersWritten())
+
+    # --- time -------------------------------------------------------------------------------------------------
+
+    def abort_timed_out(self) -> int:
+        """Transactions that have been open for longer than their timeout; how many."""
+        now_ms = self.wall_ms
+        count = 0
+        for name, known in list(self.transactions.items()):
+            decision = decide(name, known, TimeIsOver(), now_ms=now_ms)
+            if decision.transaction is not None and decision.transaction is not known:
+                self._write(decision.transaction)
+                count += 1
+        return count
+
+    def forget_unused(self, *, expiration_ms: int) -> int:
+        """Ids without a transaction that were not used for so long; how many."""
+        oldest_ms = self.wall_ms - expiration_ms
+        unused = [
+            name
+            for name, known in self.transactions.items()
+            if known.updated_ms <= oldest_ms and (known.phase is Phase.EMPTY or known.phase.is_complete)
+        ][:EXPIRE_AT_ONCE]
+        for name in unused:
+            del self.transactions[name]
+            self.append_batch(encode_batch(name, None, timestamp_ms=self.wall_ms))
+        return len(unused)

@@ -1,0 +1,283 @@
+"""What a transaction coordinator decides: Kafka's table of states, events and answers, row by row."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from kraft.coordinators.transactions.decide import (
+    AddPartitions,
+    Decision,
+    EndTransaction,
+    Event,
+    InitProducer,
+    MarkersWritten,
+    Producer,
+    TimeIsOver,
+    VerifyPartitions,
+    decide,
+)
+from kraft.coordinators.transactions.state import LAST_CLIENT_EPOCH, Phase, Transaction
+from kraft.protocol.errors import KafkaError
+
+NOW_MS = 1_700_000_000_000
+ID = "transfers"
+P = frozenset({("t", 0), ("t", 1)})
+ANY = Transaction(
+    transactional_id=ID, producer_id=7, previous_producer_id=7, epoch=5, timeout_ms=60_000, updated_ms=NOW_MS - 10
+)
+EXHAUSTED = LAST_CLIENT_EPOCH
+
+
+def at(phase: Phase, **changes: object) -> Transaction:
+    is_open = phase is Phase.ONGOING or phase.is_preparing
+    found = replace(
+        ANY, phase=phase, partitions=P if is_open else frozenset(), started_ms=NOW_MS - 5 if is_open else -1
+    )
+    return replace(found, **changes)  # type: ignore[arg-type]
+
+
+def play(known: Transaction | None, event: Event) -> Decision:
+    return decide(ID, known, event, now_ms=NOW_MS)
+
+
+def refused(known: Transaction | None, event: Event) -> int:
+    with pytest.raises(KafkaError) as raised:
+        play(known, event)
+    return raised.value.code
+
+
+def init(expected: tuple[int, int] | None = None, *, timeout_ms: int = 30_000, new: int | None = None) -> InitProducer:
+    return InitProducer(
+        timeout_ms=timeout_ms,
+        timeout_ms_max=900_000,
+        expected=None if expected is None else Producer(*expected),
+        new_producer_id=new,
+    )
+
+
+def end(epoch: int, *, commits: bool, producer_id: int = 7, version: int = 2, new: int | None = None) -> EndTransaction:
+    producer = Producer(producer_id, epoch)
+    return EndTransaction(producer=producer, is_commit=commits, client_version=version, new_producer_id=new)
+
+
+# --- InitProducerId -------------------------------------------------------------------------------------------
+
+
+def test_a_new_id_is_given_a_producer_at_epoch_0() -> None:
+    assert play(None, init()).needs_producer_id
+    decision = play(None, init(new=9))
+    assert decision.reply == Producer(9, 0)
+    assert decision.transaction is not None
+    assert (decision.transaction.phase, decision.transaction.timeout_ms) == (Phase.EMPTY, 30_000)
+    assert play(None, init((3, 4), new=9)).reply == Producer(9, 0), "who was forgotten begins anew"
+
+
+@pytest.mark.parametrize("timeout_ms", [0, -1, 900_001])
+def test_a_timeout_that_is_none_or_too_long_is_refused(timeout_ms: int) -> None:
+    assert refused(None, init(timeout_ms=timeout_ms)) == 50
+
+
+@pytest.mark.parametrize("phase", [Phase.EMPTY, Phase.COMPLETE_COMMIT, Phase.COMPLETE_ABORT])
+def test_each_new_instance_raises_the_epoch(phase: Phase) -> None:
+    decision = play(at(phase), init())
+    assert decision.reply == Producer(7, 6)
+    assert decision.transaction == replace(
+        at(phase), epoch=6, last_epoch=-1, timeout_ms=30_000, phase=Phase.EMPTY, updated_ms=NOW_MS
+    )
+
+
+def test_who_names_its_epoch_is_raised_once_however_often_it_asks() -> None:
+    first = play(at(Phase.EMPTY), init((7, 5)))
+    assert first.reply == Producer(7, 6)
+    assert first.transaction is not None
+    assert play(first.transaction, init((7, 5))).reply == Producer(7, 6), "the answer was lost"
+    assert refused(first.transaction, init((7, 4))) == 90
+    assert refused(first.transaction, init((8, 5))) == 90
+    another = play(first.transaction, init()).transaction
+    assert another is not None
+    assert refused(another, init((7, 5))) == 90, "another instance has come since"
+
+
+@pytest.mark.parametrize("phase", [Phase.PREPARE_COMMIT, Phase.PREPARE_ABORT])
+def test_who_comes_while_markers_are_written_tries_again(phase: Phase) -> None:
+    assert refused(at(phase), init()) == 51
+
+
+@pytest.mark.parametrize("epoch", [5, EXHAUSTED])
+def test_an_open_transaction_is_aborted_by_the_next_instance_with_an_epoch_that_nobody_has(epoch: int) -> None:
+    decision = play(at(Phase.ONGOING, epoch=epoch), init())
+    assert isinstance(decision.reply, KafkaError)
+    assert decision.reply.code == 51
+    fenced = decision.transaction
+    assert fenced is not None
+    assert (fenced.phase, fenced.epoch, fenced.partitions) == (Phase.PREPARE_ABORT, epoch + 1, P)
+    complete = play(fenced, MarkersWritten()).transaction
+    assert complete is not None
+    assert (complete.phase, complete.epoch) == (Phase.COMPLETE_ABORT, epoch + 1)
+    after = play(complete, init(new=9))
+    assert after.reply == (Producer(7, epoch + 2) if epoch == 5 else Producer(9, 0))
+
+
+def test_epochs_that_are_used_up_make_a_new_producer_id_and_the_old_one_may_ask_again() -> None:
+    known = at(Phase.COMPLETE_COMMIT, epoch=EXHAUSTED)
+    assert play(known, init((7, EXHAUSTED))).needs_producer_id
+    rotated = play(known, init((7, EXHAUSTED), new=9)).transaction
+    assert rotated is not None
+    assert (rotated.producer_id, rotated.previous_producer_id, rotated.epoch) == (9, 7, 0)
+    assert play(rotated, init((7, EXHAUSTED), new=10)).reply == Producer(9, 0)
+    assert refused(rotated, init((7, EXHAUSTED - 1), new=10)) == 90
+
+
+# --- partitions -----------------------------------------------------------------------------------------------
+
+
+def add(epoch: int = 5, producer_id: int = 7, *, partitions: frozenset[tuple[str, int]] = P) -> AddPartitions:
+    return AddPartitions(producer=Producer(producer_id, epoch), partitions=partitions, client_version=2)
+
+
+@pytest.mark.parametrize("phase", [Phase.EMPTY, Phase.COMPLETE_COMMIT, Phase.COMPLETE_ABORT])
+def test_the_first_partition_begins_a_transaction(phase: Phase) -> None:
+    decision = play(at(phase), add())
+    assert decision.reply == dict.fromkeys(P)
+    begun = decision.transaction
+    assert begun is not None
+    assert (begun.phase, begun.partitions, begun.started_ms) == (Phase.ONGOING, P, NOW_MS)
+
+
+def test_more_partitions_come_to_it_and_known_ones_change_nothing() -> None:
+    known = at(Phase.ONGOING)
+    assert play(known, add()).transaction is known
+    more = play(known, add(partitions=frozenset({("u", 0)}))).transaction
+    assert more is not None
+    assert (more.partitions, more.started_ms) == (P | {("u", 0)}, known.started_ms)
+
+
+@pytest.mark.parametrize("is_verifying", [False, True])
+def test_whose_partitions_are_refused(is_verifying: bool) -> None:
+    def event(epoch: int = 5, producer_id: int = 7) -> Event:
+        if is_verifying:
+            return VerifyPartitions(producer=Producer(producer_id, epoch), partitions=P)
+        return add(epoch, producer_id)
+
+    assert refused(None, event()) == 49
+    assert refused(at(Phase.ONGOING), event(producer_id=8)) == 49
+    assert refused(at(Phase.ONGOING), event(4)) == 90
+    assert refused(at(Phase.ONGOING), event(6)) == 90
+    assert refused(at(Phase.PREPARE_COMMIT), event()) == 51
+    assert refused(at(Phase.PREPARE_ABORT), event(4)) == 90, "the epoch comes first"
+
+
+def test_a_partition_is_verified_only_inside_of_a_transaction() -> None:
+    asked = P | {("u", 0)}
+    event = VerifyPartitions(producer=Producer(7, 5), partitions=asked)
+    reply = play(at(Phase.ONGOING), event).reply
+    assert isinstance(reply, dict)
+    assert {each: error and error.code for each, error in reply.items()} == {**dict.fromkeys(P), ("u", 0): 120}
+    reply = play(at(Phase.EMPTY), event).reply
+    assert isinstance(reply, dict)
+    assert {error.code for error in reply.values() if error} == {120}
+
+
+# --- EndTxn ---------------------------------------------------------------------------------------------------
+
+FENCED, WRONG, BUSY = "90", "48", "51"
+NONE, RAISED = "same epoch", "epoch raised"
+V2 = {
+    # (phase, epoch of the request - epoch of the coordinator): (abort, commit); KIP-890's table
+    (Phase.EMPTY, -1): (FENCED, FENCED),
+    (Phase.EMPTY, 0): (RAISED, WRONG),
+    (Phase.ONGOING, -1): (FENCED, FENCED),
+    (Phase.ONGOING, 0): (RAISED, RAISED),
+    (Phase.ONGOING, 1): (FENCED, FENCED),
+    (Phase.PREPARE_COMMIT, -1): (WRONG, BUSY),
+    (Phase.PREPARE_COMMIT, 0): (FENCED, FENCED),
+    (Phase.PREPARE_ABORT, -1): (BUSY, WRONG),
+    (Phase.PREPARE_ABORT, 0): (FENCED, FENCED),
+    (Phase.COMPLETE_ABORT, -1): (NONE, WRONG),
+    (Phase.COMPLETE_ABORT, 0): (RAISED, WRONG),
+    (Phase.COMPLETE_ABORT, -2): (FENCED, FENCED),
+    (Phase.COMPLETE_COMMIT, -1): (WRONG, NONE),
+    (Phase.COMPLETE_COMMIT, 0): (RAISED, WRONG),
+    (Phase.COMPLETE_COMMIT, 1): (FENCED, FENCED),
+}
+V1 = {
+    (Phase.EMPTY, 0): (WRONG, WRONG),
+    (Phase.ONGOING, 0): (NONE, NONE),
+    (Phase.ONGOING, -1): (FENCED, FENCED),
+    (Phase.ONGOING, 1): (FENCED, FENCED),
+    (Phase.PREPARE_COMMIT, 0): (WRONG, BUSY),
+    (Phase.PREPARE_ABORT, 0): (BUSY, WRONG),
+    (Phase.COMPLETE_ABORT, 0): (NONE, WRONG),
+    (Phase.COMPLETE_ABORT, -1): (FENCED, FENCED),
+    (Phase.COMPLETE_COMMIT, 0): (WRONG, NONE),
+    (Phase.COMPLETE_COMMIT, -1): (FENCED, FENCED),
+}
+
+
+@pytest.mark.parametrize("commits", [False, True])
+@pytest.mark.parametrize(
+    ("version", "phase", "ahead", "answers"),
+    [(2, phase, ahead, answers) for (phase, ahead), answers in V2.items()]
+    + [(1, phase, ahead, answers) for (phase, ahead), answers in V1.items()],
+)
+def test_an_end_is_answered_as_kafkas_table_says(
+    version: int, phase: Phase, ahead: int, answers: tuple[str, str], commits: bool
+) -> None:
+    known = at(phase)
+    try:
+        decision = play(known, end(5 + ahead, commits=commits, version=version))
+    except KafkaError as error:
+        told = str(error.code)
+    else:
+        assert isinstance(decision.reply, Producer)
+        told = RAISED if decision.reply.epoch == known.epoch + 1 else NONE
+        is_retry = phase.is_complete and told == NONE
+        assert (decision.transaction is known) == is_retry
+        if not is_retry:
+            assert decision.transaction is not None
+            assert decision.transaction.phase is (Phase.PREPARE_COMMIT if commits else Phase.PREPARE_ABORT)
+    assert told == answers[commits]
+
+
+def test_an_end_of_another_producer_or_of_nothing_is_refused() -> None:
+    for version in (1, 2):
+        assert refused(None, end(5, commits=True, version=version)) == 49
+        assert refused(at(Phase.ONGOING), end(5, commits=True, producer_id=8, version=version)) == 49
+
+
+def test_an_end_at_the_last_epoch_goes_on_with_a_new_producer_id_and_can_be_asked_for_again() -> None:
+    known = at(Phase.ONGOING, epoch=EXHAUSTED)
+    assert play(known, end(EXHAUSTED, commits=True)).needs_producer_id
+    decision = play(known, end(EXHAUSTED, commits=True, new=9))
+    assert decision.reply == Producer(9, 0)
+    prepared = decision.transaction
+    assert prepared is not None
+    assert (prepared.producer_id, prepared.epoch, prepared.next_producer_id) == (7, EXHAUSTED + 1, 9)
+    complete = play(prepared, MarkersWritten()).transaction
+    assert complete is not None
+    assert (complete.producer_id, complete.epoch, complete.previous_producer_id) == (9, 0, 7)
+    assert play(complete, end(EXHAUSTED, commits=True)).reply == Producer(9, 0)
+
+
+# --- time -----------------------------------------------------------------------------------------------------
+
+
+def test_a_transaction_that_is_open_for_too_long_is_aborted_and_its_producer_may_go_on() -> None:
+    known = at(Phase.ONGOING, started_ms=NOW_MS - 60_000)
+    assert play(replace(known, started_ms=NOW_MS - 59_999), TimeIsOver()).transaction.phase is Phase.ONGOING  # type: ignore[union-attr]
+    over = play(known, TimeIsOver()).transaction
+    assert over is not None
+    assert (over.phase, over.epoch) == (Phase.PREPARE_ABORT, 6)
+    complete = play(over, MarkersWritten()).transaction
+    assert complete is not None
+    assert refused(complete, add(5)) == 90, "a zombie adds nothing"
+    assert refused(complete, end(5, commits=True)) == 48, "and commits nothing"
+    assert play(complete, init((7, 5))).reply == Producer(7, 6)
+
+
+@pytest.mark.parametrize("phase", [each for each in Phase if each not in (Phase.ONGOING, Phase.DEAD)])
+def test_time_changes_nothing_without_an_open_transaction(phase: Phase) -> None:
+    known = at(phase, started_ms=0)
+    assert play(known, TimeIsOver()).transaction is known

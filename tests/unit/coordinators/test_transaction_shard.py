@@ -1,0 +1,170 @@
+"""A partition of transactional ids on three real brokers: written, replicated, loaded by the next leader."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+import pytest
+
+from kraft.coordinators.led_partition import Surroundings
+from kraft.coordinators.transactions.decide import AddPartitions, EndTransaction, InitProducer, Producer
+from kraft.coordinators.transactions.shard import TransactionShard
+from kraft.coordinators.transactions.state import Phase, Transaction
+from kraft.protocol.errors import ConcurrentTransactions, CoordinatorLoadInProgress, KafkaError, NotCoordinator
+from metadata.image import TopicIdPartition
+from tests.unit.replication.harness.virtual import environment, run
+from tests.unit.wire.clients.brokers import Brokers, ProducerIds
+
+TOPIC = "__transaction_state"
+T0 = frozenset({("t", 0)})
+
+
+class World:
+    def __init__(self, cluster: Brokers, key: TopicIdPartition) -> None:
+        self._cluster = cluster
+        self._key = key
+        self._ids = ProducerIds()
+        self.prepared: list[Transaction] = []
+        self.failed: list[TransactionShard] = []
+
+    def shard(self, node_id: int) -> TransactionShard:
+        around = Surroundings(
+            node_id=node_id,
+            environment=environment(node_id),
+            replicas=self._cluster.nodes[node_id].manager,
+            settings=lambda: self._cluster.settings,
+            image=lambda: self._cluster.image,
+            has_session=lambda: True,
+        )
+        return TransactionShard(
+            self._key,
+            self._cluster.partition(self._key).leader_epoch,
+            around,
+            new_producer_id=self._ids.next_id,
+            on_prepared=lambda shard, transaction: self.prepared.append(transaction),
+            on_failed=self.failed.append,
+        )
+
+    async def loaded(self, node_id: int) -> TransactionShard:
+        shard = self.shard(node_id)
+        unreadable: list[int] = []
+        await shard.load(lambda offset, reason: unreadable.append(offset))
+        assert not unreadable
+        return shard
+
+
+def play(story: Callable[[Brokers, World], Awaitable[None]], **settings: Any) -> None:
+    async def whole() -> None:
+        async with Brokers(**settings) as cluster:
+            key = cluster.create(TOPIC, cleanup_policy="compact")
+            await story(cluster, World(cluster, key))
+
+    run(whole())
+
+
+async def init(shard: TransactionShard, name: str = "a", **how: Any) -> Producer:
+    reply = await shard.ask(name, InitProducer(timeout_ms=how.pop("timeout_ms", 60_000), timeout_ms_max=900_000, **how))
+    assert isinstance(reply, Producer)
+    return reply
+
+
+async def begin(shard: TransactionShard, producer: Producer, name: str = "a") -> None:
+    await shard.ask(name, AddPartitions(producer=producer, partitions=T0, client_version=2))
+
+
+async def end(shard: TransactionShard, producer: Producer, *, commits: bool = True, name: str = "a") -> Producer:
+    reply = await shard.ask(name, EndTransaction(producer=producer, is_commit=commits, client_version=2))
+    assert isinstance(reply, Producer)
+    return reply
+
+
+def test_a_transaction_goes_from_its_producer_to_its_markers() -> None:
+    async def story(cluster: Brokers, world: World) -> None:
+        shard = world.shard(1)
+        with pytest.raises(CoordinatorLoadInProgress):
+            shard.check()
+        assert await shard.load(cast(Any, None)) == 0
+        producer = await init(shard)
+        assert producer == Producer(1_001, 0)
+        await begin(shard, producer)
+        assert not world.prepared
+        assert await end(shard, producer) == Producer(1_001, 1)
+        (prepared,) = world.prepared
+        assert (prepared.phase, prepared.partitions) == (Phase.PREPARE_COMMIT, T0)
+        with pytest.raises(ConcurrentTransactions):
+            await init(shard)
+        await shard.markers_written(prepared)
+        assert shard.transactions["a"].phase is Phase.COMPLETE_COMMIT
+        assert await end(shard, producer) == Producer(1_001, 1), "asked again"
+        assert await init(shard) == Producer(1_001, 2)
+        await shard.markers_written(prepared)
+        assert shard.transactions["a"].phase is Phase.EMPTY, "that one was over"
+
+    play(story)
+
+
+def test_the_next_leader_knows_all_and_goes_on_with_the_markers() -> None:
+    async def story(cluster: Brokers, world: World) -> None:
+        shard = await world.loaded(1)
+        for name in ("a", "b", "c"):
+            await begin(shard, await init(shard, name), name)
+        await end(shard, Producer(1_001, 0), name="a")
+        before = dict(shard.transactions)
+        cluster.elect(world._key, 2, (1, 2, 3))
+        again = await world.loaded(2)
+        assert {name: (each.phase, each.epoch, each.partitions) for name, each in again.transactions.items()} == {
+            name: (each.phase, each.epoch, each.partitions) for name, each in before.items()
+        }
+        assert [each.transactional_id for each in world.prepared] == ["a", "a"]
+        with pytest.raises(NotCoordinator):
+            await init(shard, "d")
+        assert world.failed == [shard]
+        await again.markers_written(world.prepared[-1])
+        assert again.transactions["a"].phase is Phase.COMPLETE_COMMIT
+
+    play(story)
+
+
+def test_nothing_is_prepared_that_is_not_replicated() -> None:
+    async def story(cluster: Brokers, world: World) -> None:
+        shard = await world.loaded(1)
+        producer = await init(shard)
+        await begin(shard, producer)
+        cluster.cut = {(2, 1), (3, 1)}
+        ending = asyncio.ensure_future(end(shard, producer))
+        await asyncio.sleep(1)
+        assert not world.prepared
+        assert not ending.done()
+        with pytest.raises(KafkaError):
+            await ending
+        assert not world.prepared, "it was not replicated in time"
+        assert world.failed == [shard]
+        assert shard.has_ended
+
+    play(story, replica_lag_time_max_ms=600_000)
+
+
+def test_what_is_open_for_too_long_is_aborted_and_what_is_unused_is_forgotten() -> None:
+    async def story(cluster: Brokers, world: World) -> None:
+        shard = await world.loaded(1)
+        producer = await init(shard, timeout_ms=10_000)
+        await begin(shard, producer)
+        await init(shard, "unused")
+        assert shard.abort_timed_out() == 0
+        await asyncio.sleep(11)
+        assert shard.abort_timed_out() == 1
+        await shard.settle()
+        (prepared,) = world.prepared
+        assert (prepared.phase, prepared.epoch) == (Phase.PREPARE_ABORT, 1)
+        assert shard.forget_unused(expiration_ms=10_000) == 1
+        assert list(shard.transactions) == ["a"], "one that is being ended is kept"
+        await shard.markers_written(prepared)
+        await asyncio.sleep(11)
+        assert shard.forget_unused(expiration_ms=10_000) == 1
+        await shard.settle()
+        cluster.elect(world._key, 3, (1, 2, 3))
+        assert (await world.loaded(3)).transactions == {}
+
+    play(story)
