@@ -12,7 +12,8 @@ from metadata.settings import BrokerSettings
 METADATA_TOPIC = "__cluster_metadata"
 """The metadata log as Kafka names it: no topic that anybody creates."""
 OFFSETS_TOPIC = "__consumer_offsets"
-INTERNAL_TOPICS = frozenset({OFFSETS_TOPIC, "__transaction_state", "__share_group_state"})
+TRANSACTIONS_TOPIC = "__transaction_state"
+INTERNAL_TOPICS = frozenset({OFFSETS_TOPIC, TRANSACTIONS_TOPIC, "__share_group_state"})
 """Kafka's three, whichever of them exist here: what a later coordinator reads must not be a client's."""
 
 OFFSETS_BATCH_BYTES_MAX = 8 * 1024 * 1024
@@ -27,6 +28,25 @@ def offsets_topic_configs(settings: BrokerSettings) -> Mapping[str, str]:
         "compression.type": "producer",
         "max.message.bytes": str(OFFSETS_BATCH_BYTES_MAX),
     }
+
+
+def transactions_topic_configs(settings: BrokerSettings, *, replicas: int) -> Mapping[str, str]:
+    """What `__transaction_state` is created with (TransactionStateManager.transactionTopicConfigs); where there are
+    fewer replicas than `transaction.state.log.min.isr`, all of them have to be in sync."""
+    return {
+        "cleanup.policy": "compact",
+        "segment.bytes": str(settings.transaction_state_log_segment_bytes),
+        "compression.type": "uncompressed",
+        "unclean.leader.election.enable": "false",
+        "min.insync.replicas": str(min(settings.transaction_state_log_min_isr, replicas)),
+    }
+
+
+def coordinators_configs(topic: str, settings: BrokerSettings, *, replicas: int) -> Mapping[str, str]:
+    """What a coordinators' topic is created with, whoever makes it; nothing for other topics."""
+    if topic == OFFSETS_TOPIC:
+        return offsets_topic_configs(settings)
+    return transactions_topic_configs(settings, replicas=replicas) if topic == TRANSACTIONS_TOPIC else {}
 
 
 def internal_refusal(topic: str, verb: str) -> str:

@@ -182,6 +182,24 @@ class BrokerSettings(_Settings):
     offsets_retention_check_interval_ms: int = _int(600_000, 1, INT64_MAX, "How often that is looked at.")
     consumer_instance_timeout_ms: int = _int(300_000, 1, INT32_MAX, "A REST consumer idle for longer goes.")
     consumer_instances_max: int = _int(10_000, 1, INT32_MAX, "REST consumers whose groups one node coordinates.")
+    # Transactions
+    transaction_state_log_num_partitions: int = _int(50, 1, INT32_MAX, "Partitions of __transaction_state.")
+    transaction_state_log_replication_factor: int = _int(3, 1, 32767, "Replicas of it, if there are so many brokers.")
+    transaction_state_log_min_isr: int = _int(2, 1, INT32_MAX, "Its min.insync.replicas, if it has so many replicas.")
+    transaction_state_log_segment_bytes: int = _int(104_857_600, 1, INT32_MAX, "Its segment.bytes.")
+    transaction_max_timeout_ms: int = _int(900_000, 1, INT32_MAX, "Longest transaction.timeout.ms of a producer.")
+    transactional_id_expiration_ms: int = _int(
+        604_800_000, 1, INT32_MAX, "A transactional id without a transaction, and unused for longer, is forgotten."
+    )
+    transaction_abort_timed_out_transaction_cleanup_interval_ms: int = _int(
+        10_000, 1, INT32_MAX, "How often transactions are looked for that are open for longer than their timeout."
+    )
+    transaction_remove_expired_transaction_cleanup_interval_ms: int = _int(
+        3_600_000, 1, INT32_MAX, "How often transactional ids are looked for that are unused for too long."
+    )
+    transaction_partition_verification_enable: bool = Field(
+        default=True, description="A leader asks the coordinator whether a transaction has its partition (KIP-890)."
+    )
     # Brokers and controller
     broker_heartbeat_interval_ms: int = _int(2_000, 1, INT32_MAX, "How often a broker beats.")
     broker_session_timeout_ms: int = _int(9_000, 1, INT32_MAX, "A broker silent for longer is fenced.")

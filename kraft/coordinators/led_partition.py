@@ -68,12 +68,20 @@ class LedPartition(ABC):
     # --- for who builds on it ---------------------------------------------------------------------------------
 
     @abstractmethod
+    async def load(self, on_unreadable: Callable[[int, str], None]) -> int:
+        """Returns how many records were read. `on_unreadable` is told the offset and the reason of each other one.
+        Raises KafkaError."""
+
+    @abstractmethod
     def append_nothing(self) -> asyncio.Task[None]:
         """A record that changes nothing, as a proof of leadership."""
 
     @abstractmethod
     def _append_failed(self) -> None:
         """It has ended because of an append that may be lost."""
+
+    def _append_timeout_ms(self) -> int:
+        return self.around.settings().offsets_commit_timeout_ms
 
     # --- life -------------------------------------------------------------------------------------------------
 
@@ -123,9 +131,8 @@ class LedPartition(ABC):
         self.check()
 
     async def _append(self, batch: bytes) -> None:
-        timeout_ms = self.around.settings().offsets_commit_timeout_ms
         outcomes = await self.around.replicas.produce(
-            {self.partition: batch}, acks=ACKS_ALL, timeout_ms=timeout_ms, is_from_coordinator=True
+            {self.partition: batch}, acks=ACKS_ALL, timeout_ms=self._append_timeout_ms(), is_from_coordinator=True
         )
         outcome = outcomes[self.partition]
         if outcome.error_code:

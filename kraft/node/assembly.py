@@ -20,10 +20,14 @@ from kraft.broker.producer_ids import ProducerIds
 from kraft.broker.publishing import MetadataPublisher
 from kraft.broker.routing import Router
 from kraft.broker.tailing import Tails
+from kraft.broker.txn_markers import TxnMarkers
 from kraft.config.models import ClusterConfig, NodeConfig
 from kraft.coordinators.groups.coordinator import GroupCoordinator
 from kraft.coordinators.groups.routing import Groups
 from kraft.coordinators.led_partition import Replicas, Surroundings
+from kraft.coordinators.transactions.coordinator import TransactionCoordinator
+from kraft.coordinators.transactions.markers import Codes, MarkersToWrite
+from kraft.coordinators.transactions.routing import Transactions
 from kraft.events import EventLog
 from kraft.node.addresses import AddressBook, node_infos
 from kraft.node.awaiting import Awaiting, twin_problem
@@ -33,6 +37,7 @@ from kraft.wire.channels import (
     ControllerChannel,
     ForwardChannel,
     GroupChannel,
+    TransactionChannel,
     WireBrokerProbe,
     WireLeaderChannel,
     WireReplicaQuery,
@@ -109,11 +114,14 @@ class Node:
         self.replicas: ReplicaManager | None = None
         self.lifecycle: BrokerLifecycle | None = None
         self.coordinator: GroupCoordinator | None = None
+        self.transaction_coordinator: TransactionCoordinator | None = None
+        self.markers: TxnMarkers | None = None
         self.producer_ids: ProducerIds | None = None
         if self.node.is_broker:
             self._make_broker()
         self.gateway: Gateway = self._make_gateway()
         self.groups = groups_of(self.gateway, environment=environment, coordinator=self.coordinator, peers=self._peers)
+        self.transactions = self._make_transactions()
         self.awaiting = self._make_awaiting()
         self._wire = self._make_wire()
         self._door = None if door is None else door(self)
@@ -139,6 +147,8 @@ class Node:
             replicas=self.replicas,
             groups=self.coordinator,
             producer_ids=self.producer_ids,
+            transactions=self.transaction_coordinator,
+            markers=self.markers,
             clients=self._make_client_apis(),
             settings=self.publisher.settings,
         )
@@ -146,6 +156,7 @@ class Node:
     def _make_client_apis(self) -> ClientApis | None:
         if self.logs is None or self.replicas is None or self.coordinator is None or self.producer_ids is None:
             return None
+        assert self.transaction_coordinator is not None
         return ClientApis(
             ClientBroker(
                 environment=self.environment,
@@ -156,6 +167,8 @@ class Node:
                 coordinator=self.coordinator,
                 groups=self.groups,
                 producer_ids=self.producer_ids,
+                transaction_coordinator=self.transaction_coordinator,
+                transactions=self.transactions,
             ),
             awaited=self.awaiting.metadata,
         )
@@ -214,6 +227,8 @@ class Node:
     async def _stop_replicas(self) -> None:
         if self._watch is not None:
             self._watch.cancel()
+        if self.transaction_coordinator is not None:
+            self.transaction_coordinator.stop()
         if self.coordinator is not None:
             self.coordinator.stop()
         if self.replicas is not None:
@@ -306,11 +321,17 @@ class Node:
             failed_replicas=self.replicas.failed_replicas,
             twin=lambda: twin_problem(self.log),
         )
-        self.coordinator = group_coordinator(
-            lifecycle, self.environment, replicas=self.replicas, publisher=self.publisher, events=self.events
-        )
+        around = surroundings(lifecycle, self.environment, replicas=self.replicas, publisher=self.publisher)
+        self.coordinator = GroupCoordinator(around, self.events)
         self.producer_ids = ProducerIds(
             broker_id=self.node.id, control=self._control, broker_epoch=lambda: lifecycle.broker_epoch
+        )
+        self.markers = TxnMarkers(self.replicas, clock=self.environment.clock, settings=self.publisher.current_settings)
+        self.transaction_coordinator = TransactionCoordinator(
+            around,
+            self.events,
+            new_producer_id=self.producer_ids.next_id,
+            write=MarkerSender(self.node.id, self.markers, self._peers).write,
         )
         self.replicas.on_failed_replicas(self.lifecycle.on_failed_replicas)
 
@@ -337,6 +358,15 @@ class Node:
             tails=self._tails,
         )
 
+    def _make_transactions(self) -> Transactions:
+        return Transactions(
+            gateway=self.gateway,
+            clock=self.environment.clock,
+            local=self.transaction_coordinator,
+            peer=lambda node_id: TransactionChannel(self._peers, node_id),
+            ensure_groups=self.groups.coordinator_of,
+        )
+
     # --- metadata -------------------------------------------------------------------------------------------
 
     def _subscribe(self) -> None:
@@ -361,6 +391,8 @@ class Node:
             self.replicas.apply_metadata(delta)
         if self.coordinator is not None:
             self.coordinator.on_metadata(delta, image)
+        if self.transaction_coordinator is not None:
+            self.transaction_coordinator.on_metadata(image)
         self.lifecycle.on_image(image)
 
 
@@ -374,6 +406,8 @@ def wire_server(
     replicas: ReplicaManager | None,
     groups: GroupCoordinator | None,
     producer_ids: ProducerIdSource | None,
+    transactions: TransactionCoordinator | None,
+    markers: TxnMarkers | None,
     clients: ClientApis | None,
     settings: BrokerSettings,
 ) -> WireServer:
@@ -385,7 +419,15 @@ def wire_server(
         port=node.kafka_port,
         cluster_id=config.cluster_id,
         password=config.keys.password,
-        handlers=node_handlers(replicas, controller, metadata=fetches, groups=groups, producer_ids=producer_ids),
+        handlers=node_handlers(
+            replicas,
+            controller,
+            metadata=fetches,
+            groups=groups,
+            producer_ids=producer_ids,
+            transactions=transactions,
+            markers=markers,
+        ),
         settings=settings,
         clients=clients,
         client_listeners=[ClientListener(each.name, each.host or node.bind_host, each.port) for each in node.listeners],
@@ -416,15 +458,24 @@ class AlterPartitionSender:
         return await self._door.control(request, timeout_ms=self._settings().replica_socket_timeout_ms)
 
 
-def group_coordinator(
-    lifecycle: BrokerLifecycle,
-    environment: Environment,
-    *,
-    replicas: Replicas,
-    publisher: MetadataPublisher,
-    events: Events,
-) -> GroupCoordinator:
-    around = Surroundings(
+class MarkerSender:
+    """A transaction coordinator's way to the leaders of partitions, of which this node may be one."""
+
+    def __init__(self, node_id: int, markers: TxnMarkers, peers: Peers) -> None:
+        self._node_id = node_id
+        self._markers = markers
+        self._peers = peers
+
+    async def write(self, node_id: int, markers: Sequence[MarkersToWrite]) -> Sequence[Codes]:
+        if node_id == self._node_id:
+            return await self._markers.write(markers)
+        return await TransactionChannel(self._peers, node_id).write_markers(markers)
+
+
+def surroundings(
+    lifecycle: BrokerLifecycle, environment: Environment, *, replicas: Replicas, publisher: MetadataPublisher
+) -> Surroundings:
+    return Surroundings(
         node_id=lifecycle.broker_id,
         environment=environment,
         replicas=replicas,
@@ -433,7 +484,6 @@ def group_coordinator(
         image=lambda: publisher.image,
         has_session=lambda: lifecycle.has_session,
     )
-    return GroupCoordinator(around, events)
 
 
 def groups_of(

@@ -59,6 +59,9 @@ DELETE_TOPICS = _api(20, "DeleteTopics", 6, flexible_from=4)
 DELETE_RECORDS = _api(21, "DeleteRecords", 2, flexible_from=2)
 INIT_PRODUCER_ID = _api(22, "InitProducerId", 5, oldest=0, flexible_from=2)
 OFFSET_FOR_LEADER_EPOCH = _api(23, "OffsetForLeaderEpoch", 4, flexible_from=4)
+ADD_PARTITIONS_TO_TXN = _api(24, "AddPartitionsToTxn", 5, flexible_from=3)
+END_TXN = _api(26, "EndTxn", 5, flexible_from=3)
+WRITE_TXN_MARKERS = _api(27, "WriteTxnMarkers", 2, flexible_from=1)
 ALTER_CONFIGS = _api(33, "AlterConfigs", 2, flexible_from=2)
 SASL_AUTHENTICATE = _api(36, "SaslAuthenticate", 2, flexible_from=2)
 CREATE_PARTITIONS = _api(37, "CreatePartitions", 3, flexible_from=2)
@@ -71,6 +74,8 @@ FETCH_SNAPSHOT = _api(59, "FetchSnapshot", 1)
 BROKER_REGISTRATION = _api(62, "BrokerRegistration", 4)
 BROKER_HEARTBEAT = _api(63, "BrokerHeartbeat", 1)
 UNREGISTER_BROKER = _api(64, "UnregisterBroker", 0)
+DESCRIBE_TRANSACTIONS = _api(65, "DescribeTransactions", 0)
+LIST_TRANSACTIONS = _api(66, "ListTransactions", 2)
 ALLOCATE_PRODUCER_IDS = _api(67, "AllocateProducerIds", 0)
 GROUP_REQUEST = _api(10_000, "GroupRequest", 0)
 """Between our nodes only: a request to a group coordinator in the one form that all doors use."""
@@ -88,6 +93,9 @@ BY_KEY: dict[int, Api] = {
         DELETE_RECORDS,
         INIT_PRODUCER_ID,
         OFFSET_FOR_LEADER_EPOCH,
+        ADD_PARTITIONS_TO_TXN,
+        END_TXN,
+        WRITE_TXN_MARKERS,
         ALTER_CONFIGS,
         SASL_AUTHENTICATE,
         CREATE_PARTITIONS,
@@ -100,6 +108,8 @@ BY_KEY: dict[int, Api] = {
         BROKER_REGISTRATION,
         BROKER_HEARTBEAT,
         UNREGISTER_BROKER,
+        DESCRIBE_TRANSACTIONS,
+        LIST_TRANSACTIONS,
         ALLOCATE_PRODUCER_IDS,
         GROUP_REQUEST,
     )

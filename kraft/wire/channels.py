@@ -11,8 +11,13 @@ from typing import TypeVar, cast
 
 from kraft.coordinators.groups import requests as groups
 from kraft.coordinators.groups.answers import Answer
-from kraft.protocol.errors import for_code
+from kraft.coordinators.transactions.decide import RAISES_EPOCH_FROM, Producer
+from kraft.coordinators.transactions.listing import Listed, ListFilters
+from kraft.coordinators.transactions.markers import Codes, MarkersToWrite
+from kraft.coordinators.transactions.state import TopicPartition, Transaction
+from kraft.protocol.errors import KafkaError, TransactionAbortable, for_code
 from kraft.protocol.primitives import Buffer
+from kraft.wire.messages.common import ReplyT, RequestData, RequestT, ResponseData, Rpc
 from kraft.wire.messages.controller import CONTROLLER_RPCS
 from kraft.wire.messages.fetch import FETCH, log_ends_of, log_ends_request
 from kraft.wire.messages.groups import GROUP_REQUEST
@@ -33,6 +38,17 @@ from kraft.wire.messages.offsets import (
     ListOffset,
 )
 from kraft.wire.messages.produce import PRODUCE, ProduceRequest
+from kraft.wire.messages.producer_ids import INIT_PRODUCER_ID, InitProducerId
+from kraft.wire.messages.transactions import (
+    ADD_PARTITIONS_TO_TXN,
+    DESCRIBE_TRANSACTION,
+    END_TXN,
+    LIST_TRANSACTIONS,
+    NO_PRODUCER,
+    WRITE_TXN_MARKERS,
+    End,
+    PartitionsOfTransaction,
+)
 from kraft.wire.peers import Lane, Peers
 from metadata.controller.requests import ReplicaLogEnd, Request
 from metadata.image import TopicIdPartition
@@ -162,6 +178,67 @@ class GroupChannel:
     async def ask(self, request: groups.Request, timeout_ms: int) -> Answer:
         return await self._peers.call(
             self._node_id, "forward", GROUP_REQUEST, request, timeout_ms=timeout_ms, lane="groups"
+        )
+
+
+class TransactionChannel:
+    """Requests about transactional ids to their coordinator, and its markers to the leaders of partitions: one node.
+
+    Each raises ConnectionRefusedError, NotConnected, ConnectionClosed or TimeoutError, or what the peer refused.
+    """
+
+    def __init__(self, peers: Peers, node_id: int) -> None:
+        self._peers = peers
+        self._node_id = node_id
+
+    async def init(self, transactional_id: str, *, timeout_ms: int, expected: Producer | None = None) -> Producer:
+        named = expected or NO_PRODUCER
+        request = InitProducerId(
+            transactional_id=transactional_id,
+            transaction_timeout_ms=timeout_ms,
+            producer_id=named.producer_id,
+            epoch=named.epoch,
+        )
+        given = await self._call(INIT_PRODUCER_ID, request)
+        return Producer(given.producer_id, given.epoch)
+
+    async def add_partitions(
+        self, transactional_id: str, producer: Producer, partitions: frozenset[TopicPartition], *, client_version: int
+    ) -> None:
+        """Nodes ask as clients of transaction version 2 do."""
+        assert client_version == RAISES_EPOCH_FROM, client_version
+        await self._partitions(PartitionsOfTransaction(transactional_id, producer, False, partitions))
+
+    async def verify_partitions(
+        self, transactional_id: str, producer: Producer, partitions: frozenset[TopicPartition]
+    ) -> Mapping[TopicPartition, KafkaError | None]:
+        return await self._partitions(PartitionsOfTransaction(transactional_id, producer, True, partitions))
+
+    async def _partitions(self, request: PartitionsOfTransaction) -> Mapping[TopicPartition, KafkaError | None]:
+        (codes,) = await self._call(ADD_PARTITIONS_TO_TXN, (request,))
+        for code in codes.values():
+            if code not in (0, TransactionAbortable.code):
+                raise for_code(code)
+        return {each: for_code(code) if code else None for each, code in codes.items()}
+
+    async def end(self, transactional_id: str, producer: Producer, *, is_commit: bool, client_version: int) -> Producer:
+        assert client_version == RAISES_EPOCH_FROM, client_version
+        return await self._call(END_TXN, End(transactional_id, producer, is_commit))
+
+    async def describe(self, transactional_id: str) -> Transaction:
+        return await self._call(DESCRIBE_TRANSACTION, transactional_id)
+
+    async def list(self, filters: ListFilters) -> Sequence[Listed]:
+        return await self._call(LIST_TRANSACTIONS, filters)
+
+    async def write_markers(self, markers: Sequence[MarkersToWrite]) -> Sequence[Codes]:
+        return await self._peers.call(
+            self._node_id, "forward", WRITE_TXN_MARKERS, markers, timeout_ms=REPLICA_TIMEOUT_MS, lane="markers"
+        )
+
+    async def _call(self, rpc: Rpc[RequestT, ReplyT, RequestData, ResponseData], request: RequestT) -> ReplyT:
+        return await self._peers.call(
+            self._node_id, "forward", rpc, request, timeout_ms=REPLICA_TIMEOUT_MS, lane="transactions"
         )
 
 

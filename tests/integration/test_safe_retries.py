@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from kraft.client.response import Answer, Response
-from kraft.protocol.errors import InvalidRequest
 from kraft.wire.messages.producer_ids import INIT_PRODUCER_ID, InitProducerId
 from metadata.producer_ids import RESERVED_PRODUCER_IDS_FROM
 from tests.integration.support.cluster import Cluster
@@ -116,5 +115,3 @@ def test_producer_ids_are_given_once_by_all_nodes(nodes: Cluster):
     given = [ask_as_peer(nodes, n, INIT_PRODUCER_ID, InitProducerId()) for n in nodes.ids for _ in range(3)]
     assert len({each.producer_id for each in given}) == len(given)
     assert all(0 <= each.producer_id < RESERVED_PRODUCER_IDS_FROM and each.epoch == 0 for each in given)
-    with pytest.raises(InvalidRequest, match="no transactions"):
-        ask_as_peer(nodes, 1, INIT_PRODUCER_ID, InitProducerId(transactional_id="t"))

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
+from kraft.broker.gateway import NodeInfo
 from kraft.protocol.errors import KafkaError
 from kraft.wire.clients.served import ClientApi, ClientBroker, ClientCall, ClientConnection
 from kraft.wire.codec import decode_body, encode_body
@@ -47,6 +48,13 @@ class WorldGateway:
     @property
     def controller_id(self) -> int:
         return self.active
+
+    @property
+    def nodes(self) -> dict[int, NodeInfo]:
+        return {
+            each: NodeInfo(node_id=each, roles=("broker",), rest="", kafka="", quorum=None, rack=None)
+            for each in self.image.brokers
+        }
 
     async def ensure_topic(self, new: NewTopic) -> UUID | ErrorDetail:
         result = (await self.control(CreateTopics(topics=(new,)), timeout_ms=30_000))[new.name]

@@ -23,6 +23,7 @@ def broker_of(node: SimulatedNode) -> ClientBroker:
     assert parts.replicas is not None
     assert parts.coordinator is not None
     assert parts.producer_ids is not None
+    assert parts.transaction_coordinator is not None
     return ClientBroker(
         environment=parts.environment,
         config=parts.config,
@@ -32,6 +33,8 @@ def broker_of(node: SimulatedNode) -> ClientBroker:
         coordinator=parts.coordinator,
         groups=parts.groups,
         producer_ids=parts.producer_ids,
+        transaction_coordinator=parts.transaction_coordinator,
+        transactions=parts.transactions,
     )
 
 

@@ -21,23 +21,28 @@ PATTERNS_MAX = 256
 """Compiled patterns that are kept, each with the topics that it found last."""
 
 
+def compiled(text: str) -> re2._Regexp[str]:
+    """Raises ValueError that says what is wrong with it."""
+    if len(text) > PATTERN_LENGTH_MAX:
+        raise ValueError(f"longer than {PATTERN_LENGTH_MAX} characters")
+    options = re2.Options()
+    options.max_mem = PATTERN_MEMORY_MAX
+    options.never_capture = True
+    options.log_errors = False
+    try:
+        return re2.compile(text, options)
+    except re2.error as error:
+        reason = error.args[0] if error.args else b""
+        said = reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
+        raise ValueError(f"{said} (RE2 syntax)") from None
+
+
 class TopicPattern:
     """A compiled pattern. Members ask for the same topics again and again, so what it found is kept."""
 
     def __init__(self, text: str) -> None:
         """Raises ValueError that says what is wrong with it."""
-        if len(text) > PATTERN_LENGTH_MAX:
-            raise ValueError(f"longer than {PATTERN_LENGTH_MAX} characters")
-        options = re2.Options()
-        options.max_mem = PATTERN_MEMORY_MAX
-        options.never_capture = True
-        options.log_errors = False
-        try:
-            self._compiled = re2.compile(text, options)
-        except re2.error as error:
-            reason = error.args[0] if error.args else b""
-            said = reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
-            raise ValueError(f"{said} (RE2 syntax)") from None
+        self._compiled = compiled(text)
         self._names: Mapping[str, object] | None = None
         self._found: tuple[str, ...] = ()
 

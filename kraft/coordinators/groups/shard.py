@@ -63,7 +63,6 @@ class Shard(LedPartition):
     # --- life -----------------------------------------------------------------------------------------------
 
     async def load(self, on_unreadable: Callable[[int, str], None]) -> int:
-        """Returns how many records were read. `on_unreadable` is told the offset and the reason of each other one."""
         count = 0
         clock, epoch = self.around.environment.clock, self.leader_epoch
         reads, decode = self.around.replicas, decode_group_record

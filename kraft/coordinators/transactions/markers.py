@@ -41,6 +41,8 @@ class MarkersToWrite(NamedTuple):
     producer_epoch: int
     marker: Marker
     partitions: frozenset[TopicPartition]
+    transaction_version: int = 0
+    """From 2 on its epoch is above that of the records (KIP-890, KIP-1228)."""
 
 
 Codes: TypeAlias = Mapping[TopicPartition, int]
@@ -65,7 +67,13 @@ class MarkerWriter:
             written = await asyncio.gather(
                 *(
                     self._way(leader).write(
-                        MarkersToWrite(transaction.producer_id, transaction.epoch, marker, partitions)
+                        MarkersToWrite(
+                            transaction.producer_id,
+                            transaction.epoch,
+                            marker,
+                            partitions,
+                            transaction.client_version,
+                        )
                     )
                     for leader, partitions in self._by_leader(left).items()
                 )

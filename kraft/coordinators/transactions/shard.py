@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from kraft.coordinators.leadership_check import LeadershipCheck
 from kraft.coordinators.led_partition import LedPartition, Surroundings
 from kraft.coordinators.loading import replay
 from kraft.coordinators.transactions.decide import (
@@ -22,14 +23,17 @@ from kraft.coordinators.transactions.decide import (
 )
 from kraft.coordinators.transactions.records import decode_record, encode_batch
 from kraft.coordinators.transactions.state import Phase, Transaction
-from kraft.protocol.errors import KafkaError
+from kraft.protocol.errors import CoordinatorLoadInProgress, KafkaError
 from metadata.image import TopicIdPartition
+from metadata.internal_topics import TRANSACTIONS_TOPIC
 
 NOBODY = ""
 """No transactional id is empty."""
 IDS_MAX = 100_000
 """Transactional ids of one partition; one more is refused with 14 until some expire."""
 EXPIRE_AT_ONCE = 1_000
+GROWTH_BYTES_MAX = 64
+"""What the record of an open transaction may grow by until it is complete: its next producer id."""
 
 
 class TransactionShard(LedPartition):
@@ -48,11 +52,11 @@ class TransactionShard(LedPartition):
         self._new_producer_id = new_producer_id
         self._on_prepared = on_prepared
         self._on_failed = on_failed
+        self.standing = LeadershipCheck(self)
 
     # --- life -------------------------------------------------------------------------------------------------
 
     async def load(self, on_unreadable: Callable[[int, str], None]) -> int:
-        """Returns how many records were read. `on_unreadable` is told the offset and the reason of each other one."""
         count = 0
         reads, clock = self.around.replicas, self.around.environment.clock
         async for piece in replay(reads, self.partition, decode_record, leader_epoch=self.leader_epoch, clock=clock):
@@ -66,6 +70,9 @@ class TransactionShard(LedPartition):
             if transaction.phase.is_preparing:
                 self._on_prepared(self, transaction)
         return count
+
+    def _append_timeout_ms(self) -> int:
+        return self.around.settings().request_timeout_ms
 
     def append_nothing(self) -> asyncio.Task[None]:
         return self.append_batch(encode_batch(NOBODY, None, timestamp_ms=self.wall_ms))
@@ -81,8 +88,16 @@ class TransactionShard(LedPartition):
 
     # --- deciding ---------------------------------------------------------------------------------------------
 
+    async def be_certain(self) -> None:
+        """That this broker coordinates its ids. Raises NotCoordinator 16, CoordinatorLoadInProgress 14, or 15."""
+        self.check()
+        if not self.standing.is_certain:
+            await self.standing.prove()
+
     async def ask(self, name: str, event: Event) -> Reply:
         """What is answered is replicated, and so is all before it. Raises the KafkaError of a refusal."""
+        if isinstance(event, InitProducer) and name not in self.transactions and len(self.transactions) >= IDS_MAX:
+            raise CoordinatorLoadInProgress(f"{IDS_MAX} transactional ids are in use in this partition already")
         decision = decide(name, self.transactions.get(name), event, now_ms=self.wall_ms)
         while decision.needs_producer_id:
             assert isinstance(event, InitProducer | EndTransaction), event
@@ -99,12 +114,25 @@ class TransactionShard(LedPartition):
         return decision.reply
 
     def _write(self, transaction: Transaction) -> asyncio.Task[None]:
+        """Raises KafkaError (-1, as Kafka does), with nothing changed, for a transaction of more partitions than the
+        log takes in one record. The log would refuse it each time; so it must not end the shard, which would load again
+        and meet it again."""
         name = transaction.transactional_id
+        batch = encode_batch(name, transaction, timestamp_ms=self.wall_ms)
+        if transaction.phase is Phase.ONGOING and len(batch) > self._batch_bytes_max() - GROWTH_BYTES_MAX:
+            raise KafkaError(
+                f"the transaction of {name!r} would have {len(transaction.partitions)} partitions, which is more than "
+                f"one record of {TRANSACTIONS_TOPIC} takes; commit before"
+            )
         self._put(name, transaction)
-        task = self.append_batch(encode_batch(name, transaction, timestamp_ms=self.wall_ms))
+        task = self.append_batch(batch)
         if transaction.phase.is_preparing:
             task.add_done_callback(lambda task: self._prepared(transaction, task))
         return task
+
+    def _batch_bytes_max(self) -> int:
+        topic = self.around.topic_settings(TRANSACTIONS_TOPIC)
+        return min(topic.max_message_bytes, topic.segment_bytes)
 
     def _prepared(self, transaction: Transaction, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is None and not self.has_ended:

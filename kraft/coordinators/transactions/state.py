@@ -44,6 +44,11 @@ class Phase(IntEnum):
     def kafka_name(self) -> str:
         return self.name.title().replace("_", "")
 
+    @classmethod
+    def named(cls, kafka_name: str) -> Phase:
+        """Raises KeyError."""
+        return _BY_NAME[kafka_name]
+
     @property
     def is_preparing(self) -> bool:
         """Decided, and markers have yet to be written."""
@@ -52,6 +57,9 @@ class Phase(IntEnum):
     @property
     def is_complete(self) -> bool:
         return self in (Phase.COMPLETE_COMMIT, Phase.COMPLETE_ABORT)
+
+
+_BY_NAME = {phase.kafka_name: phase for phase in Phase}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from enum import IntEnum
 
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
@@ -36,8 +37,6 @@ from kraft.wire.generated.leave_group_response import LeaveGroupResponseData, Me
 from kraft.wire.generated.sync_group_request import SyncGroupRequestData
 from kraft.wire.generated.sync_group_response import SyncGroupResponseData
 
-GROUP = 0
-"""Key type of FindCoordinator; 1 is a transactional id, 2 a share group's partition."""
 BATCHED_FROM = 4
 """FindCoordinator: several keys, and an error for each (KIP-699)."""
 KNOWN_MEMBERS_FROM = 4
@@ -53,6 +52,14 @@ SEVERAL_LEAVE_FROM = 3
 NO_ERROR_MESSAGE = "NONE"
 """What FindCoordinator 1 to 3 say beside error 0."""
 NO_NODE, NO_PORT = -1, -1
+
+
+class _Key(IntEnum):
+    """Key type of FindCoordinator."""
+
+    GROUP = 0
+    TRANSACTION = 1
+    SHARE_GROUP = 2
 
 
 def apis(broker: ClientBroker) -> Sequence[ClientApi]:
@@ -106,27 +113,30 @@ class _Finder:
 
     async def _find(self, key: str, key_type: int, connection: ClientConnection) -> Coordinator:
         """Raises CoordinatorNotAvailable 15, InvalidRequest 42."""
-        if key_type != GROUP:
-            raise _not_served(key_type)
         try:
-            node_id = await self._broker.groups.coordinator_of(key)
+            node_id = await self._coordinator_of(key, key_type)
         except NotCoordinator as nobody:
             raise CoordinatorNotAvailable(nobody.message) from nobody
         live = {endpoint.node_id: endpoint for endpoint in live_endpoints(self._broker, connection)}
         found = live.get(node_id)
         if found is None:
-            raise CoordinatorNotAvailable(f"node {node_id} coordinates group {key!r} and is not alive")
+            raise CoordinatorNotAvailable(f"node {node_id} coordinates {key!r} and is not alive")
         return Coordinator.make(key=key, node_id=node_id, host=found.host, port=found.port)
+
+    async def _coordinator_of(self, key: str, key_type: int) -> int:
+        match key_type:
+            case _Key.GROUP:
+                return await self._broker.groups.coordinator_of(key)
+            case _Key.TRANSACTION:
+                return await self._broker.transactions.coordinator_of(key)
+        raise _not_served(key_type)
 
 
 def _not_served(key_type: int) -> KafkaError:
     """Final for every client: none of them asks a second time, as they would for COORDINATOR_NOT_AVAILABLE."""
-    match key_type:
-        case 1:
-            return InvalidRequest("this cluster has no transactions: use a producer without transactional.id")
-        case 2:
-            return InvalidRequest("this cluster has no share groups: use a consumer group")
-    return InvalidRequest(f"key type {key_type} of FindCoordinator; 0 (group) is served")
+    if key_type == _Key.SHARE_GROUP:
+        return InvalidRequest("this cluster has no share groups: use a consumer group")
+    return InvalidRequest(f"key type {key_type} of FindCoordinator; 0 (group) and 1 (transactional id) are served")
 
 
 def _unknown(key: str, error: KafkaError) -> Coordinator:

@@ -8,10 +8,13 @@ created behind that answer: clients ask again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import ClassVar
 from uuid import UUID
 
+from kraft.broker.gateway import Gateway
 from kraft.coordinators.groups.routing import new_offsets_topic
+from kraft.coordinators.transactions.routing import new_transactions_topic
 from kraft.protocol.errors import (
     InvalidRequest,
     InvalidTopicException,
@@ -48,7 +51,7 @@ from kraft.wire.primitives import ZERO_UUID, TopLevel, Written
 from metadata.controller.decide.topics import check_topic_name
 from metadata.controller.requests import NewTopic
 from metadata.image import MetadataImage, PartitionImage, TopicImage
-from metadata.internal_topics import INTERNAL_TOPICS, OFFSETS_TOPIC
+from metadata.internal_topics import INTERNAL_TOPICS, OFFSETS_TOPIC, TRANSACTIONS_TOPIC
 
 CREATED_AT_ONCE_MAX = 100
 """Topics that clients' questions are creating at the same time; of more a client has to ask again."""
@@ -289,6 +292,11 @@ class _Described:
 class _TopicsCreated:
     """The topics that are created because a client asked for their metadata (auto.create.topics.enable)."""
 
+    _internal: ClassVar[Mapping[str, Callable[[Gateway], NewTopic]]] = {
+        OFFSETS_TOPIC: new_offsets_topic,
+        TRANSACTIONS_TOPIC: new_transactions_topic,
+    }
+
     def __init__(self, broker: ClientBroker) -> None:
         self._gateway = broker.gateway
         self._under_way: dict[str, asyncio.Task[None]] = {}
@@ -298,14 +306,15 @@ class _TopicsCreated:
             return
         if name in self._under_way or len(self._under_way) >= CREATED_AT_ONCE_MAX:
             return
-        if name in INTERNAL_TOPICS and name != OFFSETS_TOPIC:
+        if name in INTERNAL_TOPICS and name not in self._internal:
             return
         task = asyncio.get_running_loop().create_task(self._create(name))
         self._under_way[name] = task
         task.add_done_callback(lambda _: self._under_way.pop(name))
 
     async def _create(self, name: str) -> None:
-        new = new_offsets_topic(self._gateway) if name == OFFSETS_TOPIC else NewTopic(name=name)
+        internal = self._internal.get(name)
+        new = NewTopic(name=name) if internal is None else internal(self._gateway)
         try:
             await self._gateway.ensure_topic(new)
         except KafkaError:

@@ -1,4 +1,4 @@
-"""Produce (0) and InitProducerId (22) for clients.
+"""Produce (0) for clients.
 
 A batch is looked at as far as Kafka's `ProduceRequest.validateRecords` does; the log validates the rest. A partition
 that this broker does not lead is NOT_LEADER_OR_FOLLOWER 6, with the leader beside it (KIP-951). With acks=0 nothing is
@@ -24,7 +24,6 @@ from kraft.protocol.batches.header import (
 )
 from kraft.protocol.errors import (
     InvalidRecord,
-    InvalidRequest,
     KafkaError,
     NotEnoughReplicas,
     NotLeaderOrFollower,
@@ -38,8 +37,6 @@ from kraft.protocol.primitives import Buffer
 from kraft.wire.clients.endpoints import node_endpoints
 from kraft.wire.clients.leaders import UNKNOWN, Leaders
 from kraft.wire.clients.served import Answer, ClientApi, ClientBroker, ClientCall, Later
-from kraft.wire.generated.init_producer_id_request import InitProducerIdRequestData
-from kraft.wire.generated.init_producer_id_response import InitProducerIdResponseData
 from kraft.wire.generated.produce_request import ProduceRequestData, TopicProduceData
 from kraft.wire.generated.produce_response import (
     NO_LEADER_ID_AND_EPOCH,
@@ -63,7 +60,6 @@ ZSTD = 4
 FIRST_WITH_ZSTD = 7
 FIRST_WITH_LEADERS = 10
 FIRST_WITH_TOPIC_IDS = 13
-FIRST_EPOCH = 0
 NO_TRANSACTIONS = "this cluster has no transactions; leave transactional.id out for an idempotent producer"
 
 Outcomes = Mapping[TopicIdPartition, ProduceOutcome]
@@ -71,16 +67,9 @@ Outcomes = Mapping[TopicIdPartition, ProduceOutcome]
 
 def apis(broker: ClientBroker) -> Sequence[ClientApi]:
     produce = _Produce(broker)
-    producer_ids = _InitProducerId(broker)
     return [
         ClientApi(
             request=ProduceRequestData, response=ProduceResponseData, handle=produce.handle, refuse=_refuse_produce
-        ),
-        ClientApi(
-            request=InitProducerIdRequestData,
-            response=InitProducerIdResponseData,
-            handle=producer_ids.handle,
-            refuse=_refuse_producer_id,
         ),
     ]
 
@@ -249,27 +238,3 @@ def _refuse_produce(message: ProduceRequestData, version: int, error: KafkaError
             for topic in message.topic_data
         ]
     )
-
-
-class _InitProducerId:
-    def __init__(self, broker: ClientBroker) -> None:
-        self._producer_ids = broker.producer_ids
-
-    async def handle(self, call: ClientCall[InitProducerIdRequestData]) -> InitProducerIdResponseData:
-        """Without a transactional id each request gets a new producer id, also one that names an old one (KIP-360)."""
-        transactional_id = call.message.transactional_id
-        if transactional_id == "":
-            raise InvalidRequest("transactional.id is empty; leave it out for an idempotent producer")
-        if (call.message.producer_id < 0) != (call.message.producer_epoch < 0):
-            raise InvalidRequest("a producer that has an id already names its epoch, too (KIP-360)")
-        if transactional_id is not None:
-            LOG.warning("transactional.id %r of %s: %s", transactional_id, call.connection.peer, NO_TRANSACTIONS)
-            raise TransactionalIdAuthorizationFailed(NO_TRANSACTIONS)
-        producer_id = await self._producer_ids.next_id()
-        return InitProducerIdResponseData.make(error_code=0, producer_id=producer_id, producer_epoch=FIRST_EPOCH)
-
-
-def _refuse_producer_id(
-    message: InitProducerIdRequestData, version: int, error: KafkaError
-) -> InitProducerIdResponseData:
-    return InitProducerIdResponseData.make(error_code=error.code, producer_id=-1, producer_epoch=-1)

@@ -17,6 +17,8 @@ from kraft.broker.gateway import Gateway
 from kraft.config.models import ClusterConfig
 from kraft.coordinators.groups.coordinator import GroupCoordinator
 from kraft.coordinators.groups.routing import Groups
+from kraft.coordinators.transactions.coordinator import TransactionCoordinator
+from kraft.coordinators.transactions.routing import Transactions
 from kraft.protocol.errors import KafkaError
 from kraft.values import value
 from kraft.wire.handlers.producer_ids import ProducerIdSource
@@ -42,6 +44,10 @@ class ClientBroker:
     groups: Groups
     """Who coordinates a group; the topic of the groups comes into being here."""
     producer_ids: ProducerIdSource
+    transaction_coordinator: TransactionCoordinator
+    """Of the transactional ids of this broker."""
+    transactions: Transactions
+    """Who coordinates a transactional id, and the way there; their topic comes into being here."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

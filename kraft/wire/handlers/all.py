@@ -10,6 +10,8 @@ from kraft.wire.handlers.groups import Coordinator, group_handlers
 from kraft.wire.handlers.metadata_log import MetadataFetches, snapshot_handlers
 from kraft.wire.handlers.producer_ids import ProducerIdSource, producer_id_handlers
 from kraft.wire.handlers.served import Served
+from kraft.wire.handlers.transactions import Coordinator as TransactionCoordinator
+from kraft.wire.handlers.transactions import Markers, transaction_handlers
 
 
 def node_handlers(
@@ -19,7 +21,10 @@ def node_handlers(
     metadata: MetadataFetches | None,
     groups: Coordinator | None = None,
     producer_ids: ProducerIdSource | None = None,
+    transactions: TransactionCoordinator | None = None,
+    markers: Markers | None = None,
 ) -> Mapping[int, Served]:
     served = [*data_handlers(replicas, metadata), *snapshot_handlers(metadata), *controller_handlers(controller)]
-    served += [*group_handlers(groups), *producer_id_handlers(producer_ids)]
+    served += [*group_handlers(groups), *producer_id_handlers(producer_ids, transactions)]
+    served += transaction_handlers(transactions, markers)
     return {one.api.key: one for one in served}

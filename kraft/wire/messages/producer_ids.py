@@ -1,4 +1,4 @@
-"""InitProducerId (22): a producer without transactions asks for its id.
+"""InitProducerId (22): a producer asks for its id, and with a transactional id for the next epoch of it.
 
 All versions have the same response. An id and epoch in the request (KIP-360) are those of a producer that lost its
 place; without transactions it gets a new id, as in Kafka.
@@ -20,6 +20,10 @@ NO_EPOCH = -1
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InitProducerId:
     transactional_id: str | None = None
+    transaction_timeout_ms: int = 0
+    """Of its transactions, if it has a transactional id."""
+    producer_id: int = NO_PRODUCER_ID
+    epoch: int = NO_EPOCH
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,9 +35,9 @@ class ProducerIdAndEpoch:
 def _request(request: InitProducerId, timeout_ms: int) -> InitProducerIdRequestData:
     return InitProducerIdRequestData.make(
         transactional_id=request.transactional_id,
-        transaction_timeout_ms=timeout_ms,
-        producer_id=NO_PRODUCER_ID,
-        producer_epoch=NO_EPOCH,
+        transaction_timeout_ms=timeout_ms if request.transactional_id is None else request.transaction_timeout_ms,
+        producer_id=request.producer_id,
+        producer_epoch=request.epoch,
     )
 
 
@@ -54,7 +58,12 @@ INIT_PRODUCER_ID: Rpc[
     api=apis.INIT_PRODUCER_ID,
     response=InitProducerIdResponseData,
     to_request=_request,
-    from_request=lambda message: InitProducerId(transactional_id=message.transactional_id),
+    from_request=lambda message: InitProducerId(
+        transactional_id=message.transactional_id,
+        transaction_timeout_ms=0 if message.transactional_id is None else message.transaction_timeout_ms,
+        producer_id=message.producer_id,
+        epoch=message.producer_epoch,
+    ),
     to_reply=lambda request, reply: _response(code=0, producer_id=reply.producer_id, epoch=reply.epoch),
     from_reply=lambda request, message: ProducerIdAndEpoch(
         producer_id=message.producer_id, epoch=message.producer_epoch

@@ -32,7 +32,7 @@ from metadata.controller.requests import (
     TopicCreated,
 )
 from metadata.image import TopicImage, collision_key
-from metadata.internal_topics import METADATA_TOPIC, OFFSETS_TOPIC, offsets_topic_configs
+from metadata.internal_topics import METADATA_TOPIC, coordinators_configs
 from metadata.records import ConfigRecord, PartitionRecord, Record, RemoveTopicRecord, TopicRecord
 
 NAME_LENGTH_MAX = 249
@@ -112,20 +112,22 @@ def _check_free(situation: Situation, name: str, taken: dict[str, str]) -> None:
 
 def _create(situation: Situation, topic: NewTopic) -> tuple[list[Record], TopicCreated]:
     configs = checked_topic_configs(topic.configs)
-    if topic.name == OFFSETS_TOPIC:  # made by a client, it is the coordinators' all the same
-        configs = checked_topic_configs({**offsets_topic_configs(situation.settings), **configs})
     topic_id = UUID(bytes=situation.rng.randbytes(16), version=4)
     if topic.assignment is None:
         partitions = _placed(situation, topic, topic_id)
     else:
         partitions = _assigned(situation, topic, topic_id)
+    replicas = len(partitions[0].replicas)
+    configs = checked_topic_configs(
+        {**coordinators_configs(topic.name, situation.settings, replicas=replicas), **configs}
+    )
     records: list[Record] = [TopicRecord(name=topic.name, topic_id=topic_id), *partitions]
     for name, value in configs.items():
         records.append(ConfigRecord(resource_type="topic", resource_name=topic.name, name=name, value=value))
     created = TopicCreated(
         topic_id=topic_id,
         partitions=len(partitions),
-        replication_factor=len(partitions[0].replicas),
+        replication_factor=replicas,
         configs=configs,
     )
     return records, created

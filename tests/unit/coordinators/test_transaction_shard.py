@@ -14,6 +14,7 @@ from kraft.coordinators.transactions.shard import TransactionShard
 from kraft.coordinators.transactions.state import Phase, Transaction
 from kraft.protocol.errors import ConcurrentTransactions, CoordinatorLoadInProgress, KafkaError, NotCoordinator
 from metadata.image import TopicIdPartition
+from metadata.settings import TopicSettings
 from tests.unit.replication.harness.virtual import environment, run
 from tests.unit.wire.clients.brokers import Brokers, ProducerIds
 
@@ -35,6 +36,7 @@ class World:
             environment=environment(node_id),
             replicas=self._cluster.nodes[node_id].manager,
             settings=lambda: self._cluster.settings,
+            topic_settings=lambda _: TopicSettings(),
             image=lambda: self._cluster.image,
             has_session=lambda: True,
         )

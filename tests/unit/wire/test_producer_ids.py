@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kraft.protocol.errors import CoordinatorNotAvailable, InvalidRequest
+from kraft.protocol.errors import CoordinatorNotAvailable, NotCoordinator
 from kraft.wire import codec
 from kraft.wire.codec import RequestHeader
 from kraft.wire.handlers.producer_ids import producer_id_handlers
@@ -70,10 +70,10 @@ def test_a_request_and_its_answer_there_and_back(version: int) -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_refusal_is_answered_in_the_version_of_the_question(version: int) -> None:
     message = INIT_PRODUCER_ID.to_request(InitProducerId(transactional_id="t"), 1)
-    with pytest.raises(InvalidRequest, match="no transactions"):
+    with pytest.raises(NotCoordinator, match="no broker role"):
         asyncio.run(handled(message, Source()))
-    refused = INIT_PRODUCER_ID.refuse(message, InvalidRequest.code)
-    assert joined(codec.encode_body(refused, version)) == response_bytes(version, code=42, producer_id=-1, epoch=-1)
+    refused = INIT_PRODUCER_ID.refuse(message, NotCoordinator.code)
+    assert joined(codec.encode_body(refused, version)) == response_bytes(version, code=16, producer_id=-1, epoch=-1)
 
 
 def test_a_node_without_a_broker_says_who_to_ask() -> None:

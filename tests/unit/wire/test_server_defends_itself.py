@@ -12,6 +12,10 @@ from typing import Any
 import pytest
 
 from kraft.coordinators.groups.requests import DescribeGroup
+from kraft.coordinators.transactions.decide import Producer
+from kraft.coordinators.transactions.listing import ListFilters
+from kraft.coordinators.transactions.markers import MarkersToWrite
+from kraft.protocol.batches.markers import Marker
 from kraft.protocol.errors import SaslAuthenticationFailed
 from kraft.wire import apis, codec, scram
 from kraft.wire.apis import Api
@@ -33,6 +37,15 @@ from kraft.wire.messages.offsets import (
 )
 from kraft.wire.messages.produce import PRODUCE, ProduceRequest
 from kraft.wire.messages.producer_ids import INIT_PRODUCER_ID, InitProducerId
+from kraft.wire.messages.transactions import (
+    ADD_PARTITIONS_TO_TXN,
+    DESCRIBE_TRANSACTION,
+    END_TXN,
+    LIST_TRANSACTIONS,
+    WRITE_TXN_MARKERS,
+    End,
+    PartitionsOfTransaction,
+)
 from kraft.wire.primitives import Message
 from metadata.controller.requests import AllocateProducerIds, ProducerIdBlock
 from metadata.environment import ConnectionClosed, FrameConnection, NotConnected
@@ -98,6 +111,14 @@ EVERY_API: dict[str, tuple[Any, Any]] = {
         SnapshotFetch(cluster_id="c", replica_id=1, end_offset=1, epoch=1, position=0, bytes_max=1),
     ),
     "InitProducerId": (INIT_PRODUCER_ID, InitProducerId()),
+    "AddPartitionsToTxn": (
+        ADD_PARTITIONS_TO_TXN,
+        [PartitionsOfTransaction("id", Producer(7, 0), False, frozenset({("t", 0)}))],
+    ),
+    "EndTxn": (END_TXN, End("id", Producer(7, 0), True)),
+    "WriteTxnMarkers": (WRITE_TXN_MARKERS, [MarkersToWrite(7, 0, Marker(True, 1), frozenset({("t", 0)}))]),
+    "DescribeTransactions": (DESCRIBE_TRANSACTION, "id"),
+    "ListTransactions": (LIST_TRANSACTIONS, ListFilters()),
     "GroupRequest": (GROUP_REQUEST, DescribeGroup(group="g")),
 }
 

@@ -78,6 +78,8 @@ class Client:
                 coordinator=unused,
                 groups=unused,
                 producer_ids=ProducerIds(),
+                transaction_coordinator=unused,
+                transactions=unused,
             )
         )
 

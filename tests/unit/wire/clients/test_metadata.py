@@ -280,13 +280,20 @@ def test_an_unknown_topic_is_unknown_first_and_there_when_asked_again(version: i
         ("false", True, NEWEST, "new"),
         ("true", False, NEWEST, "new"),
         ("true", True, NEWEST, "a b"),
-        ("true", True, NEWEST, "__transaction_state"),
+        ("true", True, NEWEST, "__share_group_state"),
     ],
 )
 def test_nothing_is_created_unless_both_sides_allow_it(enabled: str, allowed: bool, version: int, name: str):
     admin = client(auto_create_topics_enable=enabled)
     metadata(admin, version, name, allow_auto_topic_creation=allowed)
     assert set(admin.gateway.image.topic_ids) == {"old"}
+
+
+def test_a_coordinators_topic_is_made_as_its_coordinators_need_it():
+    admin = client(auto_create_topics_enable="true", transaction_state_log_num_partitions="7")
+    metadata(admin, NEWEST, "__transaction_state")
+    assert len(metadata(admin, NEWEST, "__transaction_state")["__transaction_state"].partitions) == 7
+    assert admin.gateway.image.config("topic", "__transaction_state")["cleanup.policy"] == "compact"
 
 
 def test_an_id_and_all_topics_create_nothing():

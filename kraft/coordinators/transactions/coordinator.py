@@ -1,0 +1,173 @@
+"""The transaction coordinator of one broker: a shard for each partition of `__transaction_state` that it leads.
+
+What is decided about an id is in its shard. Here are the clients' requests, the markers of what is decided, and the
+clocks: transactions that are open for too long are aborted, ids that nobody uses are forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from kraft.coordinators.led_partition import Surroundings
+from kraft.coordinators.led_partitions import LedPartitions, Names
+from kraft.coordinators.transactions.decide import (
+    AddPartitions,
+    EndTransaction,
+    Event,
+    InitProducer,
+    Producer,
+    Reply,
+    VerifyPartitions,
+)
+from kraft.coordinators.transactions.listing import Listed, ListFilters, listed
+from kraft.coordinators.transactions.markers import MarkerWriter, Write
+from kraft.coordinators.transactions.shard import TransactionShard
+from kraft.coordinators.transactions.state import TopicPartition, Transaction
+from kraft.protocol.errors import InvalidRequest, KafkaError, TransactionalIdNotFound
+from metadata.environment import TimerHandle
+from metadata.events import Events
+from metadata.image import MetadataImage, TopicIdPartition
+from metadata.internal_topics import TRANSACTIONS_TOPIC
+
+NAMES = Names(TRANSACTIONS_TOPIC, "transactions", "transactions_loaded", "transaction_record_skipped")
+
+
+class TransactionCoordinator:
+    def __init__(
+        self, around: Surroundings, events: Events, *, new_producer_id: Callable[[], Awaitable[int]], write: Write
+    ) -> None:
+        """`write` takes markers to a node."""
+        self._around = around
+        self._events = events
+        self._new_producer_id = new_producer_id
+        self._clock = around.environment.clock
+        self._markers = MarkerWriter(self._clock, image=around.image, write=write)
+        self._partitions = LedPartitions(NAMES, around, events, new=self._shard)
+        self._abort_timer: TimerHandle | None = None
+        self._expiry_timer: TimerHandle | None = None
+
+    # --- requests ---------------------------------------------------------------------------------------------
+    # Each raises NotCoordinator 16, CoordinatorLoadInProgress 14, CoordinatorNotAvailable 15, or its refusal.
+
+    async def init(self, transactional_id: str, *, timeout_ms: int, expected: Producer | None = None) -> Producer:
+        """The producer of the id, with the next epoch: older instances are fenced, and what they left open is aborted.
+
+        Raises ConcurrentTransactions 51 while that is done, ProducerFenced 90, InvalidTransactionTimeout 50."""
+        timeout_ms_max = self._around.settings().transaction_max_timeout_ms
+        event = InitProducer(timeout_ms=timeout_ms, timeout_ms_max=timeout_ms_max, expected=expected)
+        reply = await self._ask(transactional_id, event)
+        assert isinstance(reply, Producer), reply
+        return reply
+
+    async def add_partitions(
+        self, transactional_id: str, producer: Producer, partitions: frozenset[TopicPartition], *, client_version: int
+    ) -> None:
+        """Raises InvalidProducerIdMapping 49, ProducerFenced 90, ConcurrentTransactions 51."""
+        event = AddPartitions(producer=producer, partitions=partitions, client_version=client_version)
+        await self._ask(transactional_id, event)
+
+    async def verify_partitions(
+        self, transactional_id: str, producer: Producer, partitions: frozenset[TopicPartition]
+    ) -> Mapping[TopicPartition, KafkaError | None]:
+        """TransactionAbortable 120 for each that is not in its open transaction. Raises as `add_partitions`."""
+        reply = await self._ask(transactional_id, VerifyPartitions(producer=producer, partitions=partitions))
+        assert isinstance(reply, Mapping), reply
+        return reply
+
+    async def end(self, transactional_id: str, producer: Producer, *, is_commit: bool, client_version: int) -> Producer:
+        """The producer of the next transaction, once the decision is replicated; markers follow.
+
+        Raises InvalidProducerIdMapping 49, ProducerFenced 90, InvalidTxnState 48, ConcurrentTransactions 51."""
+        event = EndTransaction(producer=producer, is_commit=is_commit, client_version=client_version)
+        reply = await self._ask(transactional_id, event)
+        assert isinstance(reply, Producer), reply
+        return reply
+
+    async def describe(self, transactional_id: str) -> Transaction:
+        """As it is once all of that is replicated. Raises TransactionalIdNotFound 105."""
+        shard = self._partitions.of(transactional_id)
+        await shard.be_certain()
+        found = shard.transactions.get(transactional_id)
+        if found is None:
+            raise TransactionalIdNotFound(f"transactional id {transactional_id!r} is not known")
+        await shard.settle()
+        return found
+
+    async def list(self, filters: ListFilters) -> Sequence[Listed]:
+        """Of the partitions that this broker leads, by id. Raises CoordinatorLoadInProgress 14, NotCoordinator 16: a
+        part is no list; InvalidRegularExpression 128."""
+        shards = self._partitions.all_or_raise()
+        transactions = (each for shard in shards for each in shard.transactions.values())
+        return listed(transactions, filters, now_ms=self._clock.wall_ms())
+
+    async def _ask(self, transactional_id: str, event: Event) -> Reply:
+        if not transactional_id:
+            raise InvalidRequest("transactional.id is empty; leave it out for a producer without transactions")
+        shard = self._partitions.of(transactional_id)
+        await shard.be_certain()
+        return await shard.ask(transactional_id, event)
+
+    # --- metadata ---------------------------------------------------------------------------------------------
+
+    def on_metadata(self, image: MetadataImage) -> None:
+        self._partitions.on_metadata(image)
+        if (
+            self._abort_timer is None
+            and image.topic(TRANSACTIONS_TOPIC) is not None
+            and not self._partitions.is_stopped
+        ):
+            self._abort_later()
+            self._expire_later()
+
+    def _shard(self, key: TopicIdPartition, leader_epoch: int) -> TransactionShard:
+        return TransactionShard(
+            key,
+            leader_epoch,
+            self._around,
+            new_producer_id=self._new_producer_id,
+            on_prepared=self._prepared,
+            on_failed=self._partitions.failed,
+        )
+
+    # --- markers ----------------------------------------------------------------------------------------------
+
+    def _prepared(self, shard: TransactionShard, transaction: Transaction) -> None:
+        self._partitions.run(self._complete(shard, transaction))
+
+    async def _complete(self, shard: TransactionShard, transaction: Transaction) -> None:
+        await self._markers.write(transaction, coordinator_epoch=shard.leader_epoch, is_over=lambda: shard.has_ended)
+        if shard.has_ended:
+            return
+        try:
+            await shard.markers_written(transaction)
+        except KafkaError as error:  # the shard has ended by it: whoever loads it next writes the markers again
+            self._events.emit(
+                "transaction_not_completed", transactional_id=transaction.transactional_id, error=error.message
+            )
+
+    # --- time -------------------------------------------------------------------------------------------------
+
+    def _abort_later(self) -> None:
+        interval_ms = self._around.settings().transaction_abort_timed_out_transaction_cleanup_interval_ms
+        self._abort_timer = self._clock.call_later(interval_ms, self._abort_timed_out)
+
+    def _abort_timed_out(self) -> None:
+        for shard in self._partitions.loaded():
+            shard.abort_timed_out()
+        self._abort_later()
+
+    def _expire_later(self) -> None:
+        interval_ms = self._around.settings().transaction_remove_expired_transaction_cleanup_interval_ms
+        self._expiry_timer = self._clock.call_later(interval_ms, self._forget_unused)
+
+    def _forget_unused(self) -> None:
+        expiration_ms = self._around.settings().transactional_id_expiration_ms
+        for shard in self._partitions.loaded():
+            shard.forget_unused(expiration_ms=expiration_ms)
+        self._expire_later()
+
+    def stop(self) -> None:
+        for timer in (self._abort_timer, self._expiry_timer):
+            if timer is not None:
+                timer.cancel()
+        self._partitions.stop()

@@ -1,0 +1,220 @@
+"""Any node takes any request about a transactional id: in process when its coordinator is here, else one hop to it.
+
+Asking twice does no more than asking once: who begins anew fences himself at worst, and an end that is repeated is
+known by its epoch (KIP-890). So a lost answer is asked for again, as is a coordinator that moves, loads, or is still
+ending the transaction before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol, TypeVar
+
+from kraft.broker.gateway import Gateway
+from kraft.coordinators.groups.coordinator import partition_of as group_partition_of
+from kraft.coordinators.led_partitions import partition_of
+from kraft.coordinators.transactions.decide import RAISES_EPOCH_FROM, Producer
+from kraft.coordinators.transactions.state import TopicPartition, Transaction
+from kraft.protocol.errors import (
+    ConcurrentTransactions,
+    CoordinatorLoadInProgress,
+    CoordinatorNotAvailable,
+    KafkaError,
+    LeaderNotAvailable,
+    NotCoordinator,
+)
+from metadata.controller.requests import ErrorDetail, NewTopic
+from metadata.environment import Clock, ConnectionClosed
+from metadata.internal_topics import OFFSETS_TOPIC, TRANSACTIONS_TOPIC, transactions_topic_configs
+
+COORDINATOR_WAIT_MS = 10_000
+"""How long a request waits for its id to have a coordinator that takes it."""
+COORDINATOR_RETRY_MS = 20
+ANSWER_MS = 30_000
+"""How long an answer may take: as long as the coordinator waits for its replicas (request.timeout.ms)."""
+AGAIN = (
+    NotCoordinator,
+    CoordinatorLoadInProgress,
+    CoordinatorNotAvailable,
+    ConcurrentTransactions,
+    ConnectionClosed,
+    OSError,
+    TimeoutError,
+)
+
+Answer = TypeVar("Answer")
+Outcomes = Mapping[TopicPartition, KafkaError | None]
+
+
+class Coordinator(Protocol):
+    """Of one node."""
+
+    async def init(self, transactional_id: str, *, timeout_ms: int, expected: Producer | None = None) -> Producer: ...
+
+    async def add_partitions(
+        self, transactional_id: str, producer: Producer, partitions: frozenset[TopicPartition], *, client_version: int
+    ) -> None: ...
+
+    async def verify_partitions(
+        self, transactional_id: str, producer: Producer, partitions: frozenset[TopicPartition]
+    ) -> Outcomes: ...
+
+    async def end(
+        self, transactional_id: str, producer: Producer, *, is_commit: bool, client_version: int
+    ) -> Producer: ...
+
+    async def describe(self, transactional_id: str) -> Transaction: ...
+
+
+class Transactions:
+    """Its methods raise the KafkaError of a refusal, and the last retriable one when no coordinator was found that
+    took the request within `wait_ms`."""
+
+    def __init__(
+        self,
+        *,
+        gateway: Gateway,
+        clock: Clock,
+        local: Coordinator | None,
+        peer: Callable[[int], Coordinator],
+        ensure_groups: Callable[[str], Awaitable[int]],
+    ) -> None:
+        """`ensure_groups` makes the topic of the groups be there."""
+        self._gateway = gateway
+        self._clock = clock
+        self._local = local
+        self._peer = peer
+        self._ensure_groups = ensure_groups
+
+    async def coordinator_of(self, transactional_id: str) -> int:
+        """Node id of the id's coordinator; its topic comes into being. Raises CoordinatorNotAvailable 15, or
+        NotCoordinator 16 while its partition has no leader."""
+        await self._ensure_topic()
+        return self._coordinator_of(transactional_id)
+
+    async def init(
+        self,
+        transactional_id: str,
+        *,
+        timeout_ms: int,
+        expected: Producer | None = None,
+        wait_ms: int = COORDINATOR_WAIT_MS,
+    ) -> Producer:
+        return await self._ask(
+            transactional_id,
+            lambda it: it.init(transactional_id, timeout_ms=timeout_ms, expected=expected),
+            wait_ms=wait_ms,
+        )
+
+    async def add_partitions(
+        self,
+        transactional_id: str,
+        producer: Producer,
+        partitions: frozenset[TopicPartition],
+        *,
+        is_verify_only: bool = False,
+        client_version: int = RAISES_EPOCH_FROM,
+        wait_ms: int = COORDINATOR_WAIT_MS,
+    ) -> Outcomes:
+        """What becomes of each partition: added, or only looked for with TransactionAbortable 120 for those that are
+        not in the open transaction."""
+        if is_verify_only:
+            return await self._ask(
+                transactional_id,
+                lambda it: it.verify_partitions(transactional_id, producer, partitions),
+                wait_ms=wait_ms,
+            )
+        await self._ask(
+            transactional_id,
+            lambda it: it.add_partitions(transactional_id, producer, partitions, client_version=client_version),
+            wait_ms=wait_ms,
+        )
+        return dict.fromkeys(partitions)
+
+    async def add_offsets(
+        self, transactional_id: str, producer: Producer, group: str, *, wait_ms: int = COORDINATOR_WAIT_MS
+    ) -> None:
+        """The offsets of a group are committed with the transaction."""
+        await self._ensure_groups(group)
+        partition = (OFFSETS_TOPIC, group_partition_of(group, self._gateway.image))
+        await self.add_partitions(transactional_id, producer, frozenset({partition}), wait_ms=wait_ms)
+
+    async def end(
+        self,
+        transactional_id: str,
+        producer: Producer,
+        *,
+        is_commit: bool,
+        client_version: int = RAISES_EPOCH_FROM,
+        wait_ms: int = COORDINATOR_WAIT_MS,
+    ) -> Producer:
+        """The producer of the next transaction."""
+        return await self._ask(
+            transactional_id,
+            lambda it: it.end(transactional_id, producer, is_commit=is_commit, client_version=client_version),
+            wait_ms=wait_ms,
+        )
+
+    async def describe(self, transactional_id: str, *, wait_ms: int = COORDINATOR_WAIT_MS) -> Transaction:
+        """Raises TransactionalIdNotFound 105."""
+        return await self._ask(transactional_id, lambda it: it.describe(transactional_id), wait_ms=wait_ms)
+
+    # --- finding the coordinator ------------------------------------------------------------------------------
+
+    async def _ask(
+        self, transactional_id: str, ask: Callable[[Coordinator], Awaitable[Answer]], *, wait_ms: int
+    ) -> Answer:
+        deadline_ms = self._clock.monotonic_ms() + wait_ms
+        await self._ensure_topic()
+        while True:
+            try:
+                return await ask(self._coordinator(self._coordinator_of(transactional_id)))
+            except AGAIN as error:
+                if self._clock.monotonic_ms() >= deadline_ms:
+                    raise _final(transactional_id, error, wait_ms) from error
+            await self._clock.sleep(COORDINATOR_RETRY_MS)
+
+    def _coordinator(self, node_id: int) -> Coordinator:
+        if node_id == self._gateway.node_id and self._local is not None:
+            return self._local
+        return self._peer(node_id)
+
+    def _coordinator_of(self, transactional_id: str) -> int:
+        image = self._gateway.image
+        number = partition_of(transactional_id, TRANSACTIONS_TOPIC, image)
+        topic = image.topic(TRANSACTIONS_TOPIC)
+        assert topic is not None, transactional_id
+        partition = topic.partitions[number]
+        if not partition.has_leader:
+            raise NotCoordinator(f"partition {number} of {TRANSACTIONS_TOPIC} has no leader")
+        return partition.leader
+
+    async def _ensure_topic(self) -> None:
+        """T1: `__transaction_state` comes into being when it is first needed."""
+        if self._gateway.image.topic(TRANSACTIONS_TOPIC) is not None:
+            return
+        try:
+            created = await self._gateway.ensure_topic(new_transactions_topic(self._gateway))
+        except LeaderNotAvailable as unknown:
+            raise CoordinatorNotAvailable(str(unknown)) from unknown
+        if isinstance(created, ErrorDetail):
+            raise CoordinatorNotAvailable(f"{TRANSACTIONS_TOPIC} cannot be created: {created.message}")
+
+
+def new_transactions_topic(gateway: Gateway) -> NewTopic:
+    """As it comes into being, whoever needs it first: a producer, or a client that asks for its metadata."""
+    settings = gateway.settings
+    brokers = sum("broker" in node.roles for node in gateway.nodes.values())
+    replicas = min(settings.transaction_state_log_replication_factor, max(brokers, 1))
+    return NewTopic(
+        name=TRANSACTIONS_TOPIC,
+        partitions=settings.transaction_state_log_num_partitions,
+        replication_factor=replicas,
+        configs=transactions_topic_configs(settings, replicas=replicas),
+    )
+
+
+def _final(transactional_id: str, failure: Exception, wait_ms: int) -> KafkaError:
+    if isinstance(failure, KafkaError):
+        return failure
+    return CoordinatorNotAvailable(f"the coordinator of {transactional_id!r} did not answer within {wait_ms} ms")
