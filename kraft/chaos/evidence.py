@@ -119,7 +119,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     """None: to the end of the run, or without duration."""
     fault: str
     """kill, stop, pause, restart, power_loss, wipe, flip, disk_full; cut, blackhole, delay, bandwidth, drop_answer,
-    close; config, reassign, elect, delete_topic, delete_records."""
+    close; answer, delay_answer, close_after; config, reassign, elect, delete_topic, delete_records."""
     nodes: tuple[int, ...] = ()
     links: tuple[str, ...] = ()
     """Such as `1->2 fetch`."""

@@ -18,7 +18,9 @@ from kraft.chaos.history import Attempt, Operation, Produce
 
 OPERATIONS_MAX: Final = 100_000
 """Attempts of more operations than this are not looked up; their repeats count as without a cause."""
-LINK_FAULTS: Final = frozenset({"cut", "blackhole", "delay", "bandwidth", "drop_answer", "close"})
+LINK_FAULTS: Final = frozenset(
+    {"cut", "blackhole", "delay", "bandwidth", "drop_answer", "close", "delay_answer", "close_after"}
+)
 NODE_FAULTS: Final = frozenset({"kill", "stop", "power_loss", "pause", "disk_full"})
 REASON_CHARACTERS_MAX: Final = 80
 

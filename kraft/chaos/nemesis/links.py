@@ -25,6 +25,8 @@ BETWEEN_NODES: Final[tuple[Purpose, ...]] = ("quorum", "controller", "fetch", "f
 OF_CLIENTS: Final[tuple[Purpose, ...]] = ("rest", "kafka")
 """By what the client speaks. A story says `rest` and means its clients' links, whatever they speak."""
 ALL_PURPOSES: Final[tuple[Purpose, ...]] = (*BETWEEN_NODES, *OF_CLIENTS)
+OUTSIDE: Final = "clients"
+"""Who dials a link of clients that the run does not know: each node advertises its own one to them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,8 @@ class LinkId:
 
     @property
     def kind(self) -> Kind:
+        if self.purpose == "kafka" and self.dials == OUTSIDE:
+            return "clients"
         return "quorum" if self.purpose == "quorum" else "http" if self.purpose == "rest" else "kafka"
 
 

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 import pytest
 import uvloop
 
+from kraft.chaos.worlds.processes.proxy.connection import Connection, Owner
 from kraft.chaos.worlds.processes.proxy.link import Link
+from kraft.chaos.worlds.processes.proxy.messages import messages_of
 from kraft.chaos.worlds.processes.proxy.rules import FOR_EVER, Flow, Kind, OpenLink, Rules
 from kraft.chaos.worlds.processes.proxy.target import Target
 
@@ -24,10 +26,12 @@ DELAYED = 150
 
 @dataclass
 class Server:
-    """Answers each frame with its own correlation id and payload; remembers what arrived whole."""
+    """Answers each frame with its own correlation id and payload, or as `answers` says; remembers what arrived."""
 
     port: int = 0
     arrived: list[bytes] = field(default_factory=list)
+    answers: dict[int, bytes | None] = field(default_factory=dict)
+    """By correlation id; None: none."""
     broken: int = 0
     """Connections that ended in the middle of a frame."""
     _server: asyncio.Server | None = None
@@ -43,7 +47,9 @@ class Server:
             while True:
                 frame = await receive(reader)
                 self.arrived.append(frame)
-                writer.write(struct.pack(">I", len(frame) - 4) + frame[4:])
+                answer = self.answers.get(int.from_bytes(frame[4:8]), frame[4:])
+                if answer is not None:
+                    writer.write(struct.pack(">I", len(answer)) + answer)
         except asyncio.IncompleteReadError as error:
             self.broken += bool(error.partial)
         except OSError:
@@ -110,16 +116,23 @@ async def until(condition: Callable[[], object], *, what: str) -> float:
 Story = Callable[[Proxied], Awaitable[None]]
 
 
-def play(story: Story, *, kind: Kind = "kafka") -> None:
+Build = Callable[[asyncio.AbstractEventLoop, Owner], Connection]
+
+
+def of_kind(kind: Kind) -> Build:
+    return lambda loop, owner: Connection(loop, owner, messages_of(kind), random.Random(1))
+
+
+def play(story: Story, *, kind: Kind = "kafka", build: Build | None = None) -> None:
     async def main() -> None:
         server = Server()
         await server.start()
-        loop, rng = asyncio.get_running_loop(), random.Random(1)
+        loop, new_connection = asyncio.get_running_loop(), build or of_kind(kind)
         target = Target(loop, HOST, server.port)
         wanted = OpenLink(name="1->2 fetch", kind=kind, host=HOST, target_host=HOST, target_port=server.port)
         for _ in range(50):
             port = random.randint(10_000, 32_000)
-            link = Link(loop, wanted, target, rng)
+            link = Link(loop, wanted, target, lambda owner: new_connection(loop, owner))
             try:
                 await link.open(port)
                 break

@@ -17,7 +17,7 @@ import random
 import sys
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -27,16 +27,17 @@ from kraft.chaos.workload.client import Client, Door
 from kraft.chaos.workload.rest_client import RestClient
 from kraft.chaos.worlds.processes.administration import Administration
 from kraft.chaos.worlds.processes.disks import Disks
-from kraft.chaos.worlds.processes.links import Links
+from kraft.chaos.worlds.processes.links import OUTSIDE_LISTENER, Links
 from kraft.chaos.worlds.processes.logs import RunFiles
 from kraft.chaos.worlds.processes.nodes import Nodes, all_of
 from kraft.chaos.worlds.processes.observer import Observer
 from kraft.chaos.worlds.processes.pace import SHORT_STORIES, Pace
 from kraft.chaos.worlds.processes.proxy.process import ProxyProcess
+from kraft.chaos.worlds.processes.requests import RequestFaults
 from kraft.chaos.worlds.processes.timeline import Timeline, now_us
 from kraft.chaos.worlds.snapshot import Snapshot, roles_in
 from kraft.chaos.worlds.spec import ClusterSpec, ScenarioError
-from kraft.config.models import ClusterConfig, NodeConfig, PeerAddresses
+from kraft.config.models import ClusterConfig, ListenerConfig, NodeConfig, PeerAddresses
 from kraft.config.render import render
 from kraft.launcher.configuration import SECRET_FILE, write_whole
 from kraft.launcher.node_starter import NodeStarter, node_starter
@@ -48,15 +49,25 @@ class Cluster:
     """Made by `Cluster.start`. Each part can be looked at, and broken: `nodes`, `disks` and `links`."""
 
     def __init__(
-        self, spec: ClusterSpec, *, directory: Path, seed: int, starter: NodeStarter, pace: Pace, clients: Door
+        self,
+        spec: ClusterSpec,
+        *,
+        directory: Path,
+        seed: int,
+        starter: NodeStarter,
+        pace: Pace,
+        clients: Door,
+        is_open_outside: bool,
     ) -> None:
         host = own_host(random.Random())
-        config = _configuration(spec, directory / "data", host=host)
+        config = _configuration(spec, directory / "data", host=host, is_open_outside=is_open_outside)
         self.directory = directory
         self._config = config
         self._config_file = str(Path(config.data) / RESOLVED_FILE)
         self._pace = pace
         self._clients = clients
+        self._is_open_outside = is_open_outside
+        self._outside: Mapping[int, str] = {}
         self._proxies = ProxyProcess(seed=seed)
         self.timeline = Timeline(directory)
         self.nodes = Nodes(
@@ -70,6 +81,7 @@ class Cluster:
             told=lambda node: roles_in(self.observer.latest, node),
         )
         self.links = Links(config, host=host, proxies=self._proxies, timeline=self.timeline)
+        self.requests = RequestFaults(config, proxies=self._proxies, timeline=self.timeline)
         self.disks = Disks(self.nodes, self.timeline, random.Random(seed))
         self.observer = Observer(self.nodes, pace)
         self.admin = Administration(config.cluster_id, self.nodes, self.observer, self.timeline, pace)
@@ -85,15 +97,25 @@ class Cluster:
         starter: NodeStarter | None = None,
         pace: Pace = SHORT_STORIES,
         clients: Door = "rest",
+        is_open_outside: bool = False,
     ) -> AsyncIterator[Cluster]:
         """Start all nodes; the block begins when every broker takes part and the quorum has a leader.
 
         `starter` makes their processes; clusters may share one. Without it the cluster has one of its own.
-        `clients` is what the clients of the story speak.
+        `clients` is what the clients of the story speak. `is_open_outside`: Kafka clients of other programs come in,
+        too, through links of theirs (`outside`), and `requests` can be made to fail.
         """
         used = starter or node_starter()
         try:
-            cluster = Cluster(spec, directory=_prepared(directory), seed=seed, starter=used, pace=pace, clients=clients)
+            cluster = Cluster(
+                spec,
+                directory=_prepared(directory),
+                seed=seed,
+                starter=used,
+                pace=pace,
+                clients=clients,
+                is_open_outside=is_open_outside,
+            )
             try:
                 await cluster._open(spec)
                 yield cluster
@@ -106,6 +128,11 @@ class Cluster:
     @property
     def proxy_pid(self) -> int:
         return self._proxies.pid
+
+    @property
+    def outside(self) -> Mapping[int, str]:
+        """Broker -> host:port of its link for clients of other programs: what they are told leads to such links."""
+        return self._outside
 
     @property
     def files(self) -> RunFiles:
@@ -121,6 +148,7 @@ class Cluster:
     async def mend(self) -> None:
         """Links, disks and nodes work again: heal, free, resume, restart."""
         await self.links.heal()
+        await self.requests.heal()
         await self.disks.free(*self.disks.full)
         await self.nodes.resume(*[node for node in self.nodes.ids if self.nodes.state(node) == "paused"])
         down = [node for node in self.nodes.ids if self.nodes.state(node) == "down"]
@@ -168,6 +196,8 @@ class Cluster:
 
     async def _open(self, spec: ClusterSpec) -> None:
         await self.links.open(list(links_between_nodes(spec)))
+        if self._is_open_outside:
+            self._outside = await self.links.open_outside()
         self._write_config()
         await self.nodes.start_all()
         await self.until_ready()
@@ -180,7 +210,8 @@ class Cluster:
         for node in self._config.nodes:
             peers = self.links.peers(node.id)
             overrides = {peer: PeerAddresses.model_validate(addresses) for peer, addresses in peers.items()}
-            nodes.append(node.model_copy(update={"peers": overrides}))
+            listeners = tuple(each.model_copy(update={"advertised": self._outside[node.id]}) for each in node.listeners)
+            nodes.append(node.model_copy(update={"peers": overrides, "listeners": listeners}))
         config = self._config.model_copy(update={"nodes": tuple(nodes)})
         secret_file = str(Path(config.data) / SECRET_FILE)
         write_whole(secret_file, config.secret.get_secret_value() + "\n", mode=0o600)
@@ -202,9 +233,10 @@ def _prepared(directory: Path) -> Path:
     return absolute
 
 
-def _configuration(spec: ClusterSpec, data: Path, *, host: str) -> ClusterConfig:
+def _configuration(spec: ClusterSpec, data: Path, *, host: str, is_open_outside: bool = False) -> ClusterConfig:
     if not spec.nodes:
         raise ScenarioError("a cluster needs at least one node")
+    outside = (ListenerConfig(name=OUTSIDE_LISTENER, port=1),) if is_open_outside else ()
     nodes = [
         NodeConfig(
             id=node_id,
@@ -217,6 +249,7 @@ def _configuration(spec: ClusterSpec, data: Path, *, host: str) -> ClusterConfig
             log_dirs=(str(data / f"node-{node_id}" / "logs"),),
             rack=node.rack,
             settings=node.settings,
+            listeners=outside if "broker" in node.roles else (),
         )
         for node_id, node in spec.nodes.items()
     ]

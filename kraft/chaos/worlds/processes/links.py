@@ -15,6 +15,7 @@ from kraft.chaos.nemesis.links import (
     ALL_PURPOSES,
     BETWEEN_NODES,
     OF_CLIENTS,
+    OUTSIDE,
     Ends,
     Groups,
     LinkId,
@@ -29,7 +30,7 @@ from kraft.chaos.worlds.processes.proxy.process import ProxyProcess
 from kraft.chaos.worlds.processes.proxy.rules import FOR_EVER, Counts, Direction, Flow, Half, OpenLink, Rules
 from kraft.chaos.worlds.processes.timeline import Timeline
 from kraft.chaos.worlds.spec import ScenarioError
-from kraft.config.models import ClusterConfig
+from kraft.config.models import ClusterConfig, NodeConfig
 
 Change: TypeAlias = Callable[[Rules], Rules]
 How: TypeAlias = Literal["cut", "blackhole"]
@@ -40,6 +41,10 @@ _ISOLATED_FROM: Final[Mapping[IsolatedFrom, tuple[Purpose, ...]]] = {
     "all": BETWEEN_NODES,
 }
 _HALVES: Final[tuple[Half, ...]] = ("requests", "answers")
+
+
+OUTSIDE_LISTENER: Final = "OUTSIDE"
+"""Of brokers whose advertised addresses are links: what clients are told leads them to links again."""
 
 
 class Links:
@@ -63,12 +68,12 @@ class Links:
                 kind=link.kind,
                 host=self._host,
                 target_host=self._config.node(link.answers).host,
-                target_port=self._port(link.answers, link.purpose),
+                target_port=self._port(link),
+                node=link.answers,
             )
             for link in links
         ]
-        nodes = self._config.nodes
-        reserved = {port for node in nodes for port in (node.rest_port, node.kafka_port, node.quorum_port)}
+        reserved = {port for node in self._config.nodes for port in ports_of(node)}
         ports = await self._proxies.open(wanted, reserved=reserved)
         self._addresses |= {link: f"{self._host}:{ports[str(link)]}" for link in links}
 
@@ -85,6 +90,12 @@ class Links:
             await self.open([link])
         return self._addresses[link]
 
+    async def open_outside(self) -> Mapping[int, str]:
+        """A link to each broker for clients that the run does not know; its address, which the broker advertises."""
+        links = [LinkId(OUTSIDE, node.id, "kafka") for node in self._config.brokers]
+        await self.open(links)
+        return {link.answers: self._addresses[link] for link in links}
+
     def peers(self, node: int) -> dict[int, dict[str, str]]:
         """Whom a node dials -> what for -> where: at proxies of its own."""
         found: dict[int, dict[str, str]] = {}
@@ -93,9 +104,13 @@ class Links:
                 found.setdefault(link.answers, {})[link.purpose] = address
         return found
 
-    def _port(self, node: int, purpose: Purpose) -> int:
-        config = self._config.node(node)
-        match purpose:
+    def _port(self, link: LinkId) -> int:
+        config = self._config.node(link.answers)
+        if link.dials == OUTSIDE:
+            for listener in config.listeners:
+                if listener.name == OUTSIDE_LISTENER and link.purpose == "kafka":
+                    return listener.port
+        match link.purpose:
             case "quorum":
                 return config.quorum_port
             case "rest":
@@ -278,6 +293,11 @@ class Links:
     async def _set(self, rules: dict[LinkId, Rules]) -> None:
         self._rules |= rules
         await self._proxies.set_rules({str(link): each for link, each in rules.items()})
+
+
+def ports_of(node: NodeConfig) -> tuple[int, ...]:
+    """Where the node listens."""
+    return (node.rest_port, node.kafka_port, node.quorum_port, *(each.port for each in node.listeners))
 
 
 def _cut(rules: Rules) -> Rules:

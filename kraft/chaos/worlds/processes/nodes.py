@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
+from kraft.chaos.worlds.processes.links import ports_of
 from kraft.chaos.worlds.processes.pace import Pace
 from kraft.chaos.worlds.processes.proxy.process import ProxyProcess
 from kraft.chaos.worlds.processes.timeline import Timeline
@@ -211,7 +212,7 @@ class Nodes:
     async def _settle_processes(self, nodes: Iterable[int]) -> None:
         """Processes have started or ended: nobody dials a proxy that does not know it."""
         configs = [self.config(node) for node in nodes]
-        ports = [(each.host, port) for each in configs for port in (each.rest_port, each.kafka_port, each.quorum_port)]
+        ports = [(each.host, port) for each in configs for port in ports_of(each)]
         await self._proxies.check(ports)
         await self._guard()
 

@@ -44,7 +44,7 @@ class Connection:
         self._opening: asyncio.Task[None] | None = None
         self._bytes_to_end: dict[Half, int] = {}
         """Bytes of a message that are still carried before everything ends."""
-        self._is_over = False
+        self.is_over = False
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -63,7 +63,7 @@ class Connection:
             self.reset()
             return
         self._upstream = upstream
-        if self._is_over:
+        if self.is_over:
             reset(upstream)
             return
         client.resume_reading()
@@ -79,9 +79,9 @@ class Connection:
 
     def reset(self) -> None:
         """Both sides at once, whatever is on its way."""
-        if self._is_over:
+        if self.is_over:
             return
-        self._is_over = True
+        self.is_over = True
         self._requests.stop()
         self._answers.stop()
         for transport in (self._client, self._upstream):
@@ -91,7 +91,7 @@ class Connection:
 
     def ended(self, half: Half) -> None:
         """The side that sends this half is gone."""
-        if self._is_over:
+        if self.is_over:
             return
         if half == "requests":
             self._requests.finish(self._close)
@@ -104,9 +104,9 @@ class Connection:
 
     def _close(self) -> None:
         """In order: what was written still goes out."""
-        if self._is_over:
+        if self.is_over:
             return
-        self._is_over = True
+        self.is_over = True
         for transport in (self._client, self._upstream):
             if transport is not None:
                 transport.close()
@@ -119,6 +119,14 @@ class Connection:
     # --- bytes ------------------------------------------------------------------------------------------------------
 
     def requests(self, data: bytes) -> None:
+        """From the client, as it comes."""
+        self.carry_request(data)
+
+    def answers(self, data: bytes) -> None:
+        """From the target, as it comes."""
+        self.carry_answer(data)
+
+    def carry_request(self, data: bytes) -> None:
         self._owner.requests_bytes += len(data)
         begins = self._messages.requests(data)
         if self._owner.rules.close_mid_request or self._bytes_to_end:
@@ -128,7 +136,7 @@ class Connection:
             pass
         self._requests.feed(data)
 
-    def answers(self, data: bytes) -> None:
+    def carry_answer(self, data: bytes, *, late_ms: float = 0) -> None:
         self._owner.answers_bytes += len(data)
         begins = self._messages.answers(data)
         rules = self._owner.rules
@@ -143,7 +151,15 @@ class Connection:
             return
         for _ in begins:
             pass
-        self._answers.feed(data)
+        self._answers.feed(data, late_ms=late_ms)
+
+    def answer(self, data: bytes, *, late_ms: float = 0) -> None:
+        """Of our own, to the client."""
+        self._answers.feed(data, late_ms=late_ms)
+
+    def end(self) -> None:
+        """The client gets what is on its way; then both sides end."""
+        self._answers.finish(self._close)
 
     def _half(self, data: bytes, begins: Iterator[tuple[int, int]], half: Half) -> None:
         """Carry the first half of the next message, then end both sides."""

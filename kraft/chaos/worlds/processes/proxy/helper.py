@@ -12,14 +12,19 @@ import os
 import random
 import signal
 import sys
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import uvloop
 
-from kraft.chaos.worlds.processes.proxy.link import Link
+from kraft.chaos.worlds.processes.proxy.connection import Connection
+from kraft.chaos.worlds.processes.proxy.link import Link, NewConnection
+from kraft.chaos.worlds.processes.proxy.messages import messages_of
 from kraft.chaos.worlds.processes.proxy.rules import Command, OpenLink, Reply
 from kraft.chaos.worlds.processes.proxy.target import Target
+
+if TYPE_CHECKING:
+    from kraft.chaos.worlds.processes.proxy.client_connection import RulesOfClients
 
 PORT_FIRST: Final = 10_000
 PORT_LAST: Final = 32_000
@@ -35,6 +40,8 @@ class Proxies:
         self._links: dict[str, Link] = {}
         self._targets: dict[tuple[str, int], Target] = {}
         self._guarded: tuple[int, ...] = ()
+        self._clients: RulesOfClients | None = None
+        """Loaded with the first link of clients."""
         self._ports: set[int] = set()
         """Of all links and nodes: while a target is down nobody holds its port, nor those of its links, and no other
         link must take them."""
@@ -47,8 +54,31 @@ class Proxies:
         await asyncio.gather(*(self._targets[address].check() for address in command.check if address in self._targets))
         if command.guard is not None:
             self._guarded = command.guard
+        self._change_requests(command)
         counts = {name: link.counts() for name, link in self._links.items()} if command.wants_counts else {}
-        return Reply(id=command.id, ports=ports, counts=counts)
+        fired = self._rules_of_clients().table.take_fired() if command.wants_fired else ()
+        return Reply(id=command.id, ports=ports, counts=counts, fired=fired)
+
+    def _change_requests(self, command: Command) -> None:
+        for rule in command.begin:
+            self._rules_of_clients().begin(rule)
+        for number in command.end:
+            self._rules_of_clients().table.end(number)
+
+    def _rules_of_clients(self) -> RulesOfClients:
+        if self._clients is None:
+            from kraft.chaos.worlds.processes.proxy.client_connection import RulesOfClients
+
+            self._clients = RulesOfClients()
+        return self._clients
+
+    def _connections(self, wanted: OpenLink) -> NewConnection:
+        if wanted.kind != "clients":
+            return lambda link: Connection(self._loop, link, messages_of(wanted.kind), self._rng)
+        from kraft.chaos.worlds.processes.proxy.client_connection import ClientConnection
+
+        shared = self._rules_of_clients()
+        return lambda link: ClientConnection(self._loop, link, shared, self._rng, node=wanted.node)
 
     def kill_guarded(self) -> None:
         for pid in self._guarded:
@@ -60,11 +90,12 @@ class Proxies:
         target = self._targets.get(address)
         if target is None:
             target = self._targets[address] = Target(self._loop, *address)
+        connections = self._connections(wanted)
         for _ in range(PORT_TRIES_MAX):
             port = self._rng.randint(PORT_FIRST, PORT_LAST)
             if port in self._ports:
                 continue
-            link = Link(self._loop, wanted, target, self._rng)
+            link = Link(self._loop, wanted, target, connections)
             with contextlib.suppress(OSError):
                 await link.open(port)
                 self._links[wanted.name] = link
@@ -83,7 +114,7 @@ async def main(seed: int) -> None:
         command = decode(line)
         try:
             reply = await proxies.obey(command)
-        except (OSError, KeyError) as error:
+        except (OSError, LookupError) as error:
             reply = Reply(id=command.id, error=f"{type(error).__name__}: {error}")
         os.write(sys.stdout.fileno(), encode(reply) + b"\n")
     proxies.kill_guarded()

@@ -49,22 +49,23 @@ class Lane:
         self._steer()
         self._flush()
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes, *, late_ms: float = 0) -> None:
+        """`late_ms`: so much later than the link would carry it; what comes after it waits, too."""
         if self._sink is not None and self._sink.is_closing():
             return  # the other side has gone; our own end follows
-        if self._sink is not None and not self._queue and self._flow.is_plain:
+        if self._sink is not None and not self._queue and self._flow.is_plain and not late_ms:
             self._sink.write(data)
             return
         width = self._flow.bytes_per_second
         piece = max(SLICE_BYTES_MIN, width * SLICE_MS // 1000) if width else len(data)
         for start in range(0, len(data), piece):
-            self._enqueue(data[start : start + piece], width)
+            self._enqueue(data[start : start + piece], width, late_ms)
         self._steer()
         self._flush()
 
-    def _enqueue(self, data: bytes, width: int) -> None:
+    def _enqueue(self, data: bytes, width: int, late_ms: float) -> None:
         now = self._loop.time()
-        late_ms = self._flow.delay_ms + self._rng.random() * self._flow.jitter_ms
+        late_ms += self._flow.delay_ms + self._rng.random() * self._flow.jitter_ms
         self._sent = max(now, self._sent) + (len(data) / width if width else 0)
         self._due = max(self._due, self._sent + late_ms / 1000)
         self._queue.append((self._due, data))

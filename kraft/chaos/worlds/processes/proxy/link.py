@@ -6,23 +6,25 @@ Invariant: the port is open exactly while the target listens and the link is not
 from __future__ import annotations
 
 import asyncio
-import random
+from collections.abc import Callable
 
 import msgspec
 
-from kraft.chaos.worlds.processes.proxy.connection import Connection, Side
-from kraft.chaos.worlds.processes.proxy.messages import messages_of
+from kraft.chaos.worlds.processes.proxy.connection import Connection, Owner, Side
 from kraft.chaos.worlds.processes.proxy.rules import Counts, Half, OpenLink, Rules
 from kraft.chaos.worlds.processes.proxy.target import Target
 
 BACKLOG = 256
+NewConnection = Callable[[Owner], Connection]
 
 
 class Link:
-    def __init__(self, loop: asyncio.AbstractEventLoop, wanted: OpenLink, target: Target, rng: random.Random) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, wanted: OpenLink, target: Target, new_connection: NewConnection
+    ) -> None:
         self._loop = loop
         self._wanted = wanted
-        self._rng = rng
+        self._new_connection = new_connection
         self._port = 0
         self._server: asyncio.Server | None = None
         self._listening = asyncio.Lock()
@@ -89,7 +91,7 @@ class Link:
         return await self._loop.create_server(self._accept, host, port, backlog=BACKLOG, reuse_address=True)
 
     def _accept(self) -> Side:
-        connection = Connection(self._loop, self, messages_of(self._wanted.kind), self._rng)
+        connection = self._new_connection(self)
         self._connections.add(connection)
         return Side(connection, "requests")
 

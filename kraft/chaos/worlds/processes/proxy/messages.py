@@ -33,7 +33,7 @@ def messages_of(kind: Kind) -> Messages:
     match kind:
         case "http":
             return HttpMessages()
-        case "kafka":
+        case "kafka" | "clients":
             return KafkaMessages()
         case "quorum":
             return QuorumMessages()

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from kraft.chaos.worlds.processes.proxy import helper
-from kraft.chaos.worlds.processes.proxy.rules import Command, Counts, OpenLink, Reply, Rules
+from kraft.chaos.worlds.processes.proxy.rules import (
+    Command,
+    Counts,
+    Fired,
+    OpenLink,
+    Reply,
+    RequestRule,
+    Rules,
+)
 from kraft.chaos.worlds.spec import ScenarioError
 from kraft.launcher.helper_process import Helper, HelperFailed
 
@@ -38,6 +46,17 @@ class ProxyProcess:
 
     async def counts(self) -> Mapping[str, Counts]:
         return (await self._ask(Command(id=self._helper.next_id(), wants_counts=True))).counts
+
+    async def begin(self, rule: RequestRule) -> None:
+        """In force when this returns."""
+        await self._ask(Command(id=self._helper.next_id(), begin=(rule,)))
+
+    async def end(self, numbers: Iterable[int]) -> None:
+        await self._ask(Command(id=self._helper.next_id(), end=tuple(numbers)))
+
+    async def fired(self) -> Sequence[Fired]:
+        """Since it was asked for the last time."""
+        return (await self._ask(Command(id=self._helper.next_id(), wants_fired=True))).fired
 
     async def _ask(self, command: Command) -> Reply:
         try:

@@ -6,11 +6,15 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
-Kind: TypeAlias = Literal["kafka", "quorum", "http"]
+Kind: TypeAlias = Literal["kafka", "quorum", "http", "clients"]
+"""`clients`: Kafka, for clients from outside; faults may hit requests of one API (`RequestRule`)."""
 Half: TypeAlias = Literal["requests", "answers"]
 Direction: TypeAlias = Literal["both", "requests", "answers"]
 
+RequestFault: TypeAlias = Literal["answer", "delay", "drop_answer", "close_after"]
+
 FOR_EVER: Final = -1
+ANY_NODE: Final = -1
 
 
 class Flow(msgspec.Struct, kw_only=True, frozen=True):
@@ -43,6 +47,40 @@ class Rules(msgspec.Struct, kw_only=True, frozen=True):
         return self.requests if half == "requests" else self.answers
 
 
+class RequestRule(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
+    """What is done to requests of clients that it fits, on every link of kind `clients`."""
+
+    number: int
+    """Names it, for its end."""
+    do: RequestFault
+    api: str
+    """As Kafka names it, such as `OffsetCommit`."""
+    api_key: int
+    error_code: int = 0
+    """Of `answer`."""
+    delay_ms: float = 0
+    """Of `delay`."""
+    times: int = FOR_EVER
+    """So many requests."""
+    topic: str = ""
+    """Requests that name this topic; empty: all."""
+    client_id: str = ""
+    """Requests of clients with this client.id; empty: all."""
+    node: int = ANY_NODE
+    """Requests to this broker."""
+
+
+class Fired(msgspec.Struct, kw_only=True, frozen=True):
+    """A rule has been applied to a request."""
+
+    number: int
+    at_us: int
+    """On the clock of the run."""
+    node: int
+    version: int
+    client_id: str
+
+
 class OpenLink(msgspec.Struct, kw_only=True, frozen=True):
     name: str
     kind: Kind
@@ -50,6 +88,8 @@ class OpenLink(msgspec.Struct, kw_only=True, frozen=True):
     """Where the proxy listens."""
     target_host: str
     target_port: int
+    node: int = ANY_NODE
+    """Whose port that is."""
 
 
 class Counts(msgspec.Struct, kw_only=True, frozen=True):
@@ -76,10 +116,16 @@ class Command(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
     check: tuple[tuple[str, int], ...] = ()
     """Targets that have come or gone: the ports in front of them are as they are when the reply comes."""
     wants_counts: bool = False
+    begin: tuple[RequestRule, ...] = ()
+    end: tuple[int, ...] = ()
+    """Numbers of rules that no longer hold."""
+    wants_fired: bool = False
 
 
 class Reply(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
     id: int
     ports: dict[str, int] = {}
     counts: dict[str, Counts] = {}
+    fired: tuple[Fired, ...] = ()
+    """Since this was asked for the last time, the oldest first."""
     error: str = ""

@@ -1,0 +1,213 @@
+"""Which rule a request of a client meets, and what topics it names. Pure.
+
+Rules hold for all links together, so that `times` counts requests wherever they go. Of the rules that fit a request the
+oldest of each kind is applied: it is delayed by at most one, and answered, dropped or closed after by at most one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from kraft.chaos.worlds.processes.proxy.rules import ANY_NODE, Fired, RequestRule
+from kraft.wire.primitives import ZERO_UUID, Message, TopLevel
+
+FIRED_MAX: Final = 10_000
+"""Applications of rules that are remembered until somebody asks; then the oldest are forgotten."""
+TOPIC_IDS_MAX: Final = 100_000
+"""Ids of topics whose names are remembered."""
+
+EVERY_TOPIC: Final = None
+Topics = Collection[str] | None
+"""What a request names; None: all topics that there are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """One request as it arrived at a link."""
+
+    api_key: int
+    version: int
+    client_id: str
+    node: int
+    has_answer: bool = True
+    """False: a produce with acks=0."""
+    topics: Callable[[], Topics]
+    """Asked for only where a rule wants to know."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    answer_with: int | None = None
+    """Error code: the broker does not get the request."""
+    drops_answer: bool = False
+    closes_after: bool = False
+    delay_ms: float = 0
+
+
+NOTHING: Final = Decision()
+
+
+class RequestRules:
+    def __init__(self) -> None:
+        self._rules: dict[int, RequestRule] = {}
+        self._used: dict[int, int] = {}
+        self._fired: deque[Fired] = deque(maxlen=FIRED_MAX)
+
+    def begin(self, rule: RequestRule) -> None:
+        self._rules[rule.number] = rule
+        self._used[rule.number] = 0
+
+    def end(self, number: int) -> None:
+        self._rules.pop(number, None)
+        self._used.pop(number, None)
+
+    def take_fired(self) -> tuple[Fired, ...]:
+        fired = tuple(self._fired)
+        self._fired.clear()
+        return fired
+
+    def decide(self, asked: Asked, *, at_us: int) -> Decision:
+        if not self._rules:
+            return NOTHING
+        fitting = [rule for rule in self._rules.values() if self._is_left(rule) and _fits(rule, asked)]
+        delay = next((rule for rule in fitting if rule.do == "delay"), None)
+        ending = next((rule for rule in fitting if rule.do != "delay"), None)
+        for rule in (delay, ending):
+            if rule is not None:
+                self._apply(rule, asked, at_us)
+        return Decision(
+            answer_with=ending.error_code if ending is not None and ending.do == "answer" else None,
+            drops_answer=ending is not None and ending.do == "drop_answer",
+            closes_after=ending is not None and ending.do == "close_after",
+            delay_ms=delay.delay_ms if delay is not None else 0,
+        )
+
+    def _is_left(self, rule: RequestRule) -> bool:
+        return rule.times < 0 or self._used[rule.number] < rule.times
+
+    def _apply(self, rule: RequestRule, asked: Asked, at_us: int) -> None:
+        self._used[rule.number] += 1
+        self._fired.append(
+            Fired(number=rule.number, at_us=at_us, node=asked.node, version=asked.version, client_id=asked.client_id)
+        )
+
+
+_OF_ANSWERS: Final = ("delay", "drop_answer")
+"""Nothing can be done to an answer that never comes."""
+
+
+def _fits(rule: RequestRule, asked: Asked) -> bool:
+    if rule.api_key != asked.api_key or rule.node not in (ANY_NODE, asked.node):
+        return False
+    if not asked.has_answer and rule.do in _OF_ANSWERS:
+        return False
+    if rule.client_id and rule.client_id != asked.client_id:
+        return False
+    if not rule.topic:
+        return True
+    topics = asked.topics()
+    return topics is EVERY_TOPIC or rule.topic in topics
+
+
+# --- the topics of a request ----------------------------------------------------------------------------------------
+
+_LISTS: Final = frozenset(
+    ("topics", "topic_data", "topic_names", "topic_partitions", "v3_and_below_topics", "subscribed_topic_names")
+)
+"""Fields of requests that list topics, as Kafka's schemas call them."""
+_AROUND: Final = frozenset(("groups", "transactions"))
+"""Fields whose items have such lists."""
+_RESOURCES: Final = "resources"
+_TOPIC_RESOURCE: Final = 2
+
+
+def names_topics(request: type[TopLevel]) -> bool:
+    """Whether requests of this API can name topics at all."""
+    return bool(set(request.__slots__) & {*_LISTS, "transactions", _RESOURCES}) or request.API_KEY == OFFSET_FETCH
+
+
+FETCH: Final = 1
+OFFSET_FETCH: Final = 9
+ELECT_LEADERS: Final = 43
+FIRST_OF_SESSION: Final = (0, -1)
+"""Epochs of a fetch that names all its topics (KIP-227)."""
+
+
+def topics_of(message: Message, names: Mapping[UUID, str]) -> Topics:
+    """By name; `names` has those of topics that are named by id. An id that is not in it names nothing."""
+    found: set[str] = set()
+    for slot in message.__slots__:
+        if slot not in _LISTS and slot not in _AROUND and slot != _RESOURCES:
+            continue
+        items = getattr(message, slot)
+        if items is None:
+            if slot == "topics" or getattr(message, "API_KEY", -1) == ELECT_LEADERS:
+                return EVERY_TOPIC
+            continue
+        for name in _names(slot, items, names):
+            if name is EVERY_TOPIC:
+                return EVERY_TOPIC
+            found.add(name)
+    return found
+
+
+def _names(slot: str, items: Iterable[Any], names: Mapping[UUID, str]) -> Iterator[str | None]:
+    for item in items:
+        if isinstance(item, str):
+            if slot in _LISTS:
+                yield item
+        elif slot in _AROUND:
+            inside = topics_of(item, names)
+            yield from (EVERY_TOPIC,) if inside is EVERY_TOPIC else inside
+        elif slot == _RESOURCES:
+            if item.resource_type == _TOPIC_RESOURCE:
+                yield item.resource_name
+        elif name := _name(item, names):
+            yield name
+
+
+def _name(item: Message, names: Mapping[UUID, str]) -> str:
+    for slot in ("name", "topic", "topic_name"):
+        found: str | None = getattr(item, slot, None)
+        if found:
+            return found
+    topic_id: UUID = getattr(item, "topic_id", ZERO_UUID)
+    return names.get(topic_id, "")
+
+
+class FetchSession:
+    """The topics of one connection's fetch session (KIP-227): its later fetches name only what has changed."""
+
+    def __init__(self) -> None:
+        self._partitions: set[tuple[UUID | str, int]] = set()
+
+    def take(self, message: Any) -> None:
+        """A FetchRequest, each of the connection in its order."""
+        if message.session_epoch in FIRST_OF_SESSION:
+            self._partitions.clear()
+        for topic in message.topics:
+            self._partitions.update((topic.topic or topic.topic_id, each.partition) for each in topic.partitions)
+        for topic in message.forgotten_topics_data:
+            self._partitions.difference_update((topic.topic or topic.topic_id, each) for each in topic.partitions)
+
+    def topics(self, names: Mapping[UUID, str]) -> Topics:
+        return {names.get(each, "") if isinstance(each, UUID) else each for each, _ in self._partitions}
+
+
+class TopicIds:
+    """Names of topics by id, learned from what brokers tell clients."""
+
+    def __init__(self) -> None:
+        self.names: dict[UUID, str] = {}
+
+    def learn(self, metadata: Any) -> None:
+        """From a MetadataResponse of a version with ids."""
+        for topic in metadata.topics:
+            if topic.name and topic.topic_id != ZERO_UUID:
+                if len(self.names) >= TOPIC_IDS_MAX:
+                    self.names.clear()  # clients ask again every few minutes
+                self.names[topic.topic_id] = topic.name
