@@ -5,3 +5,5 @@ from __future__ import annotations
 from typing import Final
 
 METADATA_FOLDER: Final = "__cluster_metadata"
+WITNESS_VARIABLE: Final = "KRAFT_SCENARIO_WITNESS"
+"""Of a node's environment: names the folder where its disk keeps a witness of what is durable; unset in production."""

@@ -46,8 +46,7 @@ def _run_app() -> None:
     from kraft.cli.output import CommandFailed, fail
     from kraft.config.problems import ConfigError
     from kraft.launcher.actions import NotRunning
-    from kraft.launcher.readiness import StartFailed
-    from kraft.launcher.up import LaunchError
+    from kraft.launcher.readiness import LaunchError, StartFailed
 
     try:
         build_app()(prog_name="kraft")
@@ -63,7 +62,19 @@ def _run_app() -> None:
 def build_app() -> typer.Typer:
     import typer
 
-    from kraft.cli import admin, cluster, configuration, consuming, files, groups, node, producing, scenario, topics
+    from kraft.cli import (
+        admin,
+        cluster,
+        configuration,
+        consuming,
+        execute,
+        files,
+        groups,
+        node,
+        producing,
+        scenario,
+        topics,
+    )
 
     app = typer.Typer(
         help="A Kafka cluster that you install with pip. Start with `kraft up`.",
@@ -75,6 +86,7 @@ def build_app() -> typer.Typer:
     app.command("up")(cluster.up)
     app.command("down")(cluster.down)
     app.add_typer(node.app, name="node")
+    app.command("exec", context_settings={"allow_interspersed_args": False})(execute.execute)
     app.command("status")(cluster.status)
     app.add_typer(topics.app, name="topics")
     app.add_typer(groups.app, name="groups")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from kraft.launcher.forks import end_fork_server, start_fork_or_program
 from kraft.launcher.processes import (
     STOP_LIMIT_MS,
     StartProcess,
     is_alive,
     log_tail,
     send_signal,
-    start_program,
     stop_nodes,
     wait_for_end,
 )
@@ -38,6 +38,7 @@ def bring_down(data: str, *, say: Say) -> ClusterRun:
     run = running_cluster(data)
     stop_nodes(run.nodes, say=say)
     remove_run(run.data)
+    end_fork_server(run.data)
     return run
 
 
@@ -57,31 +58,53 @@ def kill_node(data: str, node_id: int) -> NodeRun:
 
 
 def restart_node(
-    data: str, node_id: int, *, say: Say, limit_ms: int | None = None, start: StartProcess = start_program
+    data: str, node_id: int, *, say: Say, limit_ms: int | None = None, start: StartProcess = start_fork_or_program
 ) -> NodeRun:
     """Stop the node in order if it runs, start it again, and wait until it is ready, if it can be: without a majority
     of the voters it runs, and waits for them. Raises StartFailed; the node is then left as it is."""
+    started = start_again(data, node_id, say=say, start=start)
+    wait_for_started(data, [started], say=say, limit_ms=limit_ms)
+    return started
+
+
+def start_again(data: str, node_id: int, *, say: Say, start: StartProcess = start_fork_or_program) -> NodeRun:
+    """Stop the node in order if it runs, and start it. Raises NotRunning and OSError."""
     run = running_cluster(data)
     node = _node(run, node_id)
     stop_nodes([node], say=say)
-    pid = start(config=run.config, node_id=node_id, data=run.data, log=node.log, parent_pid=run.launcher_pid)
+    pid = start(
+        config=run.config,
+        node_id=node_id,
+        data=run.data,
+        log=node.log,
+        parent_pid=run.launcher_pid,
+        variables=run.variables(node_id),
+    )
     run = running_cluster(data).with_pid(node_id, pid)
     save_run(run)
-    started = run.node(node_id)
+    return run.node(node_id)
+
+
+def wait_for_started(data: str, nodes: Sequence[NodeRun], *, say: Say, limit_ms: int | None = None) -> None:
+    """Until they are ready, or can only wait for a majority of the voters. Raises StartFailed."""
     try:
         is_ready = wait_until_ready(
-            [started],
+            nodes,
             show=LongWait(say).show,
             limit_ms=limit_ms,
             is_quorum_possible=lambda: _has_majority(running_cluster(data)),
         )
     except StartFailed as failure:
-        tail = "\n".join(f"  | {line}" for line in log_tail(started.log))
-        raise StartFailed(f"{failure}. Last lines of {started.log}:\n{tail}", node=started) from failure
+        if failure.node is None:
+            raise
+        tail = "\n".join(f"  | {line}" for line in log_tail(failure.node.log))
+        raise StartFailed(f"{failure}. Last lines of {failure.node.log}:\n{tail}", node=failure.node) from failure
     if not is_ready:
+        run = running_cluster(data)
         down = [str(node.id) for node in run.nodes if node.quorum is not None and not is_alive(node.pid)]
-        say(f"node {node_id} runs, and waits for a majority of the voters: start {' or '.join(down)} too")
-    return started
+        named = " and ".join(f"node {node.id}" for node in nodes)
+        verbs = "runs, and waits" if len(nodes) == 1 else "run, and wait"
+        say(f"{named} {verbs} for a majority of the voters: start {' or '.join(down)} too")
 
 
 def _has_majority(run: ClusterRun) -> bool:

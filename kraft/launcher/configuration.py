@@ -22,19 +22,21 @@ from kraft.config.positions import key_lines, line_of
 from kraft.config.problems import ConfigError, Problem
 
 BUILT_IN: Final = str(Path(__file__).parent.parent / "config" / "cluster.toml")
+IN_NO_FILE: Final = "the configuration"
 ID_FILE: Final = "cluster.id"
 SECRET_FILE: Final = "cluster.secret"
 SECRET_BYTES: Final = 32
 SECRET_LENGTH_MIN: Final = 8
 
 
-def load_config(path: str | None = None, *, data: str | None = None) -> ClusterConfig:
-    """The configuration of a file, or the built-in one. `data` wins over the file's. Raises ConfigError.
+def load_config(path: str | None = None, *, text: str | None = None, data: str | None = None) -> ClusterConfig:
+    """The configuration of a file, of a `text` that is in none, or the built-in one. `data` wins over what it says.
+    Raises ConfigError.
 
     Makes the data folder, and in it the cluster id and the secret, unless they are given or already there.
     """
-    file = path or BUILT_IN
-    text = read_config(file)
+    file = path or (BUILT_IN if text is None else IN_NO_FILE)
+    text = read_config(file) if text is None else text
     parsed = parse_config(text, file=file, data=data)
     return _identified(parsed, file=file, text=text)
 

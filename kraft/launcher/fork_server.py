@@ -1,9 +1,19 @@
 """The process whose forks are nodes: `python -P -m kraft.launcher.fork_server node`.
 
-One JSON command a line in, one reply a line out. "node" is in its command line so that its forks are known as nodes.
+It has loaded all that a node needs, has one thread and no event loop, so that a fork is as good as a new process and
+starts in a fraction of the time. It takes commands (`kraft/launcher/fork_messages.py`) from its owner over its standard
+input, and for each cluster that it runs over a socket in the data folder. Whoever may use that socket may as well
+change the files beside it: it is there for the user of this process and root alone.
 
-It has one thread and no event loop, so that a fork is as good as a new process. The end of its input is the end of
-whoever started it: it kills its nodes, and ends.
+It reaps what it has forked. Its own end ends no node, however it comes; nodes are killed only
+
+- when the owner of a cluster ends (`Prepare.owner_pid`), together with the folder of a temporary one,
+- when `Command.end` says so,
+- when its input ends, and it was never asked for a cluster: these are the nodes that its owner asked for one by one.
+
+It ends with its input, or when the last of its clusters is over: one without an owner is when none of its nodes has
+run for ABANDONED_MS, or its data folder is gone. A fork is refused, and a program can be started instead, when the code
+on disk is not that which was loaded, and when who asks has surroundings that a fork of this process cannot have.
 """
 
 from __future__ import annotations
@@ -11,68 +21,491 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import select
+import shutil
 import signal
+import socket
+import struct
 import sys
-from collections.abc import Iterator
-from typing import Final
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, NoReturn
 
 import msgspec
 
 import kraft.node.process  # noqa: F401 - what a node needs is loaded before the first one is forked
+from kraft.config.checks import warnings
+from kraft.config.models import ClusterConfig
+from kraft.config.problems import ConfigError
 from kraft.launcher.foreground import run_in_foreground
-from kraft.launcher.node_starter import Command, Reply, StartNode
+from kraft.launcher.fork_messages import (
+    LINE_BYTES_MAX,
+    SOCKET_FILE,
+    Command,
+    Launch,
+    Prepare,
+    Reply,
+    StartNode,
+    Surroundings,
+)
+from kraft.launcher.preparing import launch, prepare
+from kraft.launcher.processes import send_signal, start_program, wait_for_end
+from kraft.launcher.readiness import LaunchError
+from kraft.launcher.runfile import load_run
 
 READ_BYTES: Final = 65_536
 STDIN, STDOUT, STDERR = 0, 1, 2
+CONNECTIONS_MAX: Final = 16
+"""At the sockets of all clusters. One more is closed at once; its commands are then done with programs."""
+SEND_LIMIT_S: Final = 5.0
+"""Who does not read an answer for so long is left."""
+ABANDONED_MS: Final = 10_000
+LOOK_MS: Final = 1_000
+"""How often a cluster without a running node is looked at."""
+KILLED_LIMIT_MS: Final = 10_000
+ROUNDS_MAX: Final = 20
+"""In which processes are looked for that others have started before they were killed."""
+ROUND_S: Final = 0.01
+LOG_FILE: Final = "launcher.log"
+TEMPORARY_PREFIX: Final = "kraft-"
+_PEER_CREDENTIALS: Final = struct.Struct("3i")
+_ARGUMENTS_START, _ARGUMENTS_END = 45, 46
+"""Fields of /proc/PID/stat (proc(5)), counted from what follows the name."""
+
+
+class NoFork(Exception):
+    """None can be made; a program can be started."""
+
+
+class _IsNode(BaseException):
+    """Raised in a fork: nothing of this process but `main` has a say in it."""
+
+    def __init__(self, start: StartNode) -> None:
+        super().__init__(start)
+        self.start = start
+
+
+@dataclass(slots=True)
+class _Connection:
+    """Whoever gives commands: our owner, or somebody at the socket of a cluster."""
+
+    reply_to: int
+    socket: socket.socket | None = None
+    received: bytes = b""
+
+
+@dataclass(slots=True)
+class _Cluster:
+    config: ClusterConfig
+    is_temporary: bool
+    owner: int | None
+    """Descriptor of the process that it lives with (pidfd)."""
+    listener: socket.socket | None = None
+    socket_id: tuple[int, int] | None = None
+    """Device and inode of the socket's file, which tell whether it is still ours."""
+    nodes: set[int] = field(default_factory=set)
+    idle_since_ms: int | None = None
+
+
+class ForkServer:
+    def __init__(self) -> None:
+        self._poll = select.poll()
+        self._ready: dict[int, Callable[[], None]] = {}
+        self._nodes: dict[int, int] = {}
+        """Process id of each fork -> the descriptor that tells its end (pidfd)."""
+        self._held: set[int] = set()
+        """Forks that the owner asked for one by one: their ids are theirs until it gives them back."""
+        self._clusters: dict[str, _Cluster] = {}
+        self._connections: set[int] = set()
+        self._sockets: set[socket.socket] = set()
+        self._has_input = True
+        self._was_asked_for_a_cluster = False
+        self._code = _stamps_of_code()
+        self._surroundings = Surroundings.own()
+        self._decode, self._encode = msgspec.json.Decoder(Command).decode, msgspec.json.Encoder().encode
+
+    def serve(self) -> None:
+        """Returns when nothing is left to do. Raises _IsNode in forks."""
+        self._watch(STDIN, self._read_of(_Connection(reply_to=STDOUT)))
+        while self._has_input or self._clusters:
+            is_waiting = any(not cluster.nodes for cluster in self._clusters.values())
+            events = [(each, self._ready[each]) for each, _ in self._poll.poll(LOOK_MS if is_waiting else None)]
+            for descriptor, act in events:
+                if self._ready.get(descriptor) is act:  # an earlier one may have closed it, and opened another
+                    act()
+            self._look_for_abandoned()
+        if not self._was_asked_for_a_cluster:
+            self._kill(set(self._nodes))
+
+    def let_go(self) -> None:
+        """In a fork: what is open here is not the node's."""
+        for each in self._sockets:
+            each.close()
+        for name in os.listdir("/proc/self/fd"):
+            if int(name) > STDERR:
+                with contextlib.suppress(OSError):  # that of the listing itself
+                    os.close(int(name))
+
+    def _watch(self, descriptor: int, act: Callable[[], None]) -> None:
+        self._ready[descriptor] = act
+        self._poll.register(descriptor, select.POLLIN)
+
+    def _ignore(self, descriptor: int) -> None:
+        if self._ready.pop(descriptor, None) is not None:
+            self._poll.unregister(descriptor)
+
+    # --- commands ---------------------------------------------------------------------------------------------------
+
+    def _read_of(self, connection: _Connection) -> Callable[[], None]:
+        descriptor = STDIN if connection.socket is None else connection.socket.fileno()
+
+        def read() -> None:
+            try:
+                data = os.read(descriptor, READ_BYTES)
+                *lines, rest = (connection.received + data).split(b"\n")
+                connection.received = rest
+                if not data or len(rest) > LINE_BYTES_MAX:
+                    self._hang_up(connection, descriptor)
+                    return
+                for line in lines:
+                    self._answer(connection, line)
+            except (OSError, msgspec.DecodeError):  # it is gone, reads no answers, or speaks another language
+                self._hang_up(connection, descriptor)
+
+        return read
+
+    def _answer(self, connection: _Connection, line: bytes) -> None:
+        command = self._decode(line)
+        try:
+            reply = self._carry_out(command, is_owner=connection.socket is None)
+        except NoFork as problem:
+            reply = Reply(id=command.id, error=str(problem), is_refused=True)
+        except (ConfigError, LaunchError, OSError) as problem:
+            reply = Reply(id=command.id, error=str(problem) or type(problem).__name__)
+        answer = memoryview(self._encode(reply) + b"\n")
+        if connection.socket is not None:
+            connection.socket.sendall(answer)
+        else:
+            while answer:
+                answer = answer[os.write(connection.reply_to, answer) :]
+
+    def _hang_up(self, connection: _Connection, descriptor: int) -> None:
+        self._ignore(descriptor)
+        if connection.socket is None:
+            self._has_input = False
+            return
+        self._connections.discard(descriptor)
+        self._sockets.discard(connection.socket)
+        connection.socket.close()
+
+    def _carry_out(self, command: Command, *, is_owner: bool) -> Reply:
+        if command.start is not None:
+            return Reply(id=command.id, pid=self._start(command.start, is_held=is_owner))
+        if command.prepare is not None:
+            return Reply(id=command.id, document=self._prepare(command.prepare))
+        if command.launch is not None:
+            return Reply(id=command.id, document=self._launch(command.launch))
+        if command.keep and (kept := self._clusters.get(command.keep)) is not None:
+            kept.is_temporary = False
+        if command.end:
+            self._end(os.path.abspath(command.end))
+        for pid in self._held.intersection(command.reap):
+            self._reap(pid)
+        return Reply(id=command.id)
+
+    # --- nodes ------------------------------------------------------------------------------------------------------
+
+    def _start(self, start: StartNode, *, is_held: bool) -> int:
+        """Raises NoFork, and _IsNode in the fork."""
+        self._refuse_what_no_fork_can_be(start)
+        os.makedirs(os.path.dirname(start.log), mode=0o700, exist_ok=True)
+        log = os.open(start.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        pid = os.fork()
+        if pid == 0:
+            _talk_into(log)
+            raise _IsNode(start)
+        os.close(log)
+        descriptor = self._nodes[pid] = os.pidfd_open(pid)
+        if is_held:
+            self._held.add(pid)
+            return pid
+        cluster = self._clusters.get(start.data)
+        if cluster is not None:
+            cluster.nodes.add(pid)
+            cluster.idle_since_ms = None
+        self._watch(descriptor, lambda: self._reap(pid))
+        return pid
+
+    def _refuse_what_no_fork_can_be(self, start: StartNode) -> None:
+        threads = len(os.listdir("/proc/self/task"))
+        if threads != 1:
+            raise NoFork(f"the process that forks has {threads} threads")
+        if start.surroundings is not None and (why := start.surroundings.why_not_of(self._surroundings)):
+            raise NoFork(f"the process that forks cannot make it: {why}")
+        if changed := _changed(self._code):
+            raise NoFork(f"{changed} is not the one that the process that forks has loaded")
+
+    def _reap(self, pid: int) -> None:
+        descriptor = self._nodes.pop(pid)
+        self._ignore(descriptor)
+        os.waitpid(pid, 0)
+        os.close(descriptor)
+        self._held.discard(pid)
+        for cluster in self._clusters.values():
+            cluster.nodes.discard(pid)
+
+    def _kill(self, pids: set[int]) -> None:
+        """None of them is left, not even its process id."""
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._nodes[pid], signal.SIGKILL)
+        for pid in pids:
+            self._reap(pid)
+
+    # --- clusters ---------------------------------------------------------------------------------------------------
+
+    def _prepare(self, asked: Prepare) -> dict[str, object]:
+        self._was_asked_for_a_cluster = True
+        owner = None if asked.owner_pid is None else os.pidfd_open(asked.owner_pid)
+        data = asked.data
+        try:
+            data = tempfile.mkdtemp(prefix=TEMPORARY_PREFIX) if asked.is_temporary else asked.data
+            config = prepare(asked.config, text=asked.text, data=data, free_ports=asked.free_ports)
+        except BaseException:
+            if asked.is_temporary and data is not None:
+                shutil.rmtree(data, ignore_errors=True)
+            if owner is not None:
+                os.close(owner)
+            raise
+        if config.data in self._clusters:
+            self._forget(config.data)
+        self._clusters[config.data] = _Cluster(config=config, is_temporary=asked.is_temporary, owner=owner)
+        if owner is not None:
+            self._watch(owner, lambda: self._end_with_owner(config.data, ends_users=asked.ends_users))
+        return {"data": config.data, "warnings": list(warnings(config))}
+
+    def _launch(self, asked: Launch) -> dict[str, object]:
+        cluster = self._clusters.get(asked.data)
+        if cluster is None:
+            raise LaunchError(f"the cluster of {asked.data} was not prepared")
+        _say_into(os.path.join(asked.data, LOG_FILE))
+        self._listen(asked.data, cluster)
+        run = launch(cluster.config, parent_pid=asked.parent_pid, start=self._start_node, has_witness=asked.has_witness)
+        return run.to_document()
+
+    def _start_node(
+        self, *, config: str, node_id: int, data: str, log: str, parent_pid: int | None, variables: Mapping[str, str]
+    ) -> int:
+        """Implements `StartProcess`."""
+        start = StartNode(
+            config=config, node_id=node_id, data=data, log=log, parent_pid=parent_pid, variables=dict(variables)
+        )
+        try:
+            return self._start(start, is_held=False)
+        except NoFork:
+            return start_program(
+                config=config, node_id=node_id, data=data, log=log, parent_pid=parent_pid, variables=variables
+            )
+
+    def _listen(self, data: str, cluster: _Cluster) -> None:
+        """By way of a descriptor of the folder: its path may be longer than the address of a socket."""
+        path = os.path.join(data, SOCKET_FILE)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)  # of a process that was killed
+        folder = os.open(data, os.O_PATH | os.O_DIRECTORY)
+        umask = os.umask(0o177)
+        try:
+            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            listener.bind(f"/proc/self/fd/{folder}/{SOCKET_FILE}")
+            listener.listen(CONNECTIONS_MAX)
+        finally:
+            os.umask(umask)
+            os.close(folder)
+        found = os.stat(path)
+        cluster.listener, cluster.socket_id = listener, (found.st_dev, found.st_ino)
+        self._sockets.add(listener)
+        self._watch(listener.fileno(), lambda: self._accept(listener))
+
+    def _accept(self, listener: socket.socket) -> None:
+        accepted, _ = listener.accept()
+        _, user, _ = _PEER_CREDENTIALS.unpack(
+            accepted.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
+        )
+        if user not in (0, os.geteuid()) or len(self._connections) >= CONNECTIONS_MAX:
+            accepted.close()
+            return
+        accepted.settimeout(SEND_LIMIT_S)
+        descriptor = accepted.fileno()
+        self._connections.add(descriptor)
+        self._sockets.add(accepted)
+        self._watch(descriptor, self._read_of(_Connection(reply_to=descriptor, socket=accepted)))
+
+    def _end_with_owner(self, data: str, *, ends_users: bool) -> None:
+        if ends_users:
+            _kill_users(data)
+        self._end(data)
+
+    def _end(self, data: str) -> None:
+        """Nothing of it runs when this returns, and of a temporary one nothing is left."""
+        cluster = self._clusters.get(data)
+        if cluster is None:
+            return
+        self._kill(set(cluster.nodes))
+        _kill_programs(data)
+        is_temporary = cluster.is_temporary
+        self._forget(data)
+        if is_temporary:
+            shutil.rmtree(data, ignore_errors=True)
+
+    def _forget(self, data: str) -> None:
+        cluster = self._clusters.pop(data)
+        if cluster.owner is not None:
+            self._ignore(cluster.owner)
+            os.close(cluster.owner)
+        if cluster.listener is not None:
+            self._ignore(cluster.listener.fileno())
+            self._sockets.discard(cluster.listener)
+            cluster.listener.close()
+            if _is_at(os.path.join(data, SOCKET_FILE), cluster.socket_id):
+                os.unlink(os.path.join(data, SOCKET_FILE))
+
+    def _look_for_abandoned(self) -> None:
+        now_ms = int(time.monotonic() * 1_000)
+        for data, cluster in list(self._clusters.items()):
+            if cluster.nodes or cluster.owner is not None:
+                continue
+            if cluster.idle_since_ms is None:
+                cluster.idle_since_ms = now_ms
+            is_ours = cluster.listener is None or _is_at(os.path.join(data, SOCKET_FILE), cluster.socket_id)
+            if not is_ours or (now_ms - cluster.idle_since_ms >= ABANDONED_MS and not self._has_input):
+                self._forget(data)
+
+
+def _kill_programs(data: str) -> None:
+    """Nodes that somebody has restarted as programs."""
+    run = load_run(data)
+    if run is not None:
+        wait_for_end([node for node in run.nodes if send_signal(node, signal.SIGKILL)], limit_ms=KILLED_LIMIT_MS)
+
+
+def _kill_users(data: str) -> None:
+    """Processes that were told of this folder, and what they have started meanwhile."""
+    sign = b"\0KRAFT_DATA=" + os.fsencode(data) + b"\0"
+    for _ in range(ROUNDS_MAX):
+        found = [int(name) for name in os.listdir("/proc") if name.isdecimal() and sign in _variables_of(name)]
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        if not found:
+            return
+        time.sleep(ROUND_S)
+
+
+def _variables_of(pid: str) -> bytes:
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as environment:
+            return b"\0" + environment.read() + b"\0"
+    except OSError:
+        return b""  # of another user, or it has ended
+
+
+def _is_at(path: str, identity: tuple[int, int] | None) -> bool:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return False
+    return (found.st_dev, found.st_ino) == identity
+
+
+def _say_into(path: str) -> None:
+    """Whoever reads what our owner wrote to standard error must not wait for our end."""
+    log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.dup2(log, STDERR)
+    os.close(log)
+
+
+Stamps = Mapping[str, tuple[int, int, int]]
+
+
+def _stamps_of_code() -> Stamps:
+    """Inode, time and size of each file that was loaded: another version has others."""
+    paths = {path for module in list(sys.modules.values()) if (path := getattr(module, "__file__", None))}
+    return {path: stamp for path in paths if (stamp := _stamp(path)) is not None}
+
+
+def _changed(code: Stamps) -> str:
+    return next((path for path, stamp in code.items() if _stamp(path) != stamp), "")
+
+
+def _stamp(path: str) -> tuple[int, int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+# --- a fork becomes a node --------------------------------------------------------------------------------------------
+
+
+def _talk_into(log: int) -> None:
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, STDIN)
+    os.dup2(log, STDOUT)
+    os.dup2(log, STDERR)
+
+
+def _be_node(start: StartNode, inherited: Surroundings) -> int:
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    given = start.surroundings or inherited
+    os.umask(given.umask)
+    if start.surroundings is not None:
+        os.environ.clear()
+    os.environ.update({**given.variables, **start.variables})
+    _be_called(f"kraft-node-{start.node_id}", "kraft", "node", "--id", str(start.node_id), "--data", start.data)
+    return run_in_foreground(start.config, node_id=start.node_id, data=start.data, parent_pid=start.parent_pid)
+
+
+def _be_called(name: str, *arguments: str) -> None:
+    """In ps, top and pgrep: of the arguments as much as there was room for in those that this program was given."""
+    with contextlib.suppress(OSError), open("/proc/self/comm", "w") as comm:
+        comm.write(name)
+    with (
+        contextlib.suppress(OSError),
+        open("/proc/self/stat", "rb") as stat,
+        open("/proc/self/mem", "r+b", 0) as memory,
+    ):
+        fields = stat.read().rpartition(b")")[2].split()
+        first, end = int(fields[_ARGUMENTS_START]), int(fields[_ARGUMENTS_END])
+        text = b"\0".join(os.fsencode(argument) for argument in arguments)
+        os.pwrite(memory.fileno(), text[: end - first - 1].ljust(end - first, b"\0"), first)
 
 
 def main() -> int:
     """The exit code: ours, or in a fork that of its node."""
+    _be_called("kraft-fork", "kraft", "fork-server", "node")  # `node`: its forks are known as such from the first
     gc.collect()
     gc.freeze()  # pages that no collection writes to are shared by all nodes
-    decode, encode = msgspec.json.Decoder(Command).decode, msgspec.json.Encoder().encode
-    nodes: set[int] = set()
-    for line in _lines():
-        command = decode(line)
-        reply = Reply(id=command.id)
-        if command.start is not None:
-            pid = os.fork()
-            if pid == 0:
-                return _be_node(command.start)
-            nodes.add(pid)
-            reply = Reply(id=command.id, pid=pid)
-        for ended in nodes.intersection(command.reap):
-            os.waitpid(ended, 0)
-            nodes.discard(ended)
-        os.write(STDOUT, encode(reply) + b"\n")
-    for pid in nodes:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    return 0
+    server = ForkServer()
+    inherited = Surroundings.own()
+    start: StartNode | None = None
+    try:
+        server.serve()
+    except _IsNode as fork:
+        start = fork.start
+    if start is None:
+        return 0
+    server.let_go()
+    return _be_node(start, inherited)
 
 
-def _lines() -> Iterator[bytes]:
-    """Read without a buffer of Python's, which the forks would share."""
-    received = b""
-    while data := os.read(STDIN, READ_BYTES):
-        *lines, received = (received + data).split(b"\n")
-        yield from lines
-
-
-def _be_node(start: StartNode) -> int:
-    os.setsid()
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    os.environ.update(start.variables)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    log = os.open(start.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    os.dup2(nothing, STDIN)
-    os.dup2(log, STDOUT)
-    os.dup2(log, STDERR)
-    os.close(nothing)
-    os.close(log)
-    return run_in_foreground(start.config, node_id=start.node_id, data=start.data, parent_pid=None)
+def run() -> NoReturn:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started us, whose end is ours
+    sys.exit(main())
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started us, whose end is ours
-    sys.exit(main())
+    run()

@@ -13,42 +13,18 @@ import select
 import signal
 import subprocess
 from collections.abc import Iterable
-from typing import Final, Protocol
+from typing import Protocol
 
-import msgspec
-
+from kraft.launcher.fork_messages import (
+    CAN_WATCH_FORKS,
+    FORK_SERVER,
+    ROOM_FOR_NAMES,
+    Command,
+    Reply,
+    StartNode,
+)
 from kraft.launcher.helper_process import Helper
 from kraft.launcher.processes import start_node
-
-FORK_SERVER: Final = "kraft.launcher.fork_server"
-"""Not imported here: who starts nodes needs nothing of what a node needs."""
-CAN_WATCH_FORKS: Final = hasattr(os, "pidfd_open")
-"""Linux. The process that forks is not ours to wait for, so that only a descriptor tells whether it runs."""
-
-
-class StartNode(msgspec.Struct, kw_only=True, frozen=True):
-    config: str
-    node_id: int
-    data: str
-    log: str
-    """File that gets its output."""
-    variables: dict[str, str] = {}
-    """Of its environment, besides those of the process that starts it."""
-
-
-class Command(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
-    """One line to the fork server; answered by one `Reply` with the same id."""
-
-    id: int
-    start: StartNode | None = None
-    reap: tuple[int, ...] = ()
-    """Nodes that have ended: their process ids may be given away."""
-
-
-class Reply(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
-    id: int
-    pid: int = 0
-    error: str = ""
 
 
 class NodeProcess(Protocol):
@@ -104,7 +80,7 @@ class Forks:
     """Implements `NodeStarter`."""
 
     def __init__(self) -> None:
-        self._helper = Helper(FORK_SERVER, "node", name="the process that starts nodes", reply=Reply)
+        self._helper = Helper(FORK_SERVER, "node", ROOM_FOR_NAMES, name="the process that starts nodes", reply=Reply)
 
     async def start(self, node: StartNode) -> ForkedNode:
         os.makedirs(os.path.dirname(node.log), mode=0o700, exist_ok=True)

@@ -1,4 +1,5 @@
-"""Node processes: start, look at, signal. A node is always `python -P -m kraft node --config FILE --id N`.
+"""Node processes: start, look at, signal. A node is a program, `python -P -m kraft node --config FILE --id N`, or a
+fork of a process that has loaded what this program loads (`kraft/launcher/fork_server.py`), and is called like it.
 
 Every node is in a session of its own, so that Ctrl-C reaches only `kraft up`, which stops the nodes in order.
 """
@@ -59,14 +60,25 @@ def start_node(
 class StartProcess(Protocol):
     """How a cluster that lives longer than its launcher gets its nodes."""
 
-    def __call__(self, *, config: str, node_id: int, data: str, log: str, parent_pid: int | None) -> int:
+    def __call__(
+        self,
+        *,
+        config: str,
+        node_id: int,
+        data: str,
+        log: str,
+        parent_pid: int | None,
+        variables: Mapping[str, str],
+    ) -> int:
         """The process id; arguments as those of `start_node`. Raises OSError."""
         ...
 
 
-def start_program(*, config: str, node_id: int, data: str, log: str, parent_pid: int | None) -> int:
-    """Implements `StartProcess`: as everybody's nodes are started."""
-    process = start_node(config=config, node_id=node_id, data=data, log=log, parent_pid=parent_pid)
+def start_program(
+    *, config: str, node_id: int, data: str, log: str, parent_pid: int | None, variables: Mapping[str, str]
+) -> int:
+    """Implements `StartProcess`: the node is a program of its own."""
+    process = start_node(config=config, node_id=node_id, data=data, log=log, parent_pid=parent_pid, variables=variables)
     process.returncode = 0  # reaped by its pid: the object must not warn when it goes
     return process.pid
 
@@ -94,6 +106,15 @@ def _is_node(pid: int) -> bool:
     # A zombie with other threads is still ending: its ports are free when the last of them has gone.
     has_ended = fields[_STATE] in (b"Z", b"X") and int(fields[_THREADS]) <= 1
     return not has_ended and (b"node" in arguments or arguments == [b""])
+
+
+def is_stopped(pid: int) -> bool:
+    """By SIGSTOP; False where nobody tells."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:
+            return stat.read().rpartition(b")")[2].split()[_STATE] == b"T"
+    except OSError:
+        return False
 
 
 def send_signal(node: NodeRun, number: signal.Signals) -> bool:
@@ -173,5 +194,5 @@ def log_tail(path: str, *, lines_max: int = LOG_TAIL_LINES) -> list[str]:
         with open(path, "rb") as log:
             log.seek(max(0, os.path.getsize(path) - LOG_TAIL_BYTES))
             return log.read().decode("utf-8", "replace").splitlines()[-lines_max:]
-    except FileNotFoundError:
+    except OSError:
         return []

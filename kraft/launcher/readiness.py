@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from kraft.client.blocking import send
 from kraft.client.response import Answer, Request
-from kraft.launcher.processes import is_alive, reap
+from kraft.launcher.processes import is_alive, log_tail, reap
 from kraft.launcher.runfile import NodeRun
 
 STALLED_MS: Final = 300_000
@@ -27,12 +27,24 @@ PROBE_TIMEOUT_MS: Final = 1_000
 NO_ANSWER: Final = "starting"
 
 
+class LaunchError(Exception):
+    """The cluster was not started, or did not become ready and was stopped again."""
+
+
 class StartFailed(Exception):
     """`node` is the one that ended, whose log tells why; None when time ran out."""
 
     def __init__(self, message: str, *, node: NodeRun | None = None) -> None:
         super().__init__(message)
         self.node = node
+
+
+def explained(failure: StartFailed) -> str:
+    """With the end of the log of the node that ended. All nodes are stopped by who asks."""
+    if failure.node is None:
+        return f"{failure}; all nodes were stopped"
+    tail = "\n".join(f"  | {line}" for line in log_tail(failure.node.log)) or "  | (nothing)"
+    return f"{failure}; the others were stopped. Last lines of {failure.node.log}:\n{tail}"
 
 
 @dataclass(slots=True)

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
+from kraft.layout import WITNESS_VARIABLE
+
 RUN_FILE: Final = "cluster.json"
 RESOLVED_FILE: Final = "resolved.toml"
+WITNESS_FOLDER: Final = "witness"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +53,8 @@ class ClusterRun:
     launcher_pid: int | None
     """The `kraft up` that the nodes live and die with; None when detached."""
     nodes: tuple[NodeRun, ...]
+    witness: str | None = None
+    """Folder where each node's disk keeps a witness of what is durable (`kraft/runtime/witness.py`), if it does."""
 
     def node(self, node_id: int) -> NodeRun:
         """Raises LookupError, naming the ids that there are."""
@@ -58,12 +64,32 @@ class ClusterRun:
         ids = ", ".join(str(node.id) for node in self.nodes)
         raise LookupError(f"there is no node {node_id}; the nodes are {ids}")
 
+    def with_nodes(self, nodes: Iterable[NodeRun]) -> ClusterRun:
+        return replace(self, nodes=tuple(nodes))
+
     def with_pid(self, node_id: int, pid: int) -> ClusterRun:
         return replace(self, nodes=tuple(replace(n, pid=pid) if n.id == node_id else n for n in self.nodes))
+
+    def variables(self, node_id: int) -> dict[str, str]:
+        """Of a node's environment, besides those of who starts it."""
+        folder = self.witness_of(node_id)
+        return {} if folder is None else {WITNESS_VARIABLE: folder}
+
+    def witness_of(self, node_id: int) -> str | None:
+        return None if self.witness is None else os.path.join(self.witness, f"node-{node_id}")
+
+    def to_document(self) -> dict[str, Any]:
+        return asdict(self)
 
     def summary(self) -> dict[str, Any]:
         """What `kraft up --json` prints."""
         return {"cluster_id": self.cluster_id, "nodes": [asdict(node) for node in self.nodes]}
+
+
+def run_of(document: dict[str, Any]) -> ClusterRun:
+    """The opposite of `to_document`. Raises KeyError and TypeError."""
+    nodes = tuple(NodeRun(**{**node, "roles": tuple(node["roles"])}) for node in document["nodes"])
+    return ClusterRun(**{**document, "nodes": nodes})
 
 
 def run_path(data: str) -> str:
@@ -82,8 +108,7 @@ def load_run(data: str) -> ClusterRun | None:
     try:
         with open(run_path(data), encoding="utf-8") as text:
             document = json.load(text)
-        nodes = tuple(NodeRun(**{**node, "roles": tuple(node["roles"])}) for node in document["nodes"])
-        return ClusterRun(**{**document, "nodes": nodes})
+        return run_of(document)
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, KeyError, TypeError):
         return None
 

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable
 from types import FrameType
 from typing import Final
 
-from kraft.config.checks import warnings
-from kraft.config.models import ClusterConfig
-from kraft.config.render import render
-from kraft.launcher.configuration import SECRET_FILE, load_config, write_whole
-from kraft.launcher.ports import taken_ports, with_free_ports
-from kraft.launcher.processes import StartProcess, is_alive, log_tail, start_program, stop_nodes
-from kraft.launcher.readiness import StartFailed, wait_until_ready
-from kraft.launcher.runfile import RESOLVED_FILE, ClusterRun, NodeRun, load_run, remove_run, save_run
+from kraft.launcher.fork_messages import CAN_WATCH_FORKS, Launch, Prepare
+from kraft.launcher.forks import ForkServerGone, end_fork_server, fork_server
+from kraft.launcher.processes import StartProcess, start_program, stop_nodes
+from kraft.launcher.readiness import LaunchError, StartFailed, explained, wait_until_ready
+from kraft.launcher.runfile import ClusterRun, load_run, remove_run, run_of
 from kraft.launcher.starting import StartInPipe, StartView
 
 Say = Callable[[str], None]
 _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-class LaunchError(Exception):
-    """The cluster was not started, or did not become ready and was stopped again."""
 
 
 class Interrupted(Exception):
@@ -39,23 +33,53 @@ def start_cluster(
     say: Say,
     view: StartView | None = None,
     limit_ms: int | None = None,
-    start: StartProcess = start_program,
+    start: StartProcess | None = None,
 ) -> ClusterRun:
     """Start all nodes and return when the cluster is ready. Raises ConfigError or LaunchError; then nothing runs.
 
     `view` shows how it starts; without one, `say` is told. `limit_ms`: how long that may take; None: as long as the
-    nodes make progress."""
-    config = load_config(config_file, data=data)
-    _refuse_second_start(config.data)
-    if free_ports:
-        config = with_free_ports(config)
-    elif taken := taken_ports(config):
-        raise LaunchError("\n".join(str(port) for port in taken))
+    nodes make progress. `start`: how each node is started; None: as forks of one process where that is safe, else as
+    programs."""
+    parent = None if detach else os.getpid()
+    run = None
+    if start is None and CAN_WATCH_FORKS:
+        run = _start_forks(Prepare(config=config_file, data=data, free_ports=free_ports), parent, say=say)
+    if run is None:
+        run = _start_each(config_file, data, parent, free_ports=free_ports, say=say, start=start or start_program)
+    return _ready_or_stopped(run, limit_ms=limit_ms, say=say, view=view or StartInPipe(say))
+
+
+def _start_forks(asked: Prepare, parent: int | None, *, say: Say) -> ClusterRun | None:
+    """None when the process that forks has ended: it started nothing."""
+    server = fork_server()
+    prepared: str | None = None
+    try:
+        plan = server.prepare(asked)
+        for warning in plan["warnings"]:
+            say(f"warning: {warning}")
+        prepared = plan["data"]
+        return run_of(server.launch(Launch(data=plan["data"], parent_pid=parent)))
+    except ForkServerGone:
+        return None
+    except BaseException:
+        if prepared is not None:
+            with contextlib.suppress(ForkServerGone):
+                server.end(prepared)
+        raise
+    finally:
+        server.leave()
+
+
+def _start_each(
+    config_file: str | None, data: str | None, parent: int | None, *, free_ports: bool, say: Say, start: StartProcess
+) -> ClusterRun:
+    from kraft.config.checks import warnings
+    from kraft.launcher.preparing import launch, prepare
+
+    config = prepare(config_file, data=data, free_ports=free_ports)
     for warning in warnings(config):
         say(f"warning: {warning}")
-    resolved = _write_resolved(config)
-    run = _start_nodes(config, resolved, detach=detach, say=say, start=start)
-    return _ready_or_stopped(run, limit_ms=limit_ms, say=say, view=view or StartInPipe(say))
+    return launch(config, parent_pid=parent, start=start)
 
 
 def stop_cluster(run: ClusterRun, *, say: Say) -> None:
@@ -63,6 +87,7 @@ def stop_cluster(run: ClusterRun, *, say: Say) -> None:
     run = load_run(run.data) or run
     stop_nodes(run.nodes, say=say)
     remove_run(run.data)
+    end_fork_server(run.data)
 
 
 def interruptible() -> None:
@@ -81,51 +106,6 @@ def _interrupt(number: int, _: FrameType | None) -> None:
     raise Interrupted(signal.Signals(number).name)
 
 
-def _refuse_second_start(data: str) -> None:
-    run = load_run(data)
-    alive = [node for node in run.nodes if is_alive(node.pid)] if run else []
-    if alive:
-        ids = ", ".join(f"{node.id} (pid {node.pid})" for node in alive)
-        raise LaunchError(f"a cluster already runs from {data}: nodes {ids}; stop it with `kraft down --data {data}`")
-
-
-def _write_resolved(config: ClusterConfig) -> str:
-    """All nodes start from one file with every default filled in; the secret stays in a file of its own."""
-    secret_file = os.path.join(config.data, SECRET_FILE)
-    write_whole(secret_file, config.secret.get_secret_value() + "\n", mode=0o600)
-    resolved = os.path.join(config.data, RESOLVED_FILE)
-    write_whole(resolved, render(config, secret_file=secret_file))
-    return resolved
-
-
-def _start_nodes(config: ClusterConfig, resolved: str, *, detach: bool, say: Say, start: StartProcess) -> ClusterRun:
-    parent = None if detach else os.getpid()
-    nodes: list[NodeRun] = []
-    try:
-        for node in config.nodes:
-            log = os.path.join(node.data, "node.log")
-            pid = start(config=resolved, node_id=node.id, data=config.data, log=log, parent_pid=parent)
-            nodes.append(
-                NodeRun(
-                    id=node.id,
-                    roles=node.roles,
-                    pid=pid,
-                    rest=node.rest_url,
-                    kafka=str(node.kafka),
-                    quorum=str(node.quorum) if node.quorum else None,
-                    data=node.data,
-                )
-            )
-    except OSError as error:
-        stop_nodes(nodes, say=say)
-        raise LaunchError(f"node {config.nodes[len(nodes)].id} cannot be started: {error}") from error
-    run = ClusterRun(
-        cluster_id=config.cluster_id, config=resolved, data=config.data, launcher_pid=parent, nodes=tuple(nodes)
-    )
-    save_run(run)
-    return run
-
-
 def _ready_or_stopped(run: ClusterRun, *, limit_ms: int | None, say: Say, view: StartView) -> ClusterRun:
     try:
         view.begin(run)
@@ -135,16 +115,9 @@ def _ready_or_stopped(run: ClusterRun, *, limit_ms: int | None, say: Say, view: 
             view.end()
     except StartFailed as failure:
         stop_cluster(run, say=say)
-        raise LaunchError(_explain(failure)) from failure
+        raise LaunchError(explained(failure)) from failure
     except BaseException:
         uninterruptible()
         stop_cluster(run, say=say)
         raise
     return run
-
-
-def _explain(failure: StartFailed) -> str:
-    if failure.node is None:
-        return f"{failure}; all nodes were stopped"
-    tail = "\n".join(f"  | {line}" for line in log_tail(failure.node.log)) or "  | (nothing)"
-    return f"{failure}; the others were stopped. Last lines of {failure.node.log}:\n{tail}"

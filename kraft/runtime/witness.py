@@ -20,11 +20,10 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from kraft.layout import WITNESS_VARIABLE
 from kraft.protocol.primitives import Buffer
 from kraft.runtime.files import PRIVATE, DiskFile, DiskFiles
 
-WITNESS_VARIABLE: Final = "KRAFT_SCENARIO_WITNESS"
-"""Names the folder of the witness; unset in production."""
 WITNESS_FILE: Final = "witness.jsonl"
 FULL_FILE: Final = "full"
 UNDO_FOLDER: Final = "undo"

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from kraft.launcher.forks import close_fork_server
 from tests.integration.support.cluster import Cluster
 from tests.integration.support.configuration import QUICK_CHORES, QUICK_FAILURES, THREE, write_config
 from tests.integration.support.forks import FORKS
@@ -18,6 +19,7 @@ from tests.integration.support.forks import FORKS
 def _forks() -> Iterator[None]:
     yield
     FORKS.close()
+    close_fork_server()
 
 
 @pytest.fixture

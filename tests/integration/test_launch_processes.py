@@ -14,7 +14,8 @@ import pytest
 
 from kraft.launcher import processes, up
 from kraft.launcher.actions import NotRunning, bring_down, kill_node, restart_node
-from kraft.launcher.processes import is_alive, start_node
+from kraft.launcher.processes import is_alive, start_node, start_program
+from kraft.launcher.readiness import LaunchError
 from kraft.launcher.runfile import load_run, remove_run
 from tests.integration.support.waiting import wait_until
 
@@ -36,7 +37,9 @@ def fakes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 
 def start(data: str, said: list[str] | None = None, **options):
     told = said if said is not None else []
-    return up.start_cluster(None, data=data, free_ports=True, detach=True, say=told.append, **options)
+    return up.start_cluster(
+        None, data=data, free_ports=True, detach=True, say=told.append, start=start_program, **options
+    )
 
 
 def test_a_cluster_starts_says_what_it_waits_for_and_stops(fakes):
@@ -55,7 +58,7 @@ def test_a_cluster_starts_says_what_it_waits_for_and_stops(fakes):
 
 def test_a_second_start_from_the_same_folder_is_refused(fakes):
     run = start(fakes)
-    with pytest.raises(up.LaunchError, match="already runs"):
+    with pytest.raises(LaunchError, match="already runs"):
         start(fakes)
     assert all(is_alive(node.pid) for node in run.nodes)
 
@@ -63,14 +66,14 @@ def test_a_second_start_from_the_same_folder_is_refused(fakes):
 def test_a_node_that_dies_while_starting_shows_its_log_and_stops_the_others(fakes, monkeypatch):
     monkeypatch.setenv("FAKE_DIE", "2")
     monkeypatch.setenv("FAKE_READY_AFTER_S", "60")
-    with pytest.raises(up.LaunchError, match=r"(?s)node 2 .*the disk of this node is on fire"):
+    with pytest.raises(LaunchError, match=r"(?s)node 2 .*the disk of this node is on fire"):
         start(fakes)
     assert load_run(fakes) is None
 
 
 def test_the_timeout_ends_a_start_and_stops_the_nodes(fakes, monkeypatch):
     monkeypatch.setenv("FAKE_READY_AFTER_S", "600")
-    with pytest.raises(up.LaunchError, match=r"not ready after 1 s \(--timeout\): .*; all nodes were stopped"):
+    with pytest.raises(LaunchError, match=r"not ready after 1 s \(--timeout\): .*; all nodes were stopped"):
         start(fakes, limit_ms=1_000)
     assert load_run(fakes) is None
 
@@ -129,7 +132,7 @@ def test_a_taken_port_is_named_with_the_node_and_the_key(tmp_path):
         port = taken.getsockname()[1]
         config = tmp_path / "cluster.toml"
         config.write_text(f"[[nodes]]\nid = 7\nkafka_port = {port}\n")
-        with pytest.raises(up.LaunchError) as raised:
+        with pytest.raises(LaunchError) as raised:
             up.start_cluster(str(config), data=str(tmp_path), free_ports=False, detach=True, say=lambda _: None)
     message = str(raised.value)
     assert str(port) in message

@@ -19,6 +19,7 @@ from uuid import UUID
 from kraft.client.blocking import send
 from kraft.client.response import Answer, Request, Response
 from kraft.launcher.actions import bring_down, restart_node, stop_node
+from kraft.launcher.forks import end_fork_server
 from kraft.launcher.processes import StartProcess, is_alive, reap, start_program
 from kraft.launcher.runfile import RESOLVED_FILE, NodeRun, load_run, save_run
 from kraft.launcher.up import start_cluster
@@ -149,7 +150,9 @@ class Cluster:
         run = load_run(self.data)
         assert run is not None
         node = run.node(node_id)
-        pid = self._start_process(config=run.config, node_id=node_id, data=run.data, log=node.log, parent_pid=None)
+        pid = self._start_process(
+            config=run.config, node_id=node_id, data=run.data, log=node.log, parent_pid=None, variables={}
+        )
         self.ever_started.add(pid)
         save_run(run.with_pid(node_id, pid))
 
@@ -339,6 +342,7 @@ class Cluster:
             if is_alive(pid):
                 os.kill(pid, signal.SIGKILL)
         wait_until(lambda: (reap(pids), not any(map(is_alive, pids)))[1], deadline_s=15, what="the end of all nodes")
+        end_fork_server(self.data)
 
     def logs(self) -> str:
         """The ends of all node logs, for the message of a failed test."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 import itertools
 import os
 import subprocess
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 
-from kraft.launcher.node_starter import FORK_SERVER, Command, Reply, StartNode
+from kraft.launcher.fork_messages import FORK_SERVER, ROOM_FOR_NAMES, Command, Reply, StartNode
 from kraft.launcher.python import PYTHON
 
 END_S: Final = 10.0
@@ -25,10 +26,19 @@ class ForkServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._ids = itertools.count(1)
 
-    def __call__(self, *, config: str, node_id: int, data: str, log: str, parent_pid: int | None) -> int:
+    def __call__(
+        self,
+        *,
+        config: str,
+        node_id: int,
+        data: str,
+        log: str,
+        parent_pid: int | None,
+        variables: Mapping[str, str],
+    ) -> int:
         assert parent_pid is None, "a fork ends with the process that forked it"
         os.makedirs(os.path.dirname(log), mode=0o700, exist_ok=True)
-        start = StartNode(config=config, node_id=node_id, data=data, log=log)
+        start = StartNode(config=config, node_id=node_id, data=data, log=log, variables=dict(variables))
         return self._ask(Command(id=next(self._ids), start=start)).pid
 
     def close(self) -> None:
@@ -49,7 +59,7 @@ class ForkServer:
     def _ask(self, command: Command) -> Reply:
         if self._process is None:
             self._process = subprocess.Popen(
-                [*PYTHON, "-m", FORK_SERVER, "node"],
+                [*PYTHON, "-m", FORK_SERVER, "node", ROOM_FOR_NAMES],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 start_new_session=True,

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from kraft.chaos.worlds.processes.power import lose_power
+from kraft.layout import WITNESS_VARIABLE
 from kraft.runtime.files import DiskFiles
-from kraft.runtime.witness import FULL_FILE, WITNESS_VARIABLE, WitnessFiles, files_of
+from kraft.runtime.witness import FULL_FILE, WitnessFiles, files_of
 from replication.storage.text_files import replace_text
 
 

@@ -9,8 +9,8 @@ from importlib.util import find_spec
 
 import pytest
 
+from kraft.launcher.fork_messages import FORK_SERVER, Command, Reply
 from kraft.launcher.helper_process import Helper, HelperFailed
-from kraft.launcher.node_starter import FORK_SERVER, Command, Reply
 
 SILENT = "json.tool"
 """A module of Python's own that reads its input to the end before it says anything."""

@@ -22,11 +22,12 @@ from kraft.chaos.worlds.spec import ScenarioError
 from kraft.client.response import Answer, Request, Response
 from kraft.client.transport import Transport
 from kraft.config.models import ClusterConfig, NodeConfig
+from kraft.launcher.fork_messages import StartNode
 from kraft.launcher.helper_process import HelperFailed
-from kraft.launcher.node_starter import NodeProcess, NodeStarter, StartNode
+from kraft.launcher.node_starter import NodeProcess, NodeStarter
 from kraft.launcher.processes import log_tail
 from kraft.launcher.runfile import ClusterRun, NodeRun, save_run
-from kraft.runtime.witness import WITNESS_VARIABLE
+from kraft.layout import WITNESS_VARIABLE
 
 KILLED_LIMIT_MS: Final = 10_000
 PROCESS_POLL_S: Final = 0.003

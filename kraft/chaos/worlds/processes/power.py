@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,3 +138,7 @@ def reset_witness(data: Path, witness: Path) -> None:
     shutil.rmtree(witness / UNDO_FOLDER, ignore_errors=True)
     facts = [{"sync": path, "size": os.path.getsize(path)} for path in _files(data)]
     (witness / WITNESS_FILE).write_text("".join(json.dumps(fact) + "\n" for fact in facts), encoding="utf-8")
+
+
+if __name__ == "__main__":  # DATA WITNESS: for who must not import this in a process of his own
+    lose_power(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,134 @@
+"""`kraft exec -- COMMAND`: a cluster for as long as a command runs, in a temporary folder, on free ports."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from types import FrameType
+from typing import Annotated, Final
+
+import typer
+
+from kraft.cli.options import TimeoutOption
+from kraft.cli.output import say
+from kraft.testing.cluster import Cluster, ClusterFailed, Setting
+
+START_FAILED: Final = 125
+NOT_EXECUTABLE: Final = 126
+NOT_FOUND: Final = 127
+"""As env, timeout and shells say it."""
+SIGNALLED: Final = 128
+PASSED_ON: Final = (
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGTERM,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
+_FROM_THE_KERNEL: Final = 0
+"""`si_code` of a signal is above this then: of Ctrl-C, which the command, in our group of processes, has had too."""
+
+
+class _Ended(BaseException):
+    """A signal came before there was a command to pass it on to."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def execute(
+    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND [ARGUMENT]...", help="What to run.")],
+    nodes: Annotated[int, typer.Option("--nodes", min=1, max=100, help="How many nodes.")] = 3,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A Kafka setting of all nodes; repeatable.")
+    ] = None,
+    keep_on_failure: Annotated[
+        bool, typer.Option("--keep-on-failure", help="Keep the cluster's folder when the command fails, and say where.")
+    ] = False,
+    timeout: TimeoutOption = None,
+) -> None:
+    """Start a cluster in a temporary folder, run a command, end the cluster: `kraft exec -- go test ./...`.
+
+    The command finds it by KAFKA_BOOTSTRAP_SERVERS (host:port,host:port), KRAFT_REST (URLs with commas, as --rest takes
+    them) and KRAFT_DATA (its folder, as --data takes it): `kraft node kill 1 --data "$KRAFT_DATA"`.
+
+    Signals are passed on. The exit code is that of the command, and 128 + N when signal N ended it; 125 when the
+    cluster does not start, 126 when the command cannot be run, 127 when there is none of that name.
+    """
+    cluster = Cluster(
+        nodes=nodes,
+        settings=dict(map(_setting, settings or ())),
+        power_loss=True,
+        ends_users=True,
+        start_limit_s=timeout,
+    )
+    try:
+        sys.exit(_run_with(cluster, command, keeps=keep_on_failure))
+    except ClusterFailed as error:
+        say(f"error: {error}")
+        sys.exit(START_FAILED)
+    except _Ended as ended:
+        sys.exit(SIGNALLED + ended.number)
+
+
+def _setting(text: str) -> tuple[str, Setting]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise typer.BadParameter(f"--set {text!r} should be NAME=VALUE, such as --set min.insync.replicas=1")
+    try:
+        read = json.loads(value)
+    except ValueError:
+        return name, value
+    return name, read if isinstance(read, int | float | bool | str) else value
+
+
+def _run_with(cluster: Cluster, command: Sequence[str], *, keeps: bool) -> int:
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _end)
+    with cluster:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (*PASSED_ON, signal.SIGCHLD))
+        code = _run(command, _variables(cluster), mask=before)
+        if code != 0 and keeps:
+            cluster.keep()
+            say(f"the command failed ({code}); the cluster's folder is kept: {cluster.data}")
+    return code
+
+
+def _end(number: int, _: FrameType | None) -> None:
+    raise _Ended(number)
+
+
+def _variables(cluster: Cluster) -> Mapping[str, str]:
+    return {
+        "KAFKA_BOOTSTRAP_SERVERS": cluster.bootstrap_servers,
+        "KRAFT_REST": ",".join(cluster.rest_urls.values()),
+        "KRAFT_DATA": str(cluster.data),
+    }
+
+
+def _run(command: Sequence[str], variables: Mapping[str, str], *, mask: set[int | signal.Signals]) -> int:
+    """The exit code. Signals that are passed on are blocked here; the command begins with the mask that we had."""
+    try:
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, **variables},
+            preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, mask) and None,
+        )
+    except FileNotFoundError:
+        say(f"error: there is no command {command[0]}")
+        return NOT_FOUND
+    except OSError as error:
+        say(f"error: {command[0]} cannot be run: {error.strerror}")
+        return NOT_EXECUTABLE
+    while process.poll() is None:
+        told = signal.sigwaitinfo((*PASSED_ON, signal.SIGCHLD))
+        if told.si_signo != signal.SIGCHLD and told.si_code <= _FROM_THE_KERNEL:
+            process.send_signal(told.si_signo)
+    return process.returncode if process.returncode >= 0 else SIGNALLED - process.returncode

@@ -1,0 +1,126 @@
+"""What is said to the process that forks nodes: one JSON command a line, answered in order by one reply a line.
+
+It is said over the pipes of who started it (its owner), and over a socket in the data folder of a cluster that it runs.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Mapping
+from typing import Any, Final, Self
+
+import msgspec
+
+FORK_SERVER: Final = "kraft.launcher.fork_server"
+"""Not imported here: who starts nodes needs nothing of what a node needs."""
+CAN_WATCH_FORKS: Final = hasattr(os, "pidfd_open")
+"""Linux. The process that forks is not ours to wait for, so that only a descriptor tells whether a node runs."""
+ROOM_FOR_NAMES: Final = "." * 160
+"""An argument that the fork server is given: its forks write there what they are called."""
+SOCKET_FILE: Final = "nodes.sock"
+"""In the data folder, for its owner alone (mode 0600)."""
+LINE_BYTES_MAX: Final = 1024 * 1024
+"""Of a command: an environment and a configuration have room in it."""
+READ_AT_START: Final = ("PYTHON", "LD_", "MALLOC_", "GLIBC_", "OPENSSL_", "AIOHTTP_", "UV_", "LC_", "LANG", "TZ")
+"""Beginnings of the names of variables that a program reads when it begins, and a fork therefore never."""
+_LIMITS: Final = ("NOFILE", "AS", "CORE", "DATA", "FSIZE", "MEMLOCK", "NPROC", "STACK")
+
+
+class Surroundings(msgspec.Struct, kw_only=True, frozen=True):
+    """What a program inherits from who starts it. A fork is told it, and made only if it can have it too."""
+
+    user: tuple[int, int]
+    umask: int
+    limits: Mapping[str, tuple[int, int]]
+    variables: Mapping[str, str]
+
+    @classmethod
+    def own(cls) -> Self:
+        umask = os.umask(0)
+        os.umask(umask)
+        return cls(
+            user=(os.geteuid(), os.getegid()),
+            umask=umask,
+            limits={name: resource.getrlimit(getattr(resource, f"RLIMIT_{name}")) for name in _LIMITS},
+            variables=dict(os.environ),
+        )
+
+    def why_not_of(self, process: Surroundings) -> str:
+        """Why a fork of that process cannot have these; empty when it can."""
+        if self.user != process.user:
+            return "it belongs to another user"
+        if self.limits != process.limits:
+            return "its limits of resources are others"
+        mine, its = _read_at_start(self.variables), _read_at_start(process.variables)
+        differing = sorted(name for name in mine.keys() | its.keys() if mine.get(name) != its.get(name))
+        return f"it began with another {differing[0]}" if differing else ""
+
+
+def _read_at_start(variables: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in variables.items() if name.startswith(READ_AT_START)}
+
+
+class StartNode(msgspec.Struct, kw_only=True, frozen=True):
+    config: str
+    node_id: int
+    data: str
+    log: str
+    """File that gets its output."""
+    variables: dict[str, str] = {}
+    """Of its environment, besides those of the process that starts it."""
+    parent_pid: int | None = None
+    """The process that the node ends with, in order."""
+    surroundings: Surroundings | None = None
+    """Of who asks; None: those of the process that forks."""
+
+
+class Prepare(msgspec.Struct, kw_only=True, frozen=True):
+    """Read a configuration, and find ports. The reply has its data folder and warnings; nothing is started."""
+
+    config: str | None = None
+    """Path of a cluster.toml; None: `text`, or else the built-in one."""
+    text: str | None = None
+    data: str | None = None
+    is_temporary: bool = False
+    """Its data folder is made here, and removed at the end."""
+    free_ports: bool = False
+    owner_pid: int | None = None
+    """Its nodes are killed when this process ends, however that ends. None: they live on."""
+    ends_users: bool = False
+    """With them every process that was given the data folder in its KRAFT_DATA."""
+
+
+class Launch(msgspec.Struct, kw_only=True, frozen=True):
+    """Start the nodes of a prepared cluster. The reply has its run file."""
+
+    data: str
+    parent_pid: int | None = None
+    """Its nodes stop in order when this process ends."""
+    has_witness: bool = False
+    """Whether the nodes' disks keep a witness of what is durable, so that a power loss can be played."""
+
+
+class Command(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
+    """Answered by one `Reply` with the same id."""
+
+    id: int
+    start: StartNode | None = None
+    reap: tuple[int, ...] = ()
+    """Nodes of the owner that have ended: their process ids may be given away."""
+    prepare: Prepare | None = None
+    launch: Launch | None = None
+    keep: str = ""
+    """Data folder of a temporary cluster: it is not removed at the end."""
+    end: str = ""
+    """Data folder of a cluster: whatever still runs of it is killed, and a temporary folder is removed."""
+
+
+class Reply(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
+    id: int
+    pid: int = 0
+    error: str = ""
+    is_refused: bool = False
+    """With an error: no fork can be made, and a program can."""
+    document: dict[str, Any] = {}
+    """What was prepared, or the run."""

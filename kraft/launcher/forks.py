@@ -1,0 +1,223 @@
+"""The owner's side of the process that forks nodes, and how other commands reach it: all of it blocks, for moments.
+
+Imports nothing of a node, and nothing of its configuration: it also runs in the process of other people's tests, whose
+own modules may be called `metadata`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from kraft.launcher.fork_messages import (
+    CAN_WATCH_FORKS,
+    FORK_SERVER,
+    LINE_BYTES_MAX,
+    ROOM_FOR_NAMES,
+    SOCKET_FILE,
+    Command,
+    Launch,
+    Prepare,
+    Reply,
+    StartNode,
+    Surroundings,
+)
+from kraft.launcher.processes import start_program
+from kraft.launcher.python import PYTHON
+from kraft.launcher.readiness import LaunchError
+
+END_LIMIT_S: Final = 10.0
+ANSWER_LIMIT_S: Final = 10.0
+"""Of a command over the socket of a data folder. It does not wait for nodes: to fork one takes milliseconds."""
+READ_BYTES: Final = 65_536
+
+
+class ForkServerGone(Exception):
+    """It has ended, or cannot be reached: programs can be started instead."""
+
+
+class ForkServer:
+    """Started here, and loading meanwhile: the first answer takes as long as that. Used by any thread."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [*PYTHON, "-m", FORK_SERVER, "node", ROOM_FOR_NAMES],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            bufsize=0,
+        )
+        self._ids = itertools.count(1)
+        self._lock = threading.Lock()
+        self._received = b""
+        self._is_open = True
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        return self._is_open and self._process.poll() is None
+
+    def prepare(self, asked: Prepare) -> dict[str, Any]:
+        """The plan of a cluster. Raises LaunchError and ForkServerGone."""
+        return self._ask(prepare=asked).document
+
+    def launch(self, asked: Launch) -> dict[str, Any]:
+        """The run of a cluster. Raises LaunchError and ForkServerGone."""
+        return self._ask(launch=asked).document
+
+    def keep(self, data: str) -> None:
+        """The folder of a temporary cluster is not removed at its end. Raises ForkServerGone."""
+        self._ask(keep=data)
+
+    def end(self, data: str) -> None:
+        """Nothing of that cluster runs when this returns. Raises ForkServerGone."""
+        self._ask(end=data)
+
+    def _ask(self, **what: Any) -> Reply:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with self._lock:
+            if not self._is_open:
+                raise ForkServerGone("the process that starts nodes was closed")
+            command = Command(id=next(self._ids), **what)
+            try:
+                self._process.stdin.write(msgspec.json.encode(command) + b"\n")
+                reply = self._read(self._process.stdout.fileno())
+                while reply.id < command.id:  # who asked was interrupted
+                    reply = self._read(self._process.stdout.fileno())
+            except OSError as error:
+                raise ForkServerGone(f"the process that starts nodes has ended: {error}") from error
+        assert reply.id == command.id, (command, reply)
+        if reply.error:
+            raise LaunchError(reply.error)
+        return reply
+
+    def _read(self, descriptor: int) -> Reply:
+        while b"\n" not in self._received:
+            data = os.read(descriptor, READ_BYTES)
+            if not data:
+                raise ForkServerGone("the process that starts nodes has ended")
+            self._received += data
+        line, _, self._received = self._received.partition(b"\n")
+        return msgspec.json.decode(line, type=Reply)
+
+    def leave(self) -> None:
+        """It stays for as long as a cluster of it does."""
+        self._close()
+        self._process.returncode = 0  # nobody waits for it: the object must not warn when it goes
+
+    def close(self) -> None:
+        """It ends with the last of its clusters: those without an owner have to be ended first."""
+        self._close()
+        try:
+            self._process.wait(END_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _close(self) -> None:
+        self._is_open = False
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+
+_lock = threading.Lock()
+_servers: dict[int, ForkServer] = {}
+"""By the process that has started it: a fork of that one starts its own."""
+
+
+def fork_server() -> ForkServer:
+    """The one of this process, started now if there is none: it begins to load at once."""
+    with _lock:
+        server = _servers.get(os.getpid())
+        if server is None or not server.is_running:
+            server = _servers[os.getpid()] = ForkServer()
+        return server
+
+
+def close_fork_server() -> None:
+    """For who wants it to end before this process does. Clusters of it are ended first."""
+    with _lock:
+        server = _servers.pop(os.getpid(), None)
+    if server is not None:
+        server.close()
+
+
+# --- over the socket of a data folder ---------------------------------------------------------------------------------
+
+
+def start_fork_or_program(
+    *, config: str, node_id: int, data: str, log: str, parent_pid: int | None, variables: Mapping[str, str]
+) -> int:
+    """Implements `StartProcess`: a fork of the process that runs the cluster of `data` if there is one and it can make
+    one, else a program. Raises OSError."""
+    start = StartNode(
+        config=config,
+        node_id=node_id,
+        data=data,
+        log=log,
+        parent_pid=parent_pid,
+        variables=dict(variables),
+        surroundings=Surroundings.own(),
+    )
+    try:
+        reply = _ask_at(data, Command(id=1, start=start))
+    except (ForkServerGone, UnicodeEncodeError):  # a variable that is no text cannot be told
+        reply = Reply(id=1, is_refused=True)
+    if reply.is_refused:
+        return start_program(
+            config=config, node_id=node_id, data=data, log=log, parent_pid=parent_pid, variables=variables
+        )
+    if reply.error:
+        raise OSError(reply.error)
+    return reply.pid
+
+
+def end_fork_server(data: str) -> None:
+    """Of a cluster whose nodes have stopped: the process that forked them has nothing left to do there."""
+    with contextlib.suppress(ForkServerGone):
+        _ask_at(data, Command(id=1, end=data))
+
+
+def _ask_at(data: str, command: Command) -> Reply:
+    """Raises ForkServerGone."""
+    if not CAN_WATCH_FORKS:
+        raise ForkServerGone("this system has no forks that can be watched")
+    try:
+        folder = os.open(data, os.O_PATH | os.O_DIRECTORY)
+    except OSError as error:
+        raise ForkServerGone(str(error)) from error
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(ANSWER_LIMIT_S)
+            # by way of a descriptor: the path may be longer than the address of a socket
+            connection.connect(f"/proc/self/fd/{folder}/{SOCKET_FILE}")
+            connection.sendall(msgspec.json.encode(command) + b"\n")
+            return _receive(connection)
+    except (OSError, msgspec.DecodeError) as error:
+        raise ForkServerGone(str(error)) from error
+    finally:
+        os.close(folder)
+
+
+def _receive(connection: socket.socket) -> Reply:
+    received = b""
+    while b"\n" not in received:
+        data = connection.recv(READ_BYTES)
+        if not data or len(received) > LINE_BYTES_MAX:
+            raise ForkServerGone("the process that starts nodes gave no answer")
+        received += data
+    return msgspec.json.decode(received, type=Reply)

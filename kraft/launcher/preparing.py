@@ -1,0 +1,92 @@
+"""A cluster before it runs: its configuration is read and its ports are found; then its nodes are started from one
+resolved file."""
+
+from __future__ import annotations
+
+import os
+
+from kraft.config.models import ClusterConfig, NodeConfig
+from kraft.config.render import render
+from kraft.launcher.configuration import SECRET_FILE, load_config, write_whole
+from kraft.launcher.ports import taken_ports, with_free_ports
+from kraft.launcher.processes import StartProcess, is_alive, stop_nodes
+from kraft.launcher.readiness import LaunchError
+from kraft.launcher.runfile import RESOLVED_FILE, WITNESS_FOLDER, ClusterRun, NodeRun, load_run, save_run
+
+
+def prepare(config_file: str | None, *, text: str | None = None, data: str | None, free_ports: bool) -> ClusterConfig:
+    """`text`: of a configuration that is in no file. Raises ConfigError or LaunchError; nothing is started."""
+    config = load_config(config_file, text=text, data=data)
+    _refuse_second_start(config.data)
+    if free_ports:
+        return with_free_ports(config)
+    if taken := taken_ports(config):
+        raise LaunchError("\n".join(str(port) for port in taken))
+    return config
+
+
+def launch(
+    config: ClusterConfig, *, parent_pid: int | None, start: StartProcess, has_witness: bool = False
+) -> ClusterRun:
+    """Start all nodes, and say in the run file which they are. They end with `parent_pid`. Raises LaunchError; then
+    none runs."""
+    resolved = _write_resolved(config)
+    witness = os.path.join(config.data, WITNESS_FOLDER) if has_witness else None
+    run = ClusterRun(
+        cluster_id=config.cluster_id,
+        config=resolved,
+        data=config.data,
+        launcher_pid=parent_pid,
+        nodes=(),
+        witness=witness,
+    )
+    nodes: list[NodeRun] = []
+    try:
+        for folder in [run.witness_of(node.id) for node in config.nodes]:
+            if folder is not None:
+                os.makedirs(folder, mode=0o700, exist_ok=True)
+        for node in config.nodes:
+            nodes.append(_start(node, run, start=start))
+    except OSError as error:
+        stop_nodes(nodes, say=lambda _: None)
+        raise LaunchError(f"node {config.nodes[len(nodes)].id} cannot be started: {error}") from error
+    run = run.with_nodes(nodes)
+    save_run(run)
+    return run
+
+
+def _start(node: NodeConfig, run: ClusterRun, *, start: StartProcess) -> NodeRun:
+    pid = start(
+        config=run.config,
+        node_id=node.id,
+        data=run.data,
+        log=os.path.join(node.data, "node.log"),
+        parent_pid=run.launcher_pid,
+        variables=run.variables(node.id),
+    )
+    return NodeRun(
+        id=node.id,
+        roles=node.roles,
+        pid=pid,
+        rest=node.rest_url,
+        kafka=str(node.kafka),
+        quorum=str(node.quorum) if node.quorum else None,
+        data=node.data,
+    )
+
+
+def _refuse_second_start(data: str) -> None:
+    run = load_run(data)
+    alive = [node for node in run.nodes if is_alive(node.pid)] if run else []
+    if alive:
+        ids = ", ".join(f"{node.id} (pid {node.pid})" for node in alive)
+        raise LaunchError(f"a cluster already runs from {data}: nodes {ids}; stop it with `kraft down --data {data}`")
+
+
+def _write_resolved(config: ClusterConfig) -> str:
+    """All nodes start from one file with every default filled in; the secret stays in a file of its own."""
+    secret_file = os.path.join(config.data, SECRET_FILE)
+    write_whole(secret_file, config.secret.get_secret_value() + "\n", mode=0o600)
+    resolved = os.path.join(config.data, RESOLVED_FILE)
+    write_whole(resolved, render(config, secret_file=secret_file))
+    return resolved
