@@ -1,9 +1,10 @@
 """One TCP connection: frames of a 4-byte big-endian length and that many bytes, as Kafka's protocol has them.
 
 Reading: bytes arrive in one buffer that all connections of a loop share, for between two calls of the loop nobody needs
-it. Frames that have come whole are copied out of it; a longer one that has not gets a buffer of its own size into which
-the kernel writes directly, so a large payload is copied once. While nobody receives, reading stops after
-`QUEUED_BYTES_MAX` of whole frames. What a listener's frames may hold together: `kraft.runtime.arriving`.
+it. Frames that have come whole are copied out of it as they are taken, `SPLIT_MAX` ahead; a longer one that has not come
+whole gets a buffer of its own size into which the kernel writes directly, so a large payload is copied once. While
+nobody receives, reading stops after `QUEUED_BYTES_MAX` of whole frames, or `SPLIT_MAX` of them. What a listener's frames
+may hold together: `kraft.runtime.arriving`.
 Writing: small frames are joined into one write; large parts are handed to the kernel where they are.
 """
 
@@ -29,6 +30,9 @@ REST_BYTES_MAX = 16 * 1024
 """The beginning of a frame that a connection keeps between two reads; a longer frame gets a buffer of its own."""
 QUEUED_BYTES_MAX = READ_BUFFER_BYTES
 """Whole frames kept while nobody receives; then the peer is held back by TCP."""
+SPLIT_MAX = 32
+"""Frames of a connection that are split off before somebody takes them: as objects they have some 400 bytes each, so a
+read of nothing but the shortest would become thirty times what has arrived."""
 JOINED_BYTES_MAX = 32 * 1024
 """Frames up to this size are joined into one buffer: a copy costs less than another vector."""
 WRITE_HIGH_BYTES = 1024 * 1024
@@ -56,8 +60,10 @@ class TcpConnection(FrameReceiver, asyncio.BufferedProtocol):
         self._arriving = arriving
         self._transport: asyncio.Transport | None = None
         self._buffer = read_buffer() if buffer is None else buffer
-        self._rest = b""
-        """Of the last read: the beginning of a frame."""
+        self._rest: Buffer = b""
+        """Of the last read: the beginning of a frame, or all that is not split yet."""
+        self._is_behind = False
+        """Frames that have arrived are not split yet; nothing is read meanwhile."""
         self._large: memoryview | None = None
         self._large_filled = 0
         self._large_granted = 0
@@ -133,7 +139,7 @@ class TcpConnection(FrameReceiver, asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._large is None:
-            self._parse(len(self._rest) + nbytes)
+            self._parse(self._buffer[: len(self._rest) + nbytes])
         else:
             self._large_filled += nbytes
             if self._large_filled == len(self._large):
@@ -160,23 +166,40 @@ class TcpConnection(FrameReceiver, asyncio.BufferedProtocol):
 
     # --- inside -------------------------------------------------------------------------------------------
 
-    def _parse(self, filled: int) -> None:
-        """Deliver the whole frames in the buffer and keep the beginning of the next."""
-        buffer, position = self._buffer, 0
+    def _parse(self, data: memoryview) -> None:
+        """All that has been read: deliver whole frames while somebody takes them, and keep the rest."""
+        self._rest = b""
+        data = self._split(data)
+        while self._is_behind and self._give():
+            data = self._split(data)
+        self._rest = bytes(data)
+
+    def _split(self, data: memoryview) -> memoryview:
+        """Up to `SPLIT_MAX` frames from the beginning of it; returns what is left."""
+        position, filled = 0, len(data)
+        self._is_behind = False
         while filled - position >= _LENGTH.size:
-            (size,) = _LENGTH.unpack_from(buffer, position)
+            if len(self._frames) >= SPLIT_MAX:
+                self._is_behind = True
+                break
+            (size,) = _LENGTH.unpack_from(data, position)
             if not 0 <= size <= self._frame_bytes_max:
                 self._refuse(size)
-                return
+                return data[:0]
             start = position + _LENGTH.size
             if start + size > filled:
                 if size + _LENGTH.size > REST_BYTES_MAX:
-                    self._begin_large(size, buffer[start:filled])
-                    position = filled
+                    self._begin_large(size, data[start:])
+                    return data[:0]
                 break
-            self._deliver(memoryview(bytearray(buffer[start : start + size])))
+            self._deliver(memoryview(bytearray(data[start : start + size])))
             position = start + size
-        self._rest = bytes(buffer[position:filled]) if position < filled else b""
+        return data[position:]
+
+    def _catch_up(self) -> None:
+        """All frames that were split are taken: split the next ones."""
+        rest = self._split(memoryview(self._rest))
+        self._rest = rest if self._is_behind else bytes(rest)
 
     def _begin_large(self, size: int, head: memoryview) -> None:
         # What the system maps is taken as bytes arrive, however much was announced.
@@ -215,7 +238,6 @@ class TcpConnection(FrameReceiver, asyncio.BufferedProtocol):
 
     def _refuse(self, size: int) -> None:
         LOG.warning("closing %s: frame of %d bytes, the limit is %d", self._peer, size, self._frame_bytes_max)
-        self._rest = b""
         self.abort()
 
     def _deliver(self, frame: memoryview) -> None:
@@ -229,7 +251,9 @@ class TcpConnection(FrameReceiver, asyncio.BufferedProtocol):
             if self._has_large_frames and self._arriving is not None:
                 self._has_large_frames = False
                 self._arriving.give_back(self, keep=0 if self._large is None else self._large_granted)
-            if self._is_reading_paused:
+            if self._is_behind and self._rest:
+                self._catch_up()
+            if self._is_reading_paused and not self._frames:
                 self._is_reading_paused = False
                 self._maybe_resume_reading()
         return frame
@@ -244,11 +268,16 @@ class TcpConnection(FrameReceiver, asyncio.BufferedProtocol):
             if is_refused:
                 self._wake(receiver, True)
 
+    def _give(self) -> bool:
+        """To whoever waits; True when all was taken."""
+        if self._frames and self._receiver is not None and not self._receiver.done():
+            self._wake_if_refused(self._receiver)
+        return not self._frames
+
     def _after_read(self) -> None:
-        if self._frames and self._receiver is not None:
-            if not self._receiver.done():
-                self._wake_if_refused(self._receiver)
-        elif self._queued_bytes >= QUEUED_BYTES_MAX and not self._is_reading_paused and not self._is_closed:
+        if self._give() or self._is_reading_paused or self._is_closed:
+            return
+        if self._is_behind or (self._receiver is None and self._queued_bytes >= QUEUED_BYTES_MAX):
             self._is_reading_paused = True
             self._hold_reading()
 
