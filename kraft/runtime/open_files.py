@@ -171,6 +171,8 @@ class CachedFiles:
         """Those with a descriptor, in the order in which they were looked at last for one to close."""
         self._folders: dict[str, _Folder] = {}
         self._opened = self._synced_to_close = self._refused = 0
+        self._given_back = 0
+        """Descriptors, whoever closed them: each is worth another try to who found none."""
 
     def status(self) -> OpenFilesStatus:
         return OpenFilesStatus(
@@ -261,8 +263,10 @@ class CachedFiles:
     def close_cold(self, count: int) -> int:
         """Close so many files that are not used at the moment; returns how many there were."""
         closed = 0
-        while closed < count and (file := self._coldest()) is not None and self._give_back(file):
-            closed += 1
+        for _ in range(2 * count):  # one that is used again just now is not the last one there is
+            if closed == count or (file := self._coldest()) is None:
+                break
+            closed += self._give_back(file)
         return closed
 
     def retrying(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -271,12 +275,13 @@ class CachedFiles:
 
     def _retrying(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         for _ in range(TRIES):
+            given_back = self._given_back
             try:
                 return call(*args, **kwargs)
             except OSError as error:
                 if error.errno not in OUT_OF_DESCRIPTORS:
                     raise
-                if not self.close_cold(CLOSED_AT_ONCE):
+                if not self.close_cold(CLOSED_AT_ONCE) and self._given_back == given_back:
                     self._refused += 1
                     raise
         return call(*args, **kwargs)
@@ -433,6 +438,7 @@ class CachedFiles:
 
     def _dropped(self, file: CachedFile) -> None:
         file.inner = None
+        self._given_back += 1
         del self._open[file]
 
     def _with_path(self, path: str) -> list[CachedFile]:

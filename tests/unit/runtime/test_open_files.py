@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,8 @@ class WatchedFile(DiskFile):
 
     def sync(self) -> None:
         self._disk.syncs += 1
+        on_sync, self._disk.on_sync = self._disk.on_sync, lambda: None
+        on_sync()
         if self._disk.sync_error:
             raise OSError(self._disk.sync_error, "injected", self.path)
         super().sync()
@@ -52,10 +55,14 @@ class WatchedDisk(DiskFiles):
     def __init__(self) -> None:
         self.syncs = self.open_errors = self.sync_error = 0
         self.closed_unsynced: list[str] = []
+        self.on_sync: Callable[[], object] = lambda: None
+        """What happens during the next sync."""
+        self.on_open_error: Callable[[], object] = lambda: None
 
     def open(self, path: str, *, create: bool = False, read_only: bool = False) -> DiskFile:
         if self.open_errors:
             self.open_errors -= 1
+            self.on_open_error()
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), path)
         return WatchedFile(path, os.open(path, os.O_RDWR | (os.O_CREAT if create else 0)), self)
 
@@ -171,6 +178,27 @@ def test_want_of_descriptors_closes_cold_files_and_costs_nothing(disk: WatchedDi
     assert cache.status().refused == 1
 
 
+def test_a_cold_file_that_is_used_again_just_now_is_not_the_last_one(disk: WatchedDisk, tmp_path: Path) -> None:
+    cache = CachedFiles(disk, open_max=8)
+    used_again, cold = made(cache, tmp_path, "ab")
+    for file in (used_again, cold):
+        file.append([b"x"])
+    disk.on_sync = lambda: used_again.append([b"y"])
+    disk.open_errors = 1
+    cache.open(str(tmp_path / "c"), create=True)
+    assert (cache.status().refused, cold.inner) == (0, None)
+    assert used_again.pread(0, 9) == b"axy"
+
+
+def test_what_another_thread_gave_back_meanwhile_is_worth_another_try(disk: WatchedDisk, tmp_path: Path) -> None:
+    cache = CachedFiles(disk, open_max=8)
+    made(cache, tmp_path, "ab")
+    disk.on_open_error = lambda: cache.close_cold(8)
+    disk.open_errors = 1
+    cache.open(str(tmp_path / "c"), create=True)
+    assert (cache.status().refused, cache.status().open) == (0, 1)
+
+
 def test_the_kernels_limit_is_never_met_by_files() -> None:
     """In a process that may have 40 descriptors: 300 files, all written and read."""
     program = """
@@ -193,6 +221,7 @@ with tempfile.TemporaryDirectory() as folder:
     cache.sync_directory(folder)
     assert cache.status().refused == 0
     print("whole", sum(file.size for file in files))
+    for file in files: file.close()  # the folder is removed by who knows nothing of the limit
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (0, f"whole {3 * (10 + 180 + 600)}\n"), done.stderr
