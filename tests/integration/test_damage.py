@@ -3,12 +3,13 @@ is disturbed."""
 
 from __future__ import annotations
 
+import re
 import resource
 import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -224,12 +225,29 @@ def run_node(config: Path, node_id: int, data: Path) -> tuple[int, str]:
 def stranger(nodes: Cluster, folder: Path, *replacements: tuple[str, str]) -> Path:
     """The cluster's configuration with something changed."""
     text = (Path(nodes.data) / "resolved.toml").read_text()
-    for old, new in (*replacements, ("30001", "2000")):
-        assert old in text, (old, text)
-        text = text.replace(old, new)
     config = folder / "stranger.toml"
-    config.write_text(text)
+    config.write_text(replaced(text, {**dict(replacements), "30001": "2000"}))
     return config
+
+
+def replaced(text: str, changes: Mapping[str, str]) -> str:
+    """Whole words, all at once: a port may be part of another number or of an id, and a new one may be an old one."""
+    found = dict.fromkeys(changes, 0)
+
+    def change(match: re.Match[str]) -> str:
+        found[match[0]] += 1
+        return changes[match[0]]
+
+    words = "|".join(map(re.escape, changes))
+    text = re.sub(rf"(?<![\w-])(?:{words})(?!\w)", change, text)
+    assert all(found.values()), (found, text)
+    return text
+
+
+def test_a_change_of_a_configuration_touches_no_other_number_that_has_the_same_digits():
+    text = 'id = "a4000130001"\nport = 40001\nother = 40002\nfolder = "/t-40001/node-40001"\n'
+    changed = 'id = "a4000130001"\nport = 40002\nother = 7\nfolder = "/t-40001/node-40001"\n'
+    assert replaced(text, {"40001": "40002", "40002": "7"}) == changed
 
 
 def test_a_data_folder_of_another_cluster_is_refused(nodes: Cluster, tmp_path: Path):
