@@ -17,7 +17,8 @@ from bench.cluster import process_resident_bytes
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.consumers import Consumers
-from kraft.coordinators.groups.shard import Shard, Surroundings
+from kraft.coordinators.groups.shard import Shard
+from kraft.coordinators.led_partition import Surroundings
 from kraft.protocol.errors import NotCoordinator
 from kraft.protocol.primitives import Buffer
 from kraft.runtime.environment import close_environment, system_environment
@@ -26,6 +27,7 @@ from metadata.image import MetadataImage, TopicIdPartition
 from metadata.internal_topics import offsets_topic_configs
 from metadata.records import PartitionRecord, RegisterBrokerRecord, TopicRecord
 from metadata.settings import BrokerSettings, topic_settings
+from replication.partition.log import EpochEnd
 from replication.requests import FetchRequest, FetchResponse, OffsetAnswer, ProduceOutcome
 
 TOPIC = "flights"
@@ -53,6 +55,9 @@ class _Replicas:
     async def list_offset(self, partition: TopicIdPartition, timestamp: int) -> OffsetAnswer:
         return OffsetAnswer(offset=0, timestamp=-1, leader_epoch=0)
 
+    def offset_for_leader_epoch(self, partition: TopicIdPartition, epoch: int) -> EpochEnd | None:
+        return None
+
 
 def _image(partitions: int) -> MetadataImage:
     topic_id = UUID(int=1)
@@ -62,6 +67,10 @@ def _image(partitions: int) -> MetadataImage:
         for number in range(partitions)
     ]
     return MetadataImage().apply([broker, TopicRecord(name=TOPIC, topic_id=topic_id), *made])
+
+
+def _unreadable(offset: int, reason: str) -> None:
+    raise AssertionError(f"an empty partition has no record at {offset}: {reason}")
 
 
 async def _consume(consumers: Consumers, group: str, name: str) -> None:
@@ -89,7 +98,7 @@ async def measure(environment: Environment, count: int, partitions: int, at_once
         has_session=lambda: True,
     )
     shard = Shard(TopicIdPartition(UUID(int=9), 0), 0, around, on_failed=lambda _: None)
-    await shard.load()
+    await shard.load(_unreadable)
     consumers = Consumers(shard, lambda: 0)  # without the limit of a node
     gc.collect()
     before = process_resident_bytes(os.getpid())

@@ -85,7 +85,7 @@ def rows() -> dict[str, Callable[[], None]]:
     produce = ProduceRequest(batches={key: bytes(170)}, acks=-1, timeout_ms=30_000)
     outcome = ProduceOutcome(base_offset=5, last_offset=5, is_appended=True, isr=(1, 2, 3), min_isr=2)
     beat = BrokerHeartbeat(broker_id=1, broker_epoch=5, metadata_offset=100, wants_fence=False, wants_shutdown=False)
-    beaten = HeartbeatAnswer(is_caught_up=True, is_fenced=False, should_shut_down=False)
+    beaten = HeartbeatAnswer(is_caught_up=True, is_fenced=False, should_shut_down=False, metadata_offset=100)
     return {
         "fetch, nothing changed": round_trip(FETCH, *fetch(0)),
         "fetch, 1 partition": round_trip(FETCH, *fetch(1)),

@@ -1,10 +1,10 @@
 """One TCP connection: frames of a 4-byte big-endian length and that many bytes, as Kafka's protocol has them.
 
 Reading: bytes arrive in one buffer that all connections of a loop share, for between two calls of the loop nobody needs
-it. Frames that have come whole are copied out of it as they are taken, `SPLIT_MAX` ahead; a longer one that has not come
-whole gets a buffer of its own size into which the kernel writes directly, so a large payload is copied once. While
-nobody receives, reading stops after `QUEUED_BYTES_MAX` of whole frames, or `SPLIT_MAX` of them. What a listener's frames
-may hold together: `kraft.runtime.arriving`.
+it. Frames that have come whole are copied out of it as they are taken, `SPLIT_MAX` ahead; a longer one that has not
+come whole gets a buffer of its own size into which the kernel writes directly, so a large payload is copied once.
+While nobody receives, reading stops after `QUEUED_BYTES_MAX` of whole frames, or `SPLIT_MAX` of them. What a listener's
+frames may hold together: `kraft.runtime.arriving`.
 Writing: small frames are joined into one write; large parts are handed to the kernel where they are.
 """
 
