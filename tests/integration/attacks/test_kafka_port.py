@@ -261,7 +261,6 @@ ATTACKS = {
         sends="20,000 questions on each of 20 connections, whose answers are not read",
         comes_back="as much as the kernel and one buffer of a connection take",
         run=never_reads,
-        memory_mib_max=2 * MEMORY_MIB_MAX,
     ),
     "a false node": Attack(sends="the APIs of nodes", comes_back="the end", run=asks_as_a_node),
     "a false coordinator": Attack(sends="AddPartitionsToTxn", comes_back="the end", run=verifies_transactions),
