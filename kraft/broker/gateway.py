@@ -6,7 +6,7 @@ it carries a producer id. Administrative requests go to the active controller.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 from uuid import UUID
@@ -15,6 +15,7 @@ from kraft.protocol.primitives import Buffer
 from metadata.controller.requests import ErrorDetail, NewTopic, Request
 from metadata.image import MetadataImage, TopicIdPartition
 from metadata.settings import BrokerSettings, TopicSettings
+from replication.partition.log import AbortedTransaction
 from replication.requests import OffsetAnswer, ProduceOutcome
 
 Reply = TypeVar("Reply")
@@ -22,13 +23,22 @@ Reply = TypeVar("Reply")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Records:
-    """Whole batches as they are in the log, up to the high watermark. The first may begin before the asked offset."""
+    """Whole batches as they are in the log, up to `end_offset`. The first may begin before the asked offset."""
 
     data: Buffer
     high_watermark: int
+    last_stable_offset: int
     log_start_offset: int
     leader_id: int
     leader_epoch: int
+    is_read_committed: bool = False
+    aborted: Sequence[AbortedTransaction] = ()
+    """Those with records in `data`, for who reads committed records only: `readable_batches` leaves them out."""
+
+    @property
+    def end_offset(self) -> int:
+        """Where the log ends to this reader."""
+        return self.last_stable_offset if self.is_read_committed else self.high_watermark
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,9 +85,17 @@ class Gateway(Protocol):
         ...
 
     async def read(
-        self, partition: TopicIdPartition, *, offset: int, bytes_max: int, bytes_min: int, wait_ms_max: int
+        self,
+        partition: TopicIdPartition,
+        *,
+        offset: int,
+        bytes_max: int,
+        bytes_min: int,
+        wait_ms_max: int,
+        is_read_committed: bool = False,
     ) -> Records:
         """A consumer's fetch of one partition, waiting up to `wait_ms_max` for `bytes_min`; wakes on append.
+        `is_read_committed`: nothing from the last stable offset on (T8), and with it what was aborted.
 
         Raises UnknownTopicOrPartition 3, OffsetOutOfRange 1, NotLeaderOrFollower 6, LeaderNotAvailable 5,
         KafkaStorageError 56, RequestTimedOut 7.
@@ -85,7 +103,12 @@ class Gateway(Protocol):
         ...
 
     async def tail(
-        self, positions: Mapping[TopicIdPartition, int], *, bytes_max: int, wait_ms: int
+        self,
+        positions: Mapping[TopicIdPartition, int],
+        *,
+        bytes_max: int,
+        wait_ms: int,
+        is_read_committed: bool = False,
     ) -> Mapping[TopicIdPartition, Records | None]:
         """What comes first at these offsets, empty when nothing comes in time; None for a partition about which
         something else is to be said: a read will say it. Whoever waits at the same position shares one fetch.
@@ -94,13 +117,18 @@ class Gateway(Protocol):
         """
         ...
 
-    async def wait_readable(self, positions: Mapping[TopicIdPartition, int], *, wait_ms: int) -> None:
+    async def wait_readable(
+        self, positions: Mapping[TopicIdPartition, int], *, wait_ms: int, is_read_committed: bool = False
+    ) -> None:
         """Until one of the partitions can be read from its offset on, or something else is to be said about it, or
         the time is over. Raises ThrottlingQuotaExceeded 89."""
         ...
 
-    async def list_offset(self, partition: TopicIdPartition, timestamp: int) -> OffsetAnswer:
-        """`timestamp` in ms, or one of LATEST/EARLIEST/MAX_TIMESTAMP."""
+    async def list_offset(
+        self, partition: TopicIdPartition, timestamp: int, *, is_read_committed: bool = False
+    ) -> OffsetAnswer:
+        """`timestamp` in ms, or one of LATEST/EARLIEST/MAX_TIMESTAMP. The latest is the high watermark, or the last
+        stable offset to who reads committed records only."""
         ...
 
     async def delete_records(self, partition: TopicIdPartition, *, offset: int, timeout_ms: int) -> int:

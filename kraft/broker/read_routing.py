@@ -13,7 +13,7 @@ from kraft.broker.tailing import Tails
 from kraft.protocol.errors import KafkaError, KafkaStorageError, LeaderNotAvailable
 from metadata.environment import Clock, ConnectionClosed
 from metadata.image import PartitionImage, TopicIdPartition
-from replication.requests import CONSUMER, FetchRequest, OffsetAnswer
+from replication.requests import OffsetAnswer
 
 Answer = TypeVar("Answer")
 
@@ -29,51 +29,85 @@ class ReadRouter:
         self._tails = tails
 
     async def read(
-        self, partition: TopicIdPartition, *, offset: int, bytes_max: int, bytes_min: int, wait_ms_max: int
+        self,
+        partition: TopicIdPartition,
+        *,
+        offset: int,
+        bytes_max: int,
+        bytes_min: int,
+        wait_ms_max: int,
+        is_read_committed: bool = False,
     ) -> Records:
         """Reads what is there; waits, if it has to, with all others who wait, and reads again."""
         deadline_ms = self._clock.monotonic_ms() + wait_ms_max
-        found = await self._read_now(partition, offset=offset, bytes_max=bytes_max, wait_ms_max=wait_ms_max)
+
+        async def read_now(wait_ms: int) -> Records:
+            return await self._read_now(
+                partition,
+                offset=offset,
+                bytes_max=bytes_max,
+                wait_ms_max=wait_ms,
+                is_read_committed=is_read_committed,
+            )
+
+        found = await read_now(wait_ms_max)
         while len(found.data) < bytes_min:
             left_ms = deadline_ms - self._clock.monotonic_ms()
             if left_ms <= 0:
                 break
-            end = max(offset, found.high_watermark)
-            news = await self._tails.wait({partition: end}, bytes_max=bytes_max, wait_ms=left_ms)
+            end = max(offset, found.end_offset)
+            news = await self._tails.wait(
+                {partition: end}, bytes_max=bytes_max, wait_ms=left_ms, is_read_committed=is_read_committed
+            )
             if not news:
                 break
             records = news[partition]
             if records is not None and not found.data and bytes_min <= len(records.data):
                 return records
-            found = await self._read_now(partition, offset=offset, bytes_max=bytes_max, wait_ms_max=left_ms)
+            found = await read_now(left_ms)
         return found
 
-    async def _read_now(self, partition: TopicIdPartition, *, offset: int, bytes_max: int, wait_ms_max: int) -> Records:
+    async def _read_now(
+        self,
+        partition: TopicIdPartition,
+        *,
+        offset: int,
+        bytes_max: int,
+        wait_ms_max: int,
+        is_read_committed: bool = False,
+    ) -> Records:
+        request = consumer_fetch(
+            partition, offset=offset, bytes_max=bytes_max, wait_ms_max=0, is_read_committed=is_read_committed
+        )
+
         async def attempt(leaders: Leaders, state: PartitionImage) -> Records:
-            request = FetchRequest(
-                replica_id=CONSUMER,
-                replica_epoch=-1,
-                wait_ms_max=0,
-                bytes_min=1,
-                bytes_max=bytes_max,
-                partitions=(consumer_fetch(partition, offset=offset, bytes_max=bytes_max),),
-            )
-            return records_of(await leaders.fetch(request), state)
+            return records_of(await leaders.fetch(request), state, is_read_committed=is_read_committed)
 
         return await self._at_leader(partition, attempt, wait_ms_max=wait_ms_max)
 
     async def tail(
-        self, positions: Mapping[TopicIdPartition, int], *, bytes_max: int, wait_ms: int
+        self,
+        positions: Mapping[TopicIdPartition, int],
+        *,
+        bytes_max: int,
+        wait_ms: int,
+        is_read_committed: bool = False,
     ) -> Mapping[TopicIdPartition, Records | None]:
-        return await self._tails.wait(positions, bytes_max=bytes_max, wait_ms=wait_ms)
+        return await self._tails.wait(
+            positions, bytes_max=bytes_max, wait_ms=wait_ms, is_read_committed=is_read_committed
+        )
 
-    async def wait_readable(self, positions: Mapping[TopicIdPartition, int], *, wait_ms: int) -> None:
+    async def wait_readable(
+        self, positions: Mapping[TopicIdPartition, int], *, wait_ms: int, is_read_committed: bool = False
+    ) -> None:
         """Errors are left to the read that follows, which is routed again."""
-        await self._tails.wait(positions, bytes_max=1, wait_ms=wait_ms)
+        await self._tails.wait(positions, bytes_max=1, wait_ms=wait_ms, is_read_committed=is_read_committed)
 
-    async def list_offset(self, partition: TopicIdPartition, timestamp: int) -> OffsetAnswer:
+    async def list_offset(
+        self, partition: TopicIdPartition, timestamp: int, *, is_read_committed: bool = False
+    ) -> OffsetAnswer:
         async def attempt(leaders: Leaders, _state: PartitionImage) -> OffsetAnswer:
-            return await leaders.list_offset(partition, timestamp)
+            return await leaders.list_offset(partition, timestamp, is_read_committed=is_read_committed)
 
         return await self._at_leader(partition, attempt, wait_ms_max=0)
 

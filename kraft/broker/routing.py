@@ -122,22 +122,45 @@ class Router:
         return await self._produces.produce(batches, acks=acks, timeout_ms=timeout_ms)
 
     async def read(
-        self, partition: TopicIdPartition, *, offset: int, bytes_max: int, bytes_min: int, wait_ms_max: int
+        self,
+        partition: TopicIdPartition,
+        *,
+        offset: int,
+        bytes_max: int,
+        bytes_min: int,
+        wait_ms_max: int,
+        is_read_committed: bool = False,
     ) -> Records:
         return await self._reads.read(
-            partition, offset=offset, bytes_max=bytes_max, bytes_min=bytes_min, wait_ms_max=wait_ms_max
+            partition,
+            offset=offset,
+            bytes_max=bytes_max,
+            bytes_min=bytes_min,
+            wait_ms_max=wait_ms_max,
+            is_read_committed=is_read_committed,
         )
 
     async def tail(
-        self, positions: Mapping[TopicIdPartition, int], *, bytes_max: int, wait_ms: int
+        self,
+        positions: Mapping[TopicIdPartition, int],
+        *,
+        bytes_max: int,
+        wait_ms: int,
+        is_read_committed: bool = False,
     ) -> Mapping[TopicIdPartition, Records | None]:
-        return await self._reads.tail(positions, bytes_max=bytes_max, wait_ms=wait_ms)
+        return await self._reads.tail(
+            positions, bytes_max=bytes_max, wait_ms=wait_ms, is_read_committed=is_read_committed
+        )
 
-    async def wait_readable(self, positions: Mapping[TopicIdPartition, int], *, wait_ms: int) -> None:
-        await self._reads.wait_readable(positions, wait_ms=wait_ms)
+    async def wait_readable(
+        self, positions: Mapping[TopicIdPartition, int], *, wait_ms: int, is_read_committed: bool = False
+    ) -> None:
+        await self._reads.wait_readable(positions, wait_ms=wait_ms, is_read_committed=is_read_committed)
 
-    async def list_offset(self, partition: TopicIdPartition, timestamp: int) -> OffsetAnswer:
-        return await self._reads.list_offset(partition, timestamp)
+    async def list_offset(
+        self, partition: TopicIdPartition, timestamp: int, *, is_read_committed: bool = False
+    ) -> OffsetAnswer:
+        return await self._reads.list_offset(partition, timestamp, is_read_committed=is_read_committed)
 
     async def delete_records(self, partition: TopicIdPartition, *, offset: int, timeout_ms: int) -> int:
         return await self._reads.delete_records(partition, offset=offset, timeout_ms=timeout_ms)

@@ -19,7 +19,6 @@ from kraft.protocol.errors import KafkaError, LeaderNotAvailable, ThrottlingQuot
 from metadata.delta import MetadataDelta
 from metadata.environment import Clock, ConnectionClosed
 from metadata.image import MetadataImage, PartitionImage, TopicIdPartition
-from replication.requests import CONSUMER, FetchRequest
 
 POSITIONS_MAX = 2_048
 """Positions that are waited for at once, however many wait there; below the leaders' WAITING_FETCH_MAX."""
@@ -45,6 +44,7 @@ class _Position:
     partition: TopicIdPartition
     offset: int
     bytes_max: int
+    is_read_committed: bool
 
 
 @dataclass(eq=False, slots=True)
@@ -70,7 +70,12 @@ class Tails:
         return len(self._tails)
 
     async def wait(
-        self, positions: Mapping[TopicIdPartition, int], *, bytes_max: int, wait_ms: int
+        self,
+        positions: Mapping[TopicIdPartition, int],
+        *,
+        bytes_max: int,
+        wait_ms: int,
+        is_read_committed: bool = False,
     ) -> Mapping[TopicIdPartition, Records | None]:
         """What came first at these offsets; empty when nothing came in time.
 
@@ -81,7 +86,7 @@ class Tails:
         joined: list[_Tail] = []
         try:
             for partition, offset in positions.items():
-                self._join(_Position(partition, offset, bytes_max), waiter, joined)
+                self._join(_Position(partition, offset, bytes_max, is_read_committed), waiter, joined)
             if waiter.woken.done():  # nothing was waited for, and who asks again at once would keep all others waiting
                 await self._clock.sleep(min(RETRY_MS, wait_ms))
             else:
@@ -139,11 +144,19 @@ class Tails:
         joined.append(tail)
 
     async def _fetch(self, tail: _Tail, state: PartitionImage) -> None:
-        way = self._finder.way_to(state.leader)
+        way, at = self._finder.way_to(state.leader), tail.at
+        request = consumer_fetch(
+            at.partition,
+            offset=at.offset,
+            bytes_max=at.bytes_max,
+            wait_ms_max=FETCH_WAIT_MS,
+            is_read_committed=at.is_read_committed,
+        )
         while True:
             started_ms = self._clock.monotonic_ms()
             try:
-                records: Records | None = records_of(await way.fetch(_request(tail.at)), state)
+                answer = await way.fetch(request)
+                records: Records | None = records_of(answer, state, is_read_committed=at.is_read_committed)
             except (KafkaError, ConnectionClosed, OSError):
                 records = None
             if records is not None and len(records.data):
@@ -164,14 +177,3 @@ class Tails:
         """One that fetches goes when its fetch ends."""
         if not tail.waiters and tail.fetch is None and self._tails.get(tail.at) is tail:
             del self._tails[tail.at]
-
-
-def _request(at: _Position) -> FetchRequest:
-    return FetchRequest(
-        replica_id=CONSUMER,
-        replica_epoch=-1,
-        wait_ms_max=FETCH_WAIT_MS,
-        bytes_min=1,
-        bytes_max=at.bytes_max,
-        partitions=(consumer_fetch(at.partition, offset=at.offset, bytes_max=at.bytes_max),),
-    )

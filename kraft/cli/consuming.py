@@ -7,7 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from kraft.cli.options import DataOption, Format, FormatOption, JsonOption, RestOption, TopicArgument
+from kraft.cli.options import (
+    DataOption,
+    Format,
+    FormatOption,
+    Isolation,
+    IsolationOption,
+    JsonOption,
+    RestOption,
+    TopicArgument,
+)
 from kraft.cli.output import field, write, write_json
 from kraft.cli.reading import Position, partitions_of, read_partitions, start_offset
 from kraft.cli.rest import Rest
@@ -28,19 +37,21 @@ def consume(
         int, typer.Option("--timeout", min=0, help="Wait this long for a first record, in ms.")
     ] = 500,
     form: FormatOption = "text",
+    isolation: IsolationOption = "read_uncommitted",
     rest: RestOption = None,
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Read records and print partition, offset, timestamp, key and value, separated by tabs; one JSON line with --json.
 
-    Without --follow it ends at the last record that all in-sync replicas have.
+    Without --follow it ends at the last record that all in-sync replicas have; with --isolation read_committed, before
+    the first record of a transaction that is still open.
     """
     client = Rest(rest, data)
     if group is not None:
         _consume_as_member(
-            client, group, topic, offset=offset, partition=partition, form=form, timeout_ms=timeout_ms, follow=follow,
-            printer=_Printer(form=form, limit=limit, as_json=as_json),
+            client, group, topic, offset=offset, partition=partition, form=form, isolation=isolation,
+            timeout_ms=timeout_ms, follow=follow, printer=_Printer(form=form, limit=limit, as_json=as_json),
         )  # fmt: skip
         return
     wanted = [partition] if partition is not None else partitions_of(client, topic)
@@ -51,9 +62,9 @@ def consume(
         if follow:
             from kraft.cli import following
 
-            following.follow(client.urls, positions, form=form, on_records=printer.show)
+            following.follow(client.urls, positions, form=form, isolation=isolation, on_records=printer.show)
             return
-        for entries in read_partitions(client, positions, form=form, timeout_ms=timeout_ms):
+        for entries in read_partitions(client, positions, form=form, isolation=isolation, timeout_ms=timeout_ms):
             if not printer.show(entries):
                 return
     except KeyboardInterrupt:
@@ -68,6 +79,7 @@ def _consume_as_member(
     offset: str,
     partition: int | None,
     form: Format,
+    isolation: Isolation,
     timeout_ms: int,
     follow: bool,
     printer: _Printer,
@@ -78,8 +90,9 @@ def _consume_as_member(
         raise typer.BadParameter("a group assigns the partitions; --offset is earliest or latest, where it has none")
     try:
         consume_group(
-            client, group, topic, form=form, reset=offset, timeout_ms=timeout_ms, follow=follow, show=printer.show
-        )
+            client, group, topic, form=form, isolation=isolation, reset=offset, timeout_ms=timeout_ms, follow=follow,
+            show=printer.show,
+        )  # fmt: skip
     except KeyboardInterrupt:
         return
 

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from kraft.cli.options import Isolation
 from kraft.cli.output import CommandFailed
 from kraft.cli.reading import RETRY_LIMIT_MS, RETRY_POLICY, TRYING_AGAIN, Position, move, not_led, read_request
 from kraft.cli.rest import Patience, checked
@@ -24,16 +25,20 @@ QUEUED_READS_MAX: Final = 8
 OnRecords = Callable[[list[dict[str, Any]]], bool]
 
 
-def follow(urls: Sequence[str], positions: Sequence[Position], *, form: str, on_records: OnRecords) -> None:
+def follow(
+    urls: Sequence[str], positions: Sequence[Position], *, form: str, isolation: Isolation, on_records: OnRecords
+) -> None:
     """Until `on_records` returns False. Raises CommandFailed."""
-    asyncio.run(_follow(urls, positions, form=form, on_records=on_records))
+    asyncio.run(_follow(urls, positions, form=form, isolation=isolation, on_records=on_records))
 
 
-async def _follow(urls: Sequence[str], positions: Sequence[Position], *, form: str, on_records: OnRecords) -> None:
+async def _follow(
+    urls: Sequence[str], positions: Sequence[Position], *, form: str, isolation: Isolation, on_records: OnRecords
+) -> None:
     queue: asyncio.Queue[list[dict[str, Any]] | CommandFailed] = asyncio.Queue(QUEUED_READS_MAX)
     async with Transport() as transport:
         tasks = [
-            asyncio.create_task(_follow_one(transport, urls, position, form=form, queue=queue))
+            asyncio.create_task(_follow_one(transport, urls, position, form=form, isolation=isolation, queue=queue))
             for position in positions
         ]
         try:
@@ -55,11 +60,12 @@ async def _follow_one(
     position: Position,
     *,
     form: str,
+    isolation: Isolation,
     queue: asyncio.Queue[list[dict[str, Any]] | CommandFailed],
 ) -> None:
     try:
         while True:
-            request = read_request(position, form=form, wait_ms=FOLLOW_WAIT_MS)
+            request = read_request(position, form=form, isolation=isolation, wait_ms=FOLLOW_WAIT_MS)
             answer = checked(await _patiently(transport, urls, request))
             if records := move(position, answer):
                 await queue.put(records)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+from kraft.cli.options import Isolation
 from kraft.cli.reading import RETRY_EVERY_MS, read_patiently
 from kraft.cli.rest import Rest, checked
 from kraft.client.response import Answer, Request, segment
@@ -25,13 +26,14 @@ def consume_group(
     topic: str,
     *,
     form: str,
+    isolation: Isolation,
     reset: str,
     timeout_ms: int,
     follow: bool,
     show: Callable[[list[dict[str, Any]]], bool],
 ) -> None:
     """Ends when `show` says so, or, without `follow`, when nothing came within the timeout."""
-    with _consumer(client, group, topic, form=form, reset=reset) as path:
+    with _consumer(client, group, topic, form=form, isolation=isolation, reset=reset) as path:
         wait_ms = FOLLOW_WAIT_MS if follow else timeout_ms
         _wait_assigned(client, path)
         token = 1
@@ -43,8 +45,13 @@ def consume_group(
 
 
 @contextmanager
-def _consumer(client: Rest, group: str, topic: str, *, form: str, reset: str) -> Iterator[str]:
-    config = {"format": form, "auto.offset.reset": reset, "consumer.request.timeout.ms": FOLLOW_WAIT_MS}
+def _consumer(client: Rest, group: str, topic: str, *, form: str, isolation: Isolation, reset: str) -> Iterator[str]:
+    config = {
+        "format": form,
+        "auto.offset.reset": reset,
+        "isolation.level": isolation,
+        "consumer.request.timeout.ms": FOLLOW_WAIT_MS,
+    }
     parent = f"/consumers/{segment(group)}"
     made = client.send_json("POST", parent, config, media=V2_JSON)
     path = f"{parent}/instances/{segment(made['instance_id'])}"

@@ -27,6 +27,10 @@ TimeoutOption: TypeAlias = Annotated[
 ]
 JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="JSON for machines instead of tables.")]
 TopicArgument: TypeAlias = Annotated[str, typer.Argument(metavar="TOPIC", help="Name of the topic.")]
+Isolation: TypeAlias = Literal["read_uncommitted", "read_committed"]
+IsolationOption: TypeAlias = Annotated[
+    Isolation, typer.Option("--isolation", help="read_committed: no record of an open or aborted transaction.")
+]
 Format: TypeAlias = Literal["text", "json", "binary"]
 FormatOption: TypeAlias = Annotated[
     Format, typer.Option("--format", help="text; json: each record is JSON; binary: each record is base64.")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
+from kraft.cli.options import Isolation
 from kraft.cli.output import CommandFailed
 from kraft.cli.rest import Patience, Rest, checked
 from kraft.client.response import Answer, Request, Response, segment, server_error
@@ -44,22 +45,24 @@ def partitions_of(client: Rest, topic: str) -> list[int]:
 
 
 def read_partitions(
-    client: Rest, positions: Sequence[Position], *, form: str, timeout_ms: int
+    client: Rest, positions: Sequence[Position], *, form: str, isolation: Isolation, timeout_ms: int
 ) -> Iterator[list[dict[str, Any]]]:
-    """Every record up to the high watermark, partition after partition; waits once for a first record."""
+    """Every record up to the high watermark, or to the last stable offset for read_committed, partition after
+    partition; waits once for a first record."""
     for position in positions:
         wait_ms = timeout_ms
         at_end = False
         while not at_end:
-            records, at_end = _read(client, position, form=form, wait_ms=wait_ms)
+            records, at_end = _read(client, position, form=form, isolation=isolation, wait_ms=wait_ms)
             wait_ms = 0
             yield records
 
 
-def read_request(position: Position, *, form: str, wait_ms: int) -> Request:
+def read_request(position: Position, *, form: str, isolation: Isolation, wait_ms: int) -> Request:
     path = (
         f"/topics/{segment(position.topic)}/partitions/{position.partition}/records"
         f"?offset={quote(position.offset, safe='')}&timeout={wait_ms}&max_bytes={READ_BYTES_MAX}"
+        f"&isolation_level={isolation}"
     )
     headers = {"Accept": f"application/vnd.kafka.{form}.v2+json"}
     return Request(method="GET", path=path, headers=headers, timeout_ms=wait_ms + READ_TIMEOUT_MS)
@@ -72,11 +75,15 @@ def move(position: Position, answer: Answer) -> list[dict[str, Any]]:
     return records
 
 
-def _read(client: Rest, position: Position, *, form: str, wait_ms: int) -> tuple[list[dict[str, Any]], bool]:
+def _read(
+    client: Rest, position: Position, *, form: str, isolation: Isolation, wait_ms: int
+) -> tuple[list[dict[str, Any]], bool]:
     """One read. The flag says whether that was everything there is."""
-    answer = checked(read_patiently(client, read_request(position, form=form, wait_ms=wait_ms)))
+    request = read_request(position, form=form, isolation=isolation, wait_ms=wait_ms)
+    answer = checked(read_patiently(client, request))
     records = move(position, answer)
-    return records, int(position.offset) >= int(answer.headers["x-high-watermark"])
+    end = answer.headers["x-last-stable-offset" if isolation == "read_committed" else "x-high-watermark"]
+    return records, int(position.offset) >= int(end)
 
 
 def read_patiently(client: Rest, request: Request) -> Answer:

@@ -132,6 +132,7 @@ class Member:
             "auto.offset.reset": settings.auto_offset_reset,
             "auto.commit.enable": settings.enable_auto_commit,
             "fetch.min.bytes": settings.fetch_min_bytes,
+            "isolation.level": settings.isolation_level,
             "consumer.request.timeout.ms": settings.fetch_max_wait_ms,
             "consumer.instance.timeout.ms": settings.consumer_instance_timeout_ms,
         }

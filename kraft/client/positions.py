@@ -41,28 +41,29 @@ def timestamp_ms(when: datetime) -> int:
     return max(0, int(when.timestamp() * 1000))
 
 
-async def resolve(connection: Connection, where: TopicPartition, start: Start) -> int:
+async def resolve(connection: Connection, where: TopicPartition, start: Start, *, isolation_level: str) -> int:
     """The offset to begin at; after the last record when none is as young. Raises ServerError, NothingDone."""
     if isinstance(start, int):
         return start
     if isinstance(start, datetime):
-        return await _offset_at(connection, where, timestamp_ms(start))
-    first, end = await offsets_of(connection, where)
+        return await _offset_at(connection, where, timestamp_ms(start), isolation_level=isolation_level)
+    first, end = await offsets_of(connection, where, isolation_level=isolation_level)
     return first if start == "earliest" else end
 
 
-async def offsets_of(connection: Connection, where: TopicPartition) -> tuple[int, int]:
-    """First offset and high watermark. Raises ServerError, NothingDone."""
-    path = f"/topics/{segment(where.topic)}/partitions/{where.partition}/offsets"
+async def offsets_of(connection: Connection, where: TopicPartition, *, isolation_level: str) -> tuple[int, int]:
+    """First offset, and the high watermark or for read_committed the last stable offset. Raises ServerError,
+    NothingDone."""
+    path = f"/topics/{segment(where.topic)}/partitions/{where.partition}/offsets?isolation_level={isolation_level}"
     leader = await connection.leader(where.topic, where.partition)
     document = await connection.get(path, prefer=leader)
     return int(document["beginning_offset"]), int(document["end_offset"])
 
 
-async def _offset_at(connection: Connection, where: TopicPartition, time_ms: int) -> int:
+async def _offset_at(connection: Connection, where: TopicPartition, time_ms: int, *, isolation_level: str) -> int:
     """By a read of one record in the form that has the offset in front; of none, the next offset is the end."""
     path = f"/topics/{segment(where.topic)}/partitions/{where.partition}/records"
-    query = f"?offset=ts:{time_ms}&max_bytes=1&timeout=0"
+    query = f"?offset=ts:{time_ms}&max_bytes=1&timeout=0&isolation_level={isolation_level}"
     request = Request(method="GET", path=path + query, headers={"Accept": RECORDS}, timeout_ms=LOOKUP_TIMEOUT_MS)
     answer = checked(await connection.ask(request, prefer=await connection.leader(where.topic, where.partition)))
     if answer.body:

@@ -152,8 +152,7 @@ class Chunk:
     where: TopicPartition
     records: Sequence[Record]
     next_offset: int
-    """Where to go on: after the last record, and after what compaction took out behind it."""
-    high_watermark: int
+    """Where to go on: after the last record, and after what compaction took out behind it, or what was aborted."""
 
 
 class PartitionReader:
@@ -178,8 +177,11 @@ class PartitionReader:
 
     async def run(self) -> None:
         """Until cancelled, or at the end. Raises NoOffset, ServerError, NothingDone."""
-        end = None if self._follows else (await offsets_of(self._connection, self._where))[1]
-        offset = await resolve(self._connection, self._where, self._start)
+        isolation_level = self._settings.isolation_level
+        end = None
+        if not self._follows:
+            _, end = await offsets_of(self._connection, self._where, isolation_level=isolation_level)
+        offset = await resolve(self._connection, self._where, self._start, isolation_level=isolation_level)
         while end is None or offset < end:
             found = await self._read(offset, end)
             if isinstance(found, int):
@@ -202,13 +204,13 @@ class PartitionReader:
         reset = self._settings.auto_offset_reset
         if reset == "none":
             raise NoOffset(f"offset {offset} of {where} is not valid and auto.offset.reset is none: {error.message}")
-        return await resolve(self._connection, where, reset)
+        return await resolve(self._connection, where, reset, isolation_level=self._settings.isolation_level)
 
     def _request(self, offset: int) -> Request:
         settings, where = self._settings, self._where
         wait_ms = settings.fetch_max_wait_ms
         query = f"offset={offset}&max_bytes={settings.max_partition_fetch_bytes}"
-        query += f"&min_bytes={settings.fetch_min_bytes}&timeout={wait_ms}"
+        query += f"&min_bytes={settings.fetch_min_bytes}&timeout={wait_ms}&isolation_level={settings.isolation_level}"
         path = f"/topics/{segment(where.topic)}/partitions/{where.partition}/records?{query}"
         headers = {"Accept": RECORD_BATCH}
         return Request(method="GET", path=path, headers=headers, timeout_ms=wait_ms + READ_SLACK_MS)
@@ -223,5 +225,4 @@ class PartitionReader:
             for each in read_batches(answer.body, from_offset=offset, checks_crc=True)
             if each.offset < limit
         ]
-        high_watermark = int(answer.headers["x-high-watermark"])
-        return Chunk(where=self._where, records=records, next_offset=next_offset, high_watermark=high_watermark)
+        return Chunk(where=self._where, records=records, next_offset=next_offset)

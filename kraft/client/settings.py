@@ -75,6 +75,9 @@ class ConsumerSettings(_Settings):
     fetch_max_bytes: int = _int(52_428_800, "Bytes of one answer to a member of a group.", low=1)
     fetch_max_wait_ms: int = _int(500, "Longest wait at a node for new records.")
     fetch_min_bytes: int = _int(1, "Wait until there are this many.", low=1)
+    isolation_level: Literal["read_uncommitted", "read_committed"] = Field(
+        default="read_uncommitted", description="read_committed: no record of an open or aborted transaction."
+    )
     max_partition_fetch_bytes: int = _int(1_048_576, "Bytes of one answer from one partition.", low=1)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+from kraft.broker.gateway import Gateway
 from kraft.http.endpoint import Call, Parameter
 from kraft.http.errors import BAD_REQUEST, HttpError
 from kraft.http.query import parse_integer
@@ -23,18 +24,25 @@ OFFSET = Parameter(
 )
 
 
-async def wanted_offset(call: Call, which: TopicIdPartition, *, text: str | None = None) -> int:
+async def wanted_offset(
+    call: Call, which: TopicIdPartition, *, is_read_committed: bool, text: str | None = None
+) -> int:
     """The offset that `text`, or `offset=` of the request, means in a partition. Raises HttpError, KafkaError."""
     text = call.request.query.get("offset", "earliest") if text is None else text
     gateway = call.context.gateway
     if text in _NAMED:
-        return (await gateway.list_offset(which, _NAMED[text])).offset
+        return (await gateway.list_offset(which, _NAMED[text], is_read_committed=is_read_committed)).offset
     if not text.startswith("ts:"):
         return _plain_offset(text)
-    answer = await gateway.list_offset(which, parse_timestamp(text[3:]))
+    return await offset_at(gateway, which, parse_timestamp(text[3:]), is_read_committed=is_read_committed)
+
+
+async def offset_at(gateway: Gateway, which: TopicIdPartition, timestamp: int, *, is_read_committed: bool) -> int:
+    """Of the first record that is not older; of the end to this reader, where there is none. Raises KafkaError."""
+    answer = await gateway.list_offset(which, timestamp, is_read_committed=is_read_committed)
     if answer.offset >= 0:
         return answer.offset
-    return (await gateway.list_offset(which, LATEST_TIMESTAMP)).offset
+    return (await gateway.list_offset(which, LATEST_TIMESTAMP, is_read_committed=is_read_committed)).offset
 
 
 def _plain_offset(text: str) -> int:

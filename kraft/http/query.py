@@ -12,6 +12,17 @@ TIMEOUT = Parameter(
     schema={"type": "integer", "minimum": 0, "maximum": INT32_MAX},
 )
 
+READ_COMMITTED, READ_UNCOMMITTED = "read_committed", "read_uncommitted"
+ISOLATION_LEVELS = (READ_UNCOMMITTED, READ_COMMITTED)
+ISOLATION_LEVEL = Parameter(
+    name="isolation_level",
+    description=(
+        "read_committed: only what is no part of a transaction, or of one that was committed, up to the last stable "
+        "offset. read_uncommitted: all records, up to the high watermark."
+    ),
+    schema={"type": "string", "enum": list(ISOLATION_LEVELS), "default": READ_UNCOMMITTED},
+)
+
 
 def integer(call: Call, name: str, *, default: int, low: int = 0, high: int = INT32_MAX) -> int:
     """The number of this name in the query, or `default`. Raises HttpError 40002 unless it is from `low` to `high`."""
@@ -36,3 +47,11 @@ def flag(call: Call, name: str) -> bool:
     if text not in ("true", "false"):
         raise HttpError(BAD_REQUEST, f"{name}={text} is neither true nor false")
     return text == "true"
+
+
+def is_read_committed(call: Call) -> bool:
+    """By `isolation_level` of the query. Raises HttpError 40002 for what is no isolation level."""
+    text = call.request.query.get(ISOLATION_LEVEL.name, READ_UNCOMMITTED)
+    if text not in ISOLATION_LEVELS:
+        raise HttpError(BAD_REQUEST, f"isolation_level={text} is not known; it is {' or '.join(ISOLATION_LEVELS)}")
+    return text == READ_COMMITTED

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TypeVar, cast
 
+from kraft.broker.consuming import readable_batches
 from kraft.protocol.batches.budget import OverBudget
 from kraft.protocol.batches.compression import DECOMPRESSED_BYTES_MAX
 from kraft.protocol.batches.header import end_within, whole_batches
@@ -12,6 +13,7 @@ from kraft.protocol.batches.records import NewRecord, ReadRecord, open_batch, un
 from kraft.protocol.errors import CorruptMessage
 from kraft.protocol.primitives import Buffer
 from replication.large_work import LargeWork
+from replication.partition.log import AbortedTransaction
 
 T = TypeVar("T")
 
@@ -49,9 +51,16 @@ class Taken(NamedTuple):
 
 
 def take_records(
-    data: Buffer, offset: int, *, bytes_max: int, records_max: int, inflated_max: int = DECOMPRESSED_BYTES_MAX
+    data: Buffer,
+    offset: int,
+    *,
+    bytes_max: int,
+    records_max: int,
+    inflated_max: int = DECOMPRESSED_BYTES_MAX,
+    aborted: Sequence[AbortedTransaction] = (),
 ) -> Taken:
-    """Records from `offset` on, at least one if there is one, and not more than `bytes_max` of what comes out.
+    """Records from `offset` on, at least one if there is one, and not more than `bytes_max` of what comes out. Those of
+    `aborted` transactions are passed over, as markers are: where to go on may be further, and no record have come.
 
     Raises CorruptMessage when the first batch is damaged; what is sound before a damaged one is answered first. Raises
     OverBudget when a batch decompresses to more than `inflated_max`, if that is less than any batch may have.
@@ -59,10 +68,10 @@ def take_records(
     taken: list[InRecord] = []
     size, next_offset = 0, offset
     view = memoryview(data)
-    for position, header in whole_batches(data):
+    for position, header, is_readable in readable_batches(data, aborted):
         if header.next_offset <= offset:
             continue
-        if header.is_control:
+        if not is_readable:
             next_offset = header.next_offset
             continue
         try:
@@ -105,6 +114,16 @@ async def on_records(work: LargeWork, data: Buffer, function: Callable[[int], T]
 
 def _count(data: Buffer) -> int:
     return sum(header.record_count for _, header in whole_batches(data))
+
+
+def without_aborted(data: Buffer, aborted: Sequence[AbortedTransaction]) -> bytes:
+    """Whole batches without those of aborted transactions, and without control batches."""
+    view = memoryview(data)
+    return b"".join(
+        view[position : position + header.size]
+        for position, header, is_readable in readable_batches(data, aborted)
+        if is_readable
+    )
 
 
 def end_of_batches(data: Buffer, offset: int) -> int:

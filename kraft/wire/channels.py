@@ -271,8 +271,12 @@ class ForwardChannel:
         lane: Lane = "waits" if request.wait_ms_max > 0 else "reads"
         return await self._peers.call(self._node_id, "forward", FETCH, request, timeout_ms=timeout_ms, lane=lane)
 
-    async def list_offset(self, partition: TopicIdPartition, timestamp: int) -> OffsetAnswer:
-        request = ListOffset(partition=partition, timestamp=timestamp, timeout_ms=LOOKUP_MS)
+    async def list_offset(
+        self, partition: TopicIdPartition, timestamp: int, *, is_read_committed: bool = False
+    ) -> OffsetAnswer:
+        request = ListOffset(
+            partition=partition, timestamp=timestamp, timeout_ms=LOOKUP_MS, is_read_committed=is_read_committed
+        )
         return await self._peers.call(
             self._node_id, "forward", LIST_OFFSETS, request, timeout_ms=LOOKUP_MS, lane="reads"
         )

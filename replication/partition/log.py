@@ -53,9 +53,9 @@ class AbortedTransaction(NamedTuple):
 
     producer_id: int
     first_offset: int
-    last_offset: int
-    """Of its marker."""
-    last_stable_offset: int
+    last_offset: int = -1
+    """Of its marker. An answer of Fetch leaves out this and the next."""
+    last_stable_offset: int = -1
     """Everything below it was decided when the marker was appended."""
 
 

@@ -14,6 +14,7 @@ from uuid import UUID
 from kraft.broker.gateway import NodeInfo, Records
 from kraft.protocol import errors
 from kraft.protocol.batches.header import stamp, whole_batches
+from kraft.protocol.batches.markers import marker_of
 from kraft.protocol.batches.records import read_batches
 from kraft.protocol.primitives import Buffer
 from metadata.controller.requests import (
@@ -42,6 +43,7 @@ from metadata.records import (
     TopicRecord,
 )
 from metadata.settings import BrokerSettings, TopicSettings, broker_settings, topic_settings
+from replication.partition.log import AbortedTransaction
 from replication.producers.state import ProducerBatch, ProducerLimits, ProducerStates
 from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, MAX_TIMESTAMP, OffsetAnswer, ProduceOutcome
 
@@ -68,6 +70,7 @@ class FakeLog:
     """Set once a read waits."""
 
     producers: ProducerStates = field(default_factory=ProducerStates)
+    """Of idempotent producers; transactions are looked for in the batches themselves."""
 
     def find(self, batches: Buffer) -> ProducerBatch | None:
         """D2 for an idempotent producer's batch, which comes alone."""
@@ -81,7 +84,7 @@ class FakeLog:
         for position, header in list(whole_batches(copy)):
             count = header.record_count
             stamp(copy, position, base_offset=self.end, leader_epoch=0)
-            if header.producer_id >= 0:
+            if header.producer_id >= 0 and not header.is_transactional:
                 self.producers.update(header._replace(base_offset=self.end), PRODUCER_LIMITS)
             self.end += count
         self.data += copy
@@ -89,7 +92,7 @@ class FakeLog:
         self.grown = asyncio.Event()
         return base, self.end - 1
 
-    def read(self, offset: int, bytes_max: int) -> bytes:
+    def read(self, offset: int, bytes_max: int, *, end: int | None = None) -> bytes:
         found: int | None = None
         until = 0
         for position, header in whole_batches(self.data):
@@ -99,8 +102,27 @@ class FakeLog:
                 found = position
             elif position + header.size - found > bytes_max:
                 break
+            if end is not None and header.next_offset > end:
+                break
             until = position + header.size
         return b"" if found is None else bytes(self.data[found:until])
+
+    def transactions(self) -> tuple[int, list[AbortedTransaction]]:
+        """The last stable offset, and what was aborted."""
+        begun: dict[int, int] = {}
+        aborted: list[AbortedTransaction] = []
+        for position, header in whole_batches(self.data):
+            if header.is_control:
+                marker = marker_of(self.data[position : position + header.size], header)
+                first = begun.pop(header.producer_id)
+                if marker is not None and not marker.is_commit:
+                    aborted.append(AbortedTransaction(header.producer_id, first, header.base_offset))
+            elif header.is_transactional:
+                begun.setdefault(header.producer_id, header.base_offset)
+        return min(begun.values(), default=self.end), aborted
+
+    def end_for(self, is_read_committed: bool) -> int:
+        return self.transactions()[0] if is_read_committed else self.end
 
 
 class FakeGateway:
@@ -256,31 +278,56 @@ class FakeGateway:
         )
 
     async def read(
-        self, partition: TopicIdPartition, *, offset: int, bytes_max: int, bytes_min: int, wait_ms_max: int
+        self,
+        partition: TopicIdPartition,
+        *,
+        offset: int,
+        bytes_max: int,
+        bytes_min: int,
+        wait_ms_max: int,
+        is_read_committed: bool = False,
     ) -> Records:
         if self.fail_read is not None:
             raise self.fail_read
         log = self.logs[partition]
         if not log.start <= offset <= log.end:
             raise errors.OffsetOutOfRange(f"offset {offset} is not within {log.start} to {log.end}")
-        if offset == log.end and wait_ms_max:
+        if offset >= log.end_for(is_read_committed) and wait_ms_max:
             log.waited_for.set()
             try:
                 async with asyncio.timeout(wait_ms_max / 1000):
-                    await log.grown.wait()
+                    grown = None
+                    while offset >= log.end_for(is_read_committed) and grown is not log.grown:
+                        grown = log.grown
+                        await grown.wait()
             except TimeoutError:
                 pass
-        data = log.read(offset, bytes_max)
-        return Records(data=data, high_watermark=log.end, log_start_offset=log.start, leader_id=1, leader_epoch=0)
+        stable, aborted = log.transactions()
+        data = log.read(offset, bytes_max, end=stable if is_read_committed else None)
+        return Records(
+            data=data,
+            high_watermark=log.end,
+            last_stable_offset=stable,
+            log_start_offset=log.start,
+            leader_id=1,
+            leader_epoch=0,
+            is_read_committed=is_read_committed,
+            aborted=[each for each in aborted if offset <= each.last_offset] if is_read_committed else (),
+        )
 
     async def tail(
-        self, positions: Mapping[TopicIdPartition, int], *, bytes_max: int, wait_ms: int
+        self,
+        positions: Mapping[TopicIdPartition, int],
+        *,
+        bytes_max: int,
+        wait_ms: int,
+        is_read_committed: bool = False,
     ) -> Mapping[TopicIdPartition, Records | None]:
         found: dict[TopicIdPartition, Records | None] = {}
         waits = [asyncio.ensure_future(self.logs[which].grown.wait()) for which in positions]
         for which, offset in positions.items():
             log = self.logs[which]
-            if offset != log.end or self.fail_read is not None:
+            if not log.end_for(is_read_committed) <= offset <= log.end or self.fail_read is not None:
                 found[which] = None
             log.waited_for.set()
         if not found:
@@ -288,26 +335,36 @@ class FakeGateway:
             for which, offset in positions.items():
                 if self.fail_read is not None:
                     found[which] = None
-                elif self.logs[which].end > offset:
+                elif self.logs[which].end_for(is_read_committed) > offset:
                     found[which] = await self.read(
-                        which, offset=offset, bytes_max=bytes_max, bytes_min=1, wait_ms_max=0
+                        which,
+                        offset=offset,
+                        bytes_max=bytes_max,
+                        bytes_min=1,
+                        wait_ms_max=0,
+                        is_read_committed=is_read_committed,
                     )
         for wait in waits:
             wait.cancel()
         return found
 
-    async def wait_readable(self, positions: Mapping[TopicIdPartition, int], *, wait_ms: int) -> None:
-        await self.tail(positions, bytes_max=1, wait_ms=wait_ms)
+    async def wait_readable(
+        self, positions: Mapping[TopicIdPartition, int], *, wait_ms: int, is_read_committed: bool = False
+    ) -> None:
+        await self.tail(positions, bytes_max=1, wait_ms=wait_ms, is_read_committed=is_read_committed)
 
-    async def list_offset(self, partition: TopicIdPartition, timestamp: int) -> OffsetAnswer:
+    async def list_offset(
+        self, partition: TopicIdPartition, timestamp: int, *, is_read_committed: bool = False
+    ) -> OffsetAnswer:
         log = self.logs[partition]
+        end = log.end_for(is_read_committed)
         if timestamp == EARLIEST_TIMESTAMP:
             return OffsetAnswer(offset=log.start)
         if timestamp == LATEST_TIMESTAMP:
-            return OffsetAnswer(offset=log.end)
+            return OffsetAnswer(offset=end)
         assert timestamp != MAX_TIMESTAMP
         for record in read_batches(log.data, from_offset=log.start):
-            if record.timestamp >= timestamp:
+            if record.timestamp >= timestamp and record.offset < end:
                 return OffsetAnswer(offset=record.offset, timestamp=record.timestamp)
         return OffsetAnswer(offset=-1)
 

@@ -125,6 +125,7 @@ class InstanceConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     request_timeout_ms: int = 1_000
     timeout_ms: int = 300_000
     """Idle for longer, it goes."""
+    is_read_committed: bool = False
 
 
 class CreateInstance(_Request, frozen=True, kw_only=True):

@@ -47,7 +47,8 @@ class ConsumerSource:
         self._had = dict(had)
         self._form = form
         self._generation = -1
-        self._merge = Merge(context, Positions(had), form)
+        self._is_read_committed = plan.config.is_read_committed
+        self._merge = self._merged(had)
 
     @property
     def positions(self) -> Positions:
@@ -85,8 +86,11 @@ class ConsumerSource:
             return None
         if plan.generation != self._generation or assigned.keys() != self.positions.offsets.keys():
             self._generation = plan.generation
-            self._merge = Merge(self._context, Positions(assigned), self._form)
+            self._merge = self._merged(assigned)
         return plan
+
+    def _merged(self, offsets: Mapping[Key, int]) -> Merge:
+        return Merge(self._context, Positions(offsets), self._form, is_read_committed=self._is_read_committed)
 
     async def _reset(self, plan: a.PollPlan, assigned: Mapping[Key, int]) -> None:
         """Settle where partitions begin that the group has no position of, by auto.offset.reset."""
@@ -105,7 +109,10 @@ class ConsumerSource:
             )
         topic = self._context.topic_or_raise(key[0])
         where = TopicIdPartition(topic.topic_id, key[1])
-        return (await self._context.gateway.list_offset(where, _RESET[policy])).offset
+        answer = await self._context.gateway.list_offset(
+            where, _RESET[policy], is_read_committed=self._is_read_committed
+        )
+        return answer.offset
 
     async def _tell(self, plan: a.PollPlan, pieces: list[Piece]) -> list[Piece]:
         """The pieces that are still this consumer's to read."""

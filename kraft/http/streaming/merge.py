@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from kraft.broker.gateway import Records
 from kraft.http.context import Context
 from kraft.http.embed import encode_each
 from kraft.http.errors import HttpError
@@ -18,7 +19,6 @@ from kraft.http.records import InRecord, on_records, take_records
 from kraft.http.streaming.positions import Key, Positions
 from kraft.http.streaming.streams import PIECE_BYTES, PIECE_RECORDS
 from kraft.protocol.errors import KafkaError, RequestTimedOut, UnknownTopicOrPartition
-from kraft.protocol.primitives import Buffer
 from metadata.image import TopicIdPartition
 
 UNREADABLE_MS_MAX = 30_000
@@ -44,8 +44,9 @@ class Piece:
 class Merge:
     """Reads on from `positions`, which its owner moves when it has handed a piece on."""
 
-    def __init__(self, context: Context, positions: Positions, form: Format) -> None:
+    def __init__(self, context: Context, positions: Positions, form: Format, *, is_read_committed: bool) -> None:
         self._context = context
+        self._is_read_committed = is_read_committed
         self._form = form
         self._clock = context.clock
         self.positions = positions
@@ -89,11 +90,16 @@ class Merge:
         try:
             async with self._clock.timeout(READ_MS_MAX):
                 found = await self._context.gateway.read(
-                    self._where(key), offset=offset, bytes_max=PIECE_BYTES, bytes_min=1, wait_ms_max=0
+                    self._where(key),
+                    offset=offset,
+                    bytes_max=PIECE_BYTES,
+                    bytes_min=1,
+                    wait_ms_max=0,
+                    is_read_committed=self._is_read_committed,
                 )
         except TimeoutError as error:
             raise RequestTimedOut(f"the leader of {key[0]}-{key[1]} did not answer in {READ_MS_MAX} ms") from error
-        return await self._piece(key, offset, found.data, found.high_watermark)
+        return await self._piece(key, offset, found)
 
     async def _wait(self, wait_ms: int) -> list[Piece]:
         asked = {self._where(key): key for key in self.positions.offsets}
@@ -101,7 +107,9 @@ class Merge:
             await self._clock.sleep(wait_ms)
             return []
         offsets = {where: self.positions[key] for where, key in asked.items()}
-        news = await self._context.gateway.tail(offsets, bytes_max=PIECE_BYTES, wait_ms=wait_ms)
+        news = await self._context.gateway.tail(
+            offsets, bytes_max=PIECE_BYTES, wait_ms=wait_ms, is_read_committed=self._is_read_committed
+        )
         pieces: list[Piece] = []
         for where, found in news.items():
             key = asked[where]
@@ -109,21 +117,28 @@ class Merge:
                 self._behind[key] = None
                 continue
             self._unreadable_since_ms = None
-            piece = await self._piece(key, self.positions[key], found.data, found.high_watermark)
+            piece = await self._piece(key, self.positions[key], found)
             if piece is not None:
                 pieces.append(piece)
         return pieces
 
-    async def _piece(self, key: Key, offset: int, data: Buffer, high_watermark: int) -> Piece | None:
+    async def _piece(self, key: Key, offset: int, found: Records) -> Piece | None:
+        data = found.data
+
         def encode(inflated_max: int) -> tuple[list[InRecord], int, list[bytes], HttpError | None]:
             records, next_offset, _ = take_records(
-                data, offset, bytes_max=PIECE_BYTES, records_max=PIECE_RECORDS, inflated_max=inflated_max
+                data,
+                offset,
+                bytes_max=PIECE_BYTES,
+                records_max=PIECE_RECORDS,
+                inflated_max=inflated_max,
+                aborted=found.aborted,
             )
             return records, next_offset, *encode_each(records, self._form, topic=key[0], partition=key[1])
 
         records, next_offset, lines, error = await on_records(self._context.large_work, data, encode)
         self._context.metrics.fetched_bytes.inc(len(data))
-        if offset < next_offset < high_watermark:
+        if offset < next_offset < found.end_offset:
             self._behind[key] = None
         if error is not None:
             next_offset = records[len(lines)].offset

@@ -16,6 +16,7 @@ from kraft.http.endpoint import Body, Call, Parameter, Route
 from kraft.http.errors import BAD_REQUEST, HttpError
 from kraft.http.media import EMBEDDED, Format, stream_answer
 from kraft.http.offset_spec import OFFSET, wanted_offset
+from kraft.http.query import ISOLATION_LEVEL, is_read_committed
 from kraft.http.streaming.frames import FRAMES
 from kraft.http.streaming.merge import Merge, Piece
 from kraft.http.streaming.positions import PARTITIONS_MAX, Key, Positions, parse_positions
@@ -44,13 +45,22 @@ POSITION = Parameter(
 class TopicSource:
     """Partitions of one topic. With `follows` also those that are added to it."""
 
-    def __init__(self, call: Call, topic: TopicImage, positions: Positions, form: Format, *, follows: bool) -> None:
+    def __init__(
+        self,
+        call: Call,
+        topic: TopicImage,
+        positions: Positions,
+        form: Format,
+        *,
+        follows: bool,
+        is_read_committed: bool,
+    ) -> None:
         self._context = call.context
         self._clock: Clock = call.context.clock
         self._topic = topic
         self._follows = follows
         self.positions = positions
-        self._merge = Merge(call.context, positions, form)
+        self._merge = Merge(call.context, positions, form, is_read_committed=is_read_committed)
 
     async def next(self, *, wait_ms: int) -> list[Piece]:
         deadline_ms = self._clock.monotonic_ms() + wait_ms
@@ -94,9 +104,9 @@ async def stream_topic(call: Call) -> web.StreamResponse:
 async def _stream(call: Call, topic: TopicImage, partitions: Sequence[int], *, follows: bool) -> web.StreamResponse:
     kind = stream_answer(call.accept, is_only=True)
     assert kind is not None
-    wait_ms, form = heartbeat_ms(call), stream_format(call)
-    offsets = await _start(call, topic, partitions)
-    source = TopicSource(call, topic, Positions(offsets, topic=topic.name), form, follows=follows)
+    wait_ms, form, is_committed = heartbeat_ms(call), stream_format(call), is_read_committed(call)
+    positions = Positions(await _start(call, topic, partitions), topic=topic.name)
+    source = TopicSource(call, topic, positions, form, follows=follows, is_read_committed=is_committed)
     return await serve(call, source, FRAMES[kind], wait_ms=wait_ms)
 
 
@@ -125,7 +135,15 @@ async def _start(call: Call, topic: TopicImage, partitions: Sequence[int]) -> di
     missing = [number for number in partitions if (topic.name, number) not in had]
     named = None if text is None else "earliest"
     found = await asyncio.gather(
-        *(wanted_offset(call, TopicIdPartition(topic.topic_id, number), text=named) for number in missing)
+        *(
+            wanted_offset(
+                call,
+                TopicIdPartition(topic.topic_id, number),
+                text=named,
+                is_read_committed=is_read_committed(call),
+            )
+            for number in missing
+        )
     )
     return had | {(topic.name, number): offset for number, offset in zip(missing, found, strict=True)}
 
@@ -146,7 +164,8 @@ STREAM_CONTENT = {EVENT_STREAM: None, NDJSON: ConsumedRecord}
 ROUTES: tuple[Route, ...] = (
     Route(
         method="GET", path="/topics/{topic}/records", handler=stream_topic, check=_check, tag="v2",
-        summary="Stream the records of all partitions, with those to come.", query=(OFFSET, *STREAM_QUERY),
+        summary="Stream the records of all partitions, with those to come.",
+        query=(OFFSET, ISOLATION_LEVEL, *STREAM_QUERY),
         answers={200: Body(content=STREAM_CONTENT)}, errors=(40002, *UNKNOWN_TOPIC, 406, 50302),
     ),
 )  # fmt: skip

@@ -16,8 +16,8 @@ from kraft.coordinators.groups.routing import Groups
 from kraft.http.endpoint import Call
 from kraft.http.errors import ILLEGAL_STATE, PARTITION_NOT_FOUND, UNPROCESSABLE, HttpError
 from kraft.http.media import EMBEDDED, Format, consumer_format, require_json_body, stream_answer, v2_answer
-from kraft.http.offset_spec import parse_iso_time
-from kraft.http.query import integer, parse_integer
+from kraft.http.offset_spec import offset_at, parse_iso_time
+from kraft.http.query import READ_COMMITTED, integer, parse_integer
 from kraft.http.streaming.consumers import ConsumerSource
 from kraft.http.streaming.frames import FRAMES, Frames
 from kraft.http.streaming.positions import parse_positions
@@ -64,6 +64,7 @@ class ConsumerHandlers:
             fetch_bytes_min=max(asked.fetch_bytes_min, 1),
             request_timeout_ms=asked.request_timeout_ms,
             timeout_ms=asked.timeout_ms or call.context.gateway.settings.consumer_instance_timeout_ms,
+            is_read_committed=asked.isolation == READ_COMMITTED,
         )
         group = call.path["group"]
         await self._ask(r.CreateInstance(group=group, instance=name, nonce=nonce, config=config))
@@ -118,11 +119,9 @@ class ConsumerHandlers:
     async def seek_consumer(self, call: Call) -> web.Response:
         asked = body_of(call, models.Positions)
         await self._check_seek(call, [*asked.offsets, *asked.timestamps])
-        positions = [(each.topic, each.partition, each.offset) for each in asked.offsets]
-        for each in asked.timestamps:
-            timestamp_ms = parse_iso_time(each.timestamp, "timestamp ")
-            positions.append((each.topic, each.partition, await _offset_at(call, each, timestamp_ms)))
-        return await self._seek(call, positions)
+        timed = [(each, parse_iso_time(each.timestamp, "timestamp ")) for each in asked.timestamps]
+        found = await self._offsets_at(call, timed) if timed else []
+        return await self._seek(call, [(each.topic, each.partition, each.offset) for each in asked.offsets] + found)
 
     async def seek_consumer_to_beginning(self, call: Call) -> web.Response:
         return await self._seek_all(call, EARLIEST_TIMESTAMP)
@@ -133,8 +132,17 @@ class ConsumerHandlers:
     async def _seek_all(self, call: Call, timestamp: int) -> web.Response:
         asked = body_of(call, models.Partitions)
         await self._check_seek(call, asked.partitions)
-        positions = [(each.topic, each.partition, await _offset_at(call, each, timestamp)) for each in asked.partitions]
-        return await self._seek(call, positions)
+        return await self._seek(call, await self._offsets_at(call, [(each, timestamp) for each in asked.partitions]))
+
+    async def _offsets_at(self, call: Call, timed: Sequence[tuple[Any, int]]) -> list[tuple[str, int, int]]:
+        """Where the log ends depends on the isolation level of the consumer."""
+        config = (await self._ask(r.DescribeInstance(**_names(call)))).config
+        gateway, found = call.context.gateway, []
+        for each, timestamp in timed:
+            where = TopicIdPartition(call.context.topic_or_raise(each.topic).topic_id, each.partition)
+            offset = await offset_at(gateway, where, timestamp, is_read_committed=config.is_read_committed)
+            found.append((each.topic, each.partition, offset))
+        return found
 
     async def _check_seek(self, call: Call, partitions: Sequence[Any]) -> None:
         try:
@@ -192,7 +200,7 @@ class ConsumerHandlers:
         """The token to go on with, and the answer's body."""
         if plan.is_repeat:
             return plan.number + 1, poll.encoded()
-        if not (poll.has_records or poll.has_resolved):
+        if not (poll.has_moved or poll.has_resolved):
             return plan.number, b"[]"
         body = poll.encoded()
         ended = await self._ask(
@@ -267,15 +275,6 @@ def _known(call: Call, partitions: Iterable[Any]) -> tuple[tuple[str, int], ...]
     if len(found) > POSITIONS_MAX:
         raise HttpError(UNPROCESSABLE, f"{len(found)} partitions in one request; it has at most {POSITIONS_MAX}")
     return tuple(found)
-
-
-async def _offset_at(call: Call, each: Any, timestamp: int) -> int:
-    topic = call.context.topic_or_raise(each.topic)
-    where = TopicIdPartition(topic.topic_id, each.partition)
-    answer = await call.context.gateway.list_offset(where, timestamp)
-    if answer.offset >= 0:
-        return answer.offset
-    return (await call.context.gateway.list_offset(where, LATEST_TIMESTAMP)).offset
 
 
 def _commit(each: models.OffsetRef, offset: int) -> r.OffsetToCommit:

@@ -59,7 +59,9 @@ class NewConsumer(RequestBody):
         description="Idle for longer, it goes; default: the setting of this name.",
     )
     isolation: Annotated[str, OneOf("read_uncommitted", "read_committed")] = Field(
-        default="read_uncommitted", alias="isolation.level", description="All data is committed data."
+        default="read_uncommitted",
+        alias="isolation.level",
+        description="read_committed: no record of an open or aborted transaction.",
     )
     _ignored: tuple[str, ...] = PrivateAttr(default=())
 

@@ -77,8 +77,9 @@ class Poll:
         return tuple((*part.key, part.epoch) for part in self.parts if part.epoch >= 0)
 
     @property
-    def has_records(self) -> bool:
-        return any(part.pieces for part in self.parts)
+    def has_moved(self) -> bool:
+        """Over records, or over what is not for this reader: markers, and the records of aborted transactions."""
+        return any(part.first < part.next for part in self.parts)
 
     async def run(self, *, wait_ms: int) -> None:
         """Raises KafkaError, HttpError."""
@@ -134,7 +135,9 @@ class Poll:
                 extra={"kafka_code": OffsetOutOfRange.code},
             )
         self.has_resolved = True
-        return (await self._gateway.list_offset(self._where(key), _RESET[policy])).offset
+        is_committed = self._plan.config.is_read_committed
+        answer = await self._gateway.list_offset(self._where(key), _RESET[policy], is_read_committed=is_committed)
+        return answer.offset
 
     async def _sweep(self) -> None:
         for part in self.parts:
@@ -169,12 +172,24 @@ class Poll:
     async def _read_piece(self, part: Part, bytes_max: int, records_max: int) -> bool:
         """Has it led any further?"""
         where = self._where(part.key)
-        found = await self._gateway.read(where, offset=part.next, bytes_max=bytes_max, bytes_min=1, wait_ms_max=0)
+        found = await self._gateway.read(
+            where,
+            offset=part.next,
+            bytes_max=bytes_max,
+            bytes_min=1,
+            wait_ms_max=0,
+            is_read_committed=self._plan.config.is_read_committed,
+        )
         first, end, form = part.next, part.end, self._form
 
         def encode(inflated_max: int) -> tuple[int, int, int, bytes]:
             records, next_offset, size = take_records(
-                found.data, first, bytes_max=bytes_max, records_max=records_max, inflated_max=inflated_max
+                found.data,
+                first,
+                bytes_max=bytes_max,
+                records_max=records_max,
+                inflated_max=inflated_max,
+                aborted=found.aborted,
             )
             if end >= 0:
                 records = [record for record in records if record.offset < end]
@@ -204,7 +219,9 @@ class Poll:
             await self._context.clock.sleep(wait_ms)
             return
         positions = {self._where(part.key): part.next for part in parts}
-        await self._gateway.wait_readable(positions, wait_ms=wait_ms)
+        await self._gateway.wait_readable(
+            positions, wait_ms=wait_ms, is_read_committed=self._plan.config.is_read_committed
+        )
 
     def _where(self, key: TopicPartition) -> TopicIdPartition:
         topic = self._gateway.image.topic(key[0])

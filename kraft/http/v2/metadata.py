@@ -9,8 +9,9 @@ from aiohttp import web
 
 from kraft.broker.configs import config_text
 from kraft.http.dialects import UNKNOWN_TOPIC
-from kraft.http.endpoint import Body, Call, Route
+from kraft.http.endpoint import Body, Call, Parameter, Route
 from kraft.http.media import v2_answer
+from kraft.http.query import ISOLATION_LEVEL, is_read_committed
 from kraft.http.v2 import models
 from kraft.protocol.media_types import V2_JSON
 from metadata.image import PartitionImage
@@ -57,9 +58,10 @@ async def get_partition(call: Call) -> web.Response:
 
 
 async def get_offsets(call: Call) -> web.Response:
+    is_committed = is_read_committed(call)
     which, _ = call.context.find_partition(call.topic, call.partition)
     earliest = await call.context.gateway.list_offset(which, EARLIEST_TIMESTAMP)
-    latest = await call.context.gateway.list_offset(which, LATEST_TIMESTAMP)
+    latest = await call.context.gateway.list_offset(which, LATEST_TIMESTAMP, is_read_committed=is_committed)
     return answer(call, {"beginning_offset": earliest.offset, "end_offset": latest.offset})
 
 
@@ -67,9 +69,9 @@ def _check(call: Call) -> None:
     v2_answer(call.accept)
 
 
-def _get(path: str, handler: Any, summary: str, model: Any, *errors: int) -> Route:
+def _get(path: str, handler: Any, summary: str, model: Any, *errors: int, query: tuple[Parameter, ...] = ()) -> Route:
     return Route(
-        method="GET", path=path, handler=handler, summary=summary, tag="v2", check=_check,
+        method="GET", path=path, handler=handler, summary=summary, tag="v2", check=_check, query=query,
         answers={200: Body(content={V2_JSON: model})}, errors=(406, *errors),
     )  # fmt: skip
 
@@ -86,7 +88,7 @@ ROUTES: tuple[Route, ...] = (
         "/topics/{topic}/partitions/{partition}", get_partition, "One partition.", models.PartitionInfo, *UNKNOWN_TOPIC
     ),
     _get(
-        "/topics/{topic}/partitions/{partition}/offsets", get_offsets, "First offset and high watermark.",
-        models.PartitionOffsets, *UNKNOWN_TOPIC, 50302,
+        "/topics/{topic}/partitions/{partition}/offsets", get_offsets, "First offset, and the high watermark.",
+        models.PartitionOffsets, 40002, *UNKNOWN_TOPIC, 50302, query=(ISOLATION_LEVEL,),
     ),
 )  # fmt: skip

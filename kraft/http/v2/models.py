@@ -33,7 +33,7 @@ class TopicInfo(BaseModel):
 
 class PartitionOffsets(BaseModel):
     beginning_offset: int
-    end_offset: int
+    end_offset: int = Field(description="The high watermark, or for read_committed the last stable offset.")
 
 
 class ErrorBody(BaseModel):

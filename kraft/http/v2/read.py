@@ -1,7 +1,9 @@
 """The stateless read: records of one partition from an offset on; safe to repeat, nothing is kept between requests.
 
 At least one record is answered when there is one, whatever `max_bytes` says. The answer's headers carry the next
-offset, the high watermark and the log start, and `Link: rel="next"` the request to go on with.
+offset, the high watermark, the last stable offset and the log start, and `Link: rel="next"` the request to go on with.
+What is not for this reader (markers, and with isolation_level=read_committed the records of aborted transactions) is
+read over: the next offset is behind it.
 """
 
 from __future__ import annotations
@@ -15,12 +17,16 @@ from kraft.http.embed import ConsumedRecord, encode_json
 from kraft.http.endpoint import Body, Call, Header, Parameter, Route
 from kraft.http.media import EMBEDDED, Format, read_answer, stream_answer
 from kraft.http.offset_spec import OFFSET, wanted_offset
-from kraft.http.query import integer
+from kraft.http.query import ISOLATION_LEVEL, integer, is_read_committed
 from kraft.http.raw import encode_records
-from kraft.http.records import end_of_batches, on_records, take_records
+from kraft.http.records import end_of_batches, on_records, take_records, without_aborted
 from kraft.http.streaming.read import STREAM_CONTENT, STREAM_QUERY, stream_partition
 from kraft.protocol.media_types import RECORD_BATCH, RECORDS
 from kraft.protocol.primitives import INT32_MAX
+
+READ_OVER_MS_MAX = 2_000
+"""How long a read goes on over records that are not for its reader, if its own wait is shorter; then it answers none
+and where to go on."""
 
 
 async def read_records(call: Call) -> web.StreamResponse:
@@ -29,14 +35,27 @@ async def read_records(call: Call) -> web.StreamResponse:
     context = call.context
     form, content_type = read_answer(call.accept)
     bytes_max, bytes_min, wait_ms = _bounds(call)
+    is_committed = is_read_committed(call)
     which, _ = context.find_partition(call.topic, call.partition)
-    offset = await wanted_offset(call, which)
+    offset = await wanted_offset(call, which, is_read_committed=is_committed)
+    deadline_ms = context.clock.monotonic_ms() + wait_ms
+    end_ms = max(deadline_ms, context.clock.monotonic_ms() + READ_OVER_MS_MAX)
     with context.long_polls:
-        records = await context.gateway.read(
-            which, offset=offset, bytes_max=bytes_max, bytes_min=bytes_min, wait_ms_max=wait_ms
-        )
-    context.metrics.fetched_bytes.inc(len(records.data))
-    body, next_offset = await _encode(call, records, form, offset=offset, bytes_max=bytes_max)
+        while True:
+            records = await context.gateway.read(
+                which,
+                offset=offset,
+                bytes_max=bytes_max,
+                bytes_min=bytes_min,
+                wait_ms_max=max(deadline_ms - context.clock.monotonic_ms(), 0),
+                is_read_committed=is_committed,
+            )
+            context.metrics.fetched_bytes.inc(len(records.data))
+            count, body, next_offset = await _encode(call, records, form, offset=offset, bytes_max=bytes_max)
+            has_more = next_offset < records.end_offset
+            if count or next_offset == offset or context.clock.monotonic_ms() >= (end_ms if has_more else deadline_ms):
+                break
+            offset = next_offset
     return web.Response(body=body, headers=_headers(call, records, content_type, next_offset))
 
 
@@ -48,18 +67,27 @@ def _bounds(call: Call) -> tuple[int, int, int]:
     return bytes_max, bytes_min, wait_ms
 
 
-async def _encode(call: Call, records: Records, form: Format, *, offset: int, bytes_max: int) -> tuple[bytes, int]:
+async def _encode(call: Call, records: Records, form: Format, *, offset: int, bytes_max: int) -> tuple[int, bytes, int]:
+    """How many there are (of batches: bytes), the body of them, and where to go on."""
     if form is Format.RECORD_BATCH:
-        return bytes(records.data), end_of_batches(records.data, offset)
+        data = records.data
+        body = without_aborted(data, records.aborted) if records.is_read_committed else bytes(data)
+        return len(body), body, end_of_batches(data, offset)
     topic, partition, records_max = call.topic, call.partition, call.context.limits.read_records_max
 
-    def encode(inflated_max: int) -> tuple[bytes, int]:
+    def encode(inflated_max: int) -> tuple[int, bytes, int]:
         taken = take_records(
-            records.data, offset, bytes_max=bytes_max, records_max=records_max, inflated_max=inflated_max
+            records.data,
+            offset,
+            bytes_max=bytes_max,
+            records_max=records_max,
+            inflated_max=inflated_max,
+            aborted=records.aborted,
         )
+        count = len(taken.records)
         if form is Format.RECORDS:
-            return encode_records(taken.records), taken.next_offset
-        return encode_json(taken.records, form, topic=topic, partition=partition), taken.next_offset
+            return count, encode_records(taken.records), taken.next_offset
+        return count, encode_json(taken.records, form, topic=topic, partition=partition), taken.next_offset
 
     return await on_records(call.context.large_work, records.data, encode)
 
@@ -72,6 +100,7 @@ def _headers(call: Call, records: Records, content_type: str, next_offset: int) 
             "Link": f'<{link}>; rel="next"',
             "X-Next-Offset": str(next_offset),
             "X-High-Watermark": str(records.high_watermark),
+            "X-Last-Stable-Offset": str(records.last_stable_offset),
             "X-Log-Start-Offset": str(records.log_start_offset),
             "X-Leader": str(records.leader_id),
             "X-Leader-Epoch": str(records.leader_epoch),
@@ -98,6 +127,7 @@ _ANSWER_HEADERS = {
     "X-Next-Offset": _answer_header("Where to go on."),
     "Link": _answer_header('The request to go on with, as rel="next".', "string"),
     "X-High-Watermark": _answer_header("The end of what can be read."),
+    "X-Last-Stable-Offset": _answer_header("The end of what can be read with isolation_level=read_committed."),
     "X-Log-Start-Offset": _answer_header("The first offset there is."),
     "X-Leader": _answer_header("The broker that has read it."),
     "X-Leader-Epoch": _answer_header("The epoch in which it leads."),
@@ -109,6 +139,7 @@ ROUTES: tuple[Route, ...] = (
         tag="v2", summary="Read records from an offset on, waiting for new ones, or stream them.",
         query=(
             OFFSET,
+            ISOLATION_LEVEL,
             _number("max_bytes", "Most bytes of records, decompressed; at least one is answered.", 1_048_576),
             _number("min_bytes", "Wait until there are this many bytes.", 1),
             _number("timeout", "Longest wait in ms.", 500),

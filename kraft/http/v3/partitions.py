@@ -6,6 +6,7 @@ from aiohttp import web
 
 from kraft.http.endpoint import Call, Parameter
 from kraft.http.errors import BAD_REQUEST, HttpError
+from kraft.http.query import ISOLATION_LEVEL, is_read_committed
 from kraft.http.v3 import models
 from kraft.http.v3.envelope import Document, answer, crn, listing, related, resource, route
 from metadata.image import PartitionImage, TopicImage
@@ -77,10 +78,11 @@ async def get_offset(call: Call) -> web.Response:
     kind = call.request.query.get("offset_type", EARLIEST_AND_LATEST)
     if kind != EARLIEST_AND_LATEST:
         raise HttpError(BAD_REQUEST, f"offset_type={kind} is not known; it is {EARLIEST_AND_LATEST}")
+    is_committed = is_read_committed(call)
     topic, partition = find_partition(call)
     which, _ = call.context.find_partition(topic.name, partition.partition)
     earliest = await call.context.gateway.list_offset(which, EARLIEST_TIMESTAMP)
-    latest = await call.context.gateway.list_offset(which, LATEST_TIMESTAMP)
+    latest = await call.context.gateway.list_offset(which, LATEST_TIMESTAMP, is_read_committed=is_committed)
     return answer(
         resource(
             call,
@@ -136,7 +138,7 @@ ROUTES = (
         get_offset,
         "First offset and high watermark.",
         models.Offset,
-        query=(_TYPE,),
+        query=(_TYPE, ISOLATION_LEVEL),
         errors=(40002, 40403, 50302),
     ),
     route(

@@ -32,7 +32,9 @@ class Replicas(Protocol):
         self, batches: Mapping[TopicIdPartition, Buffer], *, acks: int, timeout_ms: int
     ) -> Mapping[TopicIdPartition, ProduceOutcome]: ...
 
-    async def list_offset(self, partition: TopicIdPartition, timestamp: int) -> OffsetAnswer: ...
+    async def list_offset(
+        self, partition: TopicIdPartition, timestamp: int, *, is_read_committed: bool = False
+    ) -> OffsetAnswer: ...
 
     async def delete_records(self, partition: TopicIdPartition, *, offset: int, timeout_ms: int) -> int: ...
 
@@ -104,7 +106,10 @@ class _DataHandlers:
 
     async def list_offsets(self, call: Call[ListOffsetsRequestData]) -> TopLevel:
         request = LIST_OFFSETS.requested(call.message)
-        return LIST_OFFSETS.to_reply(request, await self._replicas.list_offset(request.partition, request.timestamp))
+        answer = await self._replicas.list_offset(
+            request.partition, request.timestamp, is_read_committed=request.is_read_committed
+        )
+        return LIST_OFFSETS.to_reply(request, answer)
 
     async def delete_records(self, call: Call[DeleteRecordsRequestData]) -> TopLevel:
         request = DELETE_RECORDS.requested(call.message)

@@ -21,6 +21,9 @@ ResponseData = TypeVar("ResponseData", bound=TopLevel)
 Key = TypeVar("Key")
 Item = TypeVar("Item")
 
+READ_UNCOMMITTED, READ_COMMITTED = 0, 1
+"""Isolation levels (KIP-98): all up to the high watermark, or what was committed, up to the last stable offset."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rpc(Generic[RequestT, ReplyT, RequestData, ResponseData]):

@@ -15,7 +15,7 @@ from uuid import UUID
 from kraft.protocol.primitives import INT32_MAX, INT64_MAX
 from kraft.values import maker
 from kraft.wire import apis
-from kraft.wire.generated import fetch_request
+from kraft.wire.generated import fetch_request, fetch_response
 from kraft.wire.generated.fetch_request import FetchRequestData, FetchTopic, ForgottenTopic, ReplicaState
 from kraft.wire.generated.fetch_response import (
     NO_EPOCH_END_OFFSET,
@@ -26,10 +26,10 @@ from kraft.wire.generated.fetch_response import (
     LeaderIdAndEpoch,
     PartitionData,
 )
-from kraft.wire.messages.common import Rpc, by_topic
+from kraft.wire.messages.common import READ_COMMITTED, READ_UNCOMMITTED, Rpc, by_topic
 from metadata.controller.requests import ReplicaLogEnd
 from metadata.image import TopicIdPartition
-from replication.partition.log import EpochEnd
+from replication.partition.log import AbortedTransaction, EpochEnd
 from replication.requests import FetchedPartition, FetchPartition, FetchRequest, FetchResponse
 
 DEBUGGING_REPLICA = -2
@@ -43,6 +43,7 @@ def _fetch_request(request: FetchRequest, timeout_ms: int) -> FetchRequestData:
         max_wait_ms=request.wait_ms_max,
         min_bytes=request.bytes_min,
         max_bytes=request.bytes_max,
+        isolation_level=READ_COMMITTED if request.is_read_committed else READ_UNCOMMITTED,
         session_id=request.session_id,
         session_epoch=request.session_epoch,
         topics=[
@@ -81,6 +82,7 @@ def _fetch(message: FetchRequestData) -> FetchRequest:
         forgotten=tuple(
             [TopicIdPartition(topic.topic_id, number) for topic in forgotten for number in topic.partitions]
         ),
+        is_read_committed=message.isolation_level == READ_COMMITTED,
     )
 
 
@@ -124,7 +126,12 @@ def _partition_data(item: FetchedPartition) -> PartitionData:
         log_start_offset=item.log_start_offset,
         diverging_epoch=diverging_epoch,
         current_leader=current_leader,
-        aborted_transactions=None,
+        aborted_transactions=[
+            fetch_response.AbortedTransaction.make(producer_id=each.producer_id, first_offset=each.first_offset)
+            for each in item.aborted
+        ]
+        if item.aborted
+        else None,
         records=item.records,
     )
 
@@ -147,6 +154,9 @@ def _fetched_partition(topic_id: UUID, item: PartitionData) -> FetchedPartition:
         high_watermark=item.high_watermark,
         last_stable_offset=item.last_stable_offset,
         log_start_offset=item.log_start_offset,
+        aborted=tuple([AbortedTransaction(each.producer_id, each.first_offset) for each in item.aborted_transactions])
+        if item.aborted_transactions
+        else (),
         diverging_epoch=EpochEnd(diverging.epoch, diverging.end_offset) if diverging.end_offset >= 0 else None,
         current_leader=(leader.leader_id, leader.leader_epoch) if leader.leader_epoch >= 0 else None,
         records=item.records or b"",

@@ -40,7 +40,7 @@ from kraft.wire.generated.offset_for_leader_epoch_response import (
     OffsetForLeaderEpochResponseData,
     OffsetForLeaderTopicResult,
 )
-from kraft.wire.messages.common import Rpc, group
+from kraft.wire.messages.common import READ_COMMITTED, READ_UNCOMMITTED, Rpc, group
 from metadata.image import TopicIdPartition
 from replication.partition.log import EpochEnd
 from replication.requests import CONSUMER, OffsetAnswer
@@ -70,6 +70,7 @@ class ListOffset:
     partition: TopicIdPartition
     timestamp: int
     timeout_ms: int
+    is_read_committed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +94,7 @@ def _list_request(request: ListOffset, timeout_ms: int) -> ListOffsetsRequestDat
     question = ListOffsetsPartition.make(partition_index=request.partition.partition, timestamp=request.timestamp)
     return ListOffsetsRequestData.make(
         replica_id=CONSUMER,
-        isolation_level=0,
+        isolation_level=READ_COMMITTED if request.is_read_committed else READ_UNCOMMITTED,
         topics=(ListOffsetsTopic.make(name=name_of(request.partition.topic_id), partitions=(question,)),),
         timeout_ms=request.timeout_ms,
     )
@@ -105,6 +106,7 @@ def _list_from_request(message: ListOffsetsRequestData) -> ListOffset:
         partition=TopicIdPartition(id_of(topic.name), item.partition_index),
         timestamp=item.timestamp,
         timeout_ms=message.timeout_ms,
+        is_read_committed=message.isolation_level == READ_COMMITTED,
     )
 
 

@@ -98,7 +98,9 @@ class ScriptedLeader:
         answer: FetchResponse = self._next()
         return answer
 
-    async def list_offset(self, partition: TopicIdPartition, timestamp: int) -> OffsetAnswer:
+    async def list_offset(
+        self, partition: TopicIdPartition, timestamp: int, *, is_read_committed: bool = False
+    ) -> OffsetAnswer:
         answer: OffsetAnswer = self._next()
         return answer
 

@@ -217,6 +217,28 @@ def test_consume_reads_to_the_high_watermark(kraft, script):
     assert "offset=4&" in script.asked[0][0]
 
 
+def test_consume_of_committed_records_reads_to_the_last_stable_offset(kraft, script):
+    record = {"topic": "a", "partition": 0, "offset": 4, "timestamp": 7, "key": None, "value": "x"}
+    headers = {"X-Next-Offset": 5, "X-High-Watermark": 9, "X-Last-Stable-Offset": 5}
+    script.answers["GET /topics/a/partitions/0/records"] = (200, [record], headers)
+    code, out, _ = kraft("consume", "a", "--partition", "0", "--isolation", "read_committed")
+    assert (code, out) == (0, "0\t4\t7\t-\tx\n")
+    (asked,) = script.asked
+    assert "isolation_level=read_committed" in asked[0]
+    assert kraft("consume", "a", "--isolation", "committed")[0] == 2
+
+
+def test_consume_of_a_group_creates_a_consumer_with_the_isolation_level(kraft, script):
+    path = "/consumers/g/instances/i"
+    script.answers["POST /consumers/g"] = {"instance_id": "i"}
+    script.answers[f"POST {path}/subscription"] = (204, None, {})
+    script.answers[f"GET {path}/assignments"] = {"partitions": [{"topic": "a", "partition": 0}]}
+    script.answers[f"GET {path}/records"] = (200, [], {"X-Next-Token": 1})
+    script.answers[f"DELETE {path}"] = (204, None, {})
+    assert kraft("consume", "a", "--group", "g", "--isolation", "read_committed")[0] == 0
+    assert script.bodies("POST")[0]["isolation.level"] == "read_committed"
+
+
 def test_consume_follows_all_partitions_at_once_until_the_limit(kraft, script):
     script.answers["GET /topics/a/partitions"] = [{"partition": 0}, {"partition": 1}]
     for number in (0, 1):

@@ -7,6 +7,7 @@ import inspect
 import threading
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -25,6 +26,7 @@ from kraft.client import (
     synchronous,
 )
 from kraft.client.records import to_json
+from tests.support.transactional_batches import ending, in_transaction, plain
 from tests.unit.http.door import Door, with_door
 
 
@@ -111,6 +113,38 @@ def test_records_there_and_back() -> None:
             assert [record.offset async for record in reader] == [1]
 
     with_client(story)
+
+
+def test_a_reader_of_committed_records_sees_nothing_else() -> None:
+    async def run(door: Door) -> None:
+        door.gateway.add_topic("t")
+        log = door.gateway.log("t")
+        gone = [in_transaction(7, b"gone"), plain(b"plain"), in_transaction(7, b"gone"), ending(7, commits=False)]
+        for batch in (*gone, in_transaction(8, b"kept"), ending(8, commits=True), in_transaction(9, b"open")):
+            log.append(batch)
+        url = str(door.client.make_url(""))
+        async with AsyncClient(url, retry_backoff_ms=1, reconnect_backoff_ms=1) as client:
+
+            async def seen(**options: Any) -> list[str]:
+                async with client.reader("t", follows=False, **options) as reader:
+                    return [record.text() async for record in reader]
+
+            committed = {"isolation_level": "read_committed"}
+            assert await seen(offset="earliest", **committed) == ["plain", "kept"]
+            assert await seen(offset="earliest", max_partition_fetch_bytes=1, **committed) == ["plain", "kept"]
+            assert await seen(offset=datetime.fromtimestamp(1, tz=UTC), **committed) == ["plain", "kept"]
+            assert await seen(offset="latest", **committed) == []
+            assert await seen(offset="earliest") == ["gone", "plain", "gone", "kept", "open"]
+            log.waited_for.clear()
+            async with client.reader("t", offset="latest", **committed) as reader, asyncio.timeout(30):
+                waiting = asyncio.ensure_future(anext(aiter(reader)))
+                await log.waited_for.wait()
+                log.append(ending(9, commits=True))
+                assert (await waiting).text() == "open"
+            with pytest.raises(ConfigError, match=r"isolation\.level"):
+                client.reader("t", isolation_level="committed")
+
+    with_door(run)
 
 
 def test_a_blocking_program(monkeypatch: pytest.MonkeyPatch) -> None:

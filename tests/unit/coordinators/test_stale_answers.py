@@ -161,7 +161,7 @@ class FakeGateway:
     async def read(self, *_: object, **__: object) -> Any:
         raise OffsetOutOfRange("the log ends before it")
 
-    async def list_offset(self, *_: object) -> Any:
+    async def list_offset(self, *_: object, **__: object) -> Any:
         return SimpleNamespace(offset=0)
 
 

@@ -74,8 +74,10 @@ class FakeReplicas:
         self._maybe_raise()
         return self.outcomes
 
-    async def list_offset(self, partition: TopicIdPartition, timestamp: int) -> OffsetAnswer:
-        self.asked.append((partition, timestamp))
+    async def list_offset(
+        self, partition: TopicIdPartition, timestamp: int, *, is_read_committed: bool = False
+    ) -> OffsetAnswer:
+        self.asked.append((partition, timestamp, is_read_committed))
         self._maybe_raise()
         return OffsetAnswer(offset=7, timestamp=8, leader_epoch=9)
 

@@ -31,8 +31,9 @@ from metadata.controller.requests import ReplicaLogEnd
 from metadata.environment import ConnectionClosed, Environment
 from metadata.image import MetadataImage, TopicIdPartition
 from metadata.quorum.log import Leadership, MetadataSlice, SnapshotNeeded
-from replication.partition.log import EpochEnd
+from replication.partition.log import AbortedTransaction, EpochEnd
 from replication.requests import (
+    CONSUMER,
     FetchedPartition,
     FetchPartition,
     FetchRequest,
@@ -84,6 +85,22 @@ def test_a_followers_fetch_arrives_whole() -> None:
             peers = world.peers()
             assert await WireLeaderChannel(peers, 1).fetch(REQUEST, timeout_ms=TIMEOUT_MS) == answer
             assert world.replicas.fetched == [REQUEST]
+            await peers.close()
+
+    run(main())
+
+
+def test_a_read_of_committed_records_says_so_and_is_told_what_was_aborted() -> None:
+    aborted = (AbortedTransaction(2**40, 5), AbortedTransaction(9, 7))
+    answer = FetchResponse(partitions=(replace(FETCHED, aborted=aborted),))
+    request = replace(REQUEST, replica_id=CONSUMER, is_read_committed=True)
+
+    async def main() -> None:
+        async with loopback() as world:
+            world.replicas.fetch_answer = answer
+            peers = world.peers()
+            assert await ForwardChannel(peers, 1).fetch(request) == answer
+            assert world.replicas.fetched == [request]
             await peers.close()
 
     run(main())
@@ -223,12 +240,14 @@ def test_offsets_are_asked_by_topic_id() -> None:
             peers = world.peers()
             channel, leader = ForwardChannel(peers, 1), WireLeaderChannel(peers, 1)
             assert await channel.list_offset(T1, -2) == OffsetAnswer(offset=7, timestamp=8, leader_epoch=9)
+            assert (await channel.list_offset(T1, -1, is_read_committed=True)).offset == 7
             assert await channel.delete_records(T0, offset=4, timeout_ms=60_000) == 5
             question = EpochQuestion(replica_id=2, partition=T1, current_leader_epoch=4, epoch=3)
             assert await leader.offset_for_leader_epoch(question) is None
             world.replicas.epoch_end = EpochEnd(3, 50)
             assert await leader.offset_for_leader_epoch(question) == EpochEnd(3, 50)
-            assert world.replicas.asked == [(T1, -2), (T0, 4, 60_000), (T1, 4, 3), (T1, 4, 3)]
+            asked = [(T1, -2, False), (T1, -1, True), (T0, 4, 60_000), (T1, 4, 3), (T1, 4, 3)]
+            assert world.replicas.asked == asked
             await peers.close()
 
     run(main())
