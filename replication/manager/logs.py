@@ -26,6 +26,11 @@ class Logs(Protocol):
         `can_do_without(partition)` is asked about a damaged log: if others are in sync it goes offline to be mended."""
         ...
 
+    def watch_moves(self, on_moved: Callable[[TopicIdPartition, ReplicaLog], None]) -> None:
+        """`on_moved(partition, log)`: in another log directory there is a log with the same records, which takes the
+        place of the one so far. Nothing may be done with that any more (KIP-113)."""
+        ...
+
     async def reopen(self, partition: TopicIdPartition, *, topic: str, is_last: bool) -> None:
         """Load a log again that went offline or could not be loaded; its end may lie before the old one. Nothing
         happens to one that works, or when there is none. Raises KafkaStorageError 56 or OSError: it still fails.

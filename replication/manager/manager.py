@@ -35,7 +35,7 @@ from replication.manager.status import (
     all_replica_status,
     replication_status,
 )
-from replication.partition.log import EpochEnd
+from replication.partition.log import EpochEnd, ReplicaLog
 from replication.producers.origin import CLIENT, COORDINATOR, Origin, Verification
 from replication.producers.state import Producer, ProducerLimits
 from replication.requests import FetchRequest, FetchResponse, LeaderChannel, OffsetAnswer, ProduceOutcome
@@ -74,6 +74,7 @@ class ReplicaManager:
             flushes=self._flushes,
         )
         self._failures.attach(self._roles)
+        logs.watch_moves(self._log_moved)
         self._produce = Produce(self._registry, self._flushes)
         reader = PartitionReader(self._registry, on_join=self._isr.join)
         self._fetch = Fetch(self._registry, reader, is_trusted=is_trusted)
@@ -243,6 +244,11 @@ class ReplicaManager:
     def on_failed_replicas(self, listener: Callable[[], None]) -> None:
         """`listener` is called whenever `failed_replicas` has changed."""
         self._failures.listen(listener)
+
+    def _log_moved(self, key: TopicIdPartition, log: ReplicaLog) -> None:
+        replica = self._registry.replicas.get(key)
+        if replica is not None:
+            replica.moved(log)
 
     # --- life
 

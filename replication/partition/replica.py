@@ -57,6 +57,11 @@ class Replica:
             for idler in tuple(self.idlers):
                 idler.on_state()
 
+    def moved(self, log: ReplicaLog) -> None:
+        """Another log takes the place, with the same records."""
+        self.log = log
+        log.high_watermark = self._state.high_watermark
+
     def stir(self) -> None:
         """Its log has changed."""
         if self.idlers:

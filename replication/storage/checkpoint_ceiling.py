@@ -38,6 +38,9 @@ class CheckpointCeiling:
         self.cuts = int(self.offset < UNLIMITED)
         self._covered = dict.fromkeys(Checkpoint, 0)
 
+    def folder_renamed(self, folder: str) -> None:
+        self._path = _path(folder)
+
     def lower(self, offset: int) -> None:
         """The log was cut here: what any earlier checkpoint says above it is of other records."""
         self.offset = min(self.offset, offset)

@@ -51,7 +51,7 @@ class Cleaner:
             return
         worth = sorted(self._plans(), key=lambda found: found[1].dirty_ratio, reverse=True)
         for log, _ in worth:
-            if not log.is_offline:
+            if not (log.is_offline or log.cleaning.is_paused):
                 await self._clean(log)
         for directory in self._manager.directories():
             await self._manager.checkpoint_cleaned(directory)
@@ -59,7 +59,7 @@ class Cleaner:
     def _plans(self) -> list[tuple[PartitionLog, CleaningPlan]]:
         plans = []
         for key, log in self._manager.governed_logs():
-            if "compact" not in log.settings.cleanup_policy or log in self._uncleanable:
+            if "compact" not in log.settings.cleanup_policy or log in self._uncleanable or log.cleaning.is_paused:
                 continue
             plan = self._plan(log, self._manager.high_watermark(key))
             if plan.is_worth_it(log.settings):

@@ -51,6 +51,8 @@ class LogCleaning:
         self._cleaned_to = 0
         self._cuts = 0
         self._running: asyncio.Task[Cleaned | None] | None = None
+        self.is_paused = False
+        """It is being copied as it is."""
 
     @property
     def cleaned_to(self) -> int:
@@ -59,6 +61,9 @@ class LogCleaning:
 
     def restore(self, cleaned_to: int, *, log_end_offset: int) -> None:
         self._cleaned_to = min(cleaned_to, log_end_offset)
+
+    def folder_renamed(self, folder: str) -> None:
+        self._folder = folder
 
     def cut(self, end_offset: int) -> None:
         """The log was truncated: what is written from there on is not clean."""

@@ -48,7 +48,7 @@ class LeaderEpochCache:
         self._change([*kept, (epoch, start_offset)])
 
     def restore(self, entries: Iterable[tuple[int, int]]) -> None:
-        """As they were before an append that failed."""
+        """As they were before an append that failed, or as another log of the same records has them."""
         self._change(list(entries))
 
     def learn(self, epoch: int, base_offset: int) -> None:
@@ -109,6 +109,9 @@ class LeaderEpochCache:
     def clear(self) -> None:
         if self._entries:
             self._change([])
+
+    def file_renamed(self, path: str) -> None:
+        self._path = path
 
     def take_unsynced(self) -> bool:
         """Is there something that `sync` has to make durable? The caller promises to call it."""

@@ -67,6 +67,11 @@ class FailingLogs:
         if error is not None and directory is not None and error.errno in _DISK_GONE:
             self.directory_failed(directory, error)
 
+    def copy_failed(self, directory: LogDirectory, error: OSError) -> None:
+        """A log that was to lie there is given up; those that lie there may have the same trouble."""
+        if error.errno in _DISK_GONE:
+            self.directory_failed(directory, error)
+
     def directory_failed(self, directory: LogDirectory, error: OSError) -> None:
         if error.errno not in _DISK_GONE:
             self._events.emit("checkpoint_failed", path=directory.path, reason=str(error))

@@ -63,6 +63,13 @@ class Flusher:
             await asyncio.shield(self._running)
         return self._flushed_offset
 
+    def sync_now(self, end_offset: int, segments: Segments, epochs: LeaderEpochCache) -> None:
+        """Blocking, and rare: for the last few records of a log that takes the place of one whose records were synced.
+        No fsync runs. Raises OSError."""
+        epochs.take_unsynced()
+        _sync(self._ceiling_file, segments.from_offset(self._flushed_offset), segments, epochs)
+        self._flushed_offset, self._cuts_flushed = end_offset, self._cuts
+
     async def wait_idle(self) -> None:
         """Until no fsync runs any more, however it ended."""
         if self._running is not None and not self._running.done():

@@ -25,6 +25,8 @@ from replication.storage.names import (
     PARTITION_METADATA_FILE,
     RECOVERY_POINTS_FILE,
     delete_folder,
+    future_folder,
+    future_partition_of,
     partition_folder,
     topic_partition_of,
     uuid_text,
@@ -155,8 +157,9 @@ class LogDirectory:
         return {each: checkpoint[each] for each in sorted(self.not_loaded) if each in checkpoint}
 
     def partitions(self) -> list[TopicPartition]:
+        """Those that can be loaded, for all that is known."""
         found = (topic_partition_of(name) for name in self._folders())
-        return [each for each in found if each is not None]
+        return [each for each in found if each is not None and each not in self.not_loaded]
 
     def set_aside_unfinished(self, topic: str, partition: int) -> bool:
         """Was this a folder whose topic id never became durable? It holds nothing that was promised, for the first
@@ -176,6 +179,15 @@ class LogDirectory:
         """A name of its own for a folder that waits for its removal."""
         unique = UUID(bytes=self._rng.randbytes(16), version=4)
         return f"{self.path}/{delete_folder(topic, partition, unique)}"
+
+    def future_path(self, topic: str, partition: int) -> str:
+        """A name of its own for the copy of a log that moves here."""
+        unique = UUID(bytes=self._rng.randbytes(16), version=4)
+        return f"{self.path}/{future_folder(topic, partition, unique)}"
+
+    def futures(self) -> list[str]:
+        """Names of the folders of copies that an earlier process began."""
+        return [name for name in self._folders() if future_partition_of(name) is not None]
 
     def remove_deleted_folders(self) -> int:
         doomed = [name for name in self._folders() if name.endswith(DELETE_FOLDER_SUFFIX)]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeAlias
 from uuid import UUID
 
 from kraft.protocol.errors import (
@@ -32,7 +33,8 @@ from replication.storage.checkpoint_ceiling import begin_ceiling
 from replication.storage.checkpoints import Checkpoints
 from replication.storage.failing import FailingLogs, OnFailure
 from replication.storage.log_directory import LogDirectory, StartupError
-from replication.storage.names import PARTITION_METADATA_FILE, partition_folder
+from replication.storage.moves import Moves, settle_moves
+from replication.storage.names import PARTITION_METADATA_FILE, future_partition_of, partition_folder
 from replication.storage.partition_log import PartitionLog
 from replication.storage.recovery import UNREADABLE, LoadedLog, LoadPlan, load_log
 from replication.storage.segment import Segment
@@ -55,6 +57,8 @@ class DescribedLog:
     topic: str
     size_bytes: int
     log_end_offset: int
+    copied_of: int | None = None
+    """Of a copy that is to take the place of the log: where that ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +68,9 @@ class DescribedDirectory:
     logs: tuple[DescribedLog, ...]
 
 
+OnMoved: TypeAlias = Callable[[TopicIdPartition, PartitionLog], None]
+
+NO_TOPIC = UUID(int=0)
 PREFERENCES_MAX = 10_000
 """Partitions for which a directory is remembered until they come; beyond it the oldest wish is forgotten."""
 LOAD_TRIES = 30
@@ -122,6 +129,8 @@ class LogManager:
         )
         self._high_watermarks = self._checkpoints.high_watermarks
         self.upkeep = Upkeep(environment, events=events, settings=settings, manager=self)
+        self.moves = Moves(environment, events=events, logs=self)
+        self._on_moved: OnMoved = lambda _key, _log: None
 
     # --- start and stop ---------------------------------------------------------------------------------------
 
@@ -136,8 +145,17 @@ class LogManager:
             for directory in opened:
                 directory.close()
             raise
+        try:
+            await self._environment.workers.run(settle_moves, self._environment, self._directories, self._events)
+        except OSError as error:
+            for directory in opened:
+                directory.close()
+            raise StartupError(f"a log that was moved to another directory cannot be put right: {error}") from error
         await asyncio.gather(*(self._load_directory(directory) for directory in self._directories))
+        for directory in self._directories:
+            await self._find_moves(directory)
         self.upkeep.start()
+        self.moves.start()
 
     async def _load_directory(self, directory: LogDirectory) -> None:
         removed = await self._environment.workers.run(directory.remove_deleted_folders)
@@ -151,6 +169,21 @@ class LogManager:
             was_clean=directory.was_clean,
             removed_folders=removed,
         )
+
+    async def _find_moves(self, directory: LogDirectory) -> None:
+        """What was being copied when the last process ended."""
+        for name in await self._environment.workers.run(directory.futures):
+            topic, partition = future_partition_of(name) or ("", -1)
+            if any((topic, partition) in each.not_loaded for each in self._directories):
+                continue  # it may be all that is left
+            try:
+                topic_id = read_topic_id(self._environment.files, f"{directory.path}/{name}/{PARTITION_METADATA_FILE}")
+            except (MalformedFile, OSError):
+                topic_id = None  # nothing of it was durable
+            try:
+                self.moves.found(directory, name, TopicIdPartition(topic_id or NO_TOPIC, partition))
+            except OSError as error:
+                self._events.emit("replica_move_not_tidied", path=f"{directory.path}/{name}", reason=str(error))
 
     async def _load(self, directory: LogDirectory, topic: str, partition: int) -> None:
         """What cannot be read costs this partition, not the node."""
@@ -227,13 +260,34 @@ class LogManager:
             folder=plan.folder,
             settings=plan.settings,
             flushed_offset=flushed_offset,
-            on_failure=self._failing.log_failed,
-            on_damage=self._failing.log_damaged,
-            on_roll=self.upkeep.flush_soon,
+            on_failure=self._log_failed,
+            on_damage=self._log_damaged,
+            on_roll=self._log_rolled,
             on_index_rebuilt=self._index_rebuilt,
             recent=self._recent,
             producer_limits=self._producer_limits,
         )
+
+    def _log_failed(self, log: PartitionLog, error: OSError | None) -> None:
+        if self._is_copy(log):
+            directory = self.moves.directory_of(log)
+            if directory is not None and error is not None:
+                self._failing.copy_failed(directory, error)
+        else:
+            self._failing.log_failed(log, error)
+
+    def _log_damaged(self, log: PartitionLog, reason: str) -> None:
+        if not self._is_copy(log):
+            self._failing.log_damaged(log, reason)
+
+    def _log_rolled(self, log: PartitionLog) -> None:
+        if not self._is_copy(log):
+            self.upkeep.flush_soon(log)
+
+    def _is_copy(self, log: PartitionLog) -> bool:
+        """Not yet the log of its partition."""
+        known = self._logs.get(TopicIdPartition(log.topic_id, log.partition))
+        return known is not None and known is not log
 
     def _index_rebuilt(self, log: PartitionLog, segment: Segment, reason: str) -> None:
         self._events.emit(
@@ -243,12 +297,16 @@ class LogManager:
     def _adopt(self, key: TopicIdPartition, directory: LogDirectory, log: PartitionLog) -> None:
         self._logs[key] = log
         self._holders[log.topic, log.partition] = key
-        if self._directory_of.get(key) is not directory:
+        before = self._directory_of.get(key)
+        if before is not directory:
+            if before is not None:
+                self._log_counts[before] -= 1
             self._directory_of[key] = directory
             self._log_counts[directory] += 1
 
     async def stop(self, *, clean: bool = True, broker_epoch: int = -1) -> None:
         """Flush and close everything; with `clean` leave checkpoints and the marker, so that nothing is scanned."""
+        await self.moves.stop()
         await self.upkeep.stop()
         results = await asyncio.gather(*(log.close() for log in self._logs.values()), return_exceptions=True)
         failed = {self._directory_of[key] for key, result in zip(self._logs, results, strict=True) if result}
@@ -324,9 +382,11 @@ class LogManager:
         usable = [directory for directory in self._directories if not directory.is_offline]
         if not usable:
             raise KafkaStorageError("all log directories of this broker have failed")
-        return min(usable, key=lambda directory: self._log_counts[directory])
+        coming = Counter(copy.directory for copy in self.moves.all().values())
+        return min(usable, key=lambda directory: self._log_counts[directory] + coming[directory])
 
     def delete(self, partition: TopicIdPartition) -> None:
+        self.moves.forget(partition)
         log = self._logs.pop(partition, None)
         if log is None:
             return
@@ -346,7 +406,7 @@ class LogManager:
     def update_settings(self, topic_id: UUID, settings: TopicSettings) -> None:
         for key, log in self._logs.items():
             if key.topic_id == topic_id:
-                log.update_settings(settings)
+                log.update_settings(settings)  # a copy gets them when it takes the place
 
     def all_partitions(self) -> Mapping[TopicIdPartition, str]:
         return {key: log.topic for key, log in self._logs.items()}
@@ -372,13 +432,23 @@ class LogManager:
                 key=key, topic=log.topic, size_bytes=log.size_bytes, log_end_offset=log.log_end_offset
             )
             logs[self._directory_of[key]].append(described)
+        for key, copy in self.moves.all().items():
+            described = DescribedLog(
+                key=key,
+                topic=copy.log.topic,
+                size_bytes=copy.log.size_bytes,
+                log_end_offset=copy.log.log_end_offset,
+                copied_of=self._logs[key].log_end_offset,
+            )
+            logs[copy.directory].append(described)
         return [
             DescribedDirectory(path=directory.path, offline_reason=directory.offline_reason, logs=tuple(found))
             for directory, found in logs.items()
         ]
 
     def place(self, topic: str, partition: int, *, path: str) -> None:
-        """This replica is to be in that directory (KIP-113): one that comes later will be created there.
+        """This replica is to be in that directory (KIP-113): one that lies elsewhere begins to move, one that
+        comes later will be created there.
 
         Raises LogDirNotFound 57, KafkaStorageError 56 for a directory or a log that is offline, ReplicaNotAvailable 9
         when there is no such replica yet.
@@ -395,14 +465,47 @@ class LogManager:
             raise ReplicaNotAvailable(f"{topic}-{partition} is not here; it will be in {path} when it comes")
         if self._logs[key].is_offline:
             raise KafkaStorageError(f"{self._logs[key]} is offline: {self._logs[key].offline_reason}")
-        if self._directory_of[key] is not directory:
-            raise KafkaStorageError(f"{self._logs[key]} lies elsewhere, and replicas do not move between directories")
+        self.moves.begin(key, directory)
 
     def _prefer(self, topic: str, partition: int, directory: LogDirectory) -> None:
         self._preferred.pop((topic, partition), None)
         self._preferred[topic, partition] = directory
         while len(self._preferred) > PREFERENCES_MAX:
             del self._preferred[next(iter(self._preferred))]
+
+    # --- for the moves ----------------------------------------------------------------------------------------
+
+    def watch_moves(self, on_moved: OnMoved) -> None:
+        self._on_moved = on_moved
+
+    def directory_of(self, partition: TopicIdPartition) -> LogDirectory:
+        return self._directory_of[partition]
+
+    def plan_future(self, directory: LogDirectory, log: PartitionLog, folder: str) -> LoadPlan:
+        plan = self._plan(directory, log.topic, log.partition)
+        plan = replace(plan, folder=folder, settings=log.settings, is_clean=False)
+        return replace(plan, recovery_point=0, log_start_offset=0)
+
+    def open_future(self, loaded: LoadedLog, plan: LoadPlan, log: PartitionLog) -> PartitionLog:
+        key = TopicIdPartition(log.topic_id, log.partition)
+        return self._open_log(loaded, plan, log.topic, key, flushed_offset=0)
+
+    def took_the_place(self, key: TopicIdPartition, directory: LogDirectory, log: PartitionLog) -> None:
+        self._adopt(key, directory, log)
+        self._on_moved(key, log)
+        self.upkeep.flush_soon(log)
+
+    def remove_later(self, log: PartitionLog, folder: str | None) -> None:
+        self.upkeep.remove_later(log, folder)
+
+    async def checkpoint_moved(self, key: TopicIdPartition, source: LogDirectory) -> None:
+        """So that what the directories' checkpoints say of it is believed from now on."""
+        log = self._logs.get(key)
+        if log is not None:
+            await self._checkpoints.save_high_watermarks({key: log.high_watermark})
+        for directory in {source, self._directory_of.get(key, source)}:
+            await self.checkpoint_recovery(directory)
+            await self.checkpoint_cleaned(directory)
 
     # --- logs that have failed --------------------------------------------------------------------------------
 

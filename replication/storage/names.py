@@ -22,11 +22,15 @@ DELETED_SUFFIX = ".deleted"
 CLEANED_SUFFIX = ".cleaned"
 SWAP_SUFFIX = ".swap"
 DELETE_FOLDER_SUFFIX = "-delete"
+FUTURE_FOLDER_SUFFIX = "-future"
+"""Of the copy of a log that moves to this directory."""
 
 EPOCHS_FILE = "leader-epoch-checkpoint"
 PARTITION_METADATA_FILE = "partition.metadata"
 CHECKPOINT_CEILING_FILE = "checkpoint-ceiling"
 """Not one of Kafka's, which ignores it."""
+MOVED_FILE = "moved-here"
+"""The log in this folder takes the place of one in another directory, or has taken it. Not one of Kafka's, either."""
 META_PROPERTIES_FILE = "meta.properties"
 RECOVERY_POINTS_FILE = "recovery-point-offset-checkpoint"
 HIGH_WATERMARKS_FILE = "replication-offset-checkpoint"
@@ -55,7 +59,7 @@ def partition_folder(topic: str, partition: int) -> str:
 
 def topic_partition_of(folder_name: str) -> tuple[str, int] | None:
     """Topic and partition of a folder's name; None for a folder that is no live partition."""
-    if folder_name.endswith(DELETE_FOLDER_SUFFIX):
+    if folder_name.endswith((DELETE_FOLDER_SUFFIX, FUTURE_FOLDER_SUFFIX)):
         return None
     topic, dash, partition = folder_name.rpartition("-")
     if not (topic and dash and partition.isdecimal() and partition.isascii()):
@@ -65,7 +69,24 @@ def topic_partition_of(folder_name: str) -> tuple[str, int] | None:
 
 def delete_folder(topic: str, partition: int, unique: UUID) -> str:
     """`<topic>-<partition>.<hex>-delete`, the topic cut so that the whole fits a file system's limit."""
-    suffix = f"-{partition}.{unique.hex}{DELETE_FOLDER_SUFFIX}"
+    return _unique_folder(topic, partition, unique, DELETE_FOLDER_SUFFIX)
+
+
+def future_folder(topic: str, partition: int, unique: UUID) -> str:
+    """`<topic>-<partition>.<hex>-future`, cut as well: the topic id in it tells the topic."""
+    return _unique_folder(topic, partition, unique, FUTURE_FOLDER_SUFFIX)
+
+
+def future_partition_of(folder_name: str) -> tuple[str, int] | None:
+    """Topic, maybe cut, and partition of the copy of a log; None for a folder that is none."""
+    name, dot, unique = folder_name.removesuffix(FUTURE_FOLDER_SUFFIX).rpartition(".")
+    if not (folder_name.endswith(FUTURE_FOLDER_SUFFIX) and dot and len(unique) == 32):
+        return None
+    return topic_partition_of(name)
+
+
+def _unique_folder(topic: str, partition: int, unique: UUID, ending: str) -> str:
+    suffix = f"-{partition}.{unique.hex}{ending}"
     return topic[: _NAME_BYTES_MAX - len(suffix)] + suffix
 
 

@@ -36,6 +36,7 @@ from replication.storage.cleaner_log import LogCleaning
 from replication.storage.copies import check_leader_batches, joined, segment_groups
 from replication.storage.flushing import Flusher
 from replication.storage.log_reader import LogReader
+from replication.storage.names import EPOCHS_FILE
 from replication.storage.producer_state_manager import ProducerStateManager
 from replication.storage.recovery import LoadedLog
 from replication.storage.scanning import DamagedLog
@@ -414,6 +415,29 @@ class PartitionLog:
         self._availability.check()
         with self._availability.guard("flushing", changes_nothing=True):
             return await self._flusher.flush(lambda: self.log_end_offset, self._segments, self._epochs)
+
+    def sync_now(self) -> None:
+        """Blocking: see `Flusher.sync_now`."""
+        with self._availability.guard("flushing"):
+            self._flusher.sync_now(self.log_end_offset, self._segments, self._epochs)
+
+    def take_over(self, other: PartitionLog, *, folder: str) -> None:
+        """This copy of a log is the log from now on: it ends where that ends, and its folder was renamed."""
+        assert self.log_end_offset == other.log_end_offset, (self.log_end_offset, other.log_end_offset)
+        self.folder = folder
+        self._segments.folder_renamed(folder)
+        self._epochs.file_renamed(f"{folder}/{EPOCHS_FILE}")
+        self.ceiling.folder_renamed(folder)
+        self.cleaning.folder_renamed(folder)
+        self.producers.take_over(other.producers, folder=folder)
+        self._flusher.folder_changed = True
+        if self.epoch_entries != other.epoch_entries:
+            self._epochs.restore(other.epoch_entries)
+        self.log_start_offset = max(self.log_start_offset, other.log_start_offset)
+        self.high_watermark = other.high_watermark
+        self.cleaning.restore(other.cleaning.cleaned_to, log_end_offset=self.log_end_offset)
+        if other.is_governed:
+            self.update_settings(other.settings)
 
     async def close(self) -> None:
         """Flush, complete the time index, close. An offline log is only closed."""

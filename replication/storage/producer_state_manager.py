@@ -148,6 +148,11 @@ class ProducerStateManager:
         self._pending = None
         self._remove_snapshots(lambda offset: True)
 
+    def take_over(self, other: ProducerStateManager, *, folder: str) -> None:
+        """The folder has a new name, and the other log the same end: it also knows producers whose records are gone."""
+        self._folder = folder
+        self._states = other._states
+
     def segments_dropped(self) -> None:
         """Snapshots go with their segments."""
         self._remove(unneeded(self._snapshots(), self._segments.base_offsets))

@@ -429,6 +429,10 @@ class Segment:
             file.close()
         self.transactions.close()
 
+    def folder_renamed(self, folder: str) -> None:
+        self.folder = folder
+        self.transactions.path = segment_file(folder, self.base_offset, TRANSACTION_INDEX_SUFFIX)
+
     def paths(self) -> tuple[str, ...]:
         """Of the files that it has."""
         needed = tuple(segment_file(self.folder, self.base_offset, suffix) for suffix in NEEDED_SUFFIXES)

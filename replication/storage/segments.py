@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kraft.protocol.batches.header import BatchHeader
 from kraft.protocol.primitives import Buffer
@@ -234,6 +234,16 @@ class Segments:
     def close(self) -> None:
         for segment in (*self._segments, *(each.segment for each in self._condemned)):
             segment.close()
+
+    def folder_renamed(self, folder: str) -> None:
+        """The files followed it already."""
+        old, self._folder = self._folder, folder
+        for segment in (*self._segments, *(each.segment for each in self._condemned)):
+            segment.folder_renamed(folder)
+        self._condemned = [
+            replace(each, paths=tuple(folder + path.removeprefix(old) for path in each.paths))
+            for each in self._condemned
+        ]
 
     def sync_folder(self) -> None:
         """Make new, renamed and removed names durable. Blocking."""

@@ -37,7 +37,8 @@ class ManagedLogs(Protocol):
 class _DoomedFolder:
     due_ms: int
     log: PartitionLog
-    path: str
+    path: str | None
+    """None: only its files are closed."""
 
 
 class Upkeep:
@@ -168,7 +169,7 @@ class Upkeep:
 
     # --- removal ----------------------------------------------------------------------------------------------
 
-    def remove_later(self, log: PartitionLog, folder: str) -> None:
+    def remove_later(self, log: PartitionLog, folder: str | None) -> None:
         due_ms = self._environment.clock.monotonic_ms() + log.settings.file_delete_delay_ms
         self._doomed.append(_DoomedFolder(due_ms, log, folder))
 
@@ -181,4 +182,5 @@ class Upkeep:
         self._doomed = [each for each in self._doomed if each.due_ms > now_ms]
         for each in due:
             await each.log.abandon()
-            await self._environment.workers.run(self._environment.files.remove_tree, each.path)
+            if each.path is not None:
+                await self._environment.workers.run(self._environment.files.remove_tree, each.path)

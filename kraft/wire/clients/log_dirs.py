@@ -116,11 +116,20 @@ def _described(
 
 
 def _partition(log: DescribedLog, high_watermarks: Mapping[TopicIdPartition, int]) -> DescribeLogDirsPartition:
-    high_watermark = high_watermarks.get(log.key)
-    lag = UNKNOWN_LAG if high_watermark is None else max(high_watermark - log.log_end_offset, 0)
     return DescribeLogDirsPartition.make(
-        partition_index=log.key.partition, partition_size=log.size_bytes, offset_lag=lag
+        partition_index=log.key.partition,
+        partition_size=log.size_bytes,
+        offset_lag=_lag(log, high_watermarks),
+        is_future_key=log.copied_of is not None,
     )
+
+
+def _lag(log: DescribedLog, high_watermarks: Mapping[TopicIdPartition, int]) -> int:
+    """As `LogManager.getLogEndOffsetLag`: a copy is behind the log, a log behind the high watermark."""
+    if log.copied_of is not None:
+        return max(log.copied_of - log.log_end_offset, 0)
+    high_watermark = high_watermarks.get(log.key)
+    return UNKNOWN_LAG if high_watermark is None else max(high_watermark - log.log_end_offset, 0)
 
 
 def _moved(codes: Mapping[tuple[str, int], int]) -> AlterReplicaLogDirsResponseData:

@@ -15,7 +15,15 @@ from kraft.protocol.primitives import Buffer
 from metadata.image import TopicIdPartition
 from metadata.settings import TopicSettings
 from replication.log_validator import BatchRules, PreparedRecords
-from replication.partition.log import AbortedTransaction, Appended, EpochEnd, LogRead, Prepare, TimestampedOffset
+from replication.partition.log import (
+    AbortedTransaction,
+    Appended,
+    EpochEnd,
+    LogRead,
+    Prepare,
+    ReplicaLog,
+    TimestampedOffset,
+)
 from replication.producers.origin import CLIENT, Origin
 from replication.producers.state import ProducerStates
 
@@ -262,6 +270,9 @@ class MemoryLogs:
         can_do_without: Callable[[TopicIdPartition], bool],
     ) -> None:
         self.on_failure = on_failure
+
+    def watch_moves(self, on_moved: Callable[[TopicIdPartition, ReplicaLog], None]) -> None:
+        """None of these moves."""
 
     async def reopen(self, partition: TopicIdPartition, *, topic: str, is_last: bool) -> None:
         self.reopened.append(partition)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -127,6 +128,32 @@ def test_a_failed_directory_is_named_with_its_error(tmp_path: Path) -> None:
         found = await disks.describe()
         assert (found["a"].error_code, list(found["a"].topics), found["b"].error_code) == (56, [], 0)
         assert await disks.move(str(tmp_path / "a"), "u", 1) == 56
+
+    play(tmp_path, test)
+
+
+@pytest.mark.parametrize("version", [1, 5])
+def test_a_replica_that_moves_is_described_twice_until_it_has_moved(tmp_path: Path, version: int) -> None:
+    async def test(disks: Disks) -> None:
+        log = disks.manager.get(TopicIdPartition(ID, 0))
+        assert log is not None
+        assert await disks.move(str(tmp_path / "b"), "t", 0) == 0
+        assert await disks.move(str(tmp_path / "b"), "t", 0) == 0, "it is on its way there"
+        log.append_as_leader(batch(4), leader_epoch=0, now_ms=NOW_MS)
+        found = await disks.describe(version=version)
+        [topic] = found["a"].topics
+        assert [(each.offset_lag, each.is_future_key) for each in topic.partitions] == [(0, False)]
+        [topic] = found["b"].topics
+        [copy] = topic.partitions
+        assert copy.is_future_key
+        assert copy.offset_lag in (0, 4, 7)
+        async with asyncio.timeout(20):
+            while log is disks.manager.get(TopicIdPartition(ID, 0)):  # noqa: ASYNC110 nothing else tells
+                await asyncio.sleep(0.01)
+        found = await disks.describe(version=version)
+        assert not found["a"].topics
+        [topic] = found["b"].topics
+        assert [(each.offset_lag, each.is_future_key) for each in topic.partitions] == [(0, False)]
 
     play(tmp_path, test)
 
