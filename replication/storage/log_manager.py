@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeAlias
 from uuid import UUID
 
 from kraft.protocol.errors import (
@@ -33,7 +32,7 @@ from replication.storage.checkpoint_ceiling import begin_ceiling
 from replication.storage.checkpoints import Checkpoints
 from replication.storage.failing import FailingLogs, OnFailure
 from replication.storage.log_directory import LogDirectory, StartupError
-from replication.storage.moves import Moves, settle_moves
+from replication.storage.moves import Moves, OnMoved, settle_moves
 from replication.storage.names import PARTITION_METADATA_FILE, future_partition_of, partition_folder
 from replication.storage.partition_log import PartitionLog
 from replication.storage.recovery import UNREADABLE, LoadedLog, LoadPlan, load_log
@@ -68,8 +67,6 @@ class DescribedDirectory:
     logs: tuple[DescribedLog, ...]
 
 
-OnMoved: TypeAlias = Callable[[TopicIdPartition, PartitionLog], None]
-
 NO_TOPIC = UUID(int=0)
 PREFERENCES_MAX = 10_000
 """Partitions for which a directory is remembered until they come; beyond it the oldest wish is forgotten."""
@@ -92,8 +89,7 @@ class LogManager:
     ) -> None:
         """`topic_settings_of` is asked at start, before the first `update_settings`; the default: broker defaults."""
         assert directories, "a broker needs a log directory"
-        self._environment = environment
-        self._events = events
+        self._environment, self._events = environment, events
         self._settings = settings
         self._topic_settings_of = topic_settings_of or self._broker_defaults
         self._defaults: tuple[BrokerSettings, TopicSettings] | None = None
@@ -130,7 +126,6 @@ class LogManager:
         self._high_watermarks = self._checkpoints.high_watermarks
         self.upkeep = Upkeep(environment, events=events, settings=settings, manager=self)
         self.moves = Moves(environment, events=events, logs=self)
-        self._on_moved: OnMoved = lambda _key, _log: None
 
     # --- start and stop ---------------------------------------------------------------------------------------
 
@@ -476,7 +471,7 @@ class LogManager:
     # --- for the moves ----------------------------------------------------------------------------------------
 
     def watch_moves(self, on_moved: OnMoved) -> None:
-        self._on_moved = on_moved
+        self.moves.on_moved = on_moved
 
     def directory_of(self, partition: TopicIdPartition) -> LogDirectory:
         return self._directory_of[partition]
@@ -492,7 +487,6 @@ class LogManager:
 
     def took_the_place(self, key: TopicIdPartition, directory: LogDirectory, log: PartitionLog) -> None:
         self._adopt(key, directory, log)
-        self._on_moved(key, log)
         self.upkeep.flush_soon(log)
 
     def remove_later(self, log: PartitionLog, folder: str | None) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
@@ -128,8 +128,9 @@ class Move:
     log: PartitionLog | None = None
     """None for a copy that an earlier process began, until it is loaded."""
     cuts: int = 0
+    unflushed_bytes: int = 0
     is_durable: bool = False
-    """Its folder and what it is called, that is; its records are flushed on the way."""
+    """Its folder, that is, and what is in it beside records."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +139,10 @@ class FutureLog:
 
     directory: LogDirectory
     log: PartitionLog
+
+
+OnMoved: TypeAlias = Callable[[TopicIdPartition, PartitionLog], None]
+"""(partition, the log that has taken the place)"""
 
 
 class LogsMoved(Protocol):
@@ -163,6 +168,7 @@ class Moves:
         self._ending: asyncio.Task[None] | None = None
         """Of the move whose copy has just taken the place: nothing but the end of the process cuts it short."""
         self._is_started = False
+        self.on_moved: OnMoved = lambda _key, _log: None
 
     # --- asked for
 
@@ -288,24 +294,27 @@ class Moves:
         await log.cleaning.stop()
         if move.log is None:
             await self._load(move, log)
-        unflushed = 0
         while (current := self._current(move)) is not None:
             assert move.log is not None
             step = next_step(current, move.log)
-            if isinstance(step, CopyFrom):
-                unflushed += self._copy(current, move.log, step.offset)
-                if unflushed >= FLUSH_BYTES:
-                    await move.log.flush()
-                    unflushed = 0
-                await self._environment.clock.sleep(0)
-            elif not isinstance(step, TakeThePlace):
-                self._cut(move, move.log, step)
-            elif unflushed >= CHUNK_BYTES or not move.is_durable:
-                await self._make_durable(move, move.log)
-                unflushed = 0
-            else:
-                await self._take_the_place(move, move.log, current)
-                return
+            if isinstance(step, TakeThePlace) and move.is_durable and move.unflushed_bytes < CHUNK_BYTES:
+                break
+            await self._follow(move, move.log, current, step)
+            await self._environment.clock.sleep(0)
+        if current is not None:
+            assert move.log is not None
+            await self._take_the_place(move, move.log, current)
+
+    async def _follow(self, move: Move, future: PartitionLog, current: PartitionLog, step: Step) -> None:
+        match step:
+            case CopyFrom(offset):
+                move.unflushed_bytes += self._copy(current, future, offset)
+                if move.unflushed_bytes >= FLUSH_BYTES:
+                    await self._make_durable(move, future)
+            case TakeThePlace():
+                await self._make_durable(move, future)
+            case _:
+                self._cut(move, future, step)
 
     def _current(self, move: Move) -> PartitionLog | None:
         """The log that is copied; None while there is none that works, and for good when the move is over."""
@@ -352,6 +361,7 @@ class Moves:
 
     async def _make_durable(self, move: Move, future: PartitionLog) -> None:
         await future.flush()
+        move.unflushed_bytes = 0
         if not move.is_durable:
             await self._environment.workers.run(sync_folder, self._files, move.folder)
             move.is_durable = True
@@ -371,6 +381,7 @@ class Moves:
         del self._moves[key]
         future.take_over(current, folder=folder)
         self._logs.took_the_place(key, move.directory, future)
+        self.on_moved(key, future)
         current.retire(f"it has moved to {folder}")
         current.cleaning.is_paused = False
         self._events.emit(

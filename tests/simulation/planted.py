@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kraft.broker.produce_routing import ProduceRouter
-from kraft.coordinators.groups import classic_protocol, decide
+from kraft.coordinators.groups import classic_rebalance, request_handlers
 from kraft.coordinators.groups.shard import Shard
 from kraft.node.assembly import Node
 from metadata import image
@@ -27,7 +27,7 @@ from metadata.quorum.pysyncobj_adapter import HardenedRaft
 from metadata.quorum.state_machine import MetadataStateMachine
 from metadata.quorum.votes import VoteStore
 from replication.fetcher.follower import Follower
-from replication.manager import isr_keeper, reader, roles
+from replication.manager import isr_keeper, partition_reader, roles
 from replication.manager.delayed_produce import DelayedProduce
 from replication.manager.produce import Produce
 from replication.manager.roles import Roles
@@ -181,12 +181,12 @@ PLANTED: dict[str, Planted] = {
     ),
     "joins_isr_too_early": Planted(
         what="a follower joins the ISR before it has reached the high watermark (I4)",
-        patches=(Patch(reader, "may_join", bugs.joins_early),),
+        patches=(Patch(partition_reader, "may_join", bugs.joins_early),),
         found_by=(3,),
     ),
     "divergence_ignored": Planted(
         what="a leader does not compare the follower's last epoch with its own (R2)",
-        patches=(Patch(reader, "_divergence", bugs.nothing),),
+        patches=(Patch(partition_reader, "_divergence", bugs.nothing),),
         found_by=(9,),
     ),
     "leader_exposes_its_whole_log": Planted(
@@ -250,7 +250,7 @@ PLANTED: dict[str, Planted] = {
     ),
     "nobody_joins_the_isr": Planted(
         what="a follower that has caught up is not taken back into the ISR (I4)",
-        patches=(Patch(reader, "may_join", bugs.false),),
+        patches=(Patch(partition_reader, "may_join", bugs.false),),
         seen_as="the cluster is not whole",
         found_by=(2,),
     ),
@@ -287,21 +287,21 @@ PLANTED: dict[str, Planted] = {
     ),
     "given_up_records_stay": Planted(
         what="replicas of an unclean election's partition keep what the chosen log does not have (R2)",
-        patches=(Patch(reader, "_divergence", bugs.nothing),),
+        patches=(Patch(partition_reader, "_divergence", bugs.nothing),),
         profile="stranded",
         seen_as="in the era that began with epoch",
         found_by=(14,),
     ),
     "syncs_wait_for_ever": Planted(
         what="a coordinator answers the sync of the group's leader only (G1)",
-        patches=(Patch(decide, "_assign", forgetful.followers_syncs_unanswered),),
+        patches=(Patch(classic_rebalance, "_assign", forgetful.followers_syncs_unanswered),),
         profile="groups",
         seen_as="a join or sync of group",
         found_by=(3,),
     ),
     "anybody_commits": Planted(
         what="the coordinator takes commits of members of old generations and of those it has evicted (G4)",
-        patches=(Patch(classic_protocol, "check_commit", bugs.nothing),),
+        patches=(Patch(request_handlers, "check_commit", bugs.nothing),),
         profile="groups",
         found_by=(7,),
     ),
