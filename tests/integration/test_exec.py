@@ -1,0 +1,180 @@
+"""`kraft exec`: its command, its signals, its exit codes, and what is left of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kraft.launcher.processes import is_alive, log_tail
+from kraft.launcher.python import PYTHON
+from kraft.launcher.runfile import load_run
+from tests.conftest import Processes
+from tests.integration.support.waiting import wait_until
+
+LIMIT_S = 120
+TOLD = """
+import json, os
+names = ("KAFKA_BOOTSTRAP_SERVERS", "KRAFT_REST", "KRAFT_DATA")
+print(json.dumps({**{name: os.environ[name] for name in names}, "pid": os.getpid()}), flush=True)
+"""
+"""What a command does first in these tests."""
+
+
+def exec_command(*options: str, story: str = "") -> list[str]:
+    return [*PYTHON, "-m", "kraft", "exec", *options, "--", sys.executable, "-c", TOLD + story]
+
+
+def run(*options: str, story: str = "") -> subprocess.CompletedProcess[str]:
+    command = exec_command(*options, story=story)
+    return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+
+
+def pids_of(data: str) -> list[int]:
+    found = load_run(data)
+    assert found is not None
+    return [node.pid for node in found.nodes]
+
+
+class Running:
+    """A `kraft exec` whose command waits."""
+
+    def __init__(self, processes: Processes, *options: str, story: str) -> None:
+        command = exec_command(*options, story=story)
+        self.process = processes.start(command)
+        assert self.process.stdout is not None
+        self.told: dict[str, Any] = json.loads(self.process.stdout.readline())
+        self.data = self.told["KRAFT_DATA"]
+        self.nodes = pids_of(self.data)
+
+
+def test_the_command_has_a_cluster_and_its_exit_code_is_passed_on() -> None:
+    story = """
+from urllib.request import urlopen
+status = json.load(urlopen(os.environ["KRAFT_REST"].split(",")[2] + "/kraft/status"))
+assert [node["state"] for node in status["nodes"]] == ["active"] * 3, status
+raise SystemExit(7)
+"""
+    done = run(story=story)
+    assert done.returncode == 7, done.stderr
+    told = json.loads(done.stdout)
+    assert len(told["KAFKA_BOOTSTRAP_SERVERS"].split(",")) == 3
+    assert not Path(told["KRAFT_DATA"]).exists()
+    assert done.stderr == ""
+
+
+def test_a_command_that_a_signal_ended_is_128_and_its_number() -> None:
+    done = run("--nodes", "1", story="import signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    assert done.returncode == 128 + signal.SIGKILL
+
+
+def test_what_cannot_be_started_is_told_apart(tmp_path: Path) -> None:
+    def code(*arguments: str) -> tuple[int, str]:
+        command = [*PYTHON, "-m", "kraft", "exec", "--nodes", "1", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+        return done.returncode, done.stderr
+
+    assert code("--", "no-such-command")[0] == 127
+    assert code("--", str(tmp_path))[0] == 126
+    refused, said = code("--set", "min.insync.replica=1", "--", "true")
+    assert refused == 125
+    assert "did you mean min.insync.replicas?" in said
+    assert code("--set", "nonsense", "--", "true")[0] == 2
+
+
+def test_a_node_that_does_not_start_has_its_log_shown(tmp_path: Path) -> None:
+    """Its code on disk is broken: what has been loaded says so in the node's log."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))\n"
+    )
+    done = subprocess.run(
+        [*PYTHON, "-m", "kraft", "exec", "--nodes", "1", "--", "true"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    assert done.returncode == 125
+    assert "Last lines of" in done.stderr
+    assert "node 1 failed" in done.stderr
+
+
+def test_the_folder_is_kept_when_asked_for_and_the_command_fails() -> None:
+    done = run("--nodes", "1", "--keep-on-failure", story="raise SystemExit(3)")
+    assert done.returncode == 3
+    folder = Path(json.loads(done.stdout)["KRAFT_DATA"])
+    try:
+        assert str(folder) in done.stderr
+        assert log_tail(str(folder / "node-1" / "node.log"))[-1] == "node 1 stopped"
+    finally:
+        subprocess.run(["rm", "-r", str(folder)], check=True)
+    done = run("--nodes", "1", "--keep-on-failure")
+    assert done.returncode == 0
+    assert not Path(json.loads(done.stdout)["KRAFT_DATA"]).exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_signals_reach_the_command(processes: Processes, number: signal.Signals) -> None:
+    story = f"""
+import signal
+signal.pthread_sigmask(signal.SIG_BLOCK, [{int(number)}])
+print("waits", flush=True)
+raise SystemExit(50 + signal.sigwait([{int(number)}]))
+"""
+    running = Running(processes, "--nodes", "1", story=story)
+    assert running.process.stdout is not None
+    running.process.stdout.readline()
+    running.process.send_signal(number)
+    assert running.process.wait(LIMIT_S) == 50 + number
+    assert not Path(running.data).exists()
+    assert not any(map(is_alive, running.nodes))
+
+
+def test_a_command_begins_with_no_signal_blocked() -> None:
+    done = run(
+        "--nodes", "1", story="import signal\nraise SystemExit(len(signal.pthread_sigmask(signal.SIG_BLOCK, [])))"
+    )
+    assert done.returncode == 0
+
+
+def test_a_signal_during_the_start_ends_it(processes: Processes) -> None:
+    process = processes.start(exec_command("--nodes", "1"))
+    ready = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    wait_until(lambda: ready.read_text().split(), what="the process that forks")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(LIMIT_S) == 128 + signal.SIGTERM
+
+
+def test_kill_9_of_exec_leaves_no_process_and_no_folder(processes: Processes) -> None:
+    story = """
+import subprocess, sys, time
+below = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+print(below.pid, flush=True)
+time.sleep(600)
+"""
+    running = Running(processes, story=story)
+    assert running.process.stdout is not None
+    below = int(running.process.stdout.readline())
+    running.process.kill()
+    wait_until(lambda: not Path(running.data).exists(), what="the end of the folder")
+    for pid in (*running.nodes, running.told["pid"], below):
+        wait_until(lambda gone=pid: not Path(f"/proc/{gone}").exists(), what=f"the end of process {pid}")
+
+
+def test_nodes_are_broken_from_the_command_by_its_folder() -> None:
+    story = """
+import subprocess, sys
+for action in ("kill", "restart", "stop"):
+    command = ["-m", "kraft", "node", action, "2", "--data", os.environ["KRAFT_DATA"]]
+    subprocess.run([sys.executable, "-P", *command], check=True)
+"""
+    done = run(story=story)
+    assert done.returncode == 0, done.stderr
+    assert "node 2" in done.stdout
