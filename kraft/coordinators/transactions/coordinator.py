@@ -23,12 +23,15 @@ from kraft.coordinators.transactions.listing import Listed, ListFilters, listed
 from kraft.coordinators.transactions.markers import MarkerWriter, Write
 from kraft.coordinators.transactions.shard import TransactionShard
 from kraft.coordinators.transactions.state import TopicPartition, Transaction
-from kraft.protocol.errors import InvalidRequest, KafkaError, TransactionalIdNotFound
+from kraft.protocol.errors import ConcurrentTransactions, InvalidRequest, KafkaError, TransactionalIdNotFound
 from metadata.environment import TimerHandle
 from metadata.events import Events
 from metadata.image import MetadataImage, TopicIdPartition
 from metadata.internal_topics import TRANSACTIONS_TOPIC
 
+COMPLETION_WAIT_MS = 100
+"""How long a request waits for the transaction before it to be complete, until it is answered 51. Markers take a few
+milliseconds; a client that is told tries again after 20 at the earliest, or after 100."""
 NAMES = Names(TRANSACTIONS_TOPIC, "transactions", "transactions_loaded", "transaction_record_skipped")
 
 
@@ -105,6 +108,12 @@ class TransactionCoordinator:
             raise InvalidRequest("transactional.id is empty; leave it out for a producer without transactions")
         shard = self._partitions.of(transactional_id)
         await shard.be_certain()
+        try:
+            return await shard.ask(transactional_id, event)
+        except ConcurrentTransactions:
+            if not await shard.wait_complete(transactional_id, wait_ms=COMPLETION_WAIT_MS):
+                raise
+        shard.check()
         return await shard.ask(transactional_id, event)
 
     # --- metadata ---------------------------------------------------------------------------------------------

@@ -7,13 +7,14 @@ ending the transaction before.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from kraft.broker.gateway import Gateway
 from kraft.coordinators.groups.coordinator import partition_of as group_partition_of
 from kraft.coordinators.led_partitions import partition_of
 from kraft.coordinators.transactions.decide import RAISES_EPOCH_FROM, Producer
+from kraft.coordinators.transactions.listing import Listed, ListFilters
 from kraft.coordinators.transactions.state import TopicPartition, Transaction
 from kraft.protocol.errors import (
     ConcurrentTransactions,
@@ -30,8 +31,6 @@ from metadata.internal_topics import OFFSETS_TOPIC, TRANSACTIONS_TOPIC, transact
 COORDINATOR_WAIT_MS = 10_000
 """How long a request waits for its id to have a coordinator that takes it."""
 COORDINATOR_RETRY_MS = 20
-ANSWER_MS = 30_000
-"""How long an answer may take: as long as the coordinator waits for its replicas (request.timeout.ms)."""
 AGAIN = (
     NotCoordinator,
     CoordinatorLoadInProgress,
@@ -64,6 +63,8 @@ class Coordinator(Protocol):
     ) -> Producer: ...
 
     async def describe(self, transactional_id: str) -> Transaction: ...
+
+    async def list(self, filters: ListFilters) -> Sequence[Listed]: ...
 
 
 class Transactions:
@@ -158,6 +159,28 @@ class Transactions:
     async def describe(self, transactional_id: str, *, wait_ms: int = COORDINATOR_WAIT_MS) -> Transaction:
         """Raises TransactionalIdNotFound 105."""
         return await self._ask(transactional_id, lambda it: it.describe(transactional_id), wait_ms=wait_ms)
+
+    async def list_all(
+        self, filters: ListFilters, *, wait_ms: int = COORDINATOR_WAIT_MS
+    ) -> Mapping[int, Sequence[Listed]]:
+        """Node id of each coordinator -> its transactions, by id. Asked again while one moves, loads or does not
+        answer: a part is no list. Nothing while nobody has used transactions. Raises InvalidRegularExpression 128."""
+        deadline_ms = self._clock.monotonic_ms() + wait_ms
+        while True:
+            try:
+                return {leader: await self._coordinator(leader).list(filters) for leader in self._coordinators()}
+            except AGAIN as error:
+                if self._clock.monotonic_ms() >= deadline_ms:
+                    raise _final(f"{TRANSACTIONS_TOPIC}", error, wait_ms) from error
+            await self._clock.sleep(COORDINATOR_RETRY_MS)
+
+    def _coordinators(self) -> Sequence[int]:
+        """Raises NotCoordinator 16."""
+        topic = self._gateway.image.topic(TRANSACTIONS_TOPIC)
+        partitions = () if topic is None else topic.partitions.values()
+        if not all(partition.has_leader for partition in partitions):
+            raise NotCoordinator(f"a partition of {TRANSACTIONS_TOPIC} has no leader")
+        return sorted({partition.leader for partition in partitions})
 
     # --- finding the coordinator ------------------------------------------------------------------------------
 

@@ -53,6 +53,8 @@ class TransactionShard(LedPartition):
         self._on_prepared = on_prepared
         self._on_failed = on_failed
         self.standing = LeadershipCheck(self)
+        self._completions: dict[str, asyncio.Event] = {}
+        """By id, while somebody waits for its transaction to be complete."""
 
     # --- life -------------------------------------------------------------------------------------------------
 
@@ -85,6 +87,10 @@ class TransactionShard(LedPartition):
             self.transactions.pop(name, None)
         else:
             self.transactions[name] = transaction
+        if transaction is None or not transaction.phase.is_preparing:
+            completion = self._completions.pop(name, None)
+            if completion is not None:
+                completion.set()
 
     # --- deciding ---------------------------------------------------------------------------------------------
 
@@ -138,10 +144,22 @@ class TransactionShard(LedPartition):
         if not task.cancelled() and task.exception() is None and not self.has_ended:
             self._on_prepared(self, transaction)
 
+    async def wait_complete(self, name: str, *, wait_ms: int) -> bool:
+        """Until the transaction that is being ended is complete; False when it is not in time."""
+        clock = self.around.environment.clock
+        completion = self._completions.setdefault(name, asyncio.Event())
+        try:
+            async with clock.timeout(wait_ms):
+                await completion.wait()
+        except TimeoutError:
+            return False
+        return True
+
     async def markers_written(self, transaction: Transaction) -> None:
         """Nothing, if it has been ended otherwise meanwhile. Raises KafkaError."""
-        if self.transactions.get(transaction.transactional_id) is transaction:
-            await self.ask(transaction.transactional_id, MarkersWritten())
+        name = transaction.transactional_id
+        if self.transactions.get(name) is transaction:
+            await self.ask(name, MarkersWritten())
 
     # --- time -------------------------------------------------------------------------------------------------
 

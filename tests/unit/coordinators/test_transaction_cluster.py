@@ -11,6 +11,7 @@ import pytest
 from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
 from kraft.chaos.worlds.simulated.environment import SimulatedWorld
 from kraft.coordinators.transactions.decide import Producer
+from kraft.coordinators.transactions.listing import ListFilters
 from kraft.protocol.batches.header import whole_batches
 from kraft.protocol.batches.markers import Marker, marker_of
 from kraft.protocol.batches.records import NewRecord, build_batch
@@ -573,6 +574,11 @@ def test_transactions_are_listed_by_what_is_asked() -> None:
         assert await names(0, producer_id_filters=[clients[1].producer.producer_id]) == ["red-2"]
         assert await names(1, state_filters=["Ongoing"], duration_filter=2_000) == ["red-1"]
         assert await names(2, transactional_id_pattern="red-.*") == ["red-1", "red-2"]
+        for node in cluster.alive:
+            assert node.node is not None
+            listed = await node.machine.run(node.node.transactions.list_all(ListFilters(states=("Ongoing",))))
+            found = [each.transactional_id for of_node in listed.values() for each in of_node]
+            assert sorted(found) == ["blue-1", "red-1"]
         request = ListTransactionsRequestData.make(state_filters=["Ongoing", "Odd"])
         assert (await ClientDoor(cluster.alive[0]).ask(request, 2)).unknown_state_filters == ("Odd",)
         request = ListTransactionsRequestData.make(transactional_id_pattern="(")

@@ -71,6 +71,7 @@ from tests.conformance.groups.consumer_groups import consumer_records
 from tests.unit.decoders.files import Holding
 from tests.unit.wire.test_controller_round_trips import CASES
 from tests.unit.wire.test_server_defends_itself import EVERY_API
+from tests.unit.wire.test_transaction_round_trips import TRANSACTION_CASES
 
 NOW_MS = 1_700_000_000_000
 
@@ -780,10 +781,10 @@ def framed(data: bytes) -> object:
 
 
 RPCS = {rpc.api.name: (rpc, request) for rpc, request in EVERY_API.values()}
-REPLIED = {
+REPLIED: dict[str, tuple[Any, Any, Any]] = {
     CONTROLLER_RPCS[type(request)].api.name: (CONTROLLER_RPCS[type(request)], request, reply)
     for request, reply in CASES
-}
+} | {rpc.api.name: (rpc, request, reply) for rpc, request, reply in TRANSACTION_CASES}
 WIRE = {
     "frames": Decoder(
         module="kraft.runtime.tcp",

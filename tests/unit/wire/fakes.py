@@ -125,6 +125,8 @@ async def loopback(
     clients: ClientApis | None = None,
     client_listeners: Sequence[ClientListener] = (),
     connections_max: int = CONNECTIONS_MAX,
+    transactions: Any = None,
+    markers: Any = None,
     **settings: Any,
 ) -> AsyncIterator[Loopback]:
     environment = system_environment(threads=1, connections_max=connections_max)
@@ -136,7 +138,9 @@ async def loopback(
         port=port,
         cluster_id=CLUSTER,
         password=SECRET,
-        handlers=node_handlers(replicas=replicas, controller=controller, metadata=fetches),
+        handlers=node_handlers(
+            replicas=replicas, controller=controller, metadata=fetches, transactions=transactions, markers=markers
+        ),
         settings=BrokerSettings(**settings),
         clients=clients,
         client_listeners=client_listeners,
