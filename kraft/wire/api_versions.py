@@ -16,12 +16,14 @@ OWN_ENTRY = ApiVersion.make(
 
 
 def unknown_version() -> ApiVersionsResponseData:
-    """To be sent in version 0."""
+    """The answer to a version that this node does not know: UNSUPPORTED_VERSION 35 and the entry of ApiVersions alone.
+    It has to be written in version 0, which every client reads.
+    """
     return ApiVersionsResponseData.make(error_code=UnsupportedVersion.code, api_keys=[OWN_ENTRY])
 
 
 def api_versions_response(asked: int) -> tuple[int, ApiVersionsResponseData]:
-    """The version of the response and the response."""
+    """The version in which to answer, and the response: `asked` where this node knows it, else version 0 (KIP-511)."""
     if not apis.API_VERSIONS.takes(asked):
         return 0, unknown_version()
     keys = [

@@ -18,7 +18,9 @@ NEVER = 1 << 15
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Api:
-    """There is one of each, so they are compared by identity: they are keys of what is looked up for each request."""
+    """One API between nodes, and the versions of it that this node takes. There is one object for each, compared by
+    identity, because APIs are keys of what is looked up for each request.
+    """
 
     key: int
     name: str
@@ -31,9 +33,11 @@ class Api:
     flexible_from: int
 
     def is_flexible(self, version: int) -> bool:
+        """Whether headers and bodies of this version have compact lengths and tagged fields (KIP-482)."""
         return version >= self.flexible_from
 
     def takes(self, version: int) -> bool:
+        """Whether a request of this version is served."""
         return self.version_min <= version <= self.version
 
 
@@ -118,12 +122,13 @@ BY_KEY: dict[int, Api] = {
 
 @cache
 def request_type(api: Api) -> type[TopLevel]:
-    """The class of its requests in all versions, imported when first asked for."""
+    """The class of the API's requests in all versions. Its module is imported when it is first asked for."""
     return _message_type(api, "Request")
 
 
 @cache
 def response_type(api: Api) -> type[TopLevel]:
+    """The class of the API's responses in all versions. Its module is imported when it is first asked for."""
     return _message_type(api, "Response")
 
 

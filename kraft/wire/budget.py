@@ -10,6 +10,8 @@ from collections import deque
 
 
 class Budget:
+    """At most `limit` units (bytes or places) are held at once; who would exceed it waits, first come, first served."""
+
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._taken = 0
@@ -17,10 +19,11 @@ class Budget:
 
     @property
     def taken(self) -> int:
+        """The units that are held now."""
         return self._taken
 
     def try_take(self, size: int) -> bool:
-        """False when it does not fit, or others wait in line."""
+        """Takes `size` units and returns True; returns False, and takes nothing, when they do not fit or others wait."""
         taken = self._taken
         if self._line or (taken and taken + size > self._limit):
             return False
@@ -28,6 +31,9 @@ class Budget:
         return True
 
     async def take(self, size: int) -> None:
+        """Takes `size` units, waiting in line until they fit. A size above the limit fits when nothing else is held. A
+        cancelled wait takes nothing.
+        """
         if self.try_take(size):
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -43,6 +49,7 @@ class Budget:
             raise
 
     def give_back(self, size: int) -> None:
+        """Returns `size` units, and lets in those who wait and fit now."""
         self._taken -= size
         assert self._taken >= 0, self._taken
         if self._line:

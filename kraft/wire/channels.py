@@ -68,16 +68,20 @@ READ_BYTES_PER_MS_MIN = 1_000
 
 
 class WireLeaderChannel:
-    """A follower's fetches from one leader (`replication.requests.LeaderChannel`)."""
+    """A follower's fetches from one leader, on the `fetch` connection; it implements
+    `replication.requests.LeaderChannel`. Each call raises what `Peers.call` raises.
+    """
 
     def __init__(self, peers: Peers, leader_id: int) -> None:
         self._peers = peers
         self._leader_id = leader_id
 
     async def fetch(self, request: FetchRequest, *, timeout_ms: int) -> FetchResponse:
+        """One Fetch; `timeout_ms` bounds all of it, the wait for bytes that the request asks for as well."""
         return await self._peers.call(self._leader_id, "fetch", FETCH, request, timeout_ms=timeout_ms)
 
     async def offset_for_leader_epoch(self, question: EpochQuestion) -> EpochEnd | None:
+        """Where the leader's log ends in the epoch asked for; None when the leader knows nothing of it (KIP-320)."""
         return await self._peers.call(
             self._leader_id, "fetch", OFFSET_FOR_LEADER_EPOCH, question, timeout_ms=REPLICA_TIMEOUT_MS
         )
@@ -93,21 +97,26 @@ class ControllerChannel:
         self._peers = peers
 
     async def request(self, node_id: int, request: Request[Reply], *, timeout_ms: int) -> Reply:
-        """Raises ConnectionRefusedError or NotConnected (surely not done), ConnectionClosed or TimeoutError
-        (unknown), or the KafkaError of the refusal."""
+        """Asks the node once for what its active controller does. Raises ConnectionRefusedError or NotConnected when
+        the request was surely not carried out, ConnectionClosed or TimeoutError when that is unknown, or the KafkaError
+        of the refusal.
+        """
         rpc = CONTROLLER_RPCS[type(request)]
         reply = await self._peers.call(node_id, "controller", rpc, request, timeout_ms=timeout_ms, tells_timeout=True)
         return cast(Reply, reply)
 
 
 class MetadataSourceChannel:
-    """An observer's way to any voter's copy of the metadata log."""
+    """What an observer asks any voter for: its copy of the metadata log. Each call raises what `Peers.call` raises."""
 
     def __init__(self, peers: Peers, *, cluster_id: str) -> None:
         self._peers = peers
         self._cluster_id = cluster_id
 
     async def fetch(self, voter_id: int, *, offset: int, wait_ms_max: int, bytes_max: int) -> MetadataFetched:
+        """Committed records from `offset` on, at most `bytes_max` bytes of them; with none to give the voter waits for
+        `wait_ms_max`.
+        """
         request = MetadataFetch(
             cluster_id=self._cluster_id,
             replica_id=self._peers.node_id,
@@ -121,7 +130,9 @@ class MetadataSourceChannel:
     async def fetch_snapshot(
         self, voter_id: int, *, end_offset: int, epoch: int, position: int, bytes_max: int
     ) -> SnapshotPiece:
-        """Raises SnapshotNotFound 98 or PositionOutOfRange 99, beside the connection's errors."""
+        """At most `bytes_max` bytes of the snapshot (`end_offset`, `epoch`), from byte `position` on (KIP-630). Also
+        raises SnapshotNotFound 98 and PositionOutOfRange 99.
+        """
         request = SnapshotFetch(
             cluster_id=self._cluster_id,
             replica_id=self._peers.node_id,
@@ -141,6 +152,9 @@ class WireReplicaQuery:
         self._timeout_ms = timeout_ms
 
     async def log_ends(self, broker_id: int, partitions: Sequence[TopicIdPartition]) -> Sequence[ReplicaLogEnd]:
+        """Log end offset, last epoch and high watermark of those of the partitions that the broker has a replica of,
+        leading or not.
+        """
         request = log_ends_request(partitions)
         response = await self._peers.call(broker_id, "controller", FETCH, request, timeout_ms=self._timeout_ms)
         if response.error_code:
@@ -156,6 +170,9 @@ class WireBrokerProbe:
         self._timeout_ms = timeout_ms
 
     async def is_refused(self, broker_id: int) -> bool:
+        """True when nobody listens at the broker's Kafka port, so its process has ended; False for anything else, a
+        timeout included.
+        """
         host, port = self._peers.address(broker_id, "controller")
         network = self._peers.environment.network
         try:
@@ -176,6 +193,7 @@ class GroupChannel:
         self._node_id = node_id
 
     async def ask(self, request: groups.Request, timeout_ms: int) -> Answer:
+        """The coordinator's answer. Raises what `Peers.call` raises, or the KafkaError of a refusal."""
         return await self._peers.call(
             self._node_id, "forward", GROUP_REQUEST, request, timeout_ms=timeout_ms, lane="groups"
         )
@@ -255,6 +273,9 @@ class ForwardChannel:
     async def produce(
         self, batches: Mapping[TopicIdPartition, Buffer], *, acks: int, timeout_ms: int
     ) -> Mapping[TopicIdPartition, ProduceOutcome]:
+        """Appends one RecordBatch, or several, to each partition. `timeout_ms` is how long the leader waits for
+        replicas. With acks=0 nothing is answered, and each outcome is an empty one.
+        """
         request = ProduceRequest(batches=batches, acks=acks, timeout_ms=timeout_ms)
         answer_ms = timeout_ms + ANSWER_SLACK_MS
         if acks != 0:
@@ -264,8 +285,9 @@ class ForwardChannel:
         return {partition: ProduceOutcome() for partition in batches}
 
     async def fetch(self, request: FetchRequest) -> FetchResponse:
-        """A leader that says nothing holds a read for the time that its bytes may take, no longer: it may be paused or
-        cut off, and the cluster finds another one meanwhile."""
+        """One read of a consumer. A leader that says nothing holds it for the time that its bytes may take, no longer:
+        it may be paused or cut off, and the cluster finds another one meanwhile.
+        """
         transfer_ms = ANSWER_SLACK_MS + request.bytes_max // READ_BYTES_PER_MS_MIN
         timeout_ms = request.wait_ms_max + min(transfer_ms, REPLICA_TIMEOUT_MS)
         lane: Lane = "waits" if request.wait_ms_max > 0 else "reads"
@@ -274,6 +296,8 @@ class ForwardChannel:
     async def list_offset(
         self, partition: TopicIdPartition, timestamp: int, *, is_read_committed: bool = False
     ) -> OffsetAnswer:
+        """The offset for a timestamp in ms, or for one of Kafka's special timestamps (-1 latest, -2 earliest ...);
+        `is_read_committed` makes the last stable offset the latest one."""
         request = ListOffset(
             partition=partition, timestamp=timestamp, timeout_ms=LOOKUP_MS, is_read_committed=is_read_committed
         )
@@ -282,6 +306,7 @@ class ForwardChannel:
         )
 
     async def delete_records(self, partition: TopicIdPartition, *, offset: int, timeout_ms: int) -> int:
+        """Moves the log start to `offset` and returns it once all live replicas have done so (KIP-107)."""
         request = DeleteRecords(offsets={partition: offset}, timeout_ms=timeout_ms)
         answer_ms = timeout_ms + ANSWER_SLACK_MS
         results = await self._peers.call(self._node_id, "forward", DELETE_RECORDS, request, timeout_ms=answer_ms)

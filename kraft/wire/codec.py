@@ -46,6 +46,8 @@ class Malformed(Exception):
 
 @value(kw_only=True)
 class RequestHeader:
+    """The fields of a request's header that are the same in all its versions."""
+
     api_key: int
     api_version: int
     correlation_id: int
@@ -55,6 +57,8 @@ class RequestHeader:
 
 @value(kw_only=True)
 class ResponseHeader:
+    """A response's header: whose answer it is, and the error of a request that was refused as a whole, if it was."""
+
     correlation_id: int
     refusal: tuple[int, str] | None = None
     """Error code and message of a request refused as a whole."""
@@ -68,6 +72,7 @@ _response_header = maker(ResponseHeader)
 
 
 def encode_request(api: Api, header: RequestHeader, body: TopLevel) -> list[Buffer]:
+    """Header and body of a request between nodes, as parts to be sent one after the other in one frame."""
     before, after = _around_correlation_id(header.api_key, header.api_version, header.client_id)
     head = before + _CORRELATION.pack(header.correlation_id) + after
     if api.is_flexible(header.api_version):
@@ -84,7 +89,7 @@ def _around_correlation_id(key: int, version: int, client_id: str | None) -> tup
 
 
 def decode_request_head(frame: memoryview) -> RequestHeader:
-    """The part of the header that is the same in all versions (tagged fields are left to `decode_request`)."""
+    """The header without its tagged fields, which `decode_request` reads. Raises Malformed."""
     try:
         key, version, correlation_id, length = _REQUEST_HEAD.unpack_from(frame, 0)
         client_id = None if length < 0 else str(_client_id(frame, length), "utf-8")
@@ -126,6 +131,9 @@ def body_offset(header: RequestHeader, frame: memoryview, *, is_flexible: bool) 
 def encode_response(
     api: Api, version: int, correlation_id: int, body: TopLevel, *, refused: KafkaError | None = None
 ) -> list[Buffer]:
+    """Header and body of a response between nodes, as parts of one frame. `refused` is the error of a request that was
+    refused as a whole; it travels as a tagged field of the header.
+    """
     head = _CORRELATION.pack(correlation_id)
     if has_flexible_response_header(api, version):
         head += b"\0" if refused is None else _refusal_tag(refused)
@@ -133,6 +141,7 @@ def encode_response(
 
 
 def encode_client_response(kind: type[TopLevel], version: int, correlation_id: int, body: TopLevel) -> list[Buffer]:
+    """Header and body of a response to a Kafka client, as parts of one frame."""
     head = _CORRELATION.pack(correlation_id)
     if version >= kind.FLEXIBLE_FROM and API_VERSIONS.key != kind.API_KEY:
         head += b"\0"
@@ -140,6 +149,7 @@ def encode_client_response(kind: type[TopLevel], version: int, correlation_id: i
 
 
 def has_flexible_response_header(api: Api, version: int) -> bool:
+    """Whether the response's header has tagged fields; that of ApiVersions has none in any version (KIP-511)."""
     return api.is_flexible(version) and api.key != API_VERSIONS.key
 
 
@@ -165,6 +175,7 @@ def decode_response_head(api: Api, version: int, frame: memoryview) -> tuple[Res
 
 
 def correlation_id_of(frame: memoryview) -> int:
+    """The correlation id with which a response begins. Raises Malformed."""
     if len(frame) < _CORRELATION.size:
         raise Malformed(f"response of {len(frame)} bytes")
     (correlation_id,) = _CORRELATION.unpack_from(frame, 0)
@@ -185,6 +196,7 @@ def _tags(frame: memoryview, offset: int) -> tuple[Mapping[int, memoryview], int
 
 
 def encode_body(message: TopLevel, version: int) -> list[Buffer]:
+    """The body of a message in one of its versions, as parts; payloads are the buffers that they were, not copies."""
     return _appended([], message, version)
 
 
@@ -194,7 +206,9 @@ def _appended(parts: list[Buffer], message: TopLevel, version: int) -> list[Buff
 
 
 def decode_body(kind: type[MessageT], version: int, frame: memoryview, offset: int) -> MessageT:
-    """Raises Malformed; also for bytes after the end of the body."""
+    """A message in one of its versions, from `offset` to the end of the frame. Raises Malformed, also for bytes after
+    the end of the body.
+    """
     message, end = _decoded_body(kind, version, frame, offset)
     if end != len(frame):
         raise Malformed(f"{kind.__name__} version {version}: {len(frame) - end} bytes after its end")

@@ -40,9 +40,11 @@ ResponseData = TypeVar("ResponseData", bound=TopLevel)
 
 
 class RpcConnection:
-    """Made by `open_connection`; a task of its own waits for its end, each answer wakes only who asked.
+    """Requests to one peer, pipelined on one authenticated connection. `open_connection` makes it.
 
-    One timer serves all calls: it is set for the earliest deadline, and most calls end long before theirs.
+    A task of its own waits for its end, each answer wakes only who asked. One timer serves all calls: it is set for the
+    earliest deadline, and most calls end long before theirs. At most `in_flight_max` calls are under way; the next one
+    waits.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class RpcConnection:
         return self._connection.is_closed
 
     def start(self) -> None:
+        """Begins to receive answers; `open_connection` has called it."""
         self._reader = asyncio.get_running_loop().create_task(self._read())
 
     async def call(
@@ -83,7 +86,9 @@ class RpcConnection:
         timeout_ms: int,
         tells_timeout: bool = False,
     ) -> ResponseData:
-        """The response body. Raises ConnectionClosed, TimeoutError, or the KafkaError of a refusal."""
+        """The body of the response. `timeout_ms` counts from now. Raises ConnectionClosed or TimeoutError (the outcome
+        is unknown), or the KafkaError of a request that was refused as a whole.
+        """
         started_us = self._clock.monotonic_us()
         correlation_id, told_ms = self._take_id(), timeout_ms if tells_timeout else None
         try:
@@ -101,7 +106,7 @@ class RpcConnection:
         return self._decoded(api, answer, frame)
 
     async def send(self, api: Api, body: TopLevel) -> None:
-        """Send a request that is never answered (acks=0, P8). Raises ConnectionClosed."""
+        """Sends a request that is never answered (Produce with acks=0, P8). Raises ConnectionClosed."""
         self._connection.send(self._encoded(api, body, self._take_id(), timeout_ms=None))
         await self._connection.drain()
 
@@ -201,6 +206,7 @@ class RpcConnection:
                 answer.set_exception(ConnectionClosed(f"{reason}; the outcome of requests in flight is unknown"))
 
     async def close(self) -> None:
+        """Ends the connection. Calls that wait for answers end with ConnectionClosed."""
         self._connection.close()
         if self._reader is not None:
             self._reader.cancel()
@@ -217,7 +223,9 @@ async def open_connection(
     connect_timeout_ms: int = CONNECT_TIMEOUT_MS,
     in_flight_max: int = IN_FLIGHT_MAX,
 ) -> RpcConnection:
-    """Raises ConnectionRefusedError, NotConnected (timeouts too), or the KafkaError of a refused authentication."""
+    """Connects and authenticates as `principal`. Raises ConnectionRefusedError when nobody listens, NotConnected for
+    anything else that kept it from connecting (a timeout, too), or the KafkaError of a refused authentication.
+    """
     host, port = address
     try:
         frames = await environment.network.connect(

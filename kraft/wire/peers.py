@@ -33,6 +33,8 @@ Address = Callable[[int, Purpose], tuple[str, int]]
 
 
 class Peers:
+    """All connections of this node to other nodes, by node, purpose and lane."""
+
     def __init__(
         self,
         environment: Environment,
@@ -62,8 +64,10 @@ class Peers:
         tells_timeout: bool = False,
         lane: Lane = "",
     ) -> ReplyT:
-        """One attempt; `timeout_ms` is for connection and answer together. Raises ConnectionRefusedError or
-        NotConnected (not sent), ConnectionClosed or TimeoutError (unknown), or the KafkaError that the peer answered.
+        """Sends one request and returns its answer; it is never sent again. `timeout_ms` bounds connecting and
+        answering together; with `tells_timeout` the receiver learns how long the sender waits. Raises
+        ConnectionRefusedError or NotConnected (the request was not sent), ConnectionClosed or TimeoutError (the outcome
+        is unknown), or the KafkaError that the peer answered.
         """
         connection = self._current(node_id, purpose, lane)
         if connection is None:
@@ -80,7 +84,9 @@ class Peers:
             raise connection.distrusted(error) from error
 
     async def connection(self, node_id: int, purpose: Purpose, *, timeout_ms: int, lane: Lane = "") -> RpcConnection:
-        """Raises ConnectionRefusedError, NotConnected, or the KafkaError of a refused authentication."""
+        """The open connection to the node, made if there is none. Raises ConnectionRefusedError, NotConnected, or the
+        KafkaError of a refused authentication.
+        """
         current = self._current(node_id, purpose, lane)
         if current is not None:
             return current
@@ -112,6 +118,7 @@ class Peers:
         )
 
     async def close(self) -> None:
+        """Closes all connections; calls that wait for answers end with ConnectionClosed."""
         ways, self._ways = self._ways, {}
         for way in ways.values():
             await way.close()

@@ -85,6 +85,7 @@ class Written(TopLevel):
 
     @staticmethod
     def make(parts: Sequence[Buffer]) -> Written:
+        """A body of these parts, which were written in the version that will be asked for."""
         m = new(Written)
         m.parts = parts
         return m
@@ -151,12 +152,13 @@ def old_payloads(values: Sequence[Buffer] | None) -> bytes:
 
 
 def tagged(tag: int, parts: Sequence[Buffer]) -> bytes:
-    """Tag, length and value of one tagged field."""
+    """One tagged field: its tag, the length of its value and the value (KIP-482)."""
     data = b"".join(parts)
     return varint(tag) + varint(len(data)) + data
 
 
 def tag_count(tags: Sequence[bytes]) -> bytes:
+    """The number of tagged fields, with which they begin."""
     return _SHORT[len(tags)]
 
 
@@ -173,6 +175,9 @@ def is_null(name: str) -> ValueError:
 
 
 def read_string(frame: memoryview, offset: int, n: int) -> tuple[str, int]:
+    """The string of `n` - 1 bytes (UTF-8) at `offset`, and the offset of what follows. Raises ValueError when it is
+    null or the frame ends before it, UnicodeDecodeError when it is no UTF-8.
+    """
     end = offset + n - 1
     if not offset <= end <= len(frame):
         raise ValueError(f"{n - 1} bytes wanted, {len(frame) - offset} are left")
@@ -180,6 +185,9 @@ def read_string(frame: memoryview, offset: int, n: int) -> tuple[str, int]:
 
 
 def read_bytes(frame: memoryview, offset: int, n: int) -> tuple[bytes, int]:
+    """A copy of the `n` - 1 bytes at `offset`, and the offset of what follows. Raises ValueError when they are null or
+    the frame ends before them.
+    """
     end = offset + n - 1
     if not offset <= end <= len(frame):
         raise ValueError(f"{n - 1} bytes wanted, {len(frame) - offset} are left")
@@ -187,7 +195,9 @@ def read_bytes(frame: memoryview, offset: int, n: int) -> tuple[bytes, int]:
 
 
 def read_records(frame: memoryview, offset: int, n: int) -> tuple[memoryview, int]:
-    """The bytes of the frame themselves: who keeps them keeps all of it."""
+    """The `n` - 1 bytes at `offset`, not copied, so that who keeps them keeps the whole frame; and the offset of what
+    follows.
+    """
     end = offset + n - 1
     if not offset <= end <= len(frame):
         raise ValueError(f"{n - 1} bytes wanted, {len(frame) - offset} are left")
@@ -195,6 +205,9 @@ def read_records(frame: memoryview, offset: int, n: int) -> tuple[memoryview, in
 
 
 def read_array(frame: memoryview, offset: int, n: int, read: Reader[T]) -> tuple[tuple[T, ...], int]:
+    """`n` - 1 items, each read by `read`, and the offset of what follows. Raises ValueError when the frame has fewer
+    bytes left than it claims items.
+    """
     if n == 2:
         item, offset = read(frame, offset)
         return (item,), offset
@@ -238,7 +251,9 @@ def old_bytes_item(frame: memoryview, offset: int) -> tuple[bytes, int]:
 
 
 def read_tags(m: object, frame: memoryview, offset: int, t: int, known: TagReaders) -> int:
-    """A count, whose first byte is `t`; then tag, length and value of each. An unknown tag is skipped (KIP-482)."""
+    """Reads tagged fields into `m` and returns the offset of what follows. The first byte of their count is `t`; then
+    come tag, length and value of each. An unknown tag is skipped (KIP-482).
+    """
     if t > 127:
         t, offset = long_varint(frame, offset, t)
     for _ in range(t):

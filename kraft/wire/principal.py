@@ -18,14 +18,18 @@ _CLIENT_ID = re.compile(r"node-(\d{1,9})-(" + "|".join(get_args(Purpose)) + ")")
 
 @dataclass(frozen=True, slots=True)
 class Principal:
+    """A node of this cluster, and the purpose of its connection."""
+
     node_id: int
     purpose: Purpose
 
     @property
     def client_id(self) -> str:
+        """The client id in which it travels, `node-3-controller`."""
         return f"node-{self.node_id}-{self.purpose}"
 
 
 def principal_of(client_id: str | None) -> Principal | None:
+    """The principal that a client id names; None for a client id of any other form."""
     match = _CLIENT_ID.fullmatch(client_id or "")
     return None if match is None else Principal(int(match[1]), cast(Purpose, match[2]))

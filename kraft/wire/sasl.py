@@ -40,6 +40,8 @@ class Step:
 
 
 class Authentication:
+    """The state of one connection's authentication; each request moves it on or ends it."""
+
     def __init__(self, credential: Credential, rng: random.Random) -> None:
         self.state = State.START
         self.principal: Principal | None = None
@@ -48,6 +50,7 @@ class Authentication:
         self._server = ScramServer(credential, user=scram.CLUSTER_USER, nonce=nonce)
 
     def handshake(self, message: SaslHandshakeRequestData) -> Step:
+        """The answer to SaslHandshake: SCRAM-SHA-256 is the only mechanism, any other is UNSUPPORTED_SASL_MECHANISM 33."""
         if self.state is not State.START:
             return self._handshake_failed(IllegalSaslState.code)
         if message.mechanism != scram.MECHANISM:
@@ -61,6 +64,9 @@ class Authentication:
         return Step(_handshake_response(code), is_last=True)
 
     def authenticate(self, message: SaslAuthenticateRequestData, client_id: str | None) -> Step:
+        """The answer to SaslAuthenticate. After the client's proof `principal` says who it is; `client_id` is that of
+        the request (see `kraft.wire.principal`).
+        """
         try:
             return Step(_authenticate_response(token=self._next(bytes(message.auth_bytes), client_id)))
         except ScramFailed as failure:

@@ -48,10 +48,12 @@ def salt_of(cluster_id: str) -> bytes:
 
 @lru_cache(maxsize=16)
 def salted_password(password: str, salt: bytes, iterations: int) -> bytes:
+    """The SaltedPassword of RFC 5802, section 3 (PBKDF2 with HMAC-SHA-256): 32 bytes."""
     return hashlib.pbkdf2_hmac("sha256", password.encode(), salt, iterations)
 
 
 def credential(password: str, *, salt: bytes, iterations: int = ITERATIONS) -> Credential:
+    """What a server keeps to check proofs of this password: stored key and server key (RFC 5802, section 3)."""
     salted = salted_password(password, salt, iterations)
     return Credential(
         salt=salt,
@@ -62,6 +64,8 @@ def credential(password: str, *, salt: bytes, iterations: int = ITERATIONS) -> C
 
 
 class ScramClient:
+    """One authentication as the client: `first`, then `final`, then `verify`."""
+
     def __init__(self, *, user: str, password: str, nonce: str) -> None:
         self._password = password
         self._nonce = nonce
@@ -69,10 +73,11 @@ class ScramClient:
         self._signature = b""
 
     def first(self) -> bytes:
+        """The client-first message."""
         return (_HEADER + self._first_bare).encode()
 
     def final(self, server_first: bytes) -> bytes:
-        """Raises ScramFailed."""
+        """The client-final message, with the proof. Raises ScramFailed for a server-first message that does not fit."""
         fields = _fields(server_first)
         nonce, iterations = fields.get("r", ""), _number(fields.get("i", ""))
         if not nonce.startswith(self._nonce) or len(nonce) == len(self._nonce):
@@ -97,7 +102,7 @@ class ScramClient:
 
 
 class ScramServer:
-    """One authentication; `first` then `final`."""
+    """One authentication as the server: `first`, then `final`."""
 
     def __init__(self, credential: Credential, *, user: str, nonce: str) -> None:
         self._credential = credential
@@ -107,7 +112,9 @@ class ScramServer:
         self._server_first = ""
 
     def first(self, client_first: bytes) -> bytes:
-        """Raises ScramFailed."""
+        """The server-first message. Raises ScramFailed for a client-first message that does not fit or names another
+        user.
+        """
         text = _text(client_first)
         if not text.startswith(_HEADER):
             raise ScramFailed("channel binding and authorization ids are not supported; begin with 'n,,'")
@@ -120,7 +127,7 @@ class ScramServer:
         return self._server_first.encode()
 
     def final(self, client_final: bytes) -> bytes:
-        """Raises ScramFailed when the proof is wrong."""
+        """The server-final message. Raises ScramFailed when the proof is wrong."""
         text = _text(client_final)
         without_proof, _, proof = text.rpartition(",p=")
         fields = _fields(without_proof.encode())

@@ -40,7 +40,9 @@ OnBrokerLost = Callable[[int], None]
 
 
 class ClientListener(NamedTuple):
-    """One for clients alone."""
+    """A listener for Kafka clients alone: nodes authenticate at the first one. Its name says which addresses its
+    clients are told.
+    """
 
     name: str
     host: str
@@ -48,6 +50,8 @@ class ClientListener(NamedTuple):
 
 
 class WireServer:
+    """The Kafka port of a node and its further listeners for clients."""
+
     def __init__(
         self,
         environment: Environment,
@@ -62,7 +66,10 @@ class WireServer:
         client_listeners: Sequence[ClientListener] = (),
         on_broker_connection_lost: OnBrokerLost | None = None,
     ) -> None:
-        """`clients` is None on a node without the broker role: it takes nodes only."""
+        """`clients` is None on a node without the broker role, which takes nodes only. `handlers` serve nodes, by API
+        key. `on_broker_connection_lost` is told the id of a broker when its last authenticated `controller` connection
+        ends.
+        """
         self._environment = environment
         self._host = host
         self._asked_port = port
@@ -96,25 +103,27 @@ class WireServer:
 
     @property
     def port(self) -> int:
+        """The port of the first listener, which the system has chosen where 0 was asked for."""
         return self.ports[DEFAULT_LISTENER]
 
     @property
     def ports(self) -> Mapping[str, int]:
-        """By the name of the listener."""
+        """The port of each listener, by the listener's name."""
         assert self._listeners, "not started"
         names = [DEFAULT_LISTENER, *(each.name for each in self._client_listeners)]
         return {name: listener.port for name, listener in zip(names, self._listeners, strict=True)}
 
     def measures(self) -> Sequence[Measure]:
-        """For /metrics; nothing on a node that serves no clients."""
+        """Counters of clients' requests for /metrics; there are none on a node that serves no clients."""
         return () if self._clients is None else self.counts.measures(self.watch.clients)
 
     @property
     def connections(self) -> int:
+        """Connections that are open now, those of nodes, clients and strangers together."""
         return self._open
 
     async def start(self) -> None:
-        """Raises OSError when a port is taken."""
+        """Listens. Raises OSError when a port is taken."""
         await self._listen(self._host, self._asked_port, self._serve)
         for each in self._client_listeners:
             await self._listen(each.host, each.port, partial(self._serve_clients_only, each.name))
@@ -128,6 +137,7 @@ class WireServer:
         )
 
     async def stop(self) -> None:
+        """Closes the listeners and their connections; requests under way are cancelled."""
         self._is_stopping = True
         for listener in self._listeners:
             await listener.close()

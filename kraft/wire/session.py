@@ -43,7 +43,7 @@ FETCHES_IN_FLIGHT_MAX = 4_096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shared:
-    """What all sessions of a server have in common."""
+    """What all sessions of a server have in common: the handlers, the proof of the secret, and the limits."""
 
     environment: Environment
     credential: Credential
@@ -57,6 +57,8 @@ class Shared:
 
 
 class Session:
+    """One connection of a node or, until it has said who it is, of a stranger."""
+
     def __init__(self, shared: Shared, connection: FrameConnection) -> None:
         self._shared = shared
         self._connection = connection
@@ -68,7 +70,7 @@ class Session:
         """Requests that were begun: who answers them, and for which API and how many bytes they hold room."""
 
     async def first_frame(self) -> memoryview | None:
-        """None when nothing came in time. Raises ConnectionClosed."""
+        """The first request of the connection; None when it did not come in time. Raises ConnectionClosed."""
         limits = self._shared.strangers.limits
         try:
             with self._shared.strangers.waiting(self._connection):
@@ -79,7 +81,9 @@ class Session:
             return None
 
     async def authenticate(self, first: memoryview) -> Principal | None:
-        """None when the connection is to be closed. Raises ConnectionClosed."""
+        """Who the peer is, after SaslHandshake and SaslAuthenticate; None when the connection has to be closed. Raises
+        ConnectionClosed.
+        """
         limits = self._shared.strangers.limits
         authentication = Authentication(self._shared.credential, self._shared.environment.rng)
         try:
@@ -95,7 +99,7 @@ class Session:
         return authentication.principal
 
     async def serve(self, principal: Principal) -> None:
-        """Until the connection breaks (ConnectionClosed) or sends what no peer sends (returns)."""
+        """Serves requests until the connection breaks (ConnectionClosed) or sends what no peer sends (returns)."""
         begins_at_once = partial(self._begins_at_once, principal)
         try:
             while True:

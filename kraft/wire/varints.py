@@ -7,6 +7,7 @@ TAGS_MAX = 64
 
 
 def varint(value: int) -> bytes:
+    """An unsigned varint: seven bits a byte, the lowest first (KIP-482)."""
     assert value >= 0, value
     out = bytearray()
     while value > 0x7F:
@@ -17,13 +18,15 @@ def varint(value: int) -> bytes:
 
 
 def varint_at(frame: memoryview, offset: int) -> tuple[int, int]:
-    """A varint of at most five bytes, and the offset of what follows. Raises IndexError or ValueError."""
+    """The varint at `offset`, of at most five bytes, and the offset of what follows. Raises IndexError or ValueError."""
     first = frame[offset]
     return (first, offset + 1) if first < 0x80 else long_varint(frame, offset + 1, first)
 
 
 def long_varint(frame: memoryview, offset: int, first: int) -> tuple[int, int]:
-    """The rest of one whose first byte has been read."""
+    """The varint whose first byte is `first`, with the rest of it at `offset`; and the offset of what follows. Raises
+    IndexError or ValueError.
+    """
     value = first & 0x7F
     for shift in (7, 14, 21, 28):
         byte = frame[offset]
@@ -35,7 +38,9 @@ def long_varint(frame: memoryview, offset: int, first: int) -> tuple[int, int]:
 
 
 class Reader:
-    """A position in a frame. Raises ValueError where the frame ends too early or a number is too long."""
+    """A position in a frame that moves on with what is read. Raises ValueError where the frame ends too early or a
+    number is too long.
+    """
 
     __slots__ = ("frame", "offset")
 
@@ -44,6 +49,7 @@ class Reader:
         self.offset = offset
 
     def varint(self) -> int:
+        """The next unsigned varint."""
         value = 0
         for shift in range(0, 35, 7):
             if self.offset >= len(self.frame):
@@ -56,6 +62,7 @@ class Reader:
         raise ValueError("varint of more than 5 bytes")
 
     def take(self, size: int) -> memoryview:
+        """The next `size` bytes, not copied."""
         end = self.offset + size
         if end > len(self.frame):
             raise ValueError(f"{size} bytes wanted, {len(self.frame) - self.offset} are left")
@@ -64,6 +71,7 @@ class Reader:
         return piece
 
     def tagged_fields(self) -> dict[int, memoryview]:
+        """The tagged fields that come next, by tag; their bytes are not copied."""
         count = self.varint()
         if count > TAGS_MAX:
             raise ValueError(f"{count} tagged fields, at most {TAGS_MAX} are taken")

@@ -31,6 +31,8 @@ Labelled = Mapping[tuple[str, ...], _Sum]
 
 
 class ClientCounts:
+    """Counters of requests, bytes and the time until the answer, by API and by client id."""
+
     def __init__(self) -> None:
         self._apis: dict[int, _Sum] = {}
         self._clients: dict[str, _Sum] = {}
@@ -38,7 +40,7 @@ class ClientCounts:
         """Connections beyond max.connections."""
 
     def begun(self, api_key: int, client_id: str | None, size: int) -> str:
-        """Under which name the client is counted."""
+        """Counts a request of `size` bytes; returns the name under which its client is counted."""
         name = (client_id or "")[:CLIENT_ID_LENGTH_MAX]
         client = self._clients.get(name)
         if client is None:
@@ -55,12 +57,14 @@ class ClientCounts:
         return name
 
     def answered(self, api_key: int, client: str, size: int, us: int) -> None:
+        """Counts an answer of `size` bytes that went out `us` microseconds after its request had begun."""
         for found in (self._apis[api_key], self._clients[client]):
             found.answers += 1
             found.answered_bytes += size
             found.us += us
 
     def measures(self, connections: Iterable[ClientConnection]) -> Sequence[Measure]:
+        """All counters as metrics; `connections` are those that are open now, counted by their software (KIP-511)."""
         apis: Labelled = {(_NAMES.get(key, "unknown"),): each for key, each in sorted(self._apis.items())}
         clients: Labelled = {(name,): each for name, each in self._clients.items()}
         return (
@@ -78,7 +82,7 @@ class ClientCounts:
 
 
 def software(connections: Iterable[ClientConnection]) -> Mapping[tuple[str, str, str], int]:
-    """Listener, name and version of the library -> connections; the rarest are counted together."""
+    """The number of connections by listener, name and version of the client's library; the rarest are counted together."""
     found = Counter((each.listener, each.software_name, each.software_version) for each in connections)
     most = dict(found.most_common(SOFTWARE_MAX))
     rest = sum(found.values()) - sum(most.values())

@@ -15,6 +15,8 @@ from metadata.image import BrokerImage
 
 
 class Endpoint(NamedTuple):
+    """Where a client reaches a broker: its id, host, port and rack."""
+
     node_id: int
     host: str
     port: int

@@ -13,16 +13,21 @@ UNKNOWN = (-1, -1)
 
 
 class Leaders:
+    """What answers about partitions say of topics and leaders, from the image of this broker."""
+
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
     def id_of(self, name: str) -> UUID | None:
+        """The id of the topic with this name; None when there is no such topic."""
         topic = self._gateway.image.topics_by_name.get(name)
         return None if topic is None else topic.topic_id
 
     def current(self, key: TopicIdPartition) -> tuple[int, int]:
-        """Leader and leader epoch, for a client that came to the wrong broker. A wrong hint is worse than none, for
-        clients follow it at once: this broker never names itself, nor one that is not alive."""
+        """Leader and leader epoch of a partition, -1 each where they are not known: the hint for a client that came to
+        the wrong broker (KIP-951). A wrong hint is worse than none, for clients follow it at once: this broker never
+        names itself, nor one that is not alive.
+        """
         image = self._gateway.image
         partition = image.partition(key.topic_id, key.partition)
         if partition is None or partition.leader in (NO_LEADER, self._gateway.node_id):

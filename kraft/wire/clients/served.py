@@ -71,6 +71,8 @@ class ClientConnection:
 
 @value(kw_only=True)
 class ClientCall(Generic[RequestData]):
+    """One decoded request of a client, its version and its connection."""
+
     message: RequestData
     version: int
     client_id: str | None

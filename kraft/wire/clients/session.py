@@ -57,6 +57,8 @@ class _Slot:
 
 
 class ClientSession:
+    """One client's connection, from its first request to its end."""
+
     def __init__(
         self,
         served: ClientApis,
@@ -113,15 +115,17 @@ class ClientSession:
         self._connection.abort()
 
     def give_up(self) -> None:
-        """The client has gone while its next request waited for room: nobody receives, and so nobody has noticed."""
+        """Ends what waits for room: the client has gone, and as nobody receives meanwhile, nobody has noticed."""
         if self._serving is not None:
             self._serving.cancel()
 
     # --- the connection -------------------------------------------------------------------------------------
 
     async def serve(self, first: memoryview) -> memoryview | None:
-        """Until the connection breaks (ConnectionClosed) or sends what no client sends (None); or until the peer
-        begins to authenticate as a node: then its SaslHandshake is returned, and nothing else has been served."""
+        """Serves the client, whose first request is `first`. Raises ConnectionClosed when the connection breaks;
+        returns None when it sent what no client sends and has to be closed. When the peer begins to authenticate as a
+        node before it has asked for anything else, its SaslHandshake is returned, and nothing has been served.
+        """
         frame = first
         self._serving = asyncio.current_task()
         try:

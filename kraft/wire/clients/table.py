@@ -17,6 +17,8 @@ from kraft.wire.clients.served import ClientApi, ClientBroker
 
 
 class Row(NamedTuple):
+    """One API as clients are served it: its name, its module, and the versions from `oldest` to `newest`."""
+
     name: str
     oldest: int
     newest: int
@@ -89,11 +91,13 @@ class ClientApis:
 
     @property
     def metadata_offset(self) -> int:
-        """Of the image that clients are answered from."""
+        """The metadata offset of the image that clients are answered from."""
         return self._broker.gateway.image.offset
 
     def get(self, key: int) -> ClientApi | None:
-        """None: no such API is served to clients."""
+        """The handler of the API; None when no such API is served to clients. The first call for an API imports its
+        module.
+        """
         api = self._loaded.get(key)
         if api is None and key in ROWS:
             self._load(ROWS[key].module)

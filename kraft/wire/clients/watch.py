@@ -24,6 +24,8 @@ STANDSTILL_MS = 10_000
 
 
 class Watched(Protocol):
+    """A client's connection, as far as its end is decided here."""
+
     client: ClientConnection
 
     @property
@@ -63,6 +65,8 @@ class _Seen:
 
 
 class ClientWatch:
+    """Looks at all clients every `LOOK_MS` and closes those that the module's text names."""
+
     def __init__(self, clock: Clock, *, idle_ms_max: int, unread_bytes_max: int) -> None:
         """`idle_ms_max` below 0: a client may be idle for ever."""
         self._clock = clock
@@ -76,10 +80,12 @@ class ClientWatch:
 
     @property
     def clients(self) -> Iterator[ClientConnection]:
+        """The clients that are connected now."""
         return (each.client for each in self._seen)
 
     @contextmanager
     def watching(self, client: Watched) -> Iterator[None]:
+        """Watches the client for as long as the block lasts."""
         now_ms = self._clock.monotonic_ms()
         self._seen[client] = _Seen(client.activity, 0, now_ms, now_ms)
         if self._timer is None:

@@ -24,6 +24,9 @@ def node_handlers(
     transactions: TransactionCoordinator | None = None,
     markers: Markers | None = None,
 ) -> Mapping[int, Served]:
+    """The handlers for requests of other nodes, by API key. A part that this node does not have is None, and its
+    requests are refused with the error that Kafka has for that.
+    """
     served = [*data_handlers(replicas, metadata), *snapshot_handlers(metadata), *controller_handlers(controller)]
     served += [*group_handlers(groups), *producer_id_handlers(producer_ids, transactions)]
     served += transaction_handlers(transactions, markers)

@@ -22,6 +22,7 @@ class Controller(Protocol):
 
 
 def controller_handlers(controller: Controller | None) -> list[Served]:
+    """One handler for each request that the controller takes; without a controller all answer NOT_CONTROLLER 41."""
     return [_served(rpc, controller) for rpc in CONTROLLER_RPCS.values()]
 
 

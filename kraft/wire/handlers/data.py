@@ -46,7 +46,9 @@ class Replicas(Protocol):
 
 
 def data_handlers(replicas: Replicas | None, metadata: MetadataFetches | None) -> list[Served]:
-    """`replicas` is None on a node without the broker role, `metadata` on one that is no voter."""
+    """The handlers for requests of other nodes about partitions and for fetches of the metadata log. `replicas` is None
+    on a node without the broker role, `metadata` on one that is no voter.
+    """
     handlers = _DataHandlers(replicas, metadata)
     return [
         Served(api=PRODUCE.api, handle=handlers.produce, refuse=PRODUCE.refuse),

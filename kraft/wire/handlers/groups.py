@@ -18,6 +18,8 @@ class Coordinator(Protocol):
 
 
 def group_handlers(coordinator: Coordinator | None) -> list[Served]:
+    """The handler for group requests that other nodes forward; without a coordinator it answers NOT_COORDINATOR 16."""
+
     async def handle(call: Call[GroupRequestRequestData]) -> TopLevel:
         if coordinator is None:
             raise NotCoordinator("this node has no broker role and so coordinates no groups")

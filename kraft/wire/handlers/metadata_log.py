@@ -24,7 +24,9 @@ WAIT_MS_MAX = 30_000
 
 
 class MetadataFetches:
-    """Owns the observers that wait on this voter. Made before the log starts, because it subscribes."""
+    """Observers' fetches of this voter's metadata log, and who of them waits. It has to be made before the log starts,
+    because it subscribes to it.
+    """
 
     def __init__(self, log: MetadataLog, *, clock: Clock, cluster_id: str) -> None:
         self._log = log
@@ -38,7 +40,9 @@ class MetadataFetches:
         changed.set()
 
     async def fetch(self, request: MetadataFetch) -> MetadataFetched:
-        """Q8: another cluster's observer is refused. A changed leader ends the wait too: the observer needs to know."""
+        """Committed records from the offset on; with none the answer waits until there are some, the leader changes, or
+        `wait_ms_max` is over. An observer of another cluster is refused (Q8).
+        """
         self._check_cluster(request.cluster_id)
         changed = self._changed
         answer = self._read(request)
@@ -57,7 +61,9 @@ class MetadataFetches:
         return MetadataFetched(result=result, leader_id=leadership.leader_id, leader_epoch=image.controller_epoch)
 
     def fetch_snapshot(self, request: SnapshotFetch) -> SnapshotPiece:
-        """Q7."""
+        """A piece of a snapshot that this voter has. Raises SnapshotNotFound 98 for one that it has not,
+        PositionOutOfRange 99 beyond its end (Q7, KIP-630).
+        """
         self._check_cluster(request.cluster_id)
         bytes_max = min(request.bytes_max, FETCH_BYTES_MAX)
         data, size = self._log.read_snapshot(request.end_offset, position=request.position, bytes_max=bytes_max)
@@ -69,6 +75,8 @@ class MetadataFetches:
 
 
 def snapshot_handlers(metadata: MetadataFetches | None) -> list[Served]:
+    """The handler for FetchSnapshot; on a node that is no voter it refuses."""
+
     async def handle(call: Call[FetchSnapshotRequestData]) -> TopLevel:
         if metadata is None:
             raise SnapshotNotFound("this node is no voter of the metadata quorum")

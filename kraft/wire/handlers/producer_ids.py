@@ -23,6 +23,10 @@ class Coordinator(Protocol):
 
 
 def producer_id_handlers(source: ProducerIdSource | None, coordinator: Coordinator | None = None) -> list[Served]:
+    """The handler for InitProducerId: `source` gives ids to producers without transactions, `coordinator` to those with
+    them.
+    """
+
     async def handle(call: Call[InitProducerIdRequestData]) -> TopLevel:
         request = INIT_PRODUCER_ID.requested(call.message)
         if request.transactional_id is not None:

@@ -15,6 +15,8 @@ from kraft.wire.principal import Principal
 
 @value(kw_only=True)
 class Call(Generic[RequestData]):
+    """One request of a peer: what it asks, and who asks."""
+
     message: RequestData
     principal: Principal
     timeout_ms: int | None
@@ -22,7 +24,7 @@ class Call(Generic[RequestData]):
 
 
 class NoResponse:
-    """acks=0: nothing is sent (P8)."""
+    """What a handler returns when nothing is to be sent (Produce with acks=0, P8)."""
 
 
 NO_RESPONSE = NoResponse()
@@ -30,6 +32,8 @@ NO_RESPONSE = NoResponse()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
+    """One API and the handler that serves it to nodes."""
+
     api: Api
     handle: Callable[[Call[Any]], Awaitable[TopLevel | NoResponse]]
     """Raises KafkaError to refuse the request as a whole."""
@@ -37,4 +41,4 @@ class Served:
 
 
 class CloseConnection(Exception):
-    """acks=0 failed: closing the connection is all that can be told (P8)."""
+    """A Produce with acks=0 failed: closing the connection is all that can be told (P8)."""

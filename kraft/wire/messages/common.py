@@ -65,7 +65,9 @@ ItemOfTopic = TypeVar("ItemOfTopic", bound=OfTopic)
 
 
 def by_topic(items: Sequence[ItemOfTopic]) -> Iterable[tuple[UUID, Sequence[ItemOfTopic]]]:
-    """In the order in which the topics come first. What a small cluster asks is nearly always nothing, or one item."""
+    """The items of each topic, by topic id, in the order in which the topics come first. What a small cluster asks is
+    nearly always nothing, or one item.
+    """
     if len(items) < 2:
         return [(items[0].topic_id, items)] if items else ()
     groups: dict[int, tuple[UUID, list[ItemOfTopic]]] = {}
@@ -80,6 +82,7 @@ def by_topic(items: Sequence[ItemOfTopic]) -> Iterable[tuple[UUID, Sequence[Item
 
 
 def group(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
+    """The items by key, keys and items in the order in which they come."""
     groups: dict[Key, list[Item]] = {}
     for item in items:
         groups.setdefault(key(item), []).append(item)
@@ -87,14 +90,17 @@ def group(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[I
 
 
 def detail_code(detail: object) -> int:
+    """The error code of an outcome: that of its ErrorDetail, or 0."""
     return detail.error.code if isinstance(detail, ErrorDetail) else 0
 
 
 def detail_message(detail: object) -> str | None:
+    """The error message of an outcome: that of its ErrorDetail, or None."""
     return detail.message if isinstance(detail, ErrorDetail) else None
 
 
 def to_detail(code: int, message: str | None) -> ErrorDetail | None:
+    """The ErrorDetail of a code and message of the wire; None for code 0."""
     if code == 0:
         return None
     return ErrorDetail(BY_CODE.get(code, KafkaError), message or "")

@@ -78,6 +78,7 @@ def resource_of(number: int, name: str) -> ConfigResource:
 
 
 def operation_of(number: int) -> Operation:
+    """The operation of IncrementalAlterConfigs with this number. Raises InvalidRequest 42 for any other number."""
     if not 0 <= number < len(OPERATIONS):
         raise InvalidRequest(f"config operation {number}; 0 to {len(OPERATIONS) - 1} exist")
     return OPERATIONS[number]

@@ -183,6 +183,7 @@ FETCH: Rpc[FetchRequest, FetchResponse, FetchRequestData, FetchResponseData] = R
 
 
 def log_ends_request(partitions: Sequence[TopicIdPartition]) -> FetchRequest:
+    """The Fetch that asks any replica where its logs end (see above)."""
     return FetchRequest(
         replica_id=DEBUGGING_REPLICA,
         replica_epoch=-1,
@@ -205,6 +206,7 @@ def log_ends_request(partitions: Sequence[TopicIdPartition]) -> FetchRequest:
 
 
 def log_ends_response(ends: Sequence[ReplicaLogEnd]) -> FetchResponse:
+    """The answer to it."""
     return FetchResponse(
         partitions=tuple(
             FetchedPartition(
@@ -220,6 +222,7 @@ def log_ends_response(ends: Sequence[ReplicaLogEnd]) -> FetchResponse:
 
 
 def log_ends_of(response: FetchResponse) -> tuple[ReplicaLogEnd, ...]:
+    """What that answer says of each partition."""
     nothing = EpochEnd(-1, -1)
     return tuple(
         ReplicaLogEnd(

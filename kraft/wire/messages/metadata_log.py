@@ -29,6 +29,8 @@ TOPIC_ID = UUID(int=1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetadataFetch:
+    """What an observer asks for: committed records from an offset on."""
+
     cluster_id: str
     replica_id: int
     offset: int
@@ -38,6 +40,8 @@ class MetadataFetch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetadataFetched:
+    """The answer: records, or the snapshot to load first where the log begins later than the offset."""
+
     result: MetadataSlice | SnapshotNeeded
     leader_id: int
     """-1: the asked voter knows of no leader."""
@@ -46,6 +50,8 @@ class MetadataFetched:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotFetch:
+    """What an observer asks for: a piece of a snapshot, from a byte position on."""
+
     cluster_id: str
     replica_id: int
     end_offset: int
@@ -56,6 +62,8 @@ class SnapshotFetch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotPiece:
+    """A piece of a snapshot, and the size of all of it in bytes."""
+
     data: bytes
     position: int
     size: int
@@ -66,6 +74,7 @@ class SnapshotPiece:
 
 
 def is_metadata_fetch(message: FetchRequestData) -> bool:
+    """Whether a Fetch asks for the metadata log, and not for partitions of topics."""
     return len(message.topics) == 1 and message.topics[0].topic_id == TOPIC_ID
 
 

@@ -52,11 +52,12 @@ UNDEFINED = EpochEnd(-1, -1)
 
 
 def name_of(topic_id: UUID) -> str:
+    """The name by which these APIs carry a topic id between nodes."""
     return ID_PREFIX + topic_id.hex
 
 
 def id_of(name: str) -> UUID:
-    """Raises UnknownTopicOrPartition for anything that `name_of` did not make."""
+    """The topic id in such a name. Raises UnknownTopicOrPartition 3 for anything that `name_of` did not make."""
     try:
         if not name.startswith(ID_PREFIX):
             raise ValueError(name)
@@ -67,6 +68,8 @@ def id_of(name: str) -> UUID:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListOffset:
+    """A question for the offset of a timestamp in one partition."""
+
     partition: TopicIdPartition
     timestamp: int
     timeout_ms: int
@@ -75,12 +78,16 @@ class ListOffset:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteRecords:
+    """A request to move the log start of one partition."""
+
     offsets: Mapping[TopicIdPartition, int]
     timeout_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochQuestion:
+    """A question where an epoch ends in one partition (KIP-320)."""
+
     replica_id: int
     partition: TopicIdPartition
     current_leader_epoch: int

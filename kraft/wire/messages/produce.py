@@ -26,6 +26,8 @@ _new_outcome = maker(ProduceOutcome)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProduceRequest:
+    """Batches by partition, the acks that are asked for, and how long the leader waits for them in ms."""
+
     batches: Mapping[TopicIdPartition, Buffer]
     acks: int
     timeout_ms: int

@@ -19,6 +19,8 @@ NO_EPOCH = -1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InitProducerId:
+    """A producer that asks for an id; with a transactional id it asks for the next epoch of that."""
+
     transactional_id: str | None = None
     transaction_timeout_ms: int = 0
     """Of its transactions, if it has a transactional id."""
@@ -28,6 +30,8 @@ class InitProducerId:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProducerIdAndEpoch:
+    """What it is given."""
+
     producer_id: int
     epoch: int
 
