@@ -23,7 +23,7 @@ class Budget:
         return self._taken
 
     def try_take(self, size: int) -> bool:
-        """Takes `size` units and returns True; returns False, and takes nothing, when they do not fit or others wait."""
+        """Takes `size` units and returns True; False, and nothing is taken, when they do not fit or others wait."""
         taken = self._taken
         if self._line or (taken and taken + size > self._limit):
             return False

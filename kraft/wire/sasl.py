@@ -50,7 +50,7 @@ class Authentication:
         self._server = ScramServer(credential, user=scram.CLUSTER_USER, nonce=nonce)
 
     def handshake(self, message: SaslHandshakeRequestData) -> Step:
-        """The answer to SaslHandshake: SCRAM-SHA-256 is the only mechanism, any other is UNSUPPORTED_SASL_MECHANISM 33."""
+        """The answer to SaslHandshake: any mechanism but SCRAM-SHA-256 is UNSUPPORTED_SASL_MECHANISM 33."""
         if self.state is not State.START:
             return self._handshake_failed(IllegalSaslState.code)
         if message.mechanism != scram.MECHANISM:

@@ -18,7 +18,7 @@ def varint(value: int) -> bytes:
 
 
 def varint_at(frame: memoryview, offset: int) -> tuple[int, int]:
-    """The varint at `offset`, of at most five bytes, and the offset of what follows. Raises IndexError or ValueError."""
+    """The varint at `offset`, of five bytes at most, and the offset after it. Raises IndexError or ValueError."""
     first = frame[offset]
     return (first, offset + 1) if first < 0x80 else long_varint(frame, offset + 1, first)
 

@@ -82,7 +82,7 @@ class ClientCounts:
 
 
 def software(connections: Iterable[ClientConnection]) -> Mapping[tuple[str, str, str], int]:
-    """The number of connections by listener, name and version of the client's library; the rarest are counted together."""
+    """Connections by listener, name and version of the client's library; the rarest are counted together."""
     found = Counter((each.listener, each.software_name, each.software_version) for each in connections)
     most = dict(found.most_common(SOFTWARE_MAX))
     rest = sum(found.values()) - sum(most.values())
