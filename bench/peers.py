@@ -125,7 +125,13 @@ class Process:
     def start(self) -> int:
         quiet = subprocess.DEVNULL
         return subprocess.Popen(
-            self.command, cwd=self.folder, env=self.environment, stdin=quiet, stdout=quiet, stderr=quiet
+            self.command,
+            cwd=self.folder,
+            env=self.environment,
+            stdin=quiet,
+            stdout=quiet,
+            stderr=quiet,
+            start_new_session=True,
         ).pid
 
 
@@ -133,7 +139,7 @@ class Kafka:
     name = "Kafka"
 
     def __init__(self, bootstrap: str) -> None:
-        brokers = AdminClient({"bootstrap.servers": bootstrap}).list_topics(timeout=ADMIN_S).brokers
+        brokers = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0}).list_topics(timeout=ADMIN_S).brokers
         self.addresses: Mapping[int, str] = {node: f"{broker.host}:{broker.port}" for node, broker in brokers.items()}
         self.pids = {node_id: _listener(int(at.rpartition(":")[2])) for node_id, at in self.addresses.items()}
         self._processes = {node_id: Process.of(pid) for node_id, pid in self.pids.items()}
@@ -490,8 +496,9 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     options = arguments()
+    peers = [Kafka(options.kafka)] if options.kafka else []
     here = Here()
-    sides: list[Side] = [*([Kafka(options.kafka)] if options.kafka else []), here]
+    sides: list[Side] = [*peers, here]
     try:
         for row in options.only.split(","):
             for name, measure, most in measures(row):
