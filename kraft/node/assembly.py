@@ -16,6 +16,7 @@ from kraft.broker.control import ControllerDoor
 from kraft.broker.gateway import Gateway
 from kraft.broker.leaders import LeaderFinder
 from kraft.broker.lifecycle import BrokerIdentity, BrokerLifecycle
+from kraft.broker.lost_brokers import LostBrokers
 from kraft.broker.producer_ids import ProducerIds
 from kraft.broker.publishing import MetadataPublisher
 from kraft.broker.routing import Router
@@ -123,6 +124,7 @@ class Node:
         self.groups = groups_of(self.gateway, environment=environment, coordinator=self.coordinator, peers=self._peers)
         self.transactions = self._make_transactions()
         self.awaiting = self._make_awaiting()
+        self.lost_brokers = LostBrokers(self._peers.lost, publisher=self.publisher, clock=environment.clock)
         self._wire = self._make_wire()
         self._door = None if door is None else door(self)
         self._subscribe()
@@ -166,6 +168,7 @@ class Node:
                 logs=self.logs,
                 coordinator=self.coordinator,
                 groups=self.groups,
+                lost=self.lost_brokers,
                 producer_ids=self.producer_ids,
                 transaction_coordinator=self.transaction_coordinator,
                 transactions=self.transactions,

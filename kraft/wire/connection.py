@@ -68,6 +68,8 @@ class RpcConnection:
         self._timer_us = 0
         self._received_us = self._clock.monotonic_us()
         self._reader: asyncio.Task[None] | None = None
+        self.ended_ms: int | None = None
+        """When the peer had gone; None before."""
 
     @property
     def is_closed(self) -> bool:
@@ -187,6 +189,7 @@ class RpcConnection:
             reason = str(error)
         finally:
             self._connection.abort()
+            self.ended_ms = self._clock.monotonic_ms()
             self._fail_all(reason)
 
     def _take(self, frame: memoryview) -> bool:

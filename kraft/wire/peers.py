@@ -117,6 +117,14 @@ class Peers:
             in_flight_max=WAITS_IN_FLIGHT_MAX if lane == "waits" else IN_FLIGHT_MAX,
         )
 
+    def lost(self, since_ms: int) -> set[int]:
+        """The nodes that this one fetches from, whose connection broke at that time or later and is not open again."""
+        return {
+            node_id
+            for (node_id, purpose, _), way in self._ways.items()
+            if purpose == "fetch" and way.lost_ms is not None and way.lost_ms >= since_ms
+        }
+
     async def close(self) -> None:
         """Closes all connections; calls that wait for answers end with ConnectionClosed."""
         ways, self._ways = self._ways, {}
@@ -133,6 +141,12 @@ class _Way:
         self._current: RpcConnection | None = None
         self._opening: asyncio.Task[RpcConnection] | None = None
         self._tried_ms: int | None = None
+        self._lost_ms: int | None = None
+
+    @property
+    def lost_ms(self) -> int | None:
+        """When the last connection ended; None while there is one, and before the first."""
+        return self._lost_ms if self._current is None else self._current.ended_ms
 
     def current(self, address: tuple[str, int]) -> RpcConnection | None:
         """The open connection, unless the node has moved."""
@@ -149,6 +163,7 @@ class _Way:
 
     async def _reopen(self) -> RpcConnection:
         if self._current is not None:
+            self._lost_ms = self._current.ended_ms
             await self._current.close()
             self._current = None
         if self._tried_ms is not None:

@@ -70,6 +70,13 @@ class WorldGateway:
         return self.world.decide(cast(Any, request)).reply
 
 
+class NothingLost:
+    """`LostBrokers` of a broker that has no connections to others."""
+
+    def are_awaited(self) -> bool:
+        return False
+
+
 class AdminClient:
     def __init__(
         self,
@@ -81,7 +88,7 @@ class AdminClient:
         **parts: Any,
     ) -> None:
         self.gateway = WorldGateway(world, node_id=node_id)
-        self._broker = cast(ClientBroker, SimpleNamespace(gateway=self.gateway, **parts))
+        self._broker = cast(ClientBroker, SimpleNamespace(gateway=self.gateway, lost=NothingLost(), **parts))
         self._apis = {api.request: api for api in apis(self._broker)}
         self._connection = ClientConnection(peer="127.0.0.1:5", listener=listener)
 

@@ -32,6 +32,7 @@ def broker_of(node: SimulatedNode) -> ClientBroker:
         logs=parts.logs,
         coordinator=parts.coordinator,
         groups=parts.groups,
+        lost=parts.lost_brokers,
         producer_ids=parts.producer_ids,
         transaction_coordinator=parts.transaction_coordinator,
         transactions=parts.transactions,

@@ -113,6 +113,8 @@ class _Finder:
 
     async def _find(self, key: str, key_type: int, connection: ClientConnection) -> Coordinator:
         """Raises CoordinatorNotAvailable 15, InvalidRequest 42."""
+        if self._broker.lost.are_awaited():
+            await self._broker.lost.fenced()
         try:
             node_id = await self._coordinator_of(key, key_type)
         except NotCoordinator as nobody:

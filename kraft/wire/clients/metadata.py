@@ -30,7 +30,7 @@ from kraft.protocol.errors import (
 from kraft.wire import codec
 from kraft.wire.clients import operations
 from kraft.wire.clients.endpoints import address_of, controller_of, live_endpoints
-from kraft.wire.clients.served import ClientApi, ClientBroker, ClientCall, ClientConnection
+from kraft.wire.clients.served import Answer, ClientApi, ClientBroker, ClientCall, ClientConnection
 from kraft.wire.generated.describe_cluster_request import DescribeClusterRequestData
 from kraft.wire.generated.describe_cluster_response import DescribeClusterBroker, DescribeClusterResponseData
 from kraft.wire.generated.describe_topic_partitions_request import DescribeTopicPartitionsRequestData
@@ -98,8 +98,15 @@ class _Cluster:
 
     # --- Metadata -------------------------------------------------------------------------------------------
 
-    def metadata(self, call: ClientCall[MetadataRequestData]) -> TopLevel:
+    def metadata(self, call: ClientCall[MetadataRequestData]) -> Answer:
         """Raises InvalidRequest 42."""
+        return self._after_election(call) if self._broker.lost.are_awaited() else self._current(call)
+
+    async def _after_election(self, call: ClientCall[MetadataRequestData]) -> TopLevel:
+        await self._broker.lost.fenced()
+        return self._current(call)
+
+    def _current(self, call: ClientCall[MetadataRequestData]) -> TopLevel:
         asked = _asked(call)
         if asked is None:
             return self._metadata(call)

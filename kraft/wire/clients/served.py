@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias
 
 from kraft.broker.gateway import Gateway
+from kraft.broker.lost_brokers import LostBrokers
 from kraft.config.models import ClusterConfig
 from kraft.coordinators.groups.coordinator import GroupCoordinator
 from kraft.coordinators.groups.routing import Groups
@@ -43,6 +44,8 @@ class ClientBroker:
     """Of the groups of this broker."""
     groups: Groups
     """Who coordinates a group; the topic of the groups comes into being here."""
+    lost: LostBrokers
+    """Leaders that have just died: who asks for a leader waits for the election."""
     producer_ids: ProducerIdSource
     transaction_coordinator: TransactionCoordinator
     """Of the transactional ids of this broker."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 from kraft.broker.gateway import Gateway
+from kraft.broker.lost_brokers import LostBrokers
 from kraft.chaos.worlds.simulated.disk import Disk, SimulatedFiles
 from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.protocol.errors import KafkaError
@@ -17,6 +18,7 @@ from kraft.wire.clients.table import ClientApis
 from kraft.wire.primitives import TopLevel
 from metadata.environment import Files
 from replication.storage.log_manager import LogManager
+from tests.support.admin_client import NothingLost
 from tests.unit.replication.harness.cluster import Cluster, Recorder
 from tests.unit.replication.harness.virtual import environment
 
@@ -77,6 +79,7 @@ class Client:
                 logs=unused,
                 coordinator=unused,
                 groups=unused,
+                lost=cast(LostBrokers, NothingLost()),
                 producer_ids=ProducerIds(),
                 transaction_coordinator=unused,
                 transactions=unused,

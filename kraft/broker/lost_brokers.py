@@ -1,0 +1,39 @@
+"""Brokers that have just died, as this one can tell before the controller has said so.
+
+A client that loses the connection to a leader asks the next broker who leads now, within a millisecond. An answer from
+before the election would send it back to the dead broker, and librdkafka asks a second time after a second only. So a
+broker whose own fetches from that leader have just broken off lets such a question wait for the election, for
+`ELECTION_WAIT_MS` at most: then the link may be broken and the leader alive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Final
+
+from kraft.broker.publishing import MetadataPublisher
+from metadata.environment import Clock
+from metadata.image import MetadataImage
+
+ELECTION_WAIT_MS: Final = 500
+"""After the connection broke. A broker whose port refuses is fenced after some tens of milliseconds."""
+
+
+class LostBrokers:
+    def __init__(self, lost: Callable[[int], Collection[int]], *, publisher: MetadataPublisher, clock: Clock) -> None:
+        """`lost`: the nodes whose connection broke at or after that time in milliseconds, and is not open again."""
+        self._lost = lost
+        self._publisher = publisher
+        self._clock = clock
+
+    def are_awaited(self) -> bool:
+        """Whether an election is to be expected at once."""
+        return bool(self._unfenced(self._publisher.image))
+
+    async def fenced(self) -> None:
+        """Returns when the controller has fenced them, or is not going to soon."""
+        await self._publisher.wait_for(lambda image: not self._unfenced(image), timeout_ms=ELECTION_WAIT_MS)
+
+    def _unfenced(self, image: MetadataImage) -> list[int]:
+        lost = self._lost(self._clock.monotonic_ms() - ELECTION_WAIT_MS)
+        return [node_id for node_id in lost if node_id in image.brokers and not image.brokers[node_id].fenced]
