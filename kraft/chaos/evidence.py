@@ -72,6 +72,15 @@ class ReplicaLog:
     """Why the log could not be read to its end."""
 
 
+class GroupOffset(NamedTuple):
+    """What a group has committed for a partition, as its coordinator told when all had healed."""
+
+    group: str
+    topic: str
+    partition: int
+    offset: int
+
+
 class LeaderSample(msgspec.Struct, frozen=True, kw_only=True):
     """What a leader said of a partition at one moment."""
 
@@ -134,6 +143,8 @@ class Evidence:
     readback: Sequence[ReadBack] = ()
     """Empty: the reads of the history stand for it."""
     replicas: Sequence[ReplicaLog] = ()
+    committed: Sequence[GroupOffset] | None = None
+    """Of all groups of the history; None: nobody asked."""
     samples: Sequence[LeaderSample] = ()
     """Ascending in time."""
     voters: Sequence[VoterMetadata] = ()

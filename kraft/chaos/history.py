@@ -1,8 +1,8 @@
 """`history.jsonl`: what clients did and what they were told, one JSON object per line, in order of completion.
 
 The first line is the header: `{"history": 1, "scenario": "s", "seed": 1, "settings": {}, "start_us": 5, "wall_ms": 9}`.
-Each further line is one operation, told apart by `op`: `produce` or `read`. Times are microseconds on one monotonic
-clock, that of the process that ran the clients; `start_us` and `wall_ms` name the same instant on both clocks.
+Each further line is one operation, told apart by `op`: `produce`, `read` or `commit`. Times are microseconds on one
+monotonic clock, that of the process that ran the clients; `start_us` and `wall_ms` name the same instant on both.
 `settings` has Kafka's names; those of one topic are under `topics`, by name. Values are unique in a run:
 `<process>:<counter>`, counted in the order of sending. The writer buffers at most `BUFFER_BYTES_MAX`; the reader
 holds one line.
@@ -94,9 +94,34 @@ class Read(msgspec.Struct, frozen=True, kw_only=True, tag_field="op", tag="read"
     outcome: Outcome
     kafka_code: int | None = None
     error: str | None = None
+    group: str | None = None
+    """The records were given to a member of this group, to be processed by it."""
+    generation: int | None = None
+    """In which the member read; None: its client does not know."""
+    since_us: int | None = None
+    """The group's committed offset was asked for at this moment or later; None: nobody knows when."""
 
 
-Operation: TypeAlias = Produce | Read
+class Commit(msgspec.Struct, frozen=True, kw_only=True, tag_field="op", tag="commit"):
+    """A member of a group says how far it has processed."""
+
+    process: str
+    index: int
+    invoke_us: int
+    complete_us: int
+    node: int = -1
+    group: str
+    topic: str
+    offsets: tuple[tuple[int, int], ...]
+    """(partition, offset of the next record) pairs."""
+    generation: int | None = None
+    """In which it was certainly sent; None: nobody knows."""
+    outcome: Outcome
+    kafka_code: int | None = None
+    error: str | None = None
+
+
+Operation: TypeAlias = Produce | Read | Commit
 
 
 class HistoryWriter:

@@ -151,6 +151,8 @@ MEANINGS: Final[Mapping[str, str]] = MappingProxyType(
         "unknown_gone": "outcome unknown, and not there",
         "unread": "acknowledged, and nobody read as far",
         "failed": "refused, and not there",
+        "redelivered": "given to members of a group again",
+        "skipped": "committed by a group that never read it",
     }
 )
 
@@ -170,6 +172,8 @@ def finding_lines(verdict: Verdict) -> list[str]:
         *_range_lines("duplicated", verdict.duplicates),
         *_range_lines("reordered", verdict.reorders),
         *_range_lines("refused, yet there", verdict.phantoms),
+        *_range_lines("given to a group again", verdict.redeliveries),
+        *_range_lines("passed over by a group", verdict.skips),
         *(f"anomaly {anomaly.kind}: {anomaly.text}; {anomaly.cause}" for anomaly in verdict.anomalies),
     ]
 

@@ -11,6 +11,7 @@ import ast
 import asyncio
 import importlib.util
 import inspect
+import itertools
 import sys
 import textwrap
 import traceback
@@ -251,6 +252,7 @@ class Rehearsal:
         self._clients = {client.name for client in scenario.clients}
         self._known_topics = _topic_names(scenario)
         self._now_ms = 0
+        self._group_members = itertools.cycle(range(len(self._clients) + 1))
 
     async def look(self) -> Now:
         now = Now(self._ask)
@@ -263,9 +265,16 @@ class Rehearsal:
     def now_ms(self) -> int:
         return self._now_ms
 
+    async def group_members(self, group: str) -> int:
+        return next(self._group_members)
+
     async def act(self, action: Action) -> None:
         match action:
-            case actions.StartClients(clients=clients) | actions.FinishClients(clients=clients):
+            case (
+                actions.StartClients(clients=clients)
+                | actions.FinishClients(clients=clients)
+                | actions.SilenceClients(clients=clients)
+            ):
                 for name in clients:
                     self._known("client", name, self._clients)
             case (
@@ -312,11 +321,13 @@ class Rehearsal:
                 return list(self._nodes)
             case "controller":
                 return self._voter
+            case "coordinator":
+                return self._nodes[0]
             case "state":
                 return "active"
             case "offline" | "alive" | "done":
                 return True
-            case "acked" | "sent" | "read":
+            case "acked" | "sent" | "read" | "uncommitted":
                 return self._now_ms * RECORDS_PER_SECOND_MAX
         return 0
 

@@ -89,7 +89,21 @@ class Reader(Model):
     starts: Literal["at once", "in the story"] = Field(default="at once", description="When it begins.")
 
 
-Client: TypeAlias = Producer | Reader
+class Member(Model):
+    """Of a group: reads a batch, works on it, and commits it. It begins at the beginning where nothing is committed."""
+
+    name: Name = Field(description="Under which the story and the verdict speak of it.")
+    topic: str = Field(description="What its group reads.")
+    group: Name = Field(default="g", description="Its group.")
+    instance: Name | None = Field(default=None, description="Its static name (KIP-345), for Kafka clients only.")
+    session_ms: int = Field(default=6_000, ge=500, le=60_000, description="Silent for longer, it is evicted.")
+    batch: int = Field(default=20, ge=1, le=1_000, description="Records that it takes at once, at most.")
+    work_ms: int = Field(default=50, ge=0, le=10_000, description="How long it works on a batch before it commits.")
+    target: int | Literal["any", "leader"] = Field(default="any", description="any node in turn, the leader, or an id.")
+    starts: Literal["at once", "in the story"] = Field(default="at once", description="When it joins.")
+
+
+Client: TypeAlias = Producer | Reader | Member
 
 
 # --- what is expected ---------------------------------------------------------------------------------------------
@@ -144,6 +158,10 @@ class Expect:
     """Records with an unknown outcome that are there."""
     unknown_gone: Count = ANY
     """Records with an unknown outcome that are not."""
+    redelivered: Count = 0
+    """Records given to members of a group again, because who had them first did not commit them."""
+    skipped: Count = 0
+    """Records that a group has committed and none of its members was given."""
     anomalies: tuple[Kind, ...] = ()
     """Kinds of anomalies that belong to the story."""
     causes: tuple[str, ...] = ()
@@ -164,7 +182,10 @@ def with_counts(expect: Expect, counts: Mapping[str, Count]) -> Expect:
     return replace(expect, **counts)  # type: ignore[arg-type]
 
 
-COUNTS: Final = ("kept", "lost", "duplicated", "reordered", "phantom", "unknown_kept", "unknown_gone")
+COUNTS: Final = (
+    *("kept", "lost", "duplicated", "reordered", "phantom", "unknown_kept", "unknown_gone"),
+    *("redelivered", "skipped"),
+)
 Condition: TypeAlias = "Callable[[Now], object]"
 Tell: TypeAlias = "Callable[[Stage], Awaitable[None]]"
 

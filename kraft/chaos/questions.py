@@ -130,6 +130,14 @@ class Now:
         """Records read by one reader, or by all."""
         return int(self._of_clients("read", client))
 
+    def uncommitted(self, client: str = "") -> int:
+        """Records that one member of a group (or all) works on, and has not committed yet."""
+        return int(self._of_clients("uncommitted", client))
+
+    def coordinator(self, group: str) -> int:
+        """Id of the group's coordinator, -1 when there is none."""
+        return int(self._answer("coordinator", group))
+
     def refused(self, client: str, code: int) -> int:
         """Records of one producer that were answered with this Kafka code."""
         return int(self._answer("refused", client, code))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -65,9 +65,9 @@ class Testbed(Protocol):
         """Every replica is in sync again. Raises ScenarioError when that takes too long."""
         ...
 
-    async def gather(self, header: Header, *, settles: bool) -> Evidence:
+    async def gather(self, header: Header, *, settles: bool, groups: Sequence[str]) -> Evidence:
         """When clients have finished and faults are mended. `settles`: it is waited for until the records are
-        everywhere; what is missing then is the note `unsettled`."""
+        everywhere; what is missing then is the note `unsettled`. `groups`: those whose committed offsets count."""
         ...
 
 
@@ -111,7 +111,8 @@ class Run:
                 await cast.close()
         now = await world.look()
         self._watcher.phase("reading everything back")
-        self._evidence = await bed.gather(header, settles=self._is_in_sync)
+        groups = sorted({client.group for client in self._scenario.clients if isinstance(client, model.Member)})
+        self._evidence = await bed.gather(header, settles=self._is_in_sync, groups=groups)
         if missing := self._evidence.notes.get("unsettled"):
             self.failures.append(f"not settled: {missing}")
         self._now, self._expect = now, stage.expected

@@ -46,7 +46,7 @@ from kraft.chaos.nemesis.links import ALL_PURPOSES, BETWEEN_NODES, Purpose
 from kraft.chaos.questions import Now, described, holds, written
 from kraft.chaos.worlds.processes.proxy.rules import Direction
 from kraft.chaos.worlds.spec import ScenarioError
-from kraft.chaos.worlds.world import World
+from kraft.chaos.worlds.world import NOT_TOLD, World
 from kraft.config.problems import nearest
 from kraft.protocol.primitives import SettingValue
 
@@ -55,6 +55,8 @@ DEADLINE_MS: Final = 20_000
 WAIT_MS_MAX: Final = 120_000
 LOOK_MS: Final = 40
 """Between two looks at the cluster while a story waits."""
+GROUP_LOOK_MS: Final = 10
+"""Of its group: a rebalance may be over soon."""
 STEPS_MAX: Final = 1_000
 """Of one story: one that waits and acts for ever ends."""
 
@@ -156,6 +158,16 @@ class Stage:
                 raise self._failed(reason)
             await self._world.sleep(LOOK_MS)
 
+    async def until_group(self, group: str, *, members: int, deadline_ms: int = DEADLINE_MS) -> None:
+        """Until the group's coordinator counts so many members: somebody has joined, and the rebalance has begun."""
+        self._step(f"until group {group} has {members} members")
+        deadline = self._world.now_ms() + min(deadline_ms, WAIT_MS_MAX)
+        while (found := await self._world.group_members(group)) != members:
+            if self._world.now_ms() > deadline:
+                told = "its coordinator does not answer" if found == NOT_TOLD else f"it has {found}"
+                raise self._failed(f"group {group} has not {members} members after {deadline_ms} ms: {told}")
+            await self._world.sleep(GROUP_LOOK_MS)
+
     async def sleep(self, ms: int) -> None:
         self._step(f"wait {ms} ms")
         await self._world.sleep(min(ms, WAIT_MS_MAX))
@@ -177,6 +189,10 @@ class Stage:
     async def finish(self, *clients: str) -> None:
         """They send no more; returns when every answer is there or has timed out."""
         await self.act(actions.FinishClients(do="finish", clients=clients))
+
+    async def silence(self, *clients: str) -> None:
+        """Members of groups end as processes that are killed: what they have read stays uncommitted, nobody leaves."""
+        await self.act(actions.SilenceClients(do="silence", clients=clients))
 
     # --- nodes --------------------------------------------------------------------------------------------------
 

@@ -91,7 +91,11 @@ THIRD_PARTY: Mapping[str, tuple[str, ...]] = {
     "pysyncobj": ("metadata.quorum",),
     "aiohttp": ("kraft.http", "kraft.client"),
     "kio": ("the tests",),
-    "aiokafka": ("kraft.protocol.batches", "kraft.chaos.workload.kafka_client"),
+    "aiokafka": (
+        "kraft.protocol.batches",
+        "kraft.chaos.workload.kafka_client",
+        "kraft.chaos.workload.kafka_group_client",
+    ),
     "cramjam": ("kraft.protocol.batches",),
     "re2": ("kraft.coordinators.groups",),
     "crc32c": ("kraft.protocol.batches", "replication.storage"),

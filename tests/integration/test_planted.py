@@ -23,9 +23,10 @@ LIMIT_S = 240
 
 
 def run_with(name: str) -> RunResult:
-    scenario = catalogue.SCENARIOS[BUGS[name].found_by]
+    bug = BUGS[name]
     with planted_in_nodes(name):
-        return asyncio.run(run_scenario(scenario, seed=1, watcher=NobodyWatches()))
+        running = run_scenario(catalogue.SCENARIOS[bug.found_by], seed=1, watcher=NobodyWatches(), clients=bug.clients)
+        return asyncio.run(running)
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from kraft.chaos.catalogue import (
     controllers,
     cut_off,
     disks,
+    groups,
     last_isr_member,
     min_isr,
     networks,
@@ -39,6 +40,7 @@ MODULES: Final = (
     disks,
     retries,
     topics,
+    groups,
 )
 
 

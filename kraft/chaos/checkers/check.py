@@ -13,6 +13,7 @@ from kraft.chaos.checkers.causes import Causes
 from kraft.chaos.checkers.contents import FinalLogs
 from kraft.chaos.checkers.counting import count_all, count_by_acks, count_by_topic
 from kraft.chaos.checkers.findings import Explanation, Findings
+from kraft.chaos.checkers.groups import GroupCheck
 from kraft.chaos.checkers.leadership import LeadershipCheck
 from kraft.chaos.checkers.ledger import FAIL, FOUND, OUTCOME_BITS, Ledger
 from kraft.chaos.checkers.losses import Losses
@@ -24,7 +25,7 @@ from kraft.chaos.checkers.timeline import Timeline
 from kraft.chaos.checkers.verdict import Operations, Range, Verdict
 from kraft.chaos.checkers.voters import VoterCheck
 from kraft.chaos.evidence import Evidence, read_events, read_faults
-from kraft.chaos.history import History, HistoryError, Produce
+from kraft.chaos.history import Commit, History, HistoryError, Produce
 
 HISTORY_FILE: Final = "history.jsonl"
 EVENTS_FILE: Final = "events.jsonl"
@@ -62,6 +63,7 @@ class _Check:
         self._causes = Causes(self._timeline, settings=history.header.settings, log_starts=log_starts)
         self._reads = ClientReads(self._ledger, self._findings, self._timeline, self._causes)
         self._final = FinalLogs(self._ledger, self._findings, self._reads)
+        self._groups = GroupCheck(self._ledger, self._findings, self._final, self._timeline)
 
     def verdict(self) -> Verdict:
         evidence = self._evidence
@@ -76,6 +78,7 @@ class _Check:
         VoterCheck(self._findings).check(evidence.voters, evidence.events)
         repeats = Repeats(self._ledger, self._final, evidence.faults)
         repeats.look_up(self._history.operations() if self._final.has_repeats else ())
+        self._groups.check(evidence.committed)
         losses = Losses(self._ledger, self._timeline, self._causes, self._final).ranges().finished()
         return self._assemble(losses, repeats.duplicates().finished(), repeats.reorders().finished())
 
@@ -88,9 +91,13 @@ class _Check:
                 if isinstance(operation, Produce):
                     seen.produces += 1
                     self._ledger.add(operation)
+                elif isinstance(operation, Commit):
+                    seen.commits += 1
+                    self._groups.take_commit(operation)
                 else:
                     seen.reads += 1
                     self._reads.take(operation)
+                    self._groups.take_read(operation)
             except HistoryError as error:
                 raise HistoryError(f"{self._history.path}:{line}: {error}") from error
             if not seen.first_us or operation.invoke_us < seen.first_us:
@@ -107,14 +114,18 @@ class _Check:
     def _assemble(
         self, losses: tuple[Range, ...], duplicates: tuple[Range, ...], reorders: tuple[Range, ...]
     ) -> Verdict:
+        redeliveries = self._groups.redeliveries().finished()
+        skips = self._groups.skips(self._evidence.committed).finished()
         anomalies = self._findings.anomalies()
         phantoms = self._phantoms()
-        ranges = (*losses, *duplicates, *reorders, *phantoms)
+        ranges = (*losses, *duplicates, *reorders, *phantoms, *redeliveries, *skips)
+        counts = count_all(self._ledger, self._final)
+        counts.redelivered, counts.skipped = self._groups.redelivered, self._groups.skipped
         unexplained = sum(not each.explained for each in ranges) + sum(not each.explained for each in anomalies)
         return Verdict(
             scenario=self._history.header.scenario,
             seed=self._history.header.seed,
-            counts=count_all(self._ledger, self._final),
+            counts=counts,
             by_acks=count_by_acks(self._ledger, self._final),
             by_topic=count_by_topic(self._ledger, self._final),
             operations=self._operations,
@@ -123,5 +134,7 @@ class _Check:
             duplicates=duplicates,
             reorders=reorders,
             phantoms=phantoms,
+            redeliveries=redeliveries,
+            skips=skips,
             unexplained=unexplained,
         )

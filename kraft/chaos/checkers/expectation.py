@@ -44,7 +44,7 @@ def _wrong_anomalies(verdict: Verdict, expect: Expect) -> Iterator[str]:
 
 
 def _wrong_causes(verdict: Verdict, expect: Expect) -> Iterator[str]:
-    ranges: list[Range] = [*verdict.losses, *verdict.duplicates, *verdict.reorders]
+    ranges: list[Range] = [*verdict.losses, *verdict.duplicates, *verdict.reorders, *verdict.redeliveries]
     for entry in ranges:
         if not entry.explained:
             what = f"{entry.records} records of {entry.topic}-{entry.partition}"

@@ -34,12 +34,16 @@ class Kind(StrEnum):
     """A value that no client sent."""
     WRONG_OFFSET = "wrong_offset"
     """A record at another offset, or in another partition, than its acknowledgement said."""
+    COMMIT_LOST = "commit_lost"
+    """A group forgot an offset whose commit was acknowledged."""
+    COMMIT_OF_OLD_GENERATION = "commit_of_old_generation"
+    """A commit was taken though a later generation of the group had begun."""
     NOT_READ_BACK = "not_read_back"
     """A partition that could not be read to its end: its missing records prove nothing."""
 
 
 class Counts(msgspec.Struct, kw_only=True):
-    """Records, each in one of the seven; `duplicated` and `reordered` are counted besides."""
+    """Records, each in one of the seven; `duplicated`, `reordered` and what groups did are counted besides."""
 
     kept: int = 0
     lost: int = 0
@@ -52,6 +56,10 @@ class Counts(msgspec.Struct, kw_only=True):
     """Acknowledged, but nobody read as far as where it should be: nothing is known."""
     failed: int = 0
     """Surely not done, and not there: as it should be."""
+    redelivered: int = 0
+    """Given to members of a group again; each time counts."""
+    skipped: int = 0
+    """Committed by a group, and never given to any of its members."""
 
 
 class Anomaly(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,6 +102,7 @@ class Range(msgspec.Struct, frozen=True, kw_only=True):
 class Operations(msgspec.Struct, kw_only=True):
     produces: int = 0
     reads: int = 0
+    commits: int = 0
     ok: int = 0
     fail: int = 0
     info: int = 0
@@ -113,8 +122,10 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     duplicates: tuple[Range, ...] = ()
     reorders: tuple[Range, ...] = ()
     phantoms: tuple[Range, ...] = ()
+    redeliveries: tuple[Range, ...] = ()
+    skips: tuple[Range, ...] = ()
     unexplained: int = 0
-    """Ranges lost, duplicated or reordered, and anomalies, without a cause; phantoms always."""
+    """Ranges lost, duplicated, reordered or redelivered, and anomalies, without a cause; phantoms and skips always."""
     expected: dict[str, Any] = {}
     as_expected: bool | None = None
     """None: nothing was expected in particular."""

@@ -32,6 +32,13 @@ class FinishClients(Model):
     clients: tuple[str, ...] = Field(min_length=1, description="Clients that end now.")
 
 
+class SilenceClients(Model):
+    """Members of groups fall silent, as a process that was killed: they commit nothing more and do not leave."""
+
+    do: Literal["silence"]
+    clients: tuple[str, ...] = Field(min_length=1, description="Members that fall silent.")
+
+
 class NodeFault(Model):
     """kill: SIGKILL; stop: controlled shutdown; power_loss: SIGKILL, and everything that was not fsynced is gone."""
 
@@ -141,6 +148,7 @@ class Elect(Model):
 Action: TypeAlias = Annotated[
     StartClients
     | FinishClients
+    | SilenceClients
     | NodeFault
     | DamageFiles
     | LinkFault

@@ -25,8 +25,10 @@ COUNTED: Final = (
     ("phantom", "phantom", "refused, and yet there"),
     ("unknown_kept", "unknown, kept", "nobody knew; it is there"),
     ("unknown_gone", "unknown, gone", "nobody knew; it is not there"),
+    ("redelivered", "redelivered", "given to a group again"),
+    ("skipped", "skipped", "committed by a group that never read it"),
 )
-BAD: Final = frozenset({"lost", "duplicated", "reordered", "phantom"})
+BAD: Final = frozenset({"lost", "duplicated", "reordered", "phantom", "skipped"})
 
 
 def banner(verdict: Verdict) -> str:
@@ -55,6 +57,8 @@ def findings(verdict: Verdict, scale: Scale) -> str:
         _ranges("Duplicated", verdict.duplicates, scale),
         _ranges("Reordered", verdict.reorders, scale),
         _ranges("Refused, and yet there", verdict.phantoms, scale),
+        _ranges("Given to a group again", verdict.redeliveries, scale),
+        _ranges("Passed over by a group", verdict.skips, scale),
         _anomalies(verdict.anomalies, scale),
     ]
     return "".join(parts) or '<p class="quiet">Nothing was lost, duplicated or reordered, and nothing is anomalous.</p>'

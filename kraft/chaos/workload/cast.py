@@ -1,4 +1,7 @@
-"""The clients of one scenario, by name: opened together, started at once or by a step, ended together."""
+"""The clients of one scenario, by name: opened together, started at once or by a step, ended together.
+
+Members of groups end when the group has committed everything that there is; who was silenced does not count.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,15 @@ from typing import Final, TypeAlias
 from kraft.chaos import model
 from kraft.chaos.history import Operation
 from kraft.chaos.workload.counts import Counts
+from kraft.chaos.workload.member import GroupProgress, Member, MemberOptions
 from kraft.chaos.workload.producer import Producer, ProducerOptions
 from kraft.chaos.workload.reader import Reader, ReaderOptions
 from kraft.chaos.workload.targets import Surroundings
 from kraft.chaos.worlds.spec import ScenarioError
 
 Record: TypeAlias = Callable[[Operation], None]
+AnyClient: TypeAlias = Producer | Reader | Member
+DRAIN_LOOK_S: Final = 0.05
 FINISH_LIMIT_MS: Final = 30_000
 """Longest wait for the last answers; what is still open then is recorded by nobody, and so counts as never sent."""
 
@@ -24,7 +30,11 @@ class Cast:
 
     def __init__(self, plans: tuple[model.Client, ...], *, around: Surroundings, record: Record) -> None:
         self._plans = plans
-        self._clients: dict[str, Producer | Reader] = {plan.name: _client(plan, around, record) for plan in plans}
+        self._around = around
+        self._record = record
+        self._progress: dict[tuple[str, str], GroupProgress] = {}
+        """(group, topic) -> what its members have committed."""
+        self._clients: dict[str, AnyClient] = {plan.name: self._client(plan) for plan in plans}
         self._started: set[str] = set()
 
     @property
@@ -50,16 +60,50 @@ class Cast:
             raise ScenarioError(f"client {name} was never started")
         await self._clients[name].finish()
 
+    async def silence(self, name: str) -> None:
+        member = self._clients[name]
+        if name not in self._started or not isinstance(member, Member):
+            raise ScenarioError(f"client {name} is no member of a group that was started")
+        await member.silence()
+
     async def finish_producers(self) -> None:
         await self._finish(Producer)
 
     async def finish_all(self) -> None:
         await self._finish(Producer, Reader)
+        await self._drain()
+        await self._finish(Member)
+
+    async def _drain(self) -> None:
+        """Until the groups that have members have committed all that there is. Raises ScenarioError."""
+        try:
+            async with asyncio.timeout(FINISH_LIMIT_MS / 1000):
+                while self._left():  # noqa: ASYNC110 - looks at the cluster come from elsewhere
+                    await asyncio.sleep(DRAIN_LOOK_S)
+        except TimeoutError as error:
+            raise ScenarioError(f"after {FINISH_LIMIT_MS} ms {self._left()}") from error
+
+    def _left(self) -> str:
+        """What groups have not committed yet; empty: nothing."""
+        latest, left = self._around.latest, []
+        living = {
+            (client.options.group, client.options.topic)
+            for name, client in self._clients.items()
+            if isinstance(client, Member) and name in self._started and not client.counts.is_done
+        }
+        for group, topic in sorted(living):
+            committed = self._progress[group, topic].committed
+            for partition in latest.partitions(topic) if latest is not None else ():
+                end = latest.hw(topic, partition) if latest is not None else 0
+                if committed.get(partition, 0) < end:
+                    done = committed.get(partition, "nothing")
+                    left.append(f"group {group} has committed {done} of {end} of {topic}-{partition}")
+        return "; ".join(left)
 
     async def close(self) -> None:
         await asyncio.gather(*(client.close() for client in self._clients.values()))
 
-    async def _finish(self, *kinds: type[Producer | Reader]) -> None:
+    async def _finish(self, *kinds: type[AnyClient]) -> None:
         chosen = [name for name in self._started if isinstance(self._clients[name], kinds)]
         try:
             async with asyncio.timeout(FINISH_LIMIT_MS / 1000):
@@ -68,11 +112,13 @@ class Cast:
             open_ones = ", ".join(name for name in chosen if not self._clients[name].counts.is_done)
             raise ScenarioError(f"{open_ones} still waited for answers after {FINISH_LIMIT_MS} ms") from error
 
-
-def _client(plan: model.Client, around: Surroundings, record: Record) -> Producer | Reader:
-    match plan:
-        case model.Producer():
-            fields = plan.model_dump(exclude={"starts"})
-            return Producer(ProducerOptions(**fields), around=around, record=record)
-        case model.Reader():
-            return Reader(ReaderOptions(**plan.model_dump(exclude={"starts"})), around=around, record=record)
+    def _client(self, plan: model.Client) -> AnyClient:
+        around, record, fields = self._around, self._record, plan.model_dump(exclude={"starts"})
+        match plan:
+            case model.Producer():
+                return Producer(ProducerOptions(**fields), around=around, record=record)
+            case model.Reader():
+                return Reader(ReaderOptions(**fields), around=around, record=record)
+            case model.Member():
+                progress = self._progress.setdefault((plan.group, plan.topic), GroupProgress())
+                return Member(MemberOptions(**fields), around=around, record=record, progress=progress)

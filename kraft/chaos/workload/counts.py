@@ -14,6 +14,8 @@ class Counts:
     """Surely not written."""
     unknown: int = 0
     read: int = 0
+    uncommitted: int = 0
+    """Read by a member of a group, and not committed by it yet."""
     is_done: bool = False
     """It sends no more, and waits for no answer."""
     codes: Counter[int] = field(default_factory=Counter)

@@ -119,7 +119,7 @@ class KafkaClient:
                     max_request_size=2 * BATCH_BYTES_MAX,
                 )
                 self._lead_through_links(found.client)
-                await _started(found)
+                await started(found)
                 self._producers[batch.acks, is_idempotent] = found
         return found
 
@@ -159,7 +159,7 @@ class KafkaClient:
                     metadata_max_age_ms=METADATA_AGE_MS,
                 )
                 self._lead_through_links(consumer._client)
-                await _started(consumer)
+                await started(consumer)
                 consumer.assign([partition])
                 self._consumers[partition] = consumer
                 consumer.seek(partition, 0)
@@ -181,20 +181,25 @@ class KafkaClient:
         return [self._addresses[node], *[where for each, where in self._addresses.items() if each != node]]
 
     def _lead_through_links(self, client: Any) -> None:
-        """aiokafka asks its picture of the cluster for a broker's address each time that it connects."""
-        told_by_cluster = client.cluster.broker_metadata
-
-        def broker_metadata(broker_id: int) -> Any:
-            broker = told_by_cluster(broker_id)
-            if broker is None or broker_id not in self._addresses:
-                return broker
-            host, _, port = self._addresses[broker_id].rpartition(":")
-            return broker._replace(host=host, port=int(port))
-
-        client.cluster.broker_metadata = broker_metadata
+        lead_through(client, self._addresses)
 
 
-async def _started(client: AIOKafkaProducer | AIOKafkaConsumer) -> None:
+def lead_through(client: Any, addresses: Mapping[int, str]) -> None:
+    """aiokafka asks its picture of the cluster for a broker's address each time that it connects: it gets that of the
+    link (`host:port`, by broker)."""
+    told_by_cluster = client.cluster.broker_metadata
+
+    def broker_metadata(broker_id: int) -> Any:
+        broker = told_by_cluster(broker_id)
+        if broker is None or broker_id not in addresses:
+            return broker
+        host, _, port = addresses[broker_id].rpartition(":")
+        return broker._replace(host=host, port=int(port))
+
+    client.cluster.broker_metadata = broker_metadata
+
+
+async def started(client: AIOKafkaProducer | AIOKafkaConsumer) -> None:
     """Raises KafkaError, with nothing left behind."""
     try:
         await client.start()

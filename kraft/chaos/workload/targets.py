@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final, Literal, Protocol, TypeAlias
 
 from kraft.chaos.workload.client import Client
+from kraft.chaos.workload.group_client import GroupClient, Membership
 from kraft.chaos.worlds.snapshot import NOBODY, Snapshot
 
 AVOID_MS: Final = 500
@@ -27,6 +28,10 @@ class Surroundings(Protocol):
 
     def client(self, name: str, *, in_flight_max: int) -> Client:
         """A way of its own to the nodes, not open yet."""
+        ...
+
+    def group_client(self, name: str, membership: Membership) -> GroupClient:
+        """The same, for a member of a group."""
         ...
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from kraft.chaos.questions import Value
 from kraft.chaos.worlds.snapshot import UNKNOWN, NodeView, Snapshot
 from kraft.chaos.worlds.world import ClientCounts
+from kraft.coordinators.java import abs_hash
+from metadata.internal_topics import OFFSETS_TOPIC
 
 
 class SnapshotAnswers:
@@ -29,6 +31,8 @@ class SnapshotAnswers:
                 return self._of_cluster(function, *arguments)
             case "alive" | "state" | "metadata_offset":
                 return self._of_node(function, *arguments)
+            case "coordinator":
+                return self._coordinator(OFFSETS_TOPIC, *arguments)
             case "events":
                 return self._count_events(*arguments, *([None] if len(arguments) == 1 else []))
             case "refused":
@@ -54,6 +58,12 @@ class SnapshotAnswers:
             case "offline":
                 return found.leader < 0
         return _known(self._snapshot.hw(topic, partition))
+
+    def _coordinator(self, topic: str, name: str) -> Value:
+        """The leader of the partition that has the state of this group."""
+        newest = self._snapshot.newest
+        count = 0 if newest is None else sum(each == topic for each, _ in newest.partitions)
+        return self._snapshot.leader(topic, abs_hash(name) % count) if count else None
 
     def _of_replica(self, function: str, node: int, topic: str, partition: int) -> Value:
         if function == "log_end":

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
 from kraft.chaos.nemesis.actions import Action
 from kraft.chaos.questions import Now
+
+NOT_TOLD: Final = -1
 
 
 class ClientCounts(Protocol):
@@ -23,6 +25,8 @@ class ClientCounts(Protocol):
     @property
     def read(self) -> int: ...
     @property
+    def uncommitted(self) -> int: ...
+    @property
     def is_done(self) -> bool: ...
     def with_code(self, kafka_code: int) -> int: ...
 
@@ -37,10 +41,18 @@ class Clients(Protocol):
         """Send no more; returns when nothing waits for an answer."""
         ...
 
+    async def silence(self, name: str) -> None:
+        """End at once, and tell nobody."""
+        ...
+
 
 class World(Protocol):
     async def look(self) -> Now:
         """The cluster as it is now."""
+        ...
+
+    async def group_members(self, group: str) -> int:
+        """How many its coordinator counts; NOT_TOLD: nobody answers."""
         ...
 
     async def act(self, action: Action) -> None:

@@ -13,6 +13,10 @@ from pathlib import Path
 from typing import Any, Final
 from unittest.mock import patch
 
+from kraft.chaos.workload.client import Door
+from kraft.coordinators.groups import classic_protocol, consumers
+from kraft.coordinators.groups.group_metadata import GroupMetadata
+from kraft.coordinators.groups.records import GroupRecord, OffsetKey
 from metadata.controller.decide import isr
 from metadata.quorum.votes import VoteStore
 from tests.simulation.planted import PLANTED, Patch
@@ -32,6 +36,8 @@ class Bug:
     verdict: tuple[str, ...]
     """Parts of what the verdict says: one of them, as the load of the machine has it."""
     patches: tuple[Patch, ...]
+    clients: Door = "rest"
+    """What the clients speak in real nodes."""
 
 
 def plant(name: str) -> None:
@@ -48,9 +54,18 @@ def planted_in_nodes(name: str) -> Iterator[None]:
         yield
 
 
-def _of_the_simulator(name: str, *, found_by: str, verdict: tuple[str, ...], within_s: int = 30) -> Bug:
+def _of_the_simulator(
+    name: str, *, found_by: str, verdict: tuple[str, ...], within_s: int = 30, clients: Door = "rest"
+) -> Bug:
     known = PLANTED[name]
-    return Bug(what=known.what, found_by=found_by, within_s=within_s, verdict=verdict, patches=known.patches)
+    return Bug(
+        what=known.what,
+        found_by=found_by,
+        within_s=within_s,
+        verdict=verdict,
+        patches=known.patches,
+        clients=clients,
+    )
 
 
 def _yes_to_the_deposed(original: Any) -> Any:
@@ -79,6 +94,24 @@ def _in_memory(original: Any) -> Any:
         self.term, self.voted_for = term, voted_for
 
     return save
+
+
+def _without_offsets(original: Any) -> Any:
+    def apply(self: GroupMetadata, record: GroupRecord, *, now_ms: int, is_replay: bool) -> None:
+        if not (is_replay and isinstance(record.key, OffsetKey)):
+            original(self, record, now_ms=now_ms, is_replay=is_replay)
+
+    return apply
+
+
+def _further(original: Any) -> Any:
+    """By more than a member of the story has in work."""
+
+    def commit_records(group: str, offsets: Any, **options: Any) -> Any:
+        ahead = {key: (offset + 30, epoch, metadata) for key, (offset, epoch, metadata) in offsets.items()}
+        return original(group, ahead, **options)
+
+    return commit_records
 
 
 LOST: Final = "a clean election must not lose acks=all"
@@ -116,5 +149,26 @@ BUGS: Final[dict[str, Bug]] = {
         within_s=30,
         verdict=("may vote a second time",),
         patches=(Patch(VoteStore, "save", _in_memory),),
+    ),
+    "committed_offsets_not_replayed": Bug(
+        what="a new coordinator does not replay committed offsets (G5)",
+        found_by="coordinator-killed-in-rebalance",
+        within_s=60,
+        verdict=("anomaly commit_lost: group gone had committed",),
+        patches=(Patch(GroupMetadata, "apply", _without_offsets),),
+    ),
+    "commits_more_than_was_read": Bug(
+        what="the coordinator keeps a larger offset than the one that was committed",
+        found_by="member-killed",
+        within_s=60,
+        verdict=("passed over by a group",),
+        patches=(Patch(classic_protocol, "commit_records", _further), Patch(consumers, "commit_records", _further)),
+    ),
+    "anybody_commits": _of_the_simulator(
+        "anybody_commits",
+        found_by="zombie-member",
+        within_s=60,
+        verdict=("anomaly commit_of_old_generation", "anomaly commit_lost"),
+        clients="kafka",
     ),
 }

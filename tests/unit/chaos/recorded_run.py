@@ -13,6 +13,7 @@ from kraft.chaos.evidence import (
     Event,
     Evidence,
     Fault,
+    GroupOffset,
     LeaderSample,
     LogRecord,
     ReadBack,
@@ -20,7 +21,7 @@ from kraft.chaos.evidence import (
     ReplicaLog,
     VoterMetadata,
 )
-from kraft.chaos.history import Acks, Attempt, Header, HistoryWriter, Operation, Produce, Read
+from kraft.chaos.history import Acks, Attempt, Commit, Header, HistoryWriter, Operation, Produce, Read
 from kraft.client.outcome import Outcome
 
 SECOND = 1_000_000
@@ -48,6 +49,7 @@ class Run:
     voters: list[VoterMetadata] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
+    committed: list[GroupOffset] | None = None
     _counters: dict[str, int] = field(default_factory=dict)
     _indexes: dict[str, int] = field(default_factory=dict)
 
@@ -97,6 +99,9 @@ class Run:
         outcome: Outcome = "ok",
         kafka_code: int | None = None,
         node: int = 1,
+        group: str | None = None,
+        generation: int | None = None,
+        since_s: float | None = None,
     ) -> None:
         end = offset + len(values)
         begun = round(at_s * SECOND)
@@ -113,6 +118,36 @@ class Run:
                 next_offset=end,
                 high_watermark=end if high_watermark is None else high_watermark,
                 records=tuple((at, value) for at, value in enumerate(values, offset) if value is not None),
+                outcome=outcome,
+                kafka_code=kafka_code,
+                group=group,
+                generation=generation,
+                since_us=None if since_s is None else round(since_s * SECOND),
+            )
+        )
+
+    def commits(
+        self,
+        offset: int,
+        *,
+        at_s: float,
+        process: str,
+        outcome: Outcome = "ok",
+        kafka_code: int | None = None,
+        generation: int | None = None,
+        group: str = "g",
+    ) -> None:
+        begun = round(at_s * SECOND)
+        self.operations.append(
+            Commit(
+                process=process,
+                index=self._next(process),
+                invoke_us=begun,
+                complete_us=begun + 5_000,
+                group=group,
+                topic=TOPIC,
+                offsets=((0, offset),),
+                generation=generation,
                 outcome=outcome,
                 kafka_code=kafka_code,
             )
@@ -207,6 +242,7 @@ class Run:
         return Evidence(
             readback=self.readback,
             replicas=self.replicas,
+            committed=self.committed,
             samples=self.samples,
             voters=self.voters,
             events=sorted(self.events, key=lambda event: event.at_us),

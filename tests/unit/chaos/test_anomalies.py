@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from kraft.chaos.checkers.verdict import Kind, Verdict
-from kraft.chaos.evidence import VoterMetadata
+from kraft.chaos.evidence import GroupOffset, VoterMetadata
 from metadata.image import MetadataImage
 from metadata.records import PartitionRecord, Record, TopicRecord
 from tests.unit.chaos.recorded_run import TOPIC, Run, clean_run, values
@@ -178,6 +178,18 @@ def could_not_be_read_back(run: Run) -> None:
     run.replicas.clear()
 
 
+def commit_is_gone_at_the_end(run: Run) -> None:
+    run.read(0, values(0, 10), at_s=4, process="m1", group="g")
+    run.commits(10, at_s=4.1, process="m1")
+    run.committed = [GroupOffset("g", TOPIC, 0, 6)]
+
+
+def commit_of_an_old_generation(run: Run) -> None:
+    run.read(0, values(0, 6), at_s=4, process="m1", group="g", generation=4)
+    run.read(6, values(6, 4), at_s=4.2, process="m2", group="g", generation=5)
+    run.commits(6, at_s=4.3, process="m1", generation=4)
+
+
 PLANTED: tuple[tuple[Callable[[Run], None], Kind], ...] = (
     (offset_two_values, Kind.OFFSET_TWO_VALUES),
     (read_back_has_another_value, Kind.OFFSET_TWO_VALUES),
@@ -207,6 +219,8 @@ PLANTED: tuple[tuple[Callable[[Run], None], Kind], ...] = (
     (acknowledged_at_another_offset, Kind.WRONG_OFFSET),
     (in_another_partition, Kind.WRONG_OFFSET),
     (could_not_be_read_back, Kind.NOT_READ_BACK),
+    (commit_is_gone_at_the_end, Kind.COMMIT_LOST),
+    (commit_of_an_old_generation, Kind.COMMIT_OF_OLD_GENERATION),
 )
 
 

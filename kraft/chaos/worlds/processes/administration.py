@@ -25,7 +25,7 @@ JSON: Final = {"Content-Type": "application/json"}
 
 class Administration:
     def __init__(self, cluster_id: str, nodes: Nodes, observer: Observer, timeline: Timeline, pace: Pace) -> None:
-        self._cluster_id = cluster_id
+        self.cluster_id = cluster_id
         self._nodes = nodes
         self._observer = observer
         self._timeline = timeline
@@ -88,7 +88,7 @@ class Administration:
         """A change below the cluster's v3 path; tried again while nobody can do it. Raises ScenarioError."""
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + self._pace.change_limit_ms / 1000
-        full = f"/v3/clusters/{quote(self._cluster_id)}{path}"
+        full = f"/v3/clusters/{quote(self.cluster_id)}{path}"
         body = b"" if document is None else msgspec.json.encode(document)
         for attempts in count(1):
             failure = await self._try_change(method, full, body)

@@ -24,7 +24,9 @@ from pydantic import SecretStr
 
 from kraft.chaos.nemesis.links import links_between_nodes
 from kraft.chaos.workload.client import Client, Door
+from kraft.chaos.workload.group_client import GroupClient, Membership
 from kraft.chaos.workload.rest_client import RestClient
+from kraft.chaos.workload.rest_group_client import RestGroupClient
 from kraft.chaos.worlds.processes.administration import Administration
 from kraft.chaos.worlds.processes.disks import Disks
 from kraft.chaos.worlds.processes.links import OUTSIDE_LISTENER, Links
@@ -188,6 +190,13 @@ class Cluster:
         from kraft.chaos.workload.kafka_client import KafkaClient  # for who asks for it: it loads a client library
 
         return KafkaClient(name, self.links.kafka_address, brokers=self.brokers)
+
+    def group_client(self, name: str, membership: Membership) -> GroupClient:
+        if self._clients == "rest":
+            return RestGroupClient(name, self.links.client_address, membership, now_us=now_us)
+        from kraft.chaos.workload.kafka_group_client import KafkaGroupClient
+
+        return KafkaGroupClient(name, self.links.kafka_address, membership, brokers=self.brokers, now_us=now_us)
 
     def now_us(self) -> int:
         return now_us()

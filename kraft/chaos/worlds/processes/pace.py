@@ -6,9 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from metadata.internal_topics import INTERNAL_TOPICS
+
 
 def every_topic(_topic: str) -> bool:
     return True
+
+
+def of_clients(topic: str) -> bool:
+    """Not those in which the cluster keeps its own state: their records are no values that somebody sent."""
+    return topic not in INTERNAL_TOPICS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,20 +7,21 @@ that a log of any length costs no memory.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Final
 from urllib.parse import quote
 
 import msgspec
 
-from kraft.chaos.evidence import EPOCH_UNKNOWN, Evidence, ReadBack, VoterMetadata, read_events
+from kraft.chaos.evidence import EPOCH_UNKNOWN, Evidence, GroupOffset, ReadBack, VoterMetadata, read_events
 from kraft.chaos.history import Header
 from kraft.chaos.worlds.processes.cluster import Cluster
 from kraft.chaos.worlds.processes.logs import RunFiles, records_of, replica_logs, voter_metadata
 from kraft.chaos.worlds.processes.observer import NotInTime
-from kraft.chaos.worlds.processes.pace import every_topic
+from kraft.chaos.worlds.processes.pace import every_topic, of_clients
 from kraft.chaos.worlds.snapshot import Snapshot, unsettled
+from kraft.chaos.worlds.spec import ScenarioError
 from kraft.client.response import Answer
 from kraft.protocol.media_types import RECORD_BATCH
 
@@ -35,7 +36,12 @@ EVENTS_FILE: Final = "events.jsonl"
 
 
 async def gather_evidence(
-    cluster: Cluster, *, header: Header, settle_ms: int = SETTLE_MS, is_judged: Callable[[str], bool] = every_topic
+    cluster: Cluster,
+    *,
+    header: Header,
+    settle_ms: int = SETTLE_MS,
+    is_judged: Callable[[str], bool] = of_clients,
+    groups: Sequence[str] = (),
 ) -> Evidence:
     """Of these topics. Call it when clients have finished and faults are mended; what is in the way becomes a note.
 
@@ -43,18 +49,38 @@ async def gather_evidence(
     """
     missing = await settle(cluster, deadline_ms=settle_ms)
     readback = await read_back(cluster, is_judged)
+    committed = [each for group in groups for each in await _committed(cluster, group)]
     replicas = await asyncio.to_thread(replica_logs, cluster.files, cluster.observer.latest, is_judged)
     voters, notes = await _saved_metadata(cluster)
-    events = merge_events(cluster.files, is_judged)
+    events = merge_events(cluster.files, lambda topic: is_judged(topic) or not of_clients(topic))
     return Evidence(
         readback=readback,
         replicas=replicas,
+        committed=committed if groups else None,
         samples=tuple(sorted(cluster.observer.samples, key=lambda sample: sample.at_us)),
         voters=voters,
         events=read_events(events, header),
         faults=cluster.timeline.faults,
         notes=({"unsettled": missing} if missing else {}) | notes,
     )
+
+
+async def _committed(cluster: Cluster, group: str) -> list[GroupOffset]:
+    """As its coordinator tells. Raises ScenarioError when nobody answers: all has healed."""
+    path = f"/v3/clusters/{cluster.admin.cluster_id}/consumer-groups/{quote(group)}/lags"
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + READ_LIMIT_MS / 1000
+    while True:
+        for node in cluster.nodes.running():
+            answer = await cluster.nodes.ask(node, "GET", path, timeout_ms=READ_TIMEOUT_MS)
+            if isinstance(answer, Answer) and answer.is_success:
+                rows = msgspec.json.decode(answer.body)["data"]
+                return [
+                    GroupOffset(group, row["topic_name"], row["partition_id"], row["current_offset"]) for row in rows
+                ]
+        if loop.time() > deadline:
+            raise ScenarioError(f"nobody tells what group {group} has committed: {answer}")
+        await asyncio.sleep(RETRY_S)
 
 
 async def _saved_metadata(cluster: Cluster) -> tuple[list[VoterMetadata], dict[str, str]]:

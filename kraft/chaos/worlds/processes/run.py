@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -94,5 +94,6 @@ class ProcessTestbed:
             lambda snapshot: not not_in_sync(snapshot), deadline_ms=IN_SYNC_LIMIT_MS, describe=not_in_sync
         )
 
-    async def gather(self, header: Header, *, settles: bool) -> Evidence:
-        return await gather_evidence(self._cluster, header=header, settle_ms=SETTLE_MS if settles else 0)
+    async def gather(self, header: Header, *, settles: bool, groups: Sequence[str]) -> Evidence:
+        settle_ms = SETTLE_MS if settles else 0
+        return await gather_evidence(self._cluster, header=header, settle_ms=settle_ms, groups=groups)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
+
+import msgspec
 
 from kraft.chaos.live import Watcher
 from kraft.chaos.nemesis import actions
@@ -16,7 +19,8 @@ from kraft.chaos.worlds.processes.observer import NotInTime
 from kraft.chaos.worlds.processes.proxy.rules import FOR_EVER
 from kraft.chaos.worlds.processes.timeline import now_us
 from kraft.chaos.worlds.spec import ScenarioError
-from kraft.chaos.worlds.world import Clients
+from kraft.chaos.worlds.world import NOT_TOLD, Clients
+from kraft.client.response import Answer
 
 Act = Callable[..., Awaitable[object]]
 
@@ -59,6 +63,14 @@ class ProcessWorld:
     def now_ms(self) -> int:
         return now_us() // 1000
 
+    async def group_members(self, group: str) -> int:
+        path = f"/v3/clusters/{self._cluster.admin.cluster_id}/consumer-groups/{quote(group)}/consumers"
+        for node in self._cluster.nodes.running():
+            answer = await self._cluster.nodes.ask(node, "GET", path)
+            if isinstance(answer, Answer) and answer.is_success:
+                return len(msgspec.json.decode(answer.body)["data"])
+        return NOT_TOLD
+
     async def act(self, action: actions.Action) -> None:
         try:
             await self._act(action)
@@ -77,6 +89,9 @@ class ProcessWorld:
             case actions.FinishClients(clients=clients):
                 for client in clients:
                     await self._clients.finish(client)
+            case actions.SilenceClients(clients=clients):
+                for client in clients:
+                    await self._clients.silence(client)
             case actions.NodeFault(do=kind, nodes=nodes):
                 await self._node_faults[kind](*self._existing(nodes))
             case actions.DamageFiles():

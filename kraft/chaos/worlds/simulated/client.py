@@ -78,7 +78,7 @@ class SimulatedClient:
     async def produce(self, node: int, batch: Batch) -> Told:
         within_ms = batch.timeout_ms + ANSWER_SLACK_MS
         try:
-            return await self._asked(node, lambda asked: self._produced(asked, batch), within_ms=within_ms)
+            return await self.asked(node, lambda asked: self._produced(asked, batch), within_ms=within_ms)
         except Refused as reason:
             outcome = of_refused_connection()
             return Told(outcome=outcome, error=str(reason), may_try_again=True, cannot_now=True)
@@ -88,7 +88,7 @@ class SimulatedClient:
 
     async def read(self, node: int, position: Position) -> Fetched:
         try:
-            return await self._asked(node, lambda asked: self._read(asked, position), within_ms=position.timeout_ms)
+            return await self.asked(node, lambda asked: self._read(asked, position), within_ms=position.timeout_ms)
         except Refused as reason:
             return Fetched(outcome=of_refused_connection(), error=str(reason), cannot_now=True)
         except Unanswered as reason:
@@ -104,7 +104,7 @@ class SimulatedClient:
             for key, value in batch.records
         ]
         try:
-            which = self._partition(asked, batch.topic, batch.partition)
+            which = partition_of(asked, batch.topic, batch.partition)
             outcomes = await gateway.produce(
                 {which: _batch(batch, records)}, acks=ACKS[batch.acks], timeout_ms=batch.timeout_ms
             )
@@ -126,7 +126,7 @@ class SimulatedClient:
         assert asked.node is not None
         gateway = asked.node.gateway
         try:
-            which = self._partition(asked, position.topic, position.partition)
+            which = partition_of(asked, position.topic, position.partition)
             offset = position.offset
             if isinstance(offset, str):
                 offset = (await gateway.list_offset(which, LATEST_TIMESTAMP)).offset
@@ -148,16 +148,9 @@ class SimulatedClient:
             records=tuple(records),
         )
 
-    def _partition(self, asked: SimulatedNode, topic: str, partition: int) -> TopicIdPartition:
-        assert asked.node is not None
-        found = asked.node.gateway.image.topic(topic)
-        if found is None or partition not in found.partitions:
-            raise UnknownTopicOrPartition(f"{topic}-{partition}")
-        return TopicIdPartition(found.topic_id, partition)
-
     # --- on the way ---------------------------------------------------------------------------------------------
 
-    async def _asked(self, number: int, work: Callable[[SimulatedNode], Awaitable[T]], *, within_ms: int) -> T:
+    async def asked(self, number: int, work: Callable[[SimulatedNode], Awaitable[T]], *, within_ms: int) -> T:
         """Raises Refused, Unanswered."""
         node, link, loop = self._cluster.nodes[number], self._link_to(number), self._cluster.world.loop
         deadline = loop.time() + within_ms / 1000
@@ -211,3 +204,12 @@ class SimulatedClient:
 
 async def _carry_out(work: Callable[[SimulatedNode], Awaitable[T]], node: SimulatedNode) -> T:
     return await work(node)
+
+
+def partition_of(asked: SimulatedNode, topic: str, partition: int) -> TopicIdPartition:
+    """As this node knows it. Raises UnknownTopicOrPartition."""
+    assert asked.node is not None
+    found = asked.node.gateway.image.topic(topic)
+    if found is None or partition not in found.partitions:
+        raise UnknownTopicOrPartition(f"{topic}-{partition}")
+    return TopicIdPartition(found.topic_id, partition)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from kraft.chaos.evidence import EPOCH_UNKNOWN, Evidence, ReadBack, read_events
+from kraft.chaos.evidence import EPOCH_UNKNOWN, Evidence, GroupOffset, ReadBack, read_events
 from kraft.chaos.history import Header
 from kraft.chaos.worlds.processes.logs import RunFiles, records_of, replica_logs, voter_metadata
+from kraft.chaos.worlds.processes.pace import of_clients
 from kraft.chaos.worlds.processes.readback import merge_events
 from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
 from kraft.chaos.worlds.simulated.world import SimulatedStoryWorld
 from kraft.chaos.worlds.snapshot import Snapshot
+from kraft.chaos.worlds.spec import ScenarioError
+from kraft.coordinators.groups.answers import GroupOffsets
+from kraft.coordinators.groups.requests import FetchOffsets
 from kraft.protocol.batches.header import whole_batches
 from kraft.protocol.errors import KafkaError
 from metadata.environment import ConnectionClosed, Files
@@ -24,14 +29,21 @@ RETRY_S: Final = 0.05
 
 
 async def gather_evidence(
-    cluster: SimulatedCluster, world: SimulatedStoryWorld, *, header: Header, directory: Path
+    cluster: SimulatedCluster,
+    world: SimulatedStoryWorld,
+    *,
+    header: Header,
+    directory: Path,
+    groups: Sequence[str] = (),
 ) -> Evidence:
     snapshot = world.snapshot()
     _make_folder(directory / "readback")
     readback = [
         await _read_back(cluster, snapshot, topic, number, directory / "readback")
         for topic, number in sorted(snapshot.newest.partitions if snapshot.newest else ())
+        if of_clients(topic)
     ]
+    committed = [each for group in groups for each in await _committed(cluster, group)]
     data = {number: directory / "data" / f"node-{number}" for number in cluster.nodes}
     for number, node in cluster.nodes.items():
         _copy(node.machine.environment.files, "/data", data[number])
@@ -40,13 +52,33 @@ async def gather_evidence(
     voters, notes = voter_metadata(files)
     return Evidence(
         readback=readback,
-        replicas=replica_logs(files, snapshot),
+        replicas=replica_logs(files, snapshot, of_clients),
+        committed=committed if groups else None,
         samples=tuple(world.samples),
         voters=voters,
         events=read_events(merge_events(files), header),
         faults=tuple(world.faults),
         notes=notes,
     )
+
+
+async def _committed(cluster: SimulatedCluster, group: str) -> list[GroupOffset]:
+    """As its coordinator tells. Raises ScenarioError when nobody answers: all has healed."""
+    deadline = cluster.world.loop.time() + READ_LIMIT_S
+    while True:
+        for node in cluster.alive:
+            assert node.node is not None
+            try:
+                async with asyncio.timeout(READ_LIMIT_S):
+                    told = await node.machine.run(node.node.groups.ask(FetchOffsets(group=group)))
+            except (KafkaError, ConnectionClosed, TimeoutError) as error:
+                problem = error
+                continue
+            assert isinstance(told, GroupOffsets), told
+            return [GroupOffset(group, row.topic, row.partition, row.offset) for row in told.offsets]
+        if cluster.world.loop.time() > deadline:
+            raise ScenarioError(f"nobody tells what group {group} has committed: {problem}")
+        await asyncio.sleep(RETRY_S)
 
 
 def _make_folder(folder: Path) -> None:

@@ -6,7 +6,7 @@ The same seed gives the same run. A minute of it takes a few seconds, and no pro
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -120,11 +120,13 @@ class SimulatedTestbed:
             raise ScenarioError(f"not in sync after {IN_SYNC_LIMIT_S} s: {missing}\n{snapshot.describe()}")
         return snapshot
 
-    async def gather(self, header: Header, *, settles: bool) -> Evidence:
+    async def gather(self, header: Header, *, settles: bool, groups: Sequence[str]) -> Evidence:
         missing, _ = await self._until_nothing(unsettled, limit_s=SETTLE_LIMIT_S if settles else 0)
         await asyncio.sleep(SAVED_S)
         write_faults(self._directory / FAULTS_FILE, self._world.faults)
-        evidence = await gather_evidence(self._cluster, self._world, header=header, directory=self._directory)
+        evidence = await gather_evidence(
+            self._cluster, self._world, header=header, directory=self._directory, groups=groups
+        )
         return replace(evidence, notes={**evidence.notes, "unsettled": missing}) if missing else evidence
 
     async def _until_nothing(self, missing_in: Callable[[Snapshot], str], *, limit_s: float) -> tuple[str, Snapshot]:

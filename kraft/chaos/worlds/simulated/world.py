@@ -19,15 +19,19 @@ from kraft.chaos.nemesis import actions
 from kraft.chaos.nemesis.actions import Damage
 from kraft.chaos.nemesis.links import LinkId, links_between_nodes, select, split
 from kraft.chaos.questions import Now
+from kraft.chaos.workload.group_client import Membership
 from kraft.chaos.worlds.answers import SnapshotAnswers
 from kraft.chaos.worlds.processes.disks import BATCH_HEADER_BYTES, FLIP, byte_of_records
 from kraft.chaos.worlds.samples import LeaderSamples
 from kraft.chaos.worlds.simulated.client import ClientLink, SimulatedClient
 from kraft.chaos.worlds.simulated.cluster import EVENTS, EVENTS_BYTES, SimulatedCluster, SimulatedNode, alias
+from kraft.chaos.worlds.simulated.group_client import SimulatedGroupClient
 from kraft.chaos.worlds.simulated.network import Link
 from kraft.chaos.worlds.snapshot import NodeState, NodeView, Snapshot, parse_view, roles_in
 from kraft.chaos.worlds.spec import ClusterSpec, ScenarioError
-from kraft.chaos.worlds.world import Clients
+from kraft.chaos.worlds.world import NOT_TOLD, Clients
+from kraft.coordinators.groups.answers import GroupDescription
+from kraft.coordinators.groups.requests import DescribeGroup
 from kraft.http.replicas import node_belief
 from kraft.protocol.errors import KafkaError, NotController, RequestTimedOut
 from kraft.protocol.primitives import SettingValue
@@ -52,6 +56,7 @@ FOR_EVER: Final = 1_000_000_000
 SAMPLE_MS: Final = 50
 CHANGE_MS: Final = 5_000
 CHANGE_LIMIT_S: Final = 30.0
+ASK_LIMIT_S: Final = 0.5
 CLUSTER_RESOURCE: Final = ""
 """The name of the resource that stands for all brokers."""
 
@@ -88,6 +93,10 @@ class SimulatedStoryWorld:
 
     def client(self, name: str, *, in_flight_max: int) -> SimulatedClient:
         return SimulatedClient(self._cluster, lambda node: self._client_link(name, node))
+
+    def group_client(self, name: str, membership: Membership) -> SimulatedGroupClient:
+        client = self.client(name, in_flight_max=1)
+        return SimulatedGroupClient(client, membership, name=name, now_us=self.now_us)
 
     def _client_link(self, name: str, node: int) -> ClientLink:
         link = LinkId(name, node, "rest")
@@ -132,6 +141,18 @@ class SimulatedStoryWorld:
             self._samples.take(self.snapshot())
             await asyncio.sleep(SAMPLE_MS / 1000)
 
+    async def group_members(self, group: str) -> int:
+        for node in self._cluster.alive:
+            assert node.node is not None
+            try:
+                async with asyncio.timeout(ASK_LIMIT_S):
+                    told = await node.machine.run(node.node.groups.ask(DescribeGroup(group=group)))
+            except (KafkaError, ConnectionClosed, TimeoutError):
+                continue
+            assert isinstance(told, GroupDescription), told
+            return len(told.members)
+        return NOT_TOLD
+
     # --- acting -------------------------------------------------------------------------------------------------
 
     async def act(self, action: actions.Action) -> None:
@@ -149,6 +170,9 @@ class SimulatedStoryWorld:
             case actions.FinishClients(clients=clients):
                 for name in clients:
                     await self.clients.finish(name)
+            case actions.SilenceClients(clients=clients):
+                for name in clients:
+                    await self.clients.silence(name)
             case actions.NodeFault(do=kind, nodes=nodes):
                 await self._to_nodes(kind, nodes)
             case actions.DamageFiles():

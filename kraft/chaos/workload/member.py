@@ -1,0 +1,196 @@
+"""A member of a group: takes a batch, works on it, commits it, takes the next one; and leaves, or falls silent.
+
+What became of a commit stays open when no answer came: it is sent again before the next batch is taken, unless the
+member was given other partitions meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Final
+
+from kraft.chaos.history import Commit, Read
+from kraft.chaos.workload.counts import Counts
+from kraft.chaos.workload.group_client import CommitTold, Given, Membership, Polled
+from kraft.chaos.workload.producer import Record
+from kraft.chaos.workload.targets import Surroundings, Target, Targets
+
+WAIT_MS: Final = 200
+ERROR_PAUSE_S: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberOptions:
+    name: str
+    topic: str
+    group: str = "g"
+    instance: str | None = None
+    session_ms: int = 6_000
+    batch: int = 20
+    work_ms: int = 50
+    target: Target = "any"
+
+
+@dataclass(slots=True)
+class GroupProgress:
+    """What all members of a group together have committed of a topic, as they were told: partition -> offset."""
+
+    committed: dict[int, int] = field(default_factory=dict)
+
+
+class Member:
+    def __init__(
+        self, options: MemberOptions, *, around: Surroundings, record: Record, progress: GroupProgress
+    ) -> None:
+        self.options = options
+        self.counts = Counts()
+        self.is_silent = False
+        self._record = record
+        self._progress = progress
+        self._targets = Targets(around, target=options.target)
+        membership = Membership(
+            group=options.group,
+            topic=options.topic,
+            session_ms=options.session_ms,
+            batch=options.batch,
+            instance=options.instance,
+        )
+        self._client = around.group_client(options.name, membership)
+        self._now_us = around.now_us
+        self._living: asyncio.Task[None] | None = None
+        self._is_ending = asyncio.Event()
+        self._operations = 0
+        self._open: dict[int, int] = {}
+        """Partition -> offset that is to be committed."""
+        self._open_records = 0
+
+    async def open(self) -> None:
+        """Make its links. Nothing is asked yet."""
+        await self._client.open(self._targets.nodes)
+
+    async def start(self) -> None:
+        assert self._living is None, f"{self.options.name} was started twice"
+        self._living = asyncio.get_running_loop().create_task(self._run(), name=self.options.name)
+
+    async def finish(self) -> None:
+        """Commit what it works on, and leave."""
+        self._is_ending.set()
+        if self._living is not None and not self.is_silent:
+            await self._living
+            await self._client.leave(self._node())
+
+    async def silence(self) -> None:
+        """End as a process that is killed: in the middle of a batch, without a word."""
+        self.is_silent = True
+        await self.close()
+        self.counts.is_done = True
+
+    async def close(self) -> None:
+        """End at once."""
+        if self._living is not None:
+            self._living.cancel()
+            await asyncio.gather(self._living, return_exceptions=True)
+        await self._client.close()
+
+    # --- its life -----------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        try:
+            while not self._is_ending.is_set():
+                if self._open:
+                    await self._commit()
+                else:
+                    await self._take_batch()
+        finally:
+            self.counts.is_done = True
+
+    async def _take_batch(self) -> None:
+        node, invoke_us = self._node(), self._now_us()
+        polled = await self._client.poll(node, wait_ms=WAIT_MS)
+        if polled.cannot_now:
+            self._targets.refused(node)
+        for given in polled.given:
+            self._keep(given, polled, node, invoke_us)
+        if polled.outcome != "ok":
+            await self._pause(ERROR_PAUSE_S)
+        if not polled.given:
+            return
+        self._open = {given.partition: given.next_offset for given in polled.given}
+        self._open_records = sum(len(given.records) for given in polled.given)
+        self.counts.read += self._open_records
+        self.counts.uncommitted += self._open_records
+        await self._pause(self.options.work_ms / 1000)
+        await self._commit()
+
+    async def _commit(self) -> None:
+        offsets, node, invoke_us = dict(self._open), self._node(), self._now_us()
+        told = await self._client.commit(node, offsets)
+        if told.cannot_now:
+            self._targets.refused(node)
+        self._keep_commit(offsets, told, node, invoke_us)
+        if told.outcome == "ok":
+            for partition, offset in offsets.items():
+                self._progress.committed[partition] = max(offset, self._progress.committed.get(partition, 0))
+        if told.outcome == "info":
+            await self._pause(ERROR_PAUSE_S)
+            return
+        self._open = {}
+        self.counts.uncommitted -= self._open_records
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._is_ending.wait()
+        except TimeoutError:
+            return
+
+    def _node(self) -> int:
+        return self._targets.choose(self.options.topic, 0)
+
+    # --- the history --------------------------------------------------------------------------------------------
+
+    def _keep(self, given: Given, polled: Polled, node: int, invoke_us: int) -> None:
+        self._record(
+            Read(
+                process=self.options.name,
+                index=self._next_index(),
+                invoke_us=invoke_us,
+                complete_us=self._now_us(),
+                topic=self.options.topic,
+                partition=given.partition,
+                node=node,
+                offset=given.records[0][0],
+                next_offset=given.records[-1][0] + 1,
+                records=tuple(given.records),
+                outcome="ok",
+                kafka_code=0,
+                group=self.options.group,
+                generation=polled.generation,
+                since_us=given.since_us,
+            )
+        )
+
+    def _keep_commit(self, offsets: dict[int, int], told: CommitTold, node: int, invoke_us: int) -> None:
+        self._record(
+            Commit(
+                process=self.options.name,
+                index=self._next_index(),
+                invoke_us=invoke_us,
+                complete_us=self._now_us(),
+                node=node,
+                group=self.options.group,
+                topic=self.options.topic,
+                offsets=tuple(sorted(offsets.items())),
+                generation=told.generation,
+                outcome=told.outcome,
+                kafka_code=told.kafka_code,
+                error=told.error,
+            )
+        )
+        if told.kafka_code:
+            self.counts.codes[told.kafka_code] += 1
+
+    def _next_index(self) -> int:
+        self._operations += 1
+        return self._operations - 1

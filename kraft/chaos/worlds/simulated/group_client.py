@@ -1,0 +1,243 @@
+"""A member of a group in a simulated world: Kafka's classic protocol, asked at a node's coordinator below the parsing.
+
+It beats when it polls; its own work is short beside its session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+from kraft.chaos.workload.group_client import CommitTold, Given, Membership, Polled, of_commit
+from kraft.chaos.workload.requests import value_of
+from kraft.chaos.worlds.simulated.client import Refused, SimulatedClient, Unanswered, partition_of
+from kraft.chaos.worlds.simulated.cluster import SimulatedNode
+from kraft.coordinators.groups import answers as a
+from kraft.coordinators.groups import requests as r
+from kraft.coordinators.groups.assignors import assign
+from kraft.coordinators.groups.subscriptions import (
+    Subscription,
+    TopicPartition,
+    decode_assignment,
+    decode_subscription,
+    encode_assignment,
+    encode_subscription,
+)
+from kraft.protocol.batches.records import read_batches
+from kraft.protocol.errors import (
+    FencedInstanceId,
+    IllegalGeneration,
+    KafkaError,
+    MemberIdRequired,
+    OffsetOutOfRange,
+    RebalanceInProgress,
+    UnknownMemberId,
+)
+from replication.requests import EARLIEST_TIMESTAMP
+
+T = TypeVar("T")
+PROTOCOL: Final = "range"
+REQUEST_TIMEOUT_MS: Final = 5_000
+READ_BYTES: Final = 65_536
+REJOIN: Final = (IllegalGeneration.code, RebalanceInProgress.code)
+NOT_A_MEMBER: Final = (UnknownMemberId.code, FencedInstanceId.code)
+
+
+@dataclass(slots=True)
+class _Life:
+    """What the member has in one generation."""
+
+    generation: int
+    assigned_us: int
+    heard_us: int
+    positions: dict[int, int] = field(default_factory=dict)
+
+
+class SimulatedGroupClient:
+    """Implements `GroupClient`."""
+
+    def __init__(
+        self, client: SimulatedClient, membership: Membership, *, name: str, now_us: Callable[[], int]
+    ) -> None:
+        self._client = client
+        self._membership = membership
+        self._name = name
+        self._now_us = now_us
+        self._member_id = ""
+        self._life: _Life | None = None
+
+    async def open(self, nodes: Sequence[int]) -> None:
+        await self._client.open(nodes)
+
+    async def close(self) -> None:
+        self._life = None
+
+    async def poll(self, node: int, *, wait_ms: int) -> Polled:
+        try:
+            life = self._life or await self._join(node)
+            await self._beat(node, life)
+            given = await self._read(node, life, wait_ms=wait_ms)
+        except Refused as error:
+            return Polled(outcome="fail", error=str(error), cannot_now=True)
+        except Unanswered as error:
+            return Polled(outcome="info", error=str(error))
+        except KafkaError as error:
+            self._take_refusal(error)
+            return Polled(outcome="info", kafka_code=error.code, error=error.message)
+        return Polled(outcome="ok", given=given, generation=life.generation)
+
+    async def commit(self, node: int, offsets: Mapping[int, int]) -> CommitTold:
+        life, topic = self._life, self._membership.topic
+        if life is None:
+            return CommitTold(outcome="fail", error="it is no member any more")
+        request = r.CommitOffsets(
+            group=self._membership.group,
+            member_id=self._member_id,
+            generation=life.generation,
+            instance_id=self._membership.instance,
+            offsets=tuple(r.OffsetToCommit(topic, partition, at) for partition, at in sorted(offsets.items())),
+        )
+        try:
+            await self._ask(node, request)
+        except Refused as error:
+            return CommitTold(outcome="info", error=str(error), cannot_now=True)
+        except Unanswered as error:
+            return CommitTold(outcome="info", error=str(error))
+        except KafkaError as error:
+            self._take_refusal(error)
+            return CommitTold(outcome=of_commit(error.code), kafka_code=error.code, error=error.message)
+        return CommitTold(outcome="ok", generation=life.generation)
+
+    async def leave(self, node: int) -> None:
+        if not self._member_id:
+            return
+        group, instance = self._membership.group, self._membership.instance
+        try:
+            await self._ask(node, r.LeaveGroup(group=group, member_id=self._member_id, instance_id=instance))
+        except (Refused, Unanswered, KafkaError):
+            return  # its session ends it
+
+    def _take_refusal(self, refusal: KafkaError) -> None:
+        if refusal.code == MemberIdRequired.code:
+            self._member_id = refusal.message
+        elif refusal.code in NOT_A_MEMBER:
+            self._member_id, self._life = "", None
+        elif refusal.code in REJOIN:
+            self._life = None
+
+    # --- membership ---------------------------------------------------------------------------------------------
+
+    async def _join(self, node: int) -> _Life:
+        membership = self._membership
+        metadata = encode_subscription(Subscription(topics=(membership.topic,)), PROTOCOL)
+        request = r.JoinGroup(
+            group=membership.group,
+            member_id=self._member_id,
+            instance_id=membership.instance,
+            client_id=self._name,
+            client_host="/simulated",
+            session_timeout_ms=membership.session_ms,
+            rebalance_timeout_ms=membership.session_ms,
+            protocol_type="consumer",
+            protocols=((PROTOCOL, metadata),),
+        )
+        joined = await self._ask(node, request, within_ms=2 * membership.session_ms + REQUEST_TIMEOUT_MS)
+        assert isinstance(joined, a.GroupJoined), joined
+        self._member_id = joined.member_id
+        sync = r.SyncGroup(
+            group=membership.group,
+            member_id=joined.member_id,
+            generation=joined.generation,
+            instance_id=membership.instance,
+            assignments=await self._client.asked(
+                node, lambda asked: _assignments(asked, joined), within_ms=REQUEST_TIMEOUT_MS
+            ),
+        )
+        synced = await self._ask(node, sync, within_ms=2 * membership.session_ms + REQUEST_TIMEOUT_MS)
+        assert isinstance(synced, a.GroupSynced), synced
+        life = _Life(joined.generation, assigned_us=self._now_us(), heard_us=self._now_us())
+        await self._find_positions(node, life, decode_assignment(synced.assignment))
+        self._life = life
+        return life
+
+    async def _find_positions(self, node: int, life: _Life, partitions: Sequence[TopicPartition]) -> None:
+        told = await self._ask(node, r.FetchOffsets(group=self._membership.group, partitions=tuple(partitions)))
+        assert isinstance(told, a.GroupOffsets), told
+        for row in told.offsets:
+            life.positions[row.partition] = row.offset
+
+    async def _beat(self, node: int, life: _Life) -> None:
+        if self._now_us() - life.heard_us < self._membership.session_ms * 100:
+            return
+        group, instance = self._membership.group, self._membership.instance
+        beat = r.BeatGroup(group=group, member_id=self._member_id, generation=life.generation, instance_id=instance)
+        await self._ask(node, beat)
+        life.heard_us = self._now_us()
+
+    # --- records ------------------------------------------------------------------------------------------------
+
+    async def _read(self, node: int, life: _Life, *, wait_ms: int) -> list[Given]:
+        """Of all its partitions in turn, at most a batch; waits in the last one when there is nothing."""
+        given: list[Given] = []
+        left, partitions = self._membership.batch, sorted(life.positions)
+        for number, partition in enumerate(partitions):
+            is_last = number == len(partitions) - 1
+            wait = wait_ms if is_last and not given else 0
+            try:
+                records = await self._records(node, partition, life.positions[partition], wait_ms=wait)
+            except OffsetOutOfRange:
+                life.positions[partition] = -1
+                continue
+            except KafkaError:
+                continue
+            if records := records[:left]:
+                left -= len(records)
+                after = life.positions[partition] = records[-1][0] + 1
+                part = Given(partition=partition, records=records, next_offset=after, since_us=life.assigned_us)
+                given.append(part)
+        if not partitions:
+            await self._client.asked(node, _nothing, within_ms=REQUEST_TIMEOUT_MS)
+        return given
+
+    async def _records(self, node: int, partition: int, offset: int, *, wait_ms: int) -> list[tuple[int, str]]:
+        topic = self._membership.topic
+
+        async def read(asked: SimulatedNode) -> list[tuple[int, str]]:
+            assert asked.node is not None
+            gateway, which, start = asked.node.gateway, partition_of(asked, topic, partition), offset
+            if start < 0:
+                start = (await gateway.list_offset(which, EARLIEST_TIMESTAMP)).offset
+            found = await gateway.read(which, offset=start, bytes_max=READ_BYTES, bytes_min=1, wait_ms_max=wait_ms)
+            return [
+                (record.offset, value_of((record.value or b"").decode()))
+                for record in read_batches(found.data, from_offset=start)
+            ]
+
+        return await self._client.asked(node, read, within_ms=wait_ms + REQUEST_TIMEOUT_MS)
+
+    async def _ask(self, node: int, request: r.Request, *, within_ms: int = REQUEST_TIMEOUT_MS) -> a.Answer:
+        """Raises Refused, Unanswered, KafkaError."""
+
+        async def work(asked: SimulatedNode) -> a.Answer:
+            assert asked.node is not None
+            return await asked.node.groups.ask(request)
+
+        return await self._client.asked(node, work, within_ms=within_ms)
+
+
+async def _nothing(_asked: SimulatedNode) -> None:
+    """Only the way there and back."""
+
+
+async def _assignments(asked: SimulatedNode, joined: a.GroupJoined) -> tuple[tuple[str, bytes], ...]:
+    """Made by the member that leads, of the metadata that its node knows."""
+    if joined.leader != joined.member_id or not joined.members:
+        return ()
+    assert asked.node is not None
+    members = {key: decode_subscription(data, joined.protocol) for key, _, data in joined.members}
+    topics = {topic for each in members.values() for topic in each.topics}
+    known = {topic: asked.node.gateway.image.topic(topic) for topic in topics}
+    counts = {name: len(topic.partitions) for name, topic in known.items() if topic is not None}
+    assigned = assign(joined.protocol, members, counts)
+    return tuple((key, encode_assignment(partitions)) for key, partitions in assigned.items())
