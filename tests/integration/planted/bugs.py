@@ -14,7 +14,7 @@ from typing import Any, Final
 from unittest.mock import patch
 
 from kraft.chaos.workload.client import Door
-from kraft.coordinators.groups import classic_protocol, consumers
+from kraft.coordinators.groups import consumers, request_handlers
 from kraft.coordinators.groups.group_metadata import GroupMetadata
 from kraft.coordinators.groups.records import GroupRecord, OffsetKey
 from metadata.controller.decide import isr
@@ -162,7 +162,7 @@ BUGS: Final[dict[str, Bug]] = {
         found_by="member-killed",
         within_s=60,
         verdict=("passed over by a group",),
-        patches=(Patch(classic_protocol, "commit_records", _further), Patch(consumers, "commit_records", _further)),
+        patches=(Patch(request_handlers, "commit_records", _further), Patch(consumers, "commit_records", _further)),
     ),
     "anybody_commits": _of_the_simulator(
         "anybody_commits",
