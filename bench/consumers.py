@@ -28,6 +28,7 @@ from metadata.internal_topics import offsets_topic_configs
 from metadata.records import PartitionRecord, RegisterBrokerRecord, TopicRecord
 from metadata.settings import BrokerSettings, topic_settings
 from replication.partition.log import EpochEnd
+from replication.producers.state import Producer
 from replication.requests import FetchRequest, FetchResponse, OffsetAnswer, ProduceOutcome
 
 TOPIC = "flights"
@@ -57,6 +58,12 @@ class _Replicas:
 
     def offset_for_leader_epoch(self, partition: TopicIdPartition, epoch: int) -> EpochEnd | None:
         return None
+
+    def producer(self, partition: TopicIdPartition, producer_id: int) -> Producer | None:
+        return None
+
+    def check_appendable(self, partition: TopicIdPartition) -> None:
+        pass
 
 
 def _image(partitions: int) -> MetadataImage:

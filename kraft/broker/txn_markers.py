@@ -1,4 +1,8 @@
-"""Markers of decided transactions, written to the partitions that this broker leads (WriteTxnMarkers, KIP-98)."""
+"""Markers of decided transactions, written to the partitions that this broker leads (WriteTxnMarkers, KIP-98).
+
+A partition of `__consumer_offsets` has its marker written by the group coordinator, which knows what it ends. A marker
+is answered when it is replicated as acks=all asks. Source: KafkaApis.handleWriteTxnMarkersRequest.
+"""
 
 from __future__ import annotations
 
@@ -8,60 +12,116 @@ from typing import Protocol
 
 from kraft.coordinators.transactions.markers import Codes, MarkersToWrite
 from kraft.coordinators.transactions.state import TopicPartition
-from kraft.protocol.batches.markers import build_marker
-from kraft.protocol.errors import KafkaError, UnknownTopicOrPartition
+from kraft.protocol.batches.markers import Marker, build_marker
+from kraft.protocol.errors import (
+    CoordinatorLoadInProgress,
+    CoordinatorNotAvailable,
+    KafkaError,
+    NotCoordinator,
+    NotEnoughReplicas,
+    NotLeaderOrFollower,
+    ThrottlingQuotaExceeded,
+    UnknownTopicId,
+    UnknownTopicOrPartition,
+)
 from kraft.protocol.primitives import Buffer
 from metadata.environment import Clock
 from metadata.image import MetadataImage, TopicIdPartition
+from metadata.internal_topics import OFFSETS_TOPIC
 from metadata.settings import BrokerSettings
+from replication.producers.origin import Origin
 from replication.requests import ProduceOutcome
 
 ACKS_ALL = -1
+UNREADY = (CoordinatorNotAvailable, CoordinatorLoadInProgress, NotCoordinator)
+"""Of a group coordinator. The one of transactions knows it as a partition that has no leader yet, and asks again."""
+AS_KAFKA_TELLS = {
+    ThrottlingQuotaExceeded.code: NotEnoughReplicas.code,
+    UnknownTopicId.code: UnknownTopicOrPartition.code,
+}
 
 
 class Replicas(Protocol):
     @property
     def image(self) -> MetadataImage: ...
 
-    async def produce(
-        self,
-        batches: Mapping[TopicIdPartition, Buffer],
-        *,
-        acks: int,
-        timeout_ms: int,
-        is_from_coordinator: bool,
-    ) -> Mapping[TopicIdPartition, ProduceOutcome]: ...
+    def begin_produce(
+        self, batches: Mapping[TopicIdPartition, Buffer], *, acks: int, timeout_ms: int, origin: Origin
+    ) -> Mapping[TopicIdPartition, ProduceOutcome] | asyncio.Future[dict[TopicIdPartition, ProduceOutcome]]: ...
+
+
+class Groups(Protocol):
+    async def end_transaction(
+        self, partition: int, producer_id: int, producer_epoch: int, marker: Marker, *, transaction_version: int
+    ) -> None: ...
 
 
 class TxnMarkers:
-    def __init__(self, replicas: Replicas, *, clock: Clock, settings: Callable[[], BrokerSettings]) -> None:
+    def __init__(
+        self, replicas: Replicas, groups: Groups, *, clock: Clock, settings: Callable[[], BrokerSettings]
+    ) -> None:
         self._replicas = replicas
+        self._groups = groups
         self._clock = clock
         self._settings = settings
 
     async def write(self, markers: Sequence[MarkersToWrite]) -> Sequence[Codes]:
-        """The error code of each partition, marker by marker; 0 when its marker is replicated."""
-        return await asyncio.gather(*(self._write(each) for each in markers))
+        """The error code of each partition, marker by marker; 0 when its marker is replicated. Markers of one partition
+        are appended in their order."""
+        return await asyncio.gather(*(asyncio.ensure_future(self._write(each)) for each in markers))
 
-    async def _write(self, marker: MarkersToWrite) -> Codes:
-        image = self._replicas.image
+    async def _write(self, markers: MarkersToWrite) -> Codes:
         keys: dict[TopicIdPartition, TopicPartition] = {}
-        for name, number in marker.partitions:
-            topic = image.topic(name)
-            if topic is not None and number in topic.partitions:
+        offsets: list[TopicPartition] = []
+        codes = dict.fromkeys(markers.partitions, UnknownTopicOrPartition.code)
+        for name, number in markers.partitions:
+            topic = self._replicas.image.topic(name)
+            if topic is None or number not in topic.partitions:
+                continue
+            if name == OFFSETS_TOPIC:
+                offsets.append((name, number))
+            else:
                 keys[TopicIdPartition(topic.topic_id, number)] = name, number
+        begun = self._begun(markers, keys)
+        ended = await asyncio.gather(*(self._end_in_groups(markers, number) for _, number in offsets))
+        codes.update(zip(offsets, ended, strict=True))
+        outcomes = await begun if isinstance(begun, asyncio.Future) else begun
+        for key, outcome in outcomes.items():
+            codes[keys[key]] = AS_KAFKA_TELLS.get(outcome.error_code, outcome.error_code)
+        return codes
+
+    def _begun(
+        self, markers: MarkersToWrite, keys: Mapping[TopicIdPartition, TopicPartition]
+    ) -> Mapping[TopicIdPartition, ProduceOutcome] | asyncio.Future[dict[TopicIdPartition, ProduceOutcome]]:
+        if not keys:
+            return {}
         batch = build_marker(
-            marker.marker,
-            producer_id=marker.producer_id,
-            producer_epoch=marker.producer_epoch,
+            markers.marker,
+            producer_id=markers.producer_id,
+            producer_epoch=markers.producer_epoch,
             timestamp_ms=self._clock.wall_ms(),
         )
-        codes = dict.fromkeys(marker.partitions, UnknownTopicOrPartition.code)
-        timeout_ms = self._settings().request_timeout_ms
         try:
-            outcomes = await self._replicas.produce(
-                dict.fromkeys(keys, batch), acks=ACKS_ALL, timeout_ms=timeout_ms, is_from_coordinator=True
+            return self._replicas.begin_produce(
+                dict.fromkeys(keys, batch),
+                acks=ACKS_ALL,
+                timeout_ms=self._settings().request_timeout_ms,
+                origin=Origin(is_coordinator=True, marker_version=markers.transaction_version),
             )
         except KafkaError as error:
-            return codes | dict.fromkeys(keys.values(), error.code)
-        return codes | {name: outcomes[key].error_code for key, name in keys.items()}
+            return dict.fromkeys(keys, ProduceOutcome(error_code=error.code, message=error.message))
+
+    async def _end_in_groups(self, markers: MarkersToWrite, number: int) -> int:
+        try:
+            await self._groups.end_transaction(
+                number,
+                markers.producer_id,
+                markers.producer_epoch,
+                markers.marker,
+                transaction_version=markers.transaction_version,
+            )
+        except UNREADY:
+            return NotLeaderOrFollower.code
+        except KafkaError as error:
+            return error.code
+        return 0

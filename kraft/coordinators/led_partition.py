@@ -26,6 +26,7 @@ from kraft.protocol.primitives import Buffer
 from metadata.environment import Environment
 from metadata.image import MetadataImage, TopicIdPartition
 from metadata.settings import BrokerSettings, TopicSettings
+from replication.producers.state import Producer
 from replication.requests import ProduceOutcome
 
 ACKS_ALL = -1
@@ -40,6 +41,8 @@ class Replicas(Reads, Protocol):
         timeout_ms: int,
         is_from_coordinator: bool,
     ) -> Mapping[TopicIdPartition, ProduceOutcome]: ...
+    def producer(self, partition: TopicIdPartition, producer_id: int) -> Producer | None: ...
+    def check_appendable(self, partition: TopicIdPartition) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
-from kraft.protocol.batches.header import whole_batches
+from kraft.protocol.batches.header import CONTROL, TRANSACTIONAL, BatchHeader, whole_batches
+from kraft.protocol.batches.markers import Marker, marker_of
 from kraft.protocol.batches.records import read_batches
-from kraft.protocol.errors import CorruptMessage, OffsetNotAvailable, for_code
+from kraft.protocol.errors import CorruptMessage, InvalidRecord, OffsetNotAvailable, for_code
+from kraft.protocol.primitives import Buffer
 from metadata.environment import Clock
 from metadata.image import TopicIdPartition
 from replication.partition.log import EpochEnd
@@ -37,6 +40,14 @@ Decode: TypeAlias = Callable[[bytes, bytes | None], Record | None]
 """Key and value of a record -> what they say; None for what is not this coordinator's to read. Raises ValueError."""
 
 
+@dataclass(frozen=True, slots=True)
+class InTransactions(Generic[Record]):
+    """What a coordinator makes of batches that producers write to its partition in transactions."""
+
+    record: Callable[[BatchHeader, Record], Record]
+    marker: Callable[[BatchHeader, Marker], Record]
+
+
 @dataclass(slots=True)
 class Piece(Generic[Record]):
     """What was read at once."""
@@ -53,14 +64,21 @@ class Reads(Protocol):
 
 
 async def replay(
-    reads: Reads, partition: TopicIdPartition, decode: Decode[Record], *, leader_epoch: int, clock: Clock
+    reads: Reads,
+    partition: TopicIdPartition,
+    decode: Decode[Record],
+    *,
+    leader_epoch: int,
+    clock: Clock,
+    transactions: InTransactions[Record] | None = None,
 ) -> AsyncIterator[Piece[Record]]:
-    """The records in pieces. Raises KafkaError when this broker does not lead the partition any more."""
+    """The records in pieces. Raises KafkaError when this broker does not lead the partition any more. Without
+    `transactions` there are none in the partition."""
     end_offset = await _end(reads, partition, leader_epoch=leader_epoch, clock=clock)
     offset = (await reads.list_offset(partition, EARLIEST_TIMESTAMP)).offset
     while offset < end_offset:
         data = await _read(reads, partition, offset)
-        piece, next_offset = decoded_piece(data, offset, decode)
+        piece, next_offset = decoded_piece(data, offset, decode, transactions)
         if next_offset == offset:
             return
         yield piece
@@ -106,7 +124,9 @@ async def _read(reads: Reads, partition: TopicIdPartition, offset: int) -> bytes
     return bytes(response.partitions[0].records)
 
 
-def decoded_piece(data: bytes, offset: int, decode: Decode[Record]) -> tuple[Piece[Record], int]:
+def decoded_piece(
+    data: bytes, offset: int, decode: Decode[Record], transactions: InTransactions[Record] | None = None
+) -> tuple[Piece[Record], int]:
     """The records at or after the offset, and the offset after the last batch."""
     piece: Piece[Record] = Piece()
     end = offset
@@ -114,12 +134,34 @@ def decoded_piece(data: bytes, offset: int, decode: Decode[Record]) -> tuple[Pie
         end = max(header.next_offset, end)
         batch = memoryview(data)[position : position + header.size]
         try:
+            if transactions is None or not header.attributes & (TRANSACTIONAL | CONTROL):
+                take = decode
+            elif header.attributes & CONTROL:
+                _take_marker(piece, batch, header, transactions)
+                continue
+            else:
+                take = partial(_in_transaction, decode, transactions, header)
             for record in read_batches(batch, from_offset=offset):
                 if record.key is not None:
-                    _take(piece, record.offset, record.key, record.value, decode)
-        except CorruptMessage as error:
+                    _take(piece, record.offset, record.key, record.value, take)
+        except (CorruptMessage, InvalidRecord) as error:
             piece.unreadable.append((header.base_offset, error.message))
     return piece, end
+
+
+def _take_marker(
+    piece: Piece[Record], batch: Buffer, header: BatchHeader, transactions: InTransactions[Record]
+) -> None:
+    marker = marker_of(batch, header)
+    if marker is not None:
+        piece.records.append(transactions.marker(header, marker))
+
+
+def _in_transaction(
+    decode: Decode[Record], transactions: InTransactions[Record], header: BatchHeader, key: bytes, value: bytes | None
+) -> Record | None:
+    decoded = decode(key, value)
+    return None if decoded is None else transactions.record(header, decoded)
 
 
 def _take(piece: Piece[Record], offset: int, key: bytes, value: bytes | None, decode: Decode[Record]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Protocol, TypeAlias
 from uuid import UUID
 
@@ -21,14 +21,18 @@ from kraft.broker.producer_ids import ProducerIds
 from kraft.broker.publishing import MetadataPublisher
 from kraft.broker.routing import Router
 from kraft.broker.tailing import Tails
+from kraft.broker.transactional_produce import TransactionalProduce
 from kraft.broker.txn_markers import TxnMarkers
 from kraft.config.models import ClusterConfig, NodeConfig
 from kraft.coordinators.groups.coordinator import GroupCoordinator
+from kraft.coordinators.groups.requests import CommitInTransaction
 from kraft.coordinators.groups.routing import Groups
 from kraft.coordinators.led_partition import Replicas, Surroundings
 from kraft.coordinators.transactions.coordinator import TransactionCoordinator
 from kraft.coordinators.transactions.markers import Codes, MarkersToWrite
 from kraft.coordinators.transactions.routing import Transactions
+from kraft.coordinators.transactions.state import TopicPartition
+from kraft.coordinators.transactions.verification import TransactionVerifier, verify_offsets
 from kraft.events import EventLog
 from kraft.node.addresses import AddressBook, node_infos
 from kraft.node.awaiting import Awaiting, twin_problem
@@ -159,6 +163,8 @@ class Node:
         if self.logs is None or self.replicas is None or self.coordinator is None or self.producer_ids is None:
             return None
         assert self.transaction_coordinator is not None
+        assert self.markers is not None
+        assert self.transactional_produce is not None
         return ClientApis(
             ClientBroker(
                 environment=self.environment,
@@ -170,6 +176,8 @@ class Node:
                 groups=self.groups,
                 lost=self.lost_brokers,
                 producer_ids=self.producer_ids,
+                transactional_produce=self.transactional_produce,
+                markers=self.markers,
                 transaction_coordinator=self.transaction_coordinator,
                 transactions=self.transactions,
             ),
@@ -325,11 +333,13 @@ class Node:
             twin=lambda: twin_problem(self.log),
         )
         around = surroundings(lifecycle, self.environment, replicas=self.replicas, publisher=self.publisher)
-        self.coordinator = GroupCoordinator(around, self.events)
+        self.coordinator = GroupCoordinator(around, self.events, verify=self._verify_offsets)
         self.producer_ids = ProducerIds(
             broker_id=self.node.id, control=self._control, broker_epoch=lambda: lifecycle.broker_epoch
         )
-        self.markers = TxnMarkers(self.replicas, clock=self.environment.clock, settings=self.publisher.current_settings)
+        self.markers = TxnMarkers(
+            self.replicas, self.coordinator, clock=self.environment.clock, settings=self.publisher.current_settings
+        )
         self.transaction_coordinator = TransactionCoordinator(
             around,
             self.events,
@@ -337,6 +347,9 @@ class Node:
             write=MarkerSender(self.node.id, self.markers, self._peers).write,
         )
         self.replicas.on_failed_replicas(self.lifecycle.on_failed_replicas)
+
+    async def _verify_offsets(self, request: CommitInTransaction, partition: TopicPartition) -> None:
+        await verify_offsets(self.verifier, request, partition)
 
     async def _is_trusted(self) -> bool:
         return self.lifecycle is not None and await self.lifecycle.is_in_office()
@@ -369,6 +382,14 @@ class Node:
             peer=lambda node_id: TransactionChannel(self._peers, node_id),
             ensure_groups=self.groups.coordinator_of,
         )
+
+    @cached_property
+    def verifier(self) -> TransactionVerifier:
+        return TransactionVerifier(self.transactions, self.publisher.current_settings)
+
+    @cached_property
+    def transactional_produce(self) -> TransactionalProduce | None:
+        return None if self.replicas is None else TransactionalProduce(self.replicas, self.verifier)
 
     # --- metadata -------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 from kraft.protocol.batches.looking import Looking, NeedsWorker
+from kraft.protocol.errors import NotEnoughReplicas
 from kraft.protocol.primitives import Buffer
 from metadata.controller.requests import FailedReplicas, ReplicaLogEnd
 from metadata.delta import MetadataDelta, delta_between
@@ -171,10 +172,24 @@ class ReplicaManager:
             now_ms=self._registry.clock.wall_ms(),
         )
 
+    def is_verified(self, partition: TopicIdPartition, producer_id: int, verification: Verification) -> bool:
+        """Whether nothing has ended the verification; where this broker leads no more, the append is refused anyway."""
+        replica = self._registry.replicas.get(partition)
+        return replica is None or replica.log.producer_states.verification(producer_id) is verification
+
     def producer(self, partition: TopicIdPartition, producer_id: int) -> Producer | None:
         """What a leader here knows of a producer. Raises KafkaError, as `begin_verification`."""
         replica, _state = self._registry.leader_or_raise(partition)
         return replica.log.producer_states.get(producer_id)
+
+    def check_appendable(self, partition: TopicIdPartition) -> None:
+        """Before a coordinator decides on what it could not append with acks=all. Raises NotEnoughReplicas 19 (P1), and
+        what a partition without a leader here is refused with."""
+        replica, state = self._registry.leader_or_raise(partition)
+        if state.is_under_min_isr:
+            raise NotEnoughReplicas(
+                f"ISR of {replica.name} is {list(state.isr.maximal)}; min.insync.replicas asks for {state.min_isr}"
+            )
 
     def producers(self, partition: TopicIdPartition) -> Sequence[tuple[int, Producer]]:
         """All that a replica here knows of producers, whether it leads or not, as Kafka's DescribeProducers tells it.

@@ -259,6 +259,9 @@ class ProducerStates:
         self._verifications[producer_id] = found
         return found
 
+    def verification(self, producer_id: int) -> Verification | None:
+        return self._verifications.get(producer_id)
+
     @property
     def verifications(self) -> int:
         return len(self._verifications)

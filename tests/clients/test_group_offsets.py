@@ -198,11 +198,3 @@ def test_aiokafka_administers_groups(kafka: Kafka) -> None:
 
     asyncio.run(asyncio.wait_for(story(), DEADLINE_S))
     member.leave()
-
-
-def test_a_producer_of_transactions_is_told_that_there_are_none(kafka: Kafka) -> None:
-    """librdkafka asks again until the time it was given is over; Java's initTransactions ends at once."""
-    producer = confluent_kafka.Producer({"bootstrap.servers": kafka.bootstrap_servers, "transactional.id": "t"})
-    with pytest.raises(confluent_kafka.KafkaException) as failure:
-        producer.init_transactions(2)
-    assert failure.value.args[0].code() == confluent_kafka.KafkaError._TIMED_OUT

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from kraft.chaos.worlds.simulated.cluster import SimulatedNode
 from kraft.protocol.errors import KafkaError
 from kraft.wire import codec
-from kraft.wire.clients.served import ClientBroker, ClientCall, ClientConnection, Later
+from kraft.wire.clients.served import ClientApi, ClientBroker, ClientCall, ClientConnection, Later
 from kraft.wire.clients.table import ROWS, ClientApis
 from kraft.wire.primitives import TopLevel
 
@@ -24,6 +24,8 @@ def broker_of(node: SimulatedNode) -> ClientBroker:
     assert parts.coordinator is not None
     assert parts.producer_ids is not None
     assert parts.transaction_coordinator is not None
+    assert parts.transactional_produce is not None
+    assert parts.markers is not None
     return ClientBroker(
         environment=parts.environment,
         config=parts.config,
@@ -34,6 +36,8 @@ def broker_of(node: SimulatedNode) -> ClientBroker:
         groups=parts.groups,
         lost=parts.lost_brokers,
         producer_ids=parts.producer_ids,
+        transactional_produce=parts.transactional_produce,
+        markers=parts.markers,
         transaction_coordinator=parts.transaction_coordinator,
         transactions=parts.transactions,
     )
@@ -57,15 +61,19 @@ class ClientDoor:
         asked = _passed(api.request, version, message)
         call = ClientCall(message=asked, version=version, client_id=self._client_id, connection=self.connection)
         try:
-            answer = api.handle(call)
-            if isinstance(answer, Later):
-                answer = answer.render(await self.node.machine.run(answer.future))
-            elif isinstance(answer, Awaitable):
-                answer = await self.node.machine.run(answer)
+            answer = await self.node.machine.run(_handled(api, call))
         except KafkaError as error:
             answer = api.refuse(asked, version, error)
         assert answer is not None, row
         return _passed(api.response, version, answer)
+
+
+async def _handled(api: ClientApi, call: ClientCall[Any]) -> TopLevel | None:
+    """All of it in the node's own process."""
+    answer = api.handle(call)
+    if isinstance(answer, Later):
+        return answer.render(await answer.future)
+    return await answer if isinstance(answer, Awaitable) else answer
 
 
 def _passed(kind: type[MessageT], version: int, message: TopLevel) -> MessageT:

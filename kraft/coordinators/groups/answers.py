@@ -54,6 +54,8 @@ class OffsetOfGroup(Struct, frozen=True, array_like=True):
     offset: int
     metadata: str
     leader_epoch: int
+    is_unstable: bool = False
+    """An open transaction may change it: what was asked for has to be stable, so it is not told (88)."""
 
 
 class GroupOffsets(_Answer, frozen=True, kw_only=True):

@@ -17,11 +17,12 @@ from kraft.coordinators.groups.consumer_group import ConsumerGroup
 from kraft.coordinators.groups.consumer_requests import Beaten, ConsumerHeartbeat
 from kraft.coordinators.groups.consumers import Consumers
 from kraft.coordinators.groups.offsets import consumer_expired, expired, is_deletable, tombstones
-from kraft.coordinators.groups.request_handlers import RequestHandlers
+from kraft.coordinators.groups.request_handlers import RequestHandlers, Verify
 from kraft.coordinators.groups.shard import Shard
 from kraft.coordinators.java import abs_hash
 from kraft.coordinators.leadership_check import LeadershipCheck
 from kraft.coordinators.led_partition import Surroundings
+from kraft.protocol.batches.markers import Marker
 from kraft.protocol.errors import CoordinatorLoadInProgress, GroupIdNotFound, InvalidGroupId, KafkaError, NotCoordinator
 from metadata.delta import MetadataDelta
 from metadata.environment import TimerHandle
@@ -43,10 +44,10 @@ EXPIRE_AT_ONCE = 10_000
 class _Led:
     """One shard with those who serve its requests."""
 
-    def __init__(self, shard: Shard, count_instances: Callable[[], int]) -> None:
+    def __init__(self, shard: Shard, count_instances: Callable[[], int], verify: Verify) -> None:
         self.shard = shard
         self.consumers = Consumers(shard, count_instances)
-        self.handlers = RequestHandlers(shard)
+        self.handlers = RequestHandlers(shard, verify)
         self.standing = LeadershipCheck(shard)
 
     async def be_certain(self) -> None:
@@ -66,8 +67,9 @@ class _Led:
 
 
 class GroupCoordinator:
-    def __init__(self, around: Surroundings, events: Events) -> None:
+    def __init__(self, around: Surroundings, events: Events, *, verify: Verify) -> None:
         self._around = around
+        self._verify = verify
         self._events = events
         self._led: dict[int, _Led] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -124,6 +126,17 @@ class GroupCoordinator:
         await led.shard.settle()
         return found
 
+    async def end_transaction(
+        self, partition: int, producer_id: int, producer_epoch: int, marker: Marker, *, transaction_version: int
+    ) -> None:
+        """A marker for a partition of `__consumer_offsets`: who knows what it ends writes it. Raises NotCoordinator 16,
+        CoordinatorLoadInProgress 14, CoordinatorNotAvailable 15, NotEnoughReplicas 19, InvalidProducerEpoch 47,
+        TransactionCoordinatorFenced 52."""
+        led = self._led.get(partition)
+        if led is None:
+            raise NotCoordinator(f"this broker does not lead partition {partition} of {OFFSETS_TOPIC}")
+        await led.shard.end_transaction(producer_id, producer_epoch, marker, transaction_version=transaction_version)
+
     def count_instances(self) -> int:
         """REST consumers of all groups that are coordinated here."""
         return sum(len(entry.instances) for led in self._led.values() for entry in led.shard.entries.values())
@@ -167,7 +180,7 @@ class GroupCoordinator:
         for led in self._led.values():
             if led.shard.is_loaded and not led.shard.has_ended:
                 for group_id, entry in list(led.shard.entries.items()):
-                    records = tombstones(group_id, [key for key in entry.offsets if key[0] in names])
+                    records = tombstones(group_id, [key for key in entry.partitions_with_offsets if key[0] in names])
                     for at in range(0, len(records), EXPIRE_AT_ONCE):
                         led.shard.append_apart(records[at : at + EXPIRE_AT_ONCE])
 
@@ -184,7 +197,7 @@ class GroupCoordinator:
 
     def _start(self, number: int, key: TopicIdPartition, leader_epoch: int) -> None:
         shard = Shard(key, leader_epoch, self._around, on_failed=self._failed)
-        self._led[number] = _Led(shard, self.count_instances)
+        self._led[number] = _Led(shard, self.count_instances, self._verify)
         self._run(self._load(shard))
 
     def _give_up(self, number: int) -> None:
@@ -268,14 +281,15 @@ def _look_at_topics_again(shard: Shard, delta: MetadataDelta) -> None:
 
 def _expire(shard: Shard, retention_ms: int) -> None:
     for group_id, entry in list(shard.entries.items()):
-        has_instances = bool(entry.instances)
+        has_instances, stable = bool(entry.instances), entry.stable_offsets
         if entry.consumer is None:
-            gone = expired(entry.group, entry.offsets, wall_ms=shard.wall_ms, retention_ms=retention_ms)
-            has_offsets = len(gone) < len(entry.offsets)
+            gone = expired(entry.group, stable, wall_ms=shard.wall_ms, retention_ms=retention_ms)
+            has_offsets = len(gone) < len(entry.offsets) or bool(entry.pending)
             is_over = is_deletable(entry.group, has_offsets=has_offsets, has_instances=has_instances)
         else:
-            gone = consumer_expired(entry.consumer, entry.offsets, wall_ms=shard.wall_ms, retention_ms=retention_ms)
-            is_over = not (entry.consumer.members or len(gone) < len(entry.offsets) or has_instances)
+            gone = consumer_expired(entry.consumer, stable, wall_ms=shard.wall_ms, retention_ms=retention_ms)
+            has_offsets = len(gone) < len(entry.offsets) or bool(entry.pending)
+            is_over = not (entry.consumer.members or has_offsets or has_instances)
         records = tombstones(group_id, gone)
         if is_over:
             records += entry.group_tombstones()

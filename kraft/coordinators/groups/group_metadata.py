@@ -5,6 +5,7 @@ Applied alike when a record was decided and when it is replayed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -14,6 +15,7 @@ from kraft.coordinators.groups.classic_group import ClassicGroup, Phase, restore
 from kraft.coordinators.groups.consumer_group import ConsumerGroup
 from kraft.coordinators.groups.consumer_records import ConsumerKey, ConsumerValue, EpochKey
 from kraft.coordinators.groups.instance import Instance, decode_instance
+from kraft.coordinators.groups.pending_offsets import PendingOffsets
 from kraft.coordinators.groups.records import (
     CommittedOffset,
     GroupKey,
@@ -42,6 +44,8 @@ class GroupMetadata:
     consumer: ConsumerGroup | None = None
     """The group while it speaks the consumer protocol (KIP-848)."""
     offsets: dict[TopicPartition, CommittedOffset] = field(default_factory=dict)
+    pending: PendingOffsets = field(default_factory=PendingOffsets)
+    """Committed in transactions that are open."""
     instances: dict[str, Instance] = field(default_factory=dict)
     expires_ms: dict[str, int] = field(default_factory=dict)
     """When each instance goes unless it is heard of."""
@@ -80,7 +84,7 @@ class GroupMetadata:
         """Nothing would be lost by forgetting it."""
         group = self.group
         is_used = group.members or group.pending or self.offsets or self.instances or self.consumer is not None
-        return not is_used and group.protocol_type is None
+        return not (is_used or self.pending) and group.protocol_type is None
 
     @property
     def exists(self) -> bool:
@@ -96,8 +100,11 @@ class GroupMetadata:
         match record.key, record.value:
             case OffsetKey(_, topic, partition), CommittedOffset() as offset:
                 self.offsets[topic, partition] = offset
+                if self.pending:
+                    self.pending.overtake((topic, partition))
             case OffsetKey(_, topic, partition), None:
                 self.offsets.pop((topic, partition), None)
+                self.pending.remove((topic, partition))
             case GroupKey(group_id), StoredGroup() as stored:
                 if is_replay:
                     self.group = restored(group_id, stored, now_ms=now_ms)
@@ -123,10 +130,38 @@ class GroupMetadata:
         if self.consumer is not None:
             self.consumer.apply(key, value)
 
-    def offset_rows(self, partitions: tuple[TopicPartition, ...] | None = None) -> tuple[OffsetOfGroup, ...]:
-        """Partitions without an offset have -1; without a question, all that have one."""
+    def apply_in_transaction(self, producer_id: int, record: GroupRecord, *, now_ms: int, is_replay: bool) -> None:
+        """Of a producer's transaction: offsets alone wait for its marker, as in Kafka."""
+        match record.key, record.value:
+            case OffsetKey(_, topic, partition), CommittedOffset() as offset:
+                self.pending.put(producer_id, (topic, partition), offset)
+            case _:
+                self.apply(record, now_ms=now_ms, is_replay=is_replay)
+
+    def end_transaction(self, producer_id: int, *, is_commit: bool) -> None:
+        self.offsets.update(self.pending.end(producer_id, is_commit=is_commit))
+
+    def offset_rows(
+        self, partitions: tuple[TopicPartition, ...] | None = None, *, requires_stable: bool = False
+    ) -> tuple[OffsetOfGroup, ...]:
+        """Partitions without an offset have -1; without a question, all that have one. `requires_stable`: those with
+        pending offsets have none, and say so (KIP-447)."""
         asked = sorted(self.offsets) if partitions is None else partitions
+        if requires_stable and self.pending:
+            return tuple(_unstable(key) if key in self.pending else _row(key, self.offsets.get(key)) for key in asked)
         return tuple(_row(key, self.offsets.get(key)) for key in asked)
+
+    @property
+    def stable_offsets(self) -> Mapping[TopicPartition, CommittedOffset]:
+        """Those that no open transaction may change: the others do not expire."""
+        if not self.pending:
+            return self.offsets
+        return {key: each for key, each in self.offsets.items() if key not in self.pending}
+
+    @property
+    def partitions_with_offsets(self) -> list[TopicPartition]:
+        """Also with pending ones alone."""
+        return [*self.offsets, *(key for key in self.pending if key not in self.offsets)]
 
     def next_deadline_ms(self) -> int:
         protocol_ms = self.group.next_deadline_ms() if self.consumer is None else self.consumer.next_deadline_ms()
@@ -137,3 +172,7 @@ def _row(key: TopicPartition, offset: CommittedOffset | None) -> OffsetOfGroup:
     if offset is None:
         return OffsetOfGroup(*key, UNKNOWN_OFFSET, "", -1)
     return OffsetOfGroup(*key, offset.offset, offset.metadata, offset.leader_epoch)
+
+
+def _unstable(key: TopicPartition) -> OffsetOfGroup:
+    return OffsetOfGroup(*key, UNKNOWN_OFFSET, "", -1, is_unstable=True)

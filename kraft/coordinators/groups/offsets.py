@@ -42,6 +42,37 @@ def check_commit(
         raise RebalanceInProgress(f"group {group.group_id!r} is rebalancing: sync first, then commit")
 
 
+def check_commit_in_transaction(
+    group: ClassicGroup, *, exists: bool, member_id: str, generation: int, instance_id: str | None
+) -> None:
+    """T11: who names itself is checked as a member, also while the group rebalances; producers before KIP-447 name
+    nobody. Raises IllegalGeneration 22, UnknownMemberId 25, FencedInstanceId 82."""
+    if generation < 0 and (group.phase is Phase.EMPTY or (not member_id and instance_id is None)):
+        return
+    if not exists:
+        raise IllegalGeneration(f"there is no group {group.group_id!r}, so it has no generation {generation}")
+    member_or_raise(group, member_id, instance_id)
+    check_generation(group, generation)
+
+
+def check_consumer_commit_in_transaction(
+    group: ConsumerGroup,
+    *,
+    member_id: str,
+    epoch: int,
+    instance_id: str | None,
+    partitions: Iterable[TopicIdPartition],
+) -> None:
+    """The same for a group of the consumer protocol; its epochs are generations to a producer (KIP-848). Raises
+    IllegalGeneration 22, UnknownMemberId 25."""
+    if epoch < 0 and (not group.members or (not member_id and instance_id is None)):
+        return
+    try:
+        check_consumer_epoch(group, member_id, epoch, partitions=partitions)
+    except StaleMemberEpoch as stale:
+        raise IllegalGeneration(stale.message) from stale
+
+
 def check_consumer_epoch(
     group: ConsumerGroup, member_id: str, epoch: int, *, partitions: Iterable[TopicIdPartition] | None = None
 ) -> ConsumerMember:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from kraft.coordinators.groups.consumer_records import (
     CONSUMER_KEYS,
@@ -106,6 +106,31 @@ class GroupRecord:
 
     key: Key
     value: Value | None
+
+
+class TransactionalRecord(NamedTuple):
+    """A record in a producer's transaction: an offset of it is pending until the marker."""
+
+    producer_id: int
+    record: GroupRecord
+
+
+class TransactionEnded(NamedTuple):
+    """A marker in the partition."""
+
+    producer_id: int
+    is_commit: bool
+
+
+Entry: TypeAlias = GroupRecord | TransactionalRecord | TransactionEnded
+"""Of the log, as it is applied."""
+
+
+class TransactionOf(NamedTuple):
+    """Whose transaction a batch is part of."""
+
+    producer_id: int
+    producer_epoch: int
 
 
 def encode_key(key: Key) -> bytes:
@@ -281,12 +306,23 @@ class _Reader:
 
 
 def encode_batch(
-    records: Sequence[GroupRecord], *, timestamp_ms: int, bytes_max: int = OFFSETS_BATCH_BYTES_MAX
+    records: Sequence[GroupRecord],
+    *,
+    timestamp_ms: int,
+    bytes_max: int = OFFSETS_BATCH_BYTES_MAX,
+    transaction: TransactionOf | None = None,
 ) -> bytes:
     """Raises InvalidCommitOffsetSize 28 for more than `bytes_max`."""
-    batch = build_batch(
-        [NewRecord(encode_key(record.key), encode_value(record.value), [], timestamp_ms) for record in records]
-    )
+    new = [NewRecord(encode_key(record.key), encode_value(record.value), [], timestamp_ms) for record in records]
+    if transaction is None:
+        batch = build_batch(new)
+    else:
+        batch = build_batch(
+            new,
+            producer_id=transaction.producer_id,
+            producer_epoch=transaction.producer_epoch,
+            is_transactional=True,
+        )
     if len(batch) > bytes_max:
         raise InvalidCommitOffsetSize(
             f"the change of group {records[0].key.group!r} takes {len(batch)} bytes, a batch of {OFFSETS_TOPIC} "

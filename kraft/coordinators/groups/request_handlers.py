@@ -8,8 +8,9 @@ Source: org.apache.kafka.coordinator.group.GroupCoordinatorService.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeAlias
 from uuid import UUID
 
 from kraft.coordinators.groups import answers as a
@@ -21,29 +22,39 @@ from kraft.coordinators.groups.consumer_group import ConsumerGroup
 from kraft.coordinators.groups.group_metadata import GroupMetadata
 from kraft.coordinators.groups.offsets import (
     check_commit,
+    check_commit_in_transaction,
     check_consumer_commit,
+    check_consumer_commit_in_transaction,
     check_consumer_epoch,
     check_delete_group,
     commit_records,
     tombstones,
     topics_in_use,
 )
+from kraft.coordinators.groups.records import GroupRecord, TransactionOf
 from kraft.coordinators.groups.shard import Shard
-from kraft.coordinators.groups.subscriptions import decode_assignment
+from kraft.coordinators.groups.subscriptions import TopicPartition, decode_assignment
 from kraft.protocol.errors import GroupIdNotFound, NonEmptyGroup
+from metadata.internal_topics import OFFSETS_TOPIC
+
+Verify: TypeAlias = Callable[[r.CommitInTransaction, TopicPartition], Awaitable[None]]
+"""Asks the transaction coordinator whether a partition of `__consumer_offsets` is in the transaction (KIP-890), or adds
+it. Raises InvalidProducerEpoch 47, InvalidTxnState 48, TransactionAbortable 120 and what else it is refused with."""
 
 
 class RequestHandlers:
     """Of one shard."""
 
-    def __init__(self, shard: Shard) -> None:
+    def __init__(self, shard: Shard, verify: Verify) -> None:
         self._shard = shard
+        self._verify = verify
         self._handlers: Mapping[type, Callable[[Any], Any]] = {
             r.JoinGroup: self._join,
             r.SyncGroup: self._sync,
             r.BeatGroup: self._beat,
             r.LeaveGroup: self._leave,
             r.CommitOffsets: self._commit,
+            r.CommitInTransaction: self._commit_in_transaction,
             r.FetchOffsets: self._fetch,
             r.DescribeGroup: self._describe,
             r.DeleteGroup: self._delete,
@@ -151,15 +162,61 @@ class RequestHandlers:
         await self._write_offsets(request.group, request.offsets)
         return a.Taken()
 
+    async def _commit_in_transaction(self, request: r.CommitInTransaction) -> a.Answer:
+        shard, producers = self._shard, self._shard.producers
+        asking = None
+        try:
+            while not producers.is_open(request.producer_id, request.producer_epoch):
+                asking = producers.ask_again(request.producer_id, asking)
+                await self._verify(request, (OFFSETS_TOPIC, shard.partition.partition))
+                shard.check()
+                if not asking.is_void:
+                    break  # else the marker of the transaction before has come meanwhile: the yes may be older
+            self._check_in_transaction(request)
+            records = self._offset_records(request.group, request.offsets)
+            transaction = TransactionOf(request.producer_id, request.producer_epoch)
+            appended = shard.append_in_transaction(records, transaction, asking) if records else None
+        finally:
+            if asking is not None:
+                producers.asked(asking)
+        await (shard.settle() if appended is None else asyncio.shield(appended))
+        return a.Taken()
+
+    def _check_in_transaction(self, request: r.CommitInTransaction) -> None:
+        entry = self._shard.entry(request.group)
+        if entry.consumer is not None:
+            image = self._shard.around.image()
+            check_consumer_commit_in_transaction(
+                entry.consumer,
+                member_id=request.member_id,
+                epoch=request.generation,
+                instance_id=request.instance_id,
+                partitions=partitions_of(((each.topic, each.partition) for each in request.offsets), image),
+            )
+            return
+        check_commit_in_transaction(
+            entry.group,
+            exists=entry.exists,
+            member_id=request.member_id,
+            generation=request.generation,
+            instance_id=request.instance_id,
+        )
+        if request.member_id in entry.group.members:
+            beat = Heartbeat(ticket=0, member_id=request.member_id, generation=request.generation)
+            self._shard.submit(entry, beat)
+
     async def _write_offsets(self, group: str, offsets: tuple[r.OffsetToCommit, ...]) -> None:
-        records = commit_records(
+        records = self._offset_records(group, offsets)
+        if records:
+            await self._shard.write(records)
+
+    def _offset_records(self, group: str, offsets: tuple[r.OffsetToCommit, ...]) -> list[GroupRecord]:
+        return commit_records(
             group,
             {(o.topic, o.partition): (o.offset, o.leader_epoch, o.metadata) for o in offsets},
             metadata_bytes_max=self._shard.around.settings().offset_metadata_max_bytes,
             wall_ms=self._shard.wall_ms,
         )
-        if records:
-            await self._shard.write(records)
 
     async def _fetch(self, request: r.FetchOffsets) -> a.Answer:
         """What there is now, once it is replicated: commits that come during the wait may still be lost."""
@@ -170,7 +227,7 @@ class RequestHandlers:
         if entry is None:
             rows = tuple(a.OffsetOfGroup(*key, -1, "", -1) for key in request.partitions or ())
         else:
-            rows = entry.offset_rows(request.partitions)
+            rows = entry.offset_rows(request.partitions, requires_stable=request.requires_stable)
         await self._shard.settle()
         return a.GroupOffsets(offsets=rows)
 
@@ -244,7 +301,7 @@ class RequestHandlers:
         else:
             check_delete_group(entry.group if entry is not None and known else None, request.group, has_offsets=False)
         assert entry is not None, request
-        gone = tombstones(request.group, list(entry.offsets))
+        gone = tombstones(request.group, entry.partitions_with_offsets)
         gone += [instance.tombstone() for instance in entry.instances.values()]
         await self._shard.write([*gone, *entry.group_tombstones()])
         self._shard.forget_idle()
@@ -259,7 +316,8 @@ class RequestHandlers:
             taken = topics_in_use(entry.group, topics)
         else:
             taken = topics & entry.consumer.subscribed_topics
-        gone = [key for key in request.partitions if key in entry.offsets and key[0] not in taken]
+        known = set(entry.partitions_with_offsets)
+        gone = [key for key in request.partitions if key in known and key[0] not in taken]
         if gone:
             await self._shard.write(tombstones(request.group, gone))
         return a.OffsetsDeleted(refused=tuple(key for key in request.partitions if key[0] in taken))

@@ -80,12 +80,30 @@ class CommitOffsets(_Request, frozen=True, kw_only=True):
     offsets: tuple[OffsetToCommit, ...]
 
 
+class CommitInTransaction(_Request, frozen=True, kw_only=True):
+    """TxnOffsetCommit: the offsets count when the transaction is committed, and never when it is aborted."""
+
+    transactional_id: str
+    producer_id: int
+    producer_epoch: int
+    adds_partition: bool
+    """The group need not have been added to the transaction before: this does it (KIP-890)."""
+    knows_abortable: bool = True
+    """TRANSACTION_ABORTABLE 120 may be told; INVALID_TXN_STATE 48 before."""
+    member_id: str = ""
+    generation: int = -1
+    instance_id: str | None = None
+    offsets: tuple[OffsetToCommit, ...]
+
+
 class FetchOffsets(_Request, frozen=True, kw_only=True):
     partitions: tuple[TopicPartition, ...] | None = None
     """None: all that the group has."""
     member_id: str | None = None
     member_epoch: int = -1
     """Of a member that asks, it has to be the current one (KIP-848); None and -1: whoever asks."""
+    requires_stable: bool = False
+    """Offsets that an open transaction may change are not told (KIP-447)."""
 
 
 # --- administration -----------------------------------------------------------------------------------------
@@ -190,6 +208,7 @@ Request: TypeAlias = (
     | BeatGroup
     | LeaveGroup
     | CommitOffsets
+    | CommitInTransaction
     | FetchOffsets
     | DescribeGroup
     | ListGroups

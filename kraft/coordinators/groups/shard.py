@@ -16,9 +16,19 @@ from kraft.coordinators.groups.consumer_requests import ConsumerHeartbeat
 from kraft.coordinators.groups.group_metadata import GroupMetadata
 from kraft.coordinators.groups.group_protocols import decide_group, loaded
 from kraft.coordinators.groups.instance import decode_group_record
-from kraft.coordinators.groups.records import GroupRecord, InstanceKey, encode_batch
+from kraft.coordinators.groups.records import (
+    Entry,
+    GroupRecord,
+    InstanceKey,
+    TransactionalRecord,
+    TransactionEnded,
+    TransactionOf,
+    encode_batch,
+)
+from kraft.coordinators.groups.transactional_producers import Asking, TransactionalProducers
 from kraft.coordinators.led_partition import LedPartition, Surroundings
-from kraft.coordinators.loading import replay
+from kraft.coordinators.loading import InTransactions, replay
+from kraft.protocol.batches.markers import Marker, build_marker
 from kraft.protocol.errors import (
     CoordinatorLoadInProgress,
     InvalidCommitOffsetSize,
@@ -35,6 +45,12 @@ NOTHING = GroupRecord(InstanceKey(NOBODY, NOBODY), None)
 WAITING_MAX = 10_000
 """Requests of a shard that wait for an answer (joins, syncs); one more is refused with 14."""
 
+IN_TRANSACTIONS: InTransactions[Entry] = InTransactions(
+    record=lambda header, record: (
+        TransactionalRecord(header.producer_id, record) if isinstance(record, GroupRecord) else record
+    ),
+    marker=lambda header, marker: TransactionEnded(header.producer_id, marker.is_commit),
+)
 TICK_RETRY_MS = 500
 """What was due and is too large to be written is tried again after this, as Kafka's timers of coordinators are."""
 
@@ -56,6 +72,9 @@ class Shard(LedPartition):
         self._timer: TimerHandle | None = None
         self._timer_due_ms = NEVER_MS
         self._changed = asyncio.Event()
+        self.producers = TransactionalProducers(lambda producer_id: around.replicas.producer(partition, producer_id))
+        self._in_transactions: dict[int, set[str]] = {}
+        """The groups that have pending offsets of each producer."""
         self.after_change: Callable[[GroupMetadata], None] = lambda entry: None
         """Called when a group has changed: REST members take their next step."""
         self.on_expiry: Callable[[], None] = lambda: None
@@ -66,9 +85,11 @@ class Shard(LedPartition):
         count = 0
         clock, epoch = self.around.environment.clock, self.leader_epoch
         reads, decode = self.around.replicas, decode_group_record
-        async for piece in replay(reads, self.partition, decode, leader_epoch=epoch, clock=clock):
-            for record in piece.records:
-                self.entry(record.key.group).apply(record, now_ms=self.now_ms, is_replay=True)
+        async for piece in replay(
+            reads, self.partition, decode, leader_epoch=epoch, clock=clock, transactions=IN_TRANSACTIONS
+        ):
+            for each in piece.records:
+                self._apply(each, is_replay=True)
             for offset, reason in piece.unreadable:
                 on_unreadable(offset, reason)
             count += len(piece.records)
@@ -214,6 +235,20 @@ class Shard(LedPartition):
 
     # --- appending ------------------------------------------------------------------------------------------
 
+    def _apply(self, applied: Entry, *, is_replay: bool) -> None:
+        """The same when it is decided and when it is replayed."""
+        match applied:
+            case GroupRecord():
+                self.entry(applied.key.group).apply(applied, now_ms=self.now_ms, is_replay=is_replay)
+            case TransactionalRecord(producer_id, record):
+                entry = self.entry(record.key.group)
+                entry.apply_in_transaction(producer_id, record, now_ms=self.now_ms, is_replay=is_replay)
+                self._in_transactions.setdefault(producer_id, set()).add(record.key.group)
+            case TransactionEnded(producer_id, is_commit):
+                for group_id in self._in_transactions.pop(producer_id, ()):
+                    entry = self.entry(group_id)
+                    entry.end_transaction(producer_id, is_commit=is_commit)
+
     def append(self, records: Sequence[GroupRecord]) -> asyncio.Task[None]:
         """Apply the records and send them on their way. The task fails with a KafkaError when they may be lost.
 
@@ -222,8 +257,44 @@ class Shard(LedPartition):
         """
         batch = encode_batch(records, timestamp_ms=self.wall_ms, bytes_max=self._batch_bytes_max())
         for record in records:
-            self.entry(record.key.group).apply(record, now_ms=self.now_ms, is_replay=False)
+            self._apply(record, is_replay=False)
         return self.append_batch(batch)
+
+    def append_in_transaction(
+        self, records: Sequence[GroupRecord], transaction: TransactionOf, asking: Asking | None
+    ) -> asyncio.Task[None]:
+        """The same for what a transaction commits: pending until its marker. `asking`: by whom the coordinator's yes
+        was waited for, None for a transaction that is open here.
+
+        Raises InvalidCommitOffsetSize 28, CoordinatorNotAvailable 15, InvalidProducerEpoch 47, InvalidTxnState 48."""
+        producer_id, epoch = transaction
+        limit = self.around.settings().producer_id_max_per_partition
+        self.producers.check_commit(producer_id, epoch, asking, open_max=limit, opened=len(self._in_transactions))
+        batch = encode_batch(
+            records, timestamp_ms=self.wall_ms, bytes_max=self._batch_bytes_max(), transaction=transaction
+        )
+        for record in records:
+            self._apply(TransactionalRecord(producer_id, record), is_replay=False)
+        return self.producers.commit(producer_id, epoch, lambda: self.append_batch(batch))
+
+    async def end_transaction(
+        self, producer_id: int, producer_epoch: int, marker: Marker, *, transaction_version: int
+    ) -> None:
+        """A producer's pending offsets count now, or never; once that is replicated this returns.
+
+        Raises InvalidProducerEpoch 47 and TransactionCoordinatorFenced 52 with nothing appended; NotEnoughReplicas 19
+        and the errors of a shard that is not loaded or whose append may be lost."""
+        self.check()
+        self.producers.check_marker(producer_id, producer_epoch, marker, transaction_version=transaction_version)
+        self.around.replicas.check_appendable(self.partition)
+        batch = build_marker(marker, producer_id=producer_id, producer_epoch=producer_epoch, timestamp_ms=self.wall_ms)
+        groups = list(self._in_transactions.get(producer_id, ()))
+        self._apply(TransactionEnded(producer_id, marker.is_commit), is_replay=False)
+        appended = self.producers.end(producer_id, producer_epoch, marker, lambda: self.append_batch(batch))
+        for group_id in groups:
+            self.forget_if_idle(group_id)
+        self._wake()
+        await asyncio.shield(appended)
 
     def append_nothing(self) -> asyncio.Task[None]:
         proof = self.append([NOTHING])

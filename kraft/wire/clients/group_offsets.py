@@ -1,6 +1,8 @@
-"""OffsetCommit and OffsetFetch (8, 9): where groups stand. Partitions are refused one by one, as Kafka does.
+"""OffsetCommit, OffsetFetch and TxnOffsetCommit (8, 9, 28): where groups stand. Partitions are refused one by one, as
+Kafka does.
 
-Source: KafkaApis.handleOffsetCommitRequest and handleOffsetFetchRequest, OffsetMetadataManager.
+Source: KafkaApis.handleOffsetCommitRequest, handleOffsetFetchRequest and handleTxnOffsetCommitRequest,
+OffsetMetadataManager.
 """
 
 from __future__ import annotations
@@ -12,12 +14,17 @@ from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.subscriptions import TopicPartition
 from kraft.protocol.errors import (
+    ConcurrentTransactions,
+    CoordinatorLoadInProgress,
+    CoordinatorNotAvailable,
     GroupIdNotFound,
     IllegalGeneration,
+    InvalidGroupId,
     KafkaError,
     OffsetMetadataTooLarge,
     UnknownTopicId,
     UnknownTopicOrPartition,
+    UnstableOffsetCommit,
 )
 from kraft.wire.clients.served import ClientApi, ClientBroker, ClientCall
 from kraft.wire.generated.offset_commit_request import (
@@ -39,6 +46,12 @@ from kraft.wire.generated.offset_fetch_response import (
     OffsetFetchResponseTopic,
     OffsetFetchResponseTopics,
 )
+from kraft.wire.generated.txn_offset_commit_request import TxnOffsetCommitRequestData
+from kraft.wire.generated.txn_offset_commit_response import (
+    TxnOffsetCommitResponseData,
+    TxnOffsetCommitResponsePartition,
+    TxnOffsetCommitResponseTopic,
+)
 from metadata.image import TopicImage
 
 TOPIC_IDS_FROM = 10
@@ -51,6 +64,12 @@ SEVERAL_GROUPS_FROM = 8
 """OffsetFetch: several groups, and an error for each (KIP-709)."""
 TOP_ERROR_FROM = 2
 """OffsetFetch: an error of the group is told once; in each partition before."""
+ADDS_OFFSETS_FROM = 5
+"""TxnOffsetCommit: the group need not have been added to the transaction before (KIP-890)."""
+ABORTABLE_FROM = 4
+"""TxnOffsetCommit: the error TRANSACTION_ABORTABLE 120."""
+LOADING_KNOWN_FROM = 2
+"""TxnOffsetCommit: older producers do not survive COORDINATOR_LOAD_IN_PROGRESS 14 (KAFKA-7296)."""
 NO_OFFSET = -1
 
 
@@ -68,6 +87,12 @@ def apis(broker: ClientBroker) -> Sequence[ClientApi]:
             response=OffsetFetchResponseData,
             handle=offsets.fetch,
             refuse=_refuse_fetch,
+        ),
+        ClientApi(
+            request=TxnOffsetCommitRequestData,
+            response=TxnOffsetCommitResponseData,
+            handle=offsets.commit_in_transaction,
+            refuse=_refuse_in_transaction,
         ),
     ]
 
@@ -132,22 +157,69 @@ class _Offsets:
     def _code_of(self, topic: TopicImage, asked: OffsetCommitRequestPartition) -> int:
         if asked.partition_index not in topic.partitions:
             return UnknownTopicOrPartition.code
-        if len((asked.committed_metadata or "").encode()) > self._broker.gateway.settings.offset_metadata_max_bytes:
-            return OffsetMetadataTooLarge.code
-        return 0
+        return self._metadata_code(asked.committed_metadata)
+
+    def _metadata_code(self, metadata: str | None) -> int:
+        is_too_large = len((metadata or "").encode()) > self._broker.gateway.settings.offset_metadata_max_bytes
+        return OffsetMetadataTooLarge.code if is_too_large else 0
+
+    # --- commit in a transaction --------------------------------------------------------------------------------
+
+    async def commit_in_transaction(self, call: ClientCall[TxnOffsetCommitRequestData]) -> TxnOffsetCommitResponseData:
+        """What of it may be committed is, until the transaction's marker it is pending."""
+        message = call.message
+        if not message.group_id:
+            raise InvalidGroupId("a group has a name")
+        codes: dict[TopicPartition, int] = {}
+        offsets: list[r.OffsetToCommit] = []
+        for topic in message.topics:
+            known = self._broker.gateway.image.topic(topic.name)
+            for each in topic.partitions:
+                code = UnknownTopicOrPartition.code
+                if known is not None and each.partition_index in known.partitions:
+                    code = self._metadata_code(each.committed_metadata)
+                codes[topic.name, each.partition_index] = code
+                if not code:
+                    offsets.append(
+                        r.OffsetToCommit(
+                            topic.name,
+                            each.partition_index,
+                            each.committed_offset,
+                            each.committed_metadata or "",
+                            each.committed_leader_epoch,
+                        )
+                    )
+        if set(codes.values()) & {0, OffsetMetadataTooLarge.code}:
+            await self._ask(
+                r.CommitInTransaction(
+                    group=message.group_id,
+                    transactional_id=message.transactional_id,
+                    producer_id=message.producer_id,
+                    producer_epoch=message.producer_epoch,
+                    adds_partition=call.version >= ADDS_OFFSETS_FROM,
+                    knows_abortable=call.version >= ABORTABLE_FROM,
+                    member_id=message.member_id,
+                    generation=message.generation_id,
+                    instance_id=message.group_instance_id,
+                    offsets=tuple(offsets),
+                )
+            )
+        return _committed_in_transaction(message, codes)
 
     # --- fetch ------------------------------------------------------------------------------------------------
 
     async def fetch(self, call: ClientCall[OffsetFetchRequestData]) -> OffsetFetchResponseData:
-        """Nothing is ever unstable without transactions, so require_stable (KIP-447) is met as it is."""
+        """With require_stable (KIP-447) a partition whose offset an open transaction may change is
+        UNSTABLE_OFFSET_COMMIT 88: the consumer asks again."""
         if call.version >= SEVERAL_GROUPS_FROM:
-            groups = [await self._fetch_group(each, version=call.version) for each in call.message.groups]
+            groups = [await self._fetch_group(each, call) for each in call.message.groups]
             return OffsetFetchResponseData.make(groups=groups)
         message = call.message
         asked = None
         if message.topics is not None:
             asked = tuple([(topic.name, number) for topic in message.topics for number in topic.partition_indexes])
-        rows = _by_topic(await self._rows(r.FetchOffsets(group=message.group_id, partitions=asked)))
+        fetch = r.FetchOffsets(group=message.group_id, partitions=asked, requires_stable=message.require_stable)
+        rows = _by_topic(await self._rows(fetch))
         topics = [] if message.topics is None else [topic.name for topic in message.topics]
         names = rows if message.topics is None else dict.fromkeys(topics)
         return OffsetFetchResponseData.make(
@@ -160,6 +232,7 @@ class _Offsets:
                             committed_offset=row.offset,
                             committed_leader_epoch=row.leader_epoch,
                             metadata=row.metadata,
+                            error_code=_stability(row),
                         )
                         for row in rows.get(name, ())
                     ],
@@ -173,28 +246,36 @@ class _Offsets:
         assert isinstance(answer, a.GroupOffsets), answer
         return answer.offsets
 
-    async def _fetch_group(self, group: OffsetFetchRequestGroup, *, version: int) -> OffsetFetchResponseGroup:
+    async def _fetch_group(
+        self, group: OffsetFetchRequestGroup, call: ClientCall[OffsetFetchRequestData]
+    ) -> OffsetFetchResponseGroup:
         try:
             if group.topics is None:
-                topics = await self._all_of(group, version=version)
+                topics = await self._all_of(group, call)
             else:
-                topics = await self._asked_of(group, version=version)
+                topics = await self._asked_of(group, call)
         except KafkaError as error:
             return _refused_group(group.group_id, error)
         return OffsetFetchResponseGroup.make(group_id=group.group_id, topics=topics)
 
-    async def _all_of(self, group: OffsetFetchRequestGroup, *, version: int) -> Sequence[OffsetFetchResponseTopics]:
+    async def _all_of(
+        self, group: OffsetFetchRequestGroup, call: ClientCall[OffsetFetchRequestData]
+    ) -> Sequence[OffsetFetchResponseTopics]:
         found = []
         image = self._broker.gateway.image
-        for name, rows in _by_topic(await self._rows(_fetch(group, None))).items():
+        fetch = _fetch(group, None, requires_stable=call.message.require_stable)
+        for name, rows in _by_topic(await self._rows(fetch)).items():
             topic = image.topic(name)
-            if version < TOPIC_IDS_FROM:
+            if call.version < TOPIC_IDS_FROM:
                 found.append(OffsetFetchResponseTopics.make(name=name, partitions=_partitions(rows)))
             elif topic is not None:
                 found.append(OffsetFetchResponseTopics.make(topic_id=topic.topic_id, partitions=_partitions(rows)))
         return found
 
-    async def _asked_of(self, group: OffsetFetchRequestGroup, *, version: int) -> Sequence[OffsetFetchResponseTopics]:
+    async def _asked_of(
+        self, group: OffsetFetchRequestGroup, call: ClientCall[OffsetFetchRequestData]
+    ) -> Sequence[OffsetFetchResponseTopics]:
+        version = call.version
         names: list[str | None] = []
         for topic in group.topics or ():
             if version < TOPIC_IDS_FROM:
@@ -206,7 +287,8 @@ class _Offsets:
         asked = tuple(
             [(name, number) for topic, name in pairs if name is not None for number in topic.partition_indexes]
         )
-        offsets = {(row.topic, row.partition): row for row in await self._rows(_fetch(group, asked))}
+        fetch = _fetch(group, asked, requires_stable=call.message.require_stable)
+        offsets = {(row.topic, row.partition): row for row in await self._rows(fetch)}
         return [
             OffsetFetchResponseTopics.make(
                 name=topic.name,
@@ -241,9 +323,48 @@ def _refuse_commit(message: OffsetCommitRequestData, version: int, error: KafkaE
     )
 
 
-def _fetch(group: OffsetFetchRequestGroup, asked: tuple[TopicPartition, ...] | None) -> r.FetchOffsets:
+def _committed_in_transaction(
+    message: TxnOffsetCommitRequestData, codes: Mapping[TopicPartition, int]
+) -> TxnOffsetCommitResponseData:
+    return TxnOffsetCommitResponseData.make(
+        topics=[
+            TxnOffsetCommitResponseTopic.make(
+                name=topic.name,
+                partitions=[
+                    TxnOffsetCommitResponsePartition.make(
+                        partition_index=each.partition_index, error_code=codes[topic.name, each.partition_index]
+                    )
+                    for each in topic.partitions
+                ],
+            )
+            for topic in message.topics
+        ]
+    )
+
+
+def _refuse_in_transaction(
+    message: TxnOffsetCommitRequestData, version: int, error: KafkaError
+) -> TxnOffsetCommitResponseData:
+    """What a transaction coordinator says while it ends the transaction before, producers know as a group that is being
+    loaded: they ask again, and here."""
+    code = error.code
+    if isinstance(error, ConcurrentTransactions):
+        code = CoordinatorLoadInProgress.code
+    if code == CoordinatorLoadInProgress.code and version < LOADING_KNOWN_FROM:
+        code = CoordinatorNotAvailable.code
+    partitions = ((topic.name, each.partition_index) for topic in message.topics for each in topic.partitions)
+    return _committed_in_transaction(message, dict.fromkeys(partitions, code))
+
+
+def _fetch(
+    group: OffsetFetchRequestGroup, asked: tuple[TopicPartition, ...] | None, *, requires_stable: bool
+) -> r.FetchOffsets:
     return r.FetchOffsets(
-        group=group.group_id, partitions=asked, member_id=group.member_id, member_epoch=group.member_epoch
+        group=group.group_id,
+        partitions=asked,
+        member_id=group.member_id,
+        member_epoch=group.member_epoch,
+        requires_stable=requires_stable,
     )
 
 
@@ -261,9 +382,14 @@ def _partitions(rows: Iterable[a.OffsetOfGroup]) -> Sequence[OffsetFetchResponse
             committed_offset=row.offset,
             committed_leader_epoch=row.leader_epoch,
             metadata=row.metadata,
+            error_code=_stability(row),
         )
         for row in rows
     ]
+
+
+def _stability(row: a.OffsetOfGroup) -> int:
+    return UnstableOffsetCommit.code if row.is_unstable else 0
 
 
 def _unknown_id(numbers: Iterable[int]) -> Sequence[OffsetFetchResponsePartitions]:

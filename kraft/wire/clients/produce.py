@@ -12,6 +12,8 @@ from asyncio import Future
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
+from kraft.broker.transactional_produce import transactional_headers
+from kraft.coordinators.transactions.verification import Support
 from kraft.protocol.batches.header import (
     CODEC_MASK,
     CONTROL,
@@ -60,7 +62,9 @@ ZSTD = 4
 FIRST_WITH_ZSTD = 7
 FIRST_WITH_LEADERS = 10
 FIRST_WITH_TOPIC_IDS = 13
-NO_TRANSACTIONS = "this cluster has no transactions; leave transactional.id out for an idempotent producer"
+FIRST_WITH_ABORTABLE = 11
+FIRST_THAT_ADDS_PARTITIONS = 12
+"""Of the versions that producers of transaction version 2 use (KIP-890)."""
 
 Outcomes = Mapping[TopicIdPartition, ProduceOutcome]
 
@@ -82,8 +86,7 @@ class _Produce:
 
     def handle(self, call: ClientCall[ProduceRequestData]) -> Answer:
         message = call.message
-        if message.transactional_id is not None:
-            raise TransactionalIdAuthorizationFailed(NO_TRANSACTIONS)
+        has_transaction = False
         batches: dict[TopicIdPartition, Buffer] = {}
         refused: dict[TopicIdPartition, ProduceOutcome] = {}
         ids: list[UUID | None] = []
@@ -98,10 +101,11 @@ class _Produce:
                 error = _refusal(records, version=call.version, is_repeated=key in batches or key in refused)
                 if error is None:
                     batches[key] = records
+                    has_transaction |= records[ATTRIBUTES_AT] & (TRANSACTIONAL | CONTROL) == TRANSACTIONAL
                 else:
                     batches.pop(key, None)
                     refused[key] = ProduceOutcome(error_code=error.code, message=error.message)
-        outcomes = self._begun(call, batches)
+        outcomes = self._begun_in_transaction(call, batches) if has_transaction else self._begun(call, batches)
         if isinstance(outcomes, Future):
             return Later(outcomes, lambda known: self._answer(call, ids, {**known, **refused} if refused else known))
         return self._answer(call, ids, {**outcomes, **refused} if refused else outcomes)
@@ -113,6 +117,22 @@ class _Produce:
             return self._replicas.begin_produce(batches, acks=call.message.acks, timeout_ms=call.message.timeout_ms)
         except KafkaError as error:
             return dict.fromkeys(batches, ProduceOutcome(error_code=error.code, message=error.message))
+
+    def _begun_in_transaction(
+        self, call: ClientCall[ProduceRequestData], batches: Mapping[TopicIdPartition, Buffer]
+    ) -> Outcomes | Future[dict[TopicIdPartition, ProduceOutcome]]:
+        """Raises InvalidProducerIdMapping 49, TransactionalIdAuthorizationFailed 53 for the request as a whole."""
+        message = call.message
+        if message.transactional_id is None:
+            raise TransactionalIdAuthorizationFailed("a transactional batch needs the transactional.id of its producer")
+        return self._broker.transactional_produce.begin(
+            batches,
+            transactional_headers(batches),
+            transactional_id=message.transactional_id,
+            support=_support(call.version),
+            acks=message.acks,
+            timeout_ms=message.timeout_ms,
+        )
 
     def _answer(
         self, call: ClientCall[ProduceRequestData], ids: Sequence[UUID | None], outcomes: Outcomes
@@ -182,8 +202,7 @@ def _code(outcome: ProduceOutcome, version: int) -> int:
 
 
 def _refusal(records: Buffer, *, version: int, is_repeated: bool) -> KafkaError | None:
-    """ProduceRequest.validateRecords: one batch of format 2, and zstd only where consumers may ask for it (KIP-110).
-    Raises TransactionalIdAuthorizationFailed 53 for the request as a whole."""
+    """ProduceRequest.validateRecords: one batch of format 2, and zstd only where consumers may ask for it (KIP-110)."""
     if len(records) <= MAGIC_OFFSET:
         return InvalidRecord("a produce request has one record batch for each partition; here is none")
     if records[MAGIC_OFFSET] != MAGIC:
@@ -192,15 +211,18 @@ def _refusal(records: Buffer, *, version: int, is_repeated: bool) -> KafkaError 
         )
     if len(records) < HEADER_BYTES:
         return InvalidRecord(f"{len(records)} bytes are no whole record batch")
-    attributes = records[ATTRIBUTES_AT]
-    if attributes & (TRANSACTIONAL | CONTROL) == TRANSACTIONAL:
-        raise TransactionalIdAuthorizationFailed(f"a transactional batch: {NO_TRANSACTIONS}")
     _, size = extent_at(records, 0)
     if size < len(records) or is_repeated:
         return InvalidRecord("a produce request has exactly one record batch for each partition; here are more")
-    if attributes & CODEC_MASK == ZSTD and version < FIRST_WITH_ZSTD:
+    if records[ATTRIBUTES_AT] & CODEC_MASK == ZSTD and version < FIRST_WITH_ZSTD:
         return UnsupportedCompressionType(f"zstd needs produce requests of version {FIRST_WITH_ZSTD} or later")
     return None
+
+
+def _support(version: int) -> Support:
+    if version >= FIRST_THAT_ADDS_PARTITIONS:
+        return Support.ADDS_PARTITIONS
+    return Support.TELLS_ABORTABLE if version >= FIRST_WITH_ABORTABLE else Support.OLD
 
 
 def _close_for_errors(ids: Sequence[UUID | None], outcomes: Outcomes) -> None:

@@ -15,6 +15,8 @@ from typing import Any, Generic, TypeAlias
 
 from kraft.broker.gateway import Gateway
 from kraft.broker.lost_brokers import LostBrokers
+from kraft.broker.transactional_produce import TransactionalProduce
+from kraft.broker.txn_markers import TxnMarkers
 from kraft.config.models import ClusterConfig
 from kraft.coordinators.groups.coordinator import GroupCoordinator
 from kraft.coordinators.groups.routing import Groups
@@ -47,6 +49,8 @@ class ClientBroker:
     lost: LostBrokers
     """Leaders that have just died: who asks for a leader waits for the election."""
     producer_ids: ProducerIdSource
+    transactional_produce: TransactionalProduce
+    markers: TxnMarkers
     transaction_coordinator: TransactionCoordinator
     """Of the transactional ids of this broker."""
     transactions: Transactions

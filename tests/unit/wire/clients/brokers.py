@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 
 from kraft.broker.gateway import Gateway
 from kraft.broker.lost_brokers import LostBrokers
+from kraft.broker.transactional_produce import TransactionalProduce
 from kraft.chaos.worlds.simulated.disk import Disk, SimulatedFiles
 from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.protocol.errors import KafkaError
@@ -81,6 +82,8 @@ class Client:
                 groups=unused,
                 lost=cast(LostBrokers, NothingLost()),
                 producer_ids=ProducerIds(),
+                transactional_produce=TransactionalProduce(self._node.manager, unused),
+                markers=unused,
                 transaction_coordinator=unused,
                 transactions=unused,
             )

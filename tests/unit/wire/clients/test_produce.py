@@ -125,16 +125,23 @@ def test_a_refusal_names_the_records_at_fault_from_version_8_on() -> None:
     run(story())
 
 
-def test_a_transactional_producer_is_refused_at_once_and_in_words() -> None:
+def test_a_transactional_batch_without_a_transactional_id_is_refused_with_the_whole_request() -> None:
+    """As Kafka, which cannot ask whether the producer may use its id. With one, plain batches pass."""
+
     async def story() -> None:
         async with Brokers() as cluster:
-            cluster.create()
-            asked = request(BATCH, version=13)
-            asked.transactional_id = "t"
-            answer = await cluster.clients[1].ask(asked, ProduceResponseData, 13)
+            key = cluster.create()
+            client = cluster.clients[1]
+            batch = records(b"x", producer_id=7, producer_epoch=0, base_sequence=0, is_transactional=True)
+            answer = await client.ask(request(batch, version=13), ProduceResponseData, 13)
             (refused,) = answer.responses[0].partition_responses
             assert refused.error_code == 53
-            assert "no transactions" in (refused.error_message or "")
+            assert "transactional.id" in (refused.error_message or "")
+            assert cluster.nodes[1].manager._registry.replicas[key].log.log_end_offset == 0
+            plain = request(BATCH, version=13)
+            plain.transactional_id = "t"
+            answer = await client.ask(plain, ProduceResponseData, 13)
+            assert answer.responses[0].partition_responses[0].error_code == 0
 
     run(story())
 
@@ -191,8 +198,11 @@ def test_with_acks_0_nothing_is_answered_and_an_error_closes_the_connection() ->
             assert await client.send(request(BATCH, version=9, acks=0), 9) is None
             log = cluster.nodes[1].manager._registry.replicas[key].log
             assert log.log_end_offset == 2
-            transactional = request(BATCH, version=9, acks=0)
-            transactional.transactional_id = "t"
+            transactional = request(
+                records(b"x", producer_id=7, producer_epoch=0, base_sequence=0, is_transactional=True),
+                version=9,
+                acks=0,
+            )
             for bad in (
                 request(BATCH, version=9, acks=0, topic="unknown"),
                 request(BATCH, version=9, acks=0, partition=1),
