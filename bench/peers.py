@@ -214,10 +214,11 @@ class Topics:
     def __init__(self, side: Side, *, without: int = -1) -> None:
         self.admin = AdminClient(_bootstrap(side, without=without))
 
-    def create(self, partitions: int) -> str:
+    def create(self, partitions: int, *, is_warm: bool = True) -> str:
         name = f"bench-{time.time_ns()}"
         self.create_named(name, partitions)
-        time.sleep(WARM_S)
+        if is_warm:
+            time.sleep(WARM_S)
         return name
 
     def create_named(self, name: str, partitions: int) -> None:
@@ -360,12 +361,13 @@ def gap(side: Side, *, is_controller: bool) -> dict[str, float]:
     topics = Topics(side)
     some = next(iter(side.addresses))
     deadline = time.perf_counter() + WAIT_S
-    name = topics.create(1)
+    name = topics.create(1, is_warm=False)
     while (topics.leader(name) == controller(side, ask=some)) != is_controller:
         topics.delete(name)
         if time.perf_counter() > deadline:
             raise BenchError("no topic could be made whose leader is what is to be killed")
-        name = topics.create(1)
+        name = topics.create(1, is_warm=False)
+    time.sleep(WARM_S)
     victim = topics.leader(name)
     acked: list[tuple[float, bytes]] = []
     failures: list[str] = []

@@ -4,6 +4,10 @@ A client that loses the connection to a leader asks the next broker who leads no
 before the election would send it back to the dead broker, and librdkafka asks a second time after a second only. So a
 broker whose own fetches from that leader have just broken off lets such a question wait for the election, for
 `ELECTION_WAIT_MS` at most: then the link may be broken and the leader alive.
+
+And a broker that has just been fenced is named for some seconds more, with nothing that it leads. librdkafka drops a
+broker that is named no more together with the partitions that it is about to move elsewhere, and finds them again in a
+second (seen with 2.12). At Kafka it hardly happens: who is dead is named there until its session is over, 9 s.
 """
 
 from __future__ import annotations
@@ -12,11 +16,14 @@ from collections.abc import Callable, Collection
 from typing import Final
 
 from kraft.broker.publishing import MetadataPublisher
+from metadata.delta import MetadataDelta
 from metadata.environment import Clock
 from metadata.image import MetadataImage
 
 ELECTION_WAIT_MS: Final = 500
 """After the connection broke. A broker whose port refuses is fenced after some tens of milliseconds."""
+NAMED_MS: Final = 5_000
+"""A client has asked for metadata a few times by then: it begins when its connection breaks."""
 
 
 class LostBrokers:
@@ -25,6 +32,9 @@ class LostBrokers:
         self._lost = lost
         self._publisher = publisher
         self._clock = clock
+        self._fenced_ms: dict[int, int] = {}
+        """When it was fenced, by broker, until it is unfenced or `NAMED_MS` have passed."""
+        publisher.subscribe(self._on_metadata)
 
     def are_awaited(self) -> bool:
         """Whether an election is to be expected at once."""
@@ -33,6 +43,20 @@ class LostBrokers:
     async def fenced(self) -> None:
         """Returns when the controller has fenced them, or is not going to soon."""
         await self._publisher.wait_for(lambda image: not self._unfenced(image), timeout_ms=ELECTION_WAIT_MS)
+
+    def lately_fenced(self) -> tuple[int, ...]:
+        """Their ids, ascending."""
+        if self._fenced_ms:
+            since_ms = self._clock.monotonic_ms() - NAMED_MS
+            self._fenced_ms = {node_id: at_ms for node_id, at_ms in self._fenced_ms.items() if at_ms > since_ms}
+        return tuple(sorted(self._fenced_ms))
+
+    def _on_metadata(self, delta: MetadataDelta, _: MetadataImage) -> None:
+        for node_id, (before, after) in delta.changed_brokers.items():
+            if after is None or not after.fenced:
+                self._fenced_ms.pop(node_id, None)
+            elif before is not None and not before.fenced:
+                self._fenced_ms[node_id] = self._clock.monotonic_ms()
 
     def _unfenced(self, image: MetadataImage) -> list[int]:
         lost = self._lost(self._clock.monotonic_ms() - ELECTION_WAIT_MS)

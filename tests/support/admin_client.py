@@ -76,6 +76,9 @@ class NothingLost:
     def are_awaited(self) -> bool:
         return False
 
+    def lately_fenced(self) -> tuple[int, ...]:
+        return ()
+
 
 class AdminClient:
     def __init__(

@@ -29,7 +29,7 @@ from kraft.protocol.errors import (
 )
 from kraft.wire import codec
 from kraft.wire.clients import operations
-from kraft.wire.clients.endpoints import address_of, controller_of, live_endpoints
+from kraft.wire.clients.endpoints import Endpoint, address_of, controller_of, live_endpoints, node_endpoints
 from kraft.wire.clients.served import Answer, ClientApi, ClientBroker, ClientCall, ClientConnection
 from kraft.wire.generated.describe_cluster_request import DescribeClusterRequestData
 from kraft.wire.generated.describe_cluster_response import DescribeClusterBroker, DescribeClusterResponseData
@@ -113,7 +113,7 @@ class _Cluster:
         if self._image is not self._gateway.image or len(self._answers) >= ANSWERS_KEPT_MAX:
             self._image = self._gateway.image
             self._answers.clear()
-        asked = (*asked, controller_of(self._broker, call.connection))
+        asked = (*asked, controller_of(self._broker, call.connection), self._broker.lost.lately_fenced())
         kept = self._answers.get(asked)
         if kept is None:
             response = self._metadata(call)
@@ -128,13 +128,19 @@ class _Cluster:
         return MetadataResponseData.make(
             brokers=[
                 MetadataResponseBroker.make(node_id=each.node_id, host=each.host, port=each.port, rack=each.rack)
-                for each in live_endpoints(self._broker, connection)
+                for each in self._named(connection)
             ],
             cluster_id=self._gateway.cluster_id,
             controller_id=controller_of(self._broker, connection),
             topics=list(self._topics(message, version, connection)),
             cluster_authorized_operations=operations.CLUSTER if asks_cluster else operations.NOT_ASKED,
         )
+
+    def _named(self, connection: ClientConnection) -> Sequence[Endpoint]:
+        """The brokers that are not fenced, and those that were not a moment ago: see `LostBrokers`."""
+        lost = node_endpoints(self._broker, self._broker.lost.lately_fenced(), connection)
+        live = live_endpoints(self._broker, connection)
+        return sorted((*live, *lost)) if lost else live
 
     def _topics(
         self, message: MetadataRequestData, version: int, connection: ClientConnection

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from kraft.broker.lost_brokers import ELECTION_WAIT_MS, LostBrokers
+from kraft.broker.lost_brokers import ELECTION_WAIT_MS, NAMED_MS, LostBrokers
 from kraft.chaos.worlds.simulated.cluster import SimulatedCluster
 from kraft.chaos.worlds.simulated.environment import SimulatedWorld
 from kraft.wire.generated.find_coordinator_request import FindCoordinatorRequestData
@@ -21,6 +21,11 @@ async def leader_by(door: ClientDoor) -> int:
     asked = MetadataRequestData.make(topics=[MetadataRequestTopic.make(name="t")])
     answer: Any = await door.ask(asked, METADATA)
     return int(answer.topics[0].partitions[0].leader_id)
+
+
+async def named_by(door: ClientDoor) -> set[int]:
+    answer: Any = await door.ask(MetadataRequestData.make(topics=[]), METADATA)
+    return {each.node_id for each in answer.brokers}
 
 
 async def started(world: SimulatedWorld) -> tuple[SimulatedCluster, int, ClientDoor]:
@@ -63,8 +68,11 @@ def test_a_client_that_asks_just_when_the_leader_died_is_told_the_next_leader() 
         assert image is not None
         assert image.partitions[0].leader == leader, "it is to be asked before the election"
         assert await leader_by(door) not in (leader, -1)
+        assert await named_by(door) == {1, 2, 3}, "a client still has to move what the dead one led"
         found: Any = await door.ask(FindCoordinatorRequestData.make(coordinator_keys=["g"]), FIND_COORDINATOR)
         assert found.coordinators[0].node_id != leader
+        await asyncio.sleep(NAMED_MS / 1000)
+        assert await named_by(door) == {1, 2, 3} - {leader}
         await cluster.stop()
         cluster.raise_fatal()
 
