@@ -28,6 +28,7 @@ from metadata.controller.requests import (
     BrokerHeartbeat,
     FailedReplicas,
     HeartbeatAnswer,
+    OfflineReplicas,
     RegisterBroker,
     Request,
 )
@@ -106,6 +107,8 @@ class BrokerLifecycle:
         """Of the metadata that the latest answer was given from."""
         self._next_answer, self._next_image = asyncio.Event(), asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self.offline_replicas: OfflineReplicas = {}
+        """Of live brokers, as the controller told last; another mapping whenever it says something else."""
 
     @property
     def broker_id(self) -> int:
@@ -293,6 +296,8 @@ class BrokerLifecycle:
 
     def _learn(self, answer: HeartbeatAnswer) -> None:
         self._is_unfenced = not answer.is_fenced
+        if answer.offline != self.offline_replicas:
+            self.offline_replicas = answer.offline
         if self._wants_shutdown and answer.should_shut_down:
             self._may_stop.set()
 

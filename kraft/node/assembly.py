@@ -55,7 +55,7 @@ from kraft.wire.handlers.producer_ids import ProducerIdSource
 from kraft.wire.peers import Peers
 from kraft.wire.server import ClientListener, WireServer
 from metadata.controller.active import ActiveController
-from metadata.controller.requests import AlterPartition, ErrorDetail
+from metadata.controller.requests import AlterPartition, ErrorDetail, OfflineReplicas
 from metadata.delta import MetadataDelta
 from metadata.durable_directories import make_durable_directories
 from metadata.environment import Environment
@@ -180,9 +180,13 @@ class Node:
                 markers=self.markers,
                 transaction_coordinator=self.transaction_coordinator,
                 transactions=self.transactions,
+                offline_replicas=self._offline_replicas,
             ),
             awaited=self.awaiting.metadata,
         )
+
+    def _offline_replicas(self) -> OfflineReplicas:
+        return {} if self.lifecycle is None else self.lifecycle.offline_replicas
 
     @property
     def wire(self) -> WireServer:

@@ -54,6 +54,13 @@ class RegisterBroker(Request[BrokerRegistered]):
     """As in `RegisterBrokerRecord`."""
 
 
+OfflineReplicas: TypeAlias = Mapping[int, frozenset[TopicIdPartition]]
+"""Partitions by broker id; a broker without any is not in it."""
+
+OFFLINE_REPLICAS_TOLD_MAX = 10_000
+"""Replicas that the answer to a heartbeat names; of more, those of the brokers with the highest ids are left out."""
+
+
 @value(kw_only=True)
 class HeartbeatAnswer:
     is_caught_up: bool
@@ -63,6 +70,8 @@ class HeartbeatAnswer:
     """B6: the broker leads nothing and all active brokers know it; it may stop."""
     metadata_offset: int
     """Of the image that the controller answered from: a broker that has applied less may have been deposed in it."""
+    offline: OfflineReplicas = field(default_factory=dict)
+    """What live brokers cannot read nor write, as their last heartbeats said: clients are told (KIP-112)."""
 
 
 FAILED_REPLICAS_REPORTED_MAX = 10_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -158,3 +159,32 @@ def test_a_move_goes_on_after_a_kill(disks: Kafka, python: KafkaAdminClient, kil
             disks.cluster.restart(other)
             disks.cluster.wait_for_isr(topic, 0, (1, 2, 3), deadline_s=DEADLINE_S)
     assert consumed(disks, topic, 2_020) == [*range(2_000), *range(20)]
+
+
+def test_a_replica_that_cannot_be_made_on_a_live_broker_is_offline_until_it_can(
+    disks: Kafka, python: KafkaAdminClient
+) -> None:
+    topic = f"topic-{uuid.uuid4().hex[:12]}"
+    in_the_way = [Path(paths(disks, name, 2)) / f"{topic}-0" for name in "ab"]
+    for path in in_the_way:
+        path.touch()
+    disks.cluster.create_topic(topic)
+
+    def told() -> set[tuple[int, ...]]:
+        """By each of the nodes."""
+        found = set()
+        for server in disks.servers:
+            client = KafkaAdminClient(bootstrap_servers=server)
+            try:
+                [described] = client.describe_topics([topic])
+            finally:
+                client.close()
+            found |= {tuple(each["offline_replicas"]) for each in described["partitions"]}
+        return found
+
+    wait_until(lambda: told() == {(2,)}, deadline_s=DEADLINE_S, what="the offline replica, known to all")
+    assert {broker["broker"] for broker in python.describe_log_dirs({topic: [0]})} == {1, 2, 3}, "the broker lives"
+    for path in in_the_way:
+        path.unlink()
+    wait_until(lambda: told() == {()}, deadline_s=DEADLINE_S, what="no offline replica")
+    disks.cluster.wait_for_isr(topic, 0, (1, 2, 3), deadline_s=DEADLINE_S)

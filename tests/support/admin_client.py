@@ -15,7 +15,7 @@ from kraft.protocol.errors import KafkaError
 from kraft.wire.clients.served import ClientApi, ClientBroker, ClientCall, ClientConnection
 from kraft.wire.codec import decode_body, encode_body
 from kraft.wire.primitives import TopLevel
-from metadata.controller.requests import CreateTopics, ErrorDetail, NewTopic, Request
+from metadata.controller.requests import CreateTopics, ErrorDetail, NewTopic, OfflineReplicas, Request
 from metadata.image import DEFAULT_LISTENER, MetadataImage
 from metadata.settings import BrokerSettings, TopicSettings, broker_settings, topic_settings
 from tests.support.controller_world import CLUSTER_ID, World
@@ -91,7 +91,9 @@ class AdminClient:
         **parts: Any,
     ) -> None:
         self.gateway = WorldGateway(world, node_id=node_id)
-        self._broker = cast(ClientBroker, SimpleNamespace(gateway=self.gateway, lost=NothingLost(), **parts))
+        self.offline_replicas: OfflineReplicas = {}
+        parts = {"offline_replicas": lambda: self.offline_replicas, "lost": NothingLost(), **parts}
+        self._broker = cast(ClientBroker, SimpleNamespace(gateway=self.gateway, **parts))
         self._apis = {api.request: api for api in apis(self._broker)}
         self._connection = ClientConnection(peer="127.0.0.1:5", listener=listener)
 

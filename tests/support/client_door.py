@@ -26,6 +26,8 @@ def broker_of(node: SimulatedNode) -> ClientBroker:
     assert parts.transaction_coordinator is not None
     assert parts.transactional_produce is not None
     assert parts.markers is not None
+    lifecycle = parts.lifecycle
+    assert lifecycle is not None
     return ClientBroker(
         environment=parts.environment,
         config=parts.config,
@@ -40,6 +42,7 @@ def broker_of(node: SimulatedNode) -> ClientBroker:
         markers=parts.markers,
         transaction_coordinator=parts.transaction_coordinator,
         transactions=parts.transactions,
+        offline_replicas=lambda: lifecycle.offline_replicas,
     )
 
 

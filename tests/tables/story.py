@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from kraft.protocol.errors import KafkaError
 from metadata.controller.decide import (
@@ -23,7 +24,9 @@ from metadata.controller.requests import (
     ElectLeaders,
     ErrorDetail,
     FailedReplicas,
+    HeartbeatAnswer,
     IsrMember,
+    OfflineReplicas,
     PartitionAlteration,
     PartitionReassignment,
 )
@@ -210,8 +213,15 @@ def _reply(world: World, decision: Decision) -> Iterator[str]:
                 yield f"{name}: ok"
             else:
                 yield f"{name}: ok, partition epoch {value.partition_epoch}, isr {list(value.isr)}"
+    elif isinstance(reply, HeartbeatAnswer):
+        offline = f", offline={_offline(world.image, reply.offline)}" if reply.offline else ""
+        yield str(replace(reply, offline={})).replace(", offline={}", offline)
     elif reply is not None:
         yield str(reply)
+
+
+def _offline(image: MetadataImage, offline: OfflineReplicas) -> dict[int, list[str]]:
+    return {broker: sorted(_name(image, key) for key in keys) for broker, keys in offline.items()}
 
 
 def _name(image: MetadataImage, key: TopicIdPartition) -> str:

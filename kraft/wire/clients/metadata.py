@@ -8,7 +8,7 @@ created behind that answer: clients ask again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import ClassVar
 from uuid import UUID
 
@@ -49,8 +49,8 @@ from kraft.wire.generated.metadata_response import (
 )
 from kraft.wire.primitives import ZERO_UUID, TopLevel, Written
 from metadata.controller.decide.topics import check_topic_name
-from metadata.controller.requests import NewTopic
-from metadata.image import MetadataImage, PartitionImage, TopicImage
+from metadata.controller.requests import NewTopic, OfflineReplicas
+from metadata.image import MetadataImage, PartitionImage, TopicIdPartition, TopicImage
 from metadata.internal_topics import INTERNAL_TOPICS, OFFSETS_TOPIC, TRANSACTIONS_TOPIC
 
 CREATED_AT_ONCE_MAX = 100
@@ -93,8 +93,9 @@ class _Cluster:
         self._gateway = broker.gateway
         self._created = _TopicsCreated(broker)
         self._image: MetadataImage | None = None
+        self._offline: OfflineReplicas = {}
         self._answers: dict[tuple[object, ...], Written] = {}
-        """To what was asked about `_image`."""
+        """To what was asked about `_image` and `_offline`."""
 
     # --- Metadata -------------------------------------------------------------------------------------------
 
@@ -110,8 +111,9 @@ class _Cluster:
         asked = _asked(call)
         if asked is None:
             return self._metadata(call)
-        if self._image is not self._gateway.image or len(self._answers) >= ANSWERS_KEPT_MAX:
-            self._image = self._gateway.image
+        image, offline = self._gateway.image, self._broker.offline_replicas()
+        if self._image is not image or self._offline is not offline or len(self._answers) >= ANSWERS_KEPT_MAX:
+            self._image, self._offline = image, offline
             self._answers.clear()
         asked = (*asked, controller_of(self._broker, call.connection), self._broker.lost.lately_fenced())
         kept = self._answers.get(asked)
@@ -251,6 +253,7 @@ class _Described:
         self._operations = operations.TOPIC if asks_operations and version >= 8 else operations.NOT_ASKED
         self._listener = connection.listener
         self._live = {endpoint.node_id for endpoint in live_endpoints(broker, connection)}
+        self._offline = broker.offline_replicas()
         registered = image.brokers.values()
         self._reachable = {each.broker_id for each in registered if each.address(self._listener) is not None}
 
@@ -286,7 +289,7 @@ class _Described:
             leader_epoch=partition.leader_epoch,
             replica_nodes=self._told(partition.replicas),
             isr_nodes=self._told(partition.isr),
-            offline_replicas=[replica for replica in partition.replicas if replica not in self._live],
+            offline_replicas=offline_replicas(partition, live=self._live, offline=self._offline),
         )
 
     def _told(self, replicas: Sequence[int]) -> Sequence[int]:
@@ -300,6 +303,12 @@ class _Described:
         if self._version == 0 and not self._live.issuperset(partition.replicas):
             return ReplicaNotAvailable.code
         return 0
+
+
+def offline_replicas(partition: PartitionImage, *, live: Collection[int], offline: OfflineReplicas) -> Sequence[int]:
+    """Those of brokers that cannot be reached, and those whose log has failed (KIP-112)."""
+    key = TopicIdPartition(partition.topic_id, partition.partition)
+    return [each for each in partition.replicas if each not in live or key in offline.get(each, ())]
 
 
 class _TopicsCreated:
@@ -381,7 +390,7 @@ def _partitions_of(
                 isr_nodes=partition.isr,
                 eligible_leader_replicas=(),
                 last_known_elr=(),
-                offline_replicas=[replica for replica in partition.replicas if replica not in live],
+                offline_replicas=offline_replicas(partition, live=live, offline=broker.offline_replicas()),
             )
             for partition in map(topic.partitions.__getitem__, numbers)
         ],

@@ -27,6 +27,7 @@ from kraft.values import value
 from kraft.wire.handlers.producer_ids import ProducerIdSource
 from kraft.wire.messages.common import RequestData
 from kraft.wire.primitives import TopLevel
+from metadata.controller.requests import OfflineReplicas
 from metadata.environment import Environment
 from replication.manager.manager import ReplicaManager
 from replication.storage.log_manager import LogManager
@@ -55,6 +56,8 @@ class ClientBroker:
     """Of the transactional ids of this broker."""
     transactions: Transactions
     """Who coordinates a transactional id, and the way there; their topic comes into being here."""
+    offline_replicas: Callable[[], OfflineReplicas]
+    """Whose logs have failed on brokers that live, as the controller told last."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

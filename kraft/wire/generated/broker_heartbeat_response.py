@@ -3,25 +3,64 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import ClassVar
+from uuid import UUID
 
 from kraft.protocol.primitives import Buffer
 from kraft.wire.primitives import (
+    Message,
     TagReaders,
     TopLevel,
+    ZERO_UUID,
+    is_null,
+    length,
     new,
+    numbers,
+    read_array,
+    read_numbers,
     read_tags,
     tag_count,
+    tagged,
+    uuid_of,
 )
+from kraft.wire.varints import long_varint
 
 _3sq = struct.Struct(">3sq")
+_i16s = struct.Struct(">i16s")
+_i16sB = struct.Struct(">i16sB")
 _ihttt = struct.Struct(">ih???")
 _ihtttB = struct.Struct(">ih???B")
 _q = struct.Struct(">q")
 
 
+class OfflineReplicas(Message):
+    """Replicas of live brokers whose logs can be neither read nor written."""
+
+    __slots__ = ("broker_id", "topic_id", "partitions")
+    broker_id: int
+    """Whose replicas they are."""
+    topic_id: UUID
+    """The topic."""
+    partitions: Sequence[int]
+    """Its partitions."""
+
+    @staticmethod
+    def make(
+        *,
+        broker_id: int = 0,
+        topic_id: UUID = ZERO_UUID,
+        partitions: Sequence[int] = (),
+    ) -> OfflineReplicas:
+        m = new(OfflineReplicas)
+        m.broker_id = broker_id
+        m.topic_id = topic_id
+        m.partitions = partitions
+        return m
+
+
 class BrokerHeartbeatResponseData(TopLevel):
-    __slots__ = ("throttle_time_ms", "error_code", "is_caught_up", "is_fenced", "should_shut_down", "metadata_offset")
+    __slots__ = ("throttle_time_ms", "error_code", "is_caught_up", "is_fenced", "should_shut_down", "metadata_offset", "offline_replicas")
     API_KEY: ClassVar[int] = 63
     VERSIONS: ClassVar[range] = range(0, 3)
     FLEXIBLE_FROM: ClassVar[int] = 0
@@ -37,6 +76,8 @@ class BrokerHeartbeatResponseData(TopLevel):
     """True if the broker should proceed with its shutdown."""
     metadata_offset: int
     """The offset of the metadata that the controller answered from."""
+    offline_replicas: Sequence[OfflineReplicas]
+    """Replicas of live brokers whose logs can be neither read nor written."""
 
     @staticmethod
     def make(
@@ -47,6 +88,7 @@ class BrokerHeartbeatResponseData(TopLevel):
         is_fenced: bool = True,
         should_shut_down: bool = False,
         metadata_offset: int = -1,
+        offline_replicas: Sequence[OfflineReplicas] = (),
     ) -> BrokerHeartbeatResponseData:
         m = new(BrokerHeartbeatResponseData)
         m.throttle_time_ms = throttle_time_ms
@@ -55,7 +97,28 @@ class BrokerHeartbeatResponseData(TopLevel):
         m.is_fenced = is_fenced
         m.should_shut_down = should_shut_down
         m.metadata_offset = metadata_offset
+        m.offline_replicas = offline_replicas
         return m
+
+
+def _read_OfflineReplicas_0(frame: memoryview, offset: int) -> tuple[OfflineReplicas, int]:
+    m = new(OfflineReplicas)
+    m.broker_id, raw_topic_id, n = _i16sB.unpack_from(frame, offset)
+    offset += 21
+    m.topic_id = uuid_of(raw_topic_id)
+    if n == 1:
+        m.partitions = ()
+    elif not n:
+        raise is_null("partitions")
+    else:
+        if n > 127:
+            n, offset = long_varint(frame, offset, n)
+        m.partitions, offset = read_numbers(frame, offset, n, "i")
+    t = frame[offset]
+    offset += 1
+    if t:
+        offset = read_tags(m, frame, offset, t, {})
+    return m, offset
 
 
 def _read_BrokerHeartbeatResponseData_metadata_offset_0(frame: memoryview, offset: int) -> tuple[int, int]:
@@ -64,14 +127,31 @@ def _read_BrokerHeartbeatResponseData_metadata_offset_0(frame: memoryview, offse
     return value, offset
 
 
+def _read_BrokerHeartbeatResponseData_offline_replicas_0(frame: memoryview, offset: int) -> tuple[Sequence[OfflineReplicas], int]:
+    value: Sequence[OfflineReplicas]
+    n = frame[offset]
+    offset += 1
+    if n == 1:
+        value = ()
+    elif not n:
+        raise is_null("offline_replicas")
+    else:
+        if n > 127:
+            n, offset = long_varint(frame, offset, n)
+        value, offset = read_array(frame, offset, n, _read_OfflineReplicas_0)
+    return value, offset
+
+
 _TAGS_BrokerHeartbeatResponseData_0: TagReaders = {
     10000: ("metadata_offset", _read_BrokerHeartbeatResponseData_metadata_offset_0),
+    10001: ("offline_replicas", _read_BrokerHeartbeatResponseData_offline_replicas_0),
 }
 
 
 def _read_BrokerHeartbeatResponseData_0(frame: memoryview, offset: int) -> tuple[BrokerHeartbeatResponseData, int]:
     m = new(BrokerHeartbeatResponseData)
     m.metadata_offset = -1
+    m.offline_replicas = ()
     (
         m.throttle_time_ms,
         m.error_code,
@@ -86,10 +166,21 @@ def _read_BrokerHeartbeatResponseData_0(frame: memoryview, offset: int) -> tuple
     return m, offset
 
 
+def _write_OfflineReplicas_0(out: list[Buffer], m: OfflineReplicas) -> None:
+    out += (_i16s.pack(m.broker_id, m.topic_id.int.to_bytes(16, "big")), numbers(m.partitions, "i"), b"\0")
+
+
 def _write_BrokerHeartbeatResponseData_0(out: list[Buffer], m: BrokerHeartbeatResponseData) -> None:
     tags: list[bytes] = []
     if m.metadata_offset != -1:
         tags.append(_3sq.pack(b'\x90N\x08', m.metadata_offset))
+    if m.offline_replicas:
+        of_offline_replicas: list[Buffer] = []
+        offline_replicas = m.offline_replicas
+        of_offline_replicas.append(length(offline_replicas))
+        for offline_replicas_item in offline_replicas:
+            _write_OfflineReplicas_0(of_offline_replicas, offline_replicas_item)
+        tags.append(tagged(10001, of_offline_replicas))
     out += (
         _ihttt.pack(m.throttle_time_ms, m.error_code, m.is_caught_up, m.is_fenced, m.should_shut_down),
         tag_count(tags),

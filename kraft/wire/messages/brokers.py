@@ -15,6 +15,7 @@ from kraft.wire.generated.allocate_producer_ids_request import AllocateProducerI
 from kraft.wire.generated.allocate_producer_ids_response import AllocateProducerIdsResponseData
 from kraft.wire.generated.broker_heartbeat_request import BrokerHeartbeatRequestData, FailedTopic
 from kraft.wire.generated.broker_heartbeat_response import BrokerHeartbeatResponseData
+from kraft.wire.generated.broker_heartbeat_response import OfflineReplicas as OfflineReplicasOfTopic
 from kraft.wire.generated.broker_registration_request import BrokerRegistrationRequestData, Listener
 from kraft.wire.generated.broker_registration_response import BrokerRegistrationResponseData
 from kraft.wire.generated.unregister_broker_request import UnregisterBrokerRequestData
@@ -29,6 +30,7 @@ from metadata.controller.requests import (
     BrokerRegistered,
     FailedReplicas,
     HeartbeatAnswer,
+    OfflineReplicas,
     ProducerIdBlock,
     RegisterBroker,
     UnregisterBroker,
@@ -170,6 +172,11 @@ def _heartbeat_reply(request: BrokerHeartbeat, reply: HeartbeatAnswer) -> Broker
         is_fenced=reply.is_fenced,
         should_shut_down=reply.should_shut_down,
         metadata_offset=reply.metadata_offset,
+        offline_replicas=[
+            OfflineReplicasOfTopic.make(broker_id=broker_id, topic_id=topic_id, partitions=sorted(partitions))
+            for broker_id, offline in sorted(reply.offline.items())
+            for topic_id, partitions in sorted(_by_topic(offline).items())
+        ],
     )
 
 
@@ -179,7 +186,15 @@ def _heartbeat_answer(request: BrokerHeartbeat, message: BrokerHeartbeatResponse
         is_fenced=message.is_fenced,
         should_shut_down=message.should_shut_down,
         metadata_offset=message.metadata_offset,
+        offline=_offline_replicas(message.offline_replicas) if message.offline_replicas else {},
     )
+
+
+def _offline_replicas(told: Sequence[OfflineReplicasOfTopic]) -> OfflineReplicas:
+    found: dict[int, set[TopicIdPartition]] = {}
+    for each in told:
+        found.setdefault(each.broker_id, set()).update(TopicIdPartition(each.topic_id, at) for at in each.partitions)
+    return {broker_id: frozenset(offline) for broker_id, offline in found.items()}
 
 
 def _heartbeat_refused(message: BrokerHeartbeatRequestData, code: int) -> BrokerHeartbeatResponseData:

@@ -11,16 +11,18 @@ from metadata.controller.decide.elections import elect_for_offline, leave_isrs, 
 from metadata.controller.decide.events import BrokerDisconnected, BrokerUnreachable, ExpiredHeartbeat, SessionsTick
 from metadata.controller.decide.failures import elect_recovered, leave_failed
 from metadata.controller.requests import (
+    OFFLINE_REPLICAS_TOLD_MAX,
     BrokerHeartbeat,
     BrokerRegistered,
     FailedReplicas,
     HeartbeatAnswer,
     NodeProgress,
+    OfflineReplicas,
     QuorumProgress,
     RegisterBroker,
     UnregisterBroker,
 )
-from metadata.image import BrokerImage
+from metadata.image import BrokerImage, TopicIdPartition
 from metadata.records import BrokerChangeRecord, Reason, Record, RegisterBrokerRecord, UnregisterBrokerRecord
 
 
@@ -139,10 +141,8 @@ def heartbeat(situation: Situation, request: BrokerHeartbeat) -> Decision:
     if request.wants_shutdown or broker.in_controlled_shutdown:
         return _shut_down(heard, broker, request)
     if request.wants_fence:
-        return _fence(
-            heard, broker, "the broker asked for it", reply=_answer(situation, broker, request, is_fenced=True)
-        )
-    return _note_failures(heard, known.failed, request, reply=_answer(situation, broker, request))
+        return _fence(heard, broker, "the broker asked for it", reply=_answer(heard, broker, request, is_fenced=True))
+    return _note_failures(heard, known.failed, request, reply=_answer(heard, broker, request))
 
 
 def _note_failures(
@@ -239,7 +239,20 @@ def _answer(
         is_caught_up=request.metadata_offset >= broker.broker_epoch,
         is_fenced=broker.fenced if is_fenced is None else is_fenced,
         should_shut_down=should_shut_down,
+        offline=_offline(situation) if situation.is_any_failing else {},
     )
+
+
+def _offline(situation: Situation) -> OfflineReplicas:
+    told: dict[int, frozenset[TopicIdPartition]] = {}
+    count = 0
+    for broker_id in sorted(situation.active):
+        state = situation.liveness.brokers.get(broker_id)
+        offline = frozenset[TopicIdPartition]() if state is None else state.failed.offline
+        count += len(offline)
+        if offline and count <= OFFLINE_REPLICAS_TOLD_MAX:
+            told[broker_id] = offline
+    return told
 
 
 # --- silence ----------------------------------------------------------------------------------------------------

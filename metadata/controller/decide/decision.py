@@ -55,6 +55,10 @@ class Situation:
     def _failing(self) -> dict[int, FailedReplicas]:
         return {broker: state.failed for broker, state in self.liveness.brokers.items() if len(state.failed)}
 
+    @property
+    def is_any_failing(self) -> bool:
+        return bool(self._failing)
+
     def has_failed(self, broker_id: int, partition: PartitionImage) -> bool:
         failed = self._failing.get(broker_id)
         key = TopicIdPartition(partition.topic_id, partition.partition)

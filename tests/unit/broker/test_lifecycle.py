@@ -134,6 +134,27 @@ def test_registers_and_beats_quickly_until_unfenced_then_each_interval() -> None
     run(main)
 
 
+def test_what_the_controller_tells_of_failed_logs_is_kept_until_it_says_something_else() -> None:
+    async def main(clock: SimulatedClock) -> None:
+        controller = Controller(clock)
+        failed = {2: frozenset({TopicIdPartition(UUID(int=1), 0)})}
+        controller.answer = replace(ACTIVE, offline=failed)
+        life = _life(clock, controller)
+        life.start()
+        await clock.sleep(120)
+        told = life.offline_replicas
+        assert told == failed
+        controller.answer = replace(ACTIVE, offline=dict(failed))
+        await clock.sleep(4_000)
+        assert life.offline_replicas is told, "who keeps answers that were made of it keeps them"
+        controller.answer = ACTIVE
+        await clock.sleep(4_000)
+        assert life.offline_replicas == {}
+        await life.stop()
+
+    run(main)
+
+
 def test_b1_a_live_session_of_another_incarnation_is_waited_out() -> None:
     async def main(clock: SimulatedClock) -> None:
         controller = Controller(clock)

@@ -108,7 +108,16 @@ CASES: list[tuple[Any, Any]] = [
                 read_only=frozenset({TopicIdPartition(TOPIC, 1), TopicIdPartition(UUID(int=4), 2)}),
             ),
         ),
-        HeartbeatAnswer(is_caught_up=True, is_fenced=False, should_shut_down=False, metadata_offset=2**40),
+        HeartbeatAnswer(
+            is_caught_up=True,
+            is_fenced=False,
+            should_shut_down=False,
+            metadata_offset=2**40,
+            offline={
+                1: frozenset({TopicIdPartition(TOPIC, 0), TopicIdPartition(UUID(int=3), 7)}),
+                3: frozenset({TopicIdPartition(TOPIC, 1), TopicIdPartition(TOPIC, 2)}),
+            },
+        ),
     ),
     (
         AlterPartition(

@@ -86,6 +86,7 @@ class Client:
                 markers=unused,
                 transaction_coordinator=unused,
                 transactions=unused,
+                offline_replicas=dict,
             )
         )
 

@@ -19,6 +19,7 @@ from kraft.wire.generated.metadata_request import MetadataRequestData, MetadataR
 from kraft.wire.generated.metadata_response import MetadataResponseData, MetadataResponseTopic
 from kraft.wire.primitives import ZERO_UUID
 from metadata.controller.requests import DeleteTopics
+from metadata.image import TopicIdPartition
 from metadata.image_codec import decode_image, encode_image
 from tests.support.admin_client import AdminClient
 from tests.support.controller_world import CLUSTER_ID, World
@@ -172,6 +173,26 @@ def test_a_broker_that_died_is_not_named_and_its_replicas_are_offline(version: i
     assert list(second.offline_replicas) == ([2] if version >= 5 else [])
     if version >= 7:
         assert second.leader_epoch > epoch_before
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_replica_whose_log_has_failed_is_offline_while_its_broker_lives(version: int):
+    admin = client()
+    topic_id = admin.gateway.image.topic_ids["old"]
+
+    def offline() -> list[list[int]]:
+        return [list(each.offline_replicas) for each in metadata(admin, version, "old")["old"].partitions]
+
+    assert offline() == [[], []]
+    admin.offline_replicas = {
+        2: frozenset({TopicIdPartition(topic_id, 0)}),
+        3: frozenset({TopicIdPartition(UUID(int=1), 1)}),
+    }
+    assert offline() == ([[2], []] if version >= 5 else [[], []]), "what was kept is not told any more"
+    page = admin.ask(DescribeTopicPartitionsRequestData.make(), 0, DescribeTopicPartitionsResponseData)
+    assert [list(each.offline_replicas) for each in page.topics[0].partitions] == [[2], []]
+    admin.offline_replicas = {}
+    assert offline() == [[], []]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
