@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from kraft.coordinators.groups.classic_group import ClassicGroup, Phase
 from kraft.coordinators.groups.classic_rebalance import check_generation, member_or_raise
 from kraft.coordinators.groups.consumer_group import ConsumerGroup, ConsumerMember
-from kraft.coordinators.groups.records import CommittedOffset, GroupRecord, OffsetKey
+from kraft.coordinators.groups.records import NO_EXPIRY, CommittedOffset, GroupRecord, OffsetKey
 from kraft.coordinators.groups.subscriptions import TopicPartition, decode_subscription
 from kraft.protocol.errors import (
     GroupIdNotFound,
@@ -22,6 +22,8 @@ from kraft.protocol.errors import (
 from metadata.image import TopicIdPartition
 
 CONSUMER = "consumer"
+NO_RETENTION = -1
+"""A commit that does not say how long it is to be kept."""
 Offsets = Mapping[TopicPartition, CommittedOffset]
 
 
@@ -112,9 +114,15 @@ def check_consumer_commit(
 
 
 def commit_records(
-    group_id: str, offsets: Mapping[TopicPartition, tuple[int, int, str]], *, metadata_bytes_max: int, wall_ms: int
+    group_id: str,
+    offsets: Mapping[TopicPartition, tuple[int, int, str]],
+    *,
+    metadata_bytes_max: int,
+    wall_ms: int,
+    retention_ms: int = NO_RETENTION,
 ) -> list[GroupRecord]:
     """`offsets`: offset, leader epoch, metadata. Raises OffsetMetadataTooLarge 12."""
+    expire_timestamp = NO_EXPIRY if retention_ms == NO_RETENTION else wall_ms + retention_ms
     records = []
     for (topic, partition), (offset, leader_epoch, metadata) in offsets.items():
         if len(metadata.encode()) > metadata_bytes_max:
@@ -122,7 +130,13 @@ def commit_records(
                 f"metadata of {topic}-{partition} is longer than the {metadata_bytes_max} bytes of "
                 "offset.metadata.max.bytes"
             )
-        value = CommittedOffset(offset=offset, leader_epoch=leader_epoch, metadata=metadata, commit_timestamp=wall_ms)
+        value = CommittedOffset(
+            offset=offset,
+            leader_epoch=leader_epoch,
+            metadata=metadata,
+            commit_timestamp=wall_ms,
+            expire_timestamp=expire_timestamp,
+        )
         records.append(GroupRecord(OffsetKey(group_id, topic, partition), value))
     return records
 
@@ -171,17 +185,19 @@ def expired(group: ClassicGroup | None, offsets: Offsets, *, wall_ms: int, reten
     """G7: of an empty group from when it became empty; of one with members only what nobody is subscribed to, and
     not during a rebalance; of one that never had members by the time of the commit."""
     if group is None or group.protocol_type is None:
-        return [key for key, each in offsets.items() if wall_ms - each.commit_timestamp >= retention_ms]
+        return [key for key, each in offsets.items() if _is_over(each, 0, wall_ms=wall_ms, retention_ms=retention_ms)]
     if group.phase is Phase.EMPTY:
-        since = {key: max(each.commit_timestamp, group.state_timestamp) for key, each in offsets.items()}
-        return [key for key, started_ms in since.items() if wall_ms - started_ms >= retention_ms]
+        since_ms = group.state_timestamp
+        return [
+            key for key, each in offsets.items() if _is_over(each, since_ms, wall_ms=wall_ms, retention_ms=retention_ms)
+        ]
     subscribed = subscribed_topics(group) if group.phase is Phase.STABLE else None
     if subscribed is None:
         return []
     return [
         key
         for key, each in offsets.items()
-        if key[0] not in subscribed and wall_ms - each.commit_timestamp >= retention_ms
+        if key[0] not in subscribed and _is_over(each, 0, wall_ms=wall_ms, retention_ms=retention_ms)
     ]
 
 
@@ -193,5 +209,12 @@ def consumer_expired(
     return [
         key
         for key, each in offsets.items()
-        if key[0] not in subscribed and wall_ms - each.commit_timestamp >= retention_ms
+        if key[0] not in subscribed and _is_over(each, 0, wall_ms=wall_ms, retention_ms=retention_ms)
     ]
+
+
+def _is_over(offset: CommittedOffset, since_ms: int, *, wall_ms: int, retention_ms: int) -> bool:
+    """Not before `retention_ms` after its commit and `since_ms`, unless the commit said when."""
+    if offset.expire_timestamp != NO_EXPIRY:
+        return wall_ms >= offset.expire_timestamp
+    return wall_ms - max(offset.commit_timestamp, since_ms) >= retention_ms

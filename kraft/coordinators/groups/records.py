@@ -1,7 +1,8 @@
 """The records of `__consumer_offsets`, byte for byte Kafka's, and one key type of our own.
 
 Keys: int16 version, then for 0 and 1 (offset) group, topic, partition int32; for 2 (group) group. Strings are an
-int16 length and UTF-8. Offset value, version 3: offset int64, leader epoch int32, metadata, commit timestamp int64.
+int16 length and UTF-8. Offset value, version 3: offset int64, leader epoch int32, metadata, commit timestamp int64; one
+with a time of its own when it expires is version 1: no leader epoch, and that time as int64 at the end.
 Group value, version 3: protocol type, generation int32, protocol, leader, state timestamp int64, and an array of
 members: id, instance id, client id, host, rebalance timeout int32, session timeout int32, subscription and assignment
 as bytes (int32 length). Keys 3 to 8 and 16 are those of the consumer protocol: `consumer_records`. Ours, key version
@@ -13,7 +14,7 @@ Source: OffsetCommitKey/Value.json, GroupMetadataKey/Value.json of the group coo
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
@@ -34,8 +35,11 @@ OFFSET_KEY = 1
 GROUP_KEY = 2
 INSTANCE_KEY = 32_000
 VALUE_VERSION = 3
-VALUE_VERSION_MIN = 3
-"""Older values come from brokers before 2.4; their bytes are laid out differently and are skipped."""
+GROUP_VERSION_MIN = 3
+"""Older ones come from brokers before 2.4; their bytes are laid out differently and are skipped."""
+EXPIRING_VERSION = 1
+LEADER_EPOCHS_FROM = 3
+NO_EXPIRY = -1
 
 _SHORT = struct.Struct(">h")
 _INT = struct.Struct(">i")
@@ -73,6 +77,8 @@ class CommittedOffset:
     leader_epoch: int = -1
     metadata: str = ""
     commit_timestamp: int = 0
+    expire_timestamp: int = NO_EXPIRY
+    """Of a commit that said for how long it is to be kept (OffsetCommit 2 to 4)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +155,14 @@ def encode_value(value: Value | None) -> bytes | None:
     match value:
         case None:
             return None
+        case CommittedOffset() if value.expire_timestamp != NO_EXPIRY:
+            return (
+                _SHORT.pack(EXPIRING_VERSION)
+                + _LONG.pack(value.offset)
+                + _text(value.metadata)
+                + _LONG.pack(value.commit_timestamp)
+                + _LONG.pack(value.expire_timestamp)
+            )
         case CommittedOffset():
             return (
                 _SHORT.pack(VALUE_VERSION)
@@ -198,23 +212,27 @@ def _decode_consumer(version: int, reader: _Reader, value: bytes | None) -> Grou
     return None if decoded is None else GroupRecord(key, decoded)
 
 
-def _with_value(key: Key, value: bytes | None, read: object) -> GroupRecord | None:
+def _with_value(key: Key, value: bytes | None, read: Callable[[_Reader, int], Value | None]) -> GroupRecord | None:
     if value is None:
         return GroupRecord(key, None)
     reader = _Reader(value)
-    if reader.short() < VALUE_VERSION_MIN:
-        return None
-    assert callable(read)
-    return GroupRecord(key, read(reader))
+    found = read(reader, reader.short())
+    return None if found is None else GroupRecord(key, found)
 
 
-def _read_offset(reader: _Reader) -> CommittedOffset:
+def _read_offset(reader: _Reader, version: int) -> CommittedOffset:
     return CommittedOffset(
-        offset=reader.long(), leader_epoch=reader.integer(), metadata=reader.text(), commit_timestamp=reader.long()
+        offset=reader.long(),
+        leader_epoch=reader.integer() if version >= LEADER_EPOCHS_FROM else -1,
+        metadata=reader.text(),
+        commit_timestamp=reader.long(),
+        expire_timestamp=reader.long() if version == EXPIRING_VERSION else NO_EXPIRY,
     )
 
 
-def _read_group(reader: _Reader) -> StoredGroup:
+def _read_group(reader: _Reader, version: int) -> StoredGroup | None:
+    if version < GROUP_VERSION_MIN:
+        return None
     return StoredGroup(
         protocol_type=reader.text(),
         generation=reader.integer(),

@@ -21,6 +21,7 @@ from kraft.coordinators.groups.classic_requests import Heartbeat, Join, Joined, 
 from kraft.coordinators.groups.consumer_group import ConsumerGroup
 from kraft.coordinators.groups.group_metadata import GroupMetadata
 from kraft.coordinators.groups.offsets import (
+    NO_RETENTION,
     check_commit,
     check_commit_in_transaction,
     check_consumer_commit,
@@ -159,7 +160,7 @@ class RequestHandlers:
         if request.member_id in entry.group.members:
             beat = Heartbeat(ticket=0, member_id=request.member_id, generation=request.generation)
             self._shard.submit(entry, beat)
-        await self._write_offsets(request.group, request.offsets)
+        await self._write_offsets(request.group, request.offsets, retention_ms=request.retention_ms)
         return a.Taken()
 
     async def _commit_in_transaction(self, request: r.CommitInTransaction) -> a.Answer:
@@ -205,17 +206,22 @@ class RequestHandlers:
             beat = Heartbeat(ticket=0, member_id=request.member_id, generation=request.generation)
             self._shard.submit(entry, beat)
 
-    async def _write_offsets(self, group: str, offsets: tuple[r.OffsetToCommit, ...]) -> None:
-        records = self._offset_records(group, offsets)
+    async def _write_offsets(
+        self, group: str, offsets: tuple[r.OffsetToCommit, ...], *, retention_ms: int = NO_RETENTION
+    ) -> None:
+        records = self._offset_records(group, offsets, retention_ms=retention_ms)
         if records:
             await self._shard.write(records)
 
-    def _offset_records(self, group: str, offsets: tuple[r.OffsetToCommit, ...]) -> list[GroupRecord]:
+    def _offset_records(
+        self, group: str, offsets: tuple[r.OffsetToCommit, ...], *, retention_ms: int = NO_RETENTION
+    ) -> list[GroupRecord]:
         return commit_records(
             group,
             {(o.topic, o.partition): (o.offset, o.leader_epoch, o.metadata) for o in offsets},
             metadata_bytes_max=self._shard.around.settings().offset_metadata_max_bytes,
             wall_ms=self._shard.wall_ms,
+            retention_ms=retention_ms,
         )
 
     async def _fetch(self, request: r.FetchOffsets) -> a.Answer:

@@ -77,6 +77,8 @@ class CommitOffsets(_Request, frozen=True, kw_only=True):
     instance_id: str | None = None
     knows_epochs: bool = True
     """The request is of a version that members of the consumer protocol may use: 9 and on."""
+    retention_ms: int = -1
+    """How long these offsets are kept, instead of offsets.retention.minutes; -1: not said (OffsetCommit 2 to 4 may)."""
     offsets: tuple[OffsetToCommit, ...]
 
 

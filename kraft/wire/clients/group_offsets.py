@@ -118,6 +118,7 @@ class _Offsets:
                         generation=message.generation_id_or_member_epoch,
                         instance_id=message.group_instance_id,
                         knows_epochs=call.version >= EPOCHS_FROM,
+                        retention_ms=message.retention_time_ms,
                         offsets=tuple(offsets),
                     )
                 )

@@ -278,3 +278,18 @@ def test_offsets_expire_by_the_state_of_their_group() -> None:
     assert expired(story.group, offsets, wall_ms=100, retention_ms=100) == [], "a rebalance may change who wants what"
     story.sync("a")
     assert expired(story.group, offsets, wall_ms=100, retention_ms=100) == [("u", 0)]
+
+
+def test_a_commit_that_said_how_long_it_is_to_be_kept_goes_then() -> None:
+    """OffsetCommit 2 to 4: neither offsets.retention.minutes nor the time at which its group became empty counts."""
+    short, long = CommittedOffset(offset=1, expire_timestamp=80), CommittedOffset(offset=1, expire_timestamp=10_000)
+    offsets = {("t", 0): short, ("u", 0): long}
+    assert expired(None, offsets, wall_ms=79, retention_ms=50) == []
+    assert expired(None, offsets, wall_ms=80, retention_ms=50) == [("t", 0)]
+    empty = ClassicGroup(group_id="g", protocol_type="consumer", state_timestamp=500)
+    assert expired(empty, offsets, wall_ms=501, retention_ms=100) == [("t", 0)]
+    assert expired(empty, offsets, wall_ms=10_000, retention_ms=100) == [("t", 0), ("u", 0)]
+    story = Story()
+    story.join(new_member_id="a", protocols=(("range", encode_subscription(Subscription(topics=("t",)))),))
+    story.sync("a")
+    assert expired(story.group, offsets, wall_ms=10_000, retention_ms=100) == [("u", 0)], "who reads it keeps it"

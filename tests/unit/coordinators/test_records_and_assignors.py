@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -42,10 +43,15 @@ GROUP = StoredGroup(
     protocol_type="consumer", generation=3, protocol="range", leader="m-1", state_timestamp=1, members=(MEMBER,)
 )
 OFFSET = CommittedOffset(offset=42, leader_epoch=7, metadata="x", commit_timestamp=1_700_000_000_000)
+EXPIRING = CommittedOffset(
+    offset=42, metadata="x", commit_timestamp=1_700_000_000_000, expire_timestamp=1_700_000_000_100
+)
 
 GOLDEN = [
     (OffsetKey("g", "t", 5), OFFSET, "0001 0001 67 0001 74 00000005",
      "0003 000000000000002a 00000007 0001 78 0000018bcfe56800"),
+    (OffsetKey("g", "t", 5), EXPIRING, "0001 0001 67 0001 74 00000005",
+     "0001 000000000000002a 0001 78 0000018bcfe56800 0000018bcfe56864"),
     (GroupKey("g"), GROUP, "0002 0001 67",
      "0003 0008 636f6e73756d6572 00000003 0005 72616e6765 0003 6d2d31 0000000000000001 00000001"
      "0003 6d2d31 ffff 0001 63 0002 2f68 000493e0 0000afc8 00000002 0102 00000001 03"),
@@ -59,6 +65,13 @@ def test_records_are_kafkas_bytes(key: object, value: object, key_hex: str, valu
     assert encode_value(value) == bytes.fromhex(value_hex)  # type: ignore[arg-type]
     assert decode_record(bytes.fromhex(key_hex), bytes.fromhex(value_hex)) == GroupRecord(key, value)  # type: ignore[arg-type]
     assert decode_record(bytes.fromhex(key_hex), None) == GroupRecord(key, None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("version", ["0000", "0002"])
+def test_offsets_of_before_leader_epochs_are_read(version: str) -> None:
+    value = bytes.fromhex(version + "000000000000002a 0001 78 0000018bcfe56800")
+    found = decode_record(bytes.fromhex("0001 0001 67 0001 74 00000005"), value)
+    assert found == GroupRecord(OffsetKey("g", "t", 5), replace(OFFSET, leader_epoch=-1))
 
 
 def test_unknown_versions_are_skipped_and_cut_records_refused() -> None:

@@ -177,6 +177,30 @@ async def settled(door: ClientDoor, group: str, **changes: Any) -> Any:
     return joined
 
 
+@pytest.mark.parametrize("version", [2, 4, 5])
+def test_a_commit_of_old_versions_says_how_long_it_is_kept(version: int) -> None:
+    async def story(groups: Groups) -> None:
+        door = await groups.coordinator("g")
+        commit = offset_commit("g", ("t", 0, 5), generation_id_or_member_epoch=-1, retention_time_ms=60_000)
+        assert codes(await door.ask(commit, version)) == [0]
+        node = door.node.node
+        assert node is not None
+        assert node.coordinator is not None
+
+        async def left() -> int:
+            assert node.coordinator is not None
+            node.coordinator.expire_offsets()
+            await asyncio.sleep(1)
+            fetched = await door.ask(offset_fetch("g"), 8)
+            return len(fetched.groups[0].topics)
+
+        assert await left() == 1
+        await asyncio.sleep(60)
+        assert await left() == (1 if version == 5 else 0)
+
+    play(story)
+
+
 # --- finding ------------------------------------------------------------------------------------------------
 
 
