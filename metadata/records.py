@@ -151,10 +151,11 @@ class PartitionChangeRecord(Fact):
 
 
 class ConfigRecord(Fact):
-    """One dynamic setting. `resource_name` is a topic name, a broker id, or "" for the cluster-wide broker default."""
+    """One dynamic setting. `resource_name` is a topic name, a group id, a broker id, or "" for the cluster-wide broker
+    default."""
 
     type: Literal["config"] = "config"
-    resource_type: Literal["topic", "broker"]
+    resource_type: Literal["topic", "broker", "group"]
     resource_name: str
     name: str
     value: str | None = None

@@ -80,6 +80,13 @@ class TopicSettings(_Settings):
     )
 
 
+class GroupSettings(_Settings):
+    """Effective settings of one group of the consumer protocol (KIP-848)."""
+
+    consumer_session_timeout_ms: int = _int(45_000, 1, INT32_MAX, "A member that is silent for longer is out.")
+    consumer_heartbeat_interval_ms: int = _int(5_000, 1, INT32_MAX, "How often members are told to beat.")
+
+
 class BrokerSettings(_Settings):
     """Settings of a broker or controller. Those in `BROKER_SYNONYMS` are defaults of topic settings."""
 
@@ -309,6 +316,52 @@ def broker_settings(*layers: Mapping[str, Any]) -> BrokerSettings:
     return BrokerSettings.model_validate(merged)
 
 
+GROUP_SYNONYMS: Mapping[str, str] = {
+    "consumer.session.timeout.ms": "group.consumer.session.timeout.ms",
+    "consumer.heartbeat.interval.ms": "group.consumer.heartbeat.interval.ms",
+}
+"""Group setting -> the broker setting that is its default."""
+
+
+def group_settings(broker: BrokerSettings, overrides: Mapping[str, Any]) -> GroupSettings:
+    """A group's effective settings, within the bounds that the brokers set. Raises pydantic.ValidationError naming each
+    bad key."""
+    given = GroupSettings.model_validate(
+        {
+            "consumer.session.timeout.ms": broker.group_consumer_session_timeout_ms,
+            "consumer.heartbeat.interval.ms": broker.group_consumer_heartbeat_interval_ms,
+            **overrides,
+        }
+    )
+    return GroupSettings(
+        consumer_session_timeout_ms=min(
+            max(given.consumer_session_timeout_ms, broker.group_consumer_min_session_timeout_ms),
+            broker.group_consumer_max_session_timeout_ms,
+        ),
+        consumer_heartbeat_interval_ms=min(
+            max(given.consumer_heartbeat_interval_ms, broker.group_consumer_min_heartbeat_interval_ms),
+            broker.group_consumer_max_heartbeat_interval_ms,
+        ),
+    )
+
+
+def check_group_settings(broker: BrokerSettings, overrides: Mapping[str, Any]) -> None:
+    """Source: GroupConfig.validate. Raises InvalidConfig 40."""
+    settings = group_settings(broker, overrides)
+    effective = settings.model_dump(by_alias=True)
+    for name, value in overrides.items():
+        kept = effective[name]
+        if kept != int(value):
+            side, bound = ("greater", "min") if kept > int(value) else ("less", "max")
+            limit = GROUP_SYNONYMS[name].replace("group.consumer.", f"group.consumer.{bound}.")
+            raise InvalidConfig(f"{name}={value} must be {side} than or equal to {limit}, which is {kept}")
+    if settings.consumer_session_timeout_ms <= settings.consumer_heartbeat_interval_ms:
+        raise InvalidConfig(
+            f"consumer.session.timeout.ms ({settings.consumer_session_timeout_ms}) must be greater than "
+            f"consumer.heartbeat.interval.ms ({settings.consumer_heartbeat_interval_ms})"
+        )
+
+
 def topic_settings(broker: BrokerSettings, overrides: Mapping[str, Any]) -> TopicSettings:
     """A topic's effective settings. Raises pydantic.ValidationError naming each bad key."""
     values: dict[str, Any] = {topic: getattr(broker, field_name) for topic, field_name in _SYNONYM_FIELDS}
@@ -337,12 +390,22 @@ _LISTS = frozenset(
 )
 
 
-def settings_by_name(model: type[TopicSettings] | type[BrokerSettings]) -> Mapping[str, Any]:
+SettingsModel: TypeAlias = "type[TopicSettings] | type[BrokerSettings] | type[GroupSettings]"
+
+
+MODELS_BY_RESOURCE: Mapping[str, SettingsModel] = {
+    "topic": TopicSettings,
+    "broker": BrokerSettings,
+    "group": GroupSettings,
+}
+
+
+def settings_by_name(model: SettingsModel) -> Mapping[str, Any]:
     """Kafka name -> pydantic field."""
     return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
-def canonical_value(model: type[TopicSettings] | type[BrokerSettings], name: str, value: str | None) -> str:
+def canonical_value(model: SettingsModel, name: str, value: str | None) -> str:
     """One setting's text as Kafka would write it (None: its default). Raises InvalidConfig 40."""
     field = _field(model, name)
     text = "" if value is None else value.strip()
@@ -357,21 +420,21 @@ def canonical_value(model: type[TopicSettings] | type[BrokerSettings], name: str
     return str(parsed).lower() if isinstance(parsed, bool) else str(parsed)
 
 
-def is_list(model: type[TopicSettings] | type[BrokerSettings], name: str) -> bool:
+def is_list(model: SettingsModel, name: str) -> bool:
     """Can it be appended to? Raises InvalidConfig 40 for an unknown name."""
     _field(model, name)
     return name in _LISTS
 
 
-def _field(model: type[TopicSettings] | type[BrokerSettings], name: str) -> Any:
+def _field(model: SettingsModel, name: str) -> Any:
     known = settings_by_name(model)
     if name not in known:
-        kind = "topic" if model is TopicSettings else "broker"
+        kind = next(kind for kind, each in MODELS_BY_RESOURCE.items() if each is model)
         raise InvalidConfig(f"there is no {kind} setting {name!r}: {nearest_key_hint(name, known)}")
     return known[name]
 
 
-def _parsed(model: type[TopicSettings] | type[BrokerSettings], name: str, text: str) -> object:
+def _parsed(model: SettingsModel, name: str, text: str) -> object:
     try:
         settings = model.model_validate({name: text})
     except ValidationError as error:

@@ -10,9 +10,13 @@ from kraft.broker.gateway import Gateway
 from kraft.protocol.primitives import INT32_MAX
 from metadata.settings import (
     BROKER_SYNONYMS,
+    GROUP_SYNONYMS,
     STATIC_SETTINGS,
     BrokerSettings,
+    GroupSettings,
+    SettingsModel,
     TopicSettings,
+    group_settings,
     is_list,
     settings_by_name,
     topic_settings,
@@ -22,6 +26,7 @@ Kind: TypeAlias = Literal["boolean", "string", "int", "long", "double", "list"]
 """The type of a setting, of Kafka's (ConfigDef.Type) those that occur here."""
 
 DYNAMIC_TOPIC = "DYNAMIC_TOPIC_CONFIG"
+DYNAMIC_GROUP = "GROUP_CONFIG"
 DYNAMIC_BROKER = "DYNAMIC_BROKER_CONFIG"
 DYNAMIC_DEFAULT = "DYNAMIC_DEFAULT_BROKER_CONFIG"
 STATIC = "STATIC_BROKER_CONFIG"
@@ -70,9 +75,7 @@ def _texts(values: Mapping[str, object]) -> dict[str, str]:
     return {name: config_text(value) for name, value in values.items()}
 
 
-def _entry(
-    model: type[TopicSettings] | type[BrokerSettings], name: str, value: str, synonyms: tuple[Synonym, ...]
-) -> ConfigEntry:
+def _entry(model: SettingsModel, name: str, value: str, synonyms: tuple[Synonym, ...]) -> ConfigEntry:
     field = settings_by_name(model)[name]
     kind = "list" if is_list(model, name) else _kind(field)
     return ConfigEntry(name=name, value=value, synonyms=synonyms, kind=kind, documentation=field.description or "")
@@ -126,6 +129,17 @@ def _of_topic(gateway: Gateway, settings: TopicSettings, overrides: Mapping[str,
         else:
             synonyms.extend(_broker_synonyms(gateway, gateway.node_id, broker_name, static))
         yield _entry(TopicSettings, name, effective[name], tuple(synonyms))
+
+
+def group_configs(gateway: Gateway, group: str) -> Iterator[ConfigEntry]:
+    """Of a group, whether there is one of that name or not."""
+    overrides = gateway.image.config("group", group)
+    effective = _texts(group_settings(gateway.settings, overrides).model_dump(by_alias=True))
+    static = _static(gateway)
+    for name in sorted(effective):
+        own = (Synonym(name, overrides[name], DYNAMIC_GROUP),) if name in overrides else ()
+        synonyms = (*own, *_broker_synonyms(gateway, gateway.node_id, GROUP_SYNONYMS[name], static))
+        yield _entry(GroupSettings, name, effective[name], synonyms)
 
 
 def _static(gateway: Gateway) -> dict[str, str]:

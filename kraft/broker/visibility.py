@@ -25,7 +25,7 @@ from metadata.controller.requests import (
     UnregisterBroker,
 )
 from metadata.image import MetadataImage, PartitionImage
-from metadata.settings import BrokerSettings, TopicSettings, canonical_value
+from metadata.settings import MODELS_BY_RESOURCE, SettingsModel, canonical_value
 
 
 def is_visible(image: MetadataImage, request: Request[Any], reply: Any) -> bool:
@@ -111,8 +111,8 @@ def _configs_replaced(image: MetadataImage, request: ReplaceConfigs, reply: Mapp
     )
 
 
-def _model(resource: ConfigResource) -> type[TopicSettings] | type[BrokerSettings]:
-    return TopicSettings if resource.resource_type == "topic" else BrokerSettings
+def _model(resource: ConfigResource) -> SettingsModel:
+    return MODELS_BY_RESOURCE[resource.resource_type]
 
 
 def _is_altered(settings: Mapping[str, str], resource: ConfigResource, alteration: ConfigAlteration) -> bool:

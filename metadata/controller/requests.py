@@ -258,9 +258,9 @@ class ConfigAlteration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigResource:
-    resource_type: Literal["topic", "broker"]
+    resource_type: Literal["topic", "broker", "group"]
     name: str
-    """Topic name; broker id as decimal text; "" for the cluster-wide broker default."""
+    """Topic name; group id; broker id as decimal text; "" for the cluster-wide broker default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

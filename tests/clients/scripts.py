@@ -99,7 +99,7 @@ def cluster(bootstrap: str | None) -> Iterator[str]:
         yield bootstrap
         return
     with tempfile.TemporaryDirectory(prefix="kraft-clients-") as folder:
-        for nodes in run_cluster(Path(folder), settings=SETTINGS):
+        for nodes in run_cluster(Path(folder), settings=SETTINGS, log_dirs=2):
             yield ",".join(node.kafka for node in nodes.nodes)
 
 

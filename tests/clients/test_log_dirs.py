@@ -14,8 +14,7 @@ from kafka import errors
 from kafka.admin import KafkaAdminClient
 
 from tests.clients.conftest import SETTINGS, Kafka
-from tests.integration.support.cluster import Cluster
-from tests.integration.support.configuration import write_config
+from tests.integration.conftest import run_cluster
 from tests.integration.support.waiting import NotYet, wait_until
 
 DEADLINE_S = 60
@@ -24,21 +23,9 @@ DEADLINE_S = 60
 @pytest.fixture(scope="module")
 def disks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
     """Three nodes with two log directories each."""
-    folder = tmp_path_factory.mktemp("disks")
     settings = {**SETTINGS, "log.segment.bytes": 8 << 20}
-    config = Path(write_config(folder / "cluster.toml", settings=settings))
-    text = config.read_text()
-    for node_id in (1, 2, 3):
-        text = text.replace(
-            f"id = {node_id}\n", f'id = {node_id}\nlog_dirs = ["{folder}/a{node_id}", "{folder}/b{node_id}"]\n'
-        )
-    config.write_text(text)
-    cluster = Cluster(data=str(folder / "data"), config=str(config))
-    try:
-        cluster.start()
+    for cluster in run_cluster(tmp_path_factory.mktemp("disks"), settings=settings, log_dirs=2):
         yield Kafka(cluster)
-    finally:
-        cluster.destroy()
 
 
 @pytest.fixture
@@ -49,14 +36,14 @@ def python(disks: Kafka) -> Iterator[KafkaAdminClient]:
 
 
 def replicas(python: KafkaAdminClient, topic: str) -> dict[tuple[int, str], dict[str, Any]]:
-    """By broker and directory, and whether it is a copy on its way: `("1", ".../a1", False)`."""
+    """By broker and directory, and whether it is a copy on its way: `(1, "a", False)`."""
     found = {}
     for broker in python.describe_log_dirs({topic: [0]}):
         for directory in broker["log_dirs"]:
             assert not directory["error_code"], directory
             for each in directory["topics"]:
                 for partition in each["partitions"]:
-                    key = (broker["broker"], Path(directory["log_dir"]).name, partition["is_future_key"])
+                    key = (broker["broker"], directory["log_dir"][-1], partition["is_future_key"])
                     found[key] = partition
     return found
 
@@ -69,7 +56,7 @@ def where(python: KafkaAdminClient, topic: str) -> dict[int, str]:
 
 
 def paths(disks: Kafka, name: str, broker: int) -> str:
-    return str(Path(disks.cluster.data).parent / f"{name}{broker}")
+    return str(Path(disks.cluster.data).parent / f"logs-{broker}-{name}")
 
 
 def produced(disks: Kafka, topic: str, count: int, *, size: int = 100_000) -> confluent_kafka.Producer:
@@ -103,17 +90,17 @@ def test_all_replicas_move_while_a_producer_writes(disks: Kafka, python: KafkaAd
     topic = disks.topic()
     produced(disks, topic, 200)
     before = where(python, topic)
-    targets = {broker: "b" if name.startswith("a") else "a" for broker, name in before.items()}
+    targets = {broker: "b" if name == "a" else "a" for broker, name in before.items()}
     asked = {(topic, 0, broker): paths(disks, name, broker) for broker, name in targets.items()}
     assert set(python.alter_replica_log_dirs(asked).values()) == {errors.NoError}
     produced(disks, topic, 100)
     after = wait_until(lambda: where(python, topic), deadline_s=DEADLINE_S, what="the end of the moves")
-    assert {broker: name[0] for broker, name in after.items()} == targets
+    assert after == targets
     assert consumed(disks, topic, 300) == [*range(200), *range(100)]
     assert len(disks.cluster.events("replica_moved")) >= 3
     for broker, path in ((broker, path) for (_, _, broker), path in asked.items()):
         assert (Path(path) / f"{topic}-0").is_dir()
-        other = paths(disks, before[broker][0], broker)
+        other = paths(disks, before[broker], broker)
         assert not (Path(other) / f"{topic}-0").exists()
 
 
@@ -132,7 +119,7 @@ def test_a_move_goes_on_after_a_kill(disks: Kafka, python: KafkaAdminClient, kil
     produced(disks, topic, 2_000)
     leader = disks.cluster.leader_of(topic)
     broker = leader if killed == "leader" else next(each for each in (1, 2, 3) if each != leader)
-    source = where(python, topic)[broker][0]
+    source = where(python, topic)[broker]
     target = "b" if source == "a" else "a"
     asked = {(topic, 0, broker): paths(disks, target, broker)}
     assert set(python.alter_replica_log_dirs(asked).values()) == {errors.NoError}
@@ -145,7 +132,7 @@ def test_a_move_goes_on_after_a_kill(disks: Kafka, python: KafkaAdminClient, kil
     client = kafka_python.KafkaAdminClient(bootstrap_servers=disks.servers)
     try:
         moved = wait_until(
-            lambda: where(client, topic).get(broker, "")[:1] == target,
+            lambda: where(client, topic).get(broker) == target,
             deadline_s=DEADLINE_S,
             what="the end of the move",
         )

@@ -64,8 +64,11 @@ def run_cluster(
     racks: Mapping[int, str] | None = None,
     host: str | None = None,
     is_of_programs: bool = False,
+    log_dirs: int = 1,
 ) -> Iterator[Cluster]:
-    config = write_config(folder / "cluster.toml", settings=settings, roles=roles, racks=racks, host=host)
+    config = write_config(
+        folder / "cluster.toml", settings=settings, roles=roles, racks=racks, host=host, log_dirs=log_dirs
+    )
     cluster = Cluster(data=str(folder / "data"), config=config, is_of_programs=is_of_programs)
     try:
         cluster.start()

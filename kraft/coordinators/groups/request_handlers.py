@@ -290,7 +290,7 @@ class RequestHandlers:
             group=group.group_id,
             state=group.state,
             protocol_type=entry.protocol_type,
-            protocol=group.preferred_assignor(self._shard.rules().assignors),
+            protocol=group.preferred_assignor(self._shard.rules(group.group_id).assignors),
             generation=group.epoch,
             coordinator=self._shard.around.node_id,
             members=members,

@@ -37,6 +37,7 @@ from kraft.protocol.errors import (
 from metadata.environment import TimerHandle
 from metadata.image import TopicIdPartition
 from metadata.internal_topics import OFFSETS_BATCH_BYTES_MAX, OFFSETS_TOPIC
+from metadata.settings import group_settings
 
 NOBODY = ""
 """No group has this name, and no REST consumer."""
@@ -96,7 +97,7 @@ class Shard(LedPartition):
         self.forget_idle()
         for entry in self.entries.values():
             if entry.consumer is not None:
-                loaded(entry.consumer, rules=self.rules(), now_ms=self.now_ms)
+                loaded(entry.consumer, rules=self.rules(entry.group.group_id), now_ms=self.now_ms)
         self._is_loaded = True
         for entry in list(self.entries.values()):
             self.changed(entry)
@@ -132,17 +133,12 @@ class Shard(LedPartition):
         if entry is not None and entry.is_idle:
             del self.entries[group_id]
 
-    def rules(self) -> ConsumerRules:
+    def rules(self, group_id: str) -> ConsumerRules:
         settings = self.around.settings()
+        own = group_settings(settings, self.around.image().config("group", group_id))
         return ConsumerRules(
-            session_timeout_ms=min(
-                max(settings.group_consumer_session_timeout_ms, settings.group_consumer_min_session_timeout_ms),
-                settings.group_consumer_max_session_timeout_ms,
-            ),
-            heartbeat_interval_ms=min(
-                max(settings.group_consumer_heartbeat_interval_ms, settings.group_consumer_min_heartbeat_interval_ms),
-                settings.group_consumer_max_heartbeat_interval_ms,
-            ),
+            session_timeout_ms=own.consumer_session_timeout_ms,
+            heartbeat_interval_ms=own.consumer_heartbeat_interval_ms,
             members_max=settings.group_consumer_max_size,
             assignors=tuple(settings.group_consumer_assignors.split(",")),
             can_upgrade=settings.group_consumer_migration_policy in ("upgrade", "bidirectional"),
@@ -161,7 +157,7 @@ class Shard(LedPartition):
             entry.group,
             entry.consumer,
             event,
-            rules=self.rules(),
+            rules=self.rules(entry.group.group_id),
             image=self.around.image(),
             now_ms=self.now_ms,
             wall_ms=self.wall_ms,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kraft.broker.configs import DEFAULT, DYNAMIC_BROKER, DYNAMIC_DEFAULT, DYNAMIC_TOPIC, STATIC
+from kraft.broker.configs import DEFAULT, DYNAMIC_BROKER, DYNAMIC_DEFAULT, DYNAMIC_GROUP, DYNAMIC_TOPIC, STATIC
 
 SOURCES: Mapping[str, int] = {
     DYNAMIC_TOPIC: 1,
@@ -12,6 +12,7 @@ SOURCES: Mapping[str, int] = {
     DYNAMIC_DEFAULT: 3,
     STATIC: 4,
     DEFAULT: 5,
+    DYNAMIC_GROUP: 8,
 }
 """Source: DescribeConfigsResponse.ConfigSource."""
 DYNAMIC_LOGGER = 6

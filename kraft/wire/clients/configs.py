@@ -1,9 +1,9 @@
 """DescribeConfigs (32), AlterConfigs (33), IncrementalAlterConfigs (44, KIP-339) and ListConfigResources (74).
 
-Topics, brokers, the default of all brokers (a broker without a name) and the loggers of this broker have settings
-here. Any node describes a topic; a broker and its loggers are described by that broker only, for its static settings
-are in its own file. Changes are the active controller's, but for loggers. Source: Kafka's ConfigHelper and
-ConfigAdminManager.
+Topics, groups, brokers, the default of all brokers (a broker without a name) and the loggers of this broker have
+settings here. Any node describes a topic or a group; a broker and its loggers are described by that broker only, for
+its static settings are in its own file. Changes are the active controller's, but for loggers. Source: Kafka's
+ConfigHelper and ConfigAdminManager.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from kraft.broker.configs import (
     Kind,
     broker_configs,
     cluster_configs,
+    group_configs,
     topic_configs,
 )
 from kraft.broker.gateway import Gateway
@@ -146,6 +147,10 @@ class _Configs:
             if name not in self._gateway.image.topic_ids:
                 raise UnknownTopicOrPartition(f"there is no topic {name!r}")
             return topic_configs(self._gateway, name)
+        if resource_type == GROUP:
+            if not name:
+                raise InvalidRequest("a group has a name")
+            return group_configs(self._gateway, name)
         if resource_type == BROKER and not name:
             return cluster_configs(self._gateway)
         if resource_type == BROKER:
@@ -220,7 +225,13 @@ class _Configs:
             raise UnsupportedVersion(f"resources of types {unknown} cannot be listed; {list(LISTED)} can")
         image = self._gateway.image
         brokers = sorted(str(number) for number, broker in image.brokers.items() if not broker.fenced)
-        names: dict[int, Iterable[str]] = {TOPIC: image.topics_by_name, BROKER: brokers, BROKER_LOGGER: brokers}
+        groups = sorted(name for kind, name in image.configs if kind == "group")
+        names: dict[int, Iterable[str]] = {
+            TOPIC: image.topics_by_name,
+            BROKER: brokers,
+            BROKER_LOGGER: brokers,
+            GROUP: groups,
+        }
         return ListConfigResourcesResponseData.make(
             config_resources=[
                 listed.ConfigResource.make(resource_name=name, resource_type=number)
@@ -273,8 +284,8 @@ def _refuse_description(
 
 def _without_settings(resource_type: int) -> KafkaError:
     return InvalidRequest(
-        f"resources of type {resource_type} have no settings here; {TOPIC} (topic), {BROKER} (broker) and "
-        f"{BROKER_LOGGER} (loggers of a broker) have"
+        f"resources of type {resource_type} have no settings here; {TOPIC} (topic), {BROKER} (broker), "
+        f"{BROKER_LOGGER} (loggers of a broker) and {GROUP} (group) have"
     )
 
 

@@ -25,7 +25,7 @@ from metadata.controller.requests import AlterConfigs, ConfigAlteration, ConfigR
 Operation = Literal["set", "delete", "append", "subtract"]
 OPERATIONS: tuple[Operation, ...] = ("set", "delete", "append", "subtract")
 """By Kafka's number."""
-RESOURCE_TYPES: dict[Literal["topic", "broker"], int] = {"topic": 2, "broker": 4}
+RESOURCE_TYPES: dict[Literal["topic", "broker", "group"], int] = {"topic": 2, "broker": 4, "group": 32}
 
 
 def _configs_request(request: AlterConfigs, timeout_ms: int) -> IncrementalAlterConfigsRequestData:
@@ -74,7 +74,7 @@ def resource_of(number: int, name: str) -> ConfigResource:
     for resource_type, known in RESOURCE_TYPES.items():
         if number == known:
             return ConfigResource(resource_type=resource_type, name=name)
-    raise InvalidRequest(f"resources of type {number} have no settings here; 2 (topic) and 4 (broker) have")
+    raise InvalidRequest(f"resources of type {number} have no settings here; 2 (topic), 4 (broker) and 32 (group) have")
 
 
 def operation_of(number: int) -> Operation:

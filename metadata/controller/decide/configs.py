@@ -16,7 +16,15 @@ from metadata.controller.decide.decision import Decision, Situation
 from metadata.controller.decide.events import UncleanSweepTick
 from metadata.controller.requests import AlterConfigs, ConfigAlteration, ConfigResource, ErrorDetail, ReplaceConfigs
 from metadata.records import ConfigRecord
-from metadata.settings import STATIC_SETTINGS, BrokerSettings, TopicSettings, canonical_value, is_list
+from metadata.settings import (
+    MODELS_BY_RESOURCE,
+    STATIC_SETTINGS,
+    SettingsModel,
+    TopicSettings,
+    canonical_value,
+    check_group_settings,
+    is_list,
+)
 
 _UNCLEAN = "unclean.leader.election.enable"
 
@@ -70,15 +78,21 @@ def _alter(
     if repeated:
         raise InvalidRequest(f"settings {sorted(repeated)} are altered twice in one request")
     current = situation.image.config(resource.resource_type, resource.name)
+    altered = dict(current)
     records = []
     for change in alterations:
         value = _new_value(resource, change, current.get(change.name))
+        altered.pop(change.name, None)
+        if value is not None:
+            altered[change.name] = value
         if value != current.get(change.name):
             records.append(
                 ConfigRecord(
                     resource_type=resource.resource_type, resource_name=resource.name, name=change.name, value=value
                 )
             )
+    if resource.resource_type == "group":
+        check_group_settings(situation.settings, altered)
     return records
 
 
@@ -86,6 +100,9 @@ def _check_resource(situation: Situation, resource: ConfigResource) -> None:
     if resource.resource_type == "topic":
         if resource.name not in situation.image.topic_ids:
             raise UnknownTopicOrPartition(f"there is no topic {resource.name!r}")
+    elif resource.resource_type == "group":
+        if not resource.name:
+            raise InvalidRequest("a group has a name: there are no settings for all groups but the brokers'")
     elif resource.name:
         if not resource.name.isdecimal():
             raise InvalidRequest(f"a broker is named by its id, or '' for all of them, not {resource.name!r}")
@@ -94,7 +111,7 @@ def _check_resource(situation: Situation, resource: ConfigResource) -> None:
 
 
 def _new_value(resource: ConfigResource, change: ConfigAlteration, current: str | None) -> str | None:
-    model = TopicSettings if resource.resource_type == "topic" else BrokerSettings
+    model = MODELS_BY_RESOURCE[resource.resource_type]
     if resource.resource_type == "broker" and change.name in STATIC_SETTINGS:
         raise InvalidRequest(f"{change.name} is read once, at start: set it in cluster.toml and restart the node")
     if change.operation == "delete":
@@ -108,9 +125,7 @@ def _new_value(resource: ConfigResource, change: ConfigAlteration, current: str 
     return canonical_value(model, change.name, _edited_list(model, change, current))
 
 
-def _edited_list(
-    model: type[TopicSettings] | type[BrokerSettings], change: ConfigAlteration, current: str | None
-) -> str:
+def _edited_list(model: SettingsModel, change: ConfigAlteration, current: str | None) -> str:
     """Append to or subtract from a list; one that is not set begins as its default, as in Kafka."""
     items = (canonical_value(model, change.name, None) if current is None else current).split(",")
     edited = [item.strip() for item in (change.value or "").split(",") if item.strip()]

@@ -13,6 +13,7 @@ import re
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.clients.scripts import Steps, cluster, end, parser, run_program
@@ -29,6 +30,8 @@ POM = """<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0<
 MAVEN_S = 600
 RECORDS = 1_000
 DEADLINE_S = 60
+MEMBER_MS = 40_000
+"""A console consumer ends when nothing has come for so long."""
 TOOLS = "org.apache.kafka.tools"
 
 
@@ -64,21 +67,28 @@ class Tools:
         self._jars, self._bootstrap, self._folder = jars, bootstrap, folder
         self._run = uuid.uuid4().hex[:8]
         self.topic = f"java-{self._run}"
+        self._has_groups = not jars.name.startswith("kafka-tools-3.")
+        """Tools of Kafka 4 know the consumer protocol without a flag, and settings of groups."""
 
     def steps(self) -> Iterator[Callable[[], None]]:
         yield self.broker_api_versions
         yield self.topics
         yield self.configs_of_a_topic
         yield self.configs_of_brokers
+        if self._has_groups:
+            yield self.configs_of_a_group
         yield self.console_producer_and_consumer
         yield self.get_offsets
         yield self.consumer_groups
         yield self.producer_and_consumer_performance
         yield self.verifiable_producer_and_consumer
+        if self._has_groups:
+            yield self.groups_of_the_consumer_protocol
         yield self.delete_records
         yield self.reassign_partitions
         yield self.leader_election
         yield self.log_dirs
+        yield self.move_between_log_dirs
         yield self.metadata_quorum
         yield self.features
         yield self.cluster
@@ -177,6 +187,17 @@ class Tools:
         assert "asyncio=ERROR" in self._tool(configs, "--describe", *one)
         self._tool(configs, "--alter", *one, "--delete-config", "asyncio")
 
+    def configs_of_a_group(self) -> None:
+        configs, group = "kafka.admin.ConfigCommand", ["--entity-type", "groups", "--entity-name", f"{self.topic}-own"]
+        self._tool(configs, "--alter", *group, "--add-config", "consumer.session.timeout.ms=50000")
+        found = self._tool(configs, "--describe", *group)
+        assert "consumer.session.timeout.ms=50000 sensitive=false synonyms={" in found, found
+        assert "group.consumer.session.timeout.ms=45000" in found, found
+        refused = self._tool(configs, "--alter", *group, "--add-config", "consumer.session.timeout.ms=1", code=1)
+        assert "group.consumer.min.session.timeout.ms" in refused, refused
+        self._tool(configs, "--alter", *group, "--delete-config", "consumer.session.timeout.ms")
+        assert "50000" not in self._tool(configs, "--describe", *group)
+
     def console_producer_and_consumer(self) -> None:
         lines = [f"k{number}:v{number} äöü" for number in range(RECORDS)]
         for codec in ("none", "gzip", "snappy", "lz4", "zstd"):
@@ -252,6 +273,33 @@ class Tools:
         assert sorted(map(int, values)) == list(range(count)), len(values)
         assert all(event["success"] for event in consumed if event["name"] == "offsets_committed")
 
+    def groups_of_the_consumer_protocol(self) -> None:
+        """The second member joins while the first has everything; what comes then is read once, by one of them."""
+        topic, group, tool = f"{self.topic}-848", f"{self.topic}-848-group", "consumer.ConsoleConsumer"
+        self._tool("TopicCommand", "--create", "--topic", topic, "--partitions", "6", "--replication-factor", "3")
+        asked = ["--topic", topic, "--group", group, "--from-beginning", "--timeout-ms", str(MEMBER_MS)]
+        asked += ["--property", "print.key=true", "--consumer-property", "group.protocol=consumer"]
+        with ThreadPoolExecutor() as threads:
+            members = [threads.submit(self._tool, tool, *asked)]
+            self._wait_for_members(group, 1)
+            members.append(threads.submit(self._tool, tool, *asked))
+            self._wait_for_members(group, 2)
+            lines = [f"k{number}\tv{number}" for number in range(RECORDS)]
+            parsing = ["--property", "parse.key=true"]
+            self._tool("ConsoleProducer", "--topic", topic, *parsing, stdin="\n".join(lines) + "\n")
+            found = [[line for line in each.result().splitlines() if "\t" in line] for each in members]
+        assert sorted(line for each in found for line in each) == sorted(lines), [len(each) for each in found]
+        assert all(found), "both had partitions"
+
+    def _wait_for_members(self, group: str, count: int) -> None:
+        def is_so() -> bool:
+            """Each has its partitions, and what the coordinator wants is what they have."""
+            tool = "consumer.group.ConsumerGroupCommand"
+            described = self._tool(tool, "--describe", "--state", "--group", group)
+            return re.search(rf"Stable +{count}", described) is not None
+
+        wait_until(is_so, deadline_s=DEADLINE_S, what=f"{count} members with partitions")
+
     def delete_records(self) -> None:
         topic = f"{self.topic}-gzip"
         wanted = {"version": 1, "partitions": [{"topic": topic, "partition": 1, "offset": 5}]}
@@ -312,6 +360,42 @@ class Tools:
         logs = [log for broker in document["brokers"] for each in broker["logDirs"] for log in each["partitions"]]
         assert len(logs) == 9, logs
         assert all(log["size"] > 0 and log["offsetLag"] == 0 and not log["isFuture"] for log in logs), logs
+
+    def move_between_log_dirs(self) -> None:
+        topic, tool = f"{self.topic}-none", "reassign.ReassignPartitionsCommand"
+
+        def places() -> tuple[dict[int, str], dict[int, list[str]]]:
+            """Where partition 0 lies on each broker, and what directories there are."""
+            output = self._tool("LogDirsCommand", "--describe", "--topic-list", topic)
+            document = json.loads(next(line for line in output.splitlines() if line.startswith("{")))
+            lying = {
+                broker["broker"]: each["logDir"]
+                for broker in document["brokers"]
+                for each in broker["logDirs"]
+                for log in each["partitions"]
+                if log["partition"] == f"{topic}-0" and not log["isFuture"]
+            }
+            return lying, {
+                each["broker"]: [found["logDir"] for found in each["logDirs"]] for each in document["brokers"]
+            }
+
+        lying, directories = places()
+        if any(len(each) < 2 for each in directories.values()):
+            return  # a cluster that was there already
+        wanted = {broker: next(path for path in directories[broker] if path != lying[broker]) for broker in (1, 2, 3)}
+        move = {"topic": topic, "partition": 0, "replicas": [1, 2, 3], "log_dirs": [wanted[each] for each in (1, 2, 3)]}
+        file = self._file("dirs.json", {"version": 1, "partitions": [move]})
+        started = self._tool(tool, "--execute", "--reassignment-json-file", file)
+        assert "Successfully started log directory moves" in started, started
+
+        def is_done() -> bool:
+            verified = self._tool(tool, "--verify", "--reassignment-json-file", file)
+            return verified.count("completed successfully") == 3
+
+        wait_until(is_done, deadline_s=DEADLINE_S, what="the moves")
+        assert places()[0] == wanted
+        lines = [f"k{number}\tv{number} äöü" for number in range(RECORDS)]
+        assert self._consumed(topic, count=RECORDS, group=f"{topic}-moved") == sorted(lines)
 
     def metadata_quorum(self) -> None:
         status = self._tool("MetadataQuorumCommand", "describe", "--status")

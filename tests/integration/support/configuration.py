@@ -35,13 +35,18 @@ def write_config(
     node_settings: Mapping[int, Mapping[str, Any]] | None = None,
     racks: Mapping[int, str] | None = None,
     host: str | None = None,
+    log_dirs: int = 1,
 ) -> str:
-    """Ports are left out: start with free ones. The host is a loopback address of the cluster's own."""
+    """Ports are left out: start with free ones. The host is a loopback address of the cluster's own. With more than one
+    of `log_dirs` they are `logs-NODE-a` and so on, beside the file."""
     host = host or own_host()
     lines = [f'cluster_id = "{uuid.uuid4()}"', f'secret = "{uuid.uuid4()}"', "[settings]"]
     lines += [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
     for node_id, its_roles in roles.items():
         lines += ["[[nodes]]", f"id = {node_id}", f"roles = {json.dumps(list(its_roles))}", f'host = "{host}"']
+        if log_dirs > 1:
+            folders = [str(path.parent / f"logs-{node_id}-{name}") for name in "abcdefgh"[:log_dirs]]
+            lines.append(f"log_dirs = {json.dumps(folders)}")
         if rack := (racks or {}).get(node_id):
             lines.append(f"rack = {json.dumps(rack)}")
         own = (node_settings or {}).get(node_id, {})

@@ -127,7 +127,7 @@ def test_a_broker_is_described_by_itself() -> None:
         (BROKER, "two", 42),
         (BROKER_LOGGER, "2", 42),
         (BROKER_LOGGER, "", 42),
-        (GROUP, "g", 42),
+        (GROUP, "", 42),
         (CLIENT_METRICS, "m", 42),
         (77, "x", 42),
     ],
@@ -187,6 +187,29 @@ def test_settings_are_changed_one_by_one(version: int) -> None:
     assert admin.gateway.image.config("topic", "t")["cleanup.policy"] == "compact"
 
 
+def test_a_group_has_settings_of_its_own_whether_there_is_one_or_not() -> None:
+    admin = client(group_consumer_heartbeat_interval_ms="6000")
+    session, beat = "consumer.session.timeout.ms", "consumer.heartbeat.interval.ms"
+    found = entries(describe(admin, GROUP, "g"))
+    assert {name: config.value for name, config in found.items()} == {session: "45000", beat: "6000"}
+    assert sources(found[beat]) == [
+        ("group.consumer.heartbeat.interval.ms", "6000", 4),
+        ("group.consumer.heartbeat.interval.ms", "5000", 5),
+    ]
+    assert not found[session].read_only
+    changes: list[tuple[str, int, str | None]] = [(session, SET, "60000"), (beat, SET, "15000")]
+    assert change(admin, (GROUP, "g", changes)) == [(GROUP, "g", 0)]
+    found = entries(describe(admin, GROUP, "g"))
+    assert (found[session].value, found[session].config_source) == ("60000", 8)
+    assert sources(found[beat])[0] == (beat, "15000", 8)
+    assert entries(describe(admin, GROUP, "other"))[session].value == "45000"
+    answer = admin.ask(ListConfigResourcesRequestData.make(resource_types=[GROUP]), 1, ListConfigResourcesResponseData)
+    assert [(each.resource_type, each.resource_name) for each in answer.config_resources] == [(GROUP, "g")]
+    back: list[tuple[str, int, str | None]] = [(session, DELETE, None), (beat, DELETE, None)]
+    assert change(admin, (GROUP, "g", back)) == [(GROUP, "g", 0)]
+    assert not admin.gateway.image.config("group", "g")
+
+
 def test_validated_settings_are_not_changed() -> None:
     admin = client()
     assert change(admin, (TOPIC, "t", [("flush.ms", SET, "9")]), validate_only=True) == [(TOPIC, "t", 0)]
@@ -206,7 +229,14 @@ def test_validated_settings_are_not_changed() -> None:
         (BROKER, "9", [("log.retention.ms", SET, "9")], 102),
         (BROKER, "one", [("log.retention.ms", SET, "9")], 42),
         (BROKER, "1", [("background.threads", SET, "9")], 42),
-        (GROUP, "g", [("consumer.session.timeout.ms", SET, "9")], 42),
+        (GROUP, "g", [("consumer.session.timeout.ms", SET, "9")], 40),
+        (GROUP, "g", [("consumer.session.timeout.ms", SET, "60001")], 40),
+        (GROUP, "g", [("consumer.heartbeat.interval.ms", SET, "4999")], 40),
+        (GROUP, "g", [("consumer.heartbeat.interval.ms", SET, "x")], 40),
+        (GROUP, "g", [("consumer.heartbeat.interval.ms", APPEND, "6000")], 40),
+        (GROUP, "g", [("share.session.timeout.ms", SET, "45000")], 40),
+        (GROUP, "g", [("flush.ms", SET, "9")], 40),
+        (GROUP, "", [("consumer.session.timeout.ms", SET, "50000")], 42),
         (99, "x", [], 42),
     ],
 )

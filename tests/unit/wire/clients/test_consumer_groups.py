@@ -27,6 +27,7 @@ from kraft.wire.generated.offset_fetch_request import (
     OffsetFetchRequestGroup,
     OffsetFetchRequestTopics,
 )
+from metadata.controller.requests import AlterConfigs, ConfigAlteration, ConfigResource
 from tests.support.client_door import ClientDoor
 from tests.unit.wire.clients.test_groups import (
     Groups,
@@ -86,6 +87,26 @@ def test_a_member_joins_is_told_its_partitions_by_id_and_leaves(version: int) ->
         left = await door.ask(beat("g", joined.member_id, -1), version)
         assert (left.error_code, left.member_id, left.member_epoch) == (0, joined.member_id, -1)
         assert (await describe(door, "g")).group_state == "Empty"
+
+    play(story)
+
+
+def test_a_group_beats_as_often_as_its_own_settings_say() -> None:
+    async def story(groups: Groups) -> None:
+        door = await groups.coordinator("g")
+        joined = await door.ask(joining("g"), BEAT)
+        assert joined.heartbeat_interval_ms == 5_000
+        node = groups.cluster.alive[0]
+        assert node.node is not None
+        group = ConfigResource(resource_type="group", name="g")
+        changes = (ConfigAlteration(name="consumer.heartbeat.interval.ms", operation="set", value="7000"),)
+        request = AlterConfigs(resources={group: changes})
+        assert await node.machine.run(node.node.gateway.control(request, timeout_ms=10_000)) == {group: None}
+        await asyncio.sleep(1)
+        again = await door.ask(beat("g", "m", 1, topic_partitions=owned(door, 0, 1)), BEAT)
+        assert again.heartbeat_interval_ms == 7_000
+        other = await groups.coordinator("h")
+        assert (await other.ask(joining("h"), BEAT)).heartbeat_interval_ms == 5_000
 
     play(story)
 
