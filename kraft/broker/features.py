@@ -1,8 +1,9 @@
 """The features of this version (KIP-584), as clients and tools know them by Kafka's names and levels. Pure.
 
 There is no upgrade to finalize: all nodes of a cluster run one version, so each feature is final at its highest level.
-Levels are those of Kafka 4.3: `MetadataVersion`, `GroupVersion`. A feature that is not named is one that this cluster
-lacks: clients use transactions of the first kind (TV1), and no share groups.
+Levels are those of Kafka 4.3: `MetadataVersion`, `GroupVersion`, `TransactionVersion`. A feature that is not named is
+one that this cluster lacks: clients use no share groups. With transaction.version 2 producers leave it to the leaders
+that they write to to add partitions, and each transaction has an epoch of its own (KIP-890).
 """
 
 from __future__ import annotations
@@ -22,5 +23,6 @@ class Feature(NamedTuple):
 FEATURES = (
     Feature("group.version", 0, 1, 1),
     Feature("metadata.version", 30, 30, 30),  # 4.3-IV0
+    Feature("transaction.version", 0, 2, 2),
 )
 """By name."""

@@ -35,6 +35,10 @@ class WorldGateway:
         """Raised in place of an answer of the controller."""
         self.active = -1
         """Id of the active controller, as far as this node knows."""
+        self.nodes: dict[int, NodeInfo] = {
+            each: NodeInfo(node_id=each, roles=("broker",), rest="", kafka="", quorum=None, rack=None)
+            for each in world.image.brokers
+        }
 
     @property
     def image(self) -> MetadataImage:
@@ -48,13 +52,6 @@ class WorldGateway:
     @property
     def controller_id(self) -> int:
         return self.active
-
-    @property
-    def nodes(self) -> dict[int, NodeInfo]:
-        return {
-            each: NodeInfo(node_id=each, roles=("broker",), rest="", kafka="", quorum=None, rack=None)
-            for each in self.image.brokers
-        }
 
     async def ensure_topic(self, new: NewTopic) -> UUID | ErrorDetail:
         result = (await self.control(CreateTopics(topics=(new,)), timeout_ms=30_000))[new.name]

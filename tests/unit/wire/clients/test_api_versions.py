@@ -67,8 +67,9 @@ def test_features_come_with_an_epoch_and_clients_below_version_4_see_none_of_lev
         assert (final, supported, response.finalized_features_epoch) == ({}, {}, -1)
         return
     assert response.finalized_features_epoch == 77
-    assert final == {"group.version": (1, 1), "metadata.version": (30, 30)}
-    assert supported == {"metadata.version": (30, 30)} | ({"group.version": (0, 1)} if version >= 4 else {})
+    assert final == {"group.version": (1, 1), "metadata.version": (30, 30), "transaction.version": (2, 2)}
+    of_level_0 = {"group.version": (0, 1), "transaction.version": (0, 2)}
+    assert supported == {"metadata.version": (30, 30)} | (of_level_0 if version >= 4 else {})
     assert all(supported.get(name, (0, 1))[1] >= high for name, (_, high) in final.items())
 
 

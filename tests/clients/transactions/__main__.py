@@ -1,0 +1,337 @@
+"""Transactions of Java: Kafka's own copier and Streams (exactly_once_v2) while brokers are killed, and its tools.
+
+    python -m tests.clients.transactions [--kafka 4.3.1] [--cache FOLDER]
+
+Needs Java 17 and `mvn`, which fetches the tools and Streams from Maven Central once. It kills nodes with -9, so they
+are always its own. Every record of the input has to be in the output once, and every word counted once.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import subprocess
+import tempfile
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import confluent_kafka
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+
+from kraft.coordinators.java import abs_hash
+from tests.clients.java.__main__ import fetch as fetch_tools
+from tests.clients.scripts import SETTINGS, Steps, end, parser
+from tests.clients.streams.__main__ import fetch as fetch_streams
+from tests.integration.conftest import run_cluster
+from tests.integration.support.cluster import Cluster
+from tests.integration.support.waiting import wait_until
+
+RELEASE = "4.3.1"
+PARTITIONS = 2
+RECORDS = 4_000
+TRANSACTION = 50
+"""Records of one transaction of the copier."""
+LINES = 400
+DEADLINE_S = 240
+KILL_EVERY_S = 6.0
+TOOLS = "org.apache.kafka.tools"
+COPIER = f"{TOOLS}.TransactionalMessageCopier"
+WORD_COUNT = "org.apache.kafka.streams.examples.wordcount.WordCountDemo"
+COUNTS, WORDS = "streams-wordcount-output", "streams-plaintext-input"
+"""Topics of the example, which it does not let anybody choose."""
+STATES = "__transaction_state"
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--kafka", default=RELEASE, help="release of the tools (default: %(default)s)")
+    arguments.add_argument("--only", default="", help="the steps whose name has this in it")
+    asked = arguments.parse_args()
+    if asked.bootstrap is not None:
+        arguments.error("--bootstrap: nodes are killed here, so they have to be the script's own")
+    steps = Steps(f"Kafka {asked.kafka} transactions")
+    settings = {**SETTINGS, "transaction.abort.timed.out.transaction.cleanup.interval.ms": 1_000}
+    with tempfile.TemporaryDirectory(prefix="kraft-transactions-") as folder:
+        for cluster in run_cluster(Path(folder), settings=settings):
+            java_ = Java(fetch_tools(asked.kafka, asked.cache), fetch_streams(asked.cache), cluster, Path(folder))
+            for step in (each for each in java_.steps() if asked.only in each.__name__):
+                steps.run(step)
+                cluster.heal()
+    end(steps.verdict())
+
+
+class Java:
+    def __init__(self, tools: Path, streams: Path, cluster: Cluster, folder: Path) -> None:
+        self._tools, self._streams, self._cluster, self._folder = tools, streams, cluster, folder
+        self._bootstrap = ",".join(node.kafka for node in cluster.nodes)
+        self._count = 0
+
+    def steps(self) -> Iterator[Callable[[], None]]:
+        yield self.transactions_are_listed_and_described
+        yield self.an_open_transaction_is_terminated_by_force
+        yield self.an_open_transaction_is_aborted_in_its_partition
+        yield self.nothing_hangs
+        yield self.the_log_of_transactions_is_kafkas
+        yield self.producer_performance
+        yield self.message_copier_while_nodes_are_killed
+        yield self.streams_count_each_word_once_while_nodes_are_killed
+
+    # --- the tools
+
+    def transactions_are_listed_and_described(self) -> None:
+        topic, name, producer = self._opened(b"one", b"two")
+        listed = self._transactions("list")
+        assert re.search(rf"^{name}\s+\d+\s+\d+\s+Ongoing", listed, re.MULTILINE), listed
+        assert name not in self._transactions("list", "--duration-filter", "600000")
+        described = self._transactions("describe", "--transactional-id", name)
+        assert re.search(rf"{name}\s.*\sOngoing\s.*{topic}-0", described), described
+        producers = self._transactions("describe-producers", "--topic", topic, "--partition", "0")
+        row = producers.splitlines()[-1].split()
+        assert (row[0].isdigit(), row[-1]) == (True, "0"), producers
+        producer.commit_transaction(DEADLINE_S)
+        wait_until(lambda: "CompleteCommit" in self._transactions("describe", "--transactional-id", name), what="it")
+        assert _values(self._bootstrap, topic, "read_committed") == [b"one", b"two"]
+
+    def an_open_transaction_is_terminated_by_force(self) -> None:
+        topic, name, producer = self._opened(b"dropped")
+        self._transactions("forceTerminateTransaction", "--transactionalId", name)
+        assert _values(self._bootstrap, topic, "read_committed") == []
+        with pytest.raises(KafkaException, match="fenced"):
+            producer.commit_transaction(DEADLINE_S)
+
+    def an_open_transaction_is_aborted_in_its_partition(self) -> None:
+        """By an administrator's marker, whatever its coordinator thinks."""
+        topic, _, producer = self._opened(b"dropped")
+        self._transactions("abort", "--topic", topic, "--partition", "0", "--start-offset", "0")
+        assert _values(self._bootstrap, topic, "read_committed") == []
+        listed = self._transactions("describe-producers", "--topic", topic, "--partition", "0")
+        assert listed.splitlines()[-1].split()[-1] == "None", listed
+        producer.abort_transaction(DEADLINE_S)
+
+    def nothing_hangs(self) -> None:
+        found = self._transactions("find-hanging", "--broker-id", "1").splitlines()
+        assert len(found) == 1, found
+
+    def the_log_of_transactions_is_kafkas(self) -> None:
+        topic, name, producer = self._opened(b"one")
+        producer.commit_transaction(DEADLINE_S)
+        number = abs_hash(name) % 50
+        leader = self._cluster.leader_of(STATES, number)
+        (segment, *_) = sorted(self._cluster.folder(leader, STATES, number).glob("*.log"))
+        dumped = self._java(
+            f"{TOOLS}.DumpLogSegments", "--transaction-log-decoder", "--print-data-log", "--files", str(segment)
+        )
+        states = re.findall(rf"transactional_?[iI]d\W+{name}.*?(?:state|transactionStatus)\W+(\w+)", dumped)
+        assert len(states) >= 4, dumped
+        (data, *_) = sorted(self._cluster.folder(leader, topic, 0).glob("*.log"))
+        dumped = self._java(f"{TOOLS}.DumpLogSegments", "--print-data-log", "--files", str(data))
+        assert "endTxnMarker: COMMIT" in dumped, dumped
+
+    def producer_performance(self) -> None:
+        topic = self._topic()
+        said = self._java(
+            f"{TOOLS}.ProducerPerformance",
+            *("--bootstrap-server", self._bootstrap, "--topic", topic, "--num-records", "5000"),
+            *("--record-size", "100", "--throughput", "5000", "--transaction-duration-ms", "200"),
+        )
+        assert "5000 records sent" in said, said
+        assert len(_values(self._bootstrap, topic, "read_committed")) == 5_000
+
+    # --- from topic to topic
+
+    def message_copier_while_nodes_are_killed(self) -> None:
+        source, sink, group = self._topic(), self._topic(), f"group-{uuid.uuid4().hex[:8]}"
+        wanted = [b"%d" % number for number in range(RECORDS)]
+        _write(self._bootstrap, source, wanted)
+        with self._killing() as kills:
+            copiers = [threading.Thread(target=self._copied, args=(source, sink, group, n)) for n in range(PARTITIONS)]
+            for copier in copiers:
+                copier.start()
+            for copier in copiers:
+                copier.join(DEADLINE_S)
+        assert kills, "it was too fast"
+        assert not any(copier.is_alive() for copier in copiers)
+        found = Counter(_values(self._bootstrap, sink, "read_committed"))
+        assert found == Counter(wanted), _difference(found, Counter(wanted))
+
+    def _copied(self, source: str, sink: str, group: str, partition: int) -> None:
+        """Started again until all is copied: an instance that a broker has fenced ends, as it does in Kafka's tests."""
+        arguments = [
+            *("--input-topic", source, "--input-partition", str(partition), "--output-topic", sink),
+            *("--broker-list", self._bootstrap, "--transaction-size", str(TRANSACTION), "--consumer-group", group),
+            *("--transactional-id", f"{group}-{partition}", "--enable-random-aborts", "--use-group-metadata"),
+        ]
+        deadline = time.monotonic() + DEADLINE_S
+        while time.monotonic() < deadline:
+            done = self._run(self._tools, COPIER, *arguments, within_s=DEADLINE_S)
+            if done.returncode == 0:
+                return
+
+    # --- streams
+
+    def streams_count_each_word_once_while_nodes_are_killed(self) -> None:
+        for topic in (WORDS, COUNTS):
+            self._cluster.create_topic(topic, partitions=PARTITIONS)
+        name = f"count-{uuid.uuid4().hex[:8]}"
+        path = self._folder / "streams.properties"
+        path.write_text(
+            f"bootstrap.servers={self._bootstrap}\napplication.id={name}\nstate.dir={self._folder / 'state'}\n"
+            "processing.guarantee=exactly_once_v2\ncommit.interval.ms=100\nreplication.factor=3\n"
+        )
+        wanted = Counter(word for number in range(LINES) for word in _words(number))
+        counts: dict[str, int] = {}
+        with self._beside(self._streams, WORD_COUNT, str(path)), self._killing() as kills:
+            writing = threading.Thread(target=self._write_lines)
+            writing.start()
+
+            def is_counted() -> bool:
+                counts.clear()
+                for key, value in _pairs(self._bootstrap, COUNTS, "read_committed"):
+                    counts[key.decode()] = struct.unpack(">q", value)[0]
+                assert all(count <= wanted[word] for word, count in counts.items()), (counts, wanted)
+                return counts == dict(wanted)
+
+            wait_until(is_counted, deadline_s=DEADLINE_S, what="the counts")
+            writing.join()
+        assert len(kills) > 1, kills
+
+    def _write_lines(self) -> None:
+        """About twenty a second, so that nodes die in the middle of it."""
+        producer = confluent_kafka.Producer({"bootstrap.servers": self._bootstrap, "enable.idempotence": True})
+        for number in range(LINES):
+            producer.produce(WORDS, " ".join(_words(number)), partition=number % PARTITIONS)
+            producer.poll(0.05)
+        assert producer.flush(DEADLINE_S) == 0
+
+    # --- how they are called
+
+    def _topic(self) -> str:
+        name = f"java-{uuid.uuid4().hex[:8]}"
+        self._cluster.create_topic(name, partitions=PARTITIONS)
+        return name
+
+    def _opened(self, *values: bytes) -> tuple[str, str, confluent_kafka.Producer]:
+        """A topic, a transactional id, and its producer that has written these to partition 0."""
+        topic, name = self._topic(), f"id-{uuid.uuid4().hex[:8]}"
+        producer = confluent_kafka.Producer(
+            {"bootstrap.servers": self._bootstrap, "transactional.id": name, "log_level": 0}
+        )
+        producer.init_transactions(DEADLINE_S)
+        producer.begin_transaction()
+        for value in values:
+            producer.produce(topic, value, partition=0)
+        assert producer.flush(DEADLINE_S) == 0
+        return topic, name, producer
+
+    def _transactions(self, *arguments: str) -> str:
+        return self._java(f"{TOOLS}.TransactionsCommand", "--bootstrap-server", self._bootstrap, *arguments)
+
+    def _java(self, name: str, *arguments: str) -> str:
+        done = self._run(self._tools, name, *arguments, within_s=DEADLINE_S)
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    def _run(self, jars: Path, name: str, *arguments: str, within_s: float) -> subprocess.CompletedProcess[str]:
+        command = _command(jars, name, arguments)
+        return subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=within_s, check=False
+        )
+
+    @contextmanager
+    def _beside(self, jars: Path, name: str, *arguments: str) -> Iterator[None]:
+        """Runs beside the block. What it wrote is told when the block fails."""
+        log = self._folder / f"{name.rpartition('.')[2]}.log"
+        with log.open("w") as output:
+            process = subprocess.Popen(_command(jars, name, arguments), stdout=output, stderr=output)
+            try:
+                yield
+                assert process.poll() is None, f"{name} has ended"
+            except AssertionError as failure:
+                raise AssertionError(f"{failure}\n{log.read_text()[-8000:]}") from failure
+            finally:
+                process.kill()
+                process.wait()
+
+    @contextmanager
+    def _killing(self) -> Iterator[list[int]]:
+        """Nodes, one after the other with -9 and started again, while the block runs; those that were."""
+        stop, killed = threading.Event(), list[int]()
+
+        def kill() -> None:
+            while not stop.wait(KILL_EVERY_S):
+                node_id = self._cluster.ids[len(killed) % 3]
+                self._cluster.kill(node_id)
+                killed.append(node_id)
+                self._cluster.heal()
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        try:
+            yield killed
+        finally:
+            stop.set()
+            killer.join()
+
+
+def _command(jars: Path, name: str, arguments: Sequence[str]) -> list[str]:
+    jvm = ["java", "-Xmx384m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]
+    return [*jvm, "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", f"{jars}/*", name, *arguments]
+
+
+def _words(number: int) -> list[str]:
+    return ["all", "streams", "lead", "to", "kafka", str(number % 7)]
+
+
+def _write(bootstrap: str, topic: str, values: Iterable[bytes]) -> None:
+    producer = confluent_kafka.Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True})
+    for number, value in enumerate(values):
+        producer.produce(topic, value, partition=number % PARTITIONS)
+    assert producer.flush(DEADLINE_S) == 0
+
+
+def _values(bootstrap: str, topic: str, isolation: str) -> list[bytes]:
+    return [value for _, value in _pairs(bootstrap, topic, isolation)]
+
+
+def _pairs(bootstrap: str, topic: str, isolation: str) -> list[tuple[bytes, bytes]]:
+    """Keys and values, partition by partition, up to the ends that such a consumer is told."""
+    consumer = confluent_kafka.Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": uuid.uuid4().hex,
+            "isolation.level": isolation,
+            "enable.partition.eof": True,
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+            "log_level": 0,
+        }
+    )
+    found: dict[int, list[tuple[bytes, bytes]]] = {number: [] for number in range(PARTITIONS)}
+    with closing(consumer):
+        consumer.assign([confluent_kafka.TopicPartition(topic, number, 0) for number in range(PARTITIONS)])
+        ended: set[int] = set()
+        deadline = time.monotonic() + DEADLINE_S
+        while len(ended) < PARTITIONS:
+            assert time.monotonic() < deadline, (ended, {number: len(each) for number, each in found.items()})
+            message = consumer.poll(1)
+            if message is None:
+                continue
+            if message.error() is None:
+                found[message.partition()].append((message.key(), message.value()))
+            elif message.error().code() == KafkaError._PARTITION_EOF:
+                ended.add(message.partition())
+    return [pair for number in range(PARTITIONS) for pair in found[number]]
+
+
+def _difference(found: Counter[bytes], wanted: Counter[bytes]) -> str:
+    return f"missing {sorted((wanted - found).items())[:9]}, too often {sorted((found - wanted).items())[:9]}"
+
+
+if __name__ == "__main__":
+    main()
