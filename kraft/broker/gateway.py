@@ -75,9 +75,15 @@ class Gateway(Protocol):
     def topic_settings(self, topic: str) -> TopicSettings: ...
 
     async def produce(
-        self, batches: Mapping[TopicIdPartition, Buffer], *, acks: int, timeout_ms: int
+        self,
+        batches: Mapping[TopicIdPartition, Buffer],
+        *,
+        acks: int,
+        timeout_ms: int,
+        transactional_id: str | None = None,
     ) -> Mapping[TopicIdPartition, ProduceOutcome]:
         """One record batch (or several, back to back) per partition. Every partition has its own outcome (P10).
+        `transactional_id`: of the producer of transactional batches; the leaders add their partitions (KIP-890).
 
         acks=0 returns at once with error 0 and no offset, whatever becomes of it. Raises only for the request
         as a whole: InvalidRequiredAcks 21.

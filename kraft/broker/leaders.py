@@ -28,7 +28,12 @@ class Leaders(Protocol):
     """A leader's data requests; the local replica manager and the forward channel to a peer both have them."""
 
     async def produce(
-        self, batches: Mapping[TopicIdPartition, Buffer], *, acks: int, timeout_ms: int
+        self,
+        batches: Mapping[TopicIdPartition, Buffer],
+        *,
+        acks: int,
+        timeout_ms: int,
+        transactional_id: str | None = None,
     ) -> Mapping[TopicIdPartition, ProduceOutcome]: ...
 
     async def fetch(self, request: FetchRequest) -> FetchResponse: ...

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 from kraft.broker.leaders import LEADER_WAIT_MS, MOVED, LeaderFinder
 from kraft.broker.publishing import MetadataPublisher
@@ -31,6 +32,14 @@ STAND_IN_RETRY_MS = 20
 """Wait before the replica that should lead instead of a failed one is asked again; it refuses until it does."""
 
 
+class _Way(NamedTuple):
+    """How the batches of a request are to be written."""
+
+    acks: int
+    timeout_ms: int
+    transactional_id: str | None
+
+
 class ProduceRouter:
     def __init__(self, *, clock: Clock, publisher: MetadataPublisher, finder: LeaderFinder) -> None:
         self._clock = clock
@@ -38,17 +47,23 @@ class ProduceRouter:
         self._finder = finder
 
     async def produce(
-        self, batches: Mapping[TopicIdPartition, Buffer], *, acks: int, timeout_ms: int
+        self,
+        batches: Mapping[TopicIdPartition, Buffer],
+        *,
+        acks: int,
+        timeout_ms: int,
+        transactional_id: str | None = None,
     ) -> Mapping[TopicIdPartition, ProduceOutcome]:
         if acks not in (-1, 0, 1):
             raise InvalidRequiredAcks(f"acks was {acks}; it must be 0, 1 or -1 (all)")
         deadline_ms = self._clock.monotonic_ms() + min(LEADER_WAIT_MS, timeout_ms)
         outcomes: dict[TopicIdPartition, ProduceOutcome] = {}
         pending = dict(batches)
+        way = _Way(acks, timeout_ms, transactional_id)
         stand_ins: dict[TopicIdPartition, int] = {}
         while True:
             seen = self._publisher.version
-            for p, outcome in (await self._produce_once(pending, stand_ins, acks=acks, timeout_ms=timeout_ms)).items():
+            for p, outcome in (await self._produce_once(pending, stand_ins, way)).items():
                 outcomes[p] = _after(outcomes.get(p), outcome)
             pending = {p: batches[p] for p in pending if self._is_worth_routing_again(p, outcomes[p], batches[p])}
             stand_ins = self._stand_ins({p: outcomes[p] for p in pending}, stand_ins)
@@ -73,12 +88,7 @@ class ProduceRouter:
         return self._clock.monotonic_ms() < deadline_ms
 
     async def _produce_once(
-        self,
-        batches: Mapping[TopicIdPartition, Buffer],
-        stand_ins: Mapping[TopicIdPartition, int],
-        *,
-        acks: int,
-        timeout_ms: int,
+        self, batches: Mapping[TopicIdPartition, Buffer], stand_ins: Mapping[TopicIdPartition, int], way: _Way
     ) -> dict[TopicIdPartition, ProduceOutcome]:
         outcomes: dict[TopicIdPartition, ProduceOutcome] = {}
         by_leader: dict[int, dict[TopicIdPartition, Buffer]] = {}
@@ -90,20 +100,20 @@ class ProduceRouter:
                 outcomes[partition] = ProduceOutcome(error_code=error.code, message=error.message)
         if len(by_leader) == 1:
             ((leader, part),) = by_leader.items()
-            outcomes.update(await self._produce_at(leader, part, acks=acks, timeout_ms=timeout_ms))
+            outcomes.update(await self._produce_at(leader, part, way))
         elif by_leader:
-            parts = await asyncio.gather(
-                *(self._produce_at(leader, p, acks=acks, timeout_ms=timeout_ms) for leader, p in by_leader.items())
-            )
+            parts = await asyncio.gather(*(self._produce_at(leader, p, way) for leader, p in by_leader.items()))
             for part_outcomes in parts:
                 outcomes.update(part_outcomes)
         return outcomes
 
     async def _produce_at(
-        self, leader: int, batches: Mapping[TopicIdPartition, Buffer], *, acks: int, timeout_ms: int
+        self, leader: int, batches: Mapping[TopicIdPartition, Buffer], way: _Way
     ) -> Mapping[TopicIdPartition, ProduceOutcome]:
         try:
-            return await self._finder.way_to(leader).produce(batches, acks=acks, timeout_ms=timeout_ms)
+            return await self._finder.way_to(leader).produce(
+                batches, acks=way.acks, timeout_ms=way.timeout_ms, transactional_id=way.transactional_id
+            )
         except (ConnectionRefusedError, NotConnected):
             refused = LeaderNotAvailable(
                 f"broker {leader} leads the partition and cannot be connected to; nothing was sent"

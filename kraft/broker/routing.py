@@ -117,9 +117,16 @@ class Router:
     # --- data -----------------------------------------------------------------------------------------------
 
     async def produce(
-        self, batches: Mapping[TopicIdPartition, Buffer], *, acks: int, timeout_ms: int
+        self,
+        batches: Mapping[TopicIdPartition, Buffer],
+        *,
+        acks: int,
+        timeout_ms: int,
+        transactional_id: str | None = None,
     ) -> Mapping[TopicIdPartition, ProduceOutcome]:
-        return await self._produces.produce(batches, acks=acks, timeout_ms=timeout_ms)
+        return await self._produces.produce(
+            batches, acks=acks, timeout_ms=timeout_ms, transactional_id=transactional_id
+        )
 
     async def read(
         self,

@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from kraft.client.synchronous import Client as Client
     from kraft.client.synchronous import Consumer as Consumer
     from kraft.client.synchronous import Reader as Reader
+    from kraft.client.synchronous import Transaction as Transaction
+    from kraft.client.synchronous import TransactionalProducer as TransactionalProducer
+    from kraft.client.transactions import AsyncTransaction as AsyncTransaction
+    from kraft.client.transactions import AsyncTransactionalProducer as AsyncTransactionalProducer
 
 _HOMES: Final = {
     "admin": ("AsyncAdmin",),
@@ -58,7 +62,8 @@ _HOMES: Final = {
     "producer": ("AsyncProducer",),
     "reading": ("AsyncReader",),
     "records": ("Delivery", "Record", "Sent", "to_json"),
-    "synchronous": ("Admin", "Client", "Consumer", "Reader"),
+    "synchronous": ("Admin", "Client", "Consumer", "Reader", "Transaction", "TransactionalProducer"),
+    "transactions": ("AsyncTransaction", "AsyncTransactionalProducer"),
 }
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME_OF)

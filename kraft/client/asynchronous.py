@@ -17,7 +17,8 @@ from kraft.client.nodes import parse_addresses
 from kraft.client.positions import Start
 from kraft.client.producer import AsyncProducer
 from kraft.client.reading import AsyncReader
-from kraft.client.settings import ClientSettings, ConsumerSettings, parse, parse_producer
+from kraft.client.settings import ClientSettings, ConsumerSettings, TransactionSettings, parse, parse_producer
+from kraft.client.transactions import AsyncTransactionalProducer
 from kraft.client.transport import Transport
 from kraft.system_clock import SystemClock
 
@@ -38,7 +39,7 @@ class AsyncClient:
         self._world = world
         self._transport: Transport | None = None
         self._connection: Connection | None = None
-        self._opened: list[AsyncProducer | AsyncConsumer | AsyncReader] = []
+        self._opened: list[AsyncProducer | AsyncTransactionalProducer | AsyncConsumer | AsyncReader] = []
 
     async def __aenter__(self) -> AsyncClient:
         if self._world is None:
@@ -72,6 +73,14 @@ class AsyncClient:
     def producer(self, **options: Any) -> AsyncProducer:
         """Options are those of `ProducerSettings`, as `linger_ms=20`. Raises ConfigError."""
         producer = AsyncProducer(self._open, parse_producer(options))
+        self._opened.append(producer)
+        return producer
+
+    def transactional_producer(self, transactional_id: str, **options: Any) -> AsyncTransactionalProducer:
+        """Options are those of `TransactionSettings`, as `transaction_timeout_ms=10_000`. Raises ConfigError."""
+        producer = AsyncTransactionalProducer(
+            transactional_id, connection=self._open, settings=parse(TransactionSettings, options)
+        )
         self._opened.append(producer)
         return producer
 

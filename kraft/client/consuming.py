@@ -46,6 +46,19 @@ class AsyncConsumer(AsyncIterated):
         self._is_closed = False
 
     @property
+    def settings(self) -> ConsumerSettings:
+        return self._settings
+
+    @property
+    def group(self) -> str:
+        return self._member.group
+
+    @property
+    def instance(self) -> str:
+        """Its name in the group; empty before the iteration began."""
+        return self._member.instance
+
+    @property
     def joins(self) -> int:
         """How often it joined the group; more than once, and records may have come again."""
         return self._member.joins
@@ -89,6 +102,12 @@ class AsyncConsumer(AsyncIterated):
                 await self._forget_lost(positions)
             raise
         self.progress.committed(positions)
+
+    async def rewind(self) -> None:
+        """Go back to what was committed: all that was iterated over since comes again."""
+        self._check_open()
+        await self._member.rewind()
+        self.progress.forget()
 
     async def assignment(self) -> tuple[TopicPartition, ...]:
         """The partitions that are its own now; none before the iteration began."""

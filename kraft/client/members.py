@@ -67,6 +67,7 @@ class Member:
         self._connection = connection
         self._settings = settings
         self._path = ""
+        self._name = ""
         self._token = FIRST_TOKEN
         self.joins = 0
         """How often it had to join: more than once, and records may have come again."""
@@ -101,6 +102,25 @@ class Member:
             return
         rows = [{"topic": w.topic, "partition": w.partition, "offset": offset} for w, offset in positions.items()]
         await self._post(self._path + "/offsets", {"partitions": rows})
+
+    @property
+    def instance(self) -> str:
+        """Its name in the group; empty before it has joined."""
+        return self._name if self._path else ""
+
+    async def rewind(self) -> None:
+        """Read on from the committed offsets, and where there is none from auto.offset.reset."""
+        if not self._path:
+            return
+        document = await self._connection.get(self._path + "/offsets")
+        rows = [{name: each[name] for name in ("topic", "partition", "offset")} for each in document["offsets"]]
+        known = [row for row in rows if row["offset"] >= 0]
+        if known:
+            await self._post(self._path + "/positions", {"offsets": known})
+        new = [{"topic": row["topic"], "partition": row["partition"]} for row in rows if row["offset"] < 0]
+        if new:
+            place = "beginning" if self._settings.auto_offset_reset == "earliest" else "end"
+            await self._post(f"{self._path}/positions/{place}", {"partitions": new})
 
     async def seek(self, positions: Mapping[TopicPartition, int]) -> None:
         """Read on from there. Raises ServerError, with code 22 for a partition that is not the member's any more."""
@@ -140,7 +160,7 @@ class Member:
         await self._post(f"/consumers/{segment(self.group)}", document, done_code=NAME_TAKEN)
         path = f"/consumers/{segment(self.group)}/instances/{segment(name)}"
         await self._post(path + "/subscription", self._subscription)
-        self._path, self._token = path, FIRST_TOKEN
+        self._path, self._token, self._name = path, FIRST_TOKEN, name
         self.joins += 1
 
     def _lost_or_raise(self, error: ServerError) -> list[Record]:

@@ -66,6 +66,18 @@ class ProducerSettings(_Attempts):
     retries: int = _int(INT32_MAX, "Repetitions of a batch, within delivery.timeout.ms.")
 
 
+class TransactionSettings(_Attempts):
+    buffer_memory: int = _int(33_554_432, "Bytes of records that wait; with more, all of them are written.", low=1)
+    compression_type: Literal["none", "gzip", "snappy", "lz4", "zstd"] = Field(
+        default="none", description="Of a batch; the nodes keep it as it is."
+    )
+    delivery_timeout_ms: int = _int(120_000, "How long a batch is tried.", low=1)
+    max_request_size: int = _int(1_000_000, "Bytes of one partition that make a batch leave.", low=1)
+    transaction_timeout_ms: int = _int(
+        60_000, "Open for longer, a transaction is aborted; at most transaction.max.timeout.ms of the cluster.", low=1
+    )
+
+
 class ConsumerSettings(_Settings):
     auto_offset_reset: Reset = Field(default="latest", description="Where to begin without a valid offset.")
     consumer_instance_timeout_ms: int = _int(

@@ -20,6 +20,8 @@ from kraft.client.loop_thread import Blocking, LoopThread
 from kraft.client.positions import Start, TopicPartition
 from kraft.client.reading import AsyncReader
 from kraft.client.records import Record
+from kraft.client.settings import ConsumerSettings
+from kraft.client.transactions import AsyncTransaction, AsyncTransactionalProducer
 
 EXIT_LIMIT_MS: Final = 5_000
 """How long the end of a program waits for what it forgot to close."""
@@ -108,7 +110,21 @@ class Consumer(_Iterated):
     """As `AsyncConsumer`."""
 
     commit = Blocking(AsyncConsumer.commit)
+    rewind = Blocking(AsyncConsumer.rewind)
     assignment = Blocking(AsyncConsumer.assignment)
+
+    @property
+    def settings(self) -> ConsumerSettings:
+        return cast(ConsumerSettings, self._twin.settings)
+
+    @property
+    def group(self) -> str:
+        return str(self._twin.group)
+
+    @property
+    def instance(self) -> str:
+        """Its name in the group; empty before the iteration began."""
+        return str(self._twin.instance)
 
     @property
     def joins(self) -> int:
@@ -122,6 +138,47 @@ class Consumer(_Iterated):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._thread.call(self._twin.__aexit__(kind, error, traceback))
+
+
+class Transaction:
+    """As `AsyncTransaction`."""
+
+    def __init__(self, thread: LoopThread, twin: AsyncTransaction) -> None:
+        self._thread = thread
+        self._twin = twin
+
+    send = Blocking(AsyncTransaction.send)
+    flush = Blocking(AsyncTransaction.flush)
+    commit = Blocking(AsyncTransaction.commit)
+    abort = Blocking(AsyncTransaction.abort)
+
+    def __enter__(self) -> Transaction:
+        self._thread.call(self._twin.__aenter__())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._thread.call(self._twin.__aexit__(kind, error, traceback))
+
+
+class TransactionalProducer:
+    """As `AsyncTransactionalProducer`."""
+
+    def __init__(self, thread: LoopThread, twin: AsyncTransactionalProducer) -> None:
+        self._thread = thread
+        self._twin = twin
+
+    close = Blocking(AsyncTransactionalProducer.close)
+
+    @property
+    def transactional_id(self) -> str:
+        return self._twin.transactional_id
+
+    def transaction(self, consumer: Consumer | None = None) -> Transaction:
+        """As `AsyncTransactionalProducer.transaction`. Raises ConfigError."""
+        twin = None if consumer is None else cast(AsyncConsumer, consumer._twin)
+        return Transaction(self._thread, self._twin.transaction(twin))
 
 
 class Client:
@@ -156,6 +213,10 @@ class Client:
         producer = Producer(self._thread, self._twin.producer(**options))
         self._producers.append(producer)
         return producer
+
+    def transactional_producer(self, transactional_id: str, **options: Any) -> TransactionalProducer:
+        """Options are those of `TransactionSettings`, as `transaction_timeout_ms=10_000`. Raises ConfigError."""
+        return TransactionalProducer(self._thread, self._twin.transactional_producer(transactional_id, **options))
 
     def consumer(self, *topics: str, group: str, topic_pattern: str | None = None, **options: Any) -> Consumer:
         """A member of a group. Options are those of `ConsumerSettings`. Raises ConfigError."""

@@ -23,7 +23,9 @@ PARTITION_NOT_FOUND = 40402
 V3_TOPIC_NOT_FOUND = 40403
 INSTANCE_NOT_FOUND = 40403
 GROUP_NOT_FOUND = 40405
+TRANSACTION_NOT_FOUND = 40406
 ILLEGAL_STATE = 40903
+FENCED = 40905
 BAD_REQUEST = 40002
 UNPROCESSABLE = 422
 PAYLOAD = 42206
@@ -70,7 +72,14 @@ _TABLE: dict[type[KafkaError], int] = {
     kafka.UnsupportedForMessageFormat: SERIALIZATION,
     kafka.PolicyViolation: BAD_REQUEST,
     kafka.OutOfOrderSequenceNumber: BAD_REQUEST,
-    kafka.InvalidProducerEpoch: BAD_REQUEST,
+    kafka.InvalidProducerEpoch: FENCED,
+    kafka.InvalidTxnState: ILLEGAL_STATE,
+    kafka.InvalidProducerIdMapping: TRANSACTION_NOT_FOUND,
+    kafka.InvalidTransactionTimeout: BAD_REQUEST,
+    kafka.TransactionalIdAuthorizationFailed: 40301,
+    kafka.ProducerFenced: FENCED,
+    kafka.TransactionalIdNotFound: TRANSACTION_NOT_FOUND,
+    kafka.TransactionAbortable: ILLEGAL_STATE,
     kafka.KafkaStorageError: UNAVAILABLE,
     kafka.LogDirNotFound: UNAVAILABLE,
     kafka.SaslAuthenticationFailed: 40101,

@@ -26,6 +26,7 @@ from kraft.http.media import Format
 from kraft.http.partitioner import UNPLACED, places_of
 from kraft.http.produce_params import MIN_ISR
 from kraft.http.records import INLINE_BYTES_MAX, INLINE_RECORDS_MAX, OutRecord, to_batch
+from kraft.http.transactional import InTransaction, raw_batches
 from kraft.protocol.errors import (
     InvalidRecord,
     InvalidTimestamp,
@@ -151,8 +152,9 @@ async def produce_body(
     Many records are parsed, placed and packed by a worker. Raises what `parse` raises, HttpError 422 for a record of
     another partition than the path's and for a key that was used for other records, and KafkaError.
     """
-    key = call.produce_params.key
-    keyless = UNPLACED if key is None else key.partition(len(topic.partitions))
+    params = call.produce_params
+    repeats = params.key or params.transaction
+    keyless = UNPLACED if repeats is None else repeats.partition(len(topic.partitions))
 
     def parse_and_place() -> tuple[P, list[int]]:
         parsed = parse()
@@ -184,11 +186,12 @@ async def write_records(call: Call, topic: TopicImage, records: list[OutRecord],
     """`where`: the partition of each record. Raises KafkaError, and HttpError 422 for a key used for other records."""
     call.context.metrics.produced_records.inc(len(records))
     settings, now_ms = call.context.gateway.topic_settings(topic.name), call.context.clock.wall_ms()
-    key = call.produce_params.key
+    key, transaction = call.produce_params.key, call.produce_params.transaction
+    is_repeatable = key is not None or transaction is not None
 
     def pack_all() -> dict[int, Written]:
         return {
-            number: Written(pack(group, settings, now_ms=now_ms, is_keyed=key is not None))
+            number: Written(pack(group, settings, now_ms=now_ms, is_repeatable=is_repeatable))
             if number in topic.partitions
             else Written(Packed(len(group)), [Piece(len(group), _no_such_partition(topic, number))])
             for number, group in _by_partition(records, where).items()
@@ -201,7 +204,9 @@ async def write_records(call: Call, topic: TopicImage, records: list[OutRecord],
         if each.packed.batches
     }
     send = partial(_send, call)
-    if key is None:
+    if transaction is not None:
+        pieces = await send_in_transaction(send, batches, transaction)
+    elif key is None:
         pieces = await send_in_order(send, {which: record_sets(each, settings) for which, each in batches.items()})
     else:
         pieces = await send_keyed(send, batches, key=key, topic=topic.name)
@@ -222,12 +227,17 @@ def _by_partition(records: list[OutRecord], where: Sequence[int]) -> Mapping[int
 async def write_batches(call: Call, topic: TopicImage, partition: int) -> Sequence[Piece]:
     """The body as it came, one RecordBatch v2 or several: its leader validates it (CRC, counts, offsets).
 
-    One piece; with an Idempotency-Key one for each batch, as other requests' records may stand between them. Raises
-    KafkaError, and HttpError 422 for a body that is empty, or whose batches speak for a key of their own making.
+    One piece; with an Idempotency-Key or in a transaction one for each batch, as other requests' records may stand
+    between them. Raises KafkaError, HttpError 422 for a body that is empty, or whose batches speak for a key of their
+    own making, and HttpError 413 for more batches than a transaction's request may have.
     """
     if not call.body:
         raise HttpError(UNPROCESSABLE, "the body is empty; send one or more RecordBatch v2")
     which, key = TopicIdPartition(topic.topic_id, partition), call.produce_params.key
+    transaction = call.produce_params.transaction
+    if transaction is not None:
+        raw = [Part(*each) for each in raw_batches(call.body)]
+        return (await send_in_transaction(partial(_send, call), {which: raw}, transaction))[which]
     if key is None:
         refuse_reserved_ids(call.body)
         return [Piece(0, (await _send(call, {which: call.body}))[which])]
@@ -240,13 +250,13 @@ async def write_batches(call: Call, topic: TopicImage, partition: int) -> Sequen
 # --- packing: pure ----------------------------------------------------------------------------------------------------
 
 
-def pack(records: Sequence[OutRecord], settings: TopicSettings, *, now_ms: int, is_keyed: bool = False) -> Packed:
+def pack(records: Sequence[OutRecord], settings: TopicSettings, *, now_ms: int, is_repeatable: bool = False) -> Packed:
     """Batches of at most max.message.bytes, as few as halving finds, and what no batch may hold.
 
-    `is_keyed`: a repetition has to make the same batches. So nothing is left out that might not be left out later: of
-    timestamps the leader judges, and refuses what is with them.
+    `is_repeatable`: a repetition has to make the same batches. So nothing is left out that might not be left out later:
+    of timestamps the leader judges, and refuses what is with them.
     """
-    packed = Packed(len(records), refused=_forbidden(records, settings, now_ms=None if is_keyed else now_ms))
+    packed = Packed(len(records), refused=_forbidden(records, settings, now_ms=None if is_repeatable else now_ms))
     indexes: Sequence[int] = range(len(records))
     if packed.refused:
         indexes = [index for index in indexes if index not in packed.refused]
@@ -362,6 +372,17 @@ async def send_keyed(
     return pieces
 
 
+async def send_in_transaction(
+    send: Send, batches: Mapping[TopicIdPartition, Sequence[Part]], transaction: InTransaction
+) -> Pieces:
+    """The same for the next batches of a transaction's producer. Raises HttpError 413 for too many of them, and then
+    nothing was appended."""
+    parts = {
+        which: [Part(*each) for each in transaction.batches(which.partition, its)] for which, its in batches.items()
+    }
+    return await send_in_order(send, parts)
+
+
 def _refuse_reuse(pieces: Pieces) -> None:
     outcomes = [piece.outcome for done in pieces.values() for piece in done]
     if outcomes and all(outcome.error_code == OutOfOrderSequenceNumber.code for outcome in outcomes):
@@ -387,15 +408,20 @@ def _not_sent(failed: ProduceOutcome) -> ProduceOutcome:
 async def _send(call: Call, parts: Mapping[TopicIdPartition, Buffer]) -> Mapping[TopicIdPartition, ProduceOutcome]:
     """With the acks, the timeout and the least ISR that the request asks for."""
     gateway, params = call.context.gateway, call.produce_params
+    transactional_id = None if params.transaction is None else params.transaction.transactional_id
     if not params.min_isr:
         call.context.metrics.produced_bytes.inc(sum(map(len, parts.values())))
-        return await gateway.produce(parts, acks=params.acks, timeout_ms=params.timeout_ms)
+        return await gateway.produce(
+            parts, acks=params.acks, timeout_ms=params.timeout_ms, transactional_id=transactional_id
+        )
     too_few = {which: outcome for which in parts if (outcome := _too_few(call, which)) is not None}
     going = {which: data for which, data in parts.items() if which not in too_few}
     call.context.metrics.produced_bytes.inc(sum(map(len, going.values())))
     if not going:
         return too_few
-    outcomes = await gateway.produce(going, acks=params.acks, timeout_ms=params.timeout_ms)
+    outcomes = await gateway.produce(
+        going, acks=params.acks, timeout_ms=params.timeout_ms, transactional_id=transactional_id
+    )
     return too_few | {which: _checked(outcome, params.min_isr) for which, outcome in outcomes.items()}
 
 

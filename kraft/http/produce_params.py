@@ -10,6 +10,7 @@ from kraft.http.endpoint import Call, Parameter
 from kraft.http.idempotency import IdempotencyKey, idempotency_key
 from kraft.http.media import Format
 from kraft.http.query import TIMEOUT, flag, integer
+from kraft.http.transactional import InTransaction
 from kraft.protocol.errors import InvalidRequiredAcks
 from kraft.protocol.media_types import PLAIN_JSON
 from kraft.values import maker, value
@@ -56,23 +57,32 @@ class ProduceParams:
     """What the body is made of."""
     answer_type: str
     """Content-Type of the answer."""
+    transaction: InTransaction | None = None
+    """That the records belong to; there is no key then, and all in-sync replicas have to have them."""
 
 
 _params = maker(ProduceParams)
 
 
 def read_params(
-    call: Call, *, form: Format = Format.JSON, answer_type: str = PLAIN_JSON, is_keyed: bool = True
+    call: Call,
+    *,
+    form: Format = Format.JSON,
+    answer_type: str = PLAIN_JSON,
+    is_keyed: bool = True,
+    transaction: InTransaction | None = None,
 ) -> None:
     """Leaves a ProduceParams in `call.produce_params`; for the check of a route.
 
     `form` and `answer_type` are what the dialect has agreed on with the client; `is_keyed`: the route takes an
-    Idempotency-Key. Raises KafkaError 21 for unknown acks, HttpError 40002 for numbers out of range, HttpError 400 for
-    a key or a client that is none.
+    Idempotency-Key. Raises KafkaError 21 for unknown acks, and for others than all within a transaction; HttpError
+    40002 for numbers out of range, HttpError 400 for a key or a client that is none.
     """
     query = call.request.query
     is_async = ASYNC.name in query and flag(call, ASYNC.name)
     acks = NO_ACKS if is_async else _acks(query.get(ACKS.name, "all"))
+    if transaction is not None and acks != ALL:
+        raise InvalidRequiredAcks("records of a transaction need acks=all, which is the default")
     timeout_ms = integer(call, TIMEOUT.name, default=call.context.gateway.settings.request_timeout_ms)
     min_isr = integer(call, MIN_ISR.name, default=0, low=1, high=REPLICAS_MAX) if MIN_ISR.name in query else 0
     call.produce_params = _params(
@@ -83,6 +93,7 @@ def read_params(
         key=idempotency_key(call) if is_keyed else None,
         form=form,
         answer_type=answer_type,
+        transaction=transaction,
     )
 
 

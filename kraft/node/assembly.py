@@ -16,6 +16,7 @@ from kraft.broker.control import ControllerDoor
 from kraft.broker.gateway import Gateway
 from kraft.broker.leaders import LeaderFinder
 from kraft.broker.lifecycle import BrokerIdentity, BrokerLifecycle
+from kraft.broker.local_leader import LocalLeader
 from kraft.broker.lost_brokers import LostBrokers
 from kraft.broker.producer_ids import ProducerIds
 from kraft.broker.publishing import MetadataPublisher
@@ -155,6 +156,7 @@ class Node:
             producer_ids=self.producer_ids,
             transactions=self.transaction_coordinator,
             markers=self.markers,
+            leader=self.local_leader,
             clients=self._make_client_apis(),
             settings=self.publisher.settings,
         )
@@ -362,7 +364,7 @@ class Node:
         finder = LeaderFinder(
             node_id=self.node.id,
             publisher=self.publisher,
-            local=self.replicas,
+            local=self.local_leader,
             peer=lambda node_id: ForwardChannel(self._peers, node_id),
         )
         self._tails = Tails(clock=self.environment.clock, finder=finder)
@@ -390,6 +392,14 @@ class Node:
     @cached_property
     def verifier(self) -> TransactionVerifier:
         return TransactionVerifier(self.transactions, self.publisher.current_settings)
+
+    @cached_property
+    def local_leader(self) -> LocalLeader | None:
+        def transactional() -> TransactionalProduce:
+            assert self.transactional_produce is not None, "a node with replicas takes part in transactions"
+            return self.transactional_produce
+
+        return None if self.replicas is None else LocalLeader(self.replicas, transactional)
 
     @cached_property
     def transactional_produce(self) -> TransactionalProduce | None:
@@ -436,6 +446,7 @@ def wire_server(
     producer_ids: ProducerIdSource | None,
     transactions: TransactionCoordinator | None,
     markers: TxnMarkers | None,
+    leader: LocalLeader | None,
     clients: ClientApis | None,
     settings: BrokerSettings,
 ) -> WireServer:
@@ -455,6 +466,7 @@ def wire_server(
             producer_ids=producer_ids,
             transactions=transactions,
             markers=markers,
+            leader=leader,
         ),
         settings=settings,
         clients=clients,

@@ -20,6 +20,7 @@ from kraft.http.app import create_app
 from kraft.http.replicas import replica_routes
 from kraft.http.server import HttpServer
 from kraft.http.v2.consumers_routes import consumer_routes
+from kraft.http.v2.transactions import transaction_routes
 from kraft.http.v3.consumer_groups import group_routes
 from kraft.node.assembly import Node
 from kraft.node.awaiting import Reminder
@@ -180,6 +181,7 @@ class _NodeProcess:
             kafka=KafkaPort(measures=node.wire.measures, clients=lambda: software(node.wire.watch.clients)),
             extra_routes=(
                 *consumer_routes(node.groups, node.environment.rng),
+                *transaction_routes(node.transactions, node.groups),
                 *group_routes(node.groups),
                 *replica_routes(lambda: {} if node.replicas is None else node.replicas.describe()),
             ),

@@ -271,12 +271,17 @@ class ForwardChannel:
         self._node_id = node_id
 
     async def produce(
-        self, batches: Mapping[TopicIdPartition, Buffer], *, acks: int, timeout_ms: int
+        self,
+        batches: Mapping[TopicIdPartition, Buffer],
+        *,
+        acks: int,
+        timeout_ms: int,
+        transactional_id: str | None = None,
     ) -> Mapping[TopicIdPartition, ProduceOutcome]:
         """Appends one RecordBatch, or several, to each partition. `timeout_ms` is how long the leader waits for
         replicas. With acks=0 nothing is answered, and each outcome is an empty one.
         """
-        request = ProduceRequest(batches=batches, acks=acks, timeout_ms=timeout_ms)
+        request = ProduceRequest(batches=batches, acks=acks, timeout_ms=timeout_ms, transactional_id=transactional_id)
         answer_ms = timeout_ms + ANSWER_SLACK_MS
         if acks != 0:
             return await self._peers.call(self._node_id, "forward", PRODUCE, request, timeout_ms=answer_ms)

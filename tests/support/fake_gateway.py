@@ -6,7 +6,7 @@ Faults are set by hand: `fail_produce` ends every produce with an outcome, `fail
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 from uuid import UUID
@@ -44,6 +44,7 @@ from metadata.records import (
 )
 from metadata.settings import BrokerSettings, TopicSettings, broker_settings, topic_settings
 from replication.partition.log import AbortedTransaction
+from replication.producers.origin import CLIENT, Origin
 from replication.producers.state import ProducerBatch, ProducerLimits, ProducerStates
 from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, MAX_TIMESTAMP, OffsetAnswer, ProduceOutcome
 
@@ -76,7 +77,20 @@ class FakeLog:
         """D2 for an idempotent producer's batch, which comes alone."""
         headers = [header for _, header in whole_batches(batches) if header.producer_id >= 0]
         assert len(headers) < 2, "a leader refuses several batches of producers at once"
-        return self.producers.check(headers[0].producer_id, headers[0]) if headers else None
+        if not headers:
+            return None
+        header, origin = headers[0], CLIENT
+        if header.is_transactional:
+            guard = self.producers.begin_verification(
+                header.producer_id,
+                epoch=header.producer_epoch,
+                sequence=header.base_sequence,
+                raises_epoch=True,
+                limits=PRODUCER_LIMITS,
+                now_ms=0,
+            )
+            origin = Origin(is_transactional=True, verification=guard)
+        return self.producers.check(header.producer_id, header, origin)
 
     def append(self, batches: Buffer) -> tuple[int, int]:
         base = self.end
@@ -84,7 +98,11 @@ class FakeLog:
         for position, header in list(whole_batches(copy)):
             count = header.record_count
             stamp(copy, position, base_offset=self.end, leader_epoch=0)
-            if header.producer_id >= 0 and not header.is_transactional:
+            if header.is_control:
+                marker = marker_of(copy[position : position + header.size], header)
+                assert marker is not None
+                self.producers.end_transaction(header._replace(base_offset=self.end), marker, PRODUCER_LIMITS)
+            elif header.producer_id >= 0:
                 self.producers.update(header._replace(base_offset=self.end), PRODUCER_LIMITS)
             self.end += count
         self.data += copy
@@ -125,6 +143,10 @@ class FakeLog:
         return self.transactions()[0] if is_read_committed else self.end
 
 
+async def _nobody_verifies(transactional_id: str, which: TopicIdPartition, data: Buffer) -> None:
+    raise errors.TransactionalIdAuthorizationFailed("there is no transaction coordinator")
+
+
 class FakeGateway:
     def __init__(self, *, static: Mapping[str, Any] | None = None) -> None:
         self.static = dict(static or {})
@@ -138,6 +160,8 @@ class FakeGateway:
         self.refuse: ErrorDetail | None = None
         self.produced: list[tuple[int, int]] = []
         """(acks, timeout_ms) of each produce."""
+        self.verify: Callable[[str, TopicIdPartition, Buffer], Awaitable[None]] = _nobody_verifies
+        """Asks a transaction coordinator about a batch, as a leader does."""
         self._next_id = 0
         self._settings_cache: dict[str, TopicSettings] = {}
         self.apply(ControllerEpochRecord(epoch=1, node_id=1))
@@ -243,12 +267,24 @@ class FakeGateway:
     # --- data ---
 
     async def produce(
-        self, batches: Mapping[TopicIdPartition, Buffer], *, acks: int, timeout_ms: int
+        self,
+        batches: Mapping[TopicIdPartition, Buffer],
+        *,
+        acks: int,
+        timeout_ms: int,
+        transactional_id: str | None = None,
     ) -> Mapping[TopicIdPartition, ProduceOutcome]:
         self.produced.append((acks, timeout_ms))
-        return {which: self._produce_one(which, data, acks) for which, data in batches.items()}
+        return {which: await self._produce_one(which, data, acks, transactional_id) for which, data in batches.items()}
 
-    def _produce_one(self, which: TopicIdPartition, data: Buffer, acks: int) -> ProduceOutcome:
+    async def _produce_one(
+        self, which: TopicIdPartition, data: Buffer, acks: int, transactional_id: str | None
+    ) -> ProduceOutcome:
+        if transactional_id is not None:
+            try:
+                await self.verify(transactional_id, which, data)
+            except errors.KafkaError as error:
+                return ProduceOutcome(error_code=error.code, message=error.message)
         if acks == 0:
             if self.logs[which].find(data) is None:
                 self.logs[which].append(data)

@@ -217,6 +217,7 @@ class Consumers:
         return entry.instances[instance.name]
 
     def _plan(self, entry: GroupMetadata, instance: Instance, *, number: int, is_repeat: bool) -> a.PollPlan:
+        """KIP-447: who reads committed records does not begin where an open transaction may yet change the offset."""
         ranges: tuple[r.Range, ...] = instance.batch
         epochs = instance.epoch_of
         for key in instance.partitions:
@@ -228,6 +229,7 @@ class Consumers:
             ranges = tuple(
                 (*key, known.get(key, committed[key].offset if key in committed else -1), -1)
                 for key in ([] if self._is_rebalancing(entry, instance) else instance.partitions)
+                if key in known or not (instance.config.is_read_committed and key in entry.pending)
             )
         return a.PollPlan(
             config=instance.config,
@@ -261,13 +263,7 @@ class Consumers:
         if request.offsets is None:
             records = self._commits(entry, instance, instance.position_of)
         else:
-            foreign = [each for each in request.offsets if (each.topic, each.partition) not in instance.partitions]
-            if foreign and instance.is_subscribed:
-                raise _Refusal(
-                    ILLEGAL_STATE,
-                    f"partition {foreign[0].topic}-{foreign[0].partition} is not assigned to this instance (any more)",
-                    error=IllegalGeneration,
-                )
+            _check_assigned(instance, request.offsets)
             asked = {(o.topic, o.partition): (o.offset, o.leader_epoch, o.metadata) for o in request.offsets}
             records = self._records(entry, asked)
         if records:
@@ -275,6 +271,41 @@ class Consumers:
         else:
             await self._shard.settle()
         return a.Taken()
+
+    def commit_in_transaction(self, request: r.CommitInstanceInTransaction) -> r.CommitInTransaction | a.Refused:
+        """What a member of the group would ask. It is checked again when the transaction coordinator has answered, by
+        the generation of now: the partitions may be another's then."""
+        entry = self._shard.entry(request.group)
+        try:
+            instance = self._find(entry, request.instance)
+            if request.offsets is not None:
+                _check_assigned(instance, request.offsets)
+        except _Refusal as refusal:
+            return refusal.answer
+        offsets = request.offsets
+        if offsets is None:
+            owned, epochs = set(instance.partitions), instance.epoch_of
+            offsets = tuple(
+                r.OffsetToCommit(*key, offset, leader_epoch=epochs.get(key, -1))
+                for key, offset in sorted(instance.position_of.items())
+                if key in owned
+            )
+        member_id, generation = "", -1
+        if instance.is_subscribed and instance.member_id:
+            member_id, generation = instance.member_id, entry.group.generation
+            if entry.consumer is not None:
+                member = entry.consumer.members.get(member_id)
+                generation = -1 if member is None else member.member_epoch
+        return r.CommitInTransaction(
+            group=request.group,
+            transactional_id=request.transactional_id,
+            producer_id=request.producer_id,
+            producer_epoch=request.producer_epoch,
+            adds_partition=True,
+            member_id=member_id,
+            generation=generation,
+            offsets=offsets,
+        )
 
     def _commits(
         self, entry: GroupMetadata, instance: Instance, positions: Mapping[TopicPartition, int]
@@ -296,4 +327,14 @@ class Consumers:
             offsets,
             metadata_bytes_max=self._shard.around.settings().offset_metadata_max_bytes,
             wall_ms=self._shard.wall_ms,
+        )
+
+
+def _check_assigned(instance: Instance, offsets: tuple[r.OffsetToCommit, ...]) -> None:
+    foreign = [each for each in offsets if (each.topic, each.partition) not in instance.partitions]
+    if foreign and instance.is_subscribed:
+        raise _Refusal(
+            ILLEGAL_STATE,
+            f"partition {foreign[0].topic}-{foreign[0].partition} is not assigned to this instance (any more)",
+            error=IllegalGeneration,
         )

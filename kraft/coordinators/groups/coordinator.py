@@ -61,6 +61,9 @@ class _Led:
         try:
             if isinstance(request, r.CreateInstance | r.InstanceRequest):
                 return await self.consumers.handle(request)
+            if isinstance(request, r.CommitInstanceInTransaction):
+                commit = self.consumers.commit_in_transaction(request)
+                return commit if isinstance(commit, a.Refused) else await self.handlers.handle(commit)
             return await self.handlers.handle(request)
         finally:
             self.shard.forget_if_idle(request.group)

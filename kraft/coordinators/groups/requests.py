@@ -201,6 +201,15 @@ class CommitInstance(_InstanceRequest, frozen=True, kw_only=True):
     """None: everything that was read."""
 
 
+class CommitInstanceInTransaction(_InstanceRequest, frozen=True, kw_only=True):
+    """The same for what counts when a transaction is committed: see `CommitInTransaction`."""
+
+    transactional_id: str
+    producer_id: int
+    producer_epoch: int
+    offsets: tuple[OffsetToCommit, ...] | None = None
+
+
 InstanceRequest: TypeAlias = (
     DeleteInstance | DescribeInstance | Subscribe | AssignInstance | Seek | BeginPoll | EndPoll | CommitInstance
 )
@@ -217,6 +226,7 @@ Request: TypeAlias = (
     | DeleteGroup
     | DeleteOffsets
     | ResetOffsets
+    | CommitInstanceInTransaction
     | CreateInstance
     | InstanceRequest
 )

@@ -106,7 +106,7 @@ class ConsumerHandlers:
 
     async def assign_consumer(self, call: Call) -> web.Response:
         asked = body_of(call, models.Partitions)
-        await self._ask(r.AssignInstance(**_names(call), partitions=_known(call, asked.partitions)))
+        await self._ask(r.AssignInstance(**_names(call), partitions=known_partitions(call, asked.partitions)))
         return _done()
 
     async def get_consumer_assignments(self, call: Call) -> web.Response:
@@ -146,7 +146,7 @@ class ConsumerHandlers:
 
     async def _check_seek(self, call: Call, partitions: Sequence[Any]) -> None:
         try:
-            _known(call, partitions)
+            known_partitions(call, partitions)
         except (HttpError, UnknownTopicOrPartition) as error:
             if isinstance(error, HttpError) and error.code != PARTITION_NOT_FOUND:
                 raise
@@ -232,16 +232,16 @@ class ConsumerHandlers:
         asked = body_of(call, models.Commit)
         offsets: tuple[r.OffsetToCommit, ...] | None = None
         if asked.offsets is not None or asked.partitions is not None:
-            _known(call, [*(asked.offsets or ()), *(asked.partitions or ())])
-            read = [_commit(each, each.offset + 1) for each in asked.offsets or ()]
-            offsets = (*read, *(_commit(each, each.offset) for each in asked.partitions or ()))
+            known_partitions(call, [*(asked.offsets or ()), *(asked.partitions or ())])
+            read = [offset_to_commit(each, each.offset + 1) for each in asked.offsets or ()]
+            offsets = (*read, *(offset_to_commit(each, each.offset) for each in asked.partitions or ()))
         await self._ask(r.CommitInstance(**_names(call), offsets=offsets))
         return _answer(call, []) if call.context.dialect.commits_with_list else _done()
 
     async def get_consumer_offsets(self, call: Call) -> web.Response:
         asked = body_of(call, models.OffsetQuestion)
         found = await self._ask(r.DescribeInstance(**_names(call)))
-        partitions = found.partitions if asked.partitions is None else _known(call, asked.partitions)
+        partitions = found.partitions if asked.partitions is None else known_partitions(call, asked.partitions)
         answer = await self._ask(r.FetchOffsets(group=call.path["group"], partitions=partitions))
         rows = [
             {"topic": each.topic, "partition": each.partition, "offset": each.offset, "metadata": each.metadata}
@@ -262,7 +262,7 @@ def _names(call: Call) -> dict[str, Any]:
     return {"group": call.path["group"], "instance": call.path["instance"]}
 
 
-def _known(call: Call, partitions: Iterable[Any]) -> tuple[tuple[str, int], ...]:
+def known_partitions(call: Call, partitions: Iterable[Any]) -> tuple[tuple[str, int], ...]:
     """Raises 40401 and 40402 for what does not exist."""
     found = []
     for each in partitions:
@@ -277,7 +277,7 @@ def _known(call: Call, partitions: Iterable[Any]) -> tuple[tuple[str, int], ...]
     return tuple(found)
 
 
-def _commit(each: models.OffsetRef, offset: int) -> r.OffsetToCommit:
+def offset_to_commit(each: models.OffsetRef, offset: int) -> r.OffsetToCommit:
     return r.OffsetToCommit(each.topic, each.partition, offset, each.metadata or "")
 
 

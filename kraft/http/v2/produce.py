@@ -6,9 +6,9 @@ and the answer is 202 without entries, or 204 for Strimzi's `async=true`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import msgspec
 from aiohttp import web
@@ -23,6 +23,7 @@ from kraft.http.media import Format, produce_format, v2_answer
 from kraft.http.produce import Parsed, Piece, Result, Results, error_of, produce_body, write_batches
 from kraft.http.produce_params import ASYNC, NO_ACKS, PARAMETERS, read_params
 from kraft.http.raw import decode_records
+from kraft.http.transactional import InTransaction
 from kraft.http.v2.record_bodies import BinaryProduce, JsonProduce, TextProduce, parse_produce
 from kraft.protocol.errors import NotEnoughReplicas, NotEnoughReplicasAfterAppend
 from kraft.protocol.media_types import RECORD_BATCH, RECORDS, V2_JSON
@@ -103,7 +104,24 @@ async def produce_to_partition(call: Call) -> web.Response:
     return await _produce(call, call.partition)
 
 
+class Done(NamedTuple):
+    """What became of a request."""
+
+    entries: Sequence[Entry]
+    pieces: Mapping[int, Sequence[Piece]]
+    """By partition."""
+
+    def outcomes(self) -> Iterator[tuple[int, ProduceOutcome]]:
+        """Partition and outcome of each part that was sent."""
+        return ((number, piece.outcome) for number, pieces in self.pieces.items() for piece in pieces)
+
+
 async def _produce(call: Call, partition: int | None) -> web.Response:
+    return answer(call, await write(call, partition))
+
+
+async def write(call: Call, partition: int | None) -> Done:
+    """The records of a body. Raises KafkaError, HttpError."""
     context = call.context
     topic = await context.topic_or_create(call.topic)
     if partition is not None:
@@ -111,10 +129,9 @@ async def _produce(call: Call, partition: int | None) -> web.Response:
     if call.produce_params.form is Format.RECORD_BATCH:
         assert partition is not None
         pieces = await write_batches(call, topic, partition)
-        outcomes = [(partition, piece.outcome) for piece in pieces]
-        return _answer(call, [_raw_entry(partition, piece) for piece in pieces], outcomes)
+        return Done([_raw_entry(partition, piece) for piece in pieces], {partition: pieces})
     _, results = await produce_body(call, topic, partial(_parse, call), partition=partition)
-    return _answer(call, entries(results), results.outcomes())
+    return Done(entries(results), {number: each.pieces for number, each in results.written.items()})
 
 
 def _parse(call: Call) -> Parsed:
@@ -130,15 +147,16 @@ def _parse(call: Call) -> Parsed:
 # --- the answer -------------------------------------------------------------------------------------------------------
 
 
-def _answer(call: Call, offsets: Sequence[Entry], outcomes: Iterable[tuple[int, ProduceOutcome]]) -> web.Response:
-    params = call.produce_params
+def answer(call: Call, done: Done) -> web.Response:
+    params, offsets = call.produce_params, done.entries
     headers = {"Content-Type": params.answer_type}
     if params.acks == NO_ACKS and not any(entry.error_code for entry in offsets):
         if params.is_async:
             return web.Response(status=204)
         return web.Response(status=202, body=_encode(AcceptedAnswer()), headers=headers)
-    answer = {"offsets": offsets, "key_schema_id": None, "value_schema_id": None, "partitions": leaders(outcomes)}
-    return web.Response(body=_encode(answer), headers=headers)
+    written = leaders(done.outcomes())
+    document = {"offsets": offsets, "key_schema_id": None, "value_schema_id": None, "partitions": written}
+    return web.Response(body=_encode(document), headers=headers)
 
 
 def entries(results: Results) -> Sequence[Entry]:
@@ -224,14 +242,24 @@ def leaders(outcomes: Iterable[tuple[int, ProduceOutcome]]) -> list[WrittenParti
 
 
 def _check(call: Call) -> None:
+    check(call, transaction=None)
+
+
+def check(call: Call, *, transaction: InTransaction | None) -> None:
     """Everything that can be refused before the body is read."""
     form = produce_format(call.request.headers.get("Content-Type"))
-    read_params(call, form=form, answer_type=v2_answer(call.accept))
+    read_params(
+        call,
+        form=form,
+        answer_type=v2_answer(call.accept),
+        is_keyed=transaction is None,
+        transaction=transaction,
+    )
     if form is Format.RECORD_BATCH and "partition" not in call.path:
         raise HttpError(415, f"{RECORD_BATCH} is for one partition: POST it to /topics/{call.topic}/partitions/N")
 
 
-_EMBEDDED = {
+EMBEDDED = {
     Format.BINARY.media_type: BinaryProduce,
     Format.JSON.media_type: JsonProduce,
     Format.TEXT.media_type: TextProduce,
@@ -243,18 +271,18 @@ _ANSWERS = {
     204: None,
 }
 _QUERY = (*PARAMETERS, ASYNC)
-_ERRORS = (400, 40002, 40401, 406, 413, 415, 422, 50302)
+ERRORS = (400, 40002, 40401, 406, 413, 415, 422, 50302)
 
 ROUTES: tuple[Route, ...] = (
     Route(
         method="POST", path="/topics/{topic}", handler=produce_to_topic, check=_check, tag="v2",
         summary="Write records to the partitions of a topic.", query=_QUERY, headers=HEADERS,
-        body=Body(content=_EMBEDDED), answers=_ANSWERS, errors=_ERRORS,
+        body=Body(content=EMBEDDED), answers=_ANSWERS, errors=ERRORS,
     ),
     Route(
         method="POST", path="/topics/{topic}/partitions/{partition}", handler=produce_to_partition, check=_check,
         tag="v2", summary="Write records, or a RecordBatch v2 as it is, to one partition.",
-        query=_QUERY, headers=HEADERS, body=Body(content={**_EMBEDDED, RECORD_BATCH: None}),
-        answers=_ANSWERS, errors=(*_ERRORS, 40402),
+        query=_QUERY, headers=HEADERS, body=Body(content={**EMBEDDED, RECORD_BATCH: None}),
+        answers=_ANSWERS, errors=(*ERRORS, 40402),
     ),
 )  # fmt: skip

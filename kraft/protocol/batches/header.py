@@ -145,10 +145,23 @@ def stamp(batch: bytearray | memoryview, position: int, *, base_offset: int, lea
     _STAMP_EPOCH.pack_into(batch, position + LOG_OVERHEAD, leader_epoch)
 
 
-def sequenced(batch: Buffer, header: BatchHeader, *, producer_id: int) -> bytearray:
-    """A copy of the batch with this producer id, epoch 0 and sequence 0."""
+def sequenced(
+    batch: Buffer,
+    header: BatchHeader,
+    *,
+    producer_id: int,
+    producer_epoch: int = 0,
+    base_sequence: int = 0,
+    is_transactional: bool = False,
+) -> bytearray:
+    """A copy of the batch as that of this producer."""
     copy = bytearray(batch)
-    header = header._replace(producer_id=producer_id, producer_epoch=0, base_sequence=0)
+    header = header._replace(
+        producer_id=producer_id,
+        producer_epoch=producer_epoch,
+        base_sequence=base_sequence,
+        attributes=header.attributes | TRANSACTIONAL if is_transactional else header.attributes,
+    )
     copy[:HEADER_BYTES] = HEADER.pack(*header)
     copy[:HEADER_BYTES] = HEADER.pack(*header._replace(crc=computed_crc(copy, 0, len(copy))))
     return copy

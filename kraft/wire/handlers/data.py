@@ -17,7 +17,7 @@ from kraft.wire.handlers.served import NO_RESPONSE, Call, CloseConnection, NoRes
 from kraft.wire.messages.fetch import DEBUGGING_REPLICA, FETCH, log_ends_response
 from kraft.wire.messages.metadata_log import METADATA_FETCH, is_metadata_fetch
 from kraft.wire.messages.offsets import DELETE_RECORDS, LIST_OFFSETS, OFFSET_FOR_LEADER_EPOCH, LowWatermarks
-from kraft.wire.messages.produce import PRODUCE
+from kraft.wire.messages.produce import PRODUCE, ProduceRequest
 from kraft.wire.primitives import TopLevel
 from metadata.controller.requests import ReplicaLogEnd
 from metadata.image import TopicIdPartition
@@ -45,11 +45,24 @@ class Replicas(Protocol):
     def log_ends(self, partitions: Sequence[TopicIdPartition]) -> Sequence[ReplicaLogEnd]: ...
 
 
-def data_handlers(replicas: Replicas | None, metadata: MetadataFetches | None) -> list[Served]:
+class TransactionalLeader(Protocol):
+    async def produce(
+        self,
+        batches: Mapping[TopicIdPartition, Buffer],
+        *,
+        acks: int,
+        timeout_ms: int,
+        transactional_id: str | None = None,
+    ) -> Mapping[TopicIdPartition, ProduceOutcome]: ...
+
+
+def data_handlers(
+    replicas: Replicas | None, metadata: MetadataFetches | None, leader: TransactionalLeader | None = None
+) -> list[Served]:
     """The handlers for requests of other nodes about partitions and for fetches of the metadata log. `replicas` is None
     on a node without the broker role, `metadata` on one that is no voter.
     """
-    handlers = _DataHandlers(replicas, metadata)
+    handlers = _DataHandlers(replicas, metadata, leader)
     return [
         Served(api=PRODUCE.api, handle=handlers.produce, refuse=PRODUCE.refuse),
         Served(api=FETCH.api, handle=handlers.fetch, refuse=FETCH.refuse),
@@ -64,9 +77,12 @@ def data_handlers(replicas: Replicas | None, metadata: MetadataFetches | None) -
 
 
 class _DataHandlers:
-    def __init__(self, replicas: Replicas | None, metadata: MetadataFetches | None) -> None:
+    def __init__(
+        self, replicas: Replicas | None, metadata: MetadataFetches | None, leader: TransactionalLeader | None
+    ) -> None:
         self._optional_replicas = replicas
         self._metadata = metadata
+        self._leader = leader
 
     @property
     def _replicas(self) -> Replicas:
@@ -76,11 +92,25 @@ class _DataHandlers:
 
     async def produce(self, call: Call[ProduceRequestData]) -> TopLevel | NoResponse:
         request = PRODUCE.requested(call.message)
+        if request.transactional_id is not None:
+            return PRODUCE.to_reply(request, await self._produce_in_transaction(request))
         if request.acks == 0:
             await self._produce_silently(request.batches, timeout_ms=request.timeout_ms)
             return NO_RESPONSE
         outcomes = await self._replicas.produce(request.batches, acks=request.acks, timeout_ms=request.timeout_ms)
         return PRODUCE.to_reply(request, outcomes)
+
+    async def _produce_in_transaction(self, request: ProduceRequest) -> Mapping[TopicIdPartition, ProduceOutcome]:
+        if self._leader is None:
+            raise NotLeaderOrFollower("this node has no broker role and so no replicas")
+        if request.acks == 0:
+            raise CloseConnection("acks=0 with a transactional id: nobody would know what was written")
+        return await self._leader.produce(
+            request.batches,
+            acks=request.acks,
+            timeout_ms=request.timeout_ms,
+            transactional_id=request.transactional_id,
+        )
 
     async def _produce_silently(self, batches: Mapping[TopicIdPartition, Buffer], *, timeout_ms: int) -> None:
         try:

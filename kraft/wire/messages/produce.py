@@ -31,6 +31,8 @@ class ProduceRequest:
     batches: Mapping[TopicIdPartition, Buffer]
     acks: int
     timeout_ms: int
+    transactional_id: str | None = None
+    """Of the producer of transactional batches, whose partitions the leader adds to its transaction (KIP-890)."""
 
 
 Outcomes = Mapping[TopicIdPartition, ProduceOutcome]
@@ -38,7 +40,7 @@ Outcomes = Mapping[TopicIdPartition, ProduceOutcome]
 
 def _request(request: ProduceRequest, timeout_ms: int) -> ProduceRequestData:
     return ProduceRequestData.make(
-        transactional_id=None,
+        transactional_id=request.transactional_id,
         acks=request.acks,
         timeout_ms=request.timeout_ms,
         topic_data=[
@@ -62,6 +64,7 @@ def _from_request(message: ProduceRequestData) -> ProduceRequest:
         },
         acks=message.acks,
         timeout_ms=message.timeout_ms,
+        transactional_id=message.transactional_id,
     )
 
 

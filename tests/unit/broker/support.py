@@ -88,7 +88,12 @@ class ScriptedLeader:
         return step
 
     async def produce(
-        self, batches: Mapping[TopicIdPartition, Buffer], *, acks: int, timeout_ms: int
+        self,
+        batches: Mapping[TopicIdPartition, Buffer],
+        *,
+        acks: int,
+        timeout_ms: int,
+        transactional_id: str | None = None,
     ) -> Mapping[TopicIdPartition, ProduceOutcome]:
         if self._on_call is not None:
             await self._on_call()

@@ -17,6 +17,8 @@ from kraft.client import (
     AsyncConsumer,
     AsyncProducer,
     AsyncReader,
+    AsyncTransaction,
+    AsyncTransactionalProducer,
     Client,
     ClientClosed,
     ConfigError,
@@ -225,9 +227,11 @@ def test_a_client_that_is_not_open_says_so() -> None:
         (AsyncReader, synchronous.Reader),
         (AsyncConsumer, synchronous.Consumer),
         (AsyncProducer, Producer),
+        (AsyncTransactionalProducer, synchronous.TransactionalProducer),
+        (AsyncTransaction, synchronous.Transaction),
     ],
 )
 def test_the_blocking_twin_has_the_same_names(asynchronous: type[object], blocking: type[object]) -> None:
-    inner = {"poll", "poll_or_stop", "progress", "buffered_bytes"}
+    inner = {"poll", "poll_or_stop", "progress", "buffered_bytes", "begin", "ended", "post"}
     wanted = {name for name, _ in inspect.getmembers(asynchronous) if not name.startswith("_")} - inner
     assert wanted <= {name for name, _ in inspect.getmembers(blocking)}

@@ -11,9 +11,11 @@ import pytest
 from pydantic import BaseModel
 
 from kraft.coordinators.groups.routing import Groups
+from kraft.coordinators.transactions.routing import Transactions
 from kraft.http.endpoint import Route
 from kraft.http.routes import ALL_ROUTES
 from kraft.http.v2.consumers_routes import consumer_routes
+from kraft.http.v2.transactions import transaction_routes
 from kraft.http.v3.consumer_groups import group_routes
 from kraft.protocol.errors import CoordinatorNotAvailable
 from tests.support.fake_gateway import FakeGateway
@@ -47,7 +49,11 @@ class _Away:
 
 
 AWAY = cast(Groups, _Away())
-EXTRA = (*consumer_routes(AWAY, random.Random(0)), *group_routes(AWAY))
+EXTRA = (
+    *consumer_routes(AWAY, random.Random(0)),
+    *group_routes(AWAY),
+    *transaction_routes(cast(Transactions, AWAY), AWAY),
+)
 ROUTES = [route for route in (*ALL_ROUTES, *EXTRA) if route.body is not None and not route.streams_body]
 
 

@@ -13,12 +13,14 @@ from kraft.cli.rest import is_busy
 from kraft.client.response import ALWAYS, Answer, Untouched, judge
 from kraft.client.response import read_produce_response as told_by_client
 from kraft.coordinators.groups.routing import Groups
+from kraft.coordinators.transactions.routing import Transactions
 from kraft.http.app import ROUTES
 from kraft.http.early import AWAITS_HEADER
 from kraft.http.endpoint import Route
 from kraft.http.path_parameters import parameters_in
 from kraft.http.replicas import replica_routes
 from kraft.http.v2.consumers_routes import consumer_routes
+from kraft.http.v2.transactions import transaction_routes
 from kraft.http.v3.consumer_groups import group_routes
 from tests.support.fake_gateway import FakeGateway
 from tests.unit.http.door import JSON, Door, with_door
@@ -32,6 +34,7 @@ NO_GROUPS = cast(Groups, None)
 """Nothing that is closed may ask them."""
 EXTRA = (
     *consumer_routes(NO_GROUPS, random.Random(0)),
+    *transaction_routes(cast(Transactions, None), NO_GROUPS),
     *group_routes(NO_GROUPS),
     *replica_routes(dict),
 )

@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from kraft.coordinators.groups.routing import Groups
+from kraft.coordinators.transactions.routing import Transactions
 from kraft.http.endpoint import Route
 from kraft.http.errors import HttpError
 from kraft.http.offset_spec import parse_iso_time
@@ -16,6 +17,7 @@ from kraft.http.openapi import schema_of
 from kraft.http.replicas import replica_routes
 from kraft.http.routes import ALL_ROUTES
 from kraft.http.v2.consumers_routes import consumer_routes
+from kraft.http.v2.transactions import transaction_routes
 from kraft.http.v3.consumer_groups import group_routes
 from tests.support.fake_gateway import FakeGateway
 from tests.unit.http.door import V3, Door, with_door
@@ -24,6 +26,7 @@ NO_GROUPS = cast(Groups, None)
 ROUTES: tuple[Route, ...] = (
     *ALL_ROUTES,
     *consumer_routes(NO_GROUPS, random.Random(0)),
+    *transaction_routes(cast(Transactions, None), NO_GROUPS),
     *group_routes(NO_GROUPS),
     *replica_routes(dict),
 )

@@ -1,0 +1,64 @@
+"""What this node does as a leader for requests that come over REST, here or at another node (`Leaders`).
+
+Batches of a transaction are appended once the coordinator has added the partition to it (KIP-890), as those of a Kafka
+client of transaction version 2 are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from kraft.broker.transactional_produce import TransactionalProduce, transactional_headers
+from kraft.coordinators.transactions.verification import Support
+from kraft.protocol.batches.header import HEADER_BYTES
+from kraft.protocol.errors import InvalidRecord
+from kraft.protocol.primitives import Buffer
+from metadata.image import TopicIdPartition
+from replication.manager.manager import ReplicaManager
+from replication.requests import FetchRequest, FetchResponse, OffsetAnswer, ProduceOutcome
+
+
+class LocalLeader:
+    def __init__(self, replicas: ReplicaManager, transactional: Callable[[], TransactionalProduce]) -> None:
+        """`transactional` is asked for when it is first needed: it finds coordinators by the node's own gateway."""
+        self._replicas = replicas
+        self._transactional = transactional
+
+    async def produce(
+        self,
+        batches: Mapping[TopicIdPartition, Buffer],
+        *,
+        acks: int,
+        timeout_ms: int,
+        transactional_id: str | None = None,
+    ) -> Mapping[TopicIdPartition, ProduceOutcome]:
+        """With a transactional id each batch belongs to its transaction. Raises InvalidRequiredAcks 21, InvalidRecord
+        87, InvalidProducerIdMapping 49, ThrottlingQuotaExceeded 89; all else is an outcome of its partition."""
+        if transactional_id is None:
+            return await self._replicas.produce(batches, acks=acks, timeout_ms=timeout_ms)
+        if any(len(data) < HEADER_BYTES for data in batches.values()):
+            raise InvalidRecord("a batch of a transaction has no whole header")
+        headers = transactional_headers(batches)
+        if len(headers) < len(batches):
+            raise InvalidRecord("a request with a transactional id has a batch that is not transactional")
+        begun = self._transactional().begin(
+            batches,
+            headers,
+            transactional_id=transactional_id,
+            support=Support.ADDS_PARTITIONS,
+            acks=acks,
+            timeout_ms=timeout_ms,
+        )
+        return await begun if isinstance(begun, asyncio.Future) else begun
+
+    async def fetch(self, request: FetchRequest) -> FetchResponse:
+        return await self._replicas.fetch(request)
+
+    async def list_offset(
+        self, partition: TopicIdPartition, timestamp: int, *, is_read_committed: bool = False
+    ) -> OffsetAnswer:
+        return await self._replicas.list_offset(partition, timestamp, is_read_committed=is_read_committed)
+
+    async def delete_records(self, partition: TopicIdPartition, *, offset: int, timeout_ms: int) -> int:
+        return await self._replicas.delete_records(partition, offset=offset, timeout_ms=timeout_ms)

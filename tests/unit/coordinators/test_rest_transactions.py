@@ -1,0 +1,173 @@
+"""What REST asks of nodes for a transaction, on three simulated ones: any of them, and again after a lost answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kraft.broker.consuming import readable_batches
+from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
+from kraft.coordinators.groups import answers as a
+from kraft.coordinators.groups import requests as r
+from kraft.coordinators.transactions.decide import Producer
+from kraft.coordinators.transactions.routing import Transactions
+from kraft.protocol.batches.records import read_batches
+from kraft.protocol.errors import InvalidProducerEpoch
+from metadata.image import TopicIdPartition
+from replication.requests import ProduceOutcome
+from tests.unit.coordinators.test_coordinator_cluster import ask, instance
+from tests.unit.coordinators.test_transaction_cluster import create, play, until
+from tests.unit.coordinators.test_transactional_writes import batch, leader_of
+
+
+def transactions(node: SimulatedNode) -> Transactions:
+    assert node.node is not None
+    return node.node.transactions
+
+
+async def run(node: SimulatedNode, wanted: Any) -> Any:
+    return await node.machine.run(wanted)
+
+
+async def produce(
+    node: SimulatedNode, key: TopicIdPartition, data: bytes, *, transactional_id: str = "id"
+) -> ProduceOutcome:
+    assert node.node is not None
+    gateway = node.node.gateway
+    outcomes = await run(
+        node, gateway.produce({key: data}, acks=-1, timeout_ms=10_000, transactional_id=transactional_id)
+    )
+    found: ProduceOutcome = outcomes[key]
+    return found
+
+
+async def committed(node: SimulatedNode, key: TopicIdPartition) -> list[bytes | None]:
+    """As REST reads it, up to the end of the log."""
+    assert node.node is not None
+    found = await run(
+        node,
+        node.node.gateway.read(key, offset=0, bytes_max=1_000_000, bytes_min=0, wait_ms_max=0, is_read_committed=True),
+    )
+    values = []
+    for position, header, is_readable in readable_batches(found.data, found.aborted):
+        if is_readable:
+            values += [each.value for each in read_batches(found.data[position : position + header.size])]
+    return values if found.end_offset == found.high_watermark else [b"open"]
+
+
+def test_any_node_takes_any_verb_and_knows_it_again() -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        key = await create(cluster, "a")
+        nodes = [each for each in cluster.alive if each.node is not None]
+        producer = await run(nodes[0], transactions(nodes[0]).init("id", timeout_ms=60_000))
+        for commits in (True, False):
+            for sequence in (0, 1):
+                outcomes = [await produce(each, key, batch(producer, sequence, b"%d" % commits)) for each in nodes]
+                assert {each.error_code for each in outcomes} == {0}, outcomes
+                assert len({each.base_offset for each in outcomes}) == 1, "written once, wherever it was asked for"
+            following = [await run(node, transactions(node).end("id", producer, is_commit=commits)) for node in nodes]
+            assert following == [Producer(producer.producer_id, producer.epoch + 1)] * 3
+            for each in nodes:
+
+                async def shows(node: SimulatedNode = each) -> bool:
+                    return await committed(node, key) == [b"1", b"1"]
+
+                await until(shows)
+            late = await produce(nodes[1], key, batch(producer, 2))
+            assert late.error_code == InvalidProducerEpoch.code, "its transaction is over"
+            producer = following[0]
+
+    play(story)
+
+
+def test_a_batch_without_a_transaction_does_not_hide_in_one() -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        key = await create(cluster, "a")
+        leader = await leader_of(cluster, key)
+        producer = Producer(7, 0)
+        for node in cluster.alive:
+            outcome = await produce(node, key, batch(producer, is_transactional=False))
+            assert outcome.error_code == 87, outcome
+            outcome = await produce(node, key, batch(producer))
+            assert outcome.error_code in (47, 49), outcome
+        assert await committed(leader, key) == []
+
+    play(story)
+
+
+@pytest.mark.parametrize("commits", [True, False])
+def test_what_a_rest_consumer_has_read_is_committed_with_the_transaction(commits: bool) -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        key = await create(cluster, "a")
+        nodes = [each for each in cluster.alive if each.node is not None]
+        first, second = nodes[0], nodes[1]
+        assert first.node is not None
+        assert second.node is not None
+        producer = await run(first, first.node.transactions.init("id", timeout_ms=60_000))
+        assert isinstance(await ask(first, instance("g", "i", auto_commit=False)), a.Taken)
+        await ask(first, r.AssignInstance(group="g", instance="i", partitions=(("a", 0),)))
+        await ask(first, r.Seek(group="g", instance="i", positions=(("a", 0, 5),)))
+        assert (await produce(first, key, batch(producer))).error_code == 0
+        named = {"transactional_id": "id", "producer_id": producer.producer_id, "producer_epoch": producer.epoch}
+        for node in nodes:
+            answer = await ask(node, r.CommitInstanceInTransaction(group="g", instance="i", **named))
+            assert isinstance(answer, a.Taken), answer
+
+        async def offset(*, stable: bool) -> tuple[int, bool]:
+            asked = r.FetchOffsets(group="g", partitions=(("a", 0),), requires_stable=stable)
+            (row,) = (await ask(second, asked)).offsets
+            return row.offset, row.is_unstable
+
+        for name, is_committed in (("careful", True), ("careless", False)):
+            await ask(second, instance("g", name, is_read_committed=is_committed))
+            await ask(second, r.AssignInstance(group="g", instance=name, partitions=(("a", 0),)))
+
+        async def begins_at(name: str) -> tuple[r.Range, ...]:
+            plan = await ask(second, r.BeginPoll(group="g", instance=name, wait_ms=0))
+            return tuple(plan.ranges)
+
+        assert await begins_at("careful") == (), "not before it is known where"
+        assert await begins_at("careless") == (("a", 0, -1, -1),)
+        assert await offset(stable=True) == (-1, True)
+        assert await offset(stable=False) == (-1, False)
+        await run(second, second.node.transactions.end("id", producer, is_commit=commits))
+
+        async def is_stable() -> bool:
+            return not (await offset(stable=True))[1]
+
+        await until(is_stable)
+        assert await offset(stable=True) == (5 if commits else -1, False)
+        assert await begins_at("careful") == (("a", 0, 5 if commits else -1, -1),)
+        gone = await ask(second, r.CommitInstanceInTransaction(group="g", instance="nobody", **named))
+        assert isinstance(gone, a.Refused)
+        assert gone.code == 40403
+
+    play(story)
+
+
+def test_a_rest_consumer_adds_offsets_of_its_own_partitions_only() -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        await create(cluster, "a")
+        node = cluster.alive[0]
+        assert node.node is not None
+        producer = await run(node, node.node.transactions.init("id", timeout_ms=60_000))
+        await ask(node, instance("g", "i", auto_commit=False))
+        await ask(node, r.Subscribe(group="g", instance="i", topics=("a",)))
+
+        async def is_assigned() -> bool:
+            return bool((await ask(node, r.DescribeInstance(group="g", instance="i"))).partitions)
+
+        await until(is_assigned)
+        named = {"transactional_id": "id", "producer_id": producer.producer_id, "producer_epoch": producer.epoch}
+
+        async def add(partition: int) -> Any:
+            offsets = (r.OffsetToCommit("a", partition, 1),)
+            return await ask(node, r.CommitInstanceInTransaction(group="g", instance="i", offsets=offsets, **named))
+
+        refused = await add(1)
+        assert isinstance(refused, a.Refused)
+        assert (refused.code, refused.kafka_code) == (40903, 22)
+        assert isinstance(await add(0), a.Taken)
+
+    play(story)
