@@ -16,6 +16,7 @@ import typer
 from kraft.cli.options import TimeoutOption
 from kraft.cli.output import say
 from kraft.testing.cluster import Cluster, ClusterFailed, Setting
+from kraft.testing.faults import FaultCluster
 
 START_FAILED: Final = 125
 NOT_EXECUTABLE: Final = 126
@@ -51,23 +52,25 @@ def execute(
     keep_on_failure: Annotated[
         bool, typer.Option("--keep-on-failure", help="Keep the cluster's folder when the command fails, and say where.")
     ] = False,
+    faults: Annotated[
+        bool, typer.Option("--faults", help="With links that `kraft fault` can break, and answers that it can forge.")
+    ] = False,
     timeout: TimeoutOption = None,
 ) -> None:
     """Start a cluster in a temporary folder, run a command, end the cluster: `kraft exec -- go test ./...`.
 
     The command finds it by KAFKA_BOOTSTRAP_SERVERS (host:port,host:port), KRAFT_REST (URLs with commas, as --rest takes
-    them) and KRAFT_DATA (its folder, as --data takes it): `kraft node kill 1 --data "$KRAFT_DATA"`.
+    them) and KRAFT_DATA (its folder, as --data takes it): `kraft fault kill leader:orders-0`.
 
     Signals are passed on. The exit code is that of the command, and 128 + N when signal N ended it; 125 when the
     cluster does not start, 126 when the command cannot be run, 127 when there is none of that name.
     """
-    cluster = Cluster(
-        nodes=nodes,
-        settings=dict(map(_setting, settings or ())),
-        power_loss=True,
-        ends_users=True,
-        start_limit_s=timeout,
-    )
+    given = dict(map(_setting, settings or ()))
+    cluster: Cluster | FaultCluster
+    if faults:
+        cluster = FaultCluster(nodes=nodes, settings=given, ends_users=True)
+    else:
+        cluster = Cluster(nodes=nodes, settings=given, power_loss=True, ends_users=True, start_limit_s=timeout)
     try:
         sys.exit(_run_with(cluster, command, keeps=keep_on_failure))
     except ClusterFailed as error:
@@ -88,7 +91,7 @@ def _setting(text: str) -> tuple[str, Setting]:
     return name, read if isinstance(read, int | float | bool | str) else value
 
 
-def _run_with(cluster: Cluster, command: Sequence[str], *, keeps: bool) -> int:
+def _run_with(cluster: Cluster | FaultCluster, command: Sequence[str], *, keeps: bool) -> int:
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
             signal.signal(number, _end)
@@ -105,7 +108,7 @@ def _end(number: int, _: FrameType | None) -> None:
     raise _Ended(number)
 
 
-def _variables(cluster: Cluster) -> Mapping[str, str]:
+def _variables(cluster: Cluster | FaultCluster) -> Mapping[str, str]:
     return {
         "KAFKA_BOOTSTRAP_SERVERS": cluster.bootstrap_servers,
         "KRAFT_REST": ",".join(cluster.rest_urls.values()),

@@ -68,6 +68,7 @@ def build_app() -> typer.Typer:
         configuration,
         consuming,
         execute,
+        fault,
         files,
         groups,
         node,
@@ -87,6 +88,7 @@ def build_app() -> typer.Typer:
     app.command("down")(cluster.down)
     app.add_typer(node.app, name="node")
     app.command("exec", context_settings={"allow_interspersed_args": False})(execute.execute)
+    app.add_typer(fault.app, name="fault")
     app.command("status")(cluster.status)
     app.add_typer(topics.app, name="topics")
     app.add_typer(groups.app, name="groups")

@@ -12,6 +12,8 @@ from typing import Any, Final, Self
 
 import msgspec
 
+from kraft.launcher.python import environment
+
 FORK_SERVER: Final = "kraft.launcher.fork_server"
 """Not imported here: who starts nodes needs nothing of what a node needs."""
 CAN_WATCH_FORKS: Final = hasattr(os, "pidfd_open")
@@ -43,7 +45,7 @@ class Surroundings(msgspec.Struct, kw_only=True, frozen=True):
             user=(os.geteuid(), os.getegid()),
             umask=umask,
             limits={name: resource.getrlimit(getattr(resource, f"RLIMIT_{name}")) for name in _LIMITS},
-            variables=dict(os.environ),
+            variables=environment(),
         )
 
     def why_not_of(self, process: Surroundings) -> str:
@@ -83,7 +85,7 @@ class Prepare(msgspec.Struct, kw_only=True, frozen=True):
     text: str | None = None
     data: str | None = None
     is_temporary: bool = False
-    """Its data folder is made here, and removed at the end."""
+    """Its data folder is made here, as `data` if that is given, and removed at the end."""
     free_ports: bool = False
     owner_pid: int | None = None
     """Its nodes are killed when this process ends, however that ends. None: they live on."""

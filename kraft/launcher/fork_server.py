@@ -51,7 +51,7 @@ from kraft.launcher.fork_messages import (
     Surroundings,
 )
 from kraft.launcher.preparing import launch, prepare
-from kraft.launcher.processes import send_signal, start_program, wait_for_end
+from kraft.launcher.processes import kill_users, send_signal, start_program, wait_for_end
 from kraft.launcher.readiness import LaunchError
 from kraft.launcher.runfile import load_run
 
@@ -65,9 +65,6 @@ ABANDONED_MS: Final = 10_000
 LOOK_MS: Final = 1_000
 """How often a cluster without a running node is looked at."""
 KILLED_LIMIT_MS: Final = 10_000
-ROUNDS_MAX: Final = 20
-"""In which processes are looked for that others have started before they were killed."""
-ROUND_S: Final = 0.01
 LOG_FILE: Final = "launcher.log"
 TEMPORARY_PREFIX: Final = "kraft-"
 _PEER_CREDENTIALS: Final = struct.Struct("3i")
@@ -107,6 +104,14 @@ class _Cluster:
     """Device and inode of the socket's file, which tell whether it is still ours."""
     nodes: set[int] = field(default_factory=set)
     idle_since_ms: int | None = None
+
+
+def _temporary_folder(path: str | None) -> str:
+    """Made here, and by nobody else before. Raises OSError."""
+    if path is None:
+        return tempfile.mkdtemp(prefix=TEMPORARY_PREFIX)
+    os.mkdir(path, mode=0o700)
+    return path
 
 
 class ForkServer:
@@ -269,13 +274,14 @@ class ForkServer:
     def _prepare(self, asked: Prepare) -> dict[str, object]:
         self._was_asked_for_a_cluster = True
         owner = None if asked.owner_pid is None else os.pidfd_open(asked.owner_pid)
-        data = asked.data
+        data, made = asked.data, None
         try:
-            data = tempfile.mkdtemp(prefix=TEMPORARY_PREFIX) if asked.is_temporary else asked.data
+            if asked.is_temporary:
+                data = made = _temporary_folder(asked.data)
             config = prepare(asked.config, text=asked.text, data=data, free_ports=asked.free_ports)
         except BaseException:
-            if asked.is_temporary and data is not None:
-                shutil.rmtree(data, ignore_errors=True)
+            if made is not None:
+                shutil.rmtree(made, ignore_errors=True)
             if owner is not None:
                 os.close(owner)
             raise
@@ -344,7 +350,7 @@ class ForkServer:
 
     def _end_with_owner(self, data: str, *, ends_users: bool) -> None:
         if ends_users:
-            _kill_users(data)
+            kill_users(data)
         self._end(data)
 
     def _end(self, data: str) -> None:
@@ -388,27 +394,6 @@ def _kill_programs(data: str) -> None:
     run = load_run(data)
     if run is not None:
         wait_for_end([node for node in run.nodes if send_signal(node, signal.SIGKILL)], limit_ms=KILLED_LIMIT_MS)
-
-
-def _kill_users(data: str) -> None:
-    """Processes that were told of this folder, and what they have started meanwhile."""
-    sign = b"\0KRAFT_DATA=" + os.fsencode(data) + b"\0"
-    for _ in range(ROUNDS_MAX):
-        found = [int(name) for name in os.listdir("/proc") if name.isdecimal() and sign in _variables_of(name)]
-        for pid in found:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
-        if not found:
-            return
-        time.sleep(ROUND_S)
-
-
-def _variables_of(pid: str) -> bytes:
-    try:
-        with open(f"/proc/{pid}/environ", "rb") as environment:
-            return b"\0" + environment.read() + b"\0"
-    except OSError:
-        return b""  # of another user, or it has ended
 
 
 def _is_at(path: str, identity: tuple[int, int] | None) -> bool:

@@ -31,7 +31,7 @@ from kraft.launcher.fork_messages import (
     Surroundings,
 )
 from kraft.launcher.processes import start_program
-from kraft.launcher.python import PYTHON
+from kraft.launcher.python import PYTHON, environment
 from kraft.launcher.readiness import LaunchError
 
 END_LIMIT_S: Final = 10.0
@@ -54,6 +54,7 @@ class ForkServer:
             stdout=subprocess.PIPE,
             start_new_session=True,
             bufsize=0,
+            env=environment(),
         )
         self._ids = itertools.count(1)
         self._lock = threading.Lock()

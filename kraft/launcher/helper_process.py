@@ -13,7 +13,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 import msgspec
 
-from kraft.launcher.python import PYTHON
+from kraft.launcher.python import PYTHON, environment
 
 END_LIMIT_S: Final = 5.0
 READ_BYTES: Final = 1024 * 1024
@@ -38,7 +38,12 @@ class Helper(Generic[ReplyT]):
         """Starts `python -P -m module arguments...`; `name` is what people are told when it is gone."""
         command = [*PYTHON, "-m", module, *arguments]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, bufsize=0
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            bufsize=0,
+            env=environment(),
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None

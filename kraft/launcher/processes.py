@@ -6,6 +6,7 @@ Every node is in a session of its own, so that Ctrl-C reaches only `kraft up`, w
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
-from kraft.launcher.python import PYTHON
+from kraft.launcher.python import PYTHON, environment
 from kraft.launcher.runfile import NodeRun
 
 NODE_COMMAND: tuple[str, ...] = (*PYTHON, "-m", "kraft", "node")
@@ -29,6 +30,9 @@ LOG_TAIL_LINES: Final = 20
 _STATE, _USER_TIME, _SYSTEM_TIME, _THREADS = 0, 11, 12, 17
 """Fields of /proc/PID/stat (proc(5)), counted from what follows the name."""
 LOG_TAIL_BYTES: Final = 64 * 1024
+ROUNDS_MAX: Final = 20
+"""In which processes are looked for that others have started before they were killed."""
+ROUND_S: Final = 0.01
 
 
 def start_node(
@@ -53,7 +57,7 @@ def start_node(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env={**os.environ, **(variables or {})},
+            env={**environment(), **(variables or {})},
         )
 
 
@@ -187,6 +191,27 @@ def reap(pids: Iterable[int]) -> None:
             os.waitpid(pid, os.WNOHANG)
         except ChildProcessError:
             continue
+
+
+def kill_users(data: str) -> None:
+    """Processes that were told of this folder, and what they have started meanwhile."""
+    sign = b"\0KRAFT_DATA=" + os.fsencode(data) + b"\0"
+    for _ in range(ROUNDS_MAX):
+        found = [int(name) for name in os.listdir("/proc") if name.isdecimal() and sign in _variables_of(name)]
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        if not found:
+            return
+        time.sleep(ROUND_S)
+
+
+def _variables_of(pid: str) -> bytes:
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as environment:
+            return b"\0" + environment.read() + b"\0"
+    except OSError:
+        return b""  # of another user, or it has ended
 
 
 def log_tail(path: str, *, lines_max: int = LOG_TAIL_LINES) -> list[str]:

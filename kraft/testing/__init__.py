@@ -6,6 +6,30 @@ What is imported here runs in the process of somebody's tests, whose own modules
 
 from __future__ import annotations
 
-from kraft.testing.cluster import Cluster, ClusterFailed
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
 
-__all__ = ["Cluster", "ClusterFailed"]
+if TYPE_CHECKING:
+    from kraft.testing.assertions import Record as Record
+    from kraft.testing.assertions import Sent as Sent
+    from kraft.testing.assertions import Verdict as Verdict
+    from kraft.testing.cluster import Cluster as Cluster
+    from kraft.testing.cluster import ClusterFailed as ClusterFailed
+    from kraft.testing.faults import FaultCluster as FaultCluster
+
+_HOME_OF: Final = {
+    "Cluster": "cluster",
+    "ClusterFailed": "cluster",
+    "FaultCluster": "faults",
+    "Record": "assertions",
+    "Sent": "assertions",
+    "Verdict": "assertions",
+}
+"""Imported when they are first used: the plugin of pytest is loaded by every run, and most use none of it."""
+__all__ = sorted(_HOME_OF)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"kraft.testing.{_HOME_OF[name]}"), name)

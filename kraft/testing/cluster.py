@@ -30,7 +30,7 @@ from kraft.launcher import actions
 from kraft.launcher.fork_messages import CAN_WATCH_FORKS, Launch, Prepare
 from kraft.launcher.forks import ForkServer, ForkServerGone, fork_server
 from kraft.launcher.processes import is_alive, is_stopped, log_tail, reap, send_signal, stop_nodes, wait_for_end
-from kraft.launcher.python import PYTHON
+from kraft.launcher.python import PYTHON, environment
 from kraft.launcher.readiness import LaunchError, StartFailed, cluster_status, explained, wait_until_ready
 from kraft.launcher.runfile import ClusterRun, NodeRun, load_run, remove_run, run_of
 
@@ -58,6 +58,7 @@ class Cluster:
         settings: Mapping[str, Setting] | None = None,
         node_settings: Mapping[int, Mapping[str, Setting]] | None = None,
         folder: str | os.PathLike[str] | None = None,
+        temporary_folder: str | os.PathLike[str] | None = None,
         power_loss: bool = False,
         owner_pid: int | None = None,
         ends_users: bool = False,
@@ -65,15 +66,16 @@ class Cluster:
     ) -> None:
         """`nodes`: how many, or the roles ("broker", "controller") of each by its id. `settings`: Kafka's, by Kafka's
         names, for all nodes; `node_settings` for single ones. `folder` keeps everything, and what it has kept is there
-        again; None: a temporary one, removed at the end. `power_loss`: the disks of the nodes keep a witness of what
-        is durable, without which no power loss can be played. `owner_pid`: the process that the cluster lives with;
-        None: this one. `ends_users`: when that process ends and has not closed the cluster, every process that was
-        given its folder in KRAFT_DATA is killed with it. `start_limit_s`: seconds; None: as long as the start makes
-        progress."""
-        self._roles = dict(_roles(nodes))
-        self._settings = {**_defaults(self._roles), **(settings or {})}
+        again; None: a temporary one, removed at the end, which is made here as `temporary_folder` if that is given.
+        `power_loss`: the disks of the nodes keep a witness of what is durable, without which no power loss can be
+        played. `owner_pid`: the process that the cluster lives with; None: this one. `ends_users`: when that process
+        ends and has not closed the cluster, every process that was given its folder in KRAFT_DATA is killed with it.
+        `start_limit_s`: seconds; None: as long as the start makes progress."""
+        self._roles = dict(roles_of(nodes))
+        self._settings = {**defaults_of(self._roles), **(settings or {})}
         self._node_settings = node_settings or {}
         self._folder = None if folder is None else os.path.abspath(folder)
+        self._temporary_folder = None if temporary_folder is None else os.path.abspath(temporary_folder)
         self._has_witness = power_loss
         self._owner_pid = owner_pid
         self._ends_users = ends_users
@@ -184,7 +186,7 @@ class Cluster:
         text = "\n".join(self._configuration()) + "\n"
         return Prepare(
             text=text,
-            data=self._folder,
+            data=self._folder or self._temporary_folder,
             is_temporary=self._folder is None,
             free_ports=True,
             owner_pid=self._owner,
@@ -271,6 +273,11 @@ class Cluster:
             raise ClusterFailed("no node answers")
         return found
 
+    @property
+    def controller(self) -> int:
+        """Node that leads the quorum, -1 for none. Raises ClusterFailed when no node answers."""
+        return int(self.status().get("controller_id", -1))
+
     def leader_of(self, topic: str, partition: int = 0) -> int:
         """Node that leads a partition, -1 for none, as the first node knows it that answers. Raises ClusterFailed when
         no node does, or none knows the partition."""
@@ -312,7 +319,7 @@ class Cluster:
         self.kill(*nodes)
         for node in nodes:
             command = [*PYTHON, "-m", POWER_LOSS, self.node(node).data, str(self.witness(node))]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
             if done.returncode != 0:
                 raise ClusterFailed(f"the power loss of node {node} failed: {done.stderr}")
 
@@ -371,7 +378,7 @@ def _wait_for(is_so: Callable[[], bool], *, what: str) -> None:
         time.sleep(STATE_POLL_S)
 
 
-def _roles(nodes: int | Mapping[int, Sequence[str]]) -> Iterator[tuple[int, Sequence[str]]]:
+def roles_of(nodes: int | Mapping[int, Sequence[str]]) -> Iterator[tuple[int, Sequence[str]]]:
     if not isinstance(nodes, int):
         yield from nodes.items()
         return
@@ -379,7 +386,7 @@ def _roles(nodes: int | Mapping[int, Sequence[str]]) -> Iterator[tuple[int, Sequ
         yield node, BOTH if node <= VOTERS_MAX else BOTH[:1]
 
 
-def _defaults(roles: Mapping[int, Sequence[str]]) -> dict[str, Setting]:
+def defaults_of(roles: Mapping[int, Sequence[str]]) -> dict[str, Setting]:
     """Replicated as well as so many brokers can, topics made when a client asks for them as Kafka's own default says,
     and no wait for more members of a group."""
     brokers = sum("broker" in each for each in roles.values())

@@ -102,7 +102,7 @@ THIRD_PARTY: Mapping[str, tuple[str, ...]] = {
     "typer": ("kraft.cli", "kraft.launcher"),
     "click": ("kraft.cli", "kraft.launcher"),
     "rich": ("kraft.cli", "kraft.launcher"),
-    "uvloop": ("kraft.runtime", "kraft.node", "kraft.chaos"),
+    "uvloop": ("kraft.runtime", "kraft.node", "kraft.chaos", "kraft.testing"),
     "prometheus_client": ("kraft.http",),
 }
 """Each dependency is imported by its own folder only. Pydantic and msgspec may be used anywhere."""
@@ -111,6 +111,8 @@ ENTRY_POINTS = (
     "kraft.cli.main",
     "kraft.__main__",
     "kraft.launcher.fork_server",
+    "kraft.testing.host",
+    "kraft.testing.plugin",
 )
 """Modules that nothing has to import."""
 

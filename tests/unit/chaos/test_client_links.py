@@ -279,7 +279,7 @@ def test_faults_of_whole_links_hold_for_links_of_clients_too() -> None:
 
 def test_an_api_that_no_broker_serves_is_refused_when_the_rule_begins() -> None:
     with pytest.raises(LookupError, match="not served to clients"):
-        RulesOfClients().begin(rule("answer", "Vote"))
+        RulesOfClients().load_for(rule("answer", "Vote"))
 
 
 def test_answers_are_cut_at_their_frames_however_they_come() -> None:

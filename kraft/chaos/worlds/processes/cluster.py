@@ -132,6 +132,10 @@ class Cluster:
         return self._proxies.pid
 
     @property
+    def cluster_id(self) -> str:
+        return self._config.cluster_id
+
+    @property
     def outside(self) -> Mapping[int, str]:
         """Broker -> host:port of its link for clients of other programs: what they are told leads to such links."""
         return self._outside

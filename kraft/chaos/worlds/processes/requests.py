@@ -104,11 +104,14 @@ class RequestFaults:
     def open(self) -> int:
         return sum(not fault.is_over for fault in self._done.values())
 
-    def forget(self) -> tuple[RequestFaultDone, ...]:
-        """All that were done since this was asked for the last time."""
+    @property
+    def done(self) -> tuple[RequestFaultDone, ...]:
+        """All since `forget`, as they were at the last `look`."""
+        return tuple(self._done.values())
+
+    def forget(self) -> None:
         assert not self.open, "heal first"
-        done, self._done = tuple(self._done.values()), {}
-        return done
+        self._done.clear()
 
     async def _begin(
         self,

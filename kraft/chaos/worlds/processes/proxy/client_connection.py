@@ -66,10 +66,14 @@ class RulesOfClients:
         """By API key, of APIs that rules are about."""
         self._refusals: Refusals | None = None
 
-    def begin(self, rule: RequestRule) -> None:
-        """Raises LookupError when it could never be done."""
+    def load_for(self, rule: RequestRule) -> None:
+        """All that the rule needs, in a thread beside. Raises LookupError when it could never be done."""
+        request_type(rule.api)
         if rule.do == "answer" and not self.refusals.is_served(rule.api_key):
             raise LookupError(f"{rule.api} is not served to clients: brokers close the connection of who asks for it")
+
+    def begin(self, rule: RequestRule) -> None:
+        """When it has been loaded for."""
         self.request_types[rule.api_key] = request_type(rule.api)
         self.table.begin(rule)
 

@@ -54,13 +54,15 @@ class Proxies:
         await asyncio.gather(*(self._targets[address].check() for address in command.check if address in self._targets))
         if command.guard is not None:
             self._guarded = command.guard
-        self._change_requests(command)
+        await self._change_requests(command)
         counts = {name: link.counts() for name, link in self._links.items()} if command.wants_counts else {}
         fired = self._rules_of_clients().table.take_fired() if command.wants_fired else ()
         return Reply(id=command.id, ports=ports, counts=counts, fired=fired)
 
-    def _change_requests(self, command: Command) -> None:
+    async def _change_requests(self, command: Command) -> None:
         for rule in command.begin:
+            # What renders answers is much to load: links stand still for as long as the loop does.
+            await asyncio.to_thread(self._rules_of_clients().load_for, rule)
             self._rules_of_clients().begin(rule)
         for number in command.end:
             self._rules_of_clients().table.end(number)

@@ -1,0 +1,259 @@
+"""`kraft fault`: break the cluster of a data folder, from a suite in any language under `kraft exec`.
+
+Nodes can be killed, paused and restarted in every cluster that `kraft exec` starts. Links and answers are there with
+`kraft exec --faults` only: a process beside it owns them, and is asked over a socket in the data folder.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from typing import Annotated, Final
+
+import typer
+
+from kraft.cli.output import CommandFailed
+from kraft.testing.cluster import Cluster, ClusterFailed
+from kraft.testing.faults import CLIENTS, SOCKET_FILE, End, FaultCluster
+
+app = typer.Typer(help="Break the cluster that runs from a data folder: its nodes, its links, its answers.")
+LEADER: Final = re.compile(r"leader:(?P<topic>.+?)(?:-(?P<partition>\d+))?")
+CONTROLLER: Final = "controller"
+
+FolderOption = Annotated[
+    str, typer.Option("--data", metavar="DIR", envvar="KRAFT_DATA", help="Folder of everything the cluster keeps.")
+]
+NodesArgument = Annotated[
+    list[str],
+    typer.Argument(metavar="NODE...", help="Ids; leader:TOPIC-PARTITION; controller for the quorum's leader."),
+]
+ApiArgument = Annotated[str, typer.Argument(metavar="API", help="As Kafka names it, such as Produce or OffsetCommit.")]
+EndsArgument = Annotated[str, typer.Argument(metavar="ENDS", help="1-2; 1: from all other nodes; clients-1; clients.")]
+OnceOption = Annotated[int, typer.Option("--times", min=1, help="So many requests.")]
+TimesOption = Annotated[int | None, typer.Option("--times", min=1, help="So many requests. Default: until heal.")]
+TopicOption = Annotated[str, typer.Option("--topic", help="Only requests that name this topic.")]
+ClientOption = Annotated[str, typer.Option("--client-id", help="Only requests of clients with this client.id.")]
+NodeOption = Annotated[int | None, typer.Option("--node", help="Only requests to this broker.")]
+DATA_DEFAULT: Final = "data"
+
+
+# --- nodes ----------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def kill(nodes: NodesArgument, data: FolderOption = DATA_DEFAULT) -> None:
+    """Kill nodes at once (SIGKILL)."""
+    _on_nodes(data, nodes, lambda cluster, ids: cluster.kill(*ids))
+
+
+@app.command()
+def stop(nodes: NodesArgument, data: FolderOption = DATA_DEFAULT) -> None:
+    """Stop nodes in order."""
+    _on_nodes(data, nodes, lambda cluster, ids: cluster.stop(*ids))
+
+
+@app.command()
+def pause(nodes: NodesArgument, data: FolderOption = DATA_DEFAULT) -> None:
+    """Let nodes stand still (SIGSTOP); their connections stay open."""
+    _on_nodes(data, nodes, lambda cluster, ids: cluster.pause(*ids))
+
+
+@app.command()
+def resume(nodes: NodesArgument, data: FolderOption = DATA_DEFAULT) -> None:
+    """Let paused nodes go on."""
+    _on_nodes(data, nodes, lambda cluster, ids: cluster.resume(*ids))
+
+
+@app.command()
+def restart(nodes: NodesArgument, data: FolderOption = DATA_DEFAULT) -> None:
+    """Start nodes, after an ordered stop of those that run."""
+    _on_nodes(data, nodes, lambda cluster, ids: cluster.restart(*ids))
+
+
+@app.command("power-loss")
+def power_loss(nodes: NodesArgument, data: FolderOption = DATA_DEFAULT) -> None:
+    """Kill nodes; of their disks only that is left which an fsync had made durable."""
+    _on_nodes(data, nodes, lambda cluster, ids: cluster.power_loss(*ids))
+
+
+@app.command("fill-disk")
+def fill_disk(nodes: NodesArgument, data: FolderOption = DATA_DEFAULT) -> None:
+    """Let the disks of nodes be full (ENOSPC)."""
+    with_links = _with_links(data)
+    _told(lambda: with_links.fill_disk(*_ids(with_links, nodes)))
+
+
+@app.command("free-disk")
+def free_disk(nodes: NodesArgument, data: FolderOption = DATA_DEFAULT) -> None:
+    """Let them have room again."""
+    with_links = _with_links(data)
+    _told(lambda: with_links.free_disk(*_ids(with_links, nodes)))
+
+
+# --- links ----------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def cut(ends: EndsArgument, data: FolderOption = DATA_DEFAULT) -> None:
+    """Cut two ends off from each other: connections are reset, and ports refuse."""
+    _told(lambda: _with_links(data).cut(*_ends(ends)))
+
+
+@app.command()
+def partition(
+    groups: Annotated[str, typer.Argument(metavar="GROUPS", help="Such as '[1] | [2, 3]'.")],
+    data: FolderOption = DATA_DEFAULT,
+) -> None:
+    """Cut groups of nodes off from each other. Clients reach all of them."""
+    parsed = [[int(node) for node in re.findall(r"\d+", group)] for group in groups.split("|")]
+    _told(lambda: _with_links(data).partition(*parsed))
+
+
+@app.command()
+def slow(
+    ends: EndsArgument,
+    ms: Annotated[float, typer.Option("--ms", min=0, help="So much later.")] = 0,
+    jitter_ms: Annotated[float, typer.Option("--jitter", min=0, help="By at most so many ms more, at random.")] = 0,
+    bytes_per_second: Annotated[int, typer.Option("--bytes-per-second", min=0, help="A narrow link.")] = 0,
+    data: FolderOption = DATA_DEFAULT,
+) -> None:
+    """Let what two ends send each other come late, or in a narrow stream."""
+    one, *other = _ends(ends)
+    _told(lambda: _with_links(data).slow(one, *other, ms=ms, jitter_ms=jitter_ms, bytes_per_second=bytes_per_second))
+
+
+# --- answers --------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def answer(
+    api: ApiArgument,
+    error: Annotated[str, typer.Option("--error", help="Kafka's name or number of it: NOT_LEADER_OR_FOLLOWER, 6.")],
+    times: OnceOption = 1,
+    topic: TopicOption = "",
+    client_id: ClientOption = "",
+    node: NodeOption = None,
+    data: FolderOption = DATA_DEFAULT,
+) -> None:
+    """Answer requests with an error; no broker sees them."""
+    _told(lambda: _with_links(data).answer(api, error=error, times=times, topic=topic, client_id=client_id, node=node))
+
+
+@app.command()
+def delay(
+    api: ApiArgument,
+    ms: Annotated[float, typer.Option("--ms", help="So much later comes the answer.")],
+    times: TimesOption = None,
+    topic: TopicOption = "",
+    client_id: ClientOption = "",
+    node: NodeOption = None,
+    data: FolderOption = DATA_DEFAULT,
+) -> None:
+    """Let answers come late, and those behind them on their connections."""
+    _told(lambda: _with_links(data).delay(api, ms=ms, times=times, topic=topic, client_id=client_id, node=node))
+
+
+@app.command("drop-answer")
+def drop_answer(
+    api: ApiArgument,
+    times: OnceOption = 1,
+    topic: TopicOption = "",
+    client_id: ClientOption = "",
+    node: NodeOption = None,
+    data: FolderOption = DATA_DEFAULT,
+) -> None:
+    """Let requests be carried out, and end the connection in place of the answer."""
+    _told(lambda: _with_links(data).drop_answer(api, times=times, topic=topic, client_id=client_id, node=node))
+
+
+@app.command("close-after")
+def close_after(
+    api: ApiArgument,
+    times: OnceOption = 1,
+    topic: TopicOption = "",
+    client_id: ClientOption = "",
+    node: NodeOption = None,
+    data: FolderOption = DATA_DEFAULT,
+) -> None:
+    """End the connection after the answer."""
+    _told(lambda: _with_links(data).close_after(api, times=times, topic=topic, client_id=client_id, node=node))
+
+
+@app.command()
+def heal(data: FolderOption = DATA_DEFAULT) -> None:
+    """Mend everything: links, disks, answers, nodes; returns when every replica is in sync."""
+    cluster = _attached(data)
+    if isinstance(cluster, FaultCluster):
+        _told(cluster.heal)
+        return
+    _told(lambda: _bring_back(cluster))
+
+
+def _bring_back(cluster: Cluster) -> None:
+    states = {node: cluster.state(node) for node in cluster.ids}
+    cluster.resume(*[node for node, state in states.items() if state == "paused"])
+    cluster.restart(*[node for node, state in states.items() if state == "down"])
+    cluster.wait_until_ready()
+
+
+# --- the cluster ----------------------------------------------------------------------------------------------------
+
+
+def _attached(data: str) -> Cluster | FaultCluster:
+    try:
+        if os.path.exists(os.path.join(data, SOCKET_FILE)):
+            return FaultCluster.attach(data)
+        return Cluster.attach(data)
+    except ClusterFailed as error:
+        raise CommandFailed(str(error)) from error
+
+
+def _with_links(data: str) -> FaultCluster:
+    cluster = _attached(data)
+    if not isinstance(cluster, FaultCluster):
+        raise CommandFailed("this cluster has no links that could be broken: start it with `kraft exec --faults`")
+    return cluster
+
+
+def _on_nodes(data: str, nodes: list[str], act: Callable[[Cluster | FaultCluster, list[int]], None]) -> None:
+    cluster = _attached(data)
+    _told(lambda: act(cluster, _ids(cluster, nodes)))
+
+
+def _told(act: Callable[[], None]) -> None:
+    try:
+        act()
+    except ClusterFailed as error:
+        raise CommandFailed(str(error)) from error
+
+
+def _ids(cluster: Cluster | FaultCluster, nodes: list[str]) -> list[int]:
+    return [_id(cluster, node) for node in nodes]
+
+
+def _id(cluster: Cluster | FaultCluster, node: str) -> int:
+    if node.isdecimal():
+        return int(node)
+    if node == CONTROLLER:
+        found = cluster.controller
+        said = "the quorum has no leader at the moment"
+    elif match := LEADER.fullmatch(node):
+        found = cluster.leader_of(match["topic"], int(match["partition"] or 0))
+        said = f"nobody leads {node.removeprefix('leader:')} at the moment"
+    else:
+        raise CommandFailed(f"{node!r} is no node; write an id, leader:TOPIC-PARTITION or controller")
+    if found < 0:
+        raise CommandFailed(said)
+    return found
+
+
+def _ends(text: str) -> list[End]:
+    ends: list[End] = []
+    for end in text.split("-"):
+        if end != CLIENTS and not end.isdecimal():
+            raise CommandFailed(f"{text!r} names no ends of links; write 1-2, 1, clients-1 or clients")
+        ends.append(CLIENTS if end == CLIENTS else int(end))
+    if len(ends) > 2:
+        raise CommandFailed(f"{text!r} has {len(ends)} ends; a link has two, such as 1-2")
+    return ends

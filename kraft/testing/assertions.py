@@ -1,0 +1,254 @@
+"""What a test may say of its records: read them all back, and ask what became of those that it sent.
+
+sent = []
+for number in range(100):
+    value = b"order %d" % number
+    try:
+        told = await producer.send_and_wait("orders", value)
+    except KafkaError:
+        sent.append(Sent("orders", value, outcome="unknown"))
+    else:
+        sent.append(Sent("orders", value, partition=told.partition, offset=told.offset))
+assert kafka_cluster.verdict(sent).lost == 0
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from base64 import b64decode, b64encode
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+from urllib.parse import quote
+
+from kraft.client.blocking import send
+from kraft.client.response import Answer, Request
+from kraft.launcher.python import PYTHON, environment
+from kraft.testing.cluster import ClusterFailed
+
+JUDGE: Final = "kraft.testing.judge"
+"""A program: it needs packages that are not imported in the process of somebody's tests."""
+BINARY: Final = "application/vnd.kafka.binary.v2+json"
+READ_BYTES: Final = 4 * 1024 * 1024
+READ_LIMIT_S: Final = 30.0
+RETRY_S: Final = 0.02
+TOLD: Final[Mapping[str, str]] = {"acknowledged": "ok", "failed": "fail", "unknown": "info"}
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record of a topic."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...] = ()
+
+
+def _now_us() -> int:
+    return time.monotonic_ns() // 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A record that a test has sent with its own client, made when the client has told what came of it."""
+
+    topic: str
+    value: bytes | str | None
+    key: bytes | str | None = None
+    partition: int | None = None
+    """None: the client chose, and the test does not know."""
+    offset: int | None = None
+    outcome: Literal["acknowledged", "failed", "unknown"] = "acknowledged"
+    """`failed`: surely not written. `unknown`: nobody was told, as after a timeout."""
+    acks: Literal["0", "1", "all"] = "all"
+    at_us: int = field(default_factory=_now_us)
+
+    def to_document(self) -> dict[str, Any]:
+        return {
+            "topic": self.topic,
+            "value": _base64(self.value),
+            "key": _base64(self.key),
+            "partition": self.partition,
+            "offset": self.offset,
+            "outcome": TOLD[self.outcome],
+            "acks": self.acks,
+            "at_us": self.at_us,
+        }
+
+
+def _base64(value: bytes | str | None) -> str | None:
+    if value is None:
+        return None
+    return b64encode(value.encode() if isinstance(value, str) else bytes(value)).decode("ascii")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The checker's, for the records that a test has sent. Of each of them one of these is true:"""
+
+    kept: int
+    lost: int
+    """Acknowledged, and not there."""
+    failed: int
+    """Surely not written, as the client said, and not there."""
+    phantom: int
+    """Surely not written, as the client said, and yet there."""
+    unknown_kept: int
+    unknown_gone: int
+    unread: int
+    """Acknowledged, and its partition could not be read so far."""
+    duplicated: int
+    """Counted besides."""
+    reordered: int
+    """Counted besides: behind a record that was sent after it."""
+    findings: tuple[str, ...]
+    """What was lost, duplicated or reordered with its cause, and every anomaly: a sentence each."""
+    is_clean: bool
+    """No anomaly, and nothing without a cause."""
+
+    def __str__(self) -> str:
+        counts = f"{self.kept} kept, {self.lost} lost, {self.duplicated} duplicated, {self.reordered} reordered"
+        return "\n".join((counts, *self.findings))
+
+
+def verdict_of(document: Mapping[str, Any]) -> Verdict:
+    counts = document["counts"]
+    ranges = [(kind, each) for kind in ("losses", "duplicates", "reorders", "phantoms") for each in document[kind]]
+    findings = [f"{kind}: {_shown(each)}" for kind, each in ranges]
+    findings += [f"{each['kind']}: {each['text']} ({each['cause']})" for each in document["anomalies"]]
+    return Verdict(
+        **{name: counts[name] for name in Verdict.__slots__ if name in counts},
+        findings=tuple(findings),
+        is_clean=not document["anomalies"] and not document["unexplained"],
+    )
+
+
+def _shown(each: Mapping[str, Any]) -> str:
+    where = "" if each["first_offset"] is None else f" at offset {each['first_offset']}"
+    return f"{each['records']} of {each['topic']}-{each['partition']}{where}: {each['cause']}"
+
+
+# --- asked of a cluster ---------------------------------------------------------------------------------------------
+
+
+def judged(data: str, sent: Iterable[Sent], *, since_us: int, name: str, report: str = "") -> dict[str, Any]:
+    """The answer of the judge. Raises ClusterFailed."""
+    question = {
+        "data": data,
+        "name": name,
+        "since_us": since_us,
+        "sent": [each.to_document() for each in sent],
+        "report": report,
+    }
+    command = [*PYTHON, "-m", JUDGE]
+    asked = json.dumps(question).encode()
+    done = subprocess.run(command, input=asked, capture_output=True, check=False, env=environment())
+    if done.returncode != 0:
+        raise ClusterFailed(f"the judge failed: {done.stderr.decode('utf-8', 'replace')}")
+    found: dict[str, Any] = json.loads(done.stdout)
+    if found["error"]:
+        raise ClusterFailed(found["error"])
+    return found
+
+
+def create_topic(
+    rest_urls: Sequence[str],
+    cluster_id: str,
+    topic: str,
+    *,
+    partitions: int,
+    replicas: int | None,
+    configs: Mapping[str, Any],
+) -> None:
+    """Returns when all these nodes know it, and who leads its partitions. Raises ClusterFailed."""
+    document: dict[str, Any] = {
+        "topic_name": topic,
+        "partitions_count": partitions,
+        "configs": [{"name": name, "value": _text(value)} for name, value in configs.items()],
+    }
+    if replicas is not None:
+        document["replication_factor"] = replicas
+    body = json.dumps(document).encode()
+    request = Request(
+        method="POST",
+        path=f"/v3/clusters/{quote(cluster_id)}/topics",
+        body=body,
+        headers={"Content-Type": "application/json"},
+    )
+    outcome = send(rest_urls[0], request)
+    if not isinstance(outcome, Answer) or not outcome.is_success:
+        raise ClusterFailed(f"topic {topic} was not created: {_said(outcome)}")
+    deadline = time.monotonic() + READ_LIMIT_S
+    for url in rest_urls:
+        while not _is_led(url, topic, partitions):
+            if time.monotonic() > deadline:
+                raise ClusterFailed(f"topic {topic} has no leaders after {READ_LIMIT_S:g} s")
+            time.sleep(RETRY_S)
+
+
+def _is_led(url: str, topic: str, partitions: int) -> bool:
+    outcome = send(url, Request(method="GET", path=f"/topics/{quote(topic)}/partitions"))
+    if not isinstance(outcome, Answer) or not outcome.is_success:
+        return False
+    leaders = [each["leader"] for each in outcome.json()]
+    return len(leaders) == partitions and all(leader is not None and leader >= 0 for leader in leaders)
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def records_of(rest_urls: Sequence[str], topic: str) -> list[Record]:
+    """All of them, by partition and offset. Raises ClusterFailed."""
+    outcome = _asked(rest_urls, f"/topics/{quote(topic)}/partitions")
+    return [record for each in outcome.json() for record in _records_of_partition(rest_urls, topic, each["partition"])]
+
+
+def _records_of_partition(rest_urls: Sequence[str], topic: str, number: int) -> Iterator[Record]:
+    position = "earliest"
+    while True:
+        path = f"/topics/{quote(topic)}/partitions/{number}/records"
+        answer = _asked(rest_urls, f"{path}?offset={position}&timeout=0&max_bytes={READ_BYTES}")
+        for record in answer.json():
+            yield Record(
+                topic=topic,
+                partition=number,
+                offset=record["offset"],
+                timestamp_ms=record["timestamp"],
+                key=_bytes(record["key"]),
+                value=_bytes(record["value"]),
+                headers=tuple((each["key"], _bytes(each["value"])) for each in record.get("headers") or ()),
+            )
+        position = answer.headers["x-next-offset"]
+        if int(position) >= int(answer.headers["x-high-watermark"]):
+            return
+
+
+def _asked(rest_urls: Sequence[str], path: str) -> Answer:
+    """Of the first node that can answer, tried again for a while: leaders may be changing."""
+    deadline, said = time.monotonic() + READ_LIMIT_S, "no node runs"
+    while True:
+        for url in rest_urls:
+            outcome = send(url, Request(method="GET", path=path, headers={"Accept": BINARY}))
+            if isinstance(outcome, Answer) and outcome.is_success:
+                return outcome
+            said = _said(outcome)
+            if isinstance(outcome, Answer) and 400 <= outcome.status < 500:
+                raise ClusterFailed(said)
+        if time.monotonic() > deadline:
+            raise ClusterFailed(f"{path} got no answer in {READ_LIMIT_S:g} s: {said}")
+        time.sleep(RETRY_S)
+
+
+def _said(outcome: object) -> str:
+    return outcome.body[:500].decode("utf-8", "replace") if isinstance(outcome, Answer) else str(outcome)
+
+
+def _bytes(text: str | None) -> bytes | None:
+    return None if text is None else b64decode(text)

@@ -1,0 +1,433 @@
+"""A cluster whose links can be broken, and whose answers can be made wrong: for tests of what a client does then.
+
+    with FaultCluster(nodes=3) as cluster:
+        cluster.create_topic("orders")
+        cluster.answer("Produce", error="NOT_LEADER_OR_FOLLOWER", times=3)
+        cluster.kill(cluster.leader_of("orders"))
+
+It is owned by a process of its own (`kraft.testing.host`), which ends with this one, however that ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import count
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Protocol, Self
+
+from kraft.launcher.python import PYTHON, environment
+from kraft.testing.assertions import Record, Sent, Verdict, records_of, verdict_of
+from kraft.testing.cluster import ClusterFailed, Setting, defaults_of, roles_of
+
+HOST: Final = "kraft.testing.host"
+"""A program: it needs packages that are not imported in the process of somebody's tests."""
+SOCKET_FILE: Final = "faults.sock"
+READ_BYTES: Final = 1024 * 1024
+END_LIMIT_S: Final = 20.0
+CLIENTS: Final = "clients"
+"""The other end of a link, beside the ids of nodes."""
+QUICK: Final[Mapping[str, Setting]] = {
+    "broker.heartbeat.interval.ms": 400,
+    "broker.session.timeout.ms": 3_000,
+    "replica.lag.time.max.ms": 1_500,
+    "replica.fetch.backoff.ms": 100,
+}
+"""Who is cut off is noticed soon; settings that are given come before these."""
+
+End = int | str
+
+
+class Way(Protocol):
+    """To the process that owns the cluster."""
+
+    def write(self, data: bytes) -> None: ...
+    def read(self) -> bytes: ...
+    def close(self) -> None: ...
+
+
+class Pipes:
+    """Implements `Way`: of the process that has started it."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [*PYTHON, "-m", HOST],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            bufsize=0,
+            env=environment(),
+        )
+
+    def write(self, data: bytes) -> None:
+        assert self._process.stdin is not None
+        left = memoryview(data)
+        while left:
+            left = left[self._process.stdin.write(left) :]
+
+    def read(self) -> bytes:
+        assert self._process.stdout is not None
+        return os.read(self._process.stdout.fileno(), READ_BYTES)
+
+    def close(self) -> None:
+        """It ends its nodes, and removes its folder."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(END_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+
+
+class Attached:
+    """Implements `Way`: of another process, by the data folder. Raises OSError."""
+
+    def __init__(self, data: str) -> None:
+        folder = os.open(data, os.O_PATH | os.O_DIRECTORY)
+        try:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            # by way of a descriptor: the path may be longer than the address of a socket
+            self._socket.connect(f"/proc/self/fd/{folder}/{SOCKET_FILE}")
+        finally:
+            os.close(folder)
+
+    def write(self, data: bytes) -> None:
+        self._socket.sendall(data)
+
+    def read(self) -> bytes:
+        return self._socket.recv(READ_BYTES)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class _Host:
+    """Asked by any thread, one question after the other."""
+
+    def __init__(self, way: Way) -> None:
+        self._way = way
+        self._ids = count(1)
+        self._lock = threading.Lock()
+        self._received = b""
+
+    def ask(self, do: str, **options: Any) -> Any:
+        """Raises ClusterFailed."""
+        with self._lock:
+            number = next(self._ids)
+            try:
+                self._way.write(json.dumps({"id": number, "do": do, "options": options}).encode() + b"\n")
+                reply = self._read()
+                while reply["id"] < number:  # who asked was interrupted
+                    reply = self._read()
+            except OSError as error:
+                raise ClusterFailed(f"the process that owns the cluster has ended: {error}") from error
+        if reply["error"]:
+            raise ClusterFailed(reply["error"])
+        return reply["value"]
+
+    def _read(self) -> dict[str, Any]:
+        while b"\n" not in self._received:
+            data = self._way.read()
+            if not data:
+                raise ClusterFailed("the process that owns the cluster has ended")
+            self._received += data
+        line, _, self._received = self._received.partition(b"\n")
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+    def close(self) -> None:
+        self._way.close()
+
+
+class FaultCluster:
+    def __init__(
+        self,
+        nodes: int | Mapping[int, Sequence[str]] = 3,
+        *,
+        settings: Mapping[str, Setting] | None = None,
+        owner_pid: int | None = None,
+        ends_users: bool = False,
+    ) -> None:
+        """As those of `kraft.testing.Cluster`. What is dead or cut off is noticed within seconds."""
+        self._roles = dict(roles_of(nodes))
+        self._settings = {**defaults_of(self._roles), **QUICK, **(settings or {})}
+        self._owner_pid = owner_pid
+        self._ends_users = ends_users
+        self._host: _Host | None = None
+        self._facts: dict[str, Any] = {}
+
+    @classmethod
+    def attach(cls, data: str | os.PathLike[str]) -> Self:
+        """The one that another process runs from this data folder. To close it ends nothing. Raises ClusterFailed."""
+        try:
+            host = _Host(Attached(os.path.abspath(data)))
+        except OSError as error:
+            raise ClusterFailed(f"no cluster with links runs from {os.path.abspath(data)}: {error.strerror}") from error
+        facts = host.ask("facts")
+        cluster = cls({int(node): roles for node, roles in facts["roles"].items()})
+        cluster._host, cluster._facts = host, facts
+        return cluster
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    def start(self) -> Self:
+        """Returns when the cluster is ready. Raises ClusterFailed; then nothing of it is left."""
+        self._host = _Host(Pipes())
+        try:
+            self._facts = self._host.ask(
+                "start",
+                roles={str(node): list(roles) for node, roles in self._roles.items()},
+                settings=self._settings,
+                owner_pid=self._owner_pid or os.getpid(),
+                ends_users=self._ends_users,
+            )
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def close(self) -> None:
+        """Nothing of it is left when this returns. Once is enough."""
+        if self._host is not None:
+            host, self._host = self._host, None
+            if self._ends_users:
+                with contextlib.suppress(ClusterFailed):
+                    host.ask("end")
+            host.close()
+
+    def keep(self) -> None:
+        """The folder is not removed at the end. Raises ClusterFailed."""
+        self._ask("keep")
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return await asyncio.to_thread(self.start)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self.close)
+
+    def _ask(self, do: str, **options: Any) -> Any:
+        if self._host is None:
+            raise ClusterFailed("the cluster does not run: start it, or use it in a `with` block")
+        return self._host.ask(do, **options)
+
+    # --- what there is ----------------------------------------------------------------------------------------------
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """The links of clients: what brokers tell who comes through them leads to links again."""
+        return ",".join(self._facts["bootstrap"].values())
+
+    @property
+    def rest_urls(self) -> dict[int, str]:
+        """Of the nodes themselves: no fault of a link is on this way."""
+        return {int(node): url for node, url in self._facts["rest"].items()}
+
+    @property
+    def rest_url(self) -> str:
+        return next(iter(self._facts["rest"].values()))  # type: ignore[no-any-return]
+
+    @property
+    def data(self) -> Path:
+        """The folder of everything: `--data` of commands, `KRAFT_DATA`."""
+        return Path(self._facts["data"])
+
+    @property
+    def cluster_id(self) -> str:
+        return str(self._facts["cluster_id"])
+
+    @property
+    def ids(self) -> list[int]:
+        return list(self._roles)
+
+    @property
+    def brokers(self) -> list[int]:
+        return [node for node, roles in self._roles.items() if "broker" in roles]
+
+    def state(self, node: int) -> str:
+        """running, paused or down."""
+        states = self._ask("states")
+        if str(node) not in states:
+            raise ClusterFailed(f"{node} is no node; the nodes are {self.ids}")
+        return str(states[str(node)])
+
+    @property
+    def controller(self) -> int:
+        """Node that leads the quorum, -1 for none."""
+        return int(self._ask("controller"))
+
+    def leader_of(self, topic: str, partition: int = 0) -> int:
+        """-1: nobody leads it at the moment. Raises ClusterFailed when there is no such partition."""
+        return int(self._ask("leader_of", topic=topic, partition=partition))
+
+    def create_topic(
+        self,
+        topic: str,
+        *,
+        partitions: int = 1,
+        replicas: int | None = None,
+        configs: Mapping[str, Setting] | None = None,
+    ) -> None:
+        """Returns when every node knows it, and who leads it."""
+        factor = min(3, len(self.brokers)) if replicas is None else replicas
+        self._ask("create_topic", topic=topic, partitions=partitions, replicas=factor, configs=dict(configs or {}))
+
+    def records(self, topic: str) -> list[Record]:
+        """All of them, by partition and offset, read past all links."""
+        running = [node for node in self.ids if self.state(node) == "running"]
+        return records_of([self.rest_urls[node] for node in running], topic)
+
+    def verdict(self, sent: Iterable[Sent]) -> Verdict:
+        """The checker's. Everything is healed first: what a dead node has is not lost."""
+        self.heal()
+        answered = self._ask("judge", name="test", sent=[each.to_document() for each in sent])
+        return verdict_of(answered["verdict"])
+
+    # --- faults of nodes --------------------------------------------------------------------------------------------
+
+    def kill(self, *nodes: int) -> None:
+        """With -9; returns when the processes are gone."""
+        self._of_nodes("kill", nodes)
+
+    def stop(self, *nodes: int) -> None:
+        """In order: they give their leaderships away first."""
+        self._of_nodes("stop", nodes)
+
+    def pause(self, *nodes: int) -> None:
+        """The processes stand still (SIGSTOP), and their connections stay open."""
+        self._of_nodes("pause", nodes)
+
+    def resume(self, *nodes: int) -> None:
+        self._of_nodes("resume", nodes)
+
+    def restart(self, *nodes: int) -> None:
+        """Start nodes, after an ordered stop of those that run; returns when they answer."""
+        self._of_nodes("restart", nodes)
+
+    def power_loss(self, *nodes: int) -> None:
+        """As `kill`, and of their disks only that is left which an fsync had made durable."""
+        self._of_nodes("power_loss", nodes)
+
+    def fill_disk(self, *nodes: int) -> None:
+        """ENOSPC from now on."""
+        self._of_nodes("fill_disk", nodes)
+
+    def free_disk(self, *nodes: int) -> None:
+        self._of_nodes("free_disk", nodes)
+
+    def _of_nodes(self, fault: str, nodes: Sequence[int]) -> None:
+        if not nodes:
+            raise ClusterFailed(f"{fault} which nodes? There are {self.ids}")
+        self._ask("nodes", fault=fault, nodes=nodes)
+
+    # --- faults of links --------------------------------------------------------------------------------------------
+
+    def cut(self, one: End, other: End | None = None) -> None:
+        """These two do not reach each other; of one node alone: no other node. `"clients"` is an end, too: `cut(1)` is
+        cut off from nodes, `cut("clients", 1)` from clients."""
+        self._ask("cut", one=one, other=other)
+
+    def partition(self, *groups: Sequence[int]) -> None:
+        """Nodes in different groups do not reach each other: `partition([1], [2, 3])`. Clients reach all."""
+        self._ask("partition", groups=[list(group) for group in groups])
+
+    def slow(
+        self,
+        one: End | None = None,
+        other: End | None = None,
+        *,
+        ms: float = 0,
+        jitter_ms: float = 0,
+        bytes_per_second: int = 0,
+    ) -> None:
+        """Whatever these two send each other comes so much later, or in a narrow stream; None: any node."""
+        self._ask("slow", one=one, other=other, ms=ms, jitter_ms=jitter_ms, bytes_per_second=bytes_per_second)
+
+    def heal(self) -> None:
+        """Links, disks, nodes and answers are as they should be, and every replica is in sync. Raises ClusterFailed
+        when that does not come true."""
+        healed = self._ask("heal")
+        if not healed["is_whole"]:
+            raise ClusterFailed(f"the cluster is not whole again: {healed['problem']}")
+
+    # --- faults of requests -----------------------------------------------------------------------------------------
+
+    def answer(
+        self,
+        api: str,
+        *,
+        error: str | int,
+        times: int | None = 1,
+        topic: str = "",
+        client_id: str = "",
+        node: int | None = None,
+    ) -> None:
+        """Requests of this API are answered with this error of Kafka's, by name or number; no broker sees them. Those
+        that name the topic, of this client, to this broker; `times` of them, wherever they go; None: until healed."""
+        self._of_requests("answer", api, topic, client_id, node, error=error, times=times)
+
+    def delay(
+        self,
+        api: str,
+        *,
+        ms: float,
+        times: int | None = None,
+        topic: str = "",
+        client_id: str = "",
+        node: int | None = None,
+    ) -> None:
+        """The answer comes so much later, and so do those behind it on its connection."""
+        self._of_requests("delay", api, topic, client_id, node, ms=ms, times=times)
+
+    def drop_answer(
+        self, api: str, *, times: int | None = 1, topic: str = "", client_id: str = "", node: int | None = None
+    ) -> None:
+        """The request is carried out; instead of its answer the client gets the end of the connection."""
+        self._of_requests("drop_answer", api, topic, client_id, node, times=times)
+
+    def close_after(
+        self, api: str, *, times: int | None = 1, topic: str = "", client_id: str = "", node: int | None = None
+    ) -> None:
+        """The client gets the answer, and then the end of the connection."""
+        self._of_requests("close_after", api, topic, client_id, node, times=times)
+
+    def _of_requests(self, fault: str, api: str, topic: str, client_id: str, node: int | None, **options: Any) -> None:
+        self._ask("request", fault=fault, api=api, topic=topic, client_id=client_id, node=node, **options)
+
+    # --- for who runs tests -----------------------------------------------------------------------------------------
+
+    def begin_span(self) -> None:
+        """A test begins."""
+        self._ask("begin_span")
+
+    def never(self) -> list[str]:
+        """The faults of requests since then that no request has met."""
+        found: list[str] = self._ask("never")
+        return found
+
+    def end_span(self) -> dict[str, Any]:
+        """Heal: whether it `is_whole`, and the `problem` when it is not."""
+        found: dict[str, Any] = self._ask("end_span")
+        return found
+
+    def told(self, *, name: str, report: str = "") -> dict[str, Any]:
+        """The `timeline` since the test began; with a folder for it also a `page`."""
+        found: dict[str, Any] = self._ask("judge", name=name, report=report)
+        return found

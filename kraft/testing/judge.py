@@ -1,0 +1,331 @@
+"""What became of the records of a test, and what happened meanwhile, of the cluster that runs from a folder.
+
+A program of its own, `python -P -m kraft.testing.judge`: one JSON question in, one JSON answer out. Whoever tests has
+modules of names that ours have, and this needs all of ours.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+import tomllib
+from base64 import b64decode
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+import msgspec
+
+from kraft.chaos.checkers.check import check_history
+from kraft.chaos.checkers.verdict import Verdict
+from kraft.chaos.evidence import Event, Evidence, Fault, LeaderSample, LogRecord, ReadBack, read_events
+from kraft.chaos.history import Acks, Header, HistoryWriter, Produce
+from kraft.chaos.report.page import Report, write_report
+from kraft.chaos.worlds.snapshot import NodeView, Snapshot, parse_view, unsettled
+from kraft.client.blocking import send
+from kraft.client.outcome import Outcome
+from kraft.client.response import Answer, Request
+from kraft.events import EVENTS_FILE, ROTATED_FILE
+from kraft.launcher.processes import is_alive, is_stopped
+from kraft.launcher.runfile import ClusterRun, NodeRun, load_run
+from kraft.protocol.batches.records import read_batches
+from kraft.protocol.media_types import RECORD_BATCH
+
+SETTLE_LIMIT_S: Final = 20.0
+READ_LIMIT_S: Final = 30.0
+RETRY_S: Final = 0.02
+READ_BYTES: Final = 4 * 1024 * 1024
+TEST: Final = "test"
+"""The one process of the history."""
+EVERYTHING: Final = ""
+
+
+class SentRecord(msgspec.Struct, kw_only=True, frozen=True):
+    """A record that a test has sent, and what its client was told."""
+
+    topic: str
+    value: str | None
+    """Base64; None: a tombstone."""
+    key: str | None = None
+    partition: int | None = None
+    """None: the client chose, and the test does not know."""
+    offset: int | None = None
+    outcome: Outcome = "ok"
+    acks: Acks = "all"
+    at_us: int = 0
+
+    @property
+    def identity(self) -> Identity:
+        return self.topic, _bytes(self.key), _bytes(self.value)
+
+
+Identity = tuple[str, bytes | None, bytes | None]
+
+
+class Question(msgspec.Struct, kw_only=True, frozen=True):
+    data: str
+    name: str
+    """Of the test."""
+    since_us: int
+    sent: tuple[SentRecord, ...] = ()
+    faults: tuple[Fault, ...] = ()
+    report: str = ""
+    """Folder that gets the HTML report; empty: none."""
+
+
+class Answered(msgspec.Struct, kw_only=True, frozen=True):
+    error: str = ""
+    verdict: Verdict | None = None
+    timeline: tuple[str, ...] = ()
+    page: str = ""
+
+
+class CannotJudge(Exception):
+    """The text says what is missing."""
+
+
+def answer(question: Question, *, samples: Sequence[LeaderSample] = ()) -> Answered:
+    """Blocks for as long as the records take. Raises CannotJudge."""
+    run = load_run(question.data)
+    if run is None:
+        raise CannotJudge(f"no cluster runs from {question.data}")
+    readback = _read_back(run, question.sent) if question.sent else ()
+    header = Header(
+        scenario=question.name,
+        settings=_settings(run),
+        start_us=time.monotonic_ns() // 1_000,
+        wall_ms=time.time_ns() // 1_000_000,
+    )
+    with tempfile.TemporaryDirectory(prefix="kraft-judge-") as folder:
+        events = [event for event in _events(run, header, Path(folder)) if event.at_us >= question.since_us]
+        faults = [fault for fault in question.faults if (fault.until_us or fault.at_us) >= question.since_us]
+        evidence = Evidence(
+            readback=[each.for_checker() for each in readback],
+            samples=[sample for sample in samples if sample.at_us >= question.since_us],
+            events=events,
+            faults=faults,
+        )
+        history = Path(folder) / "history.jsonl"
+        _write_history(history, header, question, readback)
+        verdict = check_history(history, evidence)
+        report, page = Report(verdict=verdict, history=history, evidence=evidence), ""
+        if question.report:
+            page = str(write_report(Path(question.report), report))
+    return Answered(verdict=verdict, timeline=tuple(timeline(events, faults, since_us=question.since_us)), page=page)
+
+
+# --- the timeline ---------------------------------------------------------------------------------------------------
+
+
+def timeline(events: Sequence[Event], faults: Sequence[Fault], *, since_us: int) -> Iterator[str]:
+    """One line for each thing that happened, with the seconds since the beginning of the test. Pure."""
+    told: list[tuple[int, str]] = [(fault.at_us, fault.text) for fault in faults if fault.at_us >= since_us]
+    told += [
+        (fault.until_us, f"over: {fault.text}") for fault in faults if fault.until_us and fault.until_us > fault.at_us
+    ]
+    seen: set[str] = set()
+    for event in events:
+        tell = _TOLD.get(event.event)
+        if tell is not None and (text := tell(event)) not in seen:
+            seen.add(text)  # every voter tells who leads the quorum
+            told.append((event.at_us, text))
+    for at_us, text in sorted(told):
+        yield f"{(at_us - since_us) / 1e6:+9.3f} s  {text}"
+
+
+def _place(event: Event) -> str:
+    return f"{event.fields.get('topic')}-{event.fields.get('partition')}"
+
+
+def _listed(ids: Any) -> str:
+    return ", ".join(map(str, ids or ())) or "nobody"
+
+
+def _led(event: Event) -> str:
+    fields = event.fields
+    who = f"node {fields['leader']} leads" if fields.get("leader", -1) >= 0 else "nobody leads"
+    return f"{who} {_place(event)} in epoch {fields.get('leader_epoch')}, ISR {_listed(fields.get('isr'))}"
+
+
+_TOLD: Final[Mapping[str, Callable[[Event], str]]] = {
+    "leader_elected": _led,
+    "isr_changed": lambda event: (
+        f"ISR of {_place(event)}: {_listed(event.fields.get('old_isr'))} -> {_listed(event.fields.get('isr'))}"
+    ),
+    "broker_fenced": lambda event: f"node {event.fields.get('broker')} is fenced ({event.fields.get('reason')})",
+    "broker_unfenced": lambda event: f"node {event.fields.get('broker')} takes part",
+    "quorum_leadership": lambda event: (
+        f"node {event.fields.get('leader')} leads the quorum in term {event.fields.get('term')}"
+        if event.fields.get("leader") not in (None, -1)
+        else f"the quorum has no leader in term {event.fields.get('term')}"
+    ),
+    "unclean_election": lambda event: f"unclean election of {_place(event)}: node {event.fields.get('leader')}",
+    "truncated": lambda event: f"node {event.node} truncated {_place(event)}",
+    "replica_offline": lambda event: f"node {event.node}: {_place(event)} is offline ({event.fields.get('reason')})",
+    "topic_created": lambda event: f"topic {event.fields.get('topic')} was created",
+    "topic_deleted": lambda event: f"topic {event.fields.get('topic')} was deleted",
+    "node_serves": lambda event: f"node {event.node} serves",
+}
+
+
+# --- from the cluster -----------------------------------------------------------------------------------------------
+
+
+def _settings(run: ClusterRun) -> dict[str, Any]:
+    return dict(tomllib.loads(Path(run.config).read_text(encoding="utf-8")).get("settings", {}))
+
+
+def _events(run: ClusterRun, header: Header, folder: Path) -> list[Event]:
+    lines: list[bytes] = []
+    for node in run.nodes:
+        for name in (ROTATED_FILE, EVENTS_FILE):
+            path = Path(node.data) / name
+            if path.exists():
+                lines += [line for line in path.read_bytes().splitlines() if line.endswith(b"}")]
+    merged = folder / EVENTS_FILE
+    merged.write_bytes(b"".join(line + b"\n" for line in lines))
+    return read_events(merged, header)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Partition:
+    """As it was read back: of the test's records, where each was found."""
+
+    topic: str
+    number: int
+    start: int
+    end: int
+    problem: str
+    found: tuple[tuple[int, int, str], ...]
+    """Offset, leader epoch, and the value that the history has for it."""
+
+    def for_checker(self) -> ReadBack:
+        return ReadBack(
+            topic=self.topic,
+            partition=self.number,
+            records=lambda: (LogRecord(*each) for each in self.found),
+            log_start_offset=self.start,
+            high_watermark=self.end,
+            error=self.problem or None,
+        )
+
+
+def _read_back(run: ClusterRun, sent: Sequence[SentRecord]) -> list[Partition]:
+    names: dict[Identity, str] = {}
+    for number, record in enumerate(sent):
+        if record.identity in names:
+            raise CannotJudge(
+                f"two records of topic {record.topic} have the same key and value: {record.identity[1:]!r}; a verdict "
+                "needs records that can be told apart, such as values with a number"
+            )
+        names[record.identity] = f"{TEST}:{number}"
+    topics = sorted({record.topic for record in sent})
+    _wait_until_settled(run, topics)
+    return [
+        _read_partition(run, topic, number, names) for topic in topics for number in range(_partitions_of(run, topic))
+    ]
+
+
+def _awake(run: ClusterRun) -> list[NodeRun]:
+    return [node for node in run.nodes if is_alive(node.pid) and not is_stopped(node.pid)]
+
+
+def _look(run: ClusterRun) -> Snapshot:
+    views: dict[int, NodeView] = {}
+    awake = _awake(run)
+    for node in awake:
+        outcome = send(node.rest, Request(method="GET", path="/kraft/partitions"))
+        if isinstance(outcome, Answer) and outcome.is_success:
+            views[node.id] = parse_view(outcome.json())
+    return Snapshot(at_us=0, states={node.id: "running" for node in awake}, views=views)
+
+
+def _wait_until_settled(run: ClusterRun, topics: Sequence[str]) -> None:
+    """What leaders have is everywhere. At the limit what can be read is judged all the same."""
+    deadline = time.monotonic() + SETTLE_LIMIT_S
+    while unsettled(_look(run), is_excused=lambda key: key[0] not in topics) and time.monotonic() < deadline:
+        time.sleep(RETRY_S)
+
+
+def _partitions_of(run: ClusterRun, topic: str) -> int:
+    said = "no node answers"
+    for node in _awake(run):
+        outcome = send(node.rest, Request(method="GET", path=f"/topics/{quote(topic)}/partitions"))
+        if isinstance(outcome, Answer) and outcome.is_success:
+            return len(outcome.json())
+        said = str(outcome)
+    raise CannotJudge(f"the partitions of topic {topic} are not known: {said}")
+
+
+def _read_partition(run: ClusterRun, topic: str, number: int, names: Mapping[Identity, str]) -> Partition:
+    deadline = time.monotonic() + READ_LIMIT_S
+    start, position, problem = -1, -1, "no node runs"
+    found: list[tuple[int, int, str]] = []
+    while time.monotonic() < deadline:
+        for node in _awake(run):
+            offset = "earliest" if position < 0 else str(position)
+            path = f"/topics/{quote(topic)}/partitions/{number}/records"
+            query = f"offset={offset}&timeout=0&max_bytes={READ_BYTES}"
+            outcome = send(node.rest, Request(method="GET", path=f"{path}?{query}", headers={"Accept": RECORD_BATCH}))
+            if not isinstance(outcome, Answer) or not outcome.is_success:
+                problem = f"node {node.id}: {outcome}"
+                continue
+            start = int(outcome.headers["x-log-start-offset"]) if start < 0 else start
+            for record in read_batches(outcome.body, from_offset=max(position, 0)):
+                name = names.get((topic, record.key, record.value))
+                if name is not None:
+                    found.append((record.offset, -1, name))
+            position = max(int(outcome.headers["x-next-offset"]), start)
+            if position >= int(outcome.headers["x-high-watermark"]):
+                return Partition(topic=topic, number=number, start=start, end=position, problem="", found=tuple(found))
+            break
+        else:
+            time.sleep(RETRY_S)
+    return Partition(
+        topic=topic, number=number, start=max(start, 0), end=max(position, 0), problem=problem, found=tuple(found)
+    )
+
+
+# --- the history ----------------------------------------------------------------------------------------------------
+
+
+def _write_history(path: Path, header: Header, question: Question, readback: Sequence[Partition]) -> None:
+    where = {name: each.number for each in readback for _, _, name in each.found}
+    with HistoryWriter(path, header) as history:
+        for number, record in enumerate(question.sent):
+            name = f"{TEST}:{number}"
+            partition = where.get(name, 0) if record.partition is None else record.partition
+            history.record(
+                Produce(
+                    process=TEST,
+                    index=number,
+                    invoke_us=max(question.since_us, 0),
+                    complete_us=record.at_us,
+                    topic=record.topic,
+                    partition=partition,
+                    acks=record.acks,
+                    records=((None, name),),
+                    outcome=record.outcome,
+                    offsets=None if record.offset is None or record.outcome != "ok" else (record.offset,),
+                )
+            )
+
+
+def _bytes(text: str | None) -> bytes | None:
+    return None if text is None else b64decode(text)
+
+
+def main() -> None:
+    question = msgspec.json.decode(sys.stdin.buffer.read(), type=Question)
+    try:
+        answered = answer(question)
+    except CannotJudge as error:
+        answered = Answered(error=str(error))
+    sys.stdout.buffer.write(msgspec.json.encode(answered))
+
+
+if __name__ == "__main__":
+    main()
