@@ -9,12 +9,14 @@ import os
 import signal
 import stat
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import uvloop
 
 import kraft
-from kraft.broker.measures import KafkaPort
+from kraft.broker.measures import KafkaPort, Measure
+from kraft.broker.transaction_measures import transaction_measures
 from kraft.config.models import ClusterConfig
 from kraft.http.app import create_app
 from kraft.http.replicas import replica_routes
@@ -178,7 +180,7 @@ class _NodeProcess:
             own_hosts=[name for each in node.config.nodes for name in (each.host, each.bind_host)],
             connections_max=self._shares.clients,
             gauges=lambda: self._gauges(node),
-            kafka=KafkaPort(measures=node.wire.measures, clients=lambda: software(node.wire.watch.clients)),
+            kafka=KafkaPort(measures=lambda: _measures(node), clients=lambda: software(node.wire.watch.clients)),
             extra_routes=(
                 *consumer_routes(node.groups, node.environment.rng),
                 *transaction_routes(node.transactions, node.groups),
@@ -207,6 +209,16 @@ class _NodeProcess:
         if node.controller is not None:
             gauges["active_controller"] = float(node.controller.is_active)
         return gauges
+
+
+def _measures(node: Node) -> Sequence[Measure]:
+    if node.replicas is None:
+        return node.wire.measures()
+    settings = node.publisher.current_settings()
+    return (
+        *node.wire.measures(),
+        *transaction_measures(node.replicas.open_transactions(), max_timeout_ms=settings.transaction_max_timeout_ms),
+    )
 
 
 def _close_to_strangers(folder: str) -> None:

@@ -31,9 +31,11 @@ from replication.manager.produce import NO_ORIGINS, Origins, Produce
 from replication.manager.registry import ANY_EPOCH, Registry
 from replication.manager.roles import Roles
 from replication.manager.status import (
+    OpenTransactions,
     ReplicaStatus,
     ReplicationStatus,
     all_replica_status,
+    open_transactions,
     replication_status,
 )
 from replication.partition.log import EpochEnd, ReplicaLog
@@ -245,6 +247,10 @@ class ReplicaManager:
 
     def describe(self) -> Mapping[TopicIdPartition, ReplicaStatus]:
         return all_replica_status(self._registry)
+
+    def open_transactions(self) -> Sequence[OpenTransactions]:
+        """Of every replica that has undecided ones, the oldest first."""
+        return open_transactions(self._registry)
 
     def high_watermarks(self) -> Mapping[TopicIdPartition, int]:
         """Of every replica here; retention and compaction stay below them (S1)."""

@@ -85,5 +85,40 @@ def _lag(state: LeaderState, log_end_offset: int) -> dict[int, int]:
     return {replica: log_end_offset - max(progress.end_offset, 0) for replica, progress in state.followers.items()}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenTransactions:
+    """Of one replica here."""
+
+    topic: str
+    partition: int
+    is_leader: bool
+    count: int
+    oldest_ms: int
+    """For how long the oldest has been open; 0 when only markers are not replicated yet."""
+    last_stable_offset_lag: int
+    """Records below the high watermark that consumers of committed records wait for."""
+
+
+def open_transactions(registry: Registry) -> list[OpenTransactions]:
+    """Of all replicas that have undecided ones, the oldest first: who hangs, and who is waited for (KIP-664)."""
+    now_ms = registry.clock.wall_ms()
+    found = []
+    for replica in registry.replicas.values():
+        states = replica.log.producer_states
+        if states.has_unstable:
+            since_ms = states.open_since_ms
+            each = OpenTransactions(
+                topic=replica.topic,
+                partition=replica.key.partition,
+                is_leader=isinstance(replica.state, LeaderState),
+                count=states.open_transactions,
+                oldest_ms=0 if since_ms is None else max(now_ms - since_ms, 0),
+                last_stable_offset_lag=max(replica.state.high_watermark - replica.log.last_stable_offset, 0),
+            )
+            if each.count or each.last_stable_offset_lag:
+                found.append(each)
+    return sorted(found, key=lambda each: -each.oldest_ms)
+
+
 def all_replica_status(registry: Registry) -> dict[TopicIdPartition, ReplicaStatus]:
     return {key: replica_status(replica) for key, replica in registry.replicas.items()}

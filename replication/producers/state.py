@@ -123,7 +123,8 @@ class ProducerStates:
         self._allocated: dict[int, Producer] = {}
         self._reserved: dict[int, Producer] = {}
         self._open: dict[int, int] = {}
-        """First offset of each open transaction, ascending, and its producer."""
+        """First offset of each open transaction, ascending, and when it began: as this replica saw it, or as the batch
+        says after a replay."""
         self._ended: deque[tuple[int, int]] = deque()
         """Marker and first offset of transactions whose marker may be above the high watermark. Both ascend: one that
         begins before an older one bounds for longer, and is all that counts."""
@@ -150,6 +151,16 @@ class ProducerStates:
     @property
     def open_transactions(self) -> int:
         return len(self._open)
+
+    @property
+    def has_unstable(self) -> bool:
+        """Cheap to ask, and true for a moment longer than it is so."""
+        return bool(self._open or self._ended)
+
+    @property
+    def open_since_ms(self) -> int | None:
+        """When the oldest open transaction began; None for none."""
+        return next(iter(self._open.values()), None)
 
     def first_unstable_offset(self, high_watermark: int) -> int | None:
         """Of the oldest transaction that is open, or whose marker is not below the high watermark; None for none."""
@@ -297,7 +308,7 @@ class ProducerStates:
         if header.attributes & TRANSACTIONAL:
             if first_offset < 0:
                 first_offset = header.base_offset
-                self._open[first_offset] = producer_id
+                self._open[first_offset] = seen_ms if seen_ms >= 0 else header.max_timestamp
             self._verifications.pop(producer_id, None)
         batch = _batch_of(header)
         producers[producer_id] = Producer(
@@ -358,7 +369,7 @@ class ProducerStates:
         for producer_id, producer in producers:
             self._of(producer_id)[producer_id] = producer
             if producer.has_open_transaction:
-                first_offsets.append((producer.current_txn_first_offset, producer_id))
+                first_offsets.append((producer.current_txn_first_offset, producer.timestamp))
             has_marker = producer.coordinator_epoch != NO_COORDINATOR_EPOCH  # somewhere: a snapshot does not say where
             self._changed_at = max(self._changed_at, end_offset - 1 if has_marker else producer.last_offset)
         self._open = dict(sorted(first_offsets))
@@ -370,6 +381,8 @@ class ProducerStates:
                 known = before.get(producer_id)
                 if known is not None:
                     producers[producer_id] = producer._replace(seen_ms=known.seen_ms)
+        for first_offset in self._open:
+            self._open[first_offset] = before._open.get(first_offset, self._open[first_offset])
 
     def clear(self) -> None:
         self._allocated.clear()

@@ -504,6 +504,10 @@ def test_an_operator_finds_a_hanging_transaction_and_ends_it() -> None:
         await client.init()
         await client.write(key, b"hangs")  # past the coordinator, as before KIP-890
         leader = await leader_of(cluster, key)
+        assert leader.node is not None
+        assert leader.node.replicas is not None
+        (hanging,) = leader.node.replicas.open_transactions()
+        assert (hanging.topic, hanging.count, hanging.last_stable_offset_lag) == ("a", 1, 1)
         asked = DescribeProducersRequestData.make(
             topics=[
                 DescribedTopic.make(name="a", partition_indexes=[0, 9]),
@@ -539,5 +543,6 @@ def test_an_operator_finds_a_hanging_transaction_and_ends_it() -> None:
         assert found[1:] == [Marker(is_commit=False, coordinator_epoch=0)] * 2
         (state,) = (await ClientDoor(leader).ask(asked, 0)).topics[0].partitions[0].active_producers
         assert (state.current_txn_start_offset, state.coordinator_epoch) == (-1, 0)
+        assert leader.node.replicas.open_transactions() == []
 
     play(story)

@@ -337,6 +337,37 @@ def test_a_marker_fits_where_no_record_does(tmp_path: Path) -> None:
     run(play)
 
 
+def test_the_age_of_the_oldest_open_transaction_is_known_also_after_a_restart(tmp_path: Path) -> None:
+    async def play(environment: Environment) -> None:
+        log, _ = load(environment, str(tmp_path))
+
+        def begin(producer_id: int, now_ms: int) -> None:
+            data = build_batch(
+                [NewRecord(b"key", b"value", [], NOW_MS + producer_id)],
+                producer_id=producer_id,
+                producer_epoch=0,
+                is_transactional=True,
+            )
+            log.append_as_leader(data, leader_epoch=0, now_ms=now_ms, origin=COORDINATOR)
+
+        assert not log.producer_states.has_unstable
+        for producer_id, now_ms in ((1, NOW_MS + 100), (2, NOW_MS + 200), (1, NOW_MS + 900)):
+            begin(producer_id, now_ms)
+        assert log.producer_states.open_since_ms == NOW_MS + 100
+        log.truncate_to(2)
+        assert log.producer_states.open_since_ms == NOW_MS + 100, "a truncation does not make it younger"
+        end(log, 1)
+        assert log.producer_states.open_since_ms == NOW_MS + 200
+        await log.close()
+        again, _ = load(environment, str(tmp_path))
+        assert again.producer_states.open_since_ms == NOW_MS + 2, "what its batch says"
+        end(again, 2)
+        assert again.producer_states.open_since_ms is None
+        await again.close()
+
+    run(play)
+
+
 # --- the last stable offset -----------------------------------------------------------------------------------------
 
 
