@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from kraft.coordinators.java import abs_hash
 from kraft.coordinators.led_partition import LedPartition, Surroundings
@@ -21,7 +21,15 @@ RELOAD_MS = 100
 SKIPPED_EVENTS_MAX = 100
 """Records that a load could not read and says so of each; the event of the whole load counts them all."""
 
-LedT = TypeVar("LedT", bound=LedPartition)
+
+class Led(Protocol):
+    """One of them, with whatever serves its requests."""
+
+    @property
+    def shard(self) -> LedPartition: ...
+
+
+LedT = TypeVar("LedT", bound=Led)
 
 
 class Names(NamedTuple):
@@ -42,12 +50,12 @@ class LedPartitions(Generic[LedT]):
         *,
         new: Callable[[TopicIdPartition, int], LedT],
     ) -> None:
-        """`new` makes one of its key and leader epoch, not loaded yet; it reports its failed appends to `failed`."""
+        """`new` makes one of its key and leader epoch, not loaded yet. Its shard reports failed appends to `failed`."""
         self._names = names
         self._around = around
         self._events = events
         self._new = new
-        self._by_number: dict[int, LedT] = {}
+        self.by_number: dict[int, LedT] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._knows_its_partitions = False
         """Since the first metadata, which is told to a broker when it has caught up with the quorum."""
@@ -57,8 +65,11 @@ class LedPartitions(Generic[LedT]):
 
     def of(self, name: str) -> LedT:
         """Raises NotCoordinator 16."""
-        number = partition_of(name, self._names.topic, self._around.image())
-        led = self._by_number.get(number)
+        return self.numbered(partition_of(name, self._names.topic, self._around.image()))
+
+    def numbered(self, number: int) -> LedT:
+        """Raises NotCoordinator 16."""
+        led = self.by_number.get(number)
         if led is None:
             raise NotCoordinator(f"this broker does not lead partition {number} of {self._names.topic}")
         return led
@@ -70,12 +81,12 @@ class LedPartitions(Generic[LedT]):
             raise CoordinatorLoadInProgress(
                 f"this broker has just started, and does not know which {self._names.of_what} are its own"
             )
-        for led in self._by_number.values():
-            led.check()
-        return list(self._by_number.values())
+        for led in self.by_number.values():
+            led.shard.check()
+        return list(self.by_number.values())
 
     def loaded(self) -> Iterator[LedT]:
-        return (led for led in list(self._by_number.values()) if led.is_loaded and not led.has_ended)
+        return (led for led in list(self.by_number.values()) if led.shard.is_loaded and not led.shard.has_ended)
 
     # --- metadata ---------------------------------------------------------------------------------------------
 
@@ -83,7 +94,7 @@ class LedPartitions(Generic[LedT]):
         self._knows_its_partitions = True
         topic = image.topic(self._names.topic)
         partitions: Mapping[int, PartitionImage] = {} if topic is None else topic.partitions
-        for number in list(self._by_number):
+        for number in list(self.by_number):
             if number not in partitions or not self._leads(partitions[number]):
                 self._give_up(number)
         for number, partition in partitions.items():
@@ -94,22 +105,22 @@ class LedPartitions(Generic[LedT]):
         return partition.leader == self._around.node_id and not self.is_stopped
 
     def _lead(self, number: int, key: TopicIdPartition, leader_epoch: int) -> None:
-        known = self._by_number.get(number)
-        if known is not None and known.partition == key and known.leader_epoch == leader_epoch:
+        known = self.by_number.get(number)
+        if known is not None and (known.shard.partition, known.shard.leader_epoch) == (key, leader_epoch):
             return
         if known is not None:
             self._give_up(number)
         self._start(number, key, leader_epoch)
 
     def _start(self, number: int, key: TopicIdPartition, leader_epoch: int) -> None:
-        led = self._by_number[number] = self._new(key, leader_epoch)
-        self.run(self._load(led))
+        led = self.by_number[number] = self._new(key, leader_epoch)
+        self.run(self._load(led.shard))
 
     def _give_up(self, number: int) -> None:
-        self._by_number.pop(number).end(NotCoordinator(f"partition {number} of {self._names.topic} has moved"))
+        self.by_number.pop(number).shard.end(NotCoordinator(f"partition {number} of {self._names.topic} has moved"))
 
-    async def _load(self, led: LedT) -> None:
-        started_ms, number = led.now_ms, led.partition.partition
+    async def _load(self, shard: LedPartition) -> None:
+        started_ms, number = shard.now_ms, shard.partition.partition
         skipped = 0
 
         def skip(offset: int, reason: str) -> None:
@@ -119,23 +130,27 @@ class LedPartitions(Generic[LedT]):
                 self._events.emit(self._names.skipped, partition=number, offset=offset, reason=reason)
 
         try:
-            count = await led.load(skip)
+            count = await shard.load(skip)
         except KafkaError as error:
-            led.end(NotCoordinator(f"the {self._names.of_what} of this partition cannot be loaded: {error.message}"))
-            self.failed(led)
+            shard.end(NotCoordinator(f"the {self._names.of_what} of this partition cannot be loaded: {error.message}"))
+            self.failed(shard)
             return
-        took_ms = led.now_ms - started_ms
+        took_ms = shard.now_ms - started_ms
         self._events.emit(self._names.loaded, partition=number, records=count, skipped=skipped, took_ms=took_ms)
 
-    def failed(self, led: LedT) -> None:
-        number = led.partition.partition
-        if self._by_number.get(number) is led and not self.is_stopped:
-            self.run(self._reload(number, led))
+    def failed(self, shard: LedPartition) -> None:
+        """What it decided may not be in the log: forget it and read what is."""
+        if self._is_current(shard):
+            self.run(self._reload(shard))
 
-    async def _reload(self, number: int, failed: LedT) -> None:
+    async def _reload(self, failed: LedPartition) -> None:
         await self._around.environment.clock.sleep(RELOAD_MS)
-        if self._by_number.get(number) is failed and not self.is_stopped:
-            self._start(number, failed.partition, failed.leader_epoch)
+        if self._is_current(failed):
+            self._start(failed.partition.partition, failed.partition, failed.leader_epoch)
+
+    def _is_current(self, shard: LedPartition) -> bool:
+        led = self.by_number.get(shard.partition.partition)
+        return led is not None and led.shard is shard and not self.is_stopped
 
     # --- tasks ------------------------------------------------------------------------------------------------
 
@@ -152,7 +167,7 @@ class LedPartitions(Generic[LedT]):
 
     def stop(self) -> None:
         self.is_stopped = True
-        for number in list(self._by_number):
+        for number in list(self.by_number):
             self._give_up(number)
         for task in self._tasks:
             task.cancel()

@@ -56,6 +56,11 @@ class TransactionShard(LedPartition):
         self._completions: dict[str, asyncio.Event] = {}
         """By id, while somebody waits for its transaction to be complete."""
 
+    @property
+    def shard(self) -> TransactionShard:
+        """It serves its requests itself."""
+        return self
+
     # --- life -------------------------------------------------------------------------------------------------
 
     async def load(self, on_unreadable: Callable[[int, str], None]) -> int:
