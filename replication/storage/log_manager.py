@@ -7,7 +7,7 @@ A directory that fails takes its own partitions offline, no others. Implements t
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -105,7 +105,7 @@ class LogManager:
         """The same logs by the name of their folder: topic and partition."""
         self._directory_of: dict[TopicIdPartition, LogDirectory] = {}
         self._log_counts: Counter[LogDirectory] = Counter()
-        self._preferred: dict[tuple[str, int], LogDirectory] = {}
+        self._preferred: OrderedDict[tuple[str, int], LogDirectory] = OrderedDict()
         """Where a log is to be created that is not here yet (KIP-113)."""
         self._failing = FailingLogs(
             environment,
@@ -466,7 +466,7 @@ class LogManager:
         self._preferred.pop((topic, partition), None)
         self._preferred[topic, partition] = directory
         while len(self._preferred) > PREFERENCES_MAX:
-            del self._preferred[next(iter(self._preferred))]
+            self._preferred.popitem(last=False)  # the first of a dict is looked for behind all that went before it
 
     # --- for the moves ----------------------------------------------------------------------------------------
 

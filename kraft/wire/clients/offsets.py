@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from uuid import UUID
 
 from kraft.protocol.errors import (
+    InvalidRequest,
     KafkaError,
     LeaderNotAvailable,
     OffsetNotAvailable,
@@ -59,6 +61,10 @@ READ_COMMITTED = 1
 FIRST_WITH_OFFSET_NOT_AVAILABLE = 5
 
 
+LOOKS_PER_TURN = 64
+"""Partitions that ListOffsets looks at in one turn of the loop: each may read headers from a file."""
+
+
 def apis(broker: ClientBroker) -> Sequence[ClientApi]:
     offsets = _Offsets(broker)
     return [
@@ -87,6 +93,7 @@ class _Offsets:
     def __init__(self, broker: ClientBroker) -> None:
         self._replicas = broker.replicas
         self._leaders = Leaders(broker.gateway)
+        self._clock = broker.environment.clock
 
     def _key(self, topic_id: UUID | None, name: str, partition: int) -> TopicIdPartition:
         if topic_id is None:
@@ -96,10 +103,19 @@ class _Offsets:
     # --- ListOffsets ----------------------------------------------------------------------------------------
 
     async def list_offsets(self, call: ClientCall[ListOffsetsRequestData]) -> ListOffsetsResponseData:
-        topics = []
+        """A partition that is named twice is refused, as Kafka does."""
+        asked = [(topic.name, item.partition_index) for topic in call.message.topics for item in topic.partitions]
+        repeated = {place for place, times in Counter(asked).items() if times > 1}
+        topics, looked = [], 0
         for topic in call.message.topics:
             topic_id = self._leaders.id_of(topic.name)
-            answers = [await self._listed(topic_id, topic.name, item, call) for item in topic.partitions]
+            answers = []
+            for item in topic.partitions:
+                is_repeated = (topic.name, item.partition_index) in repeated
+                answers.append(await self._listed(topic_id, topic.name, item, call, is_repeated=is_repeated))
+                looked += 1
+                if not looked % LOOKS_PER_TURN:
+                    await self._clock.sleep(0)
             topics.append(ListOffsetsTopicResponse.make(name=topic.name, partitions=answers))
         return ListOffsetsResponseData.make(topics=topics)
 
@@ -109,9 +125,13 @@ class _Offsets:
         name: str,
         item: ListOffsetsPartition,
         call: ClientCall[ListOffsetsRequestData],
+        *,
+        is_repeated: bool,
     ) -> ListOffsetsPartitionResponse:
         version = call.version
         try:
+            if is_repeated:
+                raise InvalidRequest(f"partition {item.partition_index} of {name!r} is asked about twice")
             key = self._key(topic_id, name, item.partition_index)
             _check_timestamp(item.timestamp, version)
             if item.timestamp in REMOTE_TIMESTAMPS:

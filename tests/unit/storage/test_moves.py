@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +21,7 @@ from metadata.environment import Environment
 from metadata.image import TopicIdPartition
 from metadata.settings import BrokerSettings, TopicSettings
 from replication.storage import moves
-from replication.storage.log_manager import LogManager
+from replication.storage.log_manager import PREFERENCES_MAX, LogManager
 from replication.storage.moves import CopyFrom, CutTo, StartOverAt, TakeThePlace, agreed_end, next_step
 from replication.storage.names import MOVED_FILE
 from replication.storage.partition_log import PartitionLog
@@ -299,6 +301,20 @@ def test_the_directory_where_it_is_and_a_third_one_end_the_move() -> None:
             world.place("/nowhere")
         with pytest.raises(ReplicaNotAvailable):
             world.manager.place("t", 1, path="/b")
+        await world.manager.stop()
+
+    run(play, files=disk_and_files()[1])
+
+
+def test_wishes_for_partitions_that_never_come_are_bounded_and_cost_no_more_for_it() -> None:
+    async def play(environment: Environment) -> None:
+        world = await started(environment)
+        for partition in range(3 * PREFERENCES_MAX):
+            with suppress(ReplicaNotAvailable):
+                world.manager.place("none", partition, path="/b")
+        wishes = world.manager._preferred
+        assert [*wishes] == [("none", partition) for partition in range(2 * PREFERENCES_MAX, 3 * PREFERENCES_MAX)]
+        assert isinstance(wishes, OrderedDict), "the oldest of a dict is looked for behind all that went before it"
         await world.manager.stop()
 
     run(play, files=disk_and_files()[1])

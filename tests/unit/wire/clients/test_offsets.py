@@ -84,6 +84,23 @@ def test_offsets_by_time_and_the_special_ones_that_a_version_knows(version: int)
     run(story())
 
 
+def test_a_partition_that_is_named_twice_is_refused_and_the_others_are_not() -> None:
+    async def story() -> None:
+        async with Brokers() as cluster:
+            cluster.create()
+            client = cluster.clients[1]
+            await produce(client, records(b"a"))
+            asked = [ListOffsetsPartition.make(partition_index=at, timestamp=0) for at in (5, 0, 5)]
+            asked += [ListOffsetsPartition.make(partition_index=at, timestamp=0) for at in range(100, 300)]
+            topics = [ListOffsetsTopic.make(name="t", partitions=asked)]
+            answer = await client.ask(ListOffsetsRequestData.make(topics=topics), ListOffsetsResponseData, 11)
+            codes = [(each.partition_index, each.error_code) for each in answer.topics[0].partitions]
+            assert codes[:3] == [(5, 42), (0, 0), (5, 42)]
+            assert codes[3:] == [(at, 3) for at in range(100, 300)]
+
+    run(story())
+
+
 def test_leader_epochs_come_with_offsets_and_are_compared() -> None:
     """KIP-320: 74 for an older one than the leader's, 75 for a newer one."""
 
