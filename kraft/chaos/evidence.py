@@ -48,6 +48,10 @@ class ReadBack:
     """Where reading ended."""
     leader: int = -1
     leader_epoch: int = EPOCH_UNKNOWN
+    committed: Records | None = None
+    """What a reader of committed records is given; None: nobody asked."""
+    last_stable_offset: int | None = None
+    """Where such a reader ends; None: nobody asked."""
     isr: tuple[int, ...] = ()
     """Of the final image; only nodes that are alive."""
     error: str | None = None

@@ -1,8 +1,9 @@
 """`history.jsonl`: what clients did and what they were told, one JSON object per line, in order of completion.
 
 The first line is the header: `{"history": 1, "scenario": "s", "seed": 1, "settings": {}, "start_us": 5, "wall_ms": 9}`.
-Each further line is one operation, told apart by `op`: `produce`, `read` or `commit`. Times are microseconds on one
-monotonic clock, that of the process that ran the clients; `start_us` and `wall_ms` name the same instant on both.
+Each further line is one operation, told apart by `op`: `produce`, `read`, `commit` or `transaction`. Times are
+microseconds on one monotonic clock, that of the process that ran the clients; `start_us` and `wall_ms` name the same
+instant on both.
 `settings` has Kafka's names; those of one topic are under `topics`, by name. Values are unique in a run:
 `<process>:<counter>`, counted in the order of sending. The writer buffers at most `BUFFER_BYTES_MAX`; the reader
 holds one line.
@@ -74,6 +75,8 @@ class Produce(msgspec.Struct, frozen=True, kw_only=True, tag_field="op", tag="pr
     """Of each record, when the answer told them."""
     attempts: tuple[Attempt, ...] = ()
     error: str | None = None
+    transaction: int | None = None
+    """Which of its process's transactions the records belong to; None: to none."""
 
 
 class Read(msgspec.Struct, frozen=True, kw_only=True, tag_field="op", tag="read"):
@@ -100,6 +103,8 @@ class Read(msgspec.Struct, frozen=True, kw_only=True, tag_field="op", tag="read"
     """In which the member read; None: its client does not know."""
     since_us: int | None = None
     """The group's committed offset was asked for at this moment or later; None: nobody knows when."""
+    is_read_committed: bool = False
+    """Records of transactions that are open or were aborted were not asked for."""
 
 
 class Commit(msgspec.Struct, frozen=True, kw_only=True, tag_field="op", tag="commit"):
@@ -121,7 +126,36 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True, tag_field="op", tag="com
     error: str | None = None
 
 
-Operation: TypeAlias = Produce | Read | Commit
+Asked: TypeAlias = Literal["commit", "abort", "nothing"]
+
+
+class Transaction(msgspec.Struct, frozen=True, kw_only=True, tag_field="op", tag="transaction"):
+    """From the first record of a transaction to its end. Its records are produces of their own, that come before it."""
+
+    process: str
+    index: int
+    invoke_us: int
+    complete_us: int
+    node: int = -1
+    transactional_id: str
+    number: int
+    """Counts the transactions of the process; its produces name it."""
+    producer_id: int = -1
+    epoch: int = -1
+    """As far as the client knows."""
+    asked: Asked
+    """What its client asked for at the end; `nothing`: it was gone, or gave the transaction up, before."""
+    attempts: int = 1
+    """How often the end was sent."""
+    offsets: tuple[tuple[str, str, int, int], ...] = ()
+    """(group, topic, partition, offset) of each offset that is committed with it."""
+    outcome: Outcome
+    """Of the end: `ok` means that what was asked is done."""
+    kafka_code: int | None = None
+    error: str | None = None
+
+
+Operation: TypeAlias = Produce | Read | Commit | Transaction
 
 
 class HistoryWriter:

@@ -22,10 +22,11 @@ from kraft.chaos.checkers.reads import ClientReads
 from kraft.chaos.checkers.repeats import Repeats
 from kraft.chaos.checkers.replicas import ReplicaCheck
 from kraft.chaos.checkers.timeline import Timeline
+from kraft.chaos.checkers.transactions import TransactionCheck
 from kraft.chaos.checkers.verdict import Operations, Range, Verdict
 from kraft.chaos.checkers.voters import VoterCheck
 from kraft.chaos.evidence import Evidence, read_events, read_faults
-from kraft.chaos.history import Commit, History, HistoryError, Produce
+from kraft.chaos.history import Commit, History, HistoryError, Produce, Transaction
 
 HISTORY_FILE: Final = "history.jsonl"
 EVENTS_FILE: Final = "events.jsonl"
@@ -63,6 +64,7 @@ class _Check:
         self._causes = Causes(self._timeline, settings=history.header.settings, log_starts=log_starts)
         self._reads = ClientReads(self._ledger, self._findings, self._timeline, self._causes)
         self._final = FinalLogs(self._ledger, self._findings, self._reads)
+        self._transactions = TransactionCheck(self._ledger, self._findings)
         self._groups = GroupCheck(self._ledger, self._findings, self._final, self._timeline)
 
     def verdict(self) -> Verdict:
@@ -79,6 +81,7 @@ class _Check:
         repeats = Repeats(self._ledger, self._final, evidence.faults)
         repeats.look_up(self._history.operations() if self._final.has_repeats else ())
         self._groups.check(evidence.committed)
+        self._transactions.check(evidence.readback, evidence.committed)
         losses = Losses(self._ledger, self._timeline, self._causes, self._final).ranges().finished()
         return self._assemble(losses, repeats.duplicates().finished(), repeats.reorders().finished())
 
@@ -91,13 +94,17 @@ class _Check:
                 if isinstance(operation, Produce):
                     seen.produces += 1
                     self._ledger.add(operation)
+                    self._transactions.take_produce(operation)
                 elif isinstance(operation, Commit):
                     seen.commits += 1
                     self._groups.take_commit(operation)
+                elif isinstance(operation, Transaction):
+                    self._transactions.take_end(operation)
                 else:
                     seen.reads += 1
                     self._reads.take(operation)
                     self._groups.take_read(operation)
+                    self._transactions.take_read(operation)
             except HistoryError as error:
                 raise HistoryError(f"{self._history.path}:{line}: {error}") from error
             if not seen.first_us or operation.invoke_us < seen.first_us:
@@ -115,7 +122,7 @@ class _Check:
         self, losses: tuple[Range, ...], duplicates: tuple[Range, ...], reorders: tuple[Range, ...]
     ) -> Verdict:
         redeliveries = self._groups.redeliveries().finished()
-        skips = self._groups.skips(self._evidence.committed).finished()
+        skips = self._groups.skips(self._evidence.committed, aborted=self._transactions.hidden()).finished()
         anomalies = self._findings.anomalies()
         phantoms = self._phantoms()
         ranges = (*losses, *duplicates, *reorders, *phantoms, *redeliveries, *skips)
@@ -129,6 +136,7 @@ class _Check:
             by_acks=count_by_acks(self._ledger, self._final),
             by_topic=count_by_topic(self._ledger, self._final),
             operations=self._operations,
+            transactions=self._transactions.counts(),
             anomalies=anomalies,
             losses=losses,
             duplicates=duplicates,

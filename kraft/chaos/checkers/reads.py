@@ -51,7 +51,7 @@ class ClientReads:
         if read.next_offset is not None:
             end = max(end, read.next_offset)
         seen = self._seen.setdefault((read.process, partition), Spans())
-        if len(read.records) < end - read.offset:
+        if len(read.records) < end - read.offset and not read.is_read_committed:
             self._holes(read, shown, seen, end)
         seen.add(read.offset, end)
         shown.covered.add(read.offset, end)

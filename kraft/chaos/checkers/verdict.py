@@ -38,6 +38,16 @@ class Kind(StrEnum):
     """A group forgot an offset whose commit was acknowledged."""
     COMMIT_OF_OLD_GENERATION = "commit_of_old_generation"
     """A commit was taken though a later generation of the group had begun."""
+    ABORTED_VISIBLE = "aborted_visible"
+    """A reader of committed records was given one of a transaction that was aborted, or never committed."""
+    COMMITTED_MISSING = "committed_missing"
+    """A record of a committed transaction is in the log, and no reader of committed records is given it."""
+    PARTLY_VISIBLE = "partly_visible"
+    """Of one transaction some records (or its offsets) are visible and others are not."""
+    ABORTED_OFFSETS = "aborted_offsets"
+    """A group has offsets that only a transaction committed which was aborted."""
+    TRANSACTION_HANGS = "transaction_hangs"
+    """A transaction is still open when its clients are gone and all has healed: committed readers stay before it."""
     NOT_READ_BACK = "not_read_back"
     """A partition that could not be read to its end: its missing records prove nothing."""
 
@@ -99,6 +109,14 @@ class Range(msgspec.Struct, frozen=True, kw_only=True):
         return bool(self.reason)
 
 
+class Transactions(msgspec.Struct, kw_only=True):
+    """By what had to become of them. Those of which nobody knows have become all or nothing."""
+
+    committed: int = 0
+    aborted: int = 0
+    unknown: int = 0
+
+
 class Operations(msgspec.Struct, kw_only=True):
     produces: int = 0
     reads: int = 0
@@ -117,6 +135,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     by_acks: dict[str, Counts] = {}
     by_topic: dict[str, Counts] = {}
     operations: Operations
+    transactions: Transactions = msgspec.field(default_factory=Transactions)
     anomalies: tuple[Anomaly, ...] = ()
     losses: tuple[Range, ...] = ()
     duplicates: tuple[Range, ...] = ()

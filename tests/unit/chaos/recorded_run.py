@@ -21,7 +21,18 @@ from kraft.chaos.evidence import (
     ReplicaLog,
     VoterMetadata,
 )
-from kraft.chaos.history import Acks, Attempt, Commit, Header, HistoryWriter, Operation, Produce, Read
+from kraft.chaos.history import (
+    Acks,
+    Asked,
+    Attempt,
+    Commit,
+    Header,
+    HistoryWriter,
+    Operation,
+    Produce,
+    Read,
+    Transaction,
+)
 from kraft.client.outcome import Outcome
 
 SECOND = 1_000_000
@@ -67,6 +78,7 @@ class Run:
         index: int | None = None,
         attempts: Sequence[Attempt] = (),
         kafka_code: int | None = None,
+        transaction: int | None = None,
     ) -> None:
         offsets = None if offset is None else tuple(range(offset, offset + len(values)))
         begun = round(at_s * SECOND)
@@ -85,6 +97,37 @@ class Run:
                 kafka_code=kafka_code,
                 offsets=offsets,
                 attempts=tuple(attempts),
+                transaction=transaction,
+            )
+        )
+
+    def ends_transaction(
+        self,
+        number: int,
+        asked: Asked,
+        *,
+        at_s: float,
+        outcome: Outcome = "ok",
+        kafka_code: int | None = None,
+        attempts: int = 1,
+        offset: int | None = None,
+        process: str = "p",
+    ) -> None:
+        """`offset`: of group `g` in partition 0, committed with it."""
+        begun = round(at_s * SECOND)
+        self.operations.append(
+            Transaction(
+                process=process,
+                index=self._next(process),
+                invoke_us=begun,
+                complete_us=begun + 5_000,
+                transactional_id=process,
+                number=number,
+                asked=asked,
+                attempts=attempts,
+                offsets=() if offset is None else (("g", TOPIC, 0, offset),),
+                outcome=outcome,
+                kafka_code=kafka_code,
             )
         )
 
@@ -102,6 +145,7 @@ class Run:
         group: str | None = None,
         generation: int | None = None,
         since_s: float | None = None,
+        is_read_committed: bool = False,
     ) -> None:
         end = offset + len(values)
         begun = round(at_s * SECOND)
@@ -123,6 +167,7 @@ class Run:
                 group=group,
                 generation=generation,
                 since_us=None if since_s is None else round(since_s * SECOND),
+                is_read_committed=is_read_committed,
             )
         )
 
@@ -153,8 +198,16 @@ class Run:
             )
         )
 
-    def ends_with(self, *values: str | None, start: int = 0, error: str | None = None, partition: int = 0) -> None:
-        """The read-back."""
+    def ends_with(
+        self,
+        *values: str | None,
+        start: int = 0,
+        error: str | None = None,
+        partition: int = 0,
+        committed: Sequence[str | None] | None = None,
+        last_stable_offset: int | None = None,
+    ) -> None:
+        """The read-back. `committed`: as a reader of committed records has it."""
         self.readback.append(
             ReadBack(
                 topic=TOPIC,
@@ -164,6 +217,8 @@ class Run:
                 high_watermark=start + len(values),
                 isr=(1, 2, 3),
                 error=error,
+                committed=None if committed is None else records(committed, start=start),
+                last_stable_offset=start + len(values) if last_stable_offset is None else last_stable_offset,
             )
         )
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
 
+import msgspec
 import pytest
 
 from kraft.chaos.checkers.verdict import Kind, Verdict
@@ -190,6 +191,87 @@ def commit_of_an_old_generation(run: Run) -> None:
     run.commits(6, at_s=4.3, process="m1", generation=4)
 
 
+def transactional(run: Run) -> None:
+    """Two transactions behind the ten records: one is committed, the other aborted."""
+    run.sent(*values(10, 2), at_s=4, offset=10, node=2, transaction=0)
+    run.ends_transaction(0, "commit", at_s=4.1, offset=12)
+    run.sent(*values(12, 2), at_s=4.2, offset=13, node=2, transaction=1)
+    run.ends_transaction(1, "abort", at_s=4.3, offset=14)
+    run.readback.clear()
+    run.replicas.clear()
+    run.committed = [GroupOffset("g", TOPIC, 0, 12)]
+
+
+LOG: tuple[str | None, ...] = (*values(0, 12), None, *values(12, 2), None)
+SHOWN: tuple[str | None, ...] = (*values(0, 12), None, None, None, None)
+
+
+def transactions_as_they_should_be(run: Run) -> None:
+    transactional(run)
+    run.read(8, [*values(8, 4), None, None, None, None], at_s=5, is_read_committed=True)
+    run.ends_with(*LOG, committed=SHOWN)
+
+
+def aborted_record_in_the_end(run: Run) -> None:
+    transactional(run)
+    run.ends_with(*LOG, committed=LOG)
+
+
+def aborted_record_for_a_reader(run: Run) -> None:
+    transactional(run)
+    run.read(13, values(12, 1), at_s=4.25, is_read_committed=True)
+    run.ends_with(*LOG, committed=SHOWN)
+
+
+def record_of_a_fenced_commit(run: Run) -> None:
+    transactional(run)
+    run.operations[-1] = msgspec.structs.replace(
+        run.operations[-1], asked="commit", outcome="fail", kafka_code=90, offsets=()
+    )
+    run.ends_with(*LOG, committed=LOG)
+
+
+def record_of_a_client_that_was_killed(run: Run) -> None:
+    transactional(run)
+    run.operations.pop()
+    run.ends_with(*LOG, committed=LOG)
+
+
+def committed_record_is_hidden(run: Run) -> None:
+    transactional(run)
+    run.ends_with(*LOG, committed=(*values(0, 11), None, None, None, None, None))
+
+
+def half_of_a_transaction(run: Run) -> None:
+    transactional(run)
+    run.operations[-1] = msgspec.structs.replace(run.operations[-1], asked="commit", outcome="info", offsets=())
+    run.ends_with(*LOG, committed=(*values(0, 12), None, "p:12", None, None))
+
+
+def offsets_without_the_records(run: Run) -> None:
+    transactional(run)
+    run.operations[-1] = msgspec.structs.replace(run.operations[-1], asked="commit", outcome="info")
+    run.committed = [GroupOffset("g", TOPIC, 0, 14)]
+    run.ends_with(*LOG, committed=SHOWN)
+
+
+def offsets_of_an_aborted_transaction(run: Run) -> None:
+    transactional(run)
+    run.committed = [GroupOffset("g", TOPIC, 0, 14)]
+    run.ends_with(*LOG, committed=SHOWN)
+
+
+def offsets_of_a_committed_transaction_are_gone(run: Run) -> None:
+    transactional(run)
+    run.committed = []
+    run.ends_with(*LOG, committed=SHOWN)
+
+
+def transaction_is_open_for_ever(run: Run) -> None:
+    transactional(run)
+    run.ends_with(*LOG, committed=SHOWN, last_stable_offset=13)
+
+
 PLANTED: tuple[tuple[Callable[[Run], None], Kind], ...] = (
     (offset_two_values, Kind.OFFSET_TWO_VALUES),
     (read_back_has_another_value, Kind.OFFSET_TWO_VALUES),
@@ -221,6 +303,16 @@ PLANTED: tuple[tuple[Callable[[Run], None], Kind], ...] = (
     (could_not_be_read_back, Kind.NOT_READ_BACK),
     (commit_is_gone_at_the_end, Kind.COMMIT_LOST),
     (commit_of_an_old_generation, Kind.COMMIT_OF_OLD_GENERATION),
+    (aborted_record_in_the_end, Kind.ABORTED_VISIBLE),
+    (aborted_record_for_a_reader, Kind.ABORTED_VISIBLE),
+    (record_of_a_fenced_commit, Kind.ABORTED_VISIBLE),
+    (record_of_a_client_that_was_killed, Kind.ABORTED_VISIBLE),
+    (committed_record_is_hidden, Kind.COMMITTED_MISSING),
+    (half_of_a_transaction, Kind.PARTLY_VISIBLE),
+    (offsets_without_the_records, Kind.PARTLY_VISIBLE),
+    (offsets_of_an_aborted_transaction, Kind.ABORTED_OFFSETS),
+    (offsets_of_a_committed_transaction_are_gone, Kind.COMMIT_LOST),
+    (transaction_is_open_for_ever, Kind.TRANSACTION_HANGS),
 )
 
 
@@ -235,6 +327,28 @@ def test_a_clean_run_shows_nothing(tmp_path: Path) -> None:
     assert verdict.is_clean, shown(verdict)
     assert verdict.counts.kept == 10
     assert (verdict.losses, verdict.duplicates, verdict.reorders, verdict.phantoms) == ((), (), (), ())
+
+
+def test_transactions_as_they_should_be_show_nothing(tmp_path: Path) -> None:
+    run = clean_run()
+    transactions_as_they_should_be(run)
+    verdict = run.verdict(tmp_path)
+    assert verdict.is_clean, shown(verdict)
+    counted = verdict.transactions
+    assert (counted.committed, counted.aborted, counted.unknown) == (1, 1, 0)
+
+
+@pytest.mark.parametrize("is_visible", [True, False])
+def test_a_commit_of_which_nobody_knows_may_have_become_all_or_nothing(tmp_path: Path, is_visible: bool) -> None:
+    run = clean_run()
+    transactional(run)
+    run.operations[-1] = msgspec.structs.replace(run.operations[-1], asked="commit", outcome="fail", attempts=2)
+    if is_visible:
+        run.committed = [GroupOffset("g", TOPIC, 0, 14)]
+    run.ends_with(*LOG, committed=LOG if is_visible else SHOWN)
+    verdict = run.verdict(tmp_path)
+    assert verdict.is_clean, shown(verdict)
+    assert verdict.transactions.unknown == 1
 
 
 @pytest.mark.parametrize(("plant", "kind"), PLANTED, ids=lambda each: getattr(each, "__name__", None))
