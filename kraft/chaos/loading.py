@@ -321,13 +321,13 @@ class Rehearsal:
                 return list(self._nodes)
             case "controller":
                 return self._voter
-            case "coordinator":
+            case "coordinator" | "transaction_coordinator":
                 return self._nodes[0]
             case "state":
                 return "active"
             case "offline" | "alive" | "done":
                 return True
-            case "acked" | "sent" | "read" | "uncommitted":
+            case "acked" | "sent" | "read" | "uncommitted" | "committed" | "aborted":
                 return self._now_ms * RECORDS_PER_SECOND_MAX
         return 0
 

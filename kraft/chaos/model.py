@@ -85,6 +85,9 @@ class Reader(Model):
     name: Name = Field(description="Under which the story and the verdict speak of it.")
     topic: str = Field(description="What it reads.")
     partition: int | None = Field(default=None, ge=0, description="One partition; default: all.")
+    isolation: Literal["read_uncommitted", "read_committed"] = Field(
+        default="read_uncommitted", description="Whether records of open and aborted transactions are read."
+    )
     target: int | Literal["any", "leader"] = Field(default="any", description="any node in turn, the leader, or an id.")
     starts: Literal["at once", "in the story"] = Field(default="at once", description="When it begins.")
 
@@ -103,7 +106,27 @@ class Member(Model):
     starts: Literal["at once", "in the story"] = Field(default="at once", description="When it joins.")
 
 
-Client: TypeAlias = Producer | Reader | Member
+class Transactor(Model):
+    """A transactional producer: writes batches, commits a group's offset with them, and ends the transaction."""
+
+    name: Name = Field(description="Under which the story and the verdict speak of it.")
+    topic: str = Field(description="Where it writes to, all partitions in turn.")
+    transactional_id: str = Field(default="", max_length=64, description="Default: its name. Who shares it is fenced.")
+    flow: Literal["old", "new"] = Field(default="new", description="Of KIP-890; over REST new, aiokafka speaks old.")
+    rate: int = Field(default=10, ge=1, le=1_000, description="Transactions per second, at most.")
+    limit: int | None = Field(default=None, ge=1, description="Ends after so many; default: never by itself.")
+    batches: int = Field(default=3, ge=1, le=100, description="Requests of one transaction.")
+    batch: int = Field(default=2, ge=1, le=1_000, description="Records in one request.")
+    aborts_every: int = Field(default=0, ge=0, description="So many transactions, then one is aborted; 0: none.")
+    group: Name | None = Field(default=None, description="Whose offset is committed with each transaction.")
+    work_ms: int = Field(default=0, ge=0, le=10_000, description="Between the last record and the end.")
+    transaction_timeout_ms: int = Field(default=10_000, ge=500, le=60_000, description="Then its coordinator aborts.")
+    timeout_ms: int = Field(default=5_000, ge=50, le=60_000, description="Longest wait for an answer.")
+    target: int | Literal["any", "leader"] = Field(default="leader", description="any node, the leader, or an id.")
+    starts: Literal["at once", "in the story"] = Field(default="at once", description="When it begins.")
+
+
+Client: TypeAlias = Producer | Reader | Member | Transactor
 
 
 # --- what is expected ---------------------------------------------------------------------------------------------

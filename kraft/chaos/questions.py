@@ -131,8 +131,21 @@ class Now:
         return int(self._of_clients("read", client))
 
     def uncommitted(self, client: str = "") -> int:
-        """Records that one member of a group (or all) works on, and has not committed yet."""
+        """Records that one member of a group (or all) works on, and has not committed yet; or that one transactional
+        producer has written in its open transaction."""
         return int(self._of_clients("uncommitted", client))
+
+    def committed(self, client: str = "") -> int:
+        """Transactions whose commit was acknowledged to one producer, or to all."""
+        return int(self._of_clients("committed", client))
+
+    def aborted(self, client: str = "") -> int:
+        """Transactions whose abort was acknowledged to one producer, or to all."""
+        return int(self._of_clients("aborted", client))
+
+    def transaction_coordinator(self, transactional_id: str) -> int:
+        """Id of the coordinator of a transactional id, -1 when there is none."""
+        return int(self._answer("transaction_coordinator", transactional_id))
 
     def coordinator(self, group: str) -> int:
         """Id of the group's coordinator, -1 when there is none."""

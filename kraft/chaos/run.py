@@ -111,7 +111,8 @@ class Run:
                 await cast.close()
         now = await world.look()
         self._watcher.phase("reading everything back")
-        groups = sorted({client.group for client in self._scenario.clients if isinstance(client, model.Member)})
+        with_groups = (model.Member, model.Transactor)
+        groups = sorted({each.group for each in self._scenario.clients if isinstance(each, with_groups) and each.group})
         self._evidence = await bed.gather(header, settles=self._is_in_sync, groups=groups)
         if missing := self._evidence.notes.get("unsettled"):
             self.failures.append(f"not settled: {missing}")

@@ -95,6 +95,7 @@ THIRD_PARTY: Mapping[str, tuple[str, ...]] = {
         "kraft.protocol.batches",
         "kraft.chaos.workload.kafka_client",
         "kraft.chaos.workload.kafka_group_client",
+        "kraft.chaos.workload.kafka_transaction_client",
     ),
     "cramjam": ("kraft.protocol.batches",),
     "re2": ("kraft.coordinators.groups",),

@@ -21,6 +21,7 @@ from kraft.chaos.catalogue import (
     retries,
     slow_followers,
     topics,
+    transactions,
     unclean_election,
 )
 from kraft.chaos.model import Scenario
@@ -41,6 +42,7 @@ MODULES: Final = (
     retries,
     topics,
     groups,
+    transactions,
 )
 
 

@@ -16,10 +16,11 @@ from kraft.chaos.workload.member import GroupProgress, Member, MemberOptions
 from kraft.chaos.workload.producer import Producer, ProducerOptions
 from kraft.chaos.workload.reader import Reader, ReaderOptions
 from kraft.chaos.workload.targets import Surroundings
+from kraft.chaos.workload.transactor import Transactor, TransactorOptions
 from kraft.chaos.worlds.spec import ScenarioError
 
 Record: TypeAlias = Callable[[Operation], None]
-AnyClient: TypeAlias = Producer | Reader | Member
+AnyClient: TypeAlias = Producer | Reader | Member | Transactor
 DRAIN_LOOK_S: Final = 0.05
 FINISH_LIMIT_MS: Final = 30_000
 """Longest wait for the last answers; what is still open then is recorded by nobody, and so counts as never sent."""
@@ -62,15 +63,15 @@ class Cast:
 
     async def silence(self, name: str) -> None:
         member = self._clients[name]
-        if name not in self._started or not isinstance(member, Member):
-            raise ScenarioError(f"client {name} is no member of a group that was started")
+        if name not in self._started or not isinstance(member, Member | Transactor):
+            raise ScenarioError(f"client {name} is no member of a group or transactional producer that was started")
         await member.silence()
 
     async def finish_producers(self) -> None:
-        await self._finish(Producer)
+        await self._finish(Producer, Transactor)
 
     async def finish_all(self) -> None:
-        await self._finish(Producer, Reader)
+        await self._finish(Producer, Transactor, Reader)
         await self._drain()
         await self._finish(Member)
 
@@ -122,3 +123,5 @@ class Cast:
             case model.Member():
                 progress = self._progress.setdefault((plan.group, plan.topic), GroupProgress())
                 return Member(MemberOptions(**fields), around=around, record=record, progress=progress)
+            case model.Transactor():
+                return Transactor(TransactorOptions(**fields), around=around, record=record)

@@ -60,6 +60,7 @@ class Position:
     wait_ms: int
     bytes_max: int
     timeout_ms: int
+    is_read_committed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,11 @@ class Counts:
     unknown: int = 0
     read: int = 0
     uncommitted: int = 0
-    """Read by a member of a group, and not committed by it yet."""
+    """Read by a member of a group and not committed by it yet; or written in the open transaction of a producer."""
+    committed: int = 0
+    """Transactions."""
+    aborted: int = 0
+    """Transactions."""
     is_done: bool = False
     """It sends no more, and waits for no answer."""
     codes: Counter[int] = field(default_factory=Counter)

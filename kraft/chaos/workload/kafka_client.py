@@ -152,6 +152,7 @@ class KafkaClient:
                     bootstrap_servers=self._bootstrap(node),
                     client_id=self._name,
                     auto_offset_reset="none",
+                    isolation_level="read_committed" if position.is_read_committed else "read_uncommitted",
                     enable_auto_commit=False,
                     fetch_max_wait_ms=position.wait_ms,
                     request_timeout_ms=position.timeout_ms,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from kraft.chaos.history import Read
 from kraft.chaos.workload.client import Fetched, Position
@@ -29,6 +29,7 @@ class ReaderOptions:
     topic: str
     partition: int | None = None
     """None: all, those that are added later too."""
+    isolation: Literal["read_uncommitted", "read_committed"] = "read_uncommitted"
     target: Target = "any"
 
 
@@ -44,6 +45,10 @@ class Reader:
         self._is_ending = asyncio.Event()
         self._operations = 0
         self._high_watermarks: dict[int, int] = {}
+
+    @property
+    def _is_read_committed(self) -> bool:
+        return self.options.isolation == "read_committed"
 
     async def open(self) -> None:
         """Make its links. Nothing is asked yet."""
@@ -112,6 +117,7 @@ class Reader:
             wait_ms=WAIT_MS,
             bytes_max=BYTES_MAX,
             timeout_ms=TIMEOUT_MS,
+            is_read_committed=self._is_read_committed,
         )
         invoke_us = self._now_us()
         answer = await self._client.read(node, asked)
@@ -147,6 +153,7 @@ class Reader:
                 outcome=answer.outcome,
                 kafka_code=answer.kafka_code,
                 error=answer.error,
+                is_read_committed=self._is_read_committed,
             )
         )
         self._operations += 1

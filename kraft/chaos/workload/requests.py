@@ -74,9 +74,18 @@ def told_produce(answer: Answer | Refused | Unknown, *, acks: Acks) -> Told:
 
 
 def read_request(
-    topic: str, partition: int, offset: int | str, *, wait_ms: int, bytes_max: int, timeout_ms: int
+    topic: str,
+    partition: int,
+    offset: int | str,
+    *,
+    wait_ms: int,
+    bytes_max: int,
+    timeout_ms: int,
+    is_read_committed: bool = False,
 ) -> Request:
     query = f"offset={offset}&timeout={wait_ms}&max_bytes={bytes_max}"
+    if is_read_committed:
+        query += "&isolation_level=read_committed"
     return Request(
         method="GET",
         path=f"/topics/{quote(topic)}/partitions/{partition}/records?{query}",

@@ -44,6 +44,7 @@ class RestClient:
             wait_ms=position.wait_ms,
             bytes_max=position.bytes_max,
             timeout_ms=position.timeout_ms,
+            is_read_committed=position.is_read_committed,
         )
         return fetched(await self._opened().send(self._addresses[node], request))
 

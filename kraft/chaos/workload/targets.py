@@ -6,6 +6,7 @@ from typing import Final, Literal, Protocol, TypeAlias
 
 from kraft.chaos.workload.client import Client
 from kraft.chaos.workload.group_client import GroupClient, Membership
+from kraft.chaos.workload.transaction_client import TransactionClient, TransactionPlan
 from kraft.chaos.worlds.snapshot import NOBODY, Snapshot
 
 AVOID_MS: Final = 500
@@ -28,6 +29,10 @@ class Surroundings(Protocol):
 
     def client(self, name: str, *, in_flight_max: int) -> Client:
         """A way of its own to the nodes, not open yet."""
+        ...
+
+    def transaction_client(self, name: str, plan: TransactionPlan) -> TransactionClient:
+        """The same, for a transactional producer."""
         ...
 
     def group_client(self, name: str, membership: Membership) -> GroupClient:

@@ -8,7 +8,7 @@ from kraft.chaos.questions import Value
 from kraft.chaos.worlds.snapshot import UNKNOWN, NodeView, Snapshot
 from kraft.chaos.worlds.world import ClientCounts
 from kraft.coordinators.java import abs_hash
-from metadata.internal_topics import OFFSETS_TOPIC
+from metadata.internal_topics import OFFSETS_TOPIC, TRANSACTIONS_TOPIC
 
 
 class SnapshotAnswers:
@@ -33,6 +33,8 @@ class SnapshotAnswers:
                 return self._of_node(function, *arguments)
             case "coordinator":
                 return self._coordinator(OFFSETS_TOPIC, *arguments)
+            case "transaction_coordinator":
+                return self._coordinator(TRANSACTIONS_TOPIC, *arguments)
             case "events":
                 return self._count_events(*arguments, *([None] if len(arguments) == 1 else []))
             case "refused":
@@ -60,7 +62,7 @@ class SnapshotAnswers:
         return _known(self._snapshot.hw(topic, partition))
 
     def _coordinator(self, topic: str, name: str) -> Value:
-        """The leader of the partition that has the state of this group."""
+        """The leader of the partition that has the state of this group, or transactional id."""
         newest = self._snapshot.newest
         count = 0 if newest is None else sum(each == topic for each, _ in newest.partitions)
         return self._snapshot.leader(topic, abs_hash(name) % count) if count else None

@@ -27,6 +27,8 @@ from kraft.chaos.workload.client import Client, Door
 from kraft.chaos.workload.group_client import GroupClient, Membership
 from kraft.chaos.workload.rest_client import RestClient
 from kraft.chaos.workload.rest_group_client import RestGroupClient
+from kraft.chaos.workload.rest_transaction_client import RestTransactionClient
+from kraft.chaos.workload.transaction_client import TransactionClient, TransactionPlan
 from kraft.chaos.worlds.processes.administration import Administration
 from kraft.chaos.worlds.processes.disks import Disks
 from kraft.chaos.worlds.processes.links import OUTSIDE_LISTENER, Links
@@ -194,6 +196,13 @@ class Cluster:
         from kraft.chaos.workload.kafka_client import KafkaClient  # for who asks for it: it loads a client library
 
         return KafkaClient(name, self.links.kafka_address, brokers=self.brokers)
+
+    def transaction_client(self, name: str, plan: TransactionPlan) -> TransactionClient:
+        if self._clients == "rest":
+            return RestTransactionClient(name, self.links.client_address, plan)
+        from kraft.chaos.workload.kafka_transaction_client import KafkaTransactionClient
+
+        return KafkaTransactionClient(name, self.links.kafka_address, plan, brokers=self.brokers)
 
     def group_client(self, name: str, membership: Membership) -> GroupClient:
         if self._clients == "rest":

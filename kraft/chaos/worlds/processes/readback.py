@@ -14,8 +14,9 @@ from urllib.parse import quote
 
 import msgspec
 
-from kraft.chaos.evidence import EPOCH_UNKNOWN, Evidence, GroupOffset, ReadBack, VoterMetadata, read_events
+from kraft.chaos.evidence import EPOCH_UNKNOWN, Evidence, GroupOffset, LogRecord, ReadBack, VoterMetadata, read_events
 from kraft.chaos.history import Header
+from kraft.chaos.workload.requests import TEXT, value_of
 from kraft.chaos.worlds.processes.cluster import Cluster
 from kraft.chaos.worlds.processes.logs import RunFiles, records_of, replica_logs, voter_metadata
 from kraft.chaos.worlds.processes.observer import NotInTime
@@ -121,17 +122,51 @@ async def _read_partition(cluster: Cluster, snapshot: Snapshot, topic: str, numb
     with path.open("wb") as out:
         start, high_watermark, problem = await _read_all(cluster, topic, number, out)
     facts = snapshot.partition(topic, number)
+    committed, stable = await _read_committed(cluster, topic, number, start)
     return ReadBack(
         topic=topic,
         partition=number,
         records=records_of([path], from_offset=start),
         log_start_offset=start,
         high_watermark=high_watermark,
+        committed=None if committed is None else committed.__iter__,
+        last_stable_offset=stable,
         leader=snapshot.leader(topic, number),
         leader_epoch=EPOCH_UNKNOWN if facts is None else facts.leader_epoch,
         isr=tuple(node for node in snapshot.isr(topic, number) if snapshot.alive(node)),
         error=problem or None,
     )
+
+
+async def _read_committed(
+    cluster: Cluster, topic: str, number: int, start: int
+) -> tuple[list[LogRecord] | None, int | None]:
+    """What a reader of committed records is given, and where it ends; None when nobody serves it in time."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + READ_LIMIT_MS / 1000
+    found, position = list[LogRecord](), start
+    while loop.time() < deadline:
+        for node in cluster.nodes.running():
+            answer = await _ask_committed(cluster, node, topic, number, position)
+            if answer is None:
+                continue
+            rows = msgspec.json.decode(answer.body)
+            found += [LogRecord(row["offset"], EPOCH_UNKNOWN, value_of(row["value"] or "")) for row in rows]
+            following = int(answer.headers["x-next-offset"])
+            if following == position:
+                return found, int(answer.headers["x-last-stable-offset"])
+            position = following
+            break
+        else:
+            await asyncio.sleep(RETRY_S)
+    return None, None
+
+
+async def _ask_committed(cluster: Cluster, node: int, topic: str, number: int, position: int) -> Answer | None:
+    query = f"offset={position}&timeout=0&max_bytes={READ_BYTES}&isolation_level=read_committed"
+    path = f"/topics/{quote(topic)}/partitions/{number}/records?{query}"
+    outcome = await cluster.nodes.ask(node, "GET", path, headers={"Accept": TEXT}, timeout_ms=READ_TIMEOUT_MS)
+    return outcome if isinstance(outcome, Answer) and outcome.is_success else None
 
 
 async def _read_all(cluster: Cluster, topic: str, number: int, out: IO[bytes]) -> tuple[int, int, str]:

@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+from kraft.broker.consuming import readable_batches
+from kraft.broker.gateway import Records
 from kraft.chaos.workload.client import Batch, Fetched, Position, Told
 from kraft.chaos.workload.requests import ANSWER_SLACK_MS, value_of
 from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
@@ -65,7 +67,7 @@ class SimulatedClient:
     """Implements `Client`."""
 
     def __init__(self, cluster: SimulatedCluster, link_to: LinkTo) -> None:
-        self._cluster = cluster
+        self.cluster = cluster
         self._link_to = link_to
 
     async def open(self, nodes: Sequence[int]) -> None:
@@ -131,18 +133,20 @@ class SimulatedClient:
             if isinstance(offset, str):
                 offset = (await gateway.list_offset(which, LATEST_TIMESTAMP)).offset
             found = await gateway.read(
-                which, offset=offset, bytes_max=position.bytes_max, bytes_min=1, wait_ms_max=position.wait_ms
+                which,
+                offset=offset,
+                bytes_max=position.bytes_max,
+                bytes_min=1,
+                wait_ms_max=position.wait_ms,
+                is_read_committed=position.is_read_committed,
             )
         except KafkaError as error:
             return Fetched(outcome=of_code(error.code), kafka_code=error.code, error=error.message)
-        records = [
-            (record.offset, value_of((record.value or b"").decode()))
-            for record in read_batches(found.data, from_offset=offset)
-        ]
+        following, records = records_for(found, offset)
         return Fetched(
             outcome="ok",
             kafka_code=0,
-            next_offset=records[-1][0] + 1 if records else offset,
+            next_offset=following,
             high_watermark=found.high_watermark,
             log_start_offset=found.log_start_offset,
             records=tuple(records),
@@ -152,7 +156,7 @@ class SimulatedClient:
 
     async def asked(self, number: int, work: Callable[[SimulatedNode], Awaitable[T]], *, within_ms: int) -> T:
         """Raises Refused, Unanswered."""
-        node, link, loop = self._cluster.nodes[number], self._link_to(number), self._cluster.world.loop
+        node, link, loop = self.cluster.nodes[number], self._link_to(number), self.cluster.world.loop
         deadline = loop.time() + within_ms / 1000
         await asyncio.sleep(link.delay_ms / 1000 + 0.0002)
         if link.refuses or not node.is_running or (node.node is None and not node.machine.process.is_paused):
@@ -176,7 +180,7 @@ class SimulatedClient:
     async def _until_answered(
         self, node: SimulatedNode, carried: Coroutine[Any, Any, T], deadline: float, within_ms: int
     ) -> T:
-        process, loop = node.machine.process, self._cluster.world.loop
+        process, loop = node.machine.process, self.cluster.world.loop
         asked = loop.create_task(node.machine.run(carried))
         try:
             while not asked.done():
@@ -197,7 +201,7 @@ class SimulatedClient:
         return result
 
     async def _wait(self, deadline: float, within_ms: int) -> None:
-        if self._cluster.world.loop.time() > deadline:
+        if self.cluster.world.loop.time() > deadline:
             raise Unanswered(f"no answer within {within_ms} ms")
         await asyncio.sleep(NOTICE_S)
 
@@ -213,3 +217,16 @@ def partition_of(asked: SimulatedNode, topic: str, partition: int) -> TopicIdPar
     if found is None or partition not in found.partitions:
         raise UnknownTopicOrPartition(f"{topic}-{partition}")
     return TopicIdPartition(found.topic_id, partition)
+
+
+def records_for(found: Records, offset: int) -> tuple[int, list[tuple[int, str]]]:
+    """Where to go on, and what a reader of its isolation level is given: no markers, and nothing that was aborted."""
+    records: list[tuple[int, str]] = []
+    data = bytes(found.data)
+    for position, header, is_readable in readable_batches(data, found.aborted):
+        if is_readable:
+            batch = data[position : position + header.size]
+            found_here = read_batches(batch, from_offset=offset)
+            records += [(each.offset, value_of((each.value or b"").decode())) for each in found_here]
+        offset = max(offset, header.next_offset)
+    return offset, records

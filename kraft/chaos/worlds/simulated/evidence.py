@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from kraft.chaos.evidence import EPOCH_UNKNOWN, Evidence, GroupOffset, ReadBack, read_events
+from kraft.chaos.evidence import EPOCH_UNKNOWN, Evidence, GroupOffset, LogRecord, ReadBack, read_events
 from kraft.chaos.history import Header
 from kraft.chaos.worlds.processes.logs import RunFiles, records_of, replica_logs, voter_metadata
 from kraft.chaos.worlds.processes.pace import of_clients
 from kraft.chaos.worlds.processes.readback import merge_events
+from kraft.chaos.worlds.simulated.client import records_for
 from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
 from kraft.chaos.worlds.simulated.world import SimulatedStoryWorld
 from kraft.chaos.worlds.snapshot import Snapshot
@@ -102,12 +103,15 @@ async def _read_back(cluster: SimulatedCluster, snapshot: Snapshot, topic: str, 
     leader = snapshot.leader(topic, number)
     path = folder / f"{topic}-{number}.batches"
     start, end, problem = await _read_all(cluster, leader, topic, number, path)
+    committed, stable = await _read_committed(cluster, leader, topic, number)
     return ReadBack(
         topic=topic,
         partition=number,
         records=records_of([path], from_offset=start),
         log_start_offset=start,
         high_watermark=end,
+        committed=None if committed is None else committed.__iter__,
+        last_stable_offset=stable,
         leader=leader,
         leader_epoch=EPOCH_UNKNOWN if facts is None else facts.leader_epoch,
         isr=tuple(node for node in snapshot.isr(topic, number) if snapshot.alive(node)),
@@ -135,6 +139,39 @@ async def _read_all(
             if position >= high_watermark:
                 return start, position, ""
     return max(start, 0), position, problem
+
+
+async def _read_committed(
+    cluster: SimulatedCluster, leader: int, topic: str, number: int
+) -> tuple[list[LogRecord] | None, int | None]:
+    """What a reader of committed records is given, and where it ends; None when it cannot be read."""
+    node, found, position = cluster.nodes.get(leader), list[LogRecord](), 0
+    if node is None or node.node is None:
+        return None, None
+    gateway = node.node.gateway
+    image = gateway.image.topic(topic)
+    assert image is not None, topic
+    which = TopicIdPartition(image.topic_id, number)
+    try:
+        async with asyncio.timeout(READ_LIMIT_S):
+            while True:
+                read = await node.machine.run(
+                    gateway.read(
+                        which,
+                        offset=position,
+                        bytes_max=READ_BYTES,
+                        bytes_min=0,
+                        wait_ms_max=0,
+                        is_read_committed=True,
+                    )
+                )
+                following, records = records_for(read, position)
+                found += [LogRecord(offset, EPOCH_UNKNOWN, value) for offset, value in records]
+                if following == position:
+                    return found, read.last_stable_offset
+                position = following
+    except (KafkaError, ConnectionClosed, TimeoutError):
+        return None, None
 
 
 async def _read(node: SimulatedNode | None, topic: str, number: int, position: int) -> tuple[bytes, int, int, int]:

@@ -20,6 +20,7 @@ from kraft.chaos.nemesis.actions import Damage
 from kraft.chaos.nemesis.links import LinkId, links_between_nodes, select, split
 from kraft.chaos.questions import Now
 from kraft.chaos.workload.group_client import Membership
+from kraft.chaos.workload.transaction_client import TransactionPlan
 from kraft.chaos.worlds.answers import SnapshotAnswers
 from kraft.chaos.worlds.processes.disks import BATCH_HEADER_BYTES, FLIP, byte_of_records
 from kraft.chaos.worlds.samples import LeaderSamples
@@ -27,6 +28,7 @@ from kraft.chaos.worlds.simulated.client import ClientLink, SimulatedClient
 from kraft.chaos.worlds.simulated.cluster import EVENTS, EVENTS_BYTES, SimulatedCluster, SimulatedNode, alias
 from kraft.chaos.worlds.simulated.group_client import SimulatedGroupClient
 from kraft.chaos.worlds.simulated.network import Link
+from kraft.chaos.worlds.simulated.transaction_client import SimulatedTransactionClient
 from kraft.chaos.worlds.snapshot import NodeState, NodeView, Snapshot, parse_view, roles_in
 from kraft.chaos.worlds.spec import ClusterSpec, ScenarioError
 from kraft.chaos.worlds.world import NOT_TOLD, Clients
@@ -93,6 +95,9 @@ class SimulatedStoryWorld:
 
     def client(self, name: str, *, in_flight_max: int) -> SimulatedClient:
         return SimulatedClient(self._cluster, lambda node: self._client_link(name, node))
+
+    def transaction_client(self, name: str, plan: TransactionPlan) -> SimulatedTransactionClient:
+        return SimulatedTransactionClient(self.client(name, in_flight_max=1), plan)
 
     def group_client(self, name: str, membership: Membership) -> SimulatedGroupClient:
         client = self.client(name, in_flight_max=1)

@@ -1,0 +1,214 @@
+"""Transactions whose coordinator, partitions or client die before they have ended."""
+
+from __future__ import annotations
+
+from kraft.chaos.checkers.verdict import Kind
+from kraft.chaos.model import ANY, Expect, Reader, Topic, Transactor
+from kraft.chaos.story import Stage, scenario
+
+SETTINGS = {
+    "transaction.state.log.num.partitions": 1,
+    "transaction.state.log.replication.factor": 3,
+    "transaction.state.log.min.isr": 2,
+    "offsets.topic.num.partitions": 1,
+    "group.min.session.timeout.ms": 500,
+    "transaction.abort.timed.out.transaction.cleanup.interval.ms": 200,
+}
+"""One partition has the state of all transactions, so that it is known whose coordinator dies."""
+THREE = [[1, 2, 3], [2, 3, 1], [3, 1, 2]]
+
+
+@scenario(
+    "transaction-coordinator-killed",
+    question="What becomes of a transaction whose coordinator dies after it has decided to commit?",
+    controllers=[4],
+    settings=SETTINGS,
+    topics=[
+        Topic(name="t", assignment=THREE, configs={"min.insync.replicas": 2}),
+    ],
+    clients=[
+        Transactor(name="writer", topic="t", aborts_every=4, group="g", work_ms=200),
+        Reader(name="reader", topic="t", isolation="read_committed"),
+    ],
+)
+async def transaction_coordinator_killed(stage: Stage) -> None:
+    """The coordinator has written down that a transaction is committed, reaches no partition, and is killed.
+
+    A commit is decided when it is in `__transaction_state`. Whoever leads that next writes the markers.
+    """
+    await stage.until(lambda now: now.committed("writer") >= 3)
+    now = await stage.until(lambda now: now.uncommitted("writer") >= 6)
+    old, ended = now.transaction_coordinator("writer"), now.committed("writer") + now.aborted("writer")
+    await stage.blackhole(dials=old, purpose="forward")
+    # the end is acknowledged when it is decided
+    await stage.until(lambda now: now.committed("writer") + now.aborted("writer") > ended)
+    await stage.kill(old)
+    await stage.until(lambda now: now.transaction_coordinator("writer") not in (old, -1))
+    await stage.heal()
+    known = (await stage.now()).committed("writer")
+    await stage.until(lambda now: now.committed("writer") >= known + 3, deadline_ms=40_000)
+    await stage.restart(old)
+    await stage.until(lambda now: now.committed("writer") >= known + 5, deadline_ms=40_000)
+
+
+@scenario(
+    "transaction-leader-killed",
+    question="Does a partition get the marker of a transaction whose leader died before it was written?",
+    controllers=[4],
+    settings=SETTINGS,
+    topics=[
+        Topic(name="t", assignment=THREE, configs={"min.insync.replicas": 2}),
+    ],
+    clients=[
+        Transactor(name="writer", topic="t", aborts_every=4, group="g", work_ms=300),
+        Reader(name="reader", topic="t", isolation="read_committed"),
+    ],
+)
+async def transaction_leader_killed(stage: Stage) -> None:
+    """A partition has records of an open transaction, and its leader is killed before the transaction ends.
+
+    The next leader knows of the open transaction from its log, and takes the marker that the coordinator tries again.
+    """
+    await stage.until(lambda now: now.committed("writer") >= 3)
+    await stage.until(lambda now: now.uncommitted("writer") >= 6)
+    now = await stage.now()
+    coordinator = now.transaction_coordinator("writer")
+    victim = next(node for node in (1, 2, 3) if node != coordinator)
+    await stage.kill(victim)
+    await stage.until(lambda now: all(now.leader("t", number) not in (victim, -1) for number in range(3)))
+    known = (await stage.now()).committed("writer")
+    await stage.until(lambda now: now.committed("writer") >= known + 3, deadline_ms=40_000)
+    await stage.restart(victim)
+    await stage.until(lambda now: len(now.isr("t", 0)) == 3)
+
+
+@scenario(
+    "transaction-zombie",
+    question="Can an instance that was given up still commit?",
+    settings=SETTINGS,
+    topics=[
+        Topic(name="t", assignment=THREE, configs={"min.insync.replicas": 2}),
+    ],
+    clients=[
+        Transactor(name="zombie", topic="t", transactional_id="shared", group="g", work_ms=400),
+        Transactor(name="heir", topic="t", transactional_id="shared", starts="in the story"),
+        Reader(name="reader", topic="t", isolation="read_committed"),
+    ],
+)
+async def transaction_zombie(stage: Stage) -> None:
+    """An instance pauses in mid-transaction, another one takes its transactional id over, and the first one wakes.
+
+    What the first had written is aborted when the second begins, and its commit is refused by its epoch.
+    """
+    await stage.until(lambda now: now.committed("zombie") >= 2)
+    await stage.until(lambda now: now.uncommitted("zombie") >= 6)
+    await stage.blackhole(dials="zombie", purpose="rest")
+    known = (await stage.now()).committed("zombie")
+    await stage.start("heir")
+    await stage.until(lambda now: now.committed("heir") >= 3, deadline_ms=30_000)
+    await stage.heal(dials="zombie")
+    await stage.until(lambda now: now.done("zombie"), deadline_ms=40_000)
+    await stage.until(lambda now: now.committed("heir") >= 5, deadline_ms=30_000)
+    stage.expect_at_the_end(
+        lambda now: now.committed("zombie") <= known + 1,
+        lambda now: now.refused("zombie", 47) + now.refused("zombie", 90) > 0,
+    )
+
+
+@scenario(
+    "transaction-client-killed",
+    question="Who ends the transaction of a client that is gone?",
+    settings=SETTINGS,
+    topics=[
+        Topic(name="t", assignment=THREE, configs={"min.insync.replicas": 2}),
+    ],
+    clients=[
+        Transactor(name="victim", topic="t", group="g", work_ms=400, transaction_timeout_ms=1_500),
+        Transactor(name="other", topic="t"),
+        Reader(name="reader", topic="t", isolation="read_committed"),
+    ],
+)
+async def transaction_client_killed(stage: Stage) -> None:
+    """A client is killed in the middle of a transaction: its coordinator aborts it when its time is up.
+
+    Until then readers of committed records stay before its first record, whatever others commit behind it.
+    """
+    await stage.until(lambda now: now.committed("victim") >= 2)
+    await stage.until(lambda now: now.uncommitted("victim") >= 6)
+    await stage.silence("victim")
+    known = (await stage.now()).read("reader")
+    await stage.until(lambda now: now.read("reader") > known + 30, deadline_ms=30_000)
+
+
+@scenario(
+    "transaction-unclean-election",
+    question="Does a transaction end in a partition that an unclean election has cut?",
+    controllers=[4],
+    settings={**SETTINGS, "unclean.leader.election.enable": False},
+    topics=[
+        Topic(
+            name="t",
+            assignment=[[1, 2], [2, 3]],
+            configs={"min.insync.replicas": 1, "unclean.leader.election.enable": True},
+        ),
+    ],
+    clients=[
+        Transactor(name="writer", topic="t", work_ms=300, transaction_timeout_ms=5_000),
+        Reader(name="reader", topic="t", isolation="read_committed"),
+    ],
+    expect=Expect(
+        lost=ANY,
+        anomalies=(Kind.OFFSET_TWO_VALUES, Kind.READ_VANISHED, Kind.NON_MONOTONIC_READ),
+    ),
+)
+async def transaction_unclean_election(stage: Stage) -> None:
+    """The leader of a partition is alone in the ISR, has an open transaction, and dies; who follows has an older log.
+
+    The records that only it had are lost, as with every unclean election; nothing is left open, and nothing that was
+    aborted is shown.
+    """
+    await stage.until(lambda now: now.committed("writer") >= 2)
+    await stage.cut(dials=2, answers=1, purpose="fetch")
+    await stage.until(lambda now: now.isr("t", 0) == [1])
+    known = (await stage.now()).committed("writer")
+    await stage.until(lambda now: now.committed("writer") >= known + 2 and now.uncommitted("writer") >= 4)
+    await stage.kill(1)
+    await stage.until(lambda now: now.leader("t", 0) == 2, deadline_ms=40_000)
+    await stage.heal()
+    known = (await stage.now()).committed("writer")
+    await stage.until(lambda now: now.committed("writer") >= known + 3, deadline_ms=40_000)
+    await stage.restart(1)
+    await stage.until(lambda now: now.isr("t", 0) == [1, 2], deadline_ms=40_000)
+
+
+@scenario(
+    "transaction-both-flows",
+    question="Do producers of the old and the new flow go well together?",
+    settings=SETTINGS,
+    topics=[
+        Topic(name="t", assignment=THREE, configs={"min.insync.replicas": 2}),
+    ],
+    clients=[
+        Transactor(name="old", topic="t", flow="old", aborts_every=3, group="g"),
+        Transactor(name="new", topic="t", flow="new", aborts_every=3, group="h"),
+        Reader(name="reader", topic="t", isolation="read_committed"),
+    ],
+)
+async def transaction_both_flows(stage: Stage) -> None:
+    """Producers that add partitions first, and producers that do not, write to the same partitions while nodes die."""
+    await stage.until(lambda now: now.committed("old") >= 3 and now.committed("new") >= 3)
+    for victim in (1, 2):
+        await _outlive(stage, victim)
+
+
+async def _outlive(stage: Stage, victim: int) -> None:
+    """The node dies, both producers go on, and it comes back."""
+    await stage.kill(victim)
+    await stage.until(lambda now: all(now.leader("t", number) not in (victim, -1) for number in range(3)))
+    now = await stage.now()
+    old, new = now.committed("old"), now.committed("new")
+    await stage.until(
+        lambda now: now.committed("old") >= old + 2 and now.committed("new") >= new + 2, deadline_ms=40_000
+    )
+    await stage.restart(victim)
+    await stage.until(lambda now: all(len(now.isr("t", number)) == 3 for number in range(3)))

@@ -1,0 +1,290 @@
+"""A transactional producer: writes a few batches, commits a group's offset with them, and ends the transaction.
+
+It commits most transactions and aborts every so-manieth; one of which a batch or the offsets came to nothing is
+aborted. Who is fenced ends: another instance has its transactional id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+from kraft.chaos.history import Asked, Attempt, Produce, Transaction
+from kraft.chaos.workload.client import Batch
+from kraft.chaos.workload.counts import Counts
+from kraft.chaos.workload.producer import Record
+from kraft.chaos.workload.requests import value_text
+from kraft.chaos.workload.targets import Surroundings, Target, Targets
+from kraft.chaos.workload.transaction_client import FENCED, Flow, StepTold, TransactionPlan
+
+ERROR_PAUSE_S: Final = 0.1
+OFFSETS_PARTITION: Final = 0
+NOT_ENDED: Final = StepTold(outcome="info", error="its client was gone")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransactorOptions:
+    name: str
+    topic: str
+    transactional_id: str = ""
+    """Empty: its name."""
+    flow: Flow = "new"
+    rate: int = 10
+    """Transactions per second."""
+    limit: int | None = None
+    batches: int = 3
+    batch: int = 2
+    aborts_every: int = 0
+    group: str | None = None
+    work_ms: int = 0
+    transaction_timeout_ms: int = 10_000
+    timeout_ms: int = 5_000
+    target: Target = "leader"
+
+
+class Transactor:
+    def __init__(self, options: TransactorOptions, *, around: Surroundings, record: Record) -> None:
+        self.options = options
+        self.counts = Counts()
+        self.is_silent = False
+        self._record = record
+        self._targets = Targets(around, target=options.target)
+        plan = TransactionPlan(
+            transactional_id=options.transactional_id or options.name,
+            transaction_timeout_ms=options.transaction_timeout_ms,
+            timeout_ms=options.timeout_ms,
+            flow=options.flow,
+        )
+        self._plan = plan
+        self._client = around.transaction_client(options.name, plan)
+        self._now_us = around.now_us
+        self._sending: asyncio.Task[None] | None = None
+        self._is_ending = asyncio.Event()
+        self._operations = 0
+        self._number = 0
+        self._is_fenced = False
+
+    async def open(self) -> None:
+        """Make its links. Nothing is sent yet."""
+        await self._client.open(self._targets.nodes)
+
+    async def start(self) -> None:
+        assert self._sending is None, f"{self.options.name} was started twice"
+        self._sending = asyncio.get_running_loop().create_task(self._run(), name=self.options.name)
+
+    async def finish(self) -> None:
+        """No further transaction; returns when the last one has ended."""
+        self._is_ending.set()
+        if self._sending is not None and not self.is_silent:
+            await self._sending
+
+    async def silence(self) -> None:
+        """End as a process that is killed, in the middle of a transaction."""
+        self.is_silent = True
+        await self.close()
+        self.counts.is_done = True
+
+    async def close(self) -> None:
+        if self._sending is not None:
+            self._sending.cancel()
+            await asyncio.gather(self._sending, return_exceptions=True)
+        await self._client.close()
+
+    # --- its life -----------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        loop, options = asyncio.get_running_loop(), self.options
+        due = loop.time()
+        try:
+            while not self._is_over():
+                await self._pause(due - loop.time())
+                if self._is_over():
+                    return
+                due = max(due, loop.time()) + 1 / options.rate
+                await self._begin()
+        finally:
+            self.counts.is_done = True
+
+    def _is_over(self) -> bool:
+        is_last = self.options.limit is not None and self._number >= self.options.limit
+        return self._is_ending.is_set() or self._is_fenced or is_last
+
+    async def _begin(self) -> None:
+        node = self._node(0)
+        told = await self._client.begin(node)
+        if told.cannot_now:
+            self._targets.refused(node)
+        if told.outcome == "ok":
+            await self._transaction(told)
+            return
+        self._take_code(told.kafka_code)
+        await self._pause(ERROR_PAUSE_S)
+
+    async def _transaction(self, begun: StepTold) -> None:
+        number, invoke_us = self._number, self._now_us()
+        self._number += 1
+        asked: Asked = "nothing"
+        node, told = self._node(0), NOT_ENDED
+        offsets: tuple[tuple[str, str, int, int], ...] = ()
+        try:
+            is_whole = await self._write(number)
+            if is_whole and self.options.group is not None:
+                offsets = await self._add_offsets(number)
+                is_whole = bool(offsets)
+            await self._pause(self.options.work_ms / 1000, is_ended_early=False)
+            every = self.options.aborts_every
+            asked = "commit" if is_whole and not (every and number % every == every - 1) else "abort"
+            node = self._node(0)
+            told = await self._client.end(node, is_commit=asked == "commit")
+            if told.cannot_now:
+                self._targets.refused(node)
+        finally:
+            self._keep_end(number, invoke_us, node, begun, asked, told, offsets)
+        self._take_code(told.kafka_code)
+
+    async def _write(self, number: int) -> bool:
+        """Whether each batch was acknowledged."""
+        options = self.options
+        partitions = self._targets.partitions(options.topic)
+        for turn in range(options.batches):
+            partition = partitions[(number + turn) % len(partitions)]
+            values = [value_text(options.name, self.counts.sent + n) for n in range(options.batch)]
+            self.counts.sent += options.batch
+            batch = Batch(
+                topic=options.topic,
+                partition=partition,
+                records=[(None, value) for value in values],
+                acks="all",
+                timeout_ms=options.timeout_ms,
+            )
+            if not await self._produce(number, batch):
+                return False
+        return True
+
+    async def _produce(self, number: int, batch: Batch) -> bool:
+        node, invoke_us = self._node(batch.partition), self._now_us()
+        told, is_answered = None, False
+        try:
+            told = await self._client.produce(node, batch)
+            is_answered = True
+        finally:
+            outcome = told.outcome if told is not None else "info"
+            attempt = Attempt(
+                node=node,
+                outcome=outcome,
+                kafka_code=told.kafka_code if told is not None else None,
+                invoke_us=invoke_us,
+                complete_us=self._now_us(),
+                error=told.error if told is not None else "its client was gone",
+            )
+            self._record(
+                Produce(
+                    process=self.options.name,
+                    index=self._next_index(),
+                    invoke_us=invoke_us,
+                    complete_us=attempt.complete_us,
+                    topic=batch.topic,
+                    partition=batch.partition,
+                    acks="all",
+                    node=node,
+                    records=tuple(batch.records),
+                    outcome=outcome,
+                    kafka_code=attempt.kafka_code,
+                    offsets=told.offsets if told is not None else None,
+                    attempts=(attempt,),
+                    error=attempt.error,
+                    transaction=number,
+                )
+            )
+        assert is_answered
+        if told.cannot_now:
+            self._targets.refused(node)
+        self._count(len(batch.records), told.outcome)
+        self._take_code(told.kafka_code)
+        return told.outcome == "ok"
+
+    def _count(self, records: int, outcome: str) -> None:
+        counts = self.counts
+        if outcome == "ok":
+            counts.acked += records
+            counts.uncommitted += records
+        elif outcome == "fail":
+            counts.failed += records
+        else:
+            counts.unknown += records
+
+    async def _add_offsets(self, number: int) -> tuple[tuple[str, str, int, int], ...]:
+        """The number of the transaction, counted from 1, as the offset of the group: so the last one tells which was
+        committed last. Empty when that came to nothing."""
+        group, topic = self.options.group, self.options.topic
+        assert group is not None
+        told = await self._client.add_offsets(self._node(0), group, topic, {OFFSETS_PARTITION: number + 1})
+        self._take_code(told.kafka_code)
+        return ((group, topic, OFFSETS_PARTITION, number + 1),) if told.outcome == "ok" else ()
+
+    def _take_code(self, code: int | None) -> None:
+        if code:
+            self.counts.codes[code] += 1
+        if code in FENCED and not self._is_own_fence():
+            self._is_fenced = True
+
+    def _is_own_fence(self) -> bool:
+        """A lone instance that is fenced was so by its coordinator's timeout, and begins anew."""
+        return not self.options.transactional_id
+
+    async def _pause(self, seconds: float, *, is_ended_early: bool = True) -> None:
+        if seconds <= 0:
+            return
+        if not is_ended_early:
+            await asyncio.sleep(seconds)
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                await self._is_ending.wait()
+        except TimeoutError:
+            return
+
+    def _node(self, partition: int) -> int:
+        return self._targets.choose(self.options.topic, partition)
+
+    # --- the history --------------------------------------------------------------------------------------------
+
+    def _keep_end(
+        self,
+        number: int,
+        invoke_us: int,
+        node: int,
+        begun: StepTold,
+        asked: Asked,
+        told: StepTold,
+        offsets: tuple[tuple[str, str, int, int], ...],
+    ) -> None:
+        self.counts.uncommitted = 0
+        if told.outcome == "ok" and asked == "commit":
+            self.counts.committed += 1
+        elif told.outcome == "ok":
+            self.counts.aborted += 1
+        self._record(
+            Transaction(
+                process=self.options.name,
+                index=self._next_index(),
+                invoke_us=invoke_us,
+                complete_us=self._now_us(),
+                node=node,
+                transactional_id=self._plan.transactional_id,
+                number=number,
+                producer_id=begun.producer_id,
+                epoch=begun.epoch,
+                asked=asked,
+                attempts=told.attempts,
+                offsets=offsets,
+                outcome=told.outcome,
+                kafka_code=told.kafka_code,
+                error=told.error,
+            )
+        )
+
+    def _next_index(self) -> int:
+        self._operations += 1
+        return self._operations - 1
