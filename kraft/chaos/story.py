@@ -191,7 +191,7 @@ class Stage:
         await self.act(actions.FinishClients(do="finish", clients=clients))
 
     async def silence(self, *clients: str) -> None:
-        """Members of groups end as processes that are killed: what they have read stays uncommitted, nobody leaves."""
+        """Members of groups and transactional producers end as processes that are killed: nothing more is committed."""
         await self.act(actions.SilenceClients(do="silence", clients=clients))
 
     # --- nodes --------------------------------------------------------------------------------------------------

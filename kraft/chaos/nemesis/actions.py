@@ -33,10 +33,10 @@ class FinishClients(Model):
 
 
 class SilenceClients(Model):
-    """Members of groups fall silent, as a process that was killed: they commit nothing more and do not leave."""
+    """Members of groups and transactional producers fall silent, as processes that were killed."""
 
     do: Literal["silence"]
-    clients: tuple[str, ...] = Field(min_length=1, description="Members that fall silent.")
+    clients: tuple[str, ...] = Field(min_length=1, description="Clients that fall silent.")
 
 
 class NodeFault(Model):
