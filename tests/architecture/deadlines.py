@@ -7,6 +7,7 @@ is what the test is about, says so in a comment on its line: `# short: WHY`.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 
 from tests.architecture.sources import Module, imported_names, is_inside
@@ -26,13 +27,20 @@ VIRTUAL = (
 )
 """Whoever imports these runs under virtual time."""
 MARK = "# short: "
+SOME_DEADLINE = re.compile(
+    r"\b(?:timeout|wait_for|settimeout)\("
+    r"|\b(?:join|result)\(\s*\d"
+    rf"|\b(?:{'|'.join((*NAMES_S, *NAMES_MS))})\s*=\s*\d"
+    rf"|(?:{'|'.join(CONSTANTS_S)})\b.*=\s*\d"
+)
+"""What a module has that sets a deadline with a number."""
 
 
 def short_deadlines(module: Module) -> Iterator[str]:
     if any(is_inside(name, VIRTUAL) for name in imported_names(module)) or is_inside(module.name, VIRTUAL):
         return
     lines = module.text.splitlines()
-    for node in ast.walk(module.tree):
+    for node in module.nodes(ast.Call, ast.Assign, ast.AnnAssign):
         for seconds, line in _deadlines(node):
             is_said = any(MARK in text for text in lines[getattr(node, "lineno", line) - 1 : _end(node)])
             if 0 < seconds < DEADLINE_S_MIN and not is_said:

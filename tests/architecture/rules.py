@@ -85,6 +85,8 @@ BANNED_METHODS: Mapping[str, str] = {
 
 OS_ALLOWED = ("fspath", "strerror", "path")
 RANDOM_ALLOWED = ("Random",)
+HIDING_MODULES = ("os", "random")
+"""Of these some members are allowed."""
 """`random.Random` as a type and seeded generator; every function of the module shares hidden state."""
 
 THIRD_PARTY: Mapping[str, tuple[str, ...]] = {
@@ -121,13 +123,12 @@ ENTRY_POINTS = (
 def touches_outside(module: Module) -> Iterator[str]:
     if is_inside(module.name, tuple(OUTSIDE_FOLDERS)):
         return
-    for node in ast.walk(module.tree):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            yield from _banned_imports(module, node)
-        elif isinstance(node, ast.Attribute):
-            yield from _banned_attribute(module, node)
-        elif isinstance(node, ast.Call):
-            yield from _banned_call(module, node)
+    for imported in module.nodes(ast.Import, ast.ImportFrom):
+        yield from _banned_imports(module, imported)
+    for attribute in module.nodes(ast.Attribute):
+        yield from _banned_attribute(module, attribute)
+    for call in module.nodes(ast.Call):
+        yield from _banned_call(module, call)
 
 
 def _banned_imports(module: Module, node: ast.Import | ast.ImportFrom) -> Iterator[str]:
@@ -146,9 +147,18 @@ def _banned_imports(module: Module, node: ast.Import | ast.ImportFrom) -> Iterat
 
 def _banned_attribute(module: Module, node: ast.Attribute) -> Iterator[str]:
     """`os.x` and `random.x` even without a call: passing the function on is the same."""
+    if _root(node) not in HIDING_MODULES:
+        return
     instead = _banned_member(_dotted(node))
     if instead:
         yield _complaint(module, node, _dotted(node), instead)
+
+
+def _root(node: ast.expr) -> str:
+    """The `a` of `a.b.c` and of `a.b().c`."""
+    while isinstance(node, ast.Attribute | ast.Call):
+        node = node.value if isinstance(node, ast.Attribute) else node.func
+    return node.id if isinstance(node, ast.Name) else ""
 
 
 def _banned_member(full: str) -> str | None:
@@ -190,11 +200,10 @@ def _complaint(module: Module, node: ast.AST, what: str, instead: str) -> str:
 
 
 def long_functions(module: Module) -> Iterator[str]:
-    for node in ast.walk(module.tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            lines = (node.end_lineno or node.lineno) - node.lineno + 1
-            if lines > FUNCTION_LINES_MAX:
-                yield f"{module.path}:{node.lineno}: {node.name} has {lines} lines, {FUNCTION_LINES_MAX} at most"
+    for node in module.nodes(ast.FunctionDef, ast.AsyncFunctionDef):
+        lines = (node.end_lineno or node.lineno) - node.lineno + 1
+        if lines > FUNCTION_LINES_MAX:
+            yield f"{module.path}:{node.lineno}: {node.name} has {lines} lines, {FUNCTION_LINES_MAX} at most"
 
 
 def foreign_imports(module: Module) -> Iterator[str]:
@@ -207,8 +216,8 @@ def foreign_imports(module: Module) -> Iterator[str]:
 def prints(module: Module) -> Iterator[str]:
     if is_inside(module.name, ("kraft.cli", "kraft.launcher", "kraft.__main__")):
         return
-    for node in ast.walk(module.tree):
-        if isinstance(node, ast.Call) and _dotted(node.func) == "print":
+    for node in module.nodes(ast.Call):
+        if isinstance(node.func, ast.Name) and node.func.id == "print":
             yield f"{module.path}:{node.lineno}: print() belongs to kraft.cli; use logging"
 
 
@@ -216,12 +225,11 @@ def unsafe_python(module: Module) -> Iterator[str]:
     """What is in the folder where a person works is no code of ours."""
     safe = {
         id(node.elts[0])
-        for node in ast.walk(module.tree)
-        if isinstance(node, ast.List | ast.Tuple)
-        and [getattr(each, "value", None) for each in node.elts[1:2]] == ["-P"]
+        for node in module.nodes(ast.List, ast.Tuple)
+        if [getattr(each, "value", None) for each in node.elts[1:2]] == ["-P"]
     }
-    for node in ast.walk(module.tree):
-        if isinstance(node, ast.Attribute) and _dotted(node) == "sys.executable" and id(node) not in safe:
+    for node in module.nodes(ast.Attribute):
+        if node.attr == "executable" and _dotted(node) == "sys.executable" and id(node) not in safe:
             yield _complaint(module, node, "sys.executable without -P", "kraft.launcher.python.PYTHON")
 
 
@@ -237,8 +245,8 @@ def unfinished(module: Module) -> Iterator[str]:
 
 
 def strings(module: Module) -> Iterator[str]:
-    for node in ast.walk(module.tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+    for node in module.nodes(ast.Constant):
+        if isinstance(node.value, str):
             yield node.value
 
 

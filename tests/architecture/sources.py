@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("metadata", "replication", "kraft")
 NOT_HAND_WRITTEN = (ROOT / "kraft" / "wire" / "generated", ROOT / "kraft" / "wire" / "schema")
 """Generated messages, and what generates them, which is no part of a node."""
+
+
+Node = TypeVar("Node", bound=ast.AST)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +30,20 @@ class Module:
     @property
     def is_package(self) -> bool:
         return self.path.endswith("__init__.py")
+
+    def nodes(self, *kinds: type[Node]) -> Iterator[Node]:
+        """All nodes of its tree that are of these kinds; the tree is walked once for all who ask."""
+        found = _by_kind(self.tree)
+        for kind in kinds:
+            yield from found.get(kind, ())  # type: ignore[misc]
+
+
+@functools.cache
+def _by_kind(tree: ast.Module) -> Mapping[type[ast.AST], Sequence[ast.AST]]:
+    found: dict[type[ast.AST], list[ast.AST]] = defaultdict(list)
+    for node in ast.walk(tree):
+        found[type(node)].append(node)
+    return found
 
 
 def module(name: str, text: str, *, path: str = "") -> Module:
@@ -44,14 +65,13 @@ def product_modules() -> list[Module]:
     return found
 
 
-@functools.cache
-def test_modules() -> list[Module]:
-    paths = sorted((ROOT / "tests").rglob("*.py"))
-    found = [path.relative_to(ROOT) for path in paths]
-    return [module(".".join(each.with_suffix("").parts), (ROOT / each).read_text(), path=str(each)) for each in found]
-
-
-test_modules.__test__ = False  # type: ignore[attr-defined]
+def modules_of_tests(text: re.Pattern[str]) -> Iterator[Module]:
+    """Those in whose text the pattern is found: to parse all of them takes seconds."""
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        found = path.read_text(encoding="utf-8")
+        if text.search(found):
+            relative = path.relative_to(ROOT)
+            yield module(".".join(relative.with_suffix("").parts), found, path=str(relative))
 
 
 def is_inside(name: str, folders: tuple[str, ...]) -> bool:
@@ -61,13 +81,12 @@ def is_inside(name: str, folders: tuple[str, ...]) -> bool:
 def imported_names(module: Module) -> set[str]:
     """Every module name that the module may import: `from a import b` gives `a` and `a.b`."""
     names: set[str] = set()
-    for node in ast.walk(module.tree):
-        if isinstance(node, ast.Import):
-            names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = _absolute(module, node)
-            names.add(base)
-            names.update(f"{base}.{alias.name}" for alias in node.names)
+    for plain in module.nodes(ast.Import):
+        names.update(alias.name for alias in plain.names)
+    for node in module.nodes(ast.ImportFrom):
+        base = _absolute(module, node)
+        names.add(base)
+        names.update(f"{base}.{alias.name}" for alias in node.names)
     return names
 
 

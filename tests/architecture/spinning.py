@@ -21,7 +21,7 @@ MAKERS = ("create_future", "create_task", "ensure_future", "Event")
 
 
 def loops_that_may_spin(module: Module) -> Iterator[str]:
-    functions = {each.name: each for each in ast.walk(module.tree) if isinstance(each, _Function)}
+    functions = {each.name: each for each in module.nodes(ast.FunctionDef, ast.AsyncFunctionDef)}
     for function in functions.values():
         for loop in _own(function, ast.While):
             assert isinstance(loop, ast.While)
@@ -84,7 +84,7 @@ def _event(awaited: ast.Await) -> str:
 
 def _is_renewed(event: str, module: Module) -> bool:
     """Cleared, or another one in its place, by whoever owns it: outside its owner's constructor."""
-    for function in (each for each in ast.walk(module.tree) if isinstance(each, _Function)):
+    for function in module.nodes(ast.FunctionDef, ast.AsyncFunctionDef):
         for node in _own(function, ast.Call, ast.Assign):
             if isinstance(node, ast.Call):
                 if (

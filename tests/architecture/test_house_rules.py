@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.architecture import rules, sources
-from tests.architecture.deadlines import short_deadlines
+from tests.architecture.deadlines import SOME_DEADLINE, short_deadlines
 from tests.architecture.sources import ROOT, Module, module, product_modules
 from tests.architecture.spinning import loops_that_may_spin
 
@@ -169,7 +169,7 @@ def test_what_is_no_product_starts_python_as_the_product_does() -> None:
 
 
 def test_no_outcome_of_a_test_hangs_on_a_short_deadline() -> None:
-    complaints = [complaint for each in sources.test_modules() for complaint in short_deadlines(each)]
+    complaints = [complaint for each in sources.modules_of_tests(SOME_DEADLINE) for complaint in short_deadlines(each)]
     assert not complaints, "\n" + "\n".join(complaints)
 
 
@@ -190,6 +190,7 @@ def test_no_outcome_of_a_test_hangs_on_a_short_deadline() -> None:
     ],
 )
 def test_a_short_deadline_is_found_unless_it_says_why(text: str, is_short: bool) -> None:
+    assert SOME_DEADLINE.search(text)
     assert bool(list(short_deadlines(module("tests.unit.x", text)))) is is_short
 
 

@@ -21,6 +21,7 @@ from kraft.wire import apis, codec, scram
 from kraft.wire.apis import Api
 from kraft.wire.channels import ControllerChannel, ForwardChannel
 from kraft.wire.codec import RequestHeader
+from kraft.wire.generated.api_versions_request import ApiVersionsRequestData
 from kraft.wire.generated.sasl_authenticate_request import SaslAuthenticateRequestData
 from kraft.wire.generated.sasl_handshake_request import SaslHandshakeRequestData
 from kraft.wire.messages.controller import CONTROLLER_RPCS
@@ -306,12 +307,32 @@ def _damaged(rng: random.Random, frame: bytes) -> bytes:
     return bytes(damaged)
 
 
-def test_one_connection_too_many_is_closed() -> None:
+def test_one_connection_too_many_is_closed_at_once_when_all_others_have_authenticated() -> None:
     async def main() -> None:
-        async with loopback(max_connections=2) as world, raw(world), raw(world):
-            await until(lambda: world.server.connections == 2)
+        async with loopback(max_connections=2) as world:
+            peers = [world.peers(node_id=number) for number in (5, 6)]
+            for each in peers:
+                await each.connection(1, "forward", timeout_ms=20_000)
             async with raw(world) as third:
                 await assert_closed(third)
+            assert (world.server.connections, world.server.counts.refused) == (2, 1)
+            for each in peers:
+                await each.close()
+
+    run(main())
+
+
+def test_who_says_nothing_loses_the_last_place_to_a_newcomer() -> None:
+    async def main() -> None:
+        async with loopback(max_connections=2) as world, raw(world) as first, raw(world) as second:
+            await until(lambda: world.server.connections == 2)
+            async with raw(world) as third:
+                await assert_closed(first)
+                software = {"client_software_name": "a", "client_software_version": "1"}
+                answered = await ask(third, apis.API_VERSIONS, ApiVersionsRequestData.make(**software))
+                assert answered.error_code == 0
+                assert not second.is_closed
+            assert world.server.counts.refused == 0
 
     run(main())
 
