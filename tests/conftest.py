@@ -24,7 +24,7 @@ import hypothesis
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
-from tests import bytecode, guard
+from tests import bytecode, guard, memory_folder
 from tests.scheduling import Scheduling, costly_first
 
 STACKS_AFTER_S = 290
@@ -35,11 +35,30 @@ CLIENTS = Path(__file__).parent / "clients"
 MARK = "KRAFT_TEST_RUN"
 """Environment variable that all processes of one test run inherit."""
 
+FOLDER = pytest.StashKey[Path]()
+HAS_FAILED = pytest.StashKey[bool]()
+
 bytecode.keep()
 hypothesis.settings.register_profile(
     "repeatable", derandomize=True, deadline=None, database=None, print_blob=True, max_examples=100
 )
 hypothesis.settings.load_profile("repeatable")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    is_first = not hasattr(config, "workerinput")
+    if is_first and config.option.markexpr == "not slow" and (folder := memory_folder.begin()) is not None:
+        config.stash[FOLDER] = folder
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """What a failed test has left can be looked at, until the next run."""
+    if (folder := config.stash.get(FOLDER, None)) is not None and not config.stash.get(HAS_FAILED, False):
+        memory_folder.end(folder)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    session.config.stash[HAS_FAILED] = exitstatus == pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
