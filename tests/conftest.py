@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import gc
 import os
 import signal
 import subprocess
@@ -38,6 +39,7 @@ MARK = "KRAFT_TEST_RUN"
 FOLDER = pytest.StashKey[Path]()
 HAS_FAILED = pytest.StashKey[bool]()
 
+gc.disable()  # until all is collected
 bytecode.keep()
 hypothesis.settings.register_profile(
     "repeatable", derandomize=True, deadline=None, database=None, print_blob=True, max_examples=100
@@ -71,6 +73,12 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
         return None
     named = [Path(config.invocation_params.dir, argument.partition("::")[0]).resolve() for argument in config.args]
     return None if any(CLIENTS in (path, *path.parents) for path in named) else True
+
+
+def pytest_collection_finish() -> None:
+    """Tests and what they import live until the end: no garbage collection needs to walk all of that again."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
