@@ -36,9 +36,11 @@ HELD_BACK = struct.pack(">i", 8 * 1024 * 1024) + bytes(256 * 1024)
 class Switch:
     """A listener that passes connections on to `target`, or answers them itself while it is hostile."""
 
-    def __init__(self, host: str, target: tuple[str, int], answers: list[Callable[[socket.socket], None]]) -> None:
-        self._server = socket.create_server((host, 0))
-        self.port = int(self._server.getsockname()[1])
+    def __init__(
+        self, host: str, port: int, target: tuple[str, int], answers: list[Callable[[socket.socket], None]]
+    ) -> None:
+        self._server = socket.create_server((host, port))
+        self.port = port
         self._target = target
         self._answers = itertools.cycle(answers)
         self.kinds = len(answers)
@@ -176,9 +178,12 @@ QUORUM_ANSWERS = [*(says(framed(hello)) for hello in list(HOSTILE.values())[::4]
 @pytest.fixture
 def switched(stopped_cluster: Cluster, tmp_path: Path) -> Iterator[tuple[Cluster, list[Switch]]]:
     host = own_host()
-    ports = free_ports(9, host=host)
-    quorum = Switch(host, (host, ports[2]), QUORUM_ANSWERS)
-    kafka = {purpose: Switch(host, (host, ports[1]), KAFKA_ANSWERS) for purpose in KAFKA_PURPOSES}
+    own, *ports = free_ports(10 + len(KAFKA_PURPOSES), host=host)  # all at once, so that nobody gets another's
+    quorum = Switch(host, own, (host, ports[2]), QUORUM_ANSWERS)
+    kafka = {
+        purpose: Switch(host, port, (host, ports[1]), KAFKA_ANSWERS)
+        for purpose, port in zip(KAFKA_PURPOSES, ports[9:], strict=True)
+    }
     lines = [f'cluster_id = "{uuid.uuid4()}"', f'secret = "{uuid.uuid4()}"', "[settings]"]
     lines += [f"{name} = {json.dumps(value)}" for name, value in QUICK_FAILURES.items()]
     for node_id in (1, 2, 3):

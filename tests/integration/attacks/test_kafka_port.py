@@ -141,7 +141,7 @@ def asks_as_a_node(target: Target) -> None:
 
 def verifies_transactions(target: Target) -> None:
     """AddPartitionsToTxn 4 and 5, which brokers alone send."""
-    for version in (0, 3, 4, 5):
+    for version in (4, 5):
         with connected(target.kafka) as (connection,):
             sent(connection, framed(struct.pack(">hhih", 24, version, 1, -1) + b"\0" * 40))
             assert until_closed(connection) == b"", version
