@@ -25,7 +25,7 @@ from kraft.protocol.errors import (
     UnknownTopicId,
 )
 from kraft.protocol.primitives import Buffer
-from metadata.image import MetadataImage, TopicIdPartition
+from metadata.image import TopicIdPartition
 from replication.manager.manager import ReplicaManager
 from replication.producers.origin import Origin, Verification
 from replication.requests import ProduceOutcome
@@ -115,7 +115,13 @@ class TransactionalProduce:
     async def _verify(self, asked: _Asked, to_verify: Iterable[TopicIdPartition]) -> list[TopicIdPartition]:
         """Those that have to be asked about once more: the marker of the transaction before has come to them meanwhile,
         and the coordinator's yes may be older."""
-        names = {key: _name_of(key, self._replicas.image) for key in to_verify}
+        names = {}
+        for key in to_verify:
+            topic = self._replicas.image.topics.get(key.topic_id)
+            if topic is None:
+                asked.refused[key] = UnknownTopicId(f"no topic has the id {key.topic_id} any more")
+            else:
+                names[key] = topic.name, key.partition
         refusals = await self._verifier.refusals(
             asked.transactional_id,
             asked.producer,
@@ -172,13 +178,6 @@ def _producer_of(transactional: Mapping[TopicIdPartition, BatchHeader]) -> Produ
     if producer.producer_id == NO_PRODUCER_ID:
         raise InvalidProducerIdMapping("a transactional batch has no producer id")
     return producer
-
-
-def _name_of(key: TopicIdPartition, image: MetadataImage) -> TopicPartition:
-    topic = image.topics.get(key.topic_id)
-    if topic is None:
-        raise UnknownTopicId(f"no topic has the id {key.topic_id}")
-    return topic.name, key.partition
 
 
 def _as_producers_know_it(error: KafkaError, support: Support) -> KafkaError:

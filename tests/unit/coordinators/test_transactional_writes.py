@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import Any
 
 import pytest
 
 from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
 from kraft.coordinators.groups.coordinator import partition_of
+from kraft.coordinators.groups.records import Entry, TransactionalRecord, TransactionEnded
 from kraft.coordinators.transactions.decide import Producer
 from kraft.protocol.batches.markers import Marker
 from kraft.protocol.batches.records import NewRecord, build_batch
@@ -40,6 +42,7 @@ from kraft.wire.generated.write_txn_markers_request import (
 from metadata.image import TopicIdPartition
 from metadata.internal_topics import OFFSETS_TOPIC
 from tests.support.client_door import ClientDoor
+from tests.unit.coordinators.test_pending_offsets import KEYS, modelled, record
 from tests.unit.coordinators.test_transaction_cluster import (
     DEADLINE_S,
     NEW,
@@ -546,3 +549,46 @@ def test_an_operator_finds_a_hanging_transaction_and_ends_it() -> None:
         assert leader.node.replicas.open_transactions() == []
 
     play(story)
+
+
+# --- random histories -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_commits_ends_and_deaths_of_the_coordinator_leave_what_the_model_says(seed: int) -> None:
+    """The model is that of `test_pending_offsets`; here the log is real, and read again by each next coordinator."""
+    rng = random.Random(seed)
+    key = KEYS[0]  # as the model calls the partition
+
+    async def story(cluster: SimulatedCluster) -> None:
+        await create(cluster, "a")
+        clients = [Client(cluster, f"id-{number}") for number in range(3)]
+        for client in clients:
+            await client.init()
+        log: list[Entry] = []
+        open_: dict[Client, int] = {}
+        for number in range(30):
+            client, choice = rng.choice(clients), rng.random()
+            if choice < 0.4:
+                assert await commit_in(cluster, client, number, version=OFFSETS_NEW) == 0
+                open_[client] = client.producer.producer_id
+                log.append(TransactionalRecord(open_[client], record(key, number)))
+            elif choice < 0.6:
+                assert await commit_plainly(cluster, number) == 0
+                log.append(record(key, number))
+            elif choice < 0.9 and open_:
+                client, commits = rng.choice(list(open_)), rng.random() < 0.6
+                assert await client.end(commits=commits) == 0
+                await client.is_over("CompleteCommit" if commits else "CompleteAbort")
+                log.append(TransactionEnded(open_.pop(client), commits))
+            elif choice >= 0.9:
+                owner = await group_coordinator(cluster, "g")
+                owner.kill()
+                await owner.start()
+                await cluster.wait_ready()
+            known = modelled(log)
+            expected = known.committed.get(key, -1)
+            assert await fetch(cluster, stable=False) == (0, expected), (seed, number)
+            assert await fetch(cluster) == ((88, -1) if key in known.unstable else (0, expected)), (seed, number)
+
+    play(story, seed=seed)
