@@ -138,6 +138,20 @@ class ProduceOutcome:
     """Why the batch was refused, record by record (KIP-467)."""
 
 
+@value(kw_only=True)
+class ActiveProducer:
+    """What the leader of a partition knows of one producer (DescribeProducers, KIP-664)."""
+
+    producer_id: int
+    producer_epoch: int
+    last_sequence: int
+    last_timestamp_ms: int
+    coordinator_epoch: int
+    """Of the last marker; -1 for none."""
+    transaction_start_offset: int
+    """Of the transaction that is open here; -1 for none."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OffsetAnswer:
     """Answer to a ListOffsets question; offset -1 when no record qualifies."""

@@ -16,7 +16,7 @@ from metadata.controller.requests import ErrorDetail, NewTopic, Request
 from metadata.image import MetadataImage, TopicIdPartition
 from metadata.settings import BrokerSettings, TopicSettings
 from replication.partition.log import AbortedTransaction
-from replication.requests import OffsetAnswer, ProduceOutcome
+from replication.requests import ActiveProducer, OffsetAnswer, ProduceOutcome
 
 Reply = TypeVar("Reply")
 
@@ -135,6 +135,10 @@ class Gateway(Protocol):
     ) -> OffsetAnswer:
         """`timestamp` in ms, or one of LATEST/EARLIEST/MAX_TIMESTAMP. The latest is the high watermark, or the last
         stable offset to who reads committed records only."""
+        ...
+
+    async def producers(self, partition: TopicIdPartition) -> Sequence[ActiveProducer]:
+        """What the leader knows of the partition's producers, and their open transactions."""
         ...
 
     async def delete_records(self, partition: TopicIdPartition, *, offset: int, timeout_ms: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from kraft.broker.publishing import MetadataPublisher
@@ -15,7 +15,7 @@ from kraft.protocol.errors import (
 )
 from kraft.protocol.primitives import Buffer
 from metadata.image import PartitionImage, TopicIdPartition
-from replication.requests import FetchRequest, FetchResponse, OffsetAnswer, ProduceOutcome
+from replication.requests import ActiveProducer, FetchRequest, FetchResponse, OffsetAnswer, ProduceOutcome
 
 LEADER_WAIT_MS = 1_000
 """How long a request waits for a partition to get a leader that takes it."""
@@ -41,6 +41,8 @@ class Leaders(Protocol):
     async def list_offset(
         self, partition: TopicIdPartition, timestamp: int, *, is_read_committed: bool = False
     ) -> OffsetAnswer: ...
+
+    async def producers(self, partition: TopicIdPartition) -> Sequence[ActiveProducer]: ...
 
     async def delete_records(self, partition: TopicIdPartition, *, offset: int, timeout_ms: int) -> int: ...
 

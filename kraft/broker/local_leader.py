@@ -7,16 +7,16 @@ client of transaction version 2 are.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from kraft.broker.transactional_produce import TransactionalProduce, transactional_headers
 from kraft.coordinators.transactions.verification import Support
-from kraft.protocol.batches.header import HEADER_BYTES
+from kraft.protocol.batches.header import HEADER_BYTES, NO_PRODUCER_ID
 from kraft.protocol.errors import InvalidRecord
 from kraft.protocol.primitives import Buffer
 from metadata.image import TopicIdPartition
 from replication.manager.manager import ReplicaManager
-from replication.requests import FetchRequest, FetchResponse, OffsetAnswer, ProduceOutcome
+from replication.requests import ActiveProducer, FetchRequest, FetchResponse, OffsetAnswer, ProduceOutcome
 
 
 class LocalLeader:
@@ -59,6 +59,21 @@ class LocalLeader:
         self, partition: TopicIdPartition, timestamp: int, *, is_read_committed: bool = False
     ) -> OffsetAnswer:
         return await self._replicas.list_offset(partition, timestamp, is_read_committed=is_read_committed)
+
+    async def producers(self, partition: TopicIdPartition) -> Sequence[ActiveProducer]:
+        """Raises NotLeaderOrFollower 6 and what else a partition that is not led here is refused with."""
+        self._replicas.producer(partition, NO_PRODUCER_ID)  # only a leader knows them all
+        return [
+            ActiveProducer(
+                producer_id=producer_id,
+                producer_epoch=each.epoch,
+                last_sequence=each.last_sequence,
+                last_timestamp_ms=each.timestamp,
+                coordinator_epoch=each.coordinator_epoch,
+                transaction_start_offset=each.current_txn_first_offset,
+            )
+            for producer_id, each in self._replicas.producers(partition)
+        ]
 
     async def delete_records(self, partition: TopicIdPartition, *, offset: int, timeout_ms: int) -> int:
         return await self._replicas.delete_records(partition, offset=offset, timeout_ms=timeout_ms)

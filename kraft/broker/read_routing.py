@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 from kraft.broker.consuming import consumer_fetch, records_of
@@ -13,7 +13,7 @@ from kraft.broker.tailing import Tails
 from kraft.protocol.errors import KafkaError, KafkaStorageError, LeaderNotAvailable
 from metadata.environment import Clock, ConnectionClosed
 from metadata.image import PartitionImage, TopicIdPartition
-from replication.requests import OffsetAnswer
+from replication.requests import ActiveProducer, OffsetAnswer
 
 Answer = TypeVar("Answer")
 
@@ -108,6 +108,12 @@ class ReadRouter:
     ) -> OffsetAnswer:
         async def attempt(leaders: Leaders, _state: PartitionImage) -> OffsetAnswer:
             return await leaders.list_offset(partition, timestamp, is_read_committed=is_read_committed)
+
+        return await self._at_leader(partition, attempt, wait_ms_max=0)
+
+    async def producers(self, partition: TopicIdPartition) -> Sequence[ActiveProducer]:
+        async def attempt(leaders: Leaders, _state: PartitionImage) -> Sequence[ActiveProducer]:
+            return await leaders.producers(partition)
 
         return await self._at_leader(partition, attempt, wait_ms_max=0)
 

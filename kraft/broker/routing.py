@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 from uuid import UUID
 
@@ -20,7 +20,7 @@ from metadata.controller.requests import CreateTopics, ErrorDetail, NewTopic, Re
 from metadata.environment import Clock
 from metadata.image import MetadataImage, TopicIdPartition
 from metadata.settings import BrokerSettings, TopicSettings
-from replication.requests import OffsetAnswer, ProduceOutcome
+from replication.requests import ActiveProducer, OffsetAnswer, ProduceOutcome
 
 Reply = TypeVar("Reply")
 
@@ -168,6 +168,9 @@ class Router:
         self, partition: TopicIdPartition, timestamp: int, *, is_read_committed: bool = False
     ) -> OffsetAnswer:
         return await self._reads.list_offset(partition, timestamp, is_read_committed=is_read_committed)
+
+    async def producers(self, partition: TopicIdPartition) -> Sequence[ActiveProducer]:
+        return await self._reads.producers(partition)
 
     async def delete_records(self, partition: TopicIdPartition, *, offset: int, timeout_ms: int) -> int:
         return await self._reads.delete_records(partition, offset=offset, timeout_ms=timeout_ms)

@@ -75,6 +75,7 @@ def build_app() -> typer.Typer:
         producing,
         scenario,
         topics,
+        transactions,
     )
 
     app = typer.Typer(
@@ -92,6 +93,7 @@ def build_app() -> typer.Typer:
     app.command("status")(cluster.status)
     app.add_typer(topics.app, name="topics")
     app.add_typer(groups.app, name="groups")
+    app.add_typer(transactions.app, name="transactions")
     app.command("produce")(producing.produce)
     app.command("consume")(consuming.consume)
     app.command("reassign")(admin.reassign)

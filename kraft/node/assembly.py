@@ -350,7 +350,7 @@ class Node:
             around,
             self.events,
             new_producer_id=self.producer_ids.next_id,
-            write=MarkerSender(self.node.id, self.markers, self._peers).write,
+            write=self.write_markers,
         )
         self.replicas.on_failed_replicas(self.lifecycle.on_failed_replicas)
 
@@ -392,6 +392,12 @@ class Node:
     @cached_property
     def verifier(self) -> TransactionVerifier:
         return TransactionVerifier(self.transactions, self.publisher.current_settings)
+
+    async def write_markers(self, node_id: int, markers: Sequence[MarkersToWrite]) -> Sequence[Codes]:
+        """At a leader of partitions, which this node may be."""
+        if node_id == self.node.id and self.markers is not None:
+            return await self.markers.write(markers)
+        return await TransactionChannel(self._peers, node_id).write_markers(markers)
 
     @cached_property
     def local_leader(self) -> LocalLeader | None:
@@ -496,20 +502,6 @@ class AlterPartitionSender:
 
     async def alter(self, request: AlterPartition) -> Mapping[TopicIdPartition, PartitionImage | ErrorDetail]:
         return await self._door.control(request, timeout_ms=self._settings().replica_socket_timeout_ms)
-
-
-class MarkerSender:
-    """A transaction coordinator's way to the leaders of partitions, of which this node may be one."""
-
-    def __init__(self, node_id: int, markers: TxnMarkers, peers: Peers) -> None:
-        self._node_id = node_id
-        self._markers = markers
-        self._peers = peers
-
-    async def write(self, node_id: int, markers: Sequence[MarkersToWrite]) -> Sequence[Codes]:
-        if node_id == self._node_id:
-            return await self._markers.write(markers)
-        return await TransactionChannel(self._peers, node_id).write_markers(markers)
 
 
 def surroundings(

@@ -24,6 +24,7 @@ from kraft.http.server import HttpServer
 from kraft.http.v2.consumers_routes import consumer_routes
 from kraft.http.v2.transactions import transaction_routes
 from kraft.http.v3.consumer_groups import group_routes
+from kraft.http.v3.transactions import transaction_admin_routes
 from kraft.node.assembly import Node
 from kraft.node.awaiting import Reminder
 from kraft.runtime.descriptors import DescriptorShares, TooFewDescriptors, open_now, raise_soft_limit, share_out
@@ -184,6 +185,7 @@ class _NodeProcess:
             extra_routes=(
                 *consumer_routes(node.groups, node.environment.rng),
                 *transaction_routes(node.transactions, node.groups),
+                *transaction_admin_routes(node.transactions, node.write_markers),
                 *group_routes(node.groups),
                 *replica_routes(lambda: {} if node.replicas is None else node.replicas.describe()),
             ),
@@ -206,6 +208,8 @@ class _NodeProcess:
         descriptors = open_now()
         if descriptors is not None:
             gauges["descriptors_open"] = descriptors
+        if node.transaction_coordinator is not None:
+            gauges |= node.transaction_coordinator.gauges()
         if node.controller is not None:
             gauges["active_controller"] = float(node.controller.is_active)
         return gauges

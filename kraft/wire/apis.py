@@ -77,6 +77,7 @@ ALTER_PARTITION = _api(56, "AlterPartition", 3)
 FETCH_SNAPSHOT = _api(59, "FetchSnapshot", 1)
 BROKER_REGISTRATION = _api(62, "BrokerRegistration", 4)
 BROKER_HEARTBEAT = _api(63, "BrokerHeartbeat", 1)
+DESCRIBE_PRODUCERS = _api(61, "DescribeProducers", 0)
 UNREGISTER_BROKER = _api(64, "UnregisterBroker", 0)
 DESCRIBE_TRANSACTIONS = _api(65, "DescribeTransactions", 0)
 LIST_TRANSACTIONS = _api(66, "ListTransactions", 2)
@@ -111,6 +112,7 @@ BY_KEY: dict[int, Api] = {
         FETCH_SNAPSHOT,
         BROKER_REGISTRATION,
         BROKER_HEARTBEAT,
+        DESCRIBE_PRODUCERS,
         UNREGISTER_BROKER,
         DESCRIBE_TRANSACTIONS,
         LIST_TRANSACTIONS,

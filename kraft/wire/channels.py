@@ -17,6 +17,7 @@ from kraft.coordinators.transactions.markers import Codes, MarkersToWrite
 from kraft.coordinators.transactions.state import TopicPartition, Transaction
 from kraft.protocol.errors import KafkaError, TransactionAbortable, for_code
 from kraft.protocol.primitives import Buffer
+from kraft.wire.messages.active_producers import DESCRIBE_PRODUCERS
 from kraft.wire.messages.common import ReplyT, RequestData, RequestT, ResponseData, Rpc
 from kraft.wire.messages.controller import CONTROLLER_RPCS
 from kraft.wire.messages.fetch import FETCH, log_ends_of, log_ends_request
@@ -53,7 +54,7 @@ from kraft.wire.peers import Lane, Peers
 from metadata.controller.requests import ReplicaLogEnd, Request
 from metadata.image import TopicIdPartition
 from replication.partition.log import EpochEnd
-from replication.requests import FetchRequest, FetchResponse, OffsetAnswer, ProduceOutcome
+from replication.requests import ActiveProducer, FetchRequest, FetchResponse, OffsetAnswer, ProduceOutcome
 
 Reply = TypeVar("Reply")
 
@@ -308,6 +309,12 @@ class ForwardChannel:
         )
         return await self._peers.call(
             self._node_id, "forward", LIST_OFFSETS, request, timeout_ms=LOOKUP_MS, lane="reads"
+        )
+
+    async def producers(self, partition: TopicIdPartition) -> Sequence[ActiveProducer]:
+        """What the leader knows of the partition's producers. Raises as `list_offset`."""
+        return await self._peers.call(
+            self._node_id, "forward", DESCRIBE_PRODUCERS, partition, timeout_ms=LOOKUP_MS, lane="reads"
         )
 
     async def delete_records(self, partition: TopicIdPartition, *, offset: int, timeout_ms: int) -> int:

@@ -6,7 +6,7 @@ Faults are set by hand: `fail_produce` ends every produce with an outcome, `fail
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 from uuid import UUID
@@ -46,7 +46,14 @@ from metadata.settings import BrokerSettings, TopicSettings, broker_settings, to
 from replication.partition.log import AbortedTransaction
 from replication.producers.origin import CLIENT, Origin
 from replication.producers.state import ProducerBatch, ProducerLimits, ProducerStates
-from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, MAX_TIMESTAMP, OffsetAnswer, ProduceOutcome
+from replication.requests import (
+    EARLIEST_TIMESTAMP,
+    LATEST_TIMESTAMP,
+    MAX_TIMESTAMP,
+    ActiveProducer,
+    OffsetAnswer,
+    ProduceOutcome,
+)
 
 Reply = TypeVar("Reply")
 
@@ -403,6 +410,19 @@ class FakeGateway:
             if record.timestamp >= timestamp and record.offset < end:
                 return OffsetAnswer(offset=record.offset, timestamp=record.timestamp)
         return OffsetAnswer(offset=-1)
+
+    async def producers(self, partition: TopicIdPartition) -> Sequence[ActiveProducer]:
+        return [
+            ActiveProducer(
+                producer_id=producer_id,
+                producer_epoch=each.epoch,
+                last_sequence=each.last_sequence,
+                last_timestamp_ms=each.timestamp,
+                coordinator_epoch=each.coordinator_epoch,
+                transaction_start_offset=each.current_txn_first_offset,
+            )
+            for producer_id, each in self.logs[partition].producers.items()
+        ]
 
     async def delete_records(self, partition: TopicIdPartition, *, offset: int, timeout_ms: int) -> int:
         log = self.logs[partition]

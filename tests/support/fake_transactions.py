@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import count
 
 from kraft.coordinators.transactions.decide import (
@@ -15,6 +15,7 @@ from kraft.coordinators.transactions.decide import (
     Reply,
     decide,
 )
+from kraft.coordinators.transactions.listing import Listed, ListFilters, listed
 from kraft.coordinators.transactions.state import TopicPartition, Transaction
 from kraft.protocol.batches.header import header_at
 from kraft.protocol.batches.markers import Marker, build_marker
@@ -65,6 +66,12 @@ class FakeTransactions:
         if transactional_id not in self.known:
             raise TransactionalIdNotFound(f"transactional id {transactional_id!r} is not known")
         return self.known[transactional_id]
+
+    async def coordinator_of(self, transactional_id: str) -> int:
+        return self._gateway.node_id
+
+    async def list_all(self, filters: ListFilters) -> Mapping[int, Sequence[Listed]]:
+        return {self._gateway.node_id: listed(self.known.values(), filters, now_ms=self.now_ms)}
 
     async def verify(self, transactional_id: str, which: TopicIdPartition, data: Buffer) -> None:
         header = header_at(data)

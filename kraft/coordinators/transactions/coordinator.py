@@ -22,7 +22,7 @@ from kraft.coordinators.transactions.decide import (
 from kraft.coordinators.transactions.listing import Listed, ListFilters, listed
 from kraft.coordinators.transactions.markers import MarkerWriter, Write
 from kraft.coordinators.transactions.shard import TransactionShard
-from kraft.coordinators.transactions.state import TopicPartition, Transaction
+from kraft.coordinators.transactions.state import Phase, TopicPartition, Transaction
 from kraft.protocol.errors import ConcurrentTransactions, InvalidRequest, KafkaError, TransactionalIdNotFound
 from metadata.environment import TimerHandle
 from metadata.events import Events
@@ -115,6 +115,17 @@ class TransactionCoordinator:
                 raise
         shard.check()
         return await shard.ask(transactional_id, event)
+
+    def gauges(self) -> Mapping[str, float]:
+        """Of the ids that this broker coordinates, for /metrics."""
+        known = [each for shard in self._partitions.loaded() for each in shard.transactions.values()]
+        begun = [each.started_ms for each in known if each.phase is Phase.ONGOING]
+        return {
+            "transactional_ids": len(known),
+            "transactions_ongoing": len(begun),
+            "transactions_being_ended": sum(each.phase.is_preparing for each in known),
+            "transactions_ongoing_ms_max": max((self._clock.wall_ms() - each for each in begun), default=0),
+        }
 
     # --- metadata ---------------------------------------------------------------------------------------------
 

@@ -8,12 +8,14 @@ from typing import Protocol
 from kraft.protocol.errors import KafkaError, NotLeaderOrFollower
 from kraft.protocol.primitives import Buffer
 from kraft.wire.generated.delete_records_request import DeleteRecordsRequestData
+from kraft.wire.generated.describe_producers_request import DescribeProducersRequestData
 from kraft.wire.generated.fetch_request import FetchRequestData
 from kraft.wire.generated.list_offsets_request import ListOffsetsRequestData
 from kraft.wire.generated.offset_for_leader_epoch_request import OffsetForLeaderEpochRequestData
 from kraft.wire.generated.produce_request import ProduceRequestData
 from kraft.wire.handlers.metadata_log import MetadataFetches
 from kraft.wire.handlers.served import NO_RESPONSE, Call, CloseConnection, NoResponse, Served
+from kraft.wire.messages.active_producers import DESCRIBE_PRODUCERS
 from kraft.wire.messages.fetch import DEBUGGING_REPLICA, FETCH, log_ends_response
 from kraft.wire.messages.metadata_log import METADATA_FETCH, is_metadata_fetch
 from kraft.wire.messages.offsets import DELETE_RECORDS, LIST_OFFSETS, OFFSET_FOR_LEADER_EPOCH, LowWatermarks
@@ -22,7 +24,7 @@ from kraft.wire.primitives import TopLevel
 from metadata.controller.requests import ReplicaLogEnd
 from metadata.image import TopicIdPartition
 from replication.partition.log import EpochEnd
-from replication.requests import FetchRequest, FetchResponse, OffsetAnswer, ProduceOutcome
+from replication.requests import ActiveProducer, FetchRequest, FetchResponse, OffsetAnswer, ProduceOutcome
 
 
 class Replicas(Protocol):
@@ -55,6 +57,8 @@ class TransactionalLeader(Protocol):
         transactional_id: str | None = None,
     ) -> Mapping[TopicIdPartition, ProduceOutcome]: ...
 
+    async def producers(self, partition: TopicIdPartition) -> Sequence[ActiveProducer]: ...
+
 
 def data_handlers(
     replicas: Replicas | None, metadata: MetadataFetches | None, leader: TransactionalLeader | None = None
@@ -67,6 +71,7 @@ def data_handlers(
         Served(api=PRODUCE.api, handle=handlers.produce, refuse=PRODUCE.refuse),
         Served(api=FETCH.api, handle=handlers.fetch, refuse=FETCH.refuse),
         Served(api=LIST_OFFSETS.api, handle=handlers.list_offsets, refuse=LIST_OFFSETS.refuse),
+        Served(api=DESCRIBE_PRODUCERS.api, handle=handlers.describe_producers, refuse=DESCRIBE_PRODUCERS.refuse),
         Served(api=DELETE_RECORDS.api, handle=handlers.delete_records, refuse=DELETE_RECORDS.refuse),
         Served(
             api=OFFSET_FOR_LEADER_EPOCH.api,
@@ -85,6 +90,12 @@ class _DataHandlers:
         self._leader = leader
 
     @property
+    def _led(self) -> TransactionalLeader:
+        if self._leader is None:
+            raise NotLeaderOrFollower("this node has no broker role and so no replicas")
+        return self._leader
+
+    @property
     def _replicas(self) -> Replicas:
         if self._optional_replicas is None:
             raise NotLeaderOrFollower("this node has no broker role and so no replicas")
@@ -101,11 +112,9 @@ class _DataHandlers:
         return PRODUCE.to_reply(request, outcomes)
 
     async def _produce_in_transaction(self, request: ProduceRequest) -> Mapping[TopicIdPartition, ProduceOutcome]:
-        if self._leader is None:
-            raise NotLeaderOrFollower("this node has no broker role and so no replicas")
         if request.acks == 0:
             raise CloseConnection("acks=0 with a transactional id: nobody would know what was written")
-        return await self._leader.produce(
+        return await self._led.produce(
             request.batches,
             acks=request.acks,
             timeout_ms=request.timeout_ms,
@@ -142,6 +151,10 @@ class _DataHandlers:
             request.partition, request.timestamp, is_read_committed=request.is_read_committed
         )
         return LIST_OFFSETS.to_reply(request, answer)
+
+    async def describe_producers(self, call: Call[DescribeProducersRequestData]) -> TopLevel:
+        partition = DESCRIBE_PRODUCERS.requested(call.message)
+        return DESCRIBE_PRODUCERS.to_reply(partition, await self._led.producers(partition))
 
     async def delete_records(self, call: Call[DeleteRecordsRequestData]) -> TopLevel:
         request = DELETE_RECORDS.requested(call.message)

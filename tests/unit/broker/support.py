@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -22,7 +22,7 @@ from metadata.records import (
     RegisterBrokerRecord,
     TopicRecord,
 )
-from replication.requests import FetchRequest, FetchResponse, OffsetAnswer, ProduceOutcome
+from replication.requests import ActiveProducer, FetchRequest, FetchResponse, OffsetAnswer, ProduceOutcome
 
 TOPIC = UUID(int=7)
 P0 = TopicIdPartition(TOPIC, 0)
@@ -107,6 +107,10 @@ class ScriptedLeader:
         self, partition: TopicIdPartition, timestamp: int, *, is_read_committed: bool = False
     ) -> OffsetAnswer:
         answer: OffsetAnswer = self._next()
+        return answer
+
+    async def producers(self, partition: TopicIdPartition) -> Sequence[ActiveProducer]:
+        answer: Sequence[ActiveProducer] = self._next()
         return answer
 
     async def delete_records(self, partition: TopicIdPartition, *, offset: int, timeout_ms: int) -> int:

@@ -8,6 +8,7 @@ import pty
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -237,6 +238,74 @@ def test_consume_of_a_group_creates_a_consumer_with_the_isolation_level(kraft, s
     script.answers[f"DELETE {path}"] = (204, None, {})
     assert kraft("consume", "a", "--group", "g", "--isolation", "read_committed")[0] == 0
     assert script.bodies("POST")[0]["isolation.level"] == "read_committed"
+
+
+def transaction(name: str, **fields: object) -> dict[str, object]:
+    coordinator = {"related": "http://h:1/v3/clusters/c1/brokers/2"}
+    return {"transactional_id": name, "producer_id": 7, "state": "Ongoing", "coordinator": coordinator, **fields}
+
+
+def open_producer(start_offset: int, *, minutes: int, producer_id: int = 7) -> dict[str, int]:
+    return {
+        "producer_id": producer_id,
+        "producer_epoch": 1,
+        "last_sequence": 3,
+        "last_timestamp_ms": int(time.time() * 1_000) - minutes * 60_000,
+        "coordinator_epoch": -1,
+        "transaction_start_offset": start_offset,
+    }
+
+
+def test_transactions_list_and_describe(kraft, script):
+    script.answers["GET /v3/clusters/c1/transactions"] = {"data": [transaction("one")]}
+    code, out, _ = kraft("transactions", "list", "--state", "Ongoing", "--duration-ms", "5", "--pattern", "o.*")
+    assert (code, out) == (0, "transactional_id\tcoordinator\tproducer_id\tstate\none\t2\t7\tOngoing\n")
+    assert script.asked[-1][0].endswith("/transactions?state=Ongoing&duration_ms=5&pattern=o.%2A")
+    partitions = [{"topic_name": "a", "partition_id": 0}]
+    found = transaction("one/two", producer_epoch=4, timeout_ms=60_000, started_ms=1, partitions=partitions)
+    script.answers["GET /v3/clusters/c1/transactions/one%2Ftwo"] = found
+    code, out, _ = kraft("transactions", "describe", "one/two")
+    assert code == 0
+    assert {"producer_epoch\t4", "started_ms\t1", "topic_name\tpartition_id", "a\t0"} <= set(out.splitlines())
+    told = json.loads(kraft("transactions", "describe", "one/two", "--json")[1])
+    assert (told["partitions"], told["coordinator"]) == (partitions, "2")
+
+
+def test_transactions_abort_says_which(kraft, script):
+    path = "POST /v3/clusters/c1/topics/a/partitions/0/transactions:abort"
+    script.answers[path] = (204, None, {})
+    assert kraft("transactions", "abort", "a", "0")[0] == 2
+    assert kraft("transactions", "abort", "a", "0", "--producer-id", "7")[0] == 2
+    assert kraft("transactions", "abort", "a", "0", "--start-offset", "5")[0] == 0
+    assert kraft("transactions", "abort", "a", "0", "--producer-id", "7", "--producer-epoch", "1")[0] == 0
+    assert script.bodies("POST") == [
+        {"start_offset": 5},
+        {"producer_id": 7, "producer_epoch": 1, "coordinator_epoch": 0},
+    ]
+
+
+def test_transactions_that_hang_are_those_that_no_coordinator_will_end(kraft, script):
+    base = "GET /v3/clusters/c1"
+    script.answers["GET /topics"] = ["a"]
+    script.answers["GET /topics/a/partitions"] = [{"partition": 0, "leader": 1}, {"partition": 1, "leader": 2}]
+    script.answers[f"{base}/topics/a/partitions/0/producers"] = {
+        "data": [open_producer(5, minutes=20), open_producer(-1, minutes=20), open_producer(9, minutes=14)]
+    }
+    script.answers[f"{base}/topics/a/partitions/1/producers"] = {"data": [open_producer(8, minutes=20)]}
+    script.answers[f"{base}/transactions"] = {"data": [transaction("one")]}
+    in_one = {"partitions": [{"topic_name": "a", "partition_id": 1}]}
+    script.answers[f"{base}/transactions/one"] = transaction("one", **in_one)
+    code, out, _ = kraft("transactions", "find-hanging", "--json")
+    assert code == 0
+    (found,) = json.loads(out)
+    assert (found["topic"], found["partition"], found["start_offset"], found["duration_min"]) == ("a", 0, 5, 20)
+    script.answers[f"{base}/transactions"] = {"data": []}
+    assert [each["partition"] for each in json.loads(kraft("transactions", "find-hanging", "--json")[1])] == [0, 1]
+    only = ("--topic", "a", "--broker-id", "2", "--max-transaction-timeout", "10")
+    assert [each["start_offset"] for each in json.loads(kraft("transactions", "find-hanging", *only, "--json")[1])] == [
+        8
+    ]
+    assert kraft("transactions", "find-hanging", "--partition", "0")[0] == 2
 
 
 def test_consume_follows_all_partitions_at_once_until_the_limit(kraft, script):

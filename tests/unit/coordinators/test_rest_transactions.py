@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -11,11 +12,13 @@ from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
 from kraft.coordinators.transactions.decide import Producer
+from kraft.coordinators.transactions.markers import MarkersToWrite
 from kraft.coordinators.transactions.routing import Transactions
+from kraft.protocol.batches.markers import Marker
 from kraft.protocol.batches.records import read_batches
 from kraft.protocol.errors import InvalidProducerEpoch
 from metadata.image import TopicIdPartition
-from replication.requests import ProduceOutcome
+from replication.requests import ActiveProducer, ProduceOutcome
 from tests.unit.coordinators.test_coordinator_cluster import ask, instance
 from tests.unit.coordinators.test_transaction_cluster import create, play, until
 from tests.unit.coordinators.test_transactional_writes import batch, leader_of
@@ -77,6 +80,36 @@ def test_any_node_takes_any_verb_and_knows_it_again() -> None:
             late = await produce(nodes[1], key, batch(producer, 2))
             assert late.error_code == InvalidProducerEpoch.code, "its transaction is over"
             producer = following[0]
+
+    play(story)
+
+
+def test_operators_see_and_end_what_is_open_by_way_of_any_node() -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        key = await create(cluster, "a")
+        nodes = [each for each in cluster.alive if each.node is not None]
+        producer = await run(nodes[0], transactions(nodes[0]).init("id", timeout_ms=600_000))
+        assert (await produce(nodes[0], key, batch(producer))).error_code == 0
+        leader = await leader_of(cluster, key)
+
+        async def begun(node: SimulatedNode) -> list[tuple[int, int, int]]:
+            assert node.node is not None
+            found: Sequence[ActiveProducer] = await run(node, node.node.gateway.producers(key))
+            return [(each.producer_id, each.producer_epoch, each.transaction_start_offset) for each in found]
+
+        for node in nodes:
+            assert await begun(node) == [(producer.producer_id, producer.epoch, 0)]
+        gauges = [each.node.transaction_coordinator.gauges() for each in nodes if each.node.transaction_coordinator]
+        assert sum(each["transactions_ongoing"] for each in gauges) == 1
+        assert sum(each["transactional_ids"] for each in gauges) == 1
+        marker = MarkersToWrite(*producer, Marker(is_commit=False, coordinator_epoch=0), frozenset({("a", 0)}))
+        far = next(each for each in nodes if each is not leader)
+        assert far.node is not None
+        assert leader.node is not None
+        assert await run(far, far.node.write_markers(leader.node.node.id, [marker])) == [{("a", 0): 0}]
+        for node in nodes:
+            assert await begun(node) == [(producer.producer_id, producer.epoch, -1)]
+            assert await committed(node, key) == []
 
     play(story)
 

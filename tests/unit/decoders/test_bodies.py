@@ -17,6 +17,7 @@ from kraft.http.routes import ALL_ROUTES
 from kraft.http.v2.consumers_routes import consumer_routes
 from kraft.http.v2.transactions import transaction_routes
 from kraft.http.v3.consumer_groups import group_routes
+from kraft.http.v3.transactions import transaction_admin_routes
 from kraft.protocol.errors import CoordinatorNotAvailable
 from tests.support.fake_gateway import FakeGateway
 from tests.unit.decoders.hostile import NASTY
@@ -53,6 +54,7 @@ EXTRA = (
     *consumer_routes(AWAY, random.Random(0)),
     *group_routes(AWAY),
     *transaction_routes(cast(Transactions, AWAY), AWAY),
+    *transaction_admin_routes(cast(Transactions, AWAY), AWAY.write),  # type: ignore[attr-defined]
 )
 ROUTES = [route for route in (*ALL_ROUTES, *EXTRA) if route.body is not None and not route.streams_body]
 

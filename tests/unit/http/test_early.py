@@ -13,6 +13,7 @@ from kraft.cli.rest import is_busy
 from kraft.client.response import ALWAYS, Answer, Untouched, judge
 from kraft.client.response import read_produce_response as told_by_client
 from kraft.coordinators.groups.routing import Groups
+from kraft.coordinators.transactions.markers import Write
 from kraft.coordinators.transactions.routing import Transactions
 from kraft.http.app import ROUTES
 from kraft.http.early import AWAITS_HEADER
@@ -22,6 +23,7 @@ from kraft.http.replicas import replica_routes
 from kraft.http.v2.consumers_routes import consumer_routes
 from kraft.http.v2.transactions import transaction_routes
 from kraft.http.v3.consumer_groups import group_routes
+from kraft.http.v3.transactions import transaction_admin_routes
 from tests.support.fake_gateway import FakeGateway
 from tests.unit.http.door import JSON, Door, with_door
 from tests.unit.http.waits import Waits
@@ -35,6 +37,7 @@ NO_GROUPS = cast(Groups, None)
 EXTRA = (
     *consumer_routes(NO_GROUPS, random.Random(0)),
     *transaction_routes(cast(Transactions, None), NO_GROUPS),
+    *transaction_admin_routes(cast(Transactions, None), cast(Write, None)),
     *group_routes(NO_GROUPS),
     *replica_routes(dict),
 )

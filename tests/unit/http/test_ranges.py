@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from kraft.coordinators.groups.routing import Groups
+from kraft.coordinators.transactions.markers import Write
 from kraft.coordinators.transactions.routing import Transactions
 from kraft.http.endpoint import Route
 from kraft.http.errors import HttpError
@@ -19,6 +20,7 @@ from kraft.http.routes import ALL_ROUTES
 from kraft.http.v2.consumers_routes import consumer_routes
 from kraft.http.v2.transactions import transaction_routes
 from kraft.http.v3.consumer_groups import group_routes
+from kraft.http.v3.transactions import transaction_admin_routes
 from tests.support.fake_gateway import FakeGateway
 from tests.unit.http.door import V3, Door, with_door
 
@@ -27,6 +29,7 @@ ROUTES: tuple[Route, ...] = (
     *ALL_ROUTES,
     *consumer_routes(NO_GROUPS, random.Random(0)),
     *transaction_routes(cast(Transactions, None), NO_GROUPS),
+    *transaction_admin_routes(cast(Transactions, None), cast(Write, None)),
     *group_routes(NO_GROUPS),
     *replica_routes(dict),
 )

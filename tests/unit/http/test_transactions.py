@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, cast
 from urllib.parse import urlencode
 
@@ -12,16 +12,19 @@ from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.routing import Groups
 from kraft.coordinators.transactions.decide import TimeIsOver
+from kraft.coordinators.transactions.markers import MarkersToWrite
 from kraft.coordinators.transactions.routing import Transactions
 from kraft.http.transactional import after, parse_sequence, sequence_text
 from kraft.http.v2.transactions import transaction_routes
+from kraft.http.v3.transactions import transaction_admin_routes
 from kraft.protocol.batches.header import whole_batches
+from kraft.protocol.batches.markers import build_marker
 from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.protocol.primitives import INT32_MAX
 from replication.producers.state import BATCHES_KEPT
 from tests.support.fake_gateway import FakeGateway
 from tests.support.fake_transactions import FakeTransactions
-from tests.unit.http.door import JSON, RAW_BATCH, Answer, Door, raw_records, with_door
+from tests.unit.http.door import JSON, RAW_BATCH, V3, Answer, Door, raw_records, with_door
 
 ONE = "/transactions/one"
 READ = "/topics/t/partitions/{}/records?timeout=0&isolation_level=read_committed"
@@ -380,3 +383,88 @@ def test_a_transactional_id_may_hold_any_character() -> None:
         assert answer.json["transactional_id"] == "a/b c"
 
     with_node(story)
+
+
+# --- for operators ------------------------------------------------------------------------------------------------
+
+
+def with_admin(story: Callable[[Node, list[MarkersToWrite]], Awaitable[None]], *, code: int = 0) -> None:
+    """What the leaders were told is noted, and written as they write it."""
+    fake, groups, told = FakeGateway(), FakeGroups(), []
+    fake.add_topic("t", 2)
+    transactions = FakeTransactions(fake)
+
+    async def write(node_id: int, markers: Sequence[MarkersToWrite]) -> Sequence[Mapping[tuple[str, int], int]]:
+        assert node_id == 1
+        told.extend(markers)
+        for each in markers:
+            for topic, partition in each.partitions if not code else ():
+                batch = build_marker(
+                    each.marker, producer_id=each.producer_id, producer_epoch=each.producer_epoch, timestamp_ms=1
+                )
+                fake.log(topic, partition).append(batch)
+        return [dict.fromkeys(each.partitions, code) for each in markers]
+
+    async def run(door: Door) -> None:
+        await story(Node(door, transactions, groups), told)
+
+    known = cast(Transactions, transactions)
+    routes = (*transaction_routes(known, cast(Groups, groups)), *transaction_admin_routes(known, write))
+    with_door(run, fake, extra_routes=routes)
+
+
+def test_operators_see_which_transactions_there_are() -> None:
+    async def story(node: Node, told: list[MarkersToWrite]) -> None:
+        producer = await node.begin()
+        await node.begin("other")
+        await node.produce(producer, {"value": 1, "partition": 1})
+
+        async def listed(query: str = "") -> list[tuple[str, str]]:
+            answer = await node.door.ask("GET", f"{V3}/transactions{query}")
+            assert answer.status == 200, answer.body
+            return [(row["transactional_id"], row["state"]) for row in answer.json["data"]]
+
+        assert await listed() == [("one", "Ongoing"), ("other", "Empty")]
+        assert await listed("?state=Empty&state=CompleteAbort") == [("other", "Empty")]
+        assert await listed(f"?producer_id={producer['producer_id']}") == [("one", "Ongoing")]
+        assert await listed("?pattern=o.h.*") == [("other", "Empty")]
+        answer = await node.door.ask("GET", f"{V3}/transactions?state=Open")
+        assert (answer.status, answer.json["error_code"], "Ongoing" in answer.json["message"]) == (400, 40002, True)
+        found = (await node.door.ask("GET", f"{V3}/transactions/one")).json
+        assert found["partitions"] == [{"topic_name": "t", "partition_id": 1}]
+        assert found["coordinator"]["related"].endswith("/brokers/1")
+        assert (await node.door.ask("GET", f"{V3}/transactions/nobody")).json["error_code"] == 40406
+
+    with_admin(story)
+
+
+def test_an_operator_aborts_what_is_open_in_a_partition() -> None:
+    async def story(node: Node, told: list[MarkersToWrite]) -> None:
+        producer = await node.begin()
+        await node.produce(producer, 1, path="/topics/t/partitions/0")
+        partition = f"{V3}/topics/t/partitions/0"
+        (row,) = (await node.door.ask("GET", partition + "/producers")).json["data"]
+        assert (row["producer_id"], row["transaction_start_offset"], row["last_sequence"]) == (1000, 0, 0)
+        for body, code in (({}, 40002), ({"producer_id": 5}, 40002), ({"start_offset": 1}, 40903)):
+            answer = await node.door.ask("POST", partition + "/transactions:abort", body)
+            assert answer.json["error_code"] == code, answer.body
+        assert told == []
+        answer = await node.door.ask("POST", partition + "/transactions:abort", {"start_offset": 0})
+        assert answer.status == 204, answer.body
+        (marker,) = told
+        assert (marker.producer_id, marker.producer_epoch, marker.marker.is_commit) == (1000, 0, False)
+        assert marker.partitions == {("t", 0)}
+        (row,) = (await node.door.ask("GET", partition + "/producers")).json["data"]
+        assert row["transaction_start_offset"] == -1
+        assert await node.committed() == []
+
+    with_admin(story)
+
+
+def test_an_abort_that_the_leader_refuses_says_so() -> None:
+    async def story(node: Node, told: list[MarkersToWrite]) -> None:
+        body = {"producer_id": 5, "producer_epoch": 0}
+        answer = await node.door.ask("POST", f"{V3}/topics/t/partitions/0/transactions:abort", body)
+        assert (answer.status, answer.json["kafka_code"]) == (409, 47)
+
+    with_admin(story, code=47)

@@ -24,6 +24,7 @@ from kraft.wire.codec import RequestHeader
 from kraft.wire.generated.api_versions_request import ApiVersionsRequestData
 from kraft.wire.generated.sasl_authenticate_request import SaslAuthenticateRequestData
 from kraft.wire.generated.sasl_handshake_request import SaslHandshakeRequestData
+from kraft.wire.messages.active_producers import DESCRIBE_PRODUCERS
 from kraft.wire.messages.controller import CONTROLLER_RPCS
 from kraft.wire.messages.fetch import FETCH
 from kraft.wire.messages.groups import GROUP_REQUEST
@@ -118,6 +119,7 @@ EVERY_API: dict[str, tuple[Any, Any]] = {
     ),
     "EndTxn": (END_TXN, End("id", Producer(7, 0), True)),
     "WriteTxnMarkers": (WRITE_TXN_MARKERS, [MarkersToWrite(7, 0, Marker(True, 1), frozenset({("t", 0)}))]),
+    "DescribeProducers": (DESCRIBE_PRODUCERS, T0),
     "DescribeTransactions": (DESCRIBE_TRANSACTION, "id"),
     "ListTransactions": (LIST_TRANSACTIONS, ListFilters()),
     "GroupRequest": (GROUP_REQUEST, DescribeGroup(group="g")),
