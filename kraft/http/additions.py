@@ -37,6 +37,7 @@ STRUCT_ADDITION: Final = Meta(extra_json_schema={MARK: True})
 
 
 def prefers_additions(prefer: str | None) -> bool:
+    """Whether a `Prefer` header asks for the fields that no other proxy has (`kraft-fields`, RFC 7240)."""
     return prefer is not None and KRAFT_FIELDS in (part.strip().lower() for part in prefer.split(","))
 
 
@@ -77,6 +78,7 @@ def _shape_of_struct(struct: type[Struct]) -> tuple[Shape | None, bool]:
 
 
 def without_additions(document: Any, shape: Shape | None) -> Any:
+    """A copy of the document with nothing but what the shape has; the document itself where the shape is None."""
     if shape is None:
         return document
     if isinstance(document, list):

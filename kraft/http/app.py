@@ -12,25 +12,24 @@ from aiohttp import web
 
 from kraft.broker.gateway import Gateway
 from kraft.broker.measures import NO_KAFKA_PORT, KafkaPort
-from kraft.http.answering import finished, refused
-from kraft.http.body import BodyLease, check_length
 from kraft.http.context import Context
 from kraft.http.docs.pages import docs_routes
-from kraft.http.early import Awaiting, Nothing, refuse_early, tell_awaited
 from kraft.http.endpoint import Call, Route
 from kraft.http.errors import HttpError, error_response
-from kraft.http.internal_errors import InternalErrors
 from kraft.http.limits import BodyBudget, Connections, Limits, Slots
 from kraft.http.media import utf8_of_latin_1
 from kraft.http.metrics import GaugeValues, Metrics
 from kraft.http.openapi import openapi_routes
 from kraft.http.origins import Origins
 from kraft.http.partitioner import Partitioner
+from kraft.http.readiness import Awaiting, Nothing, refuse_early, tell_awaited
+from kraft.http.request_body import BodyLease, check_length
+from kraft.http.responses import InternalErrors, finished, refused
 from kraft.http.routes import ALL_ROUTES
 from kraft.http.slow_clients import SlowClients
 from kraft.http.status import partition_gauges
 from kraft.http.streaming.streams import Streams
-from kraft.http.strict import check_strictly
+from kraft.http.strict_profile import check_strictly
 from kraft.protocol.errors import KafkaError
 from kraft.protocol.primitives import INT32_MAX
 from metadata.environment import Environment
@@ -58,10 +57,10 @@ def create_app(
     own_hosts: Sequence[str] = (),
     connections_max: int = INT32_MAX,
 ) -> web.Application:
-    """The door. `is_strict`: the strict profile, see `kraft.http.strict`. `connections_max` is what the process has
-    descriptors for, whatever `max.connections` allows. `awaiting` says what the node waits for, by default nothing;
-    `gauges` adds gauges to /metrics; later resources add routes. `own_hosts`: names under which clients reach the
-    cluster's nodes, see `kraft.http.origins`.
+    """The HTTP door as an application. `is_strict` chooses the strict profile (`kraft.http.strict_profile`).
+    `connections_max` is what the process has descriptors for, whatever `max.connections` allows. `awaiting` says what
+    the node waits for, by default nothing; `gauges` adds gauges to /metrics; `extra_routes` are further resources.
+    `own_hosts` are the names under which clients reach the cluster's nodes (`kraft.http.origins`).
 
     A fault of ours in a handler is an event `http_request_failed` and an answer 500 with the id of the event.
     """

@@ -27,6 +27,8 @@ Handle: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class Connection(web.RequestHandler):
+    """One connection of a client, from its first byte to its end."""
+
     __slots__ = ("_body", "_clock", "header_since_ms", "is_ending", "made_ms", "unsent", "unsent_since_ms")
 
     def __init__(self, manager: web.Server, *, clock: Clock, **options: Any) -> None:

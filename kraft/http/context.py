@@ -9,12 +9,12 @@ from uuid import UUID
 
 from kraft.broker.gateway import Gateway
 from kraft.http.dialects import DIALECTS, Dialect
-from kraft.http.early import Awaiting
 from kraft.http.errors import PARTITION_NOT_FOUND, HttpError
 from kraft.http.limits import BodyBudget, Connections, Limits, Slots
 from kraft.http.metrics import Metrics
 from kraft.http.origins import Origins
 from kraft.http.partitioner import Partitioner
+from kraft.http.readiness import Awaiting
 from kraft.http.slow_clients import SlowClients
 from kraft.http.streaming.streams import Streams
 from kraft.protocol.errors import InvalidTopicException, LeaderNotAvailable, RequestTimedOut, UnknownTopicOrPartition
@@ -29,6 +29,8 @@ Reply = TypeVar("Reply")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
+    """What handlers share: the node behind the door, its limits and its clock."""
+
     gateway: Gateway
     clock: Clock
     limits: Limits
@@ -49,19 +51,22 @@ class Context:
     """On the monotonic clock."""
     origins: Origins
     is_strict: bool = False
-    """The strict profile, see `kraft.http.strict`."""
+    """The strict profile, see `kraft.http.strict_profile`."""
 
     @property
     def dialect(self) -> Dialect:
+        """The dialect of v2 that `rest.dialect` chooses."""
         return DIALECTS[self.gateway.settings.rest_dialect]
 
     def topic_or_raise(self, name: str) -> TopicImage:
+        """The topic of this name. Raises UnknownTopicOrPartition 3."""
         topic = self.gateway.image.topic(name)
         if topic is None:
             raise UnknownTopicOrPartition(f"topic {name!r} does not exist")
         return topic
 
     def partition_or_raise(self, topic: TopicImage, partition: int) -> PartitionImage:
+        """The partition of this number. Raises HttpError 40402, which says how many there are."""
         image = topic.partitions.get(partition)
         if image is None:
             raise HttpError(
@@ -72,6 +77,7 @@ class Context:
         return image
 
     def find_partition(self, topic: str, partition: int) -> tuple[TopicIdPartition, PartitionImage]:
+        """Key and image of a partition, by topic and number. Raises what the two methods above raise."""
         image = self.topic_or_raise(topic)
         return TopicIdPartition(image.topic_id, partition), self.partition_or_raise(image, partition)
 
@@ -90,7 +96,7 @@ class Context:
         return created
 
     async def control(self, request: Request[Reply]) -> Reply:
-        """Raises KafkaError; of an unknown outcome it says what to do about it."""
+        """Asks the active controller. Raises KafkaError; that of an unknown outcome says what to do about it."""
         try:
             return await self.gateway.control(request, timeout_ms=self.limits.control_timeout_ms)
         except RequestTimedOut as late:

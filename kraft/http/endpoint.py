@@ -14,8 +14,7 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from kraft.http.additions import PREFER, prefers_additions
-from kraft.http.bodies import IS_STRICT
-from kraft.http.counting import check_values
+from kraft.http.body_models import IS_STRICT
 from kraft.http.errors import (
     PARTITION_NOT_FOUND,
     PAYLOAD,
@@ -25,6 +24,7 @@ from kraft.http.errors import (
     HttpError,
 )
 from kraft.http.media import is_latin_1
+from kraft.http.record_counts import check_values
 
 if TYPE_CHECKING:
     from kraft.http.context import Context
@@ -73,14 +73,17 @@ class Call:
 
     @property
     def path(self) -> Mapping[str, str]:
+        """The parameters that stand in the path, by name."""
         return self.request.match_info
 
     @property
     def topic(self) -> str:
+        """The topic's name in the path."""
         return self.request.match_info["topic"]
 
     @property
     def partition(self) -> int:
+        """The partition's number in the path. Raises HttpError 404 for what is no number."""
         text = self.request.match_info["partition"]
         if not (text.isascii() and text.isdigit() and len(text) <= 10):
             code = 404 if self.is_v3 else PARTITION_NOT_FOUND
@@ -169,6 +172,8 @@ class Body:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
+    """One method and path: its handler, its parameters, and the bodies that it takes and answers."""
+
     method: Method
     path: str
     handler: Handler
@@ -188,12 +193,13 @@ class Route:
     """The handler reads the body itself, while it answers; its length is no limit."""
     answers_early: bool = False
     """Also while the node's metadata has not caught up with the quorum: it tells of this process, or what is awaited.
-    Every other route answers 503 until then, see `kraft.http.early`."""
+    Every other route answers 503 until then, see `kraft.http.readiness`."""
     is_alias: bool = False
     """Another spelling that some clients use; the strict profile does not serve it."""
 
     @property
     def operation_id(self) -> str:
+        """The operationId of the OpenAPI document: the handler's name, as in generated clients."""
         return self.name or f"{self.tag}_{self.handler.__name__}"
 
     @property

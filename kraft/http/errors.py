@@ -129,14 +129,17 @@ class HttpError(Exception):
 
     @property
     def status(self) -> int:
+        """The HTTP status: the first three digits of the code."""
         return status_of(self.code)
 
 
 def status_of(code: int) -> int:
+    """The HTTP status of an error code: the first three of five digits; a code of three digits is one."""
     return code if code < 1000 else code // 100
 
 
 def overloaded(message: str, *, closes: bool = False) -> HttpError:
+    """A 503: this node is busy, and has done nothing. `closes` ends the connection as well."""
     return HttpError(UNAVAILABLE, message, extra={"retriable": True}, closes=closes)
 
 
@@ -159,6 +162,7 @@ def error_body(error: HttpError, *, has_additions: bool = True) -> dict[str, Any
 
 
 def error_response(error: HttpError, *, media: str = "application/json", has_additions: bool = True) -> web.Response:
+    """The response with the error's status, headers and JSON body."""
     headers = {"Content-Type": media, **error.headers}
     if error.status in (429, 503):
         headers.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))

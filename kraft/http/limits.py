@@ -70,6 +70,7 @@ class BodyBudget:
 
     @property
     def used(self) -> int:
+        """Bytes that are reserved now."""
         return self._used
 
     def reserve(self, size: int) -> None:
@@ -82,6 +83,7 @@ class BodyBudget:
         self._used += size
 
     def release(self, size: int) -> None:
+        """Gives back what `reserve` took."""
         assert 0 <= size <= self._used, (size, self._used)
         self._used -= size
 

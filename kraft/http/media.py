@@ -23,6 +23,8 @@ _NEED_SCHEMAS = ("avro", "jsonschema", "protobuf")
 
 
 class Format(StrEnum):
+    """How keys and values are embedded in a body: Confluent's embedded formats, and two of ours."""
+
     BINARY = "binary"
     JSON = "json"
     TEXT = "text"
@@ -31,6 +33,7 @@ class Format(StrEnum):
 
     @property
     def media_type(self) -> str:
+        """The v2 media type that names this format."""
         match self:
             case Format.RECORD_BATCH:
                 return RECORD_BATCH
@@ -63,6 +66,7 @@ def produce_format(content_type: str | None) -> Format:
 
 @lru_cache(maxsize=HEADERS_CACHED_MAX)
 def require_json_body(content_type: str | None) -> None:
+    """Raises HttpError 415 for a content type that is not JSON; none at all is taken for JSON."""
     media = _media(content_type or PLAIN_JSON)
     if media != PLAIN_JSON and not media.endswith("+json"):
         raise HttpError(415, f"content type {media} is not supported here; send {PLAIN_JSON}")
@@ -137,6 +141,7 @@ def require_accepts(accept: str | None, media_type: str) -> None:
 
 @lru_cache(maxsize=HEADERS_CACHED_MAX)
 def takes_v2(accept: str | None) -> bool:
+    """Whether the client takes a v2 media type, by its `Accept`."""
     return any(media in ("*/*", "application/*") or _is_v2(media) for media in media_ranges(accept))
 
 

@@ -41,6 +41,8 @@ class _Measured(Collector):
 
 
 class Metrics:
+    """The metrics of one node: `values` are asked for gauges and `measures` for all others, each time they are read."""
+
     def __init__(self, values: Callable[[], GaugeValues], measures: Callable[[], Iterable[Measure]] = tuple) -> None:
         self.registry = CollectorRegistry()
         labels = ("method", "route")
@@ -81,4 +83,5 @@ class Metrics:
         return observe
 
     def exposition(self) -> bytes:
+        """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from kraft.broker.gateway import Gateway
 from kraft.http.endpoint import Call, Parameter
 from kraft.http.errors import BAD_REQUEST, HttpError
-from kraft.http.query import parse_integer
+from kraft.http.parameters import parse_integer
 from kraft.protocol.primitives import INT64_MAX
 from metadata.image import TopicIdPartition
 from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP

@@ -9,7 +9,7 @@ from __future__ import annotations
 from kraft.http.endpoint import Call, Parameter
 from kraft.http.idempotency import IdempotencyKey, idempotency_key
 from kraft.http.media import Format
-from kraft.http.query import TIMEOUT, flag, integer
+from kraft.http.parameters import TIMEOUT, flag, integer
 from kraft.http.transactional import InTransaction
 from kraft.protocol.errors import InvalidRequiredAcks
 from kraft.protocol.media_types import PLAIN_JSON

@@ -43,6 +43,8 @@ def to_batch(records: Sequence[OutRecord]) -> bytearray:
 
 
 class Taken(NamedTuple):
+    """Records out of batches, where to go on, and their size in bytes."""
+
     records: list[InRecord]
     next_offset: int
     """Where to go on."""

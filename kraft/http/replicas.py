@@ -48,6 +48,8 @@ class LocalReplica(BaseModel):
 
 
 class NodeBelief(BaseModel):
+    """What GET /kraft/partitions answers."""
+
     node_id: int
     metadata_offset: int
     controller_id: int
@@ -58,6 +60,7 @@ class NodeBelief(BaseModel):
 
 
 def partition_facts(gateway: Gateway) -> list[PartitionFacts]:
+    """Every partition in this node's copy of the metadata."""
     return [
         PartitionFacts(
             topic=topic.name,
@@ -76,6 +79,7 @@ def partition_facts(gateway: Gateway) -> list[PartitionFacts]:
 
 
 def local_replica(key: TopicIdPartition, status: ReplicaStatus) -> LocalReplica:
+    """One replica of this node, as it is now: its role, its offsets, its ISR."""
     return LocalReplica(
         topic=status.topic,
         topic_id=str(key.topic_id),
@@ -91,6 +95,7 @@ def local_replica(key: TopicIdPartition, status: ReplicaStatus) -> LocalReplica:
 
 
 def node_belief(gateway: Gateway, replicas: Mapping[TopicIdPartition, ReplicaStatus]) -> NodeBelief:
+    """Both of them together, for one answer."""
     image = gateway.image
     return NodeBelief(
         node_id=gateway.node_id,

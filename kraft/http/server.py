@@ -41,10 +41,12 @@ class HttpServer:
 
     @property
     def port(self) -> int:
+        """The port that it listens on, also where the system chose it."""
         return self._port
 
     @property
     def connections(self) -> int:
+        """Connections that are open now."""
         server = None if self._runner is None else self._runner.server
         return 0 if server is None else len(server.connections)
 
@@ -79,6 +81,7 @@ class HttpServer:
         self._patience = asyncio.get_running_loop().create_task(context.patience.run(lambda: server.connections))
 
     async def stop(self) -> None:
+        """Stops as the module's text says, in `drain_ms` and a little."""
         runner, self._runner = self._runner, None
         if self._patience is not None:
             self._patience.cancel()

@@ -33,6 +33,7 @@ class BodyWatch:
         self.received = 0
 
     def is_late(self, now_ms: int, limits: Limits) -> bool:
+        """Whether the body has come more slowly than `limits` allow."""
         return now_ms - self.since_ms > limits.body_wait_ms + self.received * 1000 // limits.body_bytes_per_second
 
 
@@ -45,16 +46,19 @@ class SlowClients:
         self.bodies: set[BodyWatch] = set()
 
     def watch(self, request: web.BaseRequest) -> BodyWatch:
+        """Begins to look at the request's body."""
         watch = BodyWatch(request, since_ms=self._clock.monotonic_ms())
         self.bodies.add(watch)
         return watch
 
     async def run(self, connections: Callable[[], Iterable[object]]) -> None:
+        """Looks at bodies and connections every `LOOK_EVERY_MS` until it is cancelled."""
         while True:
             await self._clock.sleep(min(LOOK_EVERY_MS, self._limits.header_wait_ms))
             self.look(connections())
 
     def look(self, connections: Iterable[object]) -> None:
+        """One look: ends what is over its limit."""
         now_ms = self._clock.monotonic_ms()
         for watch in [each for each in self.bodies if each.is_late(now_ms, self._limits)]:
             self.bodies.discard(watch)
@@ -86,6 +90,7 @@ class SlowClients:
 
 
 def too_slow(limits: Limits, received: int) -> HttpError:
+    """The 408 for a body of which only `received` bytes came in time."""
     message = (
         f"{received} bytes of the body came in more than {limits.body_wait_ms} ms; it must come with at least "
         f"{limits.body_bytes_per_second} bytes a second"

@@ -93,6 +93,7 @@ def node_state(node: NodeInfo, image: MetadataImage) -> State:
 
 
 def partition_totals(gateway: Gateway) -> PartitionTotals:
+    """Counts of partitions, and of those that are under-replicated, under min.insync.replicas or offline."""
     total = under_replicated = offline = under_min_isr = 0
     for topic in gateway.image.topics.values():
         min_isr = gateway.topic_settings(topic.name).min_insync_replicas
@@ -123,6 +124,9 @@ def partition_gauges(gateway: Gateway) -> dict[str, float]:
 def cluster_status(
     gateway: Gateway, awaits: str = "", kafka_clients: Mapping[tuple[str, str, str], int] | None = None
 ) -> ClusterStatus:
+    """The status of the cluster as this node knows it: nodes, the quorum's leader, partitions. `awaits` is what this
+    node waits for, `kafka_clients` counts its Kafka clients by listener, software and version.
+    """
     image = gateway.image
     nodes = [
         NodeStatus(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from kraft.http.endpoint import Call, Parameter
 from kraft.http.errors import BAD_REQUEST, UNPROCESSABLE, HttpError
-from kraft.http.query import integer
+from kraft.http.parameters import integer
 from kraft.protocol.batches.header import NO_PRODUCER_ID, computed_crc, header_at, sequenced, whole_batches
 from kraft.protocol.partitioner import partition_of_key
 from kraft.protocol.primitives import INT32_MAX, INT64_MAX, Buffer

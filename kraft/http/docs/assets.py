@@ -32,6 +32,8 @@ _FOLDER = posixpath.join(posixpath.dirname(__file__), "assets")
 
 @dataclass(frozen=True, slots=True)
 class Asset:
+    """One file: its content type, its bytes as gzip, and its ETag."""
+
     media: str
     compressed: bytes
     etag: str
@@ -63,6 +65,7 @@ class Assets:
 
 
 def etag_of(data: bytes) -> str:
+    """A weak ETag of these bytes."""
     return f'W/"{sha256(data).hexdigest()[:24]}"'
 
 

@@ -18,6 +18,8 @@ RETRY_MS = 1_000
 
 
 class Frames(Protocol):
+    """A form of stream: its content type, and how each kind of message is written."""
+
     @property
     def content_type(self) -> str: ...
     def begin(self, position: str) -> bytes: ...

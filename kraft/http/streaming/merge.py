@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from kraft.broker.gateway import Records
 from kraft.http.context import Context
-from kraft.http.embed import encode_each
+from kraft.http.embedded_records import encode_each
 from kraft.http.errors import HttpError
 from kraft.http.media import Format
 from kraft.http.records import InRecord, on_records, take_records
@@ -58,6 +58,7 @@ class Merge:
         self._behind.update(dict.fromkeys(keys))
 
     def drop(self, key: Key) -> None:
+        """No longer read from this partition."""
         self._behind.pop(key, None)
 
     async def next(self, *, wait_ms: int) -> list[Piece]:

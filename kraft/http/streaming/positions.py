@@ -55,6 +55,7 @@ class Positions:
 
     @property
     def text(self) -> str:
+        """The positions as a client hands them back (see above)."""
         return ",".join(self._texts.values())
 
 

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from aiohttp import web
 
 from kraft.http.dialects import UNKNOWN_TOPIC
-from kraft.http.embed import ConsumedRecord
+from kraft.http.embedded_records import ConsumedRecord
 from kraft.http.endpoint import Body, Call, Parameter, Route
 from kraft.http.errors import BAD_REQUEST, HttpError
 from kraft.http.media import EMBEDDED, Format, stream_answer
 from kraft.http.offset_spec import OFFSET, wanted_offset
-from kraft.http.query import ISOLATION_LEVEL, is_read_committed
+from kraft.http.parameters import ISOLATION_LEVEL, is_read_committed
 from kraft.http.streaming.frames import FRAMES
 from kraft.http.streaming.merge import Merge, Piece
 from kraft.http.streaming.positions import PARTITIONS_MAX, Key, Positions, parse_positions

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from kraft.http.endpoint import Call, Parameter
 from kraft.http.errors import HttpError, error_body, from_kafka
-from kraft.http.query import integer
+from kraft.http.parameters import integer
 from kraft.http.streaming.frames import Frames
 from kraft.http.streaming.merge import Piece
 from kraft.http.streaming.positions import POSITION_HEADER, Positions
@@ -32,6 +32,8 @@ HEARTBEAT = Parameter(
 
 
 class Source(Protocol):
+    """Where a stream's records come from."""
+
     @property
     def positions(self) -> Positions: ...
 

@@ -23,6 +23,8 @@ PIECE_RECORDS = 5_000
 
 
 class Streams:
+    """All open streams of a node."""
+
     def __init__(self, *, slots: Slots, unsent_bytes_max: int) -> None:
         self._slots = slots
         self._unsent_bytes_max = unsent_bytes_max
@@ -33,6 +35,7 @@ class Streams:
 
     @property
     def count(self) -> int:
+        """Streams that are open now."""
         return len(self._tasks)
 
     @contextmanager
@@ -98,6 +101,7 @@ class Outlet:
                 await writer.drain()
 
     def cut_off(self) -> None:
+        """Ends the connection: the client takes nothing, and others need the room."""
         transport = self._request.transport
         if transport is not None:
             transport.abort()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 from pydantic import Field
 
-from kraft.http.bodies import RequestBody
+from kraft.http.body_models import RequestBody
 from kraft.http.endpoint import Body, Call, Route
 from kraft.http.media import require_json_body
 from kraft.http.v3.envelope import raise_refusal

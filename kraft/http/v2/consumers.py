@@ -17,7 +17,7 @@ from kraft.http.endpoint import Call
 from kraft.http.errors import ILLEGAL_STATE, PARTITION_NOT_FOUND, UNPROCESSABLE, HttpError
 from kraft.http.media import EMBEDDED, Format, consumer_format, require_json_body, stream_answer, v2_answer
 from kraft.http.offset_spec import offset_at, parse_iso_time
-from kraft.http.query import READ_COMMITTED, integer, parse_integer
+from kraft.http.parameters import READ_COMMITTED, integer, parse_integer
 from kraft.http.streaming.consumers import ConsumerSource
 from kraft.http.streaming.frames import FRAMES, Frames
 from kraft.http.streaming.positions import parse_positions

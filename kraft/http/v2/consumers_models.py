@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from kraft.http.additions import ADDITION
-from kraft.http.bodies import Items, OneOf, RequestBody, Truth, Whole, is_strict
+from kraft.http.body_models import Items, OneOf, RequestBody, Truth, Whole, is_strict
 from kraft.protocol.primitives import INT32_MAX, INT64_MAX
 
 ALSO_SPELLED: Mapping[str, str] = {

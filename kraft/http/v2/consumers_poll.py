@@ -13,7 +13,7 @@ from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.subscriptions import TopicPartition
 from kraft.http.context import Context
-from kraft.http.embed import encode_json
+from kraft.http.embedded_records import encode_json
 from kraft.http.errors import BAD_REQUEST, HttpError
 from kraft.http.media import Format
 from kraft.http.records import on_records, take_records

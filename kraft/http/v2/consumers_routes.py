@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from kraft.coordinators.groups.routing import Groups
-from kraft.http.embed import ConsumedRecord
+from kraft.http.embedded_records import ConsumedRecord
 from kraft.http.endpoint import Body, Call, Handler, Header, Method, Parameter, Route
 from kraft.http.media import EMBEDDED, consumer_format, stream_answer
 from kraft.http.streaming.read import STREAM_CONTENT, STREAM_QUERY

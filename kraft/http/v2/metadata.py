@@ -11,7 +11,7 @@ from kraft.broker.configs import config_text
 from kraft.http.dialects import UNKNOWN_TOPIC
 from kraft.http.endpoint import Body, Call, Parameter, Route
 from kraft.http.media import v2_answer
-from kraft.http.query import ISOLATION_LEVEL, is_read_committed
+from kraft.http.parameters import ISOLATION_LEVEL, is_read_committed
 from kraft.http.v2 import models
 from kraft.protocol.media_types import V2_JSON
 from metadata.image import PartitionImage

@@ -15,14 +15,14 @@ from aiohttp import web
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from kraft.http.additions import STRUCT_ADDITION
-from kraft.http.counting import TOO_LARGE, check_counts
 from kraft.http.endpoint import Body, Call, Route
 from kraft.http.errors import HttpError
 from kraft.http.idempotency import HEADERS
 from kraft.http.media import Format, produce_format, v2_answer
 from kraft.http.produce import Parsed, Piece, Result, Results, error_of, produce_body, write_batches
 from kraft.http.produce_params import ASYNC, NO_ACKS, PARAMETERS, read_params
-from kraft.http.raw import decode_records
+from kraft.http.raw_records import decode_records
+from kraft.http.record_counts import TOO_LARGE, check_counts
 from kraft.http.transactional import InTransaction
 from kraft.http.v2.record_bodies import BinaryProduce, JsonProduce, TextProduce, parse_produce
 from kraft.protocol.errors import NotEnoughReplicas, NotEnoughReplicasAfterAppend

@@ -13,12 +13,12 @@ from multidict import CIMultiDict
 
 from kraft.broker.gateway import Records
 from kraft.http.dialects import UNKNOWN_TOPIC
-from kraft.http.embed import ConsumedRecord, encode_json
+from kraft.http.embedded_records import ConsumedRecord, encode_json
 from kraft.http.endpoint import Body, Call, Header, Parameter, Route
 from kraft.http.media import EMBEDDED, Format, read_answer, stream_answer
 from kraft.http.offset_spec import OFFSET, wanted_offset
-from kraft.http.query import ISOLATION_LEVEL, integer, is_read_committed
-from kraft.http.raw import encode_records
+from kraft.http.parameters import ISOLATION_LEVEL, integer, is_read_committed
+from kraft.http.raw_records import encode_records
 from kraft.http.records import end_of_batches, on_records, take_records, without_aborted
 from kraft.http.streaming.read import STREAM_CONTENT, STREAM_QUERY, stream_partition
 from kraft.protocol.media_types import RECORD_BATCH, RECORDS

@@ -21,7 +21,7 @@ from kraft.coordinators.groups.routing import Groups
 from kraft.coordinators.transactions.decide import Producer
 from kraft.coordinators.transactions.routing import Transactions
 from kraft.coordinators.transactions.state import Transaction
-from kraft.http.bodies import Items, RequestBody, Whole
+from kraft.http.body_models import Items, RequestBody, Whole
 from kraft.http.endpoint import Body, Call, Handler, Header, Method, Parameter, Route
 from kraft.http.errors import FENCED, ILLEGAL_STATE, TRANSACTION_NOT_FOUND, UNPROCESSABLE, HttpError, from_kafka
 from kraft.http.media import v2_answer

@@ -13,6 +13,7 @@ from metadata.image import BrokerImage
 
 
 def find_broker(call: Call) -> BrokerImage:
+    """The broker in the path. Raises HttpError 404."""
     text = call.path["broker_id"]
     is_id = text.isascii() and text.isdigit() and len(text) <= 10
     broker = call.context.gateway.image.brokers.get(int(text)) if is_id else None

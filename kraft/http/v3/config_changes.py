@@ -34,6 +34,7 @@ def config_fields(entry: ConfigEntry) -> Document:
 
 
 def one_config(entries: Iterable[ConfigEntry], name: str, *, of: str) -> ConfigEntry:
+    """The entry of this name. Raises HttpError 404; `of` names the resource in its message."""
     for entry in entries:
         if entry.name == name:
             return entry
@@ -43,6 +44,7 @@ def one_config(entries: Iterable[ConfigEntry], name: str, *, of: str) -> ConfigE
 async def alter(
     call: Call, resource: ConfigResource, changes: Sequence[ConfigAlteration], *, validate_only: bool = False
 ) -> web.Response:
+    """Alters the settings of one resource, all or none, and answers 204. Raises KafkaError."""
     alterations = {resource: tuple(changes)}
     outcomes = await call.context.control(AlterConfigs(resources=alterations, validate_only=validate_only))
     raise_refusal(outcomes[resource])
@@ -84,6 +86,7 @@ async def alter_many(call: Call, resource: ConfigResource) -> web.Response:
 
 
 def alteration(change: models.ConfigChange) -> ConfigAlteration:
+    """One change of a body as the controller takes it (KIP-339)."""
     operation = _OPERATIONS[change.operation or "SET"]
     if operation != "delete" and change.value is None:
         raise HttpError(PAYLOAD, f"{operation.upper()} of {change.name} needs a value")

@@ -42,15 +42,18 @@ def url(call: Call, *path: object) -> str:
 
 
 def related(call: Call, *path: object) -> Document:
+    """A link to another resource below this cluster."""
     return {"related": url(call, *path)}
 
 
 def crn(call: Call, **parts: object) -> str:
+    """The Confluent resource name of a part of this cluster: `crn:///kafka=ID/topic=NAME`."""
     tail = "".join(f"/{name.replace('_', '-')}={quote(str(value), safe='')}" for name, value in parts.items())
     return f"crn:///kafka={call.context.gateway.cluster_id}{tail}"
 
 
 def resource(call: Call, kind: str, path: Sequence[object], name: str, fields: Mapping[str, Any]) -> Document:
+    """A document of one resource: kind, metadata and its fields. `path` is below the cluster."""
     return {
         "kind": kind,
         "metadata": {"self": url(call, *path), "resource_name": name},
@@ -60,10 +63,12 @@ def resource(call: Call, kind: str, path: Sequence[object], name: str, fields: M
 
 
 def listing(call: Call, kind: str, path: Sequence[object], data: Iterable[Document]) -> Document:
+    """A document of a list of resources."""
     return {"kind": kind, "metadata": {"self": url(call, *path), "next": None}, "data": list(data)}
 
 
 def answer(document: Any, *, status: int = 200, location: str | None = None) -> web.Response:
+    """A JSON response; `location` is the URL of what was created."""
     headers = {"Content-Type": PLAIN_JSON}
     if location:
         headers["Location"] = location
@@ -71,10 +76,12 @@ def answer(document: Any, *, status: int = 200, location: str | None = None) -> 
 
 
 def no_content() -> web.Response:
+    """An empty 204."""
     return web.Response(status=204)
 
 
 def raise_refusal(outcome: object) -> None:
+    """Raises the KafkaError of an outcome of the controller, if it is one."""
     if isinstance(outcome, ErrorDetail):
         raise outcome.exception()
 

@@ -8,8 +8,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from kraft.http.additions import ADDITION
-from kraft.http.bodies import Items, RequestBody, SettingText, whole_of
-from kraft.http.path_parameters import TOPIC_PATTERN
+from kraft.http.body_models import Items, RequestBody, SettingText, whole_of
+from kraft.http.parameters import TOPIC_PATTERN
 from kraft.protocol.primitives import INT32_MAX
 
 Item = TypeVar("Item")

@@ -6,7 +6,7 @@ from aiohttp import web
 
 from kraft.http.endpoint import Call, Parameter
 from kraft.http.errors import BAD_REQUEST, HttpError
-from kraft.http.query import ISOLATION_LEVEL, is_read_committed
+from kraft.http.parameters import ISOLATION_LEVEL, is_read_committed
 from kraft.http.v3 import models
 from kraft.http.v3.envelope import Document, answer, crn, listing, related, resource, route
 from metadata.image import PartitionImage, TopicImage

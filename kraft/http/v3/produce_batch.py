@@ -6,12 +6,12 @@ from functools import partial
 
 from aiohttp import web
 
-from kraft.http.counting import check_counts
 from kraft.http.endpoint import Call
 from kraft.http.errors import BATCH, UNPROCESSABLE
 from kraft.http.idempotency import HEADERS
 from kraft.http.produce import produce_body
 from kraft.http.produce_params import PARAMETERS, read_params
+from kraft.http.record_counts import check_counts
 from kraft.http.v3.envelope import Document, answer, check, route
 from kraft.http.v3.record_bodies import BatchRequest, ParsedBatch, parse_batch
 from kraft.http.v3.record_results import BatchAnswer, Receipts, refusal

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 import msgspec
 from aiohttp import web
 
-from kraft.http.answering import plain
 from kraft.http.endpoint import Call
 from kraft.http.errors import BAD_REQUEST, V3_TOPIC_NOT_FOUND, HttpError, error_body, from_kafka
 from kraft.http.idempotency import KEY_HEADER
@@ -21,6 +20,7 @@ from kraft.http.media import utf8_of_latin_1
 from kraft.http.produce import write_records
 from kraft.http.produce_params import PARAMETERS, read_params
 from kraft.http.records import OutRecord
+from kraft.http.responses import plain
 from kraft.http.streaming.splitter import ObjectSplitter
 from kraft.http.streaming.streams import Outlet
 from kraft.http.v3.envelope import Document, check, route

@@ -6,7 +6,7 @@ from aiohttp import web
 
 from kraft.http.endpoint import Call, Parameter
 from kraft.http.errors import BAD_REQUEST, PAYLOAD, HttpError
-from kraft.http.query import flag
+from kraft.http.parameters import flag
 from kraft.http.v3 import models
 from kraft.http.v3.envelope import (
     Document,

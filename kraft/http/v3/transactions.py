@@ -15,10 +15,10 @@ from kraft.coordinators.transactions.listing import ANY_DURATION, ListFilters
 from kraft.coordinators.transactions.markers import MarkersToWrite, Write
 from kraft.coordinators.transactions.routing import Transactions
 from kraft.coordinators.transactions.state import Phase
-from kraft.http.bodies import RequestBody
+from kraft.http.body_models import RequestBody
 from kraft.http.endpoint import Call, Parameter, Route
 from kraft.http.errors import BAD_REQUEST, FENCED, TRANSACTION_NOT_FOUND, HttpError
-from kraft.http.query import integer
+from kraft.http.parameters import integer
 from kraft.http.transactional import EPOCH_MAX
 from kraft.http.v3.envelope import Document, answer, crn, listing, no_content, related, resource, route
 from kraft.http.v3.models import Listing, Resource

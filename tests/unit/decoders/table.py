@@ -37,11 +37,11 @@ from kraft.coordinators.groups.records import (
 )
 from kraft.coordinators.transactions import records as transaction_records
 from kraft.coordinators.transactions.state import Phase, Transaction
-from kraft.http import embed, raw
-from kraft.http.counting import check_counts
+from kraft.http import embedded_records, raw_records
 from kraft.http.errors import HttpError
 from kraft.http.media import Format, is_latin_1, media_ranges, utf8_of_latin_1
 from kraft.http.offset_spec import parse_timestamp
+from kraft.http.record_counts import check_counts
 from kraft.http.streaming.splitter import ObjectSplitter
 from kraft.http.v2.record_bodies import parse_produce
 from kraft.http.v3.record_bodies import parse_batch, parse_record
@@ -601,7 +601,7 @@ GROUPS = {
 
 def embedded(data: bytes, form: Format) -> bytes:
     batch = build_batch([NewRecord(data, data, [("h", data)], NOW_MS)])
-    return embed.encode_json(list(read_batches(batch)), form, topic="t", partition=0)
+    return embedded_records.encode_json(list(read_batches(batch)), form, topic="t", partition=0)
 
 
 def split(data: bytes) -> object:
@@ -625,7 +625,7 @@ HTTP = {
         for form, sample in V2.items()
     },
     "counted records": Decoder(
-        module="kraft.http.counting",
+        module="kraft.http.record_counts",
         decode=lambda data: check_counts(data, "records", items_max=3, headers_max=2, code=42208),
         refuses=(HttpError,),
         samples=[
@@ -653,14 +653,14 @@ HTTP = {
         ],
     ),
     "length-prefixed records": Decoder(
-        module="kraft.http.raw",
-        decode=lambda data: raw.decode_records(data, now_ms=NOW_MS),
+        module="kraft.http.raw_records",
+        decode=lambda data: raw_records.decode_records(data, now_ms=NOW_MS),
         refuses=(HttpError,),
         samples=[struct.pack(">i1si1sqii1si1s", 1, b"k", 1, b"v", NOW_MS, 1, 1, b"h", 1, b"x")],
     ),
     **{
         f"values as {form.value}": Decoder(
-            module="kraft.http.embed",
+            module="kraft.http.embedded_records",
             decode=partial(embedded, form=form),
             refuses=(HttpError,),
             samples=[b'{"a": [1, "x"]}', b"text"],

@@ -111,8 +111,8 @@ COVERED = {
 }
 NO_DECODER = {
     "kraft.coordinators.groups.consumer_draft": "a number from a hash of ours",
-    "kraft.http.answering": "an answer of ours, to leave something out of it",
-    "kraft.http.early": "text that was encoded in the same line",
+    "kraft.http.responses": "an answer of ours, to leave something out of it",
+    "kraft.http.readiness": "text that was encoded in the same line",
     "kraft.http.idempotency": "a number from a hash of ours",
     "kraft.protocol.partitioner": "a hash; any bytes have one",
     "kraft.wire.connection": "text of random bytes of ours",

@@ -11,11 +11,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from kraft.http.counting import check_counts
 from kraft.http.errors import HttpError
 from kraft.http.limits import Limits
 from kraft.http.partitioner import UNPLACED, Partitioner, places_of
-from kraft.http.raw import decode_records
+from kraft.http.raw_records import decode_records
+from kraft.http.record_counts import check_counts
 from kraft.http.v3.produce_stream import portions
 from tests.support.fake_gateway import FakeGateway
 from tests.unit.http.door import BINARY, JSON, RAW_RECORDS, TEXT, V3, Door, raw_records, with_door

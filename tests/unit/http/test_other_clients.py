@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 from pydantic import ValidationError
 
-from kraft.http.bodies import IS_STRICT
+from kraft.http.body_models import IS_STRICT
 from kraft.http.openapi import schema_of
 from kraft.http.v2.consumers_models import ALSO_SPELLED, SETTINGS_OF_OTHERS, NewConsumer
 from kraft.http.v3 import models as v3

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kraft.http.app import CONTEXT
-from kraft.http.embed import encode_each
+from kraft.http.embedded_records import encode_each
 from kraft.http.media import Format
 from kraft.protocol.batches.records import NewRecord, build_batch, read_batches
 from tests.support.fake_gateway import FakeGateway

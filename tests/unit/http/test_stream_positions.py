@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from kraft.http.embed import encode_each
+from kraft.http.embedded_records import encode_each
 from kraft.http.errors import HttpError
 from kraft.http.media import Format, stream_answer
 from kraft.http.records import InRecord

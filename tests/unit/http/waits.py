@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class Waits:
-    """Implements `kraft.http.early.Awaiting`; the texts may be set anew."""
+    """Implements `kraft.http.readiness.Awaiting`; the texts may be set anew."""
 
     def __init__(self, *, service: str, metadata: str = "") -> None:
         self.what_service = service

@@ -49,6 +49,7 @@ def refuse_early(route: Route, awaiting: Awaiting, *, node_id: int) -> None:
 
 
 def tell_awaited(response: web.StreamResponse, route: Route, awaiting: Awaiting) -> None:
+    """Says in a header of an early answer what this node waits for."""
     if route.answers_early and (awaited := awaiting.metadata()):
         # What a controller has said may be in it: no line break, and nothing but ASCII.
         response.headers[AWAITS_HEADER] = " ".join(awaited.split()).encode("ascii", "backslashreplace").decode()

@@ -64,11 +64,15 @@ class BodyLease:
         self._reserved += size
 
     def release(self) -> None:
+        """Gives the bytes back to the budget."""
         self._context.bodies.release(self._reserved)
         self._reserved = 0
 
 
 def check_length(request: web.Request, limit: int) -> int | None:
+    """The announced length of the body in bytes, None where nothing is announced. Raises HttpError 413 beyond
+    `limit`.
+    """
     length = request.content_length
     if length is not None and length > limit:
         raise too_large(limit, length)
@@ -76,6 +80,7 @@ def check_length(request: web.Request, limit: int) -> int | None:
 
 
 def too_large(limit: int, length: int | None = None) -> HttpError:
+    """The 413 for a body of more than `limit` bytes; `length` is what was announced."""
     size = "the body" if length is None else f"a body of {length} bytes"
     return HttpError(
         413, f"{size} is longer than the {limit} bytes that one request may have (socket.request.max.bytes)"

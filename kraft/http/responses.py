@@ -1,7 +1,12 @@
-"""The last step of every answer: codes, media type and fields as the dialect and the profile have them."""
+"""The last step of every response: codes, media type and fields as the dialect and the profile have them.
+
+An exception that no handler foresaw becomes an event with its traceback, and a 500 that names the event.
+"""
 
 from __future__ import annotations
 
+import random
+import traceback
 from typing import Any
 
 import msgspec
@@ -9,12 +14,19 @@ from aiohttp import web
 
 from kraft.http.additions import plain_shape, without_additions
 from kraft.http.endpoint import Call, Route
-from kraft.http.errors import HttpError, error_response, from_kafka
+from kraft.http.errors import INTERNAL, HttpError, error_response, from_kafka
 from kraft.protocol.errors import KafkaError
 from kraft.protocol.media_types import PLAIN_JSON
+from metadata.events import Events
+
+FRAMES_MAX = 20
+"""Innermost frames that the event keeps."""
 
 
 def refused(call: Call, route: Route, error: HttpError | KafkaError) -> web.Response:
+    """The JSON error for this request: status and code by the table of `kraft.http.errors`, media type as the dialect
+    has it.
+    """
     if isinstance(error, KafkaError):
         error = from_kafka(error, unknown_topic=call.unknown_topic)
     is_v2 = route.tag == "v2"
@@ -38,3 +50,29 @@ def finished(call: Call, route: Route, response: web.StreamResponse) -> web.Stre
 def plain(call: Call, document: Any, model: Any) -> Any:
     """One document of a stream, without the additions where they are not wanted."""
     return document if call.has_additions else without_additions(document, plain_shape(model))
+
+
+class InternalErrors:
+    """Makes an event and an answer of an exception that no handler foresaw. Ids come from `rng`; without `events` the
+    fault is only answered.
+    """
+
+    def __init__(self, events: Events | None, rng: random.Random) -> None:
+        self._events = events
+        self._rng = rng
+
+    def note(self, error: Exception, route: Route) -> HttpError:
+        """The answer; nothing of the exception itself is told to the client."""
+        fault_id = self._rng.randbytes(6).hex()
+        if self._events is not None:
+            frames = traceback.format_exception(error, limit=-FRAMES_MAX)
+            self._events.emit(
+                "http_request_failed",
+                fault_id=fault_id,
+                method=route.method,
+                route=route.path,
+                error=repr(error),
+                traceback="".join(frames),
+            )
+        message = f"a fault of this node; its events.jsonl tells more under the fault_id {fault_id}"
+        return HttpError(INTERNAL, message, extra={"fault_id": fault_id})

@@ -16,9 +16,9 @@ from kraft.coordinators.groups.routing import Groups
 from kraft.coordinators.transactions.markers import Write
 from kraft.coordinators.transactions.routing import Transactions
 from kraft.http.app import ROUTES
-from kraft.http.early import AWAITS_HEADER
 from kraft.http.endpoint import Route
-from kraft.http.path_parameters import parameters_in
+from kraft.http.parameters import parameters_in
+from kraft.http.readiness import AWAITS_HEADER
 from kraft.http.replicas import replica_routes
 from kraft.http.v2.consumers_routes import consumer_routes
 from kraft.http.v2.transactions import transaction_routes

@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from struct import Struct, error
 
-from kraft.http.counting import TOO_LARGE
 from kraft.http.errors import UNPROCESSABLE, HttpError
+from kraft.http.record_counts import TOO_LARGE
 from kraft.http.records import InRecord, OutRecord
 from kraft.protocol.primitives import INT32_MAX
 
@@ -89,6 +89,7 @@ def _headers(body: bytes, position: int, count: int) -> tuple[list[tuple[str, by
 
 
 def encode_records(records: Iterable[InRecord]) -> bytes:
+    """The records one after another, each with its offset in front."""
     parts: list[bytes] = []
     for record in records:
         parts.append(_INT64.pack(record.offset))

@@ -25,6 +25,7 @@ IS_STRICT = "is_strict"
 
 
 def is_strict(info: ValidationInfo) -> bool:
+    """Whether the body is validated in the strict profile: no number or truth value in a string."""
     return bool(info.context and info.context.get(IS_STRICT))
 
 
@@ -45,6 +46,8 @@ Items: TypeAlias = Annotated[list[Item], _FirstError()]
 
 
 class RequestBody(BaseModel):
+    """The base of all models of JSON request bodies: unknown fields are refused, a field that is null is absent."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     @model_validator(mode="before")
