@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pytest
@@ -55,10 +56,16 @@ def play(story: Story, *, seed: int = 1, **settings: int) -> None:
     world.run(run())
 
 
-async def create(cluster: SimulatedCluster, name: str, *, on: tuple[int, ...] = (1, 2, 3)) -> TopicIdPartition:
+async def create(
+    cluster: SimulatedCluster,
+    name: str,
+    *,
+    on: tuple[int, ...] = (1, 2, 3),
+    configs: Mapping[str, str] = MappingProxyType({"min.insync.replicas": "1"}),
+) -> TopicIdPartition:
     node = cluster.alive[0]
     assert node.node is not None
-    new = NewTopic(name=name, assignment={0: on}, configs={"min.insync.replicas": "1"})
+    new = NewTopic(name=name, assignment={0: on}, configs=configs)
     await node.machine.run(node.node.gateway.control(CreateTopics(topics=(new,)), timeout_ms=10_000))
     await eventually(lambda: all(each.node.publisher.image.topic(name) for each in cluster.alive if each.node))
     topic = node.node.publisher.image.topic(name)

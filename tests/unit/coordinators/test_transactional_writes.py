@@ -125,6 +125,14 @@ async def end_of(cluster: SimulatedCluster, key: TopicIdPartition) -> int:
     return leader.node.replicas.describe()[key].log_end_offset
 
 
+def logs_of(node: SimulatedNode, key: TopicIdPartition) -> tuple[int, int] | None:
+    """Where its replica's log ends, and how many partitions of the node have undecided transactions."""
+    parts = node.node
+    if parts is None or parts.replicas is None or key not in parts.replicas.describe():
+        return None
+    return parts.replicas.describe()[key].log_end_offset, len(parts.replicas.open_transactions())
+
+
 # --- produce --------------------------------------------------------------------------------------------------------
 
 
@@ -264,6 +272,43 @@ def test_a_leader_that_dies_in_an_open_transaction_takes_nothing_of_it_along(ver
             await leader.start()
             await cluster.wait_ready()
         assert await committed(cluster, key, entries=6) == [None, None, True, None, None, False]
+
+    play(story)
+
+
+@pytest.mark.parametrize("commits", [True, False])
+@pytest.mark.parametrize("version", [PRODUCE_ABORTABLE, PRODUCE_NEW])
+def test_an_unclean_election_cuts_an_open_transaction_and_leaves_nothing_hanging(version: int, commits: bool) -> None:
+    """What the next leader lacks is lost, of a committed transaction, too: the setting allows it. A producer that goes
+    on is told of the gap, what is left is decided by the marker, and no log keeps a transaction open."""
+
+    async def story(cluster: SimulatedCluster) -> None:
+        client = Client(cluster)
+        await client.init()
+        first, second = cluster.alive[:2]
+        configs = {"min.insync.replicas": "1", "unclean.leader.election.enable": "true"}
+        key = await create(cluster, "a", on=(first.node_id, second.node_id), configs=configs)
+        if version < PRODUCE_NEW:
+            await client.add("a")
+        assert await produce(cluster, key, client.producer, 0, version=version) == 0
+        second.kill()
+        await eventually(lambda: cluster.leader(key) is first)
+        assert await produce(cluster, key, client.producer, 1, version=version) == 0
+        first.kill()
+        await second.start()
+        await eventually(lambda: cluster.leader(key) is second)
+        assert await produce(cluster, key, client.producer, 2, version=version) == 45, (
+            "the leader lacks what came before"
+        )
+        assert await client.end(commits=commits, version=NEW if version >= PRODUCE_NEW else OLD) == 0
+        assert await committed(cluster, key, entries=2) == [None, commits]
+        await first.start()
+        await eventually(lambda: [logs_of(each, key) for each in (first, second)] == [(2, 0), (2, 0)])
+        await client.is_over("CompleteCommit" if commits else "CompleteAbort")
+        assert not (await client.init()).error_code
+        assert await produce(cluster, key, client.producer, 0, version=PRODUCE_NEW) == 0
+        assert await client.end(commits=True, version=NEW) == 0
+        assert await committed(cluster, key, entries=4) == [None, commits, None, True]
 
     play(story)
 
