@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -16,11 +17,11 @@ from kraft.coordinators.transactions.markers import MarkersToWrite
 from kraft.coordinators.transactions.routing import Transactions
 from kraft.protocol.batches.markers import Marker
 from kraft.protocol.batches.records import read_batches
-from kraft.protocol.errors import InvalidProducerEpoch
+from kraft.protocol.errors import InvalidProducerEpoch, KafkaError, for_code
 from metadata.image import TopicIdPartition
 from replication.requests import ActiveProducer, ProduceOutcome
 from tests.unit.coordinators.test_coordinator_cluster import ask, instance
-from tests.unit.coordinators.test_transaction_cluster import create, play, until
+from tests.unit.coordinators.test_transaction_cluster import DEADLINE_S, create, eventually, play, until
 from tests.unit.coordinators.test_transactional_writes import batch, leader_of
 
 
@@ -80,6 +81,76 @@ def test_any_node_takes_any_verb_and_knows_it_again() -> None:
             late = await produce(nodes[1], key, batch(producer, 2))
             assert late.error_code == InvalidProducerEpoch.code, "its transaction is over"
             producer = following[0]
+
+    play(story)
+
+
+async def patiently(ask: Callable[[], Awaitable[Any]]) -> Any:
+    """As a client: what it is told to try again it tries again."""
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            try:
+                return await ask()
+            except KafkaError as error:
+                if not error.retriable:
+                    raise
+            await asyncio.sleep(0.2)
+
+
+@pytest.mark.parametrize("victim", ["coordinator", "leader"])
+def test_each_verb_is_known_again_after_the_death_of_a_node(victim: str) -> None:
+    """The first answer is taken for lost: a node is killed right after it, and another one is asked again."""
+
+    async def story(cluster: SimulatedCluster) -> None:
+        key = await create(cluster, "a")
+        await ask(cluster.alive[0], r.FetchOffsets(group="g"))  # the topic of the groups is there
+
+        async def twice(verb: Callable[[SimulatedNode], Awaitable[Any]]) -> Any:
+            any_node = cluster.alive[0]
+            first = await patiently(lambda: verb(any_node))
+            found = await run(any_node, transactions(any_node).coordinator_of("id"))
+            node = cluster.nodes[found] if victim == "coordinator" else await leader_of(cluster, key)
+            node.kill()
+            again = await patiently(lambda: verb(cluster.alive[-1]))
+            assert again == first
+            await node.start()
+            await eventually(lambda: len(cluster.alive) == 3)
+            return first
+
+        producer = await run(cluster.alive[0], transactions(cluster.alive[0]).init("id", timeout_ms=600_000))
+        for commits in (True, False):
+            named = {"transactional_id": "id", "producer_id": producer.producer_id, "producer_epoch": producer.epoch}
+            for sequence in (0, 1):
+                data = batch(producer, sequence, b"%d" % commits)
+
+                async def write(node: SimulatedNode, data: bytes = data) -> int:
+                    outcome = await produce(node, key, data)
+                    if outcome.error_code:
+                        raise for_code(outcome.error_code, outcome.message)
+                    return outcome.base_offset
+
+                await twice(write)
+            offsets = (r.OffsetToCommit("a", 0, 7 if commits else 9),)
+            asked = r.CommitInTransaction(group="g", adds_partition=True, offsets=offsets, **named)
+            await twice(lambda node, asked=asked: ask(node, asked))  # type: ignore[misc]
+
+            async def end(node: SimulatedNode, whose: Producer = producer, commits: bool = commits) -> Any:
+                return await run(node, transactions(node).end("id", whose, is_commit=commits))
+
+            producer = await twice(end)
+            for each in cluster.alive:
+
+                async def shows(node: SimulatedNode = each) -> bool:
+                    return await committed(node, key) == [b"1", b"1"]
+
+                await until(shows)
+
+        async def offset() -> bool:
+            (row,) = (await ask(cluster.alive[0], r.FetchOffsets(group="g", requires_stable=True))).offsets
+            assert row.is_unstable or row.offset == 7, row
+            return not row.is_unstable
+
+        await until(offset)
 
     play(story)
 
