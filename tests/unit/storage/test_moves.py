@@ -25,6 +25,7 @@ from replication.storage.log_manager import PREFERENCES_MAX, LogManager
 from replication.storage.moves import CopyFrom, CutTo, StartOverAt, TakeThePlace, agreed_end, next_step
 from replication.storage.names import MOVED_FILE
 from replication.storage.partition_log import PartitionLog
+from tests.unit.storage.test_transactions import aborted, end, write
 from tests.unit.storage.world import NOW_MS, TOPIC_ID, RecordedEvents, batch, run
 
 KEY = TopicIdPartition(TOPIC_ID, 0)
@@ -222,6 +223,33 @@ def test_a_log_moves_with_all_that_is_known_of_it_while_it_is_written() -> None:
         assert next_world.manager.high_watermark(KEY) == 60
         assert environment.files.exists(f"/b/t-0/{log.log_end_offset:020}.snapshot")
         await next_world.manager.stop()
+
+    run(play, files=disk_and_files()[1])
+
+
+def test_transactions_move_with_their_log_open_ones_and_aborted_ones() -> None:
+    async def play(environment: Environment) -> None:
+        world = await started(environment)
+        log = create(world)
+        for producer_id in range(10, 22):
+            write(log, producer_id, b"a" * 50)
+            end(log, producer_id, commits=producer_id % 2 == 0)
+        write(log, 30)
+        log.high_watermark = log.log_end_offset
+        before, stable = aborted(log), log.last_stable_offset
+        assert len(before) == 6
+        world.place("/b")
+        await world.until_moved("/b")
+        log = world.log
+        assert (aborted(log), log.last_stable_offset) == (before, stable)
+        end(log, 30, commits=False)
+        log.high_watermark = log.log_end_offset
+        assert log.last_stable_offset == log.log_end_offset
+        before = aborted(log)
+        await world.manager.stop()
+        world = await started(environment)
+        assert aborted(world.log) == before
+        await world.manager.stop()
 
     run(play, files=disk_and_files()[1])
 
