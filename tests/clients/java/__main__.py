@@ -1,4 +1,4 @@
-"""Apache Kafka's own command-line tools against three nodes, in two releases.
+"""Apache Kafka's own command-line tools against three nodes, in three releases.
 
     python -m tests.clients.java [--kafka 4.3.1] [--bootstrap HOST:PORT,...] [--cache FOLDER]
 
@@ -19,8 +19,8 @@ from pathlib import Path
 from tests.clients.scripts import Steps, cluster, end, parser, run_program
 from tests.integration.support.waiting import wait_until
 
-RELEASES = ("4.1.0", "4.3.1")
-"""The peer for speed, and the newest whose tools are on Maven Central."""
+RELEASES = ("3.9.1", "4.1.0", "4.3.1")
+"""The last one before 4, the peer for speed, and the newest whose tools are on Maven Central."""
 POM = """<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
 <groupId>tools</groupId><artifactId>tools</artifactId><version>1</version><dependencies>
 <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>{0}</version></dependency>
@@ -33,6 +33,12 @@ DEADLINE_S = 60
 MEMBER_MS = 40_000
 """A console consumer ends when nothing has come for so long."""
 TOOLS = "org.apache.kafka.tools"
+OF_3 = {
+    "AclCommand": "kafka.admin.AclCommand",
+    "BrokerApiVersionsCommand": "kafka.admin.BrokerApiVersionsCommand",
+    "ConsoleProducer": "kafka.tools.ConsoleProducer",
+}
+"""Where Kafka 3.9 had what has moved since."""
 
 
 def main() -> None:
@@ -67,22 +73,22 @@ class Tools:
         self._jars, self._bootstrap, self._folder = jars, bootstrap, folder
         self._run = uuid.uuid4().hex[:8]
         self.topic = f"java-{self._run}"
-        self._has_groups = not jars.name.startswith("kafka-tools-3.")
-        """Tools of Kafka 4 know the consumer protocol without a flag, and settings of groups."""
+        self._is_of_4 = not jars.name.startswith("kafka-tools-3.")
+        """Its tools know the consumer protocol, and groups that have settings."""
 
     def steps(self) -> Iterator[Callable[[], None]]:
         yield self.broker_api_versions
         yield self.topics
         yield self.configs_of_a_topic
         yield self.configs_of_brokers
-        if self._has_groups:
+        if self._is_of_4:
             yield self.configs_of_a_group
         yield self.console_producer_and_consumer
         yield self.get_offsets
         yield self.consumer_groups
         yield self.producer_and_consumer_performance
         yield self.verifiable_producer_and_consumer
-        if self._has_groups:
+        if self._is_of_4:
             yield self.groups_of_the_consumer_protocol
         yield self.delete_records
         yield self.reassign_partitions
@@ -98,6 +104,7 @@ class Tools:
     # --- how they are called
 
     def _java(self, tool: str, *arguments: str, stdin: str = "", code: int = 0) -> str:
+        tool = tool if self._is_of_4 else OF_3.get(tool, tool)
         name = tool if tool.startswith("kafka.") else f"{TOOLS}.{tool}"
         jvm = ["java", "-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]
         jvm += ["-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-cp", f"{self._jars}/*"]
@@ -243,7 +250,8 @@ class Tools:
         assert len(self._consumed(topic, count=RECORDS, group=group)) == RECORDS, "they are read again"
         deleted = self._tool(tool, "--delete-offsets", "--group", group, "--topic", f"{topic}:0")
         assert "Successful" in deleted, deleted
-        assert group in self._tool("GroupsCommand", "--list")
+        if self._is_of_4:
+            assert group in self._tool("GroupsCommand", "--list")
         self._tool(tool, "--delete", "--group", group)
         assert group not in self._tool(tool, "--list").splitlines()
 
