@@ -104,13 +104,15 @@ class _Configs:
     # --- DescribeConfigs --------------------------------------------------------------------------------------
 
     def describe(self, call: ClientCall[DescribeConfigsRequestData]) -> DescribeConfigsResponseData:
+        """A resource that is named more than once is described once: the answer to a small request stays small."""
         message = call.message
+        asked = dict(zip(_places(message.resources), message.resources, strict=True))
         return DescribeConfigsResponseData.make(
             results=[
                 self._described(
                     resource, synonyms=message.include_synonyms, documentation=message.include_documentation
                 )
-                for resource in message.resources
+                for resource in asked.values()
             ]
         )
 
@@ -292,9 +294,10 @@ def _without_settings(resource_type: int) -> KafkaError:
 # --- altered --------------------------------------------------------------------------------------------------------
 
 Resource: TypeAlias = "incremental.AlterConfigsResource | replacing.AlterConfigsResource"
+Named: TypeAlias = "Resource | DescribeConfigsResource"
 
 
-def _places(resources: Iterable[Resource]) -> list[Place]:
+def _places(resources: Iterable[Named]) -> list[Place]:
     return [(resource.resource_type, resource.resource_name) for resource in resources]
 
 

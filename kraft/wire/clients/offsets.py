@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from kraft.protocol.errors import (
@@ -18,7 +18,7 @@ from kraft.protocol.errors import (
 )
 from kraft.wire.clients.leaders import Leaders
 from kraft.wire.clients.served import ClientApi, ClientBroker, ClientCall
-from kraft.wire.generated.delete_records_request import DeleteRecordsRequestData, DeleteRecordsTopic
+from kraft.wire.generated.delete_records_request import DeleteRecordsRequestData
 from kraft.wire.generated.delete_records_response import (
     DeleteRecordsPartitionResult,
     DeleteRecordsResponseData,
@@ -93,6 +93,7 @@ class _Offsets:
     def __init__(self, broker: ClientBroker) -> None:
         self._replicas = broker.replicas
         self._leaders = Leaders(broker.gateway)
+        self._gateway = broker.gateway
         self._clock = broker.environment.clock
 
     def _key(self, topic_id: UUID | None, name: str, partition: int) -> TopicIdPartition:
@@ -189,19 +190,33 @@ class _Offsets:
     # --- DeleteRecords ---------------------------------------------------------------------------------------
 
     async def delete_records(self, call: ClientCall[DeleteRecordsRequestData]) -> DeleteRecordsResponseData:
-        message = call.message
-        topics = await asyncio.gather(*(self._deleted(topic, message.timeout_ms) for topic in message.topics))
+        """Of a partition that is named more than once the last offset counts, as in Kafka."""
+        targets: dict[str, dict[int, int]] = {}
+        for topic in call.message.topics:
+            offsets = {item.partition_index: item.offset for item in topic.partitions}
+            targets.setdefault(topic.name, {}).update(offsets)
+        timeout_ms = call.message.timeout_ms
+        topics = await asyncio.gather(*(self._deleted(name, offsets, timeout_ms) for name, offsets in targets.items()))
         return DeleteRecordsResponseData.make(topics=topics)
 
-    async def _deleted(self, topic: DeleteRecordsTopic, timeout_ms: int) -> DeleteRecordsTopicResult:
-        topic_id = self._leaders.id_of(topic.name)
+    async def _deleted(self, name: str, offsets: Mapping[int, int], timeout_ms: int) -> DeleteRecordsTopicResult:
+        topic = self._gateway.image.topic(name)
+        known = () if topic is None else topic.partitions.keys()
         results = await asyncio.gather(
             *(
-                self._deleted_partition(topic_id, topic.name, item.partition_index, item.offset, timeout_ms)
-                for item in topic.partitions
+                self._deleted_partition(None if topic is None else topic.topic_id, name, index, offset, timeout_ms)
+                for index, offset in offsets.items()
+                if index in known
             )
         )
-        return DeleteRecordsTopicResult.make(name=topic.name, partitions=results)
+        unknown = [
+            DeleteRecordsPartitionResult.make(
+                partition_index=index, low_watermark=-1, error_code=UnknownTopicOrPartition.code
+            )
+            for index in offsets
+            if index not in known
+        ]
+        return DeleteRecordsTopicResult.make(name=name, partitions=[*results, *unknown])
 
     async def _deleted_partition(
         self, topic_id: UUID | None, name: str, partition: int, offset: int, timeout_ms: int

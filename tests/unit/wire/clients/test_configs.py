@@ -187,6 +187,13 @@ def test_settings_are_changed_one_by_one(version: int) -> None:
     assert admin.gateway.image.config("topic", "t")["cleanup.policy"] == "compact"
 
 
+def test_what_is_named_many_times_is_described_once() -> None:
+    resources = [DescribeConfigsResource.make(resource_type=BROKER, resource_name="1") for _ in range(100)]
+    resources.append(DescribeConfigsResource.make(resource_type=TOPIC, resource_name="t"))
+    answer = client().ask(DescribeConfigsRequestData.make(resources=resources), 4, DescribeConfigsResponseData)
+    assert [(each.resource_type, each.resource_name) for each in answer.results] == [(BROKER, "1"), (TOPIC, "t")]
+
+
 def test_a_group_has_settings_of_its_own_whether_there_is_one_or_not() -> None:
     admin = client(group_consumer_heartbeat_interval_ms="6000")
     session, beat = "consumer.session.timeout.ms", "consumer.heartbeat.interval.ms"

@@ -219,3 +219,23 @@ def test_records_are_deleted_on_all_replicas(version: int) -> None:
             assert await deleted(1, partition=1) == (7, -1), "a live replica has not done it yet"
 
     run(story())
+
+
+def test_of_a_partition_that_is_named_often_the_last_offset_counts_and_what_is_unknown_costs_no_task() -> None:
+    async def story() -> None:
+        async with Brokers() as cluster:
+            cluster.create()
+            client = cluster.clients[1]
+            for _ in range(5):
+                await produce(client, records(b"a"))
+            asked = [DeleteRecordsPartition.make(partition_index=0, offset=offset) for offset in (9, 4, 3)]
+            asked += [DeleteRecordsPartition.make(partition_index=number, offset=0) for number in range(50, 2_000)]
+            topics = [DeleteRecordsTopic.make(name="t", partitions=asked)] * 2
+            request = DeleteRecordsRequestData.make(topics=topics, timeout_ms=2_000)
+            answer = await client.ask(request, DeleteRecordsResponseData, 2)
+            [topic] = answer.topics
+            codes = {each.partition_index: (each.error_code, each.low_watermark) for each in topic.partitions}
+            assert codes == {0: (0, 3), **dict.fromkeys(range(50, 2000), (3, -1))}
+            assert len(topic.partitions) == len(codes)
+
+    run(story())
