@@ -116,7 +116,7 @@ class KeyedProducer:
 
     def _batches(self, values: tuple[bytes, ...], now_ms: int) -> Sequence[Part]:
         records = [OutRecord(None, value, [], now_ms, None) for value in values]
-        packed = pack(records, TopicSettings(max_message_bytes=self._plan.size_max), now_ms=now_ms, is_keyed=True)
+        packed = pack(records, TopicSettings(max_message_bytes=self._plan.size_max), now_ms=now_ms, is_repeatable=True)
         assert not packed.refused, packed
         return packed.batches
 

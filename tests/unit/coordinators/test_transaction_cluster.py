@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
@@ -28,10 +28,17 @@ from kraft.wire.generated.end_txn_request import EndTxnRequestData
 from kraft.wire.generated.find_coordinator_request import FindCoordinatorRequestData
 from kraft.wire.generated.init_producer_id_request import InitProducerIdRequestData
 from kraft.wire.generated.list_transactions_request import ListTransactionsRequestData
-from metadata.controller.requests import CreateTopics, DeleteTopics, NewTopic
+from metadata.controller.requests import (
+    AlterConfigs,
+    ConfigAlteration,
+    ConfigResource,
+    CreateTopics,
+    DeleteTopics,
+    NewTopic,
+)
 from metadata.image import TopicIdPartition
 from metadata.internal_topics import OFFSETS_TOPIC, TRANSACTIONS_TOPIC
-from replication.requests import CONSUMER, FetchPartition, FetchRequest
+from replication.requests import CONSUMER, LATEST_TIMESTAMP, FetchPartition, FetchRequest
 from tests.support.client_door import ClientDoor
 
 SETTINGS: dict[str, Any] = {"transaction.state.log.num.partitions": 3, "offsets.topic.num.partitions": 3}
@@ -61,11 +68,12 @@ async def create(
     name: str,
     *,
     on: tuple[int, ...] = (1, 2, 3),
+    partitions: int = 1,
     configs: Mapping[str, str] = MappingProxyType({"min.insync.replicas": "1"}),
 ) -> TopicIdPartition:
     node = cluster.alive[0]
     assert node.node is not None
-    new = NewTopic(name=name, assignment={0: on}, configs=configs)
+    new = NewTopic(name=name, assignment=dict.fromkeys(range(partitions), on), configs=configs)
     await node.machine.run(node.node.gateway.control(CreateTopics(topics=(new,)), timeout_ms=10_000))
     await eventually(lambda: all(each.node.publisher.image.topic(name) for each in cluster.alive if each.node))
     topic = node.node.publisher.image.topic(name)
@@ -89,9 +97,14 @@ async def eventually(is_so: Callable[[], object]) -> None:
     await until(look)
 
 
-class Ended(NamedTuple):
-    code: int
-    producer: Producer
+async def ends_of(cluster: SimulatedCluster, name: str) -> list[int]:
+    """Log end offsets of its partitions."""
+    node = cluster.alive[0]
+    assert node.node is not None
+    topic = node.node.publisher.image.topic(name)
+    assert topic is not None
+    keys = [TopicIdPartition(topic.topic_id, number) for number in topic.partitions]
+    return [(await node.machine.run(node.node.gateway.list_offset(key, LATEST_TIMESTAMP))).offset for key in keys]
 
 
 class Client:
@@ -443,7 +456,7 @@ def test_bad_requests_get_kafkas_codes_and_change_nothing() -> None:
         assert (await client.init(producer_id=5)).error_code == 42
         assert (await nameless.init()).error_code == 42
         await client.init()
-        before = await client.state()
+        before, ends = await client.state(), await ends_of(cluster, TRANSACTIONS_TOPIC)
         assert (before.transaction_state, before.topics) == ("Empty", ())
         assert await client.add("a", "no such topic") == {"a": 55, "no such topic": 3}
         assert await client.add("a", number=7) == {"a": 3}
@@ -459,8 +472,44 @@ def test_bad_requests_get_kafkas_codes_and_change_nothing() -> None:
         ahead.producer = Producer(client.producer.producer_id + 77, 0)
         assert await ahead.add("a") == {"a": 49}
         assert await client.state() == before
+        assert await ends_of(cluster, TRANSACTIONS_TOPIC) == ends, "nothing was appended"
 
     play(story)
+
+
+def test_more_partitions_than_one_record_takes_are_refused_alone() -> None:
+    """The log would refuse it each time: it must not be that the whole partition of ids is loaded again for ever."""
+
+    async def story(cluster: SimulatedCluster) -> None:
+        await create(cluster, "a")
+        await create(cluster, "many", partitions=400)
+        client, neighbour = Client(cluster), Client(cluster, "another")
+        await client.init()
+        await neighbour.init()
+        await client.add("a")
+        node = cluster.alive[0]
+        assert node.node is not None
+        topic = ConfigResource(resource_type="topic", name=TRANSACTIONS_TOPIC)
+        limit = ConfigAlteration(name="max.message.bytes", operation="set", value="600")
+        altering = node.node.gateway.control(AlterConfigs(resources={topic: (limit,)}), timeout_ms=10_000)
+        await node.machine.run(altering)
+        await asyncio.sleep(1)
+        request = AddPartitionsToTxnRequestData.make(
+            v3_and_below_transactional_id="id",
+            v3_and_below_producer_id=client.producer.producer_id,
+            v3_and_below_producer_epoch=client.producer.epoch,
+            v3_and_below_topics=[AddPartitionsToTxnTopic.make(name="many", partitions=list(range(400)))],
+        )
+        assert _code_of(await client.ask(request, 3)) == -1
+        (left,) = (await client.state()).topics
+        assert left.topic == "a"
+        assert await client.add("many") == {"many": 0}, "a few more do"
+        assert await neighbour.add("a") == {"a": 0}
+        for each in (client, neighbour):
+            assert await each.end(commits=True) == 0
+            await each.is_over("CompleteCommit")
+
+    play(story, transaction_state_log_num_partitions=1)
 
 
 def test_brokers_add_and_verify_partitions_of_several_transactions_at_once() -> None:
