@@ -73,10 +73,10 @@ class AsyncTransactionalProducer:
         return AsyncTransaction(self, consumer)
 
     async def close(self) -> None:
-        """Abort what is open."""
+        """Abort what is open; where no node answers, its timeout does."""
         self._is_closed = True
         if self._open is not None:
-            await self._open.abort()
+            await self._open.abort_or_warn()
 
     async def begin(self, transaction: AsyncTransaction) -> _Producer:
         """Raises ServerError 40905 once fenced, ClientClosed."""
@@ -138,10 +138,7 @@ class AsyncTransaction:
         if error is None:
             await self.commit()
             return
-        try:
-            await self.abort()
-        except KraftError as failure:
-            _log.warning("the transaction of %s ends by its timeout: %s", self._by.transactional_id, failure.message)
+        await self.abort_or_warn()
 
     async def send(
         self,
@@ -213,10 +210,14 @@ class AsyncTransaction:
         if isinstance(failure, OutcomeUnknown):
             self._end(None)
             return
+        await self.abort_or_warn()
+
+    async def abort_or_warn(self) -> None:
+        """For who has another error to tell, or none to tell it to."""
         try:
             await self.abort()
-        except KraftError as error:
-            _log.warning("the transaction of %s ends by its timeout: %s", self._by.transactional_id, error.message)
+        except KraftError as failure:
+            _log.warning("the transaction of %s ends by its timeout: %s", self._by.transactional_id, failure.message)
 
     def _end(self, following: _Producer | None) -> None:
         self._named = None

@@ -232,6 +232,6 @@ def test_a_client_that_is_not_open_says_so() -> None:
     ],
 )
 def test_the_blocking_twin_has_the_same_names(asynchronous: type[object], blocking: type[object]) -> None:
-    inner = {"poll", "poll_or_stop", "progress", "buffered_bytes", "begin", "ended", "post"}
+    inner = {"poll", "poll_or_stop", "progress", "buffered_bytes", "begin", "ended", "post", "abort_or_warn"}
     wanted = {name for name, _ in inspect.getmembers(asynchronous) if not name.startswith("_")} - inner
     assert wanted <= {name for name, _ in inspect.getmembers(blocking)}

@@ -194,6 +194,34 @@ def test_closing_the_client_aborts_what_is_open() -> None:
     with_url(run)
 
 
+class Deaf(Transport):
+    """No node hears of an abort."""
+
+    async def send(self, base_url: str, request: Request) -> Response:
+        if "/abort" in request.path:
+            return Unknown(reason="lost")
+        return await super().send(base_url, request)
+
+
+def test_an_abort_that_no_node_hears_of_hides_no_other_error(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("kraft.client.asynchronous.Transport", Deaf)
+
+    async def run(door: Door, url: str, transactions: FakeTransactions) -> None:
+        async with AsyncClient(url, default_api_timeout_ms=50, retry_backoff_ms=1) as client:
+            producer = client.transactional_producer("one")
+            with pytest.raises(ZeroDivisionError):  # noqa: PT012 - leaving the context is what raises
+                async with producer.transaction() as transaction:
+                    await transaction.send("t", "gone")
+                    raise ZeroDivisionError
+            assert "ends by its timeout" in caplog.text
+            await producer.transaction().__aenter__()
+        assert transactions.known["one"].epoch == 1, "the second one took the id over"
+
+    with_url(run)
+
+
 def test_the_blocking_twin() -> None:
     async def run(door: Door, url: str, transactions: FakeTransactions) -> None:
         def whole() -> list[str | None]:
