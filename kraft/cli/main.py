@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -11,6 +13,8 @@ if TYPE_CHECKING:
 INTERRUPTED: Final = 130
 """128 + SIGINT, as shells say it: Ctrl-C came while there was nothing to put in order."""
 
+NO_FORKS_OF_ITS_OWN: Final = frozenset({"-h", "--help", "--help-config", "--faults"})
+"""With these `kraft up` and `kraft exec` start nothing, or leave it to another process."""
 _NODE_OPTIONS: Final = frozenset({"--config", "--id", "--data", "--parent"})
 
 
@@ -18,7 +22,19 @@ def main() -> None:
     arguments = sys.argv[1:]
     if arguments[:1] == ["node"] and _is_plain_node(arguments[1:]):
         _run_node(dict(zip(arguments[1::2], arguments[2::2], strict=True)))
+    if arguments[:1] in (["up"], ["exec"]) and not NO_FORKS_OF_ITS_OWN.intersection(arguments):
+        _begin_to_load_nodes()
     _run_app()
+
+
+def _begin_to_load_nodes() -> None:
+    """The process whose forks they will be: it loads while the command is read."""
+    from kraft.launcher.fork_messages import CAN_WATCH_FORKS
+
+    if CAN_WATCH_FORKS:
+        from kraft.launcher.forks import fork_server
+
+        fork_server()
 
 
 def _is_plain_node(arguments: list[str]) -> bool:
@@ -44,39 +60,56 @@ def _run_node(options: dict[str, str]) -> None:
 
 def _run_app() -> None:
     from kraft.cli.output import CommandFailed, fail
-    from kraft.config.problems import ConfigError
     from kraft.launcher.actions import NotRunning
-    from kraft.launcher.readiness import LaunchError, StartFailed
+    from kraft.launcher.processes import LaunchError
+    from kraft.launcher.readiness import StartFailed
 
     try:
-        build_app()(prog_name="kraft")
-    except (CommandFailed, ConfigError, LaunchError, NotRunning, StartFailed) as error:
+        build_app(sys.argv[1:2])(prog_name="kraft")
+    except (CommandFailed, LaunchError, NotRunning, StartFailed) as error:
         fail(str(error))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone: `kraft consume | head`
         sys.exit(0)
+    except Exception as error:
+        if not _is_config_error(error):
+            raise
+        fail(str(error))
 
 
-def build_app() -> typer.Typer:
+def _is_config_error(error: Exception) -> bool:
+    """Raised only where its module is loaded, which takes as long as a quick command."""
+    problems = sys.modules.get("kraft.config.problems")
+    return problems is not None and isinstance(error, problems.ConfigError)
+
+
+_COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
+    "up": ("kraft.cli.cluster", "up"),
+    "down": ("kraft.cli.cluster", "down"),
+    "exec": ("kraft.cli.execute", "execute"),
+    "fault": ("kraft.cli.fault", "app"),
+    "node": ("kraft.cli.node", "app"),
+    "status": ("kraft.cli.cluster", "status"),
+    "topics": ("kraft.cli.topics", "app"),
+    "groups": ("kraft.cli.groups", "app"),
+    "transactions": ("kraft.cli.transactions", "app"),
+    "produce": ("kraft.cli.producing", "produce"),
+    "consume": ("kraft.cli.consuming", "consume"),
+    "reassign": ("kraft.cli.admin", "reassign"),
+    "elect": ("kraft.cli.admin", "elect"),
+    "metadata": ("kraft.cli.files", "metadata_app"),
+    "log": ("kraft.cli.files", "log_app"),
+    "config": ("kraft.cli.configuration", "config"),
+    "scenario": ("kraft.cli.scenario", "app"),
+}
+"""In the order of `--help`: its module, and what in it is the function, or the app of its commands."""
+
+
+def build_app(wanted: Sequence[str] = ()) -> typer.Typer:
+    """With one command if `wanted` begins with its name: no other is loaded."""
     import typer
-
-    from kraft.cli import (
-        admin,
-        cluster,
-        configuration,
-        consuming,
-        execute,
-        fault,
-        files,
-        groups,
-        node,
-        producing,
-        scenario,
-        topics,
-        transactions,
-    )
 
     app = typer.Typer(
         help="A Kafka cluster that you install with pip. Start with `kraft up`.",
@@ -85,21 +118,17 @@ def build_app() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    app.command("up")(cluster.up)
-    app.command("down")(cluster.down)
-    app.add_typer(node.app, name="node")
-    app.command("exec", context_settings={"allow_interspersed_args": False})(execute.execute)
-    app.add_typer(fault.app, name="fault")
-    app.command("status")(cluster.status)
-    app.add_typer(topics.app, name="topics")
-    app.add_typer(groups.app, name="groups")
-    app.add_typer(transactions.app, name="transactions")
-    app.command("produce")(producing.produce)
-    app.command("consume")(consuming.consume)
-    app.command("reassign")(admin.reassign)
-    app.command("elect")(admin.elect)
-    app.add_typer(files.metadata_app, name="metadata")
-    app.add_typer(files.log_app, name="log")
-    app.command("config")(configuration.config)
-    app.add_typer(scenario.app, name="scenario")
+    app.callback()(_all_commands)
+    for name in [wanted[0]] if wanted and wanted[0] in _COMMANDS else _COMMANDS:
+        module, attribute = _COMMANDS[name]
+        found = getattr(import_module(module), attribute)
+        if isinstance(found, typer.Typer):
+            app.add_typer(found, name=name)
+        else:
+            settings = {"allow_interspersed_args": False} if name == "exec" else {}
+            app.command(name, context_settings=settings)(found)
     return app
+
+
+def _all_commands() -> None:
+    """A Kafka cluster that you install with pip. Start with `kraft up`."""

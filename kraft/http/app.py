@@ -5,6 +5,7 @@ Invariant: each request is answered once, with a JSON error body when it is refu
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
@@ -95,6 +96,16 @@ def create_app(
     return app
 
 
+def learn_paths(extra_routes: Sequence[Route]) -> None:
+    """Compile the patterns of all paths. Python keeps them, so that apps made later, in forks too, need not."""
+    routes = _served((*ALL_ROUTES, *extra_routes), is_strict=False)
+    router = web.UrlDispatcher()
+    for path in dict.fromkeys(route.path for route in routes):
+        for each in (path,) if path == "/" else (path, path + "/"):
+            router.add_route("*", each, _unmatched)
+    _special_paths(tuple(route.path for route in routes))
+
+
 def _served(known: Sequence[Route], *, is_strict: bool) -> tuple[Route, ...]:
     routes = tuple(route for route in known if not (is_strict and route.is_alias))
     return (*routes, *openapi_routes(routes, is_strict=is_strict))
@@ -110,7 +121,8 @@ def _limits(settings: BrokerSettings, *, connections_max: int) -> Limits:
 
 def _register_all(app: web.Application, context: Context, routes: Sequence[Route], faults: InternalErrors) -> None:
     """Special paths first, with a 405 of their own: the general ones would take their other methods."""
-    special = [route for route in routes if _is_special(route.path, routes)]
+    special_paths = _special_paths(tuple(route.path for route in routes))
+    special = [route for route in routes if route.path in special_paths]
     for route in special:
         _register(app, context, route, faults)
     for path in dict.fromkeys(route.path for route in special):
@@ -208,14 +220,20 @@ def _continue(context: Context, route: Route) -> Callable[[web.Request], Awaitab
     return expect
 
 
-def _is_special(path: str, routes: Sequence[Route]) -> bool:
-    """Another path's parameters could be read into it (`/topics/-/configs` as `/topics/{topic}/configs`)."""
-    parts = path.split("/")
-    return any(
-        other.path != path
-        and len(parts) == len(general := other.path.split("/"))
-        and all(part == wanted or _is_parameter(wanted) for part, wanted in zip(parts, general, strict=True))
-        for other in routes
+@functools.cache
+def _special_paths(paths: tuple[str, ...]) -> frozenset[str]:
+    """Into which another path's parameters could be read (`/topics/-/configs` as `/topics/{topic}/configs`)."""
+    split = {path: path.split("/") for path in paths}
+    return frozenset(
+        path
+        for path, parts in split.items()
+        if any(other != path and _could_be(parts, general) for other, general in split.items())
+    )
+
+
+def _could_be(parts: Sequence[str], general: Sequence[str]) -> bool:
+    return len(parts) == len(general) and all(
+        part == wanted or _is_parameter(wanted) for part, wanted in zip(parts, general, strict=True)
     )
 
 

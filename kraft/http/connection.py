@@ -10,9 +10,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
-from aiohttp import StreamReader, web
+from aiohttp import web
 from aiohttp.hdrs import METH_CONNECT
 from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
+from aiohttp.streams import StreamReader
 
 from kraft.http.errors import HttpError, error_response
 from metadata.environment import Clock

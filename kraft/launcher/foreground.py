@@ -15,6 +15,7 @@ from kraft.config.checks import LOOPBACK_HOSTS, needs_written_identity
 from kraft.config.parse import parse_config
 from kraft.config.problems import ConfigError, Problem
 from kraft.launcher.configuration import load_config, read_text
+from kraft.launcher.lean import loading_a_node
 
 USAGE = 2
 FAILED = 1
@@ -35,7 +36,8 @@ def run_in_foreground(path: str, *, node_id: int, data: str | None, parent_pid: 
     except LookupError as error:
         sys.stderr.write(f"error: {path}: {error.args[0]}\n")
         return FAILED
-    from kraft.node import run_node
+    with loading_a_node():
+        from kraft.node import run_node
 
     return run_node(config, node_id, data=config.data)
 

@@ -14,7 +14,7 @@ import msgspec
 
 from kraft.launcher.python import environment
 
-FORK_SERVER: Final = "kraft.launcher.fork_server"
+FORK_SERVER: Final = "kraft.launcher.fork_process"
 """Not imported here: who starts nodes needs nothing of what a node needs."""
 CAN_WATCH_FORKS: Final = hasattr(os, "pidfd_open")
 """Linux. The process that forks is not ours to wait for, so that only a descriptor tells whether a node runs."""

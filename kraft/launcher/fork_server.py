@@ -1,4 +1,4 @@
-"""The process whose forks are nodes: `python -P -m kraft.launcher.fork_server node`.
+"""The process whose forks are nodes: `python -P -m kraft.launcher.fork_process node`.
 
 It has loaded all that a node needs, has one thread and no event loop, so that a fork is as good as a new process and
 starts in a fraction of the time. It takes commands (`kraft/launcher/fork_messages.py`) from its owner over its standard
@@ -31,14 +31,14 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, NoReturn
+from typing import Final
 
 import msgspec
 
-import kraft.node.process  # noqa: F401 - what a node needs is loaded before the first one is forked
 from kraft.config.checks import warnings
 from kraft.config.models import ClusterConfig
 from kraft.config.problems import ConfigError
+from kraft.launcher.configuration import load_config
 from kraft.launcher.foreground import run_in_foreground
 from kraft.launcher.fork_messages import (
     LINE_BYTES_MAX,
@@ -51,9 +51,9 @@ from kraft.launcher.fork_messages import (
     Surroundings,
 )
 from kraft.launcher.preparing import launch, prepare
-from kraft.launcher.processes import kill_users, send_signal, start_program, wait_for_end
-from kraft.launcher.readiness import LaunchError
+from kraft.launcher.processes import LaunchError, kill_users, send_signal, start_program, wait_for_end
 from kraft.launcher.runfile import load_run
+from kraft.node.process import warm_up
 
 READ_BYTES: Final = 65_536
 STDIN, STDOUT, STDERR = 0, 1, 2
@@ -225,6 +225,7 @@ class ForkServer:
     def _start(self, start: StartNode, *, is_held: bool) -> int:
         """Raises NoFork, and _IsNode in the fork."""
         self._refuse_what_no_fork_can_be(start)
+        _derive_keys(start)
         os.makedirs(os.path.dirname(start.log), mode=0o700, exist_ok=True)
         log = os.open(start.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         pid = os.fork()
@@ -389,6 +390,12 @@ class ForkServer:
                 self._forget(data)
 
 
+def _derive_keys(start: StartNode) -> None:
+    """Slow on purpose, and the same for all nodes of a cluster: its forks find them derived."""
+    with contextlib.suppress(ConfigError):  # the node says so
+        _ = load_config(start.config, data=start.data).keys
+
+
 def _kill_programs(data: str) -> None:
     """Nodes that somebody has restarted as programs."""
     run = load_run(data)
@@ -472,6 +479,7 @@ def _be_called(name: str, *arguments: str) -> None:
 def main() -> int:
     """The exit code: ours, or in a fork that of its node."""
     _be_called("kraft-fork", "kraft", "fork-server", "node")  # `node`: its forks are known as such from the first
+    warm_up()
     gc.collect()
     gc.freeze()  # pages that no collection writes to are shared by all nodes
     server = ForkServer()
@@ -485,12 +493,3 @@ def main() -> int:
         return 0
     server.let_go()
     return _be_node(start, inherited)
-
-
-def run() -> NoReturn:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started us, whose end is ours
-    sys.exit(main())
-
-
-if __name__ == "__main__":
-    run()

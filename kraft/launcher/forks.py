@@ -30,9 +30,8 @@ from kraft.launcher.fork_messages import (
     StartNode,
     Surroundings,
 )
-from kraft.launcher.processes import start_program
+from kraft.launcher.processes import LaunchError, start_program
 from kraft.launcher.python import PYTHON, environment
-from kraft.launcher.readiness import LaunchError
 
 END_LIMIT_S: Final = 10.0
 ANSWER_LIMIT_S: Final = 10.0

@@ -9,8 +9,7 @@ from kraft.config.models import ClusterConfig, NodeConfig
 from kraft.config.render import render
 from kraft.launcher.configuration import SECRET_FILE, load_config, write_whole
 from kraft.launcher.ports import taken_ports, with_free_ports
-from kraft.launcher.processes import StartProcess, is_alive, stop_nodes
-from kraft.launcher.readiness import LaunchError
+from kraft.launcher.processes import LaunchError, StartProcess, is_alive, stop_nodes
 from kraft.launcher.runfile import RESOLVED_FILE, WITNESS_FOLDER, ClusterRun, NodeRun, load_run, save_run
 
 

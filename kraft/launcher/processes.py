@@ -61,6 +61,10 @@ def start_node(
         )
 
 
+class LaunchError(Exception):
+    """The cluster was not started, or did not become ready and was stopped again."""
+
+
 class StartProcess(Protocol):
     """How a cluster that lives longer than its launcher gets its nodes."""
 

@@ -27,10 +27,6 @@ PROBE_TIMEOUT_MS: Final = 1_000
 NO_ANSWER: Final = "starting"
 
 
-class LaunchError(Exception):
-    """The cluster was not started, or did not become ready and was stopped again."""
-
-
 class StartFailed(Exception):
     """`node` is the one that ended, whose log tells why; None when time ran out."""
 

@@ -11,8 +11,8 @@ from typing import Final
 
 from kraft.launcher.fork_messages import CAN_WATCH_FORKS, Launch, Prepare
 from kraft.launcher.forks import ForkServerGone, end_fork_server, fork_server
-from kraft.launcher.processes import StartProcess, start_program, stop_nodes
-from kraft.launcher.readiness import LaunchError, StartFailed, explained, wait_until_ready
+from kraft.launcher.processes import LaunchError, StartProcess, start_program, stop_nodes
+from kraft.launcher.readiness import StartFailed, explained, wait_until_ready
 from kraft.launcher.runfile import ClusterRun, load_run, remove_run, run_of
 from kraft.launcher.starting import StartInPipe, StartView
 

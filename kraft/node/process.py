@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import faulthandler
 import gc
 import os
@@ -18,7 +19,7 @@ import kraft
 from kraft.broker.measures import KafkaPort, Measure
 from kraft.broker.transaction_measures import transaction_measures
 from kraft.config.models import ClusterConfig
-from kraft.http.app import create_app
+from kraft.http.app import create_app, learn_paths
 from kraft.http.replicas import replica_routes
 from kraft.http.server import HttpServer
 from kraft.http.v2.consumers_routes import consumer_routes
@@ -36,6 +37,7 @@ from kraft.runtime.reserved_files import ReservedFiles
 from kraft.runtime.witness import files_of
 from kraft.wire.clients.counting import software
 from metadata.quorum.durable import QuorumStorageError
+from metadata.quorum.library import WrongLibrary, verified
 from replication.storage.log_directory import StartupError
 
 NOT_FOR_OTHERS = 0o077
@@ -53,6 +55,15 @@ node that was ended meanwhile had to look at all of them when it started again."
 YOUNG_OBJECTS = 20_000
 """Between two collections. A request of a thousand records makes thousands, and leaves none: Python's 700 would look
 for garbage several times in each."""
+
+
+def warm_up() -> None:
+    """What each node works out once in its process, whatever node it is: the patterns of paths, the library of the
+    quorum. Its forks have it."""
+    nothing: Any = None
+    learn_paths((*consumer_routes(nothing, nothing), *group_routes(nothing), *replica_routes(dict)))
+    with contextlib.suppress(WrongLibrary):  # each node says so
+        verified()
 
 
 def run_node(config: ClusterConfig, node_id: int, *, data: str) -> int:

@@ -29,9 +29,18 @@ from kraft.client.response import Answer, Request
 from kraft.launcher import actions
 from kraft.launcher.fork_messages import CAN_WATCH_FORKS, Launch, Prepare
 from kraft.launcher.forks import ForkServer, ForkServerGone, fork_server
-from kraft.launcher.processes import is_alive, is_stopped, log_tail, reap, send_signal, stop_nodes, wait_for_end
+from kraft.launcher.processes import (
+    LaunchError,
+    is_alive,
+    is_stopped,
+    log_tail,
+    reap,
+    send_signal,
+    stop_nodes,
+    wait_for_end,
+)
 from kraft.launcher.python import PYTHON, environment
-from kraft.launcher.readiness import LaunchError, StartFailed, cluster_status, explained, wait_until_ready
+from kraft.launcher.readiness import StartFailed, cluster_status, explained, wait_until_ready
 from kraft.launcher.runfile import ClusterRun, NodeRun, load_run, remove_run, run_of
 
 Setting = str | int | float | bool

@@ -107,7 +107,7 @@ class _NoPoller:
 
 def load_private_copy(*, clock: Clock, rng: random.Random, expected_sha256: str = SHA256) -> ModuleType:
     """Raises WrongLibrary."""
-    spec, code = _verified(expected_sha256)
+    spec, code = verified(expected_sha256)
     module = importlib.util.module_from_spec(spec)
     exec(code, vars(module))
     replace_globals(
@@ -137,8 +137,8 @@ def _quiet_logger() -> logging.Logger:
 
 
 @functools.cache
-def _verified(expected_sha256: str) -> tuple[ModuleSpec, CodeType]:
-    """Read and verified once in a process; each node executes it anew."""
+def verified(expected_sha256: str = SHA256) -> tuple[ModuleSpec, CodeType]:
+    """Read, verified and compiled once in a process and its forks; each node executes it anew. Raises WrongLibrary."""
     origin = importlib.util.find_spec(_SOURCE_MODULE)
     assert origin is not None, "pysyncobj is not installed"
     assert origin.origin is not None

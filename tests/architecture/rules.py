@@ -113,7 +113,7 @@ THIRD_PARTY: Mapping[str, tuple[str, ...]] = {
 ENTRY_POINTS = (
     "kraft.cli.main",
     "kraft.__main__",
-    "kraft.launcher.fork_server",
+    "kraft.launcher.fork_process",
     "kraft.testing.host",
     "kraft.testing.plugin",
 )

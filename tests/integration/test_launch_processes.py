@@ -14,8 +14,7 @@ import pytest
 
 from kraft.launcher import processes, up
 from kraft.launcher.actions import NotRunning, bring_down, kill_node, restart_node
-from kraft.launcher.processes import is_alive, start_node, start_program
-from kraft.launcher.readiness import LaunchError
+from kraft.launcher.processes import LaunchError, is_alive, start_node, start_program
 from kraft.launcher.runfile import load_run, remove_run
 from tests.integration.support.waiting import wait_until
 

@@ -416,7 +416,7 @@ def test_log_dump_shows_the_producers_of_a_snapshot_and_what_is_wrong_with_one(m
 
 
 def test_ctrl_c_while_a_command_is_loaded_leaves_no_traceback(monkeypatch, capsys):
-    def interrupted():
+    def interrupted(_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("kraft.cli.main.build_app", interrupted)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pysyncobj.syncobj as shared
 import pytest
 
-from metadata.quorum.library import WrongLibrary, _verified, load_private_copy
+from metadata.quorum.library import WrongLibrary, load_private_copy, verified
 from metadata.quorum.pysyncobj_adapter import HardenedRaft
 from tests.simulation.quorum.world import Time
 
@@ -59,11 +59,11 @@ def test_what_runs_is_the_source_that_was_verified_whatever_compiled_code_lies_b
     assert spec is not None
     assert b"PLANTED" in marshal.dumps(SourceFileLoader("pysyncobj.planted", str(source)).get_code("pysyncobj.planted"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
-    _verified.cache_clear()
+    verified.cache_clear()
     try:
         module = load_private_copy(clock=Time(), rng=random.Random(0))  # type: ignore[arg-type]
     finally:
-        _verified.cache_clear()
+        verified.cache_clear()
     assert not hasattr(module, "PLANTED")
     assert module.SyncObj.__init__.__code__.co_filename == str(source)
 

@@ -1,0 +1,14 @@
+"""`python -P -m kraft.launcher.fork_process node`: the process that forks nodes, from its first import on."""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+from kraft.launcher.lean import loading_a_node
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started us, whose end is ours
+    with loading_a_node():
+        from kraft.launcher.fork_server import main
+    sys.exit(main())
