@@ -7,6 +7,7 @@ clocks: transactions that are open for too long are aborted, ids that nobody use
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 
 from kraft.coordinators.led_partition import Surroundings
 from kraft.coordinators.led_partitions import LedPartitions, Names
@@ -87,14 +88,16 @@ class TransactionCoordinator:
         return reply
 
     async def describe(self, transactional_id: str) -> Transaction:
-        """As it is once all of that is replicated. Raises TransactionalIdNotFound 105."""
+        """As it is once all of that is replicated; one that is being ended with the partitions that have no marker
+        yet. Raises TransactionalIdNotFound 105."""
         shard = self._partitions.of(transactional_id)
         await shard.be_certain()
         found = shard.transactions.get(transactional_id)
         if found is None:
             raise TransactionalIdNotFound(f"transactional id {transactional_id!r} is not known")
         await shard.settle()
-        return found
+        left = shard.without_marker.get(transactional_id) if found.phase.is_preparing else None
+        return found if left is None else replace(found, partitions=left)
 
     async def list(self, filters: ListFilters) -> Sequence[Listed]:
         """Of the partitions that this broker leads, by id. Raises CoordinatorLoadInProgress 14, NotCoordinator 16: a
@@ -155,15 +158,20 @@ class TransactionCoordinator:
         self._partitions.run(self._complete(shard, transaction))
 
     async def _complete(self, shard: TransactionShard, transaction: Transaction) -> None:
-        await self._markers.write(transaction, coordinator_epoch=shard.leader_epoch, is_over=lambda: shard.has_ended)
+        name = transaction.transactional_id
+        await self._markers.write(
+            transaction,
+            coordinator_epoch=shard.leader_epoch,
+            is_over=lambda: shard.has_ended,
+            on_left=lambda left: shard.without_marker.update({name: left}),
+        )
+        shard.without_marker.pop(name, None)
         if shard.has_ended:
             return
         try:
             await shard.markers_written(transaction)
         except KafkaError as error:  # the shard has ended by it: whoever loads it next writes the markers again
-            self._events.emit(
-                "transaction_not_completed", transactional_id=transaction.transactional_id, error=error.message
-            )
+            self._events.emit("transaction_not_completed", transactional_id=name, error=error.message)
 
     # --- time -------------------------------------------------------------------------------------------------
 

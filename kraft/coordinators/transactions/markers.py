@@ -58,8 +58,16 @@ class MarkerWriter:
         self._write = write
         self._ways: dict[int, _Way] = {}
 
-    async def write(self, transaction: Transaction, *, coordinator_epoch: int, is_over: Callable[[], bool]) -> None:
-        """Returns when every partition has its marker, or when `is_over`: another coordinator does it."""
+    async def write(
+        self,
+        transaction: Transaction,
+        *,
+        coordinator_epoch: int,
+        is_over: Callable[[], bool],
+        on_left: Callable[[frozenset[TopicPartition]], None] = lambda left: None,
+    ) -> None:
+        """Returns when every partition has its marker, or when `is_over`: another coordinator does it. `on_left` is
+        told the partitions that have none yet, after each round."""
         assert transaction.phase.is_preparing, transaction
         marker = Marker(transaction.phase is Phase.PREPARE_COMMIT, coordinator_epoch)
         left = transaction.partitions
@@ -79,6 +87,7 @@ class MarkerWriter:
                 )
             )
             left = frozenset(each for each in left.difference(*written) if self._exists(each))
+            on_left(left)
             if left:
                 await self._clock.sleep(RETRY_MS)
 

@@ -22,7 +22,7 @@ from kraft.coordinators.transactions.decide import (
     decide,
 )
 from kraft.coordinators.transactions.records import decode_record, encode_batch
-from kraft.coordinators.transactions.state import Phase, Transaction
+from kraft.coordinators.transactions.state import Phase, TopicPartition, Transaction
 from kraft.protocol.errors import CoordinatorLoadInProgress, KafkaError
 from metadata.image import TopicIdPartition
 from metadata.internal_topics import TRANSACTIONS_TOPIC
@@ -53,6 +53,8 @@ class TransactionShard(LedPartition):
         self._on_prepared = on_prepared
         self._on_failed = on_failed
         self.standing = LeadershipCheck(self)
+        self.without_marker: dict[str, frozenset[TopicPartition]] = {}
+        """By id, the partitions of a transaction that is being ended which were tried and have no marker yet."""
         self._completions: dict[str, asyncio.Event] = {}
         """By id, while somebody waits for its transaction to be complete."""
 

@@ -434,7 +434,9 @@ def test_a_topic_that_is_deleted_holds_up_no_transaction() -> None:
         lone.kill()
         assert await client.end(commits=True) == 0
         await asyncio.sleep(2)
-        assert (await client.state()).transaction_state == "PrepareCommit"
+        state = await client.state()
+        assert state.transaction_state == "PrepareCommit"
+        assert [topic.topic for topic in state.topics] == ["lone"], "the other one has its marker"
         assert await client.end(commits=True, version=NEW, again=(14, 15, 16)) in (51, 90), "it is not over"
         assert owner.node is not None
         gone = owner.node.gateway.control(DeleteTopics(topics=("lone",)), timeout_ms=10_000)
