@@ -65,6 +65,7 @@ REFUSED_SAMPLES: Mapping[str, str] = {
     "GroupRequest refusal": "the error is in the header, and the body has nothing",
     "AddPartitionsToTxn refusal": "the error is in the header, and the body has no transaction",
     "DescribeTransactions refusal": "the error of the one that was asked for is raised",
+    "DescribeProducers refusal": "the error of the partition that was asked for is raised",
     "DescribeQuorum refusal": "the error is in the header, and the body has no partition",
 }
 
