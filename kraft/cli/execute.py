@@ -68,7 +68,7 @@ def execute(
     given = dict(map(_setting, settings or ()))
     cluster: Cluster | FaultCluster
     if faults:
-        cluster = FaultCluster(nodes=nodes, settings=given, ends_users=True)
+        cluster = FaultCluster(nodes=nodes, settings=given, ends_users=True, start_limit_s=timeout)
     else:
         cluster = Cluster(nodes=nodes, settings=given, power_loss=True, ends_users=True, start_limit_s=timeout)
     try:

@@ -14,15 +14,18 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
+from kraft.launcher.fork_messages import CAN_WATCH_FORKS
 from kraft.launcher.python import PYTHON, environment
 from kraft.testing.assertions import Record, Sent, Verdict, records_of, verdict_of
 from kraft.testing.cluster import ClusterFailed, Setting, defaults_of, roles_of
@@ -32,6 +35,8 @@ HOST: Final = "kraft.testing.host"
 SOCKET_FILE: Final = "faults.sock"
 READ_BYTES: Final = 1024 * 1024
 END_LIMIT_S: Final = 20.0
+REMOVE_S: Final = 0.01
+START_LIMIT_MS: Final = 60_000
 CLIENTS: Final = "clients"
 """The other end of a link, beside the ids of nodes."""
 QUICK: Final[Mapping[str, Setting]] = {
@@ -65,6 +70,10 @@ class Pipes:
             bufsize=0,
             env=environment(),
         )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def write(self, data: bytes) -> None:
         assert self._process.stdin is not None
@@ -116,9 +125,15 @@ class _Host:
 
     def __init__(self, way: Way) -> None:
         self._way = way
+        self.is_owner = isinstance(way, Pipes)
         self._ids = count(1)
         self._lock = threading.Lock()
         self._received = b""
+
+    @property
+    def pid(self) -> int:
+        assert isinstance(self._way, Pipes), self._way
+        return self._way.pid
 
     def ask(self, do: str, **options: Any) -> Any:
         """Raises ClusterFailed."""
@@ -157,14 +172,17 @@ class FaultCluster:
         settings: Mapping[str, Setting] | None = None,
         owner_pid: int | None = None,
         ends_users: bool = False,
+        start_limit_s: float | None = None,
     ) -> None:
         """As those of `kraft.testing.Cluster`. What is dead or cut off is noticed within seconds."""
         self._roles = dict(roles_of(nodes))
         self._settings = {**defaults_of(self._roles), **QUICK, **(settings or {})}
         self._owner_pid = owner_pid
         self._ends_users = ends_users
+        self._start_limit_ms = START_LIMIT_MS if start_limit_s is None else round(start_limit_s * 1_000)
         self._host: _Host | None = None
         self._facts: dict[str, Any] = {}
+        self._is_kept = False
 
     @classmethod
     def attach(cls, data: str | os.PathLike[str]) -> Self:
@@ -182,6 +200,8 @@ class FaultCluster:
 
     def start(self) -> Self:
         """Returns when the cluster is ready. Raises ClusterFailed; then nothing of it is left."""
+        if not CAN_WATCH_FORKS:
+            raise ClusterFailed("kraft.testing needs Linux: elsewhere, start a cluster with `kraft up --detach`")
         self._host = _Host(Pipes())
         try:
             self._facts = self._host.ask(
@@ -190,6 +210,7 @@ class FaultCluster:
                 settings=self._settings,
                 owner_pid=self._owner_pid or os.getpid(),
                 ends_users=self._ends_users,
+                start_limit_ms=self._start_limit_ms,
             )
         except BaseException:
             self.close()
@@ -204,10 +225,20 @@ class FaultCluster:
                 with contextlib.suppress(ClusterFailed):
                     host.ask("end")
             host.close()
+            if self._facts and not self._is_kept and host.is_owner:
+                self._remove_what_is_left()
+
+    def _remove_what_is_left(self) -> None:
+        """Of a process that was killed, and could not do it itself: its nodes are being killed at the same time."""
+        deadline = time.monotonic() + END_LIMIT_S
+        while os.path.exists(self.data.parent) and time.monotonic() < deadline:
+            shutil.rmtree(self.data.parent, ignore_errors=True)
+            time.sleep(REMOVE_S)
 
     def keep(self) -> None:
         """The folder is not removed at the end. Raises ClusterFailed."""
         self._ask("keep")
+        self._is_kept = True
 
     def __enter__(self) -> Self:
         return self.start()
@@ -410,6 +441,12 @@ class FaultCluster:
 
     def _of_requests(self, fault: str, api: str, topic: str, client_id: str, node: int | None, **options: Any) -> None:
         self._ask("request", fault=fault, api=api, topic=topic, client_id=client_id, node=node, **options)
+
+    @property
+    def host_pid(self) -> int:
+        """Of the process that owns it, which was started here."""
+        assert self._host is not None
+        return self._host.pid
 
     # --- for who runs tests -----------------------------------------------------------------------------------------
 

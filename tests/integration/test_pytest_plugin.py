@@ -217,6 +217,7 @@ def test_a_failing_test_shows_what_happened_and_a_fault_that_no_request_met_fail
     )
     result = run(pytester, "-p", "timeout", "--kafka-report", "reports")
     result.assert_outcomes(passed=1, failed=4)
+    assert notes.of("fails")["data"] == notes.of("goes on")["data"], "used again when it was whole"
     result.stdout.fnmatch_lines(
         ["*kafka cluster*", "*topic test_fails* was created", "*killed node ? (leader of test_fails*"]
     )
