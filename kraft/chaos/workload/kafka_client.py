@@ -92,6 +92,8 @@ class KafkaClient:
         async with self._turns.setdefault(partition, asyncio.Lock()):  # of several that wait, aiokafka gives up early
             try:
                 sent = await producer.send_batch(built, batch.topic, partition=batch.partition)
+            except AssertionError as error:  # a partition of which its picture of the cluster does not know yet
+                return Told(outcome="fail", error=f"was not sent: {error}", may_try_again=True)
             except KafkaTimeoutError as error:  # while the batch before it waits for its answer
                 return Told(outcome="fail", error=f"was not sent: {error}", may_try_again=True)
             waiting = producer._message_accumulator._batches[partition][-1]  # which counts how often it is sent

@@ -34,6 +34,8 @@ class KafkaTransactionClient:
         self._addresses: dict[int, str] = {}
         self._producer: AIOKafkaProducer | None = None
         self._ends_sent = 0
+        self._has_failed = False
+        """A batch of this transaction was not acknowledged: the library goes on with sequences that a log may lack."""
 
     async def open(self, nodes: Sequence[int]) -> None:
         for node in sorted({*self._brokers, *nodes}):
@@ -44,6 +46,7 @@ class KafkaTransactionClient:
             async with asyncio.timeout(2 * self._plan.timeout_ms / 1000):
                 producer = await self._started(node)
                 await producer.begin_transaction()
+                self._has_failed = False
         except (KafkaError, OSError, TimeoutError, AssertionError) as error:
             await self._throw_away()
             return StepTold(outcome="info", kafka_code=_code_of(error), error=_text_of(error))
@@ -62,6 +65,7 @@ class KafkaTransactionClient:
                 sent = await producer.send_batch(built, batch.topic, partition=batch.partition)
                 told = await sent
         except (KafkaError, OSError, TimeoutError, AssertionError) as error:
+            self._has_failed = True
             return Told(outcome="info", kafka_code=_code_of(error), error=_text_of(error))
         end = told.offset + len(batch.records)
         return Told(outcome="ok", kafka_code=0, offsets=tuple(range(told.offset, end)) if told.offset >= 0 else None)
@@ -88,6 +92,8 @@ class KafkaTransactionClient:
             code = _code_of(error)
             outcome = "fail" if not self._ends_sent else of_end(code)
             return StepTold(outcome=outcome, attempts=max(self._ends_sent, 1), kafka_code=code, error=_text_of(error))
+        if self._has_failed:
+            await self._throw_away()
         return StepTold(outcome="ok", attempts=max(self._ends_sent, 1))
 
     async def close(self) -> None:
