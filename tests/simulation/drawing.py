@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from kraft.config.models import Role
 from kraft.protocol.primitives import SettingValue
-from tests.simulation import headless, pieces, rare, usual
+from tests.simulation import headless, pieces, rare, transactional_plan, usual
 from tests.simulation.plan import Event, Plan, ProducerPlan, Strangeness, TopicPlan
 from tests.simulation.profiles import PROFILES, STRANGE
 from tests.simulation.remembered import PROFILE as REMEMBERED_PROFILE
@@ -50,6 +50,8 @@ def draw_plan(seed: int, profile: str = "swarm") -> Plan:
         plan = replace(plan, producers=plan.producers[:1])
     if profile == headless.PROFILE:
         return headless.made_headless(plan)
+    if profile == transactional_plan.PROFILE:
+        return transactional_plan.made_transactional(plan)
     if profile == rare.PROFILE:
         return rare.made_rare(plan)
     if profile == usual.PROFILE:

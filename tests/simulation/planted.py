@@ -14,7 +14,11 @@ from typing import Any
 
 from kraft.broker.produce_routing import ProduceRouter
 from kraft.coordinators.groups import classic_rebalance, request_handlers
+from kraft.coordinators.groups.group_metadata import GroupMetadata
 from kraft.coordinators.groups.shard import Shard
+from kraft.coordinators.leadership_check import LeadershipCheck
+from kraft.coordinators.transactions import decide as transaction_decisions
+from kraft.coordinators.transactions.shard import TransactionShard
 from kraft.node.assembly import Node
 from metadata import image
 from metadata.controller.controller_term import ControllerTerm
@@ -39,6 +43,7 @@ from replication.storage.flushing import Flusher
 from tests.simulation import planted_bugs as bugs
 from tests.simulation import planted_decayed as decayed
 from tests.simulation import planted_remembered as forgetful
+from tests.simulation import planted_transactions as transactional
 from tests.simulation.drawing import draw_plan
 from tests.simulation.run import Result, play
 
@@ -341,5 +346,50 @@ PLANTED: dict[str, Planted] = {
         patches=(Patch(image._Draft, "apply", bugs.shows_open_transactions),),
         profile="pieces",
         found_by=(1,),
+    ),
+    "markers_lost_on_failover": Planted(
+        what="a coordinator that takes over writes no markers for what was decided before (T4)",
+        patches=(Patch(TransactionShard, "load", transactional.forgets_what_was_decided),),
+        profile="transactions",
+        found_by=(4,),
+    ),
+    "last_stable_offset_not_restored": Planted(
+        what="a new leader does not know of the transactions that are open in its log (T8)",
+        patches=(Patch(Roles, "_lead", transactional.forgets_open_transactions),),
+        profile="transactions",
+        found_by=(1,),
+    ),
+    "fenced_by_no_epoch": Planted(
+        what="the coordinator takes requests of any epoch of a producer id (T2)",
+        patches=(
+            Patch(transaction_decisions, "_mapped", transactional.any_epoch_is_mapped),
+            Patch(transaction_decisions, "_check_epoch", bugs.nothing),
+        ),
+        profile="transactions",
+        found_by=(3,),
+    ),
+    "aborted_offsets_count": Planted(
+        what="a group has the offsets of transactions that were aborted (KIP-98)",
+        patches=(Patch(GroupMetadata, "end_transaction", transactional.offsets_always_count),),
+        profile="transactions",
+        found_by=(2,),
+    ),
+    "old_epoch_written": Planted(
+        what="a partition takes batches of an older epoch, and nobody asks the coordinator about them (T9)",
+        patches=(
+            Patch(producers, "_check_epoch", bugs.nothing),
+            Patch(producers, "_check_new_epoch", bugs.nothing),
+            Patch(producers.ProducerStates, "begin_verification", transactional.nobody_is_verified),
+            Patch(producers.ProducerStates, "_check_verified", bugs.nothing),
+        ),
+        profile="transactions",
+        found_by=(2,),
+    ),
+    "proof_spins": Planted(
+        what="a coordinator waits for its proof in a loop around a task that may be done already",
+        patches=(Patch(LeadershipCheck, "prove", forgetful.spins_on_a_proof),),
+        profile="headless",
+        found_by=(30,),
+        seen_as="Livelock: ",
     ),
 }

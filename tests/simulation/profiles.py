@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tests.simulation import decay_plan, headless, pieces, rare, usual
+from tests.simulation import decay_plan, headless, pieces, rare, transactional_plan, usual
 from tests.simulation.remembered import RESTLESS
 
 NETWORK = ("cut", "isolate", "split", "slow_link", "cut_message", "reset", "slow_all")
@@ -81,6 +81,7 @@ PROFILES: Mapping[str, tuple[str, ...]] = {
     decay_plan.PROFILE: decay_plan.EVENTS,
     headless.PROFILE: headless.EVENTS,
     pieces.PROFILE: pieces.EVENTS,
+    transactional_plan.PROFILE: transactional_plan.EVENTS,
 }
 """Profile -> the events that its seeds draw from."""
 

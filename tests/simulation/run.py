@@ -27,6 +27,7 @@ from tests.simulation.oracle import Oracle
 from tests.simulation.pieces import small_steps
 from tests.simulation.plan import Plan
 from tests.simulation.remembered_clients import RememberedClients
+from tests.simulation.transactional import TransactionalClients
 from tests.simulation.wholeness import Wholeness
 
 START_S = 30
@@ -114,6 +115,7 @@ class _Run:
         self._oracle = oracle
         self._remembered = RememberedClients(plan, oracle)
         self._wholeness = Wholeness(oracle)
+        self._transactional = TransactionalClients(plan, oracle)
         self._judgement = LastJudgement(oracle, self._remembered, self._wholeness)
         for node in cluster.nodes.values():
             node.machine.disk.sync_us = plan.sync_us
@@ -138,6 +140,7 @@ class _Run:
         async with asyncio.TaskGroup() as clients:
             everyone = start_clients(self._cluster, self._plan, self._oracle, clients)
             self._remembered.start(clients)
+            self._transactional.start(clients)
             looking = clients.create_task(self._look())
             await asyncio.sleep(0.2)
             await faults.play()
@@ -147,7 +150,9 @@ class _Run:
             for client in everyone:
                 client.is_stopping = True
             await self._remembered.finish()
+            await self._transactional.finish()
             await self._wait_whole()
+            await self._transactional.read_back()
             looking.cancel()
         # What clients sent last may still be on its way: to the leader (acks=0), or from it to the others.
         await asyncio.sleep(CALM_S)
@@ -155,6 +160,7 @@ class _Run:
         await self._read_everything()
         self._alarm()
         self._judgement.judge()
+        self._transactional.judge()
 
     async def _create_topics(self) -> None:
         for topic in self._plan.topics:

@@ -17,6 +17,7 @@ SLOW = frozenset(
     {
         "acks_one_not_appended",
         "anybody_commits",
+        "proof_spins",
         "damaged_frame_taken_for_a_torn_one",
         "divergence_ignored",
         "flush_does_nothing",

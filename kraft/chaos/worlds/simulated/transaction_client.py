@@ -140,11 +140,15 @@ class SimulatedTransactionClient:
         deadline = loop.time() + self._plan.timeout_ms / 1000
         while True:
             try:
-                assert asked.node is not None
+                if asked.node is None:
+                    raise ConnectionClosed("the node has died")
                 found = cluster.nodes[await asked.node.transactions.coordinator_of(self._plan.transactional_id)]
                 if found.node is None or found.node.transaction_coordinator is None:
                     raise CoordinatorNotAvailable(f"node {found.node_id} does not run")
-                return await found.machine.run(work(found.node.transaction_coordinator))
+                answer = await found.machine.run(_caught(work(found.node.transaction_coordinator)))
+                if isinstance(answer, KafkaError):
+                    raise answer
+                return answer
             except (KafkaError, ConnectionClosed) as error:
                 is_final = isinstance(error, KafkaError) and not error.retriable
                 if is_final or loop.time() > deadline:
@@ -169,6 +173,8 @@ class SimulatedTransactionClient:
                 place = (OFFSETS_TOPIC, partition_of(group, asked.node.gateway.image))
                 added = frozenset({place})
                 await self._at_coordinator(asked, lambda it: self._add_at(it, producer, added))
+            if asked.node is None:
+                raise ConnectionClosed("the node has died")
             await asked.node.groups.ask(request)
 
         refused = await self._step(node, commit)
@@ -205,3 +211,11 @@ class SimulatedTransactionClient:
             return StepTold(outcome="info", error=str(error))
         except KafkaError as error:
             return StepTold(outcome=of_end(error.code), kafka_code=error.code, error=error.message)
+
+
+async def _caught(work: Coroutine[Any, Any, T]) -> T | KafkaError:
+    """A refusal that nobody waits for any more is no failure of the node."""
+    try:
+        return await work
+    except KafkaError as refusal:
+        return refusal
