@@ -1,7 +1,7 @@
 """`python -m bench.versions --before FOLDER`: this version beside another checkout, the same rows in turn.
 
-Prints the medians of each row and their ratio: what it did per second (or the time that it took), and the processor time
-of all nodes for each request, which a busy machine changes least. FOLDER is a checkout whose `bench` is run by
+Prints the medians of each row and their ratio: what it did per second (or the time that it took), and the processor
+time of all nodes for each request, which a busy machine changes least. FOLDER is a checkout whose `bench` is run by
 `--python`, an interpreter with what that version needs.
 """
 
