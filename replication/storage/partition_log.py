@@ -171,7 +171,9 @@ class PartitionLog:
         self._availability.check()
         if not isinstance(data, PreparedRecords):
             prepared = self._prepared(data, now_ms=now_ms, origin=origin)
-        elif data.rules != self._rules:  # the topic's settings changed while a worker looked at the records
+        elif (
+            data.rules is not self._rules and data.rules != self._rules
+        ):  # the topic's settings changed while a worker looked at the records
             prepared = self._prepared(data.data, now_ms=now_ms, origin=data.origin)
         else:
             prepared = data
