@@ -16,6 +16,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from kraft.launcher.python import PYTHON
+
 ROUNDS: Final = 5
 LIMIT_S: Final = 1200
 RATES: Final = ("requests_per_s", "records_per_s", "mb_per_s")
@@ -26,7 +28,7 @@ Rows = Mapping[str, Mapping[str, Any]]
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.versions", description=__doc__)
     parser.add_argument("--before", required=True, metavar="FOLDER", help="a checkout of the other version")
-    parser.add_argument("--python", default=sys.executable, help="the interpreter for it")
+    parser.add_argument("--python", default=PYTHON[0], help="the interpreter for it")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--quick", action="store_true", help="short rows")
     parser.add_argument("--only", default="", metavar="TEXTS", help="as for `python -m bench`")
@@ -34,8 +36,9 @@ def arguments() -> argparse.Namespace:
 
 
 def measured(folder: str, python: str, options: argparse.Namespace) -> Rows:
-    command = [python, "-m", "bench", "--json", "--only", options.only, *(["--quick"] if options.quick else [])]
-    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=LIMIT_S)
+    command = [python, "-P", "-m", "bench", "--json", "--only", options.only, *(["--quick"] if options.quick else [])]
+    environment = {**os.environ, "PYTHONPATH": folder}
+    ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=LIMIT_S)
     if ended.returncode:
         raise SystemExit(f"{folder}: {ended.stderr[-2000:]}")
     rows = [json.loads(line) for line in ended.stdout.splitlines() if line.startswith("{")]
@@ -72,7 +75,7 @@ def main() -> int:
     before, after = [], []
     for number in range(options.rounds):
         before.append(measured(options.before, options.python, options))
-        after.append(measured(os.getcwd(), sys.executable, options))
+        after.append(measured(os.getcwd(), PYTHON[0], options))
         print(f"round {number + 1} of {options.rounds} is over", file=sys.stderr, flush=True)
     tell(before, after)
     return 0
