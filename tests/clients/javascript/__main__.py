@@ -57,27 +57,31 @@ def fetch_confluent(folder: Path) -> Path:
     if (built / "node_modules").exists():
         return built
     folder.mkdir(parents=True, exist_ok=True)
-    run_program(["npm", "pack", CONFLUENT], folder=folder, timeout_s=INSTALL_S)
-    archive = next(folder.glob("*.tgz"))
-    run_program(["tar", "xzf", archive], folder=folder)
-    source = folder / "package" / "deps" / "librdkafka"
-    without = [f"--disable-{each}" for each in ("curl", "gssapi", "zstd", "lz4-ext")]
-    run_program(["./configure", f"--prefix={library}", *without], folder=source, timeout_s=INSTALL_S)
-    run_program(["make", "-j2", "libs"], folder=source, timeout_s=INSTALL_S)
-    for part in ("src", "src-cpp"):
-        run_program(["make", "-C", part, "install"], folder=source, timeout_s=INSTALL_S)
+    if not (library / "include").exists():
+        build_librdkafka(folder, library)
     fresh = folder / "new"
     fresh.mkdir(exist_ok=True)
     environment = {
         **os.environ,
         "BUILD_LIBRDKAFKA": "0",
-        "CPATH": str(library / "include"),
+        "CPATH": f"{library / 'include'}:{library / 'include' / 'librdkafka'}",
         "LIBRARY_PATH": str(library / "lib"),
         "LDFLAGS": f"-L{library / 'lib'} -Wl,-rpath,{library / 'lib'}",
     }
     run_program(["npm", "init", "-y"], folder=fresh)
     run_program([*NPM, CONFLUENT], folder=fresh, environment=environment, timeout_s=INSTALL_S)
     return fresh.rename(built)
+
+
+def build_librdkafka(folder: Path, library: Path) -> None:
+    run_program(["npm", "pack", CONFLUENT], folder=folder, timeout_s=INSTALL_S)
+    run_program(["tar", "xzf", next(folder.glob("*.tgz"))], folder=folder)
+    source = folder / "package" / "deps" / "librdkafka"
+    without = [f"--disable-{each}" for each in ("curl", "gssapi", "zstd", "lz4-ext")]
+    run_program(["./configure", f"--prefix={library}", *without], folder=source, timeout_s=INSTALL_S)
+    run_program(["make", "-j2", "libs"], folder=source, timeout_s=INSTALL_S)
+    for part in ("src", "src-cpp"):
+        run_program(["make", "-C", part, "install"], folder=source, timeout_s=INSTALL_S)
 
 
 if __name__ == "__main__":
