@@ -394,7 +394,7 @@ class Tools:
         move = {"topic": topic, "partition": 0, "replicas": [1, 2, 3], "log_dirs": [wanted[each] for each in (1, 2, 3)]}
         file = self._file("dirs.json", {"version": 1, "partitions": [move]})
         started = self._tool(tool, "--execute", "--reassignment-json-file", file)
-        assert "Successfully started log directory moves" in started, started
+        assert started.count("Successfully started moving log directory to ") == 3, started
 
         def is_done() -> bool:
             verified = self._tool(tool, "--verify", "--reassignment-json-file", file)
