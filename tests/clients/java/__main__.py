@@ -64,7 +64,7 @@ def fetch(release: str, cache: Path) -> Path:
         pom = jars / "pom.xml"
         pom.write_text(POM.format(release))
         copy = ["mvn", "-q", "-B", "-f", pom, "dependency:copy-dependencies", f"-DoutputDirectory={jars}"]
-        run_program(copy, timeout_s=MAVEN_S)
+        run_program([*copy, "-DexcludeArtifactIds=slf4j-reload4j"], timeout_s=MAVEN_S)  # of 3.9, beside our own
     return jars
 
 
@@ -423,8 +423,9 @@ class Tools:
     def cluster(self) -> None:
         cluster_id = self._java("ClusterTool", "cluster-id", "--bootstrap-server", self._bootstrap)
         assert re.search(r"Cluster ID: \S+", cluster_id), cluster_id
-        endpoints = self._java("ClusterTool", "list-endpoints", "--bootstrap-server", self._bootstrap)
-        assert len(re.findall(r"^[123] +\S+ +\d+ .*broker", endpoints, re.MULTILINE)) == 3, endpoints
+        if self._is_of_4:
+            endpoints = self._java("ClusterTool", "list-endpoints", "--bootstrap-server", self._bootstrap)
+            assert len(re.findall(r"^[123] +\S+ +\d+ .*broker", endpoints, re.MULTILINE)) == 3, endpoints
         refused = self._java("ClusterTool", "unregister", "--id", "77", "--bootstrap-server", self._bootstrap, code=1)
         assert "BrokerIdNotRegisteredException" in refused, refused
 
