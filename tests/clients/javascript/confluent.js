@@ -21,7 +21,7 @@ async function main() {
   expect(described.some((each) => each.name === topic && each.partitions.length === 3), "three partitions");
 
   const wanted = new Map();
-  for (const codec of ["NONE", "GZIP", "SNAPPY", "LZ4"]) { // zstd is not in the librdkafka that is built here
+  for (const codec of ["None", "GZIP", "SNAPPY", "LZ4"]) { // zstd is not in the librdkafka that is built here
     const producer = kafka.producer({ kafkaJS: { idempotent: true, compression: CompressionTypes[codec] } });
     await producer.connect();
     const messages = [];
