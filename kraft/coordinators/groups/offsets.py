@@ -19,6 +19,7 @@ from kraft.protocol.errors import (
     UnknownMemberId,
     UnsupportedVersion,
 )
+from kraft.protocol.primitives import INT64_MAX
 from metadata.image import TopicIdPartition
 
 CONSUMER = "consumer"
@@ -122,7 +123,7 @@ def commit_records(
     retention_ms: int = NO_RETENTION,
 ) -> list[GroupRecord]:
     """`offsets`: offset, leader epoch, metadata. Raises OffsetMetadataTooLarge 12."""
-    expire_timestamp = NO_EXPIRY if retention_ms == NO_RETENTION else wall_ms + retention_ms
+    expire_timestamp = NO_EXPIRY if retention_ms == NO_RETENTION else min(max(0, wall_ms + retention_ms), INT64_MAX)
     records = []
     for (topic, partition), (offset, leader_epoch, metadata) in offsets.items():
         if len(metadata.encode()) > metadata_bytes_max:

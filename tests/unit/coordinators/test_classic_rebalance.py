@@ -11,8 +11,8 @@ from kraft.coordinators.groups.classic_draft import ClassicRules
 from kraft.coordinators.groups.classic_group import ClassicGroup, Phase, restored
 from kraft.coordinators.groups.classic_rebalance import decide
 from kraft.coordinators.groups.classic_requests import Done, Event, Heartbeat, Join, Joined, Leave, Sync, Synced, Tick
-from kraft.coordinators.groups.offsets import check_commit, expired, subscribed_topics
-from kraft.coordinators.groups.records import CommittedOffset, StoredGroup
+from kraft.coordinators.groups.offsets import check_commit, commit_records, expired, subscribed_topics
+from kraft.coordinators.groups.records import CommittedOffset, StoredGroup, encode_value
 from kraft.coordinators.groups.subscriptions import Subscription, encode_subscription
 from kraft.protocol import errors
 
@@ -293,3 +293,13 @@ def test_a_commit_that_said_how_long_it_is_to_be_kept_goes_then() -> None:
     story.join(new_member_id="a", protocols=(("range", encode_subscription(Subscription(topics=("t",)))),))
     story.sync("a")
     assert expired(story.group, offsets, wall_ms=10_000, retention_ms=100) == [("u", 0)], "who reads it keeps it"
+
+
+@pytest.mark.parametrize(("retention_ms", "expected"), [(2**63 - 1, 2**63 - 1), (-(2**63), 0), (5, 1_005), (-1, -1)])
+def test_however_long_a_commit_is_to_be_kept_its_record_can_be_written(retention_ms: int, expected: int) -> None:
+    [record] = commit_records(
+        "g", {("t", 0): (1, -1, "")}, metadata_bytes_max=10, wall_ms=1_000, retention_ms=retention_ms
+    )
+    assert isinstance(record.value, CommittedOffset)
+    assert record.value.expire_timestamp == expected
+    assert encode_value(record.value)
