@@ -89,7 +89,9 @@ class TransactionCoordinator:
 
     async def describe(self, transactional_id: str) -> Transaction:
         """As it is once all of that is replicated; one that is being ended with the partitions that have no marker
-        yet. Raises TransactionalIdNotFound 105."""
+        yet. Raises TransactionalIdNotFound 105, InvalidRequest 42 for an empty id."""
+        if not transactional_id:
+            raise InvalidRequest("transactional.id is empty, and no transaction has an empty one")
         shard = self._partitions.of(transactional_id)
         await shard.be_certain()
         found = shard.transactions.get(transactional_id)

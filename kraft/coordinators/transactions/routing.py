@@ -157,7 +157,7 @@ class Transactions:
         )
 
     async def describe(self, transactional_id: str, *, wait_ms: int = COORDINATOR_WAIT_MS) -> Transaction:
-        """Raises TransactionalIdNotFound 105."""
+        """Raises TransactionalIdNotFound 105, InvalidRequest 42 for an empty id."""
         return await self._ask(transactional_id, lambda it: it.describe(transactional_id), wait_ms=wait_ms)
 
     async def list_all(

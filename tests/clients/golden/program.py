@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.wire.clients.table import ROWS
+from kraft.wire.generated import add_partitions_to_txn_request as apt
 from kraft.wire.generated import alter_configs_request as ac
 from kraft.wire.generated import alter_partition_reassignments_request as apr
 from kraft.wire.generated import alter_replica_log_dirs_request as ard
@@ -23,6 +24,7 @@ from kraft.wire.generated import delete_records_request as dr
 from kraft.wire.generated import delete_topics_request as dt
 from kraft.wire.generated import describe_configs_request as dc
 from kraft.wire.generated import describe_log_dirs_request as dl
+from kraft.wire.generated import describe_producers_request as dp
 from kraft.wire.generated import describe_quorum_request as dq
 from kraft.wire.generated import describe_topic_partitions_request as dtp
 from kraft.wire.generated import elect_leaders_request as el
@@ -39,7 +41,10 @@ from kraft.wire.generated import offset_fetch_request as of
 from kraft.wire.generated import offset_for_leader_epoch_request as ofe
 from kraft.wire.generated import produce_request as p
 from kraft.wire.generated import sync_group_request as sg
+from kraft.wire.generated import txn_offset_commit_request as toc
 from kraft.wire.generated import update_features_request as uf
+from kraft.wire.generated import write_txn_markers_request as wtm
+from kraft.wire.generated.add_offsets_to_txn_request import AddOffsetsToTxnRequestData
 from kraft.wire.generated.alter_client_quotas_request import AlterClientQuotasRequestData, EntityData, EntryData, OpData
 from kraft.wire.generated.alter_user_scram_credentials_request import (
     AlterUserScramCredentialsRequestData,
@@ -55,15 +60,18 @@ from kraft.wire.generated.describe_acls_request import DescribeAclsRequestData
 from kraft.wire.generated.describe_client_quotas_request import ComponentData, DescribeClientQuotasRequestData
 from kraft.wire.generated.describe_cluster_request import DescribeClusterRequestData
 from kraft.wire.generated.describe_groups_request import DescribeGroupsRequestData
+from kraft.wire.generated.describe_transactions_request import DescribeTransactionsRequestData
 from kraft.wire.generated.describe_user_scram_credentials_request import (
     DescribeUserScramCredentialsRequestData,
     UserName,
 )
+from kraft.wire.generated.end_txn_request import EndTxnRequestData
 from kraft.wire.generated.find_coordinator_request import FindCoordinatorRequestData
 from kraft.wire.generated.heartbeat_request import HeartbeatRequestData
 from kraft.wire.generated.init_producer_id_request import InitProducerIdRequestData
 from kraft.wire.generated.list_config_resources_request import ListConfigResourcesRequestData
 from kraft.wire.generated.list_groups_request import ListGroupsRequestData
+from kraft.wire.generated.list_transactions_request import ListTransactionsRequestData
 from kraft.wire.generated.unregister_broker_request import UnregisterBrokerRequestData
 from kraft.wire.primitives import TopLevel
 
@@ -86,6 +94,7 @@ def run(ask: Ask) -> None:
         part(ask)
     for part in (_group_admin, _consumer_groups, _configs, _partitions, _log_dirs, _cluster, _security, _deletions):
         part(ask)
+    _transactions(ask)
 
 
 def _api_versions(ask: Ask) -> None:
@@ -672,3 +681,272 @@ def _deletions(ask: Ask) -> None:
         if version >= 6:
             by_id = dt.DeleteTopicState.make(topic_id=UNKNOWN_ID)
             ask("no topic, by id", dt.DeleteTopicsRequestData.make(topics=[by_id], timeout_ms=10_000), version)
+
+
+# --- transactions -----------------------------------------------------------------------------------------------------
+
+IN_TRANSACTIONS = "in-transactions"
+"""The topic that they write to."""
+TRANSACTION_COORDINATOR = 1
+"""The key type of FindCoordinator."""
+BATCHED_FROM = 4
+"""AddPartitionsToTxn of several transactions (KIP-890)."""
+EPOCH_TOLD_FROM = 5
+"""EndTxn raises the epoch; TxnOffsetCommit adds its group itself (KIP-890)."""
+ADDED_BY_PRODUCE_FROM = 12
+"""Produce adds its partition to the transaction itself (KIP-890)."""
+
+
+class Transactional(NamedTuple):
+    """A producer as its transactional id knows it. It has fenced one that was an epoch older."""
+
+    name: str
+    producer_id: int
+    epoch: int
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        return {"transactional_id": self.name, "producer_id": self.producer_id, "producer_epoch": self.epoch}
+
+    def wrong(self) -> Iterator[tuple[str, Transactional]]:
+        yield "of an epoch that is fenced", self._replace(epoch=self.epoch - 1)
+        yield "of another producer id", self._replace(producer_id=self.producer_id + 1_000_000)
+        yield "of no transactional id", self._replace(name="no-such-transaction")
+        yield "of an empty transactional id", self._replace(name="")
+
+
+def _transactions(ask: Ask) -> None:
+    one = ct.CreatableTopic.make(name=IN_TRANSACTIONS, num_partitions=2, replication_factor=1)
+    ask("a topic for transactions", ct.CreateTopicsRequestData.make(topics=[one]), 7)
+    named = md.MetadataRequestTopic.make(name=IN_TRANSACTIONS)
+    request = md.MetadataRequestData.make(topics=[named], allow_auto_topic_creation=False)
+    _until(lambda: ask("while it is made", request, 12).topics[0].error_code == 0, "no topic")
+    finding = FindCoordinatorRequestData.make(key="ready", key_type=TRANSACTION_COORDINATOR)
+    _until(lambda: ask("while it is made", finding, 3).error_code == 0, "no transaction coordinator")
+    init = InitProducerIdRequestData.make(transactional_id="ready", transaction_timeout_ms=60_000)
+    _until(lambda: ask("while it is loaded", init, 4).error_code == 0, "the transaction coordinator is not loaded")
+    for version in versions(10):
+        if version >= 4:
+            found = FindCoordinatorRequestData.make(coordinator_keys=["ready"], key_type=TRANSACTION_COORDINATOR)
+            ask("of a transactional id", found, version)
+        elif version:
+            found = FindCoordinatorRequestData.make(key="ready", key_type=TRANSACTION_COORDINATOR)
+            ask("of a transactional id", found, version)
+    for version in versions(22):
+        _transactional_producers(ask, version)
+    for version in versions(24):
+        _partitions_of_transactions(ask, version)
+    for version in versions(25):
+        _groups_of_transactions(ask, version)
+    for version in versions(28):
+        _offsets_of_transactions(ask, version)
+    for version in versions(26):
+        _ends_of_transactions(ask, version)
+    for version in versions(0):
+        _produce_in_transaction(ask, version)
+    _fetch_of_transactions(ask)
+    _described_transactions(ask)
+    _transaction_markers(ask)
+
+
+def _until(is_so: Callable[[], bool], otherwise: str) -> None:
+    until = time.monotonic() + SETTLE_S
+    while not is_so():
+        assert time.monotonic() < until, otherwise
+        time.sleep(0.1)
+
+
+def _transactional_producers(ask: Ask, version: int) -> None:
+    def asked(name: str, timeout_ms: int = 60_000, **fields: Any) -> Any:
+        request = InitProducerIdRequestData.make(
+            transactional_id=f"init-{version}", transaction_timeout_ms=timeout_ms, **fields
+        )
+        return ask(name, request, version)
+
+    asked("a transactional id")
+    given = asked("a transactional id again")
+    asked("a timeout too long", timeout_ms=1_000_000_000)
+    asked("a timeout that is none", timeout_ms=0)
+    if version >= 3:
+        its = {"producer_id": given.producer_id, "producer_epoch": given.producer_epoch}
+        asked("a transactional id with its epoch", **its)
+        asked("another producer id", **{**its, "producer_id": given.producer_id + 1_000_000})
+        asked("a transactional id, to fence")
+        asked("an epoch that is fenced", **{**its, "producer_epoch": 0})
+
+
+def _producer(ask: Ask, name: str) -> Transactional:
+    request = InitProducerIdRequestData.make(transactional_id=name, transaction_timeout_ms=60_000)
+    ask(f"{name}, which is fenced", request, 4)
+    given = ask(name, request, 4)
+    return Transactional(name, given.producer_id, given.producer_epoch)
+
+
+def _ended(ask: Ask, producer: Transactional) -> None:
+    """Until the markers of its transaction are written."""
+    request = DescribeTransactionsRequestData.make(transactional_ids=[producer.name])
+
+    def is_ended() -> bool:
+        state: str = ask("while it ends", request, 0).transaction_states[0].transaction_state
+        return state.startswith("Complete")
+
+    _until(is_ended, f"{producer.name} does not end")
+
+
+def _end(ask: Ask, producer: Transactional, *, commits: bool = True) -> None:
+    ask(f"the end of {producer.name}", EndTxnRequestData.make(**producer.fields, committed=commits), 4)
+    _ended(ask, producer)
+
+
+def _adding(producer: Transactional, version: int, **topics: Any) -> apt.AddPartitionsToTxnRequestData:
+    named = [apt.AddPartitionsToTxnTopic.make(name=name, partitions=numbers) for name, numbers in topics.items()]
+    if version < BATCHED_FROM:
+        fields = {f"v3_and_below_{name}": value for name, value in producer.fields.items()}
+        return apt.AddPartitionsToTxnRequestData.make(**fields, v3_and_below_topics=named)
+    transaction = apt.AddPartitionsToTxnTransaction.make(**producer.fields, topics=named)
+    return apt.AddPartitionsToTxnRequestData.make(transactions=[transaction])
+
+
+def _partitions_of_transactions(ask: Ask, version: int) -> None:
+    producer = _producer(ask, f"add-{version}")
+    ask("partitions", _adding(producer, version, **{IN_TRANSACTIONS: [0]}), version)
+    ask("partitions again", _adding(producer, version, **{IN_TRANSACTIONS: [0]}), version)
+    ask("of no topic", _adding(producer, version, **{UNKNOWN: [0]}), version)
+    ask("of no partition", _adding(producer, version, **{IN_TRANSACTIONS: [1, 99]}), version)
+    for name, other in producer.wrong():
+        ask(name, _adding(other, version, **{IN_TRANSACTIONS: [0]}), version)
+    if version >= BATCHED_FROM:
+        for name, number in (("looked at, in it", 0), ("looked at, not in it", 1)):
+            topics = [apt.AddPartitionsToTxnTopic.make(name=IN_TRANSACTIONS, partitions=[number])]
+            looked = apt.AddPartitionsToTxnTransaction.make(**producer.fields, topics=topics, verify_only=True)
+            ask(name, apt.AddPartitionsToTxnRequestData.make(transactions=[looked]), version)
+    _end(ask, producer)
+
+
+def _groups_of_transactions(ask: Ask, version: int) -> None:
+    producer = _producer(ask, f"add-offsets-{version}")
+    ask("a group", AddOffsetsToTxnRequestData.make(**producer.fields, group_id="committed"), version)
+    for name, other in producer.wrong():
+        ask(name, AddOffsetsToTxnRequestData.make(**other.fields, group_id="committed"), version)
+    _end(ask, producer)
+
+
+def _offsets_of_transactions(ask: Ask, version: int) -> None:
+    producer = _producer(ask, f"commit-offsets-{version}")
+
+    def asked(name: str, of: Transactional, topic: str = IN_TRANSACTIONS, **fields: Any) -> None:
+        part = toc.TxnOffsetCommitRequestPartition.make(committed_offset=1)
+        topics = [toc.TxnOffsetCommitRequestTopic.make(name=topic, partitions=[part])]
+        request = toc.TxnOffsetCommitRequestData.make(
+            **of.fields, **{"group_id": "in-transactions", "topics": topics, **fields}
+        )
+        ask(name, request, version)
+
+    if version < EPOCH_TOLD_FROM:
+        asked("before the group was added", producer)
+        adding = AddOffsetsToTxnRequestData.make(**producer.fields, group_id="in-transactions")
+        ask(f"before TxnOffsetCommit {version}", adding, 4)
+    asked("offsets", producer)
+    asked("to no topic", producer, topic=UNKNOWN)
+    asked("to no group", producer, group_id="")
+    if version >= 3:
+        asked("of a stranger", producer, member_id="stranger", generation_id=3)
+    for name, other in producer.wrong():
+        asked(name, other)
+    _end(ask, producer, commits=version % 2 == 0)
+
+
+def _ends_of_transactions(ask: Ask, version: int) -> None:
+    def asked(name: str, of: Transactional, *, commits: bool) -> Any:
+        return ask(name, EndTxnRequestData.make(**of.fields, committed=commits), version)
+
+    for ending, commits in (("commit", True), ("abort", False)):
+        producer = _producer(ask, f"{ending}-{version}")
+        ask(producer.name, _adding(producer, 3, **{IN_TRANSACTIONS: [0]}), 3)
+        for name, other in producer.wrong():
+            asked(f"{ending} {name}", other, commits=commits)
+        asked(ending, producer, commits=commits)
+        _ended(ask, producer)
+        asked(f"{ending} again", producer, commits=commits)
+        asked(f"{ending}, and then the opposite", producer, commits=not commits)
+    asked("commit of nothing", _producer(ask, f"commit-nothing-{version}"), commits=True)
+
+
+def _produce_in_transaction(ask: Ask, version: int) -> None:
+    producer = _producer(ask, f"produce-{version}")
+    topic_id = id_of(ask, IN_TRANSACTIONS)
+
+    def asked(name: str, of: Transactional, sequence: int) -> None:
+        records = batch(
+            producer_id=of.producer_id, producer_epoch=of.epoch, base_sequence=sequence, is_transactional=True
+        )
+        request = _produce_request(IN_TRANSACTIONS, topic_id, records, version=version)
+        request.transactional_id = of.name
+        ask(name, request, version)
+
+    if version < ADDED_BY_PRODUCE_FROM:
+        asked("in a transaction that the partition is not in", producer, 0)
+        ask(producer.name, _adding(producer, 3, **{IN_TRANSACTIONS: [0]}), 3)
+    asked("in a transaction", producer, 0)
+    asked("in a transaction, once more", producer, 0)
+    asked("in a transaction, out of order", producer, 10)
+    asked("in a transaction, of an epoch that is fenced", producer._replace(epoch=producer.epoch - 1), 0)
+    _end(ask, producer, commits=version % 2 == 0)
+
+
+def _fetch_of_transactions(ask: Ask) -> None:
+    """Committed ones and aborted ones."""
+    topic_id = id_of(ask, IN_TRANSACTIONS)
+    for version in versions(1):
+        for name, isolation in (("transactions", 0), ("transactions that are committed", 1)):
+            wanted = f.FetchPartition.make(partition=0, partition_max_bytes=1_000_000)
+            topics = [f.FetchTopic.make(topic=IN_TRANSACTIONS, topic_id=topic_id, partitions=[wanted])]
+            request = f.FetchRequestData.make(
+                max_wait_ms=1, max_bytes=10_000_000, topics=topics, session_epoch=-1, isolation_level=isolation
+            )
+            ask(name, request, version)
+
+
+def _described_transactions(ask: Ask) -> None:
+    producer = _producer(ask, "described")
+    for name in ("of no records", "that is open", "that has ended"):
+        if name == "that is open":
+            ask(producer.name, _adding(producer, 3, **{IN_TRANSACTIONS: [0, 1]}), 3)
+        if name == "that has ended":
+            _end(ask, producer)
+        ask(f"one {name}", DescribeTransactionsRequestData.make(transactional_ids=[producer.name]), 0)
+    for name, asked in (("of no transactional id", "no-such-transaction"), ("of an empty transactional id", "")):
+        ask(name, DescribeTransactionsRequestData.make(transactional_ids=[asked]), 0)
+    for version in versions(66):
+        ask("all", ListTransactionsRequestData.make(), version)
+        ask("those that are committed", ListTransactionsRequestData.make(state_filters=["CompleteCommit"]), version)
+        ask("of no state", ListTransactionsRequestData.make(state_filters=["NoSuchState"]), version)
+        ask("of no producer", ListTransactionsRequestData.make(producer_id_filters=[1_000_000_000]), version)
+        if version >= 1:
+            ask("those that last", ListTransactionsRequestData.make(duration_filter=1_000_000), version)
+        if version >= 2:
+            for name, pattern in (("by a pattern", "produce-.*"), ("by a pattern that is none", "(")):
+                ask(name, ListTransactionsRequestData.make(transactional_id_pattern=pattern), version)
+    for name, topic, number in (
+        ("of a partition", IN_TRANSACTIONS, 0),
+        ("of no partition", IN_TRANSACTIONS, 99),
+        ("of no topic", UNKNOWN, 0),
+    ):
+        topics = [dp.TopicRequest.make(name=topic, partition_indexes=[number])]
+        ask(name, dp.DescribeProducersRequestData.make(topics=topics), 0)
+
+
+def _transaction_markers(ask: Ask) -> None:
+    for version in versions(27):
+        producer = _producer(ask, f"marked-{version}")
+        for name, topic, number in (
+            ("to a partition", IN_TRANSACTIONS, 1),
+            ("to no partition", IN_TRANSACTIONS, 99),
+            ("to no topic", UNKNOWN, 0),
+        ):
+            marker = wtm.WritableTxnMarker.make(
+                producer_id=producer.producer_id,
+                producer_epoch=producer.epoch,
+                topics=[wtm.WritableTxnMarkerTopic.make(name=topic, partition_indexes=[number])],
+            )
+            ask(name, wtm.WriteTxnMarkersRequestData.make(markers=[marker]), version)

@@ -1,8 +1,9 @@
 """Record the golden exchanges: Apache Kafka from Maven Central (one broker, KRaft), and the program's questions.
 
-    python -m tests.clients.golden.record [--libs FOLDER] [--out FILE]
+    python -m tests.clients.golden.record [--libs FOLDER] [--out FILE] [--append]
 
 Needs `mvn` and Java 17 or newer; the jars are fetched once into FOLDER. Writes kafka-VERSION.jsonl.xz beside this file.
+With --append what FILE holds stays as it is, and only questions that it has not yet are added.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 
 from kraft.wire.generated.describe_cluster_request import DescribeClusterRequestData
 from tests.clients.golden import program
-from tests.clients.golden.files import KAFKA_VERSION, RECORDED, save
+from tests.clients.golden.files import KAFKA_VERSION, RECORDED, load, save
 from tests.clients.golden.peer import Peer
 
 START_S = 120
@@ -44,6 +45,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--libs", type=Path, default=Path(tempfile.gettempdir()) / f"kafka-{KAFKA_VERSION}-libs")
     arguments.add_argument("--out", type=Path, default=RECORDED)
+    arguments.add_argument("--append", action="store_true")
     asked = arguments.parse_args()
     fetch_jars(asked.libs)
     with kafka(asked.libs) as port:
@@ -52,8 +54,11 @@ def main() -> None:
         peer.close()
     for api, version, name, how in peer.broken:
         sys.stderr.write(f"closed the connection: {api} {version} {name!r}: {how}\n")
-    save(peer.exchanges, asked.out)
-    sys.stdout.write(f"{len(peer.exchanges)} exchanges, {asked.out.stat().st_size:,} bytes in {asked.out}\n")
+    kept = load(asked.out) if asked.append else []
+    known = {exchange.key for exchange in kept}
+    exchanges = [*kept, *(exchange for exchange in peer.exchanges if exchange.key not in known)]
+    save(exchanges, asked.out)
+    sys.stdout.write(f"{len(exchanges)} exchanges, {asked.out.stat().st_size:,} bytes in {asked.out}\n")
 
 
 def fetch_jars(libs: Path) -> None:

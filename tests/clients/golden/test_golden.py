@@ -16,7 +16,13 @@ from tests.clients.golden.record import SETTINGS
 from tests.clients.golden.test_recorded import message_type
 from tests.integration.conftest import run_cluster
 
-WAITS = {"while it is made", "while it is loaded", "while the first ids are fetched", "with the id that it was given"}
+WAITS = {
+    "while it is made",
+    "while it is loaded",
+    "while it ends",
+    "while the first ids are fetched",
+    "with the id that it was given",
+}
 """Asked until they succeed, or only where an id is given first: how often differs from run to run."""
 
 

@@ -22,6 +22,7 @@ NEVER_WRONG = {"FindCoordinator": range(1), "ListConfigResources": range(1), "De
     "DescribeLogDirs": range(6),
     "ListGroups": range(6),
     "ListPartitionReassignments": range(1),
+    "ListTransactions": range(2),
     "OffsetFetch": range(9),
 }
 """Nothing that one broker can be asked in these versions is an error. A group that is not there is Dead."""

@@ -602,9 +602,10 @@ def test_any_node_takes_a_request_and_carries_it_to_the_coordinator() -> None:
             again = await node.machine.run(any_node.end("id", producer, is_commit=True))
             assert again == following, "asked again after a lost answer"
             assert await committed(cluster, key, entries=2 * (number + 1)) == [None, True] * (number + 1)
-            with pytest.raises(KafkaError) as refused:
-                await node.machine.run(any_node.describe("unknown"))
-            assert refused.value.code == 105
+            for unknown, code in (("unknown", 105), ("", 42)):
+                with pytest.raises(KafkaError) as refused:
+                    await node.machine.run(any_node.describe(unknown))
+                assert refused.value.code == code
             await client.is_over("CompleteCommit")
             assert (await node.machine.run(any_node.describe("id"))).producer_id == producer.producer_id
 
