@@ -21,14 +21,18 @@ WAIT_S: Final = 0.02
 
 
 def plant(folder: str) -> None:
-    until = Path(folder) / str(os.getpid())
+    def until() -> Path:
+        """Asked for when it hangs: a node may be a fork of the process in which this is planted."""
+        return Path(folder) / str(os.getpid())
 
     def compute_without_end(_number: int, _frame: object) -> None:
-        while until.exists():
+        file = until()
+        while file.exists():
             pass
 
     def wait_without_end(_number: int, _frame: object) -> None:
-        while until.exists():
+        file = until()
+        while file.exists():
             time.sleep(WAIT_S)
 
     signal.signal(signal.SIGUSR1, compute_without_end)
