@@ -220,7 +220,7 @@ def test_an_abort_that_no_node_hears_of_hides_no_other_error(
                     await transaction.send("t", "gone")
                     raise ZeroDivisionError
             assert "ends by its timeout" in caplog.text
-        async with AsyncClient(url) as client:
+        async with AsyncClient(url, default_api_timeout_ms=ABORT_MS, retry_backoff_ms=50) as client:
             await client.transactional_producer("one").transaction().__aenter__()
         assert transactions.known["one"].epoch == 1, "the second one took the id over"
 
