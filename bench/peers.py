@@ -28,7 +28,7 @@ from typing import Any, Final, Protocol
 
 from aiokafka import AIOKafkaProducer
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from bench.cluster import BenchError, Cluster, process_cpu_s, process_resident_bytes
 from bench.report import percentile
