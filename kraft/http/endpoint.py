@@ -147,6 +147,7 @@ class Parameter:
     name: str
     description: str
     schema: Mapping[str, Any]
+    is_required: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -68,6 +68,7 @@ _TABLE: dict[type[KafkaError], int] = {
     kafka.InvalidReplicaAssignment: BAD_REQUEST,
     kafka.InvalidConfig: BAD_REQUEST,
     kafka.NotController: UNAVAILABLE,
+    kafka.InvalidRegularExpression: BAD_REQUEST,
     kafka.InvalidRequest: BAD_REQUEST,
     kafka.UnsupportedForMessageFormat: SERIALIZATION,
     kafka.PolicyViolation: BAD_REQUEST,

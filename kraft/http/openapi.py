@@ -169,7 +169,7 @@ def _set_examples(item: Mapping[str, Any], examples: Mapping[str, str]) -> None:
 
 def _parameters(parameters: Iterable[Parameter], place: str) -> list[dict[str, Any]]:
     return [
-        {"name": p.name, "in": place, "required": False, "description": p.description, "schema": dict(p.schema)}
+        {"name": p.name, "in": place, "required": p.is_required, "description": p.description, "schema": dict(p.schema)}
         for p in parameters
     ]
 

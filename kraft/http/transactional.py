@@ -31,11 +31,13 @@ PRODUCER_ID = Parameter(
     name="producer_id",
     description="Of the transaction, as its beginning has answered it.",
     schema={"type": "integer", "minimum": 0, "maximum": INT64_MAX},
+    is_required=True,
 )
 PRODUCER_EPOCH = Parameter(
     name="producer_epoch",
     description="Of the transaction, as its beginning or the end of the one before has answered it.",
     schema={"type": "integer", "minimum": 0, "maximum": EPOCH_MAX},
+    is_required=True,
 )
 SEQUENCE = Parameter(
     name="sequence",

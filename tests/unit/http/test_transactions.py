@@ -430,6 +430,8 @@ def test_operators_see_which_transactions_there_are() -> None:
         assert await listed("?pattern=o.h.*") == [("other", "Empty")]
         answer = await node.door.ask("GET", f"{V3}/transactions?state=Open")
         assert (answer.status, answer.json["error_code"], "Ongoing" in answer.json["message"]) == (400, 40002, True)
+        answer = await node.door.ask("GET", f"{V3}/transactions?pattern=%2B")
+        assert (answer.status, "RE2" in answer.json["message"]) == (400, True)
         found = (await node.door.ask("GET", f"{V3}/transactions/one")).json
         assert found["partitions"] == [{"topic_name": "t", "partition_id": 1}]
         assert found["coordinator"]["related"].endswith("/brokers/1")
