@@ -10,18 +10,17 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from kraft.broker.gateway import Gateway
+from kraft.coordinators.coordinator_topic import CoordinatorTopic
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
-from kraft.coordinators.groups.coordinator import partition_of
 from kraft.protocol.errors import (
     CoordinatorLoadInProgress,
     CoordinatorNotAvailable,
     KafkaError,
-    LeaderNotAvailable,
     NotCoordinator,
     RequestTimedOut,
 )
-from metadata.controller.requests import ErrorDetail, NewTopic
+from metadata.controller.requests import NewTopic
 from metadata.environment import Clock, ConnectionClosed, NotConnected
 from metadata.internal_topics import OFFSETS_TOPIC, offsets_topic_configs
 
@@ -48,6 +47,7 @@ class Groups:
         self, *, gateway: Gateway, clock: Clock, local: LocalCoordinator | None, peer: Callable[[int], Way]
     ) -> None:
         self._gateway = gateway
+        self._topic = CoordinatorTopic(gateway, OFFSETS_TOPIC, new_offsets_topic)
         self._clock = clock
         self._local = local
         self._peer = peer
@@ -55,10 +55,10 @@ class Groups:
     async def ask(self, request: r.Request) -> a.Answer:
         """Raises the KafkaError of a refusal; CoordinatorNotAvailable or NotCoordinator when none was found."""
         deadline_ms = self._clock.monotonic_ms() + COORDINATOR_WAIT_MS
-        await self._ensure_topic()
+        await self._topic.ensure()
         while True:
             try:
-                return await self._attempt(request, self._coordinator_of(request.group))
+                return await self._attempt(request, self._topic.coordinator_of(request.group))
             except (*MOVED, NotConnected, ConnectionRefusedError) as error:
                 failure: Exception = error
             except CoordinatorNotAvailable as error:
@@ -77,8 +77,8 @@ class Groups:
 
     async def coordinator_of(self, group: str) -> int:
         """Node id of the group's coordinator."""
-        await self._ensure_topic()
-        return self._coordinator_of(group)
+        await self._topic.ensure()
+        return self._topic.coordinator_of(group)
 
     async def list_all(self) -> tuple[a.GroupListing, ...]:
         """Groups of all coordinators. Asked again while one moves, loads or does not answer; then raises its error."""
@@ -104,30 +104,10 @@ class Groups:
             found += answer.groups
         return tuple(sorted(found, key=lambda each: each.group))
 
-    def _coordinator_of(self, group: str) -> int:
-        number = partition_of(group, self._gateway.image)
-        topic = self._gateway.image.topic(OFFSETS_TOPIC)
-        assert topic is not None, group
-        partition = topic.partitions[number]
-        if not partition.has_leader:
-            raise NotCoordinator(f"partition {number} of {OFFSETS_TOPIC} has no leader")
-        return partition.leader
-
     async def _attempt(self, request: r.Request, node_id: int) -> a.Answer:
         if node_id == self._gateway.node_id and self._local is not None:
             return await self._local.ask(request)
         return await self._peer(node_id)(request, _answer_ms(request))
-
-    async def _ensure_topic(self) -> None:
-        """G5: `__consumer_offsets` comes into being when it is first needed."""
-        if self._gateway.image.topic(OFFSETS_TOPIC) is not None:
-            return
-        try:
-            created = await self._gateway.ensure_topic(new_offsets_topic(self._gateway))
-        except LeaderNotAvailable as unknown:
-            raise CoordinatorNotAvailable(str(unknown)) from unknown
-        if isinstance(created, ErrorDetail):
-            raise CoordinatorNotAvailable(f"{OFFSETS_TOPIC} cannot be created: {created.message}")
 
 
 def new_offsets_topic(gateway: Gateway) -> NewTopic:

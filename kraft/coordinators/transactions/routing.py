@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from kraft.broker.gateway import Gateway
+from kraft.coordinators.coordinator_topic import CoordinatorTopic
 from kraft.coordinators.groups.coordinator import partition_of as group_partition_of
-from kraft.coordinators.led_partitions import partition_of
 from kraft.coordinators.transactions.decide import RAISES_EPOCH_FROM, Producer
 from kraft.coordinators.transactions.listing import Listed, ListFilters
 from kraft.coordinators.transactions.state import TopicPartition, Transaction
@@ -21,10 +21,9 @@ from kraft.protocol.errors import (
     CoordinatorLoadInProgress,
     CoordinatorNotAvailable,
     KafkaError,
-    LeaderNotAvailable,
     NotCoordinator,
 )
-from metadata.controller.requests import ErrorDetail, NewTopic
+from metadata.controller.requests import NewTopic
 from metadata.environment import Clock, ConnectionClosed
 from metadata.internal_topics import OFFSETS_TOPIC, TRANSACTIONS_TOPIC, transactions_topic_configs
 
@@ -82,6 +81,7 @@ class Transactions:
     ) -> None:
         """`ensure_groups` makes the topic of the groups be there."""
         self._gateway = gateway
+        self._topic = CoordinatorTopic(gateway, TRANSACTIONS_TOPIC, new_transactions_topic)
         self._clock = clock
         self._local = local
         self._peer = peer
@@ -90,8 +90,8 @@ class Transactions:
     async def coordinator_of(self, transactional_id: str) -> int:
         """Node id of the id's coordinator; its topic comes into being. Raises CoordinatorNotAvailable 15, or
         NotCoordinator 16 while its partition has no leader."""
-        await self._ensure_topic()
-        return self._coordinator_of(transactional_id)
+        await self._topic.ensure()
+        return self._topic.coordinator_of(transactional_id)
 
     async def init(
         self,
@@ -166,13 +166,11 @@ class Transactions:
         """Node id of each coordinator -> its transactions, by id. Asked again while one moves, loads or does not
         answer: a part is no list. Nothing while nobody has used transactions. Raises InvalidRegularExpression 128."""
         deadline_ms = self._clock.monotonic_ms() + wait_ms
-        while True:
-            try:
-                return {leader: await self._coordinator(leader).list(filters) for leader in self._coordinators()}
-            except AGAIN as error:
-                if self._clock.monotonic_ms() >= deadline_ms:
-                    raise _final(f"{TRANSACTIONS_TOPIC}", error, wait_ms) from error
-            await self._clock.sleep(COORDINATOR_RETRY_MS)
+
+        async def once() -> Mapping[int, Sequence[Listed]]:
+            return {leader: await self._coordinator(leader).list(filters) for leader in self._coordinators()}
+
+        return await self._again(once, TRANSACTIONS_TOPIC, wait_ms, deadline_ms=deadline_ms)
 
     def _coordinators(self) -> Sequence[int]:
         """Raises NotCoordinator 16."""
@@ -188,40 +186,28 @@ class Transactions:
         self, transactional_id: str, ask: Callable[[Coordinator], Awaitable[Answer]], *, wait_ms: int
     ) -> Answer:
         deadline_ms = self._clock.monotonic_ms() + wait_ms
-        await self._ensure_topic()
+        await self._topic.ensure()
+
+        def once() -> Awaitable[Answer]:
+            return ask(self._coordinator(self._topic.coordinator_of(transactional_id)))
+
+        return await self._again(once, transactional_id, wait_ms, deadline_ms=deadline_ms)
+
+    async def _again(
+        self, once: Callable[[], Awaitable[Answer]], whose: str, wait_ms: int, *, deadline_ms: int
+    ) -> Answer:
         while True:
             try:
-                return await ask(self._coordinator(self._coordinator_of(transactional_id)))
+                return await once()
             except AGAIN as error:
                 if self._clock.monotonic_ms() >= deadline_ms:
-                    raise _final(transactional_id, error, wait_ms) from error
+                    raise _final(whose, error, wait_ms) from error
             await self._clock.sleep(COORDINATOR_RETRY_MS)
 
     def _coordinator(self, node_id: int) -> Coordinator:
         if node_id == self._gateway.node_id and self._local is not None:
             return self._local
         return self._peer(node_id)
-
-    def _coordinator_of(self, transactional_id: str) -> int:
-        image = self._gateway.image
-        number = partition_of(transactional_id, TRANSACTIONS_TOPIC, image)
-        topic = image.topic(TRANSACTIONS_TOPIC)
-        assert topic is not None, transactional_id
-        partition = topic.partitions[number]
-        if not partition.has_leader:
-            raise NotCoordinator(f"partition {number} of {TRANSACTIONS_TOPIC} has no leader")
-        return partition.leader
-
-    async def _ensure_topic(self) -> None:
-        """T1: `__transaction_state` comes into being when it is first needed."""
-        if self._gateway.image.topic(TRANSACTIONS_TOPIC) is not None:
-            return
-        try:
-            created = await self._gateway.ensure_topic(new_transactions_topic(self._gateway))
-        except LeaderNotAvailable as unknown:
-            raise CoordinatorNotAvailable(str(unknown)) from unknown
-        if isinstance(created, ErrorDetail):
-            raise CoordinatorNotAvailable(f"{TRANSACTIONS_TOPIC} cannot be created: {created.message}")
 
 
 def new_transactions_topic(gateway: Gateway) -> NewTopic:
