@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
+from kraft.broker.consuming import consumer_fetch
 from kraft.protocol.batches.header import CONTROL, TRANSACTIONAL, BatchHeader, whole_batches
 from kraft.protocol.batches.markers import Marker, marker_of
 from kraft.protocol.batches.records import read_batches
@@ -21,10 +22,8 @@ from metadata.environment import Clock
 from metadata.image import TopicIdPartition
 from replication.partition.log import EpochEnd
 from replication.requests import (
-    CONSUMER,
     EARLIEST_TIMESTAMP,
     LATEST_TIMESTAMP,
-    FetchPartition,
     FetchRequest,
     FetchResponse,
     OffsetAnswer,
@@ -99,24 +98,8 @@ async def _end(reads: Reads, partition: TopicIdPartition, *, leader_epoch: int, 
 
 
 async def _read(reads: Reads, partition: TopicIdPartition, offset: int) -> bytes:
-    fetch = FetchPartition(
-        topic_id=partition.topic_id,
-        partition=partition.partition,
-        current_leader_epoch=-1,
-        fetch_offset=offset,
-        last_fetched_epoch=-1,
-        log_start_offset=-1,
-        bytes_max=LOAD_BYTES,
-    )
     response = await reads.fetch(
-        FetchRequest(
-            replica_id=CONSUMER,
-            replica_epoch=-1,
-            wait_ms_max=0,
-            bytes_min=0,
-            bytes_max=LOAD_BYTES,
-            partitions=(fetch,),
-        )
+        consumer_fetch(partition, offset=offset, bytes_max=LOAD_BYTES, wait_ms_max=0, is_read_committed=False)
     )
     code = response.error_code or response.partitions[0].error_code
     if code:

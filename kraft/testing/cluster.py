@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -59,7 +60,31 @@ class ClusterFailed(Exception):
     """A cluster did not start, or cannot do what it was asked for. The text has the end of the node's log."""
 
 
-class Cluster:
+class Lifespan(ABC):
+    """What `with` and `async with` start and close: the latter in a thread, so that no event loop waits for it."""
+
+    @abstractmethod
+    def start(self) -> Self: ...
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return await asyncio.to_thread(self.start)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self.close)
+
+
+class Cluster(Lifespan):
     def __init__(
         self,
         nodes: int | Mapping[int, Sequence[str]] = 3,
@@ -176,20 +201,6 @@ class Cluster:
             wait_for_end(run.nodes, limit_ms=KILLED_LIMIT_MS)
         if self._folder is None:
             shutil.rmtree(data, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return await asyncio.to_thread(self.start)
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        await asyncio.to_thread(self.close)
 
     def _asked(self) -> Prepare:
         text = "\n".join(self._configuration()) + "\n"

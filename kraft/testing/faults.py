@@ -10,7 +10,6 @@ It is owned by a process of its own (`kraft.testing.host`), which ends with this
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
@@ -22,13 +21,12 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
 from kraft.launcher.fork_messages import CAN_WATCH_FORKS
 from kraft.launcher.python import PYTHON, environment
 from kraft.testing.assertions import Record, Sent, Verdict, records_of, verdict_of
-from kraft.testing.cluster import ClusterFailed, Setting, defaults_of, roles_of
+from kraft.testing.cluster import ClusterFailed, Lifespan, Setting, defaults_of, roles_of
 
 HOST: Final = "kraft.testing.host"
 """A program: it needs packages that are not imported in the process of somebody's tests."""
@@ -164,7 +162,7 @@ class _Host:
         self._way.close()
 
 
-class FaultCluster:
+class FaultCluster(Lifespan):
     def __init__(
         self,
         nodes: int | Mapping[int, Sequence[str]] = 3,
@@ -239,20 +237,6 @@ class FaultCluster:
         """The folder is not removed at the end. Raises ClusterFailed."""
         self._ask("keep")
         self._is_kept = True
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return await asyncio.to_thread(self.start)
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        await asyncio.to_thread(self.close)
 
     def _ask(self, do: str, **options: Any) -> Any:
         if self._host is None:
