@@ -33,6 +33,8 @@ JUDGE: Final = "kraft.testing.judge"
 BINARY: Final = "application/vnd.kafka.binary.v2+json"
 READ_BYTES: Final = 4 * 1024 * 1024
 READ_LIMIT_S: Final = 30.0
+COMMIT_LIMIT_S: Final = 5.0
+"""How long `records` waits for a high watermark. With an ISR below `min.insync.replicas` it may never come."""
 RETRY_S: Final = 0.02
 TOLD: Final[Mapping[str, str]] = {"acknowledged": "ok", "failed": "fail", "unknown": "info"}
 
@@ -205,9 +207,48 @@ def _text(value: object) -> str:
 
 
 def records_of(rest_urls: Sequence[str], topic: str) -> list[Record]:
-    """All of them, by partition and offset. Raises ClusterFailed."""
+    """All that are committed, by partition and offset. Raises ClusterFailed.
+
+    What leaders have at the call is waited for, at most COMMIT_LIMIT_S: with acks=1, the default of several clients, an
+    acknowledgement comes before the high watermark."""
+    appended, deadline = _log_ends(rest_urls, topic), time.monotonic() + COMMIT_LIMIT_S
+    while _is_behind(_log_ends(rest_urls, topic), appended) and time.monotonic() < deadline:
+        time.sleep(RETRY_S)
     outcome = _asked(rest_urls, f"/topics/{quote(topic)}/partitions")
     return [record for each in outcome.json() for record in _records_of_partition(rest_urls, topic, each["partition"])]
+
+
+@dataclass(frozen=True, slots=True)
+class _LogEnd:
+    """Of a leader, as it says itself."""
+
+    leader_epoch: int
+    log_end_offset: int
+    high_watermark: int
+
+
+def _log_ends(rest_urls: Sequence[str], topic: str) -> dict[int, _LogEnd]:
+    """By partition. A leader that does not know yet that it was deposed has an older epoch than its successor."""
+    found: dict[int, _LogEnd] = {}
+    for url in rest_urls:
+        outcome = send(url, Request(method="GET", path="/kraft/partitions"))
+        if not isinstance(outcome, Answer) or not outcome.is_success:
+            continue
+        for each in outcome.json()["replicas"]:
+            if each["topic"] == topic and each["role"] == "leader":
+                end = _LogEnd(each["leader_epoch"], each["log_end_offset"], each["high_watermark"])
+                known = found.get(each["partition"])
+                if known is None or known.leader_epoch < end.leader_epoch:
+                    found[each["partition"]] = end
+    return found
+
+
+def _is_behind(now: Mapping[int, _LogEnd], appended: Mapping[int, _LogEnd]) -> bool:
+    """Whether something that leaders had appended is not committed yet, and may still be: a new leader may lack it."""
+    return any(
+        number in now and now[number].high_watermark < min(end.log_end_offset, now[number].log_end_offset)
+        for number, end in appended.items()
+    )
 
 
 def _records_of_partition(rest_urls: Sequence[str], topic: str, number: int) -> Iterator[Record]:

@@ -9,6 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from kraft.client.response import Answer, Request
 from kraft.launcher.fork_messages import SOCKET_FILE, Surroundings
 from kraft.launcher.processes import is_alive
 from kraft.testing import Cluster, ClusterFailed
+from kraft.testing.assertions import records_of
 from tests.integration.support.waiting import wait_until
 
 LIMIT_S = 120
@@ -50,10 +52,11 @@ def parent_of(pid: int) -> int:
 JSON = "application/vnd.kafka.json.v2+json"
 
 
-def write(cluster: Cluster, topic: str, value: str) -> None:
+def write(cluster: Cluster, topic: str, value: str, *, acks: str = "all", node: int = 1) -> None:
     body = json.dumps({"records": [{"value": value}]}).encode()
-    request = Request(method="POST", path=f"/topics/{topic}", body=body, headers={"Content-Type": JSON})
-    outcome = send(cluster.rest_url, request)
+    path = f"/topics/{topic}?acks={acks}"
+    request = Request(method="POST", path=path, body=body, headers={"Content-Type": JSON})
+    outcome = send(cluster.rest_urls[node], request)
     assert isinstance(outcome, Answer), outcome
     assert outcome.is_success, outcome
 
@@ -100,6 +103,24 @@ def test_nodes_are_killed_paused_stopped_and_restarted(whole: Cluster) -> None:
     assert [whole.state(node) for node in whole.ids] == ["running"] * 3
     assert all(is_fork(whole.node(node).pid) for node in whole.ids)
     assert "started" in whole.log_tail(2)
+
+
+def test_what_a_leader_alone_has_acknowledged_is_waited_for(whole: Cluster) -> None:
+    with Client(whole.rest_url) as client:
+        client.admin.create_topic("alone", partitions=1)
+    wait_until(lambda: whole.leader_of("alone", 0) in whole.brokers, what="a leader of alone-0")
+    leader = whole.leader_of("alone", 0)
+    followers = [node for node in whole.ids if node != leader]
+    whole.pause(*followers)
+    later = threading.Timer(0.3, lambda: whole.resume(*followers))
+    try:
+        write(whole, "alone", "x", acks="1", node=leader)
+        later.start()
+        assert [record.value for record in records_of([whole.rest_urls[leader]], "alone")] == [b'"x"']
+    finally:
+        later.cancel()
+        later.join()
+        whole.resume(*(node for node in followers if whole.state(node) == "paused"))
 
 
 def test_the_leader_of_a_topic_that_a_client_has_made_is_known(whole: Cluster) -> None:
