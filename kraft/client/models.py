@@ -86,7 +86,7 @@ class Reassignment:
 class GroupListing:
     group: str
     state: str
-    """EMPTY, PREPARING_REBALANCE, COMPLETING_REBALANCE, STABLE or DEAD."""
+    """EMPTY, PREPARING_REBALANCE, COMPLETING_REBALANCE, ASSIGNING, RECONCILING, STABLE or DEAD."""
     generation: int
     coordinator: int
 

@@ -85,6 +85,8 @@ class GroupDescription(_Answer, frozen=True, kw_only=True):
     offsets: tuple[OffsetOfGroup, ...]
     group_type: str = "classic"
     """`consumer`: of the consumer protocol (KIP-848)."""
+    is_mixed: bool = False
+    """A group of the consumer protocol has members of the classic one beside others."""
 
 
 class GroupListing(Struct, frozen=True, array_like=True):

@@ -296,6 +296,7 @@ class RequestHandlers:
             members=members,
             offsets=entry.offset_rows(),
             group_type=entry.kind,
+            is_mixed=len({member.classic is None for member in group.members.values()}) == 2,
         )
 
     async def _delete(self, request: r.DeleteGroup) -> a.Answer:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 from aiohttp import web
 
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
+from kraft.coordinators.groups.classic_group import Phase
+from kraft.coordinators.groups.consumer_group import GroupState
 from kraft.coordinators.groups.routing import Groups
 from kraft.http.endpoint import Call, Route
 from kraft.http.errors import HttpError
@@ -18,13 +21,8 @@ from kraft.http.v3.consumer_groups_offsets import offset_routes
 from kraft.http.v3.envelope import Document, answer, crn, listing, no_content, related, resource, route
 from kraft.http.v3.models import Listing
 
-STATES = {
-    "Empty": "EMPTY",
-    "PreparingRebalance": "PREPARING_REBALANCE",
-    "CompletingRebalance": "COMPLETING_REBALANCE",
-    "Stable": "STABLE",
-    "Dead": "DEAD",
-}
+STATES = {state.value: re.sub(r"(?<=[a-z])(?=[A-Z])", "_", state).upper() for state in (*Phase, *GroupState)}
+"""Confluent's name of each of Kafka's: PreparingRebalance is PREPARING_REBALANCE."""
 
 
 class GroupHandlers:
@@ -110,8 +108,8 @@ def _group(call: Call, found: a.GroupDescription) -> Document:
         "is_simple": not found.protocol_type,
         "partition_assignor": found.protocol,
         "state": STATES[found.state],
-        "type": "CLASSIC",
-        "is_mixed_consumer_group": False,
+        "type": found.group_type.upper(),
+        "is_mixed_consumer_group": found.is_mixed,
         "coordinator": related(call, "brokers", found.coordinator),
         "consumers": related(call, *path, "consumers"),
         "lag_summary": related(call, *path, "lag-summary"),

@@ -16,9 +16,9 @@ class ConsumerGroup(Resource):
     consumer_group_id: str
     is_simple: bool
     partition_assignor: str
-    state: str
-    type: str
-    is_mixed_consumer_group: bool
+    state: Literal["EMPTY", "PREPARING_REBALANCE", "COMPLETING_REBALANCE", "ASSIGNING", "RECONCILING", "STABLE", "DEAD"]
+    type: Literal["CLASSIC", "CONSUMER"]
+    is_mixed_consumer_group: bool = Field(description="CONSUMER, with members of both protocols.")
     coordinator: Related
     consumers: Related
     lag_summary: Related

@@ -8,6 +8,8 @@ from uuid import UUID
 
 import pytest
 
+from kraft.coordinators.groups.answers import GroupDescription
+from kraft.coordinators.groups.requests import DescribeGroup
 from kraft.coordinators.groups.subscriptions import Subscription, encode_subscription
 from kraft.wire.clients import operations
 from kraft.wire.generated.consumer_group_describe_request import ConsumerGroupDescribeRequestData
@@ -71,6 +73,13 @@ def assigned(response: Any) -> dict[UUID, list[int]] | None:
 
 async def describe(door: ClientDoor, group: str, version: int = DESCRIBE) -> Any:
     (described,) = (await door.ask(ConsumerGroupDescribeRequestData.make(group_ids=[group]), version)).groups
+    return described
+
+
+async def as_rest_sees_it(door: ClientDoor, group: str) -> GroupDescription:
+    assert door.node.node is not None
+    described = await door.node.machine.run(door.node.node.groups.ask(DescribeGroup(group=group)))
+    assert isinstance(described, GroupDescription), described
     return described
 
 
@@ -173,6 +182,8 @@ def test_a_group_is_described_with_what_members_have_and_should_have(version: in
         assert (list(has.partitions), len(should.partitions)) == ([0, 1], 1)
         assert list(second.assignment.topic_partitions) == []
         assert first.member_type == (1 if version else -1)
+        told = await as_rest_sees_it(door, "g")
+        assert (told.state, told.group_type, told.is_mixed) == ("Reconciling", "consumer", False)
 
     play(story)
 
@@ -319,9 +330,11 @@ def test_a_group_of_the_classic_protocol_goes_over_and_its_members_join_again() 
         assert sum(map(len, (assigned(await door.ask(beat("g", "n", 2), BEAT)) or {}).values())) == 1
         types = {each.member_id: each.member_type for each in (await describe(door, "g")).members}
         assert types == {"n": 1, old.member_id: 0}
+        assert (await as_rest_sees_it(door, "g")).is_mixed
         leaving = LeaveGroupRequestData.make(group_id="g", members=[MemberIdentity.make(member_id=old.member_id)])
         assert (await door.ask(leaving, 5)).error_code == 0
         assert sum(map(len, (assigned(await door.ask(beat("g", "n", 2), BEAT)) or {}).values())) == 2
+        assert not (await as_rest_sees_it(door, "g")).is_mixed
 
     play(story)
 
