@@ -155,7 +155,7 @@ class LogCleaning:
             return [
                 each
                 for segment in self._segments
-                for each in segment.transactions.overlapping(segment.base_offset, end_offset)
+                for each in segment.transactions.overlapping(segment.base_offset, end_offset).aborted
             ]
         except CorruptIndex as error:
             raise DamagedLog(str(error)) from error

@@ -83,15 +83,17 @@ class LogReader:
         return self._try(lambda: _max_timestamp(self._segments, bounds, looking), "looking up a timestamp")
 
     def aborted_transactions(self, start: int, stop: int) -> list[AbortedTransaction]:
-        """Those with offsets in the range, ascending by their first one."""
+        """Those with offsets in the range, ascending by their first one. No segment is asked but the one that has
+        `start` and those after it, until nothing that ends later can have begun before `stop`."""
 
         def search() -> list[AbortedTransaction]:
+            found: list[AbortedTransaction] = []
             try:
-                found = [
-                    each
-                    for segment in self._segments.from_offset(start)
-                    for each in segment.transactions.overlapping(start, stop)
-                ]
+                for segment in self._segments.from_offset(start):
+                    aborted, is_complete = segment.transactions.overlapping(start, stop)
+                    found += aborted
+                    if is_complete:
+                        break
             except CorruptIndex as error:
                 raise DamagedLog(str(error)) from error
             return sorted(found, key=lambda each: each.first_offset)

@@ -2,18 +2,19 @@
 
 Entries of 34 bytes, big-endian, in the order of their markers: version int16 = 0, producer id int64, first offset
 int64, last offset int64 (the marker's), last stable offset int64 when the marker was appended. The file is there only
-once there is an entry. In memory the entries are four compact arrays, loaded when first used; a segment is rolled
-when the file has segment.index.bytes. No checksum covers it: what is loaded is checked for what always holds, and made
-anew from the log where that does not.
+once there is an entry, and a segment is rolled when it has segment.index.bytes. No entry stays in memory, however many
+there are: a question is answered by a search in the file, and by `ENTRIES_AT_ONCE` entries at a time from there on.
+No checksum covers it: all of it is checked for what always holds when it is loaded, and made anew from the log where
+that does not.
 Source: org.apache.kafka.storage.internals.log.TransactionIndex, AbortedTxn.
 """
 
 from __future__ import annotations
 
 import struct
-from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from typing import NamedTuple
 
 from metadata.environment import File, Files
 from replication.partition.log import AbortedTransaction
@@ -21,8 +22,18 @@ from replication.storage.indexes import CorruptIndex
 
 VERSION = 0
 _ENTRY = struct.Struct(">hqqqq")
+_LAST_OFFSET_AT = struct.calcsize(">hqq")
 TRANSACTION_ENTRY_BYTES = _ENTRY.size
+ENTRIES_AT_ONCE = 128
+"""That are read, and held in memory, at once. A fetch of a megabyte seldom has more aborted transactions in it."""
 NO_FIRST_OFFSET = 2**63 - 1
+NO_LAST_OFFSET = -1
+
+
+class Found(NamedTuple):
+    aborted: list[AbortedTransaction]
+    is_complete: bool
+    """No later segment has one that belongs to the range."""
 
 
 class TransactionIndex:
@@ -32,8 +43,12 @@ class TransactionIndex:
         self._base_offset = base_offset
         self._bytes_max = bytes_max
         self._file: File | None = files.open(path) if is_there else None
-        self._columns = _Columns()
         self._is_loaded = self._file is None
+        self._count = 0
+        self._first_offset_min = NO_FIRST_OFFSET
+        """No entry begins before it."""
+        self._last_offset = NO_LAST_OFFSET
+        """Of the last entry."""
 
     @property
     def is_there(self) -> bool:
@@ -44,29 +59,47 @@ class TransactionIndex:
         return self._file is not None and self._file.size + TRANSACTION_ENTRY_BYTES > self._bytes_max
 
     def load(self) -> None:
-        """Raises CorruptIndex."""
-        if not self._is_loaded:
-            assert self._file is not None, self.path
-            self._columns = _Columns(entries_of(self._file))
-            self._columns.check(self.path, base_offset=self._base_offset)
-            self._is_loaded = True
-
-    def overlapping(self, start: int, stop: int) -> Iterator[AbortedTransaction]:
-        """Those that end in this segment and have offsets in the range. Raises CorruptIndex."""
-        self.load()
-        columns = self._columns
-        if columns.first_offset_min >= stop:
+        """Read and check all of it once. Raises CorruptIndex."""
+        if self._is_loaded:
             return
-        for at in range(bisect_left(columns.last_offsets, start), len(columns.last_offsets)):
-            if columns.first_offsets[at] < stop:
-                yield columns.entry(at)
-            if columns.last_stable_offsets[at] >= stop:
-                return
+        assert self._file is not None, self.path
+        self._first_offset_min, self._last_offset = _checked(self._file, self.path, base_offset=self._base_offset)
+        self._count = self._file.size // TRANSACTION_ENTRY_BYTES
+        self._is_loaded = True
+
+    def overlapping(self, start: int, stop: int) -> Found:
+        """Those that end in this segment and have offsets in the range, by their markers. Raises CorruptIndex."""
+        self.load()
+        found: list[AbortedTransaction] = []
+        if self._first_offset_min < stop and self._last_offset >= start:
+            for entry in self._from(self._first_ending_at(start)):
+                if entry.first_offset < stop:
+                    found.append(entry)
+                if entry.last_stable_offset >= stop:
+                    return Found(found, True)
+        return Found(found, False)
+
+    def _first_ending_at(self, offset: int) -> int:
+        """The number of the first entry whose marker is at or after the offset."""
+        return bisect_left(range(self._count), offset, key=self._last_offset_of)
+
+    def _last_offset_of(self, at: int) -> int:
+        assert self._file is not None, self.path
+        return int.from_bytes(self._file.pread(at * TRANSACTION_ENTRY_BYTES + _LAST_OFFSET_AT, 8), "big", signed=True)
+
+    def _from(self, at: int) -> Iterator[AbortedTransaction]:
+        assert self._file is not None, self.path
+        last_offset = self._base_offset - 1
+        for entry in _entries(self._file, range(at, self._count)):
+            if entry.last_offset <= last_offset:
+                raise CorruptIndex(f"{self.path}: it has changed, and markers do not ascend any more")
+            last_offset = entry.last_offset
+            yield entry
 
     def has_entries_since(self, offset: int) -> bool:
         """Whether a transaction ends here at or after the offset. Raises CorruptIndex."""
         self.load()
-        return bool(self._columns.last_offsets) and self._columns.last_offsets[-1] >= offset
+        return self._last_offset >= offset
 
     def append(self, entry: AbortedTransaction) -> bool:
         """True when the file is new. Raises CorruptIndex, OSError."""
@@ -75,7 +108,9 @@ class TransactionIndex:
         if self._file is None:
             self._file = self._files.open(self.path, create=True)
         self._file.append([encode_entry(entry)])
-        self._columns.append(entry)
+        self._count += 1
+        self._first_offset_min = min(self._first_offset_min, entry.first_offset)
+        self._last_offset = entry.last_offset
         return is_new
 
     def truncate_from(self, offset: int) -> None:
@@ -83,16 +118,18 @@ class TransactionIndex:
         if self._file is None:
             return
         self.load()
-        kept = bisect_left(self._columns.last_offsets, offset)
-        if kept < len(self._columns.last_offsets):
+        if self._last_offset >= offset:
+            kept = self._first_ending_at(offset)
+            last_offset = self._last_offset_of(kept - 1) if kept else NO_LAST_OFFSET
             self._file.truncate(kept * TRANSACTION_ENTRY_BYTES)
-            self._columns = _Columns([self._columns.entry(at) for at in range(kept)])
+            self._count, self._last_offset = kept, last_offset
 
     def clear(self) -> None:
         """What cannot be read is made anew. Raises OSError."""
         if self._file is not None:
             self._file.truncate(0)
-        self._columns, self._is_loaded = _Columns(), True
+        self._count, self._first_offset_min, self._last_offset = 0, NO_FIRST_OFFSET, NO_LAST_OFFSET
+        self._is_loaded = True
 
     def sync(self) -> None:
         """Blocking."""
@@ -104,39 +141,23 @@ class TransactionIndex:
             self._file.close()
 
 
-class _Columns:
-    def __init__(self, entries: Iterable[AbortedTransaction] = ()) -> None:
-        self.producer_ids = array("q")
-        self.first_offsets = array("q")
-        self.last_offsets = array("q")
-        self.last_stable_offsets = array("q")
-        self.first_offset_min = NO_FIRST_OFFSET
-        for entry in entries:
-            self.append(entry)
-
-    def append(self, entry: AbortedTransaction) -> None:
-        self.producer_ids.append(entry.producer_id)
-        self.first_offsets.append(entry.first_offset)
-        self.last_offsets.append(entry.last_offset)
-        self.last_stable_offsets.append(entry.last_stable_offset)
-        self.first_offset_min = min(self.first_offset_min, entry.first_offset)
-
-    def entry(self, at: int) -> AbortedTransaction:
-        return AbortedTransaction(
-            self.producer_ids[at], self.first_offsets[at], self.last_offsets[at], self.last_stable_offsets[at]
-        )
-
-    def check(self, path: str, *, base_offset: int) -> None:
-        """Markers ascend from the base offset on, no transaction begins behind its marker, and none that ends later
-        begins below the last stable offset of an earlier one. Raises CorruptIndex."""
-        later_first = later_last = NO_FIRST_OFFSET
-        for at in reversed(range(len(self.last_offsets))):
-            producer_id, first, last, stable = self.entry(at)
-            if not (producer_id >= 0 and 0 <= first < last < later_last and base_offset <= last):
-                raise CorruptIndex(f"{path}: entry {at} of producer {producer_id} from {first} to {last} is impossible")
-            if not 0 <= stable <= min(later_first, last + 1):
-                raise CorruptIndex(f"{path}: entry {at} has a last stable offset of {stable}, which it cannot have")
-            later_first, later_last = min(later_first, first), last
+def _checked(file: File, path: str, *, base_offset: int) -> tuple[int, int]:
+    """The least first offset, and the last offset of the last entry. Markers ascend from the base offset on, no
+    transaction begins behind its marker, and none that ends later begins below the last stable offset of an earlier
+    one. Raises CorruptIndex."""
+    first_min, last_before, stable_max = NO_FIRST_OFFSET, max(base_offset - 1, NO_LAST_OFFSET), 0
+    for at, (producer_id, first, last, stable) in enumerate(entries_of(file)):
+        if not (producer_id >= 0 and 0 <= first < last and last_before < last):
+            raise CorruptIndex(f"{path}: entry {at} of producer {producer_id} from {first} to {last} is impossible")
+        if not 0 <= stable <= last + 1:
+            raise CorruptIndex(f"{path}: entry {at} has a last stable offset of {stable}, which it cannot have")
+        if first < stable_max:
+            raise CorruptIndex(
+                f"{path}: entry {at} begins at {first}, and an earlier one has a last stable offset of {stable_max}, "
+                "which it cannot have"
+            )
+        first_min, last_before, stable_max = min(first_min, first), last, max(stable_max, stable)
+    return first_min, last_before if file.size else NO_LAST_OFFSET
 
 
 def encode_entry(entry: AbortedTransaction) -> bytes:
@@ -147,7 +168,16 @@ def entries_of(file: File) -> Iterator[AbortedTransaction]:
     """Raises CorruptIndex."""
     if file.size % TRANSACTION_ENTRY_BYTES:
         raise CorruptIndex(f"{file.path}: {file.size} bytes are no whole number of entries")
-    for version, *fields in _ENTRY.iter_unpack(file.pread(0, file.size)):
-        if version != VERSION:
-            raise CorruptIndex(f"{file.path}: an entry has version {version}; only {VERSION} is known")
-        yield AbortedTransaction(*fields)
+    return _entries(file, range(file.size // TRANSACTION_ENTRY_BYTES))
+
+
+def _entries(file: File, numbers: range) -> Iterator[AbortedTransaction]:
+    for at in range(numbers.start, numbers.stop, ENTRIES_AT_ONCE):
+        wanted = min(ENTRIES_AT_ONCE, numbers.stop - at) * TRANSACTION_ENTRY_BYTES
+        data = file.pread(at * TRANSACTION_ENTRY_BYTES, wanted)
+        if len(data) != wanted:
+            raise CorruptIndex(f"{file.path}: it is shorter than it was")
+        for version, producer_id, first_offset, last_offset, last_stable_offset in _ENTRY.iter_unpack(data):
+            if version != VERSION:
+                raise CorruptIndex(f"{file.path}: an entry has version {version}; only {VERSION} is known")
+            yield AbortedTransaction(producer_id, first_offset, last_offset, last_stable_offset)

@@ -26,6 +26,7 @@ from replication.storage.cleaner_log import CleanLimits
 from replication.storage.dump import dump_folder
 from replication.storage.log_manager import LogManager
 from replication.storage.partition_log import PartitionLog
+from replication.storage.transaction_index import Found, TransactionIndex
 from tests.unit.storage.world import LIMITS, NOW_MS, TOPIC_ID, RecordedEvents, load, run
 
 SMALL = TopicSettings(segment_bytes=700, index_interval_bytes=150, file_delete_delay_ms=0)
@@ -533,6 +534,30 @@ def test_a_read_finds_what_was_aborted_in_segments_behind_it(tmp_path: Path) -> 
         (path,) = files_of(tmp_path, "*.txnindex")
         assert path.read_bytes() == b"\0\0" + b"".join(each.to_bytes(8, "big") for each in (1, 0, marker, 1))
         assert len(files_of(tmp_path, "*.txnindex")) == 1
+        await log.close()
+
+    run(play)
+
+
+def test_a_read_asks_no_segment_behind_the_one_that_tells_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    overlapping = TransactionIndex.overlapping
+
+    def noted(index: TransactionIndex, start: int, stop: int) -> Found:
+        asked.append(index.path)
+        return overlapping(index, start, stop)
+
+    monkeypatch.setattr(TransactionIndex, "overlapping", noted)
+
+    async def play(environment: Environment) -> None:
+        log, _ = load(environment, str(tmp_path), settings=SMALL)
+        while log.segment_count < 9:
+            write(log, 1)
+            end(log, 1, commits=False)
+        for offset in (0, 2, 4):
+            asked.clear()
+            assert aborted(log, offset, offset + 1) == [(1, offset, offset + 1)]
+            assert 1 <= len(asked) <= 2, asked
         await log.close()
 
     run(play)

@@ -1,0 +1,266 @@
+"""What transactions cost: how many end in a second, how long a commit takes, and reading past what was aborted.
+
+Each figure is of librdkafka, the same on both sides. What was committed is read back and counted: every record of the
+transactions that were committed is there once, and the group is where the last one left it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, Final
+
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+
+from bench.cluster import BenchError, process_cpu_s
+from bench.kafka import FULL_QUEUE_MS
+from bench.report import percentile
+from bench.sides import ADMIN_S, PARTITIONS, WARM_S, Side, Topics, bootstrap, until
+
+TRANSACTIONS_S: Final = 8.0
+RECORDS: Final = 100
+"""Of a transaction."""
+RECORD_BYTES: Final = 100
+READ_S: Final = 30
+AT_ONCE: Final = 1000
+MEGABYTES: Final = 1000
+ABORTED: Final = 10_000
+LARGE_RECORD_BYTES: Final = 1000
+ABORTING: Final = 8
+"""Producers whose transactions are aborted."""
+TAIL_SHARE: Final = 0.1
+"""Of the records: read from there on to the end."""
+
+
+# transactions
+
+
+class _Copier:
+    """One producer that commits transaction after transaction, each with the offset that its group goes on from."""
+
+    def __init__(self, side: Side, topic: str, number: int) -> None:
+        self.group = f"{topic}-{number}"
+        self.count = 0
+        """Of committed transactions."""
+        self.commits: list[float] = []
+        """Seconds that a commit took, after the time to get warm."""
+        self.transactions: list[float] = []
+        self._topic = topic
+        self._producer = Producer({**bootstrap(side), "transactional.id": self.group})
+        self._consumer = Consumer({**bootstrap(side), "group.id": self.group, "enable.auto.commit": False})
+        self._producer.init_transactions(ADMIN_S)
+
+    def run(self, *, warm_until: float, end: float) -> None:
+        value, member = b"." * RECORD_BYTES, self._consumer.consumer_group_metadata()
+        while (begin := time.perf_counter()) < end:
+            self._producer.begin_transaction()
+            for number in range(RECORDS):
+                self._producer.produce(self._topic, value, partition=number % PARTITIONS)
+            place = TopicPartition(self._topic, 0, self.count + 1)
+            self._producer.send_offsets_to_transaction([place], member, ADMIN_S)
+            committing = time.perf_counter()
+            self._producer.commit_transaction(ADMIN_S)
+            self.count += 1
+            if begin >= warm_until:
+                ended = time.perf_counter()
+                self.commits.append(ended - committing)
+                self.transactions.append(ended - begin)
+
+    def check(self) -> None:
+        (place,) = self._consumer.committed([TopicPartition(self._topic, 0)], ADMIN_S)
+        self._consumer.close()
+        if place.offset != self.count:
+            raise BenchError(f"{self.group} is at {place.offset} after {self.count} commits")
+
+
+def transactions(side: Side, *, producers: int) -> dict[str, float]:
+    topics = Topics(side)
+    name = topics.create(PARTITIONS)
+    copiers = [_Copier(side, name, number) for number in range(producers)]
+    warm_until = time.perf_counter() + WARM_S
+    end = warm_until + TRANSACTIONS_S
+    with ThreadPoolExecutor(producers) as threads:
+        runs = [threads.submit(copier.run, warm_until=warm_until, end=end) for copier in copiers]
+        time.sleep(max(0.0, warm_until - time.perf_counter()))
+        counts, before = _measured(copiers), _cpu_s(side)
+        begin = time.perf_counter()
+        time.sleep(max(0.0, end - time.perf_counter()))
+        done, cpu_s, spent = _measured(copiers) - counts, _cpu_s(side) - before, time.perf_counter() - begin
+        for run in runs:
+            run.result(ADMIN_S)
+    for copier in copiers:
+        copier.check()
+    records = sum(copier.count for copier in copiers) * RECORDS
+    places = [TopicPartition(name, number, 0) for number in range(PARTITIONS)]
+    with _reading(side) as consumer:
+        _read(consumer, places, records)
+        if _is_more(consumer):
+            raise BenchError(f"{side.name}: more than the {records} records that were committed")
+    topics.delete(name)
+    commits = sorted(itertools.chain.from_iterable(copier.commits for copier in copiers))
+    took = sorted(itertools.chain.from_iterable(copier.transactions for copier in copiers))
+    return {
+        "transactions/s": done / spent,
+        "commit p50 ms": percentile(commits, 0.5) * 1000,
+        "commit p99 ms": percentile(commits, 0.99) * 1000,
+        "transaction p50 ms": percentile(took, 0.5) * 1000,
+        "transaction p99 ms": percentile(took, 0.99) * 1000,
+        "nodes' CPU ms each": cpu_s / done * 1000,
+    }
+
+
+def _measured(copiers: list[_Copier]) -> int:
+    return sum(copier.count for copier in copiers)
+
+
+def _cpu_s(side: Side) -> float:
+    return sum(map(process_cpu_s, side.pids.values()))
+
+
+# aborted
+
+
+def read_aborted(side: Side, *, megabytes: int, aborted: int, rounds: int) -> dict[str, float]:
+    """One partition of plain records with aborted transactions among them, and its twin without."""
+    topics = Topics(side)
+    count = megabytes * 1_000_000 // LARGE_RECORD_BYTES
+    with_aborted, twin = topics.create(1, replicas=1), topics.create(1, replicas=1)
+    tails = {
+        name: _write(side, name, count, aborted=transactions_)
+        for name, transactions_ in ((with_aborted, aborted), (twin, 0))
+    }
+    tail_count = int(count * TAIL_SHARE)
+
+    def rates(begin: Callable[[str], int], records: int) -> dict[str, list[float]]:
+        found: dict[str, list[float]] = {with_aborted: [], twin: []}
+        for _ in range(rounds):
+            for name, each in found.items():
+                each.append(_rate(side, name, begin(name), records))
+        return found
+
+    _rate(side, twin, 0, count)  # the client is warm then
+    whole, tail = rates(lambda name: 0, count), rates(lambda name: tails[name], tail_count)
+    restarted = {name: [_rate_after_restart(side, topics, name, count)] for name in (with_aborted, twin)}
+    topics.delete(with_aborted, twin)
+    figures: dict[str, float] = {}
+    for label, found in (("whole", whole), ("tail", tail), ("restarted", restarted)):
+        without, with_them = statistics.median(found[twin]), statistics.median(found[with_aborted])
+        figures[f"{label}: MB/s without"], figures[f"{label}: MB/s with"] = without, with_them
+        figures[f"{label}: ratio"] = with_them / without
+    return figures
+
+
+def _write(side: Side, name: str, count: int, *, aborted: int) -> int:
+    """The offset from which on the tail of the plain records is."""
+    plain = Producer({**bootstrap(side), "linger.ms": 5, "queue.buffering.max.kbytes": 1_048_576})
+    offsets: list[int] = []
+    value = b"." * LARGE_RECORD_BYTES
+    lock = threading.Lock()
+
+    def on_delivery(error: Any, message: Any) -> None:
+        if error is not None:
+            raise BenchError(str(error))
+        offsets.append(message.offset())
+
+    def produce(records: int) -> None:
+        with lock:
+            for _ in range(records):
+                while True:
+                    try:
+                        plain.produce(name, value, partition=0, on_delivery=on_delivery)
+                        break
+                    except BufferError:
+                        plain.poll(0.01)
+            plain.poll(0)
+
+    def abort(pieces: list[int]) -> None:
+        producer = Producer({**bootstrap(side), "transactional.id": f"{name}-{pieces[0]}", "linger.ms": 0})
+        producer.init_transactions(ADMIN_S)
+        for piece in pieces:
+            producer.begin_transaction()
+            producer.produce(name, b"." * RECORD_BYTES, partition=0)
+            producer.flush(ADMIN_S)
+            producer.abort_transaction(ADMIN_S)
+            produce(_piece(count, aborted, piece))
+
+    if aborted:
+        with ThreadPoolExecutor(ABORTING) as threads:
+            runs = [threads.submit(abort, list(range(first, aborted, ABORTING))) for first in range(ABORTING)]
+            for run in runs:
+                run.result()
+    else:
+        produce(count)
+    plain.flush(ADMIN_S)
+    if len(offsets) != count:
+        raise BenchError(f"{side.name}: {len(offsets)} of {count} records were written")
+    return sorted(offsets)[-int(count * TAIL_SHARE)]
+
+
+def _piece(count: int, pieces: int, number: int) -> int:
+    """How many of `count` are in that piece."""
+    return count * (number + 1) // pieces - count * number // pieces
+
+
+def _rate(side: Side, name: str, begin_offset: int, records: int) -> float:
+    """MB/s of committed records from the offset to the end, of a consumer that knows the leader already."""
+    with _reading(side) as consumer:
+        consumer.get_watermark_offsets(TopicPartition(name, 0), timeout=ADMIN_S)
+        begin = time.perf_counter()
+        _read(consumer, [TopicPartition(name, 0, begin_offset)], records)
+        return records * LARGE_RECORD_BYTES / 1e6 / (time.perf_counter() - begin)
+
+
+def _rate_after_restart(side: Side, topics: Topics, name: str, records: int) -> float:
+    side.restart(topics.leader(name))
+    until(lambda: _is_led(topics, name), f"{name} is led again")
+    return _rate(side, name, 0, records)
+
+
+def _is_led(topics: Topics, name: str) -> bool:
+    try:
+        return topics.leader(name) >= 0
+    except (KafkaException, KeyError):
+        return False
+
+
+# reading
+
+
+@contextmanager
+def _reading(side: Side) -> Iterator[Consumer]:
+    settings = {"group.id": "bench", "enable.auto.commit": False, "isolation.level": "read_committed"}
+    fetching = {"queued.max.messages.kbytes": 262_144, "fetch.queue.backoff.ms": FULL_QUEUE_MS}
+    consumer = Consumer({**bootstrap(side), **settings, **fetching})
+    try:
+        yield consumer
+    finally:
+        consumer.close()
+
+
+def _read(consumer: Any, places: list[TopicPartition], records: int) -> None:
+    consumer.assign(places)
+    count = 0
+    for messages in _batches(consumer):
+        count += len(messages)
+        if count >= records:
+            break
+    if count != records:
+        raise BenchError(f"{count} records came, and {records} were committed")
+
+
+def _batches(consumer: Any) -> Iterator[list[Any]]:
+    """Until none comes for long."""
+    while messages := consumer.consume(AT_ONCE, timeout=READ_S):
+        for message in messages:
+            if message.error() is not None:
+                raise BenchError(str(message.error()))
+        yield messages
+
+
+def _is_more(consumer: Any) -> bool:
+    return bool(consumer.consume(1, timeout=1))
