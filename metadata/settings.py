@@ -72,7 +72,7 @@ class TopicSettings(_Settings):
     retention_bytes: int = _int(-1, -1, INT64_MAX, "Log size above which old segments go; -1: no limit.")
     retention_ms: int = _int(604_800_000, -1, INT64_MAX, "Age after which segments go; -1: never.")
     segment_bytes: int = _int(1_073_741_824, 14, INT32_MAX, "Size at which a segment is rolled.")
-    segment_index_bytes: int = _int(10_485_760, 4, INT32_MAX, "Largest size of an index file.")
+    segment_index_bytes: int = _int(10_485_760, 4, INT32_MAX, "Size of an index file that ends its segment.")
     segment_jitter_ms: int = _int(0, 0, INT64_MAX, "Largest random time taken off segment.ms.")
     segment_ms: int = _int(604_800_000, 1, INT64_MAX, "Age at which a segment is rolled.")
     unclean_leader_election_enable: bool = Field(
