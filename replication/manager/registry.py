@@ -60,6 +60,8 @@ class Registry:
         self.offline: dict[TopicIdPartition, OfflineState] = {}
         self.read_only: dict[TopicIdPartition, str] = {}
         """Replicas whose disk is full, and what the disk said."""
+        self.behind: set[TopicIdPartition] = set()
+        """Partitions whose role here is still the one of an older image than `image`."""
         self.produces: Purgatory[Replica] = Purgatory(environment.clock, waiting_max=WAITING_PRODUCE_MAX)
         self.fetches: Purgatory[Replica] = Purgatory(environment.clock, waiting_max=WAITING_FETCH_MAX)
         self.deletes: Purgatory[Replica] = Purgatory(environment.clock, waiting_max=WAITING_DELETE_MAX)
@@ -90,6 +92,8 @@ class Registry:
         state = replica.state
         if leader_epoch != ANY_EPOCH and leader_epoch != state.image.leader_epoch:
             raise _wrong_epoch(replica, leader_epoch)
+        if key in self.behind:
+            self._check_epoch_is_current(replica)
         if not isinstance(state, LeaderState):
             raise NotLeaderOrFollower(
                 f"broker {self.node_id} does not lead {replica.name}; its leader is {state.image.leader}"
@@ -106,7 +110,19 @@ class Registry:
         state = replica.state
         if leader_epoch != ANY_EPOCH and leader_epoch != state.image.leader_epoch:
             raise _wrong_epoch(replica, leader_epoch)
+        if key in self.behind:
+            self._check_epoch_is_current(replica)
         return replica, state
+
+    def _check_epoch_is_current(self, replica: Replica) -> None:
+        """Metadata that is known has named another leader or epoch, and the replica's turn to take its role has not
+        come: it would answer as a leader that was relieved. Raises NotLeaderOrFollower 6."""
+        image = self.image.partition(replica.key.topic_id, replica.key.partition)
+        if image is not None and image.leader_epoch != replica.state.leader_epoch:
+            raise NotLeaderOrFollower(
+                f"broker {self.node_id} is about to take its role in leader epoch {image.leader_epoch} of "
+                f"{replica.name}; its leader is {image.leader}"
+            )
 
     def _absence(self, key: TopicIdPartition) -> KafkaError:
         offline = self.offline.get(key)

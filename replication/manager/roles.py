@@ -1,8 +1,9 @@
 """Metadata becomes roles: which replicas this broker has, which it leads, whom the others follow.
 
 Applying is ordered, idempotent, and costs nothing for what did not change. Removals go before creations, so that a
-topic made again under its old name finds the folder free. When much has changed it takes several turns of the loop;
-until its own a partition has the role of before, as on a broker that has not heard yet.
+topic made again under its old name finds the folder free. When much has changed it takes several turns of the loop.
+Until its own a partition has the role of before, but answers nobody in it once its leader epoch is over
+(`Registry.behind`): whoever asks the controller whether this broker is in office asks about the image, not about roles.
 """
 
 from __future__ import annotations
@@ -78,11 +79,13 @@ class Roles:
         for key, (_old, new) in delta.changed_partitions.items():
             if new is None or registry.node_id not in new.replicas:
                 self._due.pop(key, None)
+                registry.behind.discard(key)
                 self._remove(key)
             elif delta.new.topics[key.topic_id].name.startswith(INTERNAL):
                 at_once[key] = new
             else:
                 self._due[key] = None
+                registry.behind.add(key)
         followers: set[int] = set()
         for key, image in at_once.items():
             followers.update(self._apply_partition(key, image))
@@ -156,6 +159,7 @@ class Roles:
         self._registry.events.emit("replica_removed", topic=replica.topic, partition=key.partition)
 
     def _apply_partition(self, key: TopicIdPartition, image: PartitionImage) -> tuple[int, ...]:
+        self._registry.behind.discard(key)
         if (offline := self._registry.offline.get(key)) is not None:
             self._registry.offline[key] = replace(offline, image=image)  # it is tried again on its own time
             return ()
@@ -177,6 +181,7 @@ class Roles:
         self._registry.events.emit(
             "replica_waits_for_descriptors", topic=topic, partition=key.partition, reason=error.message
         )
+        self._registry.behind.add(key)
         self._registry.clock.call_later(DESCRIPTOR_RETRY_MS, self._try_again, key)
 
     def _try_again(self, key: TopicIdPartition) -> None:
