@@ -21,7 +21,9 @@ from bench.report import Row, header, line
 from bench.tail import run_tail, tail_name
 
 IDLE_S = 15.0
+"""How long the processor time of idle nodes is summed up."""
 IDLE_SETTLE_S = 5.0
+"""Before that: what the load before has left to do is not theirs."""
 STARTS = 5
 STARTS_QUICK = 1
 ROUNDS = 5

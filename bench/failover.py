@@ -22,9 +22,12 @@ from bench.cluster import BenchError, Cluster
 from bench.report import Row
 
 STEADY_S = 1.0
+"""How long records are written before the kill: a gap is one between acknowledgements that come steadily."""
 AFTER_S = 2.0
+"""And after it: a second gap, as of a preferred leader that comes back, is seen, too."""
 GAP_MAX_S = 60.0
 RETRY_S = 0.005
+"""After a refusal, and between looks: so much longer than it is may a gap be measured."""
 REQUEST_S = 30.0
 READ_BYTES = 1_000_000
 _ACKED = b'"error_code":null'

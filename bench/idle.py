@@ -23,7 +23,10 @@ from bench.cluster import BenchError, Cluster, process_resident_bytes
 AT_ONCE = 200
 PROBES = 20
 SETTLE_S = 2.0
+"""A node accepts and parses after the client has connected: its memory is looked at when that is over."""
 WAKE_S = 30.0
+LOOK_S = 0.01
+"""How often is looked whether all are woken: what is measured takes a second."""
 BODY = b'{"records":[{"value":1}]}'
 
 
@@ -111,7 +114,7 @@ async def run(count: int, *, wake_s: float = WAKE_S) -> Costs:
         while not all(idle.is_woken for idle in everyone):
             if time.perf_counter() - begin > wake_s:
                 raise BenchError(f"only {sum(idle.is_woken for idle in everyone)} were woken")
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(LOOK_S)
         woken_s = time.perf_counter() - begin
         print(f"one record woke all {len(everyone)} in {woken_s:.2f} s; the node has {resident_mib:.0f} MiB")
         return Costs(kib_each=kib_each, resident_mib=resident_mib, woken_s=woken_s)

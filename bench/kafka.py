@@ -25,6 +25,7 @@ SECONDS_QUICK = 1.5
 FLUSH_S = 120
 ADMIN_S = 30
 SETTLE_S = 1.5
+"""After a topic is created: its followers fetch then, on both sides, and nobody tells of that on both."""
 READ_S = 30
 FULL_QUEUE_MS = 5
 """How long librdkafka fetches no more when its queue was full. With its default of a second a cluster that is faster

@@ -60,7 +60,9 @@ GAP_S_MAX: Final = 60.0
 GAP_RATE: Final = 200
 TOPICS: Final = 1000
 IDLE_SETTLE_S: Final = 10.0
+"""What the load before has left to do is not counted as idleness."""
 IDLE_S: Final = 15.0
+"""How long the processor time of idle nodes is summed up."""
 
 
 # latency

@@ -29,6 +29,7 @@ ADMIN_S: Final = 60
 WAIT_S: Final = 180.0
 POLL_S: Final = 0.05
 WARM_S: Final = 2.0
+"""After a topic is created, and of each load before it is measured: a JVM compiles what is hot meanwhile."""
 PARTITIONS: Final = 3
 """Of each of many topics."""
 VERSION: Final = 1

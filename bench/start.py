@@ -31,6 +31,7 @@ from kraft.launcher.python import PYTHON
 ROUNDS: Final = 7
 LIMIT_S: Final = 300.0
 IDLE_S: Final = 5.0
+"""Before the memory of nodes is looked at: as they are when nobody asks for anything."""
 REFERENCE: Final = "import aiohttp, pydantic"
 THREE: Final = "kraft up, three nodes"
 ONE: Final = "kraft up, one node"

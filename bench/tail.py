@@ -20,6 +20,8 @@ from bench.report import Row, percentile
 RATE = 500
 WARM_RECORDS = 200
 ARRIVE_S = 10.0
+LOOK_S = 0.01
+"""How often is looked whether all have arrived; each event has its own time of arrival."""
 _DATA = b"data: "
 
 
@@ -120,7 +122,7 @@ async def run_tail(cluster: Cluster, *, is_forwarded: bool, seconds: float) -> R
 async def _all_arrived(stream: _Stream, sender: _Sender, count: int) -> None:
     deadline = time.perf_counter() + ARRIVE_S
     while len(stream.offsets) < count and not stream.errors and time.perf_counter() < deadline:  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(LOOK_S)
     problems = [*stream.errors, *sender.refused]
     if problems or stream.offsets != list(range(count)):
         raise BenchError(f"{count} sent, {len(stream.offsets)} events came, {problems[:3]}")

@@ -17,6 +17,7 @@ from source import PARTITIONS
 TOPIC = "flights"
 REQUEST_TIMEOUT_S = 4
 WAIT_LIMIT_S = 60
+LOOK_S = 0.02
 BUSY = 503
 LAG_LIMIT_MS = 2_000
 CONFIG = f"""
@@ -97,4 +98,4 @@ def until(condition: Callable[[], object], what: str) -> None:
     while not condition():
         if time.monotonic() > deadline:
             raise SystemExit(f"waited {WAIT_LIMIT_S} s for {what}")
-        time.sleep(0.02)
+        time.sleep(LOOK_S)

@@ -16,6 +16,11 @@ from nodes import TOPIC, connect
 from source import PARTITIONS, Flight
 
 FLIGHTS_PER_REQUEST = 250
+LOOK_S = 0.005
+"""How often is looked whether the next fault has happened. Until it has, for WAIT_LIMIT_S of the run at most, writers
+wait; they are daemon threads and end with the run."""
+RETRY_S = 0.05
+"""Before a request is sent to the next node: an election takes several of these."""
 JSON = "application/vnd.kafka.json.v2+json"
 
 
@@ -44,7 +49,7 @@ class Writer(threading.Thread):
     def run(self) -> None:
         for start in range(0, len(self.part), FLIGHTS_PER_REQUEST):
             while self.progress.acknowledged > self.progress.limit:
-                time.sleep(0.005)
+                time.sleep(LOOK_S)
             chunk = self.part[start : start + FLIGHTS_PER_REQUEST]
             records = [{"key": flight.key, "value": flight.value} for flight in chunk]
             body = json.dumps({"records": records}).encode()
@@ -52,7 +57,7 @@ class Writer(threading.Thread):
             while (failure := self._send(body)) is not None:
                 self.failures[failure] += 1
                 self._turn += 1
-                time.sleep(0.05)
+                time.sleep(RETRY_S)
             self.longest_wait_s = max(self.longest_wait_s, time.monotonic() - begin)
             self.progress.counts[self.partition] += len(chunk)
 

@@ -35,7 +35,7 @@ def test_no_order_is_lost_or_doubled_when_a_leader_dies_in_mid_batch(
     async def story() -> list[Sent]:
         async with Shop(kafka_bootstrap, kafka_topic) as shop:
             placing = asyncio.create_task(place_all(shop, 300))
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # some are on their way; it does not matter how many
             await asyncio.to_thread(kafka_faults.kill, kafka_faults.leader_of(kafka_topic, 0))
             told = await placing
         return [

@@ -25,6 +25,8 @@ metadata_app = typer.Typer(help="Read the metadata log from a node's folder.", n
 log_app = typer.Typer(help="Read the records of a partition from its folder.", no_args_is_help=True)
 
 TAIL_EVERY_MS: Final = 250
+"""A file tells nobody that it has grown, and the node whose file it is may be down: a tail looks again until it is
+ended by who reads it."""
 
 FolderArgument = Annotated[
     str, typer.Argument(metavar="FOLDER", help="A node's data folder, or the metadata folder in it.")

@@ -9,7 +9,9 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from kraft.client.errors import KraftError
 from kraft.client.metadata import TopicMetadata
+from kraft.protocol.errors import UnknownTopicOrPartition
 from kraft.protocol.partitioner import partition_of_key
 
 
@@ -25,7 +27,10 @@ class Partitioner:
         self._bytes = max(batch_size, 1)
         self._turns: dict[str, _Turn] = {}
 
-    def choose(self, topic: TopicMetadata, key: bytes | None, *, size: int) -> int:
+    def choose(self, topic: TopicMetadata, key: bytes | None, *, size: int, named: int | None = None) -> int:
+        """`named`: by the record. Raises KraftError for one that the topic does not have."""
+        if named is not None:
+            return _existing(topic, named)
         if key is not None:
             return partition_of_key(key, topic.partitions)
         turn = self._turns.get(topic.name)
@@ -37,3 +42,12 @@ class Partitioner:
     def _next(self, topic: TopicMetadata, last: _Turn | None) -> int:
         others = [number for number in topic.led if last is None or number != last.partition]
         return self._rng.choice(others or topic.led)
+
+
+def _existing(topic: TopicMetadata, partition: int) -> int:
+    if not 0 <= partition < topic.partitions:
+        raise KraftError(
+            f"topic {topic.name!r} has no partition {partition}; it has {topic.partitions}, from 0",
+            code=UnknownTopicOrPartition.code,
+        )
+    return partition

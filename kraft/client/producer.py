@@ -172,15 +172,11 @@ class AsyncProducer:
         return known
 
     def _place(self, known: TopicMetadata, key: bytes | None, partition: int | None, size: int) -> int:
-        if partition is None:
-            return self._partitioner.choose(known, key, size=size)
-        if not 0 <= partition < known.partitions:
+        try:
+            return self._partitioner.choose(known, key, size=size, named=partition)
+        except KraftError:
             self._connection.doubt(topic=known.name)
-            raise KraftError(
-                f"topic {known.name!r} has no partition {partition}; it has {known.partitions}, from 0",
-                code=UnknownTopicOrPartition.code,
-            )
-        return partition
+            raise
 
     def _queue(self, topic: str, partition: int) -> PartitionQueue:
         queue = self._queues.get((topic, partition))

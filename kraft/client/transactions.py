@@ -27,7 +27,7 @@ from kraft.client.response import Answer, Request, checked, read_produce_respons
 from kraft.client.retrying import Failure, RetryAfter
 from kraft.client.settings import TransactionSettings
 from kraft.protocol.batches.records import NewRecord, build_batch
-from kraft.protocol.errors import MessageTooLarge, UnknownTopicOrPartition
+from kraft.protocol.errors import MessageTooLarge
 from kraft.protocol.media_types import RECORD_BATCH, V2_JSON
 
 FENCED: Final = 40905
@@ -156,15 +156,9 @@ class AsyncTransaction:
         known = await self._by.connection.topic(topic)
         key, value, named = to_bytes(key), to_bytes(value), to_headers(headers)
         size = size_of(key, value, named)
-        if partition is None:
-            partition = self._by.partitioner.choose(known, key, size=size)
-        elif not 0 <= partition < known.partitions:
-            raise KraftError(
-                f"topic {topic!r} has no partition {partition}; it has {known.partitions}, from 0",
-                code=UnknownTopicOrPartition.code,
-            )
+        number = self._by.partitioner.choose(known, key, size=size, named=partition)
         time_ms = self._by.connection.world.clock.wall_ms() if timestamp is None else timestamp
-        await self._take(TopicPartition(topic, partition), NewRecord(key, value, named, time_ms), size)
+        await self._take(TopicPartition(topic, number), NewRecord(key, value, named, time_ms), size)
 
     async def flush(self) -> None:
         """Write what waits. Raises as `send`."""

@@ -1,13 +1,47 @@
-"""The internal topic whose partitions' leaders are coordinators: it comes into being here, and says who coordinates."""
+"""The internal topic whose partitions' leaders are coordinators: it comes into being here, and says who coordinates.
+
+A coordinator moves with the leadership of its partition, so whoever asks one asks again for a while.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from kraft.broker.gateway import Gateway
 from kraft.coordinators.led_partitions import partition_of
-from kraft.protocol.errors import CoordinatorNotAvailable, LeaderNotAvailable, NotCoordinator
+from kraft.protocol.errors import CoordinatorNotAvailable, KafkaError, LeaderNotAvailable, NotCoordinator
 from metadata.controller.requests import ErrorDetail, NewTopic
+from metadata.environment import Clock
+
+COORDINATOR_WAIT_MS = 10_000
+"""How long a request waits for its group or transactional id to have a coordinator that takes it."""
+COORDINATOR_RETRY_MS = 20
+
+Answer = TypeVar("Answer")
+
+
+async def until_taken(
+    ask: Callable[[], Awaitable[Answer]],
+    *,
+    of: str,
+    clock: Clock,
+    again: tuple[type[Exception], ...],
+    deadline_ms: int,
+    wait_ms: int = COORDINATOR_WAIT_MS,
+) -> Answer:
+    """What `ask` answers, once it ends with none of the errors `again`. At the deadline raises the last of them if it
+    is a KafkaError, else CoordinatorNotAvailable 15, which says that the coordinator `of` a group or a transactional id
+    did not answer within `wait_ms`."""
+    while True:
+        try:
+            return await ask()
+        except again as error:
+            if clock.monotonic_ms() >= deadline_ms:
+                if isinstance(error, KafkaError):
+                    raise
+                raise CoordinatorNotAvailable(f"the coordinator of {of} did not answer within {wait_ms} ms") from error
+        await clock.sleep(COORDINATOR_RETRY_MS)
 
 
 class CoordinatorTopic:

@@ -13,7 +13,8 @@ from hashlib import blake2b
 
 from kraft.http.endpoint import Call, Parameter
 from kraft.http.errors import UNPROCESSABLE, HttpError
-from kraft.protocol.batches.header import NO_PRODUCER_ID, computed_crc, header_at, sequenced, whole_batches
+from kraft.http.raw_batches import unowned_batches
+from kraft.protocol.batches.header import header_at, sequenced, whole_batches
 from kraft.protocol.partitioner import partition_of_key
 from kraft.protocol.primitives import Buffer
 from metadata.producer_ids import RESERVED_PRODUCER_IDS, RESERVED_PRODUCER_IDS_FROM, is_reserved
@@ -80,24 +81,10 @@ def _text(call: Call, name: str) -> str | None:
 
 
 def keyed_batches(data: Buffer, key: IdempotencyKey, *, topic: str) -> Iterator[tuple[int, Buffer]]:
-    """Record count and bytes of each batch, with the key's producer id. Raises HttpError 422.
-
-    The bytes' own CRC is checked, for the one that the new header gets would hide what was damaged on the way.
-    """
-    end = 0
-    for number, (position, header) in enumerate(whole_batches(data)):
-        end = position + header.size
-        if header.producer_id != NO_PRODUCER_ID:
-            raise HttpError(
-                UNPROCESSABLE,
-                f"batch {number} carries producer id {header.producer_id} and the request an {KEY_HEADER}; send one",
-            )
-        if computed_crc(data, position, header.size) != header.crc:
-            raise HttpError(UNPROCESSABLE, f"batch {number} does not have the CRC of its header")
-        producer_id = key.producer_id(topic, number=number)
-        yield header.record_count, sequenced(memoryview(data)[position:end], header, producer_id=producer_id)
-    if end != len(data):
-        raise HttpError(UNPROCESSABLE, f"the {len(data) - end} bytes at {end} are no whole RecordBatch v2")
+    """Record count and bytes of each batch, with the key's producer id. Raises HttpError 422."""
+    instead = f" and the request an {KEY_HEADER}; send one"
+    for number, (header, batch) in enumerate(unowned_batches(data, instead=instead)):
+        yield header.record_count, sequenced(batch, header, producer_id=key.producer_id(topic, number=number))
 
 
 def with_producer(batch: Buffer, producer_id: int) -> bytearray:

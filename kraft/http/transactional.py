@@ -14,9 +14,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from kraft.http.endpoint import Call, Parameter
-from kraft.http.errors import BAD_REQUEST, UNPROCESSABLE, HttpError
+from kraft.http.errors import BAD_REQUEST, HttpError
 from kraft.http.parameters import integer
-from kraft.protocol.batches.header import NO_PRODUCER_ID, computed_crc, header_at, sequenced, whole_batches
+from kraft.http.raw_batches import unowned_batches
+from kraft.protocol.batches.header import header_at, sequenced
 from kraft.protocol.partitioner import partition_of_key
 from kraft.protocol.primitives import INT32_MAX, INT64_MAX, Buffer
 from replication.producers.state import BATCHES_KEPT
@@ -132,21 +133,7 @@ def parse_sequence(text: str) -> Mapping[int, int]:
 
 
 def raw_batches(data: Buffer) -> Iterator[tuple[int, Buffer]]:
-    """Record count and bytes of each batch of a body. Raises HttpError 422.
-
-    The bytes' own CRC is checked, for the one that the new header gets would hide what was damaged on the way.
-    """
-    end = 0
-    for number, (position, header) in enumerate(whole_batches(data)):
-        end = position + header.size
-        if header.producer_id != NO_PRODUCER_ID:
-            raise HttpError(
-                UNPROCESSABLE,
-                f"batch {number} carries producer id {header.producer_id}; within a transaction it gets that of the "
-                "request, so leave it at -1",
-            )
-        if computed_crc(data, position, header.size) != header.crc:
-            raise HttpError(UNPROCESSABLE, f"batch {number} does not have the CRC of its header")
-        yield header.record_count, memoryview(data)[position:end]
-    if end != len(data):
-        raise HttpError(UNPROCESSABLE, f"the {len(data) - end} bytes at {end} are no whole RecordBatch v2")
+    """Record count and bytes of each batch of a body. Raises HttpError 422."""
+    instead = "; within a transaction it gets that of the request, so leave it at -1"
+    for header, batch in unowned_batches(data, instead=instead):
+        yield header.record_count, batch

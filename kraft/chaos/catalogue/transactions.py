@@ -15,7 +15,8 @@ SETTINGS = {
     "transaction.abort.timed.out.transaction.cleanup.interval.ms": 200,
 }
 """One partition has the state of all transactions, so that it is known whose coordinator dies."""
-THREE = [[1, 2, 3], [2, 3, 1], [3, 1, 2]]
+TOPIC = Topic(name="t", assignment=[[1, 2, 3], [2, 3, 1], [3, 1, 2]], configs={"min.insync.replicas": 2})
+READER = Reader(name="reader", topic="t", isolation="read_committed")
 
 
 @scenario(
@@ -23,12 +24,10 @@ THREE = [[1, 2, 3], [2, 3, 1], [3, 1, 2]]
     question="What becomes of a transaction whose coordinator dies after it has decided to commit?",
     controllers=[4],
     settings=SETTINGS,
-    topics=[
-        Topic(name="t", assignment=THREE, configs={"min.insync.replicas": 2}),
-    ],
+    topics=[TOPIC],
     clients=[
         Transactor(name="writer", topic="t", aborts_every=4, group="g", work_ms=200),
-        Reader(name="reader", topic="t", isolation="read_committed"),
+        READER,
     ],
 )
 async def transaction_coordinator_killed(stage: Stage) -> None:
@@ -56,12 +55,10 @@ async def transaction_coordinator_killed(stage: Stage) -> None:
     question="Does a partition get the marker of a transaction whose leader died before it was written?",
     controllers=[4],
     settings=SETTINGS,
-    topics=[
-        Topic(name="t", assignment=THREE, configs={"min.insync.replicas": 2}),
-    ],
+    topics=[TOPIC],
     clients=[
         Transactor(name="writer", topic="t", aborts_every=4, group="g", work_ms=300),
-        Reader(name="reader", topic="t", isolation="read_committed"),
+        READER,
     ],
 )
 async def transaction_leader_killed(stage: Stage) -> None:
@@ -86,13 +83,11 @@ async def transaction_leader_killed(stage: Stage) -> None:
     "transaction-zombie",
     question="Can an instance that was given up still commit?",
     settings=SETTINGS,
-    topics=[
-        Topic(name="t", assignment=THREE, configs={"min.insync.replicas": 2}),
-    ],
+    topics=[TOPIC],
     clients=[
         Transactor(name="zombie", topic="t", transactional_id="shared", group="g", work_ms=400),
         Transactor(name="heir", topic="t", transactional_id="shared", starts="in the story"),
-        Reader(name="reader", topic="t", isolation="read_committed"),
+        READER,
     ],
 )
 async def transaction_zombie(stage: Stage) -> None:
@@ -119,13 +114,11 @@ async def transaction_zombie(stage: Stage) -> None:
     "transaction-client-killed",
     question="Who ends the transaction of a client that is gone?",
     settings=SETTINGS,
-    topics=[
-        Topic(name="t", assignment=THREE, configs={"min.insync.replicas": 2}),
-    ],
+    topics=[TOPIC],
     clients=[
         Transactor(name="victim", topic="t", group="g", work_ms=400, transaction_timeout_ms=1_500),
         Transactor(name="other", topic="t"),
-        Reader(name="reader", topic="t", isolation="read_committed"),
+        READER,
     ],
 )
 async def transaction_client_killed(stage: Stage) -> None:
@@ -154,7 +147,7 @@ async def transaction_client_killed(stage: Stage) -> None:
     ],
     clients=[
         Transactor(name="writer", topic="t", work_ms=300, transaction_timeout_ms=5_000),
-        Reader(name="reader", topic="t", isolation="read_committed"),
+        READER,
     ],
     expect=Expect(
         lost=ANY,
@@ -185,13 +178,11 @@ async def transaction_unclean_election(stage: Stage) -> None:
     "transaction-both-flows",
     question="Do producers of the old and the new flow go well together?",
     settings=SETTINGS,
-    topics=[
-        Topic(name="t", assignment=THREE, configs={"min.insync.replicas": 2}),
-    ],
+    topics=[TOPIC],
     clients=[
         Transactor(name="old", topic="t", flow="old", aborts_every=3, group="g"),
         Transactor(name="new", topic="t", flow="new", aborts_every=3, group="h"),
-        Reader(name="reader", topic="t", isolation="read_committed"),
+        READER,
     ],
 )
 async def transaction_both_flows(stage: Stage) -> None:

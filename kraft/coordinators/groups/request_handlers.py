@@ -19,6 +19,7 @@ from kraft.coordinators.groups.classic_group import Phase
 from kraft.coordinators.groups.classic_members import names_of, partitions_of
 from kraft.coordinators.groups.classic_requests import Heartbeat, Join, Joined, Leave, Sync, Synced
 from kraft.coordinators.groups.consumer_group import ConsumerGroup
+from kraft.coordinators.groups.consumer_records import Partitions
 from kraft.coordinators.groups.group_metadata import GroupMetadata
 from kraft.coordinators.groups.offsets import (
     NO_RETENTION,
@@ -141,12 +142,11 @@ class RequestHandlers:
     async def _commit(self, request: r.CommitOffsets) -> a.Answer:
         entry = self._shard.entry(request.group)
         if entry.consumer is not None:
-            image = self._shard.around.image()
             check_consumer_commit(
                 entry.consumer,
                 request.member_id,
                 request.generation,
-                partitions=partitions_of(((each.topic, each.partition) for each in request.offsets), image),
+                partitions=self._partitions_of(request),
                 knows_epochs=request.knows_epochs,
             )
         else:
@@ -157,11 +157,19 @@ class RequestHandlers:
                 generation=request.generation,
                 instance_id=request.instance_id,
             )
+        self._beat_with(request, entry)
+        await self._write_offsets(request.group, request.offsets, retention_ms=request.retention_ms)
+        return a.Taken()
+
+    def _partitions_of(self, request: r.CommitOffsets | r.CommitInTransaction) -> Partitions:
+        named = ((each.topic, each.partition) for each in request.offsets)
+        return partitions_of(named, self._shard.around.image())
+
+    def _beat_with(self, request: r.CommitOffsets | r.CommitInTransaction, entry: GroupMetadata) -> None:
+        """A commit of a classic member is a heartbeat, too."""
         if request.member_id in entry.group.members:
             beat = Heartbeat(ticket=0, member_id=request.member_id, generation=request.generation)
             self._shard.submit(entry, beat)
-        await self._write_offsets(request.group, request.offsets, retention_ms=request.retention_ms)
-        return a.Taken()
 
     async def _commit_in_transaction(self, request: r.CommitInTransaction) -> a.Answer:
         shard, producers = self._shard, self._shard.producers
@@ -186,13 +194,12 @@ class RequestHandlers:
     def _check_in_transaction(self, request: r.CommitInTransaction) -> None:
         entry = self._shard.entry(request.group)
         if entry.consumer is not None:
-            image = self._shard.around.image()
             check_consumer_commit_in_transaction(
                 entry.consumer,
                 member_id=request.member_id,
                 epoch=request.generation,
                 instance_id=request.instance_id,
-                partitions=partitions_of(((each.topic, each.partition) for each in request.offsets), image),
+                partitions=self._partitions_of(request),
             )
             return
         check_commit_in_transaction(
@@ -202,9 +209,7 @@ class RequestHandlers:
             generation=request.generation,
             instance_id=request.instance_id,
         )
-        if request.member_id in entry.group.members:
-            beat = Heartbeat(ticket=0, member_id=request.member_id, generation=request.generation)
-            self._shard.submit(entry, beat)
+        self._beat_with(request, entry)
 
     async def _write_offsets(
         self, group: str, offsets: tuple[r.OffsetToCommit, ...], *, retention_ms: int = NO_RETENTION

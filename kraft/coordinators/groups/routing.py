@@ -10,13 +10,12 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from kraft.broker.gateway import Gateway
-from kraft.coordinators.coordinator_topic import CoordinatorTopic
+from kraft.coordinators.coordinator_topic import COORDINATOR_WAIT_MS, CoordinatorTopic, until_taken
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
 from kraft.protocol.errors import (
     CoordinatorLoadInProgress,
     CoordinatorNotAvailable,
-    KafkaError,
     NotCoordinator,
     RequestTimedOut,
 )
@@ -24,15 +23,14 @@ from metadata.controller.requests import NewTopic
 from metadata.environment import Clock, ConnectionClosed, NotConnected
 from metadata.internal_topics import OFFSETS_TOPIC, offsets_topic_configs
 
-COORDINATOR_WAIT_MS = 10_000
-"""How long a request waits for its group to have a coordinator that takes it."""
-COORDINATOR_RETRY_MS = 20
 ANSWER_SLACK_MS = 15_000
 """How long an answer may take, beyond what the request itself waits."""
 REBALANCE_WAIT_MS = 300_000
 """A join is answered when all have joined."""
 
 MOVED = (NotCoordinator, CoordinatorLoadInProgress)
+NOT_CARRIED_OUT = (*MOVED, NotConnected, ConnectionRefusedError)
+OUTCOME_UNKNOWN = (CoordinatorNotAvailable, ConnectionClosed, OSError)
 
 Way = Callable[[r.Request, int], Awaitable[a.Answer]]
 """Asks a coordinator, within a time in ms."""
@@ -56,24 +54,18 @@ class Groups:
         """Raises the KafkaError of a refusal; CoordinatorNotAvailable or NotCoordinator when none was found."""
         deadline_ms = self._clock.monotonic_ms() + COORDINATOR_WAIT_MS
         await self._topic.ensure()
-        while True:
-            try:
-                return await self._attempt(request, self._topic.coordinator_of(request.group))
-            except (*MOVED, NotConnected, ConnectionRefusedError) as error:
-                failure: Exception = error
-            except CoordinatorNotAvailable as error:
-                if not request.is_repeatable:
-                    raise
-                failure = error
-            except (ConnectionClosed, OSError) as lost:
-                if not request.is_repeatable:
-                    raise RequestTimedOut(
-                        f"the coordinator did not answer ({type(lost).__name__}); the outcome is unknown"
-                    ) from lost
-                failure = lost
-            if self._clock.monotonic_ms() >= deadline_ms:
-                raise _final(request, failure)
-            await self._clock.sleep(COORDINATOR_RETRY_MS)
+
+        async def once() -> a.Answer:
+            return await self._attempt(request, self._topic.coordinator_of(request.group))
+
+        again = (*NOT_CARRIED_OUT, *OUTCOME_UNKNOWN) if request.is_repeatable else NOT_CARRIED_OUT
+        of = f"group {request.group!r}"
+        try:
+            return await until_taken(once, of=of, clock=self._clock, again=again, deadline_ms=deadline_ms)
+        except (ConnectionClosed, OSError) as lost:
+            raise RequestTimedOut(
+                f"the coordinator did not answer ({type(lost).__name__}); the outcome is unknown"
+            ) from lost
 
     async def coordinator_of(self, group: str) -> int:
         """Node id of the group's coordinator."""
@@ -83,13 +75,10 @@ class Groups:
     async def list_all(self) -> tuple[a.GroupListing, ...]:
         """Groups of all coordinators. Asked again while one moves, loads or does not answer; then raises its error."""
         deadline_ms = self._clock.monotonic_ms() + COORDINATOR_WAIT_MS
-        while True:
-            try:
-                return await self._list_once()
-            except (*MOVED, CoordinatorNotAvailable):
-                if self._clock.monotonic_ms() >= deadline_ms:
-                    raise
-            await self._clock.sleep(COORDINATOR_RETRY_MS)
+        again = (*MOVED, CoordinatorNotAvailable)
+        return await until_taken(
+            self._list_once, of="each group", clock=self._clock, again=again, deadline_ms=deadline_ms
+        )
 
     async def _list_once(self) -> tuple[a.GroupListing, ...]:
         topic = self._gateway.image.topic(OFFSETS_TOPIC)
@@ -128,11 +117,3 @@ def _answer_ms(request: r.Request) -> int:
     if isinstance(request, r.BeginPoll):
         return request.wait_ms + ANSWER_SLACK_MS
     return ANSWER_SLACK_MS
-
-
-def _final(request: r.Request, failure: Exception) -> KafkaError:
-    if isinstance(failure, KafkaError):
-        return failure
-    return CoordinatorNotAvailable(
-        f"the coordinator of group {request.group!r} did not answer within {COORDINATOR_WAIT_MS} ms"
-    )

@@ -8,10 +8,10 @@ ending the transaction before.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from kraft.broker.gateway import Gateway
-from kraft.coordinators.coordinator_topic import CoordinatorTopic
+from kraft.coordinators.coordinator_topic import COORDINATOR_WAIT_MS, Answer, CoordinatorTopic, until_taken
 from kraft.coordinators.groups.coordinator import partition_of as group_partition_of
 from kraft.coordinators.transactions.decide import RAISES_EPOCH_FROM, Producer
 from kraft.coordinators.transactions.listing import Listed, ListFilters
@@ -27,9 +27,6 @@ from metadata.controller.requests import NewTopic
 from metadata.environment import Clock, ConnectionClosed
 from metadata.internal_topics import OFFSETS_TOPIC, TRANSACTIONS_TOPIC, transactions_topic_configs
 
-COORDINATOR_WAIT_MS = 10_000
-"""How long a request waits for its id to have a coordinator that takes it."""
-COORDINATOR_RETRY_MS = 20
 AGAIN = (
     NotCoordinator,
     CoordinatorLoadInProgress,
@@ -40,7 +37,6 @@ AGAIN = (
     TimeoutError,
 )
 
-Answer = TypeVar("Answer")
 Outcomes = Mapping[TopicPartition, KafkaError | None]
 
 
@@ -170,7 +166,9 @@ class Transactions:
         async def once() -> Mapping[int, Sequence[Listed]]:
             return {leader: await self._coordinator(leader).list(filters) for leader in self._coordinators()}
 
-        return await self._again(once, TRANSACTIONS_TOPIC, wait_ms, deadline_ms=deadline_ms)
+        return await until_taken(
+            once, of=TRANSACTIONS_TOPIC, clock=self._clock, again=AGAIN, deadline_ms=deadline_ms, wait_ms=wait_ms
+        )
 
     def _coordinators(self) -> Sequence[int]:
         """Raises NotCoordinator 16."""
@@ -191,18 +189,8 @@ class Transactions:
         def once() -> Awaitable[Answer]:
             return ask(self._coordinator(self._topic.coordinator_of(transactional_id)))
 
-        return await self._again(once, transactional_id, wait_ms, deadline_ms=deadline_ms)
-
-    async def _again(
-        self, once: Callable[[], Awaitable[Answer]], whose: str, wait_ms: int, *, deadline_ms: int
-    ) -> Answer:
-        while True:
-            try:
-                return await once()
-            except AGAIN as error:
-                if self._clock.monotonic_ms() >= deadline_ms:
-                    raise _final(whose, error, wait_ms) from error
-            await self._clock.sleep(COORDINATOR_RETRY_MS)
+        of = repr(transactional_id)
+        return await until_taken(once, of=of, clock=self._clock, again=AGAIN, deadline_ms=deadline_ms, wait_ms=wait_ms)
 
     def _coordinator(self, node_id: int) -> Coordinator:
         if node_id == self._gateway.node_id and self._local is not None:
@@ -221,9 +209,3 @@ def new_transactions_topic(gateway: Gateway) -> NewTopic:
         replication_factor=replicas,
         configs=transactions_topic_configs(settings, replicas=replicas),
     )
-
-
-def _final(transactional_id: str, failure: Exception, wait_ms: int) -> KafkaError:
-    if isinstance(failure, KafkaError):
-        return failure
-    return CoordinatorNotAvailable(f"the coordinator of {transactional_id!r} did not answer within {wait_ms} ms")
