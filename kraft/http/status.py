@@ -162,17 +162,20 @@ def _json(document: Any, *, status: int = 200) -> web.Response:
 
 
 async def status(call: Call) -> web.Response:
+    """200 with what this node believes of the whole cluster: its quorum, nodes and partitions (`ClusterStatus`)."""
     context = call.context
     found = cluster_status(context.gateway, context.awaiting.service(), context.kafka_clients())
     return _json(found.model_dump())
 
 
 async def healthz(call: Call) -> web.Response:
+    """200 for as long as the process answers at all; `reason` says what it awaits before it serves."""
     awaited = call.context.awaiting.service()
     return _json({"status": "ok", "reason": awaited} if awaited else {"status": "ok"})
 
 
 async def readyz(call: Call) -> web.Response:
+    """200 when the node serves, 503 with the `reason` until then: for probes of load balancers."""
     reason = call.context.awaiting.service()
     if not reason:
         return _json({"status": "ready"})
@@ -186,6 +189,7 @@ async def health(call: Call) -> web.Response:
 
 
 async def metrics(call: Call) -> web.Response:
+    """200 in Prometheus' text format, of this node alone."""
     call.context.metrics.bodies_bytes.set(call.context.bodies.used)
     headers = {"Content-Type": f"{PROMETHEUS_TEXT}; charset=utf-8"}
     return web.Response(body=call.context.metrics.exposition(), headers=headers)
@@ -216,6 +220,7 @@ _PLACES = {
 
 
 async def index(call: Call) -> web.Response:
+    """200 with the node's name and its links: JSON, or a page for a browser (`Accept: text/html`)."""
     gateway = call.context.gateway
     if "text/html" in (call.accept or ""):
         return index_page(call, _PLACES)

@@ -75,6 +75,7 @@ def index_page(call: Call, links: Mapping[str, str]) -> web.Response:
 
 
 async def show_docs(call: Call) -> web.Response:
+    """200 with a page that draws `/openapi.json`."""
     styles = ("swagger-ui.css", "kraft.css")
     return page(call, title="API", content=_DOCS, styles=styles, scripts=("swagger-ui-bundle.js", "docs.js"))
 

@@ -89,12 +89,16 @@ class TopicSource:
 
 
 async def stream_partition(call: Call) -> web.StreamResponse:
+    """200 and a stream of one partition's records, as events or lines, until the client leaves. Raises HttpError 40401,
+    40402."""
     topic = call.context.topic_or_raise(call.topic)
     call.context.partition_or_raise(topic, call.partition)
     return await _stream(call, topic, [call.partition], follows=False)
 
 
 async def stream_topic(call: Call) -> web.StreamResponse:
+    """The same of all partitions of a topic, those that are added later included. Raises HttpError 40401, and 40002 for
+    a topic of more partitions than a stream may have."""
     topic = call.context.topic_or_raise(call.topic)
     if len(topic.partitions) > PARTITIONS_MAX:
         raise _too_many(len(topic.partitions))

@@ -22,6 +22,8 @@ class AdminTopic(RequestBody):
 
 
 async def create_admin_topic(call: Call) -> web.Response:
+    """CreateTopics of one topic: 201 without a body. Raises the KafkaError that the controller refuses it with, such as
+    TopicAlreadyExists 36."""
     asked = call.model(AdminTopic)
     new = NewTopic(
         name=asked.topic_name,

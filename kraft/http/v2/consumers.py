@@ -54,6 +54,9 @@ class ConsumerHandlers:
     # --- life ---------------------------------------------------------------------------------------------
 
     async def create_consumer(self, call: Call) -> web.Response:
+        """200 with `instance_id` and `base_uri`; what it is configured with and has no meaning here is named in a
+        Warning header. Raises HttpError 40902 for a name that the group has already, 40001 and 42204 for a bad
+        configuration."""
         asked = new_consumer(call)
         nonce = self._rng.randbytes(8).hex()
         name = asked.id or asked.name or f"rest-consumer-{nonce}"
@@ -76,12 +79,15 @@ class ConsumerHandlers:
         return response
 
     async def delete_consumer(self, call: Call) -> web.Response:
+        """204; it leaves its group at once, and its partitions go to others. Raises HttpError 40403."""
         await self._ask(r.DeleteInstance(**_names(call)))
         return _done()
 
     # --- subscription and assignment ----------------------------------------------------------------------
 
     async def subscribe_consumer(self, call: Call) -> web.Response:
+        """204, when the group knows of it; partitions are assigned with the next rebalance. Raises HttpError 40403, and
+        40903 for both or neither of topics and pattern, or a consumer whose partitions were assigned by hand."""
         asked = body_of(call, models.SubscriptionBody)
         if (asked.topics is None) == (asked.topic_pattern is None):
             raise HttpError(ILLEGAL_STATE, "a subscription names either `topics` or a `topic_pattern`")
@@ -96,20 +102,26 @@ class ConsumerHandlers:
         return _done()
 
     async def get_consumer_subscription(self, call: Call) -> web.Response:
+        """200 with `topics` and `topic_pattern`; of a pattern, the topics that it has partitions of. Raises HttpError
+        40403."""
         found = await self._ask(r.DescribeInstance(**_names(call)))
         topics = list(found.topics) or sorted({topic for topic, _ in found.partitions if found.pattern is not None})
         return _answer(call, {"topics": topics, "topic_pattern": found.pattern})
 
     async def unsubscribe_consumer(self, call: Call) -> web.Response:
+        """204; ends subscription and assignment, also where there were none. Raises HttpError 40403."""
         await self._ask(r.Subscribe(**_names(call)))
         return _done()
 
     async def assign_consumer(self, call: Call) -> web.Response:
+        """204; reads these partitions, without a rebalance. Raises HttpError 40401, 40402, 40403, and 40903 for a
+        consumer that has subscribed."""
         asked = body_of(call, models.Partitions)
         await self._ask(r.AssignInstance(**_names(call), partitions=known_partitions(call, asked.partitions)))
         return _done()
 
     async def get_consumer_assignments(self, call: Call) -> web.Response:
+        """200 with `partitions`: what it reads now, by its subscription or by hand. Raises HttpError 40403."""
         found = await self._ask(r.DescribeInstance(**_names(call)))
         rows = [{"topic": topic, "partition": partition} for topic, partition in found.partitions]
         return _answer(call, {"partitions": rows})
@@ -117,6 +129,9 @@ class ConsumerHandlers:
     # --- positions ----------------------------------------------------------------------------------------
 
     async def seek_consumer(self, call: Call) -> web.Response:
+        """204; the next read begins at these offsets, or at the first record at or after each of these times (ISO
+        8601). Raises HttpError 40403, and by `rest.dialect` others for partitions that do not exist or that it does not
+        read."""
         asked = body_of(call, models.Positions)
         await self._check_seek(call, [*asked.offsets, *asked.timestamps])
         timed = [(each, parse_iso_time(each.timestamp, "timestamp ")) for each in asked.timestamps]
@@ -124,9 +139,11 @@ class ConsumerHandlers:
         return await self._seek(call, [(each.topic, each.partition, each.offset) for each in asked.offsets] + found)
 
     async def seek_consumer_to_beginning(self, call: Call) -> web.Response:
+        """204; the next read of these partitions begins at their log start offset. Raises as `seek_consumer`."""
         return await self._seek_all(call, EARLIEST_TIMESTAMP)
 
     async def seek_consumer_to_end(self, call: Call) -> web.Response:
+        """204; the next read of these partitions begins at their high watermark. Raises as `seek_consumer`."""
         return await self._seek_all(call, LATEST_TIMESTAMP)
 
     async def _seek_all(self, call: Call, timestamp: int) -> web.Response:
@@ -165,6 +182,9 @@ class ConsumerHandlers:
     # --- records ------------------------------------------------------------------------------------------
 
     async def read_consumer_records(self, call: Call) -> web.StreamResponse:
+        """200 with the next records of its partitions, after `timeout` ms at most, of `max_bytes` at most; a stream for
+        who accepts one. The same `token` gives the same records. Raises HttpError 40403, 40601 for another format than
+        its own, 40903, 40904."""
         kind = stream_answer(call.accept)
         if kind is not None:
             return await self._stream(call, FRAMES[kind])
@@ -229,6 +249,9 @@ class ConsumerHandlers:
     # --- offsets ------------------------------------------------------------------------------------------
 
     async def commit_consumer_offsets(self, call: Call) -> web.Response:
+        """Commits all that was read, or these: `offsets` names records that were read, `partitions` the next ones to
+        read. 200 or 204, by `rest.dialect`. Raises HttpError 40401, 40402, 40403, and what OffsetCommit is refused
+        with."""
         asked = body_of(call, models.Commit)
         offsets: tuple[r.OffsetToCommit, ...] | None = None
         if asked.offsets is not None or asked.partitions is not None:
@@ -239,6 +262,8 @@ class ConsumerHandlers:
         return _answer(call, []) if call.context.dialect.commits_with_list else _done()
 
     async def get_consumer_offsets(self, call: Call) -> web.Response:
+        """200 with the group's committed `offsets`, of the partitions in the body or of all that it reads; -1: none.
+        Raises HttpError 40401, 40402, 40403."""
         asked = body_of(call, models.OffsetQuestion)
         found = await self._ask(r.DescribeInstance(**_names(call)))
         partitions = found.partitions if asked.partitions is None else known_partitions(call, asked.partitions)
@@ -251,6 +276,7 @@ class ConsumerHandlers:
 
 
 def check(call: Call) -> None:
+    """Media types, before the body is read. Raises HttpError 406, 415."""
     v2_answer(call.accept)
     if call.request.body_exists:
         content_type = call.request.headers.get("Content-Type")

@@ -19,6 +19,7 @@ from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
 
 
 def answer(call: Call, document: Any, *, status: int = 200) -> web.Response:
+    """The document in the v2 media type that the client accepts. Raises HttpError 406."""
     content_type = v2_answer(call.accept)
     return web.Response(status=status, body=msgspec.json.encode(document), headers={"Content-Type": content_type})
 
@@ -32,14 +33,17 @@ def partition_info(partition: PartitionImage) -> dict[str, Any]:
 
 
 async def list_brokers(call: Call) -> web.Response:
+    """200 with `brokers`: the ids of all that are registered, fenced ones too."""
     return answer(call, {"brokers": sorted(call.context.gateway.image.brokers)})
 
 
 async def list_topics(call: Call) -> web.Response:
+    """200 with the names of all topics, sorted."""
     return answer(call, list(call.context.gateway.image.topics_by_name))
 
 
 async def get_topic(call: Call) -> web.Response:
+    """200 with `name`, `configs` (every setting as text, defaults too) and `partitions`. Raises HttpError 40401."""
     topic = call.context.topic_or_raise(call.topic)
     settings = call.context.gateway.topic_settings(topic.name).model_dump(by_alias=True)
     configs = {name: config_text(value) for name, value in sorted(settings.items())}
@@ -48,16 +52,21 @@ async def get_topic(call: Call) -> web.Response:
 
 
 async def list_partitions(call: Call) -> web.Response:
+    """200 with the leader (null: none) and replicas of each partition. Raises HttpError 40401."""
     topic = call.context.topic_or_raise(call.topic)
     return answer(call, [partition_info(partition) for partition in topic.partitions.values()])
 
 
 async def get_partition(call: Call) -> web.Response:
+    """200 with leader and replicas of one partition. Raises HttpError 40401, 40402."""
     _, partition = call.context.find_partition(call.topic, call.partition)
     return answer(call, partition_info(partition))
 
 
 async def get_offsets(call: Call) -> web.Response:
+    """ListOffsets: 200 with `beginning_offset`, the log start offset, and `end_offset`, the high watermark; of
+    read_committed the last stable offset. Raises HttpError 40401, 40402, and NotLeaderOrFollower 6 while nobody leads.
+    """
     is_committed = is_read_committed(call)
     which, _ = call.context.find_partition(call.topic, call.partition)
     earliest = await call.context.gateway.list_offset(which, EARLIEST_TIMESTAMP)

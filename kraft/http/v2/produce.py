@@ -97,10 +97,13 @@ _encode = msgspec.json.Encoder().encode
 
 
 async def produce_to_topic(call: Call) -> web.Response:
+    """200 with one entry for each record: partition and offset, or an error; 202 for acks=0. Raises HttpError 40401,
+    413, 422."""
     return await _produce(call, None)
 
 
 async def produce_to_partition(call: Call) -> web.Response:
+    """The same for one partition; a RecordBatch v2 goes into the log as it is. Raises HttpError 40402 besides."""
     return await _produce(call, call.partition)
 
 
@@ -148,6 +151,7 @@ def _parse(call: Call) -> Parsed:
 
 
 def answer(call: Call, done: Done) -> web.Response:
+    """200 with what became of each record; for acks=0, where nobody knows, 202, or 204 for an asynchronous request."""
     params, offsets = call.produce_params, done.entries
     headers = {"Content-Type": params.answer_type}
     if params.acks == NO_ACKS and not any(entry.error_code for entry in offsets):

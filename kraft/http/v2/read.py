@@ -30,6 +30,9 @@ and where to go on."""
 
 
 async def read_records(call: Call) -> web.StreamResponse:
+    """200 with records from `offset` on, up to `max_bytes`, after `timeout` ms at most; empty when none came. A stream
+    for who accepts one. Raises HttpError 40401, 40402, OffsetOutOfRange 1, and NotLeaderOrFollower 6 while nobody
+    leads."""
     if stream_answer(call.accept) is not None:
         return await stream_partition(call)
     context = call.context

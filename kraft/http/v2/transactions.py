@@ -103,17 +103,24 @@ class TransactionHandlers:
         self._groups = groups
 
     async def begin_transaction(self, call: Call) -> web.Response:
+        """InitProducerId: 200 with the `producer_id` and `producer_epoch` of the next transaction. Fences whoever used
+        the id before, and aborts what was left open."""
         asked = body_of(call, NewTransaction)
         return _answer(call, await self._transactions.init(_id(call), timeout_ms=asked.timeout_ms))
 
     async def get_transaction(self, call: Call) -> web.Response:
+        """DescribeTransactions: 200 with state, producer, timeout in ms and partitions. Raises TransactionalIdNotFound
+        105."""
         found = await self._transactions.describe(_id(call))
         return _json(call, _described(found))
 
     async def produce_in_transaction(self, call: Call) -> web.Response:
+        """200 as outside of transactions, and X-Next-Sequence for the next request. Raises InvalidProducerEpoch 47,
+        ProducerFenced 90, TransactionAbortable 120 besides."""
         return await self._produce(call, None)
 
     async def produce_to_partition_in_transaction(self, call: Call) -> web.Response:
+        """The same for one partition. Raises HttpError 40402 besides."""
         return await self._produce(call, call.partition)
 
     async def _produce(self, call: Call, partition: int | None) -> web.Response:
@@ -132,6 +139,8 @@ class TransactionHandlers:
         return response
 
     async def add_transaction_offsets(self, call: Call) -> web.Response:
+        """TxnOffsetCommit: 204; these offsets of a group, or all that its instance has read, count when the transaction
+        is committed. Raises HttpError 422 for a body that names neither."""
         producer, asked = _producer(call), body_of(call, GroupOffsets)
         offsets: tuple[r.OffsetToCommit, ...] | None = None
         if asked.offsets is not None or asked.partitions is not None:
@@ -150,6 +159,8 @@ class TransactionHandlers:
             raise HttpError(answer.code, answer.message, extra=extra)
 
     async def end_transaction(self, call: Call, *, is_commit: bool) -> web.Response:
+        """EndTxn: 200 with the producer of the next transaction (KIP-890). To commit one that has written nothing is no
+        error. Raises InvalidTxnState 48, ProducerFenced 90."""
         asked = _producer(call)
         try:
             following = await self._transactions.end(_id(call), asked, is_commit=is_commit)

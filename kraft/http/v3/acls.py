@@ -18,6 +18,7 @@ SECURITY_DISABLED = 54
 
 
 async def refuse_acls(call: Call) -> web.Response:
+    """Raises HttpError 40002, with Kafka's SECURITY_DISABLED 54."""
     message = "this cluster has no authorizer and no ACLs: every client that is let in may do everything"
     raise HttpError(BAD_REQUEST, message, extra={"kafka_code": SECURITY_DISABLED, "retriable": False})
 

@@ -34,12 +34,14 @@ def _cluster_document(call: Call, entry: ConfigEntry) -> Document:
 
 
 async def list_broker_configs(call: Call) -> web.Response:
+    """DescribeConfigs of a broker: 200 with all its settings. Raises HttpError 404."""
     number = find_broker(call).broker_id
     documents = [_document(call, number, entry) for entry in broker_configs(call.context.gateway, number)]
     return answer(listing(call, "KafkaBrokerConfigList", ("brokers", number, "configs"), documents))
 
 
 async def list_all_broker_configs(call: Call) -> web.Response:
+    """The same of all brokers, by id."""
     gateway = call.context.gateway
     brokers = sorted(gateway.image.brokers)
     documents = [_document(call, number, entry) for number in brokers for entry in broker_configs(gateway, number)]
@@ -47,6 +49,7 @@ async def list_all_broker_configs(call: Call) -> web.Response:
 
 
 async def get_broker_config(call: Call) -> web.Response:
+    """200 with one setting of a broker. Raises HttpError 404 for no such broker or setting."""
     number = find_broker(call).broker_id
     entries = broker_configs(call.context.gateway, number)
     return answer(_document(call, number, one_config(entries, call.path["name"], of=f"broker {number}")))
@@ -57,36 +60,44 @@ def _resource(call: Call) -> ConfigResource:
 
 
 async def set_broker_config(call: Call) -> web.Response:
+    """204; one dynamic setting of one broker. Raises HttpError 404, InvalidConfig 40."""
     return await set_one(call, _resource(call))
 
 
 async def reset_broker_config(call: Call) -> web.Response:
+    """204; the broker has the cluster-wide value again, or the default."""
     return await reset_one(call, _resource(call))
 
 
 async def alter_broker_configs(call: Call) -> web.Response:
+    """IncrementalAlterConfigs of a broker, all or none: 204. Raises HttpError 404, InvalidConfig 40."""
     return await alter_many(call, _resource(call))
 
 
 async def list_cluster_configs(call: Call) -> web.Response:
+    """200 with the dynamic settings that all brokers share, and have been given a value."""
     documents = [_cluster_document(call, entry) for entry in cluster_configs(call.context.gateway)]
     return answer(listing(call, "KafkaClusterConfigList", ("broker-configs",), documents))
 
 
 async def get_cluster_config(call: Call) -> web.Response:
+    """200 with one of them. Raises HttpError 404."""
     entry = one_config(cluster_configs(call.context.gateway), call.path["name"], of="the cluster")
     return answer(_cluster_document(call, entry))
 
 
 async def set_cluster_config(call: Call) -> web.Response:
+    """204; one dynamic setting of all brokers. Raises InvalidConfig 40."""
     return await set_one(call, CLUSTER_WIDE)
 
 
 async def reset_cluster_config(call: Call) -> web.Response:
+    """204; brokers have their default again."""
     return await reset_one(call, CLUSTER_WIDE)
 
 
 async def alter_cluster_configs(call: Call) -> web.Response:
+    """IncrementalAlterConfigs of all brokers, all or none: 204. Raises InvalidConfig 40."""
     return await alter_many(call, CLUSTER_WIDE)
 
 

@@ -23,6 +23,7 @@ def find_broker(call: Call) -> BrokerImage:
 
 
 def broker_document(call: Call, broker: BrokerImage) -> Document:
+    """KafkaBroker: address of the Kafka port, rack, epoch, and whether it is fenced."""
     host, _, port = broker.kafka.rpartition(":")
     number = broker.broker_id
     return resource(
@@ -45,16 +46,19 @@ def broker_document(call: Call, broker: BrokerImage) -> Document:
 
 
 async def list_brokers(call: Call) -> web.Response:
+    """200 with all registered brokers by id, fenced ones too."""
     brokers = sorted(call.context.gateway.image.brokers.items())
     documents = (broker_document(call, broker) for _, broker in brokers)
     return answer(listing(call, "KafkaBrokerList", ("brokers",), documents))
 
 
 async def get_broker(call: Call) -> web.Response:
+    """200 with one broker. Raises HttpError 404."""
     return answer(broker_document(call, find_broker(call)))
 
 
 async def list_broker_replicas(call: Call) -> web.Response:
+    """200 with every replica that a broker has, by topic and partition. Raises HttpError 404."""
     number = find_broker(call).broker_id
     replicas = (
         replica(call, topic.name, partition, number)

@@ -10,6 +10,7 @@ from kraft.http.v3.envelope import Document, answer, crn, listing, related, reso
 
 
 def cluster(call: Call) -> Document:
+    """KafkaCluster: the active controller (null: none) and links to all that is below it."""
     controller = call.context.gateway.controller_id
     return resource(
         call,
@@ -29,12 +30,14 @@ def cluster(call: Call) -> Document:
 
 
 async def list_clusters(call: Call) -> web.Response:
+    """200 with a list of one: this cluster."""
     document = listing(call, "KafkaClusterList", (), [cluster(call)])
     document["metadata"]["self"] = f"{call.request.scheme}://{call.request.host}/v3/clusters"
     return answer(document)
 
 
 async def get_cluster(call: Call) -> web.Response:
+    """200 with this cluster. Raises HttpError 404 for another id."""
     return answer(cluster(call))
 
 

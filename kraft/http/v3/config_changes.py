@@ -64,6 +64,8 @@ def check_names(resource: ConfigResource, names: Iterable[str]) -> None:
 
 
 async def set_one(call: Call, resource: ConfigResource) -> web.Response:
+    """Sets the setting in the path to the body's `value`: 204. Raises HttpError 404 for a setting that nobody knows,
+    42206 without a value."""
     value = call.model(models.ConfigUpdate).value
     if value is None:
         raise HttpError(PAYLOAD, "value is missing; DELETE resets a config to its default")
@@ -73,12 +75,14 @@ async def set_one(call: Call, resource: ConfigResource) -> web.Response:
 
 
 async def reset_one(call: Call, resource: ConfigResource) -> web.Response:
+    """Gives the setting in the path its default again: 204. Raises HttpError 404."""
     check_names(resource, [call.path["name"]])
     change = ConfigAlteration(name=call.path["name"], operation="delete")
     return await alter(call, resource, [change])
 
 
 async def alter_many(call: Call, resource: ConfigResource) -> web.Response:
+    """Alters the settings of the body's `data`, all or none: 204. Raises HttpError 404."""
     asked = call.model(models.ConfigChanges)
     check_names(resource, [change.name for change in asked.data])
     changes = [alteration(change) for change in asked.data]

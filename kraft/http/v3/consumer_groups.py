@@ -37,21 +37,26 @@ class GroupHandlers:
     # --- groups -------------------------------------------------------------------------------------------
 
     async def list_groups(self, call: Call) -> web.Response:
+        """ListGroups of all coordinators, each described: 200. Raises CoordinatorNotAvailable 15 while one of them does
+        not answer."""
         names = [each.group for each in await self._groups.list_all()]
         found = await asyncio.gather(*(self._describe(name) for name in names))
         rows = (_group(call, each) for each in found)
         return answer(listing(call, "KafkaConsumerGroupList", ("consumer-groups",), rows))
 
     async def get_group(self, call: Call) -> web.Response:
+        """200 with state, coordinator and assignor of a group. Raises HttpError 404."""
         return answer(_group(call, await self._describe(call.path["group"])))
 
     async def delete_group(self, call: Call) -> web.Response:
+        """DeleteGroups: 204. Raises HttpError 404, NonEmptyGroup 68."""
         await self._groups.ask(r.DeleteGroup(group=call.path["group"]))
         return no_content()
 
     # --- consumers ----------------------------------------------------------------------------------------
 
     async def list_group_consumers(self, call: Call) -> web.Response:
+        """200 with the members of a group. Raises HttpError 404."""
         found = await self._describe(call.path["group"])
         path = ("consumer-groups", found.group, "consumers")
         return answer(
@@ -59,10 +64,12 @@ class GroupHandlers:
         )
 
     async def get_group_consumer(self, call: Call) -> web.Response:
+        """200 with one member. Raises HttpError 404."""
         found = await self._describe(call.path["group"])
         return answer(_consumer(call, found, _member(call, found)))
 
     async def list_group_assignments(self, call: Call) -> web.Response:
+        """200 with the partitions of one member. Raises HttpError 404."""
         found = await self._describe(call.path["group"])
         member = _member(call, found)
         path = ("consumer-groups", found.group, "consumers", member.member_id, "assignments")
@@ -70,6 +77,7 @@ class GroupHandlers:
         return answer(listing(call, "KafkaConsumerAssignmentList", path, rows))
 
     async def get_group_assignment(self, call: Call) -> web.Response:
+        """200 with one partition of one member. Raises HttpError 404 for one that is not assigned to it."""
         found = await self._describe(call.path["group"])
         member = _member(call, found)
         if (call.topic, call.partition) not in member.partitions:
@@ -79,17 +87,21 @@ class GroupHandlers:
     # --- lag ----------------------------------------------------------------------------------------------
 
     async def list_group_lags(self, call: Call) -> web.Response:
+        """200 with committed offset, log end offset and lag, in records, of each partition with an offset. Raises
+        HttpError 404."""
         lags = Lags(call, await self._describe(call.path["group"]))
         path = ("consumer-groups", call.path["group"], "lags")
         return answer(listing(call, "KafkaConsumerLagList", path, await lags.documents()))
 
     async def get_group_lag(self, call: Call) -> web.Response:
+        """The same of one partition. Raises HttpError 404 where the group has no offset of it."""
         lags = Lags(call, await self._describe(call.path["group"]))
         for document in await lags.documents(only=(call.topic, call.partition)):
             return answer(document)
         raise HttpError(404, f"group {call.path['group']!r} has no offset of {call.topic}-{call.partition}")
 
     async def get_group_lag_summary(self, call: Call) -> web.Response:
+        """200 with the partition of the largest lag, and the sum of all, in records. Raises HttpError 404."""
         return answer(await Lags(call, await self._describe(call.path["group"])).summary())
 
 

@@ -24,6 +24,7 @@ class OffsetHandlers:
         self._groups = groups
 
     async def delete_group_offset(self, call: Call) -> web.Response:
+        """OffsetDelete of one partition: 204. Raises HttpError 404, GroupSubscribedToTopic 86."""
         return await self._delete(call, call.partition)
 
     async def delete_group_offsets(self, call: Call) -> web.Response:

@@ -24,6 +24,8 @@ async def elect(call: Call) -> web.Response:
 
 
 async def elect_partition(call: Call) -> web.Response:
+    """ElectLeaders of one partition, preferred where the body says nothing: 204, also when none was needed. Raises
+    HttpError 404, EligibleLeadersNotAvailable 83, PreferredLeaderNotAvailable 80."""
     topic, partition = find_partition(call)
     asked = call.model(models.PartitionElection) if call.body else models.PartitionElection()
     target = (topic.name, partition.partition)

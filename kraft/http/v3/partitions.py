@@ -16,6 +16,7 @@ EARLIEST_AND_LATEST = "earliest_and_latest"
 
 
 def find_partition(call: Call) -> tuple[TopicImage, PartitionImage]:
+    """Topic and partition of the path. Raises HttpError 40403 for the topic, 404 for the partition."""
     topic = call.context.topic_or_raise(call.topic)
     partition = topic.partitions.get(call.partition)
     if partition is None:
@@ -24,6 +25,7 @@ def find_partition(call: Call) -> tuple[TopicImage, PartitionImage]:
 
 
 def partition_document(call: Call, topic: str, partition: PartitionImage) -> Document:
+    """KafkaPartition: leader (-1: none), epochs, ISR and assignment, by broker id."""
     path = ("topics", topic, "partitions", partition.partition)
     return resource(
         call,
@@ -47,6 +49,7 @@ def partition_document(call: Call, topic: str, partition: PartitionImage) -> Doc
 
 
 def replica(call: Call, topic: str, partition: PartitionImage, broker_id: int) -> Document:
+    """KafkaReplica: whether this broker leads the partition, and whether it is in the ISR."""
     return resource(
         call,
         "KafkaReplica",
@@ -64,17 +67,21 @@ def replica(call: Call, topic: str, partition: PartitionImage, broker_id: int) -
 
 
 async def list_partitions(call: Call) -> web.Response:
+    """200 with all partitions of a topic. Raises HttpError 40403."""
     topic = call.context.topic_or_raise(call.topic)
     documents = (partition_document(call, topic.name, partition) for partition in topic.partitions.values())
     return answer(listing(call, "KafkaPartitionList", ("topics", topic.name, "partitions"), documents))
 
 
 async def get_partition(call: Call) -> web.Response:
+    """200 with one partition. Raises HttpError 404."""
     topic, partition = find_partition(call)
     return answer(partition_document(call, topic.name, partition))
 
 
 async def get_offset(call: Call) -> web.Response:
+    """ListOffsets: 200 with `earliest_offset`, the log start offset, and `latest_offset`, the high watermark; of
+    read_committed the last stable offset. Raises HttpError 404, and NotLeaderOrFollower 6 while nobody leads."""
     kind = call.request.query.get("offset_type", EARLIEST_AND_LATEST)
     if kind != EARLIEST_AND_LATEST:
         raise HttpError(BAD_REQUEST, f"offset_type={kind} is not known; it is {EARLIEST_AND_LATEST}")
@@ -100,6 +107,7 @@ async def get_offset(call: Call) -> web.Response:
 
 
 async def list_replicas(call: Call) -> web.Response:
+    """200 with all replicas of a partition, in the order of its assignment. Raises HttpError 404."""
     topic, partition = find_partition(call)
     documents = (replica(call, topic.name, partition, broker) for broker in partition.replicas)
     path = ("topics", topic.name, "partitions", partition.partition, "replicas")
@@ -107,6 +115,7 @@ async def list_replicas(call: Call) -> web.Response:
 
 
 async def get_replica(call: Call) -> web.Response:
+    """200 with the replica on one broker. Raises HttpError 404."""
     topic, partition = find_partition(call)
     text = call.path["broker_id"]
     found = next((broker for broker in partition.replicas if str(broker) == text), None)

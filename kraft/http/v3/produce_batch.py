@@ -18,6 +18,8 @@ from kraft.http.v3.record_results import BatchAnswer, Receipts, refusal
 
 
 async def produce_batch(call: Call) -> web.Response:
+    """207 with `successes` and `failures`, each entry by the `id` that the request gave it. Raises HttpError 42208 for
+    a bad batch, and 40403 for a topic that does not exist and is not created."""
     topic = await call.context.topic_or_create(call.topic)
     parsed, results = await produce_body(call, topic, partial(_parse, call))
     receipts, written = Receipts(call, topic.name), zip(parsed.records, results, strict=True)

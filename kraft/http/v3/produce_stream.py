@@ -45,6 +45,8 @@ END = b"\r\n"
 
 
 async def produce_stream(call: Call) -> web.StreamResponse:
+    """200, then one document for each record of the body as it comes, a receipt or an error, in the order of the
+    records. What ends the stream is said in its last document."""
     await call.context.topic_or_create(call.topic)
     response = web.StreamResponse(headers={"Content-Type": PLAIN_JSON})
     with call.context.produce_streams, call.context.streams.opened():

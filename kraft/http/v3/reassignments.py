@@ -44,14 +44,17 @@ def _listing(call: Call, shown: str, topics: Iterable[TopicImage]) -> web.Respon
 
 
 async def list_all_reassignments(call: Call) -> web.Response:
+    """ListPartitionReassignments: 200 with those that are under way in all topics."""
     return _listing(call, "-", call.context.gateway.image.topics_by_name.values())
 
 
 async def list_topic_reassignments(call: Call) -> web.Response:
+    """The same of one topic. Raises HttpError 40403."""
     return _listing(call, call.topic, [call.context.topic_or_raise(call.topic)])
 
 
 async def get_reassignment(call: Call) -> web.Response:
+    """200 with adding and removing replicas of one partition. Raises HttpError 404 where none is under way."""
     topic, partition = find_partition(call)
     if not partition.is_reassigning:
         raise HttpError(404, f"No reassignment of {topic.name}-{partition.partition} is under way.")
@@ -59,6 +62,8 @@ async def get_reassignment(call: Call) -> web.Response:
 
 
 async def start_reassignment(call: Call) -> web.Response:
+    """AlterPartitionReassignments: 204 when it has begun; followers catch up after that. Raises HttpError 404,
+    InvalidReplicaAssignment 39."""
     topic, partition = find_partition(call)
     replicas = tuple(call.model(models.NewReassignment).replicas)
     await _reassign(call, topic.name, partition.partition, replicas)
@@ -66,6 +71,7 @@ async def start_reassignment(call: Call) -> web.Response:
 
 
 async def cancel_reassignment(call: Call) -> web.Response:
+    """204; the partition keeps the replicas that it had. Raises HttpError 404, NoReassignmentInProgress 85."""
     topic, partition = find_partition(call)
     await _reassign(call, topic.name, partition.partition, None)
     return no_content()

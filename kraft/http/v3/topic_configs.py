@@ -29,10 +29,12 @@ def _document(call: Call, topic: str, entry: ConfigEntry) -> Document:
 
 
 async def list_topic_configs(call: Call) -> web.Response:
+    """DescribeConfigs of a topic: 200 with all its settings. Raises HttpError 40403."""
     return _listing(call, call.topic, [call.context.topic_or_raise(call.topic).name])
 
 
 async def list_all_topic_configs(call: Call) -> web.Response:
+    """The same of all topics."""
     return _listing(call, "-", list(call.context.gateway.image.topics_by_name))
 
 
@@ -43,6 +45,7 @@ def _listing(call: Call, shown: str, topics: list[str]) -> web.Response:
 
 
 async def get_topic_config(call: Call) -> web.Response:
+    """200 with one setting of a topic. Raises HttpError 40403, 404 for no such setting."""
     topic = call.context.topic_or_raise(call.topic).name
     entries = topic_configs(call.context.gateway, topic)
     entry = one_config(entries, call.path["name"], of=f"topic {topic}")
@@ -54,14 +57,17 @@ def _resource(call: Call) -> ConfigResource:
 
 
 async def set_topic_config(call: Call) -> web.Response:
+    """204; one setting of a topic. Raises HttpError 40403, 404, InvalidConfig 40."""
     return await set_one(call, _resource(call))
 
 
 async def reset_topic_config(call: Call) -> web.Response:
+    """204; the topic has the cluster's default again. Raises HttpError 40403, 404."""
     return await reset_one(call, _resource(call))
 
 
 async def alter_topic_configs(call: Call) -> web.Response:
+    """IncrementalAlterConfigs of a topic, all or none: 204. Raises HttpError 40403, InvalidConfig 40."""
     return await alter_many(call, _resource(call))
 
 

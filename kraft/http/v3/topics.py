@@ -35,6 +35,7 @@ from metadata.internal_topics import INTERNAL_TOPICS
 def topic_document(
     call: Call, name: str, *, topic_id: str | None, partitions: int, replication_factor: int
 ) -> Document:
+    """KafkaTopic, with links to its partitions and configs. `topic_id`: null for one that was only validated."""
     path = ("topics", name)
     return resource(
         call,
@@ -66,17 +67,21 @@ def _document(call: Call, topic: TopicImage, *, partitions: int | None = None) -
 
 
 async def list_topics(call: Call) -> web.Response:
+    """200 with all topics, internal ones too, by name."""
     flag(call, _OPERATIONS.name)
     topics = call.context.gateway.image.topics_by_name.values()
     return answer(listing(call, "KafkaTopicList", ("topics",), (_document(call, topic) for topic in topics)))
 
 
 async def get_topic(call: Call) -> web.Response:
+    """200 with one topic. Raises HttpError 40403."""
     flag(call, _OPERATIONS.name)
     return answer(_document(call, call.context.topic_or_raise(call.topic)))
 
 
 async def create_topic(call: Call) -> web.Response:
+    """CreateTopics of one topic: 201 and its document, 200 where it was only validated. Raises the KafkaError that the
+    controller refuses it with, such as TopicAlreadyExists 36 or InvalidReplicationFactor 38."""
     asked = call.model(models.NewTopic)
     is_made = not (asked.validate_only or flag(call, "validate_only"))
     outcomes = await call.context.control(CreateTopics(topics=(_new_topic(asked),), validate_only=not is_made))
@@ -111,6 +116,7 @@ def _new_topic(asked: models.NewTopic) -> NewTopic:
 
 
 async def delete_topic(call: Call) -> web.Response:
+    """DeleteTopics of one topic: 204. Raises HttpError 40403."""
     name = call.context.topic_or_raise(call.topic).name
     outcomes = await call.context.control(DeleteTopics(topics=(name,)))
     raise_refusal(outcomes[name])
@@ -118,6 +124,8 @@ async def delete_topic(call: Call) -> web.Response:
 
 
 async def grow_topic(call: Call) -> web.Response:
+    """CreatePartitions: 200 with the topic as it is then. Raises HttpError 40403, InvalidPartitions 37 for no more than
+    it has."""
     topic = call.context.topic_or_raise(call.topic)
     asked = call.model(models.PartitionsCount)
     new = NewPartitions(topic=topic.name, count=asked.partitions_count)

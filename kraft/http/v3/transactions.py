@@ -82,6 +82,8 @@ class TransactionAdmin:
         self._write = write
 
     async def list_transactions(self, call: Call) -> web.Response:
+        """ListTransactions of all coordinators: 200 with those that pass the filters of the query, by id. Raises
+        CoordinatorNotAvailable 15 while one of them does not answer, InvalidRegularExpression 128."""
         found = await self._transactions.list_all(_filters(call))
         rows = sorted((each, node_id) for node_id, its in found.items() for each in its)
         return answer(
@@ -97,6 +99,8 @@ class TransactionAdmin:
         )
 
     async def describe_transaction(self, call: Call) -> web.Response:
+        """DescribeTransactions of one id: 200 with its producer, timeout and begin in ms (-1: nothing is open), and
+        partitions. Raises TransactionalIdNotFound 105."""
         name = call.path["transactional_id"]
         found = await self._transactions.describe(name)
         coordinator = await self._transactions.coordinator_of(name)
@@ -113,6 +117,8 @@ class TransactionAdmin:
         )
 
     async def list_producers(self, call: Call) -> web.Response:
+        """DescribeProducers of one partition: 200 with each producer that its leader knows, and where its open
+        transaction begins. Raises HttpError 404, NotLeaderOrFollower 6."""
         topic, partition = find_partition(call)
         producers = await call.context.gateway.producers(TopicIdPartition(topic.topic_id, partition.partition))
         path = ("topics", topic.name, "partitions", partition.partition, "producers")
