@@ -25,6 +25,7 @@ from kraft.client.positions import TopicPartition
 from kraft.client.records import Data, Headers, size_of, to_bytes, to_headers
 from kraft.client.response import Answer, Request, checked, read_produce_response, segment
 from kraft.client.retrying import Failure, RetryAfter
+from kraft.client.sender import BatchKeys
 from kraft.client.settings import TransactionSettings
 from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.protocol.errors import MessageTooLarge
@@ -60,6 +61,9 @@ class AsyncTransactionalProducer:
         self.connection = connection
         self.partitioner = Partitioner(rng=connection.world.rng, batch_size=settings.max_request_size)
         self.path = f"/transactions/{segment(transactional_id)}"
+        self._keys = BatchKeys(connection.world.rng.randbytes(16).hex())
+        self._beginning: str | None = None
+        """Idempotency-Key of a beginning that is not known to be answered: another try is the same request."""
         self._next: _Producer | None = None
         self._open: AsyncTransaction | None = None
         self._fenced: ServerError | None = None
@@ -88,7 +92,9 @@ class AsyncTransactionalProducer:
             raise KraftError(f"a transaction of {self.transactional_id!r} is open; end it first")
         if self._next is None:
             document = {"transaction.timeout.ms": self.settings.transaction_timeout_ms}
-            self._next = _producer(await self.post("", msgspec.json.encode(document), named=None))
+            key = self._beginning = self._beginning or self._keys.next()
+            self._next = _producer(await self.post("", msgspec.json.encode(document), named=None, key=key))
+            self._beginning = None
         self._open = transaction
         return self._next
 
@@ -98,7 +104,14 @@ class AsyncTransactionalProducer:
         self._next = following
 
     async def post(
-        self, path: str, body: bytes, *, named: _Producer | None, media: str = V2_JSON, query: str = ""
+        self,
+        path: str,
+        body: bytes,
+        *,
+        named: _Producer | None,
+        media: str = V2_JSON,
+        query: str = "",
+        key: str | None = None,
     ) -> Answer:
         """A request that may be repeated. Raises ServerError, NothingDone, OutcomeUnknown."""
         whose = "" if named is None else f"?producer_id={named.producer_id}&producer_epoch={named.epoch}{query}"
@@ -106,7 +119,7 @@ class AsyncTransactionalProducer:
             method="POST",
             path=f"{self.path}{path}{whose}",
             body=body,
-            headers={"Content-Type": media},
+            headers={"Content-Type": media} | ({} if key is None else {"Idempotency-Key": key}),
             timeout_ms=self.settings.request_timeout_ms,
         )
         try:

@@ -22,6 +22,7 @@ from metadata.producer_ids import RESERVED_PRODUCER_IDS, RESERVED_PRODUCER_IDS_F
 KEY_HEADER = "Idempotency-Key"
 CLIENT_HEADER = "Client-Id"
 TEXT_CHARACTERS_MAX = 255
+DIGEST_BYTES = 16
 _TEXT_SCHEMA = {"type": "string", "minLength": 1, "maxLength": TEXT_CHARACTERS_MAX, "pattern": "^[!-~]+$"}
 
 HEADERS = (
@@ -51,6 +52,10 @@ class IdempotencyKey:
         text = "\0".join((self.client, topic, self.key, str(number)))
         digest = int.from_bytes(blake2b(text.encode(), digest_size=8).digest())
         return RESERVED_PRODUCER_IDS_FROM + digest % RESERVED_PRODUCER_IDS
+
+    def digest(self) -> bytes:
+        """By which a transactional id knows the request that has taken it over."""
+        return blake2b("\0".join((self.client, self.key)).encode(), digest_size=DIGEST_BYTES).digest()
 
     def partition(self, partitions: int) -> int:
         """Of the request's records that name no partition and have no key: the same one each time."""

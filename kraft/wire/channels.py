@@ -210,13 +210,16 @@ class TransactionChannel:
         self._peers = peers
         self._node_id = node_id
 
-    async def init(self, transactional_id: str, *, timeout_ms: int, expected: Producer | None = None) -> Producer:
+    async def init(
+        self, transactional_id: str, *, timeout_ms: int, expected: Producer | None = None, key: bytes = b""
+    ) -> Producer:
         named = expected or NO_PRODUCER
         request = InitProducerId(
             transactional_id=transactional_id,
             transaction_timeout_ms=timeout_ms,
             producer_id=named.producer_id,
             epoch=named.epoch,
+            key=key,
         )
         given = await self._call(INIT_PRODUCER_ID, request)
         return Producer(given.producer_id, given.epoch)

@@ -34,9 +34,13 @@ class Producer:
         self.name = name
         self.named: dict[str, int] = {}
 
-    def ask(self, verb: str, body: Any = None, *, node_id: int | None = None, **query: Any) -> Answer:
+    def ask(
+        self, verb: str, body: Any = None, *, node_id: int | None = None, key: str | None = None, **query: Any
+    ) -> Answer:
         path = f"/transactions/{self.name}{verb}?{urlencode({**self.named, **query})}"
         headers = {"Content_Type": TEXT} if "/topics/" in verb else {}
+        if key is not None:
+            headers["Idempotency_Key"] = key
         found: list[Answer] = []
 
         def is_answered() -> bool:
@@ -134,10 +138,7 @@ def test_each_verb_is_repeated_after_the_death_of_a_node(nodes: Cluster, victim:
         nodes.heal()
         return first
 
-    producer.begin()
-    killed()
-    producer.begin()
-    nodes.heal()
+    producer.follow(twice("", {"transaction.timeout.ms": 60_000}, key="begun-once"))
     path = f"/topics/{topic}/partitions/0"
     answer = twice(path, {"records": [{"value": "1"}, {"value": "2"}]})
     twice(path, {"records": [{"value": "3"}]}, sequence=answer.headers["x-next-sequence"])

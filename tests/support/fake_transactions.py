@@ -41,8 +41,10 @@ class FakeTransactions:
         self.now_ms = 1_000
         gateway.verify = self.verify
 
-    async def init(self, transactional_id: str, *, timeout_ms: int, expected: Producer | None = None) -> Producer:
-        event = InitProducer(timeout_ms=timeout_ms, timeout_ms_max=TIMEOUT_MS_MAX, expected=expected)
+    async def init(
+        self, transactional_id: str, *, timeout_ms: int, expected: Producer | None = None, key: bytes = b""
+    ) -> Producer:
+        event = InitProducer(timeout_ms=timeout_ms, timeout_ms_max=TIMEOUT_MS_MAX, expected=expected, key=key)
         while True:
             try:
                 reply = self._ask(transactional_id, event)

@@ -53,12 +53,15 @@ class TransactionCoordinator:
     # --- requests ---------------------------------------------------------------------------------------------
     # Each raises NotCoordinator 16, CoordinatorLoadInProgress 14, CoordinatorNotAvailable 15, or its refusal.
 
-    async def init(self, transactional_id: str, *, timeout_ms: int, expected: Producer | None = None) -> Producer:
+    async def init(
+        self, transactional_id: str, *, timeout_ms: int, expected: Producer | None = None, key: bytes = b""
+    ) -> Producer:
         """The producer of the id, with the next epoch: older instances are fenced, and what they left open is aborted.
+        With the `key` of the one before it, this is the same request again, and has the same answer.
 
         Raises ConcurrentTransactions 51 while that is done, ProducerFenced 90, InvalidTransactionTimeout 50."""
         timeout_ms_max = self._around.settings().transaction_max_timeout_ms
-        event = InitProducer(timeout_ms=timeout_ms, timeout_ms_max=timeout_ms_max, expected=expected)
+        event = InitProducer(timeout_ms=timeout_ms, timeout_ms_max=timeout_ms_max, expected=expected, key=key)
         reply = await self._ask(transactional_id, event)
         assert isinstance(reply, Producer), reply
         return reply

@@ -16,6 +16,7 @@ from kraft.coordinators.transactions.state import (
     NO_EPOCH,
     NO_PRODUCER_ID,
     NO_TIMESTAMP,
+    Begun,
     Phase,
     TopicPartition,
     Transaction,
@@ -45,6 +46,8 @@ class InitProducer:
     timeout_ms_max: int
     expected: Producer | None = None
     """What the producer takes itself for (KIP-360); None for a new one."""
+    key: bytes = b""
+    """Of a request that may be repeated; without one each takes the id over once more."""
     new_producer_id: int | None = None
     """Given when the decision before has asked for it."""
 
@@ -136,6 +139,8 @@ def _init(transactional_id: str, known: Transaction | None, event: InitProducer,
             timeout_ms=event.timeout_ms,
             updated_ms=now_ms,
         )
+    if event.key and known.begun is not None and known.begun.key == event.key:
+        return Decision(known, Producer(known.begun.producer_id, known.begun.epoch))
     if event.expected is not None and not _may_go_on(known, event.expected):
         raise _fenced(known, event.expected)
     if known.phase.is_preparing:
@@ -179,6 +184,7 @@ def _next_epoch(known: Transaction, event: InitProducer, *, now_ms: int) -> Deci
         partitions=frozenset(),
         started_ms=NO_TIMESTAMP,
         updated_ms=now_ms,
+        begun=Begun(key=event.key, producer_id=producer_id, epoch=epoch) if event.key else None,
     )
     return Decision(changed, Producer(producer_id, epoch))
 

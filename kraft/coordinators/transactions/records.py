@@ -2,13 +2,14 @@
 
 The key is an int16 version and a TransactionLogKey, the value an int16 version and a TransactionLogValue. Written in
 version 1, as a cluster whose transaction.version is 1 or later does. A transactional id that is over has no value.
+What Kafka has no field for, the key with which an id was taken over, stands in tagged fields, which Kafka skips.
 """
 
 from __future__ import annotations
 
 import struct
 
-from kraft.coordinators.transactions.state import NO_EPOCH, Phase, TopicPartition, Transaction
+from kraft.coordinators.transactions.state import NO_EPOCH, NO_PRODUCER_ID, Begun, Phase, TopicPartition, Transaction
 from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.wire import codec
 from kraft.wire.generated.transaction_log_key import TransactionLogKeyData
@@ -18,6 +19,7 @@ from kraft.wire.primitives import REFUSALS, TopLevel
 KEY_VERSION = 0
 VALUE_VERSION = 1
 _VERSION = struct.Struct(">h")
+_NOT_BEGUN = Begun(key=b"", producer_id=NO_PRODUCER_ID, epoch=NO_EPOCH)
 
 
 class MalformedRecord(ValueError):
@@ -57,6 +59,7 @@ def _decoded(kind: type[codec.MessageT], data: bytes) -> codec.MessageT | None:
 
 
 def _value(transaction: Transaction) -> TransactionLogValueData:
+    begun = transaction.begun or _NOT_BEGUN
     topics: dict[str, list[int]] = {}
     for topic, partition in sorted(transaction.partitions):
         topics.setdefault(topic, []).append(partition)
@@ -73,6 +76,9 @@ def _value(transaction: Transaction) -> TransactionLogValueData:
         transaction_last_update_timestamp_ms=transaction.updated_ms,
         transaction_start_timestamp_ms=transaction.started_ms,
         client_transaction_version=transaction.client_version,
+        begin_key=begun.key,
+        begun_producer_id=begun.producer_id,
+        begun_producer_epoch=begun.epoch,
     )
 
 
@@ -97,4 +103,12 @@ def _transaction(transactional_id: str, stored: TransactionLogValueData) -> Tran
         updated_ms=stored.transaction_last_update_timestamp_ms,
         started_ms=stored.transaction_start_timestamp_ms,
         client_version=stored.client_transaction_version,
+        begun=_begun(stored),
     )
+
+
+def _begun(stored: TransactionLogValueData) -> Begun | None:
+    key = bytes(stored.begin_key)
+    if not key:
+        return None
+    return Begun(key=key, producer_id=stored.begun_producer_id, epoch=stored.begun_producer_epoch)

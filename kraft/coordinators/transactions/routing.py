@@ -1,8 +1,8 @@
 """Any node takes any request about a transactional id: in process when its coordinator is here, else one hop to it.
 
-Asking twice does no more than asking once: who begins anew fences himself at worst, and an end that is repeated is
-known by its epoch (KIP-890). So a lost answer is asked for again, as is a coordinator that moves, loads, or is still
-ending the transaction before.
+Asking twice does no more than asking once: who begins again is known by the key of that request, or fences himself at
+worst, and an end that is repeated is known by its epoch (KIP-890). So a lost answer is asked for again, as is a
+coordinator that moves, loads, or is still ending the transaction before.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ Outcomes = Mapping[TopicPartition, KafkaError | None]
 class Coordinator(Protocol):
     """Of one node."""
 
-    async def init(self, transactional_id: str, *, timeout_ms: int, expected: Producer | None = None) -> Producer: ...
+    async def init(
+        self, transactional_id: str, *, timeout_ms: int, expected: Producer | None = None, key: bytes = b""
+    ) -> Producer: ...
 
     async def add_partitions(
         self, transactional_id: str, producer: Producer, partitions: frozenset[TopicPartition], *, client_version: int
@@ -95,11 +97,12 @@ class Transactions:
         *,
         timeout_ms: int,
         expected: Producer | None = None,
+        key: bytes = b"",
         wait_ms: int = COORDINATOR_WAIT_MS,
     ) -> Producer:
         return await self._ask(
             transactional_id,
-            lambda it: it.init(transactional_id, timeout_ms=timeout_ms, expected=expected),
+            lambda it: it.init(transactional_id, timeout_ms=timeout_ms, expected=expected, key=key),
             wait_ms=wait_ms,
         )
 

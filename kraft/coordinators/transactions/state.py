@@ -63,6 +63,15 @@ _BY_NAME = {phase.kafka_name: phase for phase in Phase}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """How an id was taken over by a request that may be repeated: its key, and the producer that it was answered."""
+
+    key: bytes
+    producer_id: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Transaction:
     transactional_id: str
     producer_id: int
@@ -82,6 +91,8 @@ class Transaction:
     """What takes its place once the transaction is complete (KIP-890)."""
     client_version: int = 0
     """Transaction version of its client: 2 raises the epoch with each transaction."""
+    begun: Begun | None = None
+    """None where the last one that took the id over sent no key, as Kafka's clients."""
 
     @property
     def is_exhausted(self) -> bool:

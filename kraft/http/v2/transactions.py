@@ -1,13 +1,15 @@
 """Transactions over REST: begin, produce within it, add a group's offsets, commit, abort (KIP-98, KIP-890).
 
 A producer is known by its transactional id, producer id and epoch, which each request names; so any node takes it. A
-repeated request changes nothing more: the records of a produce carry sequences (`kraft.http.transactional`), an offset
-is added once, and an end is known by its epoch. What a client that vanished left open is aborted by its timeout.
+repeated request changes nothing more: a beginning is known by its Idempotency-Key, the records of a produce carry
+sequences (`kraft.http.transactional`), an offset is added once, and an end is known by its epoch. What a client that
+vanished left open is aborted by its timeout.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
 
@@ -24,6 +26,7 @@ from kraft.coordinators.transactions.state import Transaction
 from kraft.http.body_models import Items, RequestBody, Whole
 from kraft.http.endpoint import Body, Call, Handler, Header, Method, Parameter, Route
 from kraft.http.errors import FENCED, ILLEGAL_STATE, TRANSACTION_NOT_FOUND, UNPROCESSABLE, HttpError, from_kafka
+from kraft.http.idempotency import HEADERS, KEY_HEADER, idempotency_key
 from kraft.http.media import v2_answer
 from kraft.http.produce_params import PARAMETERS
 from kraft.http.transactional import PRODUCER, SEQUENCE, SEQUENCE_HEADER, in_transaction
@@ -104,9 +107,12 @@ class TransactionHandlers:
 
     async def begin_transaction(self, call: Call) -> web.Response:
         """InitProducerId: 200 with the `producer_id` and `producer_epoch` of the next transaction. Fences whoever used
-        the id before, and aborts what was left open."""
+        the id before, and aborts what was left open; the same request again, by its Idempotency-Key, has the first
+        answer."""
+        key = idempotency_key(call)
         asked = body_of(call, NewTransaction)
-        return _answer(call, await self._transactions.init(_id(call), timeout_ms=asked.timeout_ms))
+        digest = b"" if key is None else key.digest()
+        return _answer(call, await self._transactions.init(_id(call), timeout_ms=asked.timeout_ms, key=digest))
 
     async def get_transaction(self, call: Call) -> web.Response:
         """DescribeTransactions: 200 with state, producer, timeout in ms and partitions. Raises TransactionalIdNotFound
@@ -236,6 +242,18 @@ def _json(call: Call, document: Any) -> web.Response:
 _ONE = "/transactions/{transactional_id}"
 _STATE = (40002, FENCED, ILLEGAL_STATE, TRANSACTION_NOT_FOUND, 406, 50302)
 _BODY = (400, 413, 415, 422)
+_BEGIN_HEADERS = tuple(
+    replace(
+        each,
+        description=(
+            "Makes this request safe to send again: with the same key it is answered with the first producer and "
+            "fences nobody, on any node, until the id is taken over with another key or without one."
+        ),
+    )
+    if each.name == KEY_HEADER
+    else each
+    for each in HEADERS
+)
 _NEXT = Header(
     description="Where the partitions go on: `sequence` of the next request about this topic.",
     schema={"type": "string"},
@@ -248,7 +266,7 @@ def transaction_routes(transactions: Transactions, groups: Groups) -> tuple[Rout
     return (
         _route("POST", _ONE, handlers.begin_transaction,
                "Take a transactional id over: earlier producers of it are fenced, what they left open is aborted.",
-               body=NewTransaction, answers=made, errors=(*_STATE, *_BODY)),
+               body=NewTransaction, answers=made, errors=(*_STATE, *_BODY), headers=_BEGIN_HEADERS),
         _route("GET", _ONE, handlers.get_transaction, "Where the transaction of an id stands.",
                answers={200: Body(content={V2_JSON: TransactionInfo})}, errors=(TRANSACTION_NOT_FOUND, 406, 50302)),
         _produce_route("", handlers.produce_in_transaction,
@@ -298,10 +316,11 @@ def _route(
     answers: Mapping[int, Body | None],
     errors: tuple[int, ...],
     query: tuple[Parameter, ...] = (),
+    headers: tuple[Parameter, ...] = (),
     name: str = "",
 ) -> Route:
     return Route(
         method=method, path=path, handler=handler, summary=summary, tag="v2", check=check_json, query=query,
-        body=None if body is None else Body(content={V2_JSON: body}, is_optional=not needs_body),
+        headers=headers, body=None if body is None else Body(content={V2_JSON: body}, is_optional=not needs_body),
         answers=answers, errors=tuple(dict.fromkeys(errors)), name=name,
     )  # fmt: skip

@@ -7,27 +7,32 @@ from typing import ClassVar
 
 from kraft.protocol.primitives import Buffer
 from kraft.wire.primitives import (
+    TagReaders,
     TopLevel,
+    is_null,
+    length,
     new,
     old_string,
+    read_bytes,
     read_string,
     read_tags,
     string,
+    tag_count,
+    tagged,
 )
 from kraft.wire.varints import long_varint
 
 _h = struct.Struct(">h")
 _i = struct.Struct(">i")
 _iB = struct.Struct(">iB")
+_iqh = struct.Struct(">iqh")
+_iqhtt = struct.Struct(">iqh??")
 _iqhttB = struct.Struct(">iqh??B")
-_iqhttx = struct.Struct(">iqh??x")
 _iqhB = struct.Struct(">iqhB")
-_iqhx = struct.Struct(">iqhx")
-_ix = struct.Struct(">ix")
 
 
 class InitProducerIdRequestData(TopLevel):
-    __slots__ = ("transactional_id", "transaction_timeout_ms", "producer_id", "producer_epoch", "enable2_pc", "keep_prepared_txn")
+    __slots__ = ("transactional_id", "transaction_timeout_ms", "producer_id", "producer_epoch", "enable2_pc", "keep_prepared_txn", "begin_key")
     API_KEY: ClassVar[int] = 22
     VERSIONS: ClassVar[range] = range(0, 7)
     FLEXIBLE_FROM: ClassVar[int] = 2
@@ -43,6 +48,8 @@ class InitProducerIdRequestData(TopLevel):
     """True if the client wants to enable two-phase commit (2PC) protocol for transactions. From version 6 on."""
     keep_prepared_txn: bool
     """True if the client wants to keep the currently ongoing transaction instead of aborting it. From version 6 on."""
+    begin_key: Buffer
+    """Hash of the Idempotency-Key of a request that may be repeated; empty when there is none. From version 2 on."""
 
     @staticmethod
     def make(
@@ -53,6 +60,7 @@ class InitProducerIdRequestData(TopLevel):
         producer_epoch: int = -1,
         enable2_pc: bool = False,
         keep_prepared_txn: bool = False,
+        begin_key: Buffer = b'',
     ) -> InitProducerIdRequestData:
         m = new(InitProducerIdRequestData)
         m.transactional_id = transactional_id
@@ -61,6 +69,7 @@ class InitProducerIdRequestData(TopLevel):
         m.producer_epoch = producer_epoch
         m.enable2_pc = enable2_pc
         m.keep_prepared_txn = keep_prepared_txn
+        m.begin_key = begin_key
         return m
 
 
@@ -70,6 +79,7 @@ def _read_InitProducerIdRequestData_0(frame: memoryview, offset: int) -> tuple[I
     m.producer_epoch = -1
     m.enable2_pc = False
     m.keep_prepared_txn = False
+    m.begin_key = b''
     (n,) = _h.unpack_from(frame, offset)
     offset += 2
     n += 1
@@ -84,12 +94,32 @@ def _read_InitProducerIdRequestData_0(frame: memoryview, offset: int) -> tuple[I
     return m, offset
 
 
+def _read_InitProducerIdRequestData_begin_key_2(frame: memoryview, offset: int) -> tuple[Buffer, int]:
+    n = frame[offset]
+    offset += 1
+    if n == 1:
+        value = b""
+    elif not n:
+        raise is_null("begin_key")
+    else:
+        if n > 127:
+            n, offset = long_varint(frame, offset, n)
+        value, offset = read_bytes(frame, offset, n)
+    return value, offset
+
+
+_TAGS_InitProducerIdRequestData_2: TagReaders = {
+    10000: ("begin_key", _read_InitProducerIdRequestData_begin_key_2),
+}
+
+
 def _read_InitProducerIdRequestData_2(frame: memoryview, offset: int) -> tuple[InitProducerIdRequestData, int]:
     m = new(InitProducerIdRequestData)
     m.producer_id = -1
     m.producer_epoch = -1
     m.enable2_pc = False
     m.keep_prepared_txn = False
+    m.begin_key = b''
     n = frame[offset]
     offset += 1
     if n == 1:
@@ -103,14 +133,34 @@ def _read_InitProducerIdRequestData_2(frame: memoryview, offset: int) -> tuple[I
     m.transaction_timeout_ms, t = _iB.unpack_from(frame, offset)
     offset += 5
     if t:
-        offset = read_tags(m, frame, offset, t, {})
+        offset = read_tags(m, frame, offset, t, _TAGS_InitProducerIdRequestData_2)
     return m, offset
+
+
+def _read_InitProducerIdRequestData_begin_key_3(frame: memoryview, offset: int) -> tuple[Buffer, int]:
+    n = frame[offset]
+    offset += 1
+    if n == 1:
+        value = b""
+    elif not n:
+        raise is_null("begin_key")
+    else:
+        if n > 127:
+            n, offset = long_varint(frame, offset, n)
+        value, offset = read_bytes(frame, offset, n)
+    return value, offset
+
+
+_TAGS_InitProducerIdRequestData_3: TagReaders = {
+    10000: ("begin_key", _read_InitProducerIdRequestData_begin_key_3),
+}
 
 
 def _read_InitProducerIdRequestData_3(frame: memoryview, offset: int) -> tuple[InitProducerIdRequestData, int]:
     m = new(InitProducerIdRequestData)
     m.enable2_pc = False
     m.keep_prepared_txn = False
+    m.begin_key = b''
     n = frame[offset]
     offset += 1
     if n == 1:
@@ -124,12 +174,32 @@ def _read_InitProducerIdRequestData_3(frame: memoryview, offset: int) -> tuple[I
     m.transaction_timeout_ms, m.producer_id, m.producer_epoch, t = _iqhB.unpack_from(frame, offset)
     offset += 15
     if t:
-        offset = read_tags(m, frame, offset, t, {})
+        offset = read_tags(m, frame, offset, t, _TAGS_InitProducerIdRequestData_3)
     return m, offset
+
+
+def _read_InitProducerIdRequestData_begin_key_6(frame: memoryview, offset: int) -> tuple[Buffer, int]:
+    n = frame[offset]
+    offset += 1
+    if n == 1:
+        value = b""
+    elif not n:
+        raise is_null("begin_key")
+    else:
+        if n > 127:
+            n, offset = long_varint(frame, offset, n)
+        value, offset = read_bytes(frame, offset, n)
+    return value, offset
+
+
+_TAGS_InitProducerIdRequestData_6: TagReaders = {
+    10000: ("begin_key", _read_InitProducerIdRequestData_begin_key_6),
+}
 
 
 def _read_InitProducerIdRequestData_6(frame: memoryview, offset: int) -> tuple[InitProducerIdRequestData, int]:
     m = new(InitProducerIdRequestData)
+    m.begin_key = b''
     n = frame[offset]
     offset += 1
     if n == 1:
@@ -150,7 +220,7 @@ def _read_InitProducerIdRequestData_6(frame: memoryview, offset: int) -> tuple[I
     ) = _iqhttB.unpack_from(frame, offset)
     offset += 17
     if t:
-        offset = read_tags(m, frame, offset, t, {})
+        offset = read_tags(m, frame, offset, t, _TAGS_InitProducerIdRequestData_6)
     return m, offset
 
 
@@ -159,17 +229,42 @@ def _write_InitProducerIdRequestData_0(out: list[Buffer], m: InitProducerIdReque
 
 
 def _write_InitProducerIdRequestData_2(out: list[Buffer], m: InitProducerIdRequestData) -> None:
-    out += (string(m.transactional_id), _ix.pack(m.transaction_timeout_ms))
+    tags: list[bytes] = []
+    if m.begin_key:
+        of_begin_key: list[Buffer] = []
+        begin_key = m.begin_key
+        of_begin_key += (length(begin_key), begin_key)
+        tags.append(tagged(10000, of_begin_key))
+    out += (string(m.transactional_id), _i.pack(m.transaction_timeout_ms), tag_count(tags), *tags)
 
 
 def _write_InitProducerIdRequestData_3(out: list[Buffer], m: InitProducerIdRequestData) -> None:
-    out += (string(m.transactional_id), _iqhx.pack(m.transaction_timeout_ms, m.producer_id, m.producer_epoch))
+    tags: list[bytes] = []
+    if m.begin_key:
+        of_begin_key: list[Buffer] = []
+        begin_key = m.begin_key
+        of_begin_key += (length(begin_key), begin_key)
+        tags.append(tagged(10000, of_begin_key))
+    out += (
+        string(m.transactional_id),
+        _iqh.pack(m.transaction_timeout_ms, m.producer_id, m.producer_epoch),
+        tag_count(tags),
+        *tags,
+    )
 
 
 def _write_InitProducerIdRequestData_6(out: list[Buffer], m: InitProducerIdRequestData) -> None:
+    tags: list[bytes] = []
+    if m.begin_key:
+        of_begin_key: list[Buffer] = []
+        begin_key = m.begin_key
+        of_begin_key += (length(begin_key), begin_key)
+        tags.append(tagged(10000, of_begin_key))
     out += (
         string(m.transactional_id),
-        _iqhttx.pack(m.transaction_timeout_ms, m.producer_id, m.producer_epoch, m.enable2_pc, m.keep_prepared_txn),
+        _iqhtt.pack(m.transaction_timeout_ms, m.producer_id, m.producer_epoch, m.enable2_pc, m.keep_prepared_txn),
+        tag_count(tags),
+        *tags,
     )
 
 

@@ -19,16 +19,20 @@ from kraft.wire.primitives import (
     old_numbers,
     old_string,
     read_array,
+    read_bytes,
     read_numbers,
     read_string,
     read_tags,
     string,
     tag_count,
+    tagged,
 )
 from kraft.wire.varints import long_varint
 
 _2sh = struct.Struct(">2sh")
 _2sq = struct.Struct(">2sq")
+_3sh = struct.Struct(">3sh")
+_3sq = struct.Struct(">3sq")
 _h = struct.Struct(">h")
 _i = struct.Struct(">i")
 _q = struct.Struct(">q")
@@ -61,7 +65,7 @@ class PartitionsSchema(Message):
 
 
 class TransactionLogValueData(TopLevel):
-    __slots__ = ("producer_id", "previous_producer_id", "next_producer_id", "producer_epoch", "next_producer_epoch", "transaction_timeout_ms", "transaction_status", "transaction_partitions", "transaction_last_update_timestamp_ms", "transaction_start_timestamp_ms", "client_transaction_version")
+    __slots__ = ("producer_id", "previous_producer_id", "next_producer_id", "producer_epoch", "next_producer_epoch", "transaction_timeout_ms", "transaction_status", "transaction_partitions", "transaction_last_update_timestamp_ms", "transaction_start_timestamp_ms", "client_transaction_version", "begin_key", "begun_producer_id", "begun_producer_epoch")
     API_KEY: ClassVar[int] = -1
     VERSIONS: ClassVar[range] = range(0, 2)
     FLEXIBLE_FROM: ClassVar[int] = 1
@@ -87,6 +91,12 @@ class TransactionLogValueData(TopLevel):
     """Time the transaction was started."""
     client_transaction_version: int
     """The transaction version used by the client. From version 1 on."""
+    begin_key: Buffer
+    """Hash of the Idempotency-Key with which the transactional id was taken over last; empty when there was none. From version 1 on."""
+    begun_producer_id: int
+    """Producer id that was answered to it. From version 1 on."""
+    begun_producer_epoch: int
+    """Producer epoch that was answered to it. From version 1 on."""
 
     @staticmethod
     def make(
@@ -102,6 +112,9 @@ class TransactionLogValueData(TopLevel):
         transaction_last_update_timestamp_ms: int = 0,
         transaction_start_timestamp_ms: int = 0,
         client_transaction_version: int = 0,
+        begin_key: Buffer = b'',
+        begun_producer_id: int = -1,
+        begun_producer_epoch: int = -1,
     ) -> TransactionLogValueData:
         m = new(TransactionLogValueData)
         m.producer_id = producer_id
@@ -115,6 +128,9 @@ class TransactionLogValueData(TopLevel):
         m.transaction_last_update_timestamp_ms = transaction_last_update_timestamp_ms
         m.transaction_start_timestamp_ms = transaction_start_timestamp_ms
         m.client_transaction_version = client_transaction_version
+        m.begin_key = begin_key
+        m.begun_producer_id = begun_producer_id
+        m.begun_producer_epoch = begun_producer_epoch
         return m
 
 
@@ -147,6 +163,9 @@ def _read_TransactionLogValueData_0(frame: memoryview, offset: int) -> tuple[Tra
     m.next_producer_id = -1
     m.next_producer_epoch = -1
     m.client_transaction_version = 0
+    m.begin_key = b''
+    m.begun_producer_id = -1
+    m.begun_producer_epoch = -1
     (
         m.producer_id,
         m.producer_epoch,
@@ -220,11 +239,40 @@ def _read_TransactionLogValueData_client_transaction_version_1(frame: memoryview
     return value, offset
 
 
+def _read_TransactionLogValueData_begin_key_1(frame: memoryview, offset: int) -> tuple[Buffer, int]:
+    n = frame[offset]
+    offset += 1
+    if n == 1:
+        value = b""
+    elif not n:
+        raise is_null("begin_key")
+    else:
+        if n > 127:
+            n, offset = long_varint(frame, offset, n)
+        value, offset = read_bytes(frame, offset, n)
+    return value, offset
+
+
+def _read_TransactionLogValueData_begun_producer_id_1(frame: memoryview, offset: int) -> tuple[int, int]:
+    (value,) = _q.unpack_from(frame, offset)
+    offset += 8
+    return value, offset
+
+
+def _read_TransactionLogValueData_begun_producer_epoch_1(frame: memoryview, offset: int) -> tuple[int, int]:
+    (value,) = _h.unpack_from(frame, offset)
+    offset += 2
+    return value, offset
+
+
 _TAGS_TransactionLogValueData_1: TagReaders = {
     0: ("previous_producer_id", _read_TransactionLogValueData_previous_producer_id_1),
     1: ("next_producer_id", _read_TransactionLogValueData_next_producer_id_1),
     3: ("next_producer_epoch", _read_TransactionLogValueData_next_producer_epoch_1),
     2: ("client_transaction_version", _read_TransactionLogValueData_client_transaction_version_1),
+    10000: ("begin_key", _read_TransactionLogValueData_begin_key_1),
+    10001: ("begun_producer_id", _read_TransactionLogValueData_begun_producer_id_1),
+    10002: ("begun_producer_epoch", _read_TransactionLogValueData_begun_producer_epoch_1),
 }
 
 
@@ -234,6 +282,9 @@ def _read_TransactionLogValueData_1(frame: memoryview, offset: int) -> tuple[Tra
     m.next_producer_id = -1
     m.next_producer_epoch = -1
     m.client_transaction_version = 0
+    m.begin_key = b''
+    m.begun_producer_id = -1
+    m.begun_producer_epoch = -1
     (
         m.producer_id,
         m.producer_epoch,
@@ -293,6 +344,15 @@ def _write_TransactionLogValueData_1(out: list[Buffer], m: TransactionLogValueDa
         tags.append(_2sh.pack(b'\x02\x02', m.client_transaction_version))
     if m.next_producer_epoch != -1:
         tags.append(_2sh.pack(b'\x03\x02', m.next_producer_epoch))
+    if m.begin_key:
+        of_begin_key: list[Buffer] = []
+        begin_key = m.begin_key
+        of_begin_key += (length(begin_key), begin_key)
+        tags.append(tagged(10000, of_begin_key))
+    if m.begun_producer_id != -1:
+        tags.append(_3sq.pack(b'\x91N\x08', m.begun_producer_id))
+    if m.begun_producer_epoch != -1:
+        tags.append(_3sh.pack(b'\x92N\x02', m.begun_producer_epoch))
     out += (_qq.pack(m.transaction_last_update_timestamp_ms, m.transaction_start_timestamp_ms), tag_count(tags), *tags)
 
 

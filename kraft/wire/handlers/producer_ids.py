@@ -19,7 +19,9 @@ class ProducerIdSource(Protocol):
 
 
 class Coordinator(Protocol):
-    async def init(self, transactional_id: str, *, timeout_ms: int, expected: Producer | None = None) -> Producer: ...
+    async def init(
+        self, transactional_id: str, *, timeout_ms: int, expected: Producer | None = None, key: bytes = b""
+    ) -> Producer: ...
 
 
 def producer_id_handlers(source: ProducerIdSource | None, coordinator: Coordinator | None = None) -> list[Served]:
@@ -45,5 +47,7 @@ async def _next_epoch(
     if coordinator is None:
         raise NotCoordinator("this node has no broker role and so coordinates no transactions")
     expected = None if request.producer_id == NO_PRODUCER_ID else Producer(request.producer_id, request.epoch)
-    given = await coordinator.init(transactional_id, timeout_ms=request.transaction_timeout_ms, expected=expected)
+    given = await coordinator.init(
+        transactional_id, timeout_ms=request.transaction_timeout_ms, expected=expected, key=request.key
+    )
     return ProducerIdAndEpoch(producer_id=given.producer_id, epoch=given.epoch)

@@ -28,7 +28,9 @@ from kraft.wire.primitives import TopLevel
 
 
 class Coordinator(Protocol):
-    async def init(self, transactional_id: str, *, timeout_ms: int, expected: Producer | None = None) -> Producer: ...
+    async def init(
+        self, transactional_id: str, *, timeout_ms: int, expected: Producer | None = None, key: bytes = b""
+    ) -> Producer: ...
 
     async def add_partitions(
         self, transactional_id: str, producer: Producer, partitions: frozenset[TopicPartition], *, client_version: int

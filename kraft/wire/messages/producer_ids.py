@@ -26,6 +26,8 @@ class InitProducerId:
     """Of its transactions, if it has a transactional id."""
     producer_id: int = NO_PRODUCER_ID
     epoch: int = NO_EPOCH
+    key: bytes = b""
+    """By which a repetition of this request is known; only our nodes send one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +44,7 @@ def _request(request: InitProducerId, timeout_ms: int) -> InitProducerIdRequestD
         transaction_timeout_ms=timeout_ms if request.transactional_id is None else request.transaction_timeout_ms,
         producer_id=request.producer_id,
         producer_epoch=request.epoch,
+        begin_key=request.key,
     )
 
 
@@ -67,6 +70,7 @@ INIT_PRODUCER_ID: Rpc[
         transaction_timeout_ms=0 if message.transactional_id is None else message.transaction_timeout_ms,
         producer_id=message.producer_id,
         epoch=message.producer_epoch,
+        key=bytes(message.begin_key),
     ),
     to_reply=lambda request, reply: _response(code=0, producer_id=reply.producer_id, epoch=reply.epoch),
     from_reply=lambda request, message: ProducerIdAndEpoch(

@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 
 from kraft.client import AsyncClient, AsyncTransactionalProducer, Client, ClientClosed, ConfigError, KraftError
-from kraft.client.errors import ServerError
+from kraft.client.errors import OutcomeUnknown, ServerError
 from kraft.client.response import Request, Response, Unknown
 from kraft.client.transport import Transport
 from kraft.coordinators.groups.routing import Groups
@@ -124,8 +124,43 @@ def test_lost_answers_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         assert await told.committed() == [f"{value}{number}" for value in "ab" for number in range(10)]
         markers = [header for _, header in whole_batches(told.gateway.log("t").data) if header.is_control]
         assert len(markers) == 2
+        assert told.transactions.known["one"].epoch == 2, "one for each transaction: the id was taken over once"
 
     with_client(story)
+
+
+class Mute(Transport):
+    """Nobody hears the answers to beginnings for a while."""
+
+    is_mute = True
+
+    async def send(self, base_url: str, request: Request) -> Response:
+        answer = await super().send(base_url, request)
+        is_beginning = request.path.endswith("/transactions/one")
+        return Unknown(reason="lost") if is_beginning and Mute.is_mute else answer
+
+
+def test_a_beginning_of_which_nobody_knows_is_the_same_one_when_it_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("kraft.client.asynchronous.Transport", Mute)
+    monkeypatch.setattr(Mute, "is_mute", True)
+
+    async def run(door: Door, url: str, transactions: FakeTransactions) -> None:
+        async with AsyncClient(url, default_api_timeout_ms=500, retry_backoff_ms=50) as client:
+            producer = client.transactional_producer("one")
+            with pytest.raises(OutcomeUnknown):
+                async with producer.transaction():
+                    raise AssertionError("it has not begun")
+            assert transactions.known["one"].epoch == 0
+            monkeypatch.setattr(Mute, "is_mute", False)
+            async with producer.transaction() as transaction:
+                await transaction.send("t", "a")
+            assert transactions.known["one"].epoch == 1, "raised by the commit alone"
+            async with client.transactional_producer("one").transaction():
+                assert transactions.known["one"].epoch == 2, "another instance takes it over"
+
+    with_url(run)
 
 
 def test_one_that_was_fenced_says_so_from_then_on() -> None:

@@ -117,7 +117,10 @@ def test_each_verb_is_known_again_after_the_death_of_a_node(victim: str) -> None
             await eventually(lambda: len(cluster.alive) == 3)
             return first
 
-        producer = await run(cluster.alive[0], transactions(cluster.alive[0]).init("id", timeout_ms=600_000))
+        async def begin(node: SimulatedNode) -> Any:
+            return await run(node, transactions(node).init("id", timeout_ms=600_000, key=b"first"))
+
+        producer = await twice(begin)
         for commits in (True, False):
             named = {"transactional_id": "id", "producer_id": producer.producer_id, "producer_epoch": producer.epoch}
             for sequence in (0, 1):

@@ -48,11 +48,14 @@ def refused(known: Transaction | None, event: Event) -> int:
     return raised.value.code
 
 
-def init(expected: tuple[int, int] | None = None, *, timeout_ms: int = 30_000, new: int | None = None) -> InitProducer:
+def init(
+    expected: tuple[int, int] | None = None, *, timeout_ms: int = 30_000, new: int | None = None, key: bytes = b""
+) -> InitProducer:
     return InitProducer(
         timeout_ms=timeout_ms,
         timeout_ms_max=900_000,
         expected=None if expected is None else Producer(*expected),
+        key=key,
         new_producer_id=new,
     )
 
@@ -128,6 +131,47 @@ def test_epochs_that_are_used_up_make_a_new_producer_id_and_the_old_one_may_ask_
     assert (rotated.producer_id, rotated.previous_producer_id, rotated.epoch) == (9, 7, 0)
     assert play(rotated, init((7, EXHAUSTED), new=10)).reply == Producer(9, 0)
     assert refused(rotated, init((7, EXHAUSTED - 1), new=10)) == 90
+
+
+def after(known: Transaction | None, event: Event) -> Transaction:
+    changed = play(known, event).transaction
+    assert changed is not None
+    return changed
+
+
+@pytest.mark.parametrize("before", [None, at(Phase.EMPTY), at(Phase.COMPLETE_ABORT, epoch=EXHAUSTED)])
+def test_who_begins_again_with_its_key_has_the_first_answer_and_changes_nothing(before: Transaction | None) -> None:
+    first = play(before, init(key=b"one", new=9))
+    begun = first.transaction
+    assert isinstance(first.reply, Producer)
+    assert begun is not None
+    opened = after(begun, add(first.reply.epoch, first.reply.producer_id))
+    ended = after(opened, end(first.reply.epoch, producer_id=first.reply.producer_id, commits=True))
+    complete = after(ended, MarkersWritten())
+    next_one = after(complete, add(complete.epoch, complete.producer_id))
+    timed_out = after(replace(next_one, started_ms=0), TimeIsOver())
+    for known in (begun, opened, ended, complete, next_one, timed_out):
+        again = play(known, init(key=b"one"))
+        assert again.reply == first.reply, known.phase
+        assert again.transaction is known, known.phase
+
+
+def test_another_key_or_none_takes_the_id_over() -> None:
+    begun = after(at(Phase.EMPTY), init(key=b"one"))
+    another = play(begun, init(key=b"two"))
+    assert another.reply == Producer(7, 7)
+    assert another.transaction is not None
+    assert play(another.transaction, init(key=b"two")).reply == Producer(7, 7)
+    assert play(another.transaction, init(key=b"one")).reply == Producer(7, 8), "the last one is known, no more"
+    without = after(begun, init())
+    assert without.epoch == 7
+    assert play(without, init()).reply == Producer(7, 8)
+    assert play(without, init(key=b"one")).reply == Producer(7, 8)
+    opened = after(begun, add(begun.epoch))
+    fenced = play(opened, init(key=b"two"))
+    assert isinstance(fenced.reply, KafkaError)
+    assert fenced.transaction is not None
+    assert play(fenced.transaction, init(key=b"one")).reply == Producer(7, 6), "and learns by its next request of it"
 
 
 # --- partitions -----------------------------------------------------------------------------------------------

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
 from kraft.coordinators.transactions.records import MalformedRecord, decode_record, encode_batch
-from kraft.coordinators.transactions.state import Phase, Transaction
+from kraft.coordinators.transactions.state import Begun, Phase, Transaction
 from kraft.protocol.batches.records import read_batches
 
 NOW_MS = 1_700_000_000_000
@@ -46,6 +47,19 @@ def test_a_record_has_kafkas_bytes() -> None:
     )
 
 
+def test_the_key_of_a_beginning_stands_in_tagged_fields_after_kafkas() -> None:
+    _, plain = written(SAMPLE)
+    _, value = written(replace(SAMPLE, begun=Begun(key=b"k" * 16, producer_id=7, epoch=2)))
+    assert plain is not None
+    assert value is not None
+    kafkas = plain.index(bytes.fromhex("03 00 08"))
+    assert value[:kafkas] == plain[:kafkas]
+    assert value[kafkas] == 6, "tagged fields, of which Kafka skips three"
+    assert value[kafkas + 1 :] == plain[kafkas + 1 :] + bytes.fromhex(
+        "90 4e 11 11" + "6b" * 16 + "91 4e 08 0000 0000 0000 0007 92 4e 02 0002"
+    )
+
+
 def test_records_come_back_as_they_were() -> None:
     rng = random.Random(4)
     for _ in range(300):
@@ -61,6 +75,7 @@ def test_records_come_back_as_they_were() -> None:
             updated_ms=rng.randrange(1 << 50),
             started_ms=rng.choice([-1, rng.randrange(1 << 50)]),
             client_version=rng.randrange(3),
+            begun=rng.choice([None, Begun(key=rng.randbytes(16), producer_id=rng.randrange(1 << 62), epoch=4)]),
         )
         name = transaction.transactional_id
         expected = transaction

@@ -138,6 +138,27 @@ def test_each_verb_may_be_repeated_and_gives_the_first_answer() -> None:
     with_node(story)
 
 
+def test_a_beginning_with_its_key_may_be_repeated_and_fences_nobody() -> None:
+    async def story(node: Node) -> None:
+        async def begin(key: str, **headers: str) -> Answer:
+            return await node.door.ask("POST", ONE, {}, Idempotency_Key=key, **headers)
+
+        first = await begin("a")
+        assert (await begin("a")).body == first.body
+        await node.produce(whose(first), 1)
+        assert (await begin("a")).body == first.body, "also a late one, while its transaction is open"
+        assert (await node.ask("/commit", whose(first))).status == 200
+        assert await node.committed() == [1]
+        for key, headers in (("b", {}), ("a", {"Client_Id": "another"}), ("a", {})):
+            epoch = node.transactions.known["one"].epoch
+            answer = await begin(key, **headers)
+            assert whose(answer)["producer_epoch"] == epoch + 1, "another key, or that of another client"
+        refused = await begin("two words")
+        assert (refused.status, "no printable ASCII" in refused.json["message"]) == (400, True)
+
+    with_node(story)
+
+
 def test_records_without_a_key_go_to_the_same_partition_when_they_come_again() -> None:
     async def story(node: Node) -> None:
         producer, sequence, seen = await node.begin(), "", set()

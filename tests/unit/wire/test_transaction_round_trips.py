@@ -86,8 +86,8 @@ class Coordinator:
             raise self.answer
         return self.answer
 
-    async def init(self, name: str, *, timeout_ms: int, expected: Producer | None = None) -> Any:
-        return self._answered(name, timeout_ms, expected)
+    async def init(self, name: str, *, timeout_ms: int, expected: Producer | None = None, key: bytes = b"") -> Any:
+        return self._answered(name, timeout_ms, expected, key)
 
     async def add_partitions(
         self, name: str, producer: Producer, partitions: frozenset[TopicPartition], *, client_version: int
@@ -133,12 +133,12 @@ def test_requests_and_replies_say_the_same_there(rpc: Any, request_: Any, reply:
     assert rpc.replied(request_, rpc.to_reply(request_, reply)) == reply
 
 
-@pytest.mark.parametrize("expected", [None, PRODUCER])
-def test_a_producer_is_made_at_the_coordinator(expected: Producer | None) -> None:
+@pytest.mark.parametrize(("expected", "key"), [(None, b""), (PRODUCER, b""), (None, b"k" * 16)])
+def test_a_producer_is_made_at_the_coordinator(expected: Producer | None, key: bytes) -> None:
     async def story(channel: TransactionChannel) -> None:
-        assert await channel.init("id", timeout_ms=70_000, expected=expected) == PRODUCER
+        assert await channel.init("id", timeout_ms=70_000, expected=expected, key=key) == PRODUCER
 
-    assert with_channel(PRODUCER, story).asked == [("id", 70_000, expected)]
+    assert with_channel(PRODUCER, story).asked == [("id", 70_000, expected, key)]
 
 
 def test_partitions_are_added_and_verified() -> None:
