@@ -61,7 +61,7 @@ async def ask(
     """Raises Unanswered, and whatever the work raises. `is_owed`: it must end within the time."""
     watch, now_s = Watch(node, oracle.cluster.world.loop.now_us), oracle.cluster.world.loop.time
     deadline_s = now_s() + within_s
-    asked = asyncio.get_running_loop().create_task(node.machine.run(_carry_out(work)))
+    asked = asyncio.get_running_loop().create_task(_carry_out(node, work))
     try:
         while not asked.done() and now_s() < deadline_s and not watch.has_died:
             await asyncio.wait([asked], timeout=min(NOTICE_S, deadline_s - now_s()))
@@ -82,5 +82,11 @@ async def ask(
     raise Unanswered("no answer in time")
 
 
-async def _carry_out(work: Callable[[], Awaitable[T]]) -> T:
-    return await work()
+async def _carry_out(node: SimulatedNode, work: Callable[[], Awaitable[T]]) -> T:
+    """In the node's process. What runs there is made in the step that hands it over: who gives up before that leaves
+    nothing behind that nobody awaits."""
+
+    async def carried() -> T:
+        return await work()
+
+    return await node.machine.run(carried())

@@ -7,9 +7,9 @@ that dies in the middle resets the connection; one that sleeps lets its client w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from kraft.broker.consuming import readable_batches
 from kraft.broker.gateway import Records
@@ -168,7 +168,7 @@ class SimulatedClient:
         if link.requests_lost:
             link.requests_lost -= 1
             raise Unanswered("connection reset in the middle of the request")
-        answer = await self._until_answered(node, _carry_out(work, node), deadline, within_ms)
+        answer = await self._until_answered(node, work, deadline, within_ms)
         while link.holds_answers:
             await self._wait(deadline, within_ms)
         if link.answers_lost:
@@ -178,10 +178,10 @@ class SimulatedClient:
         return answer
 
     async def _until_answered(
-        self, node: SimulatedNode, carried: Coroutine[Any, Any, T], deadline: float, within_ms: int
+        self, node: SimulatedNode, work: Callable[[SimulatedNode], Awaitable[T]], deadline: float, within_ms: int
     ) -> T:
         process, loop = node.machine.process, self.cluster.world.loop
-        asked = loop.create_task(node.machine.run(carried))
+        asked = loop.create_task(_carry_out(work, node))
         try:
             while not asked.done():
                 if node.machine.process is not process:
@@ -207,7 +207,13 @@ class SimulatedClient:
 
 
 async def _carry_out(work: Callable[[SimulatedNode], Awaitable[T]], node: SimulatedNode) -> T:
-    return await work(node)
+    """In the node's process. What runs there is made in the step that hands it over: who gives up before that leaves
+    nothing behind that nobody awaits."""
+
+    async def carried() -> T:
+        return await work(node)
+
+    return await node.machine.run(carried())
 
 
 def partition_of(asked: SimulatedNode, topic: str, partition: int) -> TopicIdPartition:

@@ -145,7 +145,7 @@ class SimulatedTransactionClient:
                 found = cluster.nodes[await asked.node.transactions.coordinator_of(self._plan.transactional_id)]
                 if found.node is None or found.node.transaction_coordinator is None:
                     raise CoordinatorNotAvailable(f"node {found.node_id} does not run")
-                answer = await found.machine.run(_caught(work(found.node.transaction_coordinator)))
+                answer = await found.machine.run(_caught(work, found.node.transaction_coordinator))
                 if isinstance(answer, KafkaError):
                     raise answer
                 return answer
@@ -213,9 +213,11 @@ class SimulatedTransactionClient:
             return StepTold(outcome=of_end(error.code), kafka_code=error.code, error=error.message)
 
 
-async def _caught(work: Coroutine[Any, Any, T]) -> T | KafkaError:
+async def _caught(
+    work: Callable[[TransactionCoordinator], Coroutine[Any, Any, T]], coordinator: TransactionCoordinator
+) -> T | KafkaError:
     """A refusal that nobody waits for any more is no failure of the node."""
     try:
-        return await work
+        return await work(coordinator)
     except KafkaError as refusal:
         return refusal
