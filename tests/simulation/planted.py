@@ -40,6 +40,7 @@ from replication.producers import state as producers
 from replication.storage import recovery
 from replication.storage.epochs import LeaderEpochCache
 from replication.storage.flushing import Flusher
+from replication.storage.producer_state_manager import ProducerStateManager
 from tests.simulation import planted_bugs as bugs
 from tests.simulation import planted_decayed as decayed
 from tests.simulation import planted_remembered as forgetful
@@ -358,6 +359,13 @@ PLANTED: dict[str, Planted] = {
         patches=(Patch(Roles, "_lead", transactional.forgets_open_transactions),),
         profile="transactions",
         found_by=(1,),
+    ),
+    "open_after_truncation": Planted(
+        what="a replica that cuts its log through a transaction takes it for open as before (T7)",
+        patches=(Patch(ProducerStateManager, "truncated", transactional.keeps_what_was_open),),
+        profile="transactions",
+        seen_as="transaction_hangs",
+        found_by=(38,),
     ),
     "fenced_by_no_epoch": Planted(
         what="the coordinator takes requests of any epoch of a producer id (T2)",

@@ -7,6 +7,7 @@ from typing import Any
 from kraft.coordinators.groups.group_metadata import GroupMetadata
 from kraft.coordinators.transactions.shard import TransactionShard
 from replication.manager.roles import Roles
+from replication.storage.producer_state_manager import ProducerStateManager
 
 
 def forgets_what_was_decided(original: Any) -> Any:
@@ -39,6 +40,17 @@ def forgets_open_transactions(original: Any) -> Any:
         return original(self, replica, image)
 
     return _lead
+
+
+def keeps_what_was_open(original: Any) -> Any:
+    """A replica takes for open what was open before a truncation, also where its records are cut."""
+
+    def truncated(self: ProducerStateManager, end_offset: int) -> None:
+        before = dict(self.states._open)
+        original(self, end_offset)
+        self.states._open = _Forgotten(sorted({**before, **self.states._open}.items()))
+
+    return truncated
 
 
 def any_epoch_is_mapped(_original: Any) -> Any:
