@@ -14,6 +14,7 @@ from kraft.client.response import Answer
 from kraft.coordinators.java import abs_hash
 from tests.integration.support.cluster import Cluster, kraft
 from tests.integration.support.reading import TEXT
+from tests.integration.support.transactional import committed
 from tests.integration.support.waiting import NotYet, wait_until
 
 STATE = "__transaction_state"
@@ -48,6 +49,8 @@ class Producer:
             outcome = self.cluster.send(chosen, "POST", path, body, **headers)
             if not isinstance(outcome, Answer) or outcome.status == 503:
                 raise NotYet(f"{path} at node {chosen}: {outcome}")
+            if "/topics/" in verb and any(each.get("retriable") for each in outcome.json().get("offsets", ())):
+                raise NotYet(f"{path} at node {chosen}: {outcome}")
             found[:] = [outcome]
             return True
 
@@ -65,23 +68,6 @@ class Producer:
     def coordinator(self) -> int:
         topic = self.cluster.get(f"/topics/{STATE}/partitions")
         return self.cluster.leader_of(STATE, abs_hash(self.name) % len(topic))
-
-
-def committed(cluster: Cluster, node_id: int, topic: str, partition: int = 0) -> list[str]:
-    """Up to the end of the log: nothing may be left open."""
-    values: list[str] = []
-    offset: str | int = 0
-    while True:
-        path = f"/topics/{topic}/partitions/{partition}/records?offset={offset}&timeout=0"
-        answer = cluster.send(node_id, "GET", f"{path}&isolation_level=read_committed", Accept=TEXT)
-        if not isinstance(answer, Answer) or not answer.is_success:
-            raise NotYet(f"{path} at node {node_id}: {answer}")
-        values += [record["value"] for record in answer.json()]
-        offset = int(answer.headers["x-next-offset"])
-        if offset >= int(answer.headers["x-last-stable-offset"]):
-            if offset < int(answer.headers["x-high-watermark"]):
-                raise NotYet(f"{topic}-{partition}: something is open from {offset} on")
-            return values
 
 
 def committed_offset(cluster: Cluster, group: str, topic: str) -> int:
