@@ -30,6 +30,7 @@ from kraft.node.assembly import Node
 from kraft.node.awaiting import Reminder
 from kraft.runtime.descriptors import DescriptorShares, TooFewDescriptors, open_now, raise_soft_limit, share_out
 from kraft.runtime.environment import close_environment, system_environment
+from kraft.runtime.heap import Heap
 from kraft.runtime.logs import log_to_standard_error
 from kraft.runtime.open_files import CachedFiles
 from kraft.runtime.quorum_thread import QuorumThread
@@ -95,6 +96,7 @@ class _NodeProcess:
         self._failure: BaseException | None = None
         threads = config.broker_settings(node_id).background_threads
         files = files_of(os.environ)
+        self._heap = Heap()
         self._files = CachedFiles(files, open_max=shares.files)
         self._environment = system_environment(threads=threads, files=self._files, connections_max=shares.nodes)
         self._node = Node(
@@ -137,6 +139,7 @@ class _NodeProcess:
         while True:
             await self._environment.clock.sleep(FILES_TENDED_EVERY_MS)
             await self._environment.workers.run(self._files.tend)
+            await self._environment.workers.run(self._heap.tend)
 
     async def _tell_what_is_awaited(self) -> None:
         """For as long as the node lives: it waits for a quorum for ever, and may lose it again."""

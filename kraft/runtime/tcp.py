@@ -35,6 +35,9 @@ SPLIT_MAX = 32
 read of nothing but the shortest would become thirty times what has arrived."""
 JOINED_BYTES_MAX = 32 * 1024
 """Frames up to this size are joined into one buffer: a copy costs less than another vector."""
+TRUSTED_BYTES_MAX = 16 * 1024 * 1024
+"""Of one frame that a trusted peer announces and that gets all of its memory at once: a follower's answer is shorter
+(replica.fetch.response.max.bytes)."""
 WRITE_HIGH_BYTES = 1024 * 1024
 """`drain` waits while more is unsent, until `WRITE_LOW_BYTES`."""
 WRITE_LOW_BYTES = 256 * 1024
@@ -202,8 +205,9 @@ class TcpConnection(FrameReceiver, asyncio.BufferedProtocol):
         self._rest = rest if self._is_behind else bytes(rest)
 
     def _begin_large(self, size: int, head: memoryview) -> None:
-        # What the system maps is taken as bytes arrive, however much was announced.
-        self._large = memoryview(bytearray(size) if size <= STEP_BYTES else mmap.mmap(-1, size))
+        # What the system maps is taken as bytes arrive, however much was announced; but it is cleared page by page.
+        is_mapped = size > (TRUSTED_BYTES_MAX if self._arriving is None else STEP_BYTES)
+        self._large = memoryview(mmap.mmap(-1, size) if is_mapped else bytearray(size))
         self._large[: len(head)] = head
         self._large_filled = len(head)
         self._large_granted = size if self._arriving is None else 0

@@ -1,0 +1,47 @@
+"""What the allocator of the C library does with memory that was freed, where it is glibc's.
+
+A node allocates a megabyte for each large frame and each large read, and frees it a moment later. By default glibc
+gives that back to the system at once, in as many cases as it keeps it: the same pages are then cleared and mapped
+again for the next one, which costs three times as much as reading the file into them. So freed memory is kept while
+the process works, and given back when it has little to do.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import time
+
+KEPT_BYTES = 64 * 1024 * 1024
+"""Free at the end of the heap; what is beyond is given back at once. The 16 MiB of recent appends, and answers and
+requests on their way, come and go within it."""
+MAPPED_FROM_BYTES = 32 * 1024 * 1024
+"""A longer block is mapped by itself, and given back when it is freed. glibc takes no more for this."""
+BUSY_SHARE = 0.1
+"""Of one processor, since the last look: above it a process is at work."""
+
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+
+
+class Heap:
+    """Of this process. Does nothing where the C library is another one."""
+
+    def __init__(self) -> None:
+        library = ctypes.CDLL(None)
+        self._trim = getattr(library, "malloc_trim", None)
+        tune = getattr(library, "mallopt", None)
+        if self._trim is not None and tune is not None:
+            tune(_M_MMAP_THRESHOLD, MAPPED_FROM_BYTES)
+            tune(_M_TRIM_THRESHOLD, KEPT_BYTES)
+        self._looked_s, self._worked_s = time.monotonic(), time.process_time()
+        self._was_busy = True
+
+    def tend(self) -> None:
+        """Give back what is free, once after each time of work. To be called now and then; blocking, for a worker
+        thread: the allocator is locked for a millisecond or two, which nobody notices where nothing is done."""
+        now_s, worked_s = time.monotonic(), time.process_time()
+        is_busy = worked_s - self._worked_s > BUSY_SHARE * (now_s - self._looked_s)
+        self._looked_s, self._worked_s = now_s, worked_s
+        if self._was_busy and not is_busy and self._trim is not None:
+            self._trim(0)
+        self._was_busy = is_busy
