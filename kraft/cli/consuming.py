@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from typing import Annotated, Any
+from typing import Annotated
 
+import msgspec
 import typer
 
 from kraft.cli.options import (
@@ -17,8 +17,8 @@ from kraft.cli.options import (
     RestOption,
     TopicArgument,
 )
-from kraft.cli.output import field, write, write_json
-from kraft.cli.reading import Position, partitions_of, read_partitions, start_offset
+from kraft.cli.output import field, write
+from kraft.cli.reading import Position, ReadRecord, partitions_of, read_partitions, start_offset
 from kraft.cli.rest import Rest
 
 
@@ -105,22 +105,29 @@ class _Printer:
         self._left = limit if limit is not None else -1
         self._as_json = as_json
 
-    def show(self, entries: list[dict[str, Any]]) -> bool:
+    def show(self, records: list[ReadRecord]) -> bool:
         """False once the limit is reached."""
-        for entry in entries:
-            write_json(entry) if self._as_json else write(_line(entry, self._form))
+        for record in records:
+            write(_on_one_line(msgspec.json.encode(record)) if self._as_json else _line(record, self._form))
             self._left -= 1
             if self._left == 0:
                 return False
         return True
 
 
-def _line(entry: dict[str, Any], form: Format) -> str:
-    fields = [entry["partition"], entry["offset"], entry.get("timestamp"), entry.get("key"), entry.get("value")]
-    return "\t".join(_field(field, form) for field in fields)
+def _line(record: ReadRecord, form: Format) -> str:
+    whose = [str(record.partition), str(record.offset), str(record.timestamp)]
+    return "\t".join([*whose, _field(record.key, form), _field(record.value, form)])
 
 
-def _field(value: Any, form: Format) -> str:
-    if value is None:
-        return "null" if form == "json" else "-"
-    return field(value if isinstance(value, str) and form != "json" else json.dumps(value, ensure_ascii=False))
+def _field(data: msgspec.Raw, form: Format) -> str:
+    """As JSON where that was asked for, else the text that it is; "-" for none."""
+    text = _on_one_line(data)
+    if form != "json":
+        text = "-" if text == "null" else msgspec.json.decode(text, type=str)
+    return field(text)
+
+
+def _on_one_line(data: bytes | msgspec.Raw) -> str:
+    """JSON without white space between its tokens; not parsed, so that numbers and strings are what they were."""
+    return msgspec.json.format(bytes(data), indent=-1).decode()

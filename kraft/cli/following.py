@@ -8,11 +8,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
 from kraft.cli.options import Isolation
 from kraft.cli.output import CommandFailed
-from kraft.cli.reading import RETRY_LIMIT_MS, RETRY_POLICY, TRYING_AGAIN, Position, move, not_led, read_request
+from kraft.cli.reading import (
+    RETRY_LIMIT_MS,
+    RETRY_POLICY,
+    TRYING_AGAIN,
+    Position,
+    ReadRecord,
+    move,
+    not_led,
+    read_request,
+)
 from kraft.cli.rest import Patience, checked
 from kraft.client.response import Answer, Request
 from kraft.client.transport import Transport
@@ -22,7 +31,7 @@ FOLLOW_WAIT_MS: Final = 5_000
 QUEUED_READS_MAX: Final = 8
 """Answers read and not yet printed; more long polls wait."""
 
-OnRecords = Callable[[list[dict[str, Any]]], bool]
+OnRecords = Callable[[list[ReadRecord]], bool]
 
 
 def follow(
@@ -35,7 +44,7 @@ def follow(
 async def _follow(
     urls: Sequence[str], positions: Sequence[Position], *, form: str, isolation: Isolation, on_records: OnRecords
 ) -> None:
-    queue: asyncio.Queue[list[dict[str, Any]] | CommandFailed] = asyncio.Queue(QUEUED_READS_MAX)
+    queue: asyncio.Queue[list[ReadRecord] | CommandFailed] = asyncio.Queue(QUEUED_READS_MAX)
     async with Transport() as transport:
         tasks = [
             asyncio.create_task(_follow_one(transport, urls, position, form=form, isolation=isolation, queue=queue))
@@ -61,7 +70,7 @@ async def _follow_one(
     *,
     form: str,
     isolation: Isolation,
-    queue: asyncio.Queue[list[dict[str, Any]] | CommandFailed],
+    queue: asyncio.Queue[list[ReadRecord] | CommandFailed],
 ) -> None:
     try:
         while True:

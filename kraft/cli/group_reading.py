@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
 from kraft.cli.options import Isolation
-from kraft.cli.reading import RETRY_EVERY_MS, read_patiently
+from kraft.cli.reading import RETRY_EVERY_MS, ReadRecord, read_patiently, records_in
 from kraft.cli.rest import Rest, checked
 from kraft.client.response import Answer, Request, segment
 from kraft.protocol.media_types import V2_JSON
@@ -30,7 +30,7 @@ def consume_group(
     reset: str,
     timeout_ms: int,
     follow: bool,
-    show: Callable[[list[dict[str, Any]]], bool],
+    show: Callable[[list[ReadRecord]], bool],
 ) -> None:
     """Ends when `show` says so, or, without `follow`, when nothing came within the timeout."""
     with _consumer(client, group, topic, form=form, isolation=isolation, reset=reset) as path:
@@ -39,7 +39,7 @@ def consume_group(
         token = 1
         while True:
             answer = _read(client, f"{path}/records?token={token}&timeout={wait_ms}", form=form)
-            records, token = answer.json(), int(answer.headers["x-next-token"])
+            records, token = records_in(answer.body), int(answer.headers["x-next-token"])
             if not show(records) or not (records or follow):
                 return
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
+
+import msgspec
 
 from kraft.cli.options import Isolation
 from kraft.cli.output import CommandFailed
@@ -33,6 +35,21 @@ class Position:
     """What to ask for next: a number, or still the name that reading began with."""
 
 
+class ReadRecord(msgspec.Struct):
+    """One record of an answer. Key and value are JSON as the node wrote it: a number keeps each of its digits."""
+
+    topic: str
+    key: msgspec.Raw
+    value: msgspec.Raw
+    partition: int
+    offset: int
+    timestamp: int
+    headers: msgspec.Raw = msgspec.Raw(b"[]")
+
+
+records_in = msgspec.json.Decoder(list[ReadRecord]).decode
+
+
 def start_offset(text: str) -> str:
     """As the server spells it: a number, `earliest`, `latest`, or `ts:` and a time."""
     if re.fullmatch(r"earliest|latest|-?\d+|ts:.+", text):
@@ -46,7 +63,7 @@ def partitions_of(client: Rest, topic: str) -> list[int]:
 
 def read_partitions(
     client: Rest, positions: Sequence[Position], *, form: str, isolation: Isolation, timeout_ms: int
-) -> Iterator[list[dict[str, Any]]]:
+) -> Iterator[list[ReadRecord]]:
     """Every record up to the high watermark, or to the last stable offset for read_committed, partition after
     partition; waits once for a first record."""
     for position in positions:
@@ -68,16 +85,16 @@ def read_request(position: Position, *, form: str, isolation: Isolation, wait_ms
     return Request(method="GET", path=path, headers=headers, timeout_ms=wait_ms + READ_TIMEOUT_MS)
 
 
-def move(position: Position, answer: Answer) -> list[dict[str, Any]]:
+def move(position: Position, answer: Answer) -> list[ReadRecord]:
     """The records of an answer; the position is behind them then."""
-    records: list[dict[str, Any]] = answer.json()
+    records = records_in(answer.body)
     position.offset = answer.headers["x-next-offset"]
     return records
 
 
 def _read(
     client: Rest, position: Position, *, form: str, isolation: Isolation, wait_ms: int
-) -> tuple[list[dict[str, Any]], bool]:
+) -> tuple[list[ReadRecord], bool]:
     """One read. The flag says whether that was everything there is."""
     request = read_request(position, form=form, isolation=isolation, wait_ms=wait_ms)
     answer = checked(read_patiently(client, request))

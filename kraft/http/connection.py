@@ -56,6 +56,12 @@ class Connection(web.RequestHandler):
         elif self.header_since_ms is None and data.strip(b"\r\n"):
             self.header_since_ms = self._clock.monotonic_ms()
 
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """aiohttp asks its parser for what a pause held back at each read of a body; nearly always nothing was paused.
+        (Its signature.)"""
+        if self._reading_paused or self._buffer_paused:
+            super().resume_reading(resume_parser)
+
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio: true keeps it open for the answer
         """A client that ends within its body is told so, if it still listens."""
         body = self._body

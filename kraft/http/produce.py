@@ -25,7 +25,7 @@ from kraft.http.idempotency import IdempotencyKey, keyed_batches, refuse_reserve
 from kraft.http.media import Format
 from kraft.http.partitioner import UNPLACED, places_of
 from kraft.http.produce_params import MIN_ISR
-from kraft.http.records import INLINE_BYTES_MAX, INLINE_RECORDS_MAX, OutRecord, to_batch
+from kraft.http.records import INLINE_RECORDS_MAX, OutRecord, to_batch
 from kraft.http.transactional import InTransaction, raw_batches
 from kraft.protocol.errors import (
     InvalidRecord,
@@ -43,6 +43,8 @@ from metadata.image import TopicIdPartition, TopicImage
 from metadata.settings import TopicSettings
 from replication.requests import ProduceOutcome
 
+INLINE_BODY_BYTES_MAX = 262_144
+"""Of records that the event loop parses and packs itself; a worker takes more."""
 SET_BYTES_MAX = 33_554_432
 """Of the batches that are sent to one partition at once; segment.bytes may say less."""
 
@@ -167,7 +169,7 @@ async def produce_body(
 
 
 def _is_much(body: bytes | bytearray, form: Format) -> bool:
-    if len(body) > INLINE_BYTES_MAX:
+    if len(body) > INLINE_BODY_BYTES_MAX:
         return True
     return form is not Format.RECORDS and body.count(b"{") > INLINE_RECORDS_MAX
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, TypeVar, cast
 
 from kraft.broker.consuming import readable_batches
-from kraft.protocol.batches.budget import OverBudget
+from kraft.protocol.batches.budget import INLINE_BYTES_MAX, OverBudget
 from kraft.protocol.batches.compression import DECOMPRESSED_BYTES_MAX
 from kraft.protocol.batches.header import end_within, whole_batches
 from kraft.protocol.batches.records import NewRecord, ReadRecord, open_batch, unstamped_batch
@@ -17,9 +18,11 @@ from replication.partition.log import AbortedTransaction
 
 T = TypeVar("T")
 
-INLINE_BYTES_MAX = 262_144
-"""Of records that the event loop reads and encodes for one answer itself; a worker takes more."""
 INLINE_RECORDS_MAX = 2_500
+"""Records that the event loop reads and encodes for one answer itself, of `INLINE_BYTES_MAX` at most: up to 5 ms. A
+worker takes more; there the same costs half as much again while other threads want the processor."""
+INLINE_HEADERS_MAX = 10_000
+"""Headers of those records together: one can be as small as two bytes, and costs as much as a record."""
 
 
 class OutRecord(NamedTuple):
@@ -52,6 +55,23 @@ class Taken(NamedTuple):
     """Bytes of the records, decompressed."""
 
 
+@dataclass(slots=True)
+class _InlineBudget:
+    """What records may still cost the event loop."""
+
+    inflated_left: int
+    headers_left: int = INLINE_HEADERS_MAX
+
+    def watched(self, records: Iterator[InRecord]) -> Iterator[InRecord]:
+        """Raises OverBudget at the first record whose headers are too many."""
+        for record in records:
+            if record.headers:
+                self.headers_left -= len(record.headers)
+                if self.headers_left < 0:
+                    raise OverBudget(f"more than {INLINE_HEADERS_MAX} headers")
+            yield record
+
+
 def take_records(
     data: Buffer,
     offset: int,
@@ -64,12 +84,14 @@ def take_records(
     """Records from `offset` on, at least one if there is one, and not more than `bytes_max` of what comes out. Those of
     `aborted` transactions are passed over, as markers are: where to go on may be further, and no record have come.
 
-    Raises CorruptMessage when the first batch is damaged; what is sound before a damaged one is answered first. Raises
-    OverBudget when a batch decompresses to more than `inflated_max`, if that is less than any batch may have.
+    Raises CorruptMessage when the first batch is damaged; what is sound before a damaged one is answered first. With an
+    `inflated_max` below what any batch may have the records are for the event loop: raises OverBudget when all batches
+    together decompress to more, or there are too many headers.
     """
     taken: list[InRecord] = []
     size, next_offset = 0, offset
     view = memoryview(data)
+    inline = _InlineBudget(inflated_max) if inflated_max < DECOMPRESSED_BYTES_MAX else None
     for position, header, is_readable in readable_batches(data, aborted):
         if header.next_offset <= offset:
             continue
@@ -78,7 +100,11 @@ def take_records(
             continue
         try:
             batch = view[position : position + header.size]
-            bytes_all, records = open_batch(batch, header, from_offset=offset, bytes_max=inflated_max)
+            left = inflated_max if inline is None else inline.inflated_left
+            bytes_all, records = open_batch(batch, header, from_offset=offset, bytes_max=left)
+            if inline is not None:
+                inline.inflated_left -= bytes_all if header.codec else 0
+                records = inline.watched(records)
             if size + bytes_all <= bytes_max and len(taken) + header.record_count <= records_max:
                 taken += records
                 size += bytes_all

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage
+from aiohttp.streams import StreamReader
 
 from kraft.http.context import Context
 from kraft.http.errors import HttpError
@@ -27,6 +28,8 @@ class BodyLease:
         length = check_length(request, self._context.limits.body_bytes_max)
         if length is not None:
             self._reserve(length)
+        if request.content.is_eof() and request.content.exception() is None:
+            return self._arrived(request.content)
         watch = self._context.patience.watch(request)
         try:
             return await self._parts(request, watch)
@@ -36,6 +39,11 @@ class BodyLease:
             raise HttpError(400, f"the body cannot be read: {error}", closes=True) from error
         finally:
             self._context.patience.bodies.discard(watch)
+
+    def _arrived(self, content: StreamReader) -> bytes:
+        """A body that came with its header, as most small ones do: there is nothing to wait for."""
+        self._grow_to(content.total_bytes)
+        return content.read_nowait()
 
     async def _parts(self, request: web.Request, watch: BodyWatch) -> bytes | bytearray:
         first, rest, content = b"", bytearray(), request.content

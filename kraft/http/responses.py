@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import traceback
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -21,6 +22,19 @@ from metadata.events import Events
 
 FRAMES_MAX = 20
 """Innermost frames that the event keeps."""
+JOINED_BYTES_MAX = 65_536
+"""A longer body is not copied behind its headers, which would cost more than to send the two one after the other."""
+
+
+class _HeadersFirst(web.Response):
+    """aiohttp joins headers and body of a Response, but not those of a StreamResponse, whose value this is."""
+
+    _send_headers_immediately = True
+
+
+def with_body(body: bytes | bytearray, headers: Mapping[str, str]) -> web.Response:
+    """A 200 with a body of any length."""
+    return (_HeadersFirst if len(body) > JOINED_BYTES_MAX else web.Response)(body=body, headers=headers)
 
 
 def refused(call: Call, route: Route, error: HttpError | KafkaError) -> web.Response:

@@ -18,6 +18,7 @@ from kraft.http.errors import ILLEGAL_STATE, PARTITION_NOT_FOUND, UNPROCESSABLE,
 from kraft.http.media import EMBEDDED, Format, consumer_format, require_json_body, stream_answer, v2_answer
 from kraft.http.offset_spec import offset_at, parse_iso_time
 from kraft.http.parameters import READ_COMMITTED, integer, parse_integer
+from kraft.http.responses import with_body
 from kraft.http.streaming.consumers import ConsumerSource
 from kraft.http.streaming.frames import FRAMES, Frames
 from kraft.http.streaming.positions import parse_positions
@@ -204,7 +205,7 @@ class ConsumerHandlers:
             await poll.run(wait_ms=left_ms)
             token, body = await self._finish(call, plan, poll, form)
         headers = {"Content-Type": form.media_type, NEXT_TOKEN: str(token)}
-        return web.Response(body=body, headers=headers)
+        return with_body(body, headers)
 
     async def _stream(self, call: Call, frames: Frames) -> web.StreamResponse:
         wait_ms, text = heartbeat_ms(call), stream_position(call)

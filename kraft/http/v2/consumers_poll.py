@@ -24,6 +24,7 @@ from kraft.protocol.errors import (
     OffsetOutOfRange,
     UnknownTopicOrPartition,
 )
+from kraft.protocol.primitives import Buffer
 from metadata.image import TopicIdPartition
 from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
 
@@ -41,7 +42,7 @@ class Part:
     """Where a repetition stops."""
     epoch: int = -1
     """The newest leader epoch in which it was read, now or before."""
-    pieces: list[bytes] = field(default_factory=list)
+    pieces: list[Buffer] = field(default_factory=list)
     """The records as JSON, without the brackets around them."""
 
     @property
@@ -182,7 +183,7 @@ class Poll:
         )
         first, end, form = part.next, part.end, self._form
 
-        def encode(inflated_max: int) -> tuple[int, int, int, bytes]:
+        def encode(inflated_max: int) -> tuple[int, int, int, Buffer]:
             records, next_offset, size = take_records(
                 found.data,
                 first,
@@ -199,7 +200,7 @@ class Poll:
 
         next_offset, size, count, encoded = await on_records(self._context.large_work, found.data, encode)
         if count:
-            part.pieces.append(encoded[1:-1])
+            part.pieces.append(memoryview(encoded)[1:-1])
             self._size += size
             self._records_left -= count
         part.epoch = max(part.epoch, found.leader_epoch)

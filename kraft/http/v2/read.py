@@ -8,6 +8,8 @@ read over: the next offset is behind it.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from aiohttp import web
 from multidict import CIMultiDict
 
@@ -20,6 +22,7 @@ from kraft.http.offset_spec import OFFSET, wanted_offset
 from kraft.http.parameters import ISOLATION_LEVEL, integer, is_read_committed
 from kraft.http.raw_records import encode_records
 from kraft.http.records import end_of_batches, on_records, take_records, without_aborted
+from kraft.http.responses import with_body
 from kraft.http.streaming.read import STREAM_CONTENT, STREAM_QUERY, stream_partition
 from kraft.protocol.media_types import RECORD_BATCH, RECORDS
 from kraft.protocol.primitives import INT32_MAX
@@ -59,7 +62,15 @@ async def read_records(call: Call) -> web.StreamResponse:
             if count or next_offset == offset or context.clock.monotonic_ms() >= (end_ms if has_more else deadline_ms):
                 break
             offset = next_offset
-    return web.Response(body=body, headers=_headers(call, records, content_type, next_offset))
+    return with_body(body, _headers(call, records, content_type, next_offset))
+
+
+class _Encoded(NamedTuple):
+    size: int
+    """In records; of whole batches in bytes."""
+    body: bytes | bytearray
+    next_offset: int
+    """Where to go on."""
 
 
 def _bounds(call: Call) -> tuple[int, int, int]:
@@ -70,15 +81,14 @@ def _bounds(call: Call) -> tuple[int, int, int]:
     return bytes_max, bytes_min, wait_ms
 
 
-async def _encode(call: Call, records: Records, form: Format, *, offset: int, bytes_max: int) -> tuple[int, bytes, int]:
-    """How many there are (of batches: bytes), the body of them, and where to go on."""
+async def _encode(call: Call, records: Records, form: Format, *, offset: int, bytes_max: int) -> _Encoded:
     if form is Format.RECORD_BATCH:
         data = records.data
         body = without_aborted(data, records.aborted) if records.is_read_committed else bytes(data)
-        return len(body), body, end_of_batches(data, offset)
+        return _Encoded(len(body), body, end_of_batches(data, offset))
     topic, partition, records_max = call.topic, call.partition, call.context.limits.read_records_max
 
-    def encode(inflated_max: int) -> tuple[int, bytes, int]:
+    def encode(inflated_max: int) -> _Encoded:
         taken = take_records(
             records.data,
             offset,
@@ -89,8 +99,9 @@ async def _encode(call: Call, records: Records, form: Format, *, offset: int, by
         )
         count = len(taken.records)
         if form is Format.RECORDS:
-            return count, encode_records(taken.records), taken.next_offset
-        return count, encode_json(taken.records, form, topic=topic, partition=partition), taken.next_offset
+            return _Encoded(count, encode_records(taken.records), taken.next_offset)
+        body = encode_json(taken.records, form, topic=topic, partition=partition)
+        return _Encoded(count, body, taken.next_offset)
 
     return await on_records(call.context.large_work, records.data, encode)
 

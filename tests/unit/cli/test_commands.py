@@ -39,6 +39,11 @@ class Script:
         return [body for line, body in self.asked if line.startswith(start)]
 
 
+def _body(document: Any) -> bytes:
+    """In UTF-8, as a node writes it; bytes as they are."""
+    return document if isinstance(document, bytes) else json.dumps(document, ensure_ascii=False).encode()
+
+
 @pytest.fixture
 def script() -> Iterator[Script]:
     script = Script()
@@ -51,7 +56,7 @@ def script() -> Iterator[Script]:
             status, document, headers = found if isinstance(found, tuple) else (200, found, {})
             if found is None:
                 status, document = 404, {"error_code": 40401, "message": "Topic not found."}
-            data = b"" if status == 204 else json.dumps(document).encode()
+            data = b"" if status == 204 else _body(document)
             self.send_response(status)
             for name, value in {"Content-Length": len(data), **headers}.items():
                 self.send_header(name, str(value))
@@ -209,13 +214,24 @@ class _Breaking(BaseHTTPRequestHandler):
 
 
 def test_consume_reads_to_the_high_watermark(kraft, script):
-    records = [{"topic": "a", "partition": 0, "offset": 4, "timestamp": 7, "key": None, "value": "x\ty"}]
+    records = [{"topic": "a", "key": None, "value": "x\ty", "partition": 0, "offset": 4, "timestamp": 7, "headers": []}]
     headers = {"X-Next-Offset": 5, "X-High-Watermark": 5}
     script.answers["GET /topics/a/partitions/0/records"] = (200, records, headers)
     code, out, _ = kraft("consume", "a", "--partition", "0", "--offset", "4")
     assert (code, out) == (0, "0\t4\t7\t-\tx\ty\n")
     assert json.loads(kraft("consume", "a", "--partition", "0", "--json")[1]) == records[0]
     assert "offset=4&" in script.asked[0][0]
+
+
+def test_consume_prints_json_with_every_digit_and_on_one_line(kraft, script):
+    value = b'{"a": 12345678901234567890123,\n "b": [0.1000000000000000055511151231257827, 1E+400], "b": "\\u00e9"}'
+    text = '{"a":12345678901234567890123,"b":[0.1000000000000000055511151231257827,1E+400],"b":"\\u00e9"}'
+    record = b'{"topic":"a","key":-0.0,"value":%s,"partition":0,"offset":4,"timestamp":7,"headers":[]}' % value
+    headers = {"X-Next-Offset": 5, "X-High-Watermark": 5}
+    script.answers["GET /topics/a/partitions/0/records"] = (200, b"[%s]" % record, headers)
+    assert kraft("consume", "a", "--partition", "0", "--format", "json")[:2] == (0, f"0\t4\t7\t-0.0\t{text}\n")
+    whole = f'{{"topic":"a","key":-0.0,"value":{text},"partition":0,"offset":4,"timestamp":7,"headers":[]}}\n'
+    assert kraft("consume", "a", "--partition", "0", "--format", "json", "--json")[:2] == (0, whole)
 
 
 def test_consume_of_committed_records_reads_to_the_last_stable_offset(kraft, script):

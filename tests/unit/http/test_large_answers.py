@@ -7,11 +7,16 @@ import tracemalloc
 from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.http_writer import StreamWriter
+from aiohttp.test_utils import TestClient, TestServer
 
 from kraft.http.limits import Limits
-from kraft.http.records import Taken, take_records
+from kraft.http.records import INLINE_HEADERS_MAX, Taken, take_records
+from kraft.http.responses import JOINED_BYTES_MAX, with_body
 from kraft.protocol.batches.budget import OverBudget
 from kraft.protocol.batches.records import NewRecord, build_batch
+from replication.large_work import LargeWork
 from tests.support.fake_gateway import FakeGateway
 from tests.unit.http.door import BINARY, JSON, RAW_RECORDS, Door, with_door
 
@@ -73,6 +78,52 @@ def test_what_is_too_large_for_the_loop_is_noticed_before_it_is_decompressed() -
         tracemalloc.stop()
 
 
+def test_batches_for_the_loop_are_bounded_together() -> None:
+    data = b"".join(bomb(1, 400_000) for _ in range(3))
+    assert len(take(data, bytes_max=100 * MIB).records) == 3
+    with pytest.raises(OverBudget):
+        take(data, bytes_max=100 * MIB, inflated_max=MIB)
+    plain = b"".join(bomb(1, 400_000, "none") for _ in range(3))
+    assert len(take(plain, bytes_max=100 * MIB, inflated_max=MIB).records) == 3, "these came as they are"
+
+
+def test_headers_count_as_records_do() -> None:
+    def with_headers(count: int) -> bytes:
+        return build_batch([NewRecord(None, b"", [("", None)] * count, 1) for _ in range(10)])
+
+    assert len(take(with_headers(INLINE_HEADERS_MAX // 10), inflated_max=MIB).records) == 10
+    too_many = with_headers(INLINE_HEADERS_MAX // 10 + 1)
+    assert len(take(too_many).records) == 10
+    for bytes_max in (0, MIB):
+        with pytest.raises(OverBudget):
+            take(too_many, inflated_max=MIB, bytes_max=bytes_max, records_max=100 if bytes_max else 10)
+
+
+@pytest.mark.parametrize(("count", "size", "hops"), [(1_000, 1_000, 0), (1_200, 1_000, 1), (2_600, 1, 1)])
+@pytest.mark.parametrize("accept", [BINARY, JSON, RAW_RECORDS])
+def test_the_loop_makes_an_answer_of_a_mebibyte_itself(
+    accept: str, count: int, size: int, hops: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = 0
+    run = LargeWork.run
+
+    async def counted(self: LargeWork, *args: Any, **kwargs: Any) -> Any:
+        nonlocal made
+        made += 1
+        return await run(self, *args, **kwargs)
+
+    monkeypatch.setattr(LargeWork, "run", counted)
+
+    async def story(door: Door) -> None:
+        answer = await door.ask("GET", f"{READ}?offset=0&max_bytes={4 * MIB}", Accept=accept)
+        assert int(answer.headers["X-Next-Offset"]) == count
+        if accept != RAW_RECORDS:
+            assert [each["offset"] for each in answer.json] == list(range(count))
+        assert made == hops
+
+    with_door(story, gateway(bomb(count, 0, "none", value=b'"%b"' % (b"a" * (size - 2)) if size > 2 else b"1")))
+
+
 @pytest.mark.parametrize("accept", [BINARY, JSON, RAW_RECORDS])
 def test_a_default_read_of_a_bomb_is_a_page_like_any_other(accept: str) -> None:
     """And the loop goes on meanwhile: how often it turned is counted, not how long it took."""
@@ -124,3 +175,35 @@ def test_a_stream_takes_a_bomb_in_pieces() -> None:
                 assert b'"offset":%d,' % offset in line
 
     with_door(story, gateway(bomb(40, 0, value=b'"' + b"b" * 100_000 + b'"')))
+
+
+def test_a_large_body_is_sent_as_it_is_and_a_small_one_with_its_headers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """aiohttp's own way copies the body behind its headers."""
+    written: list[Any] = []
+    write = StreamWriter._write
+
+    def noted(self: StreamWriter, chunk: Any) -> None:
+        written.append(chunk)
+        write(self, chunk)
+
+    monkeypatch.setattr(StreamWriter, "_write", noted)
+    monkeypatch.setattr(StreamWriter, "_writelines", lambda self, chunks: noted(self, b"".join(chunks)))
+    bodies: dict[int, bytes | bytearray] = {0: b"a" * 1_000, 1: bytearray(b"b" * (JOINED_BYTES_MAX + 1))}
+
+    async def answer(request: web.Request) -> web.Response:
+        return with_body(bodies[int(request.query["number"])], {"Content-Type": "text/plain"})
+
+    async def run() -> None:
+        app = web.Application()
+        app.router.add_get("/", answer)
+        async with TestClient(TestServer(app)) as client:
+            for number, body in bodies.items():
+                written.clear()
+                async with client.get(f"/?number={number}") as response:
+                    assert await response.read() == body
+                    assert response.headers["Content-Length"] == str(len(body))
+                sent = [chunk for chunk in written if bytes(chunk[:3]) != b"GET"]
+                assert len(sent) == number + 1
+                assert (sent[-1] is body) == bool(number)
+
+    asyncio.run(run())
