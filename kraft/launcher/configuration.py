@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
-import uuid
-from base64 import urlsafe_b64encode
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -20,25 +19,32 @@ from kraft.config.models import ClusterConfig, ClusterFile
 from kraft.config.parse import parse_config
 from kraft.config.positions import key_lines, line_of
 from kraft.config.problems import ConfigError, Problem
+from kraft.launcher.identity import Identity, new_identity
 
 BUILT_IN: Final = str(Path(__file__).parent.parent / "config" / "cluster.toml")
 IN_NO_FILE: Final = "the configuration"
 ID_FILE: Final = "cluster.id"
 SECRET_FILE: Final = "cluster.secret"
-SECRET_BYTES: Final = 32
 SECRET_LENGTH_MIN: Final = 8
 
 
-def load_config(path: str | None = None, *, text: str | None = None, data: str | None = None) -> ClusterConfig:
+def load_config(
+    path: str | None = None,
+    *,
+    text: str | None = None,
+    data: str | None = None,
+    identity: Callable[[], Identity] = new_identity,
+) -> ClusterConfig:
     """The configuration of a file, of a `text` that is in none, or the built-in one. `data` wins over what it says.
     Raises ConfigError.
 
-    Makes the data folder, and in it the cluster id and the secret, unless they are given or already there.
+    Makes the data folder, and in it the cluster id and the secret of an `identity`, unless they are given or already
+    there.
     """
     file = path or (BUILT_IN if text is None else IN_NO_FILE)
     text = read_config(file) if text is None else text
     parsed = parse_config(text, file=file, data=data)
-    return _identified(parsed, file=file, text=text)
+    return _identified(parsed, file=file, text=text, identity=cache(identity))
 
 
 def read_text(path: str) -> str:
@@ -51,10 +57,10 @@ def write_whole(path: str, text: str, *, mode: int = 0o644) -> None:
     os.replace(temporary, path)
 
 
-def write_once(path: str, text: str) -> str:
+def write_once(path: str, text: Callable[[], str]) -> str:
     """Make a private file unless it is there; returns what is in it, whoever of several processes was first."""
     if not os.path.exists(path):
-        temporary = _write_temporary(path, text, 0o600)
+        temporary = _write_temporary(path, text(), 0o600)
         with contextlib.suppress(FileExistsError):
             os.link(temporary, path)
         os.unlink(temporary)
@@ -79,13 +85,14 @@ def read_config(file: str) -> str:
         raise ConfigError(file, [problem]) from error
 
 
-def _identified(parsed: ClusterFile, *, file: str, text: str) -> ClusterConfig:
+def _identified(parsed: ClusterFile, *, file: str, text: str, identity: Callable[[], Identity]) -> ClusterConfig:
+    """`identity` gives the same one however often it is called."""
     assert parsed.data is not None, "the parser fills in the data folder"
     folder = Path(parsed.data).absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        secret = _secret(parsed, folder, file=file, text=text)
-        cluster_id = _cluster_id(parsed, folder, file=file, text=text)
+        secret = _secret(parsed, folder, file=file, text=text, identity=identity)
+        cluster_id = _cluster_id(parsed, folder, file=file, text=text, identity=identity)
     except (OSError, ValueError) as error:  # a path with a null in it, a secret that is no text
         right = "--data DIR needs a folder that can be written, and secret_file a file that can be read"
         raise ConfigError(file, [Problem(key="", wrong=str(error), right=right)]) from error
@@ -107,8 +114,8 @@ def _absolute(path: str) -> str:
     return str(Path(path).absolute())
 
 
-def _cluster_id(parsed: ClusterFile, folder: Path, *, file: str, text: str) -> str:
-    kept = write_once(str(folder / ID_FILE), (parsed.cluster_id or _random_cluster_id()) + "\n").strip()
+def _cluster_id(parsed: ClusterFile, folder: Path, *, file: str, text: str, identity: Callable[[], Identity]) -> str:
+    kept = write_once(str(folder / ID_FILE), lambda: (parsed.cluster_id or identity().cluster_id) + "\n").strip()
     if parsed.cluster_id not in (None, kept):
         wrong = f"{parsed.cluster_id!r}, but the data folder {folder} belongs to cluster {kept!r}"
         right = "use another --data DIR, or that cluster's id"
@@ -117,20 +124,11 @@ def _cluster_id(parsed: ClusterFile, folder: Path, *, file: str, text: str) -> s
     return kept
 
 
-def _random_cluster_id() -> str:
-    """A UUID in Kafka's 22 characters of URL-safe base64, never starting with the sign of an option."""
-    while True:
-        text = urlsafe_b64encode(uuid.uuid4().bytes).decode("ascii").rstrip("=")
-        if not text.startswith("-"):
-            return text
-
-
-def _secret(parsed: ClusterFile, folder: Path, *, file: str, text: str) -> str:
+def _secret(parsed: ClusterFile, folder: Path, *, file: str, text: str, identity: Callable[[], Identity]) -> str:
     if parsed.secret is not None:
         return parsed.secret.get_secret_value()
     kept = parsed.secret_file or str(folder / SECRET_FILE)
-    made = secrets.token_urlsafe(SECRET_BYTES) + "\n"
-    secret = (read_text(kept) if parsed.secret_file else write_once(kept, made)).strip()
+    secret = (read_text(kept) if parsed.secret_file else write_once(kept, lambda: identity().secret + "\n")).strip()
     if len(secret) < SECRET_LENGTH_MIN:
         line = line_of("secret_file", key_lines(text))
         right = f"it needs at least {SECRET_LENGTH_MIN} characters"

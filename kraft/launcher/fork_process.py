@@ -5,10 +5,13 @@ from __future__ import annotations
 import signal
 import sys
 
+from kraft.launcher.fork_messages import NEW_CLUSTERS
+from kraft.launcher.identity import IdentityAhead
 from kraft.launcher.lean import loading_a_node
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started us, whose end is ours
+    ahead = IdentityAhead() if NEW_CLUSTERS in sys.argv else None
     with loading_a_node():
         from kraft.launcher.fork_server import main
-    sys.exit(main())
+    sys.exit(main(ahead))

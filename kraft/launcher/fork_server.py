@@ -50,6 +50,7 @@ from kraft.launcher.fork_messages import (
     StartNode,
     Surroundings,
 )
+from kraft.launcher.identity import Identity, IdentityAhead, new_identity
 from kraft.launcher.preparing import launch, prepare
 from kraft.launcher.processes import LaunchError, kill_users, send_signal, start_program, wait_for_end
 from kraft.launcher.runfile import load_run
@@ -115,7 +116,9 @@ def _temporary_folder(path: str | None) -> str:
 
 
 class ForkServer:
-    def __init__(self) -> None:
+    def __init__(self, identity: Callable[[], Identity]) -> None:
+        """`identity`: of each new cluster."""
+        self._identity = identity
         self._poll = select.poll()
         self._ready: dict[int, Callable[[], None]] = {}
         self._nodes: dict[int, int] = {}
@@ -279,7 +282,9 @@ class ForkServer:
         try:
             if asked.is_temporary:
                 data = made = _temporary_folder(asked.data)
-            config = prepare(asked.config, text=asked.text, data=data, free_ports=asked.free_ports)
+            config = prepare(
+                asked.config, text=asked.text, data=data, free_ports=asked.free_ports, identity=self._identity
+            )
         except BaseException:
             if made is not None:
                 shutil.rmtree(made, ignore_errors=True)
@@ -476,13 +481,14 @@ def _be_called(name: str, *arguments: str) -> None:
         os.pwrite(memory.fileno(), text[: end - first - 1].ljust(end - first, b"\0"), first)
 
 
-def main() -> int:
-    """The exit code: ours, or in a fork that of its node."""
+def main(ahead: IdentityAhead | None) -> int:
+    """The exit code: ours, or in a fork that of its node. `ahead`: of the first new cluster."""
     _be_called("kraft-fork", "kraft", "fork-server", "node")  # `node`: its forks are known as such from the first
     warm_up()
-    gc.collect()
+    if ahead is not None:
+        ahead.wait()
     gc.freeze()  # pages that no collection writes to are shared by all nodes
-    server = ForkServer()
+    server = ForkServer(new_identity if ahead is None else ahead.take)
     inherited = Surroundings.own()
     start: StartNode | None = None
     try:

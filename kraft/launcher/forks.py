@@ -21,6 +21,7 @@ from kraft.launcher.fork_messages import (
     CAN_WATCH_FORKS,
     FORK_SERVER,
     LINE_BYTES_MAX,
+    NEW_CLUSTERS,
     ROOM_FOR_NAMES,
     SOCKET_FILE,
     Command,
@@ -48,7 +49,7 @@ class ForkServer:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [*PYTHON, "-m", FORK_SERVER, "node", ROOM_FOR_NAMES],
+            [*PYTHON, "-m", FORK_SERVER, "node", ROOM_FOR_NAMES, NEW_CLUSTERS],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,

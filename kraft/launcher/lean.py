@@ -5,21 +5,27 @@ aiohttp.web` loads the HTTP client, which reads the system's certificates. Toget
 time that the modules of a node take, and a node uses neither. Here the packages are entered as plain folders of
 modules.
 
+`dataclasses` of Python 3.11 and 3.12 writes six methods of each frozen class as text and compiles them one by one, a
+quarter of the time that modules take. Three of these a node calls when it says that something is wrong: `__repr__`, and
+the refusals of `__setattr__` and `__delattr__`. Here they are closures that do the same.
+
 For processes that are nodes and nothing else: whoever imports one of these packages in such a process later finds its
 modules, and not the names that its `__init__` would have.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import importlib.util
 import re
+import reprlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Final
+from typing import Any, Final
 
 FOLDERS: Final = ("aiohttp", "aiokafka", "aiokafka.record")
 _VERSION: Final = re.compile(r'^__version__ = "(.+)"$', re.MULTILINE)
@@ -27,15 +33,18 @@ _VERSION: Final = re.compile(r'^__version__ = "(.+)"$', re.MULTILINE)
 
 @contextmanager
 def loading_a_node() -> Iterator[None]:
-    """While the modules of a node are imported. What they make stays: there is no garbage to look for."""
+    """While the modules of a node are imported. What they make stays: no collection ever looks at it for garbage."""
     for name in FOLDERS:
         if name not in sys.modules:
             sys.modules[name] = _folder(name)
     was_enabled = gc.isenabled()
     gc.disable()
+    methods = _replace(dataclasses, _METHODS) if sys.version_info < (3, 13) else {}
     try:
         yield
     finally:
+        _replace(dataclasses, methods)
+        gc.freeze()
         if was_enabled:
             gc.enable()
 
@@ -51,3 +60,47 @@ def _folder(name: str) -> ModuleType:
     if version is not None:  # modules of aiohttp name it in what they send
         module.__dict__["__version__"] = version[1]
     return module
+
+
+def _replace(module: ModuleType, replacements: Mapping[str, Callable[..., Any]]) -> dict[str, Callable[..., Any]]:
+    """What was there before."""
+    before = {name: getattr(module, name) for name in replacements}
+    for name, replacement in replacements.items():
+        setattr(module, name, replacement)
+    return before
+
+
+# --- methods of data classes that nobody is in a hurry for -----------------------------------------------------------
+
+
+def _repr(fields: Sequence[dataclasses.Field[Any]], _: Mapping[str, Any]) -> Callable[[Any], str]:
+    names = [field.name for field in fields]
+
+    @reprlib.recursive_repr()
+    def __repr__(self: Any) -> str:  # noqa: N807
+        shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
+        return f"{self.__class__.__qualname__}({shown})"
+
+    return __repr__
+
+
+def _refusals(
+    cls: Any, fields: Sequence[dataclasses.Field[Any]], _: Mapping[str, Any]
+) -> tuple[Callable[[Any, str, Any], None], Callable[[Any, str], None]]:
+    names = frozenset(field.name for field in fields)
+
+    def __setattr__(self: Any, name: str, value: Any) -> None:  # noqa: N807
+        if type(self) is cls or name in names:
+            raise dataclasses.FrozenInstanceError(f"cannot assign to field {name!r}")
+        super(cls, self).__setattr__(name, value)
+
+    def __delattr__(self: Any, name: str) -> None:  # noqa: N807
+        if type(self) is cls or name in names:
+            raise dataclasses.FrozenInstanceError(f"cannot delete field {name!r}")
+        super(cls, self).__delattr__(name)
+
+    return __setattr__, __delattr__
+
+
+_METHODS: Final[Mapping[str, Callable[..., Any]]] = {"_repr_fn": _repr, "_frozen_get_del_attr": _refusals}
+"""The makers of methods in `dataclasses`, with the same arguments in 3.11 and 3.12."""

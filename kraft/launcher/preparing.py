@@ -4,18 +4,28 @@ resolved file."""
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from kraft.config.models import ClusterConfig, NodeConfig
 from kraft.config.render import render
 from kraft.launcher.configuration import SECRET_FILE, load_config, write_whole
+from kraft.launcher.identity import Identity, new_identity
 from kraft.launcher.ports import taken_ports, with_free_ports
 from kraft.launcher.processes import LaunchError, StartProcess, is_alive, stop_nodes
 from kraft.launcher.runfile import RESOLVED_FILE, WITNESS_FOLDER, ClusterRun, NodeRun, load_run, save_run
 
 
-def prepare(config_file: str | None, *, text: str | None = None, data: str | None, free_ports: bool) -> ClusterConfig:
-    """`text`: of a configuration that is in no file. Raises ConfigError or LaunchError; nothing is started."""
-    config = load_config(config_file, text=text, data=data)
+def prepare(
+    config_file: str | None,
+    *,
+    text: str | None = None,
+    data: str | None,
+    free_ports: bool,
+    identity: Callable[[], Identity] = new_identity,
+) -> ClusterConfig:
+    """`text`: of a configuration that is in no file. `identity`: of a cluster that is new. Raises ConfigError or
+    LaunchError; nothing is started."""
+    config = load_config(config_file, text=text, data=data, identity=identity)
     _refuse_second_start(config.data)
     if free_ports:
         return with_free_ports(config)

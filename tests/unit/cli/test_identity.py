@@ -72,8 +72,8 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path):
 
 def test_of_two_writers_the_first_one_counts(tmp_path: Path):
     path = str(tmp_path / "x")
-    assert write_once(path, "first") == "first"
-    assert write_once(path, "second") == "first"
+    assert write_once(path, lambda: "first") == "first"
+    assert write_once(path, lambda: "second") == "first"
     assert [child.name for child in tmp_path.iterdir()] == ["x"]
 
 

@@ -49,3 +49,82 @@ def test_every_command_is_known_to_help() -> None:
     text += "assert set(get_command(build_app()).commands) == set(_COMMANDS)\n"
     text += "assert all(list(get_command(build_app([name])).commands) == [name] for name in _COMMANDS)"
     subprocess.run([*PYTHON, "-c", text], check=True, timeout=120)
+
+
+DATA_CLASSES = """
+import dataclasses, sys
+from dataclasses import FrozenInstanceError, dataclass, field
+from kraft.launcher.lean import loading_a_node
+
+def classes():
+    @dataclass(frozen=True)
+    class Base:
+        a: int
+        hidden: int = field(default=7, repr=False)
+
+    @dataclass(frozen=True, slots=True)
+    class Slotted:
+        a: int
+        b: object = None
+
+    @dataclass
+    class Open:
+        a: object
+
+    class Below(Base):
+        pass
+
+    return Base, Slotted, Open, Below
+
+def refused(act):
+    try:
+        act()
+    except Exception as error:
+        return type(error), str(error)
+
+def told(made):
+    base, slotted, open_, below = made
+    mine = open_(1)
+    mine.a = [mine]
+    free = below(1)
+    free.other = 5
+    yield from map(repr, (base(1), slotted(1, base(2)), mine, free))
+    for each in (base(1), slotted(1), below(1)):
+        for name in ("a", "nothing"):
+            yield refused(lambda: setattr(each, name, 2))
+            yield refused(lambda: delattr(each, name))
+    yield free.other, hash(base(1)) == hash(base(1)), base(1) == base(1), base(1) != base(2)
+    yield [[vars(cls)[name].__qualname__ for name in ("__repr__", "__init__")] for cls in made[:3]]
+
+before = list(told(classes()))
+with loading_a_node():
+    lean = classes()
+    import kraft.launcher.runfile
+assert list(told(lean)) == before == list(told(classes())), (list(told(lean)), before)
+assert before[4][0] is FrozenInstanceError
+is_replaced = lean[0].__repr__.__globals__ is not classes()[0].__repr__.__globals__
+assert is_replaced or sys.version_info >= (3, 13)
+"""
+
+
+def test_data_classes_are_the_same_that_python_makes() -> None:
+    loaded(DATA_CLASSES)
+
+
+AHEAD = """
+import sys
+from kraft.launcher.identity import IdentityAhead
+from metadata.cluster_keys import cluster_keys
+
+ahead = IdentityAhead()
+ahead.wait()
+identity = ahead.take()
+cluster_keys(identity.secret, cluster_id=identity.cluster_id)
+assert cluster_keys.cache_info()[:2] == (1, 1), "derived once, before it was asked for"
+others = {ahead.take() for _ in range(3)}
+assert len({each.secret for each in others | {identity}}) == len({each.cluster_id for each in others | {identity}}) == 4
+"""
+
+
+def test_the_keys_of_the_first_new_cluster_are_derived_before_it_is_asked_for() -> None:
+    loaded(AHEAD)

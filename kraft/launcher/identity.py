@@ -1,0 +1,52 @@
+"""Who a new cluster is: its id, and the secret that its nodes prove to each other; kept in its data folder."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import uuid
+from base64 import urlsafe_b64encode
+from typing import Final, NamedTuple
+
+from metadata.cluster_keys import cluster_keys
+
+SECRET_BYTES: Final = 32
+
+
+class Identity(NamedTuple):
+    cluster_id: str
+    secret: str
+
+
+def new_identity() -> Identity:
+    return Identity(cluster_id=_random_cluster_id(), secret=secrets.token_urlsafe(SECRET_BYTES))
+
+
+def _random_cluster_id() -> str:
+    """A UUID in Kafka's 22 characters of URL-safe base64, never starting with the sign of an option."""
+    while True:
+        text = urlsafe_b64encode(uuid.uuid4().bytes).decode("ascii").rstrip("=")
+        if not text.startswith("-"):
+            return text
+
+
+class IdentityAhead:
+    """A new identity whose keys are derived while this process loads what else it needs: scrypt takes a tenth of a
+    second, of another processor, and holds no lock of the interpreter meanwhile."""
+
+    def __init__(self) -> None:
+        ahead = self._ahead = new_identity()
+        self._thread = threading.Thread(target=lambda: cluster_keys(ahead.secret, cluster_id=ahead.cluster_id))
+        self._thread.start()
+        self._is_taken = False
+
+    def wait(self) -> None:
+        """Until its thread has ended."""
+        self._thread.join()
+
+    def take(self) -> Identity:
+        """That one, and from then on new ones."""
+        if self._is_taken:
+            return new_identity()
+        self._is_taken = True
+        return self._ahead
