@@ -229,6 +229,8 @@ class Scenario:
     """The text of the story."""
     is_long: bool = False
     """It begins first when several run, so that it is not alone at the end."""
+    rest_only: str = ""
+    """Why a Kafka client cannot tell it: it finds leaders and tries again by itself. Empty: it can."""
 
     @property
     def producers(self) -> tuple[Producer, ...]:

@@ -76,6 +76,7 @@ def scenario(
     settings: Mapping[str, SettingValue] | None = None,
     expect: Expect | None = None,
     is_long: bool = False,
+    rest_only: str = "",
 ) -> Callable[[Tell], Scenario]:
     """Makes a scenario of a story. `settings` are Kafka's, of all nodes; the docstring says what happens."""
 
@@ -91,6 +92,7 @@ def scenario(
             tell=tell,
             source=_source_of(tell),
             is_long=is_long,
+            rest_only=rest_only,
         )
 
     return made

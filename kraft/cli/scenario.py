@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -39,7 +40,7 @@ NameArgument = Annotated[str, typer.Argument(metavar="NAME|FILE.py", help="A bui
 def list_scenarios(as_json: JsonOption = False) -> None:
     """The built-in scenarios: what happens, which question it answers, and the verdict it must have."""
     rows = [_row(scenario) for scenario in catalogue.SCENARIOS.values()]
-    write_rows(rows, ("name", "sentence", "question", "expected"), as_json=as_json, whole=("name",))
+    write_rows(rows, ("name", "sentence", "question", "clients", "expected"), as_json=as_json, whole=("name",))
 
 
 def _row(scenario: Scenario) -> dict[str, str]:
@@ -47,6 +48,7 @@ def _row(scenario: Scenario) -> dict[str, str]:
         "name": scenario.name,
         "sentence": scenario.sentence,
         "question": scenario.question,
+        "clients": "rest" if scenario.rest_only else "rest, kafka",
         "expected": expected_line(scenario),
     }
 
@@ -114,6 +116,13 @@ def run(
         fail("a Kafka client needs real nodes: leave out --client kafka or --simulated", code=USAGE)
     wanted = [name for given in names for name in (catalogue.NAMES if given == ALL else (given,))]
     scenarios = [Named(name, _loaded(name)) for name in wanted]
+    if client == "kafka":
+        say = progress(as_json=as_json)
+        scenarios = [
+            named
+            for named in scenarios
+            if _can_be_told(named.given, named.scenario, is_named=named.given in names, say=say)
+        ]
     options = RunOptions(
         repeat=repeat,
         seed=seed,
@@ -124,6 +133,16 @@ def run(
         clients="kafka" if client == "kafka" else "rest",
     )
     sys.exit(run_all_simulated(scenarios, options) if simulated else asyncio.run(run_all(scenarios, options)))
+
+
+def _can_be_told(name: str, scenario: Scenario, *, is_named: bool, say: Callable[[str], None]) -> bool:
+    """By Kafka clients. Ends the command if it cannot and was asked for; of the whole catalogue it is left out."""
+    if not scenario.rest_only:
+        return True
+    if is_named:
+        fail(f"{name} can be told by REST clients only: {scenario.rest_only}", code=USAGE)
+    say(f"left out: {name} can be told by REST clients only: {scenario.rest_only}")
+    return False
 
 
 @app.command()

@@ -20,8 +20,8 @@ LIMIT_S = 240
 """On a machine that is busy with much else."""
 
 
-def run(name: str, *, report: Path | None = None) -> RunResult:
-    return asyncio.run(run_scenario(catalogue.SCENARIOS[name], seed=1, watcher=NobodyWatches(), report=report))
+def run(name: str) -> RunResult:
+    return asyncio.run(run_scenario(catalogue.SCENARIOS[name], seed=1, watcher=NobodyWatches()))
 
 
 def check(result: RunResult) -> None:
@@ -40,6 +40,12 @@ def test_a_story_ends_as_expected(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in catalogue.NAMES if name not in ALWAYS])
 def test_every_other_story_ends_as_expected(name: str) -> None:
     check(run(name))
+
+
+def test_a_story_that_only_rest_clients_can_tell_says_so(tmp_path: Path) -> None:
+    refused = kraft("run", "deposed-leader", "--client", "kafka", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "deposed-leader can be told by REST clients only: its clients go on writing to a leader" in refused.stderr
 
 
 def kraft(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:

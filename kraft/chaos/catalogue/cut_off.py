@@ -51,6 +51,7 @@ async def follower_cut_from_leader(stage: Stage) -> None:
         Producer(name="after", topic="t", rate=200, limit=50, target=2, starts="in the story"),
     ],
     expect=Expect(kept=150, lost=40, unknown_gone=10),
+    rest_only="its clients go on writing to a leader that was deposed; a Kafka client finds the new one",
 )
 async def leader_cut_from_quorum(stage: Stage) -> None:
     """A leader is cut off from controller and quorum, but not from its clients.
@@ -84,6 +85,7 @@ async def leader_cut_from_quorum(stage: Stage) -> None:
         Producer(name="after", topic="t", rate=200, limit=50, target=2, starts="in the story"),
     ],
     expect=Expect(kept=150, unknown_gone=20),
+    rest_only="its clients go on writing to a leader that was deposed; a Kafka client finds the new one",
 )
 async def shrink_not_committed(stage: Stage) -> None:
     """A leader loses its followers and the controller at once: it may not shrink the ISR alone.
@@ -117,6 +119,7 @@ async def shrink_not_committed(stage: Stage) -> None:
         Producer(name="after", topic="t", rate=200, limit=50, target=2, starts="in the story"),
     ],
     expect=Expect(kept=150, unknown_gone=20),
+    rest_only="its clients go on writing to a leader that was deposed; a Kafka client finds the new one",
 )
 async def deposed_leader(stage: Stage) -> None:
     """A leader has not heard that it was deposed, and asks the controller to shrink its ISR.
