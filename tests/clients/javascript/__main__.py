@@ -31,7 +31,7 @@ def main() -> None:
     steps = Steps("JavaScript")
 
     def kafkajs() -> None:
-        output = run("main.js", f"kafkajs-{uuid.uuid4().hex[:8]}", modules)
+        output = run("kafkajs.js", f"kafkajs-{uuid.uuid4().hex[:8]}", modules)
         assert "ok 2000 records" in output, output
 
     def confluent() -> None:

@@ -16,15 +16,24 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import confluent_kafka
 import pytest
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaException
 
 from kraft.coordinators.java import abs_hash
+from tests.clients.exactly_once import (
+    DEADLINE_S,
+    PARTITIONS,
+    committed_pairs,
+    committed_values,
+    difference,
+    killing,
+    write,
+)
 from tests.clients.java.__main__ import fetch as fetch_tools
 from tests.clients.scripts import SETTINGS, Steps, end, parser
 from tests.clients.streams.__main__ import fetch as fetch_streams
@@ -33,13 +42,12 @@ from tests.integration.support.cluster import Cluster
 from tests.integration.support.waiting import wait_until
 
 RELEASE = "4.3.1"
-PARTITIONS = 2
 RECORDS = 4_000
 TRANSACTION = 50
 """Records of one transaction of the copier."""
 LINES = 800
-DEADLINE_S = 240
-KILL_EVERY_S = 3.0
+LINE_EVERY_S = 0.05
+"""So that nodes die in the middle of it."""
 TOOLS = "org.apache.kafka.tools"
 COPIER = f"{TOOLS}.TransactionalMessageCopier"
 WORD_COUNT = "org.apache.kafka.streams.examples.wordcount.WordCountDemo"
@@ -96,12 +104,12 @@ class Java:
         assert (row[0].isdigit(), row[-1]) == (True, "0"), producers
         producer.commit_transaction(DEADLINE_S)
         wait_until(lambda: "CompleteCommit" in self._transactions("describe", "--transactional-id", name), what="it")
-        assert _values(self._bootstrap, topic, "read_committed") == [b"one", b"two"]
+        assert committed_values(self._bootstrap, topic) == [b"one", b"two"]
 
     def an_open_transaction_is_terminated_by_force(self) -> None:
         topic, name, producer = self._opened(b"dropped")
         self._transactions("forceTerminateTransaction", "--transactionalId", name)
-        assert _values(self._bootstrap, topic, "read_committed") == []
+        assert committed_values(self._bootstrap, topic) == []
         with pytest.raises(KafkaException, match="fenced"):
             producer.commit_transaction(DEADLINE_S)
 
@@ -109,7 +117,7 @@ class Java:
         """By an administrator's marker, whatever its coordinator thinks."""
         topic, _, producer = self._opened(b"dropped")
         self._transactions("abort", "--topic", topic, "--partition", "0", "--start-offset", "0")
-        assert _values(self._bootstrap, topic, "read_committed") == []
+        assert committed_values(self._bootstrap, topic) == []
         listed = self._transactions("describe-producers", "--topic", topic, "--partition", "0")
         assert listed.splitlines()[-1].split()[-1] == "None", listed
         producer.abort_transaction(DEADLINE_S)
@@ -141,15 +149,15 @@ class Java:
             *("--record-size", "100", "--throughput", "5000", "--transaction-duration-ms", "200"),
         )
         assert "5000 records sent" in said, said
-        assert len(_values(self._bootstrap, topic, "read_committed")) == 5_000
+        assert len(committed_values(self._bootstrap, topic)) == 5_000
 
     # --- from topic to topic
 
     def message_copier_while_nodes_are_killed(self) -> None:
         source, sink, group = self._topic(), self._topic(), f"group-{uuid.uuid4().hex[:8]}"
         wanted = [b"%d" % number for number in range(RECORDS)]
-        _write(self._bootstrap, source, wanted)
-        with self._killing() as kills:
+        write(self._bootstrap, source, wanted)
+        with killing(self._cluster) as kills:
             copiers = [threading.Thread(target=self._copied, args=(source, sink, group, n)) for n in range(PARTITIONS)]
             for copier in copiers:
                 copier.start()
@@ -157,8 +165,8 @@ class Java:
                 copier.join(DEADLINE_S)
         assert kills, "it was too fast"
         assert not any(copier.is_alive() for copier in copiers)
-        found = Counter(_values(self._bootstrap, sink, "read_committed"))
-        assert found == Counter(wanted), _difference(found, Counter(wanted))
+        found = Counter(committed_values(self._bootstrap, sink))
+        assert found == Counter(wanted), difference(found, Counter(wanted))
 
     def _copied(self, source: str, sink: str, group: str, partition: int) -> None:
         """Started again until all is copied: an instance that a broker has fenced ends, as it does in Kafka's tests."""
@@ -186,13 +194,16 @@ class Java:
         )
         wanted = Counter(word for number in range(LINES) for word in _words(number))
         counts: dict[str, int] = {}
-        with self._beside(self._streams, WORD_COUNT, str(path)), self._killing() as kills:
-            writing = threading.Thread(target=self._write_lines)
+        with self._beside(self._streams, WORD_COUNT, str(path)), killing(self._cluster) as kills:
+            lines = [" ".join(_words(number)).encode() for number in range(LINES)]
+            writing = threading.Thread(
+                target=write, args=(self._bootstrap, WORDS, lines), kwargs={"every_s": LINE_EVERY_S}
+            )
             writing.start()
 
             def is_counted() -> bool:
                 counts.clear()
-                for key, value in _pairs(self._bootstrap, COUNTS, "read_committed"):
+                for key, value in committed_pairs(self._bootstrap, COUNTS):
                     counts[key.decode()] = struct.unpack(">q", value)[0]
                 assert all(count <= wanted[word] for word, count in counts.items()), (counts, wanted)
                 return counts == dict(wanted)
@@ -200,14 +211,6 @@ class Java:
             wait_until(is_counted, deadline_s=DEADLINE_S, what="the counts")
             writing.join()
         assert len(kills) > 1, kills
-
-    def _write_lines(self) -> None:
-        """About twenty a second, so that nodes die in the middle of it."""
-        producer = confluent_kafka.Producer({"bootstrap.servers": self._bootstrap, "enable.idempotence": True})
-        for number in range(LINES):
-            producer.produce(WORDS, " ".join(_words(number)), partition=number % PARTITIONS)
-            producer.poll(0.05)
-        assert producer.flush(DEADLINE_S) == 0
 
     # --- how they are called
 
@@ -258,26 +261,6 @@ class Java:
                 process.kill()
                 process.wait()
 
-    @contextmanager
-    def _killing(self) -> Iterator[list[int]]:
-        """Nodes, one after the other with -9 and started again, while the block runs; those that were."""
-        stop, killed = threading.Event(), list[int]()
-
-        def kill() -> None:
-            while not stop.wait(KILL_EVERY_S):
-                node_id = self._cluster.ids[len(killed) % 3]
-                self._cluster.kill(node_id)
-                killed.append(node_id)
-                self._cluster.heal()
-
-        killer = threading.Thread(target=kill)
-        killer.start()
-        try:
-            yield killed
-        finally:
-            stop.set()
-            killer.join()
-
 
 def _command(jars: Path, name: str, arguments: Sequence[str]) -> list[str]:
     jvm = ["java", "-Xmx384m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]
@@ -286,51 +269,6 @@ def _command(jars: Path, name: str, arguments: Sequence[str]) -> list[str]:
 
 def _words(number: int) -> list[str]:
     return ["all", "streams", "lead", "to", "kafka", str(number % 7)]
-
-
-def _write(bootstrap: str, topic: str, values: Iterable[bytes]) -> None:
-    producer = confluent_kafka.Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True})
-    for number, value in enumerate(values):
-        producer.produce(topic, value, partition=number % PARTITIONS)
-    assert producer.flush(DEADLINE_S) == 0
-
-
-def _values(bootstrap: str, topic: str, isolation: str) -> list[bytes]:
-    return [value for _, value in _pairs(bootstrap, topic, isolation)]
-
-
-def _pairs(bootstrap: str, topic: str, isolation: str) -> list[tuple[bytes, bytes]]:
-    """Keys and values, partition by partition, up to the ends that such a consumer is told."""
-    consumer = confluent_kafka.Consumer(
-        {
-            "bootstrap.servers": bootstrap,
-            "group.id": uuid.uuid4().hex,
-            "isolation.level": isolation,
-            "enable.partition.eof": True,
-            "enable.auto.commit": False,
-            "auto.offset.reset": "earliest",
-            "log_level": 0,
-        }
-    )
-    found: dict[int, list[tuple[bytes, bytes]]] = {number: [] for number in range(PARTITIONS)}
-    with closing(consumer):
-        consumer.assign([confluent_kafka.TopicPartition(topic, number, 0) for number in range(PARTITIONS)])
-        ended: set[int] = set()
-        deadline = time.monotonic() + DEADLINE_S
-        while len(ended) < PARTITIONS:
-            assert time.monotonic() < deadline, (ended, {number: len(each) for number, each in found.items()})
-            message = consumer.poll(1)
-            if message is None:
-                continue
-            if message.error() is None:
-                found[message.partition()].append((message.key(), message.value()))
-            elif message.error().code() == KafkaError._PARTITION_EOF:
-                ended.add(message.partition())
-    return [pair for number in range(PARTITIONS) for pair in found[number]]
-
-
-def _difference(found: Counter[bytes], wanted: Counter[bytes]) -> str:
-    return f"missing {sorted((wanted - found).items())[:9]}, too often {sorted((found - wanted).items())[:9]}"
 
 
 if __name__ == "__main__":

@@ -6,97 +6,79 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
-	"strings"
 	"time"
+
+	"kraft.example/clients/script"
 
 	"github.com/segmentio/kafka-go"
 )
 
-const count = 1000
-
-func check(err error) {
-	if err != nil {
-		fmt.Println("FAILED", err)
-		os.Exit(1)
-	}
-}
-
-func expect(is bool, what string, values ...any) {
-	if !is {
-		check(fmt.Errorf(what, values...))
-	}
-}
-
 func main() {
-	brokers, topic := strings.Split(os.Args[1], ","), os.Args[2]
+	brokers, topic := script.Arguments()
 	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
 	defer cancel()
 	connection, err := kafka.Dial("tcp", brokers[0])
-	check(err)
+	script.Check(err)
 	controller, err := connection.Controller()
-	check(err)
+	script.Check(err)
 	found, err := connection.Brokers()
-	check(err)
-	expect(len(found) == 3, "%d brokers", len(found))
-	check(connection.Close())
+	script.Check(err)
+	script.Expect(len(found) == 3, "%d brokers", len(found))
+	script.Check(connection.Close())
 	connection, err = kafka.Dial("tcp", net.JoinHostPort(controller.Host, fmt.Sprint(controller.Port)))
-	check(err)
+	script.Check(err)
 	wantedTopic := kafka.TopicConfig{Topic: topic, NumPartitions: 3, ReplicationFactor: 3,
 		ConfigEntries: []kafka.ConfigEntry{{ConfigName: "retention.ms", ConfigValue: "600000"}}}
-	check(connection.CreateTopics(wantedTopic))
+	script.Check(connection.CreateTopics(wantedTopic))
 	client := &kafka.Client{Addr: kafka.TCP(brokers...), Timeout: 30 * time.Second}
 	again, err := client.CreateTopics(ctx, &kafka.CreateTopicsRequest{Topics: []kafka.TopicConfig{wantedTopic}})
-	check(err)
-	expect(errors.Is(again.Errors[topic], kafka.TopicAlreadyExists), "created twice: %v", again.Errors[topic])
+	script.Check(err)
+	script.Expect(errors.Is(again.Errors[topic], kafka.TopicAlreadyExists), "created twice: %v", again.Errors[topic])
 	time.Sleep(time.Second) // the library asks each node as it likes, and does not retry an unknown topic
 
-	wanted := map[string]string{}
+	records := script.NewRecords()
 	codecs := map[string]kafka.Compression{"none": 0, "gzip": kafka.Gzip, "snappy": kafka.Snappy, "lz4": kafka.Lz4, "zstd": kafka.Zstd}
 	for name, codec := range codecs {
 		writer := &kafka.Writer{Addr: kafka.TCP(brokers...), Topic: topic, Balancer: &kafka.Hash{}, Compression: codec,
 			RequiredAcks: kafka.RequireAll, BatchTimeout: 5 * time.Millisecond}
 		var messages []kafka.Message
-		for i := 0; i < count; i++ {
-			key, value := fmt.Sprintf("%s-%d", name, i), fmt.Sprintf("value %d äöü", i)
-			wanted[key] = value
+		for i := 0; i < script.Count; i++ {
+			key, value := records.New(name, i)
 			messages = append(messages, kafka.Message{Key: []byte(key), Value: []byte(value), Headers: []kafka.Header{{Key: "codec", Value: []byte(name)}}})
 		}
-		check(writer.WriteMessages(ctx, messages...))
-		check(writer.Close())
+		script.Check(writer.WriteMessages(ctx, messages...))
+		script.Check(writer.Close())
 	}
 	offsets, err := client.ListOffsets(ctx, &kafka.ListOffsetsRequest{Topics: map[string][]kafka.OffsetRequest{
 		topic: {kafka.LastOffsetOf(0), kafka.LastOffsetOf(1), kafka.LastOffsetOf(2)}}})
-	check(err)
+	script.Check(err)
 	total := int64(0)
 	for _, partition := range offsets.Topics[topic] {
-		check(partition.Error)
+		script.Check(partition.Error)
 		total += partition.LastOffset
 	}
-	expect(total == int64(len(wanted)), "%d records in the log, %d produced", total, len(wanted))
+	script.Expect(total == int64(records.Wanted()), "%d records in the log, %d produced", total, records.Wanted())
 
 	group := topic + "-group"
 	reader := kafka.NewReader(kafka.ReaderConfig{Brokers: brokers, GroupID: group, Topic: topic, StartOffset: kafka.FirstOffset, MaxWait: 500 * time.Millisecond})
-	read := map[string]string{}
-	for len(read) < len(wanted) {
+	for records.WereRead() < records.Wanted() {
 		message, err := reader.FetchMessage(ctx)
-		check(err)
-		expect(len(message.Headers) == 1 && message.Headers[0].Key == "codec", "headers of %s", message.Key)
-		_, again := read[string(message.Key)]
-		expect(!again, "%s is there twice", message.Key)
-		read[string(message.Key)] = string(message.Value)
-		if len(read)%500 == 0 || len(read) == len(wanted) {
-			check(reader.CommitMessages(ctx, message))
+		script.Check(err)
+		var headers []string
+		for _, header := range message.Headers {
+			headers = append(headers, header.Key)
+		}
+		read := records.Read(message.Key, message.Value, headers...)
+		if read%500 == 0 || read == records.Wanted() {
+			script.Check(reader.CommitMessages(ctx, message))
 		}
 	}
-	check(reader.Close())
-	for key, value := range wanted {
-		expect(read[key] == value, "%s is %q", key, read[key])
-	}
+	script.Check(reader.Close())
+	records.Compare()
 	committed, err := client.OffsetFetch(ctx, &kafka.OffsetFetchRequest{GroupID: group, Topics: map[string][]int{topic: {0, 1, 2}}})
-	check(err)
-	check(committed.Error)
-	expect(len(committed.Topics[topic]) == 3, "%v", committed.Topics)
-	check(connection.DeleteTopics(topic))
-	fmt.Println("ok", len(read), "records")
+	script.Check(err)
+	script.Check(committed.Error)
+	script.Expect(len(committed.Topics[topic]) == 3, "%v", committed.Topics)
+	script.Check(connection.DeleteTopics(topic))
+	fmt.Println("ok", records.WereRead(), "records")
 }
