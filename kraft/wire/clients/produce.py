@@ -125,9 +125,12 @@ class _Produce:
         message = call.message
         if message.transactional_id is None:
             raise TransactionalIdAuthorizationFailed("a transactional batch needs the transactional.id of its producer")
+        transactional = transactional_headers(batches)
+        if not transactional:  # what was, was refused: its partition is there twice
+            return self._begun(call, batches)
         return self._broker.transactional_produce.begin(
             batches,
-            transactional_headers(batches),
+            transactional,
             transactional_id=message.transactional_id,
             support=_support(call.version),
             acks=message.acks,

@@ -146,6 +146,26 @@ def test_a_transactional_batch_without_a_transactional_id_is_refused_with_the_wh
     run(story())
 
 
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_transactional_batch_for_a_partition_that_is_named_twice_is_refused_alone(beside: bool) -> None:
+    async def story() -> None:
+        async with Brokers() as cluster:
+            cluster.create(partitions=2)
+            batch = records(b"x", producer_id=7, producer_epoch=0, base_sequence=0, is_transactional=True)
+            twice = request(batch, version=13)
+            twice.transactional_id = "t"
+            partitions = [PartitionProduceData.make(index=0, records=batch) for _ in range(2)]
+            if beside:
+                partitions.append(PartitionProduceData.make(index=1, records=BATCH))
+            twice.topic_data[0].partition_data = partitions
+            answer = await cluster.clients[1].ask(twice, ProduceResponseData, 13)
+            ((*refused, last),) = [topic.partition_responses for topic in answer.responses]
+            codes = [each.error_code for each in refused], last.error_code
+            assert codes == (([87, 87], 0) if beside else ([87], 87)), answer
+
+    run(story())
+
+
 @pytest.mark.parametrize("version", range(6))
 def test_idempotent_producers_get_an_id_each(version: int) -> None:
     """KIP-360: also one that lost its place, and names the id it had."""
