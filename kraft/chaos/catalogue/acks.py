@@ -110,7 +110,7 @@ async def acks1_leader_kill(stage: Stage) -> None:
         Producer(name="after", topic="t", limit=50, retries=10, starts="in the story"),
     ],
     expect=Expect(kept=250, unknown_gone=50),
-    rest_only="it counts requests that wait in the leader at the same time; aiokafka sends one for a partition",
+    rest_only="it counts requests that wait in the leader together; aiokafka sends one after the other for a partition",
 )
 async def acks_all_leader_kill(stage: Stage) -> None:
     """acks=all, and the leader dies before its followers have fetched.

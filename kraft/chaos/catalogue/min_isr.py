@@ -57,7 +57,7 @@ async def min_isr_refuses(stage: Stage) -> None:
         Producer(name="waiting", topic="t", limit=10, in_flight=10, timeout_ms=4_000, target=1, starts="in the story"),
     ],
     expect=Expect(kept=100, unknown_kept=10),
-    rest_only="it counts requests that wait in the leader at the same time; aiokafka sends one for a partition",
+    rest_only="it counts requests that wait in the leader together; aiokafka sends one after the other for a partition",
 )
 async def min_isr_lost_in_flight(stage: Stage) -> None:
     """acks=all waits while the ISR falls below min ISR: a timeout, and the records turn out kept.

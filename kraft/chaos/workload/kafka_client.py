@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -91,6 +92,7 @@ class KafkaClient:
         partition = TopicPartition(batch.topic, batch.partition)
         async with self._turns.setdefault(partition, asyncio.Lock()):  # of several that wait, aiokafka gives up early
             try:
+                await _learn(producer, partition, timeout_ms=batch.timeout_ms)
                 sent = await producer.send_batch(built, batch.topic, partition=batch.partition)
             except AssertionError as error:  # a partition of which its picture of the cluster does not know yet
                 return Told(outcome="fail", error=f"was not sent: {error}", may_try_again=True)
@@ -185,6 +187,16 @@ class KafkaClient:
 
     def _lead_through_links(self, client: Any) -> None:
         lead_through(client, self._addresses)
+
+
+async def _learn(producer: AIOKafkaProducer, partition: TopicPartition, *, timeout_ms: int) -> None:
+    """Ask for metadata until they have the partition of a topic that grew, as Java's producer does: `max.block.ms`."""
+    cluster = producer.client.cluster
+    with suppress(TimeoutError):
+        async with asyncio.timeout(timeout_ms / 1000):
+            while (known := cluster.partitions_for_topic(partition.topic)) and partition.partition not in known:
+                await producer.client.force_metadata_update()
+                await asyncio.sleep(RETRY_BACKOFF_MS / 1000)
 
 
 def lead_through(client: Any, addresses: Mapping[int, str]) -> None:
