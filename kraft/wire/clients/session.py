@@ -150,9 +150,11 @@ class ClientSession:
 
     def _may_serve(self) -> bool:
         """Before its metadata has caught up with the quorum, a broker would tell clients what was true in an earlier
-        life; Kafka's opens its port no sooner, and ours has to be open for nodes."""
+        life; Kafka's opens its port no sooner, and ours has to be open for nodes. The connection is reset, as at a port
+        that is not open: franz-go takes one that is closed before its first answer for TLS, and gives up."""
         if not self._has_caught_up and (awaited := self._served.awaited()):
-            LOG.warning("closing %s: clients are not served yet: %s", self._connection.peer, awaited)
+            LOG.warning("resetting %s: clients are not served yet: %s", self._connection.peer, awaited)
+            self._connection.abort()
             return False
         self._has_caught_up = True
         return True

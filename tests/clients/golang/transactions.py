@@ -27,7 +27,8 @@ from tests.integration.support.waiting import NotYet, wait_until
 RECORDS = 4_000
 RECORD_EVERY_S = 0.005
 INSTANCES = 2
-INSTANCE_DIES_EVERY_S = 7.0
+INSTANCE_DIES_EVERY_S = 20.0
+"""Whoever takes its place waits until its session is over, 6 s."""
 KILLS = 4
 """Of nodes, at least."""
 
