@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import threading
+import time
 import uuid
 from base64 import urlsafe_b64encode
 from typing import Final, NamedTuple
@@ -11,6 +13,9 @@ from typing import Final, NamedTuple
 from metadata.cluster_keys import cluster_keys
 
 SECRET_BYTES: Final = 32
+THREAD_GONE_LIMIT_S: Final = 10.0
+"""After this, nodes are started as programs."""
+THREAD_LOOK_S: Final = 0.0002
 
 
 class Identity(NamedTuple):
@@ -41,8 +46,12 @@ class IdentityAhead:
         self._is_taken = False
 
     def wait(self) -> None:
-        """Until its thread has ended."""
+        """Until its thread has ended, and is not there any more: Python says so a moment before the system does, and a
+        process with two threads does not fork."""
         self._thread.join()
+        deadline = time.monotonic() + THREAD_GONE_LIMIT_S
+        while os.path.exists(f"/proc/self/task/{self._thread.native_id}") and time.monotonic() < deadline:
+            time.sleep(THREAD_LOOK_S)
 
     def take(self) -> Identity:
         """That one, and from then on new ones."""

@@ -128,3 +128,18 @@ assert len({each.secret for each in others | {identity}}) == len({each.cluster_i
 
 def test_the_keys_of_the_first_new_cluster_are_derived_before_it_is_asked_for() -> None:
     loaded(AHEAD)
+
+
+ENDED = """
+from kraft.launcher import identity
+identity.cluster_keys = lambda *_, **__: None
+import os
+for _ in range(300):
+    identity.IdentityAhead().wait()
+    assert len(os.listdir("/proc/self/task")) == 1
+"""
+
+
+def test_the_thread_that_derives_keys_is_gone_when_it_was_waited_for() -> None:
+    """`Thread.join` returns a moment before, in one of three cases."""
+    loaded(ENDED)
