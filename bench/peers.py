@@ -200,8 +200,9 @@ def gap(side: Side, *, is_controller: bool) -> dict[str, float]:
 
     begin, number, killed = time.perf_counter(), 0, 0.0
     while not killed or (time.perf_counter() < killed + GAP_S_MAX and not _is_served_since(acked, killed)):
-        producer.produce(name, b"%d" % number, partition=0, on_delivery=on_delivery)
-        number += 1
+        while number < (time.perf_counter() - begin) * GAP_RATE:
+            producer.produce(name, b"%d" % number, partition=0, on_delivery=on_delivery)
+            number += 1
         producer.poll(1 / GAP_RATE)
         if not killed and time.perf_counter() > begin + GAP_BEFORE_S:
             os.kill(side.pids[victim], signal.SIGKILL)
@@ -217,9 +218,10 @@ def gap(side: Side, *, is_controller: bool) -> dict[str, float]:
 
 
 def _is_served_since(acked: Sequence[tuple[float, bytes]], killed: float) -> bool:
-    """Acknowledgements have come for some seconds: the one after the kill of a record before it is not enough."""
-    late = [moment for moment, _ in acked[-int(GAP_AFTER_S * GAP_RATE / 2) :] if moment > killed + 0.1]
-    return bool(late) and late[-1] - late[0] > GAP_AFTER_S / 4 and time.perf_counter() > killed + GAP_AFTER_S
+    """Acknowledgements have come for some time: the one after the kill of a record before it is not enough."""
+    first = bisect.bisect(acked, killed + 0.1, key=lambda each: each[0])
+    served_s = acked[-1][0] - acked[first][0] if first < len(acked) else 0.0
+    return served_s > GAP_AFTER_S / 4 and time.perf_counter() > killed + GAP_AFTER_S
 
 
 def _is_whole(topics: Topics, name: str) -> bool:
@@ -238,7 +240,7 @@ def _check(side: Side, name: str, acked: Sequence[bytes], failures: Sequence[str
     consumer.assign([place])
     found: list[bytes] = []
     while len(found) < end_offset:
-        messages = consumer.consume(1000, timeout=ADMIN_S)
+        messages = consumer.consume(min(1000, end_offset - len(found)), timeout=ADMIN_S)
         if not messages:
             raise BenchError(f"{side.name}: {len(found)} of {end_offset} records of {name} could be read")
         found += [bytes(message.value() or b"") for message in messages if message.error() is None]
@@ -329,6 +331,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     options = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: ended"))  # not without ending the nodes
     peers = [Kafka(options.kafka)] if options.kafka else []
     here = Here()
     sides: list[Side] = [*peers, here]
@@ -346,9 +349,12 @@ def main() -> int:
 
 def _compare(name: str, measure: Callable[[Side], dict[str, float]], sides: Sequence[Side], *, rounds: int) -> None:
     found: dict[str, list[dict[str, float]]] = {side.name: [] for side in sides}
-    for _ in range(rounds):
+    for number in range(rounds):
         for side in sides:
-            found[side.name].append(measure(side))
+            told = measure(side)
+            found[side.name].append(told)
+            figures = ", ".join(f"{figure} {value:.2f}" for figure, value in told.items())
+            print(f"{name}, round {number + 1} of {rounds}, {side.name}: {figures}", file=sys.stderr, flush=True)
     print(name)
     for figure in found[sides[0].name][0]:
         each = {side.name: [round_[figure] for round_ in found[side.name]] for side in sides}

@@ -222,7 +222,14 @@ class Topics:
             future.result(ADMIN_S)
 
     def leader(self, name: str) -> int:
-        return int(self.admin.list_topics(name, timeout=ADMIN_S).topics[name].partitions[0].leader)
+        """Of its first partition. A broker that has just been told of the topic may not name its partitions yet."""
+        deadline = time.perf_counter() + WAIT_S
+        while time.perf_counter() < deadline:
+            partitions = self.admin.list_topics(name, timeout=ADMIN_S).topics[name].partitions
+            if 0 in partitions and partitions[0].leader >= 0:
+                return int(partitions[0].leader)
+            time.sleep(POLL_S)
+        raise BenchError(f"{name} has no leader after {WAIT_S} s")
 
     def are_there(self, names: Sequence[str], *, without: int = -1, is_whole: bool = False) -> bool:
         """All partitions have a leader other than the dead node, in the metadata that one of the living tells."""
