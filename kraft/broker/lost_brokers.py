@@ -5,6 +5,10 @@ before the election would send it back to the dead broker, and librdkafka asks a
 broker whose own fetches from that leader have just broken off lets such a question wait for the election, for
 `ELECTION_WAIT_MS` at most: then the link may be broken and the leader alive.
 
+The client may know it first: Linux closes the sockets of a killed process one by one, the youngest at the beginning,
+files between them, and the one that a follower fetches by is old. So a leader is named to a client that asks by topic
+only after it has answered a small request, or has not for `LOOK_MS`.
+
 And a broker that has just been fenced is named for some seconds more, with nothing that it leads. librdkafka drops a
 broker that is named no more together with the partitions that it is about to move elsewhere, and finds them again in a
 second (seen with 2.12). At Kafka it hardly happens: who is dead is named there until its session is over, 9 s.
@@ -12,7 +16,9 @@ second (seen with 2.12). At Kafka it hardly happens: who is dead is named there 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from typing import Final
 
 from kraft.broker.publishing import MetadataPublisher
@@ -22,14 +28,27 @@ from metadata.image import MetadataImage
 
 ELECTION_WAIT_MS: Final = 500
 """After the connection broke. A broker whose port refuses is fenced after some tens of milliseconds."""
+LOOK_MS: Final = 100
+"""For the answer of a leader that lives, which takes less than one."""
 NAMED_MS: Final = 5_000
 """A client has asked for metadata a few times by then: it begins when its connection breaks."""
 
 
 class LostBrokers:
-    def __init__(self, lost: Callable[[int], Collection[int]], *, publisher: MetadataPublisher, clock: Clock) -> None:
-        """`lost`: the nodes whose connection broke at or after that time in milliseconds, and is not open again."""
+    def __init__(
+        self,
+        lost: Callable[[int], Collection[int]],
+        *,
+        look: Callable[[int], Awaitable[None]],
+        publisher: MetadataPublisher,
+        clock: Clock,
+    ) -> None:
+        """`lost`: the nodes whose connection broke at or after that time in milliseconds, and is not open again.
+        `look`: returns when that node has answered, or `lost` knows better."""
         self._lost = lost
+        self._look = look
+        self._looks: dict[int, asyncio.Future[None]] = {}
+        """Those under way, one for each node: all who ask meanwhile share it."""
         self._publisher = publisher
         self._clock = clock
         self._fenced_ms: dict[int, int] = {}
@@ -39,6 +58,20 @@ class LostBrokers:
     def are_awaited(self) -> bool:
         """Whether an election is to be expected at once."""
         return bool(self._unfenced(self._publisher.image))
+
+    async def seen(self, node_ids: Collection[int]) -> None:
+        """Returns when each has answered or is known to be lost, or after `LOOK_MS`."""
+        waits = [asyncio.shield(self._look_at(node_id)) for node_id in node_ids]
+        with suppress(TimeoutError):
+            async with self._clock.timeout(LOOK_MS):
+                await asyncio.gather(*waits, return_exceptions=True)
+
+    def _look_at(self, node_id: int) -> asyncio.Future[None]:
+        look = self._looks.get(node_id)
+        if look is None:
+            look = self._looks[node_id] = asyncio.ensure_future(self._look(node_id))
+            look.add_done_callback(lambda _: self._looks.pop(node_id))
+        return look
 
     async def fenced(self) -> None:
         """Returns when the controller has fenced them, or is not going to soon."""

@@ -10,17 +10,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Literal
 
+from kraft import __version__
 from kraft.protocol.errors import for_code
+from kraft.wire.apis import API_VERSIONS
 from kraft.wire.codec import Malformed
 from kraft.wire.connection import CONNECT_TIMEOUT_MS, IN_FLIGHT_MAX, RpcConnection, open_connection
+from kraft.wire.generated.api_versions_request import ApiVersionsRequestData
+from kraft.wire.generated.api_versions_response import ApiVersionsResponseData
 from kraft.wire.messages.common import ReplyT, RequestData, RequestT, ResponseData, Rpc
 from kraft.wire.primitives import TopLevel
 from kraft.wire.principal import Principal, Purpose
-from metadata.environment import Environment, NotConnected
+from metadata.environment import ConnectionClosed, Environment, NotConnected
 
 RECONNECT_BACKOFF_MS = 50
+LOOK_MS_MAX = 30_000
+"""No less than a follower's fetch may take: a connection is closed when a request on it has timed out in silence."""
 WAITS_IN_FLIGHT_MAX = 4_096
 """Unanswered requests of the lane `waits`: fetches that wait for records, which cost next to nothing."""
 FRAME_BYTES_MAX = 128 * 1024 * 1024
@@ -124,6 +131,16 @@ class Peers:
             for (node_id, purpose, _), way in self._ways.items()
             if purpose == "fetch" and way.lost_ms is not None and way.lost_ms >= since_ms
         }
+
+    async def look(self, node_id: int) -> None:
+        """Returns when a node that this one fetches from has answered a small request, when the connection has broken
+        (which `lost` tells), or after `LOOK_MS_MAX`; at once when there is no connection."""
+        way = self._ways.get((node_id, "fetch", ""))
+        connection = None if way is None else way.current(self.address(node_id, "fetch"))
+        if connection is not None:
+            body = ApiVersionsRequestData.make(client_software_name="kraft", client_software_version=__version__)
+            with suppress(ConnectionClosed, TimeoutError):
+                await connection.call(API_VERSIONS, body, ApiVersionsResponseData, timeout_ms=LOOK_MS_MAX)
 
     async def close(self) -> None:
         """Closes all connections; calls that wait for answers end with ConnectionClosed."""

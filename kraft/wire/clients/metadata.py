@@ -52,6 +52,7 @@ from metadata.controller.decide.topics import check_topic_name
 from metadata.controller.requests import NewTopic, OfflineReplicas
 from metadata.image import MetadataImage, PartitionImage, TopicIdPartition, TopicImage
 from metadata.internal_topics import INTERNAL_TOPICS, OFFSETS_TOPIC, TRANSACTIONS_TOPIC
+from metadata.records import NO_LEADER
 
 CREATED_AT_ONCE_MAX = 100
 """Topics that clients' questions are creating at the same time; of more a client has to ask again."""
@@ -101,11 +102,26 @@ class _Cluster:
 
     def metadata(self, call: ClientCall[MetadataRequestData]) -> Answer:
         """Raises InvalidRequest 42."""
-        return self._after_election(call) if self._broker.lost.are_awaited() else self._current(call)
-
-    async def _after_election(self, call: ClientCall[MetadataRequestData]) -> TopLevel:
-        await self._broker.lost.fenced()
+        leaders = self._other_leaders(call.message)
+        if leaders or self._broker.lost.are_awaited():
+            return self._of_living(call, leaders)
         return self._current(call)
+
+    async def _of_living(self, call: ClientCall[MetadataRequestData], leaders: Collection[int]) -> TopLevel:
+        """When the leaders have shown that they live, or an election is over."""
+        await self._broker.lost.seen(leaders)
+        if self._broker.lost.are_awaited():
+            await self._broker.lost.fenced()
+        return self._current(call)
+
+    def _other_leaders(self, message: MetadataRequestData) -> set[int]:
+        """Of the topics that are asked for one by one, as a client does that has lost one. No more than are kept."""
+        image, own = self._gateway.image, self._gateway.node_id
+        if message.topics is None or len(message.topics) > TOPICS_KEPT_MAX:
+            return set()
+        named = (image.topic(each.name) if each.name else image.topics.get(each.topic_id) for each in message.topics)
+        topics = [topic for topic in named if topic is not None]
+        return {partition.leader for topic in topics for partition in topic.partitions.values()} - {own, NO_LEADER}
 
     def _current(self, call: ClientCall[MetadataRequestData]) -> TopLevel:
         asked = _asked(call)

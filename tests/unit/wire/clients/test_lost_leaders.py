@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from kraft.broker.lost_brokers import ELECTION_WAIT_MS, NAMED_MS, LostBrokers
+from kraft.broker.lost_brokers import ELECTION_WAIT_MS, LOOK_MS, NAMED_MS, LostBrokers
 from kraft.chaos.worlds.simulated.cluster import SimulatedCluster
 from kraft.chaos.worlds.simulated.environment import SimulatedWorld
 from kraft.wire.generated.find_coordinator_request import FindCoordinatorRequestData
@@ -79,6 +79,39 @@ def test_a_client_that_asks_just_when_the_leader_died_is_told_the_next_leader() 
     world.run(story())
 
 
+def test_a_client_that_knows_of_the_death_before_the_followers_is_told_the_next_leader() -> None:
+    world = SimulatedWorld(5)
+
+    async def story() -> None:
+        cluster, leader, door = await started(world)
+        assert door.node.node is not None
+        next(each for each in cluster.alive if each.node_id == leader).kill()
+        assert not door.node.node.lost_brokers.are_awaited(), "its connection is to be open still"
+        assert await leader_by(door) not in (leader, -1)
+        await cluster.stop()
+        cluster.raise_fatal()
+
+    world.run(story())
+
+
+def test_a_leader_that_stands_still_is_named_after_a_moment() -> None:
+    world = SimulatedWorld(6)
+
+    async def story() -> None:
+        cluster, leader, door = await started(world)
+        assert door.node.node is not None
+        clock = door.node.node.environment.clock
+        others = {each.node_id for each in cluster.alive} - {leader}
+        world.network.isolate(f"node-{leader}", [f"node-{each}" for each in sorted(others)])
+        begun_ms = clock.monotonic_ms()
+        assert await leader_by(door) == leader
+        assert LOOK_MS <= clock.monotonic_ms() - begun_ms < LOOK_MS + 50
+        await cluster.stop()
+        cluster.raise_fatal()
+
+    world.run(story())
+
+
 def test_a_leader_that_is_cut_off_and_lives_is_named_again_after_a_moment() -> None:
     """Its port does not refuse, so that the controller waits for its session to end."""
     world = SimulatedWorld(4)
@@ -90,7 +123,10 @@ def test_a_leader_that_is_cut_off_and_lives_is_named_again_after_a_moment() -> N
         clock = node.environment.clock
         broke_ms = clock.monotonic_ms()
         lost = LostBrokers(
-            lambda since_ms: {leader} if broke_ms >= since_ms else (), publisher=node.publisher, clock=clock
+            lambda since_ms: {leader} if broke_ms >= since_ms else (),
+            look=node._peers.look,
+            publisher=node.publisher,
+            clock=clock,
         )
         assert lost.are_awaited()
         await door.node.machine.run(lost.fenced())
