@@ -17,9 +17,9 @@ second (seen with 2.12). At Kafka it hardly happens: who is dead is named there 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Collection
 from contextlib import suppress
-from typing import Final
+from typing import Final, Protocol
 
 from kraft.broker.publishing import MetadataPublisher
 from metadata.delta import MetadataDelta
@@ -34,19 +34,19 @@ NAMED_MS: Final = 5_000
 """A client has asked for metadata a few times by then: it begins when its connection breaks."""
 
 
+class Connections(Protocol):
+    """To the leaders that this broker fetches from."""
+
+    def lost(self, since_ms: int) -> Collection[int]:
+        """The nodes whose connection broke at or after that time in milliseconds, and is not open again."""
+
+    async def look(self, node_id: int) -> None:
+        """Returns when that node has answered, or its connection is `lost`."""
+
+
 class LostBrokers:
-    def __init__(
-        self,
-        lost: Callable[[int], Collection[int]],
-        *,
-        look: Callable[[int], Awaitable[None]],
-        publisher: MetadataPublisher,
-        clock: Clock,
-    ) -> None:
-        """`lost`: the nodes whose connection broke at or after that time in milliseconds, and is not open again.
-        `look`: returns when that node has answered, or `lost` knows better."""
-        self._lost = lost
-        self._look = look
+    def __init__(self, connections: Connections, *, publisher: MetadataPublisher, clock: Clock) -> None:
+        self._connections = connections
         self._looks: dict[int, asyncio.Future[None]] = {}
         """Those under way, one for each node: all who ask meanwhile share it."""
         self._publisher = publisher
@@ -69,7 +69,7 @@ class LostBrokers:
     def _look_at(self, node_id: int) -> asyncio.Future[None]:
         look = self._looks.get(node_id)
         if look is None:
-            look = self._looks[node_id] = asyncio.ensure_future(self._look(node_id))
+            look = self._looks[node_id] = asyncio.ensure_future(self._connections.look(node_id))
             look.add_done_callback(lambda _: self._looks.pop(node_id))
         return look
 
@@ -92,5 +92,5 @@ class LostBrokers:
                 self._fenced_ms[node_id] = self._clock.monotonic_ms()
 
     def _unfenced(self, image: MetadataImage) -> list[int]:
-        lost = self._lost(self._clock.monotonic_ms() - ELECTION_WAIT_MS)
+        lost = self._connections.lost(self._clock.monotonic_ms() - ELECTION_WAIT_MS)
         return [node_id for node_id in lost if node_id in image.brokers and not image.brokers[node_id].fenced]

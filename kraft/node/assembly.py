@@ -129,9 +129,7 @@ class Node:
         self.groups = groups_of(self.gateway, environment=environment, coordinator=self.coordinator, peers=self._peers)
         self.transactions = self._make_transactions()
         self.awaiting = self._make_awaiting()
-        self.lost_brokers = LostBrokers(
-            self._peers.lost, look=self._peers.look, publisher=self.publisher, clock=environment.clock
-        )
+        self.lost_brokers = LostBrokers(self._peers, publisher=self.publisher, clock=environment.clock)
         self._wire = self._make_wire()
         self._door = None if door is None else door(self)
         self._subscribe()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 from uuid import UUID
@@ -72,6 +72,9 @@ class NothingLost:
 
     def are_awaited(self) -> bool:
         return False
+
+    async def seen(self, node_ids: Collection[int]) -> None:
+        del node_ids
 
     def lately_fenced(self) -> tuple[int, ...]:
         return ()

@@ -17,6 +17,19 @@ DEADLINE_S = 30
 METADATA, FIND_COORDINATOR = 12, 4
 
 
+class BrokenOnce:
+    """The connection to a leader broke at that moment, and nothing answers since."""
+
+    def __init__(self, leader: int, broke_ms: int) -> None:
+        self._leader, self._broke_ms = leader, broke_ms
+
+    def lost(self, since_ms: int) -> set[int]:
+        return {self._leader} if self._broke_ms >= since_ms else set()
+
+    async def look(self, node_id: int) -> None:
+        del node_id
+
+
 async def leader_by(door: ClientDoor) -> int:
     asked = MetadataRequestData.make(topics=[MetadataRequestTopic.make(name="t")])
     answer: Any = await door.ask(asked, METADATA)
@@ -122,12 +135,7 @@ def test_a_leader_that_is_cut_off_and_lives_is_named_again_after_a_moment() -> N
         node = door.node.node
         clock = node.environment.clock
         broke_ms = clock.monotonic_ms()
-        lost = LostBrokers(
-            lambda since_ms: {leader} if broke_ms >= since_ms else (),
-            look=node._peers.look,
-            publisher=node.publisher,
-            clock=clock,
-        )
+        lost = LostBrokers(BrokenOnce(leader, broke_ms), publisher=node.publisher, clock=clock)
         assert lost.are_awaited()
         await door.node.machine.run(lost.fenced())
         assert clock.monotonic_ms() - broke_ms <= ELECTION_WAIT_MS + 1
