@@ -206,8 +206,15 @@ class MetadataImage:
         return self.offset + 1
 
     def topic(self, name: str) -> TopicImage | None:
-        topic_id = self.topic_ids.get(name)
-        return None if topic_id is None else self.topics[topic_id]
+        found = self._topics_found.get(name)
+        if found is None and (topic_id := self.topic_ids.get(name)) is not None:
+            found = self._topics_found[name] = self.topics[topic_id]
+        return found
+
+    @cached_property
+    def _topics_found(self) -> dict[str, TopicImage]:
+        """By name, those that somebody has asked for: each request asks, and an image stays for thousands of them."""
+        return {}
 
     def colliding_topic(self, name: str) -> str | None:
         """One whose name differs only in '.' and '_', if there is one."""

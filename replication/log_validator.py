@@ -43,6 +43,7 @@ from kraft.protocol.errors import (
     UnsupportedForMessageFormat,
 )
 from kraft.protocol.primitives import Buffer
+from kraft.values import value
 from metadata.settings import TopicSettings
 from replication.producers.origin import CLIENT, Origin
 
@@ -79,7 +80,7 @@ class BatchRules:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class PreparedRecords:
     """A record set that a log may take: validated, and stored as compression.type asks. Owned by whoever has it."""
 
@@ -111,10 +112,11 @@ def prepare_records(
     position = 0
     while position < len(view):
         header = _whole_header(view, position)
-        batch = view[position : position + header.size]
+        after = position + LOG_OVERHEAD + header.length
+        batch = view[position:after]
         refusal = _refusal(header) or (None if origin.is_coordinator else _refusal_of_client(header, origin))
         plain, latest = _validated(batch, header, refusal, rules=rules, now_ms=now_ms, budget=budget)
-        position += header.size
+        position = after
         if latest != header.max_timestamp:
             header, mended = _with_max_timestamp(batch, header, latest)
             batch = memoryview(mended)
@@ -179,10 +181,12 @@ def _whole_header(view: memoryview, position: int) -> BatchHeader:
         raise CorruptMessage(f"{rest} bytes at the end of the record set are no batch")
     if view[position + MAGIC_OFFSET] != MAGIC:
         raise UnsupportedForMessageFormat(f"message format {view[position + MAGIC_OFFSET]}; only format 2 is supported")
+    if rest >= HEADER_BYTES:
+        header = header_at(view, position)
+        if HEADER_BYTES - LOG_OVERHEAD <= header.length <= rest - LOG_OVERHEAD:
+            return header
     _, size = extent_at(view, position)
-    if not HEADER_BYTES <= size <= rest:
-        raise CorruptMessage(f"a batch says it has {size - LOG_OVERHEAD} bytes, {rest - LOG_OVERHEAD} are there")
-    return header_at(view, position)
+    raise CorruptMessage(f"a batch says it has {size - LOG_OVERHEAD} bytes, {rest - LOG_OVERHEAD} are there")
 
 
 def _with_max_timestamp(batch: memoryview, header: BatchHeader, latest: int) -> tuple[BatchHeader, bytearray]:

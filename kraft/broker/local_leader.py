@@ -36,7 +36,8 @@ class LocalLeader:
         """With a transactional id each batch belongs to its transaction. Raises InvalidRequiredAcks 21, InvalidRecord
         87, InvalidProducerIdMapping 49, ThrottlingQuotaExceeded 89; all else is an outcome of its partition."""
         if transactional_id is None:
-            return await self._replicas.produce(batches, acks=acks, timeout_ms=timeout_ms)
+            appended = self._replicas.begin_produce(batches, acks=acks, timeout_ms=timeout_ms)
+            return await appended if isinstance(appended, asyncio.Future) else appended
         if any(len(data) < HEADER_BYTES for data in batches.values()):
             raise InvalidRecord("a batch of a transaction has no whole header")
         headers = transactional_headers(batches)

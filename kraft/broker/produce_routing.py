@@ -64,10 +64,16 @@ class ProduceRouter:
         while True:
             seen = self._publisher.version
             for p, outcome in (await self._produce_once(pending, stand_ins, way)).items():
-                outcomes[p] = _after(outcomes.get(p), outcome)
-            pending = {p: batches[p] for p in pending if self._is_worth_routing_again(p, outcomes[p], batches[p])}
+                outcomes[p] = _after(outcomes[p], outcome) if p in outcomes else outcome
+            pending = {
+                p: batches[p]
+                for p in pending
+                if outcomes[p].error_code and self._is_worth_routing_again(p, outcomes[p], batches[p])
+            }
+            if not pending:
+                return outcomes
             stand_ins = self._stand_ins({p: outcomes[p] for p in pending}, stand_ins)
-            if not pending or not await self._wait(seen, stand_ins, deadline_ms=deadline_ms):
+            if not await self._wait(seen, stand_ins, deadline_ms=deadline_ms):
                 return outcomes
 
     def _stand_ins(
@@ -139,9 +145,9 @@ def _has_producer(data: Buffer) -> bool:
     return len(data) >= HEADER_BYTES and header_at(data).producer_id != NO_PRODUCER_ID
 
 
-def _after(earlier: ProduceOutcome | None, outcome: ProduceOutcome) -> ProduceOutcome:
+def _after(earlier: ProduceOutcome, outcome: ProduceOutcome) -> ProduceOutcome:
     """What an earlier attempt may have appended stays in doubt until it is found."""
-    in_doubt = earlier is not None and earlier.is_appended and outcome.error_code != 0
+    in_doubt = earlier.is_appended and outcome.error_code != 0
     return replace(outcome, is_appended=True) if in_doubt else outcome
 
 

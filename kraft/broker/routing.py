@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
 from uuid import UUID
 
 from kraft.broker.control import ControllerDoor
@@ -116,17 +116,15 @@ class Router:
 
     # --- data -----------------------------------------------------------------------------------------------
 
-    async def produce(
+    def produce(
         self,
         batches: Mapping[TopicIdPartition, Buffer],
         *,
         acks: int,
         timeout_ms: int,
         transactional_id: str | None = None,
-    ) -> Mapping[TopicIdPartition, ProduceOutcome]:
-        return await self._produces.produce(
-            batches, acks=acks, timeout_ms=timeout_ms, transactional_id=transactional_id
-        )
+    ) -> Coroutine[Any, Any, Mapping[TopicIdPartition, ProduceOutcome]]:
+        return self._produces.produce(batches, acks=acks, timeout_ms=timeout_ms, transactional_id=transactional_id)
 
     async def read(
         self,

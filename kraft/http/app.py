@@ -181,8 +181,9 @@ async def _answer(context: Context, route: Route, request: web.Request) -> web.S
             if call.is_latin_1:
                 call.body = utf8_of_latin_1(call.body)
         response = await route.handler(call)
-        tell_awaited(response, route, context.awaiting)
-        return finished(call, route, response)
+        if route.answers_early:
+            tell_awaited(response, context.awaiting)
+        return finished(call, route, response) if context.is_strict else response
     except (HttpError, KafkaError) as error:
         return refused(call, route, error)
     finally:
@@ -194,7 +195,8 @@ def _check(call: Call, route: Route) -> None:
     """What can be refused before the body is read."""
     context = call.context
     context.origins.check(call.request)
-    refuse_early(route, context.awaiting, node_id=context.gateway.node_id)
+    if not route.answers_early:
+        refuse_early(context.awaiting, node_id=context.gateway.node_id)
     if context.is_strict:
         check_strictly(call, route)
     if route.check:

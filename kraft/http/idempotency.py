@@ -64,8 +64,9 @@ class IdempotencyKey:
 
 def idempotency_key(call: Call) -> IdempotencyKey | None:
     """Raises HttpError 400 for a key or client that is empty, too long, not printable ASCII, or there twice."""
-    key = _text(call, KEY_HEADER)
-    client = _text(call, CLIENT_HEADER)
+    headers = call.request.headers
+    key = _text(call, KEY_HEADER) if KEY_HEADER in headers else None
+    client = _text(call, CLIENT_HEADER) if CLIENT_HEADER in headers else None
     return None if key is None else IdempotencyKey(client=client or "", key=key)
 
 

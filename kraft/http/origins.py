@@ -39,7 +39,8 @@ class Origins:
     def check(self, request: web.BaseRequest) -> None:
         """Raises HttpError 403 for a name that is not this node's, and for a change that another's page asks for."""
         headers = request.headers
-        host = headers.get("Host")
+        hosts = headers.getall("Host", ())
+        host = hosts[0] if hosts else None
         if host is not None and not _is_ours(host, self._own_hosts, self._settings().rest_allowed_hosts):
             raise HttpError(
                 FORBIDDEN,
@@ -47,7 +48,7 @@ class Origins:
                 "those in rest.allowed.hosts",
                 closes=True,
             )
-        if len(headers.getall("Host", ())) > 1:
+        if len(hosts) > 1:
             raise HttpError(400, "a request has one Host (RFC 9112 3.2)", closes=True)
         origin, site = headers.get("Origin"), headers.get("Sec-Fetch-Site")
         if (origin is None and site is None) or not _is_change(request):

@@ -309,8 +309,10 @@ def _batch(packed: Packed, records: Sequence[OutRecord], indexes: Sequence[int],
         _batch(packed, records[middle:], indexes[middle:], limit=limit)
 
 
-def record_sets(batches: Sequence[Part], settings: TopicSettings) -> list[Part]:
+def record_sets(batches: Sequence[Part], settings: TopicSettings) -> Sequence[Part]:
     """Batches put together that a leader appends at once: what does not fit a segment goes after the others."""
+    if len(batches) == 1:
+        return batches
     limit = min(settings.segment_bytes, SET_BYTES_MAX)
     sets: list[list[Part]] = []
     size = limit + 1
@@ -335,8 +337,12 @@ async def send_in_order(send: Send, parts: Mapping[TopicIdPartition, Sequence[Pa
 
     A part that fails ends its partition's way: what comes after it is not sent, so that the order stays.
     """
+    longest = max(map(len, parts.values()), default=0)
+    if longest == 1:
+        outcomes = await send({which: each[0].data for which, each in parts.items()})
+        return {which: (Piece(each[0].records, outcomes[which]),) for which, each in parts.items()}
     pieces: dict[TopicIdPartition, list[Piece]] = {which: [] for which in parts}
-    for number in range(max(map(len, parts.values()), default=0)):
+    for number in range(longest):
         going = {which: each[number].data for which, each in parts.items() if _goes_on(each, pieces[which])}
         if not going:
             break

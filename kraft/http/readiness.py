@@ -12,7 +12,6 @@ from typing import Final, Protocol
 
 from aiohttp import web
 
-from kraft.http.endpoint import Route
 from kraft.protocol.errors import LeaderNotAvailable
 
 AWAITS_HEADER: Final = "X-Awaits"
@@ -40,16 +39,16 @@ class Nothing:
         return ""
 
 
-def refuse_early(route: Route, awaiting: Awaiting, *, node_id: int) -> None:
-    """Raises LeaderNotAvailable, which is 503, for a route that is not open yet."""
-    if not route.answers_early and (awaited := awaiting.metadata()):
+def refuse_early(awaiting: Awaiting, *, node_id: int) -> None:
+    """Raises LeaderNotAvailable, which is 503, for a route that does not answer early."""
+    if awaited := awaiting.metadata():
         raise LeaderNotAvailable(
             f"node {node_id} does not know the cluster yet and has done nothing; it waits: {awaited}"
         )
 
 
-def tell_awaited(response: web.StreamResponse, route: Route, awaiting: Awaiting) -> None:
+def tell_awaited(response: web.StreamResponse, awaiting: Awaiting) -> None:
     """Says in a header of an early answer what this node waits for."""
-    if route.answers_early and (awaited := awaiting.metadata()):
+    if awaited := awaiting.metadata():
         # What a controller has said may be in it: no line break, and nothing but ASCII.
         response.headers[AWAITS_HEADER] = " ".join(awaited.split()).encode("ascii", "backslashreplace").decode()

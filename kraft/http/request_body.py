@@ -42,7 +42,8 @@ class BodyLease:
 
     def _arrived(self, content: StreamReader) -> bytes:
         """A body that came with its header, as most small ones do: there is nothing to wait for."""
-        self._grow_to(content.total_bytes)
+        if content.total_bytes > self._reserved:
+            self._grow_to(content.total_bytes)
         return content.read_nowait()
 
     async def _parts(self, request: web.Request, watch: BodyWatch) -> bytes | bytearray:

@@ -49,7 +49,7 @@ def refused(call: Call, route: Route, error: HttpError | KafkaError) -> web.Resp
 
 
 def finished(call: Call, route: Route, response: web.StreamResponse) -> web.StreamResponse:
-    """Without the additions, where the client has not asked for them and the profile is strict."""
+    """In the strict profile: without the additions, where the client has not asked for them."""
     if call.has_additions or not isinstance(response, web.Response):
         return response
     body = route.answers.get(response.status)

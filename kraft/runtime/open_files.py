@@ -81,16 +81,16 @@ class CachedFile:
         "is_kept",
         "is_read_only",
         "is_synced",
-        "known_size",
         "name",
         "pins",
+        "size",
         "writes",
     )
 
     def __init__(self, cache: CachedFiles, folder: _Folder, name: str, size: int, *, is_read_only: bool) -> None:
         self._cache = cache
         self.folder, self.name = folder, name
-        self.known_size = size
+        self.size = size
         self.is_read_only = is_read_only
         self.inner: File | None = None
         self.pins = 0
@@ -107,14 +107,10 @@ class CachedFile:
     def path(self) -> str:
         return f"{self.folder.path}/{self.name}" if self.folder.path else self.name
 
-    @property
-    def size(self) -> int:
-        return self.known_size
-
     def append(self, parts: Sequence[Buffer]) -> int:
         inner = self._cache.pin(self, writes=True)
         try:
-            self.known_size = size = inner.append(parts)
+            self.size = size = inner.append(parts)
             return size
         finally:
             self._cache.unpin(self)
@@ -123,7 +119,7 @@ class CachedFile:
         inner = self._cache.pin(self, writes=True)
         try:
             inner.pwrite(offset, data)
-            self.known_size = inner.size
+            self.size = inner.size
         finally:
             self._cache.unpin(self)
 
@@ -131,7 +127,7 @@ class CachedFile:
         inner = self._cache.pin(self, writes=True)
         try:
             inner.truncate(size)
-            self.known_size = size
+            self.size = size
         finally:
             self._cache.unpin(self)
 

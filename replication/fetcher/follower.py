@@ -81,7 +81,7 @@ class Follower:
             log_end_offset=replica.log.log_end_offset,
         )
         if high_watermark != state.high_watermark:
-            replica.state = FollowerState(image=state.image, high_watermark=high_watermark)
+            replica.enter(FollowerState(image=state.image, high_watermark=high_watermark))
             self._on_high_watermark(replica)
 
     def _follow_log_start(self, replica: Replica, log_start_offset: int) -> None:
@@ -109,7 +109,7 @@ class Follower:
         if start < end:
             self._report_cut(replica, state, start=start, end=end, epoch=epoch)
         if state.high_watermark > start:
-            replica.state = replace(state, high_watermark=start)
+            replica.enter(replace(state, high_watermark=start))
 
     def _report_cut(self, replica: Replica, state: FollowerState, *, start: int, end: int, epoch: int) -> None:
         cut = {"from_offset": start, "to_offset": end, "epoch": epoch, "leader_epoch": state.leader_epoch}
@@ -144,7 +144,7 @@ class Follower:
         if log.log_end_offset > log.log_start_offset:
             self._report_cut(replica, state, start=log.log_start_offset, end=log.log_end_offset, epoch=log.latest_epoch)
         log.truncate_fully_and_start_at(offset)
-        replica.state = replace(state, high_watermark=offset)
+        replica.enter(replace(state, high_watermark=offset))
 
     def _emit(self, event: str, replica: Replica, **fields: object) -> None:
         self._events.emit(event, topic=replica.topic, partition=replica.key.partition, **fields)

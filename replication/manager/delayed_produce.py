@@ -39,7 +39,9 @@ class DelayedProduce:
 
     def _try(self, replica: Replica) -> None:
         outcome, state = self._outcomes[replica.key], replica.state
-        if not isinstance(state, LeaderState) or not _is_still_ours(replica, state, outcome):
+        if not isinstance(state, LeaderState) or (
+            state.leader_epoch != outcome.leader_epoch and not _is_still_ours(replica, outcome)
+        ):
             error: type[KafkaError] = NotLeaderOrFollower  # P7
             self._outcomes[replica.key] = failed(
                 outcome, error, f"leadership of {replica.name} was lost while waiting; the records may survive"
@@ -73,11 +75,9 @@ class DelayedProduce:
             self.done.set_result(self._outcomes)
 
 
-def _is_still_ours(replica: Replica, state: LeaderState, outcome: ProduceOutcome) -> bool:
+def _is_still_ours(replica: Replica, outcome: ProduceOutcome) -> bool:
     """Leadership may have been lost and won again meanwhile, and another leader's records stand at these offsets.
     Each epoch has one leader: while its end lies beyond them, they are what this leader appended (KIP-101)."""
-    if state.leader_epoch == outcome.leader_epoch:
-        return True
     end = replica.log.end_offset_for_epoch(outcome.leader_epoch)
     return end is not None and end.epoch == outcome.leader_epoch and end.end_offset > outcome.last_offset
 

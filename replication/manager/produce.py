@@ -105,10 +105,7 @@ class Produce:
             return self._waited_for(self._flush(due, run), run)
         self._advance_high_watermarks(run.appended)
         waiting = self._replicated(run)
-        if waiting is not None:
-            self._count(waiting)
-            return waiting
-        return run.outcomes
+        return run.outcomes if waiting is None else waiting
 
     def _waited_for(
         self, steps: Coroutine[Any, Any, Outcomes], run: _Run, turns: Mapping[TopicIdPartition, Turn] | None = None
@@ -125,15 +122,13 @@ class Produce:
                     self._flushes.ask(replica)
                 self._advance_high_watermarks(run.appended)
 
+            self._count_down()
+
+        self._under_way += 1
         task.add_done_callback(ended)
-        self._count(task)
         return task
 
-    def _count(self, future: asyncio.Future[Outcomes]) -> None:
-        self._under_way += 1
-        future.add_done_callback(self._count_down)
-
-    def _count_down(self, _: asyncio.Future[Outcomes]) -> None:
+    def _count_down(self) -> None:
         self._under_way -= 1
         if not self._under_way:
             self._idle.set()
@@ -287,5 +282,11 @@ class Produce:
         if run.timeout_ms <= 0 or not purgatory.watch(operation, run.appended, wait_ms=run.timeout_ms):
             operation.expire()
             return None
-        operation.done.add_done_callback(lambda _: purgatory.forget(operation))
+
+        def ended(_: asyncio.Future[Outcomes]) -> None:
+            purgatory.forget(operation)
+            self._count_down()
+
+        self._under_way += 1
+        operation.done.add_done_callback(ended)
         return operation.done

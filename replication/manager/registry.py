@@ -148,7 +148,7 @@ class Registry:
             )
         else:
             moved = state
-        replica.state = moved
+        replica.enter(moved)
         if not isinstance(old, LeaderState) or moved.high_watermark != old.high_watermark:
             self.produces.check(replica)
             self.fetches.check(replica)

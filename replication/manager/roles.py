@@ -153,7 +153,7 @@ class Roles:
             return
         self._leave_leadership(replica)
         self._fetchers.unfollow(replica)
-        replica.state = FollowerState(image=replica.state.image, high_watermark=replica.state.high_watermark)
+        replica.enter(FollowerState(image=replica.state.image, high_watermark=replica.state.high_watermark))
         self._registry.wake_all(replica)
         self._logs.delete(key)
         self._registry.events.emit("replica_removed", topic=replica.topic, partition=key.partition)
@@ -197,7 +197,7 @@ class Roles:
     def _stop(self, replica: Replica, image: PartitionImage) -> None:
         self._isr.forget(replica)
         self._fetchers.unfollow(replica)
-        replica.state = FollowerState(image=image, high_watermark=replica.state.high_watermark)
+        replica.enter(FollowerState(image=image, high_watermark=replica.state.high_watermark))
 
     def stop_failed(self, key: TopicIdPartition) -> None:
         """A leader whose disk is full leads on, for readers, until the controller finds another one."""
@@ -292,7 +292,8 @@ class Roles:
         old = replica.state
         if isinstance(old, LeaderState):
             self._leave_leadership(replica)
-        replica.state = FollowerState(image=image, high_watermark=_within(replica.log, old.high_watermark))
+        state = FollowerState(image=image, high_watermark=_within(replica.log, old.high_watermark))
+        replica.enter(state)
         if isinstance(old, LeaderState):
             self._registry.wake_all(replica)
         is_same = isinstance(old, FollowerState) and (old.image.leader, old.leader_epoch) == (
@@ -301,7 +302,7 @@ class Roles:
         )
         if is_same:
             return
-        self._emit_follower(replica, replica.state)
+        self._emit_follower(replica, state)
         if image.leader == NO_LEADER or replica.key in self._registry.read_only:
             self._fetchers.unfollow(replica)
         else:

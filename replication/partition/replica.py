@@ -1,7 +1,7 @@
 """One replica of a partition on this broker: its log and its state. The only mutable thing of this folder.
 
-The replica manager owns all replicas; `state` is replaced, never changed. Who idles at a leader's replica (a follower
-that has all, and asks on) is told of whatever happens to it, so that nobody has to look at thousands of them.
+The replica manager owns all replicas; `state` is replaced (`enter`), never changed. Who idles at a leader's replica (a
+follower that has all, and asks on) is told of whatever happens to it, so that nobody has to look at thousands.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Idler(Protocol):
 
 
 class Replica:
-    __slots__ = ("_state", "idlers", "key", "log", "settings", "topic")
+    __slots__ = ("idlers", "key", "log", "settings", "state", "topic")
 
     def __init__(
         self,
@@ -40,18 +40,15 @@ class Replica:
         self.topic = topic
         self.log = log
         self.settings = settings
-        self._state = state
+        self.state = state
+        """Read many times for each request; it changes by `enter` alone."""
         log.high_watermark = state.high_watermark
         self.idlers: dict[Idler, None] = {}
         """In the order in which they came."""
 
-    @property
-    def state(self) -> LeaderState | FollowerState:
-        return self._state
-
-    @state.setter
-    def state(self, state: LeaderState | FollowerState) -> None:
-        self._state = state
+    def enter(self, state: LeaderState | FollowerState) -> None:
+        """The next state; who idles is told."""
+        self.state = state
         self.log.high_watermark = state.high_watermark
         if self.idlers:
             for idler in tuple(self.idlers):
@@ -60,7 +57,7 @@ class Replica:
     def moved(self, log: ReplicaLog) -> None:
         """Another log takes the place, with the same records."""
         self.log = log
-        log.high_watermark = self._state.high_watermark
+        log.high_watermark = self.state.high_watermark
 
     def stir(self) -> None:
         """Its log has changed."""

@@ -6,7 +6,7 @@ and the answer is 202 without entries, or 204 for Strimzi's `async=true`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, NamedTuple, TypeAlias
 
@@ -96,15 +96,15 @@ Entry: TypeAlias = WrittenOffset | ProducedOffset
 _encode = msgspec.json.Encoder().encode
 
 
-async def produce_to_topic(call: Call) -> web.Response:
+def produce_to_topic(call: Call) -> Awaitable[web.Response]:
     """200 with one entry for each record: partition and offset, or an error; 202 for acks=0. Raises HttpError 40401,
     413, 422."""
-    return await _produce(call, None)
+    return _produce(call, None)
 
 
-async def produce_to_partition(call: Call) -> web.Response:
+def produce_to_partition(call: Call) -> Awaitable[web.Response]:
     """The same for one partition; a RecordBatch v2 goes into the log as it is. Raises HttpError 40402 besides."""
-    return await _produce(call, call.partition)
+    return _produce(call, call.partition)
 
 
 class Done(NamedTuple):
@@ -158,7 +158,7 @@ def answer(call: Call, done: Done) -> web.Response:
         if params.is_async:
             return web.Response(status=204)
         return web.Response(status=202, body=_encode(AcceptedAnswer()), headers=headers)
-    written = leaders(done.outcomes())
+    written = leaders(done.pieces)
     document = {"offsets": offsets, "key_schema_id": None, "value_schema_id": None, "partitions": written}
     return web.Response(body=_encode(document), headers=headers)
 
@@ -232,14 +232,15 @@ def _failed(partition: int, outcome: ProduceOutcome) -> ProducedOffset:
     return entry
 
 
-def leaders(outcomes: Iterable[tuple[int, ProduceOutcome]]) -> list[WrittenPartition]:
+def leaders(pieces: Mapping[int, Sequence[Piece]]) -> list[WrittenPartition]:
     """Who leads each partition that was written to, in which epoch, and the ISR; nothing where it is not known."""
-    found = {
-        number: WrittenPartition(number, outcome.leader_id, outcome.leader_epoch, list(outcome.isr))
-        for number, outcome in outcomes
-        if outcome.leader_id >= 0
-    }
-    return [found[number] for number in sorted(found)]
+    written: list[WrittenPartition] = []
+    for number in sorted(pieces):
+        known = [piece.outcome for piece in pieces[number] if piece.outcome.leader_id >= 0]
+        if known:
+            last = known[-1]
+            written.append(WrittenPartition(number, last.leader_id, last.leader_epoch, list(last.isr)))
+    return written
 
 
 # --- routes -----------------------------------------------------------------------------------------------------------

@@ -136,7 +136,7 @@ def _binary_record(record: BinaryRecord, now_ms: int) -> OutRecord:
     return OutRecord(
         record.key,
         record.value,
-        _pairs(record.headers),
+        _pairs(record.headers) if record.headers else [],
         now_ms if record.timestamp is None else record.timestamp,
         record.partition,
     )
@@ -146,31 +146,26 @@ def _text_record(record: TextRecord, now_ms: int) -> OutRecord:
     return OutRecord(
         None if record.key is None else record.key.encode(),
         None if record.value is None else record.value.encode(),
-        _pairs(record.headers),
+        _pairs(record.headers) if record.headers else [],
         now_ms if record.timestamp is None else record.timestamp,
         record.partition,
     )
 
 
 def _json_record(record: JsonRecord, now_ms: int) -> OutRecord:
+    key = None if record.key is UNSET else bytes(record.key)
+    value = None if record.value is UNSET else bytes(record.value)
     return OutRecord(
-        _embedded(record.key),
-        _embedded(record.value),
-        _pairs(record.headers),
+        None if key == NULL else key,
+        None if value == NULL else value,
+        _pairs(record.headers) if record.headers else [],
         now_ms if record.timestamp is None else record.timestamp,
         record.partition,
     )
 
 
-def _embedded(data: EmbeddedJson) -> bytes | None:
-    if data is UNSET:
-        return None
-    text = bytes(data)
-    return None if text == NULL else text
-
-
-def _pairs(headers: list[RecordHeader] | None) -> list[tuple[str, bytes | None]]:
-    return [(_name(header), header.value) for header in headers] if headers else []
+def _pairs(headers: list[RecordHeader]) -> list[tuple[str, bytes | None]]:
+    return [(_name(header), header.value) for header in headers]
 
 
 def _name(header: RecordHeader) -> str:

@@ -209,6 +209,9 @@ def plain_within(batch: Buffer, header: BatchHeader, budget: Budget) -> Buffer:
 
     Raises OverBudget, CorruptMessage, UnsupportedCompressionType.
     """
+    if not header.codec:
+        budget.take(header.size - HEADER_BYTES, header.record_count)
+        return batch
     budget.take(0, header.record_count)
     try:
         plain = plain_batch(batch, header, decompressed_bytes_max=budget.bytes_left)

@@ -77,16 +77,18 @@ def test_p5_reached_while_the_maximal_isr_is_too_small_is_20() -> None:
             state = replica.state
             assert isinstance(state, LeaderState)
             shrunk = CommittedIsr(members=(1,))
-            replica.state = LeaderState(
-                image=state.image,
-                isr=shrunk,
-                partition_epoch=state.partition_epoch,
-                is_recovering=False,
-                epoch_start_offset=0,
-                end_offset=1,
-                high_watermark=1,
-                followers=state.followers,
-                min_isr=2,
+            replica.enter(
+                LeaderState(
+                    image=state.image,
+                    isr=shrunk,
+                    partition_epoch=state.partition_epoch,
+                    is_recovering=False,
+                    epoch_start_offset=0,
+                    end_offset=1,
+                    high_watermark=1,
+                    followers=state.followers,
+                    min_isr=2,
+                )
             )
             cluster.nodes[1].manager._registry.produces.check(replica)
             outcome = await waiting
