@@ -1,7 +1,8 @@
 """Reading one partition's log: whole batches from an offset, lookups by timestamp, aborted transactions.
 
-A read is served from the tail in memory, by one read of the file, or by a search. Nothing here changes the log. What a
-fetch makes of it (epochs, bounds, progress of a follower) is `replication.manager.partition_reader`.
+A read is served from the tail in memory, by one read of the file, or by a search. Who reads one piece after the other
+is searched for once: where a read ends is remembered. Nothing here changes the log. What a fetch makes of it (epochs,
+bounds, progress of a follower) is `replication.manager.partition_reader`.
 
 Invariant: bytes that come from a file are handed out only when they are what was appended (CRC, magic, offsets that
 follow each other, the leader epochs of the log). Damage that is met is told to the availability of the log.
@@ -11,12 +12,13 @@ collectAbortedTransactions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
 
 from kraft.protocol.batches.checking import DamagedBatch, check_batches
-from kraft.protocol.batches.header import NO_TIMESTAMP, end_within
+from kraft.protocol.batches.header import HEADER_BYTES, NO_TIMESTAMP, end_within, extent_at
 from kraft.protocol.batches.looking import Looking
 from kraft.protocol.batches.records import first_record_at_or_after, latest_record
 from kraft.protocol.errors import KafkaError
@@ -34,6 +36,10 @@ from replication.storage.tail import Tail
 T = TypeVar("T")
 
 
+ENDS_MAX = 32
+"""Of one log: so many readers, one behind the other, find where they go on without a search."""
+
+
 class LogReader:
     def __init__(
         self, segments: Segments, tail: Tail, epochs: LeaderEpochCache, availability: Availability[Any]
@@ -42,6 +48,12 @@ class LogReader:
         self._tail = tail
         self._epochs = epochs
         self._availability = availability
+        self._ends: dict[int, tuple[Segment, int]] | None = None
+        """Offset -> the segment and the position at which a read ended that was told to go on there."""
+
+    def forget_ends(self) -> None:
+        """The log was cut: other batches may come to stand where reads have ended."""
+        self._ends = None
 
     def read(self, offset: int, *, bytes_max: int, upper_bound: int, log_end: int, at_least_one_batch: bool) -> LogRead:
         """From memory, by one read of the file, or by a search; the caller has asked whether the log can be used.
@@ -62,9 +74,37 @@ class LogReader:
                 epoch_of=self._epochs.epoch_of,
                 on_bad_index=self._availability.met_damage,
             )
-            return _read(self._segments.from_offset(offset), wanted, start=start)
+            segments = self._segments.from_offset(offset)
+            read = self._read_on(segments, wanted) or _read(segments, wanted, start=start)
+            if read.end is not None:
+                self._remember(read.next_offset, read.end)
+            return LogRead(data=read.data, next_offset=read.next_offset)
         except (DamagedLog, OSError) as error:
             raise self._met(error, "reading") from error
+
+    def _read_on(self, segments: Sequence[Segment], wanted: _Wanted) -> _Found | None:
+        """Where an earlier read has ended, without a search. None when that is not known, or not so any more, or not
+        even one batch fits."""
+        segment, position = (self._ends or _NO_ENDS).get(wanted.offset, _NO_END)
+        if segment is not segments[0]:
+            return None
+        data: Buffer = segment.log.pread(position, wanted.bytes_max)
+        if len(data) < HEADER_BYTES or extent_at(data, 0)[0] != wanted.offset:
+            return None
+        size, next_offset = end_within(data, upper_bound=wanted.upper_bound)
+        if next_offset < 0:
+            return None
+        limit = segments[1].base_offset if len(segments) > 1 else wanted.log_end
+        data = data if size == len(data) else memoryview(data)[:size]
+        _check(segment, data, position=position, expected=wanted.offset, limit=limit, epoch_of=wanted.epoch_of)
+        return _Found(data, next_offset, (segment, position + size))
+
+    def _remember(self, offset: int, end: tuple[Segment, int]) -> None:
+        if self._ends is None:
+            self._ends = {}
+        elif len(self._ends) >= ENDS_MAX:
+            del self._ends[next(iter(self._ends))]
+        self._ends[offset] = end
 
     def _read_piece(self, start: int, size: int, *, offset: int, upper_bound: int, log_end: int) -> LogRead:
         """Whole batches of the active segment, whose place there is known."""
@@ -127,7 +167,18 @@ class _Wanted:
     """Told of an index that leads nowhere; the read goes on without it."""
 
 
-def _read(segments: Sequence[Segment], wanted: _Wanted, *, start: int | None) -> LogRead:
+class _Found(NamedTuple):
+    data: Buffer
+    next_offset: int
+    end: tuple[Segment, int] | None = None
+    """Where it ends; None when nothing was read."""
+
+
+_NO_END: tuple[Segment | None, int] = (None, 0)
+_NO_ENDS: Mapping[int, tuple[Segment | None, int]] = MappingProxyType({})
+
+
+def _read(segments: Sequence[Segment], wanted: _Wanted, *, start: int | None) -> _Found:
     """From the first of `segments` that has a batch at or after the offset; never across two. `start` is where in the
     first of them the batch of the offset begins, if that is known. Raises DamagedLog.
     """
@@ -150,8 +201,8 @@ def _read(segments: Sequence[Segment], wanted: _Wanted, *, start: int | None) ->
             raise DamagedLog(f"{segment.log.path}: the batch at position {position} changed while it was read")
         data = data if size == len(data) else memoryview(data)[:size]
         _check(segment, data, position=position, expected=found.expected, limit=limit, epoch_of=wanted.epoch_of)
-        return LogRead(data=data, next_offset=next_offset)
-    return LogRead(data=b"", next_offset=wanted.offset)
+        return _Found(data, next_offset, (segment, position + size))
+    return _Found(b"", wanted.offset)
 
 
 def _check(

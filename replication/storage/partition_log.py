@@ -363,6 +363,7 @@ class PartitionLog:
 
     def _cut(self, end_offset: int) -> None:
         self._flusher.cut(end_offset)
+        self._reader.forget_ends()
         self.cleaning.cut(end_offset)
         self._flusher.folder_changed = True
         self._reset_tail()
