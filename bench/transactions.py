@@ -12,8 +12,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import Any, Final
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
@@ -134,24 +135,31 @@ def read_aborted(side: Side, *, megabytes: int, aborted: int, rounds: int) -> di
         name: _write(side, name, count, aborted=transactions_)
         for name, transactions_ in ((with_aborted, aborted), (twin, 0))
     }
-    tail_count = int(count * TAIL_SHARE)
 
-    def rates(begin: Callable[[str], int], records: int) -> dict[str, list[float]]:
-        found: dict[str, list[float]] = {with_aborted: [], twin: []}
+    def read(begin: Callable[[str], int], records: int, *, is_restarted: bool = False) -> dict[str, list[_Speed]]:
+        found: dict[str, list[_Speed]] = {with_aborted: [], twin: []}
         for _ in range(rounds):
             for name, each in found.items():
-                each.append(_rate(side, name, begin(name), records))
+                if is_restarted:
+                    _restart_leader(side, topics, name)
+                each.append(_speed(side, name, begin(name), records))
         return found
 
-    _rate(side, twin, 0, count)  # the client is warm then
-    whole, tail = rates(lambda name: 0, count), rates(lambda name: tails[name], tail_count)
-    restarted = {name: [_rate_after_restart(side, topics, name, count)] for name in (with_aborted, twin)}
+    _speed(side, twin, 0, count)  # the client is warm then
+    found = {
+        "whole": read(lambda name: 0, count),
+        "tail": read(lambda name: tails[name], int(count * TAIL_SHARE)),
+        "restarted": read(lambda name: 0, count, is_restarted=True),
+    }
     topics.delete(with_aborted, twin)
     figures: dict[str, float] = {}
-    for label, found in (("whole", whole), ("tail", tail), ("restarted", restarted)):
-        without, with_them = statistics.median(found[twin]), statistics.median(found[with_aborted])
-        figures[f"{label}: MB/s without"], figures[f"{label}: MB/s with"] = without, with_them
-        figures[f"{label}: ratio"] = with_them / without
+    for label, each in found.items():
+        speeds = {name: statistics.median(speed.mb_per_s for speed in each[name]) for name in each}
+        costs = {name: statistics.median(speed.cpu_s_per_gb for speed in each[name]) for name in each}
+        figures[f"{label}: MB/s without"], figures[f"{label}: MB/s with"] = speeds[twin], speeds[with_aborted]
+        figures[f"{label}: ratio"] = speeds[with_aborted] / speeds[twin]
+        figures[f"{label}: CPU s a GB without"] = costs[twin]
+        figures[f"{label}: CPU s a GB with"] = costs[with_aborted]
     return figures
 
 
@@ -206,19 +214,36 @@ def _piece(count: int, pieces: int, number: int) -> int:
     return count * (number + 1) // pieces - count * number // pieces
 
 
-def _rate(side: Side, name: str, begin_offset: int, records: int) -> float:
-    """MB/s of committed records from the offset to the end, of a consumer that knows the leader already."""
+class _Speed(NamedTuple):
+    mb_per_s: float
+    cpu_s_per_gb: float
+    """Of all nodes."""
+
+
+def _speed(side: Side, name: str, begin_offset: int, records: int) -> _Speed:
+    """Of committed records from the offset to the end, to a consumer that knows the leader already."""
     with _reading(side) as consumer:
         consumer.get_watermark_offsets(TopicPartition(name, 0), timeout=ADMIN_S)
-        begin = time.perf_counter()
+        before, begin = _precise_cpu_s(side), time.perf_counter()
         _read(consumer, [TopicPartition(name, 0, begin_offset)], records)
-        return records * LARGE_RECORD_BYTES / 1e6 / (time.perf_counter() - begin)
+        spent, cpu_s = time.perf_counter() - begin, _precise_cpu_s(side) - before
+        gigabytes = records * LARGE_RECORD_BYTES / 1e9
+        return _Speed(gigabytes * 1000 / spent, cpu_s / gigabytes)
 
 
-def _rate_after_restart(side: Side, topics: Topics, name: str, records: int) -> float:
+def _precise_cpu_s(side: Side) -> float:
+    """In nanoseconds where `process_cpu_s` has hundredths: a read may be over in one of those."""
+    spent = 0
+    for pid in side.pids.values():
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(OSError):
+                spent += int((thread / "schedstat").read_text().split()[0])
+    return spent / 1e9
+
+
+def _restart_leader(side: Side, topics: Topics, name: str) -> None:
     side.restart(topics.leader(name))
     until(lambda: _is_led(topics, name), f"{name} is led again")
-    return _rate(side, name, 0, records)
 
 
 def _is_led(topics: Topics, name: str) -> bool:
