@@ -40,7 +40,7 @@ from kraft.wire.generated.write_txn_markers_request import (
     WriteTxnMarkersRequestData,
 )
 from metadata.image import TopicIdPartition
-from metadata.internal_topics import OFFSETS_TOPIC
+from metadata.internal_topics import OFFSETS_TOPIC, TRANSACTIONS_TOPIC
 from tests.support.client_door import ClientDoor
 from tests.unit.coordinators.test_pending_offsets import KEYS, modelled, record
 from tests.unit.coordinators.test_transaction_cluster import (
@@ -50,6 +50,7 @@ from tests.unit.coordinators.test_transaction_cluster import (
     Client,
     committed,
     create,
+    ends_of,
     eventually,
     play,
     read,
@@ -445,6 +446,42 @@ def test_offsets_count_when_their_transaction_does(version: int, commits: bool) 
         assert await client.end(commits=commits, version=NEW if version == OFFSETS_NEW else OLD) == 0
         await client.is_over("CompleteCommit" if commits else "CompleteAbort")
         assert await fetch(cluster) == (0, 8 if commits else 3)
+
+    play(story)
+
+
+@pytest.mark.parametrize(("version", "decisions"), [(OLD, 4), (NEW, 6)])
+def test_a_transaction_costs_as_many_appends_as_in_kafka(version: int, decisions: int) -> None:
+    """Of three partitions and a group. Its coordinator writes that partitions are added (all at once in the old flow,
+    for each leader in the new one) and the group's, the decision and its completion; each partition gets a marker."""
+
+    async def story(cluster: SimulatedCluster) -> None:
+        keys = {name: await create(cluster, name) for name in ("a", "b", "c")}
+        client = Client(cluster)
+        await client.init()
+        is_new = version == NEW
+
+        async def transaction(number: int) -> None:
+            if not is_new:
+                assert set((await client.add(*keys)).values()) == {0}
+            for name, key in keys.items():
+                sequence = 0 if is_new else number
+                wanted = PRODUCE_NEW if is_new else PRODUCE_OLD
+                assert await produce(cluster, key, client.producer, sequence, topic=name, version=wanted) == 0
+            if not is_new:
+                await add_offsets(client)
+            assert await commit_in(cluster, client, number, version=OFFSETS_NEW if is_new else OFFSETS_OLD) == 0
+            assert await client.end(commits=True, version=version) == 0
+            await client.is_over("CompleteCommit")
+
+        async def records() -> list[int]:
+            topics = (TRANSACTIONS_TOPIC, OFFSETS_TOPIC, *keys)
+            return [sum(await ends_of(cluster, name)) for name in topics]
+
+        await transaction(0)
+        before = await records()
+        await transaction(1)
+        assert [now - then for now, then in zip(await records(), before, strict=True)] == [decisions, 2, 2, 2, 2]
 
     play(story)
 
