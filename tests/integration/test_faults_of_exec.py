@@ -28,7 +28,7 @@ def kraft(*arguments, code=0):
 
 async def write(value, **options):
     producer = AIOKafkaProducer(
-        bootstrap_servers=os.environ["KAFKA_BOOTSTRAP_SERVERS"], retry_backoff_ms=20, **options
+        bootstrap_servers=os.environ["KAFKA_BOOTSTRAP_SERVERS"], acks="all", retry_backoff_ms=20, **options
     )
     await producer.start()
     try:

@@ -41,7 +41,7 @@ def bootstrap(c: Cluster) -> str:
 @asynccontextmanager
 async def producing(c: Cluster, **options: Any) -> AsyncIterator[AIOKafkaProducer]:
     producer = AIOKafkaProducer(
-        bootstrap_servers=bootstrap(c), request_timeout_ms=PATIENCE_MS, retry_backoff_ms=20, **options
+        bootstrap_servers=bootstrap(c), acks="all", request_timeout_ms=PATIENCE_MS, retry_backoff_ms=20, **options
     )
     await producer.start()
     try:
