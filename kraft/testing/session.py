@@ -166,7 +166,10 @@ class KafkaSession:
 
     def never_met(self) -> str:
         """What the test asked for and did not get: faults of requests that no request met. Empty: nothing."""
-        never = self._broken.never() if self._broken is not None else []
+        try:
+            never = self._broken.never() if self._broken is not None else []
+        except ClusterFailed as error:
+            return str(error)
         if not never:
             return ""
         return f"no request ever met this, so the test has not shown what it is about: {'; '.join(never)}"

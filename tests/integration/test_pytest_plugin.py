@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from kraft.launcher.processes import is_alive
+from kraft.launcher.python import PYTHON
 from kraft.launcher.runfile import load_run
+from kraft.testing.plugin import FIXTURES
 from tests.integration.support.waiting import wait_until
 
 pytest_plugins = ("pytester",)
@@ -34,7 +36,7 @@ WRITE = """
             notes.write(json.dumps({**facts, **more}) + "\\n")
 
     async def write(bootstrap, topic, *values, **options):
-        producer = AIOKafkaProducer(bootstrap_servers=bootstrap, retry_backoff_ms=50, **options)
+        producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all", retry_backoff_ms=50, **options)
         await producer.start()
         try:
             return [await producer.send_and_wait(topic, value) for value in values]
@@ -185,6 +187,59 @@ def test_a_test_may_have_a_cluster_of_its_own(pytester: pytest.Pytester, notes: 
     assert nothing_is_left(notes.folders(), set())
 
 
+def test_a_cluster_that_cannot_become_whole_again_is_replaced(pytester: pytest.Pytester, notes: Notes):
+    """One that was wiped becomes whole again, and is used again."""
+    pytester.makepyfile(
+        """
+        import asyncio, shutil
+        import pytest
+        from support import note, read, write
+
+        def whole(kafka_faults, kafka_cluster, kafka_bootstrap, kafka_topic):
+            assert [kafka_faults.state(node) for node in (1, 2, 3)] == ["running"] * 3
+            asyncio.run(write(kafka_bootstrap, kafka_topic, b"x"))
+            assert read(kafka_cluster, kafka_topic) == [b"x"]
+
+        def test_1_wiped(kafka_faults, kafka_topic):
+            note("wiped", kafka_faults)
+            kafka_faults.kill(2)
+            shutil.rmtree(kafka_faults.data / "node-2")
+
+        def test_2_after_wiped(kafka_faults, kafka_cluster, kafka_bootstrap, kafka_topic):
+            whole(kafka_faults, kafka_cluster, kafka_bootstrap, kafka_topic)
+            note("after wiped", kafka_faults)
+
+        def test_3_ends_itself(kafka_faults, kafka_topic):
+            note("ends itself", kafka_faults)
+            kafka_faults.kill(2)
+            logs = kafka_faults.data / "node-2" / "logs"
+            shutil.rmtree(logs)
+            logs.write_text("in its way")
+
+        def test_4_after_that(kafka_faults, kafka_cluster, kafka_bootstrap, kafka_topic):
+            whole(kafka_faults, kafka_cluster, kafka_bootstrap, kafka_topic)
+            note("after that", kafka_faults)
+
+        def test_5_its_owner_is_killed(kafka_faults, kafka_topic):
+            import os, signal
+            note("owner killed", kafka_faults)
+            os.kill(kafka_faults.host_pid, signal.SIGKILL)
+
+        def test_6_after_that(kafka_faults, kafka_cluster, kafka_bootstrap, kafka_topic):
+            whole(kafka_faults, kafka_cluster, kafka_bootstrap, kafka_topic)
+            note("last", kafka_faults)
+        """
+    )
+    result = run(pytester)
+    result.assert_outcomes(passed=5, failed=1)
+    result.stdout.fnmatch_lines(["*_ test_5_its_owner_is_killed _*", "the process that owns the cluster has ended*"])
+    data = {note["test"]: note["data"] for note in notes.all()}
+    assert data["wiped"] == data["after wiped"] == data["ends itself"]
+    assert data["after that"] == data["owner killed"] != data["ends itself"]
+    assert data["last"] != data["owner killed"]
+    assert nothing_is_left(notes.folders(), set())
+
+
 def test_a_failing_test_shows_what_happened_and_a_fault_that_no_request_met_fails(
     pytester: pytest.Pytester, notes: Notes
 ):
@@ -300,6 +355,53 @@ def test_a_suite_that_does_not_use_it_loads_one_module(pytester: pytest.Pytester
     result = run(pytester)
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["LOADED kraft kraft.testing kraft.testing.plugin"])
+
+
+IMPORT = """
+import time
+import pytest
+from _pytest import main
+begun = time.process_time_ns()
+import kraft.testing.plugin
+print(time.process_time_ns() - begun)
+"""
+
+
+def test_a_suite_that_does_not_use_it_waits_less_than_10_ms_for_it():
+    """Processor time, the least of five: some 1.5 ms. What other modules of ours took would be ten times that."""
+    command = [*PYTHON, "-c", IMPORT]
+    took = [int(subprocess.run(command, capture_output=True, check=True, timeout=LIMIT_S).stdout) for _ in range(5)]
+    assert min(took) < 10_000_000
+
+
+def test_a_suite_that_does_not_use_it_prints_what_it_printed_before(pytester: pytest.Pytester):
+    pytester.makepyfile("def test_nothing(): pass")
+
+    def printed(*options: str) -> list[str]:
+        result = pytester.runpytest_subprocess(
+            "-p", "no:kraft", "-p", "no:schemathesis", "-p", "no:cacheprovider", *options
+        )
+        result.assert_outcomes(passed=1)
+        assert not result.errlines
+        return [line for line in result.outlines if " passed in " not in line]
+
+    assert printed() == printed("-p", "kraft.testing.plugin")
+
+
+def test_its_options_markers_and_fixtures_are_explained(pytester: pytest.Pytester):
+    run(pytester, "--help").stdout.fnmatch_lines(
+        ["Kafka clusters inside tests (kraft):", "*--kafka-report=FOLDER*", "*HTML report*"]
+    )
+    run(pytester, "--markers").stdout.fnmatch_lines(
+        [
+            "@pytest.mark.kafka_cluster(nodes=3, settings={}): this test gets a cluster of its own*",
+            "@pytest.mark.kafka_topic(partitions=1, replicas=None, configs={}): what the topic*",
+        ]
+    )
+    said = run(pytester, "--fixtures").stdout.str()
+    own = said.partition("fixtures defined from kraft.testing.plugin")[2].partition("fixtures defined")[0]
+    assert [name for name in FIXTURES if f"\n{name}" not in own] == []
+    assert "no docstring" not in own
 
 
 def test_a_project_keeps_its_own_metadata_replication_and_secrets(pytester: pytest.Pytester, notes: Notes):
