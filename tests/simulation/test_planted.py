@@ -25,6 +25,7 @@ SLOW = frozenset(
         "high_watermark_from_shrunk_isr",
         "epochs_not_cut_with_log",
         "nobody_joins_the_isr",
+        "open_after_truncation",
         "producers_not_known_after_failover",
         "sequence_not_checked",
         "wiped_voter_votes_at_once",
