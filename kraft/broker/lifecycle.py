@@ -45,6 +45,8 @@ SHUTDOWN_BEAT_MS = 50
 """Interval of heartbeats while waiting for permission to stop."""
 IN_OFFICE_MS = 1_000
 """Longest wait for the controller's word that this broker is not fenced."""
+PROOF_INTERVAL_MS = 50
+"""Between two heartbeats that the quorum confirms: each costs it an entry, and a client's wrong offset asks for one."""
 CATCHING_UP_BEAT_MS = 50
 """Interval of heartbeats while registered and not yet unfenced."""
 
@@ -102,7 +104,9 @@ class BrokerLifecycle:
         self._answered_ms = self._deaf_ms = clock.monotonic_ms()
         """When the last heartbeat that was answered was sent; when no leader of the quorum was known last."""
         self._sent = self._answered = 0
-        """Heartbeats; of those that were answered, the latest one's number."""
+        """Heartbeats; of those that were answered with a proof, the latest one's number."""
+        self._proof_waiters = 0
+        self._proof_sent_ms = clock.monotonic_ms() - PROOF_INTERVAL_MS
         self._answered_offset = -1
         """Of the metadata that the latest answer was given from."""
         self._next_answer, self._next_image = asyncio.Event(), asyncio.Event()
@@ -135,14 +139,19 @@ class BrokerLifecycle:
         return self._clock.monotonic_ms() - self._answered_ms < self._settings().broker_session_timeout_ms // 2
 
     async def is_in_office(self) -> bool:
-        """Whether the controller has answered, to a heartbeat sent after this call, that this broker is not fenced, and
-        this broker has applied what the controller had applied then.
+        """Whether the controller has answered, to a heartbeat sent after this call, that this broker is not fenced, the
+        quorum has confirmed the controller, and this broker has applied what the controller had applied then.
 
         For what `has_session` is too sure of: a controller fences at once a broker whose port refuses, and one that is
         cut off lives on. The offset is for one that was paused: it is unfenced by its first heartbeat, before it has
-        heard that it was fenced and who leads since.
+        heard that it was fenced and who leads since. The quorum is asked because a controller that was deposed and has
+        not heard of it answers, too, above all its own node.
         """
+        early_ms = self._proof_sent_ms + PROOF_INTERVAL_MS - self._clock.monotonic_ms()
+        if early_ms > 0:
+            await self._clock.sleep(early_ms)
         wanted = self._sent + 1
+        self._proof_waiters += 1
         self._news.set()
         try:
             async with self._clock.timeout(IN_OFFICE_MS):
@@ -153,6 +162,8 @@ class BrokerLifecycle:
                     await self._next_image.wait()
         except TimeoutError:
             return False
+        finally:
+            self._proof_waiters -= 1
         return self._is_unfenced
 
     def start(self) -> None:
@@ -265,7 +276,7 @@ class BrokerLifecycle:
             listeners=i.listeners,
         )
 
-    def _heartbeat(self) -> BrokerHeartbeat:
+    def _heartbeat(self, *, wants_proof: bool) -> BrokerHeartbeat:
         """Kafka's broker ends when its log directories have failed; ours asks to be fenced when too much has."""
         failed = self._failed_replicas()
         is_hopeless = len(failed) > FAILED_REPLICAS_REPORTED_MAX
@@ -276,20 +287,25 @@ class BrokerLifecycle:
             wants_fence=is_hopeless,
             wants_shutdown=self._wants_shutdown,
             failed=NO_FAILED_REPLICAS if is_hopeless else failed,
+            wants_proof=wants_proof,
         )
 
     async def _beat(self) -> None:
         self._sent += 1
-        number, sent_ms = self._sent, self._clock.monotonic_ms()
+        number, sent_ms, wants_proof = self._sent, self._clock.monotonic_ms(), self._proof_waiters > 0
+        if wants_proof:
+            self._proof_sent_ms = sent_ms
         try:
-            answer = await self._control.control(self._heartbeat(), timeout_ms=self._answer_ms)
+            answer = await self._control.control(self._heartbeat(wants_proof=wants_proof), timeout_ms=self._answer_ms)
         except (StaleBrokerEpoch, BrokerIdNotRegistered):
             self._is_unfenced = False
             await self._register()
         except KafkaError:
             return  # no controller, or no answer: the next beat tries again; fencing is the controller's decision
         else:
-            self._answered_ms, self._answered, self._answered_offset = sent_ms, number, answer.metadata_offset
+            self._answered_ms = sent_ms
+            if wants_proof:
+                self._answered, self._answered_offset = number, answer.metadata_offset
             self._learn(answer)
             self._next_answer.set()
             self._next_answer = asyncio.Event()

@@ -14,10 +14,10 @@ from kraft.protocol.errors import NotController, RequestTimedOut
 from metadata.controller.context import ControllerContext
 from metadata.controller.controller_term import CLAIM_RETRY_MS, ControllerTerm
 from metadata.controller.inbox import Inbox, Item
-from metadata.controller.requests import BrokerProbe, ControllerRequest, ReplicaQuery, Request
+from metadata.controller.requests import BrokerHeartbeat, BrokerProbe, ControllerRequest, ReplicaQuery, Request
 from metadata.environment import Environment
 from metadata.events import Events
-from metadata.quorum.log import Committed, Leadership, MetadataLog, SnapshotInstalled
+from metadata.quorum.log import AppendLost, AppendUnknown, Committed, Leadership, MetadataLog, SnapshotInstalled
 
 Reply = TypeVar("Reply")
 
@@ -52,6 +52,7 @@ class ActiveController:
         self._elected = asyncio.Event()
         self._controller_term: ControllerTerm | None = None
         self._task: asyncio.Task[None] | None = None
+        self._is_stopping = False
 
     @property
     def is_active(self) -> bool:
@@ -73,7 +74,7 @@ class ActiveController:
         """Ends the term; who waits is answered with NOT_CONTROLLER. Raises what the controller failed with."""
         if self._task is None:
             return
-        task, self._task = self._task, None
+        task, self._task, self._is_stopping = self._task, None, True
         task.cancel()
         try:
             await task
@@ -96,11 +97,23 @@ class ActiveController:
         self._inbox.put_request(Item(request=decidable, enqueued_ms=self._clock.monotonic_ms(), waiter=waiter))
         try:
             async with self._clock.timeout(timeout_ms):
-                return cast(Reply, await waiter)
+                reply = cast(Reply, await waiter)
+                if isinstance(request, BrokerHeartbeat) and request.wants_proof:
+                    await self._confirm(leadership.term)
+                return reply
         except TimeoutError:
             raise RequestTimedOut(f"no answer within {timeout_ms} ms: whether it was done is not known") from None
         finally:
             waiter.cancel()
+
+    async def _confirm(self, term: int) -> None:
+        """That no other controller had been elected when we were asked in this term. Raises NotController 41."""
+        try:
+            if self._log.leadership.term != term:
+                raise AppendLost(f"the quorum is in term {self._log.leadership.term}")
+            await self._log.confirm()
+        except (AppendLost, AppendUnknown) as error:
+            raise NotController(f"this node may not be the active controller any more: {error}") from error
 
     def broker_connection_lost(self, broker_id: int) -> None:
         """An authenticated connection of this broker to us broke: if its port refuses now, it is fenced at once."""
@@ -129,6 +142,8 @@ class ActiveController:
                     await self._controller_term.run()
                 finally:
                     self._controller_term = None
+                if self._is_stopping:
+                    return  # a task group that ends by an error tells nothing of a cancellation at the same moment
                 await self._clock.sleep(CLAIM_RETRY_MS)
 
 

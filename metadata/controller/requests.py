@@ -104,6 +104,9 @@ class BrokerHeartbeat(Request[HeartbeatAnswer]):
     wants_shutdown: bool = False
     failed: FailedReplicas = NO_FAILED_REPLICAS
     """All of them, in every heartbeat: what a controller knows of them is soft state."""
+    wants_proof: bool = False
+    """Answer only once the quorum has confirmed that this controller still is the active one: of an answer that no
+    record comes with, the broker cannot know otherwise that it is not a deposed controller's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

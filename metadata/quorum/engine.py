@@ -276,6 +276,15 @@ class QuorumEngine:
         self._guarded(node.propose, command, self._proposals.begin(token))
         self._wake()
 
+    def confirm(self, token: int) -> None:
+        """Commit an entry that changes nothing. Answered as `propose` is; the outcome of a success is None."""
+        node = self._node
+        if node is None or not node.is_leader:
+            self._tell(AppendEnded(token=token, outcome=AppendLost("this node does not lead the quorum")))
+            return
+        self._guarded(node.propose_nothing, self._proposals.begin(token, is_nothing=True))
+        self._wake()
+
     # --- what the main loop reports -----------------------------------------------------------------------------
 
     def taken(self, size: int) -> None:

@@ -101,6 +101,11 @@ class MetadataLog(Protocol):
         """
         ...
 
+    async def confirm(self) -> None:
+        """Returns when an entry that changes nothing was committed after the call, in the term of the call: nobody had
+        been elected in a later term when it was made. Raises AppendLost or AppendUnknown."""
+        ...
+
     def subscribe(
         self,
         on_change: Callable[[Committed | SnapshotInstalled], None],

@@ -153,6 +153,9 @@ class ObserverLog:
     async def append(self, records: Sequence[Record], *, controller_epoch: int, expected_offset: int) -> MetadataImage:
         raise AppendLost("this node is an observer of the quorum: only a voter that leads may append")
 
+    async def confirm(self) -> None:
+        raise AppendLost("this node is an observer of the quorum: it never leads")
+
     def read(self, from_offset: int, *, bytes_max: int) -> MetadataSlice | SnapshotNeeded:
         """Observers read from voters only: nothing is kept here for others."""
         end_offset = self._image.next_offset

@@ -32,7 +32,8 @@ class CaughtUp:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppendEnded:
     token: int
-    outcome: MetadataImage | AppendLost | AppendUnknown
+    outcome: MetadataImage | AppendLost | AppendUnknown | None
+    """None: nothing was to be appended, and that is committed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,14 +17,16 @@ class Proposals:
         self._report = report
         self._waiting: set[int] = set()
 
-    def begin(self, token: int) -> Answer:
-        """What the voter has to call with the outcome."""
+    def begin(self, token: int, *, is_nothing: bool = False) -> Answer:
+        """What the voter has to call with the outcome. `is_nothing`: of an entry without records."""
         self._waiting.add(token)
 
         def answer(result: Result | None, failure: int) -> None:
             if token in self._waiting:
                 self._waiting.discard(token)
-                self._report(AppendEnded(token=token, outcome=_outcome(result, failure)))
+                outcome = _outcome(result, failure)
+                assert outcome is not None or is_nothing, "a proposal of this voter was answered by an earlier entry"
+                self._report(AppendEnded(token=token, outcome=outcome))
 
         return answer
 
@@ -35,11 +37,10 @@ class Proposals:
         self._waiting.clear()
 
 
-def _outcome(result: Result | None, failure: int) -> MetadataImage | AppendLost | AppendUnknown:
+def _outcome(result: Result | None, failure: int) -> MetadataImage | AppendLost | AppendUnknown | None:
     if failure == SUCCESS:
         if isinstance(result, Dropped):
             return AppendLost(result.reason)
-        assert result is not None, "a proposal of this voter was answered by an entry applied before"
         return result
     if failure in SURELY_LOST:
         return AppendLost("this node lost the leadership of the quorum before the entry was appended")

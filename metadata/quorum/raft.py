@@ -172,8 +172,12 @@ class RaftNode:
     def set_next_index(self, peer: int, index: int) -> None:
         self._raft._SyncObj__raftNextIndex[voter(peer)] = index
 
-    def propose_nothing(self) -> None:
-        self._raft._applyCommand(b"", None, NO_OP_COMMAND[0])
+    def propose_nothing(self, answer: Answer | None = None) -> None:
+        """`answer(None, failure)`, if anybody waits for the commit, as `propose` has it."""
+        if answer is None or self.is_leader:
+            self._raft._applyCommand(b"", answer, NO_OP_COMMAND[0])
+        else:
+            answer(None, NOT_LEADER)
 
     def settle(self, candidate: int | None) -> None:
         self._parts.journal.sync()

@@ -40,7 +40,7 @@ TAKEN_TOLD_BYTES = UNTAKEN_BYTES_MAX // 2
 
 OnChange = Callable[[Committed | SnapshotInstalled], None]
 OnLeadership = Callable[[Leadership], None]
-_Answer = MetadataImage | AppendLost | AppendUnknown
+_Answer = MetadataImage | AppendLost | AppendUnknown | None
 
 
 class RaftMetadataLog:
@@ -117,12 +117,26 @@ class RaftMetadataLog:
 
     async def append(self, records: Sequence[Record], *, controller_epoch: int, expected_offset: int) -> MetadataImage:
         command = encode_command(records, controller_epoch=controller_epoch, expected_offset=expected_offset)
-        self._check_append(records, command)
+        assert records, "an append without records"
+        if len(command) > COMMAND_BYTES_MAX:
+            raise AppendLost(f"an append of {len(command)} bytes; the limit is {COMMAND_BYTES_MAX}: split it")
+        image = await self._committed(self._engine.propose, command)
+        assert image is not None, "an append is answered with the image after it"
+        return image
+
+    async def confirm(self) -> None:
+        term = self._leadership.term
+        await self._committed(self._engine.confirm)
+        if not self._leadership.is_self or self._leadership.term != term:
+            raise AppendLost(f"this node did not lead the quorum all the time since it was asked in term {term}")
+
+    async def _committed(self, propose: Callable[..., None], *command: bytes) -> MetadataImage | None:
+        self._check_append()
         token = self._next_token
         self._next_token += 1
         answer: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
         self._appends[token] = answer
-        self._host.call(self._engine.propose, token, command)
+        self._host.call(propose, token, *command)
         try:
             async with self._clock.timeout(APPEND_TIMEOUT_MS):
                 outcome = await answer
@@ -132,9 +146,9 @@ class RaftMetadataLog:
             outcome = answer.result()  # it was there in time, and this loop was too busy to see it
         finally:
             self._appends.pop(token, None)
-        if isinstance(outcome, MetadataImage):
-            return outcome
-        raise outcome
+        if isinstance(outcome, AppendLost | AppendUnknown):
+            raise outcome
+        return outcome
 
     def read(self, from_offset: int, *, bytes_max: int) -> MetadataSlice | SnapshotNeeded:
         return self._retained.read(from_offset, bytes_max=bytes_max)
@@ -144,10 +158,7 @@ class RaftMetadataLog:
 
     # --- appending ----------------------------------------------------------------------------------------------
 
-    def _check_append(self, records: Sequence[Record], command: bytes) -> None:
-        assert records, "an append without records"
-        if len(command) > COMMAND_BYTES_MAX:
-            raise AppendLost(f"an append of {len(command)} bytes; the limit is {COMMAND_BYTES_MAX}: split it")
+    def _check_append(self) -> None:
         if len(self._appends) >= APPENDS_MAX:
             raise AppendLost(f"{APPENDS_MAX} appends wait for an answer already")
         if not self._leadership.is_self:

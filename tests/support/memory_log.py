@@ -106,6 +106,14 @@ class MemoryLog:
             raise failure
         return image
 
+    async def confirm(self) -> None:
+        term = self.shared.term
+        if not self.leadership.is_self:
+            raise AppendLost(f"node {self.node_id} does not lead")
+        await self.shared.may_commit.wait()
+        if self.shared.term != term:
+            raise AppendUnknown("leadership was lost meanwhile")
+
     def subscribe(self, on_change: OnChange, on_leadership: OnLeadership) -> None:
         self._on_change.append(on_change)
         self._on_leadership.append(on_leadership)

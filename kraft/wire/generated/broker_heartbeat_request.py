@@ -30,6 +30,8 @@ from kraft.wire.varints import long_varint
 
 _16s = struct.Struct(">16s")
 _16sB = struct.Struct(">16sB")
+_3st = struct.Struct(">3s?")
+_t = struct.Struct(">?")
 _iqqtt = struct.Struct(">iqq??")
 _iqqttB = struct.Struct(">iqq??B")
 _iqqttx = struct.Struct(">iqq??x")
@@ -61,7 +63,7 @@ class FailedTopic(Message):
 
 
 class BrokerHeartbeatRequestData(TopLevel):
-    __slots__ = ("broker_id", "broker_epoch", "current_metadata_offset", "want_fence", "want_shut_down", "offline_log_dirs", "cordoned_log_dirs", "failed_topics")
+    __slots__ = ("broker_id", "broker_epoch", "current_metadata_offset", "want_fence", "want_shut_down", "offline_log_dirs", "cordoned_log_dirs", "failed_topics", "wants_proof")
     API_KEY: ClassVar[int] = 63
     VERSIONS: ClassVar[range] = range(0, 3)
     FLEXIBLE_FROM: ClassVar[int] = 0
@@ -81,6 +83,8 @@ class BrokerHeartbeatRequestData(TopLevel):
     """List of log directories that are cordoned. This is null before the broker reaches the RECOVERY state. From version 2 on."""
     failed_topics: Sequence[FailedTopic]
     """Replicas whose logs have failed on the broker that beats. From version 1 on."""
+    wants_proof: bool
+    """Answer when the quorum has confirmed that the controller is still the active one. From version 1 on."""
 
     @staticmethod
     def make(
@@ -93,6 +97,7 @@ class BrokerHeartbeatRequestData(TopLevel):
         offline_log_dirs: Sequence[UUID] = (),
         cordoned_log_dirs: Sequence[UUID] | None = None,
         failed_topics: Sequence[FailedTopic] = (),
+        wants_proof: bool = False,
     ) -> BrokerHeartbeatRequestData:
         m = new(BrokerHeartbeatRequestData)
         m.broker_id = broker_id
@@ -103,6 +108,7 @@ class BrokerHeartbeatRequestData(TopLevel):
         m.offline_log_dirs = offline_log_dirs
         m.cordoned_log_dirs = cordoned_log_dirs
         m.failed_topics = failed_topics
+        m.wants_proof = wants_proof
         return m
 
 
@@ -111,6 +117,7 @@ def _read_BrokerHeartbeatRequestData_0(frame: memoryview, offset: int) -> tuple[
     m.offline_log_dirs = ()
     m.cordoned_log_dirs = None
     m.failed_topics = ()
+    m.wants_proof = False
     (
         m.broker_id,
         m.broker_epoch,
@@ -185,9 +192,16 @@ def _read_BrokerHeartbeatRequestData_failed_topics_1(frame: memoryview, offset: 
     return value, offset
 
 
+def _read_BrokerHeartbeatRequestData_wants_proof_1(frame: memoryview, offset: int) -> tuple[bool, int]:
+    (value,) = _t.unpack_from(frame, offset)
+    offset += 1
+    return value, offset
+
+
 _TAGS_BrokerHeartbeatRequestData_1: TagReaders = {
     0: ("offline_log_dirs", _read_BrokerHeartbeatRequestData_offline_log_dirs_1),
     10000: ("failed_topics", _read_BrokerHeartbeatRequestData_failed_topics_1),
+    10001: ("wants_proof", _read_BrokerHeartbeatRequestData_wants_proof_1),
 }
 
 
@@ -196,6 +210,7 @@ def _read_BrokerHeartbeatRequestData_1(frame: memoryview, offset: int) -> tuple[
     m.offline_log_dirs = ()
     m.cordoned_log_dirs = None
     m.failed_topics = ()
+    m.wants_proof = False
     (
         m.broker_id,
         m.broker_epoch,
@@ -255,10 +270,17 @@ def _read_BrokerHeartbeatRequestData_failed_topics_2(frame: memoryview, offset: 
     return value, offset
 
 
+def _read_BrokerHeartbeatRequestData_wants_proof_2(frame: memoryview, offset: int) -> tuple[bool, int]:
+    (value,) = _t.unpack_from(frame, offset)
+    offset += 1
+    return value, offset
+
+
 _TAGS_BrokerHeartbeatRequestData_2: TagReaders = {
     0: ("offline_log_dirs", _read_BrokerHeartbeatRequestData_offline_log_dirs_2),
     1: ("cordoned_log_dirs", _read_BrokerHeartbeatRequestData_cordoned_log_dirs_2),
     10000: ("failed_topics", _read_BrokerHeartbeatRequestData_failed_topics_2),
+    10001: ("wants_proof", _read_BrokerHeartbeatRequestData_wants_proof_2),
 }
 
 
@@ -267,6 +289,7 @@ def _read_BrokerHeartbeatRequestData_2(frame: memoryview, offset: int) -> tuple[
     m.offline_log_dirs = ()
     m.cordoned_log_dirs = None
     m.failed_topics = ()
+    m.wants_proof = False
     (
         m.broker_id,
         m.broker_epoch,
@@ -302,6 +325,8 @@ def _write_BrokerHeartbeatRequestData_1(out: list[Buffer], m: BrokerHeartbeatReq
         for failed_topic_item in failed_topics:
             _write_FailedTopic_1(of_failed_topics, failed_topic_item)
         tags.append(tagged(10000, of_failed_topics))
+    if m.wants_proof != False:
+        tags.append(_3st.pack(b'\x91N\x01', m.wants_proof))
     out += (
         _iqqtt.pack(m.broker_id, m.broker_epoch, m.current_metadata_offset, m.want_fence, m.want_shut_down),
         tag_count(tags),
@@ -326,6 +351,8 @@ def _write_BrokerHeartbeatRequestData_2(out: list[Buffer], m: BrokerHeartbeatReq
         for failed_topic_item in failed_topics:
             _write_FailedTopic_1(of_failed_topics, failed_topic_item)
         tags.append(tagged(10000, of_failed_topics))
+    if m.wants_proof != False:
+        tags.append(_3st.pack(b'\x91N\x01', m.wants_proof))
     out += (
         _iqqtt.pack(m.broker_id, m.broker_epoch, m.current_metadata_offset, m.want_fence, m.want_shut_down),
         tag_count(tags),

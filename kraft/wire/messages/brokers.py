@@ -118,6 +118,7 @@ def _heartbeat_request(request: BrokerHeartbeat, timeout_ms: int) -> BrokerHeart
         want_fence=request.wants_fence,
         want_shut_down=request.wants_shutdown,
         failed_topics=_failed_topics(request.failed),
+        wants_proof=request.wants_proof,
     )
 
 
@@ -150,6 +151,7 @@ def _heartbeat(message: BrokerHeartbeatRequestData) -> BrokerHeartbeat:
         wants_fence=message.want_fence,
         wants_shutdown=message.want_shut_down,
         failed=_failed_replicas(message.failed_topics),
+        wants_proof=message.wants_proof,
     )
 
 

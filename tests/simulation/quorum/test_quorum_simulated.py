@@ -218,3 +218,40 @@ def test_a_voter_whose_disk_was_full_while_a_peer_came_back_hears_of_it() -> Non
         assert not cluster.fatal
 
     world.run(scenario())
+
+
+def test_a_leader_of_the_past_that_still_believes_to_lead_is_not_confirmed() -> None:
+    believed = sum(_asks_both_leaders(SimulatedWorld(seed)) for seed in range(6))
+    assert believed > 0, "in no seed a leader of the past believed to lead while the next one did"
+
+
+def _asks_both_leaders(world: SimulatedWorld) -> bool:
+    """Whether the old leader still believed to lead when the new one was confirmed."""
+    cluster = Cluster(world)
+
+    async def confirm(i: int) -> None:
+        await cluster.machines[i].run(cluster.logs[i].confirm())
+
+    async def scenario() -> bool:
+        await cluster.start()
+        await cluster.append_until_done("a")
+        old = await cluster.leader()
+        others = tuple(i for i in cluster.machines if i != old)
+        offset = cluster.logs[old].image.offset
+        await confirm(old)
+        await asyncio.sleep(1)
+        assert {log.image.offset for log in cluster.logs.values()} == {offset}, "it is no metadata"
+        with pytest.raises(AppendLost):
+            await confirm(others[0])
+        world.network.isolate(f"m{old}", [f"m{i}" for i in others])
+        asked = asyncio.ensure_future(confirm(old))
+        new = await cluster.leader(among=others)
+        await confirm(new)
+        believes = cluster.logs[old].leadership.is_self
+        assert not (believes and asked.done())
+        with pytest.raises((AppendLost, AppendUnknown)):
+            await asked
+        assert not cluster.fatal
+        return believes
+
+    return world.run(scenario())

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from kraft.broker.lifecycle import BrokerIdentity, BrokerLifecycle, RegistrationFailed
+from kraft.broker.lifecycle import PROOF_INTERVAL_MS, BrokerIdentity, BrokerLifecycle, RegistrationFailed
 from kraft.chaos.worlds.simulated.clock import SimulatedClock
 from kraft.protocol.errors import (
     DuplicateBrokerRegistration,
@@ -416,6 +416,31 @@ def test_it_is_in_office_by_a_heartbeat_that_was_sent_after_the_question() -> No
         controller.beat_refusals.clear()
         controller.answer = FENCED
         assert not await life.is_in_office()
+        await life.stop()
+
+    run(main)
+
+
+def test_only_who_has_to_know_whether_it_is_in_office_asks_the_quorum_and_not_too_often() -> None:
+    """Each such heartbeat costs the quorum an entry, and any client's wrong offset asks for one."""
+
+    async def main(clock: SimulatedClock) -> None:
+        controller = Controller(clock)
+        life = _life(clock, controller)
+        life.start()
+        await clock.sleep(10_000)
+        assert not any(beat.wants_proof for _, beat in controller.beats), "usual heartbeats cost the quorum nothing"
+        until_ms = clock.monotonic_ms() + 1_000
+
+        async def ask_again_and_again() -> None:
+            while clock.monotonic_ms() < until_ms:
+                assert await life.is_in_office()
+
+        await asyncio.gather(*(ask_again_and_again() for _ in range(10)))
+        proofs = [at_ms for at_ms, beat in controller.beats if beat.wants_proof]
+        assert 10 < len(proofs) <= 1 + 1_000 // PROOF_INTERVAL_MS
+        await clock.sleep(5_000)
+        assert not controller.beats[-1][1].wants_proof
         await life.stop()
 
     run(main)

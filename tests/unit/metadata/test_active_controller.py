@@ -135,12 +135,13 @@ class Node:
         reply = await self.controller.submit(request, timeout_ms=60_000)
         return reply.broker_epoch
 
-    async def beat(self, broker_id: int, *, timeout_ms: int = 2000) -> bool:
+    async def beat(self, broker_id: int, *, timeout_ms: int = 2000, wants_proof: bool = False) -> bool:
         image = self.shared.image
         request = BrokerHeartbeat(
             broker_id=broker_id,
             broker_epoch=image.brokers[broker_id].broker_epoch,
             metadata_offset=image.offset,
+            wants_proof=wants_proof,
         )
         return not (await self.controller.submit(request, timeout_ms=timeout_ms)).is_fenced
 
@@ -184,6 +185,36 @@ def test_claims_its_epoch_before_it_decides() -> None:
         assert node.controller.epoch == node.shared.image.controller_epoch == 1
         assert node.events.named("controller_changed") == [{"controller": 1, "epoch": 1, "term": 1}]
         assert await node.register(1) == 1
+
+    run(story)
+
+
+def test_a_heartbeat_that_wants_a_proof_is_answered_when_the_quorum_has_confirmed_the_controller() -> None:
+    """A controller that was deposed and has not heard of it answers the others: they change nothing."""
+
+    async def story(node: Node) -> None:
+        await node.start_brokers(1)
+        records = len(node.shared.records)
+        assert await node.beat(1, wants_proof=True)
+        node.shared.may_commit.clear()
+        assert await node.beat(1), "this one changes nothing"
+        asked = asyncio.ensure_future(node.beat(1, wants_proof=True))
+        await asyncio.sleep(0.5)
+        assert not asked.done()
+        node.shared.elect(2)
+        node.shared.may_commit.set()
+        with pytest.raises(NotController):
+            await asked
+        assert len(node.shared.records) == records, "a proof is no metadata"
+
+    run(story)
+
+
+def test_it_stops_in_the_moment_in_which_it_is_relieved() -> None:
+    async def story(node: Node) -> None:
+        node.shared.elect(2)
+        await asyncio.sleep(0)
+        await node.controller.stop()
 
     run(story)
 
