@@ -61,11 +61,11 @@ def encode_json(records: Sequence[InRecord], form: Format, *, topic: str, partit
 
 
 def _consumed(record: InRecord, convert: Callable[[bytes], Any] | None, topic: str, partition: int) -> ConsumedRecord:
-    headers = record.headers
+    key, value, headers = record.key, record.value, record.headers
     return ConsumedRecord(
         topic,
-        _key(record.key, convert),
-        record.value if convert is None else _value(record, convert),
+        key if key is None or convert is None else _key(key, convert),
+        value if value is None or convert is None else _value(value, convert, record.offset),
         partition,
         record.offset,
         record.timestamp,
@@ -107,24 +107,20 @@ _CONVERT: dict[Format, Callable[[bytes], Any] | None] = {
 }
 
 
-def _key(key: bytes | None, convert: Callable[[bytes], Any] | None) -> Any:
-    if key is None or convert is None:
-        return key
+def _key(key: bytes, convert: Callable[[bytes], Any]) -> Any:
     try:
         return convert(key)
     except (ValueError, msgspec.DecodeError):
         return b2a_base64(key, newline=False).decode()
 
 
-def _value(record: InRecord, convert: Callable[[bytes], Any]) -> Any:
-    if record.value is None:
-        return None
+def _value(value: bytes, convert: Callable[[bytes], Any], offset: int) -> Any:
     try:
-        return convert(record.value)
+        return convert(value)
     except (ValueError, msgspec.DecodeError) as error:
         kind = "JSON" if convert is _as_json else "UTF-8 text"
         raise HttpError(
             UNPROCESSABLE,
-            f"the value at offset {record.offset} is not {kind} ({error}); read it as binary, or from the next offset",
-            extra={"offset": record.offset},
+            f"the value at offset {offset} is not {kind} ({error}); read it as binary, or from the next offset",
+            extra={"offset": offset},
         ) from error
