@@ -29,12 +29,9 @@ def main() -> None:
 
 def _begin_to_load_nodes() -> None:
     """The process whose forks they will be: it loads while the command is read."""
-    from kraft.launcher.fork_messages import CAN_WATCH_FORKS
+    from kraft.launcher.fork_start import begin
 
-    if CAN_WATCH_FORKS:
-        from kraft.launcher.forks import fork_server
-
-        fork_server()
+    begin()
 
 
 def _is_plain_node(arguments: list[str]) -> bool:

@@ -14,14 +14,6 @@ import msgspec
 
 from kraft.launcher.python import environment
 
-FORK_SERVER: Final = "kraft.launcher.fork_process"
-"""Not imported here: who starts nodes needs nothing of what a node needs."""
-CAN_WATCH_FORKS: Final = hasattr(os, "pidfd_open")
-"""Linux. The process that forks is not ours to wait for, so that only a descriptor tells whether a node runs."""
-ROOM_FOR_NAMES: Final = "." * 160
-"""An argument that the fork server is given: its forks write there what they are called."""
-NEW_CLUSTERS: Final = "new-clusters"
-"""An argument of a fork server that will be asked for a cluster, as a rule for a new one."""
 SOCKET_FILE: Final = "nodes.sock"
 """In the data folder, for its owner alone (mode 0600)."""
 LINE_BYTES_MAX: Final = 1024 * 1024

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 
-from kraft.launcher.fork_messages import NEW_CLUSTERS
+from kraft.launcher.fork_start import NEW_CLUSTERS
 from kraft.launcher.identity import IdentityAhead
 from kraft.launcher.lean import loading_a_node
 

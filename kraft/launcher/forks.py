@@ -18,11 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from kraft.launcher.fork_messages import (
-    CAN_WATCH_FORKS,
-    FORK_SERVER,
     LINE_BYTES_MAX,
-    NEW_CLUSTERS,
-    ROOM_FOR_NAMES,
     SOCKET_FILE,
     Command,
     Launch,
@@ -31,8 +27,8 @@ from kraft.launcher.fork_messages import (
     StartNode,
     Surroundings,
 )
+from kraft.launcher.fork_start import CAN_WATCH_FORKS, begun
 from kraft.launcher.processes import LaunchError, start_program
-from kraft.launcher.python import PYTHON, environment
 
 END_LIMIT_S: Final = 10.0
 ANSWER_LIMIT_S: Final = 10.0
@@ -48,14 +44,7 @@ class ForkServer:
     """Started here, and loading meanwhile: the first answer takes as long as that. Used by any thread."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [*PYTHON, "-m", FORK_SERVER, "node", ROOM_FOR_NAMES, NEW_CLUSTERS],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-            bufsize=0,
-            env=environment(),
-        )
+        self._process = begun()
         self._ids = itertools.count(1)
         self._lock = threading.Lock()
         self._received = b""

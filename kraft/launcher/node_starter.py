@@ -15,14 +15,8 @@ import subprocess
 from collections.abc import Iterable
 from typing import Protocol
 
-from kraft.launcher.fork_messages import (
-    CAN_WATCH_FORKS,
-    FORK_SERVER,
-    ROOM_FOR_NAMES,
-    Command,
-    Reply,
-    StartNode,
-)
+from kraft.launcher.fork_messages import Command, Reply, StartNode
+from kraft.launcher.fork_start import CAN_WATCH_FORKS, FORK_SERVER, ROOM_FOR_NAMES
 from kraft.launcher.helper_process import Helper
 from kraft.launcher.processes import start_node
 

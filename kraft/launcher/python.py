@@ -10,13 +10,12 @@ from __future__ import annotations
 import os
 import sys
 from functools import lru_cache
-from pathlib import Path
 from typing import Final
 
 PYTHON: Final = (sys.executable, "-P")
 OURS: Final = frozenset(("kraft", "metadata", "replication"))
 """Packages of this distribution."""
-_HOME: Final = str(Path(__file__).resolve().parents[2])
+_HOME: Final = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 
 def environment() -> dict[str, str]:

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Final
 
-from kraft.launcher.fork_messages import CAN_WATCH_FORKS, Launch, Prepare
+from kraft.launcher.fork_messages import Launch, Prepare
+from kraft.launcher.fork_start import CAN_WATCH_FORKS
 from kraft.launcher.forks import ForkServerGone, end_fork_server, fork_server
 from kraft.launcher.processes import LaunchError, StartProcess, start_program, stop_nodes
 from kraft.launcher.readiness import StartFailed, explained, wait_until_ready

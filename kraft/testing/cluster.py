@@ -28,7 +28,8 @@ from typing import Any, Final, Self
 from kraft.client.blocking import send
 from kraft.client.response import Answer, Request
 from kraft.launcher import actions
-from kraft.launcher.fork_messages import CAN_WATCH_FORKS, Launch, Prepare
+from kraft.launcher.fork_messages import Launch, Prepare
+from kraft.launcher.fork_start import CAN_WATCH_FORKS
 from kraft.launcher.forks import ForkServer, ForkServerGone, fork_server
 from kraft.launcher.processes import (
     LaunchError,

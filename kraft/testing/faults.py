@@ -23,7 +23,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Final, Protocol, Self
 
-from kraft.launcher.fork_messages import CAN_WATCH_FORKS
+from kraft.launcher.fork_start import CAN_WATCH_FORKS
 from kraft.launcher.python import PYTHON, environment
 from kraft.testing.assertions import Record, Sent, Verdict, records_of, verdict_of
 from kraft.testing.cluster import ClusterFailed, Lifespan, Setting, defaults_of, roles_of

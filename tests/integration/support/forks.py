@@ -13,7 +13,8 @@ from typing import Final
 
 import msgspec
 
-from kraft.launcher.fork_messages import FORK_SERVER, ROOM_FOR_NAMES, Command, Reply, StartNode
+from kraft.launcher.fork_messages import Command, Reply, StartNode
+from kraft.launcher.fork_start import FORK_SERVER, ROOM_FOR_NAMES
 from kraft.launcher.python import PYTHON
 
 END_S: Final = 10.0

@@ -9,7 +9,8 @@ from importlib.util import find_spec
 
 import pytest
 
-from kraft.launcher.fork_messages import FORK_SERVER, Command, Reply
+from kraft.launcher.fork_messages import Command, Reply
+from kraft.launcher.fork_start import FORK_SERVER
 from kraft.launcher.helper_process import Helper, HelperFailed
 
 SILENT = "json.tool"

@@ -51,6 +51,12 @@ def test_every_command_is_known_to_help() -> None:
     subprocess.run([*PYTHON, "-c", text], check=True, timeout=120)
 
 
+def test_the_process_that_forks_is_started_before_anything_else_is_loaded() -> None:
+    modules = loaded("import kraft.cli.main, kraft.launcher.fork_start")
+    assert not modules & {"msgspec", "dataclasses", "asyncio", "socket", "typer"}
+    assert len([name for name in modules if name.startswith("kraft.")]) == 5
+
+
 DATA_CLASSES = """
 import dataclasses, sys
 from dataclasses import FrozenInstanceError, dataclass, field
