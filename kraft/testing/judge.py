@@ -12,7 +12,7 @@ import time
 import tomllib
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -21,9 +21,10 @@ import msgspec
 
 from kraft.chaos.checkers.check import check_history
 from kraft.chaos.checkers.verdict import Verdict
-from kraft.chaos.evidence import Event, Evidence, Fault, LeaderSample, LogRecord, ReadBack, read_events
+from kraft.chaos.evidence import Event, Evidence, Fault, LeaderSample, LogRecord, ReadBack, ReplicaLog, read_events
 from kraft.chaos.history import Acks, Header, HistoryWriter, Produce
 from kraft.chaos.report.page import Report, write_report
+from kraft.chaos.worlds.processes.logs import RunFiles, replica_logs
 from kraft.chaos.worlds.snapshot import NodeView, Snapshot, parse_view, unsettled
 from kraft.client.blocking import send
 from kraft.client.outcome import Outcome
@@ -31,7 +32,7 @@ from kraft.client.response import Answer, Request
 from kraft.events import EVENTS_FILE, ROTATED_FILE
 from kraft.launcher.processes import is_alive, is_stopped
 from kraft.launcher.runfile import ClusterRun, NodeRun, load_run
-from kraft.protocol.batches.records import read_batches
+from kraft.protocol.batches.records import ReadRecord, read_batches
 from kraft.protocol.media_types import RECORD_BATCH
 
 SETTLE_LIMIT_S: Final = 20.0
@@ -92,7 +93,9 @@ def answer(question: Question, *, samples: Sequence[LeaderSample] = ()) -> Answe
     run = load_run(question.data)
     if run is None:
         raise CannotJudge(f"no cluster runs from {question.data}")
-    readback = _read_back(run, question.sent) if question.sent else ()
+    names = _names_of(question.sent)
+    readback = _read_back(run, names) if names else []
+    looked = _look(run)
     header = Header(
         scenario=question.name,
         settings=_settings(run),
@@ -103,7 +106,8 @@ def answer(question: Question, *, samples: Sequence[LeaderSample] = ()) -> Answe
         events = [event for event in _events(run, header, Path(folder)) if event.at_us >= question.since_us]
         faults = [fault for fault in question.faults if (fault.until_us or fault.at_us) >= question.since_us]
         evidence = Evidence(
-            readback=[each.for_checker() for each in readback],
+            readback=[each.for_checker(looked) for each in readback],
+            replicas=_replicas(run, readback, names, looked),
             samples=[sample for sample in samples if sample.at_us >= question.since_us],
             events=events,
             faults=faults,
@@ -174,8 +178,12 @@ _TOLD: Final[Mapping[str, Callable[[Event], str]]] = {
 # --- from the cluster -----------------------------------------------------------------------------------------------
 
 
+def _configuration(run: ClusterRun) -> dict[str, Any]:
+    return tomllib.loads(Path(run.config).read_text(encoding="utf-8"))
+
+
 def _settings(run: ClusterRun) -> dict[str, Any]:
-    return dict(tomllib.loads(Path(run.config).read_text(encoding="utf-8")).get("settings", {}))
+    return dict(_configuration(run).get("settings", {}))
 
 
 def _events(run: ClusterRun, header: Header, folder: Path) -> list[Event]:
@@ -202,18 +210,24 @@ class Partition:
     found: tuple[tuple[int, int, str], ...]
     """Offset, leader epoch, and the value that the history has for it."""
 
-    def for_checker(self) -> ReadBack:
+    def for_checker(self, looked: Snapshot) -> ReadBack:
+        """`looked`: after it was read. Who is in the ISR then has all that was read."""
         return ReadBack(
             topic=self.topic,
             partition=self.number,
             records=lambda: (LogRecord(*each) for each in self.found),
             log_start_offset=self.start,
             high_watermark=self.end,
+            isr=tuple(filter(looked.alive, looked.isr(self.topic, self.number))),
             error=self.problem or None,
         )
 
 
-def _read_back(run: ClusterRun, sent: Sequence[SentRecord]) -> list[Partition]:
+Names = Mapping[Identity, str]
+"""Of each record that the test has sent, the value that the history has for it."""
+
+
+def _names_of(sent: Sequence[SentRecord]) -> Names:
     names: dict[Identity, str] = {}
     for number, record in enumerate(sent):
         if record.identity in names:
@@ -222,11 +236,50 @@ def _read_back(run: ClusterRun, sent: Sequence[SentRecord]) -> list[Partition]:
                 "needs records that can be told apart, such as values with a number"
             )
         names[record.identity] = f"{TEST}:{number}"
-    topics = sorted({record.topic for record in sent})
+    return names
+
+
+def _read_back(run: ClusterRun, names: Names) -> list[Partition]:
+    topics = sorted({topic for topic, _, _ in names})
     _wait_until_settled(run, topics)
     return [
         _read_partition(run, topic, number, names) for topic in topics for number in range(_partitions_of(run, topic))
     ]
+
+
+def _replicas(run: ClusterRun, readback: Sequence[Partition], names: Names, looked: Snapshot) -> list[ReplicaLog]:
+    """The logs of all replicas, from their files; not of compacted topics, which each replica compacts by itself."""
+
+    def named(topic: str, record: ReadRecord) -> str | None:
+        return names.get((topic, record.key, record.value))
+
+    ends = {(each.topic, each.number): each.end for each in readback}
+    judged = {topic for topic in {topic for topic, _ in ends} if not _is_compacted(run, topic)}
+    nodes = {int(node["id"]): node for node in _configuration(run)["nodes"]}
+    brokers = [node.id for node in run.nodes if node.is_broker]
+    found: dict[tuple[int, str, int], ReplicaLog] = {}
+    for number in range(max((len(nodes[broker]["log_dirs"]) for broker in brokers), default=0)):
+        having = [broker for broker in brokers if number < len(nodes[broker]["log_dirs"])]
+        files = RunFiles(
+            directory=Path(run.data),
+            brokers=having,
+            voters=(),
+            data={broker: Path(nodes[broker]["data"]) for broker in having},
+            logs={broker: Path(nodes[broker]["log_dirs"][number]) for broker in having},
+        )
+        for each in replica_logs(files, looked, judged.__contains__, told=named):
+            # Behind what was read back somebody may be writing at this moment.
+            is_whole = each.log_end_offset >= ends.get((each.topic, each.partition), 0)
+            found[each.node, each.topic, each.partition] = replace(each, error=None if is_whole else each.error)
+    return list(found.values())
+
+
+def _is_compacted(run: ClusterRun, topic: str) -> bool:
+    for node in _awake(run):
+        outcome = send(node.rest, Request(method="GET", path=f"/topics/{quote(topic)}"))
+        if isinstance(outcome, Answer) and outcome.is_success:
+            return "compact" in outcome.json()["configs"]["cleanup.policy"]
+    return True  # nobody tells
 
 
 def _awake(run: ClusterRun) -> list[NodeRun]:
@@ -260,7 +313,7 @@ def _partitions_of(run: ClusterRun, topic: str) -> int:
     raise CannotJudge(f"the partitions of topic {topic} are not known: {said}")
 
 
-def _read_partition(run: ClusterRun, topic: str, number: int, names: Mapping[Identity, str]) -> Partition:
+def _read_partition(run: ClusterRun, topic: str, number: int, names: Names) -> Partition:
     deadline = time.monotonic() + READ_LIMIT_S
     start, position, problem = -1, -1, "no node runs"
     found: list[tuple[int, int, str]] = []

@@ -13,7 +13,7 @@ from kraft.chaos.worlds.processes.pace import every_topic
 from kraft.chaos.worlds.snapshot import Snapshot
 from kraft.layout import METADATA_FOLDER
 from kraft.protocol.batches.header import BatchHeader, computed_crc
-from kraft.protocol.batches.records import read_batches
+from kraft.protocol.batches.records import ReadRecord, read_batches
 from kraft.protocol.errors import KafkaError
 from kraft.runtime.files import DiskFiles
 from metadata.environment import File
@@ -49,10 +49,21 @@ class RunFiles:
 
 
 Offsets: TypeAlias = Mapping[tuple[str, int], int]
+Told: TypeAlias = Callable[[str, ReadRecord], str | None]
+"""What the checker knows a record of a topic as; None: it is not about that one."""
+
+
+def by_its_value(_: str, record: ReadRecord) -> str:
+    """As the workload of scenarios writes it."""
+    return value_of((record.value or b"").decode("utf-8", "replace"))
 
 
 def replica_logs(
-    files: RunFiles, latest: Snapshot | None, is_judged: Callable[[str], bool] = every_topic
+    files: RunFiles,
+    latest: Snapshot | None,
+    is_judged: Callable[[str], bool] = every_topic,
+    *,
+    told: Told = by_its_value,
 ) -> list[ReplicaLog]:
     """Of every replica of these topics on a disk, whether its node runs or not; not of topics that are no more.
 
@@ -66,7 +77,7 @@ def replica_logs(
         for folder in sorted(directory.iterdir()) if directory.is_dir() else ():
             key = topic_partition_of(folder.name)
             if key is not None and is_judged(key[0]) and _is_current(folder, topics.get(key[0])):
-                found.append(_replica_log(node, key, folder, starts=starts, high_watermarks=high_watermarks))
+                found.append(_replica_log(node, key, folder, starts=starts, high_watermarks=high_watermarks, told=told))
     return found
 
 
@@ -85,7 +96,7 @@ def _is_current(folder: Path, topic_id: str | None) -> bool:
 
 
 def _replica_log(
-    node: int, key: tuple[str, int], folder: Path, *, starts: Offsets, high_watermarks: Offsets
+    node: int, key: tuple[str, int], folder: Path, *, starts: Offsets, high_watermarks: Offsets, told: Told
 ) -> ReplicaLog:
     segments = sorted(path for path in folder.iterdir() if path.name.endswith(LOG_SUFFIX))
     first, end, problem = _extent(segments)
@@ -94,7 +105,7 @@ def _replica_log(
         node=node,
         topic=key[0],
         partition=key[1],
-        records=records_of(segments, from_offset=start),
+        records=records_of(segments, from_offset=start, topic=key[0], told=told),
         log_start_offset=start,
         log_end_offset=end,
         high_watermark=high_watermarks.get(key, 0),
@@ -144,7 +155,7 @@ def _intact(file: File) -> Iterator[tuple[bytes, BatchHeader]]:
         yield data, header
 
 
-def records_of(paths: Sequence[Path], *, from_offset: int = 0) -> Records:
+def records_of(paths: Sequence[Path], *, from_offset: int = 0, topic: str = "", told: Told = by_its_value) -> Records:
     """The records of files of batches, in order; they end where a batch is damaged."""
 
     def records() -> Iterator[LogRecord]:
@@ -155,8 +166,9 @@ def records_of(paths: Sequence[Path], *, from_offset: int = 0) -> Records:
                 for data, header in _intact(file):
                     # A read that began in the middle of a batch has its first records twice in the file.
                     for record in read_batches(data, from_offset=following):
-                        value = (record.value or b"").decode("utf-8", "replace")
-                        yield LogRecord(record.offset, header.leader_epoch, value_of(value))
+                        value = told(topic, record)
+                        if value is not None:
+                            yield LogRecord(record.offset, header.leader_epoch, value)
                     following = max(following, header.next_offset)
             except (DamagedLog, KafkaError):
                 return
