@@ -25,6 +25,8 @@ POLL_S = 0.05
 BUSY = 503
 """A node that has just started knows too little, and has done nothing."""
 JSON = ("Content-Type: application/json",)
+LISTENING = "0A"
+"""State of a socket in /proc/net/tcp."""
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -48,6 +50,23 @@ def process_cpu_s(pid: int) -> float:
 
 def process_resident_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES
+
+
+def listener(port: int) -> int:
+    """The process of this machine that listens on the port."""
+    inodes = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for row in Path(table).read_text().splitlines()[1:]:
+            fields = row.split()
+            if fields[3] == LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
+                inodes.add(f"socket:[{fields[9]}]")
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if any(os.readlink(entry) in inodes for entry in Path(f"/proc/{pid}/fd").iterdir()):
+                return int(pid)
+        except OSError:
+            continue
+    raise BenchError(f"no process of this machine that can be seen listens on port {port}")
 
 
 class Cluster:

@@ -11,10 +11,10 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.bodies import raw_body
-from bench.cluster import BenchError, Cluster
+from bench.cluster import BenchError, Cluster, listener, process_cpu_s
 from bench.report import Row
 from bench.rows import KIB, Produce, run_produce
 
@@ -53,6 +53,13 @@ class Load:
     """What was written is read back, and that is what is measured."""
 
 
+class Found(NamedTuple):
+    mb_per_s: float
+    """Of values."""
+    nodes_ms: float | None
+    """Processor time of all nodes for a MB of values; None where they run elsewhere."""
+
+
 LOADS = (
     Load(name="produce 1 KB in 1 MiB batches"),
     Load(name="produce 1 KB in 1 MiB batches to 6 partitions", partitions=6),
@@ -80,13 +87,15 @@ async def compare_clients(
         name = f"{CLIENT}: {load.name}"
         if not is_wanted(name):
             continue
-        found: dict[str, list[float]] = {which: [] for which in peers}
+        found: dict[str, list[Found]] = {which: [] for which in peers}
         for _ in range(ROUNDS_QUICK if quick else ROUNDS):
             for which, peer in peers.items():
                 found[which].append(await asyncio.to_thread(peer.measure, load, seconds))
-        theirs, ours = statistics.median(found["Kafka"]), statistics.median(found["here"])
-        yield Row(name=f"{name}: Kafka", mb_per_s=theirs, note=_each(found["Kafka"]))
-        yield Row(name=f"{name}: here", mb_per_s=ours, note=f"{ours / theirs:.2f} x Kafka; {_each(found['here'])}")
+        theirs = statistics.median(each.mb_per_s for each in found["Kafka"])
+        for which, several in found.items():
+            median = statistics.median(each.mb_per_s for each in several)
+            ratio = "" if which == "Kafka" else f"{median / theirs:.2f} x Kafka; "
+            yield Row(name=f"{name}: {which}", mb_per_s=median, note=ratio + _told(several))
 
 
 async def compare(cluster: Cluster, bootstrap: str, *, quick: bool) -> AsyncIterator[Row]:
@@ -96,7 +105,8 @@ async def compare(cluster: Cluster, bootstrap: str, *, quick: bool) -> AsyncIter
         row = Produce(name=name, body=partial(raw_body, batch_bytes, 1000), connections=connections)
         ours, theirs = [], []
         for _ in range(ROUNDS_QUICK if quick else ROUNDS):
-            theirs.append(await asyncio.to_thread(peer.produce, batch_bytes, seconds))
+            found = await asyncio.to_thread(peer.measure, Load(name=name, batch_bytes=batch_bytes), seconds)
+            theirs.append(found.mb_per_s)
             ours.append((await run_produce(cluster, row, seconds=seconds)).mb_per_s or 0.0)
         here, there = statistics.median(ours), statistics.median(theirs)
         yield Row(name=f"{name}: Kafka", mb_per_s=there, note=_each(theirs))
@@ -105,6 +115,12 @@ async def compare(cluster: Cluster, bootstrap: str, *, quick: bool) -> AsyncIter
 
 def _each(values: list[float]) -> str:
     return "each: " + ", ".join(f"{value:.0f}" for value in values)
+
+
+def _told(several: list[Found]) -> str:
+    costs = [each.nodes_ms for each in several if each.nodes_ms is not None]
+    text = _each([each.mb_per_s for each in several])
+    return f"nodes {statistics.median(costs):.2f} ms of processor time per MB; {text}" if costs else text
 
 
 class _Peer:
@@ -117,12 +133,15 @@ class _Peer:
         self._library: Any = confluent_kafka
         self._bootstrap = {"bootstrap.servers": bootstrap}
 
-    def produce(self, batch_bytes: int, seconds: float) -> float:
-        """MB/s of values, RF 3, acks=all, one partition."""
-        return self.measure(Load(name="produce", batch_bytes=batch_bytes), seconds)
+    def _nodes(self, admin: Any) -> list[int]:
+        """Their processes, where they are of this machine."""
+        brokers = admin.list_topics(timeout=ADMIN_S).brokers.values()
+        try:
+            return [listener(broker.port) for broker in brokers]
+        except BenchError:
+            return []
 
-    def measure(self, load: Load, seconds: float) -> float:
-        """MB/s of values."""
+    def measure(self, load: Load, seconds: float) -> Found:
         topic = f"bench-{time.time_ns()}"
         admin = self._library.admin.AdminClient(self._bootstrap)
         new = self._library.admin.NewTopic(topic, load.partitions, 3, config={"min.insync.replicas": "2"})
@@ -130,10 +149,15 @@ class _Peer:
             future.result(ADMIN_S)
         time.sleep(SETTLE_S)
         try:
+            nodes = self._nodes(admin)
+            before = sum(map(process_cpu_s, nodes))
             records, spent = self._write(topic, load, seconds)
             if load.reads:
+                before = sum(map(process_cpu_s, nodes))
                 records, spent = self._read(topic, load, records)
-            return records * load.record_bytes / 1e6 / spent
+            megabytes = records * load.record_bytes / 1e6
+            nodes_s = sum(map(process_cpu_s, nodes)) - before
+            return Found(megabytes / spent, nodes_s / megabytes * 1000 if nodes else None)
         finally:
             for future in admin.delete_topics([topic]).values():
                 future.result(ADMIN_S)

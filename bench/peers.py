@@ -85,22 +85,26 @@ def latency(side: Side) -> dict[str, float]:
             raise BenchError(str(error))
         acked.append(_age(message))
 
+    warm = int(WARM_S * LATENCY_RATE)
     try:
-        begin = time.perf_counter()
-        for number in range(int((WARM_S + LATENCY_S) * LATENCY_RATE)):
+        begin, before = time.perf_counter(), 0.0
+        for number in range(warm + int(LATENCY_S * LATENCY_RATE)):
+            if number == warm:
+                before = sum(map(process_cpu_s, side.pids.values()))
             due = begin + number / LATENCY_RATE
             while (left := due - time.perf_counter()) > 0:
                 producer.poll(left)
             value = struct.pack(">d", time.perf_counter()) + padding
             producer.produce(name, value, partition=0, on_delivery=on_delivery)
         producer.flush(ADMIN_S)
+        cpu_s = sum(map(process_cpu_s, side.pids.values())) - before
         until(lambda: len(arrived) >= len(acked), "every record is read")
     finally:
         is_over.set()
         reader.join()
         topics.delete(name)
-    warm = int(WARM_S * LATENCY_RATE)
-    return _percentiles("ack", acked[warm:]) | _percentiles("end to end", arrived[warm:])
+    cost = {"nodes' CPU ms a record": cpu_s / len(acked[warm:]) * 1000}
+    return _percentiles("ack", acked[warm:]) | _percentiles("end to end", arrived[warm:]) | cost
 
 
 def _tail(side: Side, name: str, arrived: list[float], is_over: threading.Event) -> None:

@@ -20,7 +20,7 @@ from typing import Any, Final, Protocol
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from bench.cluster import BenchError, Cluster
+from bench.cluster import BenchError, Cluster, listener
 from kraft.wire.codec import decode_client_body, encode_body
 from kraft.wire.generated.describe_quorum_request import DescribeQuorumRequestData, PartitionData, TopicData
 from kraft.wire.generated.describe_quorum_response import DescribeQuorumResponseData
@@ -34,8 +34,6 @@ PARTITIONS: Final = 3
 """Of each of many topics."""
 VERSION: Final = 1
 """Of DescribeQuorum: both sides have it."""
-LISTENING: Final = "0A"
-"""State of a socket in /proc/net/tcp."""
 
 
 class Side(Protocol):
@@ -127,7 +125,7 @@ class Kafka:
     def __init__(self, servers: str) -> None:
         brokers = AdminClient({"bootstrap.servers": servers, "log_level": 0}).list_topics(timeout=ADMIN_S).brokers
         self.addresses: Mapping[int, str] = {node: f"{broker.host}:{broker.port}" for node, broker in brokers.items()}
-        self.pids = {node_id: _listener(int(at.rpartition(":")[2])) for node_id, at in self.addresses.items()}
+        self.pids = {node_id: listener(int(at.rpartition(":")[2])) for node_id, at in self.addresses.items()}
         self._processes = {node_id: Process.of(pid) for node_id, pid in self.pids.items()}
 
     def start_again(self, node_id: int) -> None:
@@ -153,23 +151,6 @@ def _lives(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
-
-
-def _listener(port: int) -> int:
-    """The process of this machine that listens on the port."""
-    inodes = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        for row in Path(table).read_text().splitlines()[1:]:
-            fields = row.split()
-            if fields[3] == LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
-                inodes.add(f"socket:[{fields[9]}]")
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            if any(os.readlink(entry) in inodes for entry in Path(f"/proc/{pid}/fd").iterdir()):
-                return int(pid)
-        except OSError:
-            continue
-    raise BenchError(f"no process of this machine that can be seen listens on port {port}")
 
 
 def until(is_so: Callable[[], bool], what: str) -> None:
