@@ -132,8 +132,7 @@ def read_aborted(side: Side, *, megabytes: int, aborted: int, rounds: int) -> di
     count = megabytes * 1_000_000 // LARGE_RECORD_BYTES
     with_aborted, twin = topics.create(1, replicas=1), topics.create(1, replicas=1)
     tails = {
-        name: _write(side, name, count, aborted=transactions_)
-        for name, transactions_ in ((with_aborted, aborted), (twin, 0))
+        name: _write(side, name, count, pieces=aborted, aborts=name == with_aborted) for name in (with_aborted, twin)
     }
 
     def read(begin: Callable[[str], int], records: int, *, is_restarted: bool = False) -> dict[str, list[_Speed]]:
@@ -163,9 +162,11 @@ def read_aborted(side: Side, *, megabytes: int, aborted: int, rounds: int) -> di
     return figures
 
 
-def _write(side: Side, name: str, count: int, *, aborted: int) -> int:
-    """The offset from which on the tail of the plain records is."""
-    plain = Producer({**bootstrap(side), "linger.ms": 5, "queue.buffering.max.kbytes": 1_048_576})
+def _write(side: Side, name: str, count: int, *, pieces: int, aborts: bool) -> int:
+    """Plain records in so many batches, each behind a transaction that is aborted, or behind nothing. Answers the
+    offset from which on the tail of the plain records is."""
+    settings = {"batch.num.messages": max(1, count // pieces), "queue.buffering.max.kbytes": 1_048_576}
+    plain = Producer({**bootstrap(side), **settings, "linger.ms": 50})
     offsets: list[int] = []
     value = b"." * LARGE_RECORD_BYTES
     lock = threading.Lock()
@@ -186,20 +187,19 @@ def _write(side: Side, name: str, count: int, *, aborted: int) -> int:
                         plain.poll(0.01)
             plain.poll(0)
 
-    def abort(pieces: list[int]) -> None:
-        producer = Producer({**bootstrap(side), "transactional.id": f"{name}-{pieces[0]}", "linger.ms": 0})
+    def abort(first: int) -> None:
+        producer = Producer({**bootstrap(side), "transactional.id": f"{name}-{first}", "linger.ms": 0})
         producer.init_transactions(ADMIN_S)
-        for piece in pieces:
+        for piece in range(first, pieces, ABORTING):
             producer.begin_transaction()
             producer.produce(name, b"." * RECORD_BYTES, partition=0)
             producer.flush(ADMIN_S)
             producer.abort_transaction(ADMIN_S)
-            produce(_piece(count, aborted, piece))
+            produce(_piece(count, pieces, piece))
 
-    if aborted:
+    if aborts:
         with ThreadPoolExecutor(ABORTING) as threads:
-            runs = [threads.submit(abort, list(range(first, aborted, ABORTING))) for first in range(ABORTING)]
-            for run in runs:
+            for run in [threads.submit(abort, first) for first in range(min(ABORTING, pieces))]:
                 run.result()
     else:
         produce(count)
@@ -214,6 +214,14 @@ def _piece(count: int, pieces: int, number: int) -> int:
     return count * (number + 1) // pieces - count * number // pieces
 
 
+def _knows(consumer: Any, name: str) -> bool:
+    try:
+        consumer.get_watermark_offsets(TopicPartition(name, 0), timeout=ADMIN_S)
+    except KafkaException:
+        return False
+    return True
+
+
 class _Speed(NamedTuple):
     mb_per_s: float
     cpu_s_per_gb: float
@@ -223,7 +231,7 @@ class _Speed(NamedTuple):
 def _speed(side: Side, name: str, begin_offset: int, records: int) -> _Speed:
     """Of committed records from the offset to the end, to a consumer that knows the leader already."""
     with _reading(side) as consumer:
-        consumer.get_watermark_offsets(TopicPartition(name, 0), timeout=ADMIN_S)
+        until(lambda: _knows(consumer, name), f"a consumer knows {name}")
         before, begin = _precise_cpu_s(side), time.perf_counter()
         _read(consumer, [TopicPartition(name, 0, begin_offset)], records)
         spent, cpu_s = time.perf_counter() - begin, _precise_cpu_s(side) - before

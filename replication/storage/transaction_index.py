@@ -2,16 +2,17 @@
 
 Entries of 34 bytes, big-endian, in the order of their markers: version int16 = 0, producer id int64, first offset
 int64, last offset int64 (the marker's), last stable offset int64 when the marker was appended. The file is there only
-once there is an entry, and a segment is rolled when it has segment.index.bytes. No entry stays in memory, however many
-there are: a question is answered by a search in the file, and by `ENTRIES_AT_ONCE` entries at a time from there on.
-No checksum covers it: all of it is checked for what always holds when it is loaded, and made anew from the log where
-that does not.
+once there is an entry, and a segment is rolled when it has segment.index.bytes. Of the entries only the last offset of
+each `ENTRIES_AT_ONCE`th stays in memory: a question is answered by a search among these, and by so many entries of the
+file at a time from there on. No checksum covers the file: all of it is checked for what always holds when it is loaded,
+and made anew from the log where that does not.
 Source: org.apache.kafka.storage.internals.log.TransactionIndex, AbortedTxn.
 """
 
 from __future__ import annotations
 
 import struct
+from array import array
 from bisect import bisect_left
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -22,10 +23,11 @@ from replication.storage.indexes import CorruptIndex
 
 VERSION = 0
 _ENTRY = struct.Struct(">hqqqq")
+_LAST_OFFSET = struct.Struct(">q")
 _LAST_OFFSET_AT = struct.calcsize(">hqq")
 TRANSACTION_ENTRY_BYTES = _ENTRY.size
 ENTRIES_AT_ONCE = 128
-"""That are read, and held in memory, at once. A fetch of a megabyte seldom has more aborted transactions in it."""
+"""That are read from the file at once. A fetch of a megabyte seldom has more aborted transactions in it."""
 NO_FIRST_OFFSET = 2**63 - 1
 NO_LAST_OFFSET = -1
 
@@ -45,6 +47,8 @@ class TransactionIndex:
         self._file: File | None = files.open(path) if is_there else None
         self._is_loaded = self._file is None
         self._count = 0
+        self._page_ends = array("q")
+        """The last offset of each `ENTRIES_AT_ONCE`th entry."""
         self._first_offset_min = NO_FIRST_OFFSET
         """No entry begins before it."""
         self._last_offset = NO_LAST_OFFSET
@@ -63,8 +67,9 @@ class TransactionIndex:
         if self._is_loaded:
             return
         assert self._file is not None, self.path
-        self._first_offset_min, self._last_offset = _checked(self._file, self.path, base_offset=self._base_offset)
-        self._count = self._file.size // TRANSACTION_ENTRY_BYTES
+        self._forget()
+        for entry in _checked(self._file, self.path, base_offset=self._base_offset):
+            self._note(entry)
         self._is_loaded = True
 
     def overlapping(self, start: int, stop: int) -> Found:
@@ -81,11 +86,15 @@ class TransactionIndex:
 
     def _first_ending_at(self, offset: int) -> int:
         """The number of the first entry whose marker is at or after the offset."""
-        return bisect_left(range(self._count), offset, key=self._last_offset_of)
-
-    def _last_offset_of(self, at: int) -> int:
         assert self._file is not None, self.path
-        return int.from_bytes(self._file.pread(at * TRANSACTION_ENTRY_BYTES + _LAST_OFFSET_AT, 8), "big", signed=True)
+        begin = bisect_left(self._page_ends, offset) * ENTRIES_AT_ONCE
+        page = self._file.pread(begin * TRANSACTION_ENTRY_BYTES, ENTRIES_AT_ONCE * TRANSACTION_ENTRY_BYTES)
+
+        def last_offset(at: int) -> int:
+            (found,) = _LAST_OFFSET.unpack_from(page, at * TRANSACTION_ENTRY_BYTES + _LAST_OFFSET_AT)
+            return int(found)
+
+        return begin + bisect_left(range(len(page) // TRANSACTION_ENTRY_BYTES), offset, key=last_offset)
 
     def _from(self, at: int) -> Iterator[AbortedTransaction]:
         assert self._file is not None, self.path
@@ -108,10 +117,19 @@ class TransactionIndex:
         if self._file is None:
             self._file = self._files.open(self.path, create=True)
         self._file.append([encode_entry(entry)])
+        self._note(entry)
+        return is_new
+
+    def _note(self, entry: AbortedTransaction) -> None:
         self._count += 1
         self._first_offset_min = min(self._first_offset_min, entry.first_offset)
         self._last_offset = entry.last_offset
-        return is_new
+        if not self._count % ENTRIES_AT_ONCE:
+            self._page_ends.append(entry.last_offset)
+
+    def _forget(self) -> None:
+        self._count, self._first_offset_min, self._last_offset = 0, NO_FIRST_OFFSET, NO_LAST_OFFSET
+        del self._page_ends[:]
 
     def truncate_from(self, offset: int) -> None:
         """Drop the transactions that end at or after the offset. Raises CorruptIndex, OSError."""
@@ -120,15 +138,16 @@ class TransactionIndex:
         self.load()
         if self._last_offset >= offset:
             kept = self._first_ending_at(offset)
-            last_offset = self._last_offset_of(kept - 1) if kept else NO_LAST_OFFSET
+            last_offset = next(_entries(self._file, range(kept - 1, kept))).last_offset if kept else NO_LAST_OFFSET
             self._file.truncate(kept * TRANSACTION_ENTRY_BYTES)
             self._count, self._last_offset = kept, last_offset
+            del self._page_ends[kept // ENTRIES_AT_ONCE :]
 
     def clear(self) -> None:
         """What cannot be read is made anew. Raises OSError."""
         if self._file is not None:
             self._file.truncate(0)
-        self._count, self._first_offset_min, self._last_offset = 0, NO_FIRST_OFFSET, NO_LAST_OFFSET
+        self._forget()
         self._is_loaded = True
 
     def sync(self) -> None:
@@ -141,12 +160,12 @@ class TransactionIndex:
             self._file.close()
 
 
-def _checked(file: File, path: str, *, base_offset: int) -> tuple[int, int]:
-    """The least first offset, and the last offset of the last entry. Markers ascend from the base offset on, no
-    transaction begins behind its marker, and none that ends later begins below the last stable offset of an earlier
-    one. Raises CorruptIndex."""
-    first_min, last_before, stable_max = NO_FIRST_OFFSET, max(base_offset - 1, NO_LAST_OFFSET), 0
-    for at, (producer_id, first, last, stable) in enumerate(entries_of(file)):
+def _checked(file: File, path: str, *, base_offset: int) -> Iterator[AbortedTransaction]:
+    """All entries. Markers ascend from the base offset on, no transaction begins behind its marker, and none that ends
+    later begins below the last stable offset of an earlier one. Raises CorruptIndex."""
+    last_before, stable_max = max(base_offset - 1, NO_LAST_OFFSET), 0
+    for at, entry in enumerate(entries_of(file)):
+        producer_id, first, last, stable = entry
         if not (producer_id >= 0 and 0 <= first < last and last_before < last):
             raise CorruptIndex(f"{path}: entry {at} of producer {producer_id} from {first} to {last} is impossible")
         if not 0 <= stable <= last + 1:
@@ -156,8 +175,8 @@ def _checked(file: File, path: str, *, base_offset: int) -> tuple[int, int]:
                 f"{path}: entry {at} begins at {first}, and an earlier one has a last stable offset of {stable_max}, "
                 "which it cannot have"
             )
-        first_min, last_before, stable_max = min(first_min, first), last, max(stable_max, stable)
-    return first_min, last_before if file.size else NO_LAST_OFFSET
+        last_before, stable_max = last, max(stable_max, stable)
+        yield entry
 
 
 def encode_entry(entry: AbortedTransaction) -> bytes:
