@@ -24,10 +24,10 @@ from tests.integration.conftest import run_cluster
 from tests.integration.support.cluster import Cluster
 from tests.integration.support.waiting import NotYet, wait_until
 
-RECORDS = 4_000
+RECORDS = 6_000
 RECORD_EVERY_S = 0.005
 INSTANCES = 2
-INSTANCE_DIES_EVERY_S = 20.0
+INSTANCE_DIES_EVERY_S = 15.0
 """Whoever takes its place waits until its session is over, 6 s."""
 KILLS = 4
 """Of nodes, at least."""
@@ -74,7 +74,7 @@ def copy(cluster: Cluster, binary: Path, folder: Path) -> None:
                 assert not found - wanted, difference(found, wanted)
                 if found != wanted:
                     raise NotYet(difference(found, wanted), [instance.told() for instance in instances])
-                return len(kills) >= KILLS
+                return len(kills) >= KILLS and all(instance.starts > 1 for instance in instances)
 
             wait_until(is_copied, deadline_s=DEADLINE_S, what="the copies")
     writing.join()

@@ -33,6 +33,7 @@ EXTRA = ("attrs>=21.2", "authlib>=1.8", "cachetools>=5.5", "certifi", "fastavro>
 BUILD_S = 3_600
 INSTALL_S = 600
 WAIT_S = 60
+GROUP = "schema-registry"
 
 
 def main() -> None:
@@ -128,11 +129,16 @@ def assert_topic_is_compacted(admin: AdminClient) -> None:
 
 
 def assert_group_is_of_registries(admin: AdminClient, *, members: int) -> None:
-    """The group has another type than consumers have, and its members are those that stand for election."""
-    listed = admin.list_consumer_groups().result(timeout=WAIT_S).valid
-    assert "schema-registry" in {each.group_id for each in listed}, listed
-    described = admin.describe_consumer_groups(["schema-registry"])["schema-registry"].result(timeout=WAIT_S)
-    assert (described.state.name, len(described.members)) == ("STABLE", members), described
+    """Those that stand for election. As its type is not that of consumers, librdkafka does not list their group."""
+
+    def is_whole() -> bool:
+        described = admin.describe_consumer_groups([GROUP])[GROUP].result(timeout=WAIT_S)
+        if (described.state.name, len(described.members)) != ("STABLE", members):
+            raise NotYet(described)
+        return True
+
+    wait_until(is_whole, deadline_s=WAIT_S, what="the group of registries")
+    assert GROUP not in {each.group_id for each in admin.list_consumer_groups().result(timeout=WAIT_S).valid}
 
 
 if __name__ == "__main__":
