@@ -129,16 +129,15 @@ def assert_topic_is_compacted(admin: AdminClient) -> None:
 
 
 def assert_group_is_of_registries(admin: AdminClient, *, members: int) -> None:
-    """Those that stand for election. As its type is not that of consumers, librdkafka does not list their group."""
+    """Those that stand for election, as Confluent's do."""
 
     def is_whole() -> bool:
-        described = admin.describe_consumer_groups([GROUP])[GROUP].result(timeout=WAIT_S)
-        if (described.state.name, len(described.members)) != ("STABLE", members):
-            raise NotYet(described)
+        (found,) = admin.list_groups(GROUP, timeout=WAIT_S)
+        if (found.protocol_type, found.state, len(found.members)) != ("sr", "Stable", members):
+            raise NotYet(found.protocol_type, found.state, found.members)
         return True
 
     wait_until(is_whole, deadline_s=WAIT_S, what="the group of registries")
-    assert GROUP not in {each.group_id for each in admin.list_consumer_groups().result(timeout=WAIT_S).valid}
 
 
 if __name__ == "__main__":
