@@ -112,14 +112,14 @@ class _Values(ValuesView[V]):
     _mapping: PersistentMap[object, V]
 
     def __iter__(self) -> Iterator[V]:
-        return chain.from_iterable(bucket.values() for bucket in self._mapping._buckets)
+        return chain.from_iterable(map(dict.values, filter(None, self._mapping._buckets)))
 
 
 class _Items(ItemsView[K, V]):
     _mapping: PersistentMap[K, V]
 
     def __iter__(self) -> Iterator[tuple[K, V]]:
-        return chain.from_iterable(bucket.items() for bucket in self._mapping._buckets)
+        return chain.from_iterable(map(dict.items, filter(None, self._mapping._buckets)))  # most buckets are empty
 
 
 class MapDraft(MutableMapping[K, V], Generic[K, V]):

@@ -21,18 +21,27 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import hypothesis
 import pytest
-from xdist.scheduler import LoadFileScheduling
 
-from tests import bytecode, guard, memory_folder
-from tests.scheduling import Scheduling, costly_first
+from tests import bytecode
+
+bytecode.keep()  # before all that pytest rewrites: its plugins, of which hypothesis is large, and the tests
+
+import hypothesis  # noqa: E402
+from xdist.scheduler import LoadFileScheduling  # noqa: E402
+
+from tests import guard, memory_folder  # noqa: E402
+from tests.scheduling import Scheduling, costly_first  # noqa: E402
 
 STACKS_AFTER_S = 290
 """Shortly before pytest's own timeout, which may not be able to show where other threads are."""
+STACKS_AGAIN_S = 5
+"""A test may have begun so long after that time has."""
 END_S = 10
 """How long a process has to end after SIGTERM, before SIGKILL."""
 CLIENTS = Path(__file__).parent / "clients"
+IN_MEMORY = ("not slow and not long", "long")
+"""Marks of the runs whose files are kept in memory: the default run, and that of the long tests."""
 MARK = "KRAFT_TEST_RUN"
 """Environment variable that all processes of one test run inherit."""
 
@@ -40,7 +49,6 @@ FOLDER = pytest.StashKey[Path]()
 HAS_FAILED = pytest.StashKey[bool]()
 
 gc.disable()  # until all is collected
-bytecode.keep()
 hypothesis.settings.register_profile(
     "repeatable", derandomize=True, deadline=None, database=None, print_blob=True, max_examples=100
 )
@@ -49,12 +57,13 @@ hypothesis.settings.load_profile("repeatable")
 
 def pytest_configure(config: pytest.Config) -> None:
     is_first = not hasattr(config, "workerinput")
-    if is_first and config.option.markexpr == "not slow" and (folder := memory_folder.begin()) is not None:
+    if is_first and config.option.markexpr in IN_MEMORY and (folder := memory_folder.begin()) is not None:
         config.stash[FOLDER] = folder
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """What a failed test has left can be looked at, until the next run."""
+    _stacks.end()
     if (folder := config.stash.get(FOLDER, None)) is not None and not config.stash.get(HAS_FAILED, False):
         memory_folder.end(folder)
 
@@ -83,6 +92,31 @@ def pytest_collection_finish() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: costly_first(item.nodeid))
+
+
+class _Stacks:
+    """Shows where all threads are when a test hangs. To begin anew ends one thread and starts another, which takes as
+    long as most tests do: it is done for the first test after a while."""
+
+    def __init__(self) -> None:
+        self._begun_s = -float("inf")
+
+    def begin(self) -> None:
+        now_s = time.monotonic()
+        if now_s - self._begun_s > STACKS_AGAIN_S:
+            self._begun_s = now_s
+            faulthandler.dump_traceback_later(STACKS_AFTER_S, exit=False, file=sys.__stderr__)
+
+    def end(self) -> None:
+        self._begun_s = -float("inf")
+        faulthandler.cancel_dump_traceback_later()
+
+
+_stacks = _Stacks()
+
+
+def pytest_runtest_setup() -> None:
+    _stacks.begin()
 
 
 class Processes:
@@ -132,13 +166,6 @@ def processes() -> Iterator[Processes]:
         yield running
     finally:
         running.end()
-
-
-@pytest.fixture(autouse=True)
-def _stacks_of_a_hang() -> Iterator[None]:
-    faulthandler.dump_traceback_later(STACKS_AFTER_S, exit=False, file=sys.__stderr__)
-    yield
-    faulthandler.cancel_dump_traceback_later()
 
 
 def _outliving(mark: str) -> list[int]:

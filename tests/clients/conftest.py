@@ -12,6 +12,7 @@ import pytest
 
 from tests.integration.conftest import run_cluster
 from tests.integration.support.cluster import Cluster
+from tests.integration.support.commands import COMMANDS
 from tests.integration.support.configuration import REPLICATED
 from tests.integration.support.forks import FORKS
 
@@ -61,6 +62,7 @@ class Kafka:
 def _forks() -> Iterator[None]:
     yield
     FORKS.close()
+    COMMANDS.close()
 
 
 @pytest.fixture(scope="session")

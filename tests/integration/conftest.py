@@ -11,14 +11,16 @@ import pytest
 
 from kraft.launcher.forks import close_fork_server
 from tests.integration.support.cluster import Cluster
+from tests.integration.support.commands import COMMANDS
 from tests.integration.support.configuration import QUICK_CHORES, QUICK_FAILURES, THREE, write_config
-from tests.integration.support.forks import FORKS
+from tests.integration.support.forks import FORKS, ForkServer
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _forks() -> Iterator[None]:
     yield
     FORKS.close()
+    COMMANDS.close()
     close_fork_server()
 
 
@@ -63,13 +65,13 @@ def run_cluster(
     roles: Mapping[int, Sequence[str]] = THREE,
     racks: Mapping[int, str] | None = None,
     host: str | None = None,
-    is_of_programs: bool = False,
+    forks: ForkServer = FORKS,
     log_dirs: int = 1,
 ) -> Iterator[Cluster]:
     config = write_config(
         folder / "cluster.toml", settings=settings, roles=roles, racks=racks, host=host, log_dirs=log_dirs
     )
-    cluster = Cluster(data=str(folder / "data"), config=config, is_of_programs=is_of_programs)
+    cluster = Cluster(data=str(folder / "data"), config=config, forks=forks)
     try:
         cluster.start()
         yield cluster

@@ -283,7 +283,7 @@ def test_a_folder_in_use_is_refused(nodes: Cluster, tmp_path: Path):
 
 def test_a_second_node_with_an_id_that_lives_is_refused(nodes: Cluster, tmp_path: Path):
     nodes.create_assigned("twins", followers_first(nodes, 3))
-    with Load(nodes, "twins") as load:
+    with Load(nodes, "twins", pause_s=0.02) as load:
         changes = [*own_ports(nodes, 3), (f"{nodes.data}/node-3", f"{tmp_path}/twin")]
         code, said = run_node(stranger(nodes, tmp_path, *changes), 3, tmp_path)
         assert code == 1, said

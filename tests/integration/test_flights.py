@@ -7,10 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "flights" / "run.py"
 FLIGHTS = 8_000
 
 
+@pytest.mark.long
 def test_no_flight_is_lost_while_the_leader_and_the_controller_die_and_a_follower_sleeps():
     done = subprocess.run(
         [sys.executable, str(EXAMPLE), "--rows", str(FLIGHTS), "--json"],

@@ -14,6 +14,7 @@ from tests.integration.conftest import run_cluster
 from tests.integration.planted.hangs import hang, nodes_that_can_hang, release
 from tests.integration.support.cluster import Cluster
 from tests.integration.support.configuration import QUICK_FAILURES, THREE
+from tests.integration.support.forks import ForkServer
 from tests.integration.support.waiting import wait_until
 
 TOPIC = "hanging"
@@ -31,9 +32,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def planted_cluster(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with nodes_that_can_hang(folder):
-        data = tmp_path_factory.mktemp("hanging")
-        yield from run_cluster(data, settings=QUICK_FAILURES, roles=ROLES, is_of_programs=True)
+    forks = ForkServer()
+    try:
+        with nodes_that_can_hang(folder):  # that process starts with the first node
+            data = tmp_path_factory.mktemp("hanging")
+            yield from run_cluster(data, settings=QUICK_FAILURES, roles=ROLES, forks=forks)
+    finally:
+        forks.close()
 
 
 @pytest.fixture

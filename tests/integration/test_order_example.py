@@ -7,11 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "orders"
 PLUGIN = ("-p", "no:kraft", "-p", "kraft.testing.plugin", "-p", "no:schemathesis", "-p", "no:cacheprovider")
 """By its module, whether this installation knows of the entry point or not."""
 
 
+@pytest.mark.long
 def test_the_order_service_on_aiokafka_passes_its_tests(tmp_path: Path):
     shutil.copytree(EXAMPLE, tmp_path / "orders")
     command = [sys.executable, "-P", "-m", "pytest", *PLUGIN, "test_aiokafka_orders.py"]

@@ -2,7 +2,7 @@
 
 Which seed finds what moves with every change of the product, so a few more are tried before this fails;
 `python -m tests.simulation faults` then says which seeds find it now. Those that cost more than a second of processor
-time are left to the slow run.
+time are left to the run of long tests, which CI has for each change, or to the slow run.
 """
 
 from __future__ import annotations
@@ -33,13 +33,25 @@ SLOW = frozenset(
         "syncs_wait_for_ever",
     }
 )
+LONG = frozenset(
+    {
+        "fenced_by_no_epoch",
+        "leader_exposes_its_whole_log",
+        "markers_lost_on_failover",
+        "old_epoch_written",
+        "recovery_trusts_every_segment",
+        "stale_broker_epoch_joins",
+        "unclean_leader_cuts_its_log",
+    }
+)
 
 
-def _slow_if_dear(name: str) -> object:
-    return pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name
+def _marked_if_dear(name: str) -> object:
+    mark = pytest.mark.slow if name in SLOW else pytest.mark.long if name in LONG else None
+    return name if mark is None else pytest.param(name, marks=mark)
 
 
-@pytest.mark.parametrize("name", [_slow_if_dear(name) for name in PLANTED])
+@pytest.mark.parametrize("name", [_marked_if_dear(name) for name in PLANTED])
 def test_a_planted_fault_is_found(name: str) -> None:
     found = look_for(PLANTED[name], seeds_max=TRIED_MAX)
     assert found is not None, f"{PLANTED[name].what}: not found; see `python -m tests.simulation faults --only {name}`"

@@ -55,7 +55,7 @@ def test_a_planted_bug_is_found_by_the_story_that_finds_it_in_real_nodes(name: s
 
 def test_the_same_seed_gives_the_same_run() -> None:
     def history(seed: int) -> bytes:
-        scenario = catalogue.SCENARIOS["controller-and-leader-killed"]
+        scenario = catalogue.SCENARIOS["acks1-leader-kill"]
         result = run_simulated(scenario, seed=seed, watcher=NobodyWatches(), keep=True)
         assert result.directory is not None
         return (result.directory / HISTORY_FILE).read_bytes()

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Final
 from unittest.mock import patch
 
-from tests.integration.planted.bugs import FOLDER, ROOT
-
 VARIABLE: Final = "KRAFT_TEST_HANGS"
+FOLDER: Final = Path(__file__).parent
+ROOT: Final = FOLDER.parents[2]
 WAIT_S: Final = 0.02
 
 
@@ -41,7 +41,7 @@ def plant(folder: str) -> None:
 
 @contextmanager
 def nodes_that_can_hang(folder: Path) -> Iterator[None]:
-    """Every node that starts meanwhile."""
+    """Every node that starts meanwhile, and every fork of a process that does: they keep its handlers of signals."""
     path = os.pathsep.join(filter(None, (str(FOLDER), str(ROOT), os.environ.get("PYTHONPATH"))))
     with patch.dict(os.environ, {VARIABLE: str(folder), "PYTHONPATH": path}):
         yield

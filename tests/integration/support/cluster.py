@@ -23,10 +23,13 @@ from kraft.launcher.forks import end_fork_server
 from kraft.launcher.processes import StartProcess, is_alive, reap, start_program
 from kraft.launcher.runfile import RESOLVED_FILE, NodeRun, load_run, save_run
 from kraft.launcher.up import start_cluster
-from tests.integration.support.forks import FORKS
+from tests.integration.support.commands import COMMANDS
+from tests.integration.support.forks import FORKS, ForkServer
 from tests.integration.support.waiting import NotYet, wait_until
 
 COMMAND_TIMEOUT_S = 120
+PROGRAMS = ("up", "exec")
+"""Commands that load what nodes need, and start them: they begin as a person's do. The others are forks."""
 JSON = "application/json"
 
 
@@ -34,7 +37,16 @@ def kraft(
     *arguments: str, check: bool = True, stdin: str | None = None, open_files_max: int | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run the command line as a person does. `open_files_max` is the hard limit of it and of the nodes it starts."""
-    done = subprocess.run(
+    if arguments[0] not in PROGRAMS and open_files_max is None:
+        done = COMMANDS.run(arguments, stdin=stdin or "", timeout_s=COMMAND_TIMEOUT_S)
+    else:
+        done = _program(*arguments, stdin=stdin, open_files_max=open_files_max)
+    assert not check or done.returncode == 0, f"kraft {arguments} -> {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def _program(*arguments: str, stdin: str | None, open_files_max: int | None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, "-m", "kraft", *arguments],
         capture_output=True,
         text=True,
@@ -43,8 +55,6 @@ def kraft(
         input=stdin if stdin is not None else "",
         preexec_fn=None if open_files_max is None else partial(_limit_open_files, open_files_max),
     )
-    assert not check or done.returncode == 0, f"kraft {arguments} -> {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done
 
 
 def _limit_open_files(limit: int) -> None:
@@ -65,13 +75,15 @@ class Cluster:
     paused: set[int] = field(default_factory=set)
     open_files_max: int | None = None
     """The hard limit of its nodes, if not the tests' own."""
+    forks: ForkServer = FORKS
+    """Whose forks its nodes are, where they are no programs."""
     is_of_programs: bool = False
     """Whether each node is a program of its own, as `kraft up` starts them: it inherits what is set at the time, such
     as the environment and the umask. Without it they are forks, which start in a fifth of the time."""
 
     @property
     def _start_process(self) -> StartProcess:
-        return start_program if self.is_of_programs else FORKS
+        return start_program if self.is_of_programs else self.forks
 
     def start(self, *, free_ports: bool = True) -> None:
         if self.is_of_programs or self.open_files_max is not None:

@@ -15,8 +15,6 @@ import tomllib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from kraft.launcher.foreground import end_with
-
 
 def main() -> None:
     arguments = sys.argv[sys.argv.index("node") + 1 :]
@@ -27,6 +25,8 @@ def main() -> None:
     stubborn = os.environ.get("FAKE_STUBBORN") == node_id
     signal.signal(signal.SIGTERM, signal.SIG_IGN if stubborn else stop)
     if "--parent" in options:
+        from kraft.launcher.foreground import end_with  # loads as much as a node needs
+
         end_with(int(options["--parent"]))
     config = tomllib.loads(Path(options["--config"]).read_text())
     ready_at = time.monotonic() + float(os.environ.get("FAKE_READY_AFTER_S", "0.1"))

@@ -11,6 +11,8 @@ from tests.simulation.quorum.story import Story
 
 SEEDS = int(os.environ.get("KRAFT_QUORUM_SEEDS", "17"))
 """Of each plan."""
+QUICK = 7
+"""So many of them in the default run."""
 
 PLANS = {
     "power": Plan(power=1.0),
@@ -22,6 +24,8 @@ PLANS = {
 
 
 @pytest.mark.parametrize("name", PLANS)
-@pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.parametrize(
+    "seed", [*range(min(QUICK, SEEDS)), *(pytest.param(seed, marks=pytest.mark.long) for seed in range(QUICK, SEEDS))]
+)
 def test_seed(seed: int, name: str) -> None:
     Story(seed, PLANS[name]).tell()

@@ -120,12 +120,14 @@ def voters(tmp_path: Path) -> Iterator[Voters]:
     voters.kill_all()
 
 
-def test_no_acknowledged_append_is_lost(voters: Voters) -> None:
+@pytest.mark.parametrize("rounds", [min(3, ROUNDS), pytest.param(ROUNDS, marks=pytest.mark.long)])
+def test_no_acknowledged_append_is_lost(voters: Voters, rounds: int) -> None:
+    """One, two and all of the voters are killed within three rounds."""
     rng = random.Random(1)
     for node in (1, 2, 3):
         voters.start(node, "write")
     voters.await_acks(0)
-    for count in range(ROUNDS):
+    for count in range(rounds):
         voters.await_acks(len(voters.acked()) + 100 + rng.randrange(200))
         victims = rng.sample((1, 2, 3), (3, 1, 2)[count % 3])
         voters.kill(*victims)

@@ -363,12 +363,12 @@ def test_offsets_of_topics_that_nobody_is_subscribed_to_expire_and_an_empty_grou
             (found,) = (await door.ask(OffsetFetchRequestData.make(groups=[group]), 9)).groups
             return {each.name for each in found.topics}
 
-        for _ in range(20):
+        for _ in range(8):
             await asyncio.sleep(10)
             assert (await door.ask(beat("g", "m", 1), BEAT)).error_code == 0
         assert await known() == {"t"}
         await door.ask(beat("g", "m", -1), BEAT)
-        await asyncio.sleep(200)
+        await asyncio.sleep(80)
         assert await known() == set()
         assert (await describe(door, "g")).error_code == 69
 
