@@ -10,6 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+import typer
+
 from kraft.cli import execute
 from kraft.launcher.processes import is_alive, log_tail
 from kraft.launcher.python import PYTHON
@@ -78,15 +81,13 @@ def test_a_command_that_cannot_be_run_is_told_from_one_that_is_not_there(tmp_pat
 
 
 def test_a_cluster_that_cannot_be_started_is_told_apart() -> None:
-    def code(*arguments: str) -> tuple[int, str]:
-        command = [*PYTHON, "-m", "kraft", "exec", "--nodes", "1", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
-        return done.returncode, done.stderr
-
-    refused, said = code("--set", "min.insync.replica=1", "--", "true")
-    assert refused == 125
-    assert "did you mean min.insync.replicas?" in said
-    assert code("--set", "nonsense", "--", "true")[0] == 2
+    command = [*PYTHON, "-m", "kraft", "exec", "--nodes", "1", "--set", "min.insync.replica=1", "--", "true"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    assert done.returncode == 125
+    assert "did you mean min.insync.replicas?" in done.stderr
+    with pytest.raises(typer.BadParameter, match="NAME=VALUE") as refused:
+        execute._setting("nonsense")
+    assert refused.value.exit_code == 2
 
 
 def test_a_node_that_does_not_start_has_its_log_shown(tmp_path: Path) -> None:
@@ -169,10 +170,14 @@ time.sleep(600)
 
 def test_nodes_are_broken_from_the_command_by_its_folder() -> None:
     story = """
-import subprocess, sys
+import sys
+from kraft.cli.main import main
 for action in ("kill", "restart", "stop"):
-    command = ["-m", "kraft", "node", action, "2", "--data", os.environ["KRAFT_DATA"]]
-    subprocess.run([sys.executable, "-P", *command], check=True)
+    sys.argv[1:] = ["node", action, "2", "--data", os.environ["KRAFT_DATA"]]
+    try:
+        main()
+    except SystemExit as end:
+        assert not end.code, action
 """
     done = run("--keep-on-failure", story=story)
     assert done.returncode == 0, done.stderr

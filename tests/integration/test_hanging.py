@@ -110,7 +110,7 @@ def test_a_voter_that_hangs_votes_and_is_not_elected(nodes: Cluster, folder: Pat
     nodes.paused.discard(hung)
 
 
-@pytest.mark.parametrize("hung", [VOTERS[0], OBSERVER])
+@pytest.mark.parametrize("hung", [pytest.param(VOTERS[0], marks=pytest.mark.long), OBSERVER])
 def test_a_node_that_is_past_help_ends_itself_and_tells_where_it_stood(nodes: Cluster, folder: Path, hung: int) -> None:
     name = "node.hang.timeout.ms"
     assert nodes.call("PUT", f"/broker-configs/{name}", {"value": "1000"}).status == 204

@@ -259,6 +259,7 @@ def test_a_test_that_is_killed_leaves_no_process_and_no_folder(
     wait_until(lambda: not Path(f"/proc/{forking}").exists(), what="the end of the process that forks")
 
 
+@pytest.mark.long
 def test_the_end_of_the_process_that_forks_ends_no_node() -> None:
     story = """
 import os, signal

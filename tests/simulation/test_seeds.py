@@ -25,17 +25,20 @@ ROOT = Path(__file__).parents[2]
 FRESH = int(os.environ.get("KRAFT_SEEDS", "1"))
 
 FOUND = [
-    ("power", 1),  # the high watermark under flush.messages=1 after a restart
     ("power", 28),  # a log that could not be loaded on a full disk
     ("power", 102),  # an epoch file that a full disk had no room for, and a flush that wanted to sync it
-    ("power", 21370),  # a leader that did not know yet that a member which lost power had left the ISR
     ("reconfigure", 21024),  # a new leader's unflushed tail held its high watermark under flush.messages=1
     ("rot", 11006),  # a flipped base offset that no index can hold
+]
+"""Seeds that failed before something was mended."""
+FOUND_LONG = [
+    ("power", 1),  # the high watermark under flush.messages=1 after a restart
+    ("power", 21370),  # a leader that did not know yet that a member which lost power had left the ISR
     ("swarm", 21035),  # a damaged segment below the recovery point kept the node from starting
     ("nodes", 21240),  # a node that was stopped as it registered deleted all its logs
     ("swarm", 9),
 ]
-"""Seeds that failed before something was mended."""
+"""The same, for more than half a second of processor time each."""
 FOUND_DEAR = [
     ("power", 15),  # a voter rebuilt after a full disk that did not know its sessions
     ("power", 27),  # a hole in the offsets of a recovered log
@@ -58,7 +61,10 @@ FOUND_DEAR = [
 """The same; dear, or a unit test watches the same place by default."""
 PROFILES_DEAR = ("groups", "restless", "decay")
 """Five times as dear as the others: everything that others do, and members that read it."""
-SLOW = [pytest.param(*dear, marks=pytest.mark.slow) for dear in FOUND_DEAR]
+MARKED = [
+    *(pytest.param(*seed, marks=pytest.mark.long) for seed in FOUND_LONG),
+    *(pytest.param(*dear, marks=pytest.mark.slow) for dear in FOUND_DEAR),
+]
 
 
 def _check(profile: str, seed: int) -> None:
@@ -66,7 +72,7 @@ def _check(profile: str, seed: int) -> None:
     assert result.failure is None, tell(result)
 
 
-@pytest.mark.parametrize(("profile", "seed"), [*FOUND, *SLOW])
+@pytest.mark.parametrize(("profile", "seed"), [*FOUND, *MARKED])
 def test_what_a_seed_once_found_stays_mended(profile: str, seed: int) -> None:
     _check(profile, seed)
 

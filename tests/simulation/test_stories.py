@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from unittest.mock import patch
@@ -26,7 +26,26 @@ def run(name: str, *, seed: int = 1) -> RunResult:
     return run_simulated(catalogue.SCENARIOS[name], seed=seed, watcher=NobodyWatches())
 
 
-@pytest.mark.parametrize("name", catalogue.NAMES)
+LONG = frozenset(
+    {
+        *("all-down-wait-for-isr", "bridge-partition", "cluster-killed", "cluster-power-loss-flushed"),
+        *("controller-killed", "coordinator-killed-in-rebalance", "corrupt-closed-follower", "corrupt-closed-leader"),
+        *("disk-full-leader", "follower-cut-from-leader", "index-deleted", "member-killed", "partition-grown"),
+        *("slow-follower", "torn-tail", "transaction-both-flows", "transaction-client-killed"),
+        *("transaction-leader-killed", "transaction-unclean-election"),
+    }
+)
+"""More than half a second of processor time each, and the default run has another story of the same kind."""
+LONG_BUGS = frozenset({"committed_offsets_not_replayed", "commits_more_than_was_read", "vote_not_persisted"})
+"""More than a second."""
+
+
+def marked(names: Iterable[str], long: Collection[str]) -> list[object]:
+    assert set(long) <= set(names), "a name is no more"
+    return [pytest.param(name, marks=pytest.mark.long) if name in long else name for name in names]
+
+
+@pytest.mark.parametrize("name", marked(catalogue.NAMES, LONG))
 def test_a_story_ends_in_virtual_time_as_it_does_with_real_nodes(name: str) -> None:
     result = run(name)
     assert result.problems == ()
@@ -42,7 +61,7 @@ def planted(name: str) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("name", BUGS)
+@pytest.mark.parametrize("name", marked(BUGS, LONG_BUGS))
 def test_a_planted_bug_is_found_by_the_story_that_finds_it_in_real_nodes(name: str) -> None:
     bug = BUGS[name]
     with planted(name):
