@@ -1,9 +1,9 @@
 """What the allocator of the C library does with memory that was freed, where it is glibc's.
 
 A node allocates a megabyte for each large frame and each large read, and frees it a moment later. By default glibc
-gives that back to the system at once, in as many cases as it keeps it: the same pages are then cleared and mapped
-again for the next one, which costs three times as much as reading the file into them. So freed memory is kept while
-the process works, and given back when it has little to do.
+gives back what is free at the end of the heap as soon as it is twice as much as the largest block: the same pages may
+then be cleared and mapped again for the next answer, which costs three times as much as reading the file into them. So
+freed memory is kept while the process works, and given back when it has little to do.
 """
 
 from __future__ import annotations
