@@ -13,7 +13,13 @@ from xdist.scheduler import LoadFileScheduling
 
 ATTACKS = Path(__file__).parent / "integration" / "attacks"
 SHARES: Mapping[str, tuple[str, ...]] = {
-    "fragile_cluster": ("test_cli_cluster.py", "test_failures.py", "test_groups.py", "test_transactions.py"),
+    "fragile_cluster": (
+        "test_cli_cluster.py",
+        "test_failures.py",
+        "test_groups.py",
+        "test_transaction_flows.py",
+        "test_transactions.py",
+    ),
     "attacked_cluster": tuple(sorted(f"attacks/{path.name}" for path in ATTACKS.glob("test_*.py"))),
     "shared_cluster": ("test_bad_input.py", "test_busy.py", "test_storage.py", "test_topics.py"),
 }

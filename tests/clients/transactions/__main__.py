@@ -24,6 +24,7 @@ import confluent_kafka
 import pytest
 from confluent_kafka import KafkaException
 
+from kraft.client.response import Answer
 from kraft.coordinators.java import abs_hash
 from tests.clients.exactly_once import (
     DEADLINE_S,
@@ -39,6 +40,7 @@ from tests.clients.scripts import SETTINGS, Steps, end, parser
 from tests.clients.streams.__main__ import fetch as fetch_streams
 from tests.integration.conftest import run_cluster
 from tests.integration.support.cluster import Cluster
+from tests.integration.support.transactional import V1, RawProducer, config_of_brokers
 from tests.integration.support.waiting import wait_until
 
 RELEASE = "4.3.1"
@@ -85,6 +87,7 @@ class Java:
         yield self.an_open_transaction_is_terminated_by_force
         yield self.an_open_transaction_is_aborted_in_its_partition
         yield self.nothing_hangs
+        yield self.what_hangs_is_found_and_aborted
         yield self.the_log_of_transactions_is_kafkas
         yield self.producer_performance
         yield self.message_copier_while_nodes_are_killed
@@ -126,9 +129,35 @@ class Java:
         found = self._transactions("find-hanging", "--broker-id", "1").splitlines()
         assert len(found) == 1, found
 
+    def what_hangs_is_found_and_aborted(self) -> None:
+        """A batch that came after its transaction had ended, to a leader that asks no coordinator."""
+        config_of_brokers(self._cluster, transaction_partition_verification_enable="false")
+        try:
+            topic, late = self._topic(), RawProducer(self._cluster, f"late-{uuid.uuid4().hex[:8]}", V1)
+            late.init()
+            assert late.add((topic, 0)) == 0
+            assert late.write(topic, "in time", timestamp_ms=_minutes_ago(0)) == 0
+            assert late.end(commits=True) == 0
+            wait_until(lambda: late.write(topic, "late", timestamp_ms=_minutes_ago(20)) == 0, what="a late batch")
+            assert committed_values(self._bootstrap, topic) == [b"in time"]
+            found = self._transactions("find-hanging", "--topic", topic).splitlines()
+            assert len(found) == 2, found
+            row = dict(zip(found[0].split(), found[1].split(), strict=True))
+            assert (row["Topic"], row["ProducerId"], row["StartOffset"]) == (topic, str(late.producer_id), "2"), found
+            self._transactions("abort", "--topic", topic, "--partition", "0", "--start-offset", row["StartOffset"])
+            assert len(self._transactions("find-hanging", "--topic", topic).splitlines()) == 1
+            write(self._bootstrap, topic, [b"after"])
+            assert committed_values(self._bootstrap, topic) == [b"in time", b"after"]
+        finally:
+            config_of_brokers(self._cluster, transaction_partition_verification_enable=None)
+
     def the_log_of_transactions_is_kafkas(self) -> None:
+        """Also with what Kafka does not know: the key with which the id was taken over at last."""
         topic, name, producer = self._opened(b"one")
         producer.commit_transaction(DEADLINE_S)
+        begun = self._cluster.send(1, "POST", f"/transactions/{name}", {}, Idempotency_Key="begin-1")
+        assert isinstance(begun, Answer), begun
+        assert begun.status == 200, begun
         number = abs_hash(name) % 50
         leader = self._cluster.leader_of(STATES, number)
         (segment, *_) = sorted(self._cluster.folder(leader, STATES, number).glob("*.log"))
@@ -136,7 +165,8 @@ class Java:
             f"{TOOLS}.DumpLogSegments", "--transaction-log-decoder", "--print-data-log", "--files", str(segment)
         )
         states = re.findall(rf"transactional_?[iI]d\W+{name}.*?(?:state|transactionStatus)\W+(\w+)", dumped)
-        assert len(states) >= 4, dumped
+        assert len(states) >= 5, dumped
+        assert states[-1] in ("0", "Empty"), dumped
         (data, *_) = sorted(self._cluster.folder(leader, topic, 0).glob("*.log"))
         dumped = self._java(f"{TOOLS}.DumpLogSegments", "--print-data-log", "--files", str(data))
         assert "endTxnMarker: COMMIT" in dumped, dumped
@@ -269,6 +299,11 @@ def _command(jars: Path, name: str, arguments: Sequence[str]) -> list[str]:
 
 def _words(number: int) -> list[str]:
     return ["all", "streams", "lead", "to", "kafka", str(number % 7)]
+
+
+def _minutes_ago(minutes: int) -> int:
+    """In ms."""
+    return int(time.time() * 1_000) - minutes * 60_000
 
 
 if __name__ == "__main__":
