@@ -35,10 +35,11 @@ async def transaction_coordinator_killed(stage: Stage) -> None:
 
     A commit is decided when it is in `__transaction_state`. Whoever leads that next writes the markers.
     """
-    await stage.until(lambda now: now.committed("writer") >= 3)
+    await stage.until(lambda now: now.committed("writer") >= 4)
+    # the next one is to be committed, too: every fourth is aborted
     now = await stage.until(lambda now: now.uncommitted("writer") >= 6)
     old, ended = now.transaction_coordinator("writer"), now.committed("writer") + now.aborted("writer")
-    await stage.blackhole(dials=old, purpose="forward")
+    await stage.cut(dials=old, purpose="forward")
     # the end is acknowledged when it is decided
     await stage.until(lambda now: now.committed("writer") + now.aborted("writer") > ended)
     await stage.kill(old)
@@ -101,13 +102,14 @@ async def transaction_zombie(stage: Stage) -> None:
     known = (await stage.now()).committed("zombie")
     await stage.start("heir")
     await stage.until(lambda now: now.committed("heir") >= 3, deadline_ms=30_000)
-    await stage.heal(dials="zombie")
-    await stage.until(lambda now: now.done("zombie"), deadline_ms=40_000)
-    await stage.until(lambda now: now.committed("heir") >= 5, deadline_ms=30_000)
     stage.expect_at_the_end(
         lambda now: now.committed("zombie") <= known + 1,
         lambda now: now.refused("zombie", 47) + now.refused("zombie", 90) > 0,
     )
+    await stage.heal(dials="zombie")
+    # or it lives on, which is not as expected
+    await stage.until(lambda now: now.done("zombie") or now.committed("zombie") > known + 1, deadline_ms=40_000)
+    await stage.until(lambda now: now.committed("heir") >= 5 or now.committed("zombie") > known + 1, deadline_ms=30_000)
 
 
 @scenario(

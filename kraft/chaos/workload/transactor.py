@@ -130,8 +130,8 @@ class Transactor:
         try:
             is_whole = await self._write(number)
             if is_whole and self.options.group is not None:
-                offsets = await self._add_offsets(number)
-                is_whole = bool(offsets)
+                offsets = self._offsets_of(number)  # whether they were taken or not: after an abort none may count
+                is_whole = await self._add_offsets(number)
             await self._pause(self.options.work_ms / 1000, is_ended_early=False)
             every = self.options.aborts_every
             asked = "commit" if is_whole and not (every and number % every == every - 1) else "abort"
@@ -214,14 +214,18 @@ class Transactor:
         else:
             counts.unknown += records
 
-    async def _add_offsets(self, number: int) -> tuple[tuple[str, str, int, int], ...]:
+    def _offsets_of(self, number: int) -> tuple[tuple[str, str, int, int], ...]:
         """The number of the transaction, counted from 1, as the offset of the group: so the last one tells which was
-        committed last. Empty when that came to nothing."""
-        group, topic = self.options.group, self.options.topic
-        assert group is not None
-        told = await self._client.add_offsets(self._node(0), group, topic, {OFFSETS_PARTITION: number + 1})
+        committed last."""
+        assert self.options.group is not None
+        return ((self.options.group, self.options.topic, OFFSETS_PARTITION, number + 1),)
+
+    async def _add_offsets(self, number: int) -> bool:
+        """Whether that was acknowledged."""
+        ((group, topic, partition, offset),) = self._offsets_of(number)
+        told = await self._client.add_offsets(self._node(0), group, topic, {partition: offset})
         self._take_code(told.kafka_code)
-        return ((group, topic, OFFSETS_PARTITION, number + 1),) if told.outcome == "ok" else ()
+        return told.outcome == "ok"
 
     def _take_code(self, code: int | None) -> None:
         if code:

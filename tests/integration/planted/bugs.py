@@ -38,6 +38,8 @@ class Bug:
     patches: tuple[Patch, ...]
     clients: Door = "rest"
     """What the clients speak in real nodes."""
+    breaks_off: bool = False
+    """Its clients cannot go on, so the story does not come to its end; there is a verdict all the same."""
 
 
 def plant(name: str) -> None:
@@ -55,7 +57,13 @@ def planted_in_nodes(name: str) -> Iterator[None]:
 
 
 def _of_the_simulator(
-    name: str, *, found_by: str, verdict: tuple[str, ...], within_s: int = 30, clients: Door = "rest"
+    name: str,
+    *,
+    found_by: str,
+    verdict: tuple[str, ...],
+    within_s: int = 30,
+    clients: Door = "rest",
+    breaks_off: bool = False,
 ) -> Bug:
     known = PLANTED[name]
     return Bug(
@@ -65,6 +73,7 @@ def _of_the_simulator(
         verdict=verdict,
         patches=known.patches,
         clients=clients,
+        breaks_off=breaks_off,
     )
 
 
@@ -170,5 +179,30 @@ BUGS: Final[dict[str, Bug]] = {
         within_s=60,
         verdict=("anomaly commit_of_old_generation", "anomaly commit_lost"),
         clients="kafka",
+    ),
+    "markers_lost_on_failover": _of_the_simulator(
+        "markers_lost_on_failover",
+        found_by="transaction-coordinator-killed",
+        within_s=150,
+        verdict=("anomaly transaction_hangs",),
+        breaks_off=True,
+    ),
+    "last_stable_offset_not_restored": _of_the_simulator(
+        "last_stable_offset_not_restored",
+        found_by="transaction-leader-killed",
+        within_s=60,
+        verdict=("anomaly aborted_visible",),
+    ),
+    "fenced_by_no_epoch": _of_the_simulator(
+        "fenced_by_no_epoch",
+        found_by="transaction-zombie",
+        within_s=60,
+        verdict=("anomaly committed_missing", "now.refused('zombie', 47)"),
+    ),
+    "aborted_offsets_count": _of_the_simulator(
+        "aborted_offsets_count",
+        found_by="transaction-client-killed",
+        within_s=60,
+        verdict=("anomaly aborted_offsets",),
     ),
 }
