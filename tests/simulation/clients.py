@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
@@ -75,7 +76,7 @@ class Producer:
     async def _send(self, values: tuple[bytes, ...]) -> None:
         """With retries as Kafka's producer without idempotence: after any retriable error, also an unknown outcome."""
         for _ in range(1 + self._plan.retries):
-            node = choose(self._cluster, self._rng)
+            node = choose(self._cluster, self._rng, out_of_reach=self._oracle.out_of_reach)
             which = self._which()
             if node is not None and which is not None:
                 attempt = await self._attempt(node, which, values)
@@ -122,10 +123,15 @@ class Reader:
     rng: random.Random
     is_stopping: bool = False
     _offsets: dict[TopicIdPartition, int] = field(default_factory=dict)
+    _guessed: set[TopicIdPartition] = field(default_factory=set)
+    """Partitions whose offset no read has led to."""
 
     async def run(self) -> None:
         while not self.is_stopping:
-            topic, node = self.oracle.image.topic(self.topic), choose(self.cluster, self.rng)
+            topic, node = (
+                self.oracle.image.topic(self.topic),
+                choose(self.cluster, self.rng, out_of_reach=self.oracle.out_of_reach),
+            )
             if topic is not None and node is not None:
                 for number in list(topic.partitions):
                     await self._read(node, TopicIdPartition(topic.topic_id, number))
@@ -144,6 +150,9 @@ class Reader:
         except (KafkaError, ConnectionClosed) as error:
             if error.__class__.__name__ == "OffsetOutOfRange":
                 self.oracle.count("reader out of range")
+                if offset and which not in self._guessed:
+                    self.oracle.logs.called_out_of_range(which, offset, by=node.node_id)
+                self._guessed.add(which)
                 self._offsets[which] = max(0, offset - 20) if self.rng.random() < 0.8 else offset + 5
             return
         except TimeoutError:
@@ -154,10 +163,13 @@ class Reader:
         self.oracle.logs.was_read(which, values, leader_epoch=records.leader_epoch)
         if found:
             self._offsets[which] = found[-1].offset + 1
+            self._guessed.discard(which)
 
 
-def choose(cluster: SimulatedCluster, rng: random.Random) -> SimulatedNode | None:
-    alive = cluster.alive
+def choose(
+    cluster: SimulatedCluster, rng: random.Random, *, out_of_reach: Collection[int] = ()
+) -> SimulatedNode | None:
+    alive = [node for node in cluster.alive if node.node_id not in out_of_reach]
     return rng.choice(alive) if alive else None
 
 

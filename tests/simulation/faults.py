@@ -24,11 +24,22 @@ from metadata.controller.requests import (
 )
 from metadata.environment import ConnectionClosed
 from metadata.image import TopicIdPartition
+from metadata.internal_topics import OFFSETS_TOPIC
 from tests.simulation.decay import Decay
 from tests.simulation.files import files_of, partition_of
 from tests.simulation.hands import ADMIN_MS, GIVE_UP_S
 from tests.simulation.plan import Event
 from tests.simulation.strikes import nowhere
+
+QUIET_LOOK_S = 0.000_5
+QUIET_LOOKS_MAX = 2_000
+
+
+def _is_appending(node: SimulatedNode, number: int) -> bool:
+    """Does the coordinator of this partition of the groups wait for something that it has written?"""
+    coordinator = None if node.node is None else node.node.coordinator
+    led = None if coordinator is None else coordinator._partitions.by_number.get(number)
+    return led is not None and bool(led.shard._appends)
 
 
 class Faults(Decay):
@@ -81,6 +92,28 @@ class Faults(Decay):
         for one, other in pairs:
             self._world.network.cut(one, other, direction=direction)
         await self._heal_after(event, pairs)
+
+    async def _isolate_coordinator(self, event: Event) -> None:
+        """Of one partition of the groups, in a moment in which it writes nothing, and with nobody on its side but
+        onlookers: it is relieved, hears nothing of it, and no append tells it."""
+        topic = self._image().topic(OFFSETS_TOPIC)
+        if topic is None:
+            return
+        partition = topic.partitions[event.numbers[0] % len(topic.partitions)]
+        if not partition.has_leader:
+            return
+        node = self.cluster.nodes[partition.leader]
+        for _ in range(QUIET_LOOKS_MAX):
+            if not _is_appending(node, partition.partition):
+                break
+            await asyncio.sleep(QUIET_LOOK_S)
+        self._oracle.count("coordinator isolated")
+        pairs = [(node.machine.name, other) for other in self._others(node)]
+        for one, other in pairs:
+            self._world.network.cut(one, other)
+        self._oracle.out_of_reach.add(node.node_id)
+        await self._heal_after(event, pairs)
+        self._oracle.out_of_reach.discard(node.node_id)
 
     async def _split(self, event: Event) -> None:
         """Two groups that cannot reach each other; perhaps one node reaches both."""

@@ -27,7 +27,7 @@ from kraft.protocol.errors import KafkaError, OffsetOutOfRange
 from metadata.internal_topics import OFFSETS_TOPIC
 from replication.requests import EARLIEST_TIMESTAMP
 from tests.simulation.asking import Unanswered, ask
-from tests.simulation.clients import GRACE_MS, READ_BYTES, RETRY_PAUSE_S, choose
+from tests.simulation.clients import GRACE_MS, READ_BYTES, RETRY_PAUSE_S
 from tests.simulation.group_oracle import GroupOracle
 from tests.simulation.remembered import GroupPlan, MemberPlan
 
@@ -108,7 +108,7 @@ class ClassicMember:
             self._member_id = ""
 
     async def _ask(self, request: r.Request, *, within_s: float = ANSWER_S, is_owed: bool = True) -> a.Answer:
-        node = choose(self._oracle.cluster, self._rng)
+        node = self._judge.door(self._rng)
         if node is None:
             raise Unanswered("no node runs")
         assert node.node is not None
@@ -242,7 +242,7 @@ class ClassicMember:
             life.epochs[row.topic, row.partition] = row.leader_epoch
 
     async def _read(self, life: _Life, partition: TopicPartition) -> None:
-        topic, node = self._oracle.image.topic(partition[0]), choose(self._oracle.cluster, self._rng)
+        topic, node = self._oracle.image.topic(partition[0]), self._judge.door(self._rng)
         which = self._judge.which(partition)
         if which is None or topic is None or node is None:
             return
@@ -256,11 +256,9 @@ class ClassicMember:
             read = partial(gateway.read, which, offset=offset, bytes_max=READ_BYTES, bytes_min=0, wait_ms_max=0)
             records = await ask(self._oracle, node, read, within_s=GRACE_MS / 1000, what="a member's read")
         except OffsetOutOfRange:
-            state = gateway.image.partition(which.topic_id, which.partition)
-            if state is not None and state.leader_epoch < life.epochs[partition]:
-                self._oracle.count("a deposed leader calls an offset out of range")
-                return
             self._oracle.count("member out of range")
+            if self._judge.is_certain(self._group.name):
+                self._oracle.logs.called_out_of_range(which, offset, by=node.node_id)
             life.positions[partition] = life.epochs[partition] = -1
             return
         except (KafkaError, Unanswered):

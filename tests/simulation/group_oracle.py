@@ -9,15 +9,18 @@ now, or a disk rots; a partition's offsets when its own records may be lost or i
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from kraft.chaos.worlds.simulated.cluster import SimulatedNode
 from kraft.coordinators.groups.answers import OffsetOfGroup
 from kraft.coordinators.groups.subscriptions import TopicPartition
 from kraft.coordinators.java import abs_hash
 from metadata.image import TopicIdPartition
 from metadata.internal_topics import OFFSETS_TOPIC
 from replication.partition.log import ReplicaLog
+from tests.simulation.clients import choose
 from tests.simulation.oracle import Oracle
 from tests.support.ownership import Ownership, batches_of
 
@@ -59,6 +62,10 @@ class GroupOracle:
 
     def _known(self, group: str) -> Known:
         return self._groups.setdefault(group, Known())
+
+    def door(self, rng: random.Random) -> SimulatedNode | None:
+        """Whom a member asks."""
+        return choose(self.oracle.cluster, rng, out_of_reach=self.oracle.out_of_reach)
 
     def is_certain(self, group: str) -> bool:
         """Is what the group was answered still promised?"""

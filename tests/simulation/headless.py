@@ -1,8 +1,9 @@
 """What a seed of the profile "headless" draws: groups that go on while there is no controller, and nodes that hang.
 
 While the quorum is away, or so much of it that it commits nothing, the sessions of brokers run out, and coordinators
-prove with each request that they still lead. A hung node's main loop stands still while its Raft half goes on: it is
-not to lead, and some are past help and end themselves.
+prove with each request that they still lead. One that is cut off for longer than its session is relieved, and is asked
+all the same. A hung node's main loop stands still while its Raft half goes on: it is not to lead, and some are past
+help and end themselves.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ def made_headless(plan: Plan) -> Plan:
         )
         for number, kind in enumerate(_ALWAYS)
     ]
+    if plan.remembered is not None and plan.remembered.has_onlookers:
+        always.append(_isolation(plan))
     return replace(
         plan,
         events=tuple(sorted((*plan.events, *always), key=lambda event: event.at_ms)),
@@ -52,4 +55,16 @@ def made_headless(plan: Plan) -> Plan:
         topics=tuple(replace(topic, replication_factor=min(3, topic.replication_factor)) for topic in plan.topics),
         down_max=min(plan.down_max, 2),
         strange=replace(plan.strange, turn_us=rng.choice(_TURNS_US)),
+    )
+
+
+def _isolation(plan: Plan) -> Event:
+    """Of a coordinator, long enough that the next one takes over and commits."""
+    rng = random.Random(f"relieved {plan.seed}")
+    session_ms = int(str(plan.settings["broker.session.timeout.ms"]))
+    return Event(
+        at_ms=plan.faults_ms + rng.randint(0, 1_000),  # for it takes controllers to relieve it
+        kind="isolate_coordinator",
+        lasts_ms=2 * session_ms + rng.randint(1_000, 5_000),
+        numbers=(rng.randrange(10_000), 0, 0, 0),
     )

@@ -82,7 +82,11 @@ class KeyedProducer:
     async def _send(self, request: Keyed) -> None:
         for _ in range(1 + self._plan.retries):
             count = 2 if self._rng.random() < HEDGES else 1
-            nodes = [node for _ in range(count) if (node := choose(self._oracle.cluster, self._rng)) is not None]
+            nodes = [
+                node
+                for _ in range(count)
+                if (node := choose(self._oracle.cluster, self._rng, out_of_reach=self._oracle.out_of_reach)) is not None
+            ]
             if any(await asyncio.gather(*(self._attempt(node, request) for node in nodes))):
                 return
             await asyncio.sleep(RETRY_PAUSE_S)

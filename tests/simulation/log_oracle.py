@@ -132,6 +132,23 @@ class LogOracle:
                 )
                 seen[offset] = value
 
+    def called_out_of_range(self, key: TopicIdPartition, offset: int, *, by: int) -> None:
+        """Of an offset that somebody had read up to: so would a leader that was relieved of what its successors append.
+        Where records were deleted, all replicas are looked at, or none."""
+        oracle = self._oracle
+        if oracle.promise.may_lose(key):
+            return
+        partition = oracle.image.partition(key.topic_id, key.partition)
+        assert partition is not None, "it is given up"
+        held = [oracle.replica(node_id, key) for node_id in partition.replicas]
+        starts = [replica.log.log_start_offset for replica in held if replica is not None]
+        if max(starts, default=0) > offset or (any(starts) and len(starts) < len(held)):
+            return
+        oracle.fail(
+            f"{oracle.name(key)}: node {by} called offset {offset}, up to which somebody had read, out of range; "
+            f"node {partition.leader} leads in epoch {partition.leader_epoch}"
+        )
+
     # --- log matching -------------------------------------------------------------------------------------------
 
     def match(self) -> None:

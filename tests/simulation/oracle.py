@@ -41,6 +41,8 @@ class Oracle:
         self.cluster = cluster
         self.image = MetadataImage()
         """The newest committed image that any node has applied."""
+        self.out_of_reach: set[int] = set()
+        """Nodes that no client reaches but an onlooker, as they do not reach the rest of the cluster."""
         self.attempts: list[Attempt] = []
         self.states: Counter[str] = Counter()
         self.history: list[str] = []

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from kraft.broker.lifecycle import BrokerLifecycle
 from kraft.broker.produce_routing import ProduceRouter
 from kraft.coordinators.groups import classic_rebalance, request_handlers
 from kraft.coordinators.groups.group_metadata import GroupMetadata
@@ -399,5 +400,19 @@ PLANTED: dict[str, Planted] = {
         profile="headless",
         found_by=(30,),
         seen_as="Livelock: ",
+    ),
+    "nothing_is_proven": Planted(
+        what="a coordinator that may have lost its session answers without a proof that it leads",
+        patches=(Patch(LeadershipCheck, "prove", forgetful.proves_nothing),),
+        profile="headless",
+        found_by=(1, 5),
+        seen_as="was committed or read before",
+    ),
+    "in_office_by_its_own_word": Planted(
+        what="a leader calls offsets out of range without a word of the controller (KIP-320)",
+        patches=(Patch(BrokerLifecycle, "is_in_office", forgetful.always_in_office),),
+        profile="headless",
+        found_by=(5,),
+        seen_as="out of range; node",
     ),
 }

@@ -47,6 +47,20 @@ def followers_syncs_unanswered(original: Any) -> Any:
     return _assign
 
 
+def proves_nothing(_original: Any) -> Any:
+    async def prove(self: LeadershipCheck) -> None:
+        self._led.check()
+
+    return prove
+
+
+def always_in_office(_original: Any) -> Any:
+    async def is_in_office(_self: Any) -> bool:
+        return True
+
+    return is_in_office
+
+
 def spins_on_a_proof(_original: Any) -> Any:
     """A loop around a task that may be done already, until a callback has noted it."""
 

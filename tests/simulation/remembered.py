@@ -87,6 +87,8 @@ class RememberedPlan:
     keyed: tuple[KeyedPlan, ...]
     groups: tuple[GroupPlan, ...]
     settings: Mapping[str, SettingValue]
+    has_onlookers: bool = False
+    """Of each node, and who commits what they ask for; and a coordinator is cut off. In every other run of headless."""
 
     def __str__(self) -> str:
         producers = [f"{p.name}: acks={p.acks}, in flight {p.in_flight}, lanes {p.lanes}" for p in self.sequenced]
@@ -110,14 +112,15 @@ def draw_remembered(seed: int, profile: str, *, topics: int) -> RememberedPlan |
         settings=_settings(rng),
     )
     if profile == HEADLESS:
-        return _made_crowded(rng, plan, topics)
+        return replace(_made_crowded(rng, plan, topics), has_onlookers=seed % 2 == 1)
     return _made_restless(rng, plan) if profile == RESTLESS else plan
 
 
 def _made_crowded(rng: random.Random, plan: RememberedPlan, topics: int) -> RememberedPlan:
     """Enough members at one coordinator that their requests come while one of them is being proven."""
     groups = tuple(_crowd(rng, f"g{i}", topics) for i in range(rng.choice((2, 3))))
-    return replace(plan, groups=groups, settings={**plan.settings, "offsets.topic.num.partitions": 1})
+    settings = {**plan.settings, "offsets.topic.num.partitions": 1}
+    return replace(plan, groups=groups, settings=settings)
 
 
 def _crowd(rng: random.Random, name: str, topics: int) -> GroupPlan:

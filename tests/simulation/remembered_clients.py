@@ -18,6 +18,7 @@ from tests.simulation.clients import choose
 from tests.simulation.group_members import ANSWER_S, ClassicMember
 from tests.simulation.group_oracle import GroupOracle
 from tests.simulation.keyed_producing import KeyedProducer
+from tests.simulation.onlookers import Committer, Onlooker
 from tests.simulation.oracle import Oracle
 from tests.simulation.producer_oracle import ProducerOracle
 from tests.simulation.remembered import GroupPlan, MemberPlan
@@ -47,7 +48,9 @@ class RememberedClients:
         self._doors = Doors()
         self._producers: list[SequencedProducer | KeyedProducer] = []
         self._members: list[ClassicMember | RestMember] = []
-        self._member_tasks: list[asyncio.Task[None]] = []
+        self._onlookers: list[Committer | Onlooker] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        """Of members and onlookers."""
         self._rng = oracle.cluster.world.rng("looking at groups")
 
     def start(self, tasks: asyncio.TaskGroup) -> None:
@@ -61,7 +64,11 @@ class RememberedClients:
             tasks.create_task(producer.run())
         for group in drawn.groups:
             self._members += [self._member(each, group) for each in group.members]
-        self._member_tasks = [tasks.create_task(member.run()) for member in self._members]
+        if drawn.has_onlookers:
+            committer = Committer(names[0], self._groups)
+            onlookers = [Onlooker(each, committer, self._groups) for each in self._oracle.cluster.nodes]
+            self._onlookers = [committer, *onlookers]
+        self._tasks = [tasks.create_task(each.run()) for each in (*self._members, *self._onlookers)]
 
     def _member(self, plan: MemberPlan, group: GroupPlan) -> ClassicMember | RestMember:
         if plan.is_rest:
@@ -81,9 +88,9 @@ class RememberedClients:
             member.is_calm = True
         for group in () if self._drawn is None else self._drawn.groups:
             await self._settle(group)
-        for member in self._members:
-            member.is_stopping = True
-        await asyncio.gather(*self._member_tasks)
+        for client in (*self._members, *self._onlookers):
+            client.is_stopping = True
+        await asyncio.gather(*self._tasks)
 
     async def _settle(self, group: GroupPlan) -> None:
         world = self._oracle.cluster.world
@@ -143,7 +150,7 @@ class RememberedClients:
         return None
 
     async def _ask(self, request: r.Request) -> a.Answer:
-        node = choose(self._oracle.cluster, self._rng)
+        node = choose(self._oracle.cluster, self._rng, out_of_reach=self._oracle.out_of_reach)
         if node is None:
             raise Unanswered("no node runs")
         assert node.node is not None

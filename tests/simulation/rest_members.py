@@ -34,7 +34,7 @@ from kraft.node.assembly import Node
 from kraft.protocol.errors import KafkaError
 from replication.large_work import LargeWork
 from tests.simulation.asking import Unanswered, ask
-from tests.simulation.clients import READ_BYTES, RETRY_PAUSE_S, choose
+from tests.simulation.clients import READ_BYTES, RETRY_PAUSE_S
 from tests.simulation.group_members import ANSWER_S
 from tests.simulation.group_oracle import GroupOracle
 from tests.simulation.remembered import GroupPlan, MemberPlan
@@ -135,7 +135,7 @@ class RestMember:
         self, handler: Handler, body: Mapping[str, Any] | None = None, query: Mapping[str, str] | None = None
     ) -> web.Response:
         """Raises HttpError, Unanswered."""
-        node = choose(self._oracle.cluster, self._rng)
+        node = self._judge.door(self._rng)
         if node is None:
             raise Unanswered("no node runs")
         assert node.node is not None

@@ -71,7 +71,10 @@ class SequencedProducer:
         rounds = 0
         while not self.is_stopping or (session is not None and session.unacked and rounds < LAST_ROUNDS):
             rounds += self.is_stopping
-            node, which = choose(self._oracle.cluster, self._rng), self._which(lane)
+            node, which = (
+                choose(self._oracle.cluster, self._rng, out_of_reach=self._oracle.out_of_reach),
+                self._which(lane),
+            )
             if node is None or which is None:
                 await asyncio.sleep(RETRY_PAUSE_S)
             elif session is None or session.which != which:
@@ -134,7 +137,11 @@ class SequencedProducer:
 
     def _way(self, node: SimulatedNode) -> SimulatedNode:
         """Mostly the same for all that is in flight; a batch that takes another may overtake."""
-        other = choose(self._oracle.cluster, self._rng) if self._rng.random() < DETOURS else None
+        other = (
+            choose(self._oracle.cluster, self._rng, out_of_reach=self._oracle.out_of_reach)
+            if self._rng.random() < DETOURS
+            else None
+        )
         return other or node
 
     async def _attempt(self, node: SimulatedNode, session: Session, batch: Batch) -> Attempt:

@@ -18,6 +18,7 @@ from tests.simulation.profiles import PROFILES, STRANGE
 
 def test_each_event_of_a_profile_has_a_handler_and_each_handler_a_profile() -> None:
     drawn = {kind for kinds in PROFILES.values() for kind in kinds}
+    drawn.update(event.kind for profile in PROFILES for event in draw_plan(1, profile).events)
     handlers = {
         name[1:]
         for owner in Faults.__mro__
