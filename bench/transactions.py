@@ -135,16 +135,19 @@ def read_aborted(side: Side, *, megabytes: int, aborted: int, rounds: int) -> di
         name: _write(side, name, count, pieces=aborted, aborts=name == with_aborted) for name in (with_aborted, twin)
     }
 
+    leaders = {name: topics.leader(name) for name in tails}
+    """With one replica they stay."""
+
     def read(begin: Callable[[str], int], records: int, *, is_restarted: bool = False) -> dict[str, list[_Speed]]:
         found: dict[str, list[_Speed]] = {with_aborted: [], twin: []}
         for _ in range(rounds):
             for name, each in found.items():
                 if is_restarted:
-                    _restart_leader(side, topics, name)
-                each.append(_speed(side, name, begin(name), records))
+                    _restart(side, topics, name, leaders[name])
+                each.append(_speed(side, name, begin(name), records, leader=leaders[name]))
         return found
 
-    _speed(side, twin, 0, count)  # the client is warm then
+    _speed(side, twin, 0, count, leader=leaders[twin])  # the client is warm then
     found = {
         "whole": read(lambda name: 0, count),
         "tail": read(lambda name: tails[name], int(count * TAIL_SHARE)),
@@ -157,8 +160,8 @@ def read_aborted(side: Side, *, megabytes: int, aborted: int, rounds: int) -> di
         costs = {name: statistics.median(speed.cpu_s_per_gb for speed in each[name]) for name in each}
         figures[f"{label}: MB/s without"], figures[f"{label}: MB/s with"] = speeds[twin], speeds[with_aborted]
         figures[f"{label}: ratio"] = speeds[with_aborted] / speeds[twin]
-        figures[f"{label}: CPU s a GB without"] = costs[twin]
-        figures[f"{label}: CPU s a GB with"] = costs[with_aborted]
+        figures[f"{label}: leader CPU s a GB without"] = costs[twin]
+        figures[f"{label}: leader CPU s a GB with"] = costs[with_aborted]
     return figures
 
 
@@ -225,32 +228,32 @@ def _knows(consumer: Any, name: str) -> bool:
 class _Speed(NamedTuple):
     mb_per_s: float
     cpu_s_per_gb: float
-    """Of all nodes."""
+    """Of the leader."""
 
 
-def _speed(side: Side, name: str, begin_offset: int, records: int) -> _Speed:
+def _speed(side: Side, name: str, begin_offset: int, records: int, *, leader: int) -> _Speed:
     """Of committed records from the offset to the end, to a consumer that knows the leader already."""
     with _reading(side) as consumer:
         until(lambda: _knows(consumer, name), f"a consumer knows {name}")
-        before, begin = _precise_cpu_s(side), time.perf_counter()
+        pid = side.pids[leader]
+        before, begin = _precise_cpu_s(pid), time.perf_counter()
         _read(consumer, [TopicPartition(name, 0, begin_offset)], records)
-        spent, cpu_s = time.perf_counter() - begin, _precise_cpu_s(side) - before
+        spent, cpu_s = time.perf_counter() - begin, _precise_cpu_s(pid) - before
         gigabytes = records * LARGE_RECORD_BYTES / 1e9
         return _Speed(gigabytes * 1000 / spent, cpu_s / gigabytes)
 
 
-def _precise_cpu_s(side: Side) -> float:
+def _precise_cpu_s(pid: int) -> float:
     """In nanoseconds where `process_cpu_s` has hundredths: a read may be over in one of those."""
     spent = 0
-    for pid in side.pids.values():
-        for thread in Path(f"/proc/{pid}/task").iterdir():
-            with suppress(OSError):
-                spent += int((thread / "schedstat").read_text().split()[0])
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(OSError):
+            spent += int((thread / "schedstat").read_text().split()[0])
     return spent / 1e9
 
 
-def _restart_leader(side: Side, topics: Topics, name: str) -> None:
-    side.restart(topics.leader(name))
+def _restart(side: Side, topics: Topics, name: str, leader: int) -> None:
+    side.restart(leader)
     until(lambda: _is_led(topics, name), f"{name} is led again")
 
 
