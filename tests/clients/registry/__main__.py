@@ -90,7 +90,7 @@ class Story:
                 timeout=2 * WAIT_S,
                 check=False,
             )
-            if "HTTP 50" in done.stdout:
+            if "HTTP status code 50" in done.stdout:
                 raise NotYet(done.stdout)
             assert f"ok {verb}" in done.stdout, done.stdout
             return True
