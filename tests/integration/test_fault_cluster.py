@@ -6,9 +6,11 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,9 +28,15 @@ CRC_AT = 17
 
 
 @pytest.fixture(scope="module")
-def broken() -> Iterator[FaultCluster]:
+def whole() -> Iterator[FaultCluster]:
     with FaultCluster(nodes=3) as cluster:
         yield cluster
+
+
+@pytest.fixture
+def broken(whole: FaultCluster) -> Iterator[FaultCluster]:
+    yield whole
+    whole.end_span()
 
 
 def send(cluster: FaultCluster, topic: str, values: list[bytes]) -> list[Sent]:
@@ -111,6 +119,88 @@ def test_async_tests_have_it_too_and_it_is_used_once() -> None:
     assert not cluster.data.parent.exists()
     with pytest.raises(ClusterFailed, match="does not run"):
         cluster.state(1)
+
+
+# --- each fault has its effect, and is healed -------------------------------------------------------------------------
+
+
+def others(cluster: FaultCluster, node: int) -> list[int]:
+    return [each for each in cluster.ids if each != node]
+
+
+def test_faults_of_nodes_and_their_disks(broken: FaultCluster) -> None:
+    broken.create_topic("disks")
+    full = broken.leader_of("disks")
+    broken.fill_disk(full)
+    sent = send(broken, "disks", [b"1"])
+    assert broken.leader_of("disks") in others(broken, full), "who has no room leads nothing"
+    broken.free_disk(full)
+    broken.heal()
+    lost = broken.leader_of("disks")
+    broken.power_loss(lost)
+    broken.pause(*others(broken, lost))
+    assert [broken.state(node) for node in (lost, *others(broken, lost))] == ["down", "paused", "paused"]
+    broken.resume(*others(broken, lost))
+    broken.restart(lost)
+    broken.stop(lost)
+    assert broken.state(lost) == "down"
+    verdict = broken.verdict(sent)
+    assert (verdict.kept, verdict.is_clean) == (1, True), str(verdict)
+    assert [broken.state(node) for node in broken.ids] == ["running"] * 3
+    with pytest.raises(ClusterFailed, match="which nodes"):
+        broken.kill()
+
+
+def is_open(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), LIMIT_S).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def test_faults_of_links(broken: FaultCluster) -> None:
+    broken.create_topic("links")
+    alone = broken.leader_of("links")
+    broken.partition([alone], others(broken, alone))
+    wait_until(
+        lambda: broken.leader_of("links") in others(broken, alone), what="a leader beside it", deadline_s=LIMIT_S
+    )
+    broken.heal()  # who is alone believes that it leads, and a client that asked it would wait there
+    sent = send(broken, "links", [b"1"])
+    address = broken.bootstrap_servers.split(",")[alone - 1]
+    assert is_open(address)
+    broken.cut("clients", alone)
+    wait_until(lambda: not is_open(address), what="the end of the link", deadline_s=LIMIT_S)
+    broken.heal()
+    broken.slow("clients", broken.leader_of("links"), ms=300)
+    begun = time.monotonic()
+    sent += send(broken, "links", [b"2"])
+    assert time.monotonic() - begun >= 0.3
+    verdict = broken.verdict(sent)
+    assert (verdict.kept, verdict.is_clean) == (2, True), str(verdict)
+    with pytest.raises(ClusterFailed, match="9 is no end"):
+        broken.cut(9)
+
+
+def test_faults_of_requests_and_those_that_none_has_met(broken: FaultCluster) -> None:
+    broken.create_topic("asked")
+    broken.begin_span()
+    broken.answer("Produce", error="NOT_LEADER_OR_FOLLOWER", times=2, topic="asked")
+    broken.close_after("Produce", topic="asked")
+    broken.delay("Metadata", ms=300, times=1)
+    broken.drop_answer("EndTxn")
+    begun = time.monotonic()
+    sent = send(broken, "asked", [b"1"])
+    assert time.monotonic() - begun >= 0.3
+    (never,) = broken.never()
+    assert "EndTxn" in never
+    verdict = broken.verdict(sent)
+    assert (verdict.kept, verdict.duplicated) == (1, 0), str(verdict)
+    assert broken.end_span() == {"is_whole": True, "problem": ""}
+    with pytest.raises(ClusterFailed, match="did you mean Produce"):
+        broken.answer("Produced", error=6)
 
 
 # --- how owners end -------------------------------------------------------------------------------------------------
