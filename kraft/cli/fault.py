@@ -41,54 +41,37 @@ DATA_DEFAULT: Final = "data"
 # --- nodes ----------------------------------------------------------------------------------------------------------
 
 
-@app.command()
-def kill(nodes: NodesArgument, data: FolderOption = DATA_DEFAULT) -> None:
-    """Kill nodes at once (SIGKILL)."""
-    _on_nodes(data, nodes, lambda cluster, ids: cluster.kill(*ids))
+def _node_command(name: str, text: str, act: Callable[[Cluster | FaultCluster, list[int]], None]) -> None:
+    """A command that does something to nodes: its name, its help, and what it does."""
+
+    @app.command(name, help=text)
+    def command(nodes: NodesArgument, data: FolderOption = DATA_DEFAULT) -> None:
+        cluster = _attached(data)
+        _told(lambda: act(cluster, _ids(cluster, nodes)))
 
 
-@app.command()
-def stop(nodes: NodesArgument, data: FolderOption = DATA_DEFAULT) -> None:
-    """Stop nodes in order."""
-    _on_nodes(data, nodes, lambda cluster, ids: cluster.stop(*ids))
-
-
-@app.command()
-def pause(nodes: NodesArgument, data: FolderOption = DATA_DEFAULT) -> None:
-    """Let nodes stand still (SIGSTOP); their connections stay open."""
-    _on_nodes(data, nodes, lambda cluster, ids: cluster.pause(*ids))
-
-
-@app.command()
-def resume(nodes: NodesArgument, data: FolderOption = DATA_DEFAULT) -> None:
-    """Let paused nodes go on."""
-    _on_nodes(data, nodes, lambda cluster, ids: cluster.resume(*ids))
-
-
-@app.command()
-def restart(nodes: NodesArgument, data: FolderOption = DATA_DEFAULT) -> None:
-    """Start nodes, after an ordered stop of those that run."""
-    _on_nodes(data, nodes, lambda cluster, ids: cluster.restart(*ids))
-
-
-@app.command("power-loss")
-def power_loss(nodes: NodesArgument, data: FolderOption = DATA_DEFAULT) -> None:
-    """Kill nodes; of their disks only that is left which an fsync had made durable."""
-    _on_nodes(data, nodes, lambda cluster, ids: cluster.power_loss(*ids))
-
-
-@app.command("fill-disk")
-def fill_disk(nodes: NodesArgument, data: FolderOption = DATA_DEFAULT) -> None:
-    """Let the disks of nodes be full (ENOSPC)."""
-    with_links = _with_links(data)
-    _told(lambda: with_links.fill_disk(*_ids(with_links, nodes)))
-
-
-@app.command("free-disk")
-def free_disk(nodes: NodesArgument, data: FolderOption = DATA_DEFAULT) -> None:
-    """Let them have room again."""
-    with_links = _with_links(data)
-    _told(lambda: with_links.free_disk(*_ids(with_links, nodes)))
+_node_command("kill", "Kill nodes at once (SIGKILL).", lambda cluster, ids: cluster.kill(*ids))
+_node_command("stop", "Stop nodes in order.", lambda cluster, ids: cluster.stop(*ids))
+_node_command(
+    "pause",
+    "Let nodes stand still (SIGSTOP); their connections stay open.",
+    lambda cluster, ids: cluster.pause(*ids),
+)
+_node_command("resume", "Let paused nodes go on.", lambda cluster, ids: cluster.resume(*ids))
+_node_command(
+    "restart", "Start nodes, after an ordered stop of those that run.", lambda cluster, ids: cluster.restart(*ids)
+)
+_node_command(
+    "power-loss",
+    "Kill nodes; of their disks only that is left which an fsync had made durable.",
+    lambda cluster, ids: cluster.power_loss(*ids),
+)
+_node_command(
+    "fill-disk",
+    "Let the disks of nodes be full (ENOSPC).",
+    lambda cluster, ids: _having_links(cluster).fill_disk(*ids),
+)
+_node_command("free-disk", "Let them have room again.", lambda cluster, ids: _having_links(cluster).free_disk(*ids))
 
 
 # --- links ----------------------------------------------------------------------------------------------------------
@@ -210,15 +193,13 @@ def _attached(data: str) -> Cluster | FaultCluster:
 
 
 def _with_links(data: str) -> FaultCluster:
-    cluster = _attached(data)
+    return _having_links(_attached(data))
+
+
+def _having_links(cluster: Cluster | FaultCluster) -> FaultCluster:
     if not isinstance(cluster, FaultCluster):
         raise CommandFailed("this cluster has no links that could be broken: start it with `kraft exec --faults`")
     return cluster
-
-
-def _on_nodes(data: str, nodes: list[str], act: Callable[[Cluster | FaultCluster, list[int]], None]) -> None:
-    cluster = _attached(data)
-    _told(lambda: act(cluster, _ids(cluster, nodes)))
 
 
 def _told(act: Callable[[], None]) -> None:
