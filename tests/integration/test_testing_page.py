@@ -46,6 +46,7 @@ def test_the_pages_have_blocks_of_each_kind() -> None:
     assert (len(SUITES), len(PROGRAMS), len(blocks("sh"))) == (2, 1, 3)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("code", SUITES)
 def test_a_suite_of_the_page_passes(code: str, tmp_path: Path) -> None:
     (tmp_path / "test_orders.py").write_text(code)
@@ -53,12 +54,14 @@ def test_a_suite_of_the_page_passes(code: str, tmp_path: Path) -> None:
     assert f"{code.count('def test_')} passed" in said
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("code", PROGRAMS)
 def test_a_program_of_the_page_runs(code: str, tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(code)
     assert "['running', 'down', 'running']" in run(sys.executable, "program.py", folder=tmp_path)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("code", blocks("sh"))
 def test_a_command_of_the_page_works(code: str, tmp_path: Path) -> None:
     assert run("sh", "-ec", code, folder=tmp_path)
