@@ -12,12 +12,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from kraft.protocol.errors import ClusterAuthorizationFailed, KafkaError
+from kraft.values import maker
 from kraft.wire import apis, codec
 from kraft.wire.api_versions import api_versions_response
 from kraft.wire.apis import Api
@@ -25,7 +26,7 @@ from kraft.wire.budget import Budget
 from kraft.wire.codec import Malformed, RequestHeader
 from kraft.wire.generated.sasl_authenticate_request import SaslAuthenticateRequestData
 from kraft.wire.generated.sasl_handshake_request import SaslHandshakeRequestData
-from kraft.wire.handlers.served import Call, CloseConnection, NoResponse, Served
+from kraft.wire.handlers.served import Call, CloseConnection, Later, NoResponse, Served
 from kraft.wire.primitives import TopLevel
 from kraft.wire.principal import Principal
 from kraft.wire.sasl import Authentication
@@ -39,6 +40,9 @@ IN_FLIGHT_MAX = 256
 """Requests of one connection being served; the next is read when one is done."""
 FETCHES_IN_FLIGHT_MAX = 4_096
 """Fetches of one connection being served, beside them: most of them wait, and waiting costs no more than a place."""
+
+
+_call = maker(Call)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +70,8 @@ class Session:
         self._fetch_slots = Budget(FETCHES_IN_FLIGHT_MAX)
         self._bytes = Budget(shared.connection_bytes_max)
         self._numbers = itertools.count()
-        self._serving: dict[int, tuple[asyncio.Task[None], Api, int]] = {}
-        """Requests that were begun: who answers them, and for which API and how many bytes they hold room."""
+        self._serving: dict[int, tuple[asyncio.Future[Any], Api, int]] = {}
+        """Requests that wait: for what, and for which API and how many bytes they hold room."""
 
     async def first_frame(self) -> memoryview | None:
         """The first request of the connection; None when it did not come in time. Raises ConnectionClosed."""
@@ -190,18 +194,30 @@ class Session:
         except Malformed:
             self._release(api, size)
             raise
-        call = Call(message=message, principal=principal, timeout_ms=timeout_ms)
+        call = _call(message=message, principal=principal, timeout_ms=timeout_ms)
+        try:
+            reply = served.handle(call)
+        except Exception as error:  # noqa: BLE001 - each kind is told apart there
+            self._failed(served, header, call, error)
+            self._release(api, size)
+            return
+        if isinstance(reply, (TopLevel, NoResponse)):
+            self._reply(api, header, reply)
+            self._release(api, size)
+            return
+        if isinstance(reply, Later):
+            future, render = reply.future, reply.render
+        else:
+            future, render = asyncio.get_running_loop().create_task(reply), _as_it_is
         number = next(self._numbers)
-        task = asyncio.get_running_loop().create_task(self._answer(number, served, header, call))
-        self._serving[number] = (task, api, size)
+        self._serving[number] = (future, api, size)
+        future.add_done_callback(partial(self._has_come, number, served, header, call, render))
 
     async def _end(self) -> None:
-        tasks = [task for task, _, _ in self._serving.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for number in tuple(self._serving):
-            self._finished(number)  # cancelled before its first step
+        waits = [future for future, _, _ in self._serving.values()]
+        for future in waits:
+            future.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
 
     def _finished(self, number: int) -> None:
         _, api, size = self._serving.pop(number)
@@ -246,26 +262,42 @@ class Session:
         if api is apis.PRODUCE:
             self._shared.produce_budget.give_back(size)
 
-    async def _answer(self, number: int, served: Served, header: RequestHeader, call: Call[Any]) -> None:
+    def _has_come(
+        self,
+        number: int,
+        served: Served,
+        header: RequestHeader,
+        call: Call[Any],
+        render: Callable[[Any], TopLevel | NoResponse],
+        future: asyncio.Future[Any],
+    ) -> None:
+        self._finished(number)
+        if future.cancelled():
+            return
         try:
-            response = await served.handle(call)
-        except KafkaError as error:
-            self._send(served.api, header, served.refuse(call.message, error.code), refused=error)
-        except Malformed as error:
-            LOG.warning("closing %s: %s", self._connection.peer, error)
-            self._connection.abort()
-        except CloseConnection as reason:
-            LOG.info("closing %s: %s", self._connection.peer, reason)
-            self._connection.close()
-        except Exception:
-            # Ours, not the peer's: it learns that the outcome is unknown, we keep serving the others.
-            LOG.exception("%s from %s failed; closing that connection", served.api.name, self._connection.peer)
-            self._connection.abort()
-        else:
-            if not isinstance(response, NoResponse):
-                self._send(served.api, header, response)
-        finally:
-            self._finished(number)
+            self._reply(served.api, header, render(future.result()))
+        except Exception as error:  # noqa: BLE001 - each kind is told apart there
+            self._failed(served, header, call, error)
+
+    def _reply(self, api: Api, header: RequestHeader, response: TopLevel | NoResponse) -> None:
+        if not isinstance(response, NoResponse):
+            self._send(api, header, response)
+
+    def _failed(self, served: Served, header: RequestHeader, call: Call[Any], error: Exception) -> None:
+        match error:
+            case KafkaError():
+                self._send(served.api, header, served.refuse(call.message, error.code), refused=error)
+            case Malformed():
+                LOG.warning("closing %s: %s", self._connection.peer, error)
+                self._connection.abort()
+            case CloseConnection():
+                LOG.info("closing %s: %s", self._connection.peer, error)
+                self._connection.close()
+            case _:
+                # Ours, not the peer's: it learns that the outcome is unknown, we keep serving the others.
+                name = served.api.name
+                LOG.error("%s from %s failed; closing that connection", name, self._connection.peer, exc_info=error)
+                self._connection.abort()
 
     # --- both ---------------------------------------------------------------------------------------------
 
@@ -276,6 +308,10 @@ class Session:
     def _send(self, api: Api, header: RequestHeader, response: TopLevel, *, refused: KafkaError | None = None) -> None:
         parts = codec.encode_response(api, header.api_version, header.correlation_id, response, refused=refused)
         self._connection.send(parts)
+
+
+def _as_it_is(response: TopLevel | NoResponse) -> TopLevel | NoResponse:
+    return response
 
 
 def _api_of(header: RequestHeader) -> Api:

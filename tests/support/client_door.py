@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 from kraft.chaos.worlds.simulated.cluster import SimulatedNode
 from kraft.protocol.errors import KafkaError
 from kraft.wire import codec
-from kraft.wire.clients.served import ClientApi, ClientBroker, ClientCall, ClientConnection, Later
+from kraft.wire.clients.served import ClientApi, ClientBroker, ClientCall, ClientConnection
 from kraft.wire.clients.table import ROWS, ClientApis
+from kraft.wire.handlers.served import Later
 from kraft.wire.primitives import TopLevel
 
 MessageT = TypeVar("MessageT", bound=TopLevel)

@@ -24,7 +24,7 @@ from kraft.protocol.errors import (
 from kraft.values import maker
 from kraft.wire.clients.endpoints import node_endpoints
 from kraft.wire.clients.leaders import UNKNOWN, Leaders
-from kraft.wire.clients.served import Answer, ClientApi, ClientBroker, ClientCall, Later
+from kraft.wire.clients.served import Answer, ClientApi, ClientBroker, ClientCall
 from kraft.wire.generated import fetch_request, fetch_response
 from kraft.wire.generated.fetch_request import FetchRequestData, FetchTopic
 from kraft.wire.generated.fetch_response import (
@@ -36,6 +36,7 @@ from kraft.wire.generated.fetch_response import (
     NodeEndpoint,
     PartitionData,
 )
+from kraft.wire.handlers.served import Later
 from kraft.wire.primitives import ZERO_UUID
 from metadata.image import TopicIdPartition
 from replication.partition.log import AbortedTransaction

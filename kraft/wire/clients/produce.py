@@ -38,7 +38,7 @@ from kraft.protocol.errors import (
 from kraft.protocol.primitives import Buffer
 from kraft.wire.clients.endpoints import node_endpoints
 from kraft.wire.clients.leaders import UNKNOWN, Leaders
-from kraft.wire.clients.served import Answer, ClientApi, ClientBroker, ClientCall, Later
+from kraft.wire.clients.served import Answer, ClientApi, ClientBroker, ClientCall
 from kraft.wire.generated.produce_request import ProduceRequestData, TopicProduceData
 from kraft.wire.generated.produce_response import (
     NO_LEADER_ID_AND_EPOCH,
@@ -49,7 +49,7 @@ from kraft.wire.generated.produce_response import (
     ProduceResponseData,
     TopicProduceResponse,
 )
-from kraft.wire.handlers.served import CloseConnection
+from kraft.wire.handlers.served import CloseConnection, Later
 from metadata.image import TopicIdPartition
 from replication.requests import ProduceOutcome
 

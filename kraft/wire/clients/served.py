@@ -8,7 +8,6 @@ NOT_LEADER_OR_FOLLOWER 6, never forwarded; administrative requests are forwarded
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias
@@ -25,6 +24,7 @@ from kraft.coordinators.transactions.routing import Transactions
 from kraft.protocol.errors import KafkaError
 from kraft.values import value
 from kraft.wire.handlers.producer_ids import ProducerIdSource
+from kraft.wire.handlers.served import Later
 from kraft.wire.messages.common import RequestData
 from kraft.wire.primitives import TopLevel
 from metadata.controller.requests import OfflineReplicas
@@ -87,16 +87,6 @@ class ClientCall(Generic[RequestData]):
     version: int
     client_id: str | None
     connection: ClientConnection
-
-
-@value()
-class Later:
-    """A response that is made once something has happened, without a task that waits for it."""
-
-    future: asyncio.Future[Any]
-    """Cancelled when the client has gone."""
-    render: Callable[[Any], TopLevel | None]
-    """Makes the response of what the future brings. May raise KafkaError, which refuses the request as a whole."""
 
 
 Answer: TypeAlias = "TopLevel | Later | Awaitable[TopLevel | None] | None"

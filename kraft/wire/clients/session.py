@@ -23,10 +23,10 @@ from kraft.wire import apis, codec
 from kraft.wire.budget import Budget
 from kraft.wire.clients.api_versions import client_versions
 from kraft.wire.clients.counting import ClientCounts
-from kraft.wire.clients.served import ClientApi, ClientCall, ClientConnection, Later
+from kraft.wire.clients.served import ClientApi, ClientCall, ClientConnection
 from kraft.wire.clients.table import ROWS, ClientApis
 from kraft.wire.codec import Malformed, RequestHeader
-from kraft.wire.handlers.served import CloseConnection
+from kraft.wire.handlers.served import CloseConnection, Later
 from kraft.wire.primitives import TopLevel
 from metadata.environment import Clock, FrameConnection
 

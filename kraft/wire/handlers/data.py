@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from asyncio import Future
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Protocol, TypeAlias
 
 from kraft.protocol.errors import KafkaError, NotLeaderOrFollower
 from kraft.protocol.primitives import Buffer
@@ -14,7 +16,7 @@ from kraft.wire.generated.list_offsets_request import ListOffsetsRequestData
 from kraft.wire.generated.offset_for_leader_epoch_request import OffsetForLeaderEpochRequestData
 from kraft.wire.generated.produce_request import ProduceRequestData
 from kraft.wire.handlers.metadata_log import MetadataFetches
-from kraft.wire.handlers.served import NO_RESPONSE, Call, CloseConnection, NoResponse, Served
+from kraft.wire.handlers.served import NO_RESPONSE, Call, CloseConnection, Later, NoResponse, Reply, Served
 from kraft.wire.messages.active_producers import DESCRIBE_PRODUCERS
 from kraft.wire.messages.fetch import DEBUGGING_REPLICA, FETCH, log_ends_response
 from kraft.wire.messages.metadata_log import METADATA_FETCH, is_metadata_fetch
@@ -23,16 +25,19 @@ from kraft.wire.messages.produce import PRODUCE, ProduceRequest
 from kraft.wire.primitives import TopLevel
 from metadata.controller.requests import ReplicaLogEnd
 from metadata.image import TopicIdPartition
+from replication.manager.fetch import LaterFetch
 from replication.partition.log import EpochEnd
 from replication.requests import ActiveProducer, FetchRequest, FetchResponse, OffsetAnswer, ProduceOutcome
 
+Outcomes: TypeAlias = Mapping[TopicIdPartition, ProduceOutcome]
+
 
 class Replicas(Protocol):
-    async def fetch(self, request: FetchRequest) -> FetchResponse: ...
+    def begin_fetch(self, request: FetchRequest) -> FetchResponse | LaterFetch: ...
 
-    async def produce(
+    def begin_produce(
         self, batches: Mapping[TopicIdPartition, Buffer], *, acks: int, timeout_ms: int
-    ) -> Mapping[TopicIdPartition, ProduceOutcome]: ...
+    ) -> Outcomes | Future[dict[TopicIdPartition, ProduceOutcome]]: ...
 
     async def list_offset(
         self, partition: TopicIdPartition, timestamp: int, *, is_read_committed: bool = False
@@ -101,43 +106,44 @@ class _DataHandlers:
             raise NotLeaderOrFollower("this node has no broker role and so no replicas")
         return self._optional_replicas
 
-    async def produce(self, call: Call[ProduceRequestData]) -> TopLevel | NoResponse:
+    def produce(self, call: Call[ProduceRequestData]) -> Reply:
         request = PRODUCE.requested(call.message)
         if request.transactional_id is not None:
-            return PRODUCE.to_reply(request, await self._produce_in_transaction(request))
-        if request.acks == 0:
-            await self._produce_silently(request.batches, timeout_ms=request.timeout_ms)
-            return NO_RESPONSE
-        outcomes = await self._replicas.produce(request.batches, acks=request.acks, timeout_ms=request.timeout_ms)
-        return PRODUCE.to_reply(request, outcomes)
+            return self._produce_in_transaction(request)
+        render: Callable[[Outcomes], TopLevel | NoResponse] = (
+            _tell_nothing if request.acks == 0 else partial(PRODUCE.to_reply, request)
+        )
+        try:
+            begun = self._replicas.begin_produce(request.batches, acks=request.acks, timeout_ms=request.timeout_ms)
+        except KafkaError as error:
+            if request.acks == 0:
+                raise CloseConnection(f"acks=0: {error}") from error
+            raise
+        return Later(begun, render) if isinstance(begun, Future) else render(begun)
 
-    async def _produce_in_transaction(self, request: ProduceRequest) -> Mapping[TopicIdPartition, ProduceOutcome]:
+    async def _produce_in_transaction(self, request: ProduceRequest) -> TopLevel:
         if request.acks == 0:
             raise CloseConnection("acks=0 with a transactional id: nobody would know what was written")
-        return await self._led.produce(
+        outcomes = await self._led.produce(
             request.batches,
             acks=request.acks,
             timeout_ms=request.timeout_ms,
             transactional_id=request.transactional_id,
         )
+        return PRODUCE.to_reply(request, outcomes)
 
-    async def _produce_silently(self, batches: Mapping[TopicIdPartition, Buffer], *, timeout_ms: int) -> None:
-        try:
-            outcomes = await self._replicas.produce(batches, acks=0, timeout_ms=timeout_ms)
-        except KafkaError as error:
-            raise CloseConnection(f"acks=0: {error}") from error
-        failed = [outcome for outcome in outcomes.values() if outcome.error_code]
-        if failed:
-            raise CloseConnection(f"acks=0: error {failed[0].error_code} {failed[0].message}")
-
-    async def fetch(self, call: Call[FetchRequestData]) -> TopLevel:
+    def fetch(self, call: Call[FetchRequestData]) -> Reply:
         if is_metadata_fetch(call.message):
-            return await self._fetch_metadata(call.message)
+            return self._fetch_metadata(call.message)
         request = FETCH.requested(call.message)
         if request.replica_id == DEBUGGING_REPLICA:
             wanted = [TopicIdPartition(item.topic_id, item.partition) for item in request.partitions]
             return FETCH.to_reply(request, log_ends_response(self._replicas.log_ends(wanted)))
-        return FETCH.to_reply(request, await self._replicas.fetch(request))
+        begun = self._replicas.begin_fetch(request)
+        if isinstance(begun, FetchResponse):
+            return FETCH.to_reply(request, begun)
+        come = begun.answer
+        return Later(begun.future, lambda _: FETCH.to_reply(request, come()))
 
     async def _fetch_metadata(self, message: FetchRequestData) -> TopLevel:
         if self._metadata is None:
@@ -176,3 +182,11 @@ class _DataHandlers:
             request.partition, request.epoch, current_leader_epoch=request.current_leader_epoch
         )
         return OFFSET_FOR_LEADER_EPOCH.to_reply(request, end)
+
+
+def _tell_nothing(outcomes: Outcomes) -> NoResponse:
+    """Raises CloseConnection when something failed (P8)."""
+    for outcome in outcomes.values():
+        if outcome.error_code:
+            raise CloseConnection(f"acks=0: error {outcome.error_code} {outcome.message}")
+    return NO_RESPONSE

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Generic
+from typing import Any, Generic, TypeAlias
 
 from kraft.values import value
 from kraft.wire.apis import Api
@@ -30,13 +31,27 @@ class NoResponse:
 NO_RESPONSE = NoResponse()
 
 
+@value()
+class Later:
+    """A response that is made once something has happened, without a task that waits for it."""
+
+    future: asyncio.Future[Any]
+    """Cancelled when the peer has gone."""
+    render: Callable[[Any], Any]
+    """Makes the response of what the future brings. May raise KafkaError, which refuses the request as a whole."""
+
+
+Reply: TypeAlias = "TopLevel | NoResponse | Later | Coroutine[Any, Any, TopLevel | NoResponse]"
+"""A coroutine becomes a task: what can be answered at once is returned as it is, and costs none."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
     """One API and the handler that serves it to nodes."""
 
     api: Api
-    handle: Callable[[Call[Any]], Awaitable[TopLevel | NoResponse]]
-    """Raises KafkaError to refuse the request as a whole."""
+    handle: Callable[[Call[Any]], Reply]
+    """It, or its coroutine, raises KafkaError to refuse the request as a whole, CloseConnection to close instead."""
     refuse: Callable[[Any, int], TopLevel]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +24,7 @@ from metadata.controller.requests import ReplicaLogEnd
 from metadata.environment import Environment
 from metadata.image import TopicIdPartition
 from metadata.settings import BrokerSettings
+from replication.manager.fetch import LaterFetch
 from replication.partition.log import EpochEnd
 from replication.requests import FetchRequest, FetchResponse, OffsetAnswer, ProduceOutcome
 
@@ -50,7 +51,7 @@ class FakeReplicas:
     def __init__(self) -> None:
         self.fetched: list[FetchRequest] = []
         self.produced: list[tuple[Mapping[TopicIdPartition, Buffer], int, int]] = []
-        self.on_fetch: Callable[[FetchRequest], Awaitable[FetchResponse]] | None = None
+        self.on_fetch: Callable[[FetchRequest], Coroutine[Any, Any, FetchResponse]] | None = None
         self.fetch_answer = FetchResponse()
         self.outcomes: Mapping[TopicIdPartition, ProduceOutcome] = {}
         self.error: KafkaError | None = None
@@ -62,12 +63,15 @@ class FakeReplicas:
         if self.error is not None:
             raise self.error
 
-    async def fetch(self, request: FetchRequest) -> FetchResponse:
+    def begin_fetch(self, request: FetchRequest) -> FetchResponse | LaterFetch:
         self.fetched.append(request)
         self._maybe_raise()
-        return self.fetch_answer if self.on_fetch is None else await self.on_fetch(request)
+        if self.on_fetch is None:
+            return self.fetch_answer
+        task = asyncio.get_running_loop().create_task(self.on_fetch(request))
+        return LaterFetch(task, task.result)
 
-    async def produce(
+    def begin_produce(
         self, batches: Mapping[TopicIdPartition, Buffer], *, acks: int, timeout_ms: int
     ) -> Mapping[TopicIdPartition, ProduceOutcome]:
         self.produced.append((batches, acks, timeout_ms))

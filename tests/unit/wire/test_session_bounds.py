@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
+from kraft.protocol.errors import NotLeaderOrFollower
 from kraft.protocol.primitives import Buffer
 from kraft.wire import apis, codec, session
 from kraft.wire.apis import Api
 from kraft.wire.budget import Budget
 from kraft.wire.codec import RequestHeader
-from kraft.wire.handlers.served import NO_RESPONSE, Call, Served
+from kraft.wire.generated.produce_response import ProduceResponseData
+from kraft.wire.handlers.served import NO_RESPONSE, Call, CloseConnection, Later, Reply, Served
 from kraft.wire.messages.fetch import FETCH
 from kraft.wire.messages.offsets import LIST_OFFSETS, ListOffset
 from kraft.wire.messages.produce import PRODUCE, ProduceRequest
@@ -99,9 +101,10 @@ class Handlers:
         await self.may_end.acquire()
         return NO_RESPONSE
 
-    def served(self) -> dict[int, Served]:
+    def served(self, reply: Callable[[], Reply] | None) -> dict[int, Served]:
+        produce = self.handle if reply is None else lambda _: reply()
         served = [
-            Served(api=PRODUCE.api, handle=self.handle, refuse=PRODUCE.refuse),
+            Served(api=PRODUCE.api, handle=produce, refuse=PRODUCE.refuse),
             Served(api=FETCH.api, handle=self.handle, refuse=FETCH.refuse),
             Served(api=LIST_OFFSETS.api, handle=self.handle, refuse=LIST_OFFSETS.refuse),
         ]
@@ -109,14 +112,21 @@ class Handlers:
 
 
 class World:
-    def __init__(self, *, connection_bytes_max: int = 1 << 20, produce_bytes_max: int = 1 << 20) -> None:
+    def __init__(
+        self,
+        *,
+        connection_bytes_max: int = 1 << 20,
+        produce_bytes_max: int = 1 << 20,
+        reply: Callable[[], Reply] | None = None,
+    ) -> None:
+        """`reply`: of a produce, instead of one that comes when the test says so."""
         self.handlers = Handlers()
         self.line = Line()
         self.produce_budget = Budget(produce_bytes_max)
         self.shared = Shared(
             environment=environment(1),
             credential=CREDENTIAL,
-            handlers=self.handlers.served(),
+            handlers=self.handlers.served(reply),
             connection_bytes_max=connection_bytes_max,
             produce_budget=self.produce_budget,
             strangers=Strangers(KAFKA_LISTENER),
@@ -282,6 +292,84 @@ def test_versions_are_told_even_when_all_places_are_taken(monkeypatch: pytest.Mo
         world.line.put(a_lookup(), struct.pack(">hhih", apis.API_VERSIONS.key, 0, 9, -1))
         await world.turns()
         assert (world.begun, len(world.line.sent)) == (1, 1)
+        await world.end()
+
+    run(story())
+
+
+def a_produced() -> ProduceResponseData:
+    return ProduceResponseData.make(responses=())
+
+
+def test_what_is_known_at_once_is_answered_where_the_request_arrives() -> None:
+    async def story() -> None:
+        world = World(reply=a_produced)
+        await world.turns()
+        tasks = asyncio.all_tasks()
+        world.line.put(*[a_produce()] * 3)
+        await asyncio.sleep(0)
+        assert len(world.line.sent) == 3
+        assert asyncio.all_tasks() == tasks
+        assert world.produce_budget.taken == 0
+        await world.end()
+
+    run(story())
+
+
+def test_what_comes_later_is_answered_without_a_task_and_holds_its_room_until_then() -> None:
+    async def story() -> None:
+        waits: list[asyncio.Future[None]] = []
+
+        def later() -> Later:
+            waits.append(asyncio.get_running_loop().create_future())
+            return Later(waits[-1], lambda _: a_produced())
+
+        frame = a_produce()
+        world = World(produce_bytes_max=2 * len(frame), reply=later)
+        await world.turns()
+        tasks = asyncio.all_tasks()
+        world.line.put(frame, frame, frame)
+        await world.turns()
+        assert (len(waits), len(world.line.sent), asyncio.all_tasks()) == (2, 0, tasks)
+        waits[1].set_result(None)
+        await world.turns()
+        assert (len(waits), len(world.line.sent)) == (3, 1)
+        await world.end()
+        assert waits[0].cancelled()
+        assert waits[2].cancelled()
+        assert world.produce_budget.taken == 0
+
+    run(story())
+
+
+class _Broken(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("error", "sent", "is_closed"),
+    [(NotLeaderOrFollower(""), 1, False), (CloseConnection(""), 0, True), (_Broken(), 0, True)],
+)
+@pytest.mark.parametrize("where", ["at once", "later", "when it is rendered"])
+def test_a_refusal_is_told_wherever_it_comes_from(error: Exception, sent: int, is_closed: bool, where: str) -> None:
+    def raised(*_: object) -> Any:
+        raise error
+
+    def reply() -> Reply:
+        future = asyncio.get_running_loop().create_future()
+        if where == "at once":
+            raised()
+        if where == "later":
+            future.set_exception(error)
+            return Later(future, lambda _: a_produced())
+        future.set_result(None)
+        return Later(future, raised)
+
+    async def story() -> None:
+        world = World(reply=reply)
+        world.line.put(a_produce())
+        await world.turns()
+        assert (len(world.line.sent), world.line.is_closed, world.produce_budget.taken) == (sent, is_closed, 0)
         await world.end()
 
     run(story())

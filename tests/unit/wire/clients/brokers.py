@@ -14,8 +14,9 @@ from kraft.chaos.worlds.simulated.disk import Disk, SimulatedFiles
 from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.protocol.errors import KafkaError
 from kraft.wire import codec
-from kraft.wire.clients.served import ClientApi, ClientBroker, ClientCall, ClientConnection, Later
+from kraft.wire.clients.served import ClientApi, ClientBroker, ClientCall, ClientConnection
 from kraft.wire.clients.table import ClientApis
+from kraft.wire.handlers.served import Later
 from kraft.wire.primitives import TopLevel
 from metadata.environment import Files
 from replication.storage.log_manager import LogManager
