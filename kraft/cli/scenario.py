@@ -38,7 +38,8 @@ NameArgument = Annotated[str, typer.Argument(metavar="NAME|FILE.py", help="A bui
 
 @app.command("list")
 def list_scenarios(as_json: JsonOption = False) -> None:
-    """The built-in scenarios: what happens, which question it answers, and the verdict it must have."""
+    """The built-in scenarios: what happens, which question it answers, which clients can tell it, and the verdict it
+    must have."""
     rows = [_row(scenario) for scenario in catalogue.SCENARIOS.values()]
     write_rows(rows, ("name", "sentence", "question", "clients", "expected"), as_json=as_json, whole=("name",))
 
