@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from contextlib import suppress
 from typing import Final
 
 from kraft.launcher.python import PYTHON, environment
@@ -22,9 +23,10 @@ _begun: dict[int, subprocess.Popen[bytes]] = {}
 
 
 def begin() -> None:
-    """Start one now that `begun` gives later."""
+    """Start one now that `begun` gives later. Where none can be started that says so."""
     if CAN_WATCH_FORKS:
-        _begun[os.getpid()] = _start()
+        with suppress(OSError):
+            _begun[os.getpid()] = _start()
 
 
 def begun() -> subprocess.Popen[bytes]:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Literal
 
 from kraft import __version__
-from kraft.protocol.errors import for_code
+from kraft.protocol.errors import KafkaError, for_code
 from kraft.wire.apis import API_VERSIONS
 from kraft.wire.codec import Malformed
 from kraft.wire.connection import CONNECT_TIMEOUT_MS, IN_FLIGHT_MAX, RpcConnection, open_connection
@@ -135,11 +135,10 @@ class Peers:
     async def look(self, node_id: int) -> None:
         """Returns when a node that this one fetches from has answered a small request, when the connection has broken
         (which `lost` tells), or after `LOOK_MS_MAX`; at once when there is no connection."""
-        way = self._ways.get((node_id, "fetch", ""))
-        connection = None if way is None else way.current(self.address(node_id, "fetch"))
-        if connection is not None:
-            body = ApiVersionsRequestData.make(client_software_name="kraft", client_software_version=__version__)
-            with suppress(ConnectionClosed, TimeoutError):
+        body = ApiVersionsRequestData.make(client_software_name="kraft", client_software_version=__version__)
+        with suppress(ConnectionClosed, TimeoutError, KafkaError):
+            connection = self._current(node_id, "fetch", "")
+            if connection is not None:
                 await connection.call(API_VERSIONS, body, ApiVersionsResponseData, timeout_ms=LOOK_MS_MAX)
 
     async def close(self) -> None:

@@ -198,12 +198,12 @@ class Session:
         try:
             reply = served.handle(call)
         except Exception as error:  # noqa: BLE001 - each kind is told apart there
-            self._failed(served, header, call, error)
             self._release(api, size)
+            self._failed(served, header, call, error)
             return
         if isinstance(reply, (TopLevel, NoResponse)):
-            self._reply(api, header, reply)
             self._release(api, size)
+            self._reply(served, header, call, lambda: reply)
             return
         if isinstance(reply, Later):
             future, render = reply.future, reply.render
@@ -272,16 +272,18 @@ class Session:
         future: asyncio.Future[Any],
     ) -> None:
         self._finished(number)
-        if future.cancelled():
-            return
+        if not future.cancelled():
+            self._reply(served, header, call, lambda: render(future.result()))
+
+    def _reply(
+        self, served: Served, header: RequestHeader, call: Call[Any], respond: Callable[[], TopLevel | NoResponse]
+    ) -> None:
         try:
-            self._reply(served.api, header, render(future.result()))
+            response = respond()
+            if not isinstance(response, NoResponse):
+                self._send(served.api, header, response)
         except Exception as error:  # noqa: BLE001 - each kind is told apart there
             self._failed(served, header, call, error)
-
-    def _reply(self, api: Api, header: RequestHeader, response: TopLevel | NoResponse) -> None:
-        if not isinstance(response, NoResponse):
-            self._send(api, header, response)
 
     def _failed(self, served: Served, header: RequestHeader, call: Call[Any], error: Exception) -> None:
         match error:

@@ -406,6 +406,7 @@ class PartitionLog:
         """Remove the files whose file.delete.delay.ms is over; how many segments went."""
         due = self._segments.take_due(everything=everything)
         if due:
+            self._reader.forget_ends()
             await self._flusher.wait_idle()
             await self.cleaning.wait_idle()
             await self._environment.workers.run(self._segments.remove, due)

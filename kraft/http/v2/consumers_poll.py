@@ -145,6 +145,7 @@ class Poll:
             left = self._bytes_max - self._size
             if (left <= 0 or self._records_left <= 0) and not self._plan.is_repeat:
                 return
+            await self._context.clock.sleep(0)  # neither a read of a log that is here nor a small encoding suspends
             try:
                 await self._read(part, left)
             except OffsetOutOfRange:

@@ -118,6 +118,33 @@ def test_a_read_goes_on_over_what_was_aborted_to_the_first_record() -> None:
     with_door(story, gateway(*gone, plain(b"kept")))
 
 
+def test_others_have_their_turns_while_a_read_goes_on_over_what_was_aborted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No read of a log that is here suspends: a read of gigabytes that were aborted would hold the node for seconds."""
+    gone = [in_transaction(GONE, bytes(1_000)), ending(GONE, commits=False)] * 20
+    fake, turns, read = gateway(*gone, plain(b"kept")), [0], []
+    original = fake.read
+
+    async def noted(*parameters: Any, **options: Any) -> Any:
+        read.append(turns[0])
+        return await original(*parameters, **options)
+
+    async def story(door: Door) -> None:
+        async def others() -> None:
+            while True:
+                turns[0] += 1
+                await asyncio.sleep(0)
+
+        task = asyncio.create_task(others())
+        answer = await door.ask("GET", f"{READ}?{COMMITTED}&timeout=0&max_bytes=2000", Accept=TEXT)
+        task.cancel()
+        assert values(answer) == ["kept"]
+        assert len(read) > 10
+        assert len(set(read)) == len(read), "each in a turn of its own"
+
+    monkeypatch.setattr(fake, "read", noted)
+    with_door(story, fake)
+
+
 def test_where_all_was_aborted_the_answer_is_behind_it() -> None:
     async def story(door: Door) -> None:
         answer = await door.ask("GET", f"{READ}?{COMMITTED}&timeout=0", Accept=TEXT)

@@ -373,3 +373,15 @@ def test_a_refusal_is_told_wherever_it_comes_from(error: Exception, sent: int, i
         await world.end()
 
     run(story())
+
+
+def test_an_answer_that_cannot_be_encoded_closes_the_connection_and_keeps_no_room() -> None:
+    async def story() -> None:
+        unencodable: Any = (None,)
+        world = World(reply=lambda: ProduceResponseData.make(responses=unencodable))
+        world.line.put(a_produce())
+        await world.turns()
+        assert (world.line.is_closed, world.produce_budget.taken) == (True, 0)
+        await world.end()
+
+    run(story())
