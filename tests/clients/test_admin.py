@@ -82,6 +82,17 @@ def wait_for(kafka: Kafka, topic: str, wanted: dict[int, list[int]] | int | None
     wait_until(is_so, deadline_s=DEADLINE_S, what=f"{topic} with {wanted}")
 
 
+def wait_for_all_nodes(kafka: Kafka) -> None:
+    """Until each has applied what any has now: a client asks another broker than the one that has answered its change,
+    which has heard of it a moment later, here as in Kafka."""
+
+    def offsets() -> list[int]:
+        return [kafka.cluster.status(node_id)["metadata_offset"] for node_id in kafka.cluster.ids]
+
+    newest = max(offsets())
+    wait_until(lambda: min(offsets()) >= newest, deadline_s=DEADLINE_S, what=f"metadata up to {newest} on all nodes")
+
+
 # --- confluent-kafka --------------------------------------------------------------------------------------------------
 
 
@@ -131,10 +142,12 @@ def test_confluent_kafka_describes_and_changes_configs(kafka: Kafka):
     done(admin.incremental_alter_configs([resource], validate_only=True))
     assert described(ResourceType.TOPIC, topic)["retention.ms"].value == "604800000"
     done(admin.incremental_alter_configs([resource]))
+    wait_for_all_nodes(kafka)
     after = described(ResourceType.TOPIC, topic)
     assert (after["retention.ms"].value, after["cleanup.policy"].value) == ("77", "delete,compact")
     assert not after["retention.ms"].is_default
     done(admin.alter_configs([ConfigResource(ResourceType.TOPIC, topic, set_config={"flush.ms": "5"})]))
+    wait_for_all_nodes(kafka)
     replaced = described(ResourceType.TOPIC, topic)
     assert (replaced["flush.ms"].value, replaced["retention.ms"].value) == ("5", "604800000")
     bad = ConfigResource(ResourceType.TOPIC, topic, set_config={"flush.ms": "soon"})
@@ -212,6 +225,7 @@ def test_kafka_python_describes_and_changes_configs(kafka: Kafka, python: Any):
 
     assert described("TOPIC", topic) == {}, "nothing is modified"
     python.alter_configs([PythonResource("TOPIC", topic, configs={"retention.ms": "77", "flush.ms": "5"})])
+    wait_for_all_nodes(kafka)
     assert sorted(described("TOPIC", topic)) == ["flush.ms", "retention.ms"]
     every = described("TOPIC", topic, config_filter="all", include_synonyms=True)
     assert every["retention.ms"]["value"] in (77, "77")
@@ -316,9 +330,11 @@ def test_aiokafka_describes_and_replaces_configs(kafka: Kafka):
         wanted = AioResource(AioResourceType.TOPIC, topic, configs={"retention.ms": "77"})
         for answer in await admin.alter_configs([wanted]):
             assert [resource[0] for resource in answer.resources] == [0]
+        await asyncio.to_thread(wait_for_all_nodes, kafka)
         assert (await described())["retention.ms"] == "77"
         wanted = AioResource(AioResourceType.TOPIC, topic, configs={"flush.ms": "5"})
         await admin.alter_configs([wanted])
+        await asyncio.to_thread(wait_for_all_nodes, kafka)
         now = await described()
         assert (now["retention.ms"], now["flush.ms"]) == ("604800000", "5")
 
