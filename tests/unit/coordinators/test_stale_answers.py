@@ -166,7 +166,7 @@ class FakeGateway:
 
 
 def poll(epoch: int) -> Poll:
-    clock = SimpleNamespace(monotonic_ms=lambda: 0)
+    clock = SimpleNamespace(monotonic_ms=lambda: 0, sleep=asyncio.sleep)
     plan = a.PollPlan(
         config=r.InstanceConfig(reset="earliest"),
         number=2,
