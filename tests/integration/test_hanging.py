@@ -131,7 +131,8 @@ def test_a_node_that_is_past_help_ends_itself_and_tells_where_it_stood(nodes: Cl
 
 
 def _setting(nodes: Cluster, node_id: int, name: str) -> str:
-    return str(nodes.call("GET", f"/broker-configs/{name}", node_id=node_id).json()["value"])
+    """Empty until the node has heard that it was set."""
+    return str(nodes.call("GET", f"/broker-configs/{name}", node_id=node_id).json().get("value", ""))
 
 
 @pytest.mark.slow
