@@ -59,7 +59,8 @@ class TransactionCoordinator:
         """The producer of the id, with the next epoch: older instances are fenced, and what they left open is aborted.
         With the `key` of the one before it, this is the same request again, and has the same answer.
 
-        Raises ConcurrentTransactions 51 while that is done, ProducerFenced 90, InvalidTransactionTimeout 50."""
+        Raises ConcurrentTransactions 51 while that is done, ProducerFenced 90, InvalidTransactionTimeout 50, and
+        InvalidRequest 42 for another request with that key."""
         timeout_ms_max = self._around.settings().transaction_max_timeout_ms
         event = InitProducer(timeout_ms=timeout_ms, timeout_ms_max=timeout_ms_max, expected=expected, key=key)
         reply = await self._ask(transactional_id, event)

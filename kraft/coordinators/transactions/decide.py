@@ -24,6 +24,7 @@ from kraft.coordinators.transactions.state import (
 from kraft.protocol.errors import (
     ConcurrentTransactions,
     InvalidProducerIdMapping,
+    InvalidRequest,
     InvalidTransactionTimeout,
     InvalidTxnState,
     KafkaError,
@@ -140,6 +141,11 @@ def _init(transactional_id: str, known: Transaction | None, event: InitProducer,
             updated_ms=now_ms,
         )
     if event.key and known.begun is not None and known.begun.key == event.key:
+        if event.timeout_ms != known.timeout_ms:
+            raise InvalidRequest(
+                f"the request with this key took {transactional_id!r} over with a transaction.timeout.ms of "
+                f"{known.timeout_ms}, not {event.timeout_ms}; another request has another key"
+            )
         return Decision(known, Producer(known.begun.producer_id, known.begun.epoch))
     if event.expected is not None and not _may_go_on(known, event.expected):
         raise _fenced(known, event.expected)

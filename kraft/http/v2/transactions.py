@@ -38,6 +38,7 @@ from kraft.http.v2.consumers_models import OffsetRef, PartitionRef
 from kraft.protocol.errors import (
     InvalidProducerEpoch,
     InvalidProducerIdMapping,
+    InvalidRequest,
     InvalidTxnState,
     OutOfOrderSequenceNumber,
     ProducerFenced,
@@ -108,11 +109,21 @@ class TransactionHandlers:
     async def begin_transaction(self, call: Call) -> web.Response:
         """InitProducerId: 200 with the `producer_id` and `producer_epoch` of the next transaction. Fences whoever used
         the id before, and aborts what was left open; the same request again, by its Idempotency-Key, has the first
-        answer."""
+        answer. Raises HttpError 422 for a key that was used with another body."""
         key = idempotency_key(call)
         asked = body_of(call, NewTransaction)
         digest = b"" if key is None else key.digest()
-        return _answer(call, await self._transactions.init(_id(call), timeout_ms=asked.timeout_ms, key=digest))
+        try:
+            given = await self._transactions.init(_id(call), timeout_ms=asked.timeout_ms, key=digest)
+        except InvalidRequest as error:
+            if key is None:
+                raise
+            raise HttpError(
+                UNPROCESSABLE,
+                f"the {KEY_HEADER} was used with another body: {error.message}",
+                extra={"kafka_code": error.code, "retriable": False},
+            ) from error
+        return _answer(call, given)
 
     async def get_transaction(self, call: Call) -> web.Response:
         """DescribeTransactions: 200 with state, producer, timeout in ms and partitions. Raises TransactionalIdNotFound

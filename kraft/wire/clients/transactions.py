@@ -13,6 +13,7 @@ from kraft.coordinators.transactions.decide import RAISES_EPOCH_FROM, Producer
 from kraft.coordinators.transactions.markers import Codes
 from kraft.coordinators.transactions.state import TopicPartition
 from kraft.protocol.errors import (
+    ClusterAuthorizationFailed,
     InvalidProducerEpoch,
     InvalidRequest,
     KafkaError,
@@ -33,9 +34,7 @@ from kraft.wire.generated.init_producer_id_request import InitProducerIdRequestD
 from kraft.wire.generated.init_producer_id_response import InitProducerIdResponseData
 from kraft.wire.generated.list_transactions_request import ListTransactionsRequestData
 from kraft.wire.generated.list_transactions_response import ListTransactionsResponseData
-from kraft.wire.handlers.transactions import partition_codes
 from kraft.wire.messages.transactions import (
-    ADD_PARTITIONS_TO_TXN,
     described,
     list_filters,
     listed_response,
@@ -136,14 +135,12 @@ class _Transactions:
     # --- partitions -------------------------------------------------------------------------------------------
 
     async def add_partitions(self, call: ClientCall[AddPartitionsToTxnRequestData]) -> AddPartitionsToTxnResponseData:
+        """Raises ClusterAuthorizationFailed 31 for what brokers alone ask: those authenticate as nodes."""
         message = call.message
         if call.version >= BATCHED_FROM:
-            asked = ADD_PARTITIONS_TO_TXN.requested(message)
-            codes = []
-            for each in asked:
-                unknown = self._unknown(each.partitions)
-                codes.append(unknown if unknown else await partition_codes(self._coordinator, each))
-            return ADD_PARTITIONS_TO_TXN.to_reply(asked, codes)
+            raise ClusterAuthorizationFailed(
+                f"version {call.version} of AddPartitionsToTxn is for brokers; clients ask up to {BATCHED_FROM - 1}"
+            )
         partitions = partitions_of(message.v3_and_below_topics)
         unknown = self._unknown(partitions)
         if unknown:

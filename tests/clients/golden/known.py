@@ -20,6 +20,10 @@ KNOWN: tuple[tuple[str, str, str, str], ...] = (
 )
 """API, question (or * for all), the end of the path of what differs, and why."""
 
+FOR_BROKERS = frozenset({("AddPartitionsToTxn", 4), ("AddPartitionsToTxn", 5)})
+"""API and version that a client is refused with CLUSTER_AUTHORIZATION_FAILED 31, as by a Kafka that has ACLs: without
+them Kafka takes anybody for a broker."""
+
 
 def is_known(exchange: Exchange, path: str) -> bool:
     return any(

@@ -820,6 +820,7 @@ def _partitions_of_transactions(ask: Ask, version: int) -> None:
             topics = [apt.AddPartitionsToTxnTopic.make(name=IN_TRANSACTIONS, partitions=[number])]
             looked = apt.AddPartitionsToTxnTransaction.make(**producer.fields, topics=topics, verify_only=True)
             ask(name, apt.AddPartitionsToTxnRequestData.make(transactions=[looked]), version)
+        ask(producer.name, _adding(producer, 3, **{IN_TRANSACTIONS: [0]}), 3)
     _end(ask, producer)
 
 

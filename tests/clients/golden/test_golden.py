@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from kraft.wire.codec import decode_body
 from tests.clients.golden import program
 from tests.clients.golden.compare import differences, shape
 from tests.clients.golden.files import load
-from tests.clients.golden.known import is_known
+from tests.clients.golden.known import FOR_BROKERS, is_known
 from tests.clients.golden.peer import Exchange, Peer
 from tests.clients.golden.record import SETTINGS
 from tests.clients.golden.test_recorded import message_type
@@ -46,6 +47,8 @@ def test_answers_look_like_those_of_kafka(ours: Peer) -> None:
     golden = {exchange.key: exchange for exchange in load()}
     found: dict[str, list[int]] = {}
     for exchange in ours.exchanges:
+        if (exchange.api, exchange.version) in FOR_BROKERS:
+            continue
         if exchange.key in golden and exchange.name not in WAITS:
             for path, mine, theirs in set(differences(_shape(exchange), _shape(golden[exchange.key]))):
                 if not is_known(exchange, path):
@@ -53,6 +56,15 @@ def test_answers_look_like_those_of_kafka(ours: Peer) -> None:
                     found.setdefault(difference, []).append(exchange.version)
     lines = [f"{difference} (versions {', '.join(map(str, versions))})" for difference, versions in found.items()]
     assert not lines, f"{len(lines)} differences\n" + "\n".join(lines)
+
+
+def test_what_brokers_ask_is_refused(ours: Peer) -> None:
+    refused = [exchange for exchange in ours.exchanges if (exchange.api, exchange.version) in FOR_BROKERS]
+    assert {(exchange.api, exchange.version) for exchange in refused} == FOR_BROKERS
+    for exchange in refused:
+        kind = message_type(exchange.api, "response")
+        answer: Any = decode_body(kind, exchange.version, memoryview(exchange.response), 0)
+        assert (answer.error_code, answer.results_by_transaction) == (31, ()), exchange.key
 
 
 def test_the_same_questions_were_asked(ours: Peer) -> None:

@@ -13,6 +13,12 @@ import pytest
 
 from kraft.wire import apis, codec
 from kraft.wire.clients.table import ROWS
+from kraft.wire.generated.add_partitions_to_txn_request import (
+    AddPartitionsToTxnRequestData,
+    AddPartitionsToTxnTopic,
+    AddPartitionsToTxnTransaction,
+)
+from kraft.wire.generated.add_partitions_to_txn_response import AddPartitionsToTxnResponseData
 from kraft.wire.generated.fetch_request import FetchPartition, FetchRequestData, FetchTopic, ReplicaState
 from kraft.wire.generated.fetch_response import FetchResponseData
 from kraft.wire.generated.metadata_request import MetadataRequestData
@@ -139,12 +145,19 @@ def asks_as_a_node(target: Target) -> None:
                 assert until_closed(connection) == b"", (key, version)
 
 
-def verifies_transactions(target: Target) -> None:
-    """AddPartitionsToTxn 4 and 5, which brokers alone send."""
+def asks_as_a_leader(target: Target) -> None:
+    """AddPartitionsToTxn 4 and 5, which brokers alone send: several transactions at once, or to look only."""
+    topics = [AddPartitionsToTxnTopic.make(name=WITNESS, partitions=[0])]
     for version in (4, 5):
-        with connected(target.kafka) as (connection,):
-            sent(connection, framed(struct.pack(">hhih", 24, version, 1, -1) + b"\0" * 40))
-            assert until_closed(connection) == b"", version
+        for verify_only in (False, True):
+            one = AddPartitionsToTxnTransaction.make(
+                transactional_id="of another", producer_id=0, producer_epoch=0, verify_only=verify_only, topics=topics
+            )
+            with connected(target.kafka) as (connection,):
+                sent(connection, request(AddPartitionsToTxnRequestData.make(transactions=[one]), version))
+                found = answer(connection, AddPartitionsToTxnResponseData, version)
+                assert found.error_code == CLUSTER_AUTHORIZATION_FAILED, (version, found)
+                assert not found.results_by_transaction
 
 
 def fetches_as_a_replica(target: Target) -> None:
@@ -263,7 +276,9 @@ ATTACKS = {
         run=never_reads,
     ),
     "a false node": Attack(sends="the APIs of nodes", comes_back="the end", run=asks_as_a_node),
-    "a false coordinator": Attack(sends="AddPartitionsToTxn", comes_back="the end", run=verifies_transactions),
+    "a false leader": Attack(
+        sends="AddPartitionsToTxn as leaders ask for it, to add and to look", comes_back="31", run=asks_as_a_leader
+    ),
     "a false replica": Attack(
         sends="a fetch with the id of a replica, in every version", comes_back="31", run=fetches_as_a_replica
     ),

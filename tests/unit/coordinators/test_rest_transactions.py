@@ -17,7 +17,7 @@ from kraft.coordinators.transactions.markers import MarkersToWrite
 from kraft.coordinators.transactions.routing import Transactions
 from kraft.protocol.batches.markers import Marker
 from kraft.protocol.batches.records import read_batches
-from kraft.protocol.errors import InvalidProducerEpoch, KafkaError, for_code
+from kraft.protocol.errors import InvalidProducerEpoch, InvalidRequest, KafkaError, for_code
 from metadata.image import TopicIdPartition
 from replication.requests import ActiveProducer, ProduceOutcome
 from tests.unit.coordinators.test_coordinator_cluster import ask, instance
@@ -117,10 +117,13 @@ def test_each_verb_is_known_again_after_the_death_of_a_node(victim: str) -> None
             await eventually(lambda: len(cluster.alive) == 3)
             return first
 
-        async def begin(node: SimulatedNode) -> Any:
-            return await run(node, transactions(node).init("id", timeout_ms=600_000, key=b"first"))
+        async def begin(node: SimulatedNode, timeout_ms: int = 600_000) -> Any:
+            return await run(node, transactions(node).init("id", timeout_ms=timeout_ms, key=b"first"))
 
         producer = await twice(begin)
+        for node in cluster.alive:
+            with pytest.raises(InvalidRequest, match="600000, not 60000"):
+                await patiently(lambda node=node: begin(node, 60_000))  # type: ignore[misc]
         for commits in (True, False):
             named = {"transactional_id": "id", "producer_id": producer.producer_id, "producer_epoch": producer.epoch}
             for sequence in (0, 1):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -17,6 +17,7 @@ from kraft.protocol.batches.header import whole_batches
 from kraft.protocol.batches.markers import Marker, marker_of
 from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.protocol.errors import KafkaError
+from kraft.wire import apis
 from kraft.wire.generated.add_offsets_to_txn_request import AddOffsetsToTxnRequestData
 from kraft.wire.generated.add_partitions_to_txn_request import (
     AddPartitionsToTxnRequestData,
@@ -28,6 +29,9 @@ from kraft.wire.generated.end_txn_request import EndTxnRequestData
 from kraft.wire.generated.find_coordinator_request import FindCoordinatorRequestData
 from kraft.wire.generated.init_producer_id_request import InitProducerIdRequestData
 from kraft.wire.generated.list_transactions_request import ListTransactionsRequestData
+from kraft.wire.handlers.served import Call
+from kraft.wire.handlers.transactions import transaction_handlers
+from kraft.wire.principal import Principal
 from metadata.controller.requests import (
     AlterConfigs,
     ConfigAlteration,
@@ -514,6 +518,15 @@ def test_more_partitions_than_one_record_takes_are_refused_alone() -> None:
     play(story, transaction_state_log_num_partitions=1)
 
 
+async def asked_by_a_broker(node: SimulatedNode, request: AddPartitionsToTxnRequestData) -> Any:
+    assert node.node is not None
+    handlers = transaction_handlers(node.node.transaction_coordinator, None)
+    (served,) = (each for each in handlers if each.api is apis.ADD_PARTITIONS_TO_TXN)
+    answer = served.handle(Call(message=request, principal=Principal(2, "forward"), timeout_ms=None))
+    assert isinstance(answer, Coroutine)
+    return await node.machine.run(answer)
+
+
 def test_brokers_add_and_verify_partitions_of_several_transactions_at_once() -> None:
     async def story(cluster: SimulatedCluster) -> None:
         await create(cluster, "a")
@@ -535,7 +548,7 @@ def test_brokers_add_and_verify_partitions_of_several_transactions_at_once() -> 
             found = {}
             for client in clients:
                 request = AddPartitionsToTxnRequestData.make(transactions=list(transactions))
-                answer = await ClientDoor(await client.coordinator()).ask(request, 5)
+                answer = await asked_by_a_broker(await client.coordinator(), request)
                 assert not answer.error_code
                 of_all = {
                     each.transactional_id: {
@@ -556,6 +569,30 @@ def test_brokers_add_and_verify_partitions_of_several_transactions_at_once() -> 
             "two": {"a": 0, "b": 120},
         }
         assert (await two.state()).transaction_state == "Ongoing"
+
+    play(story)
+
+
+@pytest.mark.parametrize("verifies", [False, True])
+def test_no_client_asks_as_a_broker_does(verifies: bool) -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        await create(cluster, "a")
+        client = Client(cluster)
+        await client.init()
+        before, ends = await client.state(), await ends_of(cluster, TRANSACTIONS_TOPIC)
+        for version in (4, 5):
+            transaction = AddPartitionsToTxnTransaction.make(
+                transactional_id=client.name,
+                producer_id=client.producer.producer_id,
+                producer_epoch=client.producer.epoch,
+                verify_only=verifies,
+                topics=[AddPartitionsToTxnTopic.make(name="a", partitions=[0])],
+            )
+            request = AddPartitionsToTxnRequestData.make(transactions=[transaction])
+            answer = await ClientDoor(await client.coordinator()).ask(request, version)
+            assert (answer.error_code, answer.results_by_transaction) == (31, ())
+        assert await client.state() == before
+        assert await ends_of(cluster, TRANSACTIONS_TOPIC) == ends, "nothing was appended"
 
     play(story)
 

@@ -154,6 +154,7 @@ def test_who_begins_again_with_its_key_has_the_first_answer_and_changes_nothing(
         again = play(known, init(key=b"one"))
         assert again.reply == first.reply, known.phase
         assert again.transaction is known, known.phase
+        assert refused(known, init(key=b"one", timeout_ms=30_001)) == 42, "another request has another key"
 
 
 def test_another_key_or_none_takes_the_id_over() -> None:

@@ -233,6 +233,34 @@ def test_what_does_not_belong_to_the_transaction_is_refused_and_nothing_is_appen
     play(story)
 
 
+def test_one_transaction_too_many_is_told_what_producers_try_again() -> None:
+    """Within, it is 89, which is for administration only: a producer takes it for the end."""
+
+    async def story(cluster: SimulatedCluster) -> None:
+        key = await create(cluster, "a")
+        clients = [Client(cluster, name) for name in ("one", "two", "three")]
+        for client in clients:
+            await client.init()
+        *first, last = clients
+        for client in first:
+            assert await produce(cluster, key, client.producer, version=PRODUCE_NEW, transactional_id=client.name) == 0
+
+        async def refused() -> int:
+            again = tuple({*AGAIN} - {19})
+            how = {"version": PRODUCE_NEW, "transactional_id": last.name, "again": again}
+            return await produce(cluster, key, last.producer, **how)
+
+        assert await refused() == 19
+        assert await end_of(cluster, key) == 2
+        assert await clients[0].end(commits=True) == 0
+        assert await produce(cluster, key, last.producer, version=PRODUCE_NEW, transactional_id=last.name) == 0
+        for client in clients[1:]:
+            assert await client.end(commits=True) == 0
+        assert await committed(cluster, key, entries=6) == [None, None, True, None, True, True]
+
+    play(story, producer_id_max_per_partition=2)
+
+
 def test_a_producer_that_was_fenced_is_told_so_wherever_it_writes() -> None:
     async def story(cluster: SimulatedCluster) -> None:
         keys = {name: await create(cluster, name) for name in ("a", "b")}

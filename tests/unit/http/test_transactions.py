@@ -159,6 +159,25 @@ def test_a_beginning_with_its_key_may_be_repeated_and_fences_nobody() -> None:
     with_node(story)
 
 
+def test_a_key_that_began_with_another_body_is_refused_and_changes_nothing() -> None:
+    async def story(node: Node) -> None:
+        async def begin(timeout_ms: int | None, key: str = "a") -> Answer:
+            body = {} if timeout_ms is None else {"transaction.timeout.ms": timeout_ms}
+            return await node.door.ask("POST", ONE, body, Idempotency_Key=key)
+
+        first = await begin(None)
+        known = node.transactions.known["one"]
+        refused = await begin(30_000)
+        assert (refused.status, refused.json["error_code"], refused.json["kafka_code"]) == (422, 422, 42)
+        assert "60000, not 30000" in refused.json["message"]
+        assert node.transactions.known["one"] is known
+        assert (await begin(60_000)).body == first.body, "what it said without saying it"
+        other = await begin(30_000, key="b")
+        assert whose(other)["producer_epoch"] == whose(first)["producer_epoch"] + 1
+
+    with_node(story)
+
+
 def test_records_without_a_key_go_to_the_same_partition_when_they_come_again() -> None:
     async def story(node: Node) -> None:
         producer, sequence, seen = await node.begin(), "", set()

@@ -13,7 +13,7 @@ from kraft.protocol.errors import FetchSessionIdNotFound, InvalidFetchSessionEpo
 from metadata.environment import ConnectionClosed
 from metadata.image import TopicIdPartition
 from replication.requests import CONSUMER, FetchedPartition, FetchPartition, FetchRequest, FetchResponse
-from replication.sessions.cache import EVICTION_MS, SessionCache
+from replication.sessions.cache import EVICTION_MS, SESSION_EPOCH_MAX, SessionCache
 from replication.sessions.client import FollowerSession
 from tests.unit.replication.harness.cluster import Cluster
 from tests.unit.replication.harness.virtual import environment, run
@@ -94,6 +94,24 @@ def test_a_session_remembers_adds_and_forgets() -> None:
             sessions.open(request(session_id=opened.session_id, replica=3, epoch=2))
         sessions.open(request(session_id=opened.session_id, epoch=-1))
         assert len(sessions) == 0
+
+    run(story())
+
+
+def test_after_the_last_epoch_comes_the_first_and_never_0() -> None:
+    """KIP-227: 0 would begin a new session."""
+
+    async def story() -> None:
+        sessions = cache(1)
+        opened = sessions.open(request(partitions=(0,)))
+        opened.next_epoch = SESSION_EPOCH_MAX
+        follower = FollowerSession()
+        follower.on_response(FetchResponse(session_id=opened.session_id))
+        follower.epoch = SESSION_EPOCH_MAX
+        for epoch in (2**31 - 1, 1, 2):
+            assert follower.epoch == epoch
+            assert sessions.open(request(session_id=opened.session_id, epoch=epoch)) is opened
+            follower.on_response(FetchResponse(session_id=opened.session_id))
 
     run(story())
 

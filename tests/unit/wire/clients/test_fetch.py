@@ -18,6 +18,7 @@ from kraft.wire.generated.fetch_request import (
 )
 from kraft.wire.generated.fetch_response import FetchResponseData, PartitionData
 from kraft.wire.primitives import ZERO_UUID
+from replication.requests import FetchedPartition, FetchRequest, FetchResponse
 from replication.sessions import cache
 from replication.sessions.cache import EVICTION_MS
 from tests.unit.replication.harness.cluster import TOPIC_ID
@@ -403,6 +404,26 @@ def test_nobody_fetches_as_a_replica() -> None:
                     )
                     assert (answer.error_code, len(answer.responses)) == (31, 0)
             assert cluster.high_watermark(1, key) == 0
+
+    run(story())
+
+
+def test_no_error_of_a_partition_ends_the_poll_of_a_consumer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FetchCollector of Java's client throws out of poll() for any other code than these."""
+    survived = {0, 1, 2, 3, 6, 9, 29, 56, 74, 75, 78, 100, 103}
+
+    async def story() -> None:
+        async with Brokers() as cluster:
+            cluster.create()
+            answers = iter(range(-1, 134))
+
+            def begin_fetch(asked: FetchRequest) -> FetchResponse:
+                failed = FetchedPartition(topic_id=TOPIC_ID, partition=0, error_code=next(answers))
+                return FetchResponse(partitions=(failed,))
+
+            monkeypatch.setattr(cluster.nodes[1].manager, "begin_fetch", begin_fetch)
+            told = {code: (await fetch(cluster.clients[1], 0))[0].error_code for code in range(-1, 134)}
+            assert told == {code: code if code in survived else 56 for code in told}
 
     run(story())
 

@@ -13,6 +13,7 @@ import pytest
 from kraft.protocol.errors import InvalidRequest
 from kraft.wire import codec
 from kraft.wire.clients import watch
+from kraft.wire.clients.refusals import Refusals
 from kraft.wire.clients.served import Answer, ClientApi, ClientBroker, ClientCall
 from kraft.wire.clients.table import ROWS, ClientApis
 from kraft.wire.generated.api_versions_request import ApiVersionsRequestData
@@ -31,8 +32,9 @@ from tests.unit.wire.test_server_defends_itself import assert_alive
 DEADLINE_S = 20
 PRODUCE, FETCH, HEARTBEAT, METADATA = 0, 1, 12, 3
 VERSION = {PRODUCE: 9, FETCH: 12, HEARTBEAT: 4, METADATA: 12}
-NODES_ONLY = [52, 53, 54, 55 + 1, 58, 59, 62, 63, 67, 70, 73, 82, 10_000]
-LACKING = [24, 25, 26, 27, 28, 61, 65, 66, 76, 77, 78, 79, 90, 91, 92, 7, 4, 5, 6, 38, 71, 72, 80, 88, 999, -1]
+NOT_SERVED = sorted({*range(-1, 100), 999, 10_000} - ROWS.keys() - {17, 18})
+"""Among them those of nodes (52 to 54, 56, 58, 59, 62, 63, 67, 70, 73, 82, 10000) and of share groups (76 to 79, 90 to
+92). A connection may begin with SaslHandshake 17, and ask for ApiVersions 18."""
 
 
 class Held(ClientApis):
@@ -276,18 +278,20 @@ def test_who_has_sent_thousands_of_requests_does_not_hold_up_others():
 # --- what closes a connection, and only that one --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("key", [*NODES_ONLY, *LACKING])
-def test_an_api_that_clients_are_not_served_closes(key: int, caplog: pytest.LogCaptureFixture):
+def test_an_api_that_clients_are_not_served_closes_with_one_line(caplog: pytest.LogCaptureFixture):
     async def story(world: Loopback, held: Held) -> None:
-        client, other = await dial(world), await dial(world)
-        client.raw(struct.pack(">ihhih", 10, key, 0, 1, -1))
-        assert await client.end() == b""
+        other = await dial(world)
+        for key in NOT_SERVED:
+            client = await dial(world)
+            client.raw(struct.pack(">ihhih", 10, key, 0, 1, -1))
+            assert await client.end() == b"", key
         await other.is_served()
         assert held.begun == [("heartbeat", 5)]
 
     with caplog.at_level(logging.WARNING):
         served(story)
-    assert len(caplog.records) == 1, "one line"
+    told = [record.getMessage().partition(": ")[2] for record in caplog.records]
+    assert told == [f"API key {key} is not served to clients" for key in NOT_SERVED]
 
 
 @pytest.mark.parametrize("version", [-1, 5, 99])
@@ -301,16 +305,25 @@ def test_a_version_that_is_not_served_closes(version: int):
     served(story)
 
 
-def test_each_api_of_the_table_below_its_oldest_version_closes():
-    async def story(world: Loopback, held: Held) -> None:
-        for key, row in ROWS.items():
-            if key in (PRODUCE, FETCH, HEARTBEAT):
+def test_no_api_is_served_below_or_above_its_versions(caplog: pytest.LogCaptureFixture):
+    async def main() -> None:
+        async with loopback(clients=Refusals()._apis) as world:
+            for key, row in ROWS.items():
                 for version in (row.oldest - 1, row.newest + 1):
                     client = await dial(world)
                     client.raw(struct.pack(">ihhih", 10, key, version, 1, -1))
-                    assert await client.end() == b""
+                    assert await client.end() == b"", (row.name, version)
+                    client.writer.close()
+        DIALED.clear()
 
-    served(story)
+    with caplog.at_level(logging.WARNING):
+        run(main())
+    told = [record.getMessage().partition(": ")[2] for record in caplog.records]
+    assert told == [
+        f"{row.name} version {version}; {row.oldest} to {row.newest} are served"
+        for row in ROWS.values()
+        for version in (row.oldest - 1, row.newest + 1)
+    ]
 
 
 @pytest.mark.parametrize(
