@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 import confluent_kafka
+import kafka as kafka_python
 import pytest
 from aiokafka import AIOKafkaProducer
 
@@ -64,6 +65,20 @@ def with_aiokafka(servers: str, topic: str, stop: threading.Event) -> int:
     return asyncio.run(write())
 
 
+def with_kafka_python(servers: str, topic: str, stop: threading.Event) -> int:
+    producer = kafka_python.KafkaProducer(bootstrap_servers=servers.split(","), enable_idempotence=True, linger_ms=2)
+    sent = []
+    try:
+        while not stop.wait(PRODUCE_EVERY_S):
+            sent.append(producer.send(topic, b"%d" % len(sent), partition=len(sent) % PARTITIONS))
+        until = time.monotonic() + FLUSH_S
+        for each in sent:
+            each.get(max(until - time.monotonic(), 0.001))
+    finally:
+        producer.close()
+    return len(sent)
+
+
 @contextmanager
 def leaders_killed(kafka: Kafka, topic: str) -> Iterator[None]:
     """One after the other, each brought back before the next is killed."""
@@ -103,7 +118,7 @@ def read_back(servers: str, topic: str) -> dict[int, list[int]]:
     return found
 
 
-@pytest.mark.parametrize("write", [with_confluent, with_aiokafka])
+@pytest.mark.parametrize("write", [with_confluent, with_aiokafka, with_kafka_python])
 def test_no_loss_and_no_duplicate_while_leaders_are_killed(kafka: Kafka, write: Write):
     topic = kafka.topic(partitions=PARTITIONS)
     stop, counts = threading.Event(), []

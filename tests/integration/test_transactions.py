@@ -220,7 +220,28 @@ def test_commands_show_what_is_open_and_end_it(nodes: Cluster) -> None:
     (row,) = told("describe-producers", "shown", "0")
     assert (row["transaction_start_offset"], row["producer_epoch"]) == (0, producer.named["producer_epoch"])
     assert told("find-hanging", "--topic", "shown", "--max-transaction-timeout", "0") == [], "its coordinator ends it"
+    leader, coordinator = nodes.leader_of("shown"), producer.coordinator()
+    where = '{topic="shown",partition="0"}'
+    shown = metrics(nodes, leader)
+    assert (shown[f"kraft_open_transactions{where}"], shown[f"kraft_last_stable_offset_lag{where}"]) == (1, 1)
+    assert shown[f"kraft_open_transactions_oldest_seconds{where}"] >= 0
+    known = metrics(nodes, coordinator)
+    assert known["kraft_transactional_ids"] >= known["kraft_transactions_ongoing"] >= 1
+    assert known["kraft_transactions_ongoing_ms_max"] > 0
     told("abort", "shown", "0", "--start-offset", "0")
     wait_until(lambda: committed(nodes, nodes.ids[0], "shown") == [], what="the abort")
     (row,) = told("describe-producers", "shown", "0")
     assert row["transaction_start_offset"] == -1
+    assert f"kraft_open_transactions{where}" not in metrics(nodes, leader)
+    dumped = kraft("log", "dump", str(nodes.folder(leader, "shown")), "--json").stdout.splitlines()
+    rows = [json.loads(line) for line in dumped]
+    assert [each["marker"] for each in rows if each.get("is_control")] == ["ABORT"]
+    (entry,) = (each for each in rows if each["kind"] == "aborted_transaction")
+    assert (entry["producer_id"], entry["first_offset"], entry["last_offset"]) == (producer.named["producer_id"], 0, 1)
+
+
+def metrics(nodes: Cluster, node_id: int) -> dict[str, float]:
+    answer = nodes.send(node_id, "GET", "/metrics")
+    assert isinstance(answer, Answer)
+    lines = (line.rpartition(" ") for line in answer.body.decode().splitlines() if not line.startswith("#"))
+    return {name: float(value) for name, _, value in lines}

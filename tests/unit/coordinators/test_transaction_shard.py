@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from kraft.coordinators.led_partition import Surroundings
+from kraft.coordinators.transactions import shard as shard_module
 from kraft.coordinators.transactions.decide import AddPartitions, EndTransaction, InitProducer, Producer
 from kraft.coordinators.transactions.shard import TransactionShard
 from kraft.coordinators.transactions.state import Phase, Transaction
@@ -168,5 +169,25 @@ def test_what_is_open_for_too_long_is_aborted_and_what_is_unused_is_forgotten() 
         await shard.settle()
         cluster.elect(world._key, 3, (1, 2, 3))
         assert (await world.loaded(3)).transactions == {}
+
+    play(story)
+
+
+def test_one_id_more_than_may_be_is_refused_until_another_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shard_module, "IDS_MAX", 2)
+
+    async def story(cluster: Brokers, world: World) -> None:
+        shard = await world.loaded(1)
+        known = {name: await init(shard, name) for name in ("a", "b")}
+        with pytest.raises(CoordinatorLoadInProgress, match="2 transactional ids"):
+            await init(shard, "c")
+        assert shard.transactions.keys() == known.keys()
+        assert await init(shard, "a") == Producer(known["a"].producer_id, 1), "those that are there go on"
+        await asyncio.sleep(11)
+        await begin(shard, known["b"], "b")
+        assert shard.forget_unused(expiration_ms=10_000) == 1
+        await shard.settle()
+        assert (await init(shard, "c")).epoch == 0
+        assert shard.transactions.keys() == {"b", "c"}
 
     play(story)
