@@ -50,6 +50,7 @@ class LocalLeader:
             support=Support.ADDS_PARTITIONS,
             acks=acks,
             timeout_ms=timeout_ms,
+            compares_records=True,
         )
         return await begun if isinstance(begun, asyncio.Future) else begun
 

@@ -33,10 +33,6 @@ from replication.requests import ProduceOutcome
 Batches = Mapping[TopicIdPartition, Buffer]
 Outcomes = Mapping[TopicIdPartition, ProduceOutcome]
 NewOutcomes = dict[TopicIdPartition, ProduceOutcome]
-OPEN = Origin(is_transactional=True)
-"""The transaction has batches in the partition already."""
-
-
 ROUNDS_MAX = 10
 """How often the coordinator is asked about one batch: again only when a marker of its producer came meanwhile."""
 
@@ -50,6 +46,7 @@ class _Asked:
     transactional: Mapping[TopicIdPartition, BatchHeader]
     support: Support
     timeout_ms: int
+    compares_records: bool
     refused: dict[TopicIdPartition, KafkaError] = field(default_factory=dict)
     guards: dict[TopicIdPartition, Verification] = field(default_factory=dict)
 
@@ -80,15 +77,18 @@ class TransactionalProduce:
         support: Support,
         acks: int,
         timeout_ms: int,
+        compares_records: bool = False,
     ) -> Outcomes | asyncio.Future[NewOutcomes]:
         """`transactional`: headers of the batches that belong to the transaction; others of the request do not. A
         future when something has to be waited for. Requests of a producer take effect in their order.
+        `compares_records`: no client library counts its sequences.
 
         Raises InvalidProducerIdMapping 49 when they are of more than one producer, and what `begin_produce` raises."""
-        asked = _Asked(transactional_id, _producer_of(transactional), transactional, support, timeout_ms)
+        producer = _producer_of(transactional)
+        asked = _Asked(transactional_id, producer, transactional, support, timeout_ms, compares_records)
         self._guard(asked, transactional)
         if not asked.guards and not asked.refused:
-            origins = dict.fromkeys(transactional, OPEN)
+            origins = dict.fromkeys(transactional, Origin(is_transactional=True, compares_records=compares_records))
             return self._replicas.begin_produce(batches, acks=acks, timeout_ms=timeout_ms, origins=origins)
         return asyncio.get_running_loop().create_task(self._produce(batches, asked, acks=acks))
 
@@ -101,7 +101,12 @@ class TransactionalProduce:
         refused = {key: _refused(error) for key, error in asked.refused.items()}
         allowed = {key: data for key, data in batches.items() if key not in refused}
         origins = {
-            key: Origin(is_transactional=True, verification=asked.guards.get(key)) for key in asked.transactional
+            key: Origin(
+                is_transactional=True,
+                verification=asked.guards.get(key),
+                compares_records=asked.compares_records,
+            )
+            for key in asked.transactional
         }
         if not allowed:
             return refused

@@ -1,7 +1,8 @@
 """Does a repeated batch hold what the first one held? Pure.
 
-Kafka looks at the sequence numbers only. A producer id that a person's Idempotency-Key stands behind deserves more:
-the key may have been used for something else, and to answer success would lose that.
+Kafka looks at the sequence numbers only, which its clients count. A producer id that a person's Idempotency-Key stands
+behind deserves more, and so do sequences that a program sends over HTTP: the key or the sequence may have been used for
+something else, and to answer success would lose that.
 """
 
 from __future__ import annotations

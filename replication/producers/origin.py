@@ -39,6 +39,9 @@ class Origin(NamedTuple):
     """None where the partition has the transaction open already."""
     marker_version: int = 0
     """Transaction version of a marker: 2, and its epoch is above that of the transaction's batches."""
+    compares_records: bool = False
+    """A program without a client library counts the sequences: one that was used is a repetition only of the same
+    records."""
 
 
 CLIENT = Origin()

@@ -89,12 +89,16 @@ class ProducerStateManager:
             if header.attributes & TRANSACTIONAL:
                 self._states.check_room(header.producer_id, self._limits())
             return None
-        if is_reserved(header.producer_id):
+        is_keyed = is_reserved(header.producer_id)
+        if is_keyed or origin.compares_records:
             original = _batch_of(log, duplicate)
             if original is not None and not holds_same_records(original, batch):
                 raise OutOfOrderSequenceNumber(
                     f"offset {duplicate.first_offset} was written with this Idempotency-Key and other records; "
                     "use a new key for new records"
+                    if is_keyed
+                    else f"offset {duplicate.first_offset} was written with sequence {header.base_sequence} and other "
+                    f"records; new records go on at a new sequence"
                 )
         return _as_appended(duplicate, size=header.size)
 

@@ -128,6 +128,10 @@ def test_each_verb_is_repeated_after_the_death_of_a_node(nodes: Cluster, victim:
     path = f"/topics/{topic}/partitions/0"
     answer = twice(path, {"records": [{"value": "1"}, {"value": "2"}]})
     twice(path, {"records": [{"value": "3"}]}, sequence=answer.headers["x-next-sequence"])
+    for forgotten in ({}, {"sequence": answer.headers["x-next-sequence"]}):
+        count = 1 if forgotten else 2
+        other = producer.ask(path, {"records": [{"value": "not the first ones"}] * count}, **forgotten)
+        assert (other.status, other.json()["error_code"], other.json()["kafka_code"]) == (400, 40002, 45), other
     twice("/offsets", {"group": group, "partitions": [{"topic": topic, "partition": 0, "offset": 2}]})
     producer.follow(twice("/commit"))
     for node_id in nodes.ids:

@@ -313,6 +313,13 @@ def _produce_route(path: str, handler: Handler, summary: str, content: Mapping[s
 
 
 def _check_produce(call: Call) -> None:
+    """Raises HttpError 400 for a key: who trusts in it would take other records with another key for written."""
+    if KEY_HEADER in call.request.headers:
+        raise HttpError(
+            400,
+            f"within a transaction a request is known by its `{SEQUENCE.name}`: send the {SEQUENCE_HEADER} of the last "
+            f"answer about this topic in it, and no {KEY_HEADER}",
+        )
     produce.check(call, transaction=in_transaction(call))
 
 

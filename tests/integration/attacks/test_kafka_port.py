@@ -184,6 +184,27 @@ def metadata_of(target: Target, *, tags: bytes = b"\0") -> MetadataResponseData:
         return answer(connection, MetadataResponseData, 12)
 
 
+def wants_its_answers_as_they_come(target: Target) -> None:
+    """Nodes are answered as answers are there. A stranger's come in the order of its requests, whatever it calls itself
+    and however long the first one takes."""
+    (topic_id,) = (topic.topic_id for topic in metadata_of(target).topics if topic.name == WITNESS)
+    partition = FetchPartition.make(partition=0, fetch_offset=0, partition_max_bytes=MIB)
+    topic = FetchTopic.make(topic_id=topic_id, partitions=[partition])
+    slow = FetchRequestData.make(max_wait_ms=500, min_bytes=MIB, max_bytes=MIB, topics=[topic])
+    body = b"".join(codec.encode_body(slow, 13))
+    for client_id in (b"me", b"node-2-fetch", b"node-2-forward"):
+        name = struct.pack(">h", len(client_id)) + client_id
+        frames = [framed(struct.pack(">hhi", 1, 13, 0) + name + b"\0" + body)]
+        frames += [framed(struct.pack(">hhi", 18, 0, number) + name) for number in range(1, 20)]
+        with connected(target.kafka) as (connection,):
+            sent(connection, b"".join(frames))
+            order = []
+            for _ in frames:
+                (size,) = struct.unpack(">i", exactly(connection, 4))
+                order += struct.unpack_from(">i", exactly(connection, size))
+            assert order == list(range(20)), client_id
+
+
 def uses_our_tags(target: Target) -> None:
     """The fields that nodes put into headers mean nothing from a client, and none comes back."""
     plain = metadata_of(target)
@@ -281,6 +302,11 @@ ATTACKS = {
     ),
     "a false replica": Attack(
         sends="a fetch with the id of a replica, in every version", comes_back="31", run=fetches_as_a_replica
+    ),
+    "out of turn": Attack(
+        sends="a fetch that waits, and more behind it, by the names of nodes",
+        comes_back="answers in the order of the requests",
+        run=wants_its_answers_as_they_come,
     ),
     "tags of nodes": Attack(sends="our tagged fields", comes_back="what all clients get", run=uses_our_tags),
     "no secret": Attack(sends="a handshake and no proof", comes_back="an error, the end", run=knows_no_secret),

@@ -17,7 +17,13 @@ from kraft.coordinators.transactions.markers import MarkersToWrite
 from kraft.coordinators.transactions.routing import Transactions
 from kraft.protocol.batches.markers import Marker
 from kraft.protocol.batches.records import read_batches
-from kraft.protocol.errors import InvalidProducerEpoch, InvalidRequest, KafkaError, for_code
+from kraft.protocol.errors import (
+    InvalidProducerEpoch,
+    InvalidRequest,
+    KafkaError,
+    OutOfOrderSequenceNumber,
+    for_code,
+)
 from metadata.image import TopicIdPartition
 from replication.requests import ActiveProducer, ProduceOutcome
 from tests.unit.coordinators.test_coordinator_cluster import ask, instance
@@ -70,6 +76,10 @@ def test_any_node_takes_any_verb_and_knows_it_again() -> None:
                 outcomes = [await produce(each, key, batch(producer, sequence, b"%d" % commits)) for each in nodes]
                 assert {each.error_code for each in outcomes} == {0}, outcomes
                 assert len({each.base_offset for each in outcomes}) == 1, "written once, wherever it was asked for"
+            for each in nodes:
+                other = await produce(each, key, batch(producer, 1, b"another"))
+                assert other.error_code == OutOfOrderSequenceNumber.code, "nobody may take these for written"
+                assert "sequence 1 and other records" in other.message
             following = [await run(node, transactions(node).end("id", producer, is_commit=commits)) for node in nodes]
             assert following == [Producer(producer.producer_id, producer.epoch + 1)] * 3
             for each in nodes:

@@ -325,6 +325,20 @@ def test_bad_parameters_are_refused_and_nothing_is_written(query: str, problem: 
     with_node(story)
 
 
+def test_a_produce_takes_no_key_in_place_of_its_sequence() -> None:
+    """Its sequence alone would count: the records of the second key would be answered as those of the first."""
+
+    async def story(node: Node) -> None:
+        producer = await node.begin()
+        for path in ("/topics/t", "/topics/t/partitions/0"):
+            answer = await node.produce(producer, 1, path=path, Idempotency_Key="a")
+            assert answer.status == 400
+            assert "X-Next-Sequence" in answer.json["message"]
+        assert node.log() == []
+
+    with_node(story)
+
+
 def test_refusals_of_a_coordinator_have_codes_of_their_own() -> None:
     async def story(node: Node) -> None:
         answer = await node.door.ask("POST", ONE, {"transaction.timeout.ms": 900_001})
