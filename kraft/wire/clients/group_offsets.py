@@ -349,7 +349,7 @@ def _refuse_in_transaction(
     """What a transaction coordinator says while it ends the transaction before, producers know as a group that is being
     loaded: they ask again, and here."""
     code = error.code
-    if isinstance(error, ConcurrentTransactions):
+    if code == ConcurrentTransactions.code:
         code = CoordinatorLoadInProgress.code
     if code == CoordinatorLoadInProgress.code and version < LOADING_KNOWN_FROM:
         code = CoordinatorNotAvailable.code

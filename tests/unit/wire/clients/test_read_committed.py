@@ -7,11 +7,11 @@ import asyncio
 import pytest
 
 from kraft.protocol.batches.markers import Marker, build_marker
-from kraft.wire.generated.fetch_response import PartitionData
+from kraft.wire.generated.fetch_response import FetchResponseData, PartitionData
 from metadata.image import TopicIdPartition
 from tests.unit.replication.harness.virtual import run
 from tests.unit.wire.clients.brokers import NOW_MS, Brokers, Client, records
-from tests.unit.wire.clients.test_fetch import ALL_VERSIONS, fetch, values
+from tests.unit.wire.clients.test_fetch import ALL_VERSIONS, fetch, request, values
 from tests.unit.wire.clients.test_offsets import listed
 from tests.unit.wire.clients.test_produce import produce
 
@@ -74,6 +74,43 @@ def test_nothing_undecided_is_read_and_what_was_aborted_is_named(version: int) -
             assert partition.last_stable_offset == 6
             partition = await committed(client, 6, version=version)
             assert (values(partition), aborted(partition)) == ([], [])
+
+    run(story())
+
+
+def test_a_session_names_a_partition_again_when_its_marks_move_though_nothing_can_be_read() -> None:
+    """KIP-227. The last stable offset moves with one of the two."""
+
+    async def story() -> None:
+        async with Brokers() as cluster:
+            key = cluster.create()
+            await produce(cluster.clients[1], records(b"a", b"b"))
+            session = 0
+
+            async def ask(epoch: int, *offsets: int) -> list[tuple[int, int, int, int]]:
+                nonlocal session
+                asked = request(
+                    *offsets, version=18, session_id=session, session_epoch=epoch, isolation_level=COMMITTED
+                )
+                answer = await cluster.clients[1].ask(asked, FetchResponseData, 18)
+                assert answer.error_code == 0
+                session = answer.session_id
+                return [
+                    (each.high_watermark, each.last_stable_offset, each.log_start_offset, len(values(each)))
+                    for topic in answer.responses
+                    for each in topic.partitions
+                ]
+
+            assert await ask(0, 2) == [(2, 2, 0, 0)]
+            assert await ask(1) == []
+            await write(cluster, key, 7, b"open")
+            assert await ask(2) == [(3, 2, 0, 0)], "there is more, and nothing of it is decided"
+            assert await ask(3) == []
+            await cluster.nodes[1].manager.delete_records(key, offset=1, timeout_ms=5_000)
+            assert await ask(4) == [(3, 2, 1, 0)]
+            assert await ask(5) == []
+            await end(cluster, key, 7, commits=True)
+            assert await ask(6) == [(4, 4, 1, 1)]
 
     run(story())
 

@@ -24,6 +24,7 @@ from kraft.wire.primitives import Message
 NO_TOKEN = 62
 """No node of ours ever answers it."""
 UNSUPPORTED_VERSION = 35
+LOADING, NOT_AVAILABLE, INVALID_EPOCH, CONCURRENT, FENCED = 14, 15, 47, 51, 90
 CORRELATION = 77
 REFUSALS = Refusals()
 TOPIC_TYPE = 2
@@ -134,3 +135,28 @@ def test_api_versions_is_refused_so_that_any_client_can_read_it():
         response = codec.decode_body(ApiVersionsResponseData, read_as, memoryview(answer), 4)
         assert response.error_code == code
         assert [each.api_key for each in response.api_keys] == ([key] if code == UNSUPPORTED_VERSION else [])
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "code", "told"),
+    [
+        ("InitProducerId", 3, FENCED, INVALID_EPOCH),
+        ("InitProducerId", 4, FENCED, FENCED),
+        ("AddPartitionsToTxn", 1, FENCED, INVALID_EPOCH),
+        ("AddPartitionsToTxn", 2, FENCED, FENCED),
+        ("AddOffsetsToTxn", 1, FENCED, INVALID_EPOCH),
+        ("AddOffsetsToTxn", 2, FENCED, FENCED),
+        ("EndTxn", 1, FENCED, INVALID_EPOCH),
+        ("EndTxn", 2, FENCED, FENCED),
+        ("TxnOffsetCommit", 1, LOADING, NOT_AVAILABLE),
+        ("TxnOffsetCommit", 1, CONCURRENT, NOT_AVAILABLE),
+        ("TxnOffsetCommit", 2, CONCURRENT, LOADING),
+    ],
+)
+def test_a_producer_is_told_no_code_that_its_version_does_not_know(name: str, version: int, code: int, told: int):
+    """KIP-588, KAFKA-7296: an unknown code ends a transactional producer."""
+    response = REFUSALS._apis.get(request_type(name).API_KEY).response  # type: ignore[union-attr]
+    answer = answered(name, version, code)
+    assert answer is not None
+    decoded = codec.decode_body(response, version, memoryview(answer), 4 + (version >= response.FLEXIBLE_FROM))
+    assert set(codes_in(decoded)) - {0} == {told}
