@@ -225,7 +225,7 @@ def test_commands_show_what_is_open_and_end_it(nodes: Cluster) -> None:
     assert (row["transaction_start_offset"], row["producer_epoch"]) == (0, producer.named["producer_epoch"])
     assert told("find-hanging", "--topic", "shown", "--max-transaction-timeout", "0") == [], "its coordinator ends it"
     leader, coordinator = nodes.leader_of("shown"), producer.coordinator()
-    where = '{topic="shown",partition="0"}'
+    where = '{partition="0",topic="shown"}'
     shown = metrics(nodes, leader)
     assert (shown[f"kraft_open_transactions{where}"], shown[f"kraft_last_stable_offset_lag{where}"]) == (1, 1)
     assert shown[f"kraft_open_transactions_oldest_seconds{where}"] >= 0
