@@ -119,6 +119,8 @@ class SimulatedTransactionClient:
             if not error.retriable or of_code(error.code) != "fail" or is_over:
                 return Told(outcome=of_code(error.code), kafka_code=error.code, error=outcome.message)
             await asyncio.sleep(RETRY_S)
+            if asked.node is None:
+                raise ConnectionClosed("the node has died")
 
     async def _add(self, node: int, place: tuple[str, int], producer: Producer) -> StepTold | None:
         added = frozenset({place})
