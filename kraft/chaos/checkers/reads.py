@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from kraft.chaos.checkers.causes import Causes, Gone, believed_reigns
+from kraft.chaos.checkers.causes import Causes, Gone
 from kraft.chaos.checkers.findings import Explanation, Findings
 from kraft.chaos.checkers.ledger import UNKNOWN, Ledger
 from kraft.chaos.checkers.offsets import NOTHING, OffsetMap
@@ -149,8 +149,6 @@ class ClientReads:
         deleted = any(at <= read.complete_us + SLACK_US for at in self._timeline.deletions(read.topic))
         if deleted or max(starts, default=0) > read.offset:
             return
-        if len(believed_reigns(timeline, read.invoke_us, read.complete_us)) > 1:
-            return  # KIP-320: a deposed leader that has not heard of it says so of what its successor appended
         slot = self.shown[partition].values.get(read.offset - 1)
         text = f"{read.process} had read up to offset {read.offset}, and was told that this is out of range"
         explanation = Explanation("", "")
