@@ -150,8 +150,9 @@ class Registry:
             moved = state
         replica.enter(moved)
         if not isinstance(old, LeaderState) or moved.high_watermark != old.high_watermark:
-            self.produces.check(replica)
+            # In Kafka's order (DelayedOperations.checkAndCompleteAll): a consumer has further to go than an answer.
             self.fetches.check(replica)
+            self.produces.check(replica)
 
     def advance(self, replica: Replica) -> None:
         """The own log has grown or was fsynced: count it."""
