@@ -315,6 +315,7 @@ def measures(row: str, options: argparse.Namespace) -> list[tuple[str, Callable[
             return [
                 ("transactions of one producer", partial(transactions, producers=1), ROUNDS),
                 ("transactions of eight producers", partial(transactions, producers=8), ROUNDS),
+                ("60 transactions/s of eight producers", partial(transactions, producers=8, a_second=60), ROUNDS),
             ]
         case "aborted":
             measure = partial(read_aborted, megabytes=options.megabytes, aborted=options.aborted, rounds=options.rounds)

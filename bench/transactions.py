@@ -56,9 +56,15 @@ class _Copier:
         self._consumer = Consumer({**bootstrap(side), "group.id": self.group, "enable.auto.commit": False})
         self._producer.init_transactions(ADMIN_S)
 
-    def run(self, *, warm_until: float, end: float) -> None:
+    def run(self, *, after_s: float, every_s: float, warm_until: float, end: float) -> None:
+        """One transaction after the other, or one in `every_s` seconds."""
         value, member = b"." * RECORD_BYTES, self._consumer.consumer_group_metadata()
+        due = time.perf_counter() + after_s
         while (begin := time.perf_counter()) < end:
+            if begin < due:
+                time.sleep(due - begin)
+                continue
+            due = max(due + every_s, begin)
             self._producer.begin_transaction()
             for number in range(RECORDS):
                 self._producer.produce(self._topic, value, partition=number % PARTITIONS)
@@ -79,14 +85,21 @@ class _Copier:
             raise BenchError(f"{self.group} is at {place.offset} after {self.count} commits")
 
 
-def transactions(side: Side, *, producers: int) -> dict[str, float]:
+def transactions(side: Side, *, producers: int, a_second: float | None = None) -> dict[str, float]:
+    """As many as they can, or so many of all of them together: what a commit takes at the same load on both sides."""
+    every_s = 0.0 if a_second is None else producers / a_second
     topics = Topics(side)
     name = topics.create(PARTITIONS)
     copiers = [_Copier(side, name, number) for number in range(producers)]
     warm_until = time.perf_counter() + WARM_S
     end = warm_until + TRANSACTIONS_S
     with ThreadPoolExecutor(producers) as threads:
-        runs = [threads.submit(copier.run, warm_until=warm_until, end=end) for copier in copiers]
+        runs = [
+            threads.submit(
+                copier.run, after_s=number * every_s / producers, every_s=every_s, warm_until=warm_until, end=end
+            )
+            for number, copier in enumerate(copiers)
+        ]
         time.sleep(max(0.0, warm_until - time.perf_counter()))
         counts, before = _measured(copiers), _cpu_s(side)
         begin = time.perf_counter()
