@@ -15,8 +15,12 @@ ATTACKS = Path(__file__).parent / "integration" / "attacks"
 SHARES: Mapping[str, tuple[str, ...]] = {
     "fragile_cluster": (
         "test_cli_cluster.py",
+        "test_cli_produce.py",
+        "test_client.py",
+        "test_client_groups.py",
         "test_failures.py",
         "test_groups.py",
+        "test_safe_retries.py",
         "test_transaction_flows.py",
         "test_transactions.py",
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from tests.integration.support.cluster import Cluster
 from tests.integration.support.commands import COMMANDS
 from tests.integration.support.configuration import QUICK_CHORES, QUICK_FAILURES, THREE, write_config
 from tests.integration.support.forks import FORKS, ForkServer
+from tests.scheduling import together
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -42,20 +43,45 @@ def cluster(stopped_cluster: Cluster) -> Cluster:
     return stopped_cluster
 
 
-# Starting a cluster costs as much as most of what is tested with it. The files that share one run in one process:
-# they stand in `tests/scheduling.py`. Each test makes topics of its own.
+# Starting a cluster costs as much as most of what is tested with it. The files that share one run in one process, one
+# after the other: they stand in `tests/scheduling.py`. Each test makes topics of its own. The cluster ends with the
+# last of these tests and not with the run: three idle nodes take a twentieth of a core.
+
+SHARED: dict[str, Iterator[Cluster]] = {}
 
 
 @pytest.fixture(scope="session")
 def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Three ready nodes. Who kills one brings it back."""
-    yield from run_cluster(tmp_path_factory.mktemp("shared"), settings=QUICK_CHORES)
+    yield from share("shared_cluster", run_cluster(tmp_path_factory.mktemp("shared"), settings=QUICK_CHORES))
 
 
 @pytest.fixture(scope="session")
 def fragile_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """The same with short limits, so that a node that stops for seconds is noticed. Who needs all nodes heals first."""
-    yield from run_cluster(tmp_path_factory.mktemp("fragile"), settings=QUICK_FAILURES)
+    yield from share("fragile_cluster", run_cluster(tmp_path_factory.mktemp("fragile"), settings=QUICK_FAILURES))
+
+
+def share(name: str, running: Iterator[Cluster]) -> Iterator[Cluster]:
+    SHARED[name] = running
+    yield next(running)
+    end_shared(name)
+
+
+def end_shared(name: str) -> None:
+    """Unless it has ended."""
+    if (running := SHARED.pop(name, None)) is not None:
+        next(running, None)
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)  # inside of what captures output
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, None, None]:
+    try:
+        return (yield)
+    finally:
+        own = together(item.nodeid)
+        if nextitem is None or together(nextitem.nodeid) != own:
+            end_shared(own)
 
 
 def run_cluster(

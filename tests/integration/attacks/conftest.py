@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.integration.attacks.attack import WITNESS
-from tests.integration.conftest import run_cluster
+from tests.integration.conftest import run_cluster, share
 from tests.integration.support.cluster import Cluster
 from tests.integration.support.configuration import REPLICATED
 
@@ -15,6 +15,6 @@ from tests.integration.support.configuration import REPLICATED
 @pytest.fixture(scope="session")
 def attacked_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Three ready nodes, default limits. Attacks end no node, so nothing is healed between them."""
-    for cluster in run_cluster(tmp_path_factory.mktemp("attacked"), settings=REPLICATED):
+    for cluster in share("attacked_cluster", run_cluster(tmp_path_factory.mktemp("attacked"), settings=REPLICATED)):
         cluster.create_topic(WITNESS)
         yield cluster

@@ -1,0 +1,34 @@
+"""Tests that share a cluster run in one process, one after the other: it ends when one follows that does not use it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.scheduling import SHARES, costly_first, together
+
+INTEGRATION = Path(__file__).parents[1] / "integration"
+
+
+@pytest.mark.parametrize("cluster", SHARES)
+def test_who_uses_a_shared_cluster_is_listed(cluster: str) -> None:
+    asked = re.compile(rf"\b{cluster}: Cluster\b")
+    users = {
+        path.relative_to(INTEGRATION).as_posix()
+        for path in INTEGRATION.rglob("test_*.py")
+        if asked.search(path.read_text(encoding="utf-8"))
+    }
+    assert users
+    assert users <= set(SHARES[cluster]), "put them into tests/scheduling.py"
+    assert all((INTEGRATION / file).is_file() for file in SHARES[cluster])
+
+
+def test_files_that_share_stand_one_after_the_other() -> None:
+    files = sorted(f"tests/integration/{path.relative_to(INTEGRATION)}" for path in INTEGRATION.rglob("test_*.py"))
+    files += ["tests/simulation/test_world.py", "tests/unit/test_scheduling.py"]
+    units = [together(f"{file}::test") for file in sorted(files, key=lambda file: costly_first(f"{file}::test"))]
+    firsts = [unit for unit, before in zip(units, [None, *units], strict=False) if unit != before]
+    assert len(firsts) == len(set(firsts))
+    assert firsts[: len(SHARES)] == list(SHARES)
