@@ -72,6 +72,13 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
         yield Kafka(cluster)
 
 
+@pytest.fixture(autouse=True)
+def _whole(request: pytest.FixtureRequest) -> None:
+    """A node that the test before brought back takes part again, and every node knows: clients are told of all."""
+    if "kafka" in request.fixturenames:
+        request.getfixturevalue("kafka").cluster.heal()
+
+
 @pytest.fixture(scope="session")
 def creating_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
     """The same with auto.create.topics.enable."""

@@ -64,33 +64,29 @@ def refused(futures: dict[Any, Any]) -> str:
     return str(error.name())
 
 
-def replicas(kafka: Kafka, topic: str) -> dict[int, list[int]] | None:
+def replicas(kafka: Kafka, topic: str, *, node_id: int = 2) -> dict[int, list[int]] | None:
     """Of each partition, as the REST listener of a node tells it; None when the topic is not there."""
-    answer = kafka.cluster.call("GET", f"/topics/{topic}/partitions", node_id=2)
+    answer = kafka.cluster.call("GET", f"/topics/{topic}/partitions", node_id=node_id)
     if answer.status == 404:
         return None
     return {each["partition_id"]: each["assignment"] for each in answer.json()["data"]}
 
 
 def wait_for(kafka: Kafka, topic: str, wanted: dict[int, list[int]] | int | None) -> None:
-    """Until a node has the topic so: with these replicas, or with so many partitions; or does not have it."""
+    """Until each node has the topic so: with these replicas, or with so many partitions; or does not have it. A client
+    asks whichever it likes."""
 
-    def is_so() -> bool:
-        found = replicas(kafka, topic)
+    def is_so(node_id: int) -> bool:
+        found = replicas(kafka, topic, node_id=node_id)
         return found is not None and len(found) == wanted if isinstance(wanted, int) else found == wanted
 
-    wait_until(is_so, deadline_s=DEADLINE_S, what=f"{topic} with {wanted}")
+    for node_id in kafka.cluster.ids:
+        wait_until(lambda at=node_id: is_so(at), deadline_s=DEADLINE_S, what=f"{topic} with {wanted} at node {node_id}")
 
 
 def wait_for_all_nodes(kafka: Kafka) -> None:
-    """Until each has applied what any has now: a client asks another broker than the one that has answered its change,
-    which has heard of it a moment later, here as in Kafka."""
-
-    def offsets() -> list[int]:
-        return [kafka.cluster.status(node_id)["metadata_offset"] for node_id in kafka.cluster.ids]
-
-    newest = max(offsets())
-    wait_until(lambda: min(offsets()) >= newest, deadline_s=DEADLINE_S, what=f"metadata up to {newest} on all nodes")
+    """A client asks another broker than the one that has answered its change."""
+    kafka.cluster.wait_for_metadata(deadline_s=DEADLINE_S)
 
 
 # --- confluent-kafka --------------------------------------------------------------------------------------------------
@@ -230,6 +226,7 @@ def test_kafka_python_describes_and_changes_configs(kafka: Kafka, python: Any):
     every = described("TOPIC", topic, config_filter="all", include_synonyms=True)
     assert every["retention.ms"]["value"] in (77, "77")
     python.reset_configs([PythonResource("TOPIC", topic, configs=["retention.ms"])])
+    wait_for_all_nodes(kafka)
     assert sorted(described("TOPIC", topic)) == ["flush.ms"]
     broker = described("BROKER", "2", config_filter="all")
     assert broker["min.insync.replicas"]["value"] == "2"

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import closing
 from typing import Any
 
@@ -23,12 +23,6 @@ END_S = 90
 READ_S = 60
 STABLE_S = 15
 OFFSETS = "__consumer_offsets"
-
-
-@pytest.fixture(autouse=True)
-def _whole(kafka: Kafka) -> Iterator[None]:
-    yield
-    kafka.cluster.heal()
 
 
 def new_id() -> str:

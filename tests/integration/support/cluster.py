@@ -248,10 +248,13 @@ class Cluster:
         return f"/v3/clusters/{run.cluster_id}"
 
     def call(self, method: str, path: str, document: Any = None, *, node_id: int | None = None) -> Answer:
-        """Below the cluster's v3 path, at one node or the first that runs; the answer, whatever its status."""
+        """Below the cluster's v3 path, at one node or the first that runs; the answer, whatever its status. What it has
+        changed is known to all nodes."""
         chosen = node_id if node_id is not None else self.serving[0]
         outcome = self.send(chosen, method, self.v3 + path, document)
         assert isinstance(outcome, Answer), f"{method} {path} at node {chosen}: {outcome}"
+        if method != "GET" and outcome.is_success:
+            self.wait_for_metadata()
         return outcome
 
     def create_assigned(self, name: str, *assignment: list[int], **configs: str) -> None:
@@ -292,6 +295,25 @@ class Cluster:
         return b"".join(path.read_bytes() for path in sorted(self.folder(node_id, topic, partition).glob("*.log")))
 
     # States to wait for
+
+    def wait_for_metadata(self, *, deadline_s: float = 30) -> None:
+        """Until each node that answers now has applied what any of them has: another one than the node that answered a
+        change hears of it a moment later, here as in Kafka."""
+        wanted = self._metadata_offsets(self.serving)
+
+        def lagging() -> dict[int, int]:
+            known = self._metadata_offsets(node_id for node_id in wanted if node_id in self.serving)
+            return {node_id: offset for node_id, offset in known.items() if offset < max(wanted.values())}
+
+        wait_until(lambda: not lagging(), deadline_s=deadline_s, what=f"metadata up to {wanted} on all nodes")
+
+    def _metadata_offsets(self, node_ids: Iterable[int]) -> dict[int, int]:
+        outcomes = {node_id: self.send(node_id, "GET", "/kraft/status") for node_id in node_ids}
+        return {
+            node_id: outcome.json()["metadata_offset"]
+            for node_id, outcome in outcomes.items()
+            if isinstance(outcome, Answer) and outcome.is_success
+        }
 
     def wait_for_isr(self, topic: str, partition: int, ids: Iterable[int], *, deadline_s: float = 30) -> None:
         """Until every node that serves believes so: one that was away may still live in the past."""
