@@ -80,6 +80,7 @@ def test_nodes_start_and_restart_in_a_hostile_folder_from_the_code_of_these_test
     assert was_run(hostile) == []
 
 
+@pytest.mark.long
 @pytest.mark.timeout(LIMIT_S)
 def test_a_scenario_runs_in_a_hostile_folder(hostile: Path) -> None:
     (hostile / "quiet.py").write_text(QUIET)

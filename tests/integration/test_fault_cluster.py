@@ -108,6 +108,7 @@ def send_with_key(cluster: FaultCluster, topic: str) -> list[Sent]:
     return asyncio.run(story())
 
 
+@pytest.mark.long
 def test_async_tests_have_it_too_and_it_is_used_once() -> None:
     async def story() -> FaultCluster:
         async with FaultCluster(nodes=1) as cluster:

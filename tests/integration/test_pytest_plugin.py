@@ -84,6 +84,7 @@ def nothing_is_left(folders: set[str], pids: set[int]) -> bool:
 # --- what fixtures give ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_workers_share_a_cluster_and_break_only_their_own(pytester: pytest.Pytester, notes: Notes):
     """One worker kills leaders all the time; the tests of the other one see nothing."""
     pytester.makepyfile(
@@ -152,10 +153,19 @@ def test_workers_share_a_cluster_and_break_only_their_own(pytester: pytest.Pytes
     assert nothing_is_left(notes.folders(), set())
 
 
+def own_modules(pytester: pytest.Pytester) -> None:
+    """A project whose modules have the names of ours, and of one of the standard library's."""
+    pytester.makepyfile(metadata="OWN = True", secrets="OWN = True")
+    pytester.mkpydir("replication").joinpath("__init__.py").write_text("OWN = True")
+
+
 def test_a_test_may_have_a_cluster_of_its_own(pytester: pytest.Pytester, notes: Notes):
+    """Also in a project that has modules of our names."""
+    own_modules(pytester)
     pytester.makepyfile(
         """
-        import asyncio
+        import asyncio, sys
+        import metadata, replication, secrets
         import pytest
         from support import note, read, write
 
@@ -174,6 +184,10 @@ def test_a_test_may_have_a_cluster_of_its_own(pytester: pytest.Pytester, notes: 
             kafka_faults.drop_answer("Produce", topic=kafka_topic)
             asyncio.run(write(kafka_bootstrap, kafka_topic, b"x"))
             assert read(kafka_cluster, kafka_topic) == [b"x", b"x"]
+            assert kafka_cluster.verdict([]).is_clean
+            assert metadata.OWN and replication.OWN and secrets.OWN
+            ours = [name for name in sys.modules if name.partition(".")[0] in ("metadata", "replication", "secrets")]
+            assert sorted(ours) == ["metadata", "replication", "secrets"]
 
         @pytest.mark.kafka_cluster(size=5)
         def test_mistaken(kafka_cluster):
@@ -187,6 +201,7 @@ def test_a_test_may_have_a_cluster_of_its_own(pytester: pytest.Pytester, notes: 
     assert nothing_is_left(notes.folders(), set())
 
 
+@pytest.mark.long
 def test_a_cluster_that_cannot_become_whole_again_is_replaced(pytester: pytest.Pytester, notes: Notes):
     """One that was wiped becomes whole again, and is used again."""
     pytester.makepyfile(
@@ -268,10 +283,19 @@ def test_a_failing_test_shows_what_happened_and_a_fault_that_no_request_met_fail
         def test_goes_on(kafka_faults, kafka_topic):
             note("goes on", kafka_faults)
             assert [kafka_faults.state(node) for node in (1, 2, 3)] == ["running"] * 3
+
+        def test_its_owner_is_killed(kafka_faults, kafka_topic):
+            import os, signal
+            os.kill(kafka_faults.host_pid, signal.SIGKILL)
+
+        def test_has_another(kafka_faults, kafka_topic):
+            note("another", kafka_faults)
+            assert [kafka_faults.state(node) for node in (1, 2, 3)] == ["running"] * 3
         """
     )
     result = run(pytester, "-p", "timeout", "--kafka-report", "reports")
-    result.assert_outcomes(passed=1, failed=4)
+    result.assert_outcomes(passed=2, failed=5)
+    assert notes.of("another")["data"] != notes.of("goes on")["data"], "replaced when it could not be whole again"
     assert notes.of("fails")["data"] == notes.of("goes on")["data"], "used again when it was whole"
     result.stdout.fnmatch_lines(
         ["*kafka cluster*", "*topic test_fails* was created", "*killed node ? (leader of test_fails*"]
@@ -321,11 +345,13 @@ def kill_and_see_all_of_it_go(run: subprocess.Popen[bytes], folders: set[str]) -
 
 
 def test_a_killed_run_leaves_no_process_and_no_folder(pytester: pytest.Pytester, notes: Notes):
-    """The worker that uses the cluster outlives the process that is killed."""
-    pytester.makepyfile(test_slow=SLOW)
-    with started("-n", "1", "test_slow.py::test_shared") as run:
+    """The workers, which share a cluster, outlive the process that is killed."""
+    pytester.makepyfile(test_slow=SLOW, test_slow_too=SLOW)
+    with started("-n", "2", "test_slow.py::test_shared", "test_slow_too.py::test_shared") as run:
         try:
-            wait_until(lambda: len(notes.all()) == 1, what="the test runs", deadline_s=LIMIT_S)
+            wait_until(lambda: len(notes.all()) == 2, what="the tests run", deadline_s=LIMIT_S)
+            assert len({note["pid"] for note in notes.all()}) == 2
+            assert len(notes.folders()) == 1, "one for both"
             kill_and_see_all_of_it_go(run, notes.folders())
         finally:
             run.kill()
@@ -424,9 +450,9 @@ def test_its_options_markers_and_fixtures_are_explained(pytester: pytest.Pyteste
     assert "no docstring" not in own
 
 
+@pytest.mark.long
 def test_a_project_keeps_its_own_metadata_replication_and_secrets(pytester: pytest.Pytester, notes: Notes):
-    pytester.makepyfile(metadata="OWN = True", secrets="OWN = True")
-    pytester.mkpydir("replication").joinpath("__init__.py").write_text("OWN = True")
+    own_modules(pytester)
     pytester.makepyfile(
         """
         import asyncio, sys

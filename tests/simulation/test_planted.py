@@ -1,8 +1,8 @@
 """Each planted fault is found: by one of the seeds noted with it, or by one of the first few of its profile.
 
 Which seed finds what moves with every change of the product, so a few more are tried before this fails;
-`python -m tests.simulation faults` then says which seeds find it now. Those that cost more than a second of processor
-time are left to the run of long tests, which CI has for each change, or to the slow run.
+`python -m tests.simulation faults` then says which seeds find it now. Those that cost more than half a second of
+processor time are left to the run of long tests, which CI has for each change, or to the slow run.
 """
 
 from __future__ import annotations
@@ -35,12 +35,20 @@ SLOW = frozenset(
 )
 LONG = frozenset(
     {
+        "aborted_offsets_count",
         "fenced_by_no_epoch",
+        "half_a_transaction_shown",
+        "hung_node_leads",
+        "in_office_by_its_own_word",
+        "last_stable_offset_not_restored",
         "leader_exposes_its_whole_log",
+        "leader_high_watermark_falls",
         "markers_lost_on_failover",
+        "nothing_is_proven",
         "old_epoch_written",
         "recovery_trusts_every_segment",
         "stale_broker_epoch_joins",
+        "stale_controller_accepted",
         "unclean_leader_cuts_its_log",
     }
 )

@@ -61,6 +61,8 @@ FOUND_DEAR = [
 """The same; dear, or a unit test watches the same place by default."""
 PROFILES_DEAR = ("groups", "restless", "decay")
 """Five times as dear as the others: everything that others do, and members that read it."""
+PROFILES_LONG = ("headless", "pieces", "quorum", "reconfigure", "rot", "topics", "transactions", "usual")
+"""More than half a second of processor time for a seed."""
 MARKED = [
     *(pytest.param(*seed, marks=pytest.mark.long) for seed in FOUND_LONG),
     *(pytest.param(*dear, marks=pytest.mark.slow) for dear in FOUND_DEAR),
@@ -77,11 +79,12 @@ def test_what_a_seed_once_found_stays_mended(profile: str, seed: int) -> None:
     _check(profile, seed)
 
 
-def _slow_if_dear(profile: str) -> object:
-    return pytest.param(profile, marks=pytest.mark.slow) if profile in PROFILES_DEAR else profile
+def _marked_if_dear(profile: str) -> object:
+    mark = pytest.mark.slow if profile in PROFILES_DEAR else pytest.mark.long if profile in PROFILES_LONG else None
+    return profile if mark is None else pytest.param(profile, marks=mark)
 
 
-@pytest.mark.parametrize("profile", [_slow_if_dear(profile) for profile in sorted(PROFILES)])
+@pytest.mark.parametrize("profile", [_marked_if_dear(profile) for profile in sorted(PROFILES)])
 @pytest.mark.parametrize("number", range(FRESH))
 def test_seeds_of_each_profile(profile: str, number: int) -> None:
     _check(profile, 101 + number)

@@ -18,6 +18,7 @@ from kraft.chaos.live import NobodyWatches, verdict_lines
 from kraft.chaos.result import AS_EXPECTED, COULD_NOT_RUN, NOT_AS_EXPECTED, RunResult
 from kraft.chaos.worlds.simulated.run import run_simulated
 from tests.integration.planted.bugs import BUGS
+from tests.simulation.small_stories import SMALL
 
 LIMIT_S = 240
 
@@ -28,16 +29,20 @@ def run(name: str, *, seed: int = 1) -> RunResult:
 
 LONG = frozenset(
     {
-        *("all-down-wait-for-isr", "bridge-partition", "cluster-killed", "cluster-power-loss-flushed"),
-        *("controller-killed", "coordinator-killed-in-rebalance", "corrupt-closed-follower", "corrupt-closed-leader"),
-        *("disk-full-leader", "follower-cut-from-leader", "index-deleted", "member-killed", "partition-grown"),
+        *("all-down-wait-for-isr", "bridge-partition", "cluster-killed", "cluster-power-loss"),
+        *("cluster-power-loss-flushed", "controller-killed", "coordinator-killed-in-rebalance"),
+        *("corrupt-closed-follower", "corrupt-closed-leader", "corrupt-follower", "corrupt-leader", "disk-full-leader"),
+        *("follower-cut-from-leader", "high-watermark-behind", "index-deleted", "last-isr-member-dies-unclean-off"),
+        *("last-isr-member-power-loss-flushed", "member-killed", "old-controller-isolated", "one-way-mute"),
+        *("partition-grown", "paused-follower", "quorum-majority-lost", "ring-partition", "rolling-restart"),
         *("slow-follower", "torn-tail", "transaction-both-flows", "transaction-client-killed"),
-        *("transaction-leader-killed", "transaction-unclean-election"),
+        *("transaction-coordinator-killed", "transaction-leader-killed", "transaction-unclean-election"),
+        "unclean-switched-on-cluster",
     }
 )
-"""More than half a second of processor time each, and the default run has another story of the same kind."""
+"""More than a third of a second of processor time each, and the default run has another story of the same kind."""
 LONG_BUGS = frozenset({"committed_offsets_not_replayed", "commits_more_than_was_read", "vote_not_persisted"})
-"""More than a second."""
+"""More than a second; the default run has a small story for each."""
 
 
 def marked(names: Iterable[str], long: Collection[str]) -> list[object]:
@@ -72,9 +77,26 @@ def test_a_planted_bug_is_found_by_the_story_that_finds_it_in_real_nodes(name: s
     assert any(part in line for line in lines for part in bug.verdict), lines
 
 
+@pytest.mark.parametrize("name", SMALL)
+def test_a_planted_bug_is_found_by_a_story_that_costs_little(name: str) -> None:
+    """Which ends as expected without the bug."""
+    without = run_simulated(SMALL[name], seed=1, watcher=NobodyWatches())
+    assert (without.problems, without.exit_code) == ((), AS_EXPECTED)
+    with planted(name):
+        result = run_simulated(SMALL[name], seed=1, watcher=NobodyWatches())
+    assert result.verdict is not None, result.failure
+    assert result.exit_code == NOT_AS_EXPECTED, result.problems
+    lines = verdict_lines(result.verdict)
+    assert any(part in line for line in lines for part in BUGS[name].verdict), lines
+
+
+def test_what_only_the_long_run_finds_has_a_small_story() -> None:
+    assert set(SMALL) >= LONG_BUGS
+
+
 def test_the_same_seed_gives_the_same_run() -> None:
     def history(seed: int) -> bytes:
-        scenario = catalogue.SCENARIOS["acks1-leader-kill"]
+        scenario = catalogue.SCENARIOS["acks0-leader-kill"]
         result = run_simulated(scenario, seed=seed, watcher=NobodyWatches(), keep=True)
         assert result.directory is not None
         return (result.directory / HISTORY_FILE).read_bytes()

@@ -11,7 +11,7 @@ from tests.simulation.quorum.story import Story
 
 SEEDS = int(os.environ.get("KRAFT_QUORUM_SEEDS", "17"))
 """Of each plan."""
-QUICK = 7
+QUICK = 3
 """So many of them in the default run."""
 
 PLANS = {

@@ -25,6 +25,7 @@ from kraft.coordinators.groups.consumer_records import ConsumerKey, ConsumerValu
 from kraft.coordinators.groups.consumer_requests import Beaten, ConsumerHeartbeat
 from kraft.coordinators.groups.group_protocols import loaded
 from kraft.protocol.errors import KafkaError
+from tests.support.repetitions import few_and_many
 from tests.unit.coordinators.consumer_story import Client, Story, image_of
 
 NAMES = ["a", "b", "c"]
@@ -207,8 +208,9 @@ def run_groups(*, examples: int, phases: Collection[Phase]) -> None:
     run_state_machine_as_test(Groups, settings=chosen)  # type: ignore[no-untyped-call]
 
 
-def test_random_schedules() -> None:
-    run_groups(examples=200, phases=(Phase.generate, Phase.shrink))
+@few_and_many("examples", 50, 200)
+def test_random_schedules(examples: int) -> None:
+    run_groups(examples=examples, phases=(Phase.generate, Phase.shrink))
 
 
 # --- it can fail ----------------------------------------------------------------------------------------------------

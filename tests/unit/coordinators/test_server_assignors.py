@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from kraft.coordinators.groups.consumer_records import Partitions
 from kraft.coordinators.groups.server_assignors import SERVER_ASSIGNORS, Subscriber, assign_range, assign_uniform
 from metadata.image import TopicIdPartition
+from tests.support.repetitions import few_and_many
 
 TOPICS = [uuid.UUID(int=number) for number in range(1, 6)]
 MEMBERS = [f"m{number}" for number in range(8)]
@@ -48,50 +49,66 @@ def check(members, sizes, assigned):
         assert {each.topic_id for each in partitions} <= members[member_id].topics
 
 
-@seed(1)
-@settings(max_examples=300, deadline=None)
-@given(groups(), st.sampled_from(sorted(SERVER_ASSIGNORS)))
-def test_every_partition_goes_to_one_member_that_wants_it(group, name):
-    members, sizes = group
-    check(members, sizes, SERVER_ASSIGNORS[name](members, sizes))
+@few_and_many("examples", 60, 300)
+def test_every_partition_goes_to_one_member_that_wants_it(examples: int):
+    @seed(1)
+    @settings(max_examples=examples, deadline=None)
+    @given(groups(), st.sampled_from(sorted(SERVER_ASSIGNORS)))
+    def holds(group, name):
+        members, sizes = group
+        check(members, sizes, SERVER_ASSIGNORS[name](members, sizes))
+
+    holds()
 
 
-@seed(2)
-@settings(max_examples=300, deadline=None)
-@given(groups(is_alike=True))
-def test_uniform_among_alike_is_balanced_and_moves_the_least(group):
-    members, sizes = group
-    assigned = assign_uniform(members, sizes)
-    loads = [len(partitions) for partitions in assigned.values()]
-    assert max(loads) - min(loads) <= 1
-    exist = frozenset().union(*assigned.values())
-    had = [len(member.target & exist) for member in members.values()]
-    share, extra = divmod(len(exist), len(members))
-    most = sum(min(each, share) for each in had) + min(extra, sum(each > share for each in had))
-    kept = sum(len(assigned[member_id] & member.target) for member_id, member in members.items())
-    assert kept == most
+@few_and_many("examples", 60, 300)
+def test_uniform_among_alike_is_balanced_and_moves_the_least(examples: int):
+    @seed(2)
+    @settings(max_examples=examples, deadline=None)
+    @given(groups(is_alike=True))
+    def holds(group):
+        members, sizes = group
+        assigned = assign_uniform(members, sizes)
+        loads = [len(partitions) for partitions in assigned.values()]
+        assert max(loads) - min(loads) <= 1
+        exist = frozenset().union(*assigned.values())
+        had = [len(member.target & exist) for member in members.values()]
+        share, extra = divmod(len(exist), len(members))
+        most = sum(min(each, share) for each in had) + min(extra, sum(each > share for each in had))
+        kept = sum(len(assigned[member_id] & member.target) for member_id, member in members.items())
+        assert kept == most
+
+    holds()
 
 
-@seed(3)
-@settings(max_examples=300, deadline=None)
-@given(groups())
-def test_uniform_is_balanced_wherever_moving_one_partition_could_help(group):
-    members, sizes = group
-    assigned = assign_uniform(members, sizes)
-    for giver, taker in [*combinations(members, 2), *((b, a) for a, b in combinations(members, 2))]:
-        if len(assigned[giver]) - len(assigned[taker]) > 1:
-            movable = {each for each in assigned[giver] if each.topic_id in members[taker].topics}
-            assert not movable, (giver, taker)
+@few_and_many("examples", 60, 300)
+def test_uniform_is_balanced_wherever_moving_one_partition_could_help(examples: int):
+    @seed(3)
+    @settings(max_examples=examples, deadline=None)
+    @given(groups())
+    def holds(group):
+        members, sizes = group
+        assigned = assign_uniform(members, sizes)
+        for giver, taker in [*combinations(members, 2), *((b, a) for a, b in combinations(members, 2))]:
+            if len(assigned[giver]) - len(assigned[taker]) > 1:
+                movable = {each for each in assigned[giver] if each.topic_id in members[taker].topics}
+                assert not movable, (giver, taker)
+
+    holds()
 
 
-@seed(4)
-@settings(max_examples=200, deadline=None)
-@given(groups())
-def test_uniform_is_at_rest_with_what_it_assigned(group):
-    members, sizes = group
-    once = assign_uniform(members, sizes)
-    again = {key: Subscriber(topics=each.topics, target=once[key]) for key, each in members.items()}
-    assert assign_uniform(again, sizes) == once
+@few_and_many("examples", 40, 200)
+def test_uniform_is_at_rest_with_what_it_assigned(examples: int):
+    @seed(4)
+    @settings(max_examples=examples, deadline=None)
+    @given(groups())
+    def holds(group):
+        members, sizes = group
+        once = assign_uniform(members, sizes)
+        again = {key: Subscriber(topics=each.topics, target=once[key]) for key, each in members.items()}
+        assert assign_uniform(again, sizes) == once
+
+    holds()
 
 
 def test_range_puts_the_same_numbers_of_all_topics_together():

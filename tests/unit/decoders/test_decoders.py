@@ -1,7 +1,7 @@
 """Whatever bytes a decoder gets, it takes them or refuses them: nothing else escapes, and nothing takes for ever.
 
-`KRAFT_FUZZ_EXAMPLES` sets how many inputs each decoder gets (default 60, the same ones in each run); with more, other
-ones are drawn as well.
+`KRAFT_FUZZ_EXAMPLES` sets how many inputs each decoder gets (default 20, and 60 with `-m long`, the same ones in each
+run); with more, other ones are drawn as well.
 """
 
 from __future__ import annotations
@@ -20,22 +20,24 @@ import pytest
 from hypothesis import strategies as st
 
 import kraft
+from tests.support.repetitions import few_and_many
 from tests.unit.decoders.hostile import hostile
 from tests.unit.decoders.table import DECODERS
 
-EXAMPLES = int(os.environ.get("KRAFT_FUZZ_EXAMPLES", "60"))
+FEW, MANY = (int(os.environ.get("KRAFT_FUZZ_EXAMPLES", count)) for count in ("20", "60"))
 DECODE_S_MAX = 10
 """A few thousand bytes take milliseconds. What is quadratic, or believes a count of 2^31, takes minutes."""
 
 
 @pytest.mark.parametrize("name", DECODERS)
-def test_a_decoder_takes_or_refuses(name: str) -> None:
+@few_and_many("examples", FEW, MANY)
+def test_a_decoder_takes_or_refuses(name: str, examples: int) -> None:
     decoder = DECODERS[name]
     for data in decoder.near_misses:
         with contextlib.suppress(*decoder.refuses):
             decoder.decode(data)
 
-    @hypothesis.settings(max_examples=EXAMPLES)
+    @hypothesis.settings(max_examples=examples)
     @hypothesis.given(data=hostile(decoder.samples, decoder.reseal))
     def fuzz(data: bytes) -> None:
         began = time.perf_counter()

@@ -16,14 +16,15 @@ from metadata.quorum.outputs import Output
 from metadata.quorum.reporting import UNTAKEN_BYTES_MAX
 from metadata.quorum.state_machine import Applied, MetadataStateMachine
 from metadata.records import ControllerEpochRecord, PartitionChangeRecord, PartitionRecord, Reason, Record, TopicRecord
+from tests.support.repetitions import few_and_many
 from tests.unit.quorum.cluster import Cluster, until
 
 TOPIC = UUID(int=7)
 PARTITIONS = 700
-CHANGES = 30
+CHANGES_MAX = 30
 
 
-async def fill(cluster: Cluster) -> int:
+async def fill(cluster: Cluster, *, changes: int = CHANGES_MAX) -> int:
     """Change the ISR of each of many partitions many times; returns the bytes of the commands."""
     log, epoch = await cluster.claim()
     total = 0
@@ -38,7 +39,7 @@ async def fill(cluster: Cluster) -> int:
         for number in range(PARTITIONS)
     ]
     await append([TopicRecord(name="t", topic_id=TOPIC), *partitions])
-    for change in range(1, CHANGES + 1):
+    for change in range(1, changes + 1):
         await append(
             [
                 PartitionChangeRecord(
@@ -55,12 +56,13 @@ async def fill(cluster: Cluster) -> int:
     return total
 
 
-def test_what_a_restarted_voter_has_in_memory_is_of_the_size_of_its_log(tmp_path: Path) -> None:
+@few_and_many("changes", 8, CHANGES_MAX)
+def test_what_a_restarted_voter_has_in_memory_is_of_the_size_of_its_log(tmp_path: Path, changes: int) -> None:
     async def scenario() -> None:
         cluster = Cluster(tmp_path, voters=1)
         try:
             await cluster.start()
-            log_bytes = await fill(cluster)
+            log_bytes = await fill(cluster, changes=changes)
             offset = cluster.logs[1].image.offset
             await cluster.stop()
             gc.collect()

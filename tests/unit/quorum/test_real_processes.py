@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.support.ports import free_ports, own_host
+from tests.support.repetitions import few_and_many
 
 POLL_S = 0.02
 PAUSE = threading.Event()
@@ -120,9 +121,9 @@ def voters(tmp_path: Path) -> Iterator[Voters]:
     voters.kill_all()
 
 
-@pytest.mark.parametrize("rounds", [min(3, ROUNDS), pytest.param(ROUNDS, marks=pytest.mark.long)])
+@few_and_many("rounds", 1, ROUNDS)
 def test_no_acknowledged_append_is_lost(voters: Voters, rounds: int) -> None:
-    """One, two and all of the voters are killed within three rounds."""
+    """All, one and two of the voters are killed within three rounds."""
     rng = random.Random(1)
     for node in (1, 2, 3):
         voters.start(node, "write")

@@ -18,13 +18,14 @@ from replication.partition.log import ReplicaLog
 from replication.storage.log_manager import LogManager
 from replication.storage.names import NEEDED_SUFFIXES
 from replication.storage.partition_log import PartitionLog
+from tests.support.repetitions import few_and_many
 from tests.unit.storage.world import NOW_MS, TOPIC_ID, RecordedEvents, batch, load, run
 
 SMALL = TopicSettings(segment_bytes=1_000, index_interval_bytes=100)
 COMPACTED = SMALL.model_copy(update={"cleanup_policy": ("compact",)})
 BATCHES = 24
 NEIGHBOUR = UUID(int=7)
-DAMAGES = 20
+DAMAGES = few_and_many("damages", 5, 20)
 """Of each kind of file, by one generator."""
 
 
@@ -71,8 +72,12 @@ async def _closed_node(environment: Environment, folder: Path) -> bytes:
 
 
 @pytest.mark.parametrize("suffix", [".index", ".timeindex"])
-def test_any_flipped_bit_of_an_active_index_after_a_clean_stop_costs_nothing(suffix: str, tmp_path: Path) -> None:
-    """A flipped timestamp made every append raise, while its bytes stayed in the log: base offsets 6, 6, 6."""
+@pytest.mark.parametrize("step", [5, pytest.param(1, marks=pytest.mark.long)])
+def test_any_flipped_bit_of_an_active_index_after_a_clean_stop_costs_nothing(
+    suffix: str, step: int, tmp_path: Path
+) -> None:
+    """A flipped timestamp made every append raise, while its bytes stayed in the log: base offsets 6, 6, 6.
+    Each bit, or each fifth."""
     settings = TopicSettings(index_interval_bytes=100)
 
     async def play(environment: Environment) -> None:
@@ -82,7 +87,7 @@ def test_any_flipped_bit_of_an_active_index_after_a_clean_stop_costs_nothing(suf
         await log.close()
         size = (tmp_path / "whole" / f"{0:020d}{suffix}").stat().st_size
         assert size >= 16
-        for bit in range(8 * size):
+        for bit in range(0, 8 * size, step):
             folder = tmp_path / f"bit{bit}"
             shutil.copytree(tmp_path / "whole", folder)
             _flip(folder / f"{0:020d}{suffix}", bit)
@@ -109,7 +114,10 @@ def _first_since(timestamp: int) -> int | None:
 
 
 @pytest.mark.parametrize("suffix", [".index", ".timeindex"])
-def test_an_index_of_a_closed_segment_is_made_anew_when_a_read_finds_that_it_lies(suffix: str, tmp_path: Path) -> None:
+@DAMAGES
+def test_an_index_of_a_closed_segment_is_made_anew_when_a_read_finds_that_it_lies(
+    suffix: str, damages: int, tmp_path: Path
+) -> None:
     rng = random.Random(f"closed {suffix}")
 
     async def play(environment: Environment) -> None:
@@ -119,7 +127,7 @@ def test_an_index_of_a_closed_segment_is_made_anew_when_a_read_finds_that_it_lie
         times = [log.offset_for_timestamp(NOW_MS + t, upper_bound=end) for t in range(0, 10 * BATCHES, 5)]
         await log.close()
         names = [path.name for path in sorted((tmp_path / "whole").glob(f"*{suffix}"))]
-        for turn in range(DAMAGES):
+        for turn in range(damages):
             folder = tmp_path / f"t{turn}"
             shutil.copytree(tmp_path / "whole", folder)
             victim = folder / rng.choice(names[:-1])
@@ -291,14 +299,17 @@ KINDS = (
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("is_clean", [True, False])
-def test_no_damage_to_a_helper_file_costs_more_than_its_partition(kind: str, is_clean: bool, tmp_path: Path) -> None:
+@DAMAGES
+def test_no_damage_to_a_helper_file_costs_more_than_its_partition(
+    kind: str, is_clean: bool, damages: int, tmp_path: Path
+) -> None:
     rng = random.Random(f"helpers {kind} {is_clean}")
 
     async def play(environment: Environment) -> None:
         whole = await _closed_node(environment, tmp_path / "whole")
         if not is_clean:
             (tmp_path / "whole" / ".kafka_cleanshutdown").unlink()
-        for turn in range(DAMAGES):
+        for turn in range(damages):
             node = tmp_path / f"n{turn}"
             shutil.copytree(tmp_path / "whole", node)
             damage = rng.choice((_torn, _flipped, _zeroed, _longer, _garbage))

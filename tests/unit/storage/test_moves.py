@@ -529,12 +529,13 @@ class DyingFile:
 
 
 @pytest.mark.parametrize("loses_power", [False, True])
-def test_whatever_moment_it_is_killed_at_nothing_is_lost_and_the_move_ends(loses_power: bool) -> None:
-    """Before each change of a file that a move makes, one after the other."""
+@pytest.mark.parametrize("step", [5, pytest.param(1, marks=pytest.mark.long)])
+def test_whatever_moment_it_is_killed_at_nothing_is_lost_and_the_move_ends(loses_power: bool, step: int) -> None:
+    """Before each change of a file that a move makes, or each fifth, one after the other."""
     ended, kill_at = False, 0
     while not ended:
         ended = _killed_at(kill_at, loses_power=loses_power)
-        kill_at += 1
+        kill_at += step
     assert kill_at > 40
 
 

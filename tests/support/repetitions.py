@@ -1,0 +1,10 @@
+"""How often a test repeats itself: a few times in the default run, many times in that of the long tests."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def few_and_many(name: str, few: int, many: int) -> pytest.MarkDecorator:
+    """The test gets the number as the argument `name`. CI has both for each change."""
+    return pytest.mark.parametrize(name, [few, pytest.param(many, marks=pytest.mark.long)])
