@@ -57,14 +57,12 @@ class ProduceRouter:
         if acks not in (-1, 0, 1):
             raise InvalidRequiredAcks(f"acks was {acks}; it must be 0, 1 or -1 (all)")
         deadline_ms = self._clock.monotonic_ms() + min(LEADER_WAIT_MS, timeout_ms)
-        outcomes: dict[TopicIdPartition, ProduceOutcome] = {}
-        pending = dict(batches)
         way = _Way(acks, timeout_ms, transactional_id)
         stand_ins: dict[TopicIdPartition, int] = {}
+        seen = self._publisher.version
+        outcomes = await self._produce_once(batches, stand_ins, way)
+        pending: Mapping[TopicIdPartition, Buffer] = batches
         while True:
-            seen = self._publisher.version
-            for p, outcome in (await self._produce_once(pending, stand_ins, way)).items():
-                outcomes[p] = _after(outcomes[p], outcome) if p in outcomes else outcome
             pending = {
                 p: batches[p]
                 for p in pending
@@ -75,6 +73,9 @@ class ProduceRouter:
             stand_ins = self._stand_ins({p: outcomes[p] for p in pending}, stand_ins)
             if not await self._wait(seen, stand_ins, deadline_ms=deadline_ms):
                 return outcomes
+            seen = self._publisher.version
+            for p, outcome in (await self._produce_once(pending, stand_ins, way)).items():
+                outcomes[p] = _after(outcomes[p], outcome)
 
     def _stand_ins(
         self, outcomes: Mapping[TopicIdPartition, ProduceOutcome], old: Mapping[TopicIdPartition, int]

@@ -123,13 +123,10 @@ def _register_all(app: web.Application, context: Context, routes: Sequence[Route
     """Special paths first, with a 405 of their own: the general ones would take their other methods."""
     special_paths = _special_paths(tuple(route.path for route in routes))
     special = [route for route in routes if route.path in special_paths]
-    for route in special:
-        _register(app, context, route, faults)
+    _register(app, context, special, faults)
     for path in dict.fromkeys(route.path for route in special):
         app.router.add_route("*", path, _refuse_method({route.method for route in special if route.path == path}))
-    for route in routes:
-        if route not in special:
-            _register(app, context, route, faults)
+    _register(app, context, [route for route in routes if route not in special], faults)
 
 
 async def _allow_reading(request: web.Request, response: web.StreamResponse) -> None:
@@ -141,14 +138,17 @@ async def _end_streams(app: web.Application) -> None:
     app[CONTEXT].streams.stop()
 
 
-def _register(app: web.Application, context: Context, route: Route, faults: InternalErrors) -> None:
-    handler, expect = _adapt(context, route, faults), _continue(context, route)
-    has_one_path = route.path == "/" or context.is_strict
-    paths = (route.path,) if has_one_path else (route.path, route.path + "/")
-    for path in paths:
-        app.router.add_route(route.method, path, handler, expect_handler=expect)
-        if route.method == "GET":
-            app.router.add_route("HEAD", path, handler)
+def _register(app: web.Application, context: Context, routes: Sequence[Route], faults: InternalErrors) -> None:
+    """Paths with a slash at their end, for which few ask, come after all others: each is tried in turn."""
+    adapted = [(route, _adapt(context, route, faults), _continue(context, route)) for route in routes]
+    for ending in ("",) if context.is_strict else ("", "/"):
+        for route, handler, expect in adapted:
+            if ending and route.path == "/":
+                continue
+            path = route.path + ending
+            app.router.add_route(route.method, path, handler, expect_handler=expect)
+            if route.method == "GET":
+                app.router.add_route("HEAD", path, handler)
 
 
 def _adapt(context: Context, route: Route, faults: InternalErrors) -> AioHandler:

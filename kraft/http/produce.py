@@ -178,9 +178,9 @@ def place(topic: TopicImage, records: Sequence[OutRecord], partition: int | None
     """The partition of each record: of the path, its own, by its key, or `keyless`. Pure."""
     if partition is None:
         return places_of(topic, records, keyless=keyless)
-    wrong = next((r.partition for r in records if r.partition not in (None, partition)), None)
-    if wrong is not None:
-        raise HttpError(UNPROCESSABLE, f"a record names partition {wrong}, the path names {partition}")
+    others = {record.partition for record in records} - {None, partition}
+    if others:
+        raise HttpError(UNPROCESSABLE, f"a record names partition {others.pop()}, the path names {partition}")
     return [partition] * len(records)
 
 

@@ -68,9 +68,10 @@ _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
 def check_counts(body: bytes | bytearray, field: str, *, items_max: int, headers_max: int, code: int) -> None:
     """Of `records` or `entries`. Raises HttpError with `code` beyond the bounds; what is no JSON is left to its parser.
 
-    Each record and each header is an object: where there are no more braces than records may be, nothing is counted.
+    Each record and each header is an object, which is two bytes at least: where there are no more braces than records
+    may be, nothing is counted, and where there is no room for more, not even they.
     """
-    if body.count(b"{") <= items_max:
+    if len(body) <= 2 * items_max or body.count(b"{") <= items_max:
         return
     left = _Left(items_max, headers_max)
     token = _left.set(left)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar, cast
 
+from msgspec import Struct
+
 from kraft.broker.consuming import readable_batches
 from kraft.protocol.batches.budget import INLINE_BYTES_MAX, OverBudget
 from kraft.protocol.batches.compression import DECOMPRESSED_BYTES_MAX
@@ -25,8 +27,16 @@ INLINE_HEADERS_MAX = 10_000
 """Headers of those records together: one can be as small as two bytes, and costs as much as a record."""
 
 
-class OutRecord(NamedTuple):
-    """A record to write, with the attributes of a `NewRecord`; the partition only where its producer named one."""
+NO_HEADERS: list[tuple[str, bytes | None]] = []
+"""Of all records without headers: the codec asks for a list, and nobody writes to it."""
+
+
+class OutRecord(Struct, frozen=True, gc=False):
+    """A record to write, with the attributes of a `NewRecord`; the partition only where its producer named one.
+
+    A body may hold thousands: a struct is made in a quarter of the time of a named tuple. Nothing in it leads back to
+    it, so that the garbage collector need not know of it.
+    """
 
     key: bytes | None
     value: bytes | None
@@ -41,7 +51,7 @@ _NO_BOUND = 2**63
 
 def to_batch(records: Sequence[OutRecord]) -> bytearray:
     """One batch of all of them, however large."""
-    # Only attributes are read, and a tuple is made three times as fast as a frozen dataclass.
+    # Only attributes are read.
     return unstamped_batch(cast(Iterable[NewRecord], records))
 
 

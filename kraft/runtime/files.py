@@ -92,9 +92,9 @@ class DiskFile:
 
 def _write_all(descriptor: int, parts: Sequence[Buffer], offset: int) -> int:
     """Write every byte of the parts at `offset`; returns the offset after them."""
-    pending = [part for part in parts if len(part)]
-    if len(pending) == 1 and (written := os.pwrite(descriptor, pending[0], offset)) == len(pending[0]):
+    if len(parts) == 1 and (written := os.pwrite(descriptor, parts[0], offset)) == len(parts[0]):
         return offset + written
+    pending = [part for part in parts if len(part)]
     while pending:
         written = os.pwritev(descriptor, pending[:IOV_MAX], offset)
         offset += written

@@ -142,7 +142,10 @@ class TcpConnection(FrameReceiver, asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._large is None:
-            self._parse(self._buffer[: len(self._rest) + nbytes])
+            data = self._buffer[: len(self._rest) + nbytes]
+            if self._is_taken_at_once(data):
+                return
+            self._parse(data)
         else:
             self._large_filled += nbytes
             if self._large_filled == len(self._large):
@@ -168,6 +171,26 @@ class TcpConnection(FrameReceiver, asyncio.BufferedProtocol):
         self._release_writer()
 
     # --- inside -------------------------------------------------------------------------------------------
+
+    def _is_taken_at_once(self, data: memoryview) -> bool:
+        """Nearly always what has been read is one whole frame, and whoever waits takes it: it never sees the queue."""
+        receiver, size = self._receiver, len(data) - _LENGTH.size
+        if receiver is None or receiver.done() or self._frames or not 0 <= size <= self._frame_bytes_max:
+            return False
+        if _LENGTH.unpack_from(data)[0] != size:
+            return False
+        self._rest = b""
+        frame = memoryview(bytearray(data[_LENGTH.size :]))
+        try:
+            is_taken = self._take(frame)
+        except Exception as error:  # noqa: BLE001 - the receiver's own, raised where it waits
+            if not receiver.done():
+                receiver.set_exception(error)
+        else:
+            if not is_taken:
+                self._deliver(frame)
+                self._wake(receiver, True)
+        return True
 
     def _parse(self, data: memoryview) -> None:
         """All that has been read: deliver whole frames while somebody takes them, and keep the rest."""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kraft.protocol.errors import KafkaError
+from kraft.values import maker
 from metadata.environment import ConnectionClosed
 from metadata.image import TopicIdPartition
 from metadata.settings import BrokerSettings
@@ -33,6 +34,8 @@ FAILED_RETRY_MS = 5_000
 
 LOOK_MS = 1_000
 """How often all logs are looked at, whether their questions still hold: retention moves the start of one."""
+
+_fetch_request, _fetch_partition = maker(FetchRequest), maker(FetchPartition)
 
 _ANSWERED = (Taken.DONE, Taken.APPENDED, Taken.IGNORED)
 
@@ -122,9 +125,10 @@ class ReplicaFetcher:
     def _settle(self, settings: BrokerSettings) -> int:
         """Bring the questions up to date; returns how long until a partition that is backing off is due, in ms."""
         now_ms = self._registry.clock.monotonic_ms()
-        for key in [key for key, followed in self._resting.items() if followed.retry_at_ms <= now_ms]:
-            del self._resting[key]
-            self._unsettled[key] = None
+        if self._resting:
+            for key in [key for key, followed in self._resting.items() if followed.retry_at_ms <= now_ms]:
+                del self._resting[key]
+                self._unsettled[key] = None
         if settings.replica_fetch_max_bytes != self._bytes_max or now_ms - self._looked_ms >= LOOK_MS:
             self._bytes_max, self._looked_ms = settings.replica_fetch_max_bytes, now_ms
             self._unsettled.update(dict.fromkeys(self._followed))
@@ -139,14 +143,15 @@ class ReplicaFetcher:
             else:
                 self._wanted[key] = _question(followed, bytes_max=self._bytes_max)
         self._moved.update(unsettled)
-        return min(
-            [settings.replica_fetch_wait_max_ms, *(each.retry_at_ms - now_ms for each in self._resting.values())]
-        )
+        wait_ms = settings.replica_fetch_wait_max_ms
+        if self._resting:
+            return min(wait_ms, *[each.retry_at_ms - now_ms for each in self._resting.values()])
+        return wait_ms
 
     async def _round(self, wait_ms: int, settings: BrokerSettings) -> None:
         changed, forgotten = self._session.changes(self._wanted, self._moved)
         self._moved = {}
-        request = FetchRequest(
+        request = _fetch_request(
             replica_id=self._registry.node_id,
             replica_epoch=self._registry.broker_epoch,
             wait_ms_max=wait_ms,
@@ -232,7 +237,7 @@ def _question(followed: Followed, *, bytes_max: int) -> FetchPartition:
         and asked.bytes_max == bytes_max
     ):
         return asked
-    followed.question = FetchPartition(
+    followed.question = _fetch_partition(
         topic_id=replica.key.topic_id,
         partition=replica.key.partition,
         current_leader_epoch=state.leader_epoch,

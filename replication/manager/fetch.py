@@ -149,7 +149,6 @@ class Fetch:
             now_ms=session.used_ms,
             notes_progress=notes_progress,
             tells_all=not session.is_incremental,
-            rounds=session.rounds,
         )
         if partitions is None:
             if pass_.is_stale or pass_.tells_all:

@@ -27,7 +27,7 @@ from replication.partition.isr import may_join
 from replication.partition.leader import with_fetch, with_idling
 from replication.partition.log import AbortedTransaction, EpochEnd, ReplicaLog
 from replication.partition.replica import Replica
-from replication.partition.states import FollowerState, Idling, LeaderState, Rounds
+from replication.partition.states import FollowerState, Idling, LeaderState
 from replication.requests import CONSUMER, FetchedPartition, FetchPartition, FetchRequest
 from replication.sessions.cache import SessionPartition
 
@@ -56,8 +56,6 @@ class Pass:
     bytes_max: int
     """What an answer may hold, whatever is asked for."""
     bytes_left: int
-    rounds: Rounds
-    """Of the session that asks."""
     is_empty: bool = True
     """The first batch of all goes out whatever its size (F3)."""
     answers: list[tuple[SessionPartition, FetchedPartition]] = field(default_factory=list)
@@ -78,9 +76,7 @@ class PartitionReader:
         self._registry = registry
         self._on_join = on_join
 
-    def begin(
-        self, request: FetchRequest, *, now_ms: int, notes_progress: bool, tells_all: bool, rounds: Rounds
-    ) -> Pass:
+    def begin(self, request: FetchRequest, *, now_ms: int, notes_progress: bool, tells_all: bool) -> Pass:
         is_follower = request.replica_id != CONSUMER
         bytes_max = min(request.bytes_max, self._registry.settings().fetch_max_bytes)
         return _pass(
@@ -92,7 +88,6 @@ class PartitionReader:
             tells_all=tells_all,
             bytes_max=bytes_max,
             bytes_left=bytes_max,
-            rounds=rounds,
         )
 
     def _is_stale(self, request: FetchRequest) -> bool:
@@ -141,7 +136,7 @@ class PartitionReader:
             if pass_.notes_progress:
                 assert isinstance(state, LeaderState), state
                 state = self._note(replica, state, fetch, pass_)
-            bound = self.bound(replica, state, request)
+            bound = end_offset if pass_.is_follower else self.bound(replica, state, request)
             if offset < bound:
                 records, aborted = self._records(log, fetch, pass_, bound=bound)
         except OffsetOutOfRange:
@@ -166,7 +161,7 @@ class PartitionReader:
         member of the ISR is looked at in each round, for what keeps it out may be its broker's state."""
         follower = pass_.request.replica_id
         if follower in state.isr.members:
-            idling = Idling(pass_.rounds)
+            idling = Idling(partition.session.rounds)
             self._registry.set_leader_state(replica, with_idling(state, follower, idling))
             assert isinstance(replica.state, LeaderState), replica.state
             partition.idle(replica, replica.state, idling)

@@ -126,7 +126,7 @@ def with_high_watermark(
     state: LeaderState, *, brokers: Mapping[int, BrokerImage], lag_ms_max: int, now_ms: int
 ) -> LeaderState:
     """P3, P4: move the high watermark as far as it may go."""
-    if state.high_watermark >= state.end_offset:
+    if state.high_watermark >= state.end_offset or _is_held_back(state):
         return state
     high_watermark = advance_high_watermark(
         current=state.high_watermark,
@@ -138,6 +138,15 @@ def with_high_watermark(
     if high_watermark == state.high_watermark:
         return state
     return _changed(state, state.end_offset, high_watermark, state.followers)
+
+
+def _is_held_back(state: LeaderState) -> bool:
+    """A member of the maximal ISR has no more than that, as after nearly each append: nobody else needs to be asked."""
+    for member in state.isr.maximal:
+        progress = state.followers.get(member)
+        if progress is not None and progress.end_offset <= state.high_watermark:
+            return True
+    return False
 
 
 def _counted(state: LeaderState, *, brokers: Mapping[int, BrokerImage], lag_ms_max: int, now_ms: int) -> list[int]:

@@ -263,13 +263,16 @@ class SessionCache:
         session.next_epoch = 1 if session.next_epoch == SESSION_EPOCH_MAX else session.next_epoch + 1
         session.used_ms = now_ms
         session.is_incremental = True
+        if session.is_follower:
+            session.update(request)
+            return session
         before = len(session.partitions)
         session.update(request)
         self._count(session, len(session.partitions) - before)
-        if self._consumed > CONSUMED_PARTITIONS_MAX and not session.is_follower:
+        if self._consumed > CONSUMED_PARTITIONS_MAX:
             self._drop(session.session_id)
             raise FetchSessionIdNotFound(f"fetch session {request.session_id} has grown too large, and is closed")
-        if not session.partitions and not session.is_follower:
+        if not session.partitions:
             del self._sessions[session.session_id]
             session.session_id = NO_SESSION
         return session

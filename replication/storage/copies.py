@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kraft.protocol.batches.header import MAGIC, BatchHeader, computed_crc, whole_batches
+from kraft.protocol.batches.header import LOG_OVERHEAD, MAGIC, BatchHeader, computed_crc, whole_batches
 from kraft.protocol.errors import CorruptMessage
 from replication.partition.log import Appended
 
@@ -14,7 +14,7 @@ def check_leader_batches(view: memoryview, *, log: object, log_end_offset: int) 
     headers: list[BatchHeader] = []
     expected = log_end_offset
     for position, header in whole_batches(view):
-        if header.magic != MAGIC or computed_crc(view, position, header.size) != header.crc:
+        if header.magic != MAGIC or computed_crc(view, position, header.length + LOG_OVERHEAD) != header.crc:
             raise CorruptMessage(f"{log}: the leader's batch for offset {expected} has a wrong CRC or format")
         if header.base_offset < expected or header.last_offset_delta < 0:
             raise CorruptMessage(f"{log}: the leader sent offset {header.base_offset}, the log ends at {expected}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from operator import attrgetter
 from uuid import UUID
 
 from kraft.protocol.batches.budget import Budget
@@ -45,6 +46,7 @@ from replication.storage.segments import Segments
 from replication.storage.tail import RecentAppends, Tail
 
 _appended = maker(Appended)
+_max_timestamp = attrgetter("max_timestamp")
 
 
 class PartitionLog:
@@ -210,8 +212,9 @@ class PartitionLog:
         self._availability.check()
         view = memoryview(data)
         headers = check_leader_batches(view, log=self, log_end_offset=self.log_end_offset)
-        if len(headers) == 1:
-            return self._append(view[: headers[0].size], headers, now_ms=now_ms)
+        size = sum([header.length for header in headers]) + LOG_OVERHEAD * len(headers)
+        if headers and (len(headers) == 1 or size <= self._settings.segment_bytes):
+            return self._append(view[:size], headers, now_ms=now_ms)
         appended: Appended | None = None
         position = 0
         for group in segment_groups(headers, self._settings.segment_bytes):
@@ -226,7 +229,7 @@ class PartitionLog:
         base_offset, last_offset = headers[0].base_offset, headers[-1].last_offset
         assert base_offset >= self.log_end_offset, (base_offset, self.log_end_offset)  # compaction leaves gaps (S2)
         size = len(data)
-        max_timestamp = max([header.max_timestamp for header in headers])
+        max_timestamp = max(map(_max_timestamp, headers))
         epochs_before: Sequence[tuple[int, int]] | None = None
         try:
             if self._flusher.has_unflushed_cut:
@@ -239,7 +242,7 @@ class PartitionLog:
                 if header.leader_epoch > self._epochs.latest_epoch:
                     epochs_before = self._epochs.entries if epochs_before is None else epochs_before
                     self._epochs.assign(header.leader_epoch, header.base_offset)
-            position = self._segments.append((data,), headers)
+            position = self._segments.active.append((data,), headers)
         except (OSError, DamagedLog) as error:
             if epochs_before is not None:
                 self._epochs.restore(epochs_before)

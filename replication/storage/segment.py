@@ -151,12 +151,16 @@ class Segment:
             self._load_indexes()
         position = self._log.size
         size = self._log.append(parts)
-        if size - position + self._bytes_since_entry <= self.index_interval_bytes:
-            for header in headers:  # no index entry falls due
-                self.note(header, position)
-                position += header.size
-        else:
+        bytes_since_entry = self._bytes_since_entry + size - position
+        if bytes_since_entry > self.index_interval_bytes:
             self._note_all(headers, position)
+            return size
+        if not position:  # no index entry falls due
+            self._first_timestamp = headers[0].max_timestamp
+        for header in headers:
+            if header.max_timestamp > self._max_timestamp:
+                self._max_timestamp, self._max_timestamp_offset = header.max_timestamp, header.last_offset
+        self._bytes_since_entry = bytes_since_entry
         return size
 
     def _note_all(self, headers: Sequence[BatchHeader], log_bytes: int) -> None:

@@ -10,8 +10,6 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from kraft.protocol.batches.header import BatchHeader
-from kraft.protocol.primitives import Buffer
 from metadata.environment import Environment, Files
 from metadata.settings import TopicSettings
 from replication.storage.names import (
@@ -92,10 +90,6 @@ class Segments:
     def from_offset(self, offset: int) -> list[Segment]:
         """The segment that may hold the offset and all after it."""
         return self._segments[max(bisect_right(self._bases, offset) - 1, 0) :]
-
-    def append(self, parts: Sequence[Buffer], headers: Sequence[BatchHeader]) -> int:
-        """Returns the new size of the active segment."""
-        return self._segments[-1].append(parts, headers)
 
     def should_roll(self, *, more_bytes: int, last_offset: int, max_timestamp: int, now_ms: int) -> bool:
         return self._segments[-1].should_roll(

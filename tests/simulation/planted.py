@@ -244,7 +244,10 @@ PLANTED: dict[str, Planted] = {
     ),
     "leader_high_watermark_falls": Planted(
         what="a leader's high watermark falls to the end of its slowest follower (R5)",
-        patches=(Patch(leader, "advance_high_watermark", bugs.falls_with_the_isr),),
+        patches=(
+            Patch(leader, "advance_high_watermark", bugs.falls_with_the_isr),
+            Patch(leader, "_is_held_back", bugs.false),
+        ),
         profile="members",
         seen_as="the high watermark of leader",
         found_by=(6,),

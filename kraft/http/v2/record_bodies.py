@@ -13,7 +13,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from kraft.http.errors import UNPROCESSABLE, HttpError
 from kraft.http.media import Format
-from kraft.http.records import OutRecord
+from kraft.http.records import NO_HEADERS, OutRecord
 from kraft.protocol.primitives import INT32_MAX, INT64_MAX
 
 BASE64_PATTERN = "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
@@ -45,7 +45,7 @@ Header: TypeAlias = Annotated[
 ]
 
 
-class BinaryRecord(Struct, forbid_unknown_fields=True):
+class BinaryRecord(Struct, forbid_unknown_fields=True, gc=False):
     """Key and value are base64."""
 
     key: Base64 | None = None
@@ -55,7 +55,7 @@ class BinaryRecord(Struct, forbid_unknown_fields=True):
     headers: list[Header] | None = None
 
 
-class TextRecord(Struct, forbid_unknown_fields=True):
+class TextRecord(Struct, forbid_unknown_fields=True, gc=False):
     """Key and value are stored as UTF-8."""
 
     key: str | None = None
@@ -65,7 +65,7 @@ class TextRecord(Struct, forbid_unknown_fields=True):
     headers: list[Header] | None = None
 
 
-class JsonRecord(Struct, forbid_unknown_fields=True):
+class JsonRecord(Struct, forbid_unknown_fields=True, gc=False):
     """Key and value are any JSON; stored as compact UTF-8. null and absent are Kafka's null."""
 
     key: EmbeddedJson = UNSET
@@ -136,7 +136,7 @@ def _binary_record(record: BinaryRecord, now_ms: int) -> OutRecord:
     return OutRecord(
         record.key,
         record.value,
-        _pairs(record.headers) if record.headers else [],
+        _pairs(record.headers) if record.headers else NO_HEADERS,
         now_ms if record.timestamp is None else record.timestamp,
         record.partition,
     )
@@ -146,7 +146,7 @@ def _text_record(record: TextRecord, now_ms: int) -> OutRecord:
     return OutRecord(
         None if record.key is None else record.key.encode(),
         None if record.value is None else record.value.encode(),
-        _pairs(record.headers) if record.headers else [],
+        _pairs(record.headers) if record.headers else NO_HEADERS,
         now_ms if record.timestamp is None else record.timestamp,
         record.partition,
     )
@@ -158,7 +158,7 @@ def _json_record(record: JsonRecord, now_ms: int) -> OutRecord:
     return OutRecord(
         None if key == NULL else key,
         None if value == NULL else value,
-        _pairs(record.headers) if record.headers else [],
+        _pairs(record.headers) if record.headers else NO_HEADERS,
         now_ms if record.timestamp is None else record.timestamp,
         record.partition,
     )

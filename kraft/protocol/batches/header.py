@@ -169,7 +169,7 @@ def sequenced(
 
 def stamped(header: BatchHeader, *, base_offset: int, leader_epoch: int) -> tuple[BatchHeader, bytes]:
     """The header as the log keeps it, and the bytes that replace the batch's first `len(bytes)`."""
-    header = BatchHeader(base_offset, header.length, leader_epoch, *header[3:])
+    header = tuple.__new__(BatchHeader, (base_offset, header.length, leader_epoch, *header[3:]))
     return header, _STAMP.pack(base_offset, header.length, leader_epoch)
 
 
