@@ -37,6 +37,13 @@ def forgetting_sockets() -> Iterator[None]:
         gc.collect()
 
 
+def pytest_sessionfinish() -> None:
+    """What the log of the last test has held on to until now."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
 @dataclass
 class Kafka:
     """The cluster as a client's configuration sees it."""
