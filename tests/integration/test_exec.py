@@ -159,7 +159,7 @@ below = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"],
 print(below.pid, flush=True)
 time.sleep(600)
 """
-    running = Running(processes, story=story)
+    running = Running(processes, "--nodes", "1", story=story)
     assert running.process.stdout is not None
     below = int(running.process.stdout.readline())
     running.process.kill()
@@ -173,13 +173,13 @@ def test_nodes_are_broken_from_the_command_by_its_folder() -> None:
 import sys
 from kraft.cli.main import main
 for action in ("kill", "restart", "stop"):
-    sys.argv[1:] = ["node", action, "2", "--data", os.environ["KRAFT_DATA"]]
+    sys.argv[1:] = ["node", action, "1", "--data", os.environ["KRAFT_DATA"]]
     try:
         main()
     except SystemExit as end:
         assert not end.code, action
 """
-    done = run("--keep-on-failure", story=story)
+    done = run("--nodes", "1", "--keep-on-failure", story=story)
     assert done.returncode == 0, done.stderr
-    assert "node 2" in done.stdout
+    assert "node 1" in done.stdout
     assert not Path(json.loads(done.stdout.splitlines()[0])["KRAFT_DATA"]).exists(), "nothing has failed"

@@ -73,6 +73,7 @@ def test_kill_9_of_the_process_that_forks_ends_no_node_and_later_starts_are_prog
     kraft("down", "--data", detached.data)
 
 
+@pytest.mark.long
 def test_the_process_that_forks_does_not_stay_for_nodes_that_are_gone(detached: Cluster) -> None:
     pid = detached.node(1).pid
     forking = parent_of(pid)
@@ -102,7 +103,7 @@ def started(processes: Processes, config: str, data: str) -> tuple[subprocess.Po
     return process, json.loads(process.stdout.readline())
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGKILL])
 def test_nodes_of_an_attached_cluster_stop_in_order_with_it(
     processes: Processes, tmp_path: Path, number: signal.Signals
 ) -> None:

@@ -299,13 +299,15 @@ class Cluster:
     def wait_for_metadata(self, *, deadline_s: float = 30) -> None:
         """Until each node that answers now has applied what any of them has: another one than the node that answered a
         change hears of it a moment later, here as in Kafka."""
-        wanted = self._metadata_offsets(self.serving)
+        known = self._metadata_offsets(self.serving)
+        newest = max(known.values(), default=0)
 
-        def lagging() -> dict[int, int]:
-            known = self._metadata_offsets(node_id for node_id in wanted if node_id in self.serving)
-            return {node_id: offset for node_id, offset in known.items() if offset < max(wanted.values())}
+        def is_known() -> bool:
+            if min(known.values(), default=newest) < newest:
+                known.update(self._metadata_offsets(known.keys() & set(self.serving)))
+            return all(known[node_id] >= newest for node_id in self.serving if node_id in known)
 
-        wait_until(lambda: not lagging(), deadline_s=deadline_s, what=f"metadata up to {wanted} on all nodes")
+        wait_until(is_known, deadline_s=deadline_s, what=f"metadata up to {newest} on all nodes")
 
     def _metadata_offsets(self, node_ids: Iterable[int]) -> dict[int, int]:
         outcomes = {node_id: self.send(node_id, "GET", "/kraft/status") for node_id in node_ids}

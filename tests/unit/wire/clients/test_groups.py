@@ -40,6 +40,7 @@ from kraft.wire.generated.offset_fetch_request import (
 from kraft.wire.generated.sync_group_request import SyncGroupRequestAssignment, SyncGroupRequestData
 from metadata.controller.requests import CreateTopics, NewTopic
 from tests.support.client_door import ClientDoor
+from tests.support.repetitions import first_and_last
 
 SETTINGS = {"group.initial.rebalance.delay.ms": 0, "offsets.topic.num.partitions": 5}
 RANGE = [("range", b"subscription")]
@@ -204,7 +205,7 @@ def test_a_commit_of_old_versions_says_how_long_it_is_kept(version: int) -> None
 # --- finding ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("version", versions(10))
+@pytest.mark.parametrize("version", first_and_last(versions(10)))
 def test_the_first_who_asks_for_a_coordinator_brings_the_topic_into_being(version: int) -> None:
     async def story(groups: Groups) -> None:
         response = await groups.any.ask(FindCoordinatorRequestData.make(key="g", coordinator_keys=["g", "h"]), version)
@@ -275,7 +276,7 @@ def test_a_group_of_another_node_is_not_coordinated_here() -> None:
 # --- membership -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("version", versions(11))
+@pytest.mark.parametrize("version", first_and_last(versions(11)))
 def test_members_of_every_version_join(version: int) -> None:
     async def story(groups: Groups) -> None:
         door = await groups.coordinator("g")
@@ -448,7 +449,7 @@ def test_workers_of_connect_are_a_group_like_any_other() -> None:
     play(story)
 
 
-@pytest.mark.parametrize("version", versions(14))
+@pytest.mark.parametrize("version", first_and_last(versions(14)))
 def test_a_sync_of_every_version(version: int) -> None:
     async def story(groups: Groups) -> None:
         door = await groups.coordinator("g")
@@ -469,7 +470,7 @@ def test_a_sync_of_every_version(version: int) -> None:
     play(story)
 
 
-@pytest.mark.parametrize("version", versions(12))
+@pytest.mark.parametrize("version", first_and_last(versions(12)))
 def test_a_heartbeat_of_every_version(version: int) -> None:
     async def story(groups: Groups) -> None:
         door = await groups.coordinator("g")
@@ -484,7 +485,7 @@ def test_a_heartbeat_of_every_version(version: int) -> None:
     play(story)
 
 
-@pytest.mark.parametrize("version", versions(13))
+@pytest.mark.parametrize("version", first_and_last(versions(13)))
 def test_a_leave_of_every_version(version: int) -> None:
     async def story(groups: Groups) -> None:
         door = await groups.coordinator("g")
@@ -566,7 +567,7 @@ def asked(name: str, *partitions: int) -> OffsetFetchRequestTopics:
     return OffsetFetchRequestTopics.make(name=name, partition_indexes=partitions)
 
 
-@pytest.mark.parametrize("version", range(2, 10))
+@pytest.mark.parametrize("version", first_and_last(range(2, 10)))
 def test_a_commit_of_every_version_comes_back_in_every_version(version: int) -> None:
     async def story(groups: Groups) -> None:
         door = await groups.coordinator("g")
@@ -710,7 +711,7 @@ def offset_delete(group: str, *partitions: tuple[str, int]) -> OffsetDeleteReque
     return OffsetDeleteRequestData.make(group_id=group, topics=topics)
 
 
-@pytest.mark.parametrize("version", versions(15))
+@pytest.mark.parametrize("version", first_and_last(versions(15)))
 def test_groups_are_described_in_every_version(version: int) -> None:
     async def story(groups: Groups) -> None:
         door = await groups.coordinator("g")
@@ -750,7 +751,7 @@ def test_a_group_that_rebalances_is_described_without_metadata() -> None:
     play(story)
 
 
-@pytest.mark.parametrize("version", versions(16))
+@pytest.mark.parametrize("version", first_and_last(versions(16)))
 def test_groups_are_listed_in_every_version(version: int) -> None:
     async def story(groups: Groups) -> None:
         door = await groups.coordinator("g")
@@ -785,7 +786,7 @@ def test_groups_are_listed_in_every_version(version: int) -> None:
     play(story)
 
 
-@pytest.mark.parametrize("version", versions(42))
+@pytest.mark.parametrize("version", first_and_last(versions(42)))
 def test_groups_are_deleted_when_nobody_is_in_them(version: int) -> None:
     async def story(groups: Groups) -> None:
         door = await groups.coordinator("g")
