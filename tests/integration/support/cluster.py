@@ -291,8 +291,11 @@ class Cluster:
         return Path(self.node(node_id).data) / "logs" / f"{topic}-{partition}"
 
     def log_bytes(self, node_id: int, topic: str, partition: int = 0) -> bytes:
-        """All segments of a replica, one after the other."""
-        return b"".join(path.read_bytes() for path in sorted(self.folder(node_id, topic, partition).glob("*.log")))
+        """All segments of a replica, one after the other. Raises NotYet when one has gone in the meantime."""
+        try:
+            return b"".join(path.read_bytes() for path in sorted(self.folder(node_id, topic, partition).glob("*.log")))
+        except FileNotFoundError as gone:
+            raise NotYet(f"a segment of {topic}-{partition} at node {node_id} was deleted: {gone}") from gone
 
     # States to wait for
 
