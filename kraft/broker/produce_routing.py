@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from kraft.broker.leaders import LEADER_WAIT_MS, MOVED, LeaderFinder
 from kraft.broker.publishing import MetadataPublisher
@@ -32,7 +33,7 @@ STAND_IN_RETRY_MS = 20
 """Wait before the replica that should lead instead of a failed one is asked again; it refuses until it does."""
 
 
-class _Way(NamedTuple):
+class _Way(Struct, frozen=True):
     """How the batches of a request are to be written."""
 
     acks: int

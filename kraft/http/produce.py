@@ -15,9 +15,11 @@ Invariant: every record has one result, in the order of its partition, and those
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple, TypeAlias, TypeVar
+
+from msgspec import Struct
 
 from kraft.http.endpoint import Call
 from kraft.http.errors import KAFKA_FATAL, KAFKA_RETRIABLE, UNPROCESSABLE, HttpError
@@ -56,14 +58,14 @@ class Part(NamedTuple):
     data: Buffer
 
 
-class Piece(NamedTuple):
+class Piece(Struct, frozen=True):
     """What became of a Part."""
 
     records: int
     outcome: ProduceOutcome
 
 
-class Result(NamedTuple):
+class Result(Struct, frozen=True):
     """What became of one record."""
 
     partition: int
@@ -78,28 +80,25 @@ Pieces: TypeAlias = Mapping[TopicIdPartition, Sequence[Piece]]
 Send: TypeAlias = Callable[[Mapping[TopicIdPartition, Buffer]], Awaitable[Mapping[TopicIdPartition, ProduceOutcome]]]
 
 
-@dataclass(slots=True)
-class Parsed:
+class Parsed(Struct):
     """The records of a body, in its order."""
 
     records: list[OutRecord]
-    refused: Mapping[int, HttpError] = field(default_factory=dict)
+    refused: Mapping[int, HttpError] = {}
     """What is no record, by its index in the body; `records` has only the others."""
 
 
-@dataclass(slots=True)
-class Packed:
+class Packed(Struct):
     """The records of one request for one partition."""
 
     records: int = 0
-    batches: list[Part] = field(default_factory=list)
+    batches: list[Part] = []
     """Each a single batch."""
-    refused: dict[int, ProduceOutcome] = field(default_factory=dict)
+    refused: dict[int, ProduceOutcome] = {}
     """By index among the records: what is in no batch."""
 
 
-@dataclass(slots=True)
-class Written:
+class Written(Struct):
     """What became of the records of one partition."""
 
     packed: Packed
@@ -113,8 +112,7 @@ class Written:
         return ((-1, refused[n]) if n in refused else next(sent) for n in range(self.packed.records))
 
 
-@dataclass(slots=True)
-class Results:
+class Results(Struct):
     """One Result for each record, in the order of the request."""
 
     where: Sequence[int]
@@ -157,13 +155,10 @@ async def produce_body(
     params = call.produce_params
     repeats = params.key or params.transaction
     keyless = UNPLACED if repeats is None else repeats.partition(len(topic.partitions))
-
-    def parse_and_place() -> tuple[P, list[int]]:
-        parsed = parse()
-        return parsed, place(topic, parsed.records, partition, keyless=keyless)
-
-    is_much = _is_much(call.body, call.produce_params.form)
-    parsed, places = await call.context.large_work.run(parse_and_place) if is_much else parse_and_place()
+    if _is_much(call.body, params.form):
+        parsed, places = await call.context.large_work.run(_parsed_and_placed, parse, topic, partition, keyless=keyless)
+    else:
+        parsed, places = _parsed_and_placed(parse, topic, partition, keyless=keyless)
     where = call.context.partitioner.settle(topic, places)
     return parsed, await write_records(call, topic, parsed.records, where)
 
@@ -172,6 +167,13 @@ def _is_much(body: bytes | bytearray, form: Format) -> bool:
     if len(body) > INLINE_BODY_BYTES_MAX:
         return True
     return form is not Format.RECORDS and body.count(b"{") > INLINE_RECORDS_MAX
+
+
+def _parsed_and_placed(
+    parse: Callable[[], P], topic: TopicImage, partition: int | None, *, keyless: int
+) -> tuple[P, list[int]]:
+    parsed = parse()
+    return parsed, place(topic, parsed.records, partition, keyless=keyless)
 
 
 def place(topic: TopicImage, records: Sequence[OutRecord], partition: int | None, *, keyless: int) -> list[int]:
@@ -189,17 +191,13 @@ async def write_records(call: Call, topic: TopicImage, records: list[OutRecord],
     call.context.metrics.produced_records.inc(len(records))
     settings, now_ms = call.context.gateway.topic_settings(topic.name), call.context.clock.wall_ms()
     key, transaction = call.produce_params.key, call.produce_params.transaction
-    is_repeatable = key is not None or transaction is not None
-
-    def pack_all() -> dict[int, Written]:
-        return {
-            number: Written(pack(group, settings, now_ms=now_ms, is_repeatable=is_repeatable))
-            if number in topic.partitions
-            else Written(Packed(len(group)), [Piece(len(group), _no_such_partition(topic, number))])
-            for number, group in _by_partition(records, where).items()
-        }
-
-    written = await call.context.large_work.run(pack_all) if len(records) > INLINE_RECORDS_MAX else pack_all()
+    groups, is_repeatable = _by_partition(records, where), key is not None or transaction is not None
+    if len(records) > INLINE_RECORDS_MAX:
+        written = await call.context.large_work.run(
+            _all_packed, groups, topic, settings, now_ms=now_ms, is_repeatable=is_repeatable
+        )
+    else:
+        written = _all_packed(groups, topic, settings, now_ms=now_ms, is_repeatable=is_repeatable)
     batches = {
         TopicIdPartition(topic.topic_id, number): each.packed.batches
         for number, each in written.items()
@@ -250,6 +248,23 @@ async def write_batches(call: Call, topic: TopicImage, partition: int) -> Sequen
 
 
 # --- packing: pure ----------------------------------------------------------------------------------------------------
+
+
+def _all_packed(
+    groups: Mapping[int, Sequence[OutRecord]],
+    topic: TopicImage,
+    settings: TopicSettings,
+    *,
+    now_ms: int,
+    is_repeatable: bool,
+) -> dict[int, Written]:
+    written: dict[int, Written] = {}
+    for number, group in groups.items():
+        if number in topic.partitions:
+            written[number] = Written(pack(group, settings, now_ms=now_ms, is_repeatable=is_repeatable))
+        else:
+            written[number] = Written(Packed(len(group)), [Piece(len(group), _no_such_partition(topic, number))])
+    return written
 
 
 def pack(records: Sequence[OutRecord], settings: TopicSettings, *, now_ms: int, is_repeatable: bool = False) -> Packed:
@@ -465,8 +480,9 @@ def _checked(outcome: ProduceOutcome, wanted: int) -> ProduceOutcome:
 
 
 def _per_record(pieces: Sequence[Piece]) -> Iterator[tuple[int, ProduceOutcome]]:
-    for records, outcome in pieces:
-        for index in range(records):
+    for piece in pieces:
+        outcome = piece.outcome
+        for index in range(piece.records):
             has_offset = outcome.base_offset >= 0 and not outcome.error_code
             yield outcome.base_offset + index if has_offset else -1, outcome
 

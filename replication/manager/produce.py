@@ -65,6 +65,9 @@ class _Run:
         return self.origins.get(key, self.origin) if self.origins else self.origin
 
 
+_run = maker(_Run)
+
+
 class Produce:
     def __init__(self, registry: Registry, flushes: LeaderFlushes) -> None:
         self._registry = registry
@@ -91,7 +94,7 @@ class Produce:
         Raises InvalidRequiredAcks 21, ThrottlingQuotaExceeded 89; all else is an outcome of its partition.
         """
         self._check(acks)
-        run = _Run(acks, timeout_ms, origin, origins)
+        run = _run(acks=acks, timeout_ms=timeout_ms, origin=origin, origins=origins)
         inline, later = Budget.inline(), []
         for key, data in batches.items():
             if self._turns.is_taken(key) or not self._append(key, data, inline, run):

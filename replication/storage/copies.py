@@ -19,7 +19,7 @@ def check_leader_batches(view: memoryview, *, log: object, log_end_offset: int) 
         if header.base_offset < expected or header.last_offset_delta < 0:
             raise CorruptMessage(f"{log}: the leader sent offset {header.base_offset}, the log ends at {expected}")
         headers.append(header)
-        expected = header.next_offset
+        expected = header.base_offset + header.last_offset_delta + 1
     return headers
 
 

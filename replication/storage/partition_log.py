@@ -16,6 +16,7 @@ from kraft.protocol.batches.budget import Budget
 from kraft.protocol.batches.header import (
     CONTROL,
     HEADER_BYTES,
+    LOG_APPEND_TIME,
     LOG_OVERHEAD,
     NO_PRODUCER_ID,
     BatchHeader,
@@ -197,9 +198,9 @@ class PartitionLog:
             else:
                 header, front = stamped(header, base_offset=offset, leader_epoch=leader_epoch)
             owned[position : position + len(front)] = front
-            position += header.size
+            position += header.length + LOG_OVERHEAD
             headers.append(header)
-            offset = header.next_offset
+            offset += header.last_offset_delta + 1
         appended = self._append(owned, headers, now_ms=now_ms)
         self._tail.keep(owned, base_offset=appended.base_offset, next_offset=offset)
         return appended
@@ -255,7 +256,7 @@ class PartitionLog:
             last_offset=last_offset,
             max_timestamp=max_timestamp,
             size_bytes=size,
-            log_append_time_ms=now_ms if headers[0].is_log_append_time else -1,
+            log_append_time_ms=now_ms if headers[0].attributes & LOG_APPEND_TIME else -1,
         )
 
     def _tell_producers(self, data: Buffer, headers: Sequence[BatchHeader], *, now_ms: int) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any, NamedTuple, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 from aiohttp import web
@@ -107,7 +107,7 @@ def produce_to_partition(call: Call) -> Awaitable[web.Response]:
     return _produce(call, call.partition)
 
 
-class Done(NamedTuple):
+class Done(Struct, frozen=True):
     """What became of a request."""
 
     entries: Sequence[Entry]

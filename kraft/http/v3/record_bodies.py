@@ -6,7 +6,6 @@ Embedded JSON is kept as the client wrote it, only without white space between t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
@@ -81,8 +80,7 @@ class BatchRequest(Struct, forbid_unknown_fields=True):
     entries: Annotated[list[BatchEntry], Meta(extra_json_schema={"minItems": 1})]
 
 
-@dataclass(slots=True, kw_only=True)
-class ParsedBatch(Parsed):
+class ParsedBatch(Parsed, kw_only=True):
     """The records of a batch and all of its entries, refused ones included."""
 
     entries: Sequence[BatchEntry]
