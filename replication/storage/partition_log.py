@@ -227,7 +227,8 @@ class PartitionLog:
 
     def _append(self, data: Buffer, headers: Sequence[BatchHeader], *, now_ms: int) -> Appended:
         """The one place where the log grows, by whole batches: roll, write, let epochs, marks and the end follow."""
-        base_offset, last_offset = headers[0].base_offset, headers[-1].last_offset
+        base_offset, last = headers[0].base_offset, headers[-1]
+        last_offset = last.base_offset + last.last_offset_delta
         assert base_offset >= self.log_end_offset, (base_offset, self.log_end_offset)  # compaction leaves gaps (S2)
         size = len(data)
         max_timestamp = max(map(_max_timestamp, headers))

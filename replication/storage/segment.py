@@ -159,7 +159,8 @@ class Segment:
             self._first_timestamp = headers[0].max_timestamp
         for header in headers:
             if header.max_timestamp > self._max_timestamp:
-                self._max_timestamp, self._max_timestamp_offset = header.max_timestamp, header.last_offset
+                self._max_timestamp = header.max_timestamp
+                self._max_timestamp_offset = header.base_offset + header.last_offset_delta
         self._bytes_since_entry = bytes_since_entry
         return size
 
