@@ -98,7 +98,7 @@ class ProducerStateManager:
                     "use a new key for new records"
                     if is_keyed
                     else f"offset {duplicate.first_offset} was written with sequence {header.base_sequence} and other "
-                    f"records; new records go on at a new sequence"
+                    "records"
                 )
         return _as_appended(duplicate, size=header.size)
 

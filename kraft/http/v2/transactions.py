@@ -49,6 +49,7 @@ from kraft.protocol.errors import (
 )
 from kraft.protocol.media_types import RECORD_BATCH, V2_JSON
 from kraft.protocol.primitives import INT32_MAX
+from replication.requests import ProduceOutcome
 
 TIMEOUT_MS_DEFAULT = 60_000
 """transaction.timeout.ms of Kafka's producer."""
@@ -146,7 +147,7 @@ class TransactionHandlers:
         done = await produce.write(call, partition)
         for _, outcome in done.outcomes():
             if outcome.error_code in ENDS_REQUEST:
-                raise from_kafka(for_code(outcome.error_code, outcome.message))
+                raise from_kafka(for_code(outcome.error_code, _told(outcome)))
         written = {
             number: sum(piece.records for piece in pieces if not piece.outcome.error_code)
             for number, pieces in done.pieces.items()
@@ -193,6 +194,12 @@ class TransactionHandlers:
         found = await self._transactions.describe(transactional_id)
         is_current = (found.producer_id, found.epoch) == (asked.producer_id, asked.epoch)
         return is_current and not found.partitions and not found.phase.is_preparing
+
+
+def _told(outcome: ProduceOutcome) -> str:
+    if outcome.error_code != OutOfOrderSequenceNumber.code:
+        return outcome.message
+    return f"{outcome.message}; send the {SEQUENCE_HEADER} of the last answer about this topic as `{SEQUENCE.name}`"
 
 
 def _id(call: Call) -> str:

@@ -354,6 +354,7 @@ def test_refusals_of_a_coordinator_have_codes_of_their_own() -> None:
         assert (answer.status, answer.json["error_code"]) == (404, 40402)
         answer = await node.produce(producer, 1, sequence="0:5")
         assert (answer.status, answer.json["kafka_code"]) == (400, 45)
+        assert "X-Next-Sequence" in answer.json["message"]
         assert node.log() == []
 
     with_node(story)
