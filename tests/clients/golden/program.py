@@ -341,7 +341,27 @@ def _coordinator(ask: Ask, group: str) -> None:
         time.sleep(0.1)
 
 
+def _without_coordinators(ask: Ask) -> None:
+    """Nobody has looked for one yet; the first who does brings their topic into being, and is to come again."""
+    topic_id = id_of(ask, "made-7")
+    for version in versions(12):
+        ask("without a coordinator", HeartbeatRequestData.make(group_id="classic"), version)
+    for version in versions(15):
+        ask("without a coordinator", DescribeGroupsRequestData.make(groups=["classic"]), version)
+    for version in versions(9):
+        if version < 8:
+            named = [of.OffsetFetchRequestTopic.make(name="made-7", partition_indexes=[0])]
+            request = of.OffsetFetchRequestData.make(group_id="classic", topics=named)
+        else:
+            topics = [of.OffsetFetchRequestTopics.make(name="made-7", topic_id=topic_id, partition_indexes=[0])]
+            groups = [of.OffsetFetchRequestGroup.make(group_id="classic", topics=topics)]
+            request = of.OffsetFetchRequestData.make(groups=groups)
+        ask("without a coordinator", request, version)
+    ask("while it is made", FindCoordinatorRequestData.make(key="classic"), 0)
+
+
 def _groups(ask: Ask) -> None:
+    _without_coordinators(ask)
     _coordinator(ask, "classic")
     for version in versions(10):
         if version < 4:

@@ -16,16 +16,16 @@ from tests.clients.golden.files import load
 from tests.clients.golden.peer import Exchange
 
 EXCHANGES = load()
-NEVER_WRONG = {"FindCoordinator": range(1), "ListConfigResources": range(1), "DescribeCluster": range(1)} | {
+NEVER_WRONG = {
     "ApiVersions": range(3),
-    "DescribeGroups": range(6),
+    "DescribeCluster": range(1),
     "DescribeLogDirs": range(6),
+    "ListConfigResources": range(1),
     "ListGroups": range(6),
     "ListPartitionReassignments": range(1),
     "ListTransactions": range(2),
-    "OffsetFetch": range(9),
 }
-"""Nothing that one broker can be asked in these versions is an error. A group that is not there is Dead."""
+"""Nothing that one broker without an authorizer can be asked in these versions is an error."""
 ALWAYS_REFUSED = {"DescribeAcls", "CreateAcls", "DeleteAcls", "AlterUserScramCredentials", "UnregisterBroker"}
 """Neither broker has an authorizer (54), nobody has credentials that could be deleted, and the only broker stays."""
 
