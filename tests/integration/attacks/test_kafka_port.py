@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 import time
+from base64 import b64encode
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
@@ -54,7 +55,7 @@ FLOOD = 200_000
 """Requests of one stranger that reads no answers: without a limit they cost some 50 MB."""
 LONG_ARRAY = struct.pack(">i", 0x7FFFFFFF)
 NODES_ONLY = (52, 53, 54, 56, 58, 59, 62, 63, 67, 70, 73, 82, 10_000)
-CLUSTER_AUTHORIZATION_FAILED = 31
+CLUSTER_AUTHORIZATION_FAILED, SASL_AUTHENTICATION_FAILED = 31, 58
 Response = TypeVar("Response", bound=TopLevel)
 
 
@@ -213,17 +214,39 @@ def uses_our_tags(target: Target) -> None:
 
 
 def knows_no_secret(target: Target) -> None:
-    """A handshake, and then everything but the proof: the port stays that of a stranger."""
+    """A handshake, and then everything but the proof: nothing is answered but that, and nothing after it."""
     me = struct.pack(">h", 12) + b"node-2-fetch"
     handshake = framed(struct.pack(">hhi", 17, 1, 1) + me + struct.pack(">h", 13) + b"SCRAM-SHA-256")
     fetch = request(FetchRequestData.make(replica_id=2, max_wait_ms=0), 12)
-    wrong = framed(struct.pack(">hhi", 36, 2, 1) + me + b"\0" + b"\x0cn,,n=x,r=abc" + b"\0")
-    for after in (fetch, wrong + wrong, wrong + fetch):
+
+    def token(text: bytes) -> bytes:
+        return framed(struct.pack(">hhi", 36, 2, 1) + me + b"\0" + bytes([len(text) + 1]) + text + b"\0")
+
+    somebody, cluster = token(b"n,,n=x,r=abc"), token(b"n,,n=__cluster__,r=abc")
+    proof = token(b"c=biws,r=abc,p=" + b64encode(bytes(32)))
+    for after, codes in (
+        (fetch, []),
+        (somebody + somebody, [SASL_AUTHENTICATION_FAILED]),
+        (somebody + fetch, [SASL_AUTHENTICATION_FAILED]),
+        (cluster + fetch, [0]),
+        (cluster + proof + fetch, [0, SASL_AUTHENTICATION_FAILED]),
+    ):
         with connected(target.kafka) as (connection,):
             if sent(connection, handshake + after):
                 with suppress(OSError):
                     connection.shutdown(socket.SHUT_WR)
-            assert len(until_closed(connection)) < 1_000
+            begun, *rest = frames(until_closed(connection))
+            assert bytes(begun[:6]) == struct.pack(">ih", 1, 0)
+            assert [struct.unpack_from(">ixh", each) for each in rest] == [(1, code) for code in codes]
+
+
+def frames(data: bytes) -> list[memoryview]:
+    found, left = [], memoryview(data)
+    while left:
+        (size,) = struct.unpack_from(">i", left)
+        found.append(left[4 : 4 + size])
+        left = left[4 + size :]
+    return found
 
 
 def silence(target: Target) -> None:

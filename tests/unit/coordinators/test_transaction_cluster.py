@@ -483,6 +483,18 @@ def test_bad_requests_get_kafkas_codes_and_change_nothing() -> None:
     play(story)
 
 
+def test_the_key_of_a_beginning_means_nothing_from_a_client() -> None:
+    """Nodes carry it for programs over REST. Who sends our tagged field by himself fences like anybody else."""
+
+    async def story(cluster: SimulatedCluster) -> None:
+        client = Client(cluster)
+        for epoch in range(3):
+            await client.init(begin_key=b"k")
+            assert client.producer.epoch == epoch
+
+    play(story)
+
+
 def test_more_partitions_than_one_record_takes_are_refused_alone() -> None:
     """The log would refuse it each time: it must not be that the whole partition of ids is loaded again for ever."""
 
