@@ -25,7 +25,15 @@ from kraft.coordinators.transactions.routing import Transactions
 from kraft.coordinators.transactions.state import Transaction
 from kraft.http.body_models import Items, RequestBody, Whole
 from kraft.http.endpoint import Body, Call, Handler, Header, Method, Parameter, Route
-from kraft.http.errors import FENCED, ILLEGAL_STATE, TRANSACTION_NOT_FOUND, UNPROCESSABLE, HttpError, from_kafka
+from kraft.http.errors import (
+    BAD_REQUEST,
+    FENCED,
+    ILLEGAL_STATE,
+    TRANSACTION_NOT_FOUND,
+    UNPROCESSABLE,
+    HttpError,
+    from_kafka,
+)
 from kraft.http.idempotency import HEADERS, KEY_HEADER, idempotency_key
 from kraft.http.media import v2_answer
 from kraft.http.produce_params import PARAMETERS
@@ -320,10 +328,10 @@ def _produce_route(path: str, handler: Handler, summary: str, content: Mapping[s
 
 
 def _check_produce(call: Call) -> None:
-    """Raises HttpError 400 for a key: who trusts in it would take other records with another key for written."""
+    """Raises HttpError 40002 for a key: who trusts in it would take other records with another key for written."""
     if KEY_HEADER in call.request.headers:
         raise HttpError(
-            400,
+            BAD_REQUEST,
             f"within a transaction a request is known by its `{SEQUENCE.name}`: send the {SEQUENCE_HEADER} of the last "
             f"answer about this topic in it, and no {KEY_HEADER}",
         )

@@ -332,7 +332,7 @@ def test_a_produce_takes_no_key_in_place_of_its_sequence() -> None:
         producer = await node.begin()
         for path in ("/topics/t", "/topics/t/partitions/0"):
             answer = await node.produce(producer, 1, path=path, Idempotency_Key="a")
-            assert answer.status == 400
+            assert (answer.status, answer.json["error_code"]) == (400, 40002)
             assert "X-Next-Sequence" in answer.json["message"]
         assert node.log() == []
 
