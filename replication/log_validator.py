@@ -227,7 +227,7 @@ def _validated(
 
 def _refusal(header: BatchHeader) -> KafkaError | None:
     """What is wrong with the header of a batch, if anything, whoever sends it."""
-    if header.codec >= len(CODEC_NAMES):
+    if header.attributes & CODEC_MASK >= len(CODEC_NAMES):
         return UnsupportedCompressionType(f"compression codec {header.codec}; use one of {', '.join(CODEC_NAMES)}")
     if header.record_count <= 0 or header.last_offset_delta != header.record_count - 1:
         return InvalidRecord(f"{header.record_count} records with last offset delta {header.last_offset_delta}")
@@ -235,8 +235,7 @@ def _refusal(header: BatchHeader) -> KafkaError | None:
         return InvalidTimestamp("producers send the time of creation; LogAppendTime is a leader's to set")
     if header.producer_id < NO_PRODUCER_ID:
         return InvalidRecord(f"producer id {header.producer_id} is negative")
-    is_whose = header.producer_id != NO_PRODUCER_ID and header.producer_epoch >= 0
-    if header.attributes & (TRANSACTIONAL | CONTROL) and not is_whose:
+    if header.attributes & (TRANSACTIONAL | CONTROL) and (header.producer_id < 0 or header.producer_epoch < 0):
         return InvalidRecord(
             f"a transactional batch of producer {header.producer_id} with epoch {header.producer_epoch}; "
             "both are 0 or more"

@@ -34,20 +34,20 @@ Model = TypeVar("Model", bound=BaseModel)
 Method: TypeAlias = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
-@dataclass(slots=True)
 class Call:
     """One request on its way through a handler."""
 
-    context: Context
-    request: web.Request
-    body: bytes | bytearray = b""
-    accept: str | None = field(init=False)
-    """The Accept header; in the strict profile only what the route describes of it."""
-    produce_params: ProduceParams = field(init=False)
+    __slots__ = ("accept", "body", "context", "produce_params", "request")
+
+    produce_params: ProduceParams
     """Of a route that writes records: set by its check, which is the one place that reads them."""
 
-    def __post_init__(self) -> None:
-        self.accept = self.request.headers.get("Accept")
+    def __init__(self, context: Context, request: web.Request, body: bytes | bytearray = b"") -> None:
+        self.context = context
+        self.request = request
+        self.body = body
+        self.accept = request.headers.get("Accept")
+        """In the strict profile only what the route describes of it."""
 
     @property
     def has_additions(self) -> bool:

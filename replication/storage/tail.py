@@ -12,7 +12,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kraft.protocol.primitives import Buffer
+from kraft.values import maker
 from replication.partition.log import LogRead
+
+_log_read = maker(LogRead)
 
 RECENT_BYTES_MAX = 16 * 1024 * 1024
 """Of all logs of a broker together: a follower that is further behind reads from the file."""
@@ -105,4 +108,4 @@ class Tail:
             kept = self._kept.get(offset)
         if not parts:
             return None
-        return LogRead(data=parts[0] if len(parts) == 1 else b"".join(parts), next_offset=offset)
+        return _log_read(data=parts[0] if len(parts) == 1 else b"".join(parts), next_offset=offset)

@@ -21,6 +21,7 @@ from kraft.protocol.batches.header import (
     CODEC_NAMES,
     CRC_START,
     HEADER_BYTES,
+    LOG_OVERHEAD,
     NO_PRODUCER_ID,
     NO_TIMESTAMP,
     BatchHeader,
@@ -209,8 +210,8 @@ def plain_within(batch: Buffer, header: BatchHeader, budget: Budget) -> Buffer:
 
     Raises OverBudget, CorruptMessage, UnsupportedCompressionType.
     """
-    if not header.codec:
-        budget.take(header.size - HEADER_BYTES, header.record_count)
+    if not header.attributes & CODEC_MASK:
+        budget.take(header.length + LOG_OVERHEAD - HEADER_BYTES, header.record_count)
         return batch
     budget.take(0, header.record_count)
     try:
