@@ -22,3 +22,11 @@ def test_every_row_is_measured() -> None:
     for name in names():
         about = "consumer" if name == GROUPS else name
         assert any(about in each for each in measured), (name, measured)
+
+
+@pytest.mark.slow
+def test_three_nodes_are_measured_on_one_loop() -> None:
+    command = [sys.executable, "-m", "bench.one_loop", "--only", "json 1 x", "--batches", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=QUICK_S, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr
+    assert " us, median " in done.stdout, done.stdout
