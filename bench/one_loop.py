@@ -32,6 +32,7 @@ from kraft.http.app import create_app
 from kraft.http.server import HttpServer
 from kraft.launcher.configuration import load_config
 from kraft.launcher.ports import with_free_ports
+from kraft.launcher.python import PYTHON
 from kraft.node.assembly import Node
 from kraft.node.process import YOUNG_OBJECTS
 from kraft.runtime.environment import close_environment, system_environment
@@ -90,9 +91,9 @@ class ClientProcess:
 
 @asynccontextmanager
 async def client_process() -> AsyncIterator[ClientProcess]:
-    command = (sys.executable, "-m", "bench.one_loop", "--client")
-    pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe)
+    command, pipe = (*PYTHON, "-m", "bench.one_loop", "--client"), asyncio.subprocess.PIPE
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    process = await asyncio.create_subprocess_exec(*command, env=environment, stdin=pipe, stdout=pipe)
     try:
         yield ClientProcess(process)
     finally:
