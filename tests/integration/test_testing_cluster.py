@@ -22,7 +22,7 @@ from kraft.client.response import Answer, Request
 from kraft.launcher.fork_messages import SOCKET_FILE, Surroundings
 from kraft.launcher.processes import is_alive
 from kraft.testing import Cluster, ClusterFailed
-from kraft.testing.assertions import records_of
+from kraft.testing.assertions import create_topic, records_of
 from tests.integration.support.waiting import wait_until
 
 LIMIT_S = 120
@@ -106,9 +106,8 @@ def test_nodes_are_killed_paused_stopped_and_restarted(whole: Cluster) -> None:
 
 
 def test_what_a_leader_alone_has_acknowledged_is_waited_for(whole: Cluster) -> None:
-    with Client(whole.rest_url) as client:
-        client.admin.create_topic("alone", partitions=1)
-    wait_until(lambda: whole.leader_of("alone", 0) in whole.brokers, what="a leader of alone-0")
+    # Every node knows who leads, before one is left that can ask nobody.
+    create_topic([*whole.rest_urls.values()], whole.cluster_id, "alone", partitions=1, replicas=None, configs={})
     leader = whole.leader_of("alone", 0)
     followers = [node for node in whole.ids if node != leader]
     whole.pause(*followers)
