@@ -184,6 +184,7 @@ class TcpConnection(FrameReceiver, asyncio.BufferedProtocol):
         try:
             is_taken = self._take(frame)
         except Exception as error:  # noqa: BLE001 - the receiver's own, raised where it waits
+            self._deliver(frame)
             if not receiver.done():
                 receiver.set_exception(error)
         else:

@@ -118,8 +118,11 @@ def test_the_end_comes_after_the_frames(run: RunScenario, has_begun: bool) -> No
     run(scenario)
 
 
+@pytest.mark.parametrize("comes_alone", [False, True])
 @pytest.mark.parametrize("has_begun", [False, True])
-def test_what_the_taker_raises_reaches_who_waits_and_costs_nothing_else(run: RunScenario, has_begun: bool) -> None:
+def test_what_the_taker_raises_reaches_who_waits_and_costs_nothing_else(
+    run: RunScenario, has_begun: bool, comes_alone: bool
+) -> None:
     async def scenario(environment: Environment, _: str) -> None:
         async with both_ends(environment) as (one, other):
 
@@ -129,6 +132,8 @@ def test_what_the_taker_raises_reaches_who_waits_and_costs_nothing_else(run: Run
             taking = asyncio.create_task(other.receive_while(fail)) if has_begun else None
             await environment.clock.sleep(5)
             one.send([b"bad"])
+            if comes_alone:
+                await environment.clock.sleep(5)
             one.send([b"good"])
             await environment.clock.sleep(5)
             with pytest.raises(ValueError, match="bad"):
