@@ -271,6 +271,12 @@ def test_power_loss_takes_what_was_not_flushed(tmp_path: Path) -> None:
     play(story, tmp_path)
 
 
+def votes_again(directory: Path, node: int) -> bool:
+    """A voter whose disk was wiped is a newcomer until a leader has committed something with the others alone."""
+    events = (directory / "data" / f"node-{node}" / "events.jsonl").read_text()
+    return events.rindex('"quorum_newcomer_settled"') > events.rindex('"quorum_newcomer"')
+
+
 @pytest.mark.slow
 def test_disks_are_spoiled_wiped_and_full(tmp_path: Path) -> None:
     async def story(c: Cluster) -> None:
@@ -296,6 +302,7 @@ def test_disks_are_spoiled_wiped_and_full(tmp_path: Path) -> None:
             describe="the wiped node has copied all",
         )
         assert await client.read(3) == values
+        await asyncio.to_thread(wait_until, lambda: votes_again(tmp_path, 3), what="a vote of the wiped node")
         await c.disks.fill(1)
         await client.write(1, timeout_ms=1_000)  # short: whatever comes of it, the partition goes where there is room
         await until(c, led_by_others(1), describe="a leader with room")
