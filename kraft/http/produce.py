@@ -191,13 +191,13 @@ async def write_records(call: Call, topic: TopicImage, records: list[OutRecord],
     call.context.metrics.produced_records.inc(len(records))
     settings, now_ms = call.context.gateway.topic_settings(topic.name), call.context.clock.wall_ms()
     key, transaction = call.produce_params.key, call.produce_params.transaction
-    groups, is_repeatable = _by_partition(records, where), key is not None or transaction is not None
+    is_repeatable = key is not None or transaction is not None
     if len(records) > INLINE_RECORDS_MAX:
         written = await call.context.large_work.run(
-            _all_packed, groups, topic, settings, now_ms=now_ms, is_repeatable=is_repeatable
+            _all_packed, records, where, topic, settings, now_ms=now_ms, is_repeatable=is_repeatable
         )
     else:
-        written = _all_packed(groups, topic, settings, now_ms=now_ms, is_repeatable=is_repeatable)
+        written = _all_packed(records, where, topic, settings, now_ms=now_ms, is_repeatable=is_repeatable)
     batches = {
         TopicIdPartition(topic.topic_id, number): each.packed.batches
         for number, each in written.items()
@@ -251,7 +251,8 @@ async def write_batches(call: Call, topic: TopicImage, partition: int) -> Sequen
 
 
 def _all_packed(
-    groups: Mapping[int, Sequence[OutRecord]],
+    records: list[OutRecord],
+    where: Sequence[int],
     topic: TopicImage,
     settings: TopicSettings,
     *,
@@ -259,7 +260,7 @@ def _all_packed(
     is_repeatable: bool,
 ) -> dict[int, Written]:
     written: dict[int, Written] = {}
-    for number, group in groups.items():
+    for number, group in _by_partition(records, where).items():
         if number in topic.partitions:
             written[number] = Written(pack(group, settings, now_ms=now_ms, is_repeatable=is_repeatable))
         else:

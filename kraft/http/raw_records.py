@@ -16,7 +16,7 @@ from struct import Struct, error
 
 from kraft.http.errors import UNPROCESSABLE, HttpError
 from kraft.http.record_counts import TOO_LARGE
-from kraft.http.records import InRecord, OutRecord
+from kraft.http.records import NO_HEADERS, InRecord, OutRecord
 from kraft.protocol.primitives import INT32_MAX
 
 _INT32 = Struct(">i")
@@ -39,7 +39,7 @@ def decode_records(
             value, position = _bytes(body, position)
             timestamp, header_count = _TAIL.unpack_from(body, position)
             position += _TAIL.size
-            headers: list[tuple[str, bytes | None]] = []
+            headers = NO_HEADERS
             if len(records) == records_max:
                 raise HttpError(TOO_LARGE, f"more than {records_max} records in a request; send them in several")
             if header_count:

@@ -7,7 +7,7 @@ something else, and to answer success would lose that.
 
 from __future__ import annotations
 
-from kraft.protocol.batches.filtering import decoded
+from kraft.protocol.batches.filtering import decoding
 from kraft.protocol.batches.header import HEADER_BYTES, header_at
 from kraft.protocol.primitives import Buffer
 
@@ -23,6 +23,7 @@ def holds_same_records(original: Buffer, repeated: Buffer) -> bool:
     old, new = memoryview(original)[HEADER_BYTES : first.size], memoryview(repeated)[HEADER_BYTES : second.size]
     if first.codec == second.codec and old == new:
         return True
-    return [(r.key, r.value, list(r.headers)) for r in decoded(original, first)] == [
-        (r.key, r.value, list(r.headers)) for r in decoded(repeated, second)
-    ]
+    if first.record_count != second.record_count:
+        return False
+    pairs = zip(decoding(original, first), decoding(repeated, second), strict=True)  # ends with the first that differ
+    return all(one.key == two.key and one.value == two.value and one.headers == two.headers for one, two in pairs)

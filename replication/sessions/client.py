@@ -36,7 +36,7 @@ class FollowerSession:
             if fetch is None:
                 if told.pop(key, None) is not None:
                     forgotten.append(key)
-            elif known is None or known.fetch_offset != fetch.fetch_offset or known != fetch:
+            elif known is not fetch and (known is None or known.fetch_offset != fetch.fetch_offset or known != fetch):
                 told[key] = fetch
                 changed.append(fetch)
         return tuple(changed), tuple(forgotten)

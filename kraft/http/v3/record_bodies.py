@@ -14,7 +14,7 @@ from msgspec import UNSET, Meta, Raw, Struct
 from kraft.http.errors import BATCH, PAYLOAD, UNPROCESSABLE, HttpError
 from kraft.http.offset_spec import parse_iso_time
 from kraft.http.produce import Parsed
-from kraft.http.records import OutRecord
+from kraft.http.records import NO_HEADERS, OutRecord
 from kraft.http.v2.record_bodies import NULL, Base64, EmbeddedJson, check_utf8
 from kraft.protocol.primitives import INT32_MAX
 
@@ -198,7 +198,7 @@ def _out_record(record: StreamRecord | BatchEntry, now_ms: int) -> OutRecord:
     return OutRecord(
         None if record.key is None else _bytes(record.key, "key"),
         None if record.value is None else _bytes(record.value, "value"),
-        [(header.name, header.value) for header in record.headers] if record.headers else [],
+        [(header.name, header.value) for header in record.headers] if record.headers else NO_HEADERS,
         now_ms if record.timestamp is None else _time(record.timestamp),
         _whole(record.partition_id),
     )

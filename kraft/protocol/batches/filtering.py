@@ -6,7 +6,7 @@ record timestamps are deltas to it). Source: org.apache.kafka.common.record.Memo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from aiokafka.record._crecords import DefaultRecordBatch, DefaultRecordBatchBuilder
@@ -30,9 +30,13 @@ _ANCHOR_BYTES = 7
 """A record without key, value and headers at delta 0: it fixes the base timestamp of a batch and is cut off again."""
 
 
+def decoding(batch: Buffer, header: BatchHeader) -> Iterable[Any]:
+    """The records with offset, timestamp, key, value and headers, as they are asked for; none for an emptied batch."""
+    return DefaultRecordBatch(plain_batch(batch, header)) if header.record_count else ()
+
+
 def decoded(batch: Buffer, header: BatchHeader) -> list[Any]:
-    """The records with offset, timestamp, key, value and headers; none for an emptied batch."""
-    return list(DefaultRecordBatch(plain_batch(batch, header))) if header.record_count else []
+    return list(decoding(batch, header))
 
 
 def delete_horizon_of(header: BatchHeader) -> int | None:

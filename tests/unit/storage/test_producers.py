@@ -7,13 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from aiokafka.errors import CorruptRecordException
 
 from kraft.protocol.batches.header import BatchHeader, whole_batches
+from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.protocol.errors import InvalidProducerEpoch, InvalidRecord, KafkaError, OutOfOrderSequenceNumber
 from metadata.environment import Environment
 from metadata.producer_ids import RESERVED_PRODUCER_IDS_FROM
 from metadata.settings import TopicSettings
 from replication.partition.log import Appended
+from replication.producers.comparison import holds_same_records
 from replication.producers.state import Producer, ProducerLimits, ProducerStates
 from replication.storage.partition_log import PartitionLog
 from replication.storage.producer_snapshot import CorruptSnapshot, decode_snapshot, encode_snapshot
@@ -153,6 +156,18 @@ def test_a_key_used_for_other_records_is_refused_and_a_plain_producer_is_taken_a
         assert send(log, KEYED, 0, count=2, value=b"other").is_duplicate, "the original is gone and cannot be asked"
 
     run_on_log(tmp_path / "t-0", story)
+
+
+def test_records_are_compared_up_to_the_first_that_differs_and_no_further() -> None:
+    """A hundred thousand others would keep their leader from its loop for a second."""
+    original = build_batch([NewRecord(None, value, [], NOW_MS) for value in (b"a", b"b")])
+    other = bytearray(build_batch([NewRecord(None, value, [], NOW_MS) for value in (b"x", b"b")]))
+    other[-1:] = b"\x7f"  # says that its last record has 63 headers, of which none follows: decoding that one fails
+    assert not holds_same_records(original, other)
+    same_first = bytearray(original)
+    same_first[-1:] = b"\x7f"
+    with pytest.raises(CorruptRecordException):
+        holds_same_records(original, same_first)
 
 
 def test_each_kind_of_id_has_its_limit_and_the_longest_silent_goes_first(tmp_path: Path) -> None:
