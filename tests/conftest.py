@@ -56,6 +56,9 @@ hypothesis.settings.load_profile("repeatable")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # So does a shell start what runs in the background, and programs that tests interrupt would inherit it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     is_first = not hasattr(config, "workerinput")
     if is_first and config.option.markexpr in IN_MEMORY and (folder := memory_folder.begin()) is not None:
         config.stash[FOLDER] = folder
