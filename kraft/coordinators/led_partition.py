@@ -127,10 +127,15 @@ class LedPartition(ABC):
         self._last_append = task
         return task
 
+    @property
+    def under_way(self) -> asyncio.Task[None] | None:
+        """The last append, while it is not replicated: those before it are, when it is."""
+        return None if self._last_append is None or self._last_append.done() else self._last_append
+
     async def settle(self) -> None:
         """Wait until all that was decided so far is replicated. Raises KafkaError."""
-        if self._last_append is not None and not self._last_append.done():
-            await asyncio.shield(self._last_append)
+        if self.under_way is not None:
+            await asyncio.shield(self.under_way)
         self.check()
 
     async def _append(self, batch: bytes) -> None:

@@ -152,7 +152,8 @@ class Shard(LedPartition):
         )
 
     def submit(self, entry: GroupMetadata, event: GroupEvent) -> None:
-        """Decide, apply, append; answers go out when what was decided is replicated."""
+        """Decide, apply, append; answers go out when that is replicated, and all before it, on which they may rest.
+        Of a classic heartbeat nothing is read but that the member is there, so it waits for nobody, as in Kafka."""
         decision = decide_group(
             entry.group,
             entry.consumer,
@@ -172,6 +173,8 @@ class Shard(LedPartition):
                 self._answer([(event.ticket, error)], None)
             return
         entry.group, entry.consumer = decision.group, decision.consumer
+        if appended is None and not isinstance(event, Heartbeat):
+            appended = self.under_way
         if appended is None:
             self._answer(answers, None)
         else:
