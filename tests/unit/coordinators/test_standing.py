@@ -11,8 +11,10 @@ import pytest
 
 from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
 from kraft.chaos.worlds.simulated.environment import SimulatedWorld
+from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.records import decode_record
+from kraft.coordinators.groups.request_handlers import RequestHandlers
 from kraft.coordinators.groups.shard import NOTHING, Shard
 from kraft.coordinators.leadership_check import LeadershipCheck
 from kraft.coordinators.led_partition import Surroundings
@@ -22,10 +24,11 @@ from kraft.protocol.errors import (
     CoordinatorNotAvailable,
     KafkaError,
     NotCoordinator,
+    NotEnoughReplicasAfterAppend,
     NotLeaderOrFollower,
 )
 from kraft.protocol.primitives import Buffer
-from metadata.image import TopicIdPartition
+from metadata.image import MetadataImage, TopicIdPartition
 from metadata.settings import BrokerSettings, TopicSettings
 from replication.requests import ProduceOutcome
 from tests.unit.coordinators.test_coordinator_cluster import SETTINGS, ask, commit, create, play
@@ -58,19 +61,23 @@ class Replicas:
         return {PARTITION: ProduceOutcome(error_code=self.error_code, base_offset=0, log_start_offset=0)}
 
 
-def standing_of(world: SimulatedWorld, replicas: Replicas, failed: list[Shard]) -> LeadershipCheck:
+def shard_of(world: SimulatedWorld, replicas: Replicas, failed: list[Shard]) -> Shard:
     around = Surroundings(
         node_id=1,
         environment=world.machine("node-1").environment,
         replicas=cast(Any, replicas),
-        settings=BrokerSettings,
+        settings=lambda: BrokerSettings(group_initial_rebalance_delay_ms=0),
         topic_settings=lambda _: TopicSettings(),
-        image=cast(Any, lambda: None),
+        image=MetadataImage,
         has_session=lambda: False,
     )
     shard = Shard(PARTITION, 4, around, on_failed=failed.append)
     shard._is_loaded = True
-    return LeadershipCheck(shard)
+    return shard
+
+
+def standing_of(world: SimulatedWorld, replicas: Replicas, failed: list[Shard]) -> LeadershipCheck:
+    return LeadershipCheck(shard_of(world, replicas, failed))
 
 
 def run(story: Callable[[Replicas, LeadershipCheck, list[Shard]], Any]) -> None:
@@ -134,6 +141,67 @@ def test_who_asks_in_the_moment_between_the_end_of_a_proof_and_its_callbacks_wai
         assert len(replicas.batches) == 2, "that proof had begun before it asked"
 
     run(story)
+
+
+async def join_group(handlers: RequestHandlers, name: str, *, member_id: str = "") -> a.GroupJoined:
+    answer = await handlers.handle(
+        r.JoinGroup(
+            group="g",
+            member_id=member_id,
+            client_id=name,
+            client_host="/127.0.0.1",
+            session_timeout_ms=10_000,
+            rebalance_timeout_ms=10_000,
+            protocol_type="consumer",
+            protocols=(("range", b""),),
+            is_known_required=False,
+        )
+    )
+    assert isinstance(answer, a.GroupJoined)
+    return answer
+
+
+@pytest.mark.parametrize("error_code", [0, NotEnoughReplicasAfterAppend.code])
+def test_who_syncs_while_the_assignment_is_being_written_is_answered_when_it_is_replicated(error_code: int) -> None:
+    """Until then another coordinator could give the same generation to others. Kafka's groups are stable, and its
+    coordinators answer what needs no record, only when what was written before is replicated."""
+    world = SimulatedWorld(1)
+    replicas = Replicas(world)
+
+    async def story() -> None:
+        handlers = RequestHandlers(shard := shard_of(world, replicas, []), cast(Any, None))
+        one = await join_group(handlers, "one")
+        await handlers.handle(r.SyncGroup(group="g", member_id=one.member_id, generation=one.generation))
+        joining = asyncio.ensure_future(join_group(handlers, "other"))
+        await asyncio.sleep(0.001)
+        one = await join_group(handlers, "one", member_id=one.member_id)
+        members = [one, await joining]
+        assert one.leader == one.member_id
+        replicas.error_code = error_code
+        syncs = [
+            asyncio.ensure_future(
+                handlers.handle(
+                    r.SyncGroup(
+                        group="g",
+                        member_id=each.member_id,
+                        generation=each.generation,
+                        assignments=tuple((member.member_id, b"x") for member in members) if each is one else (),
+                    )
+                )
+            )
+            for each in members
+        ]
+        await asyncio.sleep(0.005)
+        assert shard.under_way is not None
+        assert not any(sync.done() for sync in syncs)
+        for answer in await asyncio.gather(*syncs, return_exceptions=True):
+            if error_code:
+                assert isinstance(answer, CoordinatorNotAvailable)
+            else:
+                assert isinstance(answer, a.GroupSynced)
+                assert answer.assignment == b"x"
+
+    world.run(story())
 
 
 # --- whole nodes --------------------------------------------------------------------------------------------------
