@@ -129,6 +129,10 @@ def test_lost_answers_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     with_client(story)
 
 
+UNANSWERED_MS = 2_000
+"""How long is tried what nobody answers; what comes before it has as long on a busy machine."""
+
+
 class Mute(Transport):
     """Nobody hears the answers to beginnings for a while."""
 
@@ -147,13 +151,15 @@ def test_a_beginning_of_which_nobody_knows_is_the_same_one_when_it_is_tried_agai
     monkeypatch.setattr(Mute, "is_mute", True)
 
     async def run(door: Door, url: str, transactions: FakeTransactions) -> None:
-        async with AsyncClient(url, default_api_timeout_ms=500, retry_backoff_ms=50) as client:
+        async with AsyncClient(url, default_api_timeout_ms=UNANSWERED_MS, retry_backoff_ms=50) as client:
             producer = client.transactional_producer("one")
             with pytest.raises(OutcomeUnknown):
                 async with producer.transaction():
                     raise AssertionError("it has not begun")
             assert transactions.known["one"].epoch == 0
             monkeypatch.setattr(Mute, "is_mute", False)
+            patient = client._open.settings.model_copy(update={"default_api_timeout_ms": 60_000})
+            monkeypatch.setattr(client._open, "settings", patient)
             async with producer.transaction() as transaction:
                 await transaction.send("t", "a")
             assert transactions.known["one"].epoch == 1, "raised by the commit alone"
@@ -238,24 +244,20 @@ class Deaf(Transport):
         return await super().send(base_url, request)
 
 
-ABORT_MS = 2_000
-"""How long the abort is tried; what comes before it has as long on a busy machine."""
-
-
 def test_an_abort_that_no_node_hears_of_hides_no_other_error(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("kraft.client.asynchronous.Transport", Deaf)
 
     async def run(door: Door, url: str, transactions: FakeTransactions) -> None:
-        async with AsyncClient(url, default_api_timeout_ms=ABORT_MS, retry_backoff_ms=50) as client:
+        async with AsyncClient(url, default_api_timeout_ms=UNANSWERED_MS, retry_backoff_ms=50) as client:
             producer = client.transactional_producer("one")
             with pytest.raises(ZeroDivisionError):  # noqa: PT012 - leaving the context is what raises
                 async with producer.transaction() as transaction:
                     await transaction.send("t", "gone")
                     raise ZeroDivisionError
             assert "ends by its timeout" in caplog.text
-        async with AsyncClient(url, default_api_timeout_ms=ABORT_MS, retry_backoff_ms=50) as client:
+        async with AsyncClient(url, default_api_timeout_ms=UNANSWERED_MS, retry_backoff_ms=50) as client:
             await client.transactional_producer("one").transaction().__aenter__()
         assert transactions.known["one"].epoch == 1, "the second one took the id over"
 
