@@ -26,7 +26,7 @@ from typing import Any, Final
 import uvloop
 
 from bench import rows
-from bench.client import Client, ClosedLoop, request
+from bench.client import Client, ClosedLoop
 from bench.cluster import POLL_S, START_S, BenchError, Cluster
 from kraft.http.app import create_app
 from kraft.http.server import HttpServer
@@ -188,16 +188,7 @@ class Codes:
 
 
 async def measure(cluster: OneLoop, client: ClientProcess, row: rows.Produce, options: argparse.Namespace) -> None:
-    topic = await cluster.create_topic(replication_factor=row.replication_factor, configs=row.configs)
-    leader = await cluster.leader(topic)
-    base = cluster.nodes[next(n for n in cluster.nodes if (n == leader) != row.is_forwarded)]["rest"]
-    body = row.body()
-    data = request(
-        "POST",
-        f"/topics/{topic}/partitions/0?acks={row.acks}",
-        body=body.data,
-        headers=(f"Content-Type: {body.media_type}",),
-    )
+    topic, base, body, data = await rows.to_new_topic(cluster, row)
     await client.load(base, data, connections=row.connections, requests=WARM_REQUESTS)
     if options.codes:
         with Codes() as codes:

@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from bench.bodies import MEDIA, Body, binary_body, json_body, raw_body
 from bench.client import ClosedLoop, Load, request
@@ -104,11 +105,21 @@ PRODUCE: tuple[Produce, ...] = (
 READ: tuple[Read, ...] = tuple(Read(name=f"read back {name}, 1 MiB", format=name) for name in ("raw", "binary", "json"))
 
 
-async def run_produce(cluster: Cluster, row: Produce, *, seconds: float) -> Row:
+class NewTopic(NamedTuple):
+    """A topic, and the request that a row sends it again and again."""
+
+    name: str
+    base: str
+    """URL of the node that is asked."""
+    body: Body
+    data: bytes
+    """The whole request."""
+
+
+async def to_new_topic(cluster: Cluster, row: Produce) -> NewTopic:
     topic = await cluster.create_topic(replication_factor=row.replication_factor, configs=row.configs)
     leader = await cluster.leader(topic)
-    others = [node_id for node_id in cluster.nodes if node_id != leader]
-    base = cluster.nodes[others[0] if row.is_forwarded else leader]["rest"]
+    asked = next(node_id for node_id in cluster.nodes if (node_id == leader) != row.is_forwarded)
     body = row.body()
     data = request(
         "POST",
@@ -116,6 +127,11 @@ async def run_produce(cluster: Cluster, row: Produce, *, seconds: float) -> Row:
         body=body.data,
         headers=(f"Content-Type: {body.media_type}",),
     )
+    return NewTopic(topic, cluster.nodes[asked]["rest"], body, data)
+
+
+async def run_produce(cluster: Cluster, row: Produce, *, seconds: float) -> Row:
+    topic, base, body, data = await to_new_topic(cluster, row)
     warm = await ClosedLoop(base, data, connections=row.connections, seconds=seconds, requests_max=WARM_REQUESTS).run()
     before, client_before = cluster.usage(), time.process_time()
     requests_max = max(row.connections, BYTES_MAX // body.value_bytes)
