@@ -254,6 +254,15 @@ class BrokerSettings(_Settings):
     producer_id_max_per_partition: int = _int(
         100_000, 1, INT32_MAX, "Producer ids a partition remembers; beyond it the longest silent one is forgotten."
     )
+    transactional_id_max_per_node: int = _int(
+        300_000, 1, INT32_MAX, "Transactional ids that a node coordinates; beyond it no new one is given a producer id."
+    )
+    transaction_aborted_max_per_partition: int = _int(
+        10_000_000,
+        1,
+        INT32_MAX,
+        "Aborted transactions a log keeps; beyond it none begins there until some are deleted.",
+    )
     rest_dialect: RestDialect = Field(
         default="confluent", description="Whose proxy the v2 REST dialect follows where they differ."
     )

@@ -27,6 +27,7 @@ from kraft.protocol.errors import (
     InvalidProducerEpoch,
     InvalidTxnState,
     OutOfOrderSequenceNumber,
+    PolicyViolation,
     ThrottlingQuotaExceeded,
     TransactionCoordinatorFenced,
 )
@@ -108,6 +109,8 @@ class ProducerLimits:
     """producer.id.max.per.partition: also the most transactions that may be open in one partition."""
     reserved_max: int
     """rest.idempotency.max.keys.per.partition"""
+    aborted_max: int
+    """transaction.aborted.max.per.partition"""
 
     @classmethod
     def of(cls, settings: BrokerSettings) -> ProducerLimits:
@@ -115,6 +118,7 @@ class ProducerLimits:
             expiration_ms=settings.producer_id_expiration_ms,
             allocated_max=settings.producer_id_max_per_partition,
             reserved_max=settings.rest_idempotency_max_keys_per_partition,
+            aborted_max=settings.transaction_aborted_max_per_partition,
         )
 
 
@@ -220,11 +224,22 @@ class ProducerStates:
             )
         return None
 
-    def check_room(self, producer_id: int, limits: ProducerLimits) -> None:
-        """For a transactional batch. Raises ThrottlingQuotaExceeded 89 when as many transactions are open as may be."""
+    def has_open_transaction(self, producer_id: int) -> bool:
         known = self._of(producer_id).get(producer_id)
-        is_open = known is not None and known.has_open_transaction
-        if not is_open and len(self._open) >= limits.allocated_max:
+        return known is not None and known.has_open_transaction
+
+    def check_room(self, limits: ProducerLimits, *, aborted: int) -> None:
+        """For the first batch of a transaction. `aborted`: transactions that the log keeps; an open one may become one.
+
+        Raises ThrottlingQuotaExceeded 89 when as many transactions are open as may be, PolicyViolation 44 when the log
+        keeps as many aborted ones as it may."""
+        if aborted + len(self._open) >= limits.aborted_max:
+            raise PolicyViolation(
+                f"this partition keeps {aborted} aborted transactions and {len(self._open)} are open; "
+                f"transaction.aborted.max.per.partition allows {limits.aborted_max}: let retention or DeleteRecords "
+                "remove old segments, or raise it"
+            )
+        if len(self._open) >= limits.allocated_max:
             raise ThrottlingQuotaExceeded(
                 f"{len(self._open)} transactions are open in this partition; "
                 f"producer.id.max.per.partition allows {limits.allocated_max}"

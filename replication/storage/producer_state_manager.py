@@ -74,7 +74,7 @@ class ProducerStateManager:
         """D1 to D5 for a batch of a producer: what is answered if it is in the log already.
 
         Raises InvalidRecord 87, OutOfOrderSequenceNumber 45, InvalidProducerEpoch 47, InvalidTxnState 48,
-        TransactionCoordinatorFenced 52, ThrottlingQuotaExceeded 89.
+        TransactionCoordinatorFenced 52, ThrottlingQuotaExceeded 89, PolicyViolation 44.
         """
         if batches > 1:
             raise InvalidRecord(f"{batches} batches with a producer id in one record set; send one at a time")
@@ -86,8 +86,10 @@ class ProducerStateManager:
             return None
         duplicate = self._states.check(header.producer_id, header, origin)
         if duplicate is None:
-            if header.attributes & TRANSACTIONAL:
-                self._states.check_room(header.producer_id, self._limits())
+            if header.attributes & TRANSACTIONAL and not self._states.has_open_transaction(header.producer_id):
+                # A coordinator has no answer to this one, and its log is compacted: aborted ones do not stay.
+                aborted = 0 if origin.is_coordinator else self._segments.aborted_transactions()
+                self._states.check_room(self._limits(), aborted=aborted)
             return None
         is_keyed = is_reserved(header.producer_id)
         if is_keyed or origin.compares_records:

@@ -87,6 +87,9 @@ class Segments:
     def size_bytes(self) -> int:
         return sum(segment.size for segment in self._segments)
 
+    def aborted_transactions(self) -> int:
+        return sum(segment.transactions.count for segment in self._segments)
+
     def from_offset(self, offset: int) -> list[Segment]:
         """The segment that may hold the offset and all after it."""
         return self._segments[max(bisect_right(self._bases, offset) - 1, 0) :]

@@ -59,6 +59,11 @@ class TransactionIndex:
         return self._file is not None
 
     @property
+    def count(self) -> int:
+        """Of its entries; of the size of the file alone, which no load is needed for."""
+        return self._file.size // TRANSACTION_ENTRY_BYTES if self._file is not None else 0
+
+    @property
     def is_full(self) -> bool:
         return self._file is not None and self._file.size + TRANSACTION_ENTRY_BYTES > self._bytes_max
 

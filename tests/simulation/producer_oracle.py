@@ -141,7 +141,7 @@ class ProducerOracle:
         """And on the way: a producer's sequence goes on, without a hole while nothing may be lost."""
         states = ProducerStates()
         next_sequence: dict[int, int] = {}
-        limits = ProducerLimits(expiration_ms=1 << 60, allocated_max=1 << 30, reserved_max=1 << 30)
+        limits = ProducerLimits(expiration_ms=1 << 60, allocated_max=1 << 30, reserved_max=1 << 30, aborted_max=1 << 30)
         offset = log.log_start_offset
         while offset < log.log_end_offset:
             read = log.read(offset, bytes_max=LOG_BYTES, upper_bound=log.log_end_offset)

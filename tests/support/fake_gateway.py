@@ -60,7 +60,7 @@ Reply = TypeVar("Reply")
 BROKERS = (1, 2, 3)
 
 
-PRODUCER_LIMITS = ProducerLimits(expiration_ms=86_400_000, allocated_max=100, reserved_max=100)
+PRODUCER_LIMITS = ProducerLimits(expiration_ms=86_400_000, allocated_max=100, reserved_max=100, aborted_max=100)
 
 
 def _rest_address(broker: int) -> str:

@@ -153,10 +153,14 @@ class TransactionCoordinator:
             key,
             leader_epoch,
             self._around,
+            ids_of_node=self._count_ids,
             new_producer_id=self._new_producer_id,
             on_prepared=self._prepared,
             on_failed=self._partitions.failed,
         )
+
+    def _count_ids(self) -> int:
+        return sum(len(shard.transactions) for shard in self._partitions.loaded())
 
     # --- markers ----------------------------------------------------------------------------------------------
 

@@ -29,8 +29,6 @@ from metadata.internal_topics import TRANSACTIONS_TOPIC
 
 NOBODY = ""
 """No transactional id is empty."""
-IDS_MAX = 100_000
-"""Transactional ids of one partition; one more is refused with 14 until some expire."""
 EXPIRE_AT_ONCE = 1_000
 GROWTH_BYTES_MAX = 64
 """What the record of an open transaction may grow by until it is complete: its next producer id."""
@@ -43,12 +41,15 @@ class TransactionShard(LedPartition):
         leader_epoch: int,
         around: Surroundings,
         *,
+        ids_of_node: Callable[[], int],
         new_producer_id: Callable[[], Awaitable[int]],
         on_prepared: Callable[[TransactionShard, Transaction], None],
         on_failed: Callable[[TransactionShard], None],
     ) -> None:
+        """`ids_of_node`: how many transactional ids this broker coordinates, in all its partitions."""
         super().__init__(partition, leader_epoch, around)
         self.transactions: dict[str, Transaction] = {}
+        self._ids_of_node = ids_of_node
         self._new_producer_id = new_producer_id
         self._on_prepared = on_prepared
         self._on_failed = on_failed
@@ -109,8 +110,8 @@ class TransactionShard(LedPartition):
 
     async def ask(self, name: str, event: Event) -> Reply:
         """What is answered is replicated, and so is all before it. Raises the KafkaError of a refusal."""
-        if isinstance(event, InitProducer) and name not in self.transactions and len(self.transactions) >= IDS_MAX:
-            raise CoordinatorLoadInProgress(f"{IDS_MAX} transactional ids are in use in this partition already")
+        if isinstance(event, InitProducer) and name not in self.transactions:
+            self._check_room()
         decision = decide(name, self.transactions.get(name), event, now_ms=self.wall_ms)
         while decision.needs_producer_id:
             assert isinstance(event, InitProducer | EndTransaction), event
@@ -125,6 +126,14 @@ class TransactionShard(LedPartition):
         if isinstance(decision.reply, KafkaError):
             raise decision.reply
         return decision.reply
+
+    def _check_room(self) -> None:
+        """Raises CoordinatorLoadInProgress 14, which producers try again, until ids that nobody uses have expired."""
+        known, limit = self._ids_of_node(), self.around.settings().transactional_id_max_per_node
+        if known >= limit:
+            raise CoordinatorLoadInProgress(
+                f"this broker coordinates {known} transactional ids; transactional.id.max.per.node allows {limit}"
+            )
 
     def _write(self, transaction: Transaction) -> asyncio.Task[None]:
         """Raises KafkaError (-1, as Kafka does), with nothing changed, for a transaction of more partitions than the

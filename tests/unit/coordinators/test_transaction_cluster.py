@@ -49,6 +49,7 @@ SETTINGS: dict[str, Any] = {"transaction.state.log.num.partitions": 3, "offsets.
 OLD, NEW = 4, 5
 """Versions of EndTxn: whose producer keeps its epoch, and whose gets another one for each transaction."""
 DEADLINE_S = 60
+UNREADY = (14, 15, 16, 51)
 
 Story = Callable[[SimulatedCluster], Awaitable[None]]
 
@@ -131,7 +132,7 @@ class Client:
                         return self.cluster.nodes[found.node_id]
                 await asyncio.sleep(0.1)
 
-    async def ask(self, message: Any, version: int, *, again: tuple[int, ...] = (14, 15, 16, 51)) -> Any:
+    async def ask(self, message: Any, version: int, *, again: tuple[int, ...] = UNREADY) -> Any:
         async with asyncio.timeout(DEADLINE_S):
             while True:
                 answer = await ClientDoor(await self.coordinator()).ask(message, version)
@@ -139,13 +140,15 @@ class Client:
                     return answer
                 await asyncio.sleep(0.05)
 
-    async def init(self, *, version: int = 5, timeout_ms: int = 60_000, **how: Any) -> Any:
+    async def init(
+        self, *, version: int = 5, timeout_ms: int = 60_000, again: tuple[int, ...] = UNREADY, **how: Any
+    ) -> Any:
         request = InitProducerIdRequestData.make(
             transactional_id=self.name,
             transaction_timeout_ms=timeout_ms,
             **{"producer_id": -1, "producer_epoch": -1, **how},
         )
-        answer = await self.ask(request, version)
+        answer = await self.ask(request, version, again=again)
         if not answer.error_code:
             self.producer = Producer(answer.producer_id, answer.producer_epoch)
             self._sequences.clear()
@@ -164,7 +167,7 @@ class Client:
             for each in answer.results_by_topic_v3_and_below
         }
 
-    async def end(self, *, commits: bool, version: int = NEW, again: tuple[int, ...] = (14, 15, 16, 51)) -> int:
+    async def end(self, *, commits: bool, version: int = NEW, again: tuple[int, ...] = UNREADY) -> int:
         request = EndTxnRequestData.make(
             transactional_id=self.name,
             producer_id=self.producer.producer_id,
@@ -269,6 +272,25 @@ async def committed(cluster: SimulatedCluster, key: TopicIdPartition, *, entries
             await asyncio.sleep(0.05)
     assert len(found) == entries, found
     return [each.is_commit if isinstance(each, Marker) else None for each in found]
+
+
+def test_ids_of_all_partitions_that_a_node_leads_count_together() -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        held: dict[int, set[int]] = {}
+        for number in range(24):
+            client = Client(cluster, f"id-{number}")
+            owner = (await client.coordinator()).node_id
+            ids = held.setdefault(owner, set())
+            is_full = len(ids) == 2
+            answer = await client.init(again=(15, 16, 51) if is_full else UNREADY)
+            assert answer.error_code == (14 if is_full else 0), (owner, ids)
+            if not answer.error_code:
+                ids.add(number)
+        assert {len(ids) for ids in held.values()} == {2}
+        number = min(held.popitem()[1])
+        assert not (await Client(cluster, f"id-{number}").init()).error_code, "who has one goes on"
+
+    play(story, transactional_id_max_per_node=2, transaction_state_log_num_partitions=12)
 
 
 @pytest.mark.parametrize("version", [OLD, NEW])

@@ -9,7 +9,6 @@ from typing import Any, cast
 import pytest
 
 from kraft.coordinators.led_partition import Surroundings
-from kraft.coordinators.transactions import shard as shard_module
 from kraft.coordinators.transactions.decide import AddPartitions, EndTransaction, InitProducer, Producer
 from kraft.coordinators.transactions.shard import TransactionShard
 from kraft.coordinators.transactions.state import Phase, Transaction
@@ -30,6 +29,8 @@ class World:
         self._ids = ProducerIds()
         self.prepared: list[Transaction] = []
         self.failed: list[TransactionShard] = []
+        self.ids_elsewhere = 0
+        """Of other partitions that the same broker leads."""
 
     def shard(self, node_id: int) -> TransactionShard:
         around = Surroundings(
@@ -41,14 +42,16 @@ class World:
             image=lambda: self._cluster.image,
             has_session=lambda: True,
         )
-        return TransactionShard(
+        shard = TransactionShard(
             self._key,
             self._cluster.partition(self._key).leader_epoch,
             around,
+            ids_of_node=lambda: self.ids_elsewhere + len(shard.transactions),
             new_producer_id=self._ids.next_id,
             on_prepared=lambda shard, transaction: self.prepared.append(transaction),
             on_failed=self.failed.append,
         )
+        return shard
 
     async def loaded(self, node_id: int) -> TransactionShard:
         shard = self.shard(node_id)
@@ -173,13 +176,12 @@ def test_what_is_open_for_too_long_is_aborted_and_what_is_unused_is_forgotten() 
     play(story)
 
 
-def test_one_id_more_than_may_be_is_refused_until_another_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shard_module, "IDS_MAX", 2)
-
+def test_one_id_more_than_a_node_may_have_is_refused_until_another_is_forgotten() -> None:
     async def story(cluster: Brokers, world: World) -> None:
         shard = await world.loaded(1)
         known = {name: await init(shard, name) for name in ("a", "b")}
-        with pytest.raises(CoordinatorLoadInProgress, match="2 transactional ids"):
+        world.ids_elsewhere = 3
+        with pytest.raises(CoordinatorLoadInProgress, match=r"5 transactional ids; .* allows 5"):
             await init(shard, "c")
         assert shard.transactions.keys() == known.keys()
         assert await init(shard, "a") == Producer(known["a"].producer_id, 1), "those that are there go on"
@@ -190,4 +192,4 @@ def test_one_id_more_than_may_be_is_refused_until_another_is_forgotten(monkeypat
         assert (await init(shard, "c")).epoch == 0
         assert shard.transactions.keys() == {"b", "c"}
 
-    play(story)
+    play(story, transactional_id_max_per_node=5)

@@ -171,7 +171,7 @@ def test_records_are_compared_up_to_the_first_that_differs_and_no_further() -> N
 
 
 def test_each_kind_of_id_has_its_limit_and_the_longest_silent_goes_first(tmp_path: Path) -> None:
-    limits = ProducerLimits(expiration_ms=DAY_MS, allocated_max=2, reserved_max=3)
+    limits = ProducerLimits(expiration_ms=DAY_MS, allocated_max=2, reserved_max=3, aborted_max=100)
 
     def story(log: PartitionLog) -> None:
         for n in range(5):

@@ -167,7 +167,7 @@ def test_sequences_go_on_after_a_marker_of_the_same_epoch_and_begin_anew_after_o
 
 
 def test_as_many_transactions_are_open_as_producers_are_kept(tmp_path: Path) -> None:
-    limits = ProducerLimits(expiration_ms=1_000, allocated_max=3, reserved_max=3)
+    limits = ProducerLimits(expiration_ms=1_000, allocated_max=3, reserved_max=3, aborted_max=100)
 
     async def play(environment: Environment) -> None:
         log, _ = load(environment, str(tmp_path), limits=limits)
@@ -213,6 +213,36 @@ def of_client(
         is_transactional=True,
     )
     return log.append_as_leader(data, leader_epoch=0, now_ms=NOW_MS, origin=origin)
+
+
+def test_a_log_that_keeps_too_many_aborted_transactions_begins_none_until_segments_are_deleted(tmp_path: Path) -> None:
+    limits = ProducerLimits(expiration_ms=86_400_000, allocated_max=100, reserved_max=3, aborted_max=10)
+
+    async def play(environment: Environment) -> None:
+        log, _ = load(environment, str(tmp_path), settings=SMALL, limits=limits)
+        for producer_id in range(9):
+            of_client(log, producer_id, 0, verify(log, producer_id))
+            end(log, producer_id, commits=False)
+        of_client(log, 9, 0, verify(log, 9))
+        end_offset = log.log_end_offset
+        assert refusal(lambda: of_client(log, 10, 0, verify(log, 10))) == 44, "the open one may be aborted, too"
+        assert log.log_end_offset == end_offset
+        of_client(log, 9, 1)  # it goes on, and ends as it likes
+        end(log, 9, commits=False)
+        write(log, 11, sequence=0, is_transactional=False)
+        write(log, 12)  # what coordinators write is compacted, and they have no answer to a refusal
+        end(log, 12)
+        await log.close()
+
+        log, _ = load(environment, str(tmp_path), settings=SMALL, limits=limits, is_clean=True)
+        assert refusal(lambda: of_client(log, 1, 1, verify(log, 1, sequence=1))) == 44
+        second_segment = sorted(int(file.stem) for file in files_of(tmp_path, "*.log"))[1]
+        assert log.maybe_increment_log_start(second_segment)
+        log.delete_old_segments(high_watermark=log.log_end_offset, now_ms=NOW_MS)
+        of_client(log, 1, 1, verify(log, 1, sequence=1))
+        await log.close()
+
+    run(play)
 
 
 def test_a_clients_first_batch_is_verified_and_the_others_follow_it(tmp_path: Path) -> None:

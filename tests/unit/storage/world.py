@@ -67,7 +67,7 @@ def idle_environment() -> Iterator[Environment]:
         loop.close()
 
 
-LIMITS = ProducerLimits(expiration_ms=86_400_000, allocated_max=100, reserved_max=100)
+LIMITS = ProducerLimits(expiration_ms=86_400_000, allocated_max=100, reserved_max=100, aborted_max=100)
 
 
 def load(
