@@ -224,11 +224,13 @@ class Network(Protocol):
         *,
         frame_bytes_max: int,
         arriving_bytes_max: int | None = None,
+        send_buffer_bytes: int | None = None,
     ) -> FrameListener:
         """Serve each connection with its own task running `on_connection`; it is closed when that returns.
 
         `arriving_bytes_max`: what long frames of all its connections that nobody has taken yet hold together; who needs
         more is held back by TCP, and for others who are held back, a frame that comes too slowly is given up.
+        `send_buffer_bytes`: what the system holds of what one of them sends; None: as much as it likes.
         Raises OSError (EADDRINUSE). Port 0 lets the system choose.
         """
         ...

@@ -78,6 +78,7 @@ class WireServer:
         self._client_places = min(settings.max_connections, places - min(NODE_PLACES, places // 2))
         self._places = settings.max_connections if clients is None else min(self._client_places + NODE_PLACES, places)
         memory = settings.queued_max_request_bytes if clients is None else settings.queued_max_request_bytes // 2
+        self._send_buffer_bytes = settings.socket_send_buffer_bytes
         self._arriving_bytes_max = None if clients is None else memory
         self._shared = Shared(
             environment=environment,
@@ -132,7 +133,12 @@ class WireServer:
         first = KAFKA_LISTENER.frame_bytes_max if self._clients is None else self._shared.frame_bytes_max
         self._listeners.append(
             await self._environment.network.listen(
-                host, port, serve, frame_bytes_max=first, arriving_bytes_max=self._arriving_bytes_max
+                host,
+                port,
+                serve,
+                frame_bytes_max=first,
+                arriving_bytes_max=self._arriving_bytes_max,
+                send_buffer_bytes=self._send_buffer_bytes if self._send_buffer_bytes >= 0 else None,
             )
         )
 
@@ -162,8 +168,8 @@ class WireServer:
         self._open += 1
         try:
             first = await Session(self._shared, connection).first_frame()
-            if first is not None and await self._serve_client(listener, connection, first) is not None:
-                LOG.warning("closing %s: nodes authenticate at the listener %s", connection.peer, DEFAULT_LISTENER)
+            if first is not None:
+                await self._serve_client(listener, connection, first)
         finally:
             self._open -= 1
 
@@ -179,7 +185,8 @@ class WireServer:
     async def _serve_client(self, listener: str, connection: FrameConnection, first: memoryview) -> memoryview | None:
         """What is left of it, if it turns out to be a node that authenticates."""
         assert self._clients is not None, self
-        if _authenticates(first):
+        takes_nodes = listener == DEFAULT_LISTENER
+        if takes_nodes and _authenticates(first):
             return first
         if len(self.watch) >= self._client_places:
             LOG.warning("refusing %s: %d clients are connected (max.connections)", connection.peer, len(self.watch))
@@ -194,6 +201,7 @@ class WireServer:
             produce_budget=self._shared.produce_budget,
             clock=self._environment.clock,
             counts=self.counts,
+            takes_nodes=takes_nodes,
         )
         with self.watch.watching(session):
             return await session.serve(first)

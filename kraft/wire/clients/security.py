@@ -1,4 +1,4 @@
-"""ACLs (29 to 31), quotas (48, 49) and SCRAM users (50, 51) of clients: this cluster has none of them.
+"""Authentication (17, 36), ACLs (29 to 31), quotas (48, 49) and SCRAM users (50, 51): clients have none of them.
 
 It answers as a Kafka without an authorizer, without quotas and without users: descriptions are empty, and what would
 change them is refused in words, so that nobody believes in a rule that nothing enforces.
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from kraft.protocol.errors import (
     DuplicateResource,
+    IllegalSaslState,
     InvalidRequest,
     KafkaError,
     ResourceNotFound,
@@ -40,18 +41,44 @@ from kraft.wire.generated.describe_user_scram_credentials_response import (
     DescribeUserScramCredentialsResponseData,
     DescribeUserScramCredentialsResult,
 )
+from kraft.wire.generated.sasl_authenticate_request import SaslAuthenticateRequestData
+from kraft.wire.generated.sasl_authenticate_response import SaslAuthenticateResponseData
+from kraft.wire.generated.sasl_handshake_request import SaslHandshakeRequestData
+from kraft.wire.generated.sasl_handshake_response import SaslHandshakeResponseData
 from kraft.wire.primitives import TopLevel
 
 QUOTA_ENTITIES = frozenset({"user", "client-id", "ip"})
 """Source: ClientQuotaEntity."""
 
+_NO_AUTHENTICATION = IllegalSaslState("clients are served without authentication here: set security.protocol=PLAINTEXT")
 _NO_AUTHORIZER = SecurityDisabled("this cluster has no authorizer: there are no ACLs")
 _NO_QUOTAS = InvalidRequest("this cluster has no quotas: nothing would hold a client to them")
 _NO_USERS = UnsupportedSaslMechanism("this cluster has no users: clients are served without authentication")
 
 
 def apis(broker: ClientBroker) -> Sequence[ClientApi]:
-    return (*_acls(), *_quotas_and_users())
+    return (*_authentication(), *_acls(), *_quotas_and_users())
+
+
+def _authentication() -> tuple[ClientApi, ...]:
+    """As at a PLAINTEXT listener of Kafka, where everybody is somebody already. Nodes, who authenticate, do so before
+    they ask for anything else, and never come here."""
+    return (
+        ClientApi(
+            request=SaslHandshakeRequestData,
+            response=SaslHandshakeResponseData,
+            handle=_is_not_authenticated,
+            refuse=lambda message, version, error: SaslHandshakeResponseData.make(error_code=error.code),
+        ),
+        ClientApi(
+            request=SaslAuthenticateRequestData,
+            response=SaslAuthenticateResponseData,
+            handle=_is_not_authenticated,
+            refuse=lambda message, version, error: SaslAuthenticateResponseData.make(
+                error_code=error.code, error_message=error.message
+            ),
+        ),
+    )
 
 
 def _acls() -> tuple[ClientApi, ...]:
@@ -120,6 +147,10 @@ def _quotas_and_users() -> tuple[ClientApi, ...]:
             refuse=_refuse_users,
         ),
     )
+
+
+def _is_not_authenticated(call: ClientCall[TopLevel]) -> TopLevel:
+    raise IllegalSaslState(_NO_AUTHENTICATION.message)
 
 
 def _no_authorizer(call: ClientCall[TopLevel]) -> TopLevel:

@@ -69,6 +69,7 @@ class ClientSession:
         produce_budget: Budget,
         clock: Clock,
         counts: ClientCounts,
+        takes_nodes: bool,
     ) -> None:
         self._served = served
         self._connection = connection
@@ -81,6 +82,7 @@ class ClientSession:
         """Since others had their turn."""
         self._slots: deque[_Slot] = deque()
         self._head_done = asyncio.Event()
+        self._takes_nodes = takes_nodes
         self._has_asked = False
         """More than ApiVersions: a node authenticates before it asks for anything else."""
         self._has_caught_up = False
@@ -124,14 +126,15 @@ class ClientSession:
     async def serve(self, first: memoryview) -> memoryview | None:
         """Serves the client, whose first request is `first`. Raises ConnectionClosed when the connection breaks;
         returns None when it sent what no client sends and has to be closed. When the peer begins to authenticate as a
-        node before it has asked for anything else, its SaslHandshake is returned, and nothing has been served.
+        node, where nodes come, before it has asked for anything else, its SaslHandshake is returned, and nothing has
+        been served.
         """
         frame = first
         self._serving = asyncio.current_task()
         try:
             while True:
                 header = codec.decode_request_head(frame)
-                if header.api_key == apis.SASL_HANDSHAKE.key and not self._has_asked and not self._slots:
+                if self._is_of_a_node(header):
                     return frame
                 if not self._may_serve():
                     return None
@@ -148,6 +151,11 @@ class ClientSession:
         finally:
             await self._end()
 
+    def _is_of_a_node(self, header: RequestHeader) -> bool:
+        """It authenticates, as its first request but for ApiVersions."""
+        is_handshake = self._takes_nodes and header.api_key == apis.SASL_HANDSHAKE.key
+        return is_handshake and not self._has_asked and not self._slots
+
     def _may_serve(self) -> bool:
         """Before its metadata has caught up with the quorum, a broker would tell clients what was true in an earlier
         life; Kafka's opens its port no sooner, and ours has to be open for nodes. The connection is reset, as at a port
@@ -163,7 +171,7 @@ class ClientSession:
         if not self._connection.is_writable or len(self._slots) >= IN_FLIGHT_MAX or self._started >= STARTED_MAX:
             return False
         header = codec.decode_request_head(frame)
-        if header.api_key == apis.SASL_HANDSHAKE.key or not self._takes_room(header, len(frame)):
+        if self._is_of_a_node(header) or not self._takes_room(header, len(frame)):
             return False
         self._start(header, frame)
         return True

@@ -40,6 +40,7 @@ ROWS: Mapping[int, Row] = {
     14: Row("SyncGroup", 0, 5, 4, "kraft.wire.clients.groups"),
     15: Row("DescribeGroups", 0, 6, 5, "kraft.wire.clients.group_admin"),
     16: Row("ListGroups", 0, 5, 3, "kraft.wire.clients.group_admin"),
+    17: Row("SaslHandshake", 0, 1, NEVER, "kraft.wire.clients.security"),
     19: Row("CreateTopics", 2, 7, 5, "kraft.wire.clients.topics"),
     20: Row("DeleteTopics", 1, 6, 4, "kraft.wire.clients.topics"),
     21: Row("DeleteRecords", 0, 2, 2, "kraft.wire.clients.offsets"),
@@ -57,6 +58,7 @@ ROWS: Mapping[int, Row] = {
     33: Row("AlterConfigs", 0, 2, 2, "kraft.wire.clients.configs"),
     34: Row("AlterReplicaLogDirs", 1, 2, 2, "kraft.wire.clients.log_dirs"),
     35: Row("DescribeLogDirs", 1, 5, 2, "kraft.wire.clients.log_dirs"),
+    36: Row("SaslAuthenticate", 0, 2, 2, "kraft.wire.clients.security"),
     37: Row("CreatePartitions", 0, 3, 2, "kraft.wire.clients.topics"),
     42: Row("DeleteGroups", 0, 2, 2, "kraft.wire.clients.group_admin"),
     43: Row("ElectLeaders", 0, 2, 2, "kraft.wire.clients.partitions"),
@@ -80,7 +82,7 @@ ROWS: Mapping[int, Row] = {
     74: Row("ListConfigResources", 0, 1, 0, "kraft.wire.clients.configs"),
     75: Row("DescribeTopicPartitions", 0, 0, 0, "kraft.wire.clients.metadata"),
 }
-"""By API key, in its order. ApiVersions, SaslHandshake and SaslAuthenticate belong to the connection itself."""
+"""By API key, in its order. ApiVersions belongs to the connection itself."""
 
 
 class ClientApis:

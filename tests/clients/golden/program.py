@@ -72,6 +72,8 @@ from kraft.wire.generated.init_producer_id_request import InitProducerIdRequestD
 from kraft.wire.generated.list_config_resources_request import ListConfigResourcesRequestData
 from kraft.wire.generated.list_groups_request import ListGroupsRequestData
 from kraft.wire.generated.list_transactions_request import ListTransactionsRequestData
+from kraft.wire.generated.sasl_authenticate_request import SaslAuthenticateRequestData
+from kraft.wire.generated.sasl_handshake_request import SaslHandshakeRequestData
 from kraft.wire.generated.unregister_broker_request import UnregisterBrokerRequestData
 from kraft.wire.primitives import TopLevel
 
@@ -95,6 +97,7 @@ def run(ask: Ask) -> None:
     for part in (_group_admin, _consumer_groups, _configs, _partitions, _log_dirs, _cluster, _security, _deletions):
         part(ask)
     _transactions(ask)
+    _authentication(ask)
 
 
 def _api_versions(ask: Ask) -> None:
@@ -971,3 +974,11 @@ def _transaction_markers(ask: Ask) -> None:
                 topics=[wtm.WritableTxnMarkerTopic.make(name=topic, partition_indexes=[number])],
             )
             ask(name, wtm.WriteTxnMarkersRequestData.make(markers=[marker]), version)
+
+
+def _authentication(ask: Ask) -> None:
+    """Where nobody authenticates: a PLAINTEXT listener."""
+    for version in versions(17):
+        ask("a mechanism", SaslHandshakeRequestData.make(mechanism="SCRAM-SHA-256"), version)
+    for version in versions(36):
+        ask("a first message", SaslAuthenticateRequestData.make(auth_bytes=b"n,,n=golden,r=nonce"), version)

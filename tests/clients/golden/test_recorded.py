@@ -27,7 +27,9 @@ NEVER_WRONG = {
 }
 """Nothing that one broker without an authorizer can be asked in these versions is an error."""
 ALWAYS_REFUSED = {"DescribeAcls", "CreateAcls", "DeleteAcls", "AlterUserScramCredentials", "UnregisterBroker"}
-"""Neither broker has an authorizer (54), nobody has credentials that could be deleted, and the only broker stays."""
+ALWAYS_REFUSED |= {"SaslHandshake", "SaslAuthenticate"}
+"""Neither broker has an authorizer (54), nobody has credentials that could be deleted, the only broker stays, and
+nobody authenticates at its listener (34)."""
 
 
 def message_type(api: str, side: str) -> type[TopLevel]:

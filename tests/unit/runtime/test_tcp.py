@@ -7,12 +7,14 @@ import socket
 import struct
 import tracemalloc
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import pytest
 import uvloop
 
+from kraft.runtime.network import TcpNetwork
 from kraft.runtime.tcp import READ_BUFFER_BYTES, REST_BYTES_MAX, SPLIT_MAX, TcpConnection
-from metadata.environment import ConnectionClosed
+from metadata.environment import ConnectionClosed, FrameConnection
 
 FRAMES = 8_000
 """Of ten bytes: more than two reads."""
@@ -122,3 +124,38 @@ def test_a_frame_beyond_the_limit_ends_the_connection_after_those_before_it() ->
             await connection.receive()
 
     connected(scenario)
+
+
+def test_of_what_a_slow_reader_is_sent_the_system_holds_as_much_as_the_listener_was_told() -> None:
+    answer, few = bytes(8 * 1024 * 1024), 16 * 1024
+
+    async def held_by_the_system(send_buffer_bytes: int | None) -> int:
+        loop = asyncio.get_running_loop()
+        unsent: asyncio.Future[int] = loop.create_future()
+
+        async def serve(connection: FrameConnection) -> None:
+            connection.send([answer])
+            await asyncio.sleep(0)
+            unsent.set_result(connection.unsent_bytes)
+            with suppress(ConnectionClosed):
+                await connection.receive()
+
+        listener = await TcpNetwork(loop).listen(
+            "127.0.0.1", 0, serve, frame_bytes_max=len(answer), send_buffer_bytes=send_buffer_bytes
+        )
+        try:
+            with socket.socket() as slow:
+                slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, few)
+                slow.setblocking(False)
+                await loop.sock_connect(slow, ("127.0.0.1", listener.port))
+                return len(answer) - await unsent
+        finally:
+            await listener.close()
+
+    async def main() -> None:
+        async with asyncio.timeout(30):
+            assert few <= await held_by_the_system(few) < 20 * few
+            assert await held_by_the_system(None) > 40 * few
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())

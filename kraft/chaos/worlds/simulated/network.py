@@ -474,5 +474,6 @@ class HostNetwork:
         *,
         frame_bytes_max: int,
         arriving_bytes_max: int | None = None,
+        send_buffer_bytes: int | None = None,
     ) -> SimulatedListener:
         return self._network.listen(self._host, port, on_connection, frame_bytes_max)

@@ -23,6 +23,7 @@ from kraft.wire.generated.heartbeat_request import HeartbeatRequestData
 from kraft.wire.generated.heartbeat_response import HeartbeatResponseData
 from kraft.wire.generated.produce_request import PartitionProduceData, ProduceRequestData, TopicProduceData
 from kraft.wire.generated.produce_response import ProduceResponseData
+from kraft.wire.generated.sasl_authenticate_request import SaslAuthenticateRequestData
 from kraft.wire.generated.sasl_handshake_request import SaslHandshakeRequestData
 from kraft.wire.primitives import TopLevel
 from kraft.wire.server import ClientListener
@@ -32,9 +33,9 @@ from tests.unit.wire.test_server_defends_itself import assert_alive
 DEADLINE_S = 20
 PRODUCE, FETCH, HEARTBEAT, METADATA = 0, 1, 12, 3
 VERSION = {PRODUCE: 9, FETCH: 12, HEARTBEAT: 4, METADATA: 12}
-NOT_SERVED = sorted({*range(-1, 100), 999, 10_000} - ROWS.keys() - {17, 18})
+NOT_SERVED = sorted({*range(-1, 100), 999, 10_000} - ROWS.keys() - {18})
 """Among them those of nodes (52 to 54, 56, 58, 59, 62, 63, 67, 70, 73, 82, 10000) and of share groups (76 to 79, 90 to
-92). A connection may begin with SaslHandshake 17, and ask for ApiVersions 18."""
+92). A connection may also ask for ApiVersions 18."""
 
 
 class Held(ClientApis):
@@ -307,10 +308,11 @@ def test_a_version_that_is_not_served_closes(version: int):
 
 def test_no_api_is_served_below_or_above_its_versions(caplog: pytest.LogCaptureFixture):
     async def main() -> None:
-        async with loopback(clients=Refusals()._apis) as world:
+        outside = ClientListener("OUTSIDE", "127.0.0.1", 0)  # no node comes there with a SaslHandshake
+        async with loopback(clients=Refusals()._apis, client_listeners=[outside]) as world:
             for key, row in ROWS.items():
                 for version in (row.oldest - 1, row.newest + 1):
-                    client = await dial(world)
+                    client = await dial(world, world.server.ports["OUTSIDE"])
                     client.raw(struct.pack(">ihhih", 10, key, version, 1, -1))
                     assert await client.end() == b"", (row.name, version)
                     client.writer.close()
@@ -404,12 +406,22 @@ def test_bytes_behind_a_body_are_not_looked_at():
 # --- nodes and clients ----------------------------------------------------------------------------------------------
 
 
+async def is_told_that_nobody_authenticates(client: Client) -> None:
+    """And is served on, as what it was."""
+    handshake = framed(17, 1, SaslHandshakeRequestData.make(mechanism="SCRAM-SHA-256"), 2, tags=b"")
+    proof = framed(36, 2, SaslAuthenticateRequestData.make(auth_bytes=b"n,,n=node-1,r=abc"), 3)
+    await client.is_served()
+    client.raw(handshake + proof)
+    assert await client.answer() == (2, b"\0\x22" + bytes(4)), "ILLEGAL_SASL_STATE 34, and no mechanism"
+    correlation_id, answer = await client.answer()
+    assert (correlation_id, answer[:3]) == (3, b"\0" + b"\0\x22")
+    assert b"security.protocol=PLAINTEXT" in answer
+    await client.is_served()
+
+
 def test_a_client_does_not_become_a_node_after_its_first_request():
     async def story(world: Loopback, held: Held) -> None:
-        client = await dial(world)
-        await client.is_served()
-        client.raw(framed(17, 1, SaslHandshakeRequestData.make(mechanism="SCRAM-SHA-256"), 2, tags=b""))
-        assert await client.end() == b""
+        await is_told_that_nobody_authenticates(await dial(world))
         await assert_alive(world)
 
     served(story)
@@ -417,11 +429,10 @@ def test_a_client_does_not_become_a_node_after_its_first_request():
 
 def test_a_listener_for_clients_takes_no_node():
     async def story(world: Loopback, held: Held) -> None:
-        client = await dial(world, world.server.ports["OUTSIDE"])
-        await client.is_served()
         node = await dial(world, world.server.ports["OUTSIDE"])
         node.raw(framed(17, 1, SaslHandshakeRequestData.make(mechanism="SCRAM-SHA-256"), 2, tags=b""))
-        assert await node.end() == b""
+        assert await node.answer() == (2, b"\0\x22" + bytes(4))
+        await is_told_that_nobody_authenticates(node)
 
     served(story, client_listeners=[ClientListener("OUTSIDE", "127.0.0.1", 0)])
 
