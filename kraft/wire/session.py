@@ -3,6 +3,8 @@
 Requests begin in the order in which they came, and each is answered when it is done, found by its correlation id: a
 long poll or an acks=all produce holds up nothing behind it. Kafka answers one connection strictly in order; here one
 connection carries the forwarded requests of many clients, which must not wait for each other.
+A fetch is begun a turn of the loop after it has come, and answered a turn after it was woken: what producers have sent
+meanwhile goes with it. At once, followers would carry away batch by batch, at twice the cost, and no sooner.
 Bounds: `IN_FLIGHT_MAX` requests, `FETCHES_IN_FLIGHT_MAX` fetches, `connection_bytes_max` bytes; then the peer is
 held back by TCP.
 """
@@ -70,6 +72,7 @@ class Session:
         self._fetch_slots = Budget(FETCHES_IN_FLIGHT_MAX)
         self._bytes = Budget(shared.connection_bytes_max)
         self._numbers = itertools.count()
+        self._has_ended = False
         self._serving: dict[int, tuple[asyncio.Future[Any], Api, int]] = {}
         """Requests that wait: for what, and for which API and how many bytes they hold room."""
 
@@ -195,6 +198,16 @@ class Session:
             self._release(api, size)
             raise
         call = _call(message=message, principal=principal, timeout_ms=timeout_ms)
+        if api is apis.FETCH:
+            asyncio.get_running_loop().call_soon(self._handle, served, header, call, size)
+        else:
+            self._handle(served, header, call, size)
+
+    def _handle(self, served: Served, header: RequestHeader, call: Call[Any], size: int) -> None:
+        api = served.api
+        if self._has_ended:
+            self._release(api, size)
+            return
         try:
             reply = served.handle(call)
         except Exception as error:  # noqa: BLE001 - each kind is told apart there
@@ -211,9 +224,14 @@ class Session:
             future, render = asyncio.get_running_loop().create_task(reply), _as_it_is
         number = next(self._numbers)
         self._serving[number] = (future, api, size)
-        future.add_done_callback(partial(self._has_come, number, served, header, call, render))
+        come = partial(self._has_come, number, served, header, call, render)
+        if api is apis.FETCH:
+            future.add_done_callback(partial(asyncio.get_running_loop().call_soon, come))
+        else:
+            future.add_done_callback(come)
 
     async def _end(self) -> None:
+        self._has_ended = True
         waits = [future for future, _, _ in self._serving.values()]
         for future in waits:
             future.cancel()
