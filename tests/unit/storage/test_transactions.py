@@ -18,7 +18,7 @@ from kraft.system_clock import SystemClock
 from metadata.environment import Environment
 from metadata.image import TopicIdPartition
 from metadata.settings import BrokerSettings, TopicSettings
-from replication.partition.log import AbortedTransaction, Appended
+from replication.partition.log import AbortedTransaction, Appended, EpochEnd
 from replication.producers.origin import COORDINATOR, Origin
 from replication.producers.state import ProducerLimits
 from replication.storage.cleaner_copy import ActiveProducers
@@ -145,6 +145,44 @@ def test_who_is_fenced_and_who_is_in_the_wrong_state_changes_nothing(tmp_path: P
         end(log, 1, epoch=3, coordinator_epoch=5)  # a marker that is written again does no harm
         write(log, 1, epoch=3, sequence=0)
         assert log.last_stable_offset == 0
+        await log.close()
+
+    run(play)
+
+
+def test_a_marker_is_of_the_leader_epoch_in_which_it_is_written_whatever_epoch_its_coordinator_has(
+    tmp_path: Path,
+) -> None:
+    async def play(environment: Environment) -> None:
+        log, _ = load(environment, str(tmp_path))
+
+        def append(data: bytes, leader_epoch: int) -> int:
+            return log.append_as_leader(data, leader_epoch=leader_epoch, now_ms=NOW_MS, origin=COORDINATOR).base_offset
+
+        def marker(producer_id: int, coordinator_epoch: int) -> bytes:
+            word = Marker(is_commit=False, coordinator_epoch=coordinator_epoch)
+            return build_marker(word, producer_id=producer_id, producer_epoch=0, timestamp_ms=NOW_MS)
+
+        for producer_id in (1, 2):
+            append(
+                build_batch(
+                    [NewRecord(b"key", b"value", [], NOW_MS)],
+                    producer_id=producer_id,
+                    producer_epoch=0,
+                    base_sequence=0,
+                    is_transactional=True,
+                ),
+                leader_epoch=2,
+            )
+        assert append(marker(1, 99), leader_epoch=2) == 2
+        assert append(marker(2, 7), leader_epoch=5) == 3
+        assert [header.leader_epoch for header, _ in headers(log)] == [2, 2, 2, 5]
+        assert log.epoch_entries == ((2, 0), (5, 3))
+        ends = {epoch: log.end_offset_for_epoch(epoch) for epoch in (2, 4, 5)}
+        assert ends == {2: EpochEnd(2, 3), 4: EpochEnd(2, 3), 5: EpochEnd(5, 4)}
+        log.truncate_to(3)
+        assert log.epoch_entries == ((2, 0),)
+        assert log.end_offset_for_epoch(2) == EpochEnd(2, 3), "a follower that lacks the other marker is cut here"
         await log.close()
 
     run(play)
