@@ -15,11 +15,11 @@ from functools import partial
 from typing import NamedTuple
 
 from kraft.broker.measures import Measure
-from kraft.wire import apis, codec, scram
+from kraft.wire import codec, scram
 from kraft.wire.budget import Budget
 from kraft.wire.clients.counting import ClientCounts
 from kraft.wire.clients.served import ClientConnection
-from kraft.wire.clients.session import ClientSession
+from kraft.wire.clients.session import ClientSession, authenticates_as_node
 from kraft.wire.clients.table import ClientApis
 from kraft.wire.clients.watch import ClientWatch
 from kraft.wire.codec import Malformed
@@ -228,6 +228,6 @@ class WireServer:
 def _authenticates(first: memoryview) -> bool:
     """As our nodes do, with their first request. Others may ask for ApiVersions before."""
     try:
-        return codec.decode_request_head(first).api_key == apis.SASL_HANDSHAKE.key
+        return authenticates_as_node(codec.decode_request_head(first))
     except Malformed:
         return False  # the session says so

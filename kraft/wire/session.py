@@ -4,7 +4,7 @@ Requests begin in the order in which they came, and each is answered when it is 
 long poll or an acks=all produce holds up nothing behind it. Kafka answers one connection strictly in order; here one
 connection carries the forwarded requests of many clients, which must not wait for each other.
 A fetch is begun a turn of the loop after it has come, and answered a turn after it was woken: what producers have sent
-meanwhile goes with it. At once, followers would carry away batch by batch, at twice the cost, and no sooner.
+meanwhile goes with it. At once, followers would carry away batch by batch, in twice as many rounds, and no sooner.
 Bounds: `IN_FLIGHT_MAX` requests, `FETCHES_IN_FLIGHT_MAX` fetches, `connection_bytes_max` bytes; then the peer is
 held back by TCP.
 """

@@ -124,7 +124,7 @@ class ReplicaLog(Protocol):
 
         Raises CorruptMessage 2, MessageTooLarge 10, RecordListTooLarge 18, InvalidTimestamp 32, InvalidRecord 87,
         UnsupportedCompressionType 76, OutOfOrderSequenceNumber 45, InvalidProducerEpoch 47, InvalidTxnState 48,
-        TransactionCoordinatorFenced 52, KafkaStorageError 56, ThrottlingQuotaExceeded 89.
+        TransactionCoordinatorFenced 52, KafkaStorageError 56, ThrottlingQuotaExceeded 89, PolicyViolation 44.
         """
         ...
 

@@ -228,20 +228,26 @@ class ProducerStates:
         known = self._of(producer_id).get(producer_id)
         return known is not None and known.has_open_transaction
 
-    def check_room(self, limits: ProducerLimits, *, aborted: int) -> None:
-        """For the first batch of a transaction. `aborted`: transactions that the log keeps; an open one may become one.
+    def check_room(self, limits: ProducerLimits, *, aborted: int | None) -> None:
+        """For the first batch of a transaction. `aborted`: transactions that the log keeps, of which an open one may
+        become one; None where they do not count.
 
-        Raises ThrottlingQuotaExceeded 89 when as many transactions are open as may be, PolicyViolation 44 when the log
-        keeps as many aborted ones as it may."""
-        if aborted + len(self._open) >= limits.aborted_max:
+        Raises PolicyViolation 44 when the log keeps as many aborted ones as it may, and ThrottlingQuotaExceeded 89 when
+        it would if those were aborted that are open, or as many are open as may be."""
+        opened = len(self._open)
+        if aborted is not None and aborted >= limits.aborted_max:
             raise PolicyViolation(
-                f"this partition keeps {aborted} aborted transactions and {len(self._open)} are open; "
-                f"transaction.aborted.max.per.partition allows {limits.aborted_max}: let retention or DeleteRecords "
-                "remove old segments, or raise it"
+                f"this partition keeps {aborted} aborted transactions; transaction.aborted.max.per.partition allows "
+                f"{limits.aborted_max}: let retention or DeleteRecords remove whole segments, or raise it"
             )
-        if len(self._open) >= limits.allocated_max:
+        if aborted is not None and aborted + opened >= limits.aborted_max:
             raise ThrottlingQuotaExceeded(
-                f"{len(self._open)} transactions are open in this partition; "
+                f"this partition keeps {aborted} aborted transactions and {opened} are open; "
+                f"transaction.aborted.max.per.partition allows {limits.aborted_max}"
+            )
+        if opened >= limits.allocated_max:
+            raise ThrottlingQuotaExceeded(
+                f"{opened} transactions are open in this partition; "
                 f"producer.id.max.per.partition allows {limits.allocated_max}"
             )
 

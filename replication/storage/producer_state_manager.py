@@ -87,8 +87,8 @@ class ProducerStateManager:
         duplicate = self._states.check(header.producer_id, header, origin)
         if duplicate is None:
             if header.attributes & TRANSACTIONAL and not self._states.has_open_transaction(header.producer_id):
-                # A coordinator has no answer to this one, and its log is compacted: aborted ones do not stay.
-                aborted = 0 if origin.is_coordinator else self._segments.aborted_transactions()
+                # A coordinator has no answer to a refusal, and its log is compacted: aborted ones do not stay.
+                aborted = None if origin.is_coordinator else self._segments.aborted_transactions()
                 self._states.check_room(self._limits(), aborted=aborted)
             return None
         is_keyed = is_reserved(header.producer_id)

@@ -117,6 +117,8 @@ class TransactionShard(LedPartition):
             assert isinstance(event, InitProducer | EndTransaction), event
             event = event.with_producer_id(await self._new_producer_id())
             self.check()
+            if name not in self.transactions:
+                self._check_room()  # others may have come meanwhile
             decision = decide(name, self.transactions.get(name), event, now_ms=self.wall_ms)
         assert decision.transaction is not None, (name, event)
         if decision.transaction is not self.transactions.get(name):

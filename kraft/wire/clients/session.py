@@ -28,6 +28,7 @@ from kraft.wire.clients.table import ROWS, ClientApis
 from kraft.wire.codec import Malformed, RequestHeader
 from kraft.wire.handlers.served import CloseConnection, Later
 from kraft.wire.primitives import TopLevel
+from kraft.wire.principal import principal_of
 from metadata.environment import Clock, FrameConnection
 
 LOG = logging.getLogger(__name__)
@@ -54,6 +55,11 @@ class _Slot:
     is_done: bool = False
     waits: asyncio.Future[Any] | None = None
     """What its answer waits for; cancelled when the client has gone."""
+
+
+def authenticates_as_node(header: RequestHeader) -> bool:
+    """A SaslHandshake whose client id names a node. Clients that are set up to authenticate send one, too."""
+    return header.api_key == apis.SASL_HANDSHAKE.key and principal_of(header.client_id) is not None
 
 
 class ClientSession:
@@ -152,9 +158,8 @@ class ClientSession:
             await self._end()
 
     def _is_of_a_node(self, header: RequestHeader) -> bool:
-        """It authenticates, as its first request but for ApiVersions."""
-        is_handshake = self._takes_nodes and header.api_key == apis.SASL_HANDSHAKE.key
-        return is_handshake and not self._has_asked and not self._slots
+        """It authenticates, as its first request but for ApiVersions, and by its client id it is one."""
+        return self._takes_nodes and authenticates_as_node(header) and not self._has_asked and not self._slots
 
     def _may_serve(self) -> bool:
         """Before its metadata has caught up with the quorum, a broker would tell clients what was true in an earlier

@@ -22,11 +22,24 @@ TOPIC = "__transaction_state"
 T0 = frozenset({("t", 0)})
 
 
+class GatedIds(ProducerIds):
+    """Blocks of ids that come when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_go = asyncio.Event()
+        self.may_go.set()
+
+    async def next_id(self) -> int:
+        await self.may_go.wait()
+        return await super().next_id()
+
+
 class World:
     def __init__(self, cluster: Brokers, key: TopicIdPartition) -> None:
         self._cluster = cluster
         self._key = key
-        self._ids = ProducerIds()
+        self.ids = GatedIds()
         self.prepared: list[Transaction] = []
         self.failed: list[TransactionShard] = []
         self.ids_elsewhere = 0
@@ -47,7 +60,7 @@ class World:
             self._cluster.partition(self._key).leader_epoch,
             around,
             ids_of_node=lambda: self.ids_elsewhere + len(shard.transactions),
-            new_producer_id=self._ids.next_id,
+            new_producer_id=self.ids.next_id,
             on_prepared=lambda shard, transaction: self.prepared.append(transaction),
             on_failed=self.failed.append,
         )
@@ -174,6 +187,20 @@ def test_what_is_open_for_too_long_is_aborted_and_what_is_unused_is_forgotten() 
         assert (await world.loaded(3)).transactions == {}
 
     play(story)
+
+
+def test_ids_that_wait_for_producer_ids_together_are_not_more_than_a_node_may_have() -> None:
+    async def story(cluster: Brokers, world: World) -> None:
+        shard = await world.loaded(1)
+        world.ids.may_go.clear()
+        waiting = [asyncio.ensure_future(init(shard, name)) for name in ("a", "b", "c")]
+        await asyncio.sleep(1)
+        world.ids.may_go.set()
+        told = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(each) for each in told] == [Producer, Producer, CoordinatorLoadInProgress]
+        assert shard.transactions.keys() == {"a", "b"}
+
+    play(story, transactional_id_max_per_node=2)
 
 
 def test_one_id_more_than_a_node_may_have_is_refused_until_another_is_forgotten() -> None:

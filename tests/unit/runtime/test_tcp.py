@@ -154,8 +154,10 @@ def test_of_what_a_slow_reader_is_sent_the_system_holds_as_much_as_the_listener_
 
     async def main() -> None:
         async with asyncio.timeout(30):
-            assert few <= await held_by_the_system(few) < 20 * few
-            assert await held_by_the_system(None) > 40 * few
+            held = await held_by_the_system(few)
+            assert few <= held < 20 * few
+            assert await held_by_the_system(12 * few) > held + 6 * few
+            assert await held_by_the_system(None) > 0
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main())

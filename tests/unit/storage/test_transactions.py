@@ -263,13 +263,15 @@ def test_a_log_that_keeps_too_many_aborted_transactions_begins_none_until_segmen
             end(log, producer_id, commits=False)
         of_client(log, 9, 0, verify(log, 9))
         end_offset = log.log_end_offset
-        assert refusal(lambda: of_client(log, 10, 0, verify(log, 10))) == 44, "the open one may be aborted, too"
+        assert refusal(lambda: of_client(log, 10, 0, verify(log, 10))) == 89, "the open one may be aborted, too"
         assert log.log_end_offset == end_offset
         of_client(log, 9, 1)  # it goes on, and ends as it likes
         end(log, 9, commits=False)
         write(log, 11, sequence=0, is_transactional=False)
-        write(log, 12)  # what coordinators write is compacted, and they have no answer to a refusal
-        end(log, 12)
+        for producer_id in range(12, 24):  # what coordinators write is compacted, and they have no answer to a refusal
+            write(log, producer_id)
+        for producer_id in range(12, 24):
+            end(log, producer_id)
         await log.close()
 
         log, _ = load(environment, str(tmp_path), settings=SMALL, limits=limits, is_clean=True)

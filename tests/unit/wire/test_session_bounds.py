@@ -17,7 +17,7 @@ from kraft.wire.apis import Api
 from kraft.wire.budget import Budget
 from kraft.wire.codec import RequestHeader
 from kraft.wire.generated.produce_response import ProduceResponseData
-from kraft.wire.handlers.served import NO_RESPONSE, Call, CloseConnection, Later, Reply, Served
+from kraft.wire.handlers.served import NO_RESPONSE, Call, CloseConnection, Later, NoResponse, Reply, Served
 from kraft.wire.messages.fetch import FETCH
 from kraft.wire.messages.offsets import LIST_OFFSETS, ListOffset
 from kraft.wire.messages.produce import PRODUCE, ProduceRequest
@@ -118,15 +118,16 @@ class World:
         connection_bytes_max: int = 1 << 20,
         produce_bytes_max: int = 1 << 20,
         reply: Callable[[], Reply] | None = None,
+        instead: Sequence[Served] = (),
     ) -> None:
-        """`reply`: of a produce, instead of one that comes when the test says so."""
+        """`reply`: of a produce, instead of one that comes when the test says so; `instead`: other handlers."""
         self.handlers = Handlers()
         self.line = Line()
         self.produce_budget = Budget(produce_bytes_max)
         self.shared = Shared(
             environment=environment(1),
             credential=CREDENTIAL,
-            handlers=self.handlers.served(reply),
+            handlers=self.handlers.served(reply) | {one.api.key: one for one in instead},
             connection_bytes_max=connection_bytes_max,
             produce_budget=self.produce_budget,
             strangers=Strangers(KAFKA_LISTENER),
@@ -200,6 +201,53 @@ def test_fetches_have_places_of_their_own(monkeypatch: pytest.MonkeyPatch) -> No
         world.line.put(a_lookup(), a_fetch(), a_fetch(), a_fetch(), a_lookup())
         await world.turns()
         assert world.begun == 3
+        await world.end()
+
+    run(story())
+
+
+def test_what_came_with_a_fetch_goes_first_and_what_was_done_with_it_too() -> None:
+    """So that it carries away what producers have sent in the same turn."""
+
+    async def story() -> None:
+        order: list[str] = []
+        ends: list[asyncio.Future[None]] = []
+
+        def served(api: Api, refuse: Any) -> Served:
+            def answered(_: None) -> NoResponse:
+                order.append(f"{api.name} answered")
+                return NO_RESPONSE
+
+            def handle(call: Call) -> Later:
+                order.append(f"{api.name} begun")
+                ends.append(asyncio.get_running_loop().create_future())
+                return Later(ends[-1], answered)
+
+            return Served(api=api, handle=handle, refuse=refuse)
+
+        world = World(instead=[served(FETCH.api, FETCH.refuse), served(PRODUCE.api, PRODUCE.refuse)])
+        world.line.put(a_fetch(), a_produce())
+        await world.turns()
+        assert order == ["Produce begun", "Fetch begun"]
+        for end in reversed(ends):  # the fetch's first
+            end.set_result(None)
+        await world.turns()
+        assert order[2:] == ["Produce answered", "Fetch answered"]
+        await world.end()
+
+    run(story())
+
+
+def test_a_fetch_that_has_its_turn_after_the_connection_has_ended_is_not_begun() -> None:
+    async def story() -> None:
+        world = World()
+        await world.turns()
+        world.line.put(a_fetch())
+        world.line.end()
+        await world.turns()
+        assert world.begun == 0
+        assert world.serving.done()
+        assert world.session._fetch_slots.taken == world.session._bytes.taken == 0
         await world.end()
 
     run(story())

@@ -128,8 +128,16 @@ class Client:
         assert await self.answer() == (4_711, b"\0" + b"\0\0\0\0" + b"\0\x05" + b"\0")
 
 
-def framed(key: int, version: int, body: TopLevel, correlation_id: int, *, tags: bytes = b"\0") -> bytes:
-    head = struct.pack(">hhih", key, version, correlation_id, 2) + b"me" + tags
+def framed(
+    key: int,
+    version: int,
+    body: TopLevel,
+    correlation_id: int,
+    *,
+    client_id: bytes = b"me",
+    tags: bytes = b"\0",
+) -> bytes:
+    head = struct.pack(">hhih", key, version, correlation_id, len(client_id)) + client_id + tags
     data = head + b"".join(codec.encode_body(body, version))
     return struct.pack(">i", len(data)) + data
 
@@ -410,7 +418,6 @@ async def is_told_that_nobody_authenticates(client: Client) -> None:
     """And is served on, as what it was."""
     handshake = framed(17, 1, SaslHandshakeRequestData.make(mechanism="SCRAM-SHA-256"), 2, tags=b"")
     proof = framed(36, 2, SaslAuthenticateRequestData.make(auth_bytes=b"n,,n=node-1,r=abc"), 3)
-    await client.is_served()
     client.raw(handshake + proof)
     assert await client.answer() == (2, b"\0\x22" + bytes(4)), "ILLEGAL_SASL_STATE 34, and no mechanism"
     correlation_id, answer = await client.answer()
@@ -419,9 +426,29 @@ async def is_told_that_nobody_authenticates(client: Client) -> None:
     await client.is_served()
 
 
+@pytest.mark.parametrize("asks_first", [False, True])
+def test_a_client_that_is_set_up_to_authenticate_is_told_that_nobody_does(asks_first: bool):
+    async def story(world: Loopback, held: Held) -> None:
+        client = await dial(world)
+        if asks_first:
+            software = ApiVersionsRequestData.make(client_software_name="a", client_software_version="1")
+            client.raw(framed(18, 4, software, 1))
+            await client.answer()
+        client.raw(framed(17, 1, SaslHandshakeRequestData.make(mechanism="PLAIN"), 2, tags=b""))
+        assert await client.answer() == (2, b"\0\x22" + bytes(4)), "ILLEGAL_SASL_STATE 34, and no mechanism"
+        await is_told_that_nobody_authenticates(client)
+        await assert_alive(world)
+
+    served(story)
+
+
 def test_a_client_does_not_become_a_node_after_its_first_request():
     async def story(world: Loopback, held: Held) -> None:
-        await is_told_that_nobody_authenticates(await dial(world))
+        client = await dial(world)
+        await client.is_served()
+        handshake = SaslHandshakeRequestData.make(mechanism="SCRAM-SHA-256")
+        client.raw(framed(17, 1, handshake, 2, client_id=b"node-2-fetch", tags=b""))
+        assert await client.answer() == (2, b"\0\x22" + bytes(4))
         await assert_alive(world)
 
     served(story)
