@@ -181,6 +181,10 @@ class FrameConnection(Protocol):
         """
         ...
 
+    def bound_send_buffer(self, bytes_max: int) -> None:
+        """The system holds no more than this of what is sent; the rest stays `unsent_bytes`."""
+        ...
+
     def take_frames(self, *, bytes_max: int) -> None:
         """From now on, take frames up to this length, and from a peer that is trusted: the limits given at connect or
         listen were for a stranger."""
@@ -224,13 +228,11 @@ class Network(Protocol):
         *,
         frame_bytes_max: int,
         arriving_bytes_max: int | None = None,
-        send_buffer_bytes: int | None = None,
     ) -> FrameListener:
         """Serve each connection with its own task running `on_connection`; it is closed when that returns.
 
         `arriving_bytes_max`: what long frames of all its connections that nobody has taken yet hold together; who needs
         more is held back by TCP, and for others who are held back, a frame that comes too slowly is given up.
-        `send_buffer_bytes`: what the system holds of what one of them sends; None: as much as it likes.
         Raises OSError (EADDRINUSE). Port 0 lets the system choose.
         """
         ...

@@ -235,7 +235,7 @@ class BrokerSettings(_Settings):
     # Requests
     socket_request_max_bytes: int = _int(104_857_600, 1024, INT32_MAX, "Largest request on the Kafka listener.")
     socket_send_buffer_bytes: int = _int(
-        102_400, -1, INT32_MAX, "What the system holds of answers to one Kafka connection; -1: as much as it likes."
+        102_400, -1, INT32_MAX, "What the system holds of answers to one Kafka client; -1: as much as it likes."
     )
     max_request_partition_size_limit: int = _int(
         2_000, 1, INT32_MAX, "Partitions in one answer to DescribeTopicPartitions."

@@ -47,16 +47,13 @@ class TcpListener:
         self._is_closing = False
         self._came_late: list[TcpConnection] = []
 
-    async def start(self, host: str, port: int, *, frame_bytes_max: int, send_buffer_bytes: int | None = None) -> None:
+    async def start(self, host: str, port: int, *, frame_bytes_max: int) -> None:
         def accept() -> _AcceptedConnection:
             return _AcceptedConnection(
                 self._loop, self, frame_bytes_max=frame_bytes_max, buffer=self._buffer, arriving=self._arriving
             )
 
         self._server = await self._loop.create_server(accept, host, port, backlog=BACKLOG)
-        if send_buffer_bytes is not None:
-            for listening in self._server.sockets:  # whoever is accepted has it from there
-                listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
 
     @property
     def port(self) -> int:
@@ -183,7 +180,6 @@ class TcpNetwork:
         *,
         frame_bytes_max: int,
         arriving_bytes_max: int | None = None,
-        send_buffer_bytes: int | None = None,
     ) -> TcpListener:
         listener = TcpListener(
             self._loop,
@@ -192,7 +188,7 @@ class TcpNetwork:
             buffer=self._buffer,
             arriving_bytes_max=arriving_bytes_max,
         )
-        await listener.start(host, port, frame_bytes_max=frame_bytes_max, send_buffer_bytes=send_buffer_bytes)
+        await listener.start(host, port, frame_bytes_max=frame_bytes_max)
         return listener
 
 

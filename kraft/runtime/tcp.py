@@ -105,6 +105,11 @@ class TcpConnection(FrameReceiver, asyncio.BufferedProtocol):
         if self._is_closed:
             raise self._closed_error()
 
+    def bound_send_buffer(self, bytes_max: int) -> None:
+        if self._transport is not None and not self._is_closed:
+            sock = self._transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, bytes_max)
+
     def take_frames(self, *, bytes_max: int) -> None:
         self._frame_bytes_max = bytes_max
         if self._arriving is not None:

@@ -133,12 +133,7 @@ class WireServer:
         first = KAFKA_LISTENER.frame_bytes_max if self._clients is None else self._shared.frame_bytes_max
         self._listeners.append(
             await self._environment.network.listen(
-                host,
-                port,
-                serve,
-                frame_bytes_max=first,
-                arriving_bytes_max=self._arriving_bytes_max,
-                send_buffer_bytes=self._send_buffer_bytes if self._send_buffer_bytes >= 0 else None,
+                host, port, serve, frame_bytes_max=first, arriving_bytes_max=self._arriving_bytes_max
             )
         )
 
@@ -193,6 +188,8 @@ class WireServer:
             self.counts.refused += 1
             connection.abort()
             return None
+        if self._send_buffer_bytes >= 0:
+            connection.bound_send_buffer(self._send_buffer_bytes)
         session = ClientSession(
             self._clients,
             connection,

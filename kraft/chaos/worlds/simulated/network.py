@@ -113,6 +113,9 @@ class SimulatedConnection(FrameReceiver):
             self._network.read(self)
         return frame
 
+    def bound_send_buffer(self, bytes_max: int) -> None:
+        """What is on its way here is in the world's hands."""
+
     def take_frames(self, *, bytes_max: int) -> None:
         self._frame_bytes_max = bytes_max
 
@@ -474,6 +477,5 @@ class HostNetwork:
         *,
         frame_bytes_max: int,
         arriving_bytes_max: int | None = None,
-        send_buffer_bytes: int | None = None,
     ) -> SimulatedListener:
         return self._network.listen(self._host, port, on_connection, frame_bytes_max)
