@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import time
+from typing import cast
 
 KEPT_BYTES = 64 * 1024 * 1024
 """Free at the end of the heap; what is beyond is given back at once. The 16 MiB of recent appends, and answers and
@@ -21,6 +22,16 @@ BUSY_SHARE = 0.1
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
+
+
+_new_bytearray = ctypes.pythonapi.PyByteArray_FromStringAndSize
+_new_bytearray.argtypes, _new_bytearray.restype = (ctypes.c_void_p, ctypes.c_ssize_t), ctypes.py_object
+
+
+def uncleared(size: int) -> bytearray:
+    """A bytearray whose content is whatever stood in that memory, for who writes all of it before it is read. To
+    clear a megabyte, as `bytearray(size)` does, is a twentieth of what a node does for a produce of that size."""
+    return cast(bytearray, _new_bytearray(None, size))
 
 
 class Heap:

@@ -20,6 +20,7 @@ from typing import cast
 
 from kraft.protocol.primitives import Buffer
 from kraft.runtime.arriving import STEP_BYTES, ArrivingFrames
+from kraft.runtime.heap import uncleared
 from kraft.runtime.receiving import FrameReceiver
 
 LOG = logging.getLogger(__name__)
@@ -236,7 +237,7 @@ class TcpConnection(FrameReceiver, asyncio.BufferedProtocol):
     def _begin_large(self, size: int, head: memoryview) -> None:
         # What the system maps is taken as bytes arrive, however much was announced; but it is cleared page by page.
         is_mapped = size > (TRUSTED_BYTES_MAX if self._arriving is None else STEP_BYTES)
-        self._large = memoryview(mmap.mmap(-1, size) if is_mapped else bytearray(size))
+        self._large = memoryview(mmap.mmap(-1, size) if is_mapped else uncleared(size))
         self._large[: len(head)] = head
         self._large_filled = len(head)
         self._large_granted = size if self._arriving is None else 0

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from kraft.runtime.heap import uncleared
+
 MIB = 1024 * 1024
 ROUNDS = 64
 PAGES = MIB // 4096
@@ -65,3 +67,11 @@ def test_memory_goes_back_to_the_system_when_there_is_little_to_do() -> None:
     at_once, later = printed(RESIDENT)
     assert at_once < 4 * MIB
     assert later > 30 * MIB
+
+
+@pytest.mark.parametrize("size", [0, 1, 3 * MIB])
+def test_memory_that_is_not_cleared_is_a_bytearray_of_the_size(size: int) -> None:
+    data = uncleared(size)
+    assert (type(data), len(data)) == (bytearray, size)
+    memoryview(data)[:] = b"\1" * size
+    assert data == b"\1" * size
