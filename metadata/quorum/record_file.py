@@ -47,7 +47,10 @@ def parse_records(data: bytes) -> Iterator[StoredRecord]:
         payload_start = position + _FRAME.size - _EPOCH_BYTES
         position = payload_start + length
         payload = data[payload_start:position]
-        if marker != _MARKER or len(payload) != length or zlib.crc32(payload, length) != crc:
+        # Zeros behind a marker are no frame, though the CRC of nothing is zero: a loss of power takes whole sectors.
+        if marker != _MARKER or length <= _EPOCH_BYTES:
+            return
+        if len(payload) != length or zlib.crc32(payload, length) != crc:
             return
         yield StoredRecord(
             offset=offset, controller_epoch=controller_epoch, encoded=payload[_EPOCH_BYTES:], end=position

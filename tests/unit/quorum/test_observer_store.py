@@ -74,3 +74,22 @@ def test_a_bit_that_flips_anywhere_in_the_records_gives_an_older_image_or_none()
             again = _open(files)
             assert again.load() in images[1:], (offset, bit)
             again.close()
+
+
+@pytest.mark.parametrize("zeros", [1, 8, 512])
+def test_zeros_in_place_of_anything_in_the_records_give_an_older_image_or_none(zeros: int) -> None:
+    """A loss of power takes sectors, and where in a record one begins is chance."""
+    disk, files = new_disk()
+    store = _open(files)
+    images = [store.load()]
+    images.append(_append(store, images[-1], ControllerEpochRecord(epoch=1, node_id=1)))
+    for name in ("a", "b", "c"):
+        images.append(_append(store, images[-1], setting(name)))
+    store.close()
+    whole = bytes(disk.file(RECORDS).data)
+    for offset in range(len(whole)):
+        taken = min(zeros, len(whole) - offset)
+        disk.file(RECORDS).data[:] = whole[:offset] + bytes(taken) + whole[offset + taken :]
+        again = _open(files)
+        assert again.load() in images, offset
+        again.close()
