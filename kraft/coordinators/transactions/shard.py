@@ -110,15 +110,14 @@ class TransactionShard(LedPartition):
 
     async def ask(self, name: str, event: Event) -> Reply:
         """What is answered is replicated, and so is all before it. Raises the KafkaError of a refusal."""
-        if isinstance(event, InitProducer) and name not in self.transactions:
-            self._check_room()
+        if isinstance(event, InitProducer):
+            self._check_room(name)
         decision = decide(name, self.transactions.get(name), event, now_ms=self.wall_ms)
         while decision.needs_producer_id:
             assert isinstance(event, InitProducer | EndTransaction), event
             event = event.with_producer_id(await self._new_producer_id())
             self.check()
-            if name not in self.transactions:
-                self._check_room()  # others may have come meanwhile
+            self._check_room(name)  # others may have come meanwhile
             decision = decide(name, self.transactions.get(name), event, now_ms=self.wall_ms)
         assert decision.transaction is not None, (name, event)
         if decision.transaction is not self.transactions.get(name):
@@ -129,8 +128,11 @@ class TransactionShard(LedPartition):
             raise decision.reply
         return decision.reply
 
-    def _check_room(self) -> None:
-        """Raises CoordinatorLoadInProgress 14, which producers try again, until ids that nobody uses have expired."""
+    def _check_room(self, name: str) -> None:
+        """For an id that is not there yet. Raises CoordinatorLoadInProgress 14, which producers try again, until ids
+        that nobody uses have expired."""
+        if name in self.transactions:
+            return
         known, limit = self._ids_of_node(), self.around.settings().transactional_id_max_per_node
         if known >= limit:
             raise CoordinatorLoadInProgress(

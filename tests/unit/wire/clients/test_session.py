@@ -414,12 +414,16 @@ def test_bytes_behind_a_body_are_not_looked_at():
 # --- nodes and clients ----------------------------------------------------------------------------------------------
 
 
+async def shakes_hands_in_vain(client: Client, *, mechanism: str = "SCRAM-SHA-256", client_id: bytes = b"me") -> None:
+    handshake = SaslHandshakeRequestData.make(mechanism=mechanism)
+    client.raw(framed(17, 1, handshake, 2, client_id=client_id, tags=b""))
+    assert await client.answer() == (2, b"\0\x22" + bytes(4)), "ILLEGAL_SASL_STATE 34, and no mechanism"
+
+
 async def is_told_that_nobody_authenticates(client: Client) -> None:
     """And is served on, as what it was."""
-    handshake = framed(17, 1, SaslHandshakeRequestData.make(mechanism="SCRAM-SHA-256"), 2, tags=b"")
-    proof = framed(36, 2, SaslAuthenticateRequestData.make(auth_bytes=b"n,,n=node-1,r=abc"), 3)
-    client.raw(handshake + proof)
-    assert await client.answer() == (2, b"\0\x22" + bytes(4)), "ILLEGAL_SASL_STATE 34, and no mechanism"
+    await shakes_hands_in_vain(client)
+    client.raw(framed(36, 2, SaslAuthenticateRequestData.make(auth_bytes=b"n,,n=node-1,r=abc"), 3))
     correlation_id, answer = await client.answer()
     assert (correlation_id, answer[:3]) == (3, b"\0" + b"\0\x22")
     assert b"security.protocol=PLAINTEXT" in answer
@@ -434,8 +438,7 @@ def test_a_client_that_is_set_up_to_authenticate_is_told_that_nobody_does(asks_f
             software = ApiVersionsRequestData.make(client_software_name="a", client_software_version="1")
             client.raw(framed(18, 4, software, 1))
             await client.answer()
-        client.raw(framed(17, 1, SaslHandshakeRequestData.make(mechanism="PLAIN"), 2, tags=b""))
-        assert await client.answer() == (2, b"\0\x22" + bytes(4)), "ILLEGAL_SASL_STATE 34, and no mechanism"
+        await shakes_hands_in_vain(client, mechanism="PLAIN")
         await is_told_that_nobody_authenticates(client)
         await assert_alive(world)
 
@@ -446,9 +449,7 @@ def test_a_client_does_not_become_a_node_after_its_first_request():
     async def story(world: Loopback, held: Held) -> None:
         client = await dial(world)
         await client.is_served()
-        handshake = SaslHandshakeRequestData.make(mechanism="SCRAM-SHA-256")
-        client.raw(framed(17, 1, handshake, 2, client_id=b"node-2-fetch", tags=b""))
-        assert await client.answer() == (2, b"\0\x22" + bytes(4))
+        await shakes_hands_in_vain(client, client_id=b"node-2-fetch")
         await assert_alive(world)
 
     served(story)
@@ -457,8 +458,7 @@ def test_a_client_does_not_become_a_node_after_its_first_request():
 def test_a_listener_for_clients_takes_no_node():
     async def story(world: Loopback, held: Held) -> None:
         node = await dial(world, world.server.ports["OUTSIDE"])
-        node.raw(framed(17, 1, SaslHandshakeRequestData.make(mechanism="SCRAM-SHA-256"), 2, tags=b""))
-        assert await node.answer() == (2, b"\0\x22" + bytes(4))
+        await shakes_hands_in_vain(node, client_id=b"node-2-fetch")
         await is_told_that_nobody_authenticates(node)
 
     served(story, client_listeners=[ClientListener("OUTSIDE", "127.0.0.1", 0)])
