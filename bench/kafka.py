@@ -1,16 +1,23 @@
-"""The same work on a Kafka cluster beside ours: alternating runs, median, and the ratio.
+"""The same work on a Kafka cluster and on ours: alternating runs, median, and the ratio.
 
-Theirs is always done by librdkafka; ours over REST, and by librdkafka through the Kafka port.
+Theirs is always done by librdkafka; ours over REST, and by librdkafka through the Kafka port. With the same client on
+both sides, three nodes and the client have the machine to themselves: the nodes of the other cluster are stopped
+(SIGSTOP) where they run on it, for idle ones take up to a fifth of a core.
 """
 
 from __future__ import annotations
 
 import asyncio
+import mmap
+import os
+import signal
 import statistics
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.bodies import raw_body
@@ -26,6 +33,10 @@ FLUSH_S = 120
 ADMIN_S = 30
 SETTLE_S = 1.5
 """After a topic is created: its followers fetch then, on both sides, and nobody tells of that on both."""
+RESUMED_S = 3.0
+"""After the nodes of a cluster go on that were stopped: elections and heartbeats that were due are over."""
+USED_BYTES = 8 * KIB**3
+"""Twice what three replicas of a round and the queue of the producer take."""
 READ_S = 30
 FULL_QUEUE_MS = 5
 """How long librdkafka fetches no more when its queue was full. With its default of a second a cluster that is faster
@@ -90,7 +101,8 @@ async def compare_clients(
         found: dict[str, list[Found]] = {which: [] for which in peers}
         for _ in range(ROUNDS_QUICK if quick else ROUNDS):
             for which, peer in peers.items():
-                found[which].append(await asyncio.to_thread(peer.measure, load, seconds))
+                others = [each for each in peers.values() if each is not peer]
+                found[which].append(await asyncio.to_thread(peer.measure_alone, others, load, seconds))
         theirs = statistics.median(each.mb_per_s for each in found["Kafka"])
         for which, several in found.items():
             median = statistics.median(each.mb_per_s for each in several)
@@ -123,6 +135,17 @@ def _told(several: list[Found]) -> str:
     return f"nodes {statistics.median(costs):.2f} ms of processor time per MB; {text}" if costs else text
 
 
+def _settle_memory() -> None:
+    """What was written before is on the disk, and there are free pages that have been used a moment ago: a virtual
+    machine gives those that nobody uses back to its host, and to get one again costs more than all that is done with
+    it here, on whichever side is the first to need it."""
+    os.sync()
+    memory = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    available = int(memory["MemAvailable"].split()[0]) * KIB
+    used_at_once = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
+    mmap.mmap(-1, min(USED_BYTES, available // 2), flags=used_at_once).close()
+
+
 class _Peer:
     def __init__(self, bootstrap: str) -> None:
         try:
@@ -141,6 +164,26 @@ class _Peer:
         except BenchError:
             return []
 
+    def measure_alone(self, others: Iterable[_Peer], load: Load, seconds: float) -> Found:
+        with ExitStack() as stopped:
+            for other in others:
+                stopped.enter_context(other.stopped())
+            time.sleep(RESUMED_S)
+            _settle_memory()
+            return self.measure(load, seconds)
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Its nodes take no processor time meanwhile."""
+        nodes = self._nodes(self._library.admin.AdminClient(self._bootstrap))
+        for node in nodes:
+            os.kill(node, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for node in nodes:
+                os.kill(node, signal.SIGCONT)
+
     def measure(self, load: Load, seconds: float) -> Found:
         topic = f"bench-{time.time_ns()}"
         admin = self._library.admin.AdminClient(self._bootstrap)
@@ -153,6 +196,7 @@ class _Peer:
             before = sum(map(process_cpu_s, nodes))
             records, spent = self._write(topic, load, seconds)
             if load.reads:
+                os.sync()
                 before = sum(map(process_cpu_s, nodes))
                 records, spent = self._read(topic, load, records)
             megabytes = records * load.record_bytes / 1e6

@@ -8,12 +8,13 @@ import struct
 import tracemalloc
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from itertools import product
 
 import pytest
 import uvloop
 
 from kraft.runtime.network import TcpNetwork
-from kraft.runtime.tcp import READ_BUFFER_BYTES, REST_BYTES_MAX, SPLIT_MAX, TcpConnection
+from kraft.runtime.tcp import JOINED_BYTES_MAX, READ_BUFFER_BYTES, REST_BYTES_MAX, SPLIT_MAX, TcpConnection
 from metadata.environment import ConnectionClosed, FrameConnection
 
 FRAMES = 8_000
@@ -122,6 +123,24 @@ def test_a_frame_beyond_the_limit_ends_the_connection_after_those_before_it() ->
         assert numbers(got) == list(range(count))
         with pytest.raises(ConnectionClosed, match="aborted here"):
             await connection.receive()
+
+    connected(scenario)
+
+
+def test_a_frame_arrives_as_it_was_whatever_the_sizes_of_its_parts() -> None:
+    sizes = (0, 7, JOINED_BYTES_MAX - 1, JOINED_BYTES_MAX, 3 * JOINED_BYTES_MAX)
+    frames = [[bytes([65 + at]) * size for at, size in enumerate(each)] for each in product(sizes, repeat=4)]
+
+    async def scenario(connection: TcpConnection, theirs: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        for parts in frames:
+            connection.send(parts)
+            wanted = b"".join(parts)
+            wanted = struct.pack(">i", len(wanted)) + wanted
+            got = b""
+            while len(got) < len(wanted):
+                got += await loop.sock_recv(theirs, 1024 * 1024)
+            assert got == wanted
 
     connected(scenario)
 
