@@ -16,7 +16,6 @@ import mmap
 import socket
 import struct
 from collections.abc import Sequence
-from itertools import compress, count
 from typing import cast
 
 from kraft.protocol.primitives import Buffer
@@ -346,12 +345,18 @@ def read_buffer() -> memoryview:
 def _gathered(length: bytes, parts: Sequence[Buffer]) -> list[Buffer]:
     """The frame as few buffers: runs of small parts joined, large ones untouched."""
     gathered: list[Buffer] = []
-    front, begin = length, 0
-    for large in compress(count(), map(JOINED_BYTES_MAX.__le__, map(len, parts))):  # few of dozens: no loop over all
-        gathered += (b"".join((front, *parts[begin:large])), parts[large])
-        front, begin = b"", large + 1
-    gathered.append(b"".join((front, *parts[begin:])))
-    return [part for part in gathered if len(part)]
+    small: list[Buffer] = [length]
+    for part in parts:
+        if len(part) < JOINED_BYTES_MAX:
+            small.append(part)
+            continue
+        if small:
+            gathered.append(b"".join(small))
+            small = []
+        gathered.append(part)
+    if small:
+        gathered.append(b"".join(small))
+    return gathered
 
 
 def _set_options(transport: asyncio.BaseTransport) -> None:

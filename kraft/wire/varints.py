@@ -9,9 +9,6 @@ TAGS_MAX = 64
 def varint(value: int) -> bytes:
     """An unsigned varint: seven bits a byte, the lowest first (KIP-482)."""
     assert value >= 0, value
-    if 0x7F < value < 0x20_0000:  # the lengths of most records
-        low, middle = value & 0x7F | 0x80, value >> 7
-        return bytes((low, middle)) if middle < 0x80 else bytes((low, middle & 0x7F | 0x80, middle >> 7))
     out = bytearray()
     while value > 0x7F:
         out.append(0x80 | (value & 0x7F))

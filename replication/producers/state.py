@@ -169,8 +169,6 @@ class ProducerStates:
     def first_unstable_offset(self, high_watermark: int) -> int | None:
         """Of the oldest transaction that is open, or whose marker is not below the high watermark; None for none."""
         ended = self._ended
-        if not ended and not self._open:
-            return None
         while ended and ended[0][0] < high_watermark:
             ended.popleft()
         oldest = next(iter(self._open), None)

@@ -203,8 +203,6 @@ class FetchSession:
 
     def respond(self, fetched: Iterable[tuple[SessionPartition, FetchedPartition]]) -> FetchResponse:
         """The answer, remembering what it tells."""
-        if self.session_id == NO_SESSION:
-            return _fetch_response(session_id=NO_SESSION, partitions=[answer for _, answer in fetched])
         told = []
         for partition, answer in fetched:
             told.append(answer)

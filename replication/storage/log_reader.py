@@ -126,14 +126,10 @@ class LogReader:
         """Those with offsets in the range, ascending by their first one. No segment is asked but the one that has
         `start` and those after it, until nothing that ends later can have begun before `stop`."""
 
-        segments = [each for each in self._segments.from_offset(start) if each.transactions.is_there]
-        if not segments:
-            return []
-
         def search() -> list[AbortedTransaction]:
             found: list[AbortedTransaction] = []
             try:
-                for segment in segments:
+                for segment in self._segments.from_offset(start):
                     aborted, is_complete = segment.transactions.overlapping(start, stop)
                     found += aborted
                     if is_complete:
