@@ -22,6 +22,7 @@ START_S = 300
 COMMAND_S = 300
 CHANGE_S = 30.0
 POLL_S = 0.05
+"""Between two looks at what has to become so before a deadline, where nobody tells."""
 BUSY = 503
 """A node that has just started knows too little, and has done nothing."""
 JSON = ("Content-Type: application/json",)

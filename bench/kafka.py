@@ -13,8 +13,8 @@ import os
 import signal
 import statistics
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,8 @@ ADMIN_S = 30
 SETTLE_S = 1.5
 """After a topic is created: its followers fetch then, on both sides, and nobody tells of that on both."""
 RESUMED_S = 3.0
-"""After the nodes of a cluster go on that were stopped: elections and heartbeats that were due are over."""
+"""After the nodes of a cluster go on that were stopped: the elections and heartbeats that were due are over then, and
+neither side tells of that."""
 USED_BYTES = 8 * KIB**3
 """Twice what three replicas of a round and the queue of the producer take."""
 READ_S = 30
@@ -92,17 +93,16 @@ async def compare_clients(
     cluster: Cluster, bootstrap: str, *, quick: bool, is_wanted: Callable[[str], bool]
 ) -> AsyncIterator[Row]:
     """librdkafka on both sides, through our Kafka port and theirs."""
-    peers = {"Kafka": _Peer(bootstrap), "here": _Peer(",".join(node["kafka"] for node in cluster.nodes.values()))}
+    kafka, ours = _Peer(bootstrap), _Peer(",".join(node["kafka"] for node in cluster.nodes.values()))
     seconds = SECONDS_QUICK if quick else SECONDS
     for load in LOADS:
         name = f"{CLIENT}: {load.name}"
         if not is_wanted(name):
             continue
-        found: dict[str, list[Found]] = {which: [] for which in peers}
+        found: dict[str, list[Found]] = {"Kafka": [], "here": []}
         for _ in range(ROUNDS_QUICK if quick else ROUNDS):
-            for which, peer in peers.items():
-                others = [each for each in peers.values() if each is not peer]
-                found[which].append(await asyncio.to_thread(peer.measure_alone, others, load, seconds))
+            for which, peer, other in (("Kafka", kafka, ours), ("here", ours, kafka)):
+                found[which].append(await asyncio.to_thread(peer.measure_without, other, load, seconds))
         theirs = statistics.median(each.mb_per_s for each in found["Kafka"])
         for which, several in found.items():
             median = statistics.median(each.mb_per_s for each in several)
@@ -164,10 +164,8 @@ class _Peer:
         except BenchError:
             return []
 
-    def measure_alone(self, others: Iterable[_Peer], load: Load, seconds: float) -> Found:
-        with ExitStack() as stopped:
-            for other in others:
-                stopped.enter_context(other.stopped())
+    def measure_without(self, other: _Peer, load: Load, seconds: float) -> Found:
+        with other.stopped():
             time.sleep(RESUMED_S)
             _settle_memory()
             return self.measure(load, seconds)
@@ -176,9 +174,9 @@ class _Peer:
     def stopped(self) -> Iterator[None]:
         """Its nodes take no processor time meanwhile."""
         nodes = self._nodes(self._library.admin.AdminClient(self._bootstrap))
-        for node in nodes:
-            os.kill(node, signal.SIGSTOP)
         try:
+            for node in nodes:
+                os.kill(node, signal.SIGSTOP)
             yield
         finally:
             for node in nodes:
@@ -196,7 +194,7 @@ class _Peer:
             before = sum(map(process_cpu_s, nodes))
             records, spent = self._write(topic, load, seconds)
             if load.reads:
-                os.sync()
+                os.sync()  # who reads does not share the machine with what was written
                 before = sum(map(process_cpu_s, nodes))
                 records, spent = self._read(topic, load, records)
             megabytes = records * load.record_bytes / 1e6

@@ -22,10 +22,9 @@ from typing import Any
 
 import uvloop
 
-from bench.cluster import BenchError, Cluster, Usage
+from bench.cluster import POLL_S, BenchError, Cluster, Usage
 
 WAIT_S = 900.0
-POLL_S = 0.05
 NEAR = 10
 """Topics on either side of the one whose cost is told: their median is it."""
 EARLY = 50

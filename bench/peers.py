@@ -30,12 +30,11 @@ from typing import Any, Final
 from aiokafka import AIOKafkaProducer
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
-from bench.cluster import BenchError, process_cpu_s, process_resident_bytes
+from bench.cluster import POLL_S, BenchError, process_cpu_s, process_resident_bytes
 from bench.report import percentile
 from bench.sides import (
     ADMIN_S,
     PARTITIONS,
-    POLL_S,
     WAIT_S,
     WARM_S,
     Here,

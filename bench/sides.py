@@ -20,14 +20,13 @@ from typing import Any, Final, Protocol
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from bench.cluster import BenchError, Cluster, listener
+from bench.cluster import POLL_S, BenchError, Cluster, listener
 from kraft.wire.codec import decode_client_body, encode_body
 from kraft.wire.generated.describe_quorum_request import DescribeQuorumRequestData, PartitionData, TopicData
 from kraft.wire.generated.describe_quorum_response import DescribeQuorumResponseData
 
 ADMIN_S: Final = 60
 WAIT_S: Final = 180.0
-POLL_S: Final = 0.05
 WARM_S: Final = 2.0
 """After a topic is created, and of each load before it is measured: a JVM compiles what is hot meanwhile."""
 PARTITIONS: Final = 3
